@@ -1,0 +1,1 @@
+"""Generated from protos/bittern/v1; see CONTRIBUTING.md. Do not edit."""

@@ -1,0 +1,1 @@
+"""Media decoding and windowing, towers, the catalogue of encoders."""

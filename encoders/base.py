@@ -1,0 +1,78 @@
+"""What every encoder is: towers that share one embedding space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Modality(StrEnum):
+    """What a tower takes in."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True, slots=True)
+class AudioWindowing:
+    """How recordings are cut for an encoder with an audio tower.
+
+    Attributes:
+        sample_rate: Hz; recordings are resampled to it.
+        window_s: length of one window in seconds.
+        hop_s: distance between the starts of two windows in seconds.
+    """
+
+    sample_rate: int
+    window_s: float
+    hop_s: float
+
+
+Text = str
+Image = NDArray[np.uint8]
+"""An upright RGB picture, uint8 [height, width, 3]."""
+Audio = NDArray[np.float32]
+"""One mono window at the encoder's sample rate, float32 [samples], within [-1, 1]."""
+Media = Text | Image | Audio
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Towers for one or more modalities, all into one space of `dim` dimensions."""
+
+    name: str
+    """Catalogue name, e.g. ``bioclip-2``."""
+    dim: int
+    """Length of an embedding."""
+    modalities: frozenset[Modality]
+    """The towers that this encoder has."""
+    windowing: AudioWindowing | None
+    """How recordings are cut; None without an audio tower."""
+
+    @property
+    def digests(self) -> Mapping[Modality, str]:
+        """Per tower, hex SHA-256 of everything that decides its embeddings: weights,
+        preprocessing, prompt. Towers may share files, so digests may be equal."""
+        ...
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embed a batch.
+
+        Args:
+            modality: which tower.
+            batch: `str` for text, `Image` for pictures, `Audio` windows for sound.
+
+        Returns:
+            float32 [n, dim], each row of unit L2 norm; [0, dim] for an empty batch.
+
+        Raises:
+            UnsupportedModalityError: there is no such tower.
+            InvalidInputError: an item has the wrong dtype or shape.
+        """
+        ...

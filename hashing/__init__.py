@@ -1,0 +1,1 @@
+"""Codes (pack, unpack, distances), training-free hashers, saved models."""

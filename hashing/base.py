@@ -1,0 +1,42 @@
+"""What every hasher is: embeddings in, logits out, codes from their signs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@runtime_checkable
+class Hasher(Protocol):
+    """Maps embeddings of any of its modalities into one Hamming space."""
+
+    kind: str
+    """Which method: ``pca``, ``itq``, ``lsh``..."""
+    bits: int
+    dim: int
+
+    def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
+        """Project embeddings.
+
+        Args:
+            embeddings: float [n, dim].
+            modality: ``text``, ``image`` or ``audio``; decides the centre (or the head).
+
+        Returns:
+            float32 [n, bits]; the code is ``logits > 0``.
+
+        Raises:
+            CodeError: wrong shape, or a value is not finite.
+        """
+        ...
+
+    def tensors(self) -> Mapping[str, NDArray[np.float32]]:
+        """Everything learned or drawn, by name; what `safetensors` stores."""
+        ...
+
+    def config(self) -> Mapping[str, Any]:
+        """Everything else that decides the code, as JSON values."""
+        ...

@@ -1,0 +1,1 @@
+"""Models, the engine that encodes and searches, the gRPC server."""

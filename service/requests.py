@@ -1,0 +1,131 @@
+"""What callers ask of an archive, and what they get back: plain values.
+
+In-process use, the gRPC server and the gRPC client share these.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from index.observation import Hit, Metadata, Metric
+
+MAX_K = 10_000
+"""Most hits one search may ask for."""
+MAX_TEXT_CHARS = 2_000
+"""Longest text query, in characters."""
+DEFAULT_K = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search. Exactly one of `text`, `image`, `audio`, `id` and `code` is given.
+
+    Attributes:
+        text: words, in the language of the model.
+        image: bytes of a picture file.
+        audio: bytes of a sound file; the windows of a longer one are averaged.
+        id: an observation of the archive, whose stored code becomes the query.
+        code: bits/8 bytes, made by the same model.
+        target: ``image`` or ``audio``; None means images where the archive has some.
+        k: how many hits, 1 to 10,000.
+        where: SQL condition over the metadata columns.
+        metric: None means asymmetric where the query has logits, else hamming.
+        model: name or digest (or its first 8+ digits); None means the first that fits.
+    """
+
+    text: str | None = None
+    image: bytes | None = None
+    audio: bytes | None = None
+    id: str | None = None
+    code: bytes | None = None
+    target: str | None = None
+    k: int = DEFAULT_K
+    where: str | None = None
+    metric: Metric | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits in order (distance, row), and how they were found.
+
+    Attributes:
+        model: name of the model that answered.
+        target: ``image`` or ``audio``.
+        metric: the metric that was used.
+        took_ms: milliseconds from the parsed request to the hits.
+        hits: best first.
+    """
+
+    model: str
+    target: str
+    metric: Metric
+    took_ms: float
+    hits: list[Hit]
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One photograph or recording on its way into an archive.
+
+    Attributes:
+        occurrence_id: identifier, unique among the media of the archive.
+        media: file name as the source gives it; shown with every hit.
+        modality: ``image`` or ``audio``.
+        path: where the file is, or None when `data` holds its bytes.
+        data: the file's bytes, or None when `path` is given.
+        media_root: folder that `media` is relative to, kept for local use.
+        metadata: Darwin Core and other columns.
+    """
+
+    occurrence_id: str
+    media: str
+    modality: str
+    path: Path | None = None
+    data: bytes | None = None
+    media_root: str = ""
+    metadata: Metadata = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The code of one piece of media or text.
+
+    Attributes:
+        code: bits/8 bytes.
+        logits: the numbers whose signs the code holds, or empty when not asked for.
+        start_s: start of the window in seconds; None unless sound.
+        end_s: end of the window in seconds; None unless sound.
+    """
+
+    code: bytes
+    logits: tuple[float, ...] = ()
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that an archive can be asked through.
+
+    Attributes:
+        name: e.g. ``field-256``.
+        digest: hex SHA-256 of everything that decides its codes.
+        bits: code length.
+        encoder: catalogue name of the encoder.
+        modalities: its towers.
+        rows: coded rows of this archive by modality.
+        weights: ``ready``, or what is missing and how to bring it.
+        licence: licences of the weights.
+    """
+
+    name: str
+    digest: str
+    bits: int
+    encoder: str
+    modalities: tuple[str, ...]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    weights: str = "ready"
+    licence: str = ""
