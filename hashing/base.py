@@ -13,10 +13,20 @@ from numpy.typing import NDArray
 class Hasher(Protocol):
     """Maps embeddings of any of its modalities into one Hamming space."""
 
-    kind: str
-    """Which method: ``pca``, ``itq``, ``lsh``..."""
-    bits: int
-    dim: int
+    @property
+    def kind(self) -> str:
+        """Which method: ``pca``, ``itq``, ``lsh``..."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """Length of the codes that come out."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of the embeddings that go in."""
+        ...
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
         """Project embeddings.

@@ -85,9 +85,7 @@ def check_codes(codes: NDArray[np.uint8], bits: int | None = None) -> NDArray[np
     return np.ascontiguousarray(codes)
 
 
-def hamming_distance(
-    queries: NDArray[np.uint8], codes: NDArray[np.uint8]
-) -> NDArray[np.int32]:
+def hamming_distance(queries: NDArray[np.uint8], codes: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Symmetric distance: number of differing bits.
 
     Args:
@@ -100,7 +98,8 @@ def hamming_distance(
     queries = check_codes(queries)
     codes = check_codes(codes, queries.shape[1] * 8)
     counts = np.bitwise_count(queries[:, None, :] ^ codes[None, :, :])
-    return counts.sum(axis=2, dtype=np.int32)
+    distances: NDArray[np.int32] = counts.sum(axis=2, dtype=np.int32)
+    return distances
 
 
 def probabilities(logits: NDArray[np.floating]) -> NDArray[np.float64]:
