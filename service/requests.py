@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from index.observation import Hit, Metadata, Metric
+from service import result_table
 
 MAX_K = 10_000
 """Most hits one search may ask for."""
@@ -64,6 +65,13 @@ class SearchResult:
     metric: Metric
     took_ms: float
     hits: list[Hit]
+
+    def __str__(self) -> str:
+        return result_table.as_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return result_table.as_html(self)
 
 
 @dataclass(frozen=True, slots=True)

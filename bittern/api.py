@@ -1,0 +1,250 @@
+"""What every archive offers, whether it is opened in process or reached over gRPC.
+
+`bittern.open(path)` and `bittern.connect("host:port")` both return an `ArchiveAPI`, so a
+notebook that works with one works with the other: same methods, same values, same errors.
+"""
+
+from __future__ import annotations
+
+import builtins  # `list` is a method here
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from bittern.adding import Adding
+from bittern.arguments import (
+    MediaSource,
+    check_batch_size,
+    check_on_duplicate,
+    make_encodable,
+    make_query,
+)
+from index.observation import AddResult, ArchiveStats, Metric, Observation, OnDuplicate, Page
+from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
+
+
+class ArchiveAPI(ABC):
+    """An archive of wildlife observations.
+
+    Use it as a context manager, or call `close()` when done:
+
+        with bittern.open("my-archive") as archive:
+            print(archive.search("a heron standing in reeds", k=5))
+
+    Every error is a `bittern.errors.BitternError`; its message says what to do.
+    """
+
+    def search(
+        self,
+        text: str | None = None,
+        *,
+        image: MediaSource | None = None,
+        audio: MediaSource | None = None,
+        id: str | None = None,  # noqa: A002 - the word that observations use
+        code: bytes | None = None,
+        target: str | None = None,
+        k: int = DEFAULT_K,
+        where: str | None = None,
+        metric: Metric | None = None,
+        model: str | None = None,
+    ) -> SearchResult:
+        """Find the observations nearest to words, a picture, a sound, or one of their own.
+
+        Give exactly one of `text`, `image`, `audio`, `id` and `code`:
+
+            archive.search("a frog calling at night", target="audio")
+            archive.search(image="heron.jpg", k=20, where="countryCode = 'FR'")
+            archive.search(id="https://www.gbif.org/occurrence/1234")
+
+        Args:
+            text: words, 1 to 2,000 characters.
+            image: path or bytes of a picture file.
+            audio: path or bytes of a sound file; the windows of a longer one are averaged.
+            id: an observation of this archive, whose stored code becomes the query.
+            code: bits/8 bytes, made by the same model.
+            target: ``image`` or ``audio``; None means images where the archive has some.
+            k: how many hits, 1 to 10,000.
+            where: SQL condition over the metadata columns, e.g. ``license LIKE 'CC%'``.
+            metric: ``asymmetric`` (soft query against stored bits) or ``hamming``; None means
+                asymmetric where the query has logits.
+            model: name or digest; None means the first that has the towers needed.
+
+        Returns:
+            min(`k`, matching observations) hits in order (distance, row).
+
+        Raises:
+            QueryError: not exactly one query, or a value out of range.
+            FilterError: `where` is not a condition over known columns.
+            MediaError: the picture or the sound cannot be used.
+            SourceNotFoundError: there is no file at the path.
+            ObservationNotFoundError: no observation has this `id`.
+            ModelNotFoundError: no model has this name.
+            UnsupportedModalityError: no model has both towers that this search needs.
+            CodeError: `code` has the wrong length.
+        """
+        return self._search(
+            make_query(
+                text,
+                image=image,
+                audio=audio,
+                id=id,
+                code=code,
+                target=target,
+                k=k,
+                where=where,
+                metric=metric,
+                model=model,
+            )
+        )
+
+    @abstractmethod
+    def get(self, id: str) -> Observation:  # noqa: A002
+        """Return one observation.
+
+        Raises:
+            ObservationNotFoundError: no observation has this id.
+        """
+
+    def add(
+        self,
+        items: Iterable[MediaItem],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        model: str | None = None,
+        batch_size: int = 64,
+    ) -> Adding:
+        """Code media and store them, one atomic commit per batch.
+
+        Work happens while the answer is iterated, so a progress bar is a `for` loop, and
+        stopping the loop stops the work after a whole batch:
+
+            for batch in archive.add(items):
+                print([result.status for result in batch])
+
+            totals = archive.add(items).wait()      # or all at once
+
+        An item that cannot be used is answered with status ``failed`` and a reason; the
+        others go on. What has been answered is on disk.
+
+        Args:
+            items: photographs and recordings; read lazily, a batch at a time.
+            on_duplicate: what to do with an `occurrence_id` that is there already:
+                ``error`` (that item fails), ``skip`` or ``overwrite``.
+            model: name or digest of the model that makes the codes; None means the archive's.
+            batch_size: items per commit.
+
+        Returns:
+            An iterator over one list of results per committed batch, with `wait()`.
+
+        Raises:
+            InvalidInputError: `on_duplicate` or `batch_size` is not usable.
+            ModelNotFoundError: no model has this name.
+            ArchiveLockedError: another process writes to this archive.
+        """
+        check_on_duplicate(on_duplicate)
+        check_batch_size(batch_size)
+        return Adding(self._add(items, on_duplicate, model, batch_size))
+
+    def delete(self, ids: str | Sequence[str]) -> builtins.list[str]:
+        """Remove observations for good; return the ids that were found and removed.
+
+        Args:
+            ids: ids of observations; windows of a recording have an id each.
+        """
+        return self._delete([ids] if isinstance(ids, str) else list(ids))
+
+    def list(self, where: str | None = None, *, page_size: int = 100) -> Iterator[Observation]:
+        """Iterate over the observations in row order, fetching them page by page.
+
+        Args:
+            where: SQL condition over the metadata columns; None means all.
+            page_size: observations fetched at a time, 1 to 1,000.
+
+        Raises:
+            FilterError: `where` is not a condition over known columns.
+            QueryError: `page_size` is out of range.
+        """
+        token = ""
+        while True:
+            page = self._list_page(page_size, token, where)
+            yield from page.observations
+            token = page.next_token
+            if not token:
+                return
+
+    def encode(
+        self,
+        text: str | None = None,
+        *,
+        image: MediaSource | None = None,
+        audio: MediaSource | None = None,
+        model: str | None = None,
+    ) -> builtins.list[Encoded]:
+        """Turn words, a picture or a sound into codes without storing them.
+
+        Args:
+            text: words, 1 to 2,000 characters.
+            image: path or bytes of a picture file.
+            audio: path or bytes of a sound file.
+            model: name or digest; None means the first that has the tower.
+
+        Returns:
+            One code with its logits, or one per window of a recording.
+
+        Raises:
+            QueryError: not exactly one of `text`, `image` and `audio`.
+            MediaError: the picture or the sound cannot be used.
+            ModelNotFoundError: no model has this name.
+            UnsupportedModalityError: the model has no such tower.
+        """
+        modality, data, name = make_encodable(text, image=image, audio=audio)
+        return self._encode(modality, data, model, name)
+
+    @abstractmethod
+    def stats(self) -> ArchiveStats:
+        """Tell what the archive holds: observations by modality, models, columns, bytes."""
+
+    @abstractmethod
+    def models(self) -> builtins.list[ModelInfo]:
+        """List the models that the archive can be asked through, first choice first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections. Closing twice does no harm."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # What an implementation fills in: arguments arrive checked and in one form.
+
+    @abstractmethod
+    def _search(self, query: Query) -> SearchResult: ...
+
+    @abstractmethod
+    def _add(
+        self,
+        items: Iterable[MediaItem],
+        on_duplicate: OnDuplicate,
+        model: str | None,
+        batch_size: int,
+    ) -> Iterator[builtins.list[AddResult]]: ...
+
+    @abstractmethod
+    def _delete(self, ids: builtins.list[str]) -> builtins.list[str]: ...
+
+    @abstractmethod
+    def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page: ...
+
+    @abstractmethod
+    def _encode(
+        self, modality: str, data: str | bytes, model: str | None, name: str
+    ) -> builtins.list[Encoded]: ...

@@ -1,0 +1,79 @@
+"""Search results as a table, for terminals and notebooks."""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING
+
+from index.observation import Hit, Observation
+
+if TYPE_CHECKING:
+    from service.requests import SearchResult
+
+_COLUMNS = ("rank", "distance", "name", "media", "window", "licence")
+_WIDEST = 48
+
+
+def name_of(observation: Observation) -> str:
+    """What people call it: vernacular name with the scientific one, or whichever is known."""
+    vernacular = str(observation.metadata.get("vernacularName") or "")
+    scientific = str(observation.metadata.get("scientificName") or "")
+    if vernacular and scientific:
+        return f"{vernacular} ({scientific})"
+    return vernacular or scientific or observation.id
+
+
+def window_of(observation: Observation) -> str:
+    """Start and end in seconds, e.g. ``3.0-6.0 s``; empty for a photograph."""
+    if observation.start_s is None or observation.end_s is None:
+        return ""
+    return f"{observation.start_s:.1f}-{observation.end_s:.1f} s"
+
+
+def as_text(result: SearchResult) -> str:
+    """A table for a terminal. Control characters of the source's metadata are not passed on."""
+    rows = [_COLUMNS, *(tuple(_printable(cell) for cell in _cells(h)) for h in result.hits)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    return "\n".join([_printable(_caption(result), widest=200), *lines])
+
+
+def as_html(result: SearchResult) -> str:
+    """A table for a notebook, everything escaped."""
+    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(hit)) + "</tr>"
+        for hit in result.hits
+    )
+    return (
+        f"<table><caption>{html.escape(_caption(result))}</caption>"
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    )
+
+
+def _caption(result: SearchResult) -> str:
+    hits = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
+    return (
+        f"{hits} ({result.target}) by {result.model}, {result.metric} distance, "
+        f"{result.took_ms:.0f} ms"
+    )
+
+
+def _cells(hit: Hit) -> tuple[str, ...]:
+    observation = hit.observation
+    return (
+        str(hit.rank),
+        f"{hit.distance:.2f}".removesuffix(".00"),
+        name_of(observation),
+        observation.media,
+        window_of(observation),
+        str(observation.metadata.get("license") or ""),
+    )
+
+
+def _printable(cell: str, widest: int = _WIDEST) -> str:
+    cell = "".join(character if character.isprintable() else " " for character in cell)
+    return cell if len(cell) <= widest else cell[: widest - 1] + "…"
