@@ -1,0 +1,368 @@
+"""The engine: one archive with its models; what the service, the API and the commands call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import ModelNotFoundError, PreconditionError, UnsupportedModalityError
+from encoders.base import Encoder, Modality
+from hashing.codes import pack
+from hashing.saved import SavedModel
+from index.archive import Archive
+from index.models import ModelRecord
+from index.observation import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    CodedObservation,
+    Metric,
+    Observation,
+    OnDuplicate,
+    Page,
+)
+from service import queries
+from service.deadline import Deadline
+from service.models import Embedder, EncoderLoader, Model
+from service.pipeline import Embedded, Entry, StageTimes, embed_items
+from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+
+T = TypeVar("T")
+
+COMMIT_ITEMS = 64
+"""Items per atomic commit."""
+_SHORTEST_DIGEST = 8
+
+
+def catalogue_encoder(name: str) -> Encoder:
+    """Load an encoder by its catalogue name."""
+    from encoders.catalogue import load_encoder
+
+    return load_encoder(name)
+
+
+class Engine:
+    """Encodes queries and media with an archive's models, and searches its codes.
+
+    Safe to call from several threads. Answers never mix generations: each search sees the
+    archive as one commit left it.
+    """
+
+    def __init__(
+        self, archive: Archive, *, load_encoder: EncoderLoader = catalogue_encoder
+    ) -> None:
+        self.archive = archive
+        self._load_encoder = load_encoder
+        self._models: dict[str, Model] = {}
+        self._embedders: dict[str, Embedder] = {}
+        self._lock = threading.RLock()
+        self._writing = threading.Lock()
+
+    @classmethod
+    def open(cls, path: Path, *, write: bool = False) -> Engine:
+        """Open the archive at `path`; see `Archive.open` for the errors."""
+        return cls(Archive.open(path, write=write))
+
+    @property
+    def name(self) -> str:
+        """The archive's name."""
+        return self.archive.name
+
+    def close(self) -> None:
+        """Release the archive (and its write lock)."""
+        self.archive.close()
+
+    # Models
+
+    def register(self, saved: SavedModel) -> Model:
+        """Make a model part of the archive; nothing happens if it is already."""
+        if saved.card.digest not in {r.digest for r in self.archive.models()}:
+            record = ModelRecord(
+                name=saved.card.name,
+                digest=saved.card.digest,
+                bits=saved.card.bits,
+                encoder=saved.card.encoder,
+                modalities=tuple(sorted(saved.card.towers)),
+            )
+            self.archive.register_model(record, saved.files())
+        return self.model(saved.card.digest)
+
+    def model(self, name: str | None = None, *, towers: Iterable[Modality] = ()) -> Model:
+        """A model of the archive.
+
+        Args:
+            name: its name, digest, or the first 8 or more digits of its digest; None for the
+                first that has the towers.
+            towers: modalities that it must have.
+
+        Raises:
+            ModelNotFoundError: no such model.
+            UnsupportedModalityError: none that has these towers.
+        """
+        records = self.archive.models()
+        have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in records) or "none"
+        if name is not None:
+            records = [r for r in records if _named(r, name)]
+            if not records:
+                raise ModelNotFoundError(
+                    f"archive '{self.name}' has no model '{name}'; its models are: {have}",
+                    field="model",
+                    details={"model": name},
+                )
+        wanted = set(towers)
+        for record in records:
+            if wanted <= set(record.modalities):
+                return self._loaded(record)
+        raise UnsupportedModalityError(
+            f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
+            f"{' and '.join(sorted(wanted))}; its models are: {have}",
+            field="model",
+        )
+
+    def models(self) -> list[ModelInfo]:
+        """The archive's models, in the order in which they were added."""
+        from encoders.catalogue import find_weights
+
+        rows = {m.digest: m.rows for m in self.archive.stats().models}
+        infos = []
+        for record in self.archive.models():
+            card = self._loaded(record).card
+            status = find_weights(record.encoder)
+            infos.append(
+                ModelInfo(
+                    name=record.name,
+                    digest=record.digest,
+                    bits=record.bits,
+                    encoder=record.encoder,
+                    modalities=tuple(record.modalities),
+                    rows=rows.get(record.digest, {}),
+                    weights="ready" if status.ready else status.message,
+                    licence=card.licence,
+                )
+            )
+        return infos
+
+    # Searching
+
+    def search(self, query: Query, *, deadline: Deadline | None = None) -> SearchResult:
+        """Answer one query.
+
+        Raises:
+            QueryError: the query cannot be answered as asked.
+            FilterError: `where` is not a filter.
+            ModelNotFoundError: no model has both towers.
+            DeadlineExceededError: the deadline passed between two steps.
+        """
+        begun = perf_counter()
+        asked = queries.check(query)
+        target = queries.target_of(query, self.archive.stats().observations)
+        model = self.model(query.model, towers={target, asked or target})
+        if deadline:
+            deadline.check("encoding the query")
+        vector, metric = self._query_vector(query, asked, model)
+        if deadline:
+            deadline.check("searching")
+        hits = self.archive.search(
+            vector,
+            model=model.digest,
+            k=query.k,
+            metric=metric,
+            where=query.where,
+            modality=str(target),
+        )
+        took_ms = 1e3 * (perf_counter() - begun)
+        return SearchResult(model.card.name, str(target), metric, took_ms, hits)
+
+    def _query_vector(
+        self, query: Query, asked: Modality | None, model: Model
+    ) -> tuple[NDArray[Any], Metric]:
+        if asked is None:
+            code = queries.given_code(query, self.archive, model)
+            return code, "hamming"
+        logits = self._query_logits(query, asked, model)
+        if query.metric == "hamming":
+            return pack(logits[None])[0], "hamming"
+        return logits, "asymmetric"
+
+    def _query_logits(self, query: Query, asked: Modality, model: Model) -> NDArray[np.float32]:
+        windowing = model.embedder.windowing if asked == Modality.AUDIO else None
+        pieces = queries.pieces_of(query, windowing)
+        embeddings = model.embed(asked, [piece.data for piece in pieces])
+        mean = embeddings.mean(axis=0, keepdims=True)
+        mean /= max(float(np.linalg.norm(mean)), 1e-12)
+        return model.logits(asked, mean)[0]
+
+    def encode(
+        self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
+    ) -> list[Encoded]:
+        """Codes and logits of one text, picture or recording (one per window).
+
+        Raises:
+            QueryError: unknown modality, or unusable text.
+            MediaError: unusable media.
+        """
+        query = queries.query_for(modality, data)
+        asked = queries.check(query)
+        assert asked is not None
+        chosen = self.model(model, towers=[asked])
+        windowing = chosen.embedder.windowing if asked == Modality.AUDIO else None
+        pieces = queries.pieces_of(query, windowing, name=name)
+        logits = chosen.logits(asked, chosen.embed(asked, [piece.data for piece in pieces]))
+        return [
+            Encoded(code.tobytes(), tuple(map(float, z)), piece.start_s, piece.end_s)
+            for piece, z, code in zip(pieces, logits, pack(logits), strict=True)
+        ]
+
+    # Observations
+
+    def get(self, id: str) -> Observation:  # noqa: A002 - the contract's name
+        """The observation with this id."""
+        return self.archive.get(id)
+
+    def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
+        """One page of observations, in row order."""
+        return self.archive.list(page_size=page_size, page_token=page_token, where=where)
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """Delete observations, or all windows of recordings; all of them or none."""
+        with self._writing:
+            return self.archive.delete(ids)
+
+    def stats(self) -> ArchiveStats:
+        """What the archive holds."""
+        return self.archive.stats()
+
+    def add(
+        self,
+        items: Iterable[MediaItem],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        model: str | None = None,
+        batch_size: int = COMMIT_ITEMS,
+        times: StageTimes | None = None,
+    ) -> Iterator[list[AddResult]]:
+        """Code items and commit them in batches.
+
+        Args:
+            items: photographs and recordings.
+            on_duplicate: what to do with an `occurrenceID` that the archive has already.
+            model: which of the archive's models; None for the first with the tower.
+            batch_size: items per atomic commit.
+            times: filled in as work goes on.
+
+        Yields:
+            After each commit, what became of its items, in order.
+
+        Raises:
+            ModelNotFoundError: the archive has no such model.
+        """
+        if not self.archive.models():
+            raise PreconditionError(
+                f"archive '{self.name}' has no model yet: index a folder or manifest into it "
+                "first, with `bittern index`"
+            )
+        for batch in batched(items, batch_size):
+            for chosen, group in self._by_model(batch, model):
+                entries = self.without_coded(group, chosen, on_duplicate)
+                embedded = embed_items(chosen.embedder, entries, times)
+                yield self.commit(list(embedded), chosen, on_duplicate, times)
+
+    def without_coded(
+        self, entries: Iterable[Entry], model: Model, on_duplicate: OnDuplicate
+    ) -> Iterator[Entry]:
+        """Entries, those that would be skipped replaced by their result before any decoding."""
+        for batch in batched(entries, COMMIT_ITEMS):
+            ids = [e.occurrence_id for e in batch if isinstance(e, MediaItem)]
+            coded = self.archive.coded(ids, model.digest) if on_duplicate == "skip" else set()
+            for entry in batch:
+                if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
+                    message = f"'{entry.occurrence_id}' is in the archive already"
+                    yield AddResult(entry.occurrence_id, AddStatus.SKIPPED, message=message)
+                else:
+                    yield entry
+
+    def commit(
+        self,
+        batch: Sequence[Embedded],
+        model: Model,
+        on_duplicate: OnDuplicate,
+        times: StageTimes | None = None,
+        *,
+        keep_embeddings: bool = False,
+    ) -> list[AddResult]:
+        """Hash embedded items and store them in one atomic commit.
+
+        Returns:
+            What became of each, in order; every ``added`` and ``overwritten`` is durable.
+        """
+        times = times or StageTimes()
+        begun = perf_counter()
+        coded = [_coded(e, model, keep_embeddings) for e in batch if e.result is None]
+        hashed = perf_counter()
+        with self._writing:
+            stored = iter(
+                self.archive.add(coded, model=model.digest, on_duplicate=on_duplicate)
+                if coded
+                else []
+            )
+        times.hash_s += hashed - begun
+        times.commit_s += perf_counter() - hashed
+        return [e.result if e.result is not None else next(stored) for e in batch]
+
+    def _by_model(
+        self, batch: Sequence[MediaItem], name: str | None
+    ) -> Iterator[tuple[Model, list[MediaItem]]]:
+        """Neighbouring items that the same model codes."""
+        if name is not None:
+            yield self.model(name), list(batch)
+            return
+
+        def chosen(item: MediaItem) -> str:
+            return self.model(towers=[queries.modality_of(item.modality)]).digest
+
+        for digest, group in groupby(batch, key=chosen):
+            yield self.model(digest), list(group)
+
+    def _loaded(self, record: ModelRecord) -> Model:
+        with self._lock:
+            if record.digest not in self._models:
+                saved = SavedModel.load(self.archive.model_folder(record.digest))
+                self._models[record.digest] = Model(saved, self.embedder(record.encoder))
+            return self._models[record.digest]
+
+    def embedder(self, encoder: str) -> Embedder:
+        """The embedder of this name; models with the same encoder share it."""
+        with self._lock:
+            if encoder not in self._embedders:
+                self._embedders[encoder] = Embedder(encoder, self._load_encoder)
+            return self._embedders[encoder]
+
+
+def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` entries; takes no more than it yields."""
+    source = iter(entries)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+def _coded(embedded: Embedded, model: Model, keep_embeddings: bool) -> list[CodedObservation]:
+    assert embedded.item is not None
+    embeddings = np.stack(embedded.embeddings)
+    codes = model.codes(Modality(embedded.item.modality), embeddings)
+    kept = embeddings if keep_embeddings else [None] * len(codes)
+    return [
+        CodedObservation(observation, code, embedding)
+        for observation, code, embedding in zip(embedded.observations(), codes, kept, strict=True)
+    ]
+
+
+def _named(record: ModelRecord, name: str) -> bool:
+    is_digest = len(name) >= _SHORTEST_DIGEST and record.digest.startswith(name.lower())
+    return record.name == name or is_digest

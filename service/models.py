@@ -1,0 +1,136 @@
+"""Models at work: an encoder loaded when first needed, and the hasher behind it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import DigestMismatchError, UnsupportedModalityError
+from encoders.base import AudioWindowing, Encoder, Media, Modality
+from hashing.codes import pack
+from hashing.saved import ModelCard, SavedModel
+
+EncoderLoader = Callable[[str], Encoder]
+
+
+class Embedder:
+    """An encoder that is loaded at the first call that needs it.
+
+    Calls from several threads take turns: the network uses all the cores it is given.
+    """
+
+    def __init__(self, name: str, load: EncoderLoader) -> None:
+        self.name = name
+        self._load = load
+        self._encoder: Encoder | None = None
+        self._lock = threading.RLock()
+
+    def encoder(self) -> Encoder:
+        """The encoder, loaded now if it was not.
+
+        Raises:
+            WeightsMissingError: the weights are not on this machine.
+        """
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = self._load(self.name)
+            return self._encoder
+
+    @property
+    def windowing(self) -> AudioWindowing | None:
+        """How recordings are cut for it."""
+        return self.encoder().windowing
+
+    def digest(self, modality: Modality) -> str:
+        """The tower's digest on this machine."""
+        with self._lock:
+            return self.encoder().digests[modality]
+
+    def require(self, modality: Modality) -> None:
+        """Check that there is a tower for `modality`.
+
+        Raises:
+            UnsupportedModalityError: there is none.
+        """
+        towers = self.encoder().modalities
+        if modality not in towers:
+            raise UnsupportedModalityError(
+                f"encoder '{self.name}' takes {', '.join(sorted(towers))}, not {modality}",
+                details={"encoder": self.name, "modality": str(modality)},
+            )
+
+    def embed(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embeddings of a batch, float32 [n, dim], unit norm."""
+        self.require(modality)
+        with self._lock:
+            return self.encoder().encode(modality, batch)
+
+
+class Model:
+    """Media or words in, logits and codes out: an embedder and the hasher fitted to it."""
+
+    def __init__(self, saved: SavedModel, embedder: Embedder) -> None:
+        self.saved = saved
+        self.embedder = embedder
+        self._checked: set[Modality] = set()
+
+    @property
+    def card(self) -> ModelCard:
+        """What the model says of itself."""
+        return self.saved.card
+
+    @property
+    def digest(self) -> str:
+        """Hex SHA-256 of everything that decides a code."""
+        return self.saved.card.digest
+
+    @property
+    def modalities(self) -> frozenset[Modality]:
+        """The modalities that it can code."""
+        return frozenset(Modality(m) for m in self.card.towers)
+
+    def embed(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embeddings of a batch, float32 [n, dim], unit norm.
+
+        Raises:
+            UnsupportedModalityError: no such tower.
+            DigestMismatchError: the weights here are not the ones that the codes were made with.
+        """
+        self.check_tower(modality)
+        return self.embedder.embed(modality, batch)
+
+    def logits(self, modality: Modality, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits of embeddings: float32 [n, dim] in, float32 [n, bits] out."""
+        return self.saved.hasher.logits(embeddings, modality)
+
+    def codes(self, modality: Modality, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Codes of embeddings: float32 [n, dim] in, uint8 [n, bits/8] out."""
+        return pack(self.logits(modality, embeddings))
+
+    def check_tower(self, modality: Modality) -> None:
+        """Check that this machine's weights are those that the model was made with.
+
+        Raises:
+            UnsupportedModalityError: the model has no such tower.
+            DigestMismatchError: other weights.
+        """
+        if modality in self._checked:
+            return
+        if modality not in self.modalities:
+            raise UnsupportedModalityError(
+                f"model '{self.card.name}' takes {', '.join(sorted(self.modalities))}, "
+                f"not {modality}",
+                details={"model": self.card.name, "modality": str(modality)},
+            )
+        here, made_with = self.embedder.digest(modality), self.card.towers[modality]
+        if here != made_with:
+            raise DigestMismatchError(
+                f"the {modality} weights of '{self.card.encoder}' on this machine (digest "
+                f"{here[:12]}) are not those that model '{self.card.name}' was made with "
+                f"({made_with[:12]}). Bring the same weights, or index again with these.",
+                details={"here": here, "model": made_with},
+            )
+        self._checked.add(modality)

@@ -1,0 +1,188 @@
+"""Where media come from: a folder, or a CSV manifest with Darwin Core columns."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bittern.errors import ManifestError, SourceNotFoundError
+from index.observation import AddResult, AddStatus
+from service.requests import MediaItem
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
+MAX_FIELD_CHARS = 1 << 20
+_TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Media to be indexed.
+
+    Attributes:
+        path: the folder or manifest.
+        entries: what is to be indexed, in order; a manifest's unusable rows are results
+            that already failed, with line number and reason.
+    """
+
+    path: Path
+    entries: list[MediaItem | AddResult]
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[MediaItem | AddResult]:
+        return iter(self.entries)
+
+
+def read_source(path: Path) -> Source:
+    """List the media of a folder or a manifest; nothing is decoded yet.
+
+    A manifest is a CSV (or tab-separated) file with a `media` column: paths relative to the
+    manifest, or absolute. `occurrenceID` names the item (default: the media path), `type` is
+    ``StillImage`` or ``Sound`` (default: by the file's suffix). All other columns are kept
+    as metadata. In a folder, an item's name is its path below the folder.
+
+    Raises:
+        SourceNotFoundError: nothing there, or no media in it.
+        ManifestError: the manifest as a whole cannot be read.
+    """
+    if path.is_dir():
+        entries: list[MediaItem | AddResult] = list(_folder_items(path))
+        if not entries:
+            raise SourceNotFoundError(
+                f"{path} holds no media: none of its files ends in "
+                f"{', '.join(sorted(IMAGE_SUFFIXES | AUDIO_SUFFIXES))}",
+                field="source",
+            )
+        return Source(path, entries)
+    if not path.is_file():
+        raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
+    if path.suffix.lower() not in MANIFEST_SUFFIXES:
+        raise ManifestError(
+            f"{path} is neither a folder nor a manifest (a .csv or .tsv file)", field="source"
+        )
+    return Source(path, list(_manifest_entries(path)))
+
+
+def _folder_items(folder: Path) -> Iterator[MediaItem]:
+    for directory, children, names in os.walk(folder):
+        children[:] = sorted(c for c in children if not c.startswith("."))
+        for name in sorted(names):
+            path = Path(directory) / name
+            modality = _modality_of_suffix(path)
+            if modality is None or name.startswith("."):
+                continue
+            media = path.relative_to(folder).as_posix()
+            yield MediaItem(
+                occurrence_id=media,
+                media=media,
+                modality=modality,
+                path=path,
+                media_root=str(folder.resolve()),
+            )
+
+
+def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
+    seen: dict[str, int] = {}
+    for line, row in _rows(path):
+        try:
+            if isinstance(row, str):
+                raise ManifestError(row)
+            item = _manifest_item(path.parent, row)
+            if item.occurrence_id in seen:
+                raise ManifestError(
+                    f"occurrenceID '{item.occurrence_id}' stands in line "
+                    f"{seen[item.occurrence_id]} already; give every row its own"
+                )
+        except (ManifestError, SourceNotFoundError) as error:
+            cells = {} if isinstance(row, str) else row
+            yield AddResult(
+                cells.get("occurrenceID") or cells.get("media") or f"line {line}",
+                AddStatus.FAILED,
+                reason=error.reason,
+                message=f"{path.name}, line {line}: {error.message}",
+            )
+            continue
+        seen[item.occurrence_id] = line
+        yield item
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """Line number and cells of every row, or what is wrong with the row."""
+    csv.field_size_limit(MAX_FIELD_CHARS)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            reader = csv.reader(file, delimiter=max(",\t;", key=header.count))
+            columns = _columns(path, header, reader.dialect.delimiter)
+            for cells in reader:
+                line = reader.line_num + 1
+                if not cells:
+                    continue
+                if len(cells) != len(columns):
+                    yield line, f"the row has {len(cells)} cells, the header {len(columns)}"
+                else:
+                    yield line, {c: v.strip() for c, v in zip(columns, cells, strict=True)}
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path} is not UTF-8 text: {error}", field="source") from error
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path} is not a readable CSV file: {error}", field="source"
+        ) from error
+
+
+def _columns(path: Path, header: str, delimiter: str) -> list[str]:
+    columns = [c.strip() for c in next(csv.reader([header], delimiter=delimiter), [])]
+    if "media" not in columns:
+        raise ManifestError(
+            f"{path} has no column 'media' with the files' paths; its columns are "
+            f"{', '.join(columns[:20]) or 'none'}",
+            field="source",
+        )
+    repeated = sorted({c for c in columns if columns.count(c) > 1})
+    if repeated or "" in columns:
+        raise ManifestError(
+            f"{path} has columns without a name of their own: {repeated or 'an empty one'}",
+            field="source",
+        )
+    return columns
+
+
+def _manifest_item(folder: Path, row: dict[str, str]) -> MediaItem:
+    media = row["media"]
+    if not media or "\0" in media:
+        raise ManifestError("the column 'media' holds no path")
+    path = folder / media
+    modality = _TYPES.get(row.get("type", "").lower()) or _modality_of_suffix(path)
+    if modality is None:
+        raise ManifestError(
+            f"'{media}' is of no kind that its suffix tells; add a column 'type' that says "
+            "StillImage or Sound"
+        )
+    try:
+        found = path.is_file()
+    except OSError:  # a name longer than the file system allows
+        found = False
+    if not found:
+        raise SourceNotFoundError(f"there is no file '{media[:200]}' below {folder}")
+    metadata = {c: v for c, v in row.items() if v and c not in ("media", "occurrenceID")}
+    return MediaItem(
+        occurrence_id=row.get("occurrenceID") or media,
+        media=media,
+        modality=modality,
+        path=path,
+        media_root=str(folder.resolve()),
+        metadata=metadata,
+    )
+
+
+def _modality_of_suffix(path: Path) -> str | None:
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else None
