@@ -1,0 +1,72 @@
+"""`field`, the embedded default encoder: text, image and audio in one 384-dimensional space.
+
+    encoder = encoders.field.load()
+    encoder.encode(Modality.TEXT, ["a tawny owl calling at night"])
+
+Its weights come with pip packages: MiniLM-L6 reads words, EfficientNet-Lite2 and BirdNET 2.4
+turn pictures and sounds into class probabilities, and these weigh the text vectors of the
+class names. `docs/field.md` tells how well that works, and why it is made this way.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from encoders.field.encoder import FieldEncoder
+
+__all__ = ["calibration", "licence_notice", "load"]
+
+LICENCES = {
+    "text": "Apache-2.0 (all-MiniLM-L6-v2)",
+    "image": "Apache-2.0 (EfficientNet-Lite2)",
+    "audio": "CC BY-NC-SA 4.0 (BirdNET 2.4)",
+}
+"""Licences of the weights by tower."""
+
+
+def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:
+    """Make the encoder; no weights are read before the first `encode`.
+
+    Args:
+        device: torch device of the text and image towers; None means ``cpu``, whose codes do
+            not depend on which accelerator a machine has.
+        threads: threads of the audio interpreter; None means 2, or 1 on a single core.
+
+    Raises:
+        InvalidInputError: `threads` is below 1.
+    """
+    from encoders.field.encoder import FieldEncoder
+
+    if threads is not None and threads < 1:
+        raise InvalidInputError(f"threads must be at least 1, not {threads}", field="threads")
+    return FieldEncoder(device or "cpu", threads or min(2, os.cpu_count() or 1))
+
+
+def calibration() -> dict[str, NDArray[np.float32]]:
+    """Embeddings typical of each modality, made without any media.
+
+    Hashers can be fitted to them once, so that codes do not depend on what an archive holds.
+
+    Returns:
+        ``text``, ``image`` and ``audio``: float32 [n, 384], unit norm.
+    """
+    from encoders.field.typical import typical_embeddings
+
+    return typical_embeddings()
+
+
+def licence_notice() -> str:
+    """What to show before the audio tower is used for the first time."""
+    return (
+        "Sounds are heard by BirdNET 2.4 (K. Lisa Yang Center for Conservation Bioacoustics, "
+        "Cornell Lab of Ornithology, and Chemnitz University of Technology), whose weights are "
+        "licensed CC BY-NC-SA 4.0: for non-commercial use, with attribution, and shared alike. "
+        "https://creativecommons.org/licenses/by-nc-sa/4.0/"
+    )

