@@ -1,0 +1,237 @@
+"""The folder of an archive: its layout, its header file, and the lock of its one writer.
+
+    ARCHIVE/archive.json         format version, name, time of creation, models, next row
+    ARCHIVE/store/               LanceDB: one table, the only truth about observations
+    ARCHIVE/models/<digest>/     the files of each registered model
+    ARCHIVE/lock                 held by the one process that writes
+
+`archive.json` is replaced as a whole (temporary file, fsync, rename), never edited.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bittern.errors import (
+    ArchiveDamagedError,
+    ArchiveLockedError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
+    PreconditionError,
+)
+from index.models import ModelRecord
+
+FORMAT_VERSION = 1
+_HEADER_LIMIT_BYTES = 16 << 20
+_OWN_NAMES = frozenset({"archive.json", "store", "models", "lock"})
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What `archive.json` says.
+
+    Attributes:
+        name: the archive's name.
+        created: ISO 8601 time in UTC.
+        models: the models that coded it, in order of registration.
+        next_row: no row below this number will be given out again. Only written before
+            rows are removed: otherwise the greatest stored row says as much.
+    """
+
+    name: str
+    created: str
+    models: tuple[ModelRecord, ...] = field(default=())
+    next_row: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFolder:
+    """Paths of one archive, and what can be done with them without its store."""
+
+    path: Path
+
+    @property
+    def header_file(self) -> Path:
+        """`archive.json`."""
+        return self.path / "archive.json"
+
+    @property
+    def store(self) -> Path:
+        """Folder of the LanceDB database."""
+        return self.path / "store"
+
+    @property
+    def models(self) -> Path:
+        """Folder of the models' folders."""
+        return self.path / "models"
+
+    def check_present(self) -> None:
+        """Check that there is an archive here.
+
+        Raises:
+            ArchiveNotFoundError: no folder, an empty folder, a folder of something else.
+            ArchiveDamagedError: part of an archive is here, part is missing.
+        """
+        how = f"make one with: bittern index {self.path} SOURCE"
+        if not self.path.exists():
+            raise ArchiveNotFoundError(
+                f"there is no archive at {self.path}: no such folder; {how}", field="archive"
+            )
+        if not self.path.is_dir():
+            raise ArchiveNotFoundError(
+                f"there is no archive at {self.path}: it is a file, an archive is a folder",
+                field="archive",
+            )
+        if not self.header_file.is_file():
+            if self.store.exists():
+                raise ArchiveDamagedError(
+                    f"the archive at {self.path} has lost its archive.json; "
+                    "restore that file from a backup, or index the media again into a new folder"
+                )
+            kind = "is empty" if not any(self.path.iterdir()) else "holds no archive.json"
+            raise ArchiveNotFoundError(
+                f"there is no archive at {self.path}: the folder {kind}; {how}", field="archive"
+            )
+        if not self.store.is_dir():
+            raise ArchiveDamagedError(
+                f"the archive at {self.path} has lost its store folder ({self.store}); "
+                "restore it from a backup, or index the media again into a new folder"
+            )
+
+    def check_free(self) -> None:
+        """Check that a new archive can be made here.
+
+        Raises:
+            PreconditionError: a file is here, or a folder with other things in it.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise PreconditionError(f"cannot make an archive at {self.path}: it is a file")
+        others = sorted(
+            entry.name
+            for entry in self.path.iterdir()
+            if entry.name not in _OWN_NAMES and not entry.name.startswith(".archive-")
+        )
+        if others:
+            raise PreconditionError(
+                f"cannot make an archive at {self.path}: the folder holds other files "
+                f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
+                "choose a new or empty folder"
+            )
+
+    def read_header(self) -> Header:
+        """What `archive.json` says.
+
+        Raises:
+            ArchiveDamagedError: it cannot be read or is not what it should be.
+            ArchiveVersionError: a newer version of Bittern wrote it.
+        """
+        try:
+            if self.header_file.stat().st_size > _HEADER_LIMIT_BYTES:
+                raise ValueError(f"larger than {_HEADER_LIMIT_BYTES} bytes")
+            value = json.loads(self.header_file.read_text("utf-8"))
+            version = value["format_version"]
+            if not isinstance(version, int):
+                raise ValueError(f"format_version {version!r} is no whole number")
+            if version > FORMAT_VERSION:
+                raise ArchiveVersionError(
+                    f"the archive at {self.path} has format version {version}, this Bittern reads "
+                    f"up to {FORMAT_VERSION}: update with pip install -U bittern-search",
+                    details={"found": str(version), "supported": str(FORMAT_VERSION)},
+                )
+            return Header(
+                name=str(value["name"]),
+                created=str(value["created"]),
+                models=tuple(ModelRecord.from_json(entry) for entry in value["models"]),
+                next_row=int(value["next_row"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ArchiveDamagedError(
+                f"{self.header_file} cannot be used ({type(error).__name__}: {error}); "
+                "restore that file from a backup"
+            ) from error
+
+    def write_header(self, header: Header) -> Header:
+        """Replace `archive.json` durably and at once."""
+        value: dict[str, Any] = {
+            "format": "bittern-archive",
+            "format_version": FORMAT_VERSION,
+            "name": header.name,
+            "created": header.created,
+            "next_row": header.next_row,
+            "models": [record.to_json() for record in header.models],
+        }
+        handle, temporary = tempfile.mkstemp(prefix=".archive-", dir=self.path)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(value, stream, indent=2)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(self.header_file)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        self._fsync_folder()
+        return header
+
+    def _fsync_folder(self) -> None:
+        if os.name != "posix":
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+    def new_header(self, name: str | None) -> Header:
+        """The header of an archive that is being made."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        return Header(name=name or self.path.resolve().name, created=created)
+
+    def header_stamp(self) -> tuple[int, int, int]:
+        """Changes whenever `archive.json` is replaced."""
+        try:
+            stat = self.header_file.stat()
+        except OSError as error:
+            raise ArchiveDamagedError(
+                f"the archive at {self.path} has lost its archive.json; "
+                "restore that file from a backup"
+            ) from error
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+    def lock(self) -> FileLock:
+        """Become the one writer.
+
+        Raises:
+            ArchiveLockedError: another process, or another `Archive` of this one, is it.
+            PreconditionError: the folder cannot be written to.
+        """
+        lock = FileLock(self.path / "lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ArchiveLockedError(
+                f"another process is writing to the archive at {self.path}; wait until it is "
+                "done or stop it (reading and searching work meanwhile)"
+            ) from None
+        except OSError as error:
+            raise PreconditionError(
+                f"the archive at {self.path} cannot be written to ({error}); "
+                "open it for reading, or change the folder's permissions"
+            ) from error
+        return lock
+
+
+def with_model(header: Header, record: ModelRecord) -> Header:
+    """The header with one more model."""
+    return replace(header, models=(*header.models, record))

@@ -1,0 +1,130 @@
+"""The models that coded an archive: what is recorded about each, and where its files lie."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bittern.errors import BitternError, CodeError, InvalidInputError
+from hashing.codes import check_bits
+
+_DIGEST = re.compile(r"[0-9a-f]{16,128}")
+_DIGEST_DIGITS_IN_COLUMN = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRecord:
+    """One model that coded (part of) an archive.
+
+    Attributes:
+        name: e.g. ``field-256``.
+        digest: hex SHA-256 of everything that decides its codes.
+        bits: code length.
+        encoder: catalogue name of its encoder.
+        modalities: its towers.
+    """
+
+    name: str
+    digest: str
+    bits: int
+    encoder: str
+    modalities: tuple[str, ...]
+
+    @property
+    def code_column(self) -> str:
+        """Name of the store's column that holds its codes."""
+        return f"code_{self.digest[:_DIGEST_DIGITS_IN_COLUMN]}"
+
+    @property
+    def embedding_column(self) -> str:
+        """Name of the store's column that holds its embeddings, if they are kept."""
+        return f"embedding_{self.digest[:_DIGEST_DIGITS_IN_COLUMN]}"
+
+    def checked(self) -> ModelRecord:
+        """Return the record if it can be registered.
+
+        Raises:
+            InvalidInputError: the digest is not lower-case hex of at least 16 digits.
+            CodeError: the code length is unusable.
+        """
+        if not _DIGEST.fullmatch(self.digest):
+            raise InvalidInputError(
+                f"a model's digest must be 16 to 128 lower-case hex digits, not {self.digest!r}",
+                field="digest",
+            )
+        check_bits(self.bits)
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values, for `archive.json`."""
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "bits": self.bits,
+            "encoder": self.encoder,
+            "modalities": list(self.modalities),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> ModelRecord:
+        """The record behind `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a value.
+        """
+        record = cls(
+            name=str(value["name"]),
+            digest=str(value["digest"]),
+            bits=int(value["bits"]),
+            encoder=str(value["encoder"]),
+            modalities=tuple(str(modality) for modality in value["modalities"]),
+        )
+        try:
+            return record.checked()
+        except (CodeError, BitternError) as error:
+            raise ValueError(str(error)) from error
+
+
+def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put a model's files into `folder`, all of them or none.
+
+    They are written to a folder beside it, which is renamed into place at the end; what
+    was there before gives way.
+
+    Args:
+        folder: where the files will be.
+        files: relative POSIX path to content.
+
+    Raises:
+        InvalidInputError: a path is absolute, climbs out of the folder, or is empty.
+    """
+    for name in files:
+        path = PurePosixPath(name)
+        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name:
+            raise InvalidInputError(
+                f"a model's file cannot be called {name!r}: use a relative path without '..'",
+                field="files",
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".new-", dir=folder.parent))
+    try:
+        for name, content in files.items():
+            target = temporary / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise

@@ -1,0 +1,266 @@
+"""The observation store: one LanceDB table, the only truth about an archive.
+
+Every change is one atomic commit, which makes one new version. A commit has happened when
+the call returns; a process killed before that leaves the version before it.
+
+A commit is in the hands of the operating system when it is acknowledged: it survives the
+death of the process, at any moment. Against a power cut it is as safe as the file system
+makes renamed files.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from bittern.errors import ArchiveDamagedError, BitternError, FilterError, PreconditionError
+from index.columns import (
+    DARWIN_CORE,
+    IDENTITY,
+    INTERNAL,
+    ColumnType,
+    is_code_or_embedding,
+)
+from index.models import ModelRecord
+
+TABLE = "observations"
+_ARROW: Mapping[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "double": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+}
+_KEEP_OLD_VERSIONS = timedelta(hours=1)
+_SETTLED_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+def quoted(text: str) -> str:
+    """A string literal of the store's SQL."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def one_of(column: str, values: Sequence[str]) -> str:
+    """The condition that a text column holds one of `values`."""
+    return f"`{column}` IN ({', '.join(map(quoted, values))})" if values else "false"
+
+
+def arrow_type(column_type: ColumnType) -> pa.DataType:
+    """The Arrow type that stores a column type."""
+    return _ARROW[column_type]
+
+
+class Store:
+    """The table at one version, or at the newest.
+
+    Args:
+        path: folder of the LanceDB database.
+        version: stay at this version; None follows the newest.
+    """
+
+    def __init__(self, path: Path, version: int | None = None) -> None:
+        import lancedb
+
+        self.path = path
+        self._checked: tuple[int, float] = (-1, 0.0)
+        with self._reading():
+            self._table = lancedb.connect(str(path)).open_table(TABLE)
+            if version is not None:
+                self._table.checkout(version)
+            self.version: int = self._table.version
+            self._schema: pa.Schema = self._table.schema
+
+    @classmethod
+    def create(cls, path: Path) -> Store:
+        """Make the empty table; one that is there already is opened."""
+        import lancedb
+
+        fields = [
+            pa.field(name, arrow_type(column_type))
+            for name, column_type in (INTERNAL | IDENTITY | DARWIN_CORE).items()  # type: ignore[operator]
+        ]
+        try:
+            lancedb.connect(str(path)).create_table(TABLE, schema=pa.schema(fields), exist_ok=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise PreconditionError(f"no store can be made at {path}: {error}") from error
+        return cls(path)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except BitternError:
+            raise
+        except Exception as error:
+            raise ArchiveDamagedError(
+                f"the archive's store at {self.path} cannot be read ({_first_line(error)}); "
+                "restore the archive from a backup, or index the media again into a new folder"
+            ) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except BitternError:
+            raise
+        except Exception as error:
+            raise PreconditionError(
+                f"nothing was stored: the store at {self.path} cannot be written to "
+                f"({_first_line(error)}); check free space and permissions, run bittern verify"
+            ) from error
+        with self._reading():
+            self.version = self._table.version
+            self._schema = self._table.schema
+
+    # Versions
+
+    def follow(self) -> int:
+        """Move to the newest version and return its number.
+
+        The folder's time stamp answers most calls; a stamp so fresh that another commit
+        may share it does not count.
+        """
+        with self._reading():
+            stamp = (self.path / f"{TABLE}.lance" / "_versions").stat().st_mtime_ns
+            now = time.time()
+            last_stamp, last_time = self._checked
+            if stamp != last_stamp or last_time - stamp / 1e9 < _SETTLED_S:
+                self._table.checkout_latest()
+                self.version = self._table.version
+                self._schema = self._table.schema
+                self._checked = (stamp, now)
+        return self.version
+
+    def pinned(self) -> Store:
+        """The table as it is now, whatever is committed later."""
+        return Store(self.path, self.version)
+
+    # Schema
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of all columns, internal ones included."""
+        return list(self._schema.names)
+
+    @property
+    def metadata_types(self) -> dict[str, ColumnType]:
+        """Metadata columns and their types."""
+        names = {arrow: column_type for column_type, arrow in _ARROW.items()}
+        fixed = IDENTITY.keys() | INTERNAL.keys()
+        return {
+            column.name: names[column.type]
+            for column in self._schema
+            if column.name not in fixed and not is_code_or_embedding(column.name)
+        }
+
+    def field_type(self, column: str) -> pa.DataType | None:
+        """The Arrow type of a column; None where there is no such column."""
+        position = self._schema.get_field_index(column)
+        return None if position < 0 else self._schema.field(position).type
+
+    def add_columns(self, fields: Sequence[pa.Field]) -> None:
+        """Add columns that are null in every row: one commit; none if `fields` is empty."""
+        if fields:
+            with self._writing():
+                self._table.add_columns(list(fields))
+
+    def add_code_column(self, record: ModelRecord) -> None:
+        """Add the column of a model's codes, unless it is there."""
+        if self.field_type(record.code_column) is None:
+            self.add_columns([pa.field(record.code_column, pa.binary(record.bits // 8))])
+
+    # Rows
+
+    def table(self, columns: Mapping[str, Sequence[Any]], rows: int) -> pa.Table:
+        """Rows in the table's schema; columns that are not given are null."""
+        arrays = [
+            pa.array(columns[column.name], column.type)
+            if column.name in columns
+            else pa.nulls(rows, column.type)
+            for column in self._schema
+        ]
+        return pa.table(arrays, schema=self._schema)
+
+    def append(self, rows: pa.Table) -> None:
+        """Add rows that are new: one commit."""
+        with self._writing():
+            self._table.add(rows)
+
+    def merge(self, rows: pa.Table, replaced: Sequence[str]) -> None:
+        """Add or replace rows by `id`: one commit.
+
+        Args:
+            rows: rows in the table's schema.
+            replaced: `occurrenceID`s whose other rows are removed.
+        """
+        with self._writing():
+            merge = (
+                self._table.merge_insert("id")
+                .when_matched_update_all()
+                .when_not_matched_insert_all()
+            )
+            if replaced:
+                merge = merge.when_not_matched_by_source_delete(one_of("occurrenceID", replaced))
+            merge.execute(rows)
+
+    def delete(self, rows: Sequence[int]) -> None:
+        """Remove rows by number: one commit."""
+        with self._writing():
+            self._table.delete(f"`row` IN ({', '.join(str(int(row)) for row in rows)})")
+
+    def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
+        """Rows in storage order.
+
+        Args:
+            columns: which columns; None for all.
+            where: a condition in the store's SQL, already checked.
+
+        Raises:
+            FilterError: the store cannot evaluate `where`.
+            ArchiveDamagedError: files are missing or damaged.
+        """
+        with self._reading():
+            query = self._table.search()
+            if where is not None:
+                query = query.where(where)
+            if columns is not None:
+                query = query.select(list(columns))
+            try:
+                return query.to_arrow()
+            except ValueError as error:
+                if where is None:
+                    raise
+                raise FilterError(
+                    f"the condition cannot be evaluated: {_first_line(error)}", field="where"
+                ) from error
+
+    def take(self, offsets: Sequence[int], columns: Sequence[str]) -> pa.Table:
+        """Rows by their place in storage order, in that order."""
+        with self._reading():
+            return self._table.take_offsets(list(offsets)).select(list(columns)).to_arrow()
+
+    def count(self, where: str | None = None) -> int:
+        """Number of rows that meet a (checked) condition."""
+        with self._reading():
+            return int(self._table.count_rows(where))
+
+    def compact(self) -> None:
+        """Join the small files of many commits. A failure costs speed only, and is logged."""
+        try:
+            with self._writing():
+                self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
+        except BitternError as error:
+            _log.warning("the store was not compacted: %s", error)
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    line = text[0] if text else ""
+    return f"{type(error).__name__}: {line[:300]}"

@@ -1,0 +1,110 @@
+"""Whether an archive keeps its promises: its store, its models, and its index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from index.columns import is_code_or_embedding
+from index.folder import ArchiveFolder, Header
+from index.snapshot import MODALITIES, Snapshot
+
+_SHOWN = 5
+
+
+def problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> list[str]:
+    """What is wrong with an archive, one line each; empty if nothing is.
+
+    Args:
+        folder: where it lies.
+        header: its `archive.json`.
+        snapshot: the index that is in use.
+    """
+    return [
+        *_row_problems(header, snapshot),
+        *_model_problems(folder, header, snapshot),
+        *_index_problems(header, snapshot),
+    ]
+
+
+def _some(values: pa.ChunkedArray | list[object]) -> str:
+    shown = values[:_SHOWN]
+    texts = [str(value) for value in (shown if isinstance(shown, list) else shown.to_pylist())]
+    return ", ".join(texts) + (", ..." if len(values) > _SHOWN else "")
+
+
+def _row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+    table = snapshot.store.read(
+        ["row", "id", "occurrenceID", "modality", "media", "start_s", "end_s"]
+    )
+    for column in ("row", "id"):
+        counts = table[column].value_counts()
+        values, times = counts.field("values"), counts.field("counts")
+        twice = values.filter(pc.greater(times, 1))
+        if len(twice):
+            yield f"{len(twice)} values of {column} occur more than once: {_some(twice)}"
+    for column in ("row", "id", "occurrenceID", "modality", "media"):
+        if missing := table[column].null_count:
+            yield f"{missing} rows have no {column}"
+    names = table["id"]
+    strange = pc.invert(pc.is_in(table["modality"], pa.array(MODALITIES)))
+    if len(found := names.filter(strange)):
+        yield f"{len(found)} observations are neither image nor audio: {_some(found)}"
+    start, end = table["start_s"], table["end_s"]
+    uneven = pc.xor(pc.is_null(start), pc.is_null(end))
+    backward = pc.fill_null(pc.or_(pc.less_equal(end, start), pc.less(start, 0.0)), False)
+    if len(found := names.filter(pc.or_(uneven, backward))):
+        yield f"{len(found)} windows do not run forward from 0 s or later: {_some(found)}"
+    strangers = [
+        name
+        for name, owner in zip(names.to_pylist(), table["occurrenceID"].to_pylist(), strict=True)
+        if name != owner and not str(name).startswith(f"{owner}#t=")
+    ]
+    if strangers:
+        yield (
+            f"{len(strangers)} observation ids do not belong to their occurrenceID: "
+            f"{_some(list(strangers))}"
+        )
+
+
+def _model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator[str]:
+    store = snapshot.store
+    expected = set()
+    for record in header.models:
+        label = f"model {record.name} ({record.digest[:16]})"
+        expected |= {record.code_column, record.embedding_column}
+        model_folder = folder.models / record.digest
+        if not model_folder.is_dir():
+            yield f"{label} has lost its files: {model_folder} is missing"
+        found = store.field_type(record.code_column)
+        if found != pa.binary(record.bits // 8):
+            yield f"{label} should have codes of {record.bits} bits, the store has {found}"
+    strangers = [name for name in store.columns if is_code_or_embedding(name)]
+    for name in strangers:
+        if name not in expected:
+            yield f"column {name} belongs to no registered model (a registration was cut off)"
+    codes = [record.code_column for record in header.models if record.code_column in store.columns]
+    none = " AND ".join(f"`{name}` IS NULL" for name in codes) or "true"
+    if uncoded := store.count(none):
+        yield f"{uncoded} observations have no code of any model"
+
+
+def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+    fresh = Snapshot(snapshot.store)
+    if not np.array_equal(fresh.rows, snapshot.rows):
+        yield "the index does not hold the rows of the store; open the archive again"
+        return
+    for record in header.models:
+        if record.code_column not in snapshot.store.columns:
+            continue
+        used, stored = snapshot.codes(record), fresh.codes(record)
+        for modality in MODALITIES:
+            same = np.array_equal(used[modality].rows, stored[modality].rows)
+            if not same or not np.array_equal(used[modality].codes, stored[modality].codes):
+                yield (
+                    f"the {modality} index of model {record.name} ({record.digest[:16]}) differs "
+                    "from the store; open the archive again"
+                )

@@ -1,0 +1,255 @@
+"""The one writer of an archive: every change is planned in full, then committed at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+from filelock import FileLock
+
+from bittern.errors import (
+    DigestMismatchError,
+    LimitExceededError,
+    ObservationNotFoundError,
+    QueryError,
+)
+from index.adding import PlannedItem, Planner, StoredItem, rows_of
+from index.columns import MetadataColumns
+from index.folder import ArchiveFolder, with_model
+from index.models import ModelRecord, write_model_files
+from index.observation import AddResult, CodedObservation, OnDuplicate
+from index.store import Store, arrow_type, one_of
+
+MAX_IDS = 10_000
+"""Most ids of one deletion."""
+_COMPACT_AFTER_COMMITS = 64
+_COMPACT_AT_CLOSE_AFTER_COMMITS = 8
+
+
+class Writer:
+    """Changes an archive; holds its lock until closed.
+
+    Row numbers are never given out twice. The next one follows the greatest that is
+    stored; before a commit removes rows, `archive.json` is told, durably, how far the
+    numbers have come. A crash between the two costs nothing.
+
+    Args:
+        folder: the archive's folder.
+        store: the table, at its newest version.
+        lock: held by this process.
+    """
+
+    def __init__(self, folder: ArchiveFolder, store: Store, lock: FileLock) -> None:
+        self._folder = folder
+        self._store = store
+        self._file_lock = lock
+        self._lock = threading.Lock()
+        self._next_row: int | None = None
+        self._commits = 0
+
+    def close(self) -> None:
+        """Compact where it is worth it, and give up the lock."""
+        with self._lock:
+            try:
+                if self._commits >= _COMPACT_AT_CLOSE_AFTER_COMMITS:
+                    self._store.compact()
+            finally:
+                self._file_lock.release()
+
+    def register_model(self, record: ModelRecord, files: Mapping[str, bytes]) -> None:
+        """See `Archive.register_model`."""
+        record.checked()
+        with self._lock:
+            header = self._folder.read_header()
+            folder = self._folder.models / record.digest
+            for known in header.models:
+                if known.digest == record.digest and known.bits == record.bits:
+                    if not folder.is_dir():
+                        write_model_files(folder, files)
+                    return
+                if known.code_column == record.code_column:
+                    raise DigestMismatchError(
+                        f"model {known.name} ({known.digest}, {known.bits} bits) of this archive "
+                        f"and {record.name} ({record.digest}, {record.bits} bits) cannot be told "
+                        "apart by the first 16 digits of their digests; use another archive",
+                        field="digest",
+                    )
+            write_model_files(folder, files)
+            self._store.add_code_column(record)
+            self._folder.write_header(with_model(header, record))
+
+    def add(
+        self,
+        items: Sequence[Sequence[CodedObservation]],
+        record: ModelRecord,
+        on_duplicate: OnDuplicate,
+    ) -> list[AddResult]:
+        """See `Archive.add`."""
+        if on_duplicate not in ("error", "skip", "overwrite"):
+            raise QueryError(
+                f"on_duplicate must be 'error', 'skip' or 'overwrite', not {on_duplicate!r}",
+                field="on_duplicate",
+            )
+        with self._lock:
+            columns = MetadataColumns(self._store.metadata_types)
+            planner = Planner(
+                record, columns, self._stored(items, record), on_duplicate, self._dim(record)
+            )
+            plan = planner.plan(items)
+            if plan.items:
+                self._add_columns(plan.items, columns, record, planner.embedding_dim)
+                self._commit(list(plan.items.values()), record)
+            return plan.results
+
+    def delete(self, ids: Sequence[str]) -> list[str]:
+        """See `Archive.delete`."""
+        if len(ids) > MAX_IDS:
+            raise LimitExceededError(f"{len(ids)} ids were given, the limit is {MAX_IDS} at once")
+        wanted = list(dict.fromkeys(ids))
+        if not wanted:
+            return []
+        with self._lock:
+            found = self._store.read(
+                ["row", "id", "occurrenceID"],
+                f"{one_of('id', wanted)} OR {one_of('occurrenceID', wanted)}",
+            )
+            known = {*found["id"].to_pylist(), *found["occurrenceID"].to_pylist()}
+            unknown = [name for name in wanted if name not in known]
+            if unknown:
+                shown = ", ".join(repr(name) for name in unknown[:20])
+                raise ObservationNotFoundError(
+                    f"{len(unknown)} of {len(wanted)} ids are unknown, nothing was deleted: "
+                    f"{shown}{', ...' if len(unknown) > 20 else ''}",
+                    field="ids",
+                    details={"unknown": ",".join(unknown)},
+                )
+            found = found.sort_by("row")
+            self._keep_next_row()
+            self._store.delete(found["row"].to_pylist())
+            self._committed()
+            deleted: list[str] = found["id"].to_pylist()
+            return deleted
+
+    # Inside; the lock is held.
+
+    def _dim(self, record: ModelRecord) -> int | None:
+        column = self._store.field_type(record.embedding_column)
+        return None if column is None else int(column.list_size)
+
+    def _stored(
+        self, items: Sequence[Sequence[CodedObservation]], record: ModelRecord
+    ) -> dict[str, StoredItem]:
+        names = {item[0].observation.occurrence_id for item in items if item}
+        usable = [name for name in names if isinstance(name, str) and _is_unicode(name)]
+        columns = ["row", "id", "occurrenceID", "modality", record.code_column]
+        table = self._store.read(columns, one_of("occurrenceID", usable))
+        coded = table[record.code_column].is_valid().to_pylist()
+        stored: dict[str, StoredItem] = {}
+        for value, is_coded in zip(table.select(columns[:4]).to_pylist(), coded, strict=True):
+            item = stored.setdefault(value["occurrenceID"], StoredItem(value["modality"]))
+            item.rows[value["id"]] = value["row"]
+            item.coded |= is_coded
+        return stored
+
+    def _add_columns(
+        self,
+        items: Mapping[str, PlannedItem],
+        columns: MetadataColumns,
+        record: ModelRecord,
+        embedding_dim: int | None,
+    ) -> None:
+        used: dict[str, None] = {}
+        for item in items.values():
+            for metadata in item.metadata:
+                used.update(dict.fromkeys(metadata))
+        fields = [
+            pa.field(name, arrow_type(columns.types[name]))
+            for name in used
+            if self._store.field_type(name) is None
+        ]
+        if embedding_dim and self._store.field_type(record.embedding_column) is None:
+            fields.append(pa.field(record.embedding_column, pa.list_(pa.float16(), embedding_dim)))
+        self._store.add_columns(fields)
+
+    def _commit(self, items: Sequence[PlannedItem], record: ModelRecord) -> None:
+        committed = self._store.version + 1
+        columns, next_row = rows_of(items, record, committed, self._first_free_row())
+        count = len(columns["id"]) if columns else 0
+        rows = self._store.table(columns, count)
+        filled = self._filled(items, record, committed)
+        replaced = [
+            item.observations[0].observation.occurrence_id
+            for item in items
+            if item.stored and not item.fills
+        ]
+        if filled is None and not replaced:
+            self._store.append(rows)
+        else:
+            if replaced:
+                self._keep_next_row()
+            self._store.merge(pa.concat_tables([rows, *([filled] if filled else [])]), replaced)
+        self._next_row = next_row
+        self._committed()
+
+    def _filled(
+        self, items: Sequence[PlannedItem], record: ModelRecord, committed: int
+    ) -> pa.Table | None:
+        """Stored rows that only lack this model's codes, with them."""
+        coded = {
+            item.stored.rows[one.observation.id]: one
+            for item in items
+            if item.fills and item.stored
+            for one in item.observations
+            if one.observation.id in item.stored.rows
+        }
+        if not coded:
+            return None
+        numbers = ", ".join(map(str, coded))
+        table = self._store.read(self._store.columns, f"`row` IN ({numbers})")
+        order = [coded[row] for row in table["row"].to_pylist()]
+        new = {
+            "committed": [committed] * len(order),
+            record.code_column: [np.asarray(one.code).tobytes() for one in order],
+        }
+        if any(one.embedding is not None for one in order):
+            new[record.embedding_column] = [
+                None if one.embedding is None else np.asarray(one.embedding, dtype=np.float16)
+                for one in order
+            ]
+        for name, values in new.items():
+            place = table.schema.get_field_index(name)
+            table = table.set_column(
+                place, table.schema.field(place), pa.array(values, table.schema.field(place).type)
+            )
+        return table
+
+    def _first_free_row(self) -> int:
+        if self._next_row is None:
+            rows = self._store.read(["row"])["row"].to_numpy()
+            stored = int(rows.max()) + 1 if len(rows) else 0
+            self._next_row = max(stored, self._folder.read_header().next_row)
+        return self._next_row
+
+    def _keep_next_row(self) -> None:
+        """Write down how far row numbers have come, before rows are removed."""
+        next_row = self._first_free_row()
+        header = self._folder.read_header()
+        if header.next_row < next_row:
+            self._folder.write_header(replace(header, next_row=next_row))
+
+    def _committed(self) -> None:
+        self._commits += 1
+        if self._commits >= _COMPACT_AFTER_COMMITS:
+            self._store.compact()
+            self._commits = 0
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
