@@ -1,5 +1,81 @@
-"""Bittern finds wildlife photographs and sound recordings by words, by sound or by picture."""
+"""Bittern finds wildlife photographs and sound recordings by words, by sound or by picture.
+
+import bittern
+
+with bittern.open("my-archive") as archive:          # in this process
+print(archive.search("an owl on a branch", k=5))
+
+with bittern.connect("localhost:50051") as archive:  # the same methods, over gRPC
+archive.search(audio="call.wav", target="image")
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bittern import errors as errors
+    from bittern.api import ArchiveAPI as ArchiveAPI
+    from bittern.client import RemoteArchive as RemoteArchive
+    from bittern.client import connect as connect
+    from bittern.local import LocalArchive as LocalArchive
+    from index.observation import AddResult as AddResult
+    from index.observation import AddStatus as AddStatus
+    from index.observation import ArchiveStats as ArchiveStats
+    from index.observation import Hit as Hit
+    from index.observation import Observation as Observation
+    from service.requests import Encoded as Encoded
+    from service.requests import MediaItem as MediaItem
+    from service.requests import ModelInfo as ModelInfo
+    from service.requests import SearchResult as SearchResult
+
+_HOMES = {
+    "ArchiveAPI": "bittern.api",
+    "LocalArchive": "bittern.local",
+    "RemoteArchive": "bittern.client",
+    "connect": "bittern.client",
+    "AddResult": "index.observation",
+    "AddStatus": "index.observation",
+    "ArchiveStats": "index.observation",
+    "Hit": "index.observation",
+    "Observation": "index.observation",
+    "Encoded": "service.requests",
+    "MediaItem": "service.requests",
+    "ModelInfo": "service.requests",
+    "SearchResult": "service.requests",
+}
+
+__all__ = ["__version__", "errors", "open", *sorted(_HOMES)]
+
+
+def open(path: str | Path, *, write: bool = False) -> LocalArchive:  # noqa: A001
+    """Open an archive folder in this process.
+
+    Args:
+        path: the archive's folder, made by ``bittern index``.
+        write: also add and delete; one process at a time may.
+
+    Raises:
+        ArchiveNotFoundError: there is no archive at this path.
+        ArchiveLockedError: another process has it open for writing.
+        ArchiveVersionError: it was made by a newer version of Bittern.
+        ArchiveDamagedError: parts of it are missing.
+    """
+    from bittern.local import open_archive
+
+    return open_archive(path, write=write)
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when they are first used, so that the command line starts fast."""
+    from importlib import import_module
+
+    if name == "errors":
+        return import_module("bittern.errors")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bittern' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

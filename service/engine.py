@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
@@ -35,6 +37,7 @@ from service.pipeline import Embedded, Entry, StageTimes, embed_items
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 T = TypeVar("T")
+logger = logging.getLogger("bittern.engine")
 
 COMMIT_ITEMS = 64
 """Items per atomic commit."""
@@ -126,7 +129,7 @@ class Engine:
             field="model",
         )
 
-    def models(self) -> list[ModelInfo]:
+    def models(self) -> builtins.list[ModelInfo]:
         """The archive's models, in the order in which they were added."""
         from encoders.catalogue import find_weights
 
@@ -148,6 +151,18 @@ class Engine:
                 )
             )
         return infos
+
+    def warm(self) -> None:
+        """Load what the first question would have to wait for, where its weights are here."""
+        for record in self.archive.models():
+            model = self._loaded(record)
+            for modality in sorted(model.modalities):
+                try:
+                    model.check_tower(modality)
+                    if modality == Modality.TEXT:
+                        model.embed(modality, ["a bird"])
+                except PreconditionError as error:
+                    logger.warning("%s cannot answer %s queries: %s", record.name, modality, error)
 
     # Searching
 
@@ -201,7 +216,7 @@ class Engine:
 
     def encode(
         self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
-    ) -> list[Encoded]:
+    ) -> builtins.list[Encoded]:
         """Codes and logits of one text, picture or recording (one per window).
 
         Raises:
@@ -230,7 +245,7 @@ class Engine:
         """One page of observations, in row order."""
         return self.archive.list(page_size=page_size, page_token=page_token, where=where)
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
+    def delete(self, ids: Sequence[str]) -> builtins.list[str]:
         """Delete observations, or all windows of recordings; all of them or none."""
         with self._writing:
             return self.archive.delete(ids)
@@ -247,7 +262,7 @@ class Engine:
         model: str | None = None,
         batch_size: int = COMMIT_ITEMS,
         times: StageTimes | None = None,
-    ) -> Iterator[list[AddResult]]:
+    ) -> Iterator[builtins.list[AddResult]]:
         """Code items and commit them in batches.
 
         Args:
@@ -272,7 +287,7 @@ class Engine:
             for chosen, group in self._by_model(batch, model):
                 entries = self.without_coded(group, chosen, on_duplicate)
                 embedded = embed_items(chosen.embedder, entries, times)
-                yield self.commit(list(embedded), chosen, on_duplicate, times)
+                yield self.commit(builtins.list(embedded), chosen, on_duplicate, times)
 
     def without_coded(
         self, entries: Iterable[Entry], model: Model, on_duplicate: OnDuplicate
@@ -296,7 +311,7 @@ class Engine:
         times: StageTimes | None = None,
         *,
         keep_embeddings: bool = False,
-    ) -> list[AddResult]:
+    ) -> builtins.list[AddResult]:
         """Hash embedded items and store them in one atomic commit.
 
         Returns:
@@ -318,17 +333,17 @@ class Engine:
 
     def _by_model(
         self, batch: Sequence[MediaItem], name: str | None
-    ) -> Iterator[tuple[Model, list[MediaItem]]]:
+    ) -> Iterator[tuple[Model, builtins.list[MediaItem]]]:
         """Neighbouring items that the same model codes."""
         if name is not None:
-            yield self.model(name), list(batch)
+            yield self.model(name), builtins.list(batch)
             return
 
         def chosen(item: MediaItem) -> str:
             return self.model(towers=[queries.modality_of(item.modality)]).digest
 
         for digest, group in groupby(batch, key=chosen):
-            yield self.model(digest), list(group)
+            yield self.model(digest), builtins.list(group)
 
     def _loaded(self, record: ModelRecord) -> Model:
         with self._lock:
@@ -354,7 +369,7 @@ def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
 
 def _coded(embedded: Embedded, model: Model, keep_embeddings: bool) -> list[CodedObservation]:
     assert embedded.item is not None
-    embeddings = np.stack(embedded.embeddings)
+    embeddings = embedded.stacked()
     codes = model.codes(Modality(embedded.item.modality), embeddings)
     kept = embeddings if keep_embeddings else [None] * len(codes)
     return [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bittern.errors import ModelNotFoundError
+from encoders.base import Modality
 from encoders.catalogue import CATALOGUE
 from hashing.saved import CARD_FILE, SavedModel
 from hashing.training_free import Kind
@@ -23,8 +25,9 @@ from service.fitting import (
     model_name,
     shipped_model,
 )
-from service.models import Model
+from service.models import Embedder, Model
 from service.pipeline import Embedded, Entry, StageTimes, embed_items
+from service.requests import MediaItem
 
 DEFAULT_ENCODER = "field"
 Progress = Callable[[list[AddResult]], None]
@@ -49,6 +52,11 @@ class IndexOptions:
     on_duplicate: OnDuplicate = "skip"
     keep_embeddings: bool = False
     commit_items: int = COMMIT_ITEMS
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model that an encoder of this name gets."""
+        return model_name(self.model, self.bits or DEFAULT_BITS, self.hasher)
 
 
 @dataclass
@@ -114,15 +122,26 @@ def settled_model(engine: Engine, options: IndexOptions) -> Model | None:
     Raises:
         ModelNotFoundError: no encoder or model of this name.
     """
-    if (Path(options.model) / CARD_FILE).is_file():
-        return engine.register(SavedModel.load(Path(options.model)))
-    bits = options.bits or DEFAULT_BITS
-    for name in (options.model, model_name(options.model, bits, options.hasher)):
-        if any(name in (r.name, r.digest) for r in engine.archive.models()):
+    known = {name for r in engine.archive.models() for name in (r.name, r.digest)}
+    for name in (options.model, options.model_name):
+        if name in known:
             return engine.model(name)
+    saved = ready_model(options, engine.embedder)
+    return engine.register(saved) if saved else None
+
+
+def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> SavedModel | None:
+    """The saved, shipped or calibrated model of this name; None if it needs media to be fitted.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+    """
+    if (Path(options.model) / CARD_FILE).is_file():
+        return SavedModel.load(Path(options.model))
+    for name in (options.model, options.model_name):
         saved = shipped_model(name)
         if saved is not None:
-            return engine.register(saved)
+            return saved
     if options.model not in CATALOGUE:
         known = ", ".join(CATALOGUE)
         raise ModelNotFoundError(
@@ -131,8 +150,8 @@ def settled_model(engine: Engine, options: IndexOptions) -> Model | None:
             field="model",
         )
     if options.model == DEFAULT_ENCODER:
-        encoder = engine.embedder(options.model).encoder()
-        return engine.register(calibrated_model(bits, encoder, options.hasher))
+        encoder = embedder(options.model).encoder()
+        return calibrated_model(options.bits or DEFAULT_BITS, encoder, options.hasher)
     return None
 
 
@@ -143,20 +162,20 @@ def _commits(
     model: Model | None,
     report: IndexReport,
 ) -> Iterator[list[AddResult]]:
-    encoder = engine.embedder(model.card.encoder if model else options.model)
-    encoder.encoder()  # weights that are missing are told before anything is decoded
+    embedder = engine.embedder(model.card.encoder if model else options.model)
     if model:
-        for modality in model.modalities:
-            model.check_tower(modality)
+        check_towers(model, entries)
         entries = list(engine.without_coded(entries, model, options.on_duplicate))
-    stream = embed_items(encoder, entries, report.times)
+    stream = embed_items(embedder, entries, report.times)
     fitted_on: list[Embedded] = []
     if model is None:
-        fitted_on = _enough_to_fit(stream)
-        if not any(e.embeddings for e in fitted_on):
+        embedder.encoder()  # weights that are missing are told before anything is decoded
+        fitted_on = enough_to_fit(stream)
+        saved = fitted_on_sample(embedder, fitted_on, options)
+        if saved is None:
             yield [e.result for e in fitted_on if e.result is not None]
             return
-        model = _fit(engine, fitted_on, options)
+        model = engine.register(saved)
     report.model = model.card.name
     for embedded in (fitted_on, stream):
         for batch in batched(embedded, options.commit_items):
@@ -169,7 +188,19 @@ def _commits(
             )
 
 
-def _enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
+def check_towers(model: Model, entries: Sequence[Entry]) -> None:
+    """Check the weights of every tower that the entries need, before anything is decoded.
+
+    Raises:
+        WeightsMissingError: they are not on this machine.
+        DigestMismatchError: they are not those that the model was made with.
+    """
+    for modality in {Modality(e.modality) for e in entries if isinstance(e, MediaItem)}:
+        if modality in model.modalities:
+            model.check_tower(modality)
+
+
+def enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
     """The first entries of the stream, up to `FIT_ROWS` rows."""
     taken: list[Embedded] = []
     rows = 0
@@ -181,15 +212,19 @@ def _enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
     return taken
 
 
-def _fit(engine: Engine, sample: list[Embedded], options: IndexOptions) -> Model:
-    by_modality: dict[str, list[np.ndarray]] = {}
+def fitted_on_sample(
+    embedder: Embedder, sample: Sequence[Embedded], options: IndexOptions
+) -> SavedModel | None:
+    """A model fitted on what was embedded so far; None if nothing could be."""
+    by_modality: dict[str, list[NDArray[np.float32]]] = {}
     for embedded in sample:
         if embedded.item is not None and embedded.result is None:
             by_modality.setdefault(embedded.item.modality, []).extend(embedded.embeddings)
-    saved = fitted_model(
-        engine.embedder(options.model).encoder(),
+    if not by_modality:
+        return None
+    return fitted_model(
+        embedder.encoder(),
         options.bits or DEFAULT_BITS,
         {modality: np.stack(rows) for modality, rows in by_modality.items()},
         options.hasher,
     )
-    return engine.register(saved)

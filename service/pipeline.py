@@ -68,6 +68,10 @@ class Embedded:
     embeddings: list[NDArray[np.float32]] = field(default_factory=list)
     result: AddResult | None = None
 
+    def stacked(self) -> NDArray[np.float32]:
+        """The embeddings as one array, float32 [pieces, dim]."""
+        return np.stack(self.embeddings)
+
     def observations(self) -> list[Observation]:
         """One observation per piece; windows of a longer recording have ids of their own."""
         item = self.item
@@ -168,8 +172,10 @@ def _decoded_ahead(
     with ThreadPoolExecutor(DECODE_THREADS, thread_name_prefix="decode") as pool:
         ahead: _Ahead = deque()
         for entry in entries:
-            is_item = isinstance(entry, MediaItem)
-            ahead.append((entry, pool.submit(_start, embedder, entry) if is_item else None))
+            if isinstance(entry, MediaItem):
+                ahead.append((entry, pool.submit(_start, embedder, entry)))
+            else:
+                ahead.append((entry, None))
             if len(ahead) >= DECODE_AHEAD:
                 yield _next_decoded(ahead, times)
         while ahead:

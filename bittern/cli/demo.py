@@ -1,0 +1,111 @@
+"""`bittern demo`: the whole job on the sample archive, over gRPC."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bittern.cli.screen import err, hits_table, licence_notice, out
+
+if TYPE_CHECKING:
+    from bittern.api import ArchiveAPI
+
+SAMPLE = Path(__file__).parents[1] / "sample"
+"""85 photographs and 26 recordings with names, licences and credits in `manifest.csv`."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question to the sample archive: words, or the file of a recording."""
+
+    words: str | None
+    audio: str | None
+    target: str
+
+    def title(self) -> str:
+        """The question in a sentence."""
+        asked = f'"{self.words}"' if self.words else f"the sound of {Path(self.audio or '').name}"
+        kind = "photographs" if self.target == "image" else "recordings"
+        return f"{asked} → {kind}"
+
+
+QUESTIONS = (
+    Question("a giraffe in the savanna", None, "image"),
+    Question("a croaking frog", None, "audio"),
+    Question(None, "audio/tawny-owl-1.ogg", "image"),
+)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(demo)
+
+
+def demo(
+    archive: Annotated[
+        Path, typer.Option(help="Where the sample archive goes; used again if it is there.")
+    ] = Path("bittern-demo"),
+) -> None:
+    """Build the sample archive, ask it three questions over gRPC, print what it found.
+
+    Example: bittern demo
+    """
+    from bittern.cli.indexing import index_with_bar, print_report
+    from service.indexing import IndexOptions
+    from service.sources import read_source
+
+    licence_notice("field")
+    source = read_source(SAMPLE / "manifest.csv")
+    report = index_with_bar(archive, source, IndexOptions())
+    print_report(archive, report)
+    _ask_over_grpc(archive)
+    _say_how_to_go_on(archive)
+
+
+def _ask_over_grpc(archive: Path) -> None:
+    from bittern.client import connect
+    from service.config import ServiceConfig
+    from service.engine import Engine
+    from service.server import serve
+
+    engine = Engine.open(archive)
+    try:
+        server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
+        try:
+            err.print(f"serving {archive} on 127.0.0.1:{server.port} (gRPC)", markup=False)
+            with connect(f"127.0.0.1:{server.port}", timeout_s=300.0) as client:
+                for question in QUESTIONS:
+                    _ask(client, question)
+        finally:
+            server.stop(grace=5.0)
+    finally:
+        engine.close()
+
+
+def _ask(client: ArchiveAPI, question: Question) -> None:
+    audio = SAMPLE / question.audio if question.audio else None
+    result = client.search(question.words, audio=audio, target=question.target, k=5)
+    out.print()
+    out.print(hits_table(result, question.title()))
+
+
+def _say_how_to_go_on(archive: Path) -> None:
+    place = shlex.quote(str(archive))
+    call = shlex.quote(str(SAMPLE / "audio" / "goose-1.ogg"))
+    out.print()
+    out.print("Media: see the licence and rights holder of each file above; all of them stand in")
+    out.print(str(SAMPLE / "manifest.csv"), markup=False, soft_wrap=True)
+    out.print()
+    out.print("Go on with", style="bold")
+    for line in (
+        f'bittern search {place} "a fish with stripes"',
+        f"bittern search {place} --audio {call} --target image",
+        f"bittern serve {place}",
+        'bittern search localhost:50051 "howling" --target audio',
+        "bittern index my-archive FOLDER-OR-MANIFEST.csv",
+    ):
+        out.print(f"  {line}", markup=False, soft_wrap=True)

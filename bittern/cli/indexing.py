@@ -1,0 +1,124 @@
+"""`bittern index`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bittern.cli.screen import err, licence_notice, print_failures, print_json, progress
+
+if TYPE_CHECKING:
+    from service.indexing import IndexOptions, IndexReport
+    from service.sources import Source
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(index)
+
+
+def index(
+    archive: Annotated[Path, typer.Argument(help="Archive folder; made if it does not exist.")],
+    source: Annotated[Path, typer.Argument(help="Folder of media, or a CSV manifest.")],
+    model: Annotated[
+        str,
+        typer.Option(help="Encoder, model of the archive, or folder of a saved model."),
+    ] = "field",
+    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
+    hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    on_duplicate: Annotated[
+        str, typer.Option(help="What to do with items that are there: skip, overwrite or error.")
+    ] = "skip",
+    keep_embeddings: Annotated[
+        bool, typer.Option(help="Store float16 embeddings beside the codes.")
+    ] = False,
+    as_program: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for programs.")
+    ] = False,
+) -> None:
+    """Put photographs and recordings into an archive.
+
+    A manifest is a CSV file with a column `media` (paths relative to it, or absolute) and
+    whatever Darwin Core columns there are. What is in the archive already is skipped, so a job
+    that was stopped goes on where it was.
+
+    Example: bittern index my-archive ~/photos
+
+    Example: bittern index my-archive recordings.csv --model biolingual --bits 256
+    """
+    from bittern.arguments import check_on_duplicate
+    from service.indexing import IndexOptions
+    from service.sources import read_source
+
+    check_on_duplicate(on_duplicate)  # type: ignore[arg-type]
+    options = IndexOptions(
+        model=model,
+        bits=bits,
+        hasher=hasher,  # type: ignore[arg-type]  # checked by fit, with the choices named
+        on_duplicate=on_duplicate,  # type: ignore[arg-type]
+        keep_embeddings=keep_embeddings,
+    )
+    listed = read_source(source)
+    licence_notice(model)
+    report = index_with_bar(archive, listed, options)
+    if as_program:
+        print_json(report_as_json(report))
+    else:
+        print_report(archive, report)
+    if report.failures and len(report.failures) == len(listed):
+        raise typer.Exit(1)
+
+
+def index_with_bar(archive: Path, source: Source, options: IndexOptions) -> IndexReport:
+    """Index with a progress bar; the archive is made if it does not exist."""
+    from index.archive import Archive
+    from service.engine import Engine
+    from service.indexing import index_source
+
+    exists = archive.exists() and any(archive.iterdir())
+    with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
+        engine = Engine(opened)
+        bar, task = progress("indexing", len(source))
+        with bar:
+            return index_source(
+                engine,
+                source.entries,
+                options,
+                lambda results: bar.advance(task, len(results)),
+            )
+
+
+def report_as_json(report: IndexReport) -> dict[str, Any]:
+    """The report of an indexing run for programs."""
+    return {
+        "model": report.model,
+        "items": {str(status): count for status, count in report.items.items()},
+        "observations": report.observations,
+        "failures": [
+            {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
+            for f in report.failures
+        ],
+        "seconds": round(report.seconds, 3),
+        "stages": {
+            "decode_wait_s": round(report.times.decode_wait_s, 3),
+            "network_s": round(report.times.network_s, 3),
+            "hash_s": round(report.times.hash_s, 3),
+            "commit_s": round(report.times.commit_s, 3),
+            "pieces": report.times.pieces,
+        },
+    }
+
+
+def print_report(archive: Path, report: IndexReport) -> None:
+    """The report of an indexing run for people."""
+    counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
+    err.print(
+        f"{archive}: {counts or 'nothing to do'}; {report.observations} observations coded"
+        f"{f' by {report.model}' if report.model else ''} in {report.seconds:.1f} s",
+        markup=False,
+    )
+    if report.failures:
+        err.print(f"{len(report.failures)} items could not be used:", style="yellow")
+        print_failures(report.failures)

@@ -1,0 +1,142 @@
+"""What commands print: tables of hits, progress bars, notices."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from index.observation import Hit, Observation
+    from service.requests import SearchResult
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def plain(text: object) -> Text:
+    """Text from outside: no markup, control characters made visible."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
+
+
+def progress(what: str, total: int) -> tuple[Progress, Any]:
+    """A progress bar on a terminal; silent elsewhere."""
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    return bar, bar.add_task(what, total=total)
+
+
+def as_json(result: SearchResult) -> dict[str, Any]:
+    """The search answer as the command line's `--json` prints it."""
+    return {
+        "model": result.model,
+        "target": result.target,
+        "metric": result.metric,
+        "took_ms": round(result.took_ms, 3),
+        "hits": [_hit_as_json(hit) for hit in result.hits],
+    }
+
+
+def _hit_as_json(hit: Hit) -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "id": hit.observation.id,
+        "distance": hit.distance,
+        "media": hit.observation.media,
+        "start_s": hit.observation.start_s,
+        "end_s": hit.observation.end_s,
+        "metadata": dict(hit.observation.metadata),
+    }
+
+
+def hits_table(result: SearchResult, title: str = "") -> Table:
+    """Hits as a table that a person likes to read."""
+    from service.result_table import name_of
+
+    sound = result.target == "audio"
+    table = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
+    )
+    table.add_column("", justify="right", style="dim")
+    table.add_column("name", style="bold", max_width=36)
+    table.add_column("distance", justify="right")
+    table.add_column("file", overflow="fold", style="cyan")
+    if sound:
+        table.add_column("seconds", justify="right")
+    table.add_column("licence", style="dim", max_width=44)
+    for hit in result.hits:
+        seen = hit.observation
+        cells = [Text(str(hit.rank)), plain(name_of(seen)), Text(f"{hit.distance:.2f}")]
+        cells.append(plain(shown_path(seen)))
+        if sound:
+            cells.append(Text(f"{seen.start_s:.1f}-{seen.end_s:.1f}"))
+        table.add_row(*cells, plain(credit_of(seen)))
+    return table
+
+
+def shown_path(observation: Observation) -> str:
+    """A path that can be opened from here, or the file's name as the source gave it."""
+    if not observation.media_root:
+        return observation.media
+    path = Path(observation.media_root) / observation.media
+    relative = os.path.relpath(path)
+    return relative if len(relative) < len(str(path)) else str(path)
+
+
+def credit_of(observation: Observation) -> str:
+    """Licence and rights holder, as far as they are known."""
+    parts = [str(observation.metadata.get(c) or "") for c in ("license", "rightsHolder")]
+    return ", ".join(part for part in parts if part)
+
+
+def print_failures(failures: Sequence[Any], most: int = 10) -> None:
+    """The items that failed, with their reasons."""
+    for failure in failures[:most]:
+        err.print(Text("  ").append_text(plain(failure.message)))
+    if len(failures) > most:
+        err.print(f"  … and {len(failures) - most} more")
+
+
+def licence_notice(encoder: str) -> None:
+    """Before the first use of BirdNET's weights by this user: under which licence they come."""
+    if encoder != "field":
+        return
+    from platformdirs import user_state_path
+
+    from encoders.field import licence_notice as notice
+
+    marker = user_state_path("bittern") / "birdnet-licence-shown"
+    if marker.exists():
+        return
+    err.print(Text(notice(), style="yellow"))
+    try:
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    except OSError:
+        return  # it will be shown again next time

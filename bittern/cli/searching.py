@@ -1,0 +1,98 @@
+"""`bittern search`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bittern.cli.screen import as_json, err, hits_table, licence_notice, out, print_json
+
+if TYPE_CHECKING:
+    from bittern.api import ArchiveAPI
+
+_ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):\d{1,5}$")
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(search)
+
+
+def search(
+    archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
+    words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Look for what this picture shows.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Look for what this recording holds.")] = None,
+    like: Annotated[
+        str | None, typer.Option("--id", help="Look for what resembles this observation.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="image or audio; images by default where there are some.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
+    where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
+    metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the archive to ask.")] = None,
+    name: Annotated[
+        str, typer.Option("--archive", help="Which archive of a server that has several.")
+    ] = "",
+    as_program: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for programs.")
+    ] = False,
+) -> None:
+    """Search an archive by words, by a picture, or by a sound.
+
+    Example: bittern search my-archive "an owl on a branch" -k 5
+
+    Example: bittern search my-archive --audio call.wav --target image --json
+
+    Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
+    """
+    with reach(archive, name) as opened:
+        result = opened.search(
+            words,
+            image=image,
+            audio=audio,
+            id=like,
+            target=target,
+            k=k,
+            where=where,
+            metric=metric,  # type: ignore[arg-type]  # checked by search, with the choices named
+            model=model,
+        )
+    if as_program:
+        print_json(as_json(result))
+        return
+    if not result.hits:
+        err.print("nothing matches" + (f" where {where}" if where else ""), markup=False)
+        return
+    out.print(hits_table(result))
+    err.print(
+        f"{len(result.hits)} hits by {result.model}, {result.metric} distance, "
+        f"{result.took_ms:.0f} ms",
+        style="dim",
+    )
+
+
+def reach(archive: str, name: str = "") -> ArchiveAPI:
+    """Open the folder, or connect to the server, that `archive` names."""
+    from bittern.errors import ArchiveNotFoundError
+
+    if Path(archive).exists():
+        import bittern
+
+        opened = bittern.open(archive)
+        for info in opened.models():
+            licence_notice(info.encoder)
+        return opened
+    if _ADDRESS.match(archive):
+        from bittern.client import connect
+
+        return connect(archive, archive=name)
+    raise ArchiveNotFoundError(
+        f"there is no archive at '{archive}', and it is no HOST:PORT of a server either. "
+        "Make one with: bittern index ARCHIVE FOLDER"
+    )
