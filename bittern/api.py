@@ -17,6 +17,7 @@ from bittern.arguments import (
     MediaSource,
     check_batch_size,
     check_on_duplicate,
+    check_page_size,
     make_encodable,
     make_query,
 )
@@ -165,6 +166,10 @@ class ArchiveAPI(ABC):
             FilterError: `where` is not a condition over known columns.
             QueryError: `page_size` is out of range.
         """
+        check_page_size(page_size)
+        return self._every_page(page_size, where)
+
+    def _every_page(self, page_size: int, where: str | None) -> Iterator[Observation]:
         token = ""
         while True:
             page = self._list_page(page_size, token, where)

@@ -24,6 +24,9 @@ MAX_MEDIA_BYTES = 60 * 1024 * 1024
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes by default, with room for its metadata."""
 
+MAX_PAGE_SIZE = 1_000
+"""Most observations fetched at a time by a listing."""
+
 MediaSource = str | Path | bytes
 """Where a picture or a sound is: the path of a file, or the file's bytes."""
 
@@ -164,6 +167,16 @@ def check_batch_size(batch_size: int) -> None:
         raise InvalidInputError(
             f"batch_size must be a whole number of at least 1, not {batch_size!r}",
             field="batch_size",
+        )
+
+
+def check_page_size(page_size: int) -> None:
+    """Refuse anything but whole numbers from 1 to 1,000 with a `QueryError`."""
+    whole = isinstance(page_size, int) and not isinstance(page_size, bool)
+    if not whole or not 1 <= page_size <= MAX_PAGE_SIZE:
+        raise QueryError(
+            f"page_size must be a whole number from 1 to {MAX_PAGE_SIZE:,}, not {page_size!r}",
+            field="page_size",
         )
 
 

@@ -302,7 +302,9 @@ class AddOptions(google.protobuf.message.Message):
     on_duplicate: Global___OnDuplicate.ValueType
     """What to do with an occurrence id that the archive has already."""
     batch_size: builtins.int
-    """Items per commit, 1 to 256; 0 means 64. A batch is also closed once it holds 64 MiB."""
+    """Items per commit; 0 means 64, more than the server's limit (256) means that limit. A batch
+    is also committed once it holds 64 MiB of media.
+    """
     def __init__(
         self,
         *,
@@ -387,18 +389,20 @@ Global___MediaItem: typing_extensions.TypeAlias = MediaItem
 
 @typing.final
 class AddResponse(google.protobuf.message.Message):
-    """One committed batch. A flush marker is answered even when nothing was left to commit."""
+    """One committed batch, or the answer to a flush marker."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     RESULTS_FIELD_NUMBER: builtins.int
     FLUSHED_FIELD_NUMBER: builtins.int
     flushed: builtins.bool
-    """True when everything sent before a flush marker has been committed and answered."""
+    """True in the answer to a flush marker, which comes after the commit that the marker asks for
+    and holds no results itself.
+    """
     @property
     def results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___AddResult]:
-        """One per item. Items refused before coding, for their size, come first; the rest in the order
-        in which they were sent.
+        """One per item, known by its occurrence id. Items refused for a limit come first; photographs
+        and recordings of one batch may be answered apart.
         """
 
     def __init__(
@@ -561,7 +565,7 @@ class DeleteRequest(google.protobuf.message.Message):
     """Name of the archive; empty means the only one."""
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of observations, 1 to 10,000."""
+        """Ids of observations, at most 10,000. Unknown ones are no error."""
 
     def __init__(
         self,

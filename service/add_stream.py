@@ -1,0 +1,150 @@
+"""One Add call: items arrive one by one, are committed in batches, and each commit is answered.
+
+Memory stays bounded however fast a client sends: while a batch is being committed nothing more
+is read, so HTTP/2 flow control holds the client back.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from bittern.errors import BitternError, InvalidInputError, ServiceUnavailableError
+from bittern.v1 import archive_service_pb2 as pb
+from index.observation import AddResult, AddStatus, OnDuplicate
+from service.config import ServiceConfig
+from service.convert import add_result_to_wire, item_from_wire, on_duplicate_from_wire
+from service.deadline import Deadline
+from service.limits import check_media, check_model
+from service.requests import MediaItem
+from service.servable import Servable
+
+DEFAULT_BATCH_SIZE = 64
+
+
+@dataclass
+class _Batch:
+    """What has been read and not yet committed."""
+
+    engine: Servable
+    on_duplicate: OnDuplicate
+    model: str | None
+    size: int
+    max_bytes: int
+    items: list[MediaItem] = field(default_factory=list)
+    refused: list[AddResult] = field(default_factory=list)
+    held_bytes: int = 0
+
+    def take(self, message: pb.MediaItem, config: ServiceConfig) -> None:
+        """Hold an item, or only its failure when it passes a limit."""
+        try:
+            check_media(message.data, "data", config)
+            item = item_from_wire(message)
+        except BitternError as error:
+            self.refused.append(
+                AddResult(
+                    message.occurrence_id,
+                    AddStatus.FAILED,
+                    reason=error.reason,
+                    message=f"{message.media}: {error.message}",
+                )
+            )
+            return
+        self.items.append(item)
+        self.held_bytes += len(message.data)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time to commit."""
+        return len(self.items) + len(self.refused) >= self.size or self.held_bytes >= self.max_bytes
+
+    def commit(self) -> Iterator[pb.AddResponse]:
+        """Code and store what is held; one answer per commit."""
+        items, self.items, self.held_bytes = self.items, [], 0
+        if items:
+            for results in self.engine.add(
+                items, on_duplicate=self.on_duplicate, model=self.model, batch_size=self.size
+            ):
+                yield self._answer(results)
+        if self.refused:
+            yield self._answer([])
+
+    def _answer(self, results: list[AddResult]) -> pb.AddResponse:
+        refused, self.refused = self.refused, []
+        return pb.AddResponse(results=[add_result_to_wire(each) for each in refused + results])
+
+
+def answer_add(
+    requests: Iterator[pb.AddRequest],
+    *,
+    engine_of: Callable[[str], Servable],
+    config: ServiceConfig,
+    deadline: Deadline,
+    stopping: threading.Event,
+) -> Iterator[pb.AddResponse]:
+    """Answer one Add call.
+
+    Args:
+        requests: options first, then items and flush markers.
+        engine_of: finds an archive by its name.
+        config: limits.
+        deadline: checked before each commit.
+        stopping: set when the server stops; what is held is then committed and answered.
+
+    Yields:
+        One answer per commit, and one for each flush marker after the commit that it asks for.
+
+    Raises:
+        InvalidInputError: messages in the wrong order, or unusable options.
+        ServiceUnavailableError: the server is stopping.
+    """
+    batch = _open_batch(requests, engine_of, config)
+    for request in requests:
+        kind = request.WhichOneof("message")
+        if kind == "item":
+            batch.take(request.item, config)
+        elif kind != "flush":
+            raise InvalidInputError(
+                "after the first message, each one carries an item or a flush marker, "
+                f"not {kind or 'nothing'}",
+                field="message",
+            )
+        if kind == "flush" or batch.full or stopping.is_set():
+            deadline.check("the next batch was committed")
+            yield from batch.commit()
+        if kind == "flush":
+            yield pb.AddResponse(flushed=True)
+        if stopping.is_set():
+            raise ServiceUnavailableError(
+                "the server is stopping; what it has answered is stored, send the rest again later"
+            )
+    deadline.check("the last batch was committed")
+    yield from batch.commit()
+
+
+def _open_batch(
+    requests: Iterator[pb.AddRequest],
+    engine_of: Callable[[str], Servable],
+    config: ServiceConfig,
+) -> _Batch:
+    first = next(requests, None)
+    if first is None or first.WhichOneof("message") != "options":
+        raise InvalidInputError(
+            "the first message of Add must carry the options (they may be empty)", field="options"
+        )
+    options = first.options
+    if options.batch_size < 0:
+        raise InvalidInputError(
+            f"batch_size must be a whole number of at least 1, not {options.batch_size}",
+            field="batch_size",
+        )
+    model = options.model or None
+    check_model(model)
+    return _Batch(
+        engine=engine_of(options.archive),
+        on_duplicate=on_duplicate_from_wire(options.on_duplicate),
+        model=model,
+        size=min(options.batch_size or DEFAULT_BATCH_SIZE, config.max_batch_items),
+        max_bytes=config.max_batch_bytes,
+    )

@@ -1,0 +1,375 @@
+"""Between the wire's messages and the values that the rest of Bittern works with.
+
+`*_to_wire` makes a message, `*_from_wire` reads one. What stays on one machine, such as
+`Observation.media_root`, has no place in a message and is dropped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any, TypeVar
+
+from bittern.errors import MetadataError, QueryError
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import observation_pb2 as opb
+from index.observation import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    Hit,
+    Metadata,
+    Metric,
+    ModelStats,
+    Observation,
+    OnDuplicate,
+)
+from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
+
+_MODALITIES: dict[str, opb.Modality.ValueType] = {
+    "text": opb.MODALITY_TEXT,
+    "image": opb.MODALITY_IMAGE,
+    "audio": opb.MODALITY_AUDIO,
+}
+_METRICS: dict[Metric, pb.Metric.ValueType] = {
+    "asymmetric": pb.METRIC_ASYMMETRIC,
+    "hamming": pb.METRIC_HAMMING,
+}
+_ON_DUPLICATE: dict[OnDuplicate, pb.OnDuplicate.ValueType] = {
+    "error": pb.ON_DUPLICATE_ERROR,
+    "skip": pb.ON_DUPLICATE_SKIP,
+    "overwrite": pb.ON_DUPLICATE_OVERWRITE,
+}
+_ADD_STATUS: dict[AddStatus, pb.AddStatus.ValueType] = {
+    AddStatus.ADDED: pb.ADD_STATUS_ADDED,
+    AddStatus.OVERWRITTEN: pb.ADD_STATUS_OVERWRITTEN,
+    AddStatus.SKIPPED: pb.ADD_STATUS_SKIPPED,
+    AddStatus.FAILED: pb.ADD_STATUS_FAILED,
+}
+_K = TypeVar("_K", bound=str)
+_V = TypeVar("_V", bound=int)
+_INT64 = range(-(2**63), 2**63)
+
+
+# Observations and their metadata
+
+
+def observation_to_wire(observation: Observation) -> opb.Observation:
+    """Message of an observation, without `media_root`."""
+    message = opb.Observation(
+        id=observation.id,
+        occurrence_id=observation.occurrence_id,
+        modality=modality_to_wire(observation.modality),
+        media=observation.media,
+        start_s=observation.start_s,
+        end_s=observation.end_s,
+        row=observation.row,
+    )
+    _write_metadata(observation.metadata, message.metadata)
+    return message
+
+
+def observation_from_wire(message: opb.Observation) -> Observation:
+    """Observation of a message; its `media_root` is empty."""
+    return Observation(
+        id=message.id,
+        occurrence_id=message.occurrence_id,
+        modality=modality_from_wire(message.modality) or "",
+        media=message.media,
+        start_s=message.start_s if message.HasField("start_s") else None,
+        end_s=message.end_s if message.HasField("end_s") else None,
+        metadata=metadata_from_wire(message.metadata),
+        row=message.row,
+    )
+
+
+def _write_metadata(metadata: Metadata, wire: MutableMapping[str, opb.MetadataValue]) -> None:
+    for column, value in metadata.items():
+        target = wire[column]  # comes into being when it is looked up, empty for None
+        if value is None:
+            continue
+        if isinstance(value, bool):
+            target.bool_value = value
+        elif isinstance(value, int):
+            if value not in _INT64:
+                raise MetadataError(
+                    f"{column}: {value} does not fit into 64 bits; store it as text", field=column
+                )
+            target.int_value = value
+        elif isinstance(value, float):
+            target.double_value = value
+        elif isinstance(value, str):
+            target.string_value = value
+        else:
+            raise MetadataError(
+                f"{column}: a {type(value).__name__} cannot be stored; "
+                "use text, a number, True, False or None",
+                field=column,
+            )
+
+
+def metadata_from_wire(wire: Mapping[str, opb.MetadataValue]) -> Metadata:
+    """Metadata by column name, in the order of the names."""
+    metadata: dict[str, str | float | int | bool | None] = {}
+    for column in sorted(wire):
+        kind = wire[column].WhichOneof("kind")
+        metadata[column] = getattr(wire[column], kind) if kind is not None else None
+    return metadata
+
+
+def modality_to_wire(modality: str | None) -> opb.Modality.ValueType:
+    """Number of a modality; unspecified for None and ``""``.
+
+    Raises:
+        QueryError: there is no such modality.
+    """
+    if not modality:
+        return opb.MODALITY_UNSPECIFIED
+    return _number_of(_MODALITIES, modality, "modality")
+
+
+def modality_from_wire(number: opb.Modality.ValueType, field: str = "modality") -> str | None:
+    """Name of a modality; None for unspecified.
+
+    Raises:
+        QueryError: a number that this version does not know.
+    """
+    return _name_of(_MODALITIES, number, field) if number else None
+
+
+# Searching
+
+
+def metric_to_wire(metric: Metric | None) -> pb.Metric.ValueType:
+    """Number of a metric; unspecified for None."""
+    return pb.METRIC_UNSPECIFIED if metric is None else _number_of(_METRICS, metric, "metric")
+
+
+def query_to_wire(query: Query, archive: str) -> pb.SearchRequest:
+    """Message of a query to the archive of this name."""
+    kinds = ("text", "image", "audio", "id", "code")
+    given: dict[str, Any] = {kind: getattr(query, kind) for kind in kinds}
+    return pb.SearchRequest(
+        archive=archive,
+        **given,
+        target=modality_to_wire(query.target),
+        k=query.k,
+        where=query.where or "",
+        metric=metric_to_wire(query.metric),
+        model=query.model or "",
+    )
+
+
+def query_from_wire(message: pb.SearchRequest) -> Query:
+    """Query of a message.
+
+    Raises:
+        QueryError: nothing to search with, or a number that this version does not know.
+    """
+    kind = message.WhichOneof("query")
+    if kind is None:
+        raise QueryError(
+            "nothing to search with; give one of text, image, audio, id and code", field="query"
+        )
+    given: dict[str, Any] = {kind: getattr(message, kind)}
+    return Query(
+        **given,
+        target=modality_from_wire(message.target, "target"),
+        k=message.k if message.HasField("k") else DEFAULT_K,
+        where=message.where or None,
+        metric=_name_of(_METRICS, message.metric, "metric") if message.metric else None,
+        model=message.model or None,
+    )
+
+
+def result_to_wire(result: SearchResult) -> pb.SearchResponse:
+    """Message of a search result."""
+    return pb.SearchResponse(
+        model=result.model,
+        target=modality_to_wire(result.target),
+        metric=metric_to_wire(result.metric),
+        took_ms=result.took_ms,
+        hits=[
+            pb.Hit(
+                rank=hit.rank,
+                distance=hit.distance,
+                observation=observation_to_wire(hit.observation),
+            )
+            for hit in result.hits
+        ],
+    )
+
+
+def result_from_wire(message: pb.SearchResponse) -> SearchResult:
+    """Search result of a message."""
+    return SearchResult(
+        model=message.model,
+        target=modality_from_wire(message.target) or "",
+        metric=_name_of(_METRICS, message.metric, "metric"),
+        took_ms=message.took_ms,
+        hits=[
+            Hit(hit.rank, hit.distance, observation_from_wire(hit.observation))
+            for hit in message.hits
+        ],
+    )
+
+
+# Adding
+
+
+def item_to_wire(item: MediaItem, data: bytes) -> pb.MediaItem:
+    """Message of a media item whose file holds `data`.
+
+    Raises:
+        QueryError, MetadataError: a value that the wire cannot carry.
+    """
+    message = pb.MediaItem(
+        occurrence_id=item.occurrence_id,
+        media=item.media,
+        modality=modality_to_wire(item.modality),
+        data=data,
+    )
+    _write_metadata(item.metadata, message.metadata)
+    return message
+
+
+def item_from_wire(message: pb.MediaItem) -> MediaItem:
+    """Media item of a message: bytes and labels, never a path."""
+    return MediaItem(
+        occurrence_id=message.occurrence_id,
+        media=message.media,
+        modality=modality_from_wire(message.modality) or "",
+        data=message.data,
+        metadata=metadata_from_wire(message.metadata),
+    )
+
+
+def on_duplicate_to_wire(policy: OnDuplicate) -> pb.OnDuplicate.ValueType:
+    """Number of a policy."""
+    return _number_of(_ON_DUPLICATE, policy, "on_duplicate")
+
+
+def on_duplicate_from_wire(number: pb.OnDuplicate.ValueType) -> OnDuplicate:
+    """Policy of a number; ``error`` for unspecified."""
+    return _name_of(_ON_DUPLICATE, number, "on_duplicate") if number else "error"
+
+
+def add_result_to_wire(result: AddResult) -> pb.AddResult:
+    """Message of what became of one item."""
+    return pb.AddResult(
+        occurrence_id=result.occurrence_id,
+        status=_ADD_STATUS[result.status],
+        observations=result.observations,
+        reason=result.reason,
+        message=result.message,
+    )
+
+
+def add_result_from_wire(message: pb.AddResult) -> AddResult:
+    """What became of one item."""
+    return AddResult(
+        occurrence_id=message.occurrence_id,
+        status=_name_of(_ADD_STATUS, message.status, "status"),
+        observations=message.observations,
+        reason=message.reason,
+        message=message.message,
+    )
+
+
+# Codes, models, statistics
+
+
+def encoded_to_wire(encoded: Encoded) -> pb.Encoded:
+    """Message of one code."""
+    return pb.Encoded(
+        code=encoded.code,
+        logits=encoded.logits,
+        start_s=encoded.start_s,
+        end_s=encoded.end_s,
+    )
+
+
+def encoded_from_wire(message: pb.Encoded) -> Encoded:
+    """One code."""
+    return Encoded(
+        code=message.code,
+        logits=tuple(message.logits),
+        start_s=message.start_s if message.HasField("start_s") else None,
+        end_s=message.end_s if message.HasField("end_s") else None,
+    )
+
+
+def model_to_wire(model: ModelInfo) -> pb.Model:
+    """Message of a model."""
+    return pb.Model(
+        name=model.name,
+        digest=model.digest,
+        bits=model.bits,
+        encoder=model.encoder,
+        modalities=[modality_to_wire(modality) for modality in model.modalities],
+        rows=model.rows,
+        weights=model.weights,
+        licence=model.licence,
+    )
+
+
+def model_from_wire(message: pb.Model) -> ModelInfo:
+    """A model."""
+    return ModelInfo(
+        name=message.name,
+        digest=message.digest,
+        bits=message.bits,
+        encoder=message.encoder,
+        modalities=tuple(modality_from_wire(number) or "" for number in message.modalities),
+        rows=dict(message.rows),
+        weights=message.weights,
+        licence=message.licence,
+    )
+
+
+def stats_to_wire(stats: ArchiveStats, name: str) -> pb.StatsResponse:
+    """Message of what an archive holds, under the name that it is served by."""
+    return pb.StatsResponse(
+        name=name,
+        observations=stats.observations,
+        recordings=stats.recordings,
+        models=[
+            pb.ModelStats(name=model.name, digest=model.digest, bits=model.bits, rows=model.rows)
+            for model in stats.models
+        ],
+        generation=stats.generation,
+        code_bytes=stats.code_bytes,
+        columns=stats.columns,
+    )
+
+
+def stats_from_wire(message: pb.StatsResponse) -> ArchiveStats:
+    """What an archive holds."""
+    return ArchiveStats(
+        name=message.name,
+        observations=dict(message.observations),
+        recordings=message.recordings,
+        models=[
+            ModelStats(model.name, model.digest, model.bits, dict(model.rows))
+            for model in message.models
+        ],
+        generation=message.generation,
+        code_bytes=message.code_bytes,
+        columns=dict(message.columns),
+    )
+
+
+def _number_of(numbers: Mapping[_K, _V], name: str, field: str) -> _V:
+    for known, number in numbers.items():
+        if known == name:
+            return number
+    raise QueryError(f"{field} must be one of {', '.join(numbers)}, not {name!r}", field=field)
+
+
+def _name_of(numbers: Mapping[_K, _V], value: _V, field: str) -> _K:
+    for name, number in numbers.items():
+        if number == value:
+            return name
+    known = ", ".join(f"{number} ({name})" for name, number in numbers.items())
+    raise QueryError(
+        f"{field} {value} is not known to this version, which knows {known}", field=field
+    )

@@ -1,0 +1,192 @@
+"""The gRPC server: several archives behind one `bittern.v1.ArchiveService`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from types import FrameType
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from bittern.errors import InvalidInputError, PreconditionError
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from service.config import ServiceConfig
+from service.servable import Servable
+from service.servicer import ArchiveServicer
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
+LOOPBACK = "127.0.0.1"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+log = logging.getLogger("bittern.service")
+
+
+class Server:
+    """A server that is answering; made by `serve`.
+
+    Attributes:
+        host: name or address that it listens on.
+        port: that it listens on.
+    """
+
+    def __init__(
+        self,
+        server: grpc.Server,
+        servicer: ArchiveServicer,
+        checks: health.HealthServicer,
+        *,
+        host: str,
+        port: int,
+        grace_s: float,
+    ) -> None:
+        self._server = server
+        self._servicer = servicer
+        self._checks = checks
+        self._grace_s = grace_s
+        self._stopped = threading.Event()
+        self._asked_to_stop = threading.Event()
+        self.host = host
+        self.port = port
+
+    @property
+    def address(self) -> str:
+        """``host:port``, as `bittern.connect` takes it."""
+        return f"{self.host}:{self.port}"
+
+    def stop(self, grace: float | None = None) -> None:
+        """Stop, and return when nothing runs any more.
+
+        Health turns to NOT_SERVING and new calls are refused at once. Calls in flight may
+        finish; open Add calls commit and answer what they hold at their next message.
+
+        Args:
+            grace: seconds that calls in flight get before they are cut off; None means the
+                configuration's `grace_s`.
+        """
+        self._checks.enter_graceful_shutdown()
+        self._servicer.stopping.set()
+        self._server.stop(self._grace_s if grace is None else grace).wait()
+        if not self._stopped.is_set():
+            log.info("stopped listening on %s", self.address)
+        self._stopped.set()
+        self._asked_to_stop.set()
+
+    def wait(self) -> None:
+        """Block until the server has stopped.
+
+        Called in the main thread, it also stops the server on SIGTERM and SIGINT, and returns
+        when the calls in flight have finished; a second signal while it waits is ignored.
+        """
+        with self._stopping_on_signals():
+            self._asked_to_stop.wait()
+            if not self._stopped.is_set():
+                self.stop()
+
+    @contextmanager
+    def _stopping_on_signals(self) -> Iterator[None]:
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask_to_stop(number: int, frame: FrameType | None) -> None:
+            self._asked_to_stop.set()
+
+        before = {number: signal.signal(number, ask_to_stop) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def serve(
+    engines: Mapping[str, Servable],
+    *,
+    listen: str = f"{LOOPBACK}:50051",
+    config: ServiceConfig | None = None,
+) -> Server:
+    """Start to answer for archives; return at once.
+
+    The server does not own the engines: close them after it has stopped.
+
+    Args:
+        engines: by the name that clients ask for.
+        listen: ``HOST:PORT``. Without a host, only this machine is answered (127.0.0.1).
+            Port 0 takes a free one; `Server.port` tells which.
+        config: limits.
+
+    Raises:
+        InvalidInputError: no engines, or `listen` is not an address.
+        PreconditionError: the port is in use, or the host is none of this machine's.
+    """
+    config = config or ServiceConfig()
+    if not engines:
+        raise InvalidInputError("there is no archive to serve", field="engines")
+    host, port = _parse_listen(listen)
+    server = grpc.server(
+        ThreadPoolExecutor(config.workers, thread_name_prefix="bittern-rpc"),
+        maximum_concurrent_rpcs=config.max_concurrent_rpcs,
+        options=[
+            ("grpc.max_receive_message_length", config.max_message_bytes),
+            ("grpc.max_send_message_length", -1),
+            ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ],
+    )
+    servicer = ArchiveServicer(engines, config)
+    pb_grpc.add_ArchiveServiceServicer_to_server(servicer, server)
+    checks = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in (SERVICE_NAME, health.OVERALL_HEALTH):
+        checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection(
+        (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+    )
+    bound = _bind(server, host, port)
+    server.start()
+    log.info("listening on %s:%d for %s", host, bound, ", ".join(sorted(engines)))
+    return Server(server, servicer, checks, host=host, port=bound, grace_s=config.grace_s)
+
+
+def _parse_listen(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise InvalidInputError(
+            f"listen must be HOST:PORT with a port from 0 to 65535, not {listen!r}", field="listen"
+        )
+    return host or LOOPBACK, int(port)
+
+
+def _bind(server: grpc.Server, host: str, port: int) -> int:
+    try:
+        bound = server.add_insecure_port(f"{host}:{port}")
+    except RuntimeError:
+        bound = 0
+    if not bound:
+        raise PreconditionError(
+            f"cannot listen on {host}:{port} ({_why_not(host, port)}); stop what listens there, "
+            "or choose another HOST:PORT (port 0 takes a free one)",
+            field="listen",
+        )
+    return bound
+
+
+def _why_not(host: str, port: int) -> str:
+    """What the operating system says to the same wish."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host.strip("[]"), port, type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror or str(error)
+    return "the port is in use"

@@ -1,0 +1,159 @@
+"""What each rpc of `bittern.v1.ArchiveService` does."""
+
+# ruff: noqa: N802 - the methods are named as the rpcs are
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+
+import grpc
+
+from bittern.errors import ArchiveNotFoundError, LimitExceededError, QueryError
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from service import convert, limits
+from service.add_stream import answer_add
+from service.answering import answering
+from service.config import ServiceConfig
+from service.servable import Servable
+
+_NAMES_SHOWN = 20
+
+
+class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
+    """Answers calls from the engines.
+
+    Files on this machine are never opened because a call names them: media arrive as bytes,
+    and their names are labels.
+
+    Attributes:
+        stopping: set when the server stops; open Add calls then come to an end.
+    """
+
+    def __init__(self, engines: Mapping[str, Servable], config: ServiceConfig) -> None:
+        self._engines = dict(engines)
+        self._config = config
+        self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
+        self.stopping = threading.Event()
+
+    def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
+        """Answer one search."""
+        with answering("Search", context) as deadline:
+            engine = self._engine(request.archive)
+            query = convert.query_from_wire(request)
+            limits.check_query(query, self._config)
+            result = engine.search(query, deadline=deadline)
+            deadline.check("the hits were sent")
+            return convert.result_to_wire(result)
+
+    def Add(
+        self, request_iterator: Iterator[pb.AddRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.AddResponse]:
+        """Commit batches and answer each."""
+        with answering("Add", context) as deadline:
+            if not self._add_streams.acquire(blocking=False):
+                raise LimitExceededError(
+                    f"{self._config.max_add_streams} Add calls are open, which is the limit; "
+                    "try again when one has ended"
+                )
+            try:
+                yield from answer_add(
+                    request_iterator,
+                    engine_of=self._engine,
+                    config=self._config,
+                    deadline=deadline,
+                    stopping=self.stopping,
+                )
+            finally:
+                self._add_streams.release()
+
+    def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:
+        """Return one observation."""
+        with answering("Get", context):
+            observation = self._engine(request.archive).get(request.id)
+            return pb.GetResponse(observation=convert.observation_to_wire(observation))
+
+    def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
+        """Return one page."""
+        with answering("List", context):
+            engine = self._engine(request.archive)
+            where = request.where or None
+            limits.check_where(where, self._config)
+            page = engine.list(
+                page_size=limits.check_page(request.page_size, request.page_token, self._config),
+                page_token=request.page_token,
+                where=where,
+            )
+            return pb.ListResponse(
+                observations=[convert.observation_to_wire(each) for each in page.observations],
+                next_page_token=page.next_token,
+            )
+
+    def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> pb.DeleteResponse:
+        """Remove observations."""
+        with answering("Delete", context):
+            engine = self._engine(request.archive)
+            limits.check_ids(request.ids, self._config)
+            return pb.DeleteResponse(ids=engine.delete(list(request.ids)))
+
+    def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
+        """Code words or media."""
+        with answering("Encode", context) as deadline:
+            engine = self._engine(request.archive)
+            modality = request.WhichOneof("input")
+            if modality is None:
+                raise QueryError(
+                    "nothing to encode; give one of text, image and audio", field="input"
+                )
+            data: str | bytes = getattr(request, modality)
+            if isinstance(data, str):
+                limits.check_text(data, self._config)
+            else:
+                limits.check_media(data, modality, self._config)
+            model = request.model or None
+            limits.check_model(model)
+            encoded = engine.encode(modality, data, model=model, name=request.name)
+            deadline.check("the codes were sent")
+            return pb.EncodeResponse(encoded=[convert.encoded_to_wire(each) for each in encoded])
+
+    def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
+        """Tell what an archive holds."""
+        with answering("Stats", context):
+            stats = self._engine(request.archive).stats()
+            return convert.stats_to_wire(stats, request.archive or next(iter(self._engines)))
+
+    def ListModels(
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        """List the models of an archive."""
+        with answering("ListModels", context):
+            models = self._engine(request.archive).models()
+            return pb.ListModelsResponse(models=[convert.model_to_wire(each) for each in models])
+
+    def ListArchives(
+        self, request: pb.ListArchivesRequest, context: grpc.ServicerContext
+    ) -> pb.ListArchivesResponse:
+        """List the archives."""
+        with answering("ListArchives", context):
+            return pb.ListArchivesResponse(
+                archives=[pb.ArchiveEntry(name=name) for name in sorted(self._engines)]
+            )
+
+    def _engine(self, name: str) -> Servable:
+        """The engine of this name; with an empty name, the only one.
+
+        Raises:
+            ArchiveNotFoundError: no such archive, or no name where there are several.
+        """
+        if not name and len(self._engines) == 1:
+            return next(iter(self._engines.values()))
+        if name in self._engines:
+            return self._engines[name]
+        names = sorted(self._engines)
+        listed = ", ".join(names[:_NAMES_SHOWN]) + ("…" if len(names) > _NAMES_SHOWN else "")
+        said = f"no archive is called {name!r} here" if name else "several archives are served here"
+        raise ArchiveNotFoundError(
+            f"{said}; name one of these in `archive`: {listed}",
+            field="archive",
+            details={"archives": listed},
+        )

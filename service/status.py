@@ -1,0 +1,157 @@
+"""Errors on the wire: `BitternError` to and from gRPC status with `google.rpc` details.
+
+The status message is the error's message. `ErrorInfo` carries the reason (which names the
+class) and the details; `BadRequest` names the request field at fault, if there is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from bittern.errors import (
+    BitternError,
+    DeadlineExceededError,
+    InternalError,
+    InvalidInputError,
+    LimitExceededError,
+    NotFoundError,
+    PreconditionError,
+    ServiceUnavailableError,
+)
+
+DOMAIN = "bittern"
+_MAX_MESSAGE_BYTES = 900
+_MAX_FIELD_BYTES = 100
+_MAX_DETAILS_BYTES = 1_500
+# HTTP/2 peers refuse trailers of more than 8 KiB by default. The message travels three times
+# (percent-encoded, and twice in base64), the details once: together they stay below that.
+
+
+def to_status(error: BitternError) -> status_pb2.Status:
+    """The `google.rpc.Status` of an error, shortened to what trailers can hold."""
+    message = shorten(error.message, _MAX_MESSAGE_BYTES)
+    status = status_pb2.Status(
+        code=_code_of(type(error)),
+        message=message,
+    )
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)
+    info.metadata.update(_shorten_details(error.details))
+    status.details.add().Pack(info)
+    if error.field:
+        violation = error_details_pb2.BadRequest.FieldViolation(
+            field=shorten(error.field, _MAX_FIELD_BYTES), description=message
+        )
+        status.details.add().Pack(error_details_pb2.BadRequest(field_violations=[violation]))
+    return status
+
+
+def shorten(text: str, max_bytes: int) -> str:
+    """Text of at most `max_bytes` bytes of UTF-8 that ends in ``…`` when it was cut."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= max_bytes:
+        return data.decode()
+    return data[: max_bytes - 3].decode("utf-8", "ignore") + "…"
+
+
+def _shorten_details(details: dict[str, str]) -> dict[str, str]:
+    kept: dict[str, str] = {}
+    room = _MAX_DETAILS_BYTES
+    for key, value in details.items():
+        key, value = shorten(str(key), _MAX_FIELD_BYTES), shorten(str(value), 400)
+        room -= len(key.encode()) + len(value.encode()) + 8
+        if room < 0:
+            break
+        kept[key] = value
+    return kept
+
+
+def from_rpc_error(error: grpc.RpcError, address: str) -> BitternError:
+    """The error that a failed call stands for, as the same class that the server raised.
+
+    Args:
+        error: what a stub raised.
+        address: of the server, for messages about the connection.
+    """
+    call = cast(grpc.Call, error)  # every error that a stub raises is one
+    status = _status_of(call)
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info) and info.domain == DOMAIN:
+            return _error_of_info(info, status)
+    return _error_of_code(call, address)
+
+
+def _status_of(call: grpc.Call) -> status_pb2.Status:
+    """The rich status of a failed call; an empty one if there is none, or if it is garbled."""
+    try:
+        found = rpc_status.from_call(call)
+    except (ValueError, DecodeError):
+        found = None
+    return found if found is not None else status_pb2.Status()
+
+
+def _error_of_info(info: error_details_pb2.ErrorInfo, status: status_pb2.Status) -> BitternError:
+    field = ""
+    for detail in status.details:
+        bad_request = error_details_pb2.BadRequest()
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            field = bad_request.field_violations[0].field
+    kind = _CLASS_OF_REASON.get(info.reason) or _nearest_class(status.code)
+    return kind(status.message, field=field, details=dict(info.metadata))
+
+
+def _error_of_code(call: grpc.Call, address: str) -> BitternError:
+    """What failed without an answer from Bittern: the connection, or gRPC itself."""
+    code, said = call.code(), call.details() or ""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return ServiceUnavailableError(
+            f"no server answers at {address} ({said}); start one with "
+            f"`bittern serve ARCHIVE --listen {address}`, or check the address",
+            details={"address": address},
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(
+            f"{address} did not answer in time; connect with a larger timeout_s, or ask for less"
+        )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return LimitExceededError(
+            f"{address} refused the call ({said}); send less at once, or fewer calls at a time"
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return PreconditionError(
+            f"what listens at {address} is not a Bittern server of this version ({said})"
+        )
+    if code is grpc.StatusCode.CANCELLED:
+        return ServiceUnavailableError(f"the call to {address} was cut off ({said})")
+    return _nearest_class(code.value[0])(f"the call to {address} failed: {code.name}: {said}")
+
+
+def _every_class(root: type[BitternError]) -> Iterator[type[BitternError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _every_class(child)
+
+
+def _nearest_class(code: int) -> type[BitternError]:
+    return next((kind for kind in _CLASSES_BY_CODE if _code_of(kind) == code), InternalError)
+
+
+def _code_of(kind: type[BitternError]) -> int:
+    return int(grpc.StatusCode[kind.status].value[0])
+
+
+_CLASSES_BY_CODE: tuple[type[BitternError], ...] = (
+    InvalidInputError,
+    NotFoundError,
+    PreconditionError,
+    *_every_class(BitternError),
+)
+_CLASS_OF_REASON = {
+    kind("").reason: kind for kind in _every_class(BitternError) if kind is not BitternError
+} | {BitternError("").reason: BitternError}

@@ -1,0 +1,195 @@
+"""An engine without models or disks: enough behaviour to see what the service does with one."""
+
+from __future__ import annotations
+
+import builtins
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from bittern.errors import (
+    CodeError,
+    ModelNotFoundError,
+    ObservationNotFoundError,
+    QueryError,
+    UnreadableMediaError,
+    UnsupportedModalityError,
+)
+from index.observation import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    Hit,
+    ModelStats,
+    Observation,
+    OnDuplicate,
+    Page,
+)
+from service.deadline import Deadline
+from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+
+BITS = 64
+MODEL = "fake-64"
+DIGEST = "ab" * 32
+
+
+def heron(row: int = 0) -> Observation:
+    """A photograph whose metadata hold every kind of value."""
+    return Observation(
+        id=f"obs-{row}",
+        occurrence_id=f"obs-{row}",
+        modality="image",
+        media=f"heron-{row}.jpg",
+        media_root="/secret/place",
+        metadata={
+            "scientificName": "Ardea cinerea",
+            "vernacularName": "Grey Heron <i>",
+            "license": "CC-BY-4.0",
+            "decimalLatitude": 0.1 + 0.2,
+            "individualCount": 2**62 + 1,
+            "captive": False,
+            "sex": None,
+        },
+        row=row,
+    )
+
+
+def owl(row: int) -> Observation:
+    """One window of a recording."""
+    return Observation(
+        id=f"owl#t={row},{row + 3}",
+        occurrence_id="owl",
+        modality="audio",
+        media="owl.wav",
+        start_s=float(row),
+        end_s=row + 3.0,
+        row=row,
+    )
+
+
+class FakeEngine:
+    """Hits are the rows of the target modality in row order; the distance is the row."""
+
+    def __init__(self, name: str = "herons", rows: int = 20) -> None:
+        self.name = name
+        self.observations = [heron(r) if r % 4 else owl(r) for r in range(rows)]
+        self.on_search: Callable[[Deadline | None], None] = lambda deadline: None
+        self.on_commit: Callable[[], None] = lambda: None
+        self.failure: Exception | None = None
+        self.seen: builtins.list[Query] = []
+        self.added: builtins.list[MediaItem] = []
+        self.commits: builtins.list[int] = []
+        self.lock = threading.Lock()
+
+    def search(self, query: Query, *, deadline: Deadline | None = None) -> SearchResult:
+        self.seen.append(query)
+        if self.failure is not None:
+            raise self.failure
+        self.on_search(deadline)
+        self._check_model(query.model)
+        if query.id is not None:
+            self.get(query.id)
+        if query.code is not None and len(query.code) * 8 != BITS:
+            raise CodeError(
+                f"a code of {len(query.code) * 8} bits was given, {BITS} bits are needed",
+                field="code",
+                details={"needed_bits": str(BITS)},
+            )
+        if query.target == "text":
+            raise QueryError("target must be image or audio", field="target")
+        target = query.target or "image"
+        found = [o for o in self.observations if o.modality == target][: query.k]
+        hits = [Hit(rank, float(o.row), o) for rank, o in enumerate(found, start=1)]
+        return SearchResult(MODEL, target, query.metric or "asymmetric", 1.5, hits)
+
+    def add(
+        self,
+        items: Iterable[MediaItem],
+        *,
+        on_duplicate: OnDuplicate = "error",
+        model: str | None = None,
+        batch_size: int = 64,
+    ) -> Iterator[builtins.list[AddResult]]:
+        self._check_model(model)
+        batch = list(items)
+        assert len(batch) <= batch_size
+        if self.failure is not None:
+            raise self.failure
+        self.on_commit()
+        with self.lock:
+            results = [self._add_one(item, on_duplicate) for item in batch]
+            self.commits.append(len(batch))
+        yield results
+
+    def _add_one(self, item: MediaItem, on_duplicate: OnDuplicate) -> AddResult:
+        known = {o.occurrence_id for o in self.observations}
+        if not item.data:
+            error = UnreadableMediaError(f"{item.media}: the file is empty")
+            return AddResult(
+                item.occurrence_id, AddStatus.FAILED, reason=error.reason, message=error.message
+            )
+        if item.occurrence_id in known and on_duplicate == "skip":
+            return AddResult(item.occurrence_id, AddStatus.SKIPPED)
+        if item.occurrence_id in known and on_duplicate == "error":
+            return AddResult(
+                item.occurrence_id, AddStatus.FAILED, reason="DUPLICATE_OBSERVATION", message="!"
+            )
+        self.added.append(item)
+        self.observations.append(
+            replace(
+                heron(len(self.observations)),
+                id=item.occurrence_id,
+                occurrence_id=item.occurrence_id,
+                modality=item.modality,
+                media=item.media,
+                metadata=item.metadata,
+            )
+        )
+        status = AddStatus.OVERWRITTEN if item.occurrence_id in known else AddStatus.ADDED
+        return AddResult(item.occurrence_id, status, observations=1)
+
+    def get(self, id: str) -> Observation:  # noqa: A002
+        for observation in self.observations:
+            if observation.id == id:
+                return observation
+        raise ObservationNotFoundError(f"no observation has the id {id!r}", field="id")
+
+    def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
+        start = int(page_token or 0)
+        rows = self.observations[start : start + page_size]
+        more = start + page_size < len(self.observations)
+        return Page(rows, str(start + page_size) if more else "")
+
+    def delete(self, ids: Sequence[str]) -> builtins.list[str]:
+        found = [o.id for o in self.observations if o.id in set(ids)]
+        self.observations = [o for o in self.observations if o.id not in set(ids)]
+        return found
+
+    def encode(
+        self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
+    ) -> builtins.list[Encoded]:
+        self._check_model(model)
+        if modality == "image":
+            raise UnsupportedModalityError(f"{name}: {MODEL} has no image tower", field="image")
+        logits = tuple(0.1 * i - 3 for i in range(BITS))
+        if modality == "text":
+            return [Encoded(b"\x01" * 8, logits)]
+        return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
+
+    def stats(self) -> ArchiveStats:
+        return ArchiveStats(
+            name=self.name,
+            observations={"image": 15, "audio": 5},
+            recordings=1,
+            models=[ModelStats(MODEL, DIGEST, BITS, {"image": 15})],
+            generation=7,
+            code_bytes=160,
+            columns={"license": "string"},
+        )
+
+    def models(self) -> builtins.list[ModelInfo]:
+        return [ModelInfo(MODEL, DIGEST, BITS, "fake", ("text", "audio"), {"image": 15})]
+
+    def _check_model(self, model: str | None) -> None:
+        if model not in (None, MODEL):
+            raise ModelNotFoundError(f"no model is called {model!r}; there is {MODEL}")

@@ -1,0 +1,112 @@
+"""Each rpc, through the client: the values that come back are those that the engine has."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bittern.client import RemoteArchive
+from index.observation import AddStatus
+from service.requests import MediaItem, Query
+from tests.service.fake_engine import MODEL, FakeEngine, heron
+
+
+def item(name: str, data: bytes = b"x") -> MediaItem:
+    return MediaItem(name, f"{name}.jpg", "image", data=data, metadata={"license": "CC0"})
+
+
+def test_search_by_words_gives_what_the_engine_found(
+    remote: RemoteArchive, engine: FakeEngine
+) -> None:
+    result = remote.search("a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
+    asked = Query(text="a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
+    assert engine.seen == [asked]
+    expected = engine.search(asked)
+    assert [hit.rank for hit in result.hits] == [1, 2, 3]
+    assert [hit.distance for hit in result.hits] == [hit.distance for hit in expected.hits]
+    assert (result.model, result.target, result.metric) == (MODEL, "image", "hamming")
+    assert result.took_ms == expected.took_ms
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"image": b"\xff\xd8"},
+        {"audio": b"RIFF"},
+        {"id": "obs-1"},
+        {"code": bytes(8)},
+        {"text": "ein Reiher \N{BIRD}"},
+    ],
+)
+def test_every_kind_of_query_reaches_the_engine_as_it_was(
+    remote: RemoteArchive, engine: FakeEngine, query: dict[str, str | bytes]
+) -> None:
+    remote.search(**query, target="audio")  # type: ignore[arg-type]
+    assert engine.seen == [Query(**query, target="audio")]  # type: ignore[arg-type]
+
+
+def test_metadata_keep_their_types_and_their_exact_values(remote: RemoteArchive) -> None:
+    found = remote.get("obs-1")
+    assert found == replace(heron(1), media_root="")
+    kinds = {column: type(value) for column, value in found.metadata.items()}
+    assert kinds["individualCount"] is int
+    assert kinds["captive"] is bool
+    assert kinds["decimalLatitude"] is float
+
+
+def test_the_window_of_a_recording_keeps_its_seconds(remote: RemoteArchive) -> None:
+    found = remote.search("an owl", target="audio", k=1).hits[0].observation
+    assert (found.start_s, found.end_s) == (0.0, 3.0)
+    assert remote.get("obs-1").start_s is None
+
+
+def test_media_root_stays_on_the_server(remote: RemoteArchive) -> None:
+    assert all(o.media_root == "" for o in remote.list())
+    assert "/secret/place" not in repr(remote.search("a heron"))
+
+
+def test_list_goes_through_all_pages(remote: RemoteArchive, engine: FakeEngine) -> None:
+    assert [o.id for o in remote.list(page_size=7)] == [o.id for o in engine.observations]
+
+
+def test_delete_says_which_ids_were_there(remote: RemoteArchive) -> None:
+    assert remote.delete(["obs-1", "nobody", "obs-2"]) == ["obs-1", "obs-2"]
+    assert remote.delete("obs-3") == ["obs-3"]
+    assert remote.delete([]) == []
+
+
+def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeEngine) -> None:
+    assert remote.encode("a heron") == engine.encode("text", "a heron")
+    assert remote.encode(audio=b"RIFF") == engine.encode("audio", b"RIFF")
+
+
+def test_stats_and_models_come_back_equal(remote: RemoteArchive, engine: FakeEngine) -> None:
+    assert remote.stats() == engine.stats()
+    assert remote.models() == engine.models()
+
+
+def test_add_stores_in_batches_and_counts(remote: RemoteArchive, engine: FakeEngine) -> None:
+    items = [item(f"n{i}") for i in range(5)] + [item("bad", b"")]
+    adding = remote.add(items, batch_size=4)
+    assert [len(batch) for batch in adding] == [4, 2]
+    assert engine.commits == [4, 2]
+    totals = adding.totals
+    assert (totals.added, totals.failed, totals.items, totals.observations) == (5, 1, 6, 5)
+    assert totals.failures[0].reason == "UNREADABLE_MEDIA"
+    assert engine.added[0] == item("n0")
+
+
+@pytest.mark.parametrize(
+    ("policy", "status"),
+    [
+        ("error", AddStatus.FAILED),
+        ("skip", AddStatus.SKIPPED),
+        ("overwrite", AddStatus.OVERWRITTEN),
+    ],
+)
+def test_add_treats_duplicates_as_it_is_told(
+    remote: RemoteArchive, policy: str, status: AddStatus
+) -> None:
+    [[result]] = remote.add([item("obs-1")], on_duplicate=policy)  # type: ignore[arg-type]
+    assert result.status is status
