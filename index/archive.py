@@ -6,8 +6,10 @@ write; any number may read at the same time, each seeing whole commits only.
 
 from __future__ import annotations
 
+import builtins
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,16 +20,13 @@ from numpy.typing import NDArray
 
 from bittern.errors import (
     ArchiveDamagedError,
-    CodeError,
     DigestMismatchError,
     ObservationNotFoundError,
     PreconditionError,
-    QueryError,
 )
-from hashing.codes import pack
-from index.columns import IDENTITY, suggestion
+from index.columns import IDENTITY
+from index.export import batches_of
 from index.filters import compile_where
-from index.flat import Nearest
 from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import (
@@ -36,18 +35,16 @@ from index.observation import (
     CodedObservation,
     Hit,
     Metric,
-    ModelStats,
     Observation,
     OnDuplicate,
     Page,
 )
 from index.paging import page_of
-from index.snapshot import MODALITIES, Snapshot
+from index.searching import Question, answer, check_modality
+from index.snapshot import Snapshot
+from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
 from index.writer import Writer
-
-MAX_K = 10_000
-"""Most hits of one search."""
 
 
 class Archive:
@@ -184,7 +181,7 @@ class Archive:
         self._writing().register_model(record, files)
         self.refresh()
 
-    def models(self) -> list[ModelRecord]:
+    def models(self) -> builtins.list[ModelRecord]:
         """The registered models, in order of registration."""
         self._current()
         return list(self._header.models)
@@ -212,7 +209,7 @@ class Archive:
         *,
         model: str,
         on_duplicate: OnDuplicate = "error",
-    ) -> list[AddResult]:
+    ) -> builtins.list[AddResult]:
         """Add media items in one atomic commit; returns when it is done.
 
         A bad item fails alone, with its reason in its result. What happens to items that
@@ -232,7 +229,7 @@ class Archive:
         """
         return self._writing().add(items, self._model(model), on_duplicate)
 
-    def delete(self, ids: Sequence[str]) -> list[str]:
+    def delete(self, ids: Sequence[str]) -> builtins.list[str]:
         """Delete observations in one atomic commit.
 
         Args:
@@ -260,6 +257,23 @@ class Archive:
         """
         return self._get(self._current(), id)
 
+    def coded(self, occurrence_ids: Sequence[str], model: str) -> set[str]:
+        """Which of these `occurrenceID`s this model has coded already.
+
+        Args:
+            occurrence_ids: identifiers of media.
+            model: digest of the model.
+
+        Raises:
+            DigestMismatchError: the model is not registered here.
+        """
+        column = self._model(model).code_column
+        if not occurrence_ids:
+            return set()
+        where = f"{one_of('occurrenceID', occurrence_ids)} AND `{column}` IS NOT NULL"
+        table = self._current().store.read(["occurrenceID"], where)
+        return set(table["occurrenceID"].to_pylist())
+
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.
 
@@ -282,7 +296,7 @@ class Archive:
         rows = snapshot.rows if where is None else self._matching(snapshot, where)
         if modality is None:
             return rows
-        chosen = snapshot.of_modality(_check_modality(modality))
+        chosen = snapshot.of_modality(check_modality(modality))
         return np.intersect1d(rows, chosen, assume_unique=True)
 
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
@@ -302,6 +316,21 @@ class Archive:
             field="id",
         )
 
+    def coded(self, occurrence_ids: Sequence[str], model: str) -> set[str]:
+        """Which media items a model has coded already: a subset of `occurrence_ids`.
+
+        Raises:
+            DigestMismatchError: no such model in this archive.
+        """
+        record, snapshot = self._model(model), self._current()
+        if not occurrence_ids:
+            return set()
+        where = f"`{record.code_column}` IS NOT NULL AND "
+        table = snapshot.store.read(
+            ["occurrenceID"], where + one_of("occurrenceID", occurrence_ids)
+        )
+        return set(table["occurrenceID"].to_pylist())
+
     def search(
         self,
         query: NDArray[Any],
@@ -311,7 +340,7 @@ class Archive:
         metric: Metric,
         where: str | None = None,
         modality: str | None = None,
-    ) -> list[Hit]:
+    ) -> builtins.list[Hit]:
         """The nearest observations, in the total order (distance, row).
 
         Args:
@@ -328,58 +357,20 @@ class Archive:
             DigestMismatchError: the archive has no codes of this model.
             FilterError: `where` is no filter over the archive's columns.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
-            raise QueryError(f"k must be 1 to {MAX_K}, not {k!r}", field="k")
         record, snapshot = self._model(model), self._current()
-        query = _check_query(query, record, metric)
-        blocks = snapshot.codes(record)
-        parts = [blocks[_check_modality(modality)]] if modality else list(blocks.values())
-        if where is not None:
-            matching = self._matching(snapshot, where)
-            parts = [part.only(matching) for part in parts]
-        if metric == "hamming":
-            found = [part.nearest_symmetric(query, int(k)) for part in parts]
-        else:
-            found = [part.nearest_asymmetric(query, int(k)) for part in parts]
-        best = Nearest.best_of(found, int(k))
-        observations = snapshot.observations(best.rows)
-        return [
-            Hit(rank, float(distance), observation)
-            for rank, (distance, observation) in enumerate(
-                zip(best.distances, observations, strict=True), start=1
-            )
-        ]
+        question = Question.checked(query, record, k, metric, modality)
+        matching = None if where is None else self._matching(snapshot, where)
+        return answer(question, snapshot, matching)
 
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         snapshot = self._current()
-        store = snapshot.store
-        recordings = store.read(["occurrenceID"], "modality = 'audio'")["occurrenceID"]
-        models = [
-            ModelStats(
-                record.name,
-                record.digest,
-                record.bits,
-                {
-                    modality: store.count(
-                        f"`{record.code_column}` IS NOT NULL AND modality = '{modality}'"
-                    )
-                    for modality in MODALITIES
-                },
-            )
-            for record in self._header.models
-        ]
-        return ArchiveStats(
-            name=self._header.name,
-            observations={m: len(snapshot.of_modality(m)) for m in MODALITIES},
-            recordings=len(recordings.unique()),
-            models=models,
-            generation=snapshot.generation,
-            code_bytes=snapshot.code_bytes,
-            columns=dict(store.metadata_types),
+        counted = snapshot.remember(
+            "stats", lambda: statistics_of(snapshot, self._header.name, self._header.models)
         )
+        return replace(counted, code_bytes=snapshot.code_bytes)
 
-    def verify(self) -> list[str]:
+    def verify(self) -> builtins.list[str]:
         """Check the archive against its invariants; returns what is wrong, one line each."""
         from index.verification import problems
 
@@ -405,21 +396,9 @@ class Archive:
             QueryError: no such column.
         """
         snapshot = self._current()
-        known = {**IDENTITY, **snapshot.store.metadata_types}
-        wanted = list(known if columns is None else columns)
-        for column in wanted:
-            if column not in known:
-                raise QueryError(
-                    f"there is no column {column!r}{suggestion(column, known)}; columns: "
-                    f"{', '.join(known)}",
-                    field="columns",
-                )
-        names = [*wanted, "code"] if model else wanted
-        stored = [*wanted, self._model(model).code_column] if model else wanted
+        record = self._model(model) if model else None
         rows = snapshot.rows if where is None else self._matching(snapshot, where)
-        for start in range(0, len(rows), batch_rows):
-            table = snapshot.table(rows[start : start + batch_rows], stored)
-            yield from table.rename_columns(names).combine_chunks().to_batches()
+        return batches_of(snapshot, rows, columns, record, batch_rows)
 
     # Inside
 
@@ -489,32 +468,3 @@ def _check_model_columns(folder: ArchiveFolder, header: Header, store: Store) ->
                 f"({record.digest[:16]}), but its store has no codes of {record.bits} bits of it; "
                 "archive.json and store do not belong together: restore both from one backup"
             )
-
-
-def _check_modality(modality: str) -> str:
-    if modality not in MODALITIES:
-        raise QueryError(f"modality must be 'image' or 'audio', not {modality!r}", field="modality")
-    return modality
-
-
-def _check_query(query: NDArray[Any], record: ModelRecord, metric: Metric) -> NDArray[Any]:
-    """The query as the metric wants it: logits, or a code."""
-    query = np.asarray(query)
-    if metric not in ("asymmetric", "hamming"):
-        raise QueryError(
-            f"metric must be 'asymmetric' or 'hamming', not {metric!r}", field="metric"
-        )
-    is_code = query.dtype == np.uint8
-    if is_code and metric == "asymmetric":
-        raise CodeError(
-            "the asymmetric metric needs logits; a stored code can be searched with 'hamming'",
-            field="metric",
-        )
-    length = record.bits // 8 if is_code else record.bits
-    if query.shape != (length,) or not (is_code or np.issubdtype(query.dtype, np.floating)):
-        raise CodeError(
-            f"a query of {query.dtype} {list(query.shape)} was given; model {record.name} needs "
-            f"float [{record.bits}] logits or a uint8 [{record.bits // 8}] code",
-            field="query",
-        )
-    return query if is_code or metric == "asymmetric" else pack(query[None, :])[0]
