@@ -30,6 +30,7 @@ from bittern.errors import BitternError, CodeError, DuplicateObservationError, M
 from index.columns import MetadataColumns, Value
 from index.models import ModelRecord
 from index.observation import AddResult, AddStatus, CodedObservation, Observation, OnDuplicate
+from index.store import is_unicode
 
 MAX_ID_CHARS = 1024
 MAX_WINDOWS = 100_000
@@ -226,18 +227,16 @@ def _check_observation(name: str, observation: Observation, modality: str) -> No
     start, end = observation.start_s, observation.end_s
     if (start is None) != (end is None):
         raise MetadataError(f"{observation.id!r} has only one end of its window", field="start_s")
-    if start is not None and end is not None:
-        if not (0 <= start < end and math.isfinite(end)):
-            raise MetadataError(
-                f"{observation.id!r} has a window from {start} to {end} s: it must start at 0 or "
-                "later and end after that",
-                field="start_s",
-            )
-    for text in (observation.id, observation.media, observation.media_root):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise MetadataError(f"{text!r} is not Unicode", field="media") from None
+    if start is not None and end is not None and not (0 <= start < end and math.isfinite(end)):
+        raise MetadataError(
+            f"{observation.id!r} has a window from {start} to {end} s: it must start at 0 or "
+            "later and end after that",
+            field="start_s",
+        )
+    if not all(map(is_unicode, (observation.id, observation.media, observation.media_root))):
+        raise MetadataError(
+            f"{observation.id!r} has an id or media name that is not Unicode text", field="media"
+        )
 
 
 def rows_of(

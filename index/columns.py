@@ -187,7 +187,7 @@ def _fit(name: str, value: object, column_type: ColumnType) -> Value | None:
             f"column {name!r} holds {kinds[column_type]}; {_shown(value)} is none", field=name
         )
     low, high = _RANGES.get(name, (-math.inf, math.inf))
-    if not low <= fitted <= high:  # type: ignore[operator]
+    if not low <= fitted <= high:
         raise MetadataError(
             f"{name} must be between {low:g} and {high:g}, not {_shown(value)}", field=name
         )

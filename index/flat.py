@@ -77,9 +77,9 @@ class FlatCodes:
         codes = check_codes(codes)
         self.rows = np.ascontiguousarray(rows, dtype=np.int64)
         self.rows.flags.writeable = False
-        self._index = faiss.IndexBinaryFlat(codes.shape[1] * 8)
+        self._index: Any = faiss.IndexBinaryFlat(codes.shape[1] * 8)
         self._index.add(codes)
-        self._width = codes.shape[1]
+        self._width = int(codes.shape[1])
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -115,7 +115,7 @@ class FlatCodes:
         place = int(np.searchsorted(self.rows, row))
         if place == len(self.rows) or self.rows[place] != row:
             return None
-        return self.codes[place].copy()
+        return np.array(self.codes[place], dtype=np.uint8)
 
     def nearest_symmetric(self, code: NDArray[np.uint8], k: int) -> Nearest:
         """The k nearest by Hamming distance to one code, uint8 [bits/8]."""

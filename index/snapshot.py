@@ -8,8 +8,8 @@ has loaded and reads only the rows that changed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from index.store import Store
 
 MODALITIES = ("image", "audio")
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
+T = TypeVar("T")
 Blocks = dict[str, FlatCodes]
 """Codes of one model by modality."""
 
@@ -47,6 +48,7 @@ class Snapshot:
         self._modalities = _modality_numbers(table)[order]
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, Blocks] = {}
+        self._remembered: dict[str, object] = {}
         self._loading = threading.Lock()
         if before is not None and before._blocks:
             changed = self.rows[_numbers(table, "committed")[order] > before.generation]
@@ -107,6 +109,12 @@ class Snapshot:
             carried[modality] = FlatCodes(rows, codes)
         return carried
 
+    def remember(self, what: str, compute: Callable[[], T]) -> T:
+        """What `compute` says about this generation, computed once."""
+        if what not in self._remembered:
+            self._remembered[what] = compute()
+        return cast(T, self._remembered[what])
+
     # Rows
 
     def matching(self, where: str) -> NDArray[np.int64]:
@@ -115,7 +123,8 @@ class Snapshot:
 
     def of_modality(self, modality: str) -> NDArray[np.int64]:
         """Rows of one modality, ascending."""
-        return self.rows[self._modalities == MODALITIES.index(modality)]
+        rows: NDArray[np.int64] = self.rows[self._modalities == MODALITIES.index(modality)]
+        return rows
 
     def observations(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Observation]:
         """The observations of rows that exist, in the order asked for."""
@@ -150,12 +159,12 @@ class Snapshot:
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray[np.int64]:
-    return table[column].to_numpy().astype(np.int64, copy=False)
+    return np.asarray(table[column].to_numpy(), dtype=np.int64)
 
 
 def _modality_numbers(table: pa.Table) -> NDArray[np.int8]:
     places = pc.index_in(table["modality"], pa.array(MODALITIES))
-    return pc.fill_null(places, -1).to_numpy().astype(np.int8)
+    return np.asarray(pc.fill_null(places, -1).to_numpy(), dtype=np.int8)
 
 
 def _coded(table: pa.Table, column: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:

@@ -48,8 +48,20 @@ def quoted(text: str) -> str:
 
 
 def one_of(column: str, values: Sequence[str]) -> str:
-    """The condition that a text column holds one of `values`."""
-    return f"`{column}` IN ({', '.join(map(quoted, values))})" if values else "false"
+    """The condition that a text column holds one of `values`.
+
+    Texts that are not Unicode are left out: no column holds them.
+    """
+    storable = [quoted(value) for value in values if is_unicode(value)]
+    return f"`{column}` IN ({', '.join(storable)})" if storable else "false"
+
+
+def is_unicode(text: object) -> bool:
+    """Whether this is a text that can be stored: no lone surrogates, no NUL."""
+    try:
+        return isinstance(text, str) and "\0" not in text and bool(text.encode("utf-8") or True)
+    except UnicodeEncodeError:
+        return False
 
 
 def arrow_type(column_type: ColumnType) -> pa.DataType:

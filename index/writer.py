@@ -143,9 +143,8 @@ class Writer:
         self, items: Sequence[Sequence[CodedObservation]], record: ModelRecord
     ) -> dict[str, StoredItem]:
         names = {item[0].observation.occurrence_id for item in items if item}
-        usable = [name for name in names if isinstance(name, str) and _is_unicode(name)]
         columns = ["row", "id", "occurrenceID", "modality", record.code_column]
-        table = self._store.read(columns, one_of("occurrenceID", usable))
+        table = self._store.read(columns, one_of("occurrenceID", list(names)))
         coded = table[record.code_column].is_valid().to_pylist()
         stored: dict[str, StoredItem] = {}
         for value, is_coded in zip(table.select(columns[:4]).to_pylist(), coded, strict=True):
@@ -245,11 +244,3 @@ class Writer:
         if self._commits >= _COMPACT_AFTER_COMMITS:
             self._store.compact()
             self._commits = 0
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

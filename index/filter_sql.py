@@ -1,0 +1,249 @@
+"""A parsed condition, checked node by node and written as the store's SQL."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from bittern.errors import FilterError
+from index.columns import ColumnType, suggestion
+from index.store import quoted
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+MAX_DEPTH = 40
+"""Deepest nesting of a condition."""
+MAX_CONDITIONS = 500
+"""Most comparisons of a condition."""
+_COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_NUMERIC = ("double", "int64")
+_CASTS: Mapping[str, tuple[ColumnType, str]] = {
+    "DOUBLE": ("double", "DOUBLE"),
+    "FLOAT": ("double", "DOUBLE"),
+    "INT": ("int64", "BIGINT"),
+    "BIGINT": ("int64", "BIGINT"),
+    "TEXT": ("string", "STRING"),
+    "VARCHAR": ("string", "STRING"),
+}
+
+
+class _Value(NamedTuple):
+    """A rendered value: its SQL, its type, and whether it is a literal."""
+
+    sql: str
+    type: ColumnType
+    literal: bool = False
+
+
+def refused(message: str) -> FilterError:
+    """The error for a condition that is refused as a whole."""
+    return FilterError(message, field="where")
+
+
+def too_deep() -> FilterError:
+    """The error for a condition that is nested too deep."""
+    return refused(f"the condition is nested more than {MAX_DEPTH} deep; write it flatter")
+
+
+class Renderer:
+    """Writes a parsed condition as SQL, refusing whatever is not in the language.
+
+    Args:
+        columns: the columns that it may use, with their types.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnType]) -> None:
+        from sqlglot import exp
+
+        self._exp = exp
+        self._columns = columns
+        self._by_lower = {name.lower(): name for name in columns}
+        self._conditions = 0
+
+    # Conditions
+
+    def condition(self, node: exp.Expression, depth: int) -> str:
+        """A boolean expression, in parentheses."""
+        exp = self._exp
+        if depth > MAX_DEPTH:
+            raise too_deep()
+        if isinstance(node, exp.Paren):
+            return self.condition(node.this, depth + 1)
+        if isinstance(node, exp.And | exp.Or):
+            return self._junction(node, depth)
+        if isinstance(node, exp.Not):
+            return f"(NOT {self.condition(node.this, depth + 1)})"
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise refused(f"the condition has more than {MAX_CONDITIONS} comparisons")
+        if node.key in _COMPARISONS:
+            return self._comparison(node, depth)
+        if isinstance(node, exp.In):
+            return self._in(node, depth)
+        if isinstance(node, exp.Between):
+            return self._between(node, depth)
+        if isinstance(node, exp.Like | exp.ILike):
+            return self._like(node, depth)
+        if isinstance(node, exp.Is):
+            return self._is(node, depth)
+        if isinstance(node, exp.Column | exp.Boolean):
+            value = self._value(node, depth)
+            if value.type == "bool":
+                return f"({value.sql})"
+        raise self._not_allowed(node, "is no condition")
+
+    def _junction(self, node: exp.Expression, depth: int) -> str:
+        """A chain of AND or of OR, written as a balanced tree: engines recurse too."""
+        kind, word = type(node), node.key.upper()
+        parts: list[str] = []
+        pending = [node]
+        while pending:
+            part = pending.pop()
+            if type(part) is kind:
+                pending += [part.expression, part.this]
+            else:
+                parts.append(self.condition(part, depth + 1))
+        while len(parts) > 1:
+            pairs = [parts[i : i + 2] for i in range(0, len(parts), 2)]
+            parts = [f"({f' {word} '.join(pair)})" if len(pair) > 1 else pair[0] for pair in pairs]
+        return parts[0]
+
+    def _comparison(self, node: exp.Expression, depth: int) -> str:
+        left, right = self._alike(node, node.this, node.expression, depth=depth)
+        return f"({left} {_COMPARISONS[node.key]} {right})"
+
+    def _in(self, node: exp.Expression, depth: int) -> str:
+        if set(_given(node)) != {"this", "expressions"}:
+            raise self._not_allowed(node, "needs a list of literals: IN ('a', 'b')")
+        for item in node.expressions:
+            if not self._value(item, depth + 1).literal:
+                raise self._not_allowed(item, "is no literal, and IN takes literals only")
+        value, *items = self._alike(node, node.this, *node.expressions, depth=depth)
+        return f"({value} IN ({', '.join(items)}))"
+
+    def _between(self, node: exp.Expression, depth: int) -> str:
+        if set(_given(node)) != {"this", "low", "high"}:
+            raise self._not_allowed(node, "is not supported")
+        value, low, high = self._alike(
+            node, node.this, node.args["low"], node.args["high"], depth=depth
+        )
+        return f"({value} BETWEEN {low} AND {high})"
+
+    def _like(self, node: exp.Expression, depth: int) -> str:
+        if not set(_given(node)) <= {"this", "expression", "negate"}:
+            raise self._not_allowed(node, "is not supported")
+        value = self._value(node.this, depth + 1)
+        pattern = self._value(node.expression, depth + 1)
+        if value.type != "string" or pattern.type != "string" or not pattern.literal:
+            raise self._not_allowed(node, "needs a text column and a 'pattern'")
+        negate = "NOT " if node.args.get("negate") else ""
+        return f"({value.sql} {negate}{node.key.upper()} {pattern.sql})"
+
+    def _is(self, node: exp.Expression, depth: int) -> str:
+        value, other = self._value(node.this, depth + 1), node.expression
+        if isinstance(other, self._exp.Null):
+            return f"({value.sql} IS NULL)"
+        if isinstance(other, self._exp.Boolean) and value.type == "bool":
+            return f"({value.sql} IS {'TRUE' if other.this else 'FALSE'})"
+        raise self._not_allowed(node, "is not supported: use IS NULL, or = to compare")
+
+    def _alike(self, node: exp.Expression, *nodes: exp.Expression, depth: int) -> list[str]:
+        """Values that are compared with each other: all text, all numbers, all true/false."""
+        values = [self._value(one, depth + 1) for one in nodes]
+        kinds = {"number" if value.type in _NUMERIC else value.type for value in values}
+        if len(kinds) > 1:
+            names = {"string": "text", "number": "numbers", "bool": "true/false"}
+            raise self._not_allowed(
+                node, f"compares {' with '.join(sorted(names[kind] for kind in kinds))}"
+            )
+        mixed = {value.type for value in values} == {"double", "int64"}
+        return [
+            f"CAST({value.sql} AS DOUBLE)" if mixed and value.type == "int64" else value.sql
+            for value in values
+        ]
+
+    # Values
+
+    def _value(self, node: exp.Expression, depth: int) -> _Value:
+        exp = self._exp
+        if depth > MAX_DEPTH:
+            raise too_deep()
+        if isinstance(node, exp.Paren):
+            return self._value(node.this, depth + 1)
+        if isinstance(node, exp.Column):
+            return self._column(node)
+        if isinstance(node, exp.Literal):
+            return (
+                _Value(quoted(node.this), "string", True) if node.is_string else self._number(node)
+            )
+        if isinstance(node, exp.Boolean):
+            return _Value("true" if node.this else "false", "bool", True)
+        if isinstance(node, exp.Neg):
+            value = self._value(node.this, depth + 1)
+            if value.type in _NUMERIC:
+                return _Value(f"(-{value.sql})", value.type, value.literal)
+            raise self._not_allowed(node, "is no number")
+        if isinstance(node, exp.Lower | exp.Upper):
+            value = self._value(node.this, depth + 1)
+            if value.type == "string" and _given(node) == ["this"]:
+                return _Value(f"{node.key}({value.sql})", "string")
+            raise self._not_allowed(node, "needs one text")
+        if type(node) is exp.Cast:
+            return self._cast(node, depth)
+        if isinstance(node, exp.Null):
+            raise refused("nothing equals NULL in SQL; write: column IS NULL")
+        raise self._not_allowed(node, "is not allowed")
+
+    def _column(self, node: exp.Expression) -> _Value:
+        name = node.this.name if _given(node) == ["this"] else ""
+        exact = self._by_lower.get(name.lower())
+        if exact is None:
+            shown = name or node.sql()
+            raise FilterError(
+                f"there is no column {shown[:80]!r}{suggestion(shown, self._columns)}; "
+                f"columns: {', '.join(self._columns)}",
+                field="where",
+                details={"column": shown[:80]},
+            )
+        return _Value(f"`{exact}`", self._columns[exact])
+
+    def _number(self, node: exp.Expression) -> _Value:
+        text = str(node.this)
+        if text.isascii() and text.isdigit():
+            if len(text) > 19 or int(text) >= 2**63:
+                raise self._not_allowed(node, "is a number of more than 64 bits")
+            return _Value(str(int(text)), "int64", True)
+        try:
+            number = float(text)
+        except ValueError:
+            raise self._not_allowed(node, "is no number") from None
+        if not math.isfinite(number):
+            raise self._not_allowed(node, "is too large a number")
+        return _Value(f"CAST({number!r} AS DOUBLE)", "double", True)
+
+    def _cast(self, node: exp.Expression, depth: int) -> _Value:
+        target = node.args["to"].this
+        known = _CASTS.get(getattr(target, "name", ""))
+        if known is None or node.args["to"].expressions:
+            raise self._not_allowed(node, "is not supported; dates are compared as text")
+        value = self._value(node.this, depth + 1)
+        if value.type == "bool" or (value.type == "string" and known[0] != "string"):
+            raise self._not_allowed(node, "would turn text or true/false into a number")
+        return _Value(f"CAST({value.sql} AS {known[1]})", known[0])
+
+    def _not_allowed(self, node: exp.Expression, why: str) -> FilterError:
+        text = node.sql()
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        return FilterError(
+            f"`{shown}` {why}; a condition compares columns, for example: "
+            "scientificName = 'Strix aluco' AND decimalLatitude > 50",
+            field="where",
+            details={"part": shown},
+        )
+
+
+def _given(node: exp.Expression) -> list[str]:
+    """Names of a node's arguments that say something."""
+    return [name for name, value in node.args.items() if value not in (None, False, [])]
