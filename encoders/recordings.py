@@ -5,10 +5,11 @@ nothing else ever reaches a decoder.
 
 A recording that is not what its header says is refused rather than cut short in silence: a WAV
 whose data chunk claims more bytes than there are, or fewer (samples follow that belong to no
-chunk, as when a recorder died before it finished the header), and any file that yields fewer
-samples than it announced. A WAV data chunk of 0xFFFFFFFF bytes means "until the end of the
-file", as programs that write to a pipe use it. OGG and MP3 need not announce their length, so
-a clean cut between two of their packets is not noticed: such a recording is simply shorter.
+chunk, as when a recorder died before it finished the header), an OGG that ends inside a page,
+and any file that yields fewer samples than it announced. A WAV data chunk of 0xFFFFFFFF bytes
+means "until the end of the file", as programs that write to a pipe use it. OGG and MP3 need not
+announce their length, so a clean cut between two of their pages or frames can go unnoticed: such
+a recording is simply shorter.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ FORMATS = ("WAV", "FLAC", "OGG", "MP3")
 
 _UNTIL_THE_END = 0xFFFFFFFF
 _MOST_CHUNKS = 10_000
+_LARGEST_OGG_PAGE = 65_307
 _DECODED_AS = {
     "WAV": frozenset({"WAV", "WAVEX", "RF64"}),
     "FLAC": frozenset({"FLAC"}),
@@ -126,6 +128,8 @@ def open_recording(source: bytes | Path, *, name: str, limits: AudioLimits) -> I
         if kind == "WAV":
             stream.seek(0)
             _check_wav(stream, name)
+        elif kind == "OGG":
+            _check_ogg(stream, name)
         stream.seek(0)
         try:
             sound = soundfile.SoundFile(stream)
@@ -257,3 +261,15 @@ def _check_after_data(stream: BinaryIO, claimed: int, end: int, name: str) -> No
         f"{name}: its header claims {claimed} bytes of samples, but {end - here} more bytes "
         "follow that belong to no chunk; the recorder may not have finished the header"
     )
+
+
+def _check_ogg(stream: BinaryIO, name: str) -> None:
+    """Refuse a file that ends inside a page (RFC 3533: header, segment table, segments)."""
+    end = stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, end - _LARGEST_OGG_PAGE))
+    tail = stream.read()
+    last = tail.rfind(b"OggS\0")
+    page = tail[last:] if last >= 0 else b""
+    lengths = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    if not lengths or len(lengths) < page[26] or len(page) < 27 + len(lengths) + sum(lengths):
+        raise UnreadableMediaError(f"{name}: cut short: the file ends inside an OGG page")

@@ -1,0 +1,115 @@
+"""What goes into a tower, checked; and large batches, in portions that fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError, ModelDamagedError, QueryError
+from encoders.base import Audio, Image, Media
+
+if TYPE_CHECKING:
+    import torch
+
+
+def check_texts(batch: Sequence[Media]) -> list[str]:
+    """The batch, if every item is a text with something in it.
+
+    Raises:
+        InvalidInputError: an item is no `str`.
+        QueryError: an item is empty.
+    """
+    texts: list[str] = []
+    for i, item in enumerate(batch):
+        if not isinstance(item, str):
+            raise InvalidInputError(f"item {i} must be a text, not {_describe(item)}", field="text")
+        if not item.strip():
+            raise QueryError(f"text {i} is empty; give it at least one word", field="text")
+        texts.append(item)
+    return texts
+
+
+def check_images(batch: Sequence[Media]) -> list[Image]:
+    """The batch, if every item is uint8 [h, w, 3].
+
+    Raises:
+        InvalidInputError: an item is not.
+    """
+    images: list[Image] = []
+    for i, item in enumerate(batch):
+        if not (
+            isinstance(item, np.ndarray)
+            and item.dtype == np.uint8
+            and item.ndim == 3
+            and item.shape[2] == 3
+            and item.size
+        ):
+            raise InvalidInputError(
+                f"item {i} must be a picture, uint8 [height, width, 3], not {_describe(item)}",
+                field="image",
+            )
+        images.append(item)  # type: ignore[arg-type]
+    return images
+
+
+def check_windows(batch: Sequence[Media], samples: int) -> list[Audio]:
+    """The batch, if every item is one window: float32 [samples], finite.
+
+    Raises:
+        InvalidInputError: an item is not.
+    """
+    windows: list[Audio] = []
+    for i, item in enumerate(batch):
+        if not (
+            isinstance(item, np.ndarray) and item.dtype == np.float32 and item.shape == (samples,)
+        ):
+            raise InvalidInputError(
+                f"item {i} must be one window of sound, float32 [{samples}], not "
+                f"{_describe(item)}; cut recordings with encoders.audio.windows",
+                field="audio",
+            )
+        if not np.isfinite(item).all():
+            raise InvalidInputError(f"window {i} holds NaN or infinity", field="audio")
+        windows.append(item)  # type: ignore[arg-type]
+    return windows
+
+
+def _describe(item: object) -> str:
+    if isinstance(item, np.ndarray):
+        return f"{item.dtype} {list(item.shape)}"
+    return type(item).__name__
+
+
+def in_portions(
+    batch: Sequence[Media],
+    size: int,
+    dim: int,
+    embed: Callable[[Sequence[Media]], torch.Tensor],
+) -> NDArray[np.float32]:
+    """Embed a batch of any length, at most `size` items at a time.
+
+    Args:
+        batch: checked media.
+        size: items per portion.
+        dim: length of an embedding.
+        embed: one portion to float [n, dim] of unit norm.
+
+    Returns:
+        float32 [n, dim]; [0, dim] for an empty batch.
+
+    Raises:
+        ModelDamagedError: an embedding is not finite.
+    """
+    rows = np.empty((len(batch), dim), dtype=np.float32)
+    for start in range(0, len(batch), size):
+        portion = batch[start : start + size]
+        rows[start : start + len(portion)] = embed(portion).float().cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise ModelDamagedError(
+            "an embedding holds NaN or infinity: the weights are damaged, or the precision is "
+            "too low for them (try precision='fp32')"
+        )
+    return rows

@@ -1,0 +1,212 @@
+"""Checkpoint files: reading them without trusting them, and saying exactly which they are.
+
+Weights are read as safetensors, or as a PyTorch file with `weights_only=True`: nothing in a
+checkpoint is ever executed. What does not fit the configuration beside it is refused with the
+names at fault; nothing is filled in with random numbers, resized or left out in silence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bittern.errors import ModelDamagedError, PreconditionError
+
+if TYPE_CHECKING:
+    import torch
+
+DIGEST_FORMAT = 1
+"""Raised whenever the same files would give other embeddings than before."""
+
+_MAX_JSON_BYTES = 16 * 2**20
+_HASH_BLOCK = 4 * 2**20
+_SHOWN_NAMES = 4
+
+
+def read_json(path: Path, model: str) -> dict[str, Any]:
+    """A configuration file: a JSON object.
+
+    Raises:
+        ModelDamagedError: missing, unreadable, too large or not a JSON object.
+    """
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise ModelDamagedError(
+                f"{model}: {path} is larger than {_MAX_JSON_BYTES} bytes, no configuration is"
+            )
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelDamagedError(f"{model}: {path} cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelDamagedError(f"{model}: {path} must hold a JSON object")
+    return value
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hex SHA-256 of a file's content, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sha256_of_files(paths: Iterable[Path]) -> str:
+    """Hex SHA-256 over the names and contents of several files, in order of name."""
+    digest = hashlib.sha256()
+    for path in sorted(paths, key=lambda p: p.name):
+        digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def tower_digest(parts: Mapping[str, Any]) -> str:
+    """Hex SHA-256 of everything that decides a tower's embeddings.
+
+    Args:
+        parts: JSON values: the hash of the weights, the tower's configuration, its
+            preprocessing. `DIGEST_FORMAT` is added.
+    """
+    text = json.dumps({**parts, "format": DIGEST_FORMAT}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_file(folder: Path, names: Iterable[str], model: str) -> Path:
+    """The first of `names` that is in the folder.
+
+    Raises:
+        ModelDamagedError: none is.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    raise ModelDamagedError(f"{model}: {folder} has none of {', '.join(names)}")
+
+
+def read_tensors(path: Path, model: str) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file, by name, on the CPU.
+
+    Raises:
+        ModelDamagedError: truncated, not a weights file, or one that would run code.
+    """
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            loaded: Any = load_file(path)
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # each reader has its own errors for damaged bytes
+        reason = str(error).strip().splitlines()
+        raise ModelDamagedError(
+            f"{model}: {path} is damaged or no weights file: "
+            f"{reason[0] if reason else type(error).__name__}; download it again"
+        ) from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(
+        isinstance(name, str) and isinstance(value, torch.Tensor) for name, value in loaded.items()
+    ):
+        raise ModelDamagedError(f"{model}: {path} does not hold named tensors")
+    return {name.removeprefix("module."): value for name, value in loaded.items()}
+
+
+def check_fit(
+    model: str,
+    *,
+    missing: Iterable[str] = (),
+    unexpected: Iterable[str] = (),
+    mismatched: Iterable[str] = (),
+) -> None:
+    """Refuse weights that do not fit their configuration.
+
+    Args:
+        model: what to call it in the error.
+        missing: tensors that the configuration needs and the file lacks.
+        unexpected: tensors that the file has and the configuration has no place for.
+        mismatched: tensors of another shape, described.
+
+    Raises:
+        ModelDamagedError: there is any.
+    """
+    faults = [
+        f"{len(names)} {what} ({', '.join(names[:_SHOWN_NAMES])}"
+        f"{', ...' if len(names) > _SHOWN_NAMES else ''})"
+        for what, names in (
+            ("missing", sorted(missing)),
+            ("of another shape", sorted(mismatched)),
+            ("without a place", sorted(unexpected)),
+        )
+        if names
+    ]
+    if faults:
+        raise ModelDamagedError(
+            f"{model}: the weights do not fit the configuration beside them: tensors "
+            f"{'; '.join(faults)}. Bring both files from the same revision"
+        )
+
+
+def load_into(
+    module: torch.nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    model: str,
+    *,
+    ignorable: tuple[str, ...] = (),
+) -> None:
+    """Put tensors into a module, exactly.
+
+    Args:
+        module: built from the configuration.
+        tensors: from the weights file.
+        model: what to call it in errors.
+        ignorable: name endings of constants that some versions store and others compute.
+
+    Raises:
+        ModelDamagedError: names or shapes differ.
+    """
+    own = module.state_dict()
+    given = dict(tensors)
+    for name in own.keys() & given.keys():
+        if own[name].numel() == given[name].numel() == 1:
+            given[name] = given[name].reshape(own[name].shape)
+    check_fit(
+        model,
+        missing=[n for n in own.keys() - given.keys() if not n.endswith(ignorable)],
+        unexpected=[n for n in given.keys() - own.keys() if not n.endswith(ignorable)],
+        mismatched=[
+            f"{n}: {list(given[n].shape)} for {list(own[n].shape)}"
+            for n in own.keys() & given.keys()
+            if own[n].shape != given[n].shape
+        ],
+    )
+    module.load_state_dict({n: v for n, v in given.items() if n in own}, strict=False)
+
+
+def pick_device(device: str | None) -> torch.device:
+    """Where towers run: the one asked for, else the GPU if there is one, else the CPU.
+
+    Raises:
+        PreconditionError: the device asked for is not there, or is no device.
+    """
+    import torch
+
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise PreconditionError(
+            f"there is no device {device!r}: use cpu, cuda or cuda:N"
+        ) from error
+    if chosen.type == "cuda" and not (chosen.index or 0) < torch.cuda.device_count():
+        raise PreconditionError(
+            f"device {device!r} was asked for, but this machine has {torch.cuda.device_count()} "
+            "CUDA devices; use cpu"
+        )
+    return chosen

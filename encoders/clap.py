@@ -1,0 +1,254 @@
+"""Audio-text encoders in the layout of transformers' CLAP, such as BioLingual (arXiv 2308.04978).
+
+A checkpoint is a folder, as the hub has it: `config.json`, `preprocessor_config.json`, one
+weights file (`WEIGHTS`, the first that is there) and tokenizer files.
+
+CLAP's feature extractor crops clips that are too long at random, and in fusion mode marks a
+random clip of each batch as "longer". Neither can happen here: a clip is exactly one window
+(anything else is refused), each is turned into features on its own, and none is marked.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
+from encoders.base import AudioWindowing, Media, Modality
+from encoders.batching import check_texts, check_windows, in_portions
+from encoders.checkpoints import (
+    load_into,
+    pick_device,
+    read_json,
+    read_tensors,
+    sha256_of_file,
+    sha256_of_files,
+    tower_digest,
+    weights_file,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+CONFIG = "config.json"
+PREPROCESSING = "preprocessor_config.json"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""Names of weights files, in the order in which they are looked for."""
+
+_TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+_CONSTANTS = (
+    "position_ids",
+    "token_type_ids",
+    "relative_position_index",
+    "attn_mask",
+    "num_batches_tracked",
+)
+
+
+class ClapEncoder:
+    """Text and audio towers of one CLAP checkpoint. See `encoders.base.Encoder`.
+
+    Attributes:
+        name: catalogue name.
+        dim: length of an embedding.
+        modalities: text and audio.
+        windowing: the checkpoint's sample rate and clip length; windows do not overlap.
+        module: the towers as a `torch.nn.Module`, for adapters.
+        device: where they run.
+        context_length: tokens that a text may have, start and end included.
+    """
+
+    modalities = frozenset({Modality.TEXT, Modality.AUDIO})
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        device: str | None = None,
+        half_precision: bool | None = None,
+        batch_size: int = 8,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            name: catalogue name; used in errors.
+            device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
+            half_precision: run in fp16 (autocast); None means on a GPU only.
+            batch_size: most items at a time in a tower.
+
+        Raises:
+            ModelDamagedError: files are missing, damaged or contradict each other.
+            PreconditionError: there is no such device.
+        """
+        self.name = name
+        self.device = pick_device(device)
+        self._half = (self.device.type == "cuda") if half_precision is None else half_precision
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        config = read_json(folder / CONFIG, name)
+        weights = weights_file(folder, WEIGHTS, name)
+        weights_sha256 = sha256_of_file(weights)
+        self.module: torch.nn.Module = _build(config, name)
+        load_into(self.module, read_tensors(weights, name), name, ignorable=_CONSTANTS)
+        self.module.to(self.device).eval().requires_grad_(False)
+        self._extractor, self._tokenizer = _processors(folder, name)
+        settings: Any = self.module.config
+        self.dim = int(settings.projection_dim)
+        # RoBERTa counts positions from after the padding token.
+        positions = int(settings.text_config.max_position_embeddings)
+        positions -= int(settings.text_config.pad_token_id) + 1
+        self.context_length = min(positions, int(self._tokenizer.model_max_length))
+        rate = int(self._extractor.sampling_rate)
+        self._samples = int(self._extractor.nb_max_samples)
+        seconds = self._samples / rate
+        self.windowing: AudioWindowing | None = AudioWindowing(rate, seconds, seconds)
+        self._digests = _digests(folder, config, weights_sha256)
+
+    @property
+    def digests(self) -> Mapping[Modality, str]:
+        """Per tower, hex SHA-256 of weights, configuration and preprocessing.
+
+        Device and precision are not part of it: they flip few bits, and how many is measured.
+        """
+        return self._digests
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embed texts or windows of sound.
+
+        Args:
+            modality: text or audio.
+            batch: `str`, or float32 [window_s * sample_rate].
+
+        Returns:
+            float32 [n, dim], each row of unit L2 norm.
+
+        Raises:
+            UnsupportedModalityError: a picture was given.
+            QueryError: a text is empty, or longer than the tower can take.
+            InvalidInputError: an item has the wrong type, dtype or length.
+            ModelDamagedError: an embedding is not finite.
+        """
+        import torch
+
+        def embed(portion: Sequence[Media]) -> torch.Tensor:
+            return self.embed(modality, self.prepare(modality, portion))
+
+        with torch.inference_mode():
+            return in_portions(batch, self._batch_size, self.dim, embed)
+
+    def prepare(self, modality: Modality, batch: Sequence[Media]) -> dict[str, torch.Tensor]:
+        """What the tower takes, on its device: token ids, or log-mel spectrograms.
+
+        Raises:
+            as `encode`.
+        """
+        import torch
+
+        if modality is Modality.TEXT:
+            inputs = self._tokens(check_texts(batch))
+        elif modality is Modality.AUDIO:
+            mels = [self._mel(window) for window in check_windows(batch, self._samples)]
+            inputs = {
+                "input_features": torch.from_numpy(np.stack(mels)),
+                "is_longer": torch.zeros(len(mels), 1, dtype=torch.bool),
+            }
+        else:
+            raise UnsupportedModalityError(
+                f"{self.name} has towers for text and audio, not for {modality}"
+            )
+        return {key: value.to(self.device) for key, value in inputs.items()}
+
+    def embed(self, modality: Modality, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Run a tower on what `prepare` returned; gradients flow where they are wanted.
+
+        Returns:
+            float32 [n, dim] of unit L2 norm, on the device.
+        """
+        import torch
+
+        module: Any = self.module
+        text = modality is Modality.TEXT
+        with torch.autocast(self.device.type, torch.float16, enabled=self._half):
+            output = (module.get_text_features if text else module.get_audio_features)(**inputs)
+        embedding = output if isinstance(output, torch.Tensor) else output.pooler_output
+        return torch.nn.functional.normalize(embedding.float(), dim=-1)
+
+    def _mel(self, window: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Log-mel spectrogram of one window: float32 [1 or 4, frames, mels]."""
+        features = self._extractor(
+            window, sampling_rate=self._extractor.sampling_rate, return_tensors="np"
+        )
+        return np.asarray(features["input_features"][0], dtype=np.float32)
+
+    def _tokens(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        with self._lock:  # fast tokenizers cannot be shared between threads
+            encoded = self._tokenizer(texts, truncation=False, padding=True, return_tensors="pt")
+        counts = encoded["attention_mask"].sum(dim=1)
+        longest = int(counts.argmax())
+        if int(counts[longest]) > self.context_length:
+            text = texts[longest]
+            raise QueryError(
+                f"{self.name}: the text {text[:57]!r} has {int(counts[longest])} tokens, this "
+                f"encoder takes {self.context_length}; shorten it",
+                field="text",
+                details={"tokens": str(int(counts[longest])), "limit": str(self.context_length)},
+            )
+        return {key: encoded[key] for key in ("input_ids", "attention_mask")}
+
+
+def _build(config: Mapping[str, Any], name: str) -> torch.nn.Module:
+    """The architecture, with no weights yet."""
+    from transformers import ClapConfig, ClapModel
+
+    if config.get("model_type") != "clap":
+        raise ModelDamagedError(
+            f"{name}: its configuration is of a {config.get('model_type')!r} model, not 'clap'"
+        )
+    try:
+        module: torch.nn.Module = ClapModel(ClapConfig.from_dict(dict(config)))
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a senseless configuration leads to
+        raise ModelDamagedError(f"{name}: no towers can be built from {CONFIG}: {error}") from error
+    return module
+
+
+def _processors(folder: Path, name: str) -> tuple[Any, Any]:
+    """Feature extractor and tokenizer, from the folder alone."""
+    from transformers import AutoTokenizer, ClapFeatureExtractor
+
+    read_json(folder / PREPROCESSING, name)
+    try:
+        extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # whatever damaged files lead to
+        raise ModelDamagedError(
+            f"{name}: no feature extractor or tokenizer in {folder}: {error}"
+        ) from error
+    return extractor, tokenizer
+
+
+def _digests(folder: Path, config: Mapping[str, Any], weights_sha256: str) -> dict[Modality, str]:
+    shared = {"weights": weights_sha256, "projection": config.get("projection_dim")}
+    tokenizer = sha256_of_files(p for glob in _TOKENIZER_FILES for p in folder.glob(glob))
+    return {
+        Modality.TEXT: tower_digest(
+            {**shared, "tower": config.get("text_config"), "tokenizer": tokenizer}
+        ),
+        Modality.AUDIO: tower_digest(
+            {
+                **shared,
+                "tower": config.get("audio_config"),
+                "preprocessing": sha256_of_file(folder / PREPROCESSING),
+            }
+        ),
+    }

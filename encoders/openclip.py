@@ -1,0 +1,221 @@
+"""Image-text encoders in the layout of open_clip, such as BioCLIP (arXiv 2311.18803, 2505.23883).
+
+`encoders.openclip_folder` says which files a checkpoint has, and what is not read of them.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import QueryError, UnsupportedModalityError
+from encoders.base import AudioWindowing, Image, Media, Modality
+from encoders.batching import check_images, check_texts, in_portions
+from encoders.checkpoints import (
+    load_into,
+    pick_device,
+    read_tensors,
+    sha256_of_file,
+    weights_file,
+)
+from encoders.openclip_folder import (
+    WEIGHTS,
+    Precision,
+    build,
+    digests_of,
+    image_transform,
+    load_tokenizer,
+    read_config,
+    torch_dtype,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+_STRETCH = 8
+"""Pictures longer than this many times their width are cropped before they are scaled: the
+centre crop drops the rest anyway, and one of 1 x 50,000 pixels would become 7 GB."""
+
+
+class OpenClipEncoder:
+    """Text and image towers of one open_clip checkpoint. See `encoders.base.Encoder`.
+
+    Attributes:
+        name: catalogue name.
+        dim: length of an embedding.
+        modalities: text and image.
+        windowing: None, there is no audio tower.
+        module: the towers as a `torch.nn.Module`, for adapters.
+        device: where they run.
+        precision: ``fp32``, ``fp16`` or ``bf16``.
+        context_length: tokens that a text may have, start and end included.
+    """
+
+    modalities = frozenset({Modality.TEXT, Modality.IMAGE})
+    windowing: AudioWindowing | None = None
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str,
+        device: str | None = None,
+        precision: Precision | None = None,
+        compile_towers: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        """Load a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+            name: catalogue name; used in errors.
+            device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
+            precision: None means fp16 on a GPU and fp32 elsewhere.
+            compile_towers: hand the image tower to `torch.compile`; pays for itself after some
+                thousands of pictures.
+            batch_size: most items at a time in a tower.
+
+        Raises:
+            ModelDamagedError: files are missing, damaged or contradict each other.
+            PreconditionError: there is no such device.
+        """
+        import open_clip
+        import torch
+
+        self.name = name
+        self.device = pick_device(device)
+        self.precision: Precision = precision or ("fp16" if self.device.type == "cuda" else "fp32")
+        self._batch_size = batch_size
+        self._lock = threading.Lock()
+        config, preprocessing = read_config(folder, name)
+        weights = weights_file(folder, WEIGHTS, name)
+        weights_sha256 = sha256_of_file(weights)
+        self.module: torch.nn.Module = build(config, name, self.precision)
+        load_into(self.module, read_tensors(weights, name), name)
+        self.module.to(self.device).eval().requires_grad_(False)
+        if self.precision != "fp32":
+            open_clip.convert_weights_to_lp(self.module, dtype=torch_dtype(self.precision))
+        self.dim = int(config["embed_dim"])
+        self._resize_mode = preprocessing["resize_mode"]
+        self._preprocess = image_transform(preprocessing, name)
+        self._tokenizer = load_tokenizer(folder, config, name)
+        self.context_length = int(self._tokenizer.context_length)
+        self._digests = digests_of(folder, config, weights_sha256, preprocessing)
+        towers: Any = self.module
+        self._encode_text = towers.encode_text
+        self._encode_image = towers.encode_image
+        if compile_towers:
+            self._encode_image = torch.compile(towers.encode_image)
+
+    @property
+    def digests(self) -> Mapping[Modality, str]:
+        """Per tower, hex SHA-256 of weights, configuration and preprocessing.
+
+        Device and precision are not part of it: they flip few bits, and how many is measured.
+        """
+        return self._digests
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embed texts or pictures.
+
+        Args:
+            modality: text or image.
+            batch: `str`, or uint8 [h, w, 3].
+
+        Returns:
+            float32 [n, dim], each row of unit L2 norm.
+
+        Raises:
+            UnsupportedModalityError: sound was given.
+            QueryError: a text is empty, or longer than the tower can take.
+            InvalidInputError: an item has the wrong type, dtype or shape.
+            ModelDamagedError: an embedding is not finite.
+        """
+        import torch
+
+        def embed(portion: Sequence[Media]) -> torch.Tensor:
+            return self.embed(modality, self.prepare(modality, portion))
+
+        with torch.inference_mode():
+            return in_portions(batch, self._batch_size, self.dim, embed)
+
+    def prepare(self, modality: Modality, batch: Sequence[Media]) -> torch.Tensor:
+        """What the tower takes, on its device: token ids [n, context] or pixels [n, 3, h, w].
+
+        Raises:
+            as `encode`.
+        """
+        import torch
+
+        if modality is Modality.TEXT:
+            return self._tokens(check_texts(batch)).to(self.device)
+        if modality is not Modality.IMAGE:
+            raise UnsupportedModalityError(
+                f"{self.name} has towers for text and image, not for {modality}"
+            )
+        pixels = [self._pixels(image) for image in check_images(batch)]
+        return torch.stack(pixels).to(self.device, torch_dtype(self.precision))
+
+    def embed(self, modality: Modality, inputs: torch.Tensor) -> torch.Tensor:
+        """Run a tower on what `prepare` returned; gradients flow where they are wanted.
+
+        Returns:
+            float32 [n, dim] of unit L2 norm, on the device.
+        """
+        import torch
+
+        encode = self._encode_text if modality is Modality.TEXT else self._encode_image
+        return torch.nn.functional.normalize(encode(inputs).float(), dim=-1)
+
+    def _pixels(self, image: Image) -> torch.Tensor:
+        from PIL import Image as PillowImage
+
+        if self._resize_mode == "shortest":
+            image = _without_extremes(image)
+        pixels: torch.Tensor = self._preprocess(PillowImage.fromarray(image))
+        return pixels
+
+    def _tokens(self, texts: list[str]) -> torch.Tensor:
+        with self._lock:  # fast tokenizers cannot be shared between threads
+            for text in texts:
+                self._check_tokens(text)
+            tokens: torch.Tensor = self._tokenizer(texts)
+        return tokens
+
+    def _check_tokens(self, text: str) -> None:
+        """Refuse what the tokenizer would cut in silence."""
+        tokenizer = self._tokenizer
+        if hasattr(tokenizer, "encode"):  # open_clip's own
+            ids = tokenizer.encode(text)
+            if set(ids) & set(tokenizer.all_special_ids):
+                raise QueryError(
+                    f"{self.name}: the text {_short(text)} holds a control token; leave it out",
+                    field="text",
+                )
+            count = len(ids) + 2
+        else:
+            cleaned = tokenizer.clean_fn(text)
+            count = len(tokenizer.tokenizer(cleaned, truncation=False).input_ids)
+        if count > self.context_length:
+            raise QueryError(
+                f"{self.name}: the text {_short(text)} has {count} tokens, this encoder takes "
+                f"{self.context_length}; shorten it",
+                field="text",
+                details={"tokens": str(count), "limit": str(self.context_length)},
+            )
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _without_extremes(image: Image) -> Image:
+    height, width = image.shape[:2]
+    most = _STRETCH * min(height, width)
+    top, left = max(0, height - most) // 2, max(0, width - most) // 2
+    return np.ascontiguousarray(image[top : top + most, left : left + most])

@@ -1,0 +1,112 @@
+"""Captions for names, and the embedding of a name as the average over its captions.
+
+The captions are those of compact hypercube embeddings (arXiv 2601.22783); averaging the
+embeddings of several captions of one class is CLIP's prompt ensembling (arXiv 2103.00020).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError, QueryError
+from encoders.base import Encoder, Modality
+
+IMAGE_TEMPLATES = (
+    "a photo of {common}",
+    "{scientific}",
+    "{taxonomy}",
+    "{scientific} with common name {common}",
+)
+"""Captions of a photograph."""
+AUDIO_TEMPLATES = ("The sound of {common}",)
+"""Captions of a recording."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a taxon is called; empty where not known.
+
+    Attributes:
+        common: vernacular name, ``tawny owl``.
+        scientific: binomial, ``Strix aluco``.
+        taxonomy: ranks from the kingdom down, ``Animalia Chordata Aves Strigiformes ...``.
+    """
+
+    common: str = ""
+    scientific: str = ""
+    taxonomy: str = ""
+
+
+def captions(names: Names, templates: Sequence[str]) -> list[str]:
+    """The templates that can be filled, filled, without repeats, in order.
+
+    Args:
+        names: of one taxon; a template that needs a name which is empty is left out.
+        templates: with the fields `{common}`, `{scientific}` and `{taxonomy}`.
+
+    Raises:
+        InvalidInputError: a template has another field, or none.
+        QueryError: no template can be filled.
+    """
+    known = {
+        "common": names.common.strip(),
+        "scientific": names.scientific.strip(),
+        "taxonomy": names.taxonomy.strip(),
+    }
+    filled: dict[str, None] = {}
+    for template in templates:
+        fields = _fields(template)
+        if not fields or not fields <= known.keys():
+            raise InvalidInputError(
+                f"the template {template!r} must have the fields "
+                f"{', '.join('{' + name + '}' for name in known)}, one of them or more, and no "
+                "others",
+                field="templates",
+            )
+        if all(known[name] for name in fields):
+            filled[template.format(**known)] = None
+    if not filled:
+        raise QueryError(
+            f"none of the templates {list(templates)} can be filled from {names}", field="names"
+        )
+    return list(filled)
+
+
+def _fields(template: str) -> set[str]:
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise InvalidInputError(
+            f"the template {template!r} is malformed: {error}", field="templates"
+        ) from error
+    return {name for _, name, _, _ in parsed if name is not None}
+
+
+def class_embedding(
+    encoder: Encoder, names: Names, templates: Sequence[str] = IMAGE_TEMPLATES
+) -> NDArray[np.float32]:
+    """The mean direction of a name's captions.
+
+    Args:
+        encoder: one with a text tower.
+        names: of one taxon.
+        templates: captions to average over.
+
+    Returns:
+        float32 [dim] of unit L2 norm.
+
+    Raises:
+        InvalidInputError, QueryError: as `captions`.
+        UnsupportedModalityError: the encoder has no text tower.
+    """
+    embeddings = encoder.encode(Modality.TEXT, captions(names, templates))
+    mean: NDArray[np.float64] = embeddings.mean(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    if length < 1e-6:
+        raise QueryError(f"the captions of {names} point in opposite directions", field="names")
+    return np.asarray(mean / length, dtype=np.float32)

