@@ -71,8 +71,8 @@ class Server:
             grace: seconds that calls in flight get before they are cut off; None means the
                 configuration's `grace_s`.
         """
-        self._checks.enter_graceful_shutdown()
         self._servicer.stopping.set()
+        self._checks.enter_graceful_shutdown()
         self._server.stop(self._grace_s if grace is None else grace).wait()
         if not self._stopped.is_set():
             log.info("stopped listening on %s", self.address)

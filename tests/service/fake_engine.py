@@ -67,6 +67,22 @@ def owl(row: int) -> Observation:
     )
 
 
+PATIENCE_S = 20
+"""Seconds until a test gives up waiting for what should happen at once."""
+
+
+class Hold:
+    """Holds searches until it is released."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.release = threading.Event()
+
+    def __call__(self, deadline: Deadline | None) -> None:
+        self.begun.release()
+        self.release.wait(PATIENCE_S)
+
+
 class FakeEngine:
     """Hits are the rows of the target modality in row order; the distance is the row."""
 

@@ -1,0 +1,36 @@
+"""A server process for the tests that send signals: a fake engine that waits when told to."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+from service.deadline import Deadline
+from service.server import serve
+from tests.service.fake_engine import FakeEngine
+
+
+def main() -> None:
+    """Print the port, then `searching` for each search, which ends with a line on stdin."""
+    release = threading.Event()
+
+    def hold(deadline: Deadline | None) -> None:
+        print("searching", flush=True)
+        release.wait(30)
+
+    engine = FakeEngine()
+    engine.on_search = hold
+    server = serve({"herons": engine}, listen=":0")
+
+    def release_when_told() -> None:
+        sys.stdin.readline()
+        release.set()
+
+    threading.Thread(target=release_when_told, daemon=True).start()
+    print(server.port, flush=True)
+    server.wait()
+    print("stopped", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,364 @@
+"""Adding: batches are committed and answered one by one, and memory stays bounded."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bittern.client import RemoteArchive
+from bittern.errors import (
+    ArchiveLockedError,
+    ArchiveNotFoundError,
+    InvalidInputError,
+    LimitExceededError,
+    ModelNotFoundError,
+    ServiceUnavailableError,
+)
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from bittern.v1 import observation_pb2 as opb
+from index.observation import AddStatus
+from service.add_stream import answer_add
+from service.config import ServiceConfig
+from service.deadline import Deadline
+from service.requests import MediaItem
+from service.server import Server
+from service.status import from_rpc_error
+from tests.service.fake_engine import FakeEngine
+
+FLUSH = pb.AddRequest(flush=pb.AddFlush())
+
+
+def options(**given: object) -> pb.AddRequest:
+    return pb.AddRequest(options=pb.AddOptions(**given))  # type: ignore[arg-type]
+
+
+def photo(name: str, data: bytes = b"x") -> pb.AddRequest:
+    item = pb.MediaItem(
+        occurrence_id=name, media=f"{name}.jpg", modality=opb.MODALITY_IMAGE, data=data
+    )
+    return pb.AddRequest(item=item)
+
+
+class Sender:
+    """A client's side of a stream that sends only what the test says."""
+
+    def __init__(self, stub: pb_grpc.ArchiveServiceStub) -> None:
+        self._queue: queue.SimpleQueue[pb.AddRequest | None] = queue.SimpleQueue()
+        self.call = stub.Add(iter(self._queue.get, None), timeout=20)
+
+    def send(self, *messages: pb.AddRequest) -> None:
+        for message in messages:
+            self._queue.put(message)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def answer(self) -> tuple[list[str], bool]:
+        response = next(self.call)
+        return [each.occurrence_id for each in response.results], response.flushed
+
+
+@pytest.fixture
+def sender(stub: pb_grpc.ArchiveServiceStub) -> Iterator[Sender]:
+    sender = Sender(stub)
+    yield sender
+    sender.end()
+    sender.call.cancel()
+
+
+def answers(
+    engine: FakeEngine,
+    messages: Iterator[pb.AddRequest],
+    *,
+    config: ServiceConfig | None = None,
+    stopping: threading.Event | None = None,
+    gone: bool = False,
+) -> Iterator[pb.AddResponse]:
+    return answer_add(
+        messages,
+        engine_of=lambda name: engine,
+        config=config or ServiceConfig(),
+        deadline=Deadline(lambda: None, lambda: gone),
+        stopping=stopping or threading.Event(),
+    )
+
+
+def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeEngine) -> None:
+    sender.send(options(batch_size=2), photo("a"), photo("b"))
+    assert sender.answer() == (["a", "b"], False)
+    assert engine.commits == [2]
+    sender.send(photo("c"), photo("d"))
+    assert sender.answer() == (["c", "d"], False)
+    assert engine.commits == [2, 2]
+    sender.send(photo("e"))
+    sender.end()
+    assert sender.answer() == (["e"], False)
+    assert next(sender.call, None) is None
+
+
+def test_a_flush_marker_commits_what_is_there_and_is_answered(
+    sender: Sender, engine: FakeEngine
+) -> None:
+    sender.send(options(), photo("a"), FLUSH)
+    assert sender.answer() == (["a"], False)
+    assert sender.answer() == ([], True)
+    sender.send(FLUSH)
+    assert sender.answer() == ([], True)
+    assert engine.commits == [1]
+
+
+def test_no_more_is_read_than_one_batch_before_it_is_answered() -> None:
+    read: list[int] = []
+
+    def endless() -> Iterator[pb.AddRequest]:
+        yield options(batch_size=3)
+        while True:
+            read.append(len(read))
+            yield photo(f"p{len(read)}")
+
+    stream = answers(FakeEngine(), endless())
+    for commits in (1, 2, 3):
+        next(stream)
+        assert len(read) == 3 * commits
+
+
+def test_a_batch_is_committed_once_it_holds_enough_bytes() -> None:
+    engine = FakeEngine()
+    messages = [options(), *(photo(f"p{i}", bytes(60)) for i in range(5))]
+    list(answers(engine, iter(messages), config=ServiceConfig(max_batch_bytes=100)))
+    assert engine.commits == [2, 2, 1]
+
+
+def test_a_larger_batch_than_the_limit_becomes_several() -> None:
+    engine = FakeEngine()
+    messages = [options(batch_size=10**6), *(photo(f"p{i}") for i in range(5))]
+    list(answers(engine, iter(messages), config=ServiceConfig(max_batch_items=2)))
+    assert engine.commits == [2, 2, 1]
+
+
+def test_an_item_over_the_limit_fails_alone() -> None:
+    engine = FakeEngine()
+    messages = [options(), photo("a"), photo("big", bytes(101)), photo("b")]
+    [answer] = answers(engine, iter(messages), config=ServiceConfig(max_item_bytes=100))
+    by_id = {each.occurrence_id: each for each in answer.results}
+    assert [each.occurrence_id for each in answer.results] == ["big", "a", "b"]
+    assert by_id["big"].status == pb.ADD_STATUS_FAILED
+    assert by_id["big"].reason == "MEDIA_TOO_LARGE"
+    assert "big.jpg: data has 101 bytes, the limit is 100" in by_id["big"].message
+    assert [item.occurrence_id for item in engine.added] == ["a", "b"]
+
+
+def test_a_batch_of_refused_items_is_answered_too() -> None:
+    messages = [options(), photo("big", bytes(101))]
+    [answer] = answers(FakeEngine(), iter(messages), config=ServiceConfig(max_item_bytes=100))
+    assert [each.reason for each in answer.results] == ["MEDIA_TOO_LARGE"]
+
+
+def test_an_unknown_modality_number_fails_alone() -> None:
+    strange = photo("a")
+    strange.item.modality = 77  # type: ignore[assignment]
+    [answer] = answers(FakeEngine(), iter([options(), strange, photo("b")]))
+    assert [each.status for each in answer.results] == [pb.ADD_STATUS_FAILED, pb.ADD_STATUS_ADDED]
+
+
+def test_a_path_in_the_media_name_is_a_label_only(
+    remote: RemoteArchive, engine: FakeEngine
+) -> None:
+    label = "../../etc/passwd"
+    item = MediaItem("a", label, "image", data=b"picture", media_root="/etc")
+    [[result]] = remote.add([item])
+    assert result.status is AddStatus.ADDED
+    [stored] = engine.added
+    assert (stored.media, stored.data, stored.path, stored.media_root) == (
+        label,
+        b"picture",
+        None,
+        "",
+    )
+    assert remote.get("a").media == label
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [],
+        [photo("a")],
+        [FLUSH],
+        [pb.AddRequest()],
+        [options(), options()],
+        [options(), pb.AddRequest()],
+        [options(batch_size=-1)],
+    ],
+)
+def test_messages_out_of_order_are_refused(messages: list[pb.AddRequest]) -> None:
+    engine = FakeEngine()
+    with pytest.raises(InvalidInputError):
+        list(answers(engine, iter(messages)))
+    assert engine.commits == []
+
+
+def test_a_caller_that_hung_up_has_nothing_more_committed() -> None:
+    engine = FakeEngine()
+    with pytest.raises(Exception, match="hung up before the next batch was committed"):
+        list(answers(engine, iter([options(batch_size=1), photo("a")]), gone=True))
+    assert engine.commits == []
+
+
+def test_a_stopping_server_commits_and_answers_what_it_holds() -> None:
+    engine, stopping = FakeEngine(), threading.Event()
+
+    def messages() -> Iterator[pb.AddRequest]:
+        yield options()
+        yield photo("a")
+        stopping.set()
+        yield photo("b")
+        raise AssertionError("nothing more is read")
+
+    stream = answers(engine, messages(), stopping=stopping)
+    assert [each.occurrence_id for each in next(stream).results] == ["a", "b"]
+    with pytest.raises(ServiceUnavailableError, match="what it has answered is stored"):
+        next(stream)
+
+
+def test_a_cancelled_stream_ends_and_frees_its_place(
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+) -> None:
+    ended = threading.Event()
+
+    class Ear(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "method=Add status=CANCELLED" in record.getMessage():
+                ended.set()
+
+    log, ear = logging.getLogger("bittern.service"), Ear()
+    log.addHandler(ear)
+    log.setLevel(logging.INFO)
+    try:
+        for _ in range(3):  # one more than there are places
+            ended.clear()
+            sender = Sender(stub)
+            sender.send(options(), photo("kept"), FLUSH, photo("dropped"))
+            sender.answer()
+            sender.call.cancel()
+            assert ended.wait(20)
+            sender.end()
+    finally:
+        log.removeHandler(ear)
+    assert {item.occurrence_id for item in engine.added} == {"kept"}
+
+
+def test_more_add_calls_than_the_limit_are_refused(stub: pb_grpc.ArchiveServiceStub) -> None:
+    held = [Sender(stub), Sender(stub)]
+    for sender in held:
+        sender.send(options(), FLUSH)
+        sender.answer()
+    refused = Sender(stub)
+    refused.send(options())
+    with pytest.raises(grpc.RpcError) as caught:
+        refused.answer()
+    error = from_rpc_error(caught.value, "")
+    assert type(error) is LimitExceededError
+    assert "2 Add calls are open" in error.message
+    for sender in [*held, refused]:
+        sender.end()
+        sender.call.cancel()
+
+
+# The client's side
+
+
+def item(name: str, data: bytes | None = b"x", path: Path | None = None) -> MediaItem:
+    return MediaItem(name, f"{name}.jpg", "image", data=data, path=path)
+
+
+def test_the_client_reads_items_a_batch_at_a_time(
+    remote: RemoteArchive, engine: FakeEngine
+) -> None:
+    read = []
+
+    def items() -> Iterator[MediaItem]:
+        for i in range(6):
+            read.append(i)
+            yield item(f"p{i}")
+
+    adding = remote.add(items(), batch_size=2)
+    assert read == []
+    next(adding)
+    assert (read, engine.commits) == ([0, 1], [2])
+    adding.close()
+    assert engine.commits == [2]
+    assert adding.totals.added == 2
+    assert "2 added" in repr(adding)
+
+
+def test_the_client_sends_files_and_answers_for_those_it_cannot_read(
+    remote: RemoteArchive, engine: FakeEngine, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.jpg"
+    there.write_bytes(b"picture")
+    items = [
+        item("there", None, there),
+        item("missing", None, tmp_path / "missing.jpg"),
+        item("neither", None),
+        MediaItem("huge number", "h.jpg", "image", data=b"x", metadata={"n": 2**64}),
+        MediaItem("smell", "s.jpg", "smell", data=b"x"),
+        item("\ud800"),
+    ]
+    totals = remote.add(items).wait()
+    assert [each.data for each in engine.added] == [b"picture"]
+    reasons = {each.occurrence_id: each.reason for each in totals.failures}
+    assert reasons == {
+        "missing": "SOURCE_NOT_FOUND",
+        "neither": "INVALID_INPUT",
+        "huge number": "METADATA",
+        "smell": "QUERY",
+        "\ud800": "INVALID_INPUT",
+    }
+    assert str(totals) == "1 added (1 observations), 5 failed"
+
+
+def test_an_error_in_the_callers_own_iterator_is_the_callers(remote: RemoteArchive) -> None:
+    def items() -> Iterator[MediaItem]:
+        yield item("a")
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        remote.add(items()).wait()
+    assert remote.stats()
+
+
+def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeEngine) -> None:
+    with pytest.raises(ModelNotFoundError):
+        remote.add([item("a")], model="clip").wait()
+    engine.failure = ArchiveLockedError("another process writes to this archive")
+    with pytest.raises(ArchiveLockedError):
+        remote.add((item(f"p{i}") for i in range(100)), batch_size=50).wait()
+    remote.name = "elsewhere"
+    with pytest.raises(ArchiveNotFoundError):
+        remote.add([]).wait()
+
+
+@pytest.mark.parametrize("given", [{"on_duplicate": "replace"}, {"batch_size": 0}])
+def test_unusable_options_are_refused_at_once(
+    remote: RemoteArchive, given: dict[str, object]
+) -> None:
+    with pytest.raises(InvalidInputError):
+        remote.add([], **given)  # type: ignore[arg-type]
+
+
+def test_a_server_that_stops_during_an_add_is_unavailable_and_keeps_what_it_answered(
+    remote: RemoteArchive, server: Server, engine: FakeEngine
+) -> None:
+    adding = remote.add((item(f"p{i}") for i in range(10)), batch_size=2)
+    next(adding)
+    server.stop(grace=0)
+    with pytest.raises(ServiceUnavailableError):
+        adding.wait()
+    assert engine.commits == [2]

@@ -1,0 +1,215 @@
+"""Starting, being found, and stopping: ports, health, reflection, several archives, signals."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
+    ProtoReflectionDescriptorDatabase,
+)
+
+from bittern.client import connect
+from bittern.errors import ArchiveNotFoundError, InvalidInputError, PreconditionError
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from service.server import SERVICE_NAME, Server, serve
+from service.status import from_rpc_error
+from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold
+
+REPOSITORY = Path(__file__).parents[2]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+@pytest.mark.parametrize("listen", [":0", "127.0.0.1:0", "localhost:0"])
+def test_port_0_takes_a_free_port(listen: str) -> None:
+    server = serve({"herons": FakeEngine()}, listen=listen)
+    try:
+        assert server.port > 0
+        with connect(server.address, timeout_s=PATIENCE_S) as remote:
+            assert remote.name == "herons"
+    finally:
+        server.stop(grace=0)
+
+
+def test_without_a_host_only_this_machine_is_answered() -> None:
+    server = serve({"herons": FakeEngine()}, listen=":0")
+    server.stop(grace=0)
+    assert server.address == f"127.0.0.1:{server.port}"
+
+
+def test_a_port_in_use_is_said_to_be_in_use(server: Server) -> None:
+    with pytest.raises(PreconditionError, match=f"{server.port} .*in use.*choose another"):
+        serve({"herons": FakeEngine()}, listen=server.address)
+
+
+def test_a_host_of_another_machine_is_refused() -> None:
+    with pytest.raises(PreconditionError, match=r"cannot listen on 192\.0\.2\.1:0"):
+        serve({"herons": FakeEngine()}, listen="192.0.2.1:0")
+
+
+@pytest.mark.parametrize("listen", ["", "localhost", "localhost:", "localhost:http", ":65536"])
+def test_what_is_no_address_is_refused(listen: str) -> None:
+    with pytest.raises(InvalidInputError, match="HOST:PORT"):
+        serve({"herons": FakeEngine()}, listen=listen)
+
+
+def test_a_server_without_archives_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="no archive"):
+        serve({}, listen=":0")
+
+
+@pytest.mark.parametrize("address", ["", "  ", None])
+def test_an_empty_address_is_refused(address: str) -> None:
+    with pytest.raises(InvalidInputError, match="address"):
+        connect(address)
+
+
+# Being found
+
+
+@pytest.mark.parametrize("name", ["", "bittern.v1.ArchiveService"])
+def test_health_is_serving_overall_and_for_the_service(channel: grpc.Channel, name: str) -> None:
+    request = health_pb2.HealthCheckRequest(service=name)
+    assert health_pb2_grpc.HealthStub(channel).Check(request).status == SERVING
+
+
+def test_reflection_lists_the_services_and_describes_search(channel: grpc.Channel) -> None:
+    database = ProtoReflectionDescriptorDatabase(channel)
+    services = set(database.get_services())
+    assert {SERVICE_NAME, "grpc.health.v1.Health"} <= services
+    described = DescriptorPool(database).FindServiceByName(SERVICE_NAME)
+    assert {method.name for method in described.methods} == {
+        *("Search", "Add", "Get", "List", "Delete"),
+        *("Encode", "Stats", "ListModels", "ListArchives"),
+    }
+
+
+# Several archives
+
+
+@pytest.fixture
+def two() -> Iterator[Server]:
+    engines = {"owls": FakeEngine("owls", rows=4), "herons": FakeEngine("herons", rows=8)}
+    server = serve(engines, listen=":0")
+    yield server
+    server.stop(grace=0)
+
+
+def test_each_archive_answers_by_its_name(two: Server) -> None:
+    with connect(two.address, archive="owls") as owls, connect(two.address, archive="herons") as h:
+        assert (len(list(owls.list())), len(list(h.list()))) == (4, 8)
+        assert (owls.stats().name, h.stats().name) == ("owls", "herons")
+
+
+@pytest.mark.parametrize("archive", ["", "storks", "../owls"])
+def test_an_unknown_archive_is_answered_with_the_names(two: Server, archive: str) -> None:
+    with pytest.raises(ArchiveNotFoundError, match="herons, owls"):
+        connect(two.address, archive=archive)
+    with grpc.insecure_channel(two.address) as channel:
+        stub = pb_grpc.ArchiveServiceStub(channel)
+        assert [a.name for a in stub.ListArchives(pb.ListArchivesRequest()).archives] == [
+            "herons",
+            "owls",
+        ]
+        for call in (
+            lambda: stub.Search(pb.SearchRequest(archive=archive, text="x")),
+            lambda: stub.Get(pb.GetRequest(archive=archive, id="x")),
+            lambda: stub.List(pb.ListRequest(archive=archive)),
+            lambda: stub.Delete(pb.DeleteRequest(archive=archive)),
+            lambda: stub.Encode(pb.EncodeRequest(archive=archive, text="x")),
+            lambda: stub.Stats(pb.StatsRequest(archive=archive)),
+            lambda: stub.ListModels(pb.ListModelsRequest(archive=archive)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            error = from_rpc_error(caught.value, "")
+            assert type(error) is ArchiveNotFoundError
+            assert (error.field, error.details["archives"]) == ("archive", "herons, owls")
+
+
+# Stopping
+
+
+def test_stopping_says_so_and_lets_calls_in_flight_finish(
+    server: Server, engine: FakeEngine, channel: grpc.Channel
+) -> None:
+    hold = engine.on_search = Hold()
+    watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+    assert next(watch).status == SERVING
+    call = pb_grpc.ArchiveServiceStub(channel).Search.future(pb.SearchRequest(text="a heron"))
+    assert hold.begun.acquire(timeout=PATIENCE_S)
+    stopping = threading.Thread(target=server.stop, args=(PATIENCE_S,))
+    stopping.start()
+    assert next(watch).status == NOT_SERVING
+    watch.cancel()
+    hold.release.set()
+    assert call.result(PATIENCE_S).hits
+    stopping.join(PATIENCE_S)
+    assert not stopping.is_alive()
+
+
+def test_calls_that_outlast_the_grace_are_cut_off(
+    server: Server, engine: FakeEngine, stub: pb_grpc.ArchiveServiceStub
+) -> None:
+    hold = engine.on_search = Hold()
+    call = stub.Search.future(pb.SearchRequest(text="a heron"))
+    assert hold.begun.acquire(timeout=PATIENCE_S)
+    server.stop(grace=0)
+    assert call.exception(PATIENCE_S) is not None
+    hold.release.set()
+
+
+def test_stopping_twice_does_no_harm_and_wait_returns(server: Server) -> None:
+    server.stop(grace=0)
+    server.stop(grace=0)
+    server.wait()
+
+
+def test_wait_in_another_thread_returns_when_the_server_stops(server: Server) -> None:
+    waiting = threading.Thread(target=server.wait)
+    waiting.start()
+    server.stop(grace=0)
+    waiting.join(PATIENCE_S)
+    assert not waiting.is_alive()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_process_cleanly(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.service.serve_fake"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            assert next(watch).status == SERVING
+            stub = pb_grpc.ArchiveServiceStub(channel)
+            call = stub.Search.future(pb.SearchRequest(text="a heron"))
+            assert process.stdout.readline() == "searching\n"
+            process.send_signal(number)
+            assert next(watch).status == NOT_SERVING
+            watch.cancel()
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            assert call.result(PATIENCE_S).hits
+        assert process.wait(PATIENCE_S) == 0
+        assert process.stdout.read() == "stopped\n"
+    finally:
+        process.kill()
+        process.communicate()

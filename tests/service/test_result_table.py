@@ -1,0 +1,44 @@
+"""How a search result looks on a terminal and in a notebook."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from index.observation import Hit
+from service.requests import SearchResult
+from tests.service.fake_engine import heron, owl
+
+
+def result(*hits: Hit) -> SearchResult:
+    return SearchResult("fake-64", "image", "asymmetric", 12.4, list(hits))
+
+
+def test_a_result_prints_as_a_table() -> None:
+    lines = str(result(Hit(1, 3.25, heron(1)), Hit(2, 4.0, owl(3)))).splitlines()
+    assert lines[0] == "2 hits (image) by fake-64, asymmetric distance, 12 ms"
+    assert lines[1].split() == ["rank", "distance", "name", "media", "window", "licence"]
+    assert lines[2].startswith("1     3.25      Grey Heron <i> (Ardea cinerea)  heron-1.jpg")
+    assert lines[2].endswith("CC-BY-4.0")
+    assert lines[3].split() == ["2", "4", "owl#t=3,6", "owl.wav", "3.0-6.0", "s"]
+
+
+def test_no_hits_print_too() -> None:
+    assert str(result()).startswith("0 hits")
+
+
+def test_html_is_escaped() -> None:
+    nasty = replace(heron(1), media="<script>alert(1)</script>", metadata={"license": '"&'})
+    page = result(Hit(1, 1.0, nasty), Hit(2, 1.0, heron(2)))._repr_html_()
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "Grey Heron &lt;i&gt;" in page
+    assert "&quot;&amp;" in page
+    assert page.startswith("<table>")
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    nasty = replace(heron(1), media="\x1b[2J\nheron", metadata={"license": "x" * 500})
+    printed = str(result(Hit(1, 1.0, nasty)))
+    assert "\x1b" not in printed
+    assert len(printed.splitlines()) == 3
+    assert max(len(line) for line in printed.splitlines()) < 250
