@@ -212,7 +212,8 @@ class Engine:
         embeddings = model.embed(asked, [piece.data for piece in pieces])
         mean = embeddings.mean(axis=0, keepdims=True)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
-        return model.logits(asked, mean)[0]
+        logits: NDArray[np.float32] = model.logits(asked, mean)[0]
+        return logits
 
     def encode(
         self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""

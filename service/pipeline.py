@@ -140,7 +140,8 @@ def decode(item: MediaItem, windowing: AudioWindowing | None) -> Iterator[Piece]
 
 def fragment_id(item: MediaItem, start_s: float | None, end_s: float | None) -> str:
     """Id of one window: the occurrence with a W3C media fragment, ``crow-1#t=0,3``."""
-    return f"{item.occurrence_id}#t={_seconds(start_s)},{_seconds(end_s)}"
+    joint = "&" if "#" in item.occurrence_id else "#"
+    return f"{item.occurrence_id}{joint}t={_seconds(start_s)},{_seconds(end_s)}"
 
 
 def _seconds(value: float | None) -> str:

@@ -146,4 +146,5 @@ def given_code(query: Query, archive: Archive, model: Model) -> NDArray[Any]:
         return archive.code(query.id, model.digest)
     assert query.code is not None
     code = np.frombuffer(query.code, dtype=np.uint8)[None]
-    return check_codes(code, model.card.bits)[0]
+    given: NDArray[np.uint8] = check_codes(code, model.card.bits)[0]
+    return given

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bittern.errors import ManifestError, SourceNotFoundError
@@ -45,7 +45,8 @@ def read_source(path: Path) -> Source:
     A manifest is a CSV (or tab-separated) file with a `media` column: paths relative to the
     manifest, or absolute. `occurrenceID` names the item (default: the media path), `type` is
     ``StillImage`` or ``Sound`` (default: by the file's suffix). All other columns are kept
-    as metadata. In a folder, an item's name is its path below the folder.
+    as metadata. Rows may share an `occurrenceID` if their media differ. In a folder, an
+    item's name is its path below the folder.
 
     Raises:
         SourceNotFoundError: nothing there, or no media in it.
@@ -88,16 +89,17 @@ def _folder_items(folder: Path) -> Iterator[MediaItem]:
 
 
 def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
-    seen: dict[str, int] = {}
+    lines: dict[tuple[str, str], int] = {}
+    named: set[str] = set()
     for line, row in _rows(path):
         try:
             if isinstance(row, str):
                 raise ManifestError(row)
             item = _manifest_item(path.parent, row)
-            if item.occurrence_id in seen:
+            before = lines.setdefault((item.occurrence_id, item.media), line)
+            if before != line:
                 raise ManifestError(
-                    f"occurrenceID '{item.occurrence_id}' stands in line "
-                    f"{seen[item.occurrence_id]} already; give every row its own"
+                    f"'{item.occurrence_id}' with '{item.media}' stands in line {before} already"
                 )
         except (ManifestError, SourceNotFoundError) as error:
             cells = {} if isinstance(row, str) else row
@@ -108,8 +110,17 @@ def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
                 message=f"{path.name}, line {line}: {error.message}",
             )
             continue
-        seen[item.occurrence_id] = line
-        yield item
+        yield another_medium(item) if item.occurrence_id in named else item
+        named.add(item.occurrence_id)
+
+
+def another_medium(item: MediaItem) -> MediaItem:
+    """A further photograph or recording of an occurrence, under an id of its own.
+
+    Darwin Core lets one occurrence have several media. The first keeps the `occurrenceID`
+    as its id; the others add the file, ``cat-1#media=audio/cat-1.ogg``.
+    """
+    return replace(item, occurrence_id=f"{item.occurrence_id}#media={item.media}")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:

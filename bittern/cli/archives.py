@@ -54,10 +54,17 @@ def models(
     for heading in ("model", "takes", "dims", "weights", "licence"):
         table.add_column(heading, overflow="fold")
     for row in rows:
-        here = f"ready ({row['where']})" if row["ready"] else row["message"]
-        cells = [row["name"], ", ".join(row["modalities"]), row["dim"], here, row["licence"]]  # type: ignore[arg-type]
-        table.add_row(*map(plain, cells))
+        here = "here" if row["ready"] else "not here"
+        takes = ", ".join(CATALOGUE[str(row["name"])].modalities)
+        table.add_row(*map(plain, (row["name"], takes, row["dim"], here, row["licence"])))
     out.print(table)
+    if not all(row["ready"] for row in rows):
+        err.print("\nTo bring weights, on a machine that reaches the hub:")
+        for name in (str(row["name"]) for row in rows if not row["ready"]):
+            err.print(
+                f"  hf download {CATALOGUE[name].hub_id} --local-dir DIR/{name}", markup=False
+            )
+        err.print("then set BITTERN_WEIGHTS=DIR. `bittern models --json` tells where it looked.")
 
 
 def verify(

@@ -52,7 +52,7 @@ def index(
     from service.indexing import IndexOptions
     from service.sources import read_source
 
-    check_on_duplicate(on_duplicate)  # type: ignore[arg-type]
+    check_on_duplicate(on_duplicate)
     options = IndexOptions(
         model=model,
         bits=bits,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -71,7 +69,10 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
         "media": hit.observation.media,
         "start_s": hit.observation.start_s,
         "end_s": hit.observation.end_s,
-        "metadata": dict(hit.observation.metadata),
+        "metadata": {
+            "occurrenceID": hit.observation.occurrence_id.partition("#media=")[0],
+            **hit.observation.metadata,
+        },
     }
 
 
@@ -90,23 +91,18 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     if sound:
         table.add_column("seconds", justify="right")
     table.add_column("licence", style="dim", max_width=44)
+    roots = {hit.observation.media_root for hit in result.hits} - {""}
+    if len(roots) == 1:
+        table.caption = plain(f"files below {roots.pop()}")
+        table.caption_justify = "left"
     for hit in result.hits:
         seen = hit.observation
         cells = [Text(str(hit.rank)), plain(name_of(seen)), Text(f"{hit.distance:.2f}")]
-        cells.append(plain(shown_path(seen)))
+        cells.append(plain(seen.media))
         if sound:
             cells.append(Text(f"{seen.start_s:.1f}-{seen.end_s:.1f}"))
         table.add_row(*cells, plain(credit_of(seen)))
     return table
-
-
-def shown_path(observation: Observation) -> str:
-    """A path that can be opened from here, or the file's name as the source gave it."""
-    if not observation.media_root:
-        return observation.media
-    path = Path(observation.media_root) / observation.media
-    relative = os.path.relpath(path)
-    return relative if len(relative) < len(str(path)) else str(path)
 
 
 def credit_of(observation: Observation) -> str:

@@ -1,0 +1,52 @@
+# `make demo` and `make test` are all that a newcomer needs; both set up .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+SOURCES := bittern encoders hashing index service benchmarks tests
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: demo test lint types unit bench protos clean help
+
+help:
+	@echo "make demo    set up, build the sample archive, ask it three questions"
+	@echo "make test    set up, then lint, types and tests"
+	@echo "make bench   quality and speed, measured here"
+	@echo "make protos  lint the wire contract and generate its stubs again"
+
+demo: $(INSTALLED)
+	@$(BIN)/bittern demo --archive demo-archive
+
+test: lint types unit
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	cd protos && ../$(BIN)/buf lint
+
+types: $(INSTALLED)
+	$(BIN)/mypy $(SOURCES)
+
+unit: $(INSTALLED)
+	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)
+	$(BIN)/python -m benchmarks
+
+protos: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" sh protos/generate.sh
+
+# constraints.txt holds the versions that were tested together; pyproject.toml the ranges.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Bittern needs Python 3.11 or newer: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "venv is missing. On Debian: apt-get install python3-venv"; exit 1; }
+	@echo "Installing into $(VENV) (about 8 GB with PyTorch's CUDA libraries; some minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) demo-archive build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Sources, pipeline, engine and indexing, with a toy encoder."""

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders.base import Modality
+from hashing.saved import SavedModel
+from hashing.training_free import fit
+from index.archive import Archive
+from service.engine import Engine
+from service.indexing import IndexOptions, index_source
+from service.sources import read_source
+from tests.engine.toy import COLOURS, ToyEncoder, fill_folder
+
+
+def toy_model(encoder: ToyEncoder, bits: int = 64, seed: int = 0) -> SavedModel:
+    texts = encoder.encode(Modality.TEXT, list(COLOURS))
+    sample = {str(m): np.concatenate([texts, -texts]) for m in encoder.modalities}
+    hasher = fit("lsh", sample, bits, seed=seed)
+    return SavedModel.describe(
+        f"toy-{bits}",
+        hasher,
+        encoder=encoder.name,
+        towers={str(m): d for m, d in encoder.digests.items()},
+        licence="CC0-1.0",
+    )
+
+
+@pytest.fixture
+def encoder() -> ToyEncoder:
+    return ToyEncoder()
+
+
+@pytest.fixture
+def empty(tmp_path: Path, encoder: ToyEncoder) -> Iterator[Engine]:
+    """An archive without a model."""
+    with Archive.create(tmp_path / "archive") as archive:
+        yield Engine(archive, load_encoder=lambda name: encoder)
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path, encoder: ToyEncoder) -> Path:
+    toy_model(encoder).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    return fill_folder(tmp_path / "media")
+
+
+@pytest.fixture
+def options(model_folder: Path) -> IndexOptions:
+    return IndexOptions(model=str(model_folder))
+
+
+@pytest.fixture
+def engine(empty: Engine, media: Path, options: IndexOptions) -> Engine:
+    """An archive with three pictures and four recordings of red, green and blue."""
+    index_source(empty, read_source(media).entries, options)
+    return empty

@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittern.errors import (
+    BitternError,
+    CodeError,
+    DeadlineExceededError,
+    DigestMismatchError,
+    ModelNotFoundError,
+    ObservationNotFoundError,
+    PreconditionError,
+    QueryError,
+    UnreadableMediaError,
+    UnsupportedModalityError,
+)
+from encoders.base import Modality
+from hashing.codes import pack
+from index.observation import AddStatus
+from service.deadline import Deadline
+from service.engine import Engine
+from service.requests import MediaItem, Query
+from tests.engine.conftest import toy_model
+from tests.engine.toy import ToyEncoder, picture, sound
+
+
+def first(engine: Engine, query: Query) -> str:
+    return engine.search(query).hits[0].observation.media
+
+
+@pytest.mark.parametrize("colour", ["red", "green", "blue"])
+def test_words_sounds_and_pictures_find_pictures_and_sounds(engine: Engine, colour: str) -> None:
+    for query in (
+        Query(text=colour, target="image"),
+        Query(audio=sound(colour), target="image"),
+        Query(image=picture(colour), target="image"),
+    ):
+        assert first(engine, query) == f"{colour}.png"
+    hits = engine.search(Query(text=colour, target="audio", k=2)).hits
+    assert f"sounds/{colour}.wav" in {hit.observation.media for hit in hits}
+
+
+def test_images_are_the_target_where_none_is_named(engine: Engine) -> None:
+    result = engine.search(Query(text="red"))
+    assert result.target == "image"
+    assert len(result.hits) == 3
+
+
+def test_sound_is_the_target_of_an_archive_of_sounds(engine: Engine) -> None:
+    engine.delete(["red.png", "green.png", "blue.png"])
+    assert engine.search(Query(text="red")).target == "audio"
+
+
+def test_queries_with_logits_use_the_asymmetric_metric_and_can_be_told_not_to(
+    engine: Engine,
+) -> None:
+    assert engine.search(Query(text="red")).metric == "asymmetric"
+    hard = engine.search(Query(text="red", metric="hamming"))
+    assert hard.metric == "hamming"
+    assert all(hit.distance == int(hit.distance) for hit in hard.hits)
+
+
+def test_a_stored_observation_is_its_own_nearest_neighbour(engine: Engine) -> None:
+    result = engine.search(Query(id="blue.png"))
+    assert (result.metric, result.hits[0].observation.id) == ("hamming", "blue.png")
+    assert result.hits[0].distance == 0
+
+
+def test_a_code_can_be_the_query(engine: Engine) -> None:
+    code = engine.encode("image", picture("green", jitter=1))[0].code
+    assert engine.search(Query(code=code)).hits[0].observation.id == "green.png"
+
+
+def test_windows_of_a_longer_recording_are_observations_with_their_own_seconds(
+    engine: Engine,
+) -> None:
+    windows = [o for o in engine.list().observations if o.media == "sounds/two.wav"]
+    assert [(o.id, o.start_s, o.end_s) for o in windows] == [
+        ("sounds/two.wav#t=0,1", 0.0, 1.0),
+        ("sounds/two.wav#t=1,2", 1.0, 2.0),
+    ]
+    assert {o.occurrence_id for o in windows} == {"sounds/two.wav"}
+    hits = engine.search(Query(text="blue", target="audio", k=2)).hits
+    assert "sounds/two.wav#t=1,2" in {hit.observation.id for hit in hits}
+
+
+def test_encode_gives_one_code_per_window_and_logits_that_explain_it(engine: Engine) -> None:
+    encoded = engine.encode("audio", sound("red", "blue", "red"))
+    assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]
+    for one in encoded:
+        assert pack(np.array(one.logits)[None]).tobytes() == one.code
+    assert encoded[0].code == encoded[2].code
+
+
+def test_the_same_media_get_the_same_code_whatever_the_batch(engine: Engine) -> None:
+    stored = engine.archive.code("green.png", engine.model().digest)
+    assert engine.encode("image", picture("green", jitter=1))[0].code == stored.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (Query(), "exactly one"),
+        (Query(text="red", id="x"), "exactly one"),
+        (Query(text="red", k=0), "not 0"),
+        (Query(text="red", k=-1), "not -1"),
+        (Query(text="red", k=10**9), "not 1000000000"),
+        (Query(text="red", k=True), "whole number"),
+        (Query(text=""), "empty"),
+        (Query(text=" \n\t"), "empty"),
+        (Query(text="owl " * 25_000), "100000 characters"),
+        (Query(text="red", target="text"), "image or audio"),
+        (Query(text="red", target="smell"), "no modality 'smell'"),
+        (Query(text="red", metric="cosine"), "not 'cosine'"),  # type: ignore[arg-type]
+        (Query(id="red.png", metric="asymmetric"), "hamming"),
+        (Query(image=b""), "empty"),
+    ],
+)
+def test_queries_that_cannot_be_answered_say_why(
+    engine: Engine, query: Query, message: str
+) -> None:
+    with pytest.raises(QueryError, match=message):
+        engine.search(query)
+
+
+@pytest.mark.parametrize("text", ["орёл", "梟", "بومة", "🦉", "a\u0000b", "Ŝ́"])
+def test_text_in_any_script_is_a_query(engine: Engine, text: str) -> None:
+    assert len(engine.search(Query(text=text)).hits) == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "error"),
+    [
+        (Query(image=b"not a picture"), BitternError),
+        (Query(audio=b"not a sound"), BitternError),
+        (Query(id="nobody"), ObservationNotFoundError),
+        (Query(code=b"12345"), CodeError),
+        (Query(code=b""), CodeError),
+        (Query(text="red", model="nosuch"), ModelNotFoundError),
+    ],
+)
+def test_what_is_not_there_or_not_readable_is_a_typed_error(
+    engine: Engine, query: Query, error: type[BitternError]
+) -> None:
+    with pytest.raises(error):
+        engine.search(query)
+
+
+def test_a_sound_query_that_is_too_long_is_refused_with_the_limit(engine: Engine) -> None:
+    with pytest.raises(QueryError, match="120 s long at the most"):
+        engine.search(Query(audio=sound(*["red"] * 121)))
+
+
+def test_a_model_is_found_by_name_digest_or_its_first_digits(engine: Engine) -> None:
+    digest = engine.model().digest
+    assert {engine.model(n).digest for n in ("toy-64", digest, digest[:8])} == {digest}
+    with pytest.raises(ModelNotFoundError):
+        engine.model(digest[:7])
+
+
+def test_a_query_whose_tower_no_model_has_names_the_towers_that_there_are(
+    empty: Engine,
+) -> None:
+    deaf = ToyEncoder([Modality.TEXT, Modality.IMAGE])
+    empty.register(toy_model(deaf))
+    with pytest.raises(UnsupportedModalityError, match=r"audio.*image\+text"):
+        empty.search(Query(audio=sound("red"), target="image"))
+
+
+def test_a_model_made_with_other_weights_is_not_asked(engine: Engine, tmp_path: Path) -> None:
+    other = Engine(engine.archive, load_encoder=lambda name: ToyEncoder(salt="-retrained"))
+    with pytest.raises(DigestMismatchError, match="are not those"):
+        other.search(Query(text="red"))
+
+
+def test_a_deadline_that_has_passed_stops_the_search(engine: Engine) -> None:
+    with pytest.raises(DeadlineExceededError):
+        engine.search(Query(text="red"), deadline=Deadline(lambda: -1.0))
+
+
+def test_add_answers_per_batch_and_bad_items_fail_alone(engine: Engine) -> None:
+    items = [
+        MediaItem("new-1", "new-1.png", "image", data=picture("red")),
+        MediaItem("bad-1", "bad-1.png", "image", data=picture("red")[:60]),
+        MediaItem("odd-1", "odd-1.png", "image", data=picture("red", size=(5, 13))),
+        MediaItem("red.png", "again.png", "image", data=picture("red")),
+        MediaItem("new-2", "new-2.wav", "audio", data=sound("blue")),
+    ]
+    batches = list(engine.add(items, batch_size=3))
+    assert [[r.status for r in batch] for batch in batches] == [
+        [AddStatus.ADDED, AddStatus.FAILED, AddStatus.FAILED],
+        [AddStatus.FAILED, AddStatus.ADDED],
+    ]
+    reasons = [r.reason for batch in batches for r in batch if r.status == AddStatus.FAILED]
+    assert reasons == ["UNREADABLE_MEDIA", "INVALID_INPUT", "DUPLICATE_OBSERVATION"]
+    assert engine.get("new-2").media == "new-2.wav"
+    with pytest.raises(ObservationNotFoundError):
+        engine.get("bad-1")
+    assert engine.archive.verify() == []
+
+
+def test_add_takes_no_more_items_than_it_has_answered(engine: Engine) -> None:
+    taken: list[str] = []
+
+    def items() -> object:
+        for number in range(6):
+            taken.append(str(number))
+            yield MediaItem(f"n{number}", f"n{number}.png", "image", data=picture("red"))
+
+    answers = engine.add(items(), batch_size=2)  # type: ignore[arg-type]
+    next(answers)
+    assert len(taken) == 2
+
+
+def test_overwriting_a_recording_with_a_shorter_one_leaves_no_old_window(engine: Engine) -> None:
+    item = MediaItem("sounds/two.wav", "sounds/two.wav", "audio", data=sound("red"))
+    [[result]] = engine.add([item], on_duplicate="overwrite")
+    assert result.status == AddStatus.OVERWRITTEN
+    windows = [o.id for o in engine.list().observations if o.media == "sounds/two.wav"]
+    assert windows == ["sounds/two.wav"]
+
+
+def test_an_archive_without_a_model_says_how_to_get_one(empty: Engine) -> None:
+    item = MediaItem("a", "a.png", "image", data=picture("red"))
+    with pytest.raises(PreconditionError, match="bittern index"):
+        next(empty.add([item]))
+
+
+def test_an_item_whose_file_went_away_fails_alone(engine: Engine, tmp_path: Path) -> None:
+    [[result]] = engine.add([MediaItem("a", "a.png", "image", path=tmp_path / "gone.png")])
+    assert result.reason == UnreadableMediaError("").reason
+
+
+def test_models_tell_how_many_rows_they_coded(engine: Engine) -> None:
+    [info] = engine.models()
+    assert (info.name, info.bits, dict(info.rows)) == ("toy-64", 64, {"image": 3, "audio": 5})

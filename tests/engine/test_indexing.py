@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bittern.errors import ManifestError, ModelNotFoundError, QueryError, SourceNotFoundError
+from encoders.base import Modality
+from hashing.codes import pack
+from index.archive import Archive
+from index.observation import AddStatus
+from service.coding import code_source
+from service.engine import Engine
+from service.exporting import export_archive
+from service.indexing import IndexOptions, index_source
+from service.requests import MediaItem, Query
+from service.sources import read_source
+from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
+
+
+def write_manifest(folder: Path, text: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    for colour in COLOURS:
+        (folder / f"{colour}.png").write_bytes(picture(colour))
+    (folder / "call.wav").write_bytes(sound("red"))
+    (folder / "manifest.csv").write_text(text, encoding="utf-8")
+    return folder / "manifest.csv"
+
+
+def test_a_folder_lists_its_media_in_order_and_nothing_else(media: Path) -> None:
+    names = [e.media for e in read_source(media) if isinstance(e, MediaItem)]
+    assert names == [
+        "blue.png",
+        "green.png",
+        "red.png",
+        "sounds/blue.wav",
+        "sounds/green.wav",
+        "sounds/red.wav",
+        "sounds/two.wav",
+    ]
+
+
+def test_a_manifest_keeps_every_column_as_metadata(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path / "m",
+        "\ufeffoccurrenceID,media,scientificName,my column\nr1,red.png,Ardea cinerea,5 birds\n",
+    )
+    [item] = read_source(path).entries
+    assert isinstance(item, MediaItem)
+    assert (item.occurrence_id, item.media, item.modality) == ("r1", "red.png", "image")
+    assert item.metadata == {"scientificName": "Ardea cinerea", "my column": "5 birds"}
+
+
+def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> None:
+    path = write_manifest(
+        tmp_path / "m",
+        "occurrenceID,media,type\n"
+        "a,red.png,StillImage\n"
+        "b,missing.png,StillImage\n"
+        "a,red.png,StillImage\n"
+        "c,,StillImage\n"
+        "d,green.png\n"
+        "e,manifest.csv,\n"
+        "f,blue.png,StillImage\n",
+    )
+    entries = read_source(path).entries
+    good = [e.occurrence_id for e in entries if isinstance(e, MediaItem)]
+    bad = [e.message for e in entries if not isinstance(e, MediaItem)]
+    assert good == ["a", "f"]
+    assert len(bad) == 5
+    for message, line, word in zip(
+        bad, (3, 4, 5, 6, 7), ("missing.png", "line 2", "no path", "2 cells", "suffix"), strict=True
+    ):
+        assert f"line {line}:" in message
+        assert word in message
+
+
+def test_rows_may_share_an_occurrence_if_their_media_differ(tmp_path: Path) -> None:
+    path = write_manifest(tmp_path / "m", "occurrenceID,media\nfox,red.png\nfox,call.wav\n")
+    ids = [e.occurrence_id for e in read_source(path)]
+    assert ids == ["fox", "fox#media=call.wav"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "no column 'media'"),
+        (b"file,name\na,b\n", "no column 'media'"),
+        (b"media,media\na,b\n", "a name of their own"),
+        (b"media\n\xff\xfe\n", "UTF-8"),
+    ],
+)
+def test_a_file_that_is_no_manifest_is_refused(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        read_source(path)
+
+
+def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match="nowhere"):
+        read_source(tmp_path / "nowhere")
+    with pytest.raises(SourceNotFoundError, match="no media"):
+        read_source(tmp_path)
+    (tmp_path / "a.zip").touch()
+    with pytest.raises(ManifestError, match="neither a folder nor a manifest"):
+        read_source(tmp_path / "a.zip")
+
+
+def test_tab_and_semicolon_separated_manifests_are_read(tmp_path: Path) -> None:
+    for delimiter in "\t;":
+        path = write_manifest(tmp_path / "m", f"media{delimiter}name\nred.png{delimiter}a, b\n")
+        [item] = read_source(path).entries
+        assert isinstance(item, MediaItem)
+        assert item.metadata == {"name": "a, b"}
+
+
+def test_indexing_again_decodes_nothing_and_adds_what_is_new(
+    engine: Engine, encoder: ToyEncoder, media: Path, options: IndexOptions
+) -> None:
+    (media / "late.png").write_bytes(picture("blue"))
+    encoder.batches.clear()
+    report = index_source(engine, read_source(media).entries, options)
+    assert (report.items[AddStatus.SKIPPED], report.items[AddStatus.ADDED]) == (7, 1)
+    assert encoder.batches == [(Modality.IMAGE, 1)]
+
+
+def test_bad_files_are_reported_and_the_rest_is_indexed(
+    empty: Engine, media: Path, options: IndexOptions
+) -> None:
+    (media / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
+    (media / "empty.wav").touch()
+    report = index_source(empty, read_source(media).entries, options)
+    assert report.items[AddStatus.ADDED] == 7
+    assert {f.occurrence_id for f in report.failures} == {"broken.jpg", "empty.wav"}
+    assert all(f.reason and f.message for f in report.failures)
+
+
+def test_a_source_indexes_to_the_same_rows_in_the_same_order(
+    tmp_path: Path, media: Path, options: IndexOptions
+) -> None:
+    def rows(name: str) -> list[tuple[str, bytes]]:
+        with Archive.create(tmp_path / name) as archive:
+            engine = Engine(archive, load_encoder=lambda _: ToyEncoder())
+            index_source(engine, read_source(media).entries, options)
+            digest = engine.model().digest
+            return [
+                (o.id, archive.code(o.id, digest).tobytes()) for o in archive.list().observations
+            ]
+
+    assert rows("one") == rows("two")
+
+
+def test_an_unknown_model_is_refused_with_the_known_ones(empty: Engine, media: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="bioclip-2"):
+        index_source(empty, read_source(media).entries, IndexOptions(model="nosuch"))
+
+
+def test_a_hasher_is_fitted_on_the_first_media_where_the_encoder_has_none(
+    empty: Engine, media: Path
+) -> None:
+    empty = Engine(empty.archive, load_encoder=lambda name: ToyEncoder(name=name))
+    report = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
+    assert report.items[AddStatus.ADDED] == 7
+    assert report.model == "bioclip-256"
+    assert empty.search(Query(text="green", target="image")).hits[0].observation.id == "green.png"
+    again = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
+    assert again.items[AddStatus.SKIPPED] == 7
+    assert len(empty.models()) == 1
+
+
+def test_codes_in_parquet_carry_the_digest_and_the_bit_order(
+    tmp_path: Path, media: Path, options: IndexOptions, encoder: ToyEncoder
+) -> None:
+    to = tmp_path / "codes.parquet"
+    report = code_source(read_source(media).entries, to, options, load_encoder=lambda name: encoder)
+    table = pq.read_table(to)
+    about = table.schema.metadata
+    card = json.loads((Path(options.model) / "model.json").read_text())
+    assert about[b"bittern.digest"].decode() == card["digest"]
+    assert b"i % 8" in about[b"bittern.bit_order"]
+    assert (table.num_rows, report.observations) == (8, 8)
+    assert table.schema.field("code").type.byte_width == 8
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_an_export_holds_the_rows_that_match(engine: Engine, tmp_path: Path) -> None:
+    for suffix in ("csv", "jsonl", "parquet"):
+        to = tmp_path / f"out.{suffix}"
+        assert export_archive(engine.archive.path, to, "modality = 'audio'") == 5
+        assert b"two.wav" in to.read_bytes()
+    table = pq.read_table(tmp_path / "out.parquet")
+    code = engine.archive.code("sounds/red.wav", engine.model().digest)
+    row = table["id"].to_pylist().index("sounds/red.wav")
+    assert table["code"][row].as_py() == code.tobytes()
+
+
+def test_an_export_without_matches_is_an_empty_file_with_columns(
+    engine: Engine, tmp_path: Path
+) -> None:
+    for suffix in ("csv", "jsonl", "parquet"):
+        to = tmp_path / f"out.{suffix}"
+        assert export_archive(engine.archive.path, to, "id = 'nobody'") == 0
+        assert to.exists()
+    with pytest.raises(QueryError, match=r"\.csv"):
+        export_archive(engine.archive.path, tmp_path / "out.docx")
+
+
+def test_embeddings_are_kept_where_asked(
+    empty: Engine, media: Path, model_folder: Path, encoder: ToyEncoder
+) -> None:
+    kept = IndexOptions(model=str(model_folder), keep_embeddings=True)
+    index_source(empty, read_source(media).entries, kept)
+    model = empty.model()
+    assert model.modalities == frozenset(Modality)
+    embedding = encoder.encode(Modality.IMAGE, [np.full((4, 4, 3), COLOURS["blue"], np.uint8)])
+    code = pack(model.logits(Modality.IMAGE, embedding))
+    assert code.shape == (1, 8)
+    assert any(c.startswith("embedding_") for c in empty.archive._store.columns)
