@@ -104,7 +104,9 @@ class ArchiveServiceServicer(object):
     def Add(self, request_iterator, context):
         """Codes media and stores them, batch by batch. The first message carries the options, each
         further one an item or a flush marker. One answer per committed batch: what has been
-        answered is on disk. A bad item is answered as FAILED and the others go on.
+        answered is on disk. When a call breaks off, what was sent last and not answered may or may
+        not be stored: send it again with ON_DUPLICATE_SKIP. A bad item is answered as FAILED and
+        the others go on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

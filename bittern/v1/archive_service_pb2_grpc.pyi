@@ -37,7 +37,9 @@ class ArchiveServiceStub:
     Add: grpc.StreamStreamMultiCallable[bittern.v1.archive_service_pb2.AddRequest, bittern.v1.archive_service_pb2.AddResponse]
     """Codes media and stores them, batch by batch. The first message carries the options, each
     further one an item or a flush marker. One answer per committed batch: what has been
-    answered is on disk. A bad item is answered as FAILED and the others go on.
+    answered is on disk. When a call breaks off, what was sent last and not answered may or may
+    not be stored: send it again with ON_DUPLICATE_SKIP. A bad item is answered as FAILED and
+    the others go on.
     """
     Get: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.GetRequest, bittern.v1.archive_service_pb2.GetResponse]
     """Returns one observation by its id."""
@@ -69,7 +71,9 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     Add: grpc.aio.StreamStreamMultiCallable[bittern.v1.archive_service_pb2.AddRequest, bittern.v1.archive_service_pb2.AddResponse]  # type: ignore[assignment]
     """Codes media and stores them, batch by batch. The first message carries the options, each
     further one an item or a flush marker. One answer per committed batch: what has been
-    answered is on disk. A bad item is answered as FAILED and the others go on.
+    answered is on disk. When a call breaks off, what was sent last and not answered may or may
+    not be stored: send it again with ON_DUPLICATE_SKIP. A bad item is answered as FAILED and
+    the others go on.
     """
     Get: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.GetRequest, bittern.v1.archive_service_pb2.GetResponse]  # type: ignore[assignment]
     """Returns one observation by its id."""
@@ -110,7 +114,9 @@ class ArchiveServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[bittern.v1.archive_service_pb2.AddResponse], collections.abc.AsyncIterator[bittern.v1.archive_service_pb2.AddResponse]]:
         """Codes media and stores them, batch by batch. The first message carries the options, each
         further one an item or a flush marker. One answer per committed batch: what has been
-        answered is on disk. A bad item is answered as FAILED and the others go on.
+        answered is on disk. When a call breaks off, what was sent last and not answered may or may
+        not be stored: send it again with ON_DUPLICATE_SKIP. A bad item is answered as FAILED and
+        the others go on.
         """
 
     @abc.abstractmethod
