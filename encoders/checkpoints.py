@@ -24,6 +24,13 @@ DIGEST_FORMAT = 1
 _MAX_JSON_BYTES = 16 * 2**20
 _HASH_BLOCK = 4 * 2**20
 _SHOWN_NAMES = 4
+_VOCABULARIES = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("spiece.model",),
+    ("tokenizer.model",),
+)
 
 
 def read_json(path: Path, model: str) -> dict[str, Any]:
@@ -83,6 +90,34 @@ def weights_file(folder: Path, names: Iterable[str], model: str) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise ModelDamagedError(f"{model}: {folder} has none of {', '.join(names)}")
+
+
+def check_tokenizer(folder: Path, model: str) -> None:
+    """Refuse a folder without a vocabulary: transformers would make up an empty one.
+
+    Raises:
+        ModelDamagedError: there is none.
+    """
+    for files in _VOCABULARIES:
+        if all((folder / name).is_file() for name in files):
+            return
+    raise ModelDamagedError(
+        f"{model}: {folder} has no tokenizer: it needs "
+        f"{', or '.join(' with '.join(files) for files in _VOCABULARIES)}"
+    )
+
+
+def check_vocabulary(size: int, rows: int, model: str) -> None:
+    """Refuse a tokenizer that knows more tokens than the text tower has vectors for.
+
+    Raises:
+        ModelDamagedError: it does.
+    """
+    if size > rows:
+        raise ModelDamagedError(
+            f"{model}: the tokenizer has {size} tokens, the text tower {rows}: they are not of "
+            "the same model"
+        )
 
 
 def read_tensors(path: Path, model: str) -> dict[str, torch.Tensor]:

@@ -22,6 +22,8 @@ from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityErr
 from encoders.base import AudioWindowing, Media, Modality
 from encoders.batching import check_texts, check_windows, in_portions
 from encoders.checkpoints import (
+    check_tokenizer,
+    check_vocabulary,
     load_into,
     pick_device,
     read_json,
@@ -100,6 +102,7 @@ class ClapEncoder:
         self.module.to(self.device).eval().requires_grad_(False)
         self._extractor, self._tokenizer = _processors(folder, name)
         settings: Any = self.module.config
+        check_vocabulary(len(self._tokenizer), settings.text_config.vocab_size, name)
         self.dim = int(settings.projection_dim)
         # RoBERTa counts positions from after the padding token.
         positions = int(settings.text_config.max_position_embeddings)
@@ -225,6 +228,7 @@ def _processors(folder: Path, name: str) -> tuple[Any, Any]:
     from transformers import AutoTokenizer, ClapFeatureExtractor
 
     read_json(folder / PREPROCESSING, name)
+    check_tokenizer(folder, name)
     try:
         extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
         tokenizer = AutoTokenizer.from_pretrained(

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bittern.errors import ModelDamagedError
 from encoders.base import Modality
-from encoders.checkpoints import read_json, sha256_of_files, tower_digest
+from encoders.checkpoints import (
+    check_tokenizer,
+    check_vocabulary,
+    read_json,
+    sha256_of_files,
+    tower_digest,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -117,15 +123,19 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
 
     # Override what a configuration may ask for: running code from the folder, fetching files,
     # and thinning out long texts at random (no text that is too long gets that far).
-    safe: dict[str, Any] = (
-        {"trust_remote_code": False, "local_files_only": True}
-        if config["text_cfg"].get("hf_tokenizer_name")
-        else {"reduction_mask": ""}
-    )
+    text = config["text_cfg"]
+    foreign = bool(text.get("hf_tokenizer_name"))
+    safe: dict[str, Any] = {"reduction_mask": ""}
+    if foreign:
+        check_tokenizer(folder, name)
+        safe = {"trust_remote_code": False, "local_files_only": True}
     try:
-        return open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
+        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
     except Exception as error:  # whatever damaged tokenizer files lead to
         raise ModelDamagedError(f"{name}: no tokenizer in {folder}: {error}") from error
+    size = len(tokenizer.tokenizer) if foreign else tokenizer.vocab_size
+    check_vocabulary(size, int(text.get("vocab_size", 49408)), name)
+    return tokenizer
 
 
 def digests_of(

@@ -1,0 +1,325 @@
+"""open_clip checkpoints in the hub's layout: what they embed, and which are refused."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bittern.errors import (
+    InvalidInputError,
+    ModelDamagedError,
+    PreconditionError,
+    QueryError,
+    UnsupportedModalityError,
+)
+from encoders.base import Encoder, Modality
+from encoders.openclip import OpenClipEncoder
+from tests.encoders import tiny
+
+
+def pictures(n: int, height: int = 40, width: int = 60) -> list[NDArray[np.uint8]]:
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (n, height, width, 3), dtype=np.uint8))
+
+
+def load(folder: Path, **options: Any) -> OpenClipEncoder:
+    return OpenClipEncoder(folder, name="tiny-clip", device="cpu", **options)
+
+
+def edit(folder: Path, change: Any) -> None:
+    path = folder / "open_clip_config.json"
+    config = json.loads(path.read_text())
+    change(config)
+    path.write_text(json.dumps(config))
+
+
+def test_it_is_an_encoder_of_texts_and_pictures(openclip: OpenClipEncoder) -> None:
+    assert isinstance(openclip, Encoder)
+    assert openclip.modalities == {Modality.TEXT, Modality.IMAGE}
+    assert openclip.dim == tiny.OPENCLIP_DIM
+    assert openclip.windowing is None
+
+
+def test_embeddings_are_unit_float32_rows(openclip: OpenClipEncoder) -> None:
+    for modality, batch in ((Modality.TEXT, ["owl", "frog"]), (Modality.IMAGE, pictures(2))):
+        rows = openclip.encode(modality, batch)
+        assert rows.dtype == np.float32
+        assert rows.shape == (2, openclip.dim)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+
+
+def test_empty_batch_gives_no_rows(openclip: OpenClipEncoder) -> None:
+    assert openclip.encode(Modality.TEXT, []).shape == (0, openclip.dim)
+    assert openclip.encode(Modality.IMAGE, []).shape == (0, openclip.dim)
+
+
+def test_embeddings_are_those_of_open_clip_itself(openclip_folder: Path) -> None:
+    import open_clip
+    from PIL import Image
+
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{openclip_folder}")
+    tokens = open_clip.get_tokenizer(f"local-dir:{openclip_folder}")(["a tawny owl"])
+    (picture,) = pictures(1)
+    with torch.inference_mode():
+        text = model.eval().encode_text(tokens, normalize=True).numpy()
+        image = model.encode_image(
+            transform(Image.fromarray(picture))[None], normalize=True
+        ).numpy()
+    ours = load(openclip_folder)
+    np.testing.assert_allclose(ours.encode(Modality.TEXT, ["a tawny owl"]), text, atol=1e-6)
+    np.testing.assert_allclose(ours.encode(Modality.IMAGE, [picture]), image, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize_mode", ["squash", "longest"])
+def test_preprocessing_is_the_checkpoints(tmp_path: Path, resize_mode: str) -> None:
+    plain = load(tiny.write_openclip(tmp_path / "plain"))
+    folder = tiny.write_openclip(tmp_path / "other")
+    edit(folder, lambda c: c["preprocess_cfg"].update(resize_mode=resize_mode, mean=[0.5] * 3))
+    other = load(folder)
+    assert plain.digests[Modality.IMAGE] != other.digests[Modality.IMAGE]
+    assert plain.digests[Modality.TEXT] == other.digests[Modality.TEXT]
+    batch = pictures(1, 20, 90)
+    assert not np.allclose(
+        plain.encode(Modality.IMAGE, batch), other.encode(Modality.IMAGE, batch), atol=1e-4
+    )
+
+
+def test_batch_size_hardly_changes_embeddings(openclip_folder: Path) -> None:
+    batch = pictures(37)
+    texts = [f"a photo of owl number {i}" for i in range(37)]
+    encoders = [load(openclip_folder, batch_size=size) for size in (1, 8, 64)]
+    for modality, items in ((Modality.IMAGE, batch), (Modality.TEXT, texts)):
+        alone, some, all_at_once = (e.encode(modality, items) for e in encoders)
+        assert np.abs(alone - some).max() < 1e-6
+        assert np.abs(alone - all_at_once).max() < 1e-6
+
+
+def test_threads_share_an_encoder(openclip: OpenClipEncoder) -> None:
+    texts = [f"owl {i}" for i in range(16)]
+    expected = openclip.encode(Modality.TEXT, texts)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda t: openclip.encode(Modality.TEXT, [t])[0], texts))
+    np.testing.assert_allclose(rows, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5_000), (5_000, 1), (300, 7)])
+def test_pictures_of_any_shape_are_embedded(
+    openclip: OpenClipEncoder, shape: tuple[int, int]
+) -> None:
+    (row,) = openclip.encode(Modality.IMAGE, pictures(1, *shape))
+    assert np.isfinite(row).all()
+
+
+def test_text_longer_than_the_tower_takes_is_refused_with_both_counts(
+    openclip: OpenClipEncoder,
+) -> None:
+    openclip.encode(Modality.TEXT, ["owl " * 75])
+    with pytest.raises(QueryError, match=r"78 tokens.*takes 77") as caught:
+        openclip.encode(Modality.TEXT, ["owl", "owl " * 76])
+    assert caught.value.details == {"tokens": "78", "limit": "77"}
+
+
+def test_control_token_inside_a_text_is_refused(openclip: OpenClipEncoder) -> None:
+    with pytest.raises(QueryError, match="control token"):
+        openclip.encode(Modality.TEXT, ["an owl<end_of_text>and a frog"])
+
+
+@pytest.mark.parametrize("text", ["", "  \n"])
+def test_empty_text_is_refused(openclip: OpenClipEncoder, text: str) -> None:
+    with pytest.raises(QueryError, match="text 1 is empty"):
+        openclip.encode(Modality.TEXT, ["owl", text])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+        "a path.jpg",
+        None,
+    ],
+)
+def test_item_that_is_no_picture_is_refused(openclip: OpenClipEncoder, item: Any) -> None:
+    with pytest.raises(InvalidInputError, match="item 1 must be a picture"):
+        openclip.encode(Modality.IMAGE, [*pictures(1), item])
+
+
+def test_sound_is_refused(openclip: OpenClipEncoder) -> None:
+    with pytest.raises(UnsupportedModalityError, match="text and image"):
+        openclip.encode(Modality.AUDIO, [np.zeros(10, dtype=np.float32)])
+
+
+def test_hub_tokenizer_beside_the_weights_is_used(tmp_path: Path) -> None:
+    folder = tiny.write_openclip_with_hub_tokenizer(tmp_path)
+    encoder = load(folder)
+    assert encoder.context_length == 16
+    one, other = encoder.encode(Modality.TEXT, ["tawny owl", "common frog"])
+    assert not np.allclose(one, other, atol=1e-4)
+    with pytest.raises(QueryError, match="takes 16"):
+        encoder.encode(Modality.TEXT, ["tawny owl " * 20])
+
+
+def test_missing_tokenizer_is_refused(tmp_path: Path) -> None:
+    (tiny.write_openclip_with_hub_tokenizer(tmp_path) / "tokenizer.json").unlink()
+    with pytest.raises(ModelDamagedError, match="no tokenizer"):
+        load(tmp_path)
+
+
+def test_digest_of_a_tower_changes_with_its_tokenizer(tmp_path: Path) -> None:
+    folder = tiny.write_openclip_with_hub_tokenizer(tmp_path)
+    before = load(folder).digests
+    path = folder / "tokenizer_config.json"
+    path.write_text(path.read_text() + " ")
+    after = load(folder).digests
+    assert before[Modality.TEXT] != after[Modality.TEXT]
+    assert before[Modality.IMAGE] == after[Modality.IMAGE]
+
+
+def test_digests_are_of_the_content_not_of_the_place(tmp_path: Path) -> None:
+    one, same, other = (
+        load(tiny.write_openclip(tmp_path / str(i), seed=seed)).digests
+        for i, seed in enumerate((0, 0, 1))
+    )
+    assert one == same
+    assert one[Modality.TEXT] != one[Modality.IMAGE]
+    assert all(one[m] != other[m] for m in one)
+
+
+def test_weights_saved_by_pytorch_are_read(tmp_path: Path, openclip: OpenClipEncoder) -> None:
+    pickled = load(tiny.write_openclip(tmp_path, pickled=True))
+    np.testing.assert_array_equal(
+        pickled.encode(Modality.TEXT, ["owl"]), openclip.encode(Modality.TEXT, ["owl"])
+    )
+
+
+def test_weights_that_would_run_code_are_refused_and_do_not_run(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "ran",))
+
+    folder = tiny.write_openclip(tmp_path / "model")
+    (folder / "open_clip_model.safetensors").unlink()
+    (folder / "open_clip_pytorch_model.bin").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(ModelDamagedError, match=r"open_clip_pytorch_model\.bin"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+def test_truncated_weights_are_refused(tmp_path: Path, pickled: bool) -> None:
+    folder = tiny.write_openclip(tmp_path, pickled=pickled)
+    path = next(p for p in folder.iterdir() if p.suffix in (".safetensors", ".bin"))
+    path.write_bytes(path.read_bytes()[:10_000])
+    with pytest.raises(ModelDamagedError, match=rf"{path.name}.*download it again"):
+        load(folder)
+
+
+def test_missing_tensor_is_named(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tiny.write_openclip(tmp_path) / "open_clip_model.safetensors"
+    tensors = load_file(path)
+    del tensors["visual.proj"]
+    save_file(tensors, path)
+    with pytest.raises(ModelDamagedError, match=r"1 missing \(visual\.proj\)"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda c: c["model_cfg"]["vision_cfg"].update(layers=3), "missing"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(layers=1), "without a place"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(image_size=64), "of another shape"),
+        (lambda c: c["model_cfg"]["text_cfg"].update(context_length=40), "of another shape"),
+        (lambda c: c["model_cfg"]["text_cfg"].update(vocab_size=100), "of another shape"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(width="wide"), "no towers"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(colour="blue"), "no towers"),
+        (lambda c: c["model_cfg"].pop("text_cfg"), "text_cfg"),
+        (lambda c: c["model_cfg"].pop("embed_dim"), "embed_dim"),
+        (lambda c: c.pop("model_cfg"), "model_cfg"),
+        (lambda c: c["preprocess_cfg"].update(interpolation="magic"), "preprocessing"),
+        (lambda c: c["model_cfg"]["text_cfg"].update(hf_model_name="x/y"), "hf_model_name"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(timm_model_name="x"), "timm_model_name"),
+    ],
+)
+def test_configuration_that_does_not_fit_is_refused(
+    tmp_path: Path, change: Any, reason: str
+) -> None:
+    folder = tiny.write_openclip(tmp_path)
+    edit(folder, change)
+    with pytest.raises(ModelDamagedError, match=reason):
+        load(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '"text"', "[" * 100_000])
+def test_configuration_that_is_no_object_is_refused(tmp_path: Path, content: str) -> None:
+    folder = tiny.write_openclip(tmp_path)
+    (folder / "open_clip_config.json").write_text(content)
+    with pytest.raises(ModelDamagedError, match=r"open_clip_config\.json"):
+        load(folder)
+
+
+def test_configuration_cannot_ask_for_code_or_chance(tmp_path: Path) -> None:
+    folder = tiny.write_openclip(tmp_path / "a", tokenizer_kwargs={"reduction_mask": "shuffle"})
+    encoder = load(folder)
+    np.testing.assert_array_equal(
+        encoder.encode(Modality.TEXT, ["owl"]), encoder.encode(Modality.TEXT, ["owl"])
+    )
+    folder = tiny.write_openclip_with_hub_tokenizer(tmp_path / "b")
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass T: pass\n")
+    edit(
+        folder,
+        lambda c: c["model_cfg"]["text_cfg"].update(tokenizer_kwargs={"trust_remote_code": True}),
+    )
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    config["auto_map"] = {"AutoTokenizer": ["evil.T", "evil.T"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    with contextlib.suppress(ModelDamagedError):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_weights_with_nan_are_noticed(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    path = tiny.write_openclip(tmp_path) / "open_clip_model.safetensors"
+    tensors = load_file(path)
+    tensors["visual.proj"][:] = float("nan")
+    save_file(tensors, path)
+    with pytest.raises(ModelDamagedError, match="NaN"):
+        load(tmp_path).encode(Modality.IMAGE, pictures(1))
+
+
+def test_device_that_is_not_there_is_refused(openclip_folder: Path) -> None:
+    with pytest.raises(PreconditionError, match="cuda:97"):
+        OpenClipEncoder(openclip_folder, name="tiny-clip", device="cuda:97")
+    with pytest.raises(PreconditionError, match="abacus"):
+        OpenClipEncoder(openclip_folder, name="tiny-clip", device="abacus")
+
+
+def test_half_precision_stays_close_to_full(openclip_folder: Path) -> None:
+    batch = pictures(4)
+    full = load(openclip_folder).encode(Modality.IMAGE, batch)
+    half = load(openclip_folder, precision="bf16").encode(Modality.IMAGE, batch)
+    assert half.dtype == np.float32
+    assert (full * half).sum(axis=1).min() > 0.99
+
+
+def test_gradients_reach_the_towers_when_asked_for(openclip_folder: Path) -> None:
+    encoder = load(openclip_folder)
+    encoder.module.requires_grad_(True)
+    inputs = encoder.prepare(Modality.IMAGE, pictures(2))
+    encoder.embed(Modality.IMAGE, inputs).sum().backward()
+    grads = [p.grad for n, p in encoder.module.named_parameters() if n.startswith("visual.")]
+    assert any(g is not None and g.abs().sum() > 0 for g in grads)
