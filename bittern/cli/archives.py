@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -31,39 +32,25 @@ def models(
 
     Example: bittern models --json
     """
-    from encoders.catalogue import CATALOGUE, find_weights
+    from service.catalogue import encoders
 
-    rows = []
-    for name, entry in CATALOGUE.items():
-        status = find_weights(name)
-        rows.append(
-            {
-                "name": name,
-                "modalities": sorted(entry.modalities),
-                "dim": entry.dim,
-                "ready": status.ready,
-                "where": status.where,
-                "message": status.message,
-                "licence": entry.licence,
-            }
-        )
+    infos = encoders()
     if as_program:
-        print_json(rows)
+        print_json([asdict(info) for info in infos])
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "takes", "dims", "weights", "licence"):
         table.add_column(heading, overflow="fold")
-    for row in rows:
-        here = "here" if row["ready"] else "not here"
-        takes = ", ".join(CATALOGUE[str(row["name"])].modalities)
-        table.add_row(*map(plain, (row["name"], takes, row["dim"], here, row["licence"])))
+    for info in infos:
+        here = "here" if info.ready else "not here"
+        takes = ", ".join(info.modalities)
+        table.add_row(*map(plain, (info.name, takes, info.dim, here, info.licence)))
     out.print(table)
-    if not all(row["ready"] for row in rows):
+    missing = [info for info in infos if not info.ready]
+    if missing:
         err.print("\nTo bring weights, on a machine that reaches the hub:")
-        for name in (str(row["name"]) for row in rows if not row["ready"]):
-            err.print(
-                f"  hf download {CATALOGUE[name].hub_id} --local-dir DIR/{name}", markup=False
-            )
+        for info in missing:
+            err.print(f"  {info.bring}", markup=False, soft_wrap=True)
         err.print("then set BITTERN_WEIGHTS=DIR. `bittern models --json` tells where it looked.")
 
 

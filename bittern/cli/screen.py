@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -120,17 +121,15 @@ def print_failures(failures: Sequence[Any], most: int = 10) -> None:
 
 
 def licence_notice(encoder: str) -> None:
-    """Before the first use of BirdNET's weights by this user: under which licence they come."""
-    if encoder != "field":
-        return
+    """Before this user's first use of an encoder: what its licence asks to be said."""
     from platformdirs import user_state_path
 
-    from encoders.field import licence_notice as notice
+    from service.catalogue import licence_notice as notice_of
 
-    marker = user_state_path("bittern") / "birdnet-licence-shown"
-    if marker.exists():
+    marker = user_state_path("bittern") / f"licence-shown-{Path(encoder).name}"
+    if marker.exists() or not (notice := notice_of(encoder)):
         return
-    err.print(Text(notice(), style="yellow"))
+    err.print(Text(notice, style="yellow"))
     try:
         marker.parent.mkdir(parents=True, exist_ok=True)
         marker.touch()
