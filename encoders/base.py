@@ -58,7 +58,8 @@ class Encoder(Protocol):
     @property
     def digests(self) -> Mapping[Modality, str]:
         """Per tower, hex SHA-256 of everything that decides its embeddings: weights,
-        preprocessing, prompt. Towers may share files, so digests may be equal."""
+        preprocessing, prompt. Towers may share files, so digests may be equal.
+        """
         ...
 
     def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
