@@ -208,6 +208,8 @@ def test_gradients_reach_the_towers_when_asked_for(clap_folder: Path) -> None:
     encoder = load(clap_folder)
     encoder.module.requires_grad_(True)
     inputs = encoder.prepare(Modality.AUDIO, clips(2))
-    encoder.embed(Modality.AUDIO, inputs).sum().backward()
-    grads = [p.grad for n, p in encoder.module.named_parameters() if n.startswith("audio_model.")]
+    weights = [p for n, p in encoder.module.named_parameters() if n.startswith("audio_model.")]
+    grads = torch.autograd.grad(
+        encoder.embed(Modality.AUDIO, inputs).sum(), weights, allow_unused=True
+    )
     assert any(g is not None and g.abs().sum() > 0 for g in grads)
