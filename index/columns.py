@@ -245,7 +245,7 @@ def _truth(value: object) -> bool | None:
 
 
 def suggestion(name: str, known: Mapping[str, object]) -> str:
-    """``; did you mean 'x'?`` where a known name is close, else nothing."""
+    """`` (did you mean 'x'?)`` where a known name is close, else nothing."""
     by_lower = {column.lower(): column for column in known}
     close = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.6)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+    return f" (did you mean {by_lower[close[0]]!r}?)" if close else ""

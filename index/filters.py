@@ -88,7 +88,7 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
     if len(tokens) > MAX_TOKENS:
         raise refused(f"the condition has {len(tokens)} words, the limit is {MAX_TOKENS}")
     names = {name.lower() for name in columns} - _WORDS
-    strings = (TokenType.STRING, TokenType.IDENTIFIER)
+    plain = (TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR)
     depth = 0
     for place, token in enumerate(tokens):
         if token.comments:
@@ -98,7 +98,7 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
         depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
         if depth > MAX_DEPTH:
             raise too_deep()
-        if token.token_type not in strings and token.text.lower() in names:
+        if token.token_type not in plain and token.text.lower() in names:
             # Darwin Core has columns that SQL takes for keywords: order, class, references.
             tokens[place] = Token(
                 TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end

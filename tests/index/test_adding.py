@@ -16,11 +16,14 @@ from bittern.errors import (
     QueryError,
 )
 from index.archive import Archive
-from index.observation import AddStatus, CodedObservation, Observation
+from index.models import ModelRecord
+from index.observation import AddResult, AddStatus, CodedObservation, Observation
 from tests.index.samples import BAT, OWL, code, ids, model, photo, recording, statuses
 
 
-def add(archive: Archive, *items: list[CodedObservation], policy: str = "error", by=OWL):
+def add(
+    archive: Archive, *items: list[CodedObservation], policy: str = "error", by: ModelRecord = OWL
+) -> list[AddResult]:
     return archive.add(list(items), model=by.digest, on_duplicate=policy)  # type: ignore[arg-type]
 
 
@@ -220,10 +223,12 @@ def one(observation: Observation, bits: int = 64) -> list[CodedObservation]:
         (photo("a") + photo("a"), "METADATA"),
         (photo("a", {"decimalLatitude": 91}), "METADATA"),
         (photo("a", record=BAT), "CODE"),
-        ([CodedObservation(Observation("a", "a", "image", "a"), np.zeros(8))], "CODE"),
+        ([CodedObservation(Observation("a", "a", "image", "a"), np.zeros(8))], "CODE"),  # type: ignore[arg-type]
     ],
 )
-def test_a_bad_item_fails_alone(archive: Archive, item, reason: str) -> None:
+def test_a_bad_item_fails_alone(
+    archive: Archive, item: list[CodedObservation], reason: str
+) -> None:
     results = add(archive, photo("before"), item, photo("later"))
     assert statuses(results) == ["added", "failed", "added"]
     assert results[1].reason == reason

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from hashing.codes import asymmetric_distance, hamming_distance
 from index.flat import FlatCodes, Nearest
 
+Case = tuple[NDArray[np.int64], NDArray[np.uint8], int, int]
+
 
 @st.composite
-def databases(draw: st.DrawFn) -> tuple[NDArray[np.int64], NDArray[np.uint8], int, int]:
+def databases(draw: st.DrawFn) -> Case:
     """Rows with gaps, codes from few distinct values (heavy ties), k, seed of the query."""
     width = draw(st.sampled_from([1, 2, 4, 9, 32]))
     n = draw(st.integers(0, 60))
@@ -39,9 +41,11 @@ def pairs(nearest: Nearest) -> list[tuple[float, int]]:
 
 @given(databases())
 @settings(max_examples=150, deadline=None)
-def test_symmetric_search_equals_brute_force_in_order_of_distance_then_row(case) -> None:
+def test_symmetric_search_equals_brute_force_in_order_of_distance_then_row(case: Case) -> None:
     rows, codes, k, seed = case
-    query = np.random.default_rng(seed + 1).integers(0, 256, codes.shape[1], dtype=np.uint8)
+    query: NDArray[np.uint8] = np.random.default_rng(seed + 1).integers(
+        0, 256, (codes.shape[1],), dtype=np.uint8
+    )
     distances = hamming_distance(query[None], codes)[0].astype(float)
     assert pairs(FlatCodes(rows, codes).nearest_symmetric(query, k)) == brute_force(
         distances, rows, k
@@ -50,7 +54,7 @@ def test_symmetric_search_equals_brute_force_in_order_of_distance_then_row(case)
 
 @given(databases())
 @settings(max_examples=150, deadline=None)
-def test_asymmetric_search_equals_brute_force_in_order_of_distance_then_row(case) -> None:
+def test_asymmetric_search_equals_brute_force_in_order_of_distance_then_row(case: Case) -> None:
     rows, codes, k, seed = case
     logits = np.random.default_rng(seed + 1).normal(size=codes.shape[1] * 8)
     assert pairs(FlatCodes(rows, codes).nearest_asymmetric(logits, k)) == brute_force(
@@ -60,7 +64,7 @@ def test_asymmetric_search_equals_brute_force_in_order_of_distance_then_row(case
 
 @given(databases(), st.integers(0, 2**16))
 @settings(max_examples=100, deadline=None)
-def test_only_keeps_exactly_the_rows_that_match(case, seed: int) -> None:
+def test_only_keeps_exactly_the_rows_that_match(case: Case, seed: int) -> None:
     rows, codes, _, _ = case
     rng = np.random.default_rng(seed)
     matching = np.union1d(rng.choice(10_000, 5), rows[rng.random(len(rows)) < 0.5])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bittern.errors import CodeError, DigestMismatchError, FilterError, QueryError
 from hashing.codes import asymmetric_distance, hamming_distance
 from index.archive import Archive
-from index.observation import CodedObservation, Observation
+from index.observation import CodedObservation, Metadata, Metric, Observation
 from tests.index.samples import BAT, OWL, photo, recording
 
 N = 120
@@ -28,7 +28,7 @@ def marsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     for i in range(N):
         name = f"o{i}"
         kind = "audio" if i % 3 == 0 else "image"
-        metadata = {"family": "ABC"[i % 3], "count": i, "decimalLatitude": i / 2}
+        metadata: Metadata = {"family": "ABC"[i % 3], "count": i, "decimalLatitude": i / 2}
         observation = Observation(name, name, kind, name, metadata=metadata)
         items.append([CodedObservation(observation, codes[rng.integers(9)])])
     with Archive.create(tmp_path_factory.mktemp("search") / "marsh") as archive:
@@ -46,7 +46,14 @@ def marsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
     floor=st.sampled_from([None, 0, 40, 118, 1000]),
 )
 @settings(max_examples=60, deadline=None)
-def test_hits_equal_brute_force_under_every_filter(marsh, seed, k, metric, modality, floor) -> None:
+def test_hits_equal_brute_force_under_every_filter(
+    marsh: Archive,
+    seed: int,
+    k: int,
+    metric: Metric,
+    modality: str | None,
+    floor: int | None,
+) -> None:
     logits = np.random.default_rng(seed).normal(size=64)
     everything = marsh.list(page_size=1000).observations
     codes = np.stack([marsh.code(o.id, OWL.digest) for o in everything[:1]] * N)
@@ -60,7 +67,8 @@ def test_hits_equal_brute_force_under_every_filter(marsh, seed, k, metric, modal
     wanted = sorted(
         (float(distances[o.row]), o.row)
         for o in everything
-        if modality in (None, o.modality) and (floor is None or o.metadata["count"] >= floor)
+        if modality in (None, o.modality)
+        and (floor is None or int(o.metadata["count"] or 0) >= floor)
     )[:k]
     hits = marsh.search(
         logits,

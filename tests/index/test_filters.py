@@ -1,0 +1,228 @@
+"""The `where` language: what is a filter, what is not, and what the refusal says."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bittern.errors import FilterError
+from index.archive import Archive
+from index.columns import DARWIN_CORE, IDENTITY
+from index.filters import compile_where
+from tests.index.samples import OWL, ids, photo, recording
+
+COLUMNS = {**IDENTITY, **DARWIN_CORE, "tally": "int64", "captive": "bool"}
+
+
+@pytest.fixture(scope="module")
+def marsh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Archive]:
+    rows: list[tuple[str, dict[str, Any]]] = [
+        ("a", {"scientificName": "Botaurus stellaris", "order": "Pelecaniformes", "tally": 1}),
+        ("b", {"scientificName": "Ardea cinerea", "decimalLatitude": 48.5, "tally": 2}),
+        ("c", {"scientificName": "Bubo bubo", "decimalLatitude": -3.0, "captive": True}),
+        ("d", {"vernacularName": "d'Arnaud's barbet", "eventDate": "2024-05-17", "class": "Aves"}),
+        ("e", {"scientificName": "100% owl_x", "captive": False, "references": "https://x"}),
+    ]
+    with Archive.create(tmp_path_factory.mktemp("filters") / "marsh") as archive:
+        archive.register_model(OWL, {})
+        items = [photo(name, metadata) for name, metadata in rows]
+        archive.add([*items, recording("r", 2, {"tally": 9})], model=OWL.digest)
+        yield archive
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("scientificName = 'Bubo bubo'", "c"),
+        ("SCIENTIFICNAME = 'Bubo bubo'", "c"),
+        ("\"scientificName\" = 'Bubo bubo'", "c"),
+        ("`scientificname` == 'Bubo bubo'", "c"),
+        ("scientificName LIKE 'B%'", "ac"),
+        ("scientificName NOT LIKE 'B%'", "be"),
+        ("scientificName ILIKE 'b%' AND NOT captive", ""),
+        ("lower(scientificName) = 'bubo bubo'", "c"),
+        ("UPPER(scientificName) LIKE 'BOT%'", "a"),
+        ("scientificName LIKE '100\\%%'", "e"),
+        ("vernacularName = 'd''Arnaud''s barbet'", "d"),
+        ("order = 'Pelecaniformes'", "a"),
+        ("class IN ('Aves', 'Mammalia')", "d"),
+        ("references IS NOT NULL", "e"),
+        ("eventDate >= '2024-05' AND eventDate < '2024-06'", "d"),
+        ("decimalLatitude > 0", "b"),
+        ("decimalLatitude <= -3", "c"),
+        ("decimalLatitude < -2.9e0", "c"),
+        ("decimalLatitude BETWEEN -5 AND 50.5", "bc"),
+        ("decimalLatitude NOT BETWEEN -5 AND 0", "b"),
+        ("decimalLatitude IN (48.5, 1)", "b"),
+        ("-decimalLatitude > 0", "c"),
+        ("tally > 1.5", "brr"),
+        ("tally IN (1, 2.0)", "ab"),
+        ("tally BETWEEN 1 AND 1.5", "a"),
+        ("tally NOT IN (1, 2)", "rr"),
+        ("tally < decimalLatitude", "b"),
+        ("1 = tally", "a"),
+        ("tally <> 1", "brr"),
+        ("tally != -1", "abrr"),
+        ("CAST(tally AS double) > 1.5", "brr"),
+        ("cast(tally as varchar) LIKE '9%'", "rr"),
+        ("captive", "c"),
+        ("NOT captive", "e"),
+        ("captive = false", "e"),
+        ("captive IS TRUE", "c"),
+        ("captive IS NOT TRUE", "abderr"),
+        ("tally IS NULL AND captive IS NULL", "d"),
+        ("modality = 'audio'", "rr"),
+        ("start_s >= 3", "r"),
+        ("occurrenceID = 'r' OR id = 'a'", "arr"),
+        ("media = 'a.jpg'", "a"),
+        ("(((tally = 1)))", "a"),
+        ("tally = 1 OR tally = 2 AND decimalLatitude < 0", "a"),
+        ("(tally = 1 OR tally = 2) AND NOT (decimalLatitude > 0)", ""),
+        ("true", "abcderr"),
+        ("false", ""),
+        ("scientificName = '-- no comment; ''quoted'''", ""),
+        ("scientificName = '/* text */'", ""),
+        ("scientificName = '鷺'", ""),
+    ],
+)
+def test_a_filter_finds_what_it_says(marsh: Archive, where: str, found: str) -> None:
+    assert "".join(name[0] for name in ids(marsh, where)) == found
+
+
+@pytest.mark.parametrize(
+    ("where", "part"),
+    [
+        ("", "empty"),
+        ("   ", "empty"),
+        ("scientificNam = 'x'", "did you mean 'scientificName'"),
+        ("nosuch > 1", "columns: id, occurrenceID"),
+        ("row = 1", "no column 'row'"),
+        ("committed = 1", "no column 'committed'"),
+        ("mediaRoot = '/'", "no column 'mediaRoot'"),
+        (f"{OWL.code_column} IS NULL", "no column 'code_"),
+        ("_rowid = 1", "no column '_rowid'"),
+        ("t.tally = 1", "no column 't.tally'"),
+        ("tally = 'abc'", "compares numbers with text"),
+        ("decimalLatitude > 'abc'", "`decimalLatitude > 'abc'`"),
+        ("scientificName = 1", "compares numbers with text"),
+        ("scientificName IN ('a', 1)", "compares numbers with text"),
+        ("captive = 'true'", "compares text with true/false"),
+        ("scientificName", "`scientificName` is no condition"),
+        ("tally", "is no condition"),
+        ("1", "is no condition"),
+        ("'a'", "is no condition"),
+        ("lower(scientificName)", "is no condition"),
+        ("tally = NULL", "IS NULL"),
+        ("tally + 1 = 2", "`tally + 1`"),
+        ("length(scientificName) > 3", "LENGTH(scientificName)"),
+        ("regexp_like(scientificName, 'x')", "is no condition"),
+        ("scientificName || 'a' = 'b'", "||"),
+        ("CASE WHEN captive THEN true ELSE false END", "CASE"),
+        ("tally IN (SELECT 1)", "list of literals"),
+        ("tally IN ()", "list of literals"),
+        ("tally IN (decimalLatitude)", "no literal"),
+        ("tally = (SELECT 1)", "SELECT 1"),
+        ("EXISTS (SELECT 1)", "EXISTS"),
+        ("SELECT 1", "SELECT"),
+        ("DROP TABLE observations", "DROP"),
+        ("tally = 1; DROP TABLE observations", "';'"),
+        ("tally = 1;", "';'"),
+        ("tally = 1 -- and more", "comments"),
+        ("tally = 1 /* and more */", "comments"),
+        ("/* first */ tally = 1", "comments"),
+        ("-- only", "e"),
+        ("tally = 1, captive", "cannot be read"),
+        ("tally = ", "cannot be read"),
+        ("(tally = 1", "cannot be read"),
+        ("tally = 1)", "cannot be read"),
+        ("scientificName = 'open", "cannot be read"),
+        ("tally = 1 AS x", "is no condition"),
+        ("tally = ?", "not allowed"),
+        ("tally = :x", "not allowed"),
+        ("tally = $1", "no column"),
+        ("*", "is no condition"),
+        ("scientificName LIKE lower('x')", "pattern"),
+        ("tally LIKE '1'", "text column"),
+        ("scientificName LIKE 'a' ESCAPE 'b'", "is no condition"),
+        ("scientificName SIMILAR TO 'a'", "is no condition"),
+        ("tally IS DISTINCT FROM 1", "is no condition"),
+        ("CAST(scientificName AS int) = 1", "turn text"),
+        ("CAST(eventDate AS date) = '2024-01-01'", "dates are compared as text"),
+        ("eventDate = date '2024-01-01'", "dates are compared as text"),
+        ("TRY_CAST(tally AS text) = '1'", "not allowed"),
+        ("tally = 99999999999999999999", "64 bits"),
+        ("decimalLatitude < 1e999", "too large"),
+        ("lower(scientificName, 'x') = 'a'", "e"),
+        ("-scientificName = 'a'", "is no number"),
+        ("x" * 10_001, "limit is 10000"),
+        ("(" * 200 + "captive" + ")" * 200, "nested"),
+        ("NOT " * 2000 + "captive", "nested"),
+        ("- " * 2000 + "1 = 1", "nested"),
+        (" OR ".join(["tally=1"] * 501), "500"),
+    ],
+)
+def test_whatever_else_is_refused_and_named(marsh: Archive, where: str, part: str) -> None:
+    with pytest.raises(FilterError) as caught:
+        ids(marsh, where)
+    assert part in caught.value.message
+    assert caught.value.field == "where"
+
+
+def test_a_condition_that_is_no_text_is_refused() -> None:
+    with pytest.raises(FilterError, match="int"):
+        compile_where(1, COLUMNS)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("word", ["AND", "OR"])
+def test_long_chains_are_answered(marsh: Archive, word: str) -> None:
+    where = f" {word} ".join(["tally = 1"] * 500)
+    assert ids(marsh, where) == ["a"]
+
+
+def test_a_long_list_of_literals_is_answered(marsh: Archive) -> None:
+    assert ids(marsh, f"tally IN ({', '.join(map(str, range(1500)))})") == [
+        "a",
+        "b",
+        "r#t=0,3",
+        "r#t=3,6",
+    ]
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_either_compiled_or_refused_with_a_filter_error(where: str) -> None:
+    with contextlib.suppress(FilterError):
+        assert compile_where(where, COLUMNS).startswith("(")
+
+
+_TOKENS = st.sampled_from(
+    ["tally", "captive", "scientificName", "=", "<", "<>", "AND", "OR", "NOT", "(", ")", "'a'"]
+    + ["1", "2.5", "-", "IN", ",", "BETWEEN", "LIKE", "IS", "NULL", "true", "lower(", "CAST("]
+    + ["AS", "double", "order", "class"]
+)
+
+
+@given(st.lists(_TOKENS, max_size=14).map(" ".join))
+@settings(max_examples=300, deadline=None)
+def test_whatever_compiles_the_store_can_evaluate(marsh: Archive, where: str) -> None:
+    columns: Any = {**IDENTITY, **marsh.stats().columns}
+    try:
+        compiled = compile_where(where, columns)
+    except FilterError:
+        return
+    marsh._current().matching(compiled)
+
+
+@given(st.text(max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_a_text_literal_is_only_ever_text(marsh: Archive, text: str) -> None:
+    quoted = text.replace("'", "''")
+    try:
+        assert ids(marsh, f"scientificName = '{quoted}' AND false") == []
+    except FilterError:
+        assert "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)

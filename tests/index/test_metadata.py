@@ -1,0 +1,133 @@
+"""Metadata: Darwin Core types, new columns, and what cannot be stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from index.archive import Archive
+from index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
+from index.observation import AddStatus
+from tests.index.samples import OWL, photo
+
+
+def stored(archive: Archive, **metadata: object) -> dict[str, object]:
+    result = archive.add([photo("a", metadata)], model=OWL.digest)[0]
+    assert result.status is AddStatus.ADDED, result.message
+    return dict(archive.get("a").metadata)
+
+
+def test_values_come_back_with_their_types(archive: Archive) -> None:
+    metadata = {
+        "scientificName": "Botaurus stellaris",
+        "decimalLatitude": 52.5,
+        "individualCount": 3,
+        "wingspan": 1.3,
+        "captive": False,
+        "note": "d'après l'Œuvre; -- \"x\" 鷺",
+        "order": "Pelecaniformes",
+        "class": "Aves",
+    }
+    assert stored(archive, **metadata) == metadata
+    types = archive.stats().columns
+    assert (types["individualCount"], types["wingspan"], types["captive"]) == (
+        "int64",
+        "double",
+        "bool",
+    )
+
+
+def test_nothing_is_stored_for_none_or_for_empty_numbers(archive: Archive) -> None:
+    assert stored(archive, genus=None, unknownTerm=None, decimalLatitude="", family="") == {
+        "family": ""
+    }
+    assert "unknownTerm" not in archive.stats().columns
+
+
+def test_numbers_written_as_text_fit_columns_of_numbers(archive: Archive) -> None:
+    found = stored(archive, decimalLatitude=" -33.9 ", coordinateUncertaintyInMeters="10", year=1)
+    assert found == {
+        "decimalLatitude": -33.9,
+        "coordinateUncertaintyInMeters": 10.0,
+        "year": 1,
+    }
+    archive.add([photo("b", {"year": "2024"}), photo("c", {"year": 2025.0})], model=OWL.digest)
+    assert archive.get("b").metadata == {"year": 2024}
+    assert archive.get("c").metadata == {"year": 2025}
+
+
+def test_numbers_fit_columns_of_text(archive: Archive) -> None:
+    assert stored(archive, scientificName=7, genus=True) == {
+        "scientificName": "7",
+        "genus": "true",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "part"),
+    [
+        ("decimalLatitude", "north", "'north'"),
+        ("decimalLatitude", 90.5, "between -90 and 90"),
+        ("decimalLatitude", float("nan"), "numbers"),
+        ("decimalLatitude", True, "numbers"),
+        ("decimalLongitude", -181, "between -180 and 180"),
+        ("decimalLongitude", "1_0", "'1_0'"),
+        ("coordinateUncertaintyInMeters", -1, "between 0"),
+        ("note", ["a", "list"], "list"),
+        ("note", b"bytes", "bytes"),
+        ("note", "\ud800", "not Unicode"),
+        ("note", "x" * (64 * 1024 + 1), "65536"),
+        ("genus", 10**50, "64 bits"),
+        ("tally", 2**63, "64 bits"),
+        ("wing span", 1, "'wing span'"),
+        ("län", 1, "'län'"),
+        ("a.b", 1, "'a.b'"),
+        ("", 1, "''"),
+        ("x" * 65, 1, "up to 63"),
+        ("1st", 1, "'1st'"),
+        ("row", 1, "'row'"),
+        ("ROW", 1, "'ROW'"),
+        ("mediaRoot", "/", "'mediaRoot'"),
+        ("occurrenceID", "a", "'occurrenceID'"),
+        ("code_cafe", "a", "'code_cafe'"),
+        ("embedding_", "a", "'embedding_'"),
+        ("scientificname", "a", "case"),
+    ],
+)
+def test_what_cannot_be_stored_fails_naming_column_and_value(
+    archive: Archive, name: str, value: object, part: str
+) -> None:
+    result = archive.add([photo("a", {name: value})], model=OWL.digest)[0]
+    assert (result.status, result.reason) == (AddStatus.FAILED, "METADATA")
+    assert part in result.message
+    assert len(result.message) < 300
+
+
+def test_a_type_that_the_first_value_set_is_kept(archive: Archive) -> None:
+    results = archive.add(
+        [photo("a", {"tally": 3}), photo("b", {"tally": "many"}), photo("c", {"tally": 2.5})],
+        model=OWL.digest,
+    )
+    assert [str(r.status) for r in results] == ["added", "failed", "failed"]
+    assert "'many'" in results[1].message
+
+
+def test_columns_that_differ_in_case_only_are_refused_within_one_item() -> None:
+    with pytest.raises(Exception, match="'wind' and 'Wind' differ in case"):
+        MetadataColumns({}).accept({"wind": 1, "Wind": 2})
+
+
+def test_a_column_of_a_failed_item_is_not_added(archive: Archive) -> None:
+    archive.add([photo("a", {"strange": 1, "decimalLatitude": 100}), photo("b")], model=OWL.digest)
+    assert "strange" not in archive.stats().columns
+
+
+def test_more_columns_than_the_limit_are_refused(archive: Archive) -> None:
+    room = MAX_COLUMNS - len(DARWIN_CORE)
+    many = {f"c{i}": i for i in range(room)}
+    results = archive.add(
+        [photo("a", many | {"extra": 1}), photo("b", many), photo("c", {"extra": 1})],
+        model=OWL.digest,
+    )
+    assert [str(r.status) for r in results] == ["failed", "added", "failed"]
+    assert str(MAX_COLUMNS) in results[0].message
+    assert archive.get("b").metadata == many
