@@ -56,7 +56,7 @@ class Archive(ReadableArchive):
         lock = folder.lock()
         try:
             # The header comes last: without it, a half-made archive is no archive.
-            if Store.create(folder.store).count():
+            if not Store.create(folder.store).is_new:
                 folder.check_present()
             folder.write_header(folder.new_header(name))
         finally:

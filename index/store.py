@@ -91,18 +91,28 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> Store:
-        """Make the empty table; one that is there already is opened."""
+        """Make the empty table; one that is there already is opened.
+
+        Raises:
+            PreconditionError: it cannot be made.
+        """
         import lancedb
 
-        fields = [
-            pa.field(name, arrow_type(column_type))
-            for name, column_type in (INTERNAL | IDENTITY | DARWIN_CORE).items()  # type: ignore[operator]
-        ]
+        versions = path / f"{TABLE}.lance" / "_versions"
+        if versions.is_dir() and any(versions.iterdir()):
+            return cls(path)
+        types: dict[str, ColumnType] = {**INTERNAL, **IDENTITY, **DARWIN_CORE}
+        schema = pa.schema([(name, arrow_type(kind)) for name, kind in types.items()])
         try:
-            lancedb.connect(str(path)).create_table(TABLE, schema=pa.schema(fields), exist_ok=True)
+            lancedb.connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
         except (OSError, RuntimeError, ValueError) as error:
             raise PreconditionError(f"no store can be made at {path}: {error}") from error
         return cls(path)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever added: no rows, no columns of models."""
+        return not any(map(is_code_or_embedding, self.columns)) and not self.count()
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -1,0 +1,250 @@
+"""Opening: what is no archive, what is a damaged one, who may write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittern.errors import (
+    ArchiveDamagedError,
+    ArchiveLockedError,
+    ArchiveNotFoundError,
+    ArchiveVersionError,
+    PreconditionError,
+)
+from index.archive import Archive
+from tests.index.samples import BAT, OWL, ids, photo
+
+
+@pytest.fixture
+def path(archive: Archive) -> Path:
+    archive.add([photo("a"), photo("b")], model=OWL.digest)
+    archive.close()
+    return archive.path
+
+
+def test_an_archive_is_there_again_after_closing(path: Path) -> None:
+    with Archive.open(path) as again:
+        assert ids(again) == ["a", "b"]
+        assert again.models() == [OWL]
+        assert again.name == "marsh"
+        assert again.model_folder(OWL.digest).joinpath("card.json").read_bytes() == b"{}"
+
+
+def test_create_opens_an_archive_that_is_there(path: Path) -> None:
+    with Archive.create(path, name="other") as again:
+        assert ids(again) == ["a", "b"]
+        assert again.name == "marsh"
+
+
+def test_an_archive_has_the_name_it_was_given(tmp_path: Path) -> None:
+    Archive.create(tmp_path / "x", name="The marsh").close()
+    with Archive.open(tmp_path / "x") as archive:
+        assert archive.stats().name == "The marsh"
+
+
+def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(PreconditionError, match=r"holiday\.jpg"):
+        Archive.create(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_an_archive_whose_making_was_cut_off_can_be_made_again(path: Path) -> None:
+    fresh = path.with_name("fresh")
+    Archive.create(fresh).close()
+    (fresh / "archive.json").unlink()
+    with Archive.create(fresh) as archive:
+        assert ids(archive) == []
+
+
+def test_an_archive_that_lost_its_header_is_not_made_anew(path: Path) -> None:
+    (path / "archive.json").unlink()
+    with pytest.raises(ArchiveDamagedError, match=r"archive\.json"):
+        Archive.create(path)
+
+
+def test_a_missing_folder_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveNotFoundError, match="bittern index"):
+        Archive.open(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_says_how_to_make_an_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveNotFoundError, match=r"is empty; make one with: bittern index"):
+        Archive.open(tmp_path)
+
+
+def test_a_file_is_no_archive(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ArchiveNotFoundError, match="it is a file"):
+        Archive.open(file)
+    with pytest.raises(PreconditionError, match="it is a file"):
+        Archive.create(file)
+
+
+def test_a_folder_of_something_else_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(ArchiveNotFoundError, match=r"holds no archive\.json"):
+        Archive.open(tmp_path)
+
+
+def lose_header(path: Path) -> None:
+    (path / "archive.json").unlink()
+
+
+def lose_store(path: Path) -> None:
+    shutil.rmtree(path / "store")
+
+
+def lose_table(path: Path) -> None:
+    shutil.rmtree(path / "store" / "observations.lance")
+
+
+def lose_versions(path: Path) -> None:
+    shutil.rmtree(path / "store" / "observations.lance" / "_versions")
+
+
+def lose_data(path: Path) -> None:
+    shutil.rmtree(path / "store" / "observations.lance" / "data")
+
+
+def scramble_data(path: Path) -> None:
+    for file in (path / "store" / "observations.lance" / "data").iterdir():
+        file.write_bytes(b"not lance" * 50)
+
+
+def scramble_header(path: Path) -> None:
+    (path / "archive.json").write_text("{")
+
+
+def strip_header(path: Path) -> None:
+    (path / "archive.json").write_text('{"format_version": 1}')
+
+
+def nest_header(path: Path) -> None:
+    (path / "archive.json").write_text("[" * 100_000)
+
+
+def name_a_model_without_codes(path: Path) -> None:
+    header = json.loads((path / "archive.json").read_text())
+    header["models"].append(BAT.to_json())
+    (path / "archive.json").write_text(json.dumps(header))
+
+
+@pytest.mark.parametrize(
+    ("harm", "named"),
+    [
+        (lose_header, "archive.json"),
+        (lose_store, "store"),
+        (lose_table, "observations"),
+        (lose_versions, "store"),
+        (lose_data, "data"),
+        (scramble_data, "store"),
+        (scramble_header, "archive.json"),
+        (strip_header, "archive.json"),
+        (nest_header, "archive.json"),
+        (name_a_model_without_codes, BAT.digest[:16]),
+    ],
+)
+def test_a_damaged_archive_says_what_is_wrong(
+    path: Path, harm: Callable[[Path], None], named: str
+) -> None:
+    harm(path)
+    with pytest.raises(ArchiveDamagedError) as caught, Archive.open(path) as archive:
+        archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
+    assert named in caught.value.message
+    assert "backup" in caught.value.message
+
+
+def test_a_lost_model_folder_is_named_and_the_rest_can_be_read(path: Path) -> None:
+    shutil.rmtree(path / "models" / OWL.digest)
+    with Archive.open(path) as archive:
+        assert ids(archive) == ["a", "b"]
+        with pytest.raises(ArchiveDamagedError, match=OWL.digest):
+            archive.model_folder(OWL.digest)
+
+
+def test_registering_again_brings_lost_files_back(path: Path) -> None:
+    shutil.rmtree(path / "models" / OWL.digest)
+    with Archive.open(path, write=True) as archive:
+        archive.register_model(OWL, {"card.json": b"{}"})
+        assert archive.verify() == []
+
+
+def test_an_archive_of_a_newer_version_is_refused(path: Path) -> None:
+    header = json.loads((path / "archive.json").read_text())
+    header["format_version"] = 2
+    (path / "archive.json").write_text(json.dumps(header))
+    with pytest.raises(ArchiveVersionError, match="format version 2"):
+        Archive.open(path)
+
+
+# Locks
+
+
+def test_a_second_writer_is_refused_and_readers_are_not(path: Path) -> None:
+    with Archive.open(path, write=True):
+        with pytest.raises(ArchiveLockedError, match="wait"):
+            Archive.open(path, write=True)
+        with pytest.raises(ArchiveLockedError):
+            Archive.create(path)
+        with Archive.open(path) as reader:
+            assert ids(reader) == ["a", "b"]
+    with Archive.open(path, write=True) as archive:
+        assert archive.delete(["a"]) == ["a"]
+
+
+def test_a_writer_in_another_process_is_noticed_and_its_death_frees_the_lock(path: Path) -> None:
+    script = (
+        "import sys; from index.archive import Archive\n"
+        "a = Archive.open(sys.argv[1], write=True); print('open', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(ArchiveLockedError):
+            Archive.open(path, write=True)
+    finally:
+        other.kill()
+        other.communicate()
+    Archive.open(path, write=True).close()
+
+
+def test_a_failed_opening_gives_the_lock_back(path: Path) -> None:
+    store, aside = path / "store", path / "aside"
+    (store / "observations.lance").rename(aside)
+    with pytest.raises(ArchiveDamagedError):
+        Archive.open(path, write=True)
+    aside.rename(store / "observations.lance")
+    Archive.open(path, write=True).close()
+
+
+def test_reading_changes_no_file(path: Path) -> None:
+    def files() -> dict[str, str]:
+        return {
+            str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in path.rglob("*")
+            if file.is_file()
+        }
+
+    before = files()
+    (path / "lock").unlink(missing_ok=True)
+    before.pop("lock", None)
+    with Archive.open(path) as reader:
+        reader.search(np.ones(64), model=OWL.digest, k=1, metric="asymmetric")
+        reader.list(where="order IS NULL")
+        reader.stats()
+        assert reader.verify() == []
+    assert files() == before
