@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bittern.errors import BitternError, InvalidInputError, ServiceUnavailableError
+from bittern.errors import BitternError, InvalidInputError
 from bittern.v1 import archive_service_pb2 as pb
 from index.observation import AddResult, AddStatus, OnDuplicate
 from service.config import ServiceConfig
 from service.convert import add_result_to_wire, item_from_wire, on_duplicate_from_wire
 from service.deadline import Deadline
+from service.incoming import Incoming
 from service.limits import check_media, check_model
 from service.requests import MediaItem
 from service.servable import Servable
@@ -97,38 +98,43 @@ def answer_add(
 
     Raises:
         InvalidInputError: messages in the wrong order, or unusable options.
+        DeadlineExceededError: the client was silent for too long, or has hung up.
         ServiceUnavailableError: the server is stopping.
     """
-    batch = _open_batch(requests, engine_of, config)
-    for request in requests:
-        kind = request.WhichOneof("message")
-        if kind == "item":
-            batch.take(request.item, config)
-        elif kind != "flush":
-            raise InvalidInputError(
-                "after the first message, each one carries an item or a flush marker, "
-                f"not {kind or 'nothing'}",
-                field="message",
-            )
-        if kind == "flush" or batch.full or stopping.is_set():
-            deadline.check("the next batch was committed")
-            yield from batch.commit()
-        if kind == "flush":
-            yield pb.AddResponse(flushed=True)
-        if stopping.is_set():
-            raise ServiceUnavailableError(
-                "the server is stopping; what it has answered is stored, send the rest again later"
-            )
-    deadline.check("the last batch was committed")
-    yield from batch.commit()
+    incoming = Incoming(requests, stopping=stopping, idle_s=config.add_idle_s)
+    try:
+        batch = _open_batch(incoming, engine_of, config)
+        for request in incoming:
+            kind = request.WhichOneof("message")
+            if kind == "item":
+                batch.take(request.item, config)
+            elif kind != "flush":
+                raise InvalidInputError(
+                    "after the first message, each one carries an item or a flush marker, "
+                    f"not {kind or 'nothing'}",
+                    field="message",
+                )
+            if kind == "flush" or batch.full:
+                deadline.check("the next batch was committed")
+                yield from batch.commit()
+            if kind == "flush":
+                yield pb.AddResponse(flushed=True)
+        deadline.check("the last batch was committed")
+        yield from batch.commit()
+        if incoming.cut_off is not None:
+            raise incoming.cut_off
+    finally:
+        incoming.close()
 
 
 def _open_batch(
-    requests: Iterator[pb.AddRequest],
+    incoming: Incoming,
     engine_of: Callable[[str], Servable],
     config: ServiceConfig,
 ) -> _Batch:
-    first = next(requests, None)
+    first = next(incoming, None)
+    if incoming.cut_off is not None:
+        raise incoming.cut_off
     if first is None or first.WhichOneof("message") != "options":
         raise InvalidInputError(
             "the first message of Add must carry the options (they may be empty)", field="options"

@@ -28,6 +28,7 @@ class ServiceConfig:
         max_batch_items: most items in one commit of Add; callers that ask for more get this.
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
+        add_idle_s: seconds of silence after which an Add call is ended, in good order.
         workers: calls answered at once.
         max_concurrent_rpcs: calls answered or waiting; further ones are refused.
         grace_s: seconds that calls in flight get to finish when the server stops.
@@ -43,6 +44,7 @@ class ServiceConfig:
     max_batch_items: int = 256
     max_batch_bytes: int = 64 * MIB
     max_add_streams: int = 4
+    add_idle_s: float = 600.0
     workers: int = 16
     max_concurrent_rpcs: int = 64
     grace_s: float = 10.0
@@ -50,9 +52,10 @@ class ServiceConfig:
     def __post_init__(self) -> None:
         for each in fields(self):
             value = getattr(self, each.name)
-            if value < (0 if each.name == "grace_s" else 1):
+            least = 0 if each.name in ("grace_s", "add_idle_s") else 1
+            if value < least:
                 raise InvalidInputError(
-                    f"{each.name} must be at least 1, not {value}", field=each.name
+                    f"{each.name} must be at least {least}, not {value}", field=each.name
                 )
         if self.max_add_streams >= self.workers:
             raise InvalidInputError(

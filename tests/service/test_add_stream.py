@@ -15,6 +15,7 @@ from bittern.client import RemoteArchive
 from bittern.errors import (
     ArchiveLockedError,
     ArchiveNotFoundError,
+    DeadlineExceededError,
     InvalidInputError,
     LimitExceededError,
     ModelNotFoundError,
@@ -30,7 +31,7 @@ from service.deadline import Deadline
 from service.requests import MediaItem
 from service.server import Server
 from service.status import from_rpc_error
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_engine import PATIENCE_S, FakeEngine
 
 FLUSH = pb.AddRequest(flush=pb.AddFlush())
 
@@ -51,7 +52,7 @@ class Sender:
 
     def __init__(self, stub: pb_grpc.ArchiveServiceStub) -> None:
         self._queue: queue.SimpleQueue[pb.AddRequest | None] = queue.SimpleQueue()
-        self.call = stub.Add(iter(self._queue.get, None), timeout=20)
+        self.call = stub.Add(iter(self._queue.get, None), timeout=PATIENCE_S)
 
     def send(self, *messages: pb.AddRequest) -> None:
         for message in messages:
@@ -223,8 +224,38 @@ def test_a_stopping_server_commits_and_answers_what_it_holds() -> None:
 
     stream = answers(engine, messages(), stopping=stopping)
     assert [each.occurrence_id for each in next(stream).results] == ["a", "b"]
-    with pytest.raises(ServiceUnavailableError, match="what it has answered is stored"):
+    with pytest.raises(ServiceUnavailableError, match="what has been answered is stored"):
         next(stream)
+
+
+def silent_after(*messages: pb.AddRequest) -> Iterator[pb.AddRequest]:
+    yield from messages
+    threading.Event().wait(PATIENCE_S)
+
+
+def test_a_silent_client_has_its_items_committed_and_its_call_ended() -> None:
+    config = ServiceConfig(add_idle_s=0.05)
+    stream = answers(FakeEngine(), silent_after(options(), photo("a")), config=config)
+    assert [each.occurrence_id for each in next(stream).results] == ["a"]
+    with pytest.raises(DeadlineExceededError, match=r"no item came for 0\.05 s"):
+        next(stream)
+
+
+def test_a_client_that_never_says_anything_has_its_call_ended() -> None:
+    with pytest.raises(DeadlineExceededError, match="no item came"):
+        list(answers(FakeEngine(), silent_after(), config=ServiceConfig(add_idle_s=0)))
+
+
+def test_stopping_does_not_wait_for_a_silent_client(sender: Sender, server: Server) -> None:
+    sender.send(options(), FLUSH)
+    assert sender.answer() == ([], True)
+    stopping = threading.Thread(target=server.stop, args=(10 * PATIENCE_S,))
+    stopping.start()
+    with pytest.raises(grpc.RpcError) as caught:
+        sender.answer()
+    assert type(from_rpc_error(caught.value, "")) is ServiceUnavailableError
+    stopping.join(PATIENCE_S)
+    assert not stopping.is_alive()
 
 
 def test_a_cancelled_stream_ends_and_makes_room_for_another(
@@ -247,7 +278,7 @@ def test_a_cancelled_stream_ends_and_makes_room_for_another(
             sender.send(options(), photo("answered"), FLUSH, photo("not answered"))
             sender.answer()
             sender.call.cancel()
-            assert ended.wait(20)
+            assert ended.wait(PATIENCE_S)
             sender.end()
     finally:
         log.removeHandler(ear)
