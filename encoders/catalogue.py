@@ -33,12 +33,11 @@ from encoders.base import Encoder, Modality
 from encoders.entry import EncoderEntry
 from encoders.weights import (
     WeightsStatus,
-    check_sha256,
     download,
-    in_cache,
     local_folder,
     offline,
     packages_status,
+    recorded_sha256,
 )
 
 __all__ = [
@@ -191,17 +190,16 @@ def load_encoder(
         if weights is not None or offline():
             raise
         folder = download(entry)
-    if weights is None and in_cache(folder):
-        check_sha256(entry, folder)
+    sha256 = recorded_sha256(entry, folder)
     encoder: Encoder
     if entry.layout == "open_clip":
         from encoders.openclip import OpenClipEncoder
 
-        encoder = OpenClipEncoder(folder, name=entry.name, device=device)
+        encoder = OpenClipEncoder(folder, name=entry.name, device=device, sha256=sha256)
     else:
         from encoders.clap import ClapEncoder
 
-        encoder = ClapEncoder(folder, name=entry.name, device=device)
+        encoder = ClapEncoder(folder, name=entry.name, device=device, sha256=sha256)
     if encoder.dim != entry.dim:
         raise ModelDamagedError(
             f"{entry.name}: the weights in {folder} have {encoder.dim} dimensions, this encoder "

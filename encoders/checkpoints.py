@@ -61,6 +61,22 @@ def sha256_of_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_weights(path: Path, model: str, expected: str = "") -> str:
+    """Hex SHA-256 of a weights file.
+
+    Raises:
+        ModelDamagedError: it is not `expected`, where that is given.
+    """
+    found = sha256_of_file(path)
+    if expected and found != expected:
+        raise ModelDamagedError(
+            f"{model}: {path} is damaged, or not the file of the recorded revision: its SHA-256 "
+            f"is {found}, not {expected}; remove it and download it again, or give the folder "
+            "yourself if other weights are meant"
+        )
+    return found
+
+
 def sha256_of_files(paths: Iterable[Path]) -> str:
     """Hex SHA-256 over the names and contents of several files, in order of name."""
     digest = hashlib.sha256()

@@ -30,6 +30,7 @@ from encoders.checkpoints import (
     read_tensors,
     sha256_of_file,
     sha256_of_files,
+    sha256_of_weights,
     tower_digest,
     weights_file,
 )
@@ -74,6 +75,7 @@ class ClapEncoder:
         name: str,
         device: str | None = None,
         half_precision: bool | None = None,
+        sha256: str = "",
         batch_size: int = 8,
     ) -> None:
         """Load a checkpoint.
@@ -83,6 +85,7 @@ class ClapEncoder:
             name: catalogue name; used in errors.
             device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
             half_precision: run in fp16 (autocast); None means on a GPU only.
+            sha256: what the weights file must have; empty if any will do.
             batch_size: most items at a time in a tower.
 
         Raises:
@@ -96,7 +99,7 @@ class ClapEncoder:
         self._lock = threading.Lock()
         config = read_json(folder / CONFIG, name)
         weights = weights_file(folder, WEIGHTS, name)
-        weights_sha256 = sha256_of_file(weights)
+        weights_sha256 = sha256_of_weights(weights, name, sha256)
         self.module: torch.nn.Module = _build(config, name)
         load_into(self.module, read_tensors(weights, name), name, ignorable=_CONSTANTS)
         self.module.to(self.device).eval().requires_grad_(False)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,12 @@ from PIL import (
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
-from bittern.errors import MediaTooLargeError, UnreadableMediaError, UnsupportedMediaError
+from bittern.errors import (
+    MediaTooLargeError,
+    SourceNotFoundError,
+    UnreadableMediaError,
+    UnsupportedMediaError,
+)
 from encoders.base import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
@@ -82,7 +88,7 @@ def image_format(data: bytes) -> str | None:
 
 
 def decode_image(
-    data: bytes,
+    data: bytes | Path,
     *,
     name: str,
     limits: ImageLimits | None = None,
@@ -91,7 +97,7 @@ def decode_image(
     """Decode a picture file.
 
     Args:
-        data: the whole file.
+        data: the whole file, or where it is (its size is checked before it is read).
         name: what to call it in errors.
         limits: bytes and pixels allowed; None means the defaults of `ImageLimits`.
         min_side: a JPEG may be decoded at a half, a quarter or an eighth of its size, as long
@@ -106,15 +112,12 @@ def decode_image(
         UnsupportedMediaError: the content is none of `FORMATS`.
         MediaTooLargeError: more bytes or pixels than the limit.
         UnreadableMediaError: empty, damaged or truncated.
+        SourceNotFoundError: there is no such file.
     """
     limits = limits or ImageLimits()
-    if not data:
-        raise UnreadableMediaError(f"{name}: the file is empty (0 bytes)")
-    if len(data) > limits.max_bytes:
-        raise MediaTooLargeError(
-            f"{name}: {len(data)} bytes, the limit for a picture is {limits.max_bytes}",
-            details={"bytes": str(len(data)), "limit": str(limits.max_bytes)},
-        )
+    if isinstance(data, Path):
+        data = _read(data, name, limits)
+    _check_bytes(len(data), name, limits)
     kind = image_format(data)
     if kind is None:
         raise UnsupportedMediaError(
@@ -140,6 +143,28 @@ def decode_image(
             f"{error or type(error).__name__}; export it again from its source"
         ) from error
     return _upright(pixels, orientation)
+
+
+def _read(path: Path, name: str, limits: ImageLimits) -> bytes:
+    if not path.exists():
+        raise SourceNotFoundError(f"{name}: there is no file {path}", field="source")
+    if not path.is_file():
+        raise UnreadableMediaError(f"{name}: {path} is not a regular file")
+    try:
+        _check_bytes(path.stat().st_size, name, limits)
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadableMediaError(f"{name}: {path} cannot be read: {error}") from error
+
+
+def _check_bytes(size: int, name: str, limits: ImageLimits) -> None:
+    if size == 0:
+        raise UnreadableMediaError(f"{name}: the file is empty (0 bytes)")
+    if size > limits.max_bytes:
+        raise MediaTooLargeError(
+            f"{name}: {size} bytes, the limit for a picture is {limits.max_bytes}",
+            details={"bytes": str(size), "limit": str(limits.max_bytes)},
+        )
 
 
 def _check_pixels(size: tuple[int, int], name: str, limits: ImageLimits) -> None:

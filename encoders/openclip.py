@@ -20,7 +20,7 @@ from encoders.checkpoints import (
     load_into,
     pick_device,
     read_tensors,
-    sha256_of_file,
+    sha256_of_weights,
     weights_file,
 )
 from encoders.openclip_folder import (
@@ -67,6 +67,7 @@ class OpenClipEncoder:
         device: str | None = None,
         precision: Precision | None = None,
         compile_towers: bool = False,
+        sha256: str = "",
         batch_size: int = 32,
     ) -> None:
         """Load a checkpoint.
@@ -78,6 +79,7 @@ class OpenClipEncoder:
             precision: None means fp16 on a GPU and fp32 elsewhere.
             compile_towers: hand the image tower to `torch.compile`; pays for itself after some
                 thousands of pictures.
+            sha256: what the weights file must have; empty if any will do.
             batch_size: most items at a time in a tower.
 
         Raises:
@@ -94,7 +96,7 @@ class OpenClipEncoder:
         self._lock = threading.Lock()
         config, preprocessing = read_config(folder, name)
         weights = weights_file(folder, WEIGHTS, name)
-        weights_sha256 = sha256_of_file(weights)
+        weights_sha256 = sha256_of_weights(weights, name, sha256)
         self.module: torch.nn.Module = build(config, name, self.precision)
         load_into(self.module, read_tensors(weights, name), name)
         self.module.to(self.device).eval().requires_grad_(False)

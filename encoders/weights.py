@@ -9,7 +9,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from bittern.errors import ModelDamagedError, SourceNotFoundError, WeightsMissingError
+from bittern.errors import SourceNotFoundError, WeightsMissingError
 from encoders.entry import EncoderEntry, Layout
 
 WEIGHTS_VARIABLE = "BITTERN_WEIGHTS"
@@ -137,29 +137,15 @@ def download(entry: EncoderEntry) -> Path:
     return folder
 
 
-def check_sha256(entry: EncoderEntry, folder: Path) -> None:
-    """Check a file from the hub against the catalogue, where that knows the file.
+def recorded_sha256(entry: EncoderEntry, folder: Path) -> str:
+    """The SHA-256 that the weights in this folder must have; empty where any will do.
 
-    Raises:
-        ModelDamagedError: the content is another.
+    Only files in the Hugging Face cache are held to the catalogue. A folder of the caller's own
+    may hold other weights on purpose, and the encoder's digests will differ.
     """
-    path = folder / entry.weights_file
-    if not (entry.sha256 and entry.weights_file and path.is_file()):
-        return
-    from encoders.checkpoints import sha256_of_file
-
-    found = sha256_of_file(path)
-    if found != entry.sha256:
-        raise ModelDamagedError(
-            f"{entry.name}: {path} is not the file of revision {entry.revision}: its SHA-256 is "
-            f"{found}, not {entry.sha256}; remove it and download it again, or give the folder "
-            "yourself if other weights are meant"
-        )
-
-
-def in_cache(folder: Path) -> bool:
-    """Whether a folder belongs to the Hugging Face cache."""
-    return folder.is_relative_to(_cache_root())
+    if entry.weights_file and folder.is_relative_to(_cache_root()):
+        return entry.sha256
+    return ""
 
 
 def _lacking(layout: Layout, folder: Path) -> str:

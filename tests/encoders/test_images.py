@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from PIL import Image as PillowImage
 from bittern.errors import (
     MediaError,
     MediaTooLargeError,
+    SourceNotFoundError,
     UnreadableMediaError,
     UnsupportedMediaError,
 )
@@ -130,6 +132,26 @@ def test_too_many_bytes_are_refused_with_both_numbers() -> None:
     data = file_of(scene())
     with pytest.raises(MediaTooLargeError, match=rf"{len(data)} bytes.*is 10$"):
         decode_image(data, name="owl", limits=ImageLimits(max_bytes=10))
+
+
+def test_file_on_disk_is_read(tmp_path: Path) -> None:
+    (tmp_path / "owl.png").write_bytes(file_of(scene()))
+    np.testing.assert_array_equal(decode_image(tmp_path / "owl.png", name="owl"), scene())
+
+
+def test_file_on_disk_that_is_too_large_is_never_read(tmp_path: Path) -> None:
+    path = tmp_path / "owl.jpg"
+    with path.open("wb") as stream:
+        stream.truncate(10**13)  # a hole: it takes no space
+    with pytest.raises(MediaTooLargeError, match="10000000000000 bytes"):
+        decode_image(path, name="owl.jpg")
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError, match=r"gone\.jpg"):
+        decode_image(tmp_path / "gone.jpg", name="gone.jpg")
+    with pytest.raises(UnreadableMediaError, match="not a regular file"):
+        decode_image(tmp_path, name="folder")
 
 
 def test_picture_of_one_pixel_is_read() -> None:
