@@ -46,8 +46,8 @@ def fit(
             hashed needs at least one row: its mean is its centre.
         bits: code length, a multiple of 8.
         seed: of the random rotation (numpy's PCG64).
-        basis: modalities whose rows decide the components; all by default. The archive side
-            (images or audio) is what Hashing-Baseline uses.
+        basis: modalities whose rows decide the components, each with the same weight; all by
+            default. The archive side (images or audio) is what Hashing-Baseline uses.
 
     Returns:
         A hasher whose logits have a root mean square of 1 over the rows of `basis`.
@@ -68,7 +68,7 @@ def fit(
         raise CodeError(f"dimensions differ: { {m: x.shape[1] for m, x in checked.items()} }")
     means = {modality: x.mean(axis=0) for modality, x in checked.items()}
     chosen = list(basis) if basis is not None else sorted(checked)
-    centred = np.concatenate([checked[m] - means[m] for m in chosen])
+    centred = _balanced([checked[m] - means[m] for m in chosen])
     rng = np.random.default_rng(seed)
     if kind == "lsh":
         projection = rng.standard_normal((centred.shape[1], bits)) / np.sqrt(centred.shape[1])
@@ -87,6 +87,12 @@ def fit(
             "rows": {m: len(x) for m, x in sorted(checked.items())},
         },
     )
+
+
+def _balanced(clouds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """All rows, scaled so that each modality weighs the same, however many rows it has."""
+    total = sum(len(x) for x in clouds)
+    return np.concatenate([x * np.sqrt(total / (len(clouds) * len(x))) for x in clouds])
 
 
 def principal_components(centred: NDArray[np.float64], most: int) -> NDArray[np.float64]:
