@@ -148,10 +148,18 @@ class ArchiveAPI(ABC):
         return Adding(self._add(items, on_duplicate, model, batch_size))
 
     def delete(self, ids: str | Sequence[str]) -> builtins.list[str]:
-        """Remove observations for good; return the ids that were found and removed.
+        """Remove observations for good, in one commit: all that are named, or none.
 
         Args:
-            ids: ids of observations; windows of a recording have an id each.
+            ids: one id or several: of observations, or `occurrence_id`s, which mean all the
+                windows of a recording.
+
+        Returns:
+            Ids of the observations that were removed, in row order.
+
+        Raises:
+            ObservationNotFoundError: some are unknown; nothing has been removed.
+            LimitExceededError: more than 10,000 ids for a server.
         """
         return self._delete([ids] if isinstance(ids, str) else list(ids))
 

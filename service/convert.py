@@ -233,11 +233,20 @@ def item_to_wire(item: MediaItem, data: bytes) -> pb.MediaItem:
 
 
 def item_from_wire(message: pb.MediaItem) -> MediaItem:
-    """Media item of a message: bytes and labels, never a path."""
+    """Media item of a message: bytes and labels, never a path.
+
+    Raises:
+        QueryError: its modality is neither image nor audio.
+    """
+    modality = modality_from_wire(message.modality)
+    if modality not in ("image", "audio"):
+        raise QueryError(
+            f"modality must be image or audio, not {modality or 'left out'}", field="modality"
+        )
     return MediaItem(
         occurrence_id=message.occurrence_id,
         media=message.media,
-        modality=modality_from_wire(message.modality) or "",
+        modality=modality,
         data=message.data,
         metadata=metadata_from_wire(message.metadata),
     )

@@ -43,7 +43,7 @@ class Servable(Protocol):
         ...
 
     def delete(self, ids: Sequence[str]) -> builtins.list[str]:
-        """Remove observations; return the ids that were found."""
+        """Remove observations, all or none; return the ids of those removed."""
         ...
 
     def encode(

@@ -565,7 +565,9 @@ class DeleteRequest(google.protobuf.message.Message):
     """Name of the archive; empty means the only one."""
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Ids of observations, at most 10,000. Unknown ones are no error."""
+        """Ids of observations, or occurrence ids, which mean all their windows; at most 10,000. If one
+        of them is unknown, nothing is removed and the call fails with OBSERVATION_NOT_FOUND.
+        """
 
     def __init__(
         self,
@@ -587,7 +589,7 @@ class DeleteResponse(google.protobuf.message.Message):
     IDS_FIELD_NUMBER: builtins.int
     @property
     def ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The ids that were found and removed, durably."""
+        """Ids of the observations that were removed, in row order."""
 
     def __init__(
         self,

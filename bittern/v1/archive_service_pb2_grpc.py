@@ -127,7 +127,7 @@ class ArchiveServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Delete(self, request, context):
-        """Removes observations by their ids.
+        """Removes observations for good, in one commit: all that are named, or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

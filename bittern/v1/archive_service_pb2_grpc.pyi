@@ -46,7 +46,7 @@ class ArchiveServiceStub:
     List: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListRequest, bittern.v1.archive_service_pb2.ListResponse]
     """Lists observations in row order, page by page."""
     Delete: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.DeleteRequest, bittern.v1.archive_service_pb2.DeleteResponse]
-    """Removes observations by their ids."""
+    """Removes observations for good, in one commit: all that are named, or none."""
     Encode: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.EncodeRequest, bittern.v1.archive_service_pb2.EncodeResponse]
     """Turns words or media into codes without storing them."""
     Stats: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.StatsRequest, bittern.v1.archive_service_pb2.StatsResponse]
@@ -80,7 +80,7 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     List: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListRequest, bittern.v1.archive_service_pb2.ListResponse]  # type: ignore[assignment]
     """Lists observations in row order, page by page."""
     Delete: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.DeleteRequest, bittern.v1.archive_service_pb2.DeleteResponse]  # type: ignore[assignment]
-    """Removes observations by their ids."""
+    """Removes observations for good, in one commit: all that are named, or none."""
     Encode: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.EncodeRequest, bittern.v1.archive_service_pb2.EncodeResponse]  # type: ignore[assignment]
     """Turns words or media into codes without storing them."""
     Stats: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.StatsRequest, bittern.v1.archive_service_pb2.StatsResponse]  # type: ignore[assignment]
@@ -141,7 +141,7 @@ class ArchiveServiceServicer(metaclass=abc.ABCMeta):
         request: bittern.v1.archive_service_pb2.DeleteRequest,
         context: _ServicerContext,
     ) -> typing.Union[bittern.v1.archive_service_pb2.DeleteResponse, collections.abc.Awaitable[bittern.v1.archive_service_pb2.DeleteResponse]]:
-        """Removes observations by their ids."""
+        """Removes observations for good, in one commit: all that are named, or none."""
 
     @abc.abstractmethod
     def Encode(

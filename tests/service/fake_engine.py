@@ -177,9 +177,12 @@ class FakeEngine:
         return Page(rows, str(start + page_size) if more else "")
 
     def delete(self, ids: Sequence[str]) -> builtins.list[str]:
-        found = [o.id for o in self.observations if o.id in set(ids)]
-        self.observations = [o for o in self.observations if o.id not in set(ids)]
-        return found
+        removed = [o.id for o in self.observations if {o.id, o.occurrence_id} & set(ids)]
+        unknown = set(ids) - {i for o in self.observations for i in (o.id, o.occurrence_id)}
+        if unknown:
+            raise ObservationNotFoundError(f"unknown ids: {sorted(unknown)}", field="ids")
+        self.observations = [o for o in self.observations if o.id not in set(removed)]
+        return removed
 
     def encode(
         self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""

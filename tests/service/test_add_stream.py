@@ -162,9 +162,10 @@ def test_a_batch_of_refused_items_is_answered_too() -> None:
     assert [each.reason for each in answer.results] == ["MEDIA_TOO_LARGE"]
 
 
-def test_an_unknown_modality_number_fails_alone() -> None:
+@pytest.mark.parametrize("number", [0, opb.MODALITY_TEXT, 77])
+def test_an_item_that_is_neither_picture_nor_sound_fails_alone(number: int) -> None:
     strange = photo("a")
-    strange.item.modality = 77  # type: ignore[assignment]
+    strange.item.modality = number  # type: ignore[assignment]
     [answer] = answers(FakeEngine(), iter([options(), strange, photo("b")]))
     assert [each.status for each in answer.results] == [pb.ADD_STATUS_FAILED, pb.ADD_STATUS_ADDED]
 

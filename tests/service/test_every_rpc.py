@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from bittern.client import RemoteArchive
+from bittern.errors import ObservationNotFoundError
 from index.observation import AddStatus
 from service.requests import MediaItem, Query
 from tests.service.fake_engine import MODEL, FakeEngine, heron
@@ -70,10 +71,13 @@ def test_list_goes_through_all_pages(remote: RemoteArchive, engine: FakeEngine) 
     assert [o.id for o in remote.list(page_size=7)] == [o.id for o in engine.observations]
 
 
-def test_delete_says_which_ids_were_there(remote: RemoteArchive) -> None:
-    assert remote.delete(["obs-1", "nobody", "obs-2"]) == ["obs-1", "obs-2"]
-    assert remote.delete("obs-3") == ["obs-3"]
+def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeEngine) -> None:
+    assert remote.delete(["obs-2", "obs-1"]) == ["obs-1", "obs-2"]
+    assert remote.delete("owl")[:2] == ["owl#t=0,3", "owl#t=4,7"]
     assert remote.delete([]) == []
+    with pytest.raises(ObservationNotFoundError, match="nobody"):
+        remote.delete(["obs-3", "nobody"])
+    assert "obs-3" in {o.id for o in engine.observations}
 
 
 def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeEngine) -> None:
