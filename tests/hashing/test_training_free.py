@@ -56,9 +56,9 @@ def test_each_modality_is_centred_by_its_own_mean() -> None:
 
 def test_a_modality_with_few_rows_weighs_as_much_as_one_with_many() -> None:
     rng = np.random.default_rng(0)
-    many, few = np.zeros((2000, 16)), np.zeros((40, 16))
-    many[:, :8] = rng.standard_normal((2000, 8))
-    few[:, 8:] = 1.5 * rng.standard_normal((40, 8))
+    many, few = np.zeros((8000, 16)), np.zeros((200, 16))
+    many[:, :8] = rng.standard_normal((8000, 8))
+    few[:, 8:] = 2.0 * rng.standard_normal((200, 8))
     hasher = fit("pca", {"image": many, "audio": few}, 8)
     kept = np.linalg.norm(np.linalg.qr(hasher.projection)[0][8:])
     assert kept > 0.99 * np.sqrt(8)
