@@ -1,12 +1,15 @@
 """Exact nearest neighbours over codes in memory, in the total order (distance, row).
 
-The symmetric distance is scanned by Faiss (`IndexBinaryFlat`), the asymmetric one by
-`hashing.codes.asymmetric_distance`. Neither's own order among equal distances is trusted:
-all rows as close as the k-th are gathered, then ordered by row.
+The symmetric distance is scanned by Faiss (`IndexBinaryFlat`). The asymmetric one is
+`hashing.codes.asymmetric_distance`; where there are many codes, a fast scan says which of
+them to score, and either proves that it left out none that matters, or all are scored.
+No scan's own order among equal distances is trusted: all rows as close as the k-th are
+gathered, then ordered by row.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.codes import asymmetric_distance, check_codes
+from index.fast_scan import MAX_BITS, FastScan
+
+FAST_SCAN_FROM = 20_000
+"""Fewer codes than this are scored one by one."""
+_MOST_UNSCANNED = 0.1
+"""Share of appended codes that are scored one by one before the fast scan is laid out anew."""
+_CANDIDATES = ((2, 200), (16, 2_000))
+"""How many candidates are tried in turn, as (times k, plus)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,8 @@ class FlatCodes:
         self._index: Any = faiss.IndexBinaryFlat(codes.shape[1] * 8)
         self._index.add(codes)
         self._width = int(codes.shape[1])
+        self._fast: FastScan | None = None
+        self._making_fast = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -99,6 +112,14 @@ class FlatCodes:
     def nbytes(self) -> int:
         """Bytes of codes in memory."""
         return len(self.rows) * self._width
+
+    def appended(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> FlatCodes:
+        """These codes and more whose rows come after them; what was laid out is shared."""
+        longer = FlatCodes(
+            np.concatenate([self.rows, rows]), np.concatenate([self.codes, check_codes(codes)])
+        )
+        longer._fast = self._fast
+        return longer
 
     def only(self, rows: NDArray[np.int64]) -> FlatCodes:
         """The part of these codes whose rows are among `rows` (int64, ascending)."""
@@ -137,7 +158,41 @@ class FlatCodes:
         k = min(k, len(self.rows))
         if not k:
             return Nearest(np.empty(0), np.empty(0, np.int64))
-        distances = asymmetric_distance(logits, self.codes)
+        if len(self.rows) >= FAST_SCAN_FROM and self._width * 8 <= MAX_BITS:
+            fast = self._fast_scan()
+            for times, plus in _CANDIDATES:
+                if (found := self._nearest_of(fast, logits, k, times * k + plus)) is not None:
+                    return found
+        return self._scored(logits, np.arange(len(self.rows)), k)
+
+    def _fast_scan(self) -> FastScan:
+        """The fast scan over (nearly) all codes, laid out when it is first needed."""
+        with self._making_fast:
+            fast = self._fast
+            if fast is None or fast.size < (1 - _MOST_UNSCANNED) * len(self.rows):
+                self._fast = fast = FastScan(self.codes)
+            return fast
+
+    def _nearest_of(
+        self, fast: FastScan, logits: NDArray[np.floating], k: int, count: int
+    ) -> Nearest | None:
+        """The k nearest by way of `count` candidates; None where that cannot be proven."""
+        with one_faiss_thread():
+            candidates = fast.candidates(logits, min(count, fast.size))
+        unscanned = np.arange(fast.size, len(self.rows))
+        places = np.concatenate([candidates.places, unscanned])
+        if len(places) < k:
+            return None
+        best = self._scored(logits, places, k)
+        # A code that was left out would have to be nearer than the k-th, or tie with it.
+        return best if best.distances[-1] < candidates.floor else None
+
+    def _scored(self, logits: NDArray[np.floating], places: NDArray[np.int64], k: int) -> Nearest:
+        """The k nearest of the codes at `places` (k or more), each scored exactly."""
+        everything = len(places) == len(self.rows)
+        codes = self.codes if everything else self.codes[places]
+        distances = asymmetric_distance(logits, codes)
         kth = np.partition(distances, k - 1)[k - 1]
-        places = np.flatnonzero(distances <= kth)
-        return Nearest.of(distances[places], self.rows[places], k)
+        near = np.flatnonzero(distances <= kth)
+        rows = self.rows[near] if everything else self.rows[places[near]]
+        return Nearest.of(distances[near], rows, k)

@@ -23,6 +23,7 @@ from index.observation import Observation
 from index.store import Store
 
 MODALITIES = ("image", "audio")
+_REMEMBERED_CONDITIONS = 16
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
 T = TypeVar("T")
 Blocks = dict[str, FlatCodes]
@@ -40,20 +41,50 @@ class Snapshot:
     def __init__(self, store: Store, before: Snapshot | None = None) -> None:
         self.store = store.pinned()
         self.generation = self.store.version
-        table = self.store.read(["row", "committed", "modality"])
-        rows = _numbers(table, "row")
-        order = np.argsort(rows, kind="stable")
-        self.rows: NDArray[np.int64] = rows[order]
-        self._offsets = order.astype(np.uint32 if len(order) < 2**32 else np.int64)
-        self._modalities = _modality_numbers(table)[order]
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, Blocks] = {}
         self._remembered: dict[str, object] = {}
+        self._matching: dict[str, NDArray[np.int64]] = {}
         self._loading = threading.Lock()
-        if before is not None and before._blocks:
-            changed = self.rows[_numbers(table, "committed")[order] > before.generation]
+        self.rows: NDArray[np.int64]
+        self._offsets: NDArray[np.integer]
+        self._modalities: NDArray[np.int8]
+        if before is None:
+            self._read_rows()
+        else:
+            changed = self._take_over_rows(before)
             for column, blocks in list(before._blocks.items()):
                 self._blocks[column] = self._carry_over(column, blocks, changed)
+
+    def _take_over_rows(self, before: Snapshot) -> NDArray[np.int64]:
+        """Number the rows like an earlier snapshot where only some were added since.
+
+        Returns:
+            rows that were written since, ascending.
+        """
+        since = f"committed > {before.generation}"
+        table = self.store.read(["row", "modality"], since)
+        changed = _numbers(table, "row")
+        last = before.rows[-1] if len(before) else -1
+        ascending = (changed[:-1] < changed[1:]).all() and (not len(changed) or changed[0] > last)
+        if ascending and self.store.count() == len(before) + len(changed):
+            self.rows = np.concatenate([before.rows, changed])
+            self._modalities = np.concatenate([before._modalities, _modality_numbers(table)])
+            self._offsets = _compact(
+                np.concatenate([before._offsets, np.arange(len(before), len(self.rows))])
+            )
+        else:
+            self._read_rows()
+        return np.sort(changed)
+
+    def _read_rows(self) -> None:
+        """Number the rows by what the store holds, in the order in which it holds them."""
+        table = self.store.read(["row", "modality"])
+        rows = _numbers(table, "row")
+        order = np.argsort(rows, kind="stable")
+        self.rows = rows[order]
+        self._offsets = _compact(order)
+        self._modalities = _modality_numbers(table)[order]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -101,6 +132,9 @@ class Snapshot:
             if kept.all() and not len(fresh):
                 carried[modality] = old
                 continue
+            if kept.all() and (not len(old) or old.rows[-1] < fresh.rows[0]):
+                carried[modality] = old.appended(fresh.rows, fresh.codes)
+                continue
             rows = np.concatenate([old.rows[kept], fresh.rows])
             codes = np.concatenate([old.codes[kept], fresh.codes])
             order = np.argsort(rows, kind="stable")
@@ -118,8 +152,15 @@ class Snapshot:
     # Rows
 
     def matching(self, where: str) -> NDArray[np.int64]:
-        """Rows that meet a checked condition, ascending."""
-        return np.sort(_numbers(self.store.read(["row"], where), "row"))
+        """Rows that meet a checked condition, ascending; recent answers are remembered."""
+        known = self._matching.get(where)
+        if known is None:
+            known = np.sort(_numbers(self.store.read(["row"], where), "row"))
+            with self._loading:
+                while len(self._matching) >= _REMEMBERED_CONDITIONS:
+                    self._matching.pop(next(iter(self._matching)))
+                self._matching[where] = known
+        return known
 
     def of_modality(self, modality: str) -> NDArray[np.int64]:
         """Rows of one modality, ascending."""
@@ -150,12 +191,22 @@ class Snapshot:
         return table.select(list(columns))
 
     def _take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Columns (`row` among them) of rows that exist, in any order."""
         if len(rows) == len(self.rows):
             return self.store.read(columns)
-        offsets = self._offsets[np.searchsorted(self.rows, rows)]
-        if not len(offsets):
+        if not len(rows):
             return self.store.read(columns, "false")
-        return self.store.take(offsets.tolist(), columns)
+        places = np.searchsorted(self.rows, rows)
+        table = self.store.take(self._offsets[places].tolist(), columns)
+        if not np.array_equal(np.sort(_numbers(table, "row")), np.sort(rows)):
+            # A compaction has put the rows into another order than they were added in.
+            self._read_rows()
+            table = self.store.take(self._offsets[places].tolist(), columns)
+        return table
+
+
+def _compact(offsets: NDArray[np.int64]) -> NDArray[np.integer]:
+    return offsets.astype(np.uint32 if len(offsets) < 2**32 else np.int64)
 
 
 def _numbers(table: pa.Table, column: str) -> NDArray[np.int64]:

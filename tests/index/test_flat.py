@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hashing.codes import asymmetric_distance, hamming_distance
+from index.fast_scan import FastScan
 from index.flat import FlatCodes, Nearest
 
 Case = tuple[NDArray[np.int64], NDArray[np.uint8], int, int]
@@ -103,3 +104,49 @@ def test_codes_and_rows_cannot_be_changed_from_outside() -> None:
         flat.codes[0, 0] = 1
     with pytest.raises(ValueError, match="read-only"):
         flat.rows[0] = 1
+
+
+# The fast scan
+
+
+@pytest.mark.parametrize("bits", [8, 32, 64, 256, 1024])
+@pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
+def test_no_code_beyond_the_candidates_is_nearer_than_their_floor(bits: int, scale: float) -> None:
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 256, (3000, bits // 8), dtype=np.uint8)
+    scan = FastScan(codes)
+    for _ in range(10):
+        logits = rng.normal(size=bits) * scale * rng.exponential(size=bits)
+        found = scan.candidates(logits, 50)
+        others = np.delete(asymmetric_distance(logits, codes), found.places)
+        assert len(np.unique(found.places)) == 50
+        assert others.min() >= found.floor
+
+
+def test_the_floor_is_tight_enough_to_be_of_use() -> None:
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (50_000, 32), dtype=np.uint8)
+    logits = rng.normal(size=256)
+    flat = FlatCodes(np.arange(50_000), codes)
+    assert flat._nearest_of(FastScan(codes), logits, 10, 220) is not None
+
+
+@pytest.mark.parametrize("kind", ["random", "few values", "all equal", "zero query"])
+@pytest.mark.parametrize("k", [1, 10, 700])
+def test_many_codes_are_searched_exactly_whatever_they_are(
+    monkeypatch: pytest.MonkeyPatch, kind: str, k: int
+) -> None:
+    monkeypatch.setattr("index.flat.FAST_SCAN_FROM", 100)
+    rng = np.random.default_rng(k)
+    distinct = {"few values": 40, "all equal": 1}.get(kind, 4000)
+    codes = rng.integers(0, 256, (distinct, 8), dtype=np.uint8)[rng.integers(0, distinct, 4000)]
+    rows = np.arange(0, 8000, 2)
+    logits = np.zeros(64) if kind == "zero query" else rng.normal(size=64)
+    wanted = brute_force(asymmetric_distance(logits, codes), rows, k)
+    flat = FlatCodes(rows[:3000], codes[:3000])
+    flat.nearest_asymmetric(logits, 1)
+    for cut in (3100, 3300, 4000):
+        flat = flat.appended(rows[len(flat) : cut], codes[len(flat) : cut])
+        part = brute_force(asymmetric_distance(logits, codes[:cut]), rows[:cut], k)
+        assert pairs(flat.nearest_asymmetric(logits, k)) == part
+    assert pairs(flat.nearest_asymmetric(logits, k)) == wanted
