@@ -22,7 +22,7 @@ from bittern.outbox import Outbox
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from index.observation import AddResult, AddStatus, ArchiveStats, Observation, OnDuplicate, Page
-from service import convert
+from service import convert, convert_add
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.status import from_rpc_error
 
@@ -191,7 +191,7 @@ class RemoteArchive(ArchiveAPI):
         options = pb.AddOptions(
             archive=self.name,
             model=model or "",
-            on_duplicate=convert.on_duplicate_to_wire(on_duplicate),
+            on_duplicate=convert_add.on_duplicate_to_wire(on_duplicate),
             batch_size=min(batch_size, _MAX_INT32),
         )
         flush = pb.AddRequest(flush=pb.AddFlush())
@@ -248,7 +248,7 @@ class RemoteArchive(ArchiveAPI):
         with self._typed_errors():
             for response in call:
                 if response.results:
-                    yield [convert.add_result_from_wire(each) for each in response.results]
+                    yield [convert_add.add_result_from_wire(each) for each in response.results]
                 if response.flushed and until_flushed:
                     return
         if until_flushed:
@@ -279,6 +279,6 @@ def _item_message(item: MediaItem) -> pb.MediaItem:
         raise InvalidInputError(f"{item.media}: has neither a path nor data", field="data")
     data = read_media(source, field="data")
     try:
-        return convert.item_to_wire(item, data)
+        return convert_add.item_to_wire(item, data)
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{item.media!r}: a value cannot be sent: {error}") from error

@@ -14,7 +14,7 @@ from bittern.errors import BitternError, InvalidInputError
 from bittern.v1 import archive_service_pb2 as pb
 from index.observation import AddResult, AddStatus, OnDuplicate
 from service.config import ServiceConfig
-from service.convert import add_result_to_wire, item_from_wire, on_duplicate_from_wire
+from service.convert_add import add_result_to_wire, item_from_wire, on_duplicate_from_wire
 from service.deadline import Deadline
 from service.incoming import Incoming
 from service.limits import check_media, check_model

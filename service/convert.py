@@ -13,17 +13,14 @@ from bittern.errors import MetadataError, QueryError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
 from index.observation import (
-    AddResult,
-    AddStatus,
     ArchiveStats,
     Hit,
     Metadata,
     Metric,
     ModelStats,
     Observation,
-    OnDuplicate,
 )
-from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
+from service.requests import DEFAULT_K, Encoded, ModelInfo, Query, SearchResult
 
 _MODALITIES: dict[str, opb.Modality.ValueType] = {
     "text": opb.MODALITY_TEXT,
@@ -33,17 +30,6 @@ _MODALITIES: dict[str, opb.Modality.ValueType] = {
 _METRICS: dict[Metric, pb.Metric.ValueType] = {
     "asymmetric": pb.METRIC_ASYMMETRIC,
     "hamming": pb.METRIC_HAMMING,
-}
-_ON_DUPLICATE: dict[OnDuplicate, pb.OnDuplicate.ValueType] = {
-    "error": pb.ON_DUPLICATE_ERROR,
-    "skip": pb.ON_DUPLICATE_SKIP,
-    "overwrite": pb.ON_DUPLICATE_OVERWRITE,
-}
-_ADD_STATUS: dict[AddStatus, pb.AddStatus.ValueType] = {
-    AddStatus.ADDED: pb.ADD_STATUS_ADDED,
-    AddStatus.OVERWRITTEN: pb.ADD_STATUS_OVERWRITTEN,
-    AddStatus.SKIPPED: pb.ADD_STATUS_SKIPPED,
-    AddStatus.FAILED: pb.ADD_STATUS_FAILED,
 }
 _K = TypeVar("_K", bound=str)
 _V = TypeVar("_V", bound=int)
@@ -64,7 +50,7 @@ def observation_to_wire(observation: Observation) -> opb.Observation:
         end_s=observation.end_s,
         row=observation.row,
     )
-    _write_metadata(observation.metadata, message.metadata)
+    write_metadata(observation.metadata, message.metadata)
     return message
 
 
@@ -82,7 +68,12 @@ def observation_from_wire(message: opb.Observation) -> Observation:
     )
 
 
-def _write_metadata(metadata: Metadata, wire: MutableMapping[str, opb.MetadataValue]) -> None:
+def write_metadata(metadata: Metadata, wire: MutableMapping[str, opb.MetadataValue]) -> None:
+    """Put metadata into a message's map.
+
+    Raises:
+        MetadataError: a value that no column can hold; the message names the column.
+    """
     for column, value in metadata.items():
         target = wire[column]  # comes into being when it is looked up, empty for None
         if value is None:
@@ -124,7 +115,7 @@ def modality_to_wire(modality: str | None) -> opb.Modality.ValueType:
     """
     if not modality:
         return opb.MODALITY_UNSPECIFIED
-    return _number_of(_MODALITIES, modality, "modality")
+    return number_of(_MODALITIES, modality, "modality")
 
 
 def modality_from_wire(number: opb.Modality.ValueType, field: str = "modality") -> str | None:
@@ -133,7 +124,7 @@ def modality_from_wire(number: opb.Modality.ValueType, field: str = "modality") 
     Raises:
         QueryError: a number that this version does not know.
     """
-    return _name_of(_MODALITIES, number, field) if number else None
+    return name_of(_MODALITIES, number, field) if number else None
 
 
 # Searching
@@ -141,7 +132,7 @@ def modality_from_wire(number: opb.Modality.ValueType, field: str = "modality") 
 
 def metric_to_wire(metric: Metric | None) -> pb.Metric.ValueType:
     """Number of a metric; unspecified for None."""
-    return pb.METRIC_UNSPECIFIED if metric is None else _number_of(_METRICS, metric, "metric")
+    return pb.METRIC_UNSPECIFIED if metric is None else number_of(_METRICS, metric, "metric")
 
 
 def query_to_wire(query: Query, archive: str) -> pb.SearchRequest:
@@ -176,7 +167,7 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
         target=modality_from_wire(message.target, "target"),
         k=message.k if message.HasField("k") else DEFAULT_K,
         where=message.where or None,
-        metric=_name_of(_METRICS, message.metric, "metric") if message.metric else None,
+        metric=name_of(_METRICS, message.metric, "metric") if message.metric else None,
         model=message.model or None,
     )
 
@@ -204,83 +195,12 @@ def result_from_wire(message: pb.SearchResponse) -> SearchResult:
     return SearchResult(
         model=message.model,
         target=modality_from_wire(message.target) or "",
-        metric=_name_of(_METRICS, message.metric, "metric"),
+        metric=name_of(_METRICS, message.metric, "metric"),
         took_ms=message.took_ms,
         hits=[
             Hit(hit.rank, hit.distance, observation_from_wire(hit.observation))
             for hit in message.hits
         ],
-    )
-
-
-# Adding
-
-
-def item_to_wire(item: MediaItem, data: bytes) -> pb.MediaItem:
-    """Message of a media item whose file holds `data`.
-
-    Raises:
-        QueryError, MetadataError: a value that the wire cannot carry.
-    """
-    message = pb.MediaItem(
-        occurrence_id=item.occurrence_id,
-        media=item.media,
-        modality=modality_to_wire(item.modality),
-        data=data,
-    )
-    _write_metadata(item.metadata, message.metadata)
-    return message
-
-
-def item_from_wire(message: pb.MediaItem) -> MediaItem:
-    """Media item of a message: bytes and labels, never a path.
-
-    Raises:
-        QueryError: its modality is neither image nor audio.
-    """
-    modality = modality_from_wire(message.modality)
-    if modality not in ("image", "audio"):
-        raise QueryError(
-            f"modality must be image or audio, not {modality or 'left out'}", field="modality"
-        )
-    return MediaItem(
-        occurrence_id=message.occurrence_id,
-        media=message.media,
-        modality=modality,
-        data=message.data,
-        metadata=metadata_from_wire(message.metadata),
-    )
-
-
-def on_duplicate_to_wire(policy: OnDuplicate) -> pb.OnDuplicate.ValueType:
-    """Number of a policy."""
-    return _number_of(_ON_DUPLICATE, policy, "on_duplicate")
-
-
-def on_duplicate_from_wire(number: pb.OnDuplicate.ValueType) -> OnDuplicate:
-    """Policy of a number; ``error`` for unspecified."""
-    return _name_of(_ON_DUPLICATE, number, "on_duplicate") if number else "error"
-
-
-def add_result_to_wire(result: AddResult) -> pb.AddResult:
-    """Message of what became of one item."""
-    return pb.AddResult(
-        occurrence_id=result.occurrence_id,
-        status=_ADD_STATUS[result.status],
-        observations=result.observations,
-        reason=result.reason,
-        message=result.message,
-    )
-
-
-def add_result_from_wire(message: pb.AddResult) -> AddResult:
-    """What became of one item."""
-    return AddResult(
-        occurrence_id=message.occurrence_id,
-        status=_name_of(_ADD_STATUS, message.status, "status"),
-        observations=message.observations,
-        reason=message.reason,
-        message=message.message,
     )
 
 
@@ -367,14 +287,24 @@ def stats_from_wire(message: pb.StatsResponse) -> ArchiveStats:
     )
 
 
-def _number_of(numbers: Mapping[_K, _V], name: str, field: str) -> _V:
+def number_of(numbers: Mapping[_K, _V], name: str, field: str) -> _V:
+    """Number of a name.
+
+    Raises:
+        QueryError: there is no such name.
+    """
     for known, number in numbers.items():
         if known == name:
             return number
     raise QueryError(f"{field} must be one of {', '.join(numbers)}, not {name!r}", field=field)
 
 
-def _name_of(numbers: Mapping[_K, _V], value: _V, field: str) -> _K:
+def name_of(numbers: Mapping[_K, _V], value: _V, field: str) -> _K:
+    """Name of a number.
+
+    Raises:
+        QueryError: a number that this version does not know.
+    """
     for name, number in numbers.items():
         if number == value:
             return name

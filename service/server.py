@@ -83,7 +83,7 @@ class Server:
         """Block until the server has stopped.
 
         Called in the main thread, it also stops the server on SIGTERM and SIGINT, and returns
-        when the calls in flight have finished; a second signal while it waits is ignored.
+        when the calls in flight have finished; a second signal cuts them off.
         """
         with self._stopping_on_signals():
             self._asked_to_stop.wait()
@@ -97,6 +97,8 @@ class Server:
             return
 
         def ask_to_stop(number: int, frame: FrameType | None) -> None:
+            if self._asked_to_stop.is_set():  # in a thread: this one may hold gRPC's lock
+                threading.Thread(target=self._server.stop, args=(0,)).start()
             self._asked_to_stop.set()
 
         before = {number: signal.signal(number, ask_to_stop) for number in _SIGNALS}

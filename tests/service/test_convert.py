@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
 from index.observation import AddResult, AddStatus, Observation
-from service import convert
+from service import convert, convert_add
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = (
@@ -57,7 +57,7 @@ def test_metadata_that_no_column_holds_are_refused_with_the_column(value: object
 @pytest.mark.parametrize("status", AddStatus)
 def test_every_add_status_comes_back_equal(status: AddStatus) -> None:
     result = AddResult("a", status, 3, "WHY", "because")
-    assert convert.add_result_from_wire(convert.add_result_to_wire(result)) == result
+    assert convert_add.add_result_from_wire(convert_add.add_result_to_wire(result)) == result
 
 
 @pytest.mark.parametrize("modality", ["text", "image", "audio", None])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
@@ -183,8 +184,8 @@ def test_wait_in_another_thread_returns_when_the_server_stops(server: Server) ->
     assert not waiting.is_alive()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_the_process_cleanly(number: signal.Signals) -> None:
+@pytest.fixture
+def process() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.service.serve_fake"],
         cwd=REPOSITORY,
@@ -192,24 +193,60 @@ def test_a_signal_stops_the_process_cleanly(number: signal.Signals) -> None:
         stdout=subprocess.PIPE,
         text=True,
     )
-    try:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        port = int(process.stdout.readline())
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-            assert next(watch).status == SERVING
-            stub = pb_grpc.ArchiveServiceStub(channel)
-            call = stub.Search.future(pb.SearchRequest(text="a heron"))
-            assert process.stdout.readline() == "searching\n"
-            process.send_signal(number)
-            assert next(watch).status == NOT_SERVING
-            watch.cancel()
-            process.stdin.write("go\n")
-            process.stdin.flush()
-            assert call.result(PATIENCE_S).hits
-        assert process.wait(PATIENCE_S) == 0
-        assert process.stdout.read() == "stopped\n"
-    finally:
-        process.kill()
-        process.communicate()
+    yield process
+    process.kill()
+    process.communicate()
+
+
+@dataclass
+class Searching:
+    """A search that a server process holds until it is released."""
+
+    process: subprocess.Popen[str]
+    call: grpc.Future[pb.SearchResponse]
+    watch: Iterator[health_pb2.HealthCheckResponse]
+
+    def release(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def last_words(self) -> str:
+        assert self.process.stdout is not None
+        assert self.process.wait(PATIENCE_S) == 0
+        return self.process.stdout.read()
+
+
+@pytest.fixture
+def searching(process: subprocess.Popen[str]) -> Iterator[Searching]:
+    assert process.stdout is not None
+    port = int(process.stdout.readline())
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == SERVING
+        stub = pb_grpc.ArchiveServiceStub(channel)
+        call = stub.Search.future(pb.SearchRequest(text="a heron"))
+        assert process.stdout.readline() == "searching\n"
+        yield Searching(process, call, watch)
+        watch.cancel()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_calls_finish_and_ends_the_process_with_0(
+    searching: Searching, number: signal.Signals
+) -> None:
+    searching.process.send_signal(number)
+    assert next(searching.watch).status == NOT_SERVING
+    searching.watch.cancel()  # type: ignore[attr-defined]
+    searching.release()
+    assert searching.call.result(PATIENCE_S).hits
+    assert searching.last_words() == "stopped\n"
+
+
+def test_a_second_signal_cuts_calls_off(searching: Searching) -> None:
+    searching.process.send_signal(signal.SIGINT)
+    assert next(searching.watch).status == NOT_SERVING
+    searching.process.send_signal(signal.SIGINT)
+    assert searching.call.exception(PATIENCE_S / 4) is not None  # sooner than the grace ends
+    searching.release()
+    assert searching.last_words() == "stopped\n"
