@@ -170,10 +170,15 @@ def _resampled(
     import soxr
 
     stream = soxr.ResampleStream(source_rate, target_rate, 1, dtype="float32", quality="HQ")
+    given = 0
+    block = rest = np.zeros(0, dtype=np.float32)
     for block in blocks:
-        yield np.clip(stream.resample_chunk(block), -1.0, 1.0)
-    rest = stream.resample_chunk(np.zeros(0, dtype=np.float32), last=True)
-    yield np.clip(rest, -1.0, 1.0)
+        chunk = stream.resample_chunk(block)
+        given += len(chunk)
+        yield np.clip(chunk, -1.0, 1.0)
+    rest = stream.resample_chunk(rest, last=True)
+    # What lasts less than half a sample of the target rate would vanish: it becomes one sample.
+    yield np.clip(rest, -1.0, 1.0) if given + len(rest) else block[:1]
 
 
 class _Cutter:

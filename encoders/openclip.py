@@ -178,7 +178,7 @@ class OpenClipEncoder:
         from PIL import Image as PillowImage
 
         if self._resize_mode == "shortest":
-            image = _without_extremes(image)
+            image = without_extremes(image)
         pixels: torch.Tensor = self._preprocess(PillowImage.fromarray(image))
         return pixels
 
@@ -216,7 +216,15 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")
 
 
-def _without_extremes(image: Image) -> Image:
+def without_extremes(image: Image) -> Image:
+    """The middle of a picture that is far longer than wide; any other as it is.
+
+    Args:
+        image: uint8 [h, w, 3].
+
+    Returns:
+        uint8, neither side more than 8 times the other.
+    """
     height, width = image.shape[:2]
     most = _STRETCH * min(height, width)
     top, left = max(0, height - most) // 2, max(0, width - most) // 2

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -141,6 +141,8 @@ def test_windows_cover_the_recording_exactly(length: int, window: int, hop: int)
 
 
 @settings(max_examples=25)
+@example(length=1, rate=44_100)  # less than half a sample of the target rate
+@example(length=1, rate=4_000)
 @given(length=st.integers(1, 40_000), rate=st.sampled_from([4_000, 11_025, 44_100, 250_000]))
 def test_resampling_keeps_time(length: int, rate: int) -> None:
     samples = np.random.default_rng(length).uniform(-1, 1, length).astype(np.float32)

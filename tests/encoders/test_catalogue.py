@@ -217,6 +217,18 @@ def test_hub_is_asked_for_the_pinned_revision_when_it_may_be(
     assert not any(pattern.endswith(".bin") for pattern in asked["allow_patterns"])
 
 
+def test_hub_is_not_asked_when_the_caller_names_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(*_: Any, **__: Any) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    with pytest.raises(WeightsMissingError, match="no config"):
+        load_encoder(tiny.clap_entry(), weights=tmp_path)
+
+
 def test_hub_that_cannot_be_reached_is_part_of_the_message(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

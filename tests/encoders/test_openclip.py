@@ -22,7 +22,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from encoders.base import Encoder, Modality
-from encoders.openclip import OpenClipEncoder
+from encoders.openclip import OpenClipEncoder, without_extremes
 from tests.encoders import tiny
 
 
@@ -117,6 +117,15 @@ def test_pictures_of_any_shape_are_embedded(
 ) -> None:
     (row,) = openclip.encode(Modality.IMAGE, pictures(1, *shape))
     assert np.isfinite(row).all()
+
+
+def test_very_long_picture_is_cropped_to_its_middle_before_it_is_scaled() -> None:
+    image = np.zeros((2, 1_000, 3), dtype=np.uint8)
+    image[:, 495:505] = 255
+    cropped = without_extremes(image)
+    assert cropped.shape == (2, 16, 3)
+    assert (cropped == 255).all(axis=(0, 2)).tolist() == [False] * 3 + [True] * 10 + [False] * 3
+    assert without_extremes(np.zeros((80, 10, 3), dtype=np.uint8)).shape == (80, 10, 3)
 
 
 def test_text_longer_than_the_tower_takes_is_refused_with_both_counts(
@@ -271,7 +280,7 @@ def test_configuration_that_is_no_object_is_refused(tmp_path: Path, content: str
 
 
 def test_configuration_cannot_ask_for_code_or_chance(tmp_path: Path) -> None:
-    folder = tiny.write_openclip(tmp_path / "a", tokenizer_kwargs={"reduction_mask": "shuffle"})
+    folder = tiny.write_openclip(tmp_path / "a", tokenizer_kwargs={"reduction_mask": "syntax"})
     encoder = load(folder)
     np.testing.assert_array_equal(
         encoder.encode(Modality.TEXT, ["owl"]), encoder.encode(Modality.TEXT, ["owl"])
