@@ -1,1 +1,1 @@
-"""Retrieval and speed benchmarks."""
+"""How good and how fast: measured on this machine, printed, never passed or failed."""

@@ -1,0 +1,87 @@
+"""Whether an archive answers as the numbers say: the same questions, asked of the product."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.collection import Collection
+from benchmarks.ranking import items_in_order
+from benchmarks.report import Table
+from benchmarks.scoring import asymmetric_distances
+from benchmarks.tasks import Task
+from hashing.saved import SavedModel
+from index.archive import Archive
+from service.engine import Engine
+from service.requests import MAX_K, MediaItem, Query
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Rankings of an archive that equal those that were measured, by direction.
+
+    Attributes:
+        model: name of the model behind both.
+        same: per direction, how many of how many.
+    """
+
+    model: str
+    same: dict[str, tuple[int, int]]
+
+    def table(self) -> Table:
+        """For people."""
+        return Table(
+            f"An archive of {self.model}, asked the same questions (asymmetric)",
+            ["direction", "same rankings", "queries"],
+            [[name, str(same), str(asked)] for name, (same, asked) in self.same.items()],
+            ["Same means every item at the same rank, as far as the archive's largest k goes."],
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {name: {"same": s, "queries": n} for name, (s, n) in self.same.items()}
+
+
+def agreement_with_archive(
+    collection: Collection, saved: SavedModel, asked: Iterable[Task]
+) -> Agreement:
+    """Commit the collection to an archive in a temporary folder, and search it."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Archive.create(Path(folder) / "archive") as archive,
+    ):
+        engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
+        engine.commit(collection.embedded, engine.register(saved), "error")
+        return Agreement(
+            saved.card.name, {task.name: _same_rankings(engine, saved, task) for task in asked}
+        )
+
+
+def _same_rankings(engine: Engine, saved: SavedModel, task: Task) -> tuple[int, int]:
+    measured = asymmetric_distances(task, saved)
+    names = [item.occurrence_id for item in task.items.media]
+    same = 0
+    for source, distances in zip(task.sources, measured, strict=True):
+        expected = [names[i] for i in items_in_order(distances, task.items.owners)]
+        same += _answer(engine, source, task) == expected[:MAX_K]
+    return same, len(measured)
+
+
+def _answer(engine: Engine, source: str | MediaItem, task: Task) -> Sequence[str]:
+    """Labelled items as the archive ranks them, each once."""
+    target = str(task.target)
+    if isinstance(source, str):
+        query = Query(text=source, target=target, k=MAX_K)
+    else:
+        assert source.path is not None
+        query = Query(audio=source.path.read_bytes(), target=target, k=MAX_K)
+    known = {item.occurrence_id for item in task.items.media}
+    hits = engine.search(query).hits
+    return [
+        name
+        for name in dict.fromkeys(hit.observation.occurrence_id for hit in hits)
+        if name in known
+    ]

@@ -1,0 +1,116 @@
+"""The machine and the versions that numbers were measured with."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = (
+    "bittern-search",
+    "numpy",
+    "faiss-gpu",
+    "faiss-cpu",
+    "lancedb",
+    "torch",
+    "ai-edge-litert",
+    "grpcio",
+)
+
+
+def describe(load_before: float | None = None) -> dict[str, Any]:
+    """Processor, cores, memory, threads and versions, as JSON values.
+
+    Threads are those of the libraries that are loaded by now, so call this after measuring.
+
+    Args:
+        load_before: the load average before anything was measured.
+    """
+    return {
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_gib": memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "load_before": load_before,
+        "threads": threads(),
+        "python": platform.python_version(),
+        "versions": versions(),
+    }
+
+
+def lines(machine: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    used = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
+    load = machine["load_before"]
+    return [
+        f"{machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']:.0f} GiB, "
+        f"{machine['system']}; threads: {used}",
+        "load before: "
+        + (f"{load:.2f}" if load is not None else "unknown")
+        + "".join(f"; {name} {version}" for name, version in machine["versions"].items())
+        + f"; Python {machine['python']}",
+    ]
+
+
+def cpu_model() -> str:
+    """Name of the processor as the system gives it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.lower().startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass  # not Linux
+    return platform.processor() or "unknown processor"
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Memory of the machine in GiB; 0 where it cannot be told."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+
+
+def load_average() -> float | None:
+    """Processes that wanted a core, over the last minute; None where it cannot be told."""
+    try:
+        return os.getloadavg()[0]
+    except (OSError, AttributeError):
+        return None
+
+
+def threads() -> dict[str, int | str]:
+    """Threads that each loaded library may use."""
+    found: dict[str, int | str] = {}
+    if "torch" in sys.modules:
+        import torch
+
+        found["torch"] = torch.get_num_threads()
+    if "faiss" in sys.modules:
+        import faiss
+
+        found["faiss"] = int(faiss.omp_get_max_threads())
+    found["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", "not set")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what the numbers depend on."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
