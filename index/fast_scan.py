@@ -57,7 +57,7 @@ class FastScan:
         index.orig_codes = None
         self._index = index
         self.size = len(codes)
-        self._bits = bits
+        self._bits = int(bits)
 
     def candidates(self, logits: NDArray[np.floating], count: int) -> Candidates:
         """The nearest codes by rounded distance, `count` of them or fewer.
@@ -82,4 +82,4 @@ class FastScan:
         """
         spans = np.abs(weights.astype(np.float64)).reshape(-1, 4).sum(axis=1)
         step = float(spans.max()) / 255.0
-        return float(0.5 * step * spans.size) + _FLOAT32_SLACK_PER_BIT * self._bits
+        return 0.5 * step * float(spans.size) + _FLOAT32_SLACK_PER_BIT * self._bits

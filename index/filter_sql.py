@@ -22,8 +22,6 @@ _NUMERIC = ("double", "int64")
 _CASTS: Mapping[str, tuple[ColumnType, str]] = {
     "DOUBLE": ("double", "DOUBLE"),
     "FLOAT": ("double", "DOUBLE"),
-    "INT": ("int64", "BIGINT"),
-    "BIGINT": ("int64", "BIGINT"),
     "TEXT": ("string", "STRING"),
     "VARCHAR": ("string", "STRING"),
 }
@@ -182,6 +180,9 @@ class Renderer:
             return _Value("true" if node.this else "false", "bool", True)
         if isinstance(node, exp.Neg):
             value = self._value(node.this, depth + 1)
+            if value.type == "int64" and not value.literal:
+                # The smallest 64-bit number has no negative.
+                return _Value(f"(-CAST({value.sql} AS DOUBLE))", "double")
             if value.type in _NUMERIC:
                 return _Value(f"(-{value.sql})", value.type, value.literal)
             raise self._not_allowed(node, "is no number")

@@ -6,7 +6,7 @@
                  | value [NOT] BETWEEN value AND value | value [NOT] LIKE 'pattern'
                  | value [NOT] ILIKE 'pattern' | value IS [NOT] NULL | value IS [NOT] TRUE|FALSE
     value        column | 'text' | number | -value | true | false
-                 | lower(value) | upper(value) | CAST(value AS type)
+                 | lower(value) | upper(value) | CAST(value AS double|text)
 
 Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. Column names are matched
 whatever their case; quote them with "..." or `...` where SQL reads them as something else.

@@ -109,6 +109,8 @@ class Snapshot:
         order = np.argsort(rows, kind="stable")
         if (order[:-1] > order[1:]).any():
             rows, codes = rows[order], codes[order]
+        if len(rows) == len(self.rows):
+            rows = self.rows  # the same numbers; one copy is enough
         kinds = self._modalities[np.searchsorted(self.rows, rows)]
         blocks: Blocks = {}
         for number, modality in enumerate(MODALITIES):

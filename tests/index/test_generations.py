@@ -59,6 +59,13 @@ def test_compaction_changes_nothing_that_is_seen(archive: Archive, reader: Archi
     assert reader.verify() == archive.verify() == []
 
 
+def test_rows_are_found_wherever_a_compaction_has_put_them(archive: Archive) -> None:
+    archive.add([photo(f"p{i}") for i in range(5)], model=OWL.digest)
+    snapshot = archive._current()
+    snapshot._offsets = snapshot._offsets[::-1].copy()
+    assert [o.id for o in snapshot.observations([3, 0])] == ["p3", "p0"]
+
+
 def test_many_commits_are_compacted_on_the_way(archive: Archive) -> None:
     for i in range(130):
         archive.add([photo(f"p{i}")], model=OWL.digest)
