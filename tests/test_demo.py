@@ -1,0 +1,30 @@
+"""The main job, as a newcomer meets it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+
+def run_demo(archive: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "bittern", "demo", "--archive", str(archive)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_demo_finds_the_right_animals_over_grpc_and_again_in_seconds(tmp_path: Path) -> None:
+    out = run_demo(tmp_path / "demo")
+    first_hits = re.findall(r"^1 +(.*)$", out, re.MULTILINE)
+    assert len(first_hits) == 3
+    for hit, kind in zip(first_hits, ("kingfisher", "frogs", "owl"), strict=True):
+        assert kind in hit.lower()
+    assert "licence" in out
+    assert "bittern serve" in out
+    assert run_demo(tmp_path / "demo").count("frogs") == out.count("frogs")
