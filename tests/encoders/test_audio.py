@@ -121,7 +121,7 @@ def test_overlapping_windows_leave_out_a_tail_that_is_already_covered() -> None:
     assert spans(file_of(noise(7)), half) == [(0.0, 7.0)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(length=st.integers(1, 3_000), window=st.integers(1, 500), hop=st.integers(1, 500))
 def test_windows_cover_the_recording_exactly(length: int, window: int, hop: int) -> None:
     hop = min(hop, window)
@@ -140,7 +140,7 @@ def test_windows_cover_the_recording_exactly(length: int, window: int, hop: int)
     assert covered.all()
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @example(length=1, rate=44_100)  # less than half a sample of the target rate
 @example(length=1, rate=4_000)
 @given(length=st.integers(1, 40_000), rate=st.sampled_from([4_000, 11_025, 44_100, 250_000]))
@@ -335,6 +335,7 @@ def test_first_windows_do_not_wait_for_the_last() -> None:
         list(late)
 
 
+@settings(deadline=None)
 @given(
     junk=st.binary(max_size=40),
     kind=st.sampled_from(["WAV", "FLAC", "OGG", "RF64"]),

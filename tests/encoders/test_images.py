@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
@@ -271,6 +271,7 @@ def test_min_side_makes_a_large_photograph_smaller() -> None:
     assert image.shape == (100, 125, 3)
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=64), kind=st.sampled_from(FORMATS), cut=st.integers(0, 400))
 def test_damaged_bytes_raise_nothing_but_our_errors(data: bytes, kind: str, cut: int) -> None:
     whole = file_of(scene(8, 8), kind)

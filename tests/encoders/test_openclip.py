@@ -94,9 +94,9 @@ def test_preprocessing_is_the_checkpoints(tmp_path: Path, resize_mode: str) -> N
 
 
 def test_batch_size_hardly_changes_embeddings(openclip_folder: Path) -> None:
-    batch = pictures(37)
-    texts = [f"a photo of owl number {i}" for i in range(37)]
-    encoders = [load(openclip_folder, batch_size=size) for size in (1, 8, 64)]
+    batch = pictures(13)
+    texts = [f"a photo of owl number {i}" for i in range(13)]
+    encoders = [load(openclip_folder, batch_size=size) for size in (1, 5, 64)]
     for modality, items in ((Modality.IMAGE, batch), (Modality.TEXT, texts)):
         alone, some, all_at_once = (e.encode(modality, items) for e in encoders)
         assert np.abs(alone - some).max() < 1e-6
@@ -126,6 +126,22 @@ def test_very_long_picture_is_cropped_to_its_middle_before_it_is_scaled() -> Non
     assert cropped.shape == (2, 16, 3)
     assert (cropped == 255).all(axis=(0, 2)).tolist() == [False] * 3 + [True] * 10 + [False] * 3
     assert without_extremes(np.zeros((80, 10, 3), dtype=np.uint8)).shape == (80, 10, 3)
+
+
+def test_no_extreme_shape_reaches_the_preprocessing(
+    openclip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder, seen = load(openclip_folder), []
+    original = encoder._preprocess
+
+    def spy(picture: Any) -> torch.Tensor:
+        seen.append(picture.size)
+        result: torch.Tensor = original(picture)
+        return result
+
+    monkeypatch.setattr(encoder, "_preprocess", spy)
+    encoder.prepare(Modality.IMAGE, pictures(1, 1, 50_000))
+    assert seen == [(8, 1)]
 
 
 def test_text_longer_than_the_tower_takes_is_refused_with_both_counts(
