@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bittern import errors as errors
+    from bittern.adding import Adding as Adding
+    from bittern.adding import AddTotals as AddTotals
     from bittern.api import ArchiveAPI as ArchiveAPI
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from service.requests import SearchResult as SearchResult
 
 _HOMES = {
+    "Adding": "bittern.adding",
+    "AddTotals": "bittern.adding",
     "ArchiveAPI": "bittern.api",
     "LocalArchive": "bittern.local",
     "RemoteArchive": "bittern.client",

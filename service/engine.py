@@ -341,7 +341,9 @@ class Engine:
             return
 
         def chosen(item: MediaItem) -> str:
-            return self.model(towers=[queries.modality_of(item.modality)]).digest
+            # An item of no such modality fails by itself later on, whatever the model.
+            known = {item.modality} & set(Modality)
+            return self.model(towers=map(Modality, known)).digest
 
         for digest, group in groupby(batch, key=chosen):
             yield self.model(digest), builtins.list(group)

@@ -138,6 +138,20 @@ def decode(item: MediaItem, windowing: AudioWindowing | None) -> Iterator[Piece]
         yield Piece(window.samples, window.start_s, window.end_s)
 
 
+def media_modality(item: MediaItem) -> Modality:
+    """Whether an item is a picture or a recording.
+
+    Raises:
+        InvalidInputError: it says neither.
+    """
+    if item.modality not in (Modality.IMAGE, Modality.AUDIO):
+        raise InvalidInputError(
+            f"'{item.media}' has the modality '{item.modality}'; it must be image or audio",
+            field="modality",
+        )
+    return Modality(item.modality)
+
+
 def fragment_id(item: MediaItem, start_s: float | None, end_s: float | None) -> str:
     """Id of one window: the occurrence with a W3C media fragment, ``crow-1#t=0,3``."""
     joint = "&" if "#" in item.occurrence_id else "#"
@@ -196,7 +210,7 @@ def _next_decoded(ahead: _Ahead, times: StageTimes) -> tuple[Entry, Pieces]:
 def _start(embedder: Embedder, item: MediaItem) -> Pieces:
     """Decode an item whole, or a long recording as far as its first window."""
     try:
-        modality = Modality(item.modality)
+        modality = media_modality(item)
         embedder.require(modality)
         windowing = embedder.windowing if modality == Modality.AUDIO else None
         pieces = decode(item, windowing)

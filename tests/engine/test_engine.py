@@ -229,6 +229,18 @@ def test_an_archive_without_a_model_says_how_to_get_one(empty: Engine) -> None:
         next(empty.add([item]))
 
 
+@pytest.mark.parametrize("modality", ["", "text", "smell"])
+def test_an_item_that_is_neither_picture_nor_recording_fails_alone(
+    engine: Engine, modality: str
+) -> None:
+    items = [
+        MediaItem("odd", "odd.png", modality, data=picture("red")),
+        MediaItem("good", "good.png", "image", data=picture("red")),
+    ]
+    [[odd, good]] = engine.add(items)
+    assert (odd.reason, good.status) == ("INVALID_INPUT", AddStatus.ADDED)
+
+
 def test_an_item_whose_file_went_away_fails_alone(engine: Engine, tmp_path: Path) -> None:
     [[result]] = engine.add([MediaItem("a", "a.png", "image", path=tmp_path / "gone.png")])
     assert result.reason == UnreadableMediaError("").reason
