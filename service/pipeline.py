@@ -19,7 +19,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import BitternError, InvalidInputError, UnreadableMediaError
+from bittern.errors import BitternError, InvalidInputError
 from encoders.audio import probe, windows
 from encoders.base import AudioWindowing, Media, Modality
 from encoders.images import decode_image
@@ -130,11 +130,10 @@ def decode(item: MediaItem, windowing: AudioWindowing | None) -> Iterator[Piece]
         MediaError: the item cannot be used.
     """
     if item.modality == Modality.IMAGE:
-        data = item.data if item.data is not None else _read(item)
-        yield Piece(decode_image(data, name=item.media, min_side=SHORTER_SIDE))
+        yield Piece(decode_image(_file(item), name=item.media, min_side=SHORTER_SIDE))
         return
     assert windowing is not None
-    for window in windows(_sound(item), windowing, name=item.media):
+    for window in windows(_file(item), windowing, name=item.media):
         yield Piece(window.samples, window.start_s, window.end_s)
 
 
@@ -162,15 +161,7 @@ def _seconds(value: float | None) -> str:
     return f"{value or 0.0:.3f}".rstrip("0").rstrip(".")
 
 
-def _read(item: MediaItem) -> bytes:
-    assert item.path is not None
-    try:
-        return item.path.read_bytes()
-    except OSError as error:
-        raise UnreadableMediaError(f"'{item.media}' cannot be read: {error.strerror}") from error
-
-
-def _sound(item: MediaItem) -> bytes | Path:
+def _file(item: MediaItem) -> bytes | Path:
     source = item.data if item.data is not None else item.path
     assert source is not None
     return source
@@ -222,7 +213,7 @@ def _start(embedder: Embedder, item: MediaItem) -> Pieces:
 
 
 def _is_long(item: MediaItem) -> bool:
-    return probe(_sound(item), name=item.media).duration_s > STREAM_AFTER_S
+    return probe(_file(item), name=item.media).duration_s > STREAM_AFTER_S
 
 
 class _Batches:

@@ -14,7 +14,7 @@ from bittern.errors import (
     ObservationNotFoundError,
     PreconditionError,
     QueryError,
-    UnreadableMediaError,
+    SourceNotFoundError,
     UnsupportedModalityError,
 )
 from encoders.base import Modality
@@ -243,7 +243,7 @@ def test_an_item_that_is_neither_picture_nor_recording_fails_alone(
 
 def test_an_item_whose_file_went_away_fails_alone(engine: Engine, tmp_path: Path) -> None:
     [[result]] = engine.add([MediaItem("a", "a.png", "image", path=tmp_path / "gone.png")])
-    assert result.reason == UnreadableMediaError("").reason
+    assert result.reason == SourceNotFoundError("").reason
 
 
 def test_models_tell_how_many_rows_they_coded(engine: Engine) -> None:
