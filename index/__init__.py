@@ -1,1 +1,23 @@
-"""Nearest neighbours over codes, the observation store, the archive that joins the two."""
+"""Nearest neighbours over codes, the observation store, the archive that joins the two.
+
+    Archive      open, create, add, delete         archive.py  (reading.py: search, get, list)
+      Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
+      Snapshot   one generation, never changed     snapshot.py (searching.py, export.py)
+        FlatCodes  exact search in memory          flat.py     (fast_scan.py)
+      Store      the table, the only truth         store.py    (filters.py, filter_sql.py)
+      folder     archive.json, models, the lock    folder.py   (models.py)
+
+The table `observations`, one row per photograph or window of a recording:
+
+    row              int64     position in the total order, never given out twice
+    committed        int64     store version that last wrote the row: what a reader must reload
+    id               string    unique; `occurrenceID`, or that and `#t=start,end`
+    occurrenceID     string    shared by all windows of a recording
+    modality         string    image or audio
+    media            string    file name as the source gave it
+    mediaRoot        string    folder on the machine that indexed it
+    start_s, end_s   double    the window in seconds; null for a photograph
+    scientificName…            Darwin Core, and whatever other columns came along
+    code_<digest>    binary    one column per model, bits/8 bytes; null where it has not coded
+    embedding_<digest>         float16 list, where embeddings are kept
+"""

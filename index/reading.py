@@ -32,7 +32,7 @@ from index.paging import page_of
 from index.searching import Question, answer, check_modality
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
-from index.store import Store, one_of
+from index.store import Store, one_of, quoted
 
 
 class ReadableArchive:
@@ -276,6 +276,10 @@ class ReadableArchive:
         windows = snapshot.store.count(one_of("occurrenceID", [id]))
         raise ObservationNotFoundError(
             f"there is no observation {id!r} in archive {self.name!r}"
-            + (f"; it has {windows} windows, list them with where occurrenceID" if windows else ""),
+            + (
+                f'; it has {windows} windows: list them with where="occurrenceID = {quoted(id)}"'
+                if windows
+                else ""
+            ),
             field="id",
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from index.columns import (
     ColumnType,
     is_code_or_embedding,
 )
+from index.interrupts import uninterrupted
 from index.models import ModelRecord
 
 TABLE = "observations"
@@ -130,20 +131,23 @@ class Store:
                 "restore the archive from a backup, or index the media again into a new folder"
             ) from error
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _commit(self, change: Callable[[], object]) -> None:
+        """Make one change, to its end even if the user interrupts it meanwhile.
+
+        What an interrupted change has done could not be told otherwise.
+        """
+
+        def change_and_look() -> None:
+            change()
+            self.version, self._schema = self._table.version, self._table.schema
+
         try:
-            yield
-        except BitternError:
-            raise
+            uninterrupted(change_and_look)
         except Exception as error:
             raise PreconditionError(
                 f"nothing was stored: the store at {self.path} cannot be written to "
                 f"({_first_line(error)}); check free space and permissions, run bittern verify"
             ) from error
-        with self._reading():
-            self.version = self._table.version
-            self._schema = self._table.schema
 
     # Versions
 
@@ -158,11 +162,15 @@ class Store:
             now = time.time()
             last_stamp, last_time = self._checked
             if stamp != last_stamp or last_time - stamp / 1e9 < _SETTLED_S:
-                self._table.checkout_latest()
-                self.version = self._table.version
-                self._schema = self._table.schema
+                self.renew()
                 self._checked = (stamp, now)
         return self.version
+
+    def renew(self) -> None:
+        """Move to the newest version, whatever the folder's time stamp says."""
+        with self._reading():
+            self._table.checkout_latest()
+            self.version, self._schema = self._table.version, self._table.schema
 
     def pinned(self) -> Store:
         """The table as it is now, whatever is committed later."""
@@ -194,8 +202,7 @@ class Store:
     def add_columns(self, fields: Sequence[pa.Field]) -> None:
         """Add columns that are null in every row: one commit; none if `fields` is empty."""
         if fields:
-            with self._writing():
-                self._table.add_columns(list(fields))
+            self._commit(lambda: self._table.add_columns(list(fields)))
 
     def add_code_column(self, record: ModelRecord) -> None:
         """Add the column of a model's codes, unless it is there."""
@@ -216,8 +223,7 @@ class Store:
 
     def append(self, rows: pa.Table) -> None:
         """Add rows that are new: one commit."""
-        with self._writing():
-            self._table.add(rows)
+        self._commit(lambda: self._table.add(rows))
 
     def merge(self, rows: pa.Table, replaced: Sequence[str]) -> None:
         """Add or replace rows by `id`: one commit.
@@ -226,20 +232,17 @@ class Store:
             rows: rows in the table's schema.
             replaced: `occurrenceID`s whose other rows are removed.
         """
-        with self._writing():
-            merge = (
-                self._table.merge_insert("id")
-                .when_matched_update_all()
-                .when_not_matched_insert_all()
-            )
-            if replaced:
-                merge = merge.when_not_matched_by_source_delete(one_of("occurrenceID", replaced))
-            merge.execute(rows)
+        merge = (
+            self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
+        )
+        if replaced:
+            merge = merge.when_not_matched_by_source_delete(one_of("occurrenceID", replaced))
+        self._commit(lambda: merge.execute(rows))
 
     def delete(self, rows: Sequence[int]) -> None:
         """Remove rows by number: one commit."""
-        with self._writing():
-            self._table.delete(f"`row` IN ({', '.join(str(int(row)) for row in rows)})")
+        where = f"`row` IN ({', '.join(str(int(row)) for row in rows)})"
+        self._commit(lambda: self._table.delete(where))
 
     def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows in storage order.
@@ -280,8 +283,7 @@ class Store:
     def compact(self) -> None:
         """Join the small files of many commits. A failure costs speed only, and is logged."""
         try:
-            with self._writing():
-                self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS)
+            self._commit(lambda: self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS))
         except BitternError as error:
             _log.warning("the store was not compacted: %s", error)
 

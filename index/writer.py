@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,18 @@ class Writer:
         self._lock = threading.Lock()
         self._next_row: int | None = None
         self._commits = 0
+        self._unsure = False
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """One change at a time; after one that did not end well, look at the store again."""
+        with self._lock:
+            if self._unsure:
+                self._store.renew()
+                self._next_row = None
+            self._unsure = True
+            yield
+            self._unsure = False
 
     def close(self) -> None:
         """Compact where it is worth it, and give up the lock."""
@@ -62,7 +75,7 @@ class Writer:
     def register_model(self, record: ModelRecord, files: Mapping[str, bytes]) -> None:
         """See `Archive.register_model`."""
         record.checked()
-        with self._lock:
+        with self._changing():
             header = self._folder.read_header()
             folder = self._folder.models / record.digest
             for known in header.models:
@@ -93,7 +106,7 @@ class Writer:
                 f"on_duplicate must be 'error', 'skip' or 'overwrite', not {on_duplicate!r}",
                 field="on_duplicate",
             )
-        with self._lock:
+        with self._changing():
             columns = MetadataColumns(self._store.metadata_types)
             planner = Planner(
                 record, columns, self._stored(items, record), on_duplicate, self._dim(record)
@@ -111,7 +124,7 @@ class Writer:
         wanted = list(dict.fromkeys(ids))
         if not wanted:
             return []
-        with self._lock:
+        with self._changing():
             found = self._store.read(
                 ["row", "id", "occurrenceID"],
                 f"{one_of('id', wanted)} OR {one_of('occurrenceID', wanted)}",

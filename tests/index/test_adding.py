@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from bittern.errors import (
@@ -18,6 +19,7 @@ from bittern.errors import (
 from index.archive import Archive
 from index.models import ModelRecord
 from index.observation import AddResult, AddStatus, CodedObservation, Observation
+from index.store import Store
 from tests.index.samples import BAT, OWL, code, ids, model, photo, recording, statuses
 
 
@@ -257,6 +259,52 @@ def test_a_reader_cannot_change_anything(archive: Archive) -> None:
         ):
             with pytest.raises(PreconditionError, match="write=True"):
                 change()
+
+
+# Trouble
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_interrupt_leaves_the_archive_usable(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """Whether it comes before the commit or when that is done, no row number is lost track of."""
+    append = Store.append
+
+    def interrupted(store: Store, rows: pa.Table) -> None:
+        if late:
+            append(store, rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        add(archive, photo("a"))
+    monkeypatch.undo()
+    assert ids(archive) == (["a"] if late else [])
+    add(archive, photo("b"), photo("c"))
+    assert ids(archive) == [*(["a"] if late else []), "b", "c"]
+    assert archive.verify() == []
+
+
+def test_a_disk_that_refuses_stores_nothing(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full:
+        def __init__(self, table: object) -> None:
+            self._table = table
+
+        def add(self, rows: pa.Table) -> None:
+            raise OSError("No space left on device")
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._table, name)
+
+    monkeypatch.setattr(archive._store, "_table", Full(archive._store._table))
+    with pytest.raises(PreconditionError, match="No space left on device"):
+        add(archive, photo("a"))
+    monkeypatch.undo()
+    assert statuses(add(archive, photo("a"))) == ["added"]
+    assert archive.verify() == []
 
 
 # Embeddings
