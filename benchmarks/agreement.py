@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from benchmarks.scoring import asymmetric_distances
 from benchmarks.tasks import Task
 from hashing.saved import SavedModel
 from index.archive import Archive
+from index.observation import AddStatus
 from service.engine import Engine
 from service.requests import MAX_K, MediaItem, Query
 
@@ -26,23 +27,29 @@ class Agreement:
     Attributes:
         model: name of the model behind both.
         same: per direction, how many of how many.
+        refused: why the archive did not take an item that was measured.
     """
 
     model: str
-    same: dict[str, tuple[int, int]]
+    same: Mapping[str, tuple[int, int]]
+    refused: Sequence[str]
 
     def table(self) -> Table:
         """For people."""
         return Table(
-            f"An archive of {self.model}, asked the same questions (asymmetric)",
+            f"The same questions to an archive ({self.model}, asymmetric)",
             ["direction", "same rankings", "queries"],
             [[name, str(same), str(asked)] for name, (same, asked) in self.same.items()],
-            ["Same means every item at the same rank, as far as the archive's largest k goes."],
+            [
+                "Same means every item at the same rank, as far as the archive's largest k goes.",
+                *(f"The archive refused an item: {reason}" for reason in self.refused),
+            ],
         )
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
-        return {name: {"same": s, "queries": n} for name, (s, n) in self.same.items()}
+        same = {name: {"same": s, "queries": n} for name, (s, n) in self.same.items()}
+        return {"model": self.model, "rankings": same, "refused": list(self.refused)}
 
 
 def agreement_with_archive(
@@ -54,10 +61,14 @@ def agreement_with_archive(
         Archive.create(Path(folder) / "archive") as archive,
     ):
         engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
-        engine.commit(collection.embedded, engine.register(saved), "error")
-        return Agreement(
-            saved.card.name, {task.name: _same_rankings(engine, saved, task) for task in asked}
-        )
+        stored = engine.commit(collection.embedded, engine.register(saved), "error")
+        refused = [
+            result.message
+            for embedded, result in zip(collection.embedded, stored, strict=True)
+            if embedded.result is None and result.status == AddStatus.FAILED
+        ]
+        same = {task.name: _same_rankings(engine, saved, task) for task in asked}
+        return Agreement(saved.card.name, same, refused)
 
 
 def _same_rankings(engine: Engine, saved: SavedModel, task: Task) -> tuple[int, int]:

@@ -68,4 +68,4 @@ def test_chance_of_more_relevant_items_than_items_is_refused() -> None:
 
 def test_a_ranking_of_numbers_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="bool"):
-        measures.average_precision(np.array([1, 0]))  # type: ignore[arg-type]
+        measures.average_precision(np.array([1, 0]))
