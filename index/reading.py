@@ -233,14 +233,15 @@ class ReadableArchive:
     def _current(self) -> Snapshot:
         with self._lock:
             self._check_open()
-            # A writer's own handle is always at the newest version: nobody else commits.
-            version = self._store.version if self._writes else self._store.follow()
-            if self._snapshot is None or self._snapshot.generation != version:
-                self._snapshot = Snapshot(self._store, before=self._snapshot)
+            # The header before the store: a model's column is committed before it is named.
             stamp = self._folder.header_stamp()
             if stamp != self._header_stamp:
                 self._header = self._folder.read_header()
                 self._header_stamp = stamp
+            # A writer's own handle is always at the newest version: nobody else commits.
+            version = self._store.version if self._writes else self._store.follow()
+            if self._snapshot is None or self._snapshot.generation != version:
+                self._snapshot = Snapshot(self._store, before=self._snapshot)
             return self._snapshot
 
     def _check_open(self) -> None:
