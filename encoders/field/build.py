@@ -12,14 +12,16 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.field.classes import (
     KIN,
+    SOUND_ONLY,
+    STYLES,
     ClassName,
+    Levels,
     TextGroup,
     audio_classes,
     bird_names,
@@ -31,36 +33,55 @@ from encoders.field.classes import (
 from encoders.field.concepts import CARD, DIM, FORMAT_VERSION, LABELS, unit
 from encoders.field.text import MiniLM
 
+Tensors = dict[str, NDArray[np.float32]]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 SETTINGS: dict[str, dict[str, float | int]] = {
     "image": {"temperature": 1.5, "top_k": 20},
-    "audio": {"sensitivity": 1.0, "top_k": 10},
+    "audio": {"top_k": 20},
 }
 NO_ANIMAL = 0.1
 """How much a class counts that is no animal: this is a tool for wildlife archives."""
-TYPICAL_TEXTS = 3000
+TYPICAL_STEP = 3
+"""Every third animal of WordNet is kept as a typical embedding."""
+NO_GENUS = frozenset(name.split()[0] for name in SOUND_ONLY)
 
 
 def write_kin() -> None:
-    """Read WordNet and write `kin.json`."""
+    """Read WordNet and write `kin.json`: each distinct level once, and per class its levels."""
     from encoders.field.wordnet import Taxonomy
 
     taxonomy = Taxonomy()
-    image = [taxonomy.kin(o) if taxonomy.is_animal(o) else None for o in wordnet_offsets()]
-    audio = [taxonomy.kin_of_name(*names) for names in bird_names()]
-    rows = [row for row in image if row is not None] + audio
-    words = sorted({word for row in rows for word in row})
-    number = {word: i for i, word in enumerate(words)}
-    names = taxonomy.animal_names()
+    image = [taxonomy.levels(o)[1:] if taxonomy.is_animal(o) else None for o in wordnet_offsets()]
+    names = bird_names()
+    audio = [taxonomy.levels_of_name(*name) for name in names]
+    audio = with_kin_of_genus([scientific.split()[0] for scientific, _ in names], audio)
+    number: dict[str, int] = {}
+
+    def numbers(levels: Levels) -> list[int]:
+        return [number.setdefault("|".join(level), len(number)) for level in levels]
+
     table = {
         "source": "WordNet 3.0, copyright 2006 by Princeton University",
-        "words": words,
-        "image": [None if row is None else [number[w] for w in row] for row in image],
-        "audio": [[number[w] for w in row] for row in audio],
-        "animals": names[:: max(1, len(names) // TYPICAL_TEXTS)][:TYPICAL_TEXTS],
+        "image": [None if levels is None else numbers(levels) for levels in image],
+        "audio": [numbers(levels) for levels in audio],
+        "animals": [[levels[0][0], numbers(levels[1:])] for levels in taxonomy.animals()],
+        "levels": list(number),  # filled by the lines above
     }
     KIN.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def with_kin_of_genus(genera: Sequence[str], kin: Sequence[Levels]) -> list[Levels]:
+    """Fill gaps: a class without kin words takes those its genus shares, else it is a bird."""
+    shared: dict[str, Levels] = {}
+    for genus, levels in zip(genera, kin, strict=True):
+        if levels:
+            known = shared.get(genus, levels)
+            shared[genus] = [level for level in known if level in levels]
+    return [
+        levels or ([] if genus in NO_GENUS else shared.get(genus) or [["bird"]])
+        for genus, levels in zip(genera, kin, strict=True)
+    ]
 
 
 def class_vectors(recipes: Sequence[Sequence[TextGroup]], embed: Embed) -> NDArray[np.float32]:
@@ -76,24 +97,33 @@ def class_vectors(recipes: Sequence[Sequence[TextGroup]], embed: Embed) -> NDArr
     return unit(out)
 
 
-def label_tensors(classes: Sequence[ClassName], modality: str, embed: Embed) -> dict[str, Any]:
-    """Label vectors of one classifier, centred on the mean of its animals, and the prior."""
-    vectors = class_vectors([texts_of(kind, modality) for kind in classes], embed)
-    animal = np.array([kind.animal for kind in classes])
-    return {
-        f"{modality}.labels": vectors - vectors[animal].mean(axis=0),
-        f"{modality}.prior": np.where(animal, 1.0, NO_ANIMAL),
-    }
+def label_tensors(classes: Sequence[ClassName], modality: str, embed: Embed) -> Tensors:
+    """Label vectors of one classifier, not yet centred, and the prior of its classes."""
+    vectors = class_vectors([texts_of(kind, STYLES[modality]) for kind in classes], embed)
+    prior = np.array([1.0 if kind.animal else NO_ANIMAL for kind in classes], dtype=np.float32)
+    return {f"{modality}.labels": vectors, f"{modality}.prior": prior}
 
 
 def build(embed: Embed) -> dict[str, NDArray[np.float16]]:
-    """All tensors, in float16."""
+    """All tensors, in float16.
+
+    Text and audio are centred on the animals of WordNet, each in its own style. The mean of
+    BirdNET's own classes would be a bird, and a bird less a bird is no longer one. ImageNet's
+    animals are spread over the kinds; they are centred on themselves.
+    """
     kin = read_kin()
-    tensors: dict[str, Any] = label_tensors(image_classes(kin["image"]), "image", embed)
+    tensors = label_tensors(image_classes(kin["image"]), "image", embed)
     tensors |= label_tensors(audio_classes(kin["audio"]), "audio", embed)
-    names = embed(kin["animals"])
-    tensors["text.mean"] = names.mean(axis=0)
-    tensors["calibration.text"] = names - tensors["text.mean"]
+    animals = tensors["image.prior"] == 1.0
+    tensors["image.labels"] -= tensors["image.labels"][animals].mean(axis=0)
+    for modality, style in STYLES.items():
+        vectors = class_vectors([texts_of(kind, style) for kind in kin["animals"]], embed)
+        mean = vectors.mean(axis=0)
+        tensors[f"calibration.{modality}"] = (vectors - mean)[::TYPICAL_STEP]
+        if modality == "text":
+            tensors["text.mean"] = mean
+        if modality == "audio":
+            tensors["audio.labels"] -= mean
     return {name: np.ascontiguousarray(t, dtype=np.float16) for name, t in tensors.items()}
 
 

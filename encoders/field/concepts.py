@@ -32,8 +32,9 @@ class Concepts:
 
     Attributes:
         tensors: `text.mean` [384], `image.labels` [1000, 384], `image.prior` [1000],
-            `audio.labels` [6522, 384], `audio.prior` [6522], `calibration.text` [n, 384];
-            all float32. Label vectors are centred already.
+            `audio.labels` [6522, 384], `audio.prior` [6522], and `calibration.text`,
+            `calibration.image`, `calibration.audio` [n, 384]; all float32. Label vectors are
+            centred already.
         settings: numbers that decide how they are mixed.
     """
 
@@ -104,8 +105,6 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(1.0 / (1.0 + np.exp(-np.clip(logits, -60.0, 60.0))), dtype=np.float32)
 
 
-def mix(
-    weights: NDArray[np.float32], prior: NDArray[np.float32], labels: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def mix(weights: NDArray[np.float32], labels: NDArray[np.float32]) -> NDArray[np.float32]:
     """Weighted mean of label vectors, unit norm: weights [n, c], labels [c, d] -> [n, d]."""
-    return unit((weights * prior) @ labels)
+    return unit(weights @ labels)

@@ -113,16 +113,15 @@ class FieldEncoder:
         settings, tensors = self._concepts.settings["image"], self._concepts.tensors
         weights = softmax(self._image.logits(batch), settings["temperature"])
         weights = keep_largest(weights * tensors["image.prior"], settings["top_k"])
-        return mix(weights, np.ones(1, np.float32), tensors["image.labels"])
+        return mix(weights, tensors["image.labels"])
 
     def _encode_audio(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         settings, tensors = self._concepts.settings["audio"], self._concepts.tensors
         rows = []
         for window in batch:
             heard = self._audio.logits(_frames(window)).max(axis=0, keepdims=True)
-            weights = sigmoid(heard * np.float32(settings["sensitivity"]))
-            weights = keep_largest(weights * tensors["audio.prior"], settings["top_k"])
-            rows.append(mix(weights, np.ones(1, np.float32), tensors["audio.labels"])[0])
+            weights = keep_largest(sigmoid(heard) * tensors["audio.prior"], settings["top_k"])
+            rows.append(mix(weights, tensors["audio.labels"])[0])
         return np.stack(rows)
 
 

@@ -14,15 +14,17 @@ _OWN_SHARE = np.float32(0.6)
 def typical_embeddings() -> dict[str, NDArray[np.float32]]:
     """Per modality float32 [n, 384], unit norm; the same on every machine.
 
-    Text: names of animals. Image and audio: each class's vector mixed with those of its
-    neighbours, the way an unsure classifier mixes them. Classes that count little because
-    they are no animals are left out.
+    All three hold the same animals of WordNet, worded as that modality's labels are. Image and
+    audio add their classes, each mixed with its neighbours the way an unsure classifier mixes
+    them; of the many birds that BirdNET knows every fourth, so that they do not outweigh the
+    rest. Classes that count little because they are no animals are left out.
     """
     tensors = load_concepts().tensors
     out = {"text": unit(tensors["calibration.text"])}
-    for modality in ("image", "audio"):
-        kept = tensors[f"{modality}.prior"] >= 1.0
-        out[modality] = _blurred(tensors[f"{modality}.labels"][kept])
+    for modality, step in (("image", 1), ("audio", 4)):
+        labels = tensors[f"{modality}.labels"][tensors[f"{modality}.prior"] >= 1.0]
+        animals = unit(tensors[f"calibration.{modality}"])
+        out[modality] = np.concatenate([animals, _blurred(labels[::step])])
     return out
 
 
