@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bittern.errors import ManifestError, SourceNotFoundError
 from index.observation import AddResult, AddStatus
+from service.headings import kept_names
 from service.requests import MediaItem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
@@ -45,8 +46,9 @@ def read_source(path: Path) -> Source:
     A manifest is a CSV (or tab-separated) file with a `media` column: paths relative to the
     manifest, or absolute. `occurrenceID` names the item (default: the media path), `type` is
     ``StillImage`` or ``Sound`` (default: by the file's suffix). All other columns are kept
-    as metadata. Rows may share an `occurrenceID` if their media differ. In a folder, an
-    item's name is its path below the folder.
+    as metadata, under the names that `service.headings` gives them. Rows may share an
+    `occurrenceID` if their media differ. In a folder, an item's name is its path below the
+    folder.
 
     Raises:
         SourceNotFoundError: nothing there, or no media in it.
@@ -148,17 +150,12 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
 
 
 def _columns(path: Path, header: str, delimiter: str) -> list[str]:
-    columns = [c.strip() for c in next(csv.reader([header], delimiter=delimiter), [])]
+    headings = next(csv.reader([header], delimiter=delimiter), [])
+    columns = kept_names(headings)
     if "media" not in columns:
         raise ManifestError(
             f"{path} has no column 'media' with the files' paths; its columns are "
-            f"{', '.join(columns[:20]) or 'none'}",
-            field="source",
-        )
-    repeated = sorted({c for c in columns if columns.count(c) > 1})
-    if repeated or "" in columns:
-        raise ManifestError(
-            f"{path} has columns without a name of their own: {repeated or 'an empty one'}",
+            f"{', '.join(headings[:20]) or 'none'}",
             field="source",
         )
     return columns

@@ -15,6 +15,7 @@ from index.observation import AddStatus
 from service.coding import code_source
 from service.engine import Engine
 from service.exporting import export_archive
+from service.headings import kept_names
 from service.indexing import IndexOptions, index_source
 from service.requests import MediaItem, Query
 from service.sources import read_source
@@ -51,7 +52,42 @@ def test_a_manifest_keeps_every_column_as_metadata(tmp_path: Path) -> None:
     [item] = read_source(path).entries
     assert isinstance(item, MediaItem)
     assert (item.occurrence_id, item.media, item.modality) == ("r1", "red.png", "image")
-    assert item.metadata == {"scientificName": "Ardea cinerea", "my column": "5 birds"}
+    assert item.metadata == {"scientificName": "Ardea cinerea", "my_column": "5 birds"}
+
+
+@pytest.mark.parametrize(
+    ("headings", "kept"),
+    [
+        (["dwc:scientificName", "DECIMALLATITUDE"], ["scientificName", "decimalLatitude"]),
+        (["http://rs.tdwg.org/dwc/terms/eventDate"], ["eventDate"]),
+        (["my column", "Espèce", "100m", "鳥"], ["my_column", "Espece", "column_100m", "column_4"]),
+        (["id", "row", "start_s", "code_x"], ["id_", "row_", "start_s_", "column_code_x"]),
+        (["a b", "a-b", "A_B", ""], ["a_b", "a_b_2", "A_B_3", "column_4"]),
+    ],
+)
+def test_headings_become_names_that_an_archive_can_keep(
+    headings: list[str], kept: list[str]
+) -> None:
+    assert kept_names(headings) == kept
+
+
+def test_whatever_a_manifest_calls_its_columns_it_can_be_indexed(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    headings = 'media,id,"field, with comma",dwc:genus,code_1,Espèce,,order,2nd'
+    path = write_manifest(tmp_path / "m", f"{headings}\nred.png,7,x,Ardea,c,é,e,o,s\n")
+    report = index_source(empty, read_source(path).entries, options)
+    assert report.failures == []
+    assert dict(empty.get("red.png").metadata) == {
+        "id_": "7",
+        "field_with_comma": "x",
+        "genus": "Ardea",
+        "column_code_1": "c",
+        "Espece": "é",
+        "column_7": "e",
+        "order": "o",
+        "column_2nd": "s",
+    }
 
 
 def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> None:
@@ -89,7 +125,6 @@ def test_rows_may_share_an_occurrence_if_their_media_differ(tmp_path: Path) -> N
     [
         (b"", "no column 'media'"),
         (b"file,name\na,b\n", "no column 'media'"),
-        (b"media,media\na,b\n", "a name of their own"),
         (b"media\n\xff\xfe\n", "UTF-8"),
     ],
 )
