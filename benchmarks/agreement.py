@@ -16,6 +16,7 @@ from benchmarks.tasks import Task
 from hashing.saved import SavedModel
 from index.archive import Archive
 from index.observation import AddStatus
+from service.committing import Commits
 from service.engine import Engine
 from service.requests import MAX_K, MediaItem, Query
 
@@ -61,7 +62,7 @@ def agreement_with_archive(
         Archive.create(Path(folder) / "archive") as archive,
     ):
         engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
-        stored = engine.commit(collection.embedded, engine.register(saved), "error")
+        stored = Commits(archive, engine.register(saved), "error").commit(collection.embedded)
         refused = [
             result.message
             for embedded, result in zip(collection.embedded, stored, strict=True)

@@ -22,6 +22,7 @@ from benchmarks.timing import Rounds, Spread, interleaved
 from bittern.client import RemoteArchive, connect
 from index.archive import Archive
 from service.config import ServiceConfig
+from service.committing import Commits
 from service.engine import Engine
 from service.requests import Query
 from service.server import serve
@@ -67,7 +68,7 @@ def _served(collection: Collection) -> Iterator[tuple[Engine, str]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         archive = stack.enter_context(Archive.create(Path(folder) / "archive"))
         engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
-        engine.commit(collection.embedded, engine.register(saved), "error")
+        Commits(archive, engine.register(saved), "error").commit(collection.embedded)
         engine.warm()
         server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
         stack.callback(server.stop, 5.0)

@@ -17,7 +17,8 @@ from bittern.errors import SourceNotFoundError
 from encoders.base import Modality
 from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
-from service.engine import COMMIT_ITEMS, batched, catalogue_encoder
+from service.committing import COMMIT_ITEMS, batched
+from service.engine import catalogue_encoder
 from service.indexing import (
     IndexOptions,
     IndexReport,

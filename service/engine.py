@@ -6,10 +6,10 @@ import builtins
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,25 +22,21 @@ from index.archive import Archive
 from index.models import ModelRecord
 from index.observation import (
     AddResult,
-    AddStatus,
     ArchiveStats,
-    CodedObservation,
     Metric,
     Observation,
     OnDuplicate,
     Page,
 )
 from service import queries
+from service.committing import COMMIT_ITEMS, Commits, batched
 from service.deadline import Deadline
 from service.models import Embedder, EncoderLoader, Model
-from service.pipeline import Embedded, Entry, StageTimes, embed_items
+from service.pipeline import StageTimes, embed_items
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
-T = TypeVar("T")
 logger = logging.getLogger("bittern.engine")
 
-COMMIT_ITEMS = 64
-"""Items per atomic commit."""
 _SHORTEST_DIGEST = 8
 
 
@@ -66,7 +62,6 @@ class Engine:
         self._models: dict[str, Model] = {}
         self._embedders: dict[str, Embedder] = {}
         self._lock = threading.RLock()
-        self._writing = threading.Lock()
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Engine:
@@ -248,8 +243,7 @@ class Engine:
 
     def delete(self, ids: Sequence[str]) -> builtins.list[str]:
         """Delete observations, or all windows of recordings; all of them or none."""
-        with self._writing:
-            return self.archive.delete(ids)
+        return self.archive.delete(ids)
 
     def stats(self) -> ArchiveStats:
         """What the archive holds."""
@@ -286,51 +280,9 @@ class Engine:
             )
         for batch in batched(items, batch_size):
             for chosen, group in self._by_model(batch, model):
-                entries = self.without_coded(group, chosen, on_duplicate)
-                embedded = embed_items(chosen.embedder, entries, times)
-                yield self.commit(builtins.list(embedded), chosen, on_duplicate, times)
-
-    def without_coded(
-        self, entries: Iterable[Entry], model: Model, on_duplicate: OnDuplicate
-    ) -> Iterator[Entry]:
-        """Entries, those that would be skipped replaced by their result before any decoding."""
-        for batch in batched(entries, COMMIT_ITEMS):
-            ids = [e.occurrence_id for e in batch if isinstance(e, MediaItem)]
-            coded = self.archive.coded(ids, model.digest) if on_duplicate == "skip" else set()
-            for entry in batch:
-                if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
-                    message = f"'{entry.occurrence_id}' is in the archive already"
-                    yield AddResult(entry.occurrence_id, AddStatus.SKIPPED, message=message)
-                else:
-                    yield entry
-
-    def commit(
-        self,
-        batch: Sequence[Embedded],
-        model: Model,
-        on_duplicate: OnDuplicate,
-        times: StageTimes | None = None,
-        *,
-        keep_embeddings: bool = False,
-    ) -> builtins.list[AddResult]:
-        """Hash embedded items and store them in one atomic commit.
-
-        Returns:
-            What became of each, in order; every ``added`` and ``overwritten`` is durable.
-        """
-        times = times or StageTimes()
-        begun = perf_counter()
-        coded = [_coded(e, model, keep_embeddings) for e in batch if e.result is None]
-        hashed = perf_counter()
-        with self._writing:
-            stored = iter(
-                self.archive.add(coded, model=model.digest, on_duplicate=on_duplicate)
-                if coded
-                else []
-            )
-        times.hash_s += hashed - begun
-        times.commit_s += perf_counter() - hashed
-        return [e.result if e.result is not None else next(stored) for e in batch]
+                commits = Commits(self.archive, chosen, on_duplicate, times=times)
+                embedded = embed_items(chosen.embedder, commits.without_coded(group), times)
+                yield commits.commit(builtins.list(embedded))
 
     def _by_model(
         self, batch: Sequence[MediaItem], name: str | None
@@ -361,24 +313,6 @@ class Engine:
             if encoder not in self._embedders:
                 self._embedders[encoder] = Embedder(encoder, self._load_encoder)
             return self._embedders[encoder]
-
-
-def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` entries; takes no more than it yields."""
-    source = iter(entries)
-    while batch := list(islice(source, size)):
-        yield batch
-
-
-def _coded(embedded: Embedded, model: Model, keep_embeddings: bool) -> list[CodedObservation]:
-    assert embedded.item is not None
-    embeddings = embedded.stacked()
-    codes = model.codes(Modality(embedded.item.modality), embeddings)
-    kept = embeddings if keep_embeddings else [None] * len(codes)
-    return [
-        CodedObservation(observation, code, embedding)
-        for observation, code, embedding in zip(embedded.observations(), codes, kept, strict=True)
-    ]
 
 
 def _named(record: ModelRecord, name: str) -> bool:

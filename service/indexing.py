@@ -16,7 +16,8 @@ from encoders.catalogue import CATALOGUE
 from hashing.saved import CARD_FILE, SavedModel
 from hashing.training_free import Kind
 from index.observation import AddResult, AddStatus, OnDuplicate
-from service.engine import COMMIT_ITEMS, Engine, batched
+from service.committing import COMMIT_ITEMS, Commits, batched
+from service.engine import Engine
 from service.fitting import (
     DEFAULT_BITS,
     FIT_ROWS,
@@ -165,7 +166,7 @@ def _commits(
     embedder = engine.embedder(model.card.encoder if model else options.model)
     if model:
         check_towers(model, entries)
-        entries = list(engine.without_coded(entries, model, options.on_duplicate))
+        entries = list(_commits_to(engine, model, options, report).without_coded(entries))
     stream = embed_items(embedder, entries, report.times)
     fitted_on: list[Embedded] = []
     if model is None:
@@ -177,15 +178,18 @@ def _commits(
             return
         model = engine.register(saved)
     report.model = model.card.name
+    commits = _commits_to(engine, model, options, report)
     for embedded in (fitted_on, stream):
         for batch in batched(embedded, options.commit_items):
-            yield engine.commit(
-                batch,
-                model,
-                options.on_duplicate,
-                report.times,
-                keep_embeddings=options.keep_embeddings,
-            )
+            yield commits.commit(batch)
+
+
+def _commits_to(
+    engine: Engine, model: Model, options: IndexOptions, report: IndexReport
+) -> Commits:
+    return Commits(
+        engine.archive, model, options.on_duplicate, options.keep_embeddings, report.times
+    )
 
 
 def check_towers(model: Model, entries: Sequence[Entry]) -> None:

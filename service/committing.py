@@ -1,0 +1,89 @@
+"""From embedded items to commits: skip what is there, hash the rest, store it batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from time import perf_counter
+from typing import TypeVar
+
+from encoders.base import Modality
+from index.archive import Archive
+from index.observation import AddResult, AddStatus, CodedObservation, OnDuplicate
+from service.models import Model
+from service.pipeline import Embedded, Entry, StageTimes
+from service.requests import MediaItem
+
+T = TypeVar("T")
+COMMIT_ITEMS = 64
+"""Items per atomic commit."""
+
+
+@dataclass(frozen=True)
+class Commits:
+    """How items of one kind go into an archive.
+
+    Attributes:
+        archive: open for writing.
+        model: what hashes them.
+        on_duplicate: what to do with an `occurrenceID` that is there already.
+        keep_embeddings: store float16 embeddings beside the codes.
+        times: filled in as work goes on.
+    """
+
+    archive: Archive
+    model: Model
+    on_duplicate: OnDuplicate
+    keep_embeddings: bool = False
+    times: StageTimes | None = None
+
+    def without_coded(self, entries: Iterable[Entry]) -> Iterator[Entry]:
+        """Entries, those that would be skipped replaced by their result before any decoding."""
+        if self.on_duplicate != "skip":
+            yield from entries
+            return
+        for batch in batched(entries, COMMIT_ITEMS):
+            ids = [e.occurrence_id for e in batch if isinstance(e, MediaItem)]
+            coded = self.archive.coded(ids, self.model.digest)
+            for entry in batch:
+                if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
+                    message = f"'{entry.occurrence_id}' is in the archive already"
+                    yield AddResult(entry.occurrence_id, AddStatus.SKIPPED, message=message)
+                else:
+                    yield entry
+
+    def commit(self, batch: Sequence[Embedded]) -> list[AddResult]:
+        """Hash embedded items and store them in one atomic commit.
+
+        Returns:
+            What became of each, in order; every ``added`` and ``overwritten`` is durable.
+        """
+        times = self.times or StageTimes()
+        begun = perf_counter()
+        coded = [self._coded(e) for e in batch if e.result is None]
+        hashed = perf_counter()
+        stored: Iterator[AddResult] = iter(())
+        if coded:
+            digest, policy = self.model.digest, self.on_duplicate
+            stored = iter(self.archive.add(coded, model=digest, on_duplicate=policy))
+        times.hash_s += hashed - begun
+        times.commit_s += perf_counter() - hashed
+        return [e.result if e.result is not None else next(stored) for e in batch]
+
+    def _coded(self, embedded: Embedded) -> list[CodedObservation]:
+        assert embedded.item is not None
+        embeddings = embedded.stacked()
+        codes = self.model.codes(Modality(embedded.item.modality), embeddings)
+        kept = embeddings if self.keep_embeddings else [None] * len(codes)
+        return [
+            CodedObservation(seen, code, embedding)
+            for seen, code, embedding in zip(embedded.observations(), codes, kept, strict=True)
+        ]
+
+
+def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of at most `size` entries; takes no more than it yields."""
+    source = iter(entries)
+    while batch := list(islice(source, size)):
+        yield batch
