@@ -21,8 +21,8 @@ from benchmarks.report import Report, Table, say
 from benchmarks.timing import Rounds, Spread, interleaved
 from bittern.client import RemoteArchive, connect
 from index.archive import Archive
-from service.config import ServiceConfig
 from service.committing import Commits
+from service.config import ServiceConfig
 from service.engine import Engine
 from service.requests import Query
 from service.server import serve
