@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Measure quality and speed on this machine. Nothing passes or fails.",
         epilog="Example: python -m benchmarks search --rows 2000000 --json search.json",
     )
-    parser.add_argument("part", nargs="*", choices=[[], *PARTS], help="all of them by default")
+    parser.add_argument(
+        "part", nargs="*", type=_part, help=f"{', '.join(PARTS)}; all of them by default"
+    )
     parser.add_argument(
         "--manifest",
         type=Path,
@@ -74,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     return parser
+
+
+def _part(text: str) -> str:
+    if text not in PARTS:
+        raise argparse.ArgumentTypeError(f"there is no '{text}'; there are {', '.join(PARTS)}")
+    return text
 
 
 def _positive(text: str) -> int:

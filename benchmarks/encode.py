@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,7 @@ def run(manifest: Path = SAMPLE, encoder: str = "field", *, rounds: int | None =
     model = Model(model_of(embedder, lambda: _embeddings(embedder, batches)), embedder)
     with tempfile.TemporaryDirectory() as folder:
         jobs = Jobs(model, Path(folder))
+        say(f"coding everything in {WARMUP + rounds} rounds")
         times = interleaved(_contestants(jobs, batches), rounds=rounds, warmup=WARMUP)
     say("coding one by one, and in batches")
     pieces: dict[Modality, Sequence[Media]] = {b.modality: b.pieces for b in batches}
@@ -143,21 +145,13 @@ def _contestants(jobs: Jobs, batches: Sequence[Batch]) -> dict[str, Callable[[],
     contestants: dict[str, Callable[[], object]] = {}
     for batch in batches:
         name = str(batch.modality)
-        contestants[f"decode {name}"] = _call(jobs.decode, batch)
-        contestants[f"network {name}"] = _call(jobs.network, [batch])
-        contestants[f"index {name}"] = _call(jobs.index, [batch])
+        contestants[f"decode {name}"] = partial(jobs.decode, batch)
+        contestants[f"network {name}"] = partial(jobs.network, [batch])
+        contestants[f"index {name}"] = partial(jobs.index, [batch])
     if len(batches) > 1:
-        contestants["network all"] = _call(jobs.network, batches)
-        contestants["index all"] = _call(jobs.index, batches)
+        contestants["network all"] = partial(jobs.network, batches)
+        contestants["index all"] = partial(jobs.index, batches)
     return contestants
-
-
-def _call(job: Callable[[Any], object], argument: Any) -> Callable[[], object]:
-    def call() -> object:
-        say(f"{job.__name__}")
-        return job(argument)
-
-    return call
 
 
 def _stages(batches: Sequence[Batch], times: Rounds, jobs: Jobs) -> Table:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -67,14 +75,35 @@ def say(progress: str) -> None:
     err.print(Text(f"{progress} …", style="dim"))
 
 
+@contextmanager
+def bar(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, drawn anew only when it is advanced: it never runs beside
+    what is timed.
+
+    Yields:
+        What advances it by one.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=err, auto_refresh=False, transient=True, disable=not err.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def advance() -> None:
+            progress.advance(task)
+            progress.refresh()
+
+        yield advance
+
+
 def _show_table(table: Table) -> None:
-    drawn = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=None)
-    drawn.pad_edge = False
+    drawn = RichTable(box=None, pad_edge=False)
     for number, column in enumerate(table.columns):
         drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=True)
     for row in table.rows:
         drawn.add_row(*(Text(cell) for cell in row))
     out.print()
+    out.print(Text(table.title, style="bold"), soft_wrap=True)
     out.print(drawn)
     for note in table.notes:
         out.print(Text(f"  {note}", style="dim"), soft_wrap=True)

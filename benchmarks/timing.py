@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.report import bar
+
 Contestants = Mapping[str, Callable[[], object]]
 
 
@@ -76,11 +78,13 @@ def interleaved(contestants: Contestants, *, rounds: int, warmup: int = 1) -> Ro
         warmup: turns before those, thrown away.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for turn in range(warmup + rounds):
-        for name, contestant in contestants.items():
-            begun = perf_counter()
-            contestant()
-            took = perf_counter() - begun
-            if turn >= warmup:
-                seconds[name].append(took)
+    with bar((warmup + rounds) * len(contestants)) as advance:
+        for turn in range(warmup + rounds):
+            for name, contestant in contestants.items():
+                begun = perf_counter()
+                contestant()
+                took = perf_counter() - begun
+                if turn >= warmup:
+                    seconds[name].append(took)
+                advance()
     return Rounds({name: np.array(times) for name, times in seconds.items()})

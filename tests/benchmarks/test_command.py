@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import main
+
+
+def test_search_prints_a_table_and_writes_its_numbers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "search.json"
+    arguments = ["search", "--rows", "3000", "--rounds", "1", "--json", str(file)]
+    assert main(arguments) == 0
+    written = json.loads(file.read_text())["search"]
+    assert "bittern, asymmetric" in capsys.readouterr().out
+    assert written["machine"]["cores"] >= 1
+    assert written["values"]["rows"] == 3000
+    assert written["values"]["exactness"]["bittern, hamming"]["order"] == 1.0
+
+
+def test_a_part_that_does_not_exist_is_named_with_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["speed"])
+    assert "there is no 'speed'; there are quality" in capsys.readouterr().err
+
+
+def test_a_manifest_that_is_missing_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["quality", "--manifest", str(tmp_path / "none.csv")]) == 1
+    assert "none.csv" in capsys.readouterr().err
