@@ -18,7 +18,7 @@ from benchmarks.collection import SAMPLE, Collection, embed_manifest
 from benchmarks.load import Ask, answers_per_second
 from benchmarks.models import model_of
 from benchmarks.report import Report, Table, say
-from benchmarks.timing import Rounds, Spread, interleaved
+from benchmarks.timing import Rounds, interleaved
 from bittern.client import RemoteArchive, connect
 from index.archive import Archive
 from service.committing import Commits
@@ -54,7 +54,7 @@ def run(manifest: Path = SAMPLE, encoder: str = "field", *, rounds: int | None =
         f"{WARMUP} to warm up; server and clients in one process, over the loopback",
         [_latency_table(times, queries), _rate_table(rates)],
         {
-            "seconds": {n: Spread.of(s).to_json() for n, s in times.seconds.items()},
+            "seconds": times.to_json(),
             "answers_per_second": rates,
         },
     )
