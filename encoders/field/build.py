@@ -3,7 +3,7 @@
     python -m encoders.field.build          with the kin words as they are
     python -m encoders.field.build --kin    read the kin words from WordNet again first
 
-Takes about a minute on two cores.
+Takes a minute or two on two quiet cores.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from encoders.field.classes import (
     wordnet_offsets,
 )
 from encoders.field.concepts import CARD, DIM, FORMAT_VERSION, LABELS, unit
-from encoders.field.text import MiniLM
+from encoders.field.text import BATCH, MiniLM
 
 Tensors = dict[str, NDArray[np.float32]]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -135,7 +135,7 @@ def main() -> None:
     parser.add_argument("--kin", action="store_true", help="read WordNet again (wordnet-base)")
     if parser.parse_args().kin:
         write_kin()
-    tensors = build(MiniLM().encode)
+    tensors = build(MiniLM(batch=BATCH).encode)
     blob = save(tensors)
     card = {
         "format_version": FORMAT_VERSION,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from bittern.errors import ModelDamagedError
 
 FORMAT_VERSION = 1
+"""Of the tensors, the card, and how pictures and sounds are prepared; part of the digests."""
 DIM = 384
 LABELS = Path(__file__).with_name("labels.safetensors")
 CARD = Path(__file__).with_name("labels.json")
@@ -106,5 +107,8 @@ def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def mix(weights: NDArray[np.float32], labels: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Weighted mean of label vectors, unit norm: weights [n, c], labels [c, d] -> [n, d]."""
-    return unit(weights @ labels)
+    """Weighted mean of label vectors, unit norm: weights [n, c], labels [c, d] -> [n, d].
+
+    Row by row: a product of whole matrices rounds differently for different n.
+    """
+    return unit(np.stack([row @ labels for row in weights]))

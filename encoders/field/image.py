@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,26 +18,41 @@ if TYPE_CHECKING:
 
 SIDE = 260
 """Width and height of the network's input in pixels."""
-BATCH = 16
+GREY = 127
+"""The network's zero: its input is (pixel - 127) / 128."""
+BATCH_ON_CPU = 1
+"""More pictures at once are slower on a CPU (activations outgrow its caches), and one at a
+time gets the same logits whatever else is in the batch."""
+BATCH_ELSEWHERE = 32
 
 
-def fit(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scale a picture to the network's input, the whole of it: nothing is cut off.
+def views(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two views of the whole picture, so that no animal at its edge is cut off.
+
+    One keeps the proportions, on grey; the other fills the input, stretched and mirrored.
 
     Args:
         picture: uint8 [height, width, 3].
 
     Returns:
-        uint8 [260, 260, 3].
+        uint8 [2, 260, 260, 3].
     """
-    scaled = PillowImage.fromarray(picture).resize(
-        (SIDE, SIDE), PillowImage.Resampling.BICUBIC, reducing_gap=3.0
-    )
-    return np.asarray(scaled)
+    height, width = picture.shape[:2]
+    longer = max(height, width)
+    inner = (max(1, round(SIDE * width / longer)), max(1, round(SIDE * height / longer)))
+    framed = PillowImage.new("RGB", (SIDE, SIDE), (GREY, GREY, GREY))
+    framed.paste(_scaled(picture, inner), ((SIDE - inner[0]) // 2, (SIDE - inner[1]) // 2))
+    stretched = np.asarray(_scaled(picture, (SIDE, SIDE)))
+    return np.stack([np.asarray(framed), stretched[:, ::-1]])
+
+
+def _scaled(picture: NDArray[np.uint8], size: tuple[int, int]) -> PillowImage.Image:
+    bicubic = PillowImage.Resampling.BICUBIC
+    return PillowImage.fromarray(picture).resize(size, bicubic, reducing_gap=3.0)
 
 
 class EfficientNetLite2:
-    """ImageNet logits, averaged with those of the mirrored picture; loads at the first call.
+    """ImageNet logits, averaged over two views; loads its weights at the first call.
 
     Args:
         device: a torch device.
@@ -68,8 +83,10 @@ class EfficientNetLite2:
 
                 model: Module = EfficientNet.from_name("efficientnet-lite2")
                 model.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+                model.eval()
+                _fold_batch_norms(model)
                 model.to(self._device)
-                self._model = model.eval().to(memory_format=torch.channels_last)
+                self._model = model.to(memory_format=torch.channels_last)
             return self._model
 
     def logits(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -78,13 +95,30 @@ class EfficientNetLite2:
 
         model = self._load()
         out = np.zeros((len(pictures), 1000), dtype=np.float32)
-        for start in range(0, len(pictures), BATCH):
-            block = np.stack([fit(p) for p in pictures[start : start + BATCH]])
-            both = np.concatenate([block, block[:, :, ::-1]])
-            pixels = torch.from_numpy(both).to(self._device).permute(0, 3, 1, 2)
+        step = BATCH_ON_CPU if self._device == "cpu" else BATCH_ELSEWHERE
+        for start in range(0, len(pictures), step):
+            block = np.concatenate([views(p) for p in pictures[start : start + step]])
+            pixels = torch.from_numpy(block).to(self._device).permute(0, 3, 1, 2)
             with torch.inference_mode():
-                x = (pixels.float() - 127.0) / 128.0
+                x = (pixels.float() - GREY) / 128.0
                 y = model(x.contiguous(memory_format=torch.channels_last))
-            plain, mirrored = y.float().cpu().numpy().reshape(2, len(block), 1000)
-            out[start : start + len(block)] = (plain + mirrored) / 2
+            pairs = y.float().cpu().numpy().reshape(-1, 2, 1000)
+            out[start : start + len(pairs)] = pairs.mean(axis=1)
         return out
+
+
+def _fold_batch_norms(model: Any) -> None:
+    """Fold each batch norm into the convolution before it: a fifth less time, same logits."""
+    from torch.nn import Identity
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    pairs = [(model, "_conv_stem", "_bn0"), (model, "_conv_head", "_bn1")]
+    for block in model._blocks:
+        pairs.append((block, "_expand_conv", "_bn0"))
+        pairs.append((block, "_depthwise_conv", "_bn1"))
+        pairs.append((block, "_project_conv", "_bn2"))
+    for owner, convolution, norm in pairs:
+        if hasattr(owner, convolution):
+            fused = fuse_conv_bn_eval(getattr(owner, convolution), getattr(owner, norm))
+            setattr(owner, convolution, fused)
+            setattr(owner, norm, Identity())

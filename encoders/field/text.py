@@ -14,6 +14,7 @@ from encoders.field.packages import package_file
 
 MAX_TOKENS = 256
 BATCH = 64
+"""Texts at once where many are embedded for good: labels, or on an accelerator."""
 
 
 class MiniLM:
@@ -21,10 +22,13 @@ class MiniLM:
 
     Args:
         device: a torch device.
+        batch: texts at once. One at a time, a text gets the same embedding whatever else is
+            in the batch; None means that on a CPU, else 64.
     """
 
-    def __init__(self, device: str = "cpu") -> None:
+    def __init__(self, device: str = "cpu", batch: int | None = None) -> None:
         self._device = device
+        self._batch = batch or (1 if device == "cpu" else BATCH)
         self._lock = threading.Lock()
         self._parts: tuple[Any, Any] | None = None
 
@@ -64,8 +68,8 @@ class MiniLM:
         out = np.zeros((len(texts), 384), dtype=np.float32)
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for start in range(0, len(order), self._batch):
+            rows = order[start : start + self._batch]
             with self._lock:  # padding is a setting of the tokenizer
                 tokens = tokenizer.encode_batch([texts[i] for i in rows])
             ids = torch.tensor([t.ids for t in tokens], device=self._device)

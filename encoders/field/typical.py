@@ -16,12 +16,12 @@ def typical_embeddings() -> dict[str, NDArray[np.float32]]:
 
     All three hold the same animals of WordNet, worded as that modality's labels are. Image and
     audio add their classes, each mixed with its neighbours the way an unsure classifier mixes
-    them; of the many birds that BirdNET knows every fourth, so that they do not outweigh the
+    them; of the many birds that BirdNET knows every eighth, so that they do not outweigh the
     rest. Classes that count little because they are no animals are left out.
     """
     tensors = load_concepts().tensors
     out = {"text": unit(tensors["calibration.text"])}
-    for modality, step in (("image", 1), ("audio", 4)):
+    for modality, step in (("image", 1), ("audio", 8)):
         labels = tensors[f"{modality}.labels"][tensors[f"{modality}.prior"] >= 1.0]
         animals = unit(tensors[f"calibration.{modality}"])
         out[modality] = np.concatenate([animals, _blurred(labels[::step])])

