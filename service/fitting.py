@@ -43,11 +43,11 @@ def calibrated_model(bits: int, encoder: Encoder, kind: Kind | None = None) -> S
     Args:
         bits: code length.
         encoder: the loaded `field`, for its digests.
-        kind: hasher; ITQ by default, which measured best (docs/decisions).
+        kind: hasher; PCA + rotation by default (docs/decisions/0003).
     """
     from encoders.field import calibration
 
-    hasher = fit(kind or "itq", calibration(), bits)
+    hasher = fit(kind or "pca", calibration(), bits, basis=[Modality.AUDIO, Modality.IMAGE])
     return _describe(model_name("field", bits, kind), encoder, hasher)
 
 
