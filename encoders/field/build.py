@@ -66,7 +66,7 @@ def write_kin() -> None:
         "image": [None if levels is None else numbers(levels) for levels in image],
         "audio": [numbers(levels) for levels in audio],
         "animals": [[levels[0][0], numbers(levels[1:])] for levels in taxonomy.animals()],
-        "levels": list(number),  # filled by the lines above
+        "levels": list(number),  # the lines above fill it
     }
     KIN.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
 
