@@ -4,9 +4,9 @@ A recording is decoded block by block, mixed to mono, resampled (soxr, high qual
 it comes: three hours cost no more memory than ten seconds. Nothing is random: window *i* begins
 at *i* hops, always.
 
-The last window ends where the recording ends. Where that leaves it short, its sound is repeated
-until it is full ("repeat-pad"), while `end_s` stays the true end. It is left out when the window
-before it already covers the end, as happens with overlapping windows.
+The last window ends where the recording ends. Where that leaves it short, it is filled as the
+encoder's windowing says, by repeating it or with silence, while `end_s` stays the true end. It
+is left out when the window before it already covers the end, as happens with overlapping windows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, MediaTooLargeError, UnreadableMediaError
-from encoders.base import Audio, AudioWindowing
+from encoders.base import Audio, AudioWindowing, Padding
 from encoders.recordings import AudioInfo, AudioLimits, Sound, open_recording, probe
 
 __all__ = ["AudioInfo", "AudioLimits", "AudioWindow", "probe", "windows"]
@@ -77,7 +77,7 @@ def windows(
     window, hop = _samples(windowing)
     limits = limits or AudioLimits()
     with open_recording(source, name=name, limits=limits) as sound:
-        cutter = _Cutter(window, hop)
+        cutter = _Cutter(window, hop, windowing.padding)
         decoded = _Decoded(sound, name, limits)
         rate = windowing.sample_rate
         for chunk in _resampled(decoded, sound.samplerate, rate):
@@ -184,9 +184,10 @@ def _resampled(
 class _Cutter:
     """Cuts a stream of samples into windows, holding little more than one window."""
 
-    def __init__(self, window: int, hop: int) -> None:
+    def __init__(self, window: int, hop: int, padding: Padding) -> None:
         self._window = window
         self._hop = hop
+        self._padding = padding
         self._held: NDArray[np.float32] = np.zeros(0, dtype=np.float32)
         self._origin = 0  # position of the first held sample
         self._next = 0  # index of the next window
@@ -202,7 +203,7 @@ class _Cutter:
         self._origin += drop
 
     def finish(self, total: int) -> tuple[int, Audio] | None:
-        """The last window, filled by repeating it, if it holds sound that no other does.
+        """The last window, filled up, if it holds sound that no other does.
 
         Args:
             total: samples of the whole recording; what a resampler gave beyond is dropped.
@@ -213,4 +214,6 @@ class _Cutter:
         if start >= end or covered >= end:
             return None
         tail = self._held[start - self._origin : end - self._origin]
-        return self._next, np.resize(tail, self._window)
+        if self._padding == "repeat":
+            return self._next, np.resize(tail, self._window)
+        return self._next, np.pad(tail, (0, self._window - len(tail)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ class Modality(StrEnum):
     AUDIO = "audio"
 
 
+Padding = Literal["repeat", "silence"]
+
+
 @dataclass(frozen=True, slots=True)
 class AudioWindowing:
     """How recordings are cut for an encoder with an audio tower.
@@ -27,11 +30,14 @@ class AudioWindowing:
         sample_rate: Hz; recordings are resampled to it.
         window_s: length of one window in seconds.
         hop_s: distance between the starts of two windows in seconds.
+        padding: what fills a last window that is cut short: its own sound, repeated, or
+            silence; whichever the tower was trained with.
     """
 
     sample_rate: int
     window_s: float
     hop_s: float
+    padding: Padding = "repeat"
 
 
 Text = str

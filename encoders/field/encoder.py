@@ -45,7 +45,7 @@ class FieldEncoder:
     name = "field"
     dim = DIM
     modalities = frozenset(Modality)
-    windowing: AudioWindowing | None = AudioWindowing(SAMPLE_RATE, WINDOW_S, HOP_S)
+    windowing: AudioWindowing | None = AudioWindowing(SAMPLE_RATE, WINDOW_S, HOP_S, "silence")
 
     def __init__(self, device: str = "cpu", threads: int = 2) -> None:
         self._text = MiniLM(device)
@@ -70,7 +70,8 @@ class FieldEncoder:
                 self._image.files(), concepts.digest("image.labels", "image.prior")
             ),
             Modality.AUDIO: _digest(
-                self._audio.files(), concepts.digest("audio.labels", "audio.prior")
+                self._audio.files(),
+                f"{concepts.digest('audio.labels', 'audio.prior')} {self.windowing}",
             ),
         }
 

@@ -106,6 +106,15 @@ def test_last_window_repeats_itself_and_tells_its_true_end() -> None:
     np.testing.assert_array_equal(last.samples, np.tile(tail, 4)[:80_000])
 
 
+def test_last_window_ends_in_silence_where_the_encoder_asks_for_it() -> None:
+    samples = noise(2.5)
+    silence = AudioWindowing(8_000, 2.0, 2.0, padding="silence")
+    *_, last = windows(file_of(samples), silence, name="a.wav")
+    assert (last.start_s, last.end_s) == (2.0, 2.5)
+    np.testing.assert_allclose(last.samples[:4_000], samples[16_000:, 0], atol=1e-4)
+    assert not last.samples[4_000:].any()
+
+
 def test_recording_of_a_tenth_of_a_second_is_one_window() -> None:
     assert spans(file_of(noise(0.1))) == [(0.0, 0.1)]
 
