@@ -177,8 +177,15 @@ def _stages(batches: Sequence[Batch], times: Rounds, jobs: Jobs) -> Table:
         [
             "decode: one thread, alone. network: alone, on what was decoded before. hash, commit,",
             "waited (for a decoded item): inside index, which does all of it, files to archive.",
+            *(f"Not stored: {reason}" for reason in _refused(jobs)),
         ],
     )
+
+
+def _refused(jobs: Jobs) -> list[str]:
+    """Why items did not come into the archive, each reason once."""
+    reports = [report for runs in jobs.reports.values() for report in runs]
+    return sorted({failure.message for report in reports for failure in report.failures})
 
 
 def _ratio_values(times: Rounds) -> dict[str, dict[str, float]]:
