@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from encoders.field.packages import package_file, require
+from encoders.field.workers import each_in_one_thread
 
 if TYPE_CHECKING:
     from torch.nn import Module
@@ -20,10 +21,8 @@ SIDE = 260
 """Width and height of the network's input in pixels."""
 GREY = 127
 """The network's zero: its input is (pixel - 127) / 128."""
-BATCH_ON_CPU = 1
-"""More pictures at once are slower on a CPU (activations outgrow its caches), and one at a
-time gets the same logits whatever else is in the batch."""
 BATCH_ELSEWHERE = 32
+"""Pictures at once on an accelerator. On a CPU each goes alone (see `encoders.field.workers`)."""
 
 
 def views(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -91,20 +90,24 @@ class EfficientNetLite2:
 
     def logits(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Class logits: pictures uint8 [height, width, 3] in, float32 [n, 1000] out."""
+        self._load()
+        if self._device == "cpu":
+            parts = each_in_one_thread(self._logits, [[picture] for picture in pictures])
+        else:
+            starts = range(0, len(pictures), BATCH_ELSEWHERE)
+            parts = [self._logits(pictures[i : i + BATCH_ELSEWHERE]) for i in starts]
+        return np.concatenate(parts or [np.zeros((0, 1000), dtype=np.float32)])
+
+    def _logits(self, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         import torch
 
-        model = self._load()
-        out = np.zeros((len(pictures), 1000), dtype=np.float32)
-        step = BATCH_ON_CPU if self._device == "cpu" else BATCH_ELSEWHERE
-        for start in range(0, len(pictures), step):
-            block = np.concatenate([views(p) for p in pictures[start : start + step]])
-            pixels = torch.from_numpy(block).to(self._device).permute(0, 3, 1, 2)
-            with torch.inference_mode():
-                x = (pixels.float() - GREY) / 128.0
-                y = model(x.contiguous(memory_format=torch.channels_last))
-            pairs = y.float().cpu().numpy().reshape(-1, 2, 1000)
-            out[start : start + len(pairs)] = pairs.mean(axis=1)
-        return out
+        block = np.concatenate([views(picture) for picture in pictures])
+        pixels = torch.from_numpy(block).to(self._device).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            x = (pixels.float() - GREY) / 128.0
+            y = self._load()(x.contiguous(memory_format=torch.channels_last))
+        logits: NDArray[np.float32] = y.float().cpu().numpy().reshape(-1, 2, 1000).mean(axis=1)
+        return logits
 
 
 def _fold_batch_norms(model: Any) -> None:

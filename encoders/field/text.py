@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.errors import QueryError
 from encoders.field.packages import package_file
+from encoders.field.workers import each_in_one_thread
 
 MAX_TOKENS = 256
 BATCH = 64
@@ -50,7 +52,7 @@ class MiniLM:
 
                 config, weights, vocabulary = self.files()
                 tokenizer = Tokenizer.from_file(str(vocabulary))
-                tokenizer.enable_truncation(MAX_TOKENS)
+                tokenizer.no_truncation()
                 tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")  # noqa: S106
                 model = BertModel(BertConfig.from_json_file(config), add_pooling_layer=False)
                 tensors = load_file(weights)
@@ -59,25 +61,45 @@ class MiniLM:
             return self._parts
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: float32 [n, 384], unit norm. Text beyond 256 tokens is not read."""
-        import torch
+        """Embed texts: float32 [n, 384], unit norm.
 
-        tokenizer, model = self._load()
+        Raises:
+            QueryError: a text of more than 256 tokens, of which the network would read no more.
+        """
+        self._load()
         # Lone surrogates have no UTF-8 form, which the tokenizer needs.
         texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         out = np.zeros((len(texts), 384), dtype=np.float32)
         # Texts of like length share a batch, so that little of it is padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        for start in range(0, len(order), self._batch):
-            rows = order[start : start + self._batch]
-            with self._lock:  # padding is a setting of the tokenizer
-                tokens = tokenizer.encode_batch([texts[i] for i in rows])
-            ids = torch.tensor([t.ids for t in tokens], device=self._device)
-            mask = torch.tensor([t.attention_mask for t in tokens], device=self._device)
-            with torch.inference_mode():
-                hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
-                weight = mask[:, :, None].to(hidden.dtype)
-                pooled = (hidden * weight).sum(1) / weight.sum(1)
-                pooled = torch.nn.functional.normalize(pooled, dim=1)
-            out[rows] = pooled.float().cpu().numpy()
+        batches = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
+        chosen = [[texts[i] for i in rows] for rows in batches]
+        if self._device == "cpu":
+            embedded = each_in_one_thread(self._embed, chosen)
+        else:
+            embedded = [self._embed(batch) for batch in chosen]
+        for rows, embeddings in zip(batches, embedded, strict=True):
+            out[rows] = embeddings
         return out
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        import torch
+
+        tokenizer, model = self._load()
+        tokens = tokenizer.encode_batch(texts)
+        longest = max(len(t.ids) for t in tokens)
+        if longest > MAX_TOKENS:
+            raise QueryError(
+                f"a text of {longest} tokens is too long: field reads {MAX_TOKENS}; use fewer words",
+                field="text",
+                details={"tokens": str(longest), "limit": str(MAX_TOKENS)},
+            )
+        ids = torch.tensor([t.ids for t in tokens], device=self._device)
+        mask = torch.tensor([t.attention_mask for t in tokens], device=self._device)
+        with torch.inference_mode():
+            hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state
+            weight = mask[:, :, None].to(hidden.dtype)
+            pooled = (hidden * weight).sum(1) / weight.sum(1)
+            unit = torch.nn.functional.normalize(pooled, dim=1)
+        embeddings: NDArray[np.float32] = unit.float().cpu().numpy()
+        return embeddings

@@ -7,7 +7,7 @@ import soxr
 from PIL import Image
 
 import encoders.field
-from bittern.errors import InvalidInputError, UnsupportedModalityError
+from bittern.errors import InvalidInputError, QueryError, UnsupportedModalityError
 from encoders.base import Encoder, Media, Modality
 from encoders.field.encoder import FieldEncoder
 from encoders.field.image import views
@@ -171,3 +171,8 @@ def test_calibration_has_unit_rows_for_each_modality() -> None:
         assert rows.shape[1] == 384
         assert rows.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
+
+
+def test_a_text_that_would_not_be_read_to_its_end_is_refused(field: FieldEncoder) -> None:
+    with pytest.raises(QueryError, match="256"):
+        field.encode(Modality.TEXT, ["an owl", "owl " * 300])
