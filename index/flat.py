@@ -25,6 +25,8 @@ FAST_SCAN_FROM = 20_000
 """Fewer codes than this are scored one by one."""
 _MOST_UNSCANNED = 0.1
 """Share of appended codes that are scored one by one before the fast scan is laid out anew."""
+_FOR_TIES = 256
+"""Rows beyond the k-th that are asked for at once; more ties than these cost a second scan."""
 _CANDIDATES = ((2, 200), (16, 2_000))
 """How many candidates are tried in turn, as (times k, plus)."""
 
@@ -145,10 +147,10 @@ class FlatCodes:
             return Nearest(np.empty(0), np.empty(0, np.int64))
         query = check_codes(code[None, :], self._width * 8)
         with one_faiss_thread():
-            distances, places = self._index.search(query, min(k + 1, len(self.rows)))
+            distances, places = self._index.search(query, min(k + _FOR_TIES, len(self.rows)))
             distances, places = distances[0], places[0]
             kth = int(np.partition(distances, k - 1)[k - 1])
-            if len(distances) > k and int(distances.max()) == kth:
+            if len(distances) < len(self.rows) and int(distances.max()) == kth:
                 # Faiss counts a range as "closer than", hence the + 1.
                 _, distances, places = self._index.range_search(query, kth + 1)
         return Nearest.of(distances.astype(np.float64), self.rows[places], k)
