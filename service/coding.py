@@ -13,7 +13,7 @@ from time import perf_counter
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from bittern.errors import SourceNotFoundError
+from bittern.errors import InvalidInputError, SourceNotFoundError
 from encoders.base import Modality
 from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
@@ -50,6 +50,7 @@ def code_source(
         SourceNotFoundError: none of the entries could be coded.
     """
     begun = perf_counter()
+    check_folder(to)
     report = IndexReport()
     embedder = Embedder(options.model, load_encoder)
     saved = ready_model(options, lambda name: embedder)
@@ -79,6 +80,18 @@ def code_source(
         partial.unlink(missing_ok=True)
     report.seconds = perf_counter() - begun
     return report
+
+
+def check_folder(to: Path) -> None:
+    """Check that a file can be written at `to`, before any work is done for it.
+
+    Raises:
+        InvalidInputError: its folder is not there, or `to` is a folder itself.
+    """
+    if not to.absolute().parent.is_dir():
+        raise InvalidInputError(f"there is no folder {to.parent} to write {to.name} into")
+    if to.is_dir():
+        raise InvalidInputError(f"{to} is a folder; name a file in it")
 
 
 def about_codes(card: ModelCard) -> dict[str, str]:

@@ -47,6 +47,15 @@ def catalogue_encoder(name: str) -> Encoder:
     return load_encoder(name)
 
 
+def loader_of(loaded: Encoder | None) -> EncoderLoader:
+    """A loader that hands out `loaded` under its name and loads the others."""
+
+    def load(name: str) -> Encoder:
+        return loaded if loaded is not None and loaded.name == name else catalogue_encoder(name)
+
+    return load
+
+
 class Engine:
     """Encodes queries and media with an archive's models, and searches its codes.
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from bittern.errors import QueryError
 from hashing.saved import SavedModel
 from index.archive import Archive
-from service.coding import about_codes
+from service.coding import about_codes, check_folder
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -47,6 +47,7 @@ def export_archive(
             f"'{to.name}' should end in one of {', '.join(SUFFIXES)}: that decides the format",
             field="to",
         )
+    check_folder(to)
     partial = to.with_name(to.name + ".partial")
     with Archive.open(path) as archive:
         total = len(archive.rows(where))

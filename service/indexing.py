@@ -6,18 +6,20 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import ModelNotFoundError
-from encoders.base import Modality
+from bittern.errors import InvalidInputError, ModelNotFoundError
+from encoders.base import Encoder, Modality
 from encoders.catalogue import CATALOGUE
-from hashing.saved import CARD_FILE, SavedModel
+from hashing.codes import check_bits
+from hashing.saved import CARD_FILE, ModelCard, SavedModel
 from hashing.training_free import Kind
 from index.observation import AddResult, AddStatus, OnDuplicate
 from service.committing import COMMIT_ITEMS, Commits, batched
-from service.engine import Engine
+from service.engine import Engine, catalogue_encoder
 from service.fitting import (
     DEFAULT_BITS,
     FIT_ROWS,
@@ -55,9 +57,28 @@ class IndexOptions:
     commit_items: int = COMMIT_ITEMS
 
     @property
+    def wanted_bits(self) -> int:
+        """Code length of a hasher that is made now."""
+        return DEFAULT_BITS if self.bits is None else self.bits
+
+    @property
     def model_name(self) -> str:
         """Name of the model that an encoder of this name gets."""
-        return model_name(self.model, self.bits or DEFAULT_BITS, self.hasher)
+        return model_name(self.model, self.wanted_bits, self.hasher)
+
+    def agreeing(self, card: ModelCard) -> None:
+        """Check that a model that was made before is what the options ask for.
+
+        Raises:
+            InvalidInputError: they ask for other bits, or another hasher, than it has.
+        """
+        kind = card.hasher.get("kind")
+        if self.bits not in (None, card.bits) or self.hasher not in (None, kind):
+            raise InvalidInputError(
+                f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
+                "to have another made",
+                field="bits",
+            )
 
 
 @dataclass
@@ -126,9 +147,32 @@ def settled_model(engine: Engine, options: IndexOptions) -> Model | None:
     known = {name for r in engine.archive.models() for name in (r.name, r.digest)}
     for name in (options.model, options.model_name):
         if name in known:
-            return engine.model(name)
+            model = engine.model(name)
+            options.agreeing(model.card)
+            return model
     saved = ready_model(options, engine.embedder)
     return engine.register(saved) if saved else None
+
+
+def load_first(options: IndexOptions) -> Encoder:
+    """Load the encoder that the options need, before an archive is made for them.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        WeightsMissingError: its weights are not on this machine.
+        InvalidInputError: unusable bits or hasher.
+    """
+    check_bits(options.wanted_bits)
+    if options.hasher not in (None, *get_args(Kind)):
+        raise InvalidInputError(
+            f"there is no hasher '{options.hasher}'; there are {', '.join(get_args(Kind))}",
+            field="hasher",
+        )
+    if options.model in CATALOGUE:
+        return catalogue_encoder(options.model)
+    saved = ready_model(options, lambda name: Embedder(name, catalogue_encoder))
+    assert saved is not None  # only encoders of the catalogue are fitted on media
+    return catalogue_encoder(saved.card.encoder)
 
 
 def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> SavedModel | None:
@@ -138,11 +182,14 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         ModelNotFoundError: no encoder or model of this name.
     """
     if (Path(options.model) / CARD_FILE).is_file():
-        return SavedModel.load(Path(options.model))
+        saved = SavedModel.load(Path(options.model))
+        options.agreeing(saved.card)
+        return saved
     for name in (options.model, options.model_name):
-        saved = shipped_model(name)
-        if saved is not None:
-            return saved
+        shipped = shipped_model(name)
+        if shipped is not None:
+            options.agreeing(shipped.card)
+            return shipped
     if options.model not in CATALOGUE:
         known = ", ".join(CATALOGUE)
         raise ModelNotFoundError(
@@ -152,7 +199,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         )
     if options.model == DEFAULT_ENCODER:
         encoder = embedder(options.model).encoder()
-        return calibrated_model(options.bits or DEFAULT_BITS, encoder, options.hasher)
+        return calibrated_model(options.wanted_bits, encoder, options.hasher)
     return None
 
 
@@ -228,7 +275,7 @@ def fitted_on_sample(
         return None
     return fitted_model(
         embedder.encoder(),
-        options.bits or DEFAULT_BITS,
+        options.wanted_bits,
         {modality: np.stack(rows) for modality, rows in by_modality.items()},
         options.hasher,
     )

@@ -69,7 +69,10 @@ def read_source(path: Path) -> Source:
         raise ManifestError(
             f"{path} is neither a folder nor a manifest (a .csv or .tsv file)", field="source"
         )
-    return Source(path, list(_manifest_entries(path)))
+    listed = list(_manifest_entries(path))
+    if not listed:
+        raise SourceNotFoundError(f"{path} lists no media: it has a header only", field="source")
+    return Source(path, listed)
 
 
 def _folder_items(folder: Path) -> Iterator[MediaItem]:

@@ -10,12 +10,11 @@ import os
 import sys
 from typing import Annotated
 
-import click
 import typer
 
 from bittern import __version__
 from bittern.cli import archives, demo, encoding, indexing, searching, serving
-from bittern.cli.screen import err
+from bittern.cli.screen import print_error
 from bittern.errors import BitternError, InvalidInputError
 
 FAILED = 1
@@ -27,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -58,27 +58,20 @@ def _bittern(
 
 
 def run() -> None:
-    """Run the command that the arguments name and exit."""
+    """Run the command that the arguments name and exit.
+
+    Typer itself ends usage errors with 2, Ctrl-C with 130 or 1, and a closed pipe with 1.
+    """
     _quiet_libraries()
     try:
-        status = app(standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        typer.echo(error.format_message())
-        sys.exit(MISUSED)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(MISUSED)
-    except (click.Abort, KeyboardInterrupt):
-        err.print("stopped; what was committed before is kept")
-        sys.exit(130)
+        app()
     except BitternError as error:
-        err.print("[bold red]error:[/]", end=" ")
-        err.print(error.message, markup=False, highlight=False)
+        print_error(error.message)
         sys.exit(MISUSED if isinstance(error, InvalidInputError) else FAILED)
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:  # a full disk, a folder without permission
+        where = f"{error.filename}: " if error.filename else ""
+        print_error(f"{where}{error.strerror or error}")
         sys.exit(FAILED)
-    sys.exit(status if isinstance(status, int) else 0)
 
 
 def _quiet_libraries() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from bittern.cli.screen import err, out, plain, print_json, progress
+from bittern.cli.screen import counted, err, out, plain, print_json, progress
 
 
 def attach_models(app: typer.Typer) -> None:
@@ -75,7 +75,7 @@ def verify(
         for problem in problems:
             err.print(plain(problem), style="red")
         rows = ", ".join(f"{n} {modality}" for modality, n in stats.observations.items())
-        verdict = f"{len(problems)} problems" if problems else "sound"
+        verdict = counted(len(problems), "problem") if problems else "sound"
         out.print(f"{archive}: {verdict}; {rows or 'no'} observations", markup=False)
     if problems:
         raise typer.Exit(1)
@@ -99,4 +99,4 @@ def export(
         rows = export_archive(
             archive, to, where, lambda done, total: bar.update(task, completed=done, total=total)
         )
-    err.print(f"{to}: {rows} observations", markup=False)
+    err.print(f"{to}: {counted(rows, 'observation')}", markup=False)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bittern.cli.screen import err, licence_notice, print_failures, progress
+from bittern.cli.screen import counted, err, licence_notice, print_failures, progress
 
 
 def attach(app: typer.Typer) -> None:
@@ -39,11 +39,10 @@ def encode(
             listed.entries, to, options, lambda results: bar.advance(task, len(results))
         )
     err.print(
-        f"{to}: {report.observations} codes by {report.model} in {report.seconds:.1f} s",
+        f"{to}: {counted(report.observations, 'code')} by {report.model} in {report.seconds:.1f} s",
         markup=False,
     )
     if report.failures:
-        err.print(f"{len(report.failures)} items could not be used:", style="yellow")
         print_failures(report.failures)
         if len(report.failures) == len(listed):
             raise typer.Exit(1)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.screen import err, licence_notice, print_failures, print_json, progress
+from bittern.cli.screen import counted, err, licence_notice, print_failures, print_json, progress
 
 if TYPE_CHECKING:
     from service.indexing import IndexOptions, IndexReport
@@ -74,12 +74,14 @@ def index(
 def index_with_bar(archive: Path, source: Source, options: IndexOptions) -> IndexReport:
     """Index with a progress bar; the archive is made if it does not exist."""
     from index.archive import Archive
-    from service.engine import Engine
-    from service.indexing import index_source
+    from service.engine import Engine, loader_of
+    from service.indexing import index_source, load_first
 
-    exists = archive.exists() and any(archive.iterdir())
+    exists = archive.is_dir() and any(archive.iterdir())
+    loaded = None if exists else load_first(options)
+
     with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
-        engine = Engine(opened)
+        engine = Engine(opened, load_encoder=loader_of(loaded))
         bar, task = progress("indexing", len(source))
         with bar:
             return index_source(
@@ -114,11 +116,11 @@ def report_as_json(report: IndexReport) -> dict[str, Any]:
 def print_report(archive: Path, report: IndexReport) -> None:
     """The report of an indexing run for people."""
     counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
+    by = f" by {report.model}" if report.model else ""
     err.print(
-        f"{archive}: {counts or 'nothing to do'}; {report.observations} observations coded"
-        f"{f' by {report.model}' if report.model else ''} in {report.seconds:.1f} s",
+        f"{archive}: {counts}; {counted(report.observations, 'observation')} coded"
+        f"{by} in {report.seconds:.1f} s",
         markup=False,
     )
     if report.failures:
-        err.print(f"{len(report.failures)} items could not be used:", style="yellow")
         print_failures(report.failures)

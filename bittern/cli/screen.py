@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from index.observation import Hit, Observation
+    from index.observation import AddResult, Hit, Observation
     from service.requests import SearchResult
 
 _WIDE = 120
@@ -28,6 +28,17 @@ _WIDE = 120
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+
+
+def print_error(message: str) -> None:
+    """One line on standard error, wrapped only where a person looks at it."""
+    line = Text.assemble(("error: ", "bold red"), plain(message))
+    err.print(line, soft_wrap=not err.is_terminal)
+
+
+def counted(number: int, what: str) -> str:
+    """``1 hit``, ``2 hits``."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def print_json(value: Any) -> None:
@@ -119,12 +130,15 @@ def credit_of(observation: Observation) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def print_failures(failures: Sequence[Any], most: int = 10) -> None:
-    """The items that failed, with their reasons."""
+def print_failures(failures: Sequence[AddResult], most: int = 10) -> None:
+    """The items that failed, each named, with their reasons."""
+    err.print(f"{counted(len(failures), 'item')} could not be used:", style="yellow")
     for failure in failures[:most]:
-        err.print(Text("  ").append_text(plain(failure.message)))
+        named = failure.occurrence_id in failure.message
+        name = "" if named else f"{failure.occurrence_id}: "
+        err.print(plain(f"  {name}{failure.message}"), soft_wrap=not err.is_terminal)
     if len(failures) > most:
-        err.print(f"  … and {len(failures) - most} more")
+        err.print(f"  … and {len(failures) - most} more; --json lists all")
 
 
 def licence_notice(encoder: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.screen import as_json, err, hits_table, licence_notice, out, print_json
+from bittern.cli.screen import as_json, counted, err, hits_table, licence_notice, out, print_json
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
@@ -51,18 +51,23 @@ def search(
 
     Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
     """
+    from bittern.errors import MediaError
+
     with reach(archive, name) as opened:
-        result = opened.search(
-            words,
-            image=image,
-            audio=audio,
-            id=like,
-            target=target,
-            k=k,
-            where=where,
-            metric=metric,  # type: ignore[arg-type]  # checked by search, with the choices named
-            model=model,
-        )
+        try:
+            result = opened.search(
+                words,
+                image=image,
+                audio=audio,
+                id=like,
+                target=target,
+                k=k,
+                where=where,
+                metric=metric,  # type: ignore[arg-type]  # checked by search
+                model=model,
+            )
+        except MediaError as error:
+            raise type(error)(f"{image or audio}: {error.message}") from error
     if as_program:
         print_json(as_json(result))
         return
@@ -71,7 +76,7 @@ def search(
         return
     out.print(hits_table(result))
     err.print(
-        f"{len(result.hits)} hits by {result.model}, {result.metric} distance, "
+        f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
         f"{result.took_ms:.0f} ms",
         style="dim",
     )

@@ -12,7 +12,7 @@ import bittern
 from bittern.cli import main
 
 SAMPLE = Path(bittern.__file__).parent / "sample"
-FEW = ("cheetah-1", "goose-1", "honey-bee-1", "gorilla-1", "clownfish-1", "dog-1", "frogs-1")
+FEW = ("cheetah-1", "goose-1", "honey-bee-1", "giant-panda-1", "clownfish-1", "dog-1", "frogs-1")
 
 
 @dataclass
