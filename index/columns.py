@@ -69,6 +69,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 _RESERVED = {name.lower(): name for name in (*IDENTITY, *INTERNAL)}
 _RESERVED_PREFIXES = ("code_", "embedding_")
+_EXACT_BELOW = 2.0**53
 _PLAIN_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 
 
@@ -236,6 +237,17 @@ def _whole_number(value: object) -> int | None:
     elif isinstance(value, float):
         value = int(value) if value.is_integer() else None
     return value if isinstance(value, int) and -(2**63) <= value < 2**63 else None
+
+
+def as_given(value: Value) -> Value:
+    """A stored value as it is shown: whole numbers without decimals.
+
+    A column of numbers holds 7 and 7.0 alike, and a coordinate that was given as 7 would look
+    finer than it is as 7.0.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
+        return int(value)
+    return value
 
 
 def _truth(value: object) -> bool | None:

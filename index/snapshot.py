@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.columns import IDENTITY
+from index.columns import IDENTITY, as_given
 from index.flat import FlatCodes
 from index.models import ModelRecord
 from index.observation import Observation
@@ -242,6 +242,8 @@ def _observation(value: dict[str, Any], metadata_columns: Sequence[str]) -> Obse
         media_root=value["mediaRoot"] or "",
         start_s=value["start_s"],
         end_s=value["end_s"],
-        metadata={name: value[name] for name in metadata_columns if value[name] is not None},
+        metadata={
+            name: as_given(value[name]) for name in metadata_columns if value[name] is not None
+        },
         row=value["row"],
     )

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from index.archive import Archive
 from index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
@@ -53,6 +60,80 @@ def test_numbers_written_as_text_fit_columns_of_numbers(archive: Archive) -> Non
     archive.add([photo("b", {"year": "2024"}), photo("c", {"year": 2025.0})], model=OWL.digest)
     assert archive.get("b").metadata == {"year": 2024}
     assert archive.get("c").metadata == {"year": 2025}
+
+
+COORDINATES = ("decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters")
+WRITTEN = st.from_regex(r"[0-8]?[0-9](\.[0-9]{1,8})?", fullmatch=True)
+"""Degrees as they stand in a manifest."""
+
+
+def decimals(shown: object) -> int:
+    """How many places after the point a shown number has."""
+    exponent = Decimal(str(shown)).as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(0, -exponent)
+
+
+@pytest.mark.parametrize(
+    ("given_as", "shown"),
+    [
+        ("7", "7"),
+        ("4.0", "4"),
+        ("52.10", "52.1"),
+        ("-0", "0"),
+        (7, "7"),
+        (4.0, "4"),
+        ("0.1", "0.1"),
+    ],
+)
+def test_a_coordinate_is_shown_without_decimals_that_were_not_given(
+    archive: Archive, given_as: object, shown: str
+) -> None:
+    found = stored(archive, **dict.fromkeys(COORDINATES, given_as))
+    assert {name: str(value) for name, value in found.items()} == dict.fromkeys(COORDINATES, shown)
+
+
+@given(texts=st.lists(WRITTEN, min_size=1, max_size=20))
+@settings(max_examples=15, deadline=None)
+def test_no_coordinate_is_shown_finer_than_it_was_given(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("coordinates")
+    with Archive.create(folder / "marsh") as archive:
+        archive.register_model(OWL, {})
+        items = [photo(f"p{i}", dict.fromkeys(COORDINATES, text)) for i, text in enumerate(texts)]
+        archive.add(items, model=OWL.digest)
+        query = np.ones(64, dtype=np.float32)
+        hits = archive.search(query, model=OWL.digest, k=50, metric="hamming")
+        ways = {
+            "get": [archive.get(f"p{i}").metadata for i in range(len(texts))],
+            "list": [o.metadata for o in archive.list().observations],
+            "search": [
+                h.observation.metadata for h in sorted(hits, key=lambda h: h.observation.row)
+            ],
+            "export": exported(archive, folder / "all.csv"),
+        }
+    for way, shown in ways.items():
+        for text, metadata in zip(texts, shown, strict=True):
+            for name in COORDINATES:
+                assert decimals(metadata[name]) <= decimals(text), (way, name, text)
+                assert float(str(metadata[name])) == float(text), (way, name, text)
+
+
+def exported(archive: Archive, to: Path) -> list[dict[str, str]]:
+    """Cells of the archive's CSV file, as they are written."""
+    (batch,) = archive.iter_batches(COORDINATES)
+    with pyarrow.csv.CSVWriter(to, batch.schema) as writer:
+        writer.write_batch(batch)
+    _, *lines = to.read_text().splitlines()
+    return [dict(zip(COORDINATES, line.split(","), strict=True)) for line in lines]
+
+
+def test_a_number_too_large_to_count_by_ones_stays_as_it_is(archive: Archive) -> None:
+    assert stored(archive, coordinateUncertaintyInMeters=1e300) == {
+        "coordinateUncertaintyInMeters": 1e300
+    }
+    assert isinstance(archive.get("a").metadata["coordinateUncertaintyInMeters"], float)
 
 
 def test_numbers_fit_columns_of_text(archive: Archive) -> None:
