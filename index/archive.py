@@ -177,7 +177,7 @@ class Archive(ReadableArchive):
         if self._writer is None:
             raise PreconditionError(
                 f"the archive at {self.path} is open for reading only; "
-                "open it with Archive.open(path, write=True)"
+                "open it with bittern.open(path, write=True), or serve it without --read-only"
             )
         return self._writer
 

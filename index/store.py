@@ -11,6 +11,8 @@ makes renamed files.
 from __future__ import annotations
 
 import logging
+import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -44,6 +46,9 @@ _SCAN_ROWS = 1 << 17
 """Rows per batch of a scan; LanceDB's own choice costs ten times as much in hand-overs."""
 _SETTLED_S = 2.0
 """Age in seconds from which a folder's time stamp is trusted to have no twin."""
+_QUIET = "warn,lance::dataset::write::insert=error"
+"""What LanceDB prints to stderr: its warnings, but for the one that a table is being made."""
+_RUST_PLACE = re.compile(r",?\s*\(?\S+\.rs:\d+(?::\d+)?\)?")
 _log = logging.getLogger(__name__)
 
 
@@ -69,6 +74,14 @@ def is_unicode(text: object) -> bool:
         return False
 
 
+def _lancedb() -> Any:
+    """The library, which reads once, as it is loaded, how much it is to print."""
+    os.environ.setdefault("LANCEDB_LOG", _QUIET)
+    import lancedb
+
+    return lancedb
+
+
 def arrow_type(column_type: ColumnType) -> pa.DataType:
     """The Arrow type that stores a column type."""
     return _ARROW[column_type]
@@ -83,12 +96,10 @@ class Store:
     """
 
     def __init__(self, path: Path, version: int | None = None) -> None:
-        import lancedb
-
         self.path = path
         self._checked: tuple[int, float] = (-1, 0.0)
         with self._reading():
-            self._table = lancedb.connect(str(path)).open_table(TABLE)
+            self._table = _lancedb().connect(str(path)).open_table(TABLE)
             if version is not None:
                 self._table.checkout(version)
             self.version: int = self._table.version
@@ -101,17 +112,18 @@ class Store:
         Raises:
             PreconditionError: it cannot be made.
         """
-        import lancedb
-
         versions = path / f"{TABLE}.lance" / "_versions"
         if versions.is_dir() and any(versions.iterdir()):
             return cls(path)
         types: dict[str, ColumnType] = {**INTERNAL, **IDENTITY, **DARWIN_CORE}
         schema = pa.schema([(name, arrow_type(kind)) for name, kind in types.items()])
         try:
-            lancedb.connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
+            _lancedb().connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
         except (OSError, RuntimeError, ValueError) as error:
-            raise PreconditionError(f"no store can be made at {path}: {error}") from error
+            raise PreconditionError(
+                f"no store can be made at {path} ({_first_line(error)}); "
+                "check free space and permissions"
+            ) from error
         return cls(path)
 
     @property
@@ -289,6 +301,7 @@ class Store:
 
 
 def _first_line(error: Exception) -> str:
+    """What the store said, without the places in its source code."""
     text = str(error).strip().splitlines()
-    line = text[0] if text else ""
+    line = _RUST_PLACE.sub("", text[0]) if text else ""
     return f"{type(error).__name__}: {line[:300]}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,27 @@ def test_an_archive_has_the_name_it_was_given(tmp_path: Path) -> None:
     Archive.create(tmp_path / "x", name="The marsh").close()
     with Archive.open(tmp_path / "x") as archive:
         assert archive.stats().name == "The marsh"
+
+
+def test_making_an_archive_prints_nothing(tmp_path: Path) -> None:
+    script = "import sys; from index.archive import Archive; Archive.create(sys.argv[1]).close()"
+    environment = {name: value for name, value in os.environ.items() if name != "LANCEDB_LOG"}
+    made = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "new")],
+        env=environment,
+        capture_output=True,
+        check=True,
+    )
+    assert (made.stdout, made.stderr) == (b"", b"")
+    assert (tmp_path / "new" / "archive.json").is_file()
+
+
+def test_an_archive_opened_for_reading_says_how_to_open_it_for_writing(path: Path) -> None:
+    with (
+        Archive.open(path) as archive,
+        pytest.raises(PreconditionError, match=r"bittern\.open\(path, write=True\)"),
+    ):
+        archive.delete(["a"])
 
 
 def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:
@@ -122,6 +144,21 @@ def scramble_data(path: Path) -> None:
         file.write_bytes(b"not lance" * 50)
 
 
+def empty_data(path: Path) -> None:
+    for file in (path / "store" / "observations.lance" / "data").iterdir():
+        file.write_bytes(b"")
+
+
+def truncate_data(path: Path) -> None:
+    for file in (path / "store" / "observations.lance" / "data").iterdir():
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def truncate_versions(path: Path) -> None:
+    for file in (path / "store" / "observations.lance" / "_versions").iterdir():
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 def scramble_header(path: Path) -> None:
     (path / "archive.json").write_text("{")
 
@@ -149,6 +186,9 @@ def name_a_model_without_codes(path: Path) -> None:
         (lose_versions, "store"),
         (lose_data, "data"),
         (scramble_data, "store"),
+        (empty_data, "store"),
+        (truncate_data, "store"),
+        (truncate_versions, "store"),
         (scramble_header, "archive.json"),
         (strip_header, "archive.json"),
         (nest_header, "archive.json"),
@@ -163,6 +203,26 @@ def test_a_damaged_archive_says_what_is_wrong(
         archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
     assert named in caught.value.message
     assert "backup" in caught.value.message
+    for inside in ("/rustc/", ".cargo", ".rs:"):
+        assert inside not in caught.value.message
+
+
+@pytest.mark.parametrize("harm", [empty_data, truncate_data, scramble_data, lose_data])
+def test_truncated_data_files_are_damage_to_every_reader(
+    path: Path, harm: Callable[[Path], None]
+) -> None:
+    harm(path)
+    with Archive.open(path) as archive:
+        for read in (
+            lambda: archive.get("a"),
+            lambda: archive.list(),
+            lambda: archive.list(where="genus = 'x'"),
+            lambda: archive.code("a", OWL.digest),
+            lambda: list(archive.iter_batches()),
+            lambda: archive.verify(),
+        ):
+            with pytest.raises(ArchiveDamagedError):
+                read()
 
 
 def test_a_lost_model_folder_is_named_and_the_rest_can_be_read(path: Path) -> None:
