@@ -124,20 +124,20 @@ class ReadableArchive:
         Args:
             page_size: 1 to 10,000.
             page_token: `next_token` of the page before; empty for the first.
-            where: SQL condition; the same one for all pages.
+            where: SQL condition, the same one for all pages; None or blank for no condition.
 
         Raises:
             QueryError: the page size or token is unusable.
             FilterError: `where` is no filter over the archive's columns.
         """
         snapshot = self._current()
-        rows = snapshot.rows if where is None else self._matching(snapshot, where)
-        return page_of(snapshot, rows, page_size, page_token, where or "")
+        rows = self._rows(snapshot, where)
+        return page_of(snapshot, rows, page_size, page_token, (where or "").strip())
 
     def rows(self, where: str | None = None, modality: str | None = None) -> NDArray[np.int64]:
         """Row numbers, ascending, of the observations that match."""
         snapshot = self._current()
-        rows = snapshot.rows if where is None else self._matching(snapshot, where)
+        rows = self._rows(snapshot, where)
         if modality is None:
             return rows
         chosen = snapshot.of_modality(check_modality(modality))
@@ -177,7 +177,7 @@ class ReadableArchive:
             model: digest of the model that made the query.
             k: how many hits, 1 to 10,000; exactly min(k, matching rows) come back.
             metric: ``asymmetric`` or ``hamming``.
-            where: SQL condition over metadata columns.
+            where: SQL condition over metadata columns; None or blank for no condition.
             modality: ``image`` or ``audio``; None for both.
 
         Raises:
@@ -188,8 +188,7 @@ class ReadableArchive:
         """
         record, snapshot = self._model(model), self._current()
         question = Question.checked(query, record, k, metric, modality)
-        matching = None if where is None else self._matching(snapshot, where)
-        return answer(question, snapshot, matching)
+        return answer(question, snapshot, self._matching(snapshot, where))
 
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
@@ -219,7 +218,7 @@ class ReadableArchive:
         Args:
             columns: identity and metadata columns; None for all of them.
             model: digest; adds the column ``code`` (binary, null where not coded).
-            where: SQL condition over the columns.
+            where: SQL condition over the columns; None or blank for no condition.
             batch_rows: most rows of one batch.
 
         Raises:
@@ -227,7 +226,7 @@ class ReadableArchive:
         """
         snapshot = self._current()
         record = self._model(model) if model else None
-        rows = snapshot.rows if where is None else self._matching(snapshot, where)
+        rows = self._rows(snapshot, where)
         return batches_of(snapshot, rows, columns, record, batch_rows)
 
     def _current(self) -> Snapshot:
@@ -266,7 +265,14 @@ class ReadableArchive:
             },
         )
 
-    def _matching(self, snapshot: Snapshot, where: str) -> NDArray[np.int64]:
+    def _rows(self, snapshot: Snapshot, where: str | None) -> NDArray[np.int64]:
+        matching = self._matching(snapshot, where)
+        return snapshot.rows if matching is None else matching
+
+    def _matching(self, snapshot: Snapshot, where: str | None) -> NDArray[np.int64] | None:
+        """Rows that meet a condition; None where there is none: nothing given, or a blank."""
+        if where is None or (isinstance(where, str) and not where.strip()):
+            return None
         columns = {**IDENTITY, **snapshot.store.metadata_types}
         return snapshot.matching(compile_where(where, columns))
 

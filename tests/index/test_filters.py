@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -99,8 +100,6 @@ def test_a_filter_finds_what_it_says(marsh: Archive, where: str, found: str) -> 
 @pytest.mark.parametrize(
     ("where", "part"),
     [
-        ("", "empty"),
-        ("   ", "empty"),
         ("scientificNam = 'x'", "did you mean 'scientificName'"),
         ("nosuch > 1", "columns: id, occurrenceID"),
         ("row = 1", "no column 'row'"),
@@ -174,6 +173,17 @@ def test_whatever_else_is_refused_and_named(marsh: Archive, where: str, part: st
         ids(marsh, where)
     assert part in caught.value.message
     assert caught.value.field == "where"
+
+
+@pytest.mark.parametrize("where", [None, "", "  ", " \n\t"])
+def test_a_blank_condition_is_no_condition(marsh: Archive, where: str | None) -> None:
+    query = np.ones(64, dtype=np.float32)
+    assert len(ids(marsh, where)) == 7
+    assert len(marsh.search(query, model=OWL.digest, k=9, metric="hamming", where=where)) == 7
+    assert marsh.rows(where).tolist() == list(range(7))
+    assert sum(batch.num_rows for batch in marsh.iter_batches(where=where)) == 7
+    token = marsh.list(page_size=3).next_token
+    assert len(marsh.list(where=where, page_token=token).observations) == 4
 
 
 def test_a_condition_that_is_no_text_is_refused() -> None:
