@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -80,6 +82,44 @@ def test_hits_equal_brute_force_under_every_filter(
     )
     assert [(hit.distance, hit.observation.row) for hit in hits] == wanted
     assert [hit.rank for hit in hits] == list(range(1, len(hits) + 1))
+
+
+@pytest.mark.parametrize(
+    ("where", "matches"),
+    [("count < 0", 0), ("count = 64", 1), ("count >= 113", 7), ("family = 'A'", 40), ("", N)],
+)
+@pytest.mark.parametrize("metric", ["asymmetric", "hamming"])
+def test_more_hits_than_match_returns_exactly_the_matches(
+    marsh: Archive, where: str, matches: int, metric: Metric
+) -> None:
+    logits = np.random.default_rng(2).normal(size=64)
+    for k in (matches + 1, 10_000):
+        hits = marsh.search(logits, model=OWL.digest, k=k, metric=metric, where=where)
+        assert sorted(h.observation.row for h in hits) == marsh.rows(where).tolist()
+        assert len(hits) == matches
+
+
+@pytest.mark.parametrize("metric", ["asymmetric", "hamming"])
+def test_order_does_not_depend_on_threads_or_on_how_many_search_at_once(
+    marsh: Archive, metric: Metric
+) -> None:
+    queries = np.random.default_rng(3).normal(size=(12, 64))
+
+    def found(query: np.ndarray) -> list[tuple[float, int]]:
+        hits = marsh.search(query, model=OWL.digest, k=70, metric=metric)
+        return [(hit.distance, hit.observation.row) for hit in hits]
+
+    alone = [found(query) for query in queries]
+    assert alone == [sorted(each) for each in alone]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(found, [*queries, *queries])) == alone + alone
+    threads = faiss.omp_get_max_threads()
+    try:
+        for count in (1, 2, 5):
+            faiss.omp_set_num_threads(count)
+            assert [found(query) for query in queries] == alone
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 def test_a_stored_code_finds_itself_first(marsh: Archive) -> None:
