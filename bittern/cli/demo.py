@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.screen import err, hits_table, licence_notice, out
+from bittern.cli.screen import command, err, hits_table, licence_notice, out
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
@@ -94,8 +95,9 @@ def _ask(client: ArchiveAPI, question: Question) -> None:
 
 
 def _say_how_to_go_on(archive: Path) -> None:
+    bittern = command()
     place = shlex.quote(str(archive))
-    call = shlex.quote(str(SAMPLE / "audio" / "goose-1.ogg"))
+    call = shlex.quote(os.path.relpath(SAMPLE / "audio" / "goose-1.ogg"))
     out.print()
     out.print(
         f"Licences and credits of all sample files: {SAMPLE / 'manifest.csv'}",
@@ -106,10 +108,10 @@ def _say_how_to_go_on(archive: Path) -> None:
     out.print()
     out.print("Go on with", style="bold")
     for line in (
-        f'bittern search {place} "a colourful reef fish"',
-        f"bittern search {place} --audio {call} --target image",
-        f"bittern serve {place}",
-        'bittern search localhost:50051 "a hooting owl" --target audio',
-        "bittern index my-archive FOLDER-OR-MANIFEST.csv",
+        f'{bittern} search {place} "a colourful reef fish"',
+        f"{bittern} search {place} --audio {call} --target image",
+        f"{bittern} serve {place}",
+        f'{bittern} search localhost:50051 "a hooting owl" --target audio',
+        f"{bittern} index my-archive FOLDER-OR-MANIFEST.csv",
     ):
         out.print(f"  {line}", markup=False, soft_wrap=True)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +37,17 @@ def print_error(message: str) -> None:
     """One line on standard error, wrapped only where a person looks at it."""
     line = Text.assemble(("error: ", "bold red"), plain(message))
     err.print(line, soft_wrap=not err.is_terminal)
+
+
+def command() -> str:
+    """What to type for this command: its name if that is found, else where it lies."""
+    here = Path(sys.argv[0])
+    found = shutil.which("bittern")
+    if found and Path(found).resolve() == here.resolve():
+        return "bittern"
+    if here.name == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m bittern"
+    return os.path.relpath(here)
 
 
 def counted(number: int, what: str) -> str:
