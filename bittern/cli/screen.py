@@ -118,7 +118,9 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     table.add_column("distance", justify="right")
     if sound:
         table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("file and licence" if narrow else "file", overflow="fold")
+    longest = max((len(hit.observation.media) for hit in result.hits), default=0)
+    whole = longest if longest <= out.width // 2 else None
+    table.add_column("file and licence" if narrow else "file", overflow="fold", min_width=whole)
     if not narrow:
         table.add_column("licence", style="dim", overflow="fold")
     roots = {hit.observation.media_root for hit in result.hits} - {""}

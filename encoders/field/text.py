@@ -90,7 +90,7 @@ class MiniLM:
         longest = max(len(t.ids) for t in tokens)
         if longest > MAX_TOKENS:
             raise QueryError(
-                f"a text of {longest} tokens is too long: field reads {MAX_TOKENS}; use fewer words",
+                f"a text of {longest} tokens is too long: field reads {MAX_TOKENS}",
                 field="text",
                 details={"tokens": str(longest), "limit": str(MAX_TOKENS)},
             )
