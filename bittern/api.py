@@ -17,11 +17,13 @@ from bittern.arguments import (
     MediaSource,
     check_batch_size,
     check_on_duplicate,
-    check_page_size,
+    each_item,
+    id_list,
     make_encodable,
     make_query,
 )
 from index.observation import AddResult, ArchiveStats, Metric, Observation, OnDuplicate, Page
+from service.limits import check_model, check_page_size, check_string, check_where
 from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 
@@ -66,7 +68,8 @@ class ArchiveAPI(ABC):
             code: bits/8 bytes, made by the same model.
             target: ``image`` or ``audio``; None means images where the archive has some.
             k: how many hits, 1 to 10,000.
-            where: SQL condition over the metadata columns, e.g. ``license LIKE 'CC%'``.
+            where: SQL condition over the metadata columns, e.g. ``license LIKE 'CC%'``; None
+                or blank means all.
             metric: ``asymmetric`` (soft query against stored bits) or ``hamming``; None means
                 asymmetric where the query has logits.
             model: name or digest; None means the first that has the towers needed.
@@ -99,13 +102,14 @@ class ArchiveAPI(ABC):
             )
         )
 
-    @abstractmethod
     def get(self, id: str) -> Observation:  # noqa: A002
         """Return one observation.
 
         Raises:
             ObservationNotFoundError: no observation has this id.
+            QueryError: `id` is not text.
         """
+        return self._get(check_string(id, "id"))
 
     def add(
         self,
@@ -139,13 +143,15 @@ class ArchiveAPI(ABC):
             An iterator over one list of results per committed batch, with `wait()`.
 
         Raises:
-            InvalidInputError: `on_duplicate` or `batch_size` is not usable.
+            InvalidInputError: `on_duplicate` or `batch_size` is not usable, or something among
+                the items is no `MediaItem`.
             ModelNotFoundError: no model has this name.
             ArchiveLockedError: another process writes to this archive.
         """
         check_on_duplicate(on_duplicate)
         check_batch_size(batch_size)
-        return Adding(self._add(items, on_duplicate, model, batch_size))
+        check_model(model)
+        return Adding(self._add(each_item(items), on_duplicate, model or None, batch_size))
 
     def delete(self, ids: str | Sequence[str]) -> builtins.list[str]:
         """Remove observations for good, in one commit: all that are named, or none.
@@ -159,15 +165,16 @@ class ArchiveAPI(ABC):
 
         Raises:
             ObservationNotFoundError: some are unknown; nothing has been removed.
-            LimitExceededError: more than 10,000 ids for a server.
+            QueryError: something among them is not text.
+            LimitExceededError: more than 10,000 ids.
         """
-        return self._delete([ids] if isinstance(ids, str) else list(ids))
+        return self._delete(id_list(ids))
 
     def list(self, where: str | None = None, *, page_size: int = 100) -> Iterator[Observation]:
         """Iterate over the observations in row order, fetching them page by page.
 
         Args:
-            where: SQL condition over the metadata columns; None means all.
+            where: SQL condition over the metadata columns; None or blank means all.
             page_size: observations fetched at a time, 1 to 1,000.
 
         Raises:
@@ -175,6 +182,7 @@ class ArchiveAPI(ABC):
             QueryError: `page_size` is out of range.
         """
         check_page_size(page_size)
+        check_where(where)
         return self._every_page(page_size, where)
 
     def _every_page(self, page_size: int, where: str | None) -> Iterator[Observation]:
@@ -212,7 +220,8 @@ class ArchiveAPI(ABC):
             UnsupportedModalityError: the model has no such tower.
         """
         modality, data, name = make_encodable(text, image=image, audio=audio)
-        return self._encode(modality, data, model, name)
+        check_model(model)
+        return self._encode(modality, data, model or None, name)
 
     @abstractmethod
     def stats(self) -> ArchiveStats:
@@ -238,6 +247,9 @@ class ArchiveAPI(ABC):
         self.close()
 
     # What an implementation fills in: arguments arrive checked and in one form.
+
+    @abstractmethod
+    def _get(self, id: str) -> Observation: ...  # noqa: A002
 
     @abstractmethod
     def _search(self, query: Query) -> SearchResult: ...

@@ -1,12 +1,12 @@
 """From the arguments of `ArchiveAPI` to the values that an archive is asked with.
 
-Checks what can be known without an archive, so that both kinds of archive refuse the same
-mistakes in the same words.
+Reads files, and leaves it to `service.limits` to say what is wrong, so that both kinds of
+archive refuse the same mistakes in the same words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -18,19 +18,15 @@ from bittern.errors import (
     UnreadableMediaError,
 )
 from index.observation import Metric, OnDuplicate
-from service.requests import MAX_K, Query
+from service.limits import DEFAULT_LIMITS, check_ids, check_input, check_query, only_one
+from service.requests import MediaItem, Query
 
-MAX_MEDIA_BYTES = 60 * 1024 * 1024
+MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes by default, with room for its metadata."""
 
-MAX_PAGE_SIZE = 1_000
-"""Most observations fetched at a time by a listing."""
-
 MediaSource = str | Path | bytes
 """Where a picture or a sound is: the path of a file, or the file's bytes."""
-
-_TARGETS = ("image", "audio")
 
 
 def make_query(
@@ -49,32 +45,24 @@ def make_query(
     """The query that the arguments of `ArchiveAPI.search` ask for, files read.
 
     Raises:
-        QueryError: not exactly one query, or a value of the wrong type or out of range.
+        QueryError, CodeError, FilterError: see `service.limits.check_query`.
         SourceNotFoundError, MediaTooLargeError, UnreadableMediaError: see `read_media`.
     """
     kind = only_one({"text": text, "image": image, "audio": audio, "id": id, "code": code})
-    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_K:
-        raise QueryError(f"k must be a whole number from 1 to {MAX_K:,}, not {k!r}", field="k")
-    if target is not None and target not in _TARGETS:
-        raise QueryError(
-            f"target must be one of {', '.join(_TARGETS)}, not {target!r}", field="target"
-        )
-    if metric is not None and metric not in get_args(Metric):
-        raise QueryError(
-            f"metric must be one of {', '.join(get_args(Metric))}, not {metric!r}", field="metric"
-        )
-    return Query(
-        text=_string(text, "text"),
+    query = Query(
+        text=text,
         image=read_media(image, field="image") if kind == "image" and image is not None else None,
         audio=read_media(audio, field="audio") if kind == "audio" and audio is not None else None,
-        id=_string(id, "id"),
-        code=bytes(code) if code is not None else None,
+        id=id,
+        code=bytes(code) if isinstance(code, bytearray | memoryview) else code,
         target=target,
         k=k,
-        where=_string(where, "where") or None,
+        where=where,
         metric=metric,
-        model=_string(model, "model") or None,
+        model=model or None,
     )
+    check_query(query)
+    return query
 
 
 def make_encodable(
@@ -89,24 +77,12 @@ def make_encodable(
     modality = only_one({"text": text, "image": image, "audio": audio})
     source = image if image is not None else audio
     if source is None:
-        return modality, _string(text, "text") or "", ""
+        check_input(modality, text)
+        return modality, text or "", ""
     name = Path(source).name if isinstance(source, str | Path) else ""
-    return modality, read_media(source, field=modality), name
-
-
-def only_one(queries: Mapping[str, object]) -> str:
-    """Name of the one query that is not None.
-
-    Raises:
-        QueryError: none is given, or more than one.
-    """
-    given = [name for name, value in queries.items() if value is not None]
-    if len(given) != 1:
-        raise QueryError(
-            f"give exactly one of {', '.join(queries)}, not "
-            + (" and ".join(given) if given else "none of them")
-        )
-    return given[0]
+    data = read_media(source, field=modality)
+    check_input(modality, data)
+    return modality, data, name
 
 
 def read_media(source: MediaSource, *, field: str, max_bytes: int = MAX_MEDIA_BYTES) -> bytes:
@@ -115,7 +91,7 @@ def read_media(source: MediaSource, *, field: str, max_bytes: int = MAX_MEDIA_BY
     Raises:
         SourceNotFoundError: there is no file at the path.
         MediaTooLargeError: more than `max_bytes`.
-        UnreadableMediaError: the file cannot be opened.
+        UnreadableMediaError: a folder or a device, or the file cannot be opened.
         QueryError: neither a path nor bytes.
     """
     if isinstance(source, bytes | bytearray | memoryview):
@@ -144,8 +120,10 @@ def _read_file(source: str | Path, field: str, max_bytes: int) -> bytes:
             f"{source}: addresses are not fetched; download the file first", field=field
         )
     try:
-        if not path.is_file():
+        if not path.exists():
             raise SourceNotFoundError(f"{source}: there is no such file", field=field)
+        if not path.is_file():
+            raise UnreadableMediaError(f"{source}: is not a regular file", field=field)
         with path.open("rb") as file:
             return file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
@@ -170,26 +148,44 @@ def check_batch_size(batch_size: int) -> None:
         )
 
 
-def check_page_size(page_size: int) -> None:
-    """Refuse anything but whole numbers from 1 to 1,000 with a `QueryError`."""
-    whole = isinstance(page_size, int) and not isinstance(page_size, bool)
-    if not whole or not 1 <= page_size <= MAX_PAGE_SIZE:
-        raise QueryError(
-            f"page_size must be a whole number from 1 to {MAX_PAGE_SIZE:,}, not {page_size!r}",
-            field="page_size",
-        )
+def each_item(items: Iterable[MediaItem]) -> Iterator[MediaItem]:
+    """The items, one by one as they are asked for.
 
-
-def _string(value: str | None, field: str) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise QueryError(f"{field} must be text, not {type(value).__name__}", field=field)
+    Raises:
+        InvalidInputError: `items` is nothing to iterate; or, when it is reached, something
+            that is no `MediaItem`.
+    """
     try:
-        value.encode()
-    except UnicodeEncodeError as error:
+        rest = iter(items)
+    except TypeError:
+        raise InvalidInputError(
+            f"items must be a list or another iterable of MediaItem, not {type(items).__name__}",
+            field="items",
+        ) from None
+    return _checked_items(rest)
+
+
+def _checked_items(items: Iterator[MediaItem]) -> Iterator[MediaItem]:
+    for number, item in enumerate(items):
+        if not isinstance(item, MediaItem):
+            raise InvalidInputError(
+                f"item {number} is {type(item).__name__}, not a MediaItem", field="items"
+            )
+        yield item
+
+
+def id_list(ids: str | Iterable[str]) -> list[str]:
+    """One id or several, as a list.
+
+    Raises:
+        QueryError: not text, or something that is no text among them.
+        LimitExceededError: more than 10,000.
+    """
+    try:
+        listed = [ids] if isinstance(ids, str) else list(ids)
+    except TypeError:
         raise QueryError(
-            f"{field} holds half of a surrogate pair at character {error.start}: not Unicode text",
-            field=field,
-        ) from error
-    return value
+            f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"
+        ) from None
+    check_ids(listed)
+    return listed

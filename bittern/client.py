@@ -23,6 +23,7 @@ from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from index.observation import AddResult, AddStatus, ArchiveStats, Observation, OnDuplicate, Page
 from service import convert, convert_add
+from service.limits import check_item
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.status import from_rpc_error
 
@@ -123,13 +124,6 @@ class RemoteArchive(ArchiveAPI):
                 details={"archives": ", ".join(names)},
             )
 
-    def get(self, id: str) -> Observation:  # noqa: A002
-        """Return one observation; see `ArchiveAPI.get`."""
-        with self._typed_errors():
-            request = pb.GetRequest(archive=self.name, id=id)
-            answer = self._stub.Get(request, timeout=self._timeout_s)
-            return convert.observation_from_wire(answer.observation)
-
     def stats(self) -> ArchiveStats:
         """Tell what the archive holds; see `ArchiveAPI.stats`."""
         with self._typed_errors():
@@ -146,6 +140,12 @@ class RemoteArchive(ArchiveAPI):
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
+
+    def _get(self, id: str) -> Observation:  # noqa: A002
+        with self._typed_errors():
+            request = pb.GetRequest(archive=self.name, id=id)
+            answer = self._stub.Get(request, timeout=self._timeout_s)
+            return convert.observation_from_wire(answer.observation)
 
     def _search(self, query: Query) -> SearchResult:
         with self._typed_errors():
@@ -215,8 +215,9 @@ class RemoteArchive(ArchiveAPI):
             outbox.close()
             yield from self._answers(call, until_flushed=False)
         finally:
-            outbox.close()
+            # Not in good order: what has been sent since the last answer is not to be stored.
             call.cancel()
+            outbox.close()
 
     def _send_batch(
         self, items: Iterable[MediaItem], outbox: Outbox, call: grpc.Call
@@ -274,9 +275,9 @@ class RemoteArchive(ArchiveAPI):
 
 
 def _item_message(item: MediaItem) -> pb.MediaItem:
+    check_item(item)
     source = item.data if item.data is not None else item.path
-    if source is None:
-        raise InvalidInputError(f"{item.media}: has neither a path nor data", field="data")
+    assert source is not None
     data = read_media(source, field="data")
     try:
         return convert_add.item_to_wire(item, data)

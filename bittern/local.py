@@ -24,10 +24,6 @@ class LocalArchive(ArchiveAPI):
     def __repr__(self) -> str:
         return f"<LocalArchive '{self._engine.name}'>"
 
-    def get(self, id: str) -> Observation:  # noqa: A002
-        """See `ArchiveAPI.get`."""
-        return self._engine.get(id)
-
     def stats(self) -> ArchiveStats:
         """See `ArchiveAPI.stats`."""
         return self._engine.stats()
@@ -39,6 +35,9 @@ class LocalArchive(ArchiveAPI):
     def close(self) -> None:
         """See `ArchiveAPI.close`."""
         self._engine.close()
+
+    def _get(self, id: str) -> Observation:  # noqa: A002
+        return self._engine.get(id)
 
     def _search(self, query: Query) -> SearchResult:
         return self._engine.search(query)

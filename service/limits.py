@@ -1,54 +1,116 @@
-"""Requests held against the limits of a server, before any work is done for them."""
+"""What callers give, held against types, ranges and sizes before any work is done for it.
+
+The client, the engine and the server all check here, so that a mistake is refused in the same
+words wherever it is noticed. The server checks against its own limits, the others against the
+default ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeGuard, get_args
 
-from bittern.errors import FilterError, LimitExceededError, MediaTooLargeError, QueryError
+from bittern.errors import (
+    CodeError,
+    FilterError,
+    InvalidInputError,
+    LimitExceededError,
+    MediaTooLargeError,
+    QueryError,
+)
+from index.observation import Metric
 from service.config import ServiceConfig
-from service.requests import Query
+from service.requests import MediaItem, Query
 
+DEFAULT_LIMITS = ServiceConfig()
 DEFAULT_PAGE_SIZE = 100
+QUERY_KINDS = ("text", "image", "audio", "id", "code")
+INPUT_KINDS = ("text", "image", "audio")
+TARGETS = ("image", "audio")
 _MAX_TOKEN_CHARS = 1_000
 _MAX_NAME_CHARS = 1_000
 
 
-def check_query(query: Query, config: ServiceConfig) -> None:
-    """Refuse a search that asks for more than the limits.
+def check_query(query: Query, config: ServiceConfig = DEFAULT_LIMITS) -> str:
+    """Refuse a search that cannot be answered as asked, whatever the archive.
+
+    Returns:
+        What is searched with: ``text``, ``image``, ``audio``, ``id`` or ``code``.
 
     Raises:
-        QueryError: `k` out of range; empty or too long a text; too long a model name.
+        QueryError: not exactly one query; a value of the wrong type, empty or out of range.
+        CodeError: a code that is not bytes.
         MediaTooLargeError: a picture or sound of more than `max_item_bytes`.
         FilterError: `where` of more than `max_where_chars`.
     """
-    if not 1 <= query.k <= config.max_k:
-        raise QueryError(
-            f"k must be a whole number from 1 to {config.max_k:,}, not {query.k}", field="k"
-        )
-    if query.text is not None:
-        check_text(query.text, config)
-    if query.image is not None:
-        check_media(query.image, "image", config)
-    if query.audio is not None:
-        check_media(query.audio, "audio", config)
+    kind = only_one({each: getattr(query, each) for each in QUERY_KINDS})
+    _check_k(query.k, config)
+    if query.target is not None:
+        _check_choice(query.target, TARGETS, "target")
+    if query.metric is not None:
+        _check_choice(query.metric, get_args(Metric), "metric")
     check_where(query.where, config)
     check_model(query.model)
-
-
-def check_text(text: str, config: ServiceConfig) -> None:
-    """Refuse text that is blank or longer than `max_text_chars` with a `QueryError`."""
-    if not text.strip():
-        raise QueryError("the text is empty; say what to look for", field="text")
-    if len(text) > config.max_text_chars:
+    if kind in INPUT_KINDS:
+        check_input(kind, getattr(query, kind), config)
+        return kind
+    if kind == "id":
+        check_string(query.id, "id")
+    elif not isinstance(query.code, bytes):
+        raise CodeError(f"code must be bytes, not {type(query.code).__name__}", field="code")
+    if query.metric == "asymmetric":
         raise QueryError(
-            f"the text has {len(text):,} characters, the limit is {config.max_text_chars:,}; "
-            "shorten it",
-            field="text",
-            details={"limit_chars": str(config.max_text_chars)},
+            f"a query by {kind} has a code and no logits; ask for the hamming metric",
+            field="metric",
         )
+    return kind
 
 
-def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
+def only_one(given: Mapping[str, object]) -> str:
+    """Name of the one value that is not None.
+
+    Raises:
+        QueryError: none is given, or more than one.
+    """
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise QueryError(
+            f"give exactly one of {', '.join(given)}, not "
+            + (" and ".join(names) if names else "none of them"),
+            field="query",
+        )
+    return names[0]
+
+
+def check_input(kind: str, data: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:
+    """Refuse words, a picture or a sound that no tower can take.
+
+    Raises:
+        QueryError: no such kind, a value of the wrong type, nothing, or too long a text.
+        MediaTooLargeError: more than `max_item_bytes`.
+    """
+    _check_choice(kind, INPUT_KINDS, "modality")
+    if kind == "text":
+        text = check_string(data, "text")
+        if not text.strip():
+            raise QueryError("the text is empty; say what to look for", field="text")
+        if len(text) > config.max_text_chars:
+            raise QueryError(
+                f"the text has {len(text)} characters, the limit is {config.max_text_chars}; "
+                "shorten it",
+                field="text",
+                details={"length": str(len(text)), "limit": str(config.max_text_chars)},
+            )
+        return
+    if not isinstance(data, bytes):
+        raise QueryError(f"{kind} must be bytes, not {type(data).__name__}", field=kind)
+    if not data:
+        raise QueryError(f"the {kind} is empty; give the bytes of a file", field=kind)
+    check_media(data, kind, config)
+
+
+def check_media(data: bytes, field: str, config: ServiceConfig = DEFAULT_LIMITS) -> None:
     """Refuse a file of more than `max_item_bytes` with a `MediaTooLargeError`."""
     if len(data) > config.max_item_bytes:
         raise MediaTooLargeError(
@@ -59,45 +121,118 @@ def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
         )
 
 
-def check_where(where: str | None, config: ServiceConfig) -> None:
-    """Refuse a filter of more than `max_where_chars` with a `FilterError`."""
-    if where is not None and len(where) > config.max_where_chars:
+def check_item(item: MediaItem) -> None:
+    """Refuse an item that cannot be coded, or sent, as it is.
+
+    Raises:
+        InvalidInputError: a value of the wrong type, a modality that is neither image nor
+            audio, or neither a path nor data.
+    """
+    for field in ("occurrence_id", "media", "modality", "media_root"):
+        check_string(getattr(item, field), field, InvalidInputError)
+    if item.modality not in TARGETS:
+        raise InvalidInputError(
+            f"{item.media!r} has the modality {item.modality!r}; it must be image or audio",
+            field="modality",
+        )
+    if item.data is None and item.path is None:
+        raise InvalidInputError(
+            f"{item.media!r} has neither a path nor data; give one of them", field="data"
+        )
+    if item.data is not None and not isinstance(item.data, bytes | bytearray | memoryview):
+        raise InvalidInputError(
+            f"data of {item.media!r} must be bytes, not {type(item.data).__name__}", field="data"
+        )
+    if item.path is not None and not isinstance(item.path, str | Path):
+        raise InvalidInputError(
+            f"path of {item.media!r} must be a path, not {type(item.path).__name__}", field="path"
+        )
+    if not isinstance(item.metadata, Mapping):
+        raise InvalidInputError(
+            f"metadata of {item.media!r} must be a mapping from column to value, "
+            f"not {type(item.metadata).__name__}",
+            field="metadata",
+        )
+
+
+def check_where(where: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:
+    """Refuse a filter that is no text (`QueryError`) or too long (`FilterError`)."""
+    if where is None:
+        return
+    if len(check_string(where, "where")) > config.max_where_chars:
         raise FilterError(
-            f"where has {len(where):,} characters, the limit is {config.max_where_chars:,}; "
-            "shorten it",
+            f"the condition has {len(str(where))} characters, the limit is "
+            f"{config.max_where_chars}; shorten it",
             field="where",
         )
 
 
-def check_model(model: str | None) -> None:
-    """Refuse a model name of more than 1,000 characters with a `QueryError`."""
-    if model is not None and len(model) > _MAX_NAME_CHARS:
+def check_model(model: object) -> None:
+    """Refuse a model name that is no text, or of more than 1,000 characters: `QueryError`."""
+    if model is not None and len(check_string(model, "model")) > _MAX_NAME_CHARS:
         raise QueryError(
-            f"model has {len(model):,} characters, the limit is {_MAX_NAME_CHARS:,}", field="model"
+            f"model has {len(str(model))} characters, the limit is {_MAX_NAME_CHARS}",
+            field="model",
         )
 
 
-def check_ids(ids: Sequence[str], config: ServiceConfig) -> None:
-    """Refuse more than `max_delete_ids` ids with a `LimitExceededError`."""
+def check_ids(ids: Sequence[object], config: ServiceConfig = DEFAULT_LIMITS) -> None:
+    """Refuse what is no text (`QueryError`), and too many ids (`LimitExceededError`)."""
+    for each in ids:
+        check_string(each, "ids")
     if len(ids) > config.max_delete_ids:
         raise LimitExceededError(
-            f"{len(ids):,} ids were given, the limit is {config.max_delete_ids:,}; "
+            f"{len(ids)} ids were given, the limit is {config.max_delete_ids}; "
             "delete them in several calls",
             field="ids",
         )
 
 
-def check_page(page_size: int, page_token: str, config: ServiceConfig) -> int:
+def check_page_size(page_size: object, config: ServiceConfig = DEFAULT_LIMITS) -> int:
+    """The page size, if it is a whole number from 1 to `max_page_size`; else a `QueryError`."""
+    if not _is_whole(page_size) or not 1 <= page_size <= config.max_page_size:
+        raise QueryError(
+            f"page_size must be a whole number from 1 to {config.max_page_size}, not {page_size!r}",
+            field="page_size",
+        )
+    return page_size
+
+
+def check_page(page_size: int, page_token: str, config: ServiceConfig = DEFAULT_LIMITS) -> int:
     """The page size to use: `DEFAULT_PAGE_SIZE` for 0.
 
     Raises:
         QueryError: negative, more than `max_page_size`, or a token that is no token.
     """
-    if not 0 <= page_size <= config.max_page_size:
-        raise QueryError(
-            f"page_size must be a whole number from 1 to {config.max_page_size:,}, not {page_size}",
-            field="page_size",
-        )
     if len(page_token) > _MAX_TOKEN_CHARS:
         raise QueryError("page_token is not one that this server gave out", field="page_token")
-    return page_size or min(DEFAULT_PAGE_SIZE, config.max_page_size)
+    return check_page_size(page_size or min(DEFAULT_PAGE_SIZE, config.max_page_size), config)
+
+
+def check_string(value: object, field: str, error: type[InvalidInputError] = QueryError) -> str:
+    """The value, if it is Unicode text; else `error`."""
+    if not isinstance(value, str):
+        raise error(f"{field} must be text, not {type(value).__name__}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as cause:
+        raise error(
+            f"{field} holds half of a surrogate pair at character {cause.start}: not Unicode text",
+            field=field,
+        ) from cause
+    return value
+
+
+def _check_k(k: object, config: ServiceConfig) -> None:
+    if not _is_whole(k) or not 1 <= k <= config.max_k:
+        raise QueryError(f"k must be a whole number from 1 to {config.max_k}, not {k!r}", field="k")
+
+
+def _check_choice(value: object, choices: Sequence[str], field: str) -> None:
+    if not isinstance(value, str) or value not in choices:
+        listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+        raise QueryError(f"{field} must be {listed}, not {value!r}", field=field)
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool)

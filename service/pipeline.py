@@ -24,6 +24,7 @@ from encoders.audio import probe, windows
 from encoders.base import AudioWindowing, Media, Modality
 from encoders.images import decode_image
 from index.observation import AddResult, AddStatus, Observation
+from service.limits import check_item
 from service.models import Embedder
 from service.requests import MediaItem
 
@@ -137,20 +138,6 @@ def decode(item: MediaItem, windowing: AudioWindowing | None) -> Iterator[Piece]
         yield Piece(window.samples, window.start_s, window.end_s)
 
 
-def media_modality(item: MediaItem) -> Modality:
-    """Whether an item is a picture or a recording.
-
-    Raises:
-        InvalidInputError: it says neither.
-    """
-    if item.modality not in (Modality.IMAGE, Modality.AUDIO):
-        raise InvalidInputError(
-            f"'{item.media}' has the modality '{item.modality}'; it must be image or audio",
-            field="modality",
-        )
-    return Modality(item.modality)
-
-
 def fragment_id(item: MediaItem, start_s: float | None, end_s: float | None) -> str:
     """Id of one window: the occurrence with a W3C media fragment, ``crow-1#t=0,3``."""
     return f"{item.occurrence_id}#t={_seconds(start_s)},{_seconds(end_s)}"
@@ -161,9 +148,11 @@ def _seconds(value: float | None) -> str:
 
 
 def _file(item: MediaItem) -> bytes | Path:
-    source = item.data if item.data is not None else item.path
-    assert source is not None
-    return source
+    """Bytes or path of an item that `check_item` lets through."""
+    if item.data is not None:
+        return bytes(item.data)
+    assert item.path is not None
+    return Path(item.path)
 
 
 Pieces = Iterator[Piece] | BitternError
@@ -200,7 +189,8 @@ def _next_decoded(ahead: _Ahead, times: StageTimes) -> tuple[Entry, Pieces]:
 def _start(embedder: Embedder, item: MediaItem) -> Pieces:
     """Decode an item whole, or a long recording as far as its first window."""
     try:
-        modality = media_modality(item)
+        check_item(item)
+        modality = Modality(item.modality)
         embedder.require(modality)
         windowing = embedder.windowing if modality == Modality.AUDIO else None
         pieces = decode(item, windowing)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from sys import maxsize
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,13 @@ from bittern.errors import QueryError
 from encoders.base import AudioWindowing, Modality
 from hashing.codes import check_codes
 from index.archive import Archive
+from service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
 from service.models import Model
 from service.pipeline import Piece, decode
-from service.requests import MAX_K, MAX_TEXT_CHARS, MediaItem, Query
+from service.requests import MediaItem, Query
 
-_METRICS = (None, "asymmetric", "hamming")
-_TARGETS = (Modality.IMAGE, Modality.AUDIO)
+_LIMITS = replace(DEFAULT_LIMITS, max_item_bytes=maxsize)
+"""Files are not measured here: those who read them have limits of their own."""
 MAX_QUERY_WINDOWS = 120
 """Windows that a sound query may have; their embeddings are averaged."""
 
@@ -29,85 +32,30 @@ def check(query: Query) -> Modality | None:
         The modality of what was given; None for an id or a code.
 
     Raises:
-        QueryError: what is wrong, with the values.
+        QueryError, CodeError, FilterError: what is wrong, with the values.
     """
-    given = [f for f in ("text", "image", "audio", "id", "code") if getattr(query, f) is not None]
-    if len(given) != 1:
-        raise QueryError(
-            "a query is exactly one of text, image, audio, id and code; "
-            f"{', '.join(given) or 'none of them'} was given",
-            field="query",
-        )
-    if isinstance(query.k, bool) or not isinstance(query.k, int) or not 1 <= query.k <= MAX_K:
-        raise QueryError(f"k must be a whole number from 1 to {MAX_K}, not {query.k}", field="k")
-    if query.metric not in _METRICS:
-        raise QueryError(
-            f"metric must be asymmetric or hamming, not '{query.metric}'", field="metric"
-        )
-    if given[0] in ("id", "code"):
-        if query.metric == "asymmetric":
-            raise QueryError(
-                f"a query by {given[0]} has a code and no logits; ask for the hamming metric",
-                field="metric",
-            )
-        return None
-    if query.text is not None:
-        _check_text(query.text)
-    elif not (query.image if query.image is not None else query.audio):
-        raise QueryError(f"the {given[0]} of the query is empty", field=given[0])
-    return Modality(given[0])
-
-
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise QueryError("the text of the query is empty; say what to look for", field="text")
-    if len(text) > MAX_TEXT_CHARS:
-        raise QueryError(
-            f"the text of the query has {len(text)} characters, the limit is {MAX_TEXT_CHARS}",
-            field="text",
-            details={"length": str(len(text)), "limit": str(MAX_TEXT_CHARS)},
-        )
-
-
-def modality_of(name: str) -> Modality:
-    """The modality of this name.
-
-    Raises:
-        QueryError: there is none.
-    """
-    try:
-        return Modality(name)
-    except ValueError:
-        known = ", ".join(Modality)
-        raise QueryError(
-            f"there is no modality '{name}'; there are {known}", field="modality"
-        ) from None
+    kind = check_query(query, _LIMITS)
+    return Modality(kind) if kind in INPUT_KINDS else None
 
 
 def target_of(query: Query, observations: Mapping[str, int]) -> Modality:
-    """What the query looks for: as asked, else images where the archive has some.
-
-    Raises:
-        QueryError: not a modality that an archive can hold.
-    """
+    """What a checked query looks for: as asked, else images where the archive has some."""
     if query.target is None:
         only_sound = not observations.get(Modality.IMAGE) and observations.get(Modality.AUDIO)
         return Modality.AUDIO if only_sound else Modality.IMAGE
-    target = modality_of(query.target)
-    if target not in _TARGETS:
-        raise QueryError(f"target must be image or audio, not '{target}'", field="target")
-    return target
+    return Modality(query.target)
 
 
 def query_for(modality: str, data: str | bytes) -> Query:
-    """A query that holds nothing but this piece of media or text."""
-    asked = modality_of(modality)
-    if isinstance(data, str) != (asked == Modality.TEXT):
-        wanted = "str" if asked == Modality.TEXT else "bytes"
-        raise QueryError(f"{asked} is given as {wanted}, not {type(data).__name__}", field="data")
+    """A query that holds nothing but this piece of media or text.
+
+    Raises:
+        QueryError: unknown modality, or not what goes with it.
+    """
+    check_input(modality, data, _LIMITS)
     if isinstance(data, str):
         return Query(text=data)
-    return Query(image=data) if asked == Modality.IMAGE else Query(audio=data)
+    return Query(image=data) if modality == Modality.IMAGE else Query(audio=data)
 
 
 def pieces_of(query: Query, windowing: AudioWindowing | None, *, name: str = "") -> list[Piece]:

@@ -106,10 +106,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                     "nothing to encode; give one of text, image and audio", field="input"
                 )
             data: str | bytes = getattr(request, modality)
-            if isinstance(data, str):
-                limits.check_text(data, self._config)
-            else:
-                limits.check_media(data, modality, self._config)
+            limits.check_input(modality, data, self._config)
             model = request.model or None
             limits.check_model(model)
             encoded = engine.encode(modality, data, model=model, name=request.name)

@@ -2,42 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bittern.api import ArchiveAPI
 from bittern.client import connect
 from bittern.errors import (
+    BitternError,
     CodeError,
     DuplicateObservationError,
     FilterError,
+    InvalidInputError,
+    LimitExceededError,
     ModelNotFoundError,
     ObservationNotFoundError,
+    QueryError,
+    SourceNotFoundError,
+    UnreadableMediaError,
     UnsupportedMediaError,
 )
 from bittern.local import LocalArchive
 from index.observation import AddStatus
 from service.config import ServiceConfig
 from service.engine import Engine
-from service.requests import MediaItem
+from service.requests import MediaItem, Query
 from service.server import serve
 from tests.engine.toy import picture, sound
 
 
-@pytest.fixture(params=["in process", "over gRPC"])
-def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveAPI]:
-    if request.param == "in process":
-        yield LocalArchive(engine)
-        return
+@pytest.fixture
+def remote(engine: Engine) -> Iterator[ArchiveAPI]:
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
         with connect(server.address) as client:
             yield client
     finally:
         server.stop(grace=1.0)
+
+
+@pytest.fixture(params=["in process", "over gRPC"])
+def archive(request: pytest.FixtureRequest, engine: Engine) -> ArchiveAPI:
+    if request.param == "in process":
+        return LocalArchive(engine)
+    client: ArchiveAPI = request.getfixturevalue("remote")
+    return client
 
 
 def test_words_pictures_sounds_ids_and_codes_find(archive: ArchiveAPI) -> None:
@@ -103,3 +115,181 @@ def test_errors_are_the_same_classes(archive: ArchiveAPI, tmp_path: Path) -> Non
     with pytest.raises(ObservationNotFoundError):
         archive.delete(["red.png", "nobody"])
     assert archive.get("red.png").id == "red.png"
+
+
+Ask = Callable[[Any], object]
+"""Something asked of an archive, with arguments that no type checker would let through."""
+
+MISTAKES: dict[str, tuple[Ask, type[BitternError], str]] = {
+    "a code that is text": (lambda a: a.search(code="x" * 32), CodeError, "not str"),
+    "a code that is a number": (lambda a: a.search(code=5), CodeError, "not int"),
+    "a short code": (lambda a: a.search(code=b"123"), CodeError, ""),
+    "an id that is a number": (lambda a: a.search(id=5), QueryError, "id must be text, not int"),
+    "no query": (lambda a: a.search(), QueryError, "none of them"),
+    "two queries": (lambda a: a.search("red", id="x"), QueryError, "text and id"),
+    "no text": (lambda a: a.search(""), QueryError, "the text is empty"),
+    "blank text": (lambda a: a.search(" \n"), QueryError, "the text is empty"),
+    "long text": (
+        lambda a: a.search("x" * 2_001),
+        QueryError,
+        "2001 characters, the limit is 2000",
+    ),
+    "no text to encode": (lambda a: a.encode(""), QueryError, "the text is empty"),
+    "long text to encode": (lambda a: a.encode("x" * 2_001), QueryError, "2001 characters"),
+    "nothing to encode": (lambda a: a.encode(), QueryError, "none of them"),
+    "an empty picture": (lambda a: a.search(image=b""), QueryError, "the image is empty"),
+    "an empty sound": (lambda a: a.encode(audio=b""), QueryError, "the audio is empty"),
+    "no hits": (lambda a: a.search("red", k=0), QueryError, "from 1 to 10000, not 0"),
+    "many hits": (lambda a: a.search("red", k=10**9), QueryError, "not 1000000000"),
+    "half a hit": (lambda a: a.search("red", k=1.5), QueryError, "not 1.5"),
+    "a strange target": (lambda a: a.search("red", target="smell"), QueryError, "not 'smell'"),
+    "text as the target": (lambda a: a.search("red", target="text"), QueryError, "not 'text'"),
+    "a strange metric": (lambda a: a.search("red", metric="cosine"), QueryError, "not 'cosine'"),
+    "an id with a metric for logits": (
+        lambda a: a.search(id="red.png", metric="asymmetric"),
+        QueryError,
+        "ask for the hamming metric",
+    ),
+    "a long where": (lambda a: a.search("red", where="x" * 10_001), FilterError, "limit is 10000"),
+    "a long where to list": (lambda a: list(a.list("x" * 10_001)), FilterError, "limit is 10000"),
+    "a where that is a number": (lambda a: list(a.list(5)), QueryError, "where must be text"),
+    "a where that is no condition": (lambda a: list(a.list("1 +")), FilterError, ""),
+    "a long model": (lambda a: a.search("red", model="x" * 5_000), QueryError, "5000 characters"),
+    "a long model to encode": (
+        lambda a: a.encode("red", model="x" * 5_000),
+        QueryError,
+        "5000 characters",
+    ),
+    "a long model to add": (lambda a: a.add([], model="x" * 5_000), QueryError, "5000 characters"),
+    "a strange model": (lambda a: a.search("red", model="nosuch"), ModelNotFoundError, "nosuch"),
+    "getting a number": (lambda a: a.get(5), QueryError, "id must be text, not int"),
+    "getting what is not there": (lambda a: a.get("nobody"), ObservationNotFoundError, "nobody"),
+    "deleting a number": (lambda a: a.delete(5), QueryError, "not int"),
+    "deleting a number of several": (lambda a: a.delete(["red.png", 5]), QueryError, "not int"),
+    "deleting too much": (
+        lambda a: a.delete(["x"] * 10_001),
+        LimitExceededError,
+        "10001 ids were given, the limit is 10000",
+    ),
+    "large pages": (lambda a: a.list(page_size=1_001), QueryError, "from 1 to 1000, not 1001"),
+    "adding a number": (lambda a: a.add(5), InvalidInputError, "not int"),
+    "adding an item by itself": (
+        lambda a: a.add(MediaItem("x", "x", "image")),
+        InvalidInputError,
+        "not MediaItem",
+    ),
+    "adding numbers": (lambda a: a.add([5]).wait(), InvalidInputError, "item 0 is int"),
+    "a file that is not there": (
+        lambda a: a.search(image="/nowhere.png"),
+        SourceNotFoundError,
+        "there is no such file",
+    ),
+    "a folder": (lambda a: a.search(image="/"), UnreadableMediaError, "is not a regular file"),
+    "a device": (lambda a: a.search(audio="/dev/zero"), UnreadableMediaError, "not a regular file"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
+    engine: Engine, remote: ArchiveAPI, mistake: str
+) -> None:
+    ask, error, part = MISTAKES[mistake]
+    raised = []
+    for archive in (LocalArchive(engine), remote):
+        with pytest.raises(BitternError) as caught:
+            ask(archive)
+        raised.append((type(caught.value), caught.value.message, caught.value.field))
+    assert raised[0] == raised[1]
+    assert raised[0][0] is error
+    assert part in raised[0][1]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        Query(text=""),
+        Query(text="x" * 2_001),
+        Query(text="red", k=0),
+        Query(text="red", where="x" * 10_001),
+        Query(text="red", model="x" * 5_000),
+        Query(text="red", model="nosuch"),
+        Query(image=b""),
+        Query(id="red.png", metric="asymmetric"),
+        Query(code=b"123"),
+    ],
+)
+def test_the_server_and_the_engine_say_the_same_to_those_who_check_nothing(
+    engine: Engine, remote: ArchiveAPI, query: Query
+) -> None:
+    with pytest.raises(BitternError) as here:
+        engine.search(query)
+    with pytest.raises(BitternError) as there:
+        remote._search(query)
+    assert type(here.value) is type(there.value)
+    assert (here.value.message, here.value.field) == (there.value.message, there.value.field)
+
+
+UNUSABLE: dict[str, MediaItem] = {
+    "neither path nor data": MediaItem("x", "x.png", "image"),
+    "a strange modality": MediaItem("x", "x.png", "smell", data=picture("red")),
+    "text as the modality": MediaItem("x", "x.png", "text", data=picture("red")),
+    "data that is text": MediaItem("x", "x.png", "image", data="red"),  # type: ignore[arg-type]
+    "a path that is a number": MediaItem("x", "x.png", "image", path=5),  # type: ignore[arg-type]
+    "media that is a number": MediaItem("x", 5, "image", data=b"x"),  # type: ignore[arg-type]
+    "an id that is a number": MediaItem(5, "x.png", "image", data=b"x"),  # type: ignore[arg-type]
+    "metadata that is a list": MediaItem("x", "x", "image", data=b"x", metadata=[]),  # type: ignore[arg-type]
+    "half a surrogate pair": MediaItem("\ud800", "x.png", "image", data=picture("red")),
+}
+
+
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_an_unusable_item_fails_alone_in_the_same_words_both_ways(
+    engine: Engine, remote: ArchiveAPI, kind: str
+) -> None:
+    said = []
+    for number, archive in enumerate((LocalArchive(engine), remote)):
+        good = MediaItem(f"good-{number}", "good.png", "image", data=picture("red"))
+        [results] = archive.add([UNUSABLE[kind], good])
+        by_id = {result.occurrence_id: result for result in results}
+        assert by_id[good.occurrence_id].status is AddStatus.ADDED
+        failed = by_id[UNUSABLE[kind].occurrence_id]
+        assert (failed.status, failed.reason) == (AddStatus.FAILED, "INVALID_INPUT")
+        said.append(failed.message)
+    assert said[0] == said[1]
+
+
+def test_what_came_before_something_that_is_no_item_is_answered_and_stored(
+    archive: ArchiveAPI,
+) -> None:
+    items: list[Any] = [
+        MediaItem(f"new-{i}", "new.png", "image", data=picture("red")) for i in range(3)
+    ]
+    items.append("new.png")
+    adding = archive.add(items, batch_size=2)
+    assert [r.occurrence_id for r in next(adding)] == ["new-0", "new-1"]
+    with pytest.raises(InvalidInputError, match="item 3 is str, not a MediaItem"):
+        adding.wait()
+    assert archive.get("new-1").id == "new-1"
+    with pytest.raises(ObservationNotFoundError):
+        archive.get("new-2")
+
+
+@pytest.mark.parametrize("where", [None, "", "  ", "\n"])
+def test_a_blank_condition_is_no_condition(archive: ArchiveAPI, where: str | None) -> None:
+    assert len(archive.search("red", target="image", where=where).hits) == 3
+    assert len(list(archive.list(where, page_size=3))) == 8
+
+
+def test_coordinates_are_shown_no_finer_than_they_were_given(archive: ArchiveAPI) -> None:
+    given: dict[str, Any] = {
+        "decimalLatitude": "7",
+        "decimalLongitude": "4.0",
+        "coordinateUncertaintyInMeters": "52.10",
+    }
+    item = MediaItem("here", "here.png", "image", data=picture("red"), metadata=given)
+    assert archive.add([item]).wait().added == 1
+    wanted = dict(zip(given, ("7", "4", "52.1"), strict=True))
+    [listed] = archive.list("occurrenceID = 'here'")
+    [hit] = archive.search("red", target="image", where="occurrenceID = 'here'").hits
+    for observation in (archive.get("here"), listed, hit.observation):
+        assert {name: str(value) for name, value in observation.metadata.items()} == wanted

@@ -113,7 +113,7 @@ def test_the_same_media_get_the_same_code_whatever_the_batch(engine: Engine) -> 
         (Query(text=" \n\t"), "empty"),
         (Query(text="owl " * 25_000), "100000 characters"),
         (Query(text="red", target="text"), "image or audio"),
-        (Query(text="red", target="smell"), "no modality 'smell'"),
+        (Query(text="red", target="smell"), "image or audio, not 'smell'"),
         (Query(text="red", metric="cosine"), "not 'cosine'"),  # type: ignore[arg-type]
         (Query(id="red.png", metric="asymmetric"), "hamming"),
         (Query(image=b""), "empty"),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.csv
@@ -105,7 +107,7 @@ def test_no_coordinate_is_shown_finer_than_it_was_given(
         archive.add(items, model=OWL.digest)
         query = np.ones(64, dtype=np.float32)
         hits = archive.search(query, model=OWL.digest, k=50, metric="hamming")
-        ways = {
+        ways: dict[str, list[Mapping[str, Any]]] = {
             "get": [archive.get(f"p{i}").metadata for i in range(len(texts))],
             "list": [o.metadata for o in archive.list().observations],
             "search": [
@@ -120,7 +122,7 @@ def test_no_coordinate_is_shown_finer_than_it_was_given(
                 assert float(str(metadata[name])) == float(text), (way, name, text)
 
 
-def exported(archive: Archive, to: Path) -> list[dict[str, str]]:
+def exported(archive: Archive, to: Path) -> list[Mapping[str, Any]]:
     """Cells of the archive's CSV file, as they are written."""
     (batch,) = archive.iter_batches(COORDINATES)
     with pyarrow.csv.CSVWriter(to, batch.schema) as writer:

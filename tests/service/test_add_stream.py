@@ -350,7 +350,7 @@ def test_the_client_sends_files_and_answers_for_those_it_cannot_read(
         "missing": "SOURCE_NOT_FOUND",
         "neither": "INVALID_INPUT",
         "huge number": "METADATA",
-        "smell": "QUERY",
+        "smell": "INVALID_INPUT",
         "\ud800": "INVALID_INPUT",
     }
     assert str(totals) == "1 added (1 observations), 5 failed"

@@ -28,10 +28,16 @@ def test_a_path_and_its_bytes_ask_the_same(
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    for source in (tmp_path / "no.jpg", tmp_path):
-        with pytest.raises(SourceNotFoundError, match=str(source)) as caught:
+    with pytest.raises(SourceNotFoundError, match=r"no\.jpg: there is no such file") as caught:
+        read_media(tmp_path / "no.jpg", field="image")
+    assert caught.value.field == "image"
+
+
+def test_a_folder_or_a_device_is_called_no_regular_file(tmp_path: Path) -> None:
+    for source in (tmp_path, "/dev/null"):
+        with pytest.raises(UnreadableMediaError, match="is not a regular file") as caught:
             read_media(source, field="image")
-        assert caught.value.field == "image"
+        assert str(source) in caught.value.message
 
 
 def test_an_address_is_not_fetched() -> None:

@@ -83,7 +83,7 @@ def test_a_field_at_fault_is_a_bad_request_violation(
     assert status.details[1].Unpack(bad_request)
     assert (info.reason, info.domain) == ("QUERY", "bittern")
     assert bad_request.field_violations[0].field == "k"
-    assert "1 to 10,000, not 0" in bad_request.field_violations[0].description
+    assert "1 to 10000, not 0" in bad_request.field_violations[0].description
 
 
 def test_an_error_without_a_field_has_no_bad_request() -> None:
