@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from bittern.errors import QueryError
 from hashing.saved import SavedModel
 from index.archive import Archive
+from index.columns import as_given
 from service.coding import about_codes, check_folder
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -89,7 +90,7 @@ def _write_json_lines(to: Path, batches: Iterator[pa.RecordBatch], schema: pa.Sc
     with to.open("w", encoding="utf-8") as file:
         for batch in batches:
             for row in batch.to_pylist():
-                known = {column: value for column, value in row.items() if value is not None}
+                known = {name: as_given(value) for name, value in row.items() if value is not None}
                 file.write(json.dumps(known, ensure_ascii=False) + "\n")
 
 

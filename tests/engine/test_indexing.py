@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -241,6 +242,21 @@ def test_an_export_holds_the_rows_that_match(engine: Engine, tmp_path: Path) -> 
     code = engine.archive.code("sounds/red.wav", engine.model().digest)
     row = table["id"].to_pylist().index("sounds/red.wav")
     assert table["code"][row].as_py() == code.tobytes()
+
+
+def test_an_export_shows_coordinates_no_finer_than_the_manifest(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    names = ["decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters"]
+    manifest = write_manifest(tmp_path / "m", f"media,{','.join(names)}\nred.png,7,4.0,52.10\n")
+    assert index_source(empty, read_source(manifest).entries, options).failures == []
+    lines, table = tmp_path / "all.jsonl", tmp_path / "all.csv"
+    for to in (lines, table):
+        assert export_archive(empty.archive.path, to) == 1
+    [row] = csv.DictReader(table.read_text().splitlines())
+    assert [row[name] for name in names] == ["7", "4", "52.1"]
+    [known] = map(json.loads, lines.read_text().splitlines())
+    assert [str(known[name]) for name in names] == ["7", "4", "52.1"]
 
 
 def test_an_export_without_matches_is_an_empty_file_with_columns(
