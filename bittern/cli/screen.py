@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _WIDE = 120
 """Columns of a terminal from which on a hit fits on one line."""
 
+_CREDIT = 30
+"""Columns that a credit gets beside them at least."""
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
@@ -114,13 +117,15 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     heading = Text(title, style="bold") if title else None
     table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
     table.add_column("", justify="right", style="dim")
-    table.add_column("name", style="bold", overflow="fold")
+    longest = max((len(hit.observation.media) for hit in result.hits), default=0)
+    whole = longest if longest <= out.width // 2 else None
+    # What is left for names where file names stay whole: rank, distance, seconds and gaps go off.
+    left = out.width - (whole or 0) - 16 - 10 * sound - (0 if narrow else _CREDIT)
+    table.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
     table.add_column("distance", justify="right")
     if sound:
         table.add_column("seconds", justify="right", no_wrap=True)
-    longest = max((len(hit.observation.media) for hit in result.hits), default=0)
-    whole = longest if longest <= out.width // 2 else None
-    table.add_column("file and licence" if narrow else "file", overflow="fold", min_width=whole)
+    table.add_column("file and licence" if narrow else "file", overflow="fold")
     if not narrow:
         table.add_column("licence", style="dim", overflow="fold")
     roots = {hit.observation.media_root for hit in result.hits} - {""}
