@@ -6,7 +6,7 @@ archive refuse the same mistakes in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +24,9 @@ from service.requests import MediaItem, Query
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
 into the largest message that a server takes by default, with room for its metadata."""
+
+MAX_BATCH_SIZE = 1_000_000
+"""Most items of one commit; all their codes are held in memory until then."""
 
 MediaSource = str | Path | bytes
 """Where a picture or a sound is: the path of a file, or the file's bytes."""
@@ -123,7 +126,7 @@ def _read_file(source: str | Path, field: str, max_bytes: int) -> bytes:
         if not path.exists():
             raise SourceNotFoundError(f"{source}: there is no such file", field=field)
         if not path.is_file():
-            raise UnreadableMediaError(f"{source}: is not a regular file", field=field)
+            raise UnreadableMediaError(f"{source} is not a regular file", field=field)
         with path.open("rb") as file:
             return file.read(max_bytes + 1)
     except (OSError, ValueError) as error:
@@ -140,10 +143,11 @@ def check_on_duplicate(on_duplicate: str) -> None:
 
 
 def check_batch_size(batch_size: int) -> None:
-    """Refuse anything but whole numbers from 1 with an `InvalidInputError`."""
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    """Refuse anything but whole numbers from 1 to 1,000,000 with an `InvalidInputError`."""
+    whole = isinstance(batch_size, int) and not isinstance(batch_size, bool)
+    if not whole or not 1 <= batch_size <= MAX_BATCH_SIZE:
         raise InvalidInputError(
-            f"batch_size must be a whole number of at least 1, not {batch_size!r}",
+            f"batch_size must be a whole number from 1 to {MAX_BATCH_SIZE}, not {batch_size!r}",
             field="batch_size",
         )
 
@@ -171,6 +175,13 @@ def _checked_items(items: Iterator[MediaItem]) -> Iterator[MediaItem]:
             raise InvalidInputError(
                 f"item {number} is {type(item).__name__}, not a MediaItem", field="items"
             )
+        for field in ("occurrence_id", "modality"):
+            # They are looked up before the item is looked at; other wrong types fail alone.
+            if not isinstance(value := getattr(item, field), Hashable):
+                raise InvalidInputError(
+                    f"{field} of item {number} must be text, not {type(value).__name__}",
+                    field=field,
+                )
         yield item
 
 

@@ -153,6 +153,23 @@ class MetadataColumns:
             )
 
 
+def check_metadata(metadata: Mapping[str, object]) -> None:
+    """Refuse what no archive can hold, whatever the types of its columns.
+
+    Raises:
+        MetadataError: a name that no column can have, a value that is neither text, a number
+            nor true or false, or a text that is too long or not Unicode.
+    """
+    columns = MetadataColumns(DARWIN_CORE)
+    seen: dict[str, str] = {}
+    for name, value in metadata.items():
+        columns._check_name(name, seen)
+        if value is not None:
+            _type_of(name, value)
+        if isinstance(value, str):
+            _text(name, value)
+
+
 def _type_of(name: str, value: object) -> ColumnType:
     if isinstance(value, bool):
         return "bool"

@@ -63,9 +63,11 @@ def page_of(
         token: where the page before ended.
         where: the listing's condition, which the token must share.
     """
-    if isinstance(page_size, bool) or not 1 <= page_size <= MAX_PAGE_SIZE:
+    whole = isinstance(page_size, int) and not isinstance(page_size, bool)
+    if not whole or not 1 <= page_size <= MAX_PAGE_SIZE:
         raise QueryError(
-            f"page_size must be 1 to {MAX_PAGE_SIZE}, not {page_size}", field="page_size"
+            f"page_size must be a whole number from 1 to {MAX_PAGE_SIZE}, not {page_size!r}",
+            field="page_size",
         )
     last = min(decode_token(token, where), np.iinfo(np.int64).max)
     start = int(np.searchsorted(rows, last, side="right"))

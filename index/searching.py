@@ -53,7 +53,7 @@ class Question:
             CodeError: the query has the wrong length or dtype, or is not finite.
         """
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
-            raise QueryError(f"k must be 1 to {MAX_K}, not {k!r}", field="k")
+            raise QueryError(f"k must be a whole number from 1 to {MAX_K}, not {k!r}", field="k")
         if metric not in ("asymmetric", "hamming"):
             raise QueryError(
                 f"metric must be 'asymmetric' or 'hamming', not {metric!r}", field="metric"

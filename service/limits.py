@@ -19,6 +19,7 @@ from bittern.errors import (
     MediaTooLargeError,
     QueryError,
 )
+from index.columns import check_metadata
 from index.observation import Metric
 from service.config import ServiceConfig
 from service.requests import MediaItem, Query
@@ -127,6 +128,7 @@ def check_item(item: MediaItem) -> None:
     Raises:
         InvalidInputError: a value of the wrong type, a modality that is neither image nor
             audio, or neither a path nor data.
+        MetadataError: metadata that no archive can hold.
     """
     for field in ("occurrence_id", "media", "modality", "media_root"):
         check_string(getattr(item, field), field, InvalidInputError)
@@ -153,6 +155,7 @@ def check_item(item: MediaItem) -> None:
             f"not {type(item.metadata).__name__}",
             field="metadata",
         )
+    check_metadata(item.metadata)
 
 
 def check_where(where: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:

@@ -179,6 +179,16 @@ MISTAKES: dict[str, tuple[Ask, type[BitternError], str]] = {
         "not MediaItem",
     ),
     "adding numbers": (lambda a: a.add([5]).wait(), InvalidInputError, "item 0 is int"),
+    "adding an item whose id is a list": (
+        lambda a: a.add([MediaItem(["x"], "x", "image")], on_duplicate="skip").wait(),  # type: ignore[arg-type]
+        InvalidInputError,
+        "occurrence_id of item 0 must be text, not list",
+    ),
+    "endless batches": (
+        lambda a: a.add([], batch_size=10**30),
+        InvalidInputError,
+        "batch_size must be a whole number from 1 to 1000000",
+    ),
     "a file that is not there": (
         lambda a: a.search(image="/nowhere.png"),
         SourceNotFoundError,
@@ -240,6 +250,27 @@ UNUSABLE: dict[str, MediaItem] = {
     "metadata that is a list": MediaItem("x", "x", "image", data=b"x", metadata=[]),  # type: ignore[arg-type]
     "half a surrogate pair": MediaItem("\ud800", "x.png", "image", data=picture("red")),
 }
+
+UNSTORABLE: dict[str, dict[Any, Any]] = {
+    "a list": {"a": [1]},
+    "bytes": {"a": b"1"},
+    "half a surrogate pair": {"a": "\ud800"},
+    "half a surrogate pair as a name": {"\ud800": "a"},
+    "a number as a name": {5: "a"},
+    "a name that is taken": {"row": 1},
+    "a name in another case": {"Genus": "Ardea"},
+    "a long text": {"note": "x" * 70_000},
+}
+
+
+@pytest.mark.parametrize("kind", UNSTORABLE)
+def test_metadata_that_no_archive_holds_fail_in_the_same_words_both_ways(
+    engine: Engine, remote: ArchiveAPI, kind: str
+) -> None:
+    item = MediaItem("x", "x.png", "image", data=picture("red"), metadata=UNSTORABLE[kind])
+    [[here]], [[there]] = LocalArchive(engine).add([item]), remote.add([item])
+    assert (here.status, here.reason) == (AddStatus.FAILED, "METADATA")
+    assert here == there
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
