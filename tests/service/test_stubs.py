@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,8 @@ def test_every_rpc_has_a_committed_method() -> None:
 
 
 def test_the_protos_pass_the_linter() -> None:
-    buf = shutil.which("buf")
+    beside = str(Path(sys.executable).parent)
+    buf = shutil.which("buf") or shutil.which("buf", path=beside)
     if buf is None:
         pytest.skip("buf is not installed: the extra `dev` brings it (buf-bin)")
     linted = subprocess.run([buf, "lint", PROTOS], capture_output=True, text=True, check=False)
