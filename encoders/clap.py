@@ -34,6 +34,7 @@ from encoders.checkpoints import (
     tower_digest,
     weights_file,
 )
+from encoders.decoding import SOUNDS
 
 if TYPE_CHECKING:
     import torch
@@ -256,6 +257,7 @@ def _digests(folder: Path, config: Mapping[str, Any], weights_sha256: str) -> di
                 **shared,
                 "tower": config.get("audio_config"),
                 "preprocessing": sha256_of_file(folder / PREPROCESSING),
+                "decoding": SOUNDS,
             }
         ),
     }

@@ -20,6 +20,7 @@ from encoders.checkpoints import (
     sha256_of_files,
     tower_digest,
 )
+from encoders.decoding import PICTURES
 
 if TYPE_CHECKING:
     import torch
@@ -155,6 +156,11 @@ def digests_of(
             {**shared, "tower": config["text_cfg"], "tokenizer": tokenizer}
         ),
         Modality.IMAGE: tower_digest(
-            {**shared, "tower": config["vision_cfg"], "preprocessing": dict(preprocess)}
+            {
+                **shared,
+                "tower": config["vision_cfg"],
+                "preprocessing": dict(preprocess),
+                "decoding": PICTURES,
+            }
         ),
     }

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bittern.errors import BitternError, InvalidInputError
 from encoders.audio import probe, windows
 from encoders.base import AudioWindowing, Media, Modality
+from encoders.decoding import SHORTER_SIDE
 from encoders.images import decode_image
 from index.observation import AddResult, AddStatus, Observation
 from service.limits import check_item
@@ -37,8 +38,6 @@ DECODE_AHEAD = 8
 DECODE_THREADS = 2
 STREAM_AFTER_S = 120.0
 """Recordings longer than this are decoded while the network works, not ahead of it."""
-SHORTER_SIDE = 512
-"""Pictures are decoded to at least this many pixels on the shorter side."""
 
 Entry = MediaItem | AddResult
 """Something to be embedded, or what became of it already (skipped, or a bad manifest row)."""

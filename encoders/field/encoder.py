@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from encoders.base import AudioWindowing, Media, Modality
+from encoders.decoding import PICTURES, SOUNDS
 from encoders.field.audio import FRAME, SAMPLE_RATE, BirdNET
 from encoders.field.concepts import (
     DIM,
@@ -67,11 +68,12 @@ class FieldEncoder:
         return {
             Modality.TEXT: _digest(self._text.files(), concepts.digest("text.mean")),
             Modality.IMAGE: _digest(
-                self._image.files(), concepts.digest("image.labels", "image.prior")
+                self._image.files(),
+                f"{concepts.digest('image.labels', 'image.prior')} {PICTURES}",
             ),
             Modality.AUDIO: _digest(
                 self._audio.files(),
-                f"{concepts.digest('audio.labels', 'audio.prior')} {self.windowing}",
+                f"{concepts.digest('audio.labels', 'audio.prior')} {self.windowing} {SOUNDS}",
             ),
         }
 
