@@ -75,9 +75,11 @@ def search(
         err.print("nothing matches" + (f" where {where}" if where else ""), markup=False)
         return
     out.print(hits_table(result))
+    # In this process the networks were loaded for this one question; a server keeps them.
+    loading = ", loading included" if Path(archive).exists() else ""
     err.print(
         f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
-        f"{result.took_ms:.0f} ms",
+        f"{result.took_ms:.0f} ms{loading}",
         style="dim",
     )
 
