@@ -56,12 +56,19 @@ def demo(
     Example: bittern demo
     """
     from bittern.cli.indexing import index_with_bar, print_report
+    from bittern.errors import DigestMismatchError
     from service.indexing import IndexOptions
     from service.sources import read_source
 
     licence_notice("field")
     source = read_source(SAMPLE / "manifest.csv")
-    report = index_with_bar(archive, source, IndexOptions())
+    try:
+        report = index_with_bar(archive, source, IndexOptions())
+    except DigestMismatchError as error:
+        raise DigestMismatchError(
+            f"the sample archive at {archive} was made by another version of Bittern, whose codes "
+            "mean something else; remove that folder and run the demo again"
+        ) from error
     print_report(archive, report)
     _ask_over_grpc(archive)
     _say_how_to_go_on(archive)
