@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,19 @@ FRAME = 3 * SAMPLE_RATE
 
 
 class BirdNET:
-    """Logits per frame; loads at the first call. One frame at a time: one lock.
+    """BirdNET's classifier; loads its weights at the first call.
+
+    Several single-threaded interpreters work side by side, which takes a third less time than
+    one that shares out each frame between its threads, and gives the same bits.
 
     Args:
-        threads: threads of the interpreter.
+        threads: how many interpreters.
     """
 
     def __init__(self, threads: int = 2) -> None:
-        self._threads = threads
-        self._lock = threading.Lock()
-        self._interpreter: Any = None
+        self._workers = ThreadPoolExecutor(threads, thread_name_prefix="birdnet")
+        self._loading = threading.Lock()
+        self._of_thread = threading.local()
 
     @staticmethod
     def files() -> list[Path]:
@@ -45,25 +49,29 @@ class BirdNET:
 
     def logits(self, frames: NDArray[np.float32]) -> NDArray[np.float32]:
         """Class logits: float32 [n, 144000] at 48 kHz in, float32 [n, 6522] out."""
-        with self._lock:
-            if self._interpreter is None:
-                require("ai_edge_litert")
-                from ai_edge_litert.interpreter import Interpreter
-
-                with _without_chatter():
-                    self._interpreter = Interpreter(
-                        model_path=str(self.files()[0]), num_threads=self._threads
-                    )
-                    self._interpreter.allocate_tensors()
-            interpreter = self._interpreter
-            source = interpreter.get_input_details()[0]["index"]
-            target = interpreter.get_output_details()[0]["index"]
-            rows = []
-            for frame in frames:
-                interpreter.set_tensor(source, frame[None])
-                interpreter.invoke()
-                rows.append(interpreter.get_tensor(target)[0])
+        rows = list(self._workers.map(self._logits, frames))
         return np.array(rows, dtype=np.float32).reshape(len(frames), -1)
+
+    def _logits(self, frame: NDArray[np.float32]) -> NDArray[np.float32]:
+        interpreter = self._interpreter()
+        interpreter.set_tensor(interpreter.get_input_details()[0]["index"], frame[None])
+        interpreter.invoke()
+        logits: NDArray[np.float32] = interpreter.get_tensor(
+            interpreter.get_output_details()[0]["index"]
+        )[0]
+        return logits
+
+    def _interpreter(self) -> Any:
+        """The interpreter of this thread: it is not to be shared."""
+        if not hasattr(self._of_thread, "interpreter"):
+            require("ai_edge_litert")
+            from ai_edge_litert.interpreter import Interpreter
+
+            with self._loading, _without_chatter():
+                interpreter = Interpreter(model_path=str(self.files()[0]), num_threads=1)
+                interpreter.allocate_tensors()
+            self._of_thread.interpreter = interpreter
+        return self._of_thread.interpreter
 
 
 @contextmanager

@@ -120,10 +120,13 @@ class FieldEncoder:
 
     def _encode_audio(self, batch: Sequence[Any]) -> NDArray[np.float32]:
         settings, tensors = self._concepts.settings["audio"], self._concepts.tensors
+        frames = [_frames(window) for window in batch]
+        heard = self._audio.logits(np.concatenate(frames))
+        ends = np.cumsum([len(f) for f in frames])
         rows = []
-        for window in batch:
-            heard = self._audio.logits(_frames(window)).max(axis=0, keepdims=True)
-            weights = keep_largest(sigmoid(heard) * tensors["audio.prior"], settings["top_k"])
+        for end, own in zip(ends, frames, strict=True):
+            loudest = heard[end - len(own) : end].max(axis=0, keepdims=True)
+            weights = keep_largest(sigmoid(loudest) * tensors["audio.prior"], settings["top_k"])
             rows.append(mix(weights, tensors["audio.labels"])[0])
         return np.stack(rows)
 
