@@ -1,12 +1,12 @@
 """Bittern finds wildlife photographs and sound recordings by words, by sound or by picture.
 
-import bittern
+An archive is searched in this process or over gRPC, with the same methods::
 
-with bittern.open("my-archive") as archive:          # in this process
-print(archive.search("an owl on a branch", k=5))
+    with bittern.open("my-archive") as archive:
+        print(archive.search("an owl on a branch", k=5))
 
-with bittern.connect("localhost:50051") as archive:  # the same methods, over gRPC
-archive.search(audio="call.wav", target="image")
+    with bittern.connect("localhost:50051") as archive:
+        archive.search(audio="call.wav", target="image")
 """
 
 from __future__ import annotations

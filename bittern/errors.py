@@ -22,8 +22,7 @@
     │   ├── DigestMismatchError            codes and query come from different models
     │   ├── UnsupportedModalityError       no loaded model has the tower that is needed
     │   ├── ArchiveLockedError             another process writes to this archive
-    │   ├── ArchiveVersionError            made by a newer version of Bittern
-    │   └── MissingExtraError              an optional package is not installed
+    │   └── ArchiveVersionError            made by a newer version of Bittern
     ├── ArchiveDamagedError            DATA_LOSS
     ├── ModelDamagedError              DATA_LOSS
     ├── LimitExceededError             RESOURCE_EXHAUSTED
@@ -162,10 +161,6 @@ class ArchiveLockedError(PreconditionError):
 
 class ArchiveVersionError(PreconditionError):
     """The archive was made by a newer version of Bittern."""
-
-
-class MissingExtraError(PreconditionError):
-    """An optional package is not installed."""
 
 
 class ArchiveDamagedError(BitternError):

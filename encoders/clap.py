@@ -54,6 +54,9 @@ _CONSTANTS = (
 )
 
 
+WINDOWING = "windows side by side, the last one repeated until full"
+
+
 class ClapEncoder:
     """Text and audio towers of one CLAP checkpoint. See `encoders.base.Encoder`.
 
@@ -258,6 +261,7 @@ def _digests(folder: Path, config: Mapping[str, Any], weights_sha256: str) -> di
                 "tower": config.get("audio_config"),
                 "preprocessing": sha256_of_file(folder / PREPROCESSING),
                 "decoding": SOUNDS,
+                "windowing": WINDOWING,
             }
         ),
     }

@@ -8,5 +8,5 @@ from __future__ import annotations
 
 SHORTER_SIDE = 512
 """Pictures are decoded to at least this many pixels on the shorter side."""
-PICTURES = f"1: upright 8-bit RGB; JPEG perhaps at a reduced scale, side >= {SHORTER_SIDE}"
+PICTURES = f"1: upright 8-bit RGB; reduced by a whole factor, side >= {SHORTER_SIDE}"
 SOUNDS = "1: mean of the channels, soxr HQ"

@@ -66,7 +66,8 @@ def fit(
         raise InvalidInputError("a hasher needs embeddings of at least one modality")
     if len({x.shape[1] for x in checked.values()}) > 1:
         raise CodeError(f"dimensions differ: { {m: x.shape[1] for m, x in checked.items()} }")
-    means = {modality: x.mean(axis=0) for modality, x in checked.items()}
+    # A single row is no cloud: centred on itself, nothing of it would be left.
+    means = {m: x.mean(axis=0) if len(x) > 1 else np.zeros(x.shape[1]) for m, x in checked.items()}
     chosen = list(basis) if basis is not None else sorted(checked)
     centred = _balanced([checked[m] - means[m] for m in chosen])
     rng = np.random.default_rng(seed)

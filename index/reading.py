@@ -101,22 +101,26 @@ class ReadableArchive:
         """
         return self._get(self._current(), id)
 
-    def coded(self, occurrence_ids: Sequence[str], model: str) -> set[str]:
+    def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, str]:
         """Which of these `occurrenceID`s this model has coded already.
 
         Args:
             occurrence_ids: identifiers of media.
             model: digest of the model.
 
+        Returns:
+            for each of them the folder that its media came from, or an empty string.
+
         Raises:
             DigestMismatchError: the model is not registered here.
         """
         column = self._model(model).code_column
         if not occurrence_ids:
-            return set()
+            return {}
         where = f"{one_of('occurrenceID', occurrence_ids)} AND `{column}` IS NOT NULL"
-        table = self._current().store.read(["occurrenceID"], where)
-        return set(table["occurrenceID"].to_pylist())
+        table = self._current().store.read(["occurrenceID", "mediaRoot"], where)
+        roots = (root or "" for root in table["mediaRoot"].to_pylist())
+        return dict(zip(table["occurrenceID"].to_pylist(), roots, strict=True))
 
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.

@@ -17,13 +17,12 @@ from bittern.errors import InvalidInputError, SourceNotFoundError
 from encoders.base import Modality
 from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
-from service.committing import COMMIT_ITEMS, batched
+from service.committing import COMMIT_ITEMS, batched, check_towers
 from service.engine import catalogue_encoder
 from service.indexing import (
     IndexOptions,
     IndexReport,
     Progress,
-    check_towers,
     enough_to_fit,
     fitted_on_sample,
     ready_model,
@@ -50,6 +49,7 @@ def code_source(
         SourceNotFoundError: none of the entries could be coded.
     """
     begun = perf_counter()
+    check_parquet(to)
     check_folder(to)
     report = IndexReport()
     embedder = Embedder(options.model, load_encoder)
@@ -75,6 +75,11 @@ def code_source(
                     results = [_result(e) for e in batch]
                     report.count(results)
                     on_batch(results)
+        if not report.observations:
+            raise SourceNotFoundError(
+                "none of the media could be used: "
+                + "; ".join(f.message for f in report.failures[:3])
+            )
         partial.replace(to)
     finally:
         partial.unlink(missing_ok=True)
@@ -92,6 +97,16 @@ def check_folder(to: Path) -> None:
         raise InvalidInputError(f"there is no folder {to.parent} to write {to.name} into")
     if to.is_dir():
         raise InvalidInputError(f"{to} is a folder; name a file in it")
+
+
+def check_parquet(to: Path) -> None:
+    """Check that the name of a Parquet file says so.
+
+    Raises:
+        InvalidInputError: another suffix.
+    """
+    if to.suffix.lower() != ".parquet":
+        raise InvalidInputError(f"codes are written as Parquet; name the file {to.stem}.parquet")
 
 
 def about_codes(card: ModelCard) -> dict[str, str]:

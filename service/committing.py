@@ -8,6 +8,7 @@ from itertools import islice
 from time import perf_counter
 from typing import TypeVar
 
+from bittern.errors import DuplicateObservationError
 from encoders.base import Modality
 from index.archive import Archive
 from index.observation import AddResult, AddStatus, CodedObservation, OnDuplicate
@@ -48,8 +49,7 @@ class Commits:
             coded = self.archive.coded(ids, self.model.digest)
             for entry in batch:
                 if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
-                    message = f"'{entry.occurrence_id}' is in the archive already"
-                    yield AddResult(entry.occurrence_id, AddStatus.SKIPPED, message=message)
+                    yield _there_already(entry, coded[entry.occurrence_id])
                 else:
                     yield entry
 
@@ -82,8 +82,42 @@ class Commits:
         ]
 
 
+def _there_already(item: MediaItem, root: str) -> AddResult:
+    """Skipped; or failed, where only the name of the file is the same.
+
+    An item without an `occurrenceID` of its own is known by its path below the folder that was
+    indexed. Below another folder that is another file, which must not be lost in silence.
+    """
+    name = item.occurrence_id
+    if name != item.media or not root or not item.media_root or root == item.media_root:
+        message = f"'{name}' is in the archive already"
+        return AddResult(name, AddStatus.SKIPPED, message=message)
+    return AddResult(
+        name,
+        AddStatus.FAILED,
+        reason=DuplicateObservationError("").reason,
+        message=(
+            f"a file named '{name}' is in the archive already, from {root}. If this is another "
+            "one, index the folder above both, or a manifest with an occurrenceID each; if the "
+            "folder was moved, choose to overwrite"
+        ),
+    )
+
+
 def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
     """Lists of at most `size` entries; takes no more than it yields."""
     source = iter(entries)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def check_towers(model: Model, entries: Sequence[Entry]) -> None:
+    """Check the weights of every tower that the entries need, before anything is decoded.
+
+    Raises:
+        WeightsMissingError: they are not on this machine.
+        DigestMismatchError: they are not those that the model was made with.
+    """
+    asked = {e.modality for e in entries if isinstance(e, MediaItem)}
+    for modality in sorted(model.modalities & asked):
+        model.check_tower(modality)

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import ModelNotFoundError, PreconditionError, UnsupportedModalityError
+from bittern.errors import (
+    ModelNotFoundError,
+    ObservationNotFoundError,
+    PreconditionError,
+    UnsupportedModalityError,
+)
 from encoders.base import Encoder, Modality
 from hashing.codes import pack
 from hashing.saved import SavedModel
@@ -29,7 +34,7 @@ from index.observation import (
     Page,
 )
 from service import queries
-from service.committing import COMMIT_ITEMS, Commits, batched
+from service.committing import COMMIT_ITEMS, Commits, batched, check_towers
 from service.deadline import Deadline
 from service.models import Embedder, EncoderLoader, Model
 from service.pipeline import StageTimes, embed_items
@@ -37,6 +42,8 @@ from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 logger = logging.getLogger("bittern.engine")
 
+DECODED_AT_ONCE = 2
+"""Queries whose media are in memory at the same time; others wait their turn."""
 _SHORTEST_DIGEST = 8
 
 
@@ -71,6 +78,7 @@ class Engine:
         self._models: dict[str, Model] = {}
         self._embedders: dict[str, Embedder] = {}
         self._lock = threading.RLock()
+        self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
     @classmethod
     def open(cls, path: Path, *, write: bool = False) -> Engine:
@@ -101,13 +109,21 @@ class Engine:
             self.archive.register_model(record, saved.files())
         return self.model(saved.card.digest)
 
-    def model(self, name: str | None = None, *, towers: Iterable[Modality] = ()) -> Model:
+    def model(
+        self,
+        name: str | None = None,
+        *,
+        towers: Iterable[Modality] = (),
+        target: Modality | None = None,
+    ) -> Model:
         """A model of the archive.
 
         Args:
-            name: its name, digest, or the first 8 or more digits of its digest; None for the
-                first that has the towers.
+            name: its name, digest, or the first 8 or more digits of its digest; None for one
+                that has the towers.
             towers: modalities that it must have.
+            target: of several models, take the one that coded most observations of this
+                modality; the oldest of these, or of all where there is no target.
 
         Raises:
             ModelNotFoundError: no such model.
@@ -124,9 +140,10 @@ class Engine:
                     details={"model": name},
                 )
         wanted = set(towers)
-        for record in records:
-            if wanted <= set(record.modalities):
-                return self._loaded(record)
+        fit = [record for record in records if wanted <= set(record.modalities)]
+        if fit:
+            rows = {m.digest: m.rows for m in self.archive.stats().models} if target else {}
+            return self._loaded(max(fit, key=lambda r: rows.get(r.digest, {}).get(str(target), 0)))
         raise UnsupportedModalityError(
             f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
             f"{' and '.join(sorted(wanted))}; its models are: {have}",
@@ -156,6 +173,10 @@ class Engine:
             )
         return infos
 
+    def encoders(self) -> set[str]:
+        """Names of the encoders behind the archive's models."""
+        return {record.encoder for record in self.archive.models()}
+
     def warm(self) -> None:
         """Load what the first question would have to wait for, where its weights are here."""
         for record in self.archive.models():
@@ -182,7 +203,7 @@ class Engine:
         begun = perf_counter()
         asked = queries.check(query)
         target = queries.target_of(query, self.archive.stats().observations)
-        model = self.model(query.model, towers={target, asked or target})
+        model = self._answering(query, {target, asked or target}, target)
         if deadline:
             deadline.check("encoding the query")
         vector, metric = self._query_vector(query, asked, model)
@@ -199,6 +220,24 @@ class Engine:
         took_ms = 1e3 * (perf_counter() - begun)
         return SearchResult(model.card.name, str(target), metric, took_ms, hits)
 
+    def _answering(self, query: Query, towers: set[Modality], target: Modality) -> Model:
+        """The model that answers: the one named, else the one that coded most of the target.
+
+        A query by id goes to a model that coded that very observation, if there is one.
+        """
+        if query.id is not None and query.model is None:
+            coded = [r for r in self.archive.models() if self._has_code(query.id, r)]
+            if coded:
+                return self._loaded(coded[0])
+        return self.model(query.model, towers=towers, target=target)
+
+    def _has_code(self, id: str, record: ModelRecord) -> bool:  # noqa: A002
+        try:
+            self.archive.code(id, record.digest)
+        except ObservationNotFoundError:
+            return False
+        return True
+
     def _query_vector(
         self, query: Query, asked: Modality | None, model: Model
     ) -> tuple[NDArray[Any], Metric]:
@@ -212,8 +251,9 @@ class Engine:
 
     def _query_logits(self, query: Query, asked: Modality, model: Model) -> NDArray[np.float32]:
         windowing = model.embedder.windowing if asked == Modality.AUDIO else None
-        pieces = queries.pieces_of(query, windowing)
-        embeddings = model.embed(asked, [piece.data for piece in pieces])
+        with self._decoding:
+            pieces = queries.pieces_of(query, windowing)
+            embeddings = model.embed(asked, [piece.data for piece in pieces])
         mean = embeddings.mean(axis=0, keepdims=True)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         logits: NDArray[np.float32] = model.logits(asked, mean)[0]
@@ -233,8 +273,9 @@ class Engine:
         assert asked is not None
         chosen = self.model(model, towers=[asked])
         windowing = chosen.embedder.windowing if asked == Modality.AUDIO else None
-        pieces = queries.pieces_of(query, windowing, name=name)
-        logits = chosen.logits(asked, chosen.embed(asked, [piece.data for piece in pieces]))
+        with self._decoding:
+            pieces = queries.pieces_of(query, windowing, name=name)
+            logits = chosen.logits(asked, chosen.embed(asked, [piece.data for piece in pieces]))
         return [
             Encoded(code.tobytes(), tuple(map(float, z)), piece.start_s, piece.end_s)
             for piece, z, code in zip(pieces, logits, pack(logits), strict=True)
@@ -281,6 +322,7 @@ class Engine:
 
         Raises:
             ModelNotFoundError: the archive has no such model.
+            DigestMismatchError: the weights here are not those that the model was made with.
         """
         if not self.archive.models():
             raise PreconditionError(
@@ -289,6 +331,7 @@ class Engine:
             )
         for batch in batched(items, batch_size):
             for chosen, group in self._by_model(batch, model):
+                check_towers(chosen, group)
                 commits = Commits(self.archive, chosen, on_duplicate, times=times)
                 embedded = embed_items(chosen.embedder, commits.without_coded(group), times)
                 yield commits.commit(builtins.list(embedded))

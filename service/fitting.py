@@ -23,6 +23,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 """Saved models that come with the package, one folder each, named like the model."""
 FIT_ROWS = 4096
 """Most observations of one modality that a hasher is fitted on."""
+FEW_ROWS = 64
+"""With fewer rows, what a hasher is centred on says little of the archive to come."""
 DEFAULT_BITS = 256
 
 

@@ -12,16 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, ModelNotFoundError
-from encoders.base import Encoder, Modality
+from encoders.base import Encoder
 from encoders.catalogue import CATALOGUE
 from hashing.codes import check_bits
 from hashing.saved import CARD_FILE, ModelCard, SavedModel
 from hashing.training_free import Kind
 from index.observation import AddResult, AddStatus, OnDuplicate
-from service.committing import COMMIT_ITEMS, Commits, batched
+from service.committing import COMMIT_ITEMS, Commits, batched, check_towers
 from service.engine import Engine, catalogue_encoder
 from service.fitting import (
     DEFAULT_BITS,
+    FEW_ROWS,
     FIT_ROWS,
     calibrated_model,
     fitted_model,
@@ -30,7 +31,6 @@ from service.fitting import (
 )
 from service.models import Embedder, Model
 from service.pipeline import Embedded, Entry, StageTimes, embed_items
-from service.requests import MediaItem
 
 DEFAULT_ENCODER = "field"
 Progress = Callable[[list[AddResult]], None]
@@ -90,6 +90,7 @@ class IndexReport:
         items: items by status.
         observations: rows that were stored.
         failures: each item that failed, with its reason.
+        warnings: what went well now and may be regretted later.
         seconds: wall time.
         times: where it went.
     """
@@ -98,6 +99,7 @@ class IndexReport:
     items: dict[str, int] = field(default_factory=lambda: dict.fromkeys(AddStatus, 0))
     observations: int = 0
     failures: list[AddResult] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     seconds: float = 0.0
     times: StageTimes = field(default_factory=StageTimes)
 
@@ -224,6 +226,7 @@ def _commits(
             yield [e.result for e in fitted_on if e.result is not None]
             return
         model = engine.register(saved)
+        report.warnings += warnings_of(fitted_on)
     report.model = model.card.name
     commits = _commits_to(engine, model, options, report)
     for embedded in (fitted_on, stream):
@@ -239,18 +242,6 @@ def _commits_to(
     )
 
 
-def check_towers(model: Model, entries: Sequence[Entry]) -> None:
-    """Check the weights of every tower that the entries need, before anything is decoded.
-
-    Raises:
-        WeightsMissingError: they are not on this machine.
-        DigestMismatchError: they are not those that the model was made with.
-    """
-    for modality in {Modality(e.modality) for e in entries if isinstance(e, MediaItem)}:
-        if modality in model.modalities:
-            model.check_tower(modality)
-
-
 def enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
     """The first entries of the stream, up to `FIT_ROWS` rows."""
     taken: list[Embedded] = []
@@ -261,6 +252,17 @@ def enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
         if rows >= FIT_ROWS:
             break
     return taken
+
+
+def warnings_of(sample: Sequence[Embedded]) -> list[str]:
+    """What should be said of a hasher that was fitted on this sample."""
+    rows = sum(len(e.embeddings) for e in sample)
+    if rows >= FEW_ROWS:
+        return []
+    return [
+        f"the hasher was fitted on {rows} observations and stays as it is; for better codes, index "
+        f"{FEW_ROWS} or more at once into a new archive"
+    ]
 
 
 def fitted_on_sample(

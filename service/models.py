@@ -34,6 +34,8 @@ class Embedder:
         Raises:
             WeightsMissingError: the weights are not on this machine.
         """
+        if self._encoder is not None:  # threads that decode do not wait for the network
+            return self._encoder
         with self._lock:
             if self._encoder is None:
                 self._encoder = self._load(self.name)

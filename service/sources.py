@@ -75,8 +75,9 @@ def read_source(path: Path) -> Source:
     return Source(path, listed)
 
 
-def _folder_items(folder: Path) -> Iterator[MediaItem]:
-    for directory, children, names in os.walk(folder):
+def _folder_items(folder: Path) -> Iterator[MediaItem | AddResult]:
+    closed: list[OSError] = []
+    for directory, children, names in os.walk(folder, onerror=closed.append):
         children[:] = sorted(c for c in children if not c.startswith("."))
         for name in sorted(names):
             path = Path(directory) / name
@@ -91,6 +92,11 @@ def _folder_items(folder: Path) -> Iterator[MediaItem]:
                 path=path,
                 media_root=str(folder.resolve()),
             )
+    for error in closed:
+        name = os.path.relpath(str(error.filename), folder)
+        message = f"the folder '{name}' cannot be read: {error.strerror}"
+        reason = SourceNotFoundError("").reason
+        yield AddResult(name, AddStatus.FAILED, reason=reason, message=message)
 
 
 def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
@@ -108,6 +114,8 @@ def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
                 )
         except (ManifestError, SourceNotFoundError) as error:
             cells = {} if isinstance(row, str) else row
+            # The first row of an occurrence keeps the bare id, whether its file is there or not.
+            named.add(cells.get("occurrenceID", ""))
             yield AddResult(
                 cells.get("occurrenceID") or cells.get("media") or f"line {line}",
                 AddStatus.FAILED,

@@ -27,16 +27,22 @@ def encode(
     Example: bittern encode photos/ --model field --out codes.parquet
     """
     from service.coding import code_source
-    from service.indexing import IndexOptions
+    from service.engine import loader_of
+    from service.indexing import IndexOptions, load_first
     from service.sources import read_source
 
     listed = read_source(source)
-    licence_notice(model)
     options = IndexOptions(model=model, bits=bits, hasher=hasher)  # type: ignore[arg-type]
+    loaded = load_first(options)
+    licence_notice(loaded.name)
     bar, task = progress("encoding", len(listed))
     with bar:
         report = code_source(
-            listed.entries, to, options, lambda results: bar.advance(task, len(results))
+            listed.entries,
+            to,
+            options,
+            lambda results: bar.advance(task, len(results)),
+            load_encoder=loader_of(loaded),
         )
     err.print(
         f"{to}: {counted(report.observations, 'code')} by {report.model} in {report.seconds:.1f} s",
@@ -44,5 +50,3 @@ def encode(
     )
     if report.failures:
         print_failures(report.failures)
-        if len(report.failures) == len(listed):
-            raise typer.Exit(1)

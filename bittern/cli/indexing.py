@@ -61,7 +61,6 @@ def index(
         keep_embeddings=keep_embeddings,
     )
     listed = read_source(source)
-    licence_notice(model)
     report = index_with_bar(archive, listed, options)
     if as_program:
         print_json(report_as_json(report))
@@ -82,6 +81,8 @@ def index_with_bar(archive: Path, source: Source, options: IndexOptions) -> Inde
 
     with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
         engine = Engine(opened, load_encoder=loader_of(loaded))
+        for encoder in {options.model, loaded.name if loaded else "", *engine.encoders()}:
+            licence_notice(encoder)
         bar, task = progress("indexing", len(source))
         with bar:
             return index_source(
@@ -98,6 +99,7 @@ def report_as_json(report: IndexReport) -> dict[str, Any]:
         "model": report.model,
         "items": {str(status): count for status, count in report.items.items()},
         "observations": report.observations,
+        "warnings": report.warnings,
         "failures": [
             {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
             for f in report.failures
@@ -122,5 +124,7 @@ def print_report(archive: Path, report: IndexReport) -> None:
         f"{by} in {report.seconds:.1f} s",
         markup=False,
     )
+    for warning in report.warnings:
+        err.print(f"warning: {warning}", style="yellow")
     if report.failures:
         print_failures(report.failures)

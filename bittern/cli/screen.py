@@ -121,7 +121,9 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     whole = longest if longest <= out.width // 2 else None
     # What is left for names where file names stay whole: rank, distance, seconds and gaps go off.
     left = out.width - (whole or 0) - 16 - 10 * sound - (0 if narrow else _CREDIT)
-    table.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
+    named = any(name_of(h.observation) != h.observation.id for h in result.hits)
+    if named:
+        table.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
     table.add_column("distance", justify="right")
     if sound:
         table.add_column("seconds", justify="right", no_wrap=True)
@@ -137,10 +139,14 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
         file, credit = plain(seen.media), plain(credit_of(seen))
         file.stylize("cyan")
         credit.stylize("dim")
-        cells = [Text(str(hit.rank)), plain(name_of(seen)), Text(f"{hit.distance:.2f}")]
+        name = plain(name_of(seen))
+        cells = [Text(str(hit.rank)), *([name] if named else []), Text(f"{hit.distance:.2f}")]
         if sound:
             cells.append(Text(f"{seen.start_s:.1f}-{seen.end_s:.1f}"))
-        cells += [Text("\n").join([file, credit])] if narrow else [file, credit]
+        if not narrow:
+            cells += [file, credit]
+        else:
+            cells.append(Text("\n").join([file, credit]) if credit else file)
         table.add_row(*cells)
     return table
 

@@ -23,17 +23,23 @@ def serve(
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Answer searches only; take no write lock.")
     ] = False,
-    warm: Annotated[bool, typer.Option(help="Load the networks before the first question.")] = True,
+    warm: Annotated[
+        bool, typer.Option(help="Check the weights and load the text networks before starting.")
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Do not log every call.")] = False,
 ) -> None:
     """Serve archives over gRPC until stopped (Ctrl-C or SIGTERM).
 
     Example: bittern serve my-archive --listen 127.0.0.1:50051
     """
+    import logging
+
     from bittern.errors import InvalidInputError
     from service.config import ServiceConfig
     from service.engine import Engine
     from service.server import serve as start
 
+    logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
     engines: dict[str, Engine] = {}
     try:
         for path in archives:
@@ -43,8 +49,8 @@ def serve(
                 raise InvalidInputError(f"two of the archives are named '{engine.name}'")
             engines[engine.name] = engine
         for engine in engines.values():
-            for info in engine.models():
-                licence_notice(info.encoder)
+            for encoder in sorted(engine.encoders()):
+                licence_notice(encoder)
             if warm:
                 engine.warm()
         server = start(engines, listen=listen, config=ServiceConfig())

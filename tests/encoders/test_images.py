@@ -266,8 +266,9 @@ def test_min_side_keeps_that_many_pixels(min_side: int) -> None:
     np.testing.assert_array_equal(image, again)
 
 
-def test_min_side_makes_a_large_photograph_smaller() -> None:
-    image = decode_image(file_of(scene(800, 1000), "JPEG"), name="large", min_side=100)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_min_side_makes_a_large_photograph_smaller(kind: str) -> None:
+    image = decode_image(file_of(scene(800, 1000), kind), name="large", min_side=100)
     assert image.shape == (100, 125, 3)
 
 

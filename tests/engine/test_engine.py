@@ -176,6 +176,32 @@ def test_a_model_made_with_other_weights_is_not_asked(engine: Engine, tmp_path: 
         other.search(Query(text="red"))
 
 
+def test_nothing_is_added_with_other_weights_than_the_models(engine: Engine) -> None:
+    other = Engine(engine.archive, load_encoder=lambda name: ToyEncoder(salt="-retrained"))
+    item = MediaItem("new", "new.png", "image", data=picture("red"))
+    with pytest.raises(DigestMismatchError, match="are not those"):
+        list(other.add([item]))
+    with pytest.raises(ObservationNotFoundError):
+        engine.get("new")
+
+
+def test_of_several_models_the_one_that_coded_most_of_the_target_answers(empty: Engine) -> None:
+    sounds = empty.register(toy_model(ToyEncoder(), bits=64))
+    pictures = empty.register(toy_model(ToyEncoder([Modality.TEXT, Modality.IMAGE]), bits=128))
+    heard = MediaItem("heard", "heard.wav", "audio", data=sound("red"))
+    seen = MediaItem("seen", "seen.png", "image", data=picture("red"))
+    list(empty.add([heard], model=sounds.digest))
+    list(empty.add([seen], model=pictures.digest))
+    for query, model in (
+        (Query(text="red", target="image"), "toy-128"),
+        (Query(text="red", target="audio"), "toy-64"),
+        (Query(text="red"), "toy-128"),
+        (Query(id="seen"), "toy-128"),
+    ):
+        result = empty.search(query)
+        assert (result.model, len(result.hits)) == (model, 1)
+
+
 def test_a_deadline_that_has_passed_stops_the_search(engine: Engine) -> None:
     with pytest.raises(DeadlineExceededError):
         engine.search(Query(text="red"), deadline=Deadline(lambda: -1.0))

@@ -174,6 +174,32 @@ def test_indexing_again_decodes_nothing_and_adds_what_is_new(
     assert encoder.batches == [(Modality.IMAGE, 1)]
 
 
+def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
+    engine: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "red.png").write_bytes(picture("blue"))
+    (other / "new.png").write_bytes(picture("blue"))
+    report = index_source(engine, read_source(other).entries, options)
+    assert report.items[AddStatus.ADDED] == 1
+    [failure] = report.failures
+    assert (failure.occurrence_id, failure.reason) == ("red.png", "DUPLICATE_OBSERVATION")
+    assert "folder above both" in failure.message
+
+
+def test_ids_do_not_depend_on_which_files_are_there(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    path = write_manifest(tmp_path / "m", "occurrenceID,media\no1,late.png\no1,red.png\n")
+    index_source(empty, read_source(path).entries, options)
+    assert [o.id for o in empty.list().observations] == ["o1#media=red.png"]
+    (path.parent / "late.png").write_bytes(picture("blue"))
+    report = index_source(empty, read_source(path).entries, options)
+    assert (report.items[AddStatus.SKIPPED], report.items[AddStatus.ADDED]) == (1, 1)
+    assert empty.get("o1").media == "late.png"
+
+
 def test_bad_files_are_reported_and_the_rest_is_indexed(
     empty: Engine, media: Path, options: IndexOptions
 ) -> None:
@@ -212,6 +238,7 @@ def test_a_hasher_is_fitted_on_the_first_media_where_the_encoder_has_none(
     report = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
     assert report.items[AddStatus.ADDED] == 7
     assert report.model == "bioclip-256"
+    assert "fitted on 8 observations" in report.warnings[0]
     assert empty.search(Query(text="green", target="image")).hits[0].observation.id == "green.png"
     again = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
     assert again.items[AddStatus.SKIPPED] == 7
@@ -231,6 +258,17 @@ def test_codes_in_parquet_carry_the_digest_and_the_bit_order(
     assert (table.num_rows, report.observations) == (8, 8)
     assert table.schema.field("code").type.byte_width == 8
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_no_file_of_codes_is_left_where_nothing_could_be_coded(
+    tmp_path: Path, options: IndexOptions, encoder: ToyEncoder
+) -> None:
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
+    entries = read_source(tmp_path / "bad").entries
+    with pytest.raises(SourceNotFoundError, match=r"a\.png"):
+        code_source(entries, tmp_path / "codes.parquet", options, load_encoder=lambda name: encoder)
+    assert not list(tmp_path.glob("codes*"))
 
 
 def test_an_export_holds_the_rows_that_match(engine: Engine, tmp_path: Path) -> None:

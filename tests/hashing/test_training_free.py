@@ -97,7 +97,9 @@ def test_itq_quantises_with_less_error_than_a_random_rotation() -> None:
 def test_one_row_is_enough_to_fit() -> None:
     x, _ = clusters(6)
     for kind in KINDS:
-        assert fit(kind, {"image": x[:1]}, 64).logits(x, "image").shape == (400, 64)
+        logits = fit(kind, {"image": x[:1]}, 64).logits(x, "image")
+        assert logits.shape == (400, 64)
+        assert pack(logits[:1]).any()
 
 
 def test_codes_do_not_depend_on_the_batch_size() -> None:

@@ -148,7 +148,7 @@ def test_skip_skips_only_what_this_model_has_coded(archive: Archive) -> None:
     add(archive, photo("a", record=BAT), by=BAT)
     again = [photo("a", record=BAT), photo("b", record=BAT)]
     assert statuses(add(archive, *again, policy="skip", by=BAT)) == ["skipped", "added"]
-    assert archive.coded(["a", "b", "c"], BAT.digest) == {"a", "b"}
+    assert set(archive.coded(["a", "b", "c"], BAT.digest)) == {"a", "b"}
 
 
 def test_overwriting_forgets_the_other_models_codes(archive: Archive) -> None:
