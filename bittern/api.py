@@ -72,7 +72,8 @@ class ArchiveAPI(ABC):
                 or blank means all.
             metric: ``asymmetric`` (soft query against stored bits) or ``hamming``; None means
                 asymmetric where the query has logits.
-            model: name or digest; None means the first that has the towers needed.
+            model: name or digest; None means, of those with both towers, the one
+                that coded most of the target.
 
         Returns:
             min(`k`, matching observations) hits in order (distance, row).

@@ -33,7 +33,8 @@ class Query:
         k: how many hits, 1 to 10,000.
         where: SQL condition over the metadata columns.
         metric: None means asymmetric where the query has logits, else hamming.
-        model: name or digest (or its first 8+ digits); None means the first that fits.
+        model: name or digest (or its first 8+ digits); None means, of those with both towers,
+            the one that coded most of the target.
     """
 
     text: str | None = None
