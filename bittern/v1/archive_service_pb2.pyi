@@ -146,8 +146,8 @@ class SearchRequest(google.protobuf.message.Message):
     metric: Global___Metric.ValueType
     """How distance is measured."""
     model: builtins.str
-    """Name of a model, or its digest or the first 8 or more digits of it; empty means the first
-    that has the towers needed.
+    """Name of a model, or its digest or the first 8 or more digits of it; empty means, of those
+    with both towers, the one that coded most of the target.
     """
     def __init__(
         self,
