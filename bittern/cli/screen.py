@@ -127,7 +127,9 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     table.add_column("distance", justify="right")
     if sound:
         table.add_column("seconds", justify="right", no_wrap=True)
-    table.add_column("file and licence" if narrow else "file", overflow="fold")
+    alone = not narrow and whole is not None
+    heading_of_file = "file and licence" if narrow else "file"
+    table.add_column(heading_of_file, overflow="fold", no_wrap=alone)
     if not narrow:
         table.add_column("licence", style="dim", overflow="fold")
     roots = {hit.observation.media_root for hit in result.hits} - {""}
