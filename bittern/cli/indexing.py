@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from service.indexing import IndexOptions, IndexReport
     from service.sources import Source
 
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
+
 
 def attach(app: typer.Typer) -> None:
     """Add the command to the app."""
@@ -61,7 +64,11 @@ def index(
         keep_embeddings=keep_embeddings,
     )
     listed = read_source(source)
-    report = index_with_bar(archive, listed, options)
+    try:
+        report = index_with_bar(archive, listed, options)
+    except KeyboardInterrupt:
+        err.print("stopped; what was committed is in. The same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
     if as_program:
         print_json(report_as_json(report))
     else:

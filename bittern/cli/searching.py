@@ -67,7 +67,10 @@ def search(
                 model=model,
             )
         except MediaError as error:
-            raise type(error)(f"{image or audio}: {error.message}") from error
+            _, _, reason = error.message.rpartition("the query's image: ")
+            _, _, reason = reason.rpartition("the query's audio: ")
+            file = str(image or audio)
+            raise type(error)(reason if file in reason else f"{file}: {reason}") from error
     if as_program:
         print_json(as_json(result))
         return
