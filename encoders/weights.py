@@ -6,8 +6,11 @@ Looking costs a few file names: nothing is read, and neither torch nor a hub cli
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from bittern.errors import SourceNotFoundError, WeightsMissingError
 from encoders.entry import EncoderEntry, Layout
@@ -91,16 +94,27 @@ def local_folder(entry: EncoderEntry, weights: Path | None) -> Path:
         if lacking:
             raise _missing(entry, [f"{weights} (no {lacking})"])
         return weights
+    for place in _places(entry):
+        if place is not None and not _lacking(entry.layout, place):
+            return place
+    raise _missing(entry, _looked_in(entry))
+
+
+def _places(entry: EncoderEntry) -> tuple[Path | None, Path]:
+    return _own_folder(entry), _cached_snapshot(entry)
+
+
+def _looked_in(entry: EncoderEntry) -> list[str]:
+    """The local places in words, each with what it lacks."""
     looked = []
-    for place in (_own_folder(entry), _cached_snapshot(entry)):
+    for place in _places(entry):
         if place is None:
             looked.append(f"${WEIGHTS_VARIABLE} (not set)")
-            continue
-        lacking = _lacking(entry.layout, place)
-        if not lacking:
-            return place
-        looked.append(f"{place} ({'no ' + lacking if place.is_dir() else 'no such folder'})")
-    raise _missing(entry, looked)
+        elif not place.is_dir():
+            looked.append(f"{place} (no such folder)")
+        else:
+            looked.append(f"{place} (no {_lacking(entry.layout, place)})")
+    return looked
 
 
 def offline() -> bool:
@@ -116,6 +130,8 @@ def download(entry: EncoderEntry) -> Path:
     """
     from huggingface_hub import snapshot_download
 
+    if unreachable := _hub_unreachable():
+        raise _missing(entry, [*_looked_in(entry), f"the hub ({unreachable})"])
     weights = (entry.weights_file,) if entry.weights_file else _NEEDED[entry.layout][-1]
     try:
         folder = Path(
@@ -128,13 +144,30 @@ def download(entry: EncoderEntry) -> Path:
         )
     except Exception as error:  # network, proxy, HTTP and cache errors have no common root
         reason = str(error).strip().splitlines()
-        raise _missing(
-            entry, [f"the hub ({reason[0] if reason else type(error).__name__})"]
-        ) from error
+        asked = f"the hub ({reason[0] if reason else type(error).__name__})"
+        raise _missing(entry, [*_looked_in(entry), asked]) from error
     lacking = _lacking(entry.layout, folder)
     if lacking:
         raise _missing(entry, [f"the hub ({entry.hub_id} has no {lacking})"])
     return folder
+
+
+def _hub_unreachable() -> str:
+    """Why the hub cannot be reached, where that shows at once; else an empty string.
+
+    Its client tries for half a minute. A name that does not resolve will not do so then either,
+    unless a proxy resolves it.
+    """
+    from huggingface_hub.constants import ENDPOINT
+
+    host = urlsplit(ENDPOINT).hostname or ""
+    if getproxies():
+        return ""
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError as error:
+        return f"{host}: {error.strerror or error}"
+    return ""
 
 
 def recorded_sha256(entry: EncoderEntry, folder: Path) -> str:

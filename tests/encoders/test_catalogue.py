@@ -210,6 +210,7 @@ def test_hub_is_asked_for_the_pinned_revision_when_it_may_be(
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.snapshot_download", stand_in)
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
     entry = tiny.openclip_entry(revision="a" * 40, weights_file="open_clip_model.safetensors")
     load_encoder(entry, device="cpu")
     assert (asked["repository"], asked["revision"]) == (entry.hub_id, "a" * 40)
@@ -237,7 +238,28 @@ def test_hub_that_cannot_be_reached_is_part_of_the_message(
 
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setattr("huggingface_hub.snapshot_download", unreachable)
-    with pytest.raises(WeightsMissingError, match=r"the hub \(no route to host\)"):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_: [])
+    with pytest.raises(WeightsMissingError, match=r"the hub \(no route to host\)") as caught:
+        load_encoder("bioclip")
+    for place in ("BITTERN_WEIGHTS", "models--imageomics--bioclip"):
+        assert place in caught.value.message
+
+
+def test_hub_whose_name_does_not_resolve_is_not_tried_for_half_a_minute(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise OSError(-2, "Name or service not known")
+
+    def asked(*_: Any, **__: Any) -> str:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", asked)
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    with pytest.raises(WeightsMissingError, match="Name or service not known"):
         load_encoder("bioclip")
 
 
