@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import _thread
+import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from index.interrupts import uninterrupted
 
 
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Python leaves Ctrl-C ignored where its parent did, as shells do for background jobs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_work_is_done_before_the_interrupt_is_raised() -> None:
     done = []
 
