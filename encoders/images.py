@@ -132,7 +132,7 @@ def decode_image(
             picture.load()
             # Read after decoding: a decoder may turn the picture itself (TIFF).
             orientation = _orientation(picture)
-            pixels = _reduced(_rgb(picture), min_side)
+            pixels = _rgb(picture, min_side)
     except (MemoryError, MediaTooLargeError):
         raise
     except PillowImage.DecompressionBombError as error:
@@ -187,30 +187,28 @@ def _orientation(picture: ImageFile) -> int:
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _rgb(picture: ImageFile) -> NDArray[np.uint8]:
-    """The picture's colours on white: uint8 [h, w, 3]."""
+def _rgb(picture: ImageFile, min_side: int | None) -> NDArray[np.uint8]:
+    """The picture's colours on white, reduced to about `min_side`: uint8 [h, w, 3]."""
     mode = picture.mode
     if mode == "F" or mode == "I" or mode.startswith("I;"):
-        grey = _to_eight_bits(np.asarray(picture))
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        grey = PillowImage.fromarray(_to_eight_bits(np.asarray(picture)))
+        return np.repeat(_reduced(grey, min_side)[:, :, None], 3, axis=2)
     has_alpha = mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
     if not has_alpha:
-        return np.array(picture.convert("RGB"))
+        return _reduced(picture if mode == "RGB" else picture.convert("RGB"), min_side)
     if mode in ("RGBa", "La"):
         layered = picture.convert("RGBA" if mode == "RGBa" else "LA").convert("RGBA")
     else:
         layered = picture.convert("RGBA")
     paper = PillowImage.new("RGB", layered.size, (255, 255, 255))
     paper.paste(layered, mask=layered.getchannel("A"))
-    return np.array(paper)
+    return _reduced(paper, min_side)
 
 
-def _reduced(pixels: NDArray[np.uint8], min_side: int | None) -> NDArray[np.uint8]:
-    """The picture with blocks of n by n pixels averaged, its shorter side at least `min_side`."""
-    factor = min(pixels.shape[:2]) // min_side if min_side else 1
-    if factor < 2:
-        return pixels
-    return np.array(PillowImage.fromarray(pixels).reduce(factor))
+def _reduced(picture: PillowImage.Image, min_side: int | None) -> NDArray[np.uint8]:
+    """Pixels, blocks of n by n averaged while the shorter side keeps at least `min_side`."""
+    factor = min(picture.size) // min_side if min_side else 1
+    return np.array(picture.reduce(factor) if factor > 1 else picture)
 
 
 def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
