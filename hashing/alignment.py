@@ -1,0 +1,169 @@
+"""Losses of cross-view code alignment (CroVCA, arXiv 2510.27584).
+
+Each view of an item is asked to predict the code of every other view. A coding rate keeps the
+codes of a batch apart, so no negatives are needed. A *view* is whatever shows the same item:
+two crops of a photograph, a caption and its recording (compact hypercube embeddings, arXiv
+2601.22783), or several of each.
+
+Everything is computed in float32, whatever precision the logits come in: the log-determinant
+of a coding rate does not survive half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+
+from bittern.errors import CodeError
+
+RATE_WEIGHT = 0.1
+EPSILON = 0.05
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss and what it is made of; scalars, float32.
+
+    Attributes:
+        total: what is minimised: ``alignment + rate_weight * rate``.
+        alignment: binary cross-entropy between views, or towards prototypes.
+        rate: minus the coding rate, mean over the views.
+    """
+
+    total: torch.Tensor
+    alignment: torch.Tensor
+    rate: torch.Tensor
+
+
+def alignment(views: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Mean over ordered pairs of views of ``BCEWithLogits(z_i, 1[z_j > 0])``.
+
+    The threshold passes no gradient.
+
+    Args:
+        views: two or more, each [n, bits]; row r of each shows the same item.
+
+    Raises:
+        CodeError: fewer than two views, or shapes that differ.
+    """
+    views = _checked(views, at_least=2)
+    # For one target, the mean over the other views: linear in the target, so sums suffice.
+    codes = [(z > 0).float() for z in views]
+    everything = torch.stack(codes).sum(dim=0)
+    others = len(views) - 1
+    losses = [
+        binary_cross_entropy_with_logits(z, (everything - code) / others)
+        for z, code in zip(views, codes, strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def coding_rate(logits: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
+    """Minus the coding rate of a batch; smaller means that its codes fill more of the space.
+
+    ``R = -1/2 logdet(I + b / (B eps) V^T V) (b + B) / (b B)``, with the rows of the B x b logits
+    scaled to unit norm in V.
+
+    Args:
+        logits: [B, b].
+        epsilon: the distortion allowed.
+
+    Raises:
+        CodeError: not a matrix, or empty.
+    """
+    (z,) = _checked([logits], at_least=1)
+    batch, bits = z.shape
+    v = normalize(z, dim=1)
+    # V^T V and V V^T have the same determinant behind the identity: take the smaller.
+    gram = v.T @ v if bits <= batch else v @ v.T
+    eye = torch.eye(len(gram), device=z.device)
+    volume: torch.Tensor = torch.linalg.slogdet(eye + bits / (batch * epsilon) * gram).logabsdet
+    return -0.5 * volume * (bits + batch) / (bits * batch)
+
+
+def cross_view_loss(
+    views: Sequence[torch.Tensor], rate_weight: float = RATE_WEIGHT, epsilon: float = EPSILON
+) -> Loss:
+    """CroVCA without labels: alignment of the views plus the mean of their coding rates.
+
+    Args:
+        views: two or more, each [n, bits]; modalities, crops or captions of the same items.
+        rate_weight: weight of the coding rate.
+        epsilon: see `coding_rate`.
+
+    Raises:
+        CodeError: fewer than two views, or shapes that differ.
+    """
+    return _with_rate(alignment(views), views, rate_weight, epsilon)
+
+
+def supervised_loss(
+    views: Sequence[torch.Tensor],
+    membership: torch.Tensor,
+    rate_weight: float = RATE_WEIGHT,
+    epsilon: float = EPSILON,
+) -> Loss:
+    """CroVCA with labels: every view is asked for the code of its classes' prototypes.
+
+    A class's prototype is the mean of its items' logits over all views of the batch; an item's
+    target is ``1[mean of its classes' prototypes > 0]``. An item without a class counts in the
+    coding rate only.
+
+    Args:
+        views: one or more, each [n, bits].
+        membership: [n, classes], 1 where the item is of the class, else 0; any number per row.
+        rate_weight: weight of the coding rate.
+        epsilon: see `coding_rate`.
+
+    Raises:
+        CodeError: shapes that do not fit together.
+    """
+    views = _checked(views, at_least=1)
+    if membership.ndim != 2 or len(membership) != len(views[0]):
+        raise CodeError(
+            f"membership must be [{len(views[0])}, classes], not {list(membership.shape)}"
+        )
+    member = membership.float()
+    labelled = (member.sum(dim=1) > 0).float()[:, None]
+    targets = prototype_targets(views, member)
+    weight = labelled.expand_as(targets)
+    total = weight.sum().clamp(min=1.0)
+    losses = [
+        binary_cross_entropy_with_logits(z, targets, weight=weight, reduction="sum") / total
+        for z in views
+    ]
+    return _with_rate(torch.stack(losses).mean(), views, rate_weight, epsilon)
+
+
+@torch.no_grad()
+def prototype_targets(views: Sequence[torch.Tensor], membership: torch.Tensor) -> torch.Tensor:
+    """The code that each item of a batch is asked for, float32 0/1 [n, bits].
+
+    Args:
+        views: each [n, bits].
+        membership: [n, classes], 0 or 1.
+    """
+    member = membership.float()
+    mean = torch.stack([z.float() for z in views]).mean(dim=0)
+    of_class = member.T @ mean / member.sum(dim=0).clamp(min=1.0)[:, None]
+    of_item = member @ of_class / member.sum(dim=1).clamp(min=1.0)[:, None]
+    return (of_item > 0).float()
+
+
+def _with_rate(
+    aligned: torch.Tensor, views: Sequence[torch.Tensor], rate_weight: float, epsilon: float
+) -> Loss:
+    rate = torch.stack([coding_rate(z, epsilon) for z in views]).mean()
+    return Loss(aligned + rate_weight * rate, aligned, rate)
+
+
+def _checked(views: Sequence[torch.Tensor], at_least: int) -> list[torch.Tensor]:
+    shapes = [list(z.shape) for z in views]
+    if len(views) < at_least:
+        raise CodeError(f"alignment needs {at_least} views or more, not {len(views)}")
+    if any(len(s) != 2 or 0 in s or s != shapes[0] for s in shapes):
+        raise CodeError(f"views must all be [n, bits] and of one shape, not {shapes}")
+    return [z.float() for z in views]
