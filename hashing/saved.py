@@ -1,12 +1,13 @@
 """Saved models: one folder with a JSON card and safetensors, and the digest over both.
 
     MODEL/
-    ├── model.json            the card: encoder, hasher, digest
-    └── hasher.safetensors    the hasher's tensors
+    ├── model.json              the card: encoder, hasher, digest; data, metrics and settings
+    ├── hasher.safetensors      the hasher's tensors
+    └── adapters.safetensors    what was trained of the towers; only where something was
 
 The digest is the SHA-256 of everything that decides a code: the encoder's tower digests
-(weights and preprocessing), the hasher's configuration and its tensors. Codes and queries
-meet only when their digests are equal.
+(weights and preprocessing), how its towers were put together and adapted, the hasher's
+configuration, and all tensors. Codes and queries meet only when their digests are equal.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,17 @@ from numpy.typing import NDArray
 
 from bittern.errors import BitternError, ModelDamagedError, ModelNotFoundError
 from hashing.base import Hasher
-from hashing.linear import LinearHasher
+from hashing.kinds import KINDS, restore
 
 CARD_FILE = "model.json"
 TENSOR_FILE = "hasher.safetensors"
-FORMAT = 1
+ADAPTER_FILE = "adapters.safetensors"
+FORMAT = 2
+_DIGEST_FORMAT = 1
 _LARGEST_CARD = 1 << 20
 _LARGEST_TENSORS = 1 << 30
-_LINEAR_KINDS = frozenset({"pca", "itq", "lsh"})
+
+Tensors = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class ModelCard:
         licence: licences of the weights behind it.
         digest: hex SHA-256 of everything that decides a code.
         format: version of this layout.
+        assembly: per modality, from which encoder the tower comes and what was trained of it;
+            empty where the encoder's towers are used as they are.
+        data: what it was fitted or trained on.
+        metrics: what was measured while it was trained.
+        training: the settings of the training.
     """
 
     name: str
@@ -58,20 +67,68 @@ class ModelCard:
     licence: str = ""
     digest: str = ""
     format: int = FORMAT
+    assembly: Mapping[str, Any] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Story:
+    """Where a model comes from; told on its card, and no part of its digest.
+
+    Attributes:
+        data: what it was trained on.
+        metrics: what was measured meanwhile.
+        training: the settings.
+    """
+
+    data: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A card with its hasher; the encoder is named, not included."""
+    """A card with its hasher; the encoder is named, not included.
+
+    Attributes:
+        card: what the model says of itself.
+        hasher: embeddings in, logits out.
+        adapters: what was trained of the towers, float32, by name; empty where nothing was.
+    """
 
     card: ModelCard
     hasher: Hasher
+    adapters: Tensors = field(default_factory=dict)
 
     @classmethod
     def describe(
-        cls, name: str, hasher: Hasher, *, encoder: str, towers: Mapping[str, str], licence: str
+        cls,
+        name: str,
+        hasher: Hasher,
+        *,
+        encoder: str,
+        towers: Mapping[str, str],
+        licence: str,
+        assembly: Mapping[str, Any] | None = None,
+        adapters: Tensors | None = None,
+        story: Story | None = None,
     ) -> SavedModel:
-        """Write the card for `hasher` on the towers with these digests."""
+        """Write the card for `hasher` on the towers with these digests.
+
+        Args:
+            name: what people will call it.
+            hasher: any kind that `hashing.kinds` knows.
+            encoder: catalogue name of the encoder; of several, joined by ``+``.
+            towers: per modality, the tower's digest as it is used, adapters included.
+            licence: of the weights behind it.
+            assembly: how the towers were put together, as JSON values.
+            adapters: tensors that belong to `assembly`.
+            story: where it comes from.
+        """
+        story = story or Story()
+        assembly = json.loads(json.dumps(dict(assembly or {})))
         config = json.loads(json.dumps(dict(hasher.config())))
         towers = {str(modality): digest for modality, digest in towers.items()}
         card = ModelCard(
@@ -82,19 +139,28 @@ class SavedModel:
             towers=towers,
             hasher=config,
             licence=licence,
-            digest=model_digest(encoder, towers, config, hasher.tensors()),
+            digest=model_digest(
+                encoder, towers, config, hasher.tensors(), assembly, adapters or {}
+            ),
+            assembly=assembly,
+            data=json.loads(json.dumps(dict(story.data))),
+            metrics=json.loads(json.dumps(dict(story.metrics))),
+            training=json.loads(json.dumps(dict(story.training))),
         )
-        return cls(card, hasher)
+        return cls(card, hasher, dict(adapters or {}))
 
     def files(self) -> dict[str, bytes]:
         """The folder's files by name."""
         from safetensors.numpy import save
 
         card = json.dumps(asdict(self.card), indent=1, sort_keys=True, ensure_ascii=False)
-        return {
+        files = {
             CARD_FILE: card.encode() + b"\n",
             TENSOR_FILE: save(dict(self.hasher.tensors()), {"digest": self.card.digest}),
         }
+        if self.card.assembly:
+            files[ADAPTER_FILE] = save(dict(self.adapters), {"digest": self.card.digest})
+        return files
 
     def save(self, folder: Path) -> None:
         """Write the folder, which must not exist yet."""
@@ -116,30 +182,43 @@ class SavedModel:
             )
         card = _read_card(folder / CARD_FILE)
         tensors = _read_tensors(folder / TENSOR_FILE)
-        found = model_digest(card.encoder, card.towers, card.hasher, tensors)
+        adapters = _read_tensors(folder / ADAPTER_FILE) if card.assembly else {}
+        found = model_digest(
+            card.encoder, card.towers, card.hasher, tensors, card.assembly, adapters
+        )
         if found != card.digest:
             raise ModelDamagedError(
                 f"the model in {folder} is damaged: its parts have the digest {found[:16]}, "
                 f"its card says {card.digest[:16]}. Restore the folder from a copy.",
                 details={"found": found, "expected": card.digest},
             )
-        return cls(card, _restore(card, tensors, folder))
+        return cls(card, _restore(card, tensors, folder), adapters)
 
 
 def model_digest(
     encoder: str,
     towers: Mapping[str, str],
     config: Mapping[str, Any],
-    tensors: Mapping[str, NDArray[np.float32]],
+    tensors: Tensors,
+    assembly: Mapping[str, Any] | None = None,
+    adapters: Tensors | None = None,
 ) -> str:
     """Hex SHA-256 of everything that decides a code."""
     digest = hashlib.sha256()
-    head = {"format": FORMAT, "encoder": encoder, "towers": dict(towers), "hasher": dict(config)}
+    head: dict[str, Any] = {
+        "format": _DIGEST_FORMAT,
+        "encoder": encoder,
+        "towers": dict(towers),
+        "hasher": dict(config),
+    }
+    if assembly:
+        head["assembly"] = dict(assembly)
     digest.update(json.dumps(head, sort_keys=True, ensure_ascii=False).encode())
-    for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
-        digest.update(f"\n{name} {array.dtype.str} {list(array.shape)}\n".encode())
-        digest.update(array.tobytes())
+    for some in (tensors, adapters or {}):
+        for name in sorted(some):
+            array = np.ascontiguousarray(some[name])
+            digest.update(f"\n{name} {array.dtype.str} {list(array.shape)}\n".encode())
+            digest.update(array.tobytes())
     return digest.hexdigest()
 
 
@@ -162,6 +241,12 @@ def _read_card(path: Path) -> ModelCard:
             and isinstance(card.digest, str)
             and isinstance(card.hasher, dict)
             and isinstance(card.towers, dict)
+            and all(isinstance(digest, str) for digest in card.towers.values())
+            and isinstance(card.licence, str)
+            and all(
+                isinstance(part, dict)
+                for part in (card.assembly, card.data, card.metrics, card.training)
+            )
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise ModelDamagedError(f"{path} is not a model card: {error}") from error
@@ -187,17 +272,15 @@ def _read_tensors(path: Path) -> dict[str, NDArray[np.float32]]:
     return tensors
 
 
-def _restore(
-    card: ModelCard, tensors: Mapping[str, NDArray[np.float32]], folder: Path
-) -> LinearHasher:
-    if card.hasher.get("kind") not in _LINEAR_KINDS:
+def _restore(card: ModelCard, tensors: Tensors, folder: Path) -> Hasher:
+    if card.hasher.get("kind") not in KINDS:
         raise ModelDamagedError(
             f"the model in {folder} has a hasher of kind {card.hasher.get('kind')!r}, "
             "which this version does not know. Upgrade Bittern."
         )
     try:
-        hasher = LinearHasher.restore(tensors, card.hasher)
-    except (BitternError, KeyError, TypeError, ValueError) as error:
+        hasher = restore(tensors, card.hasher)
+    except BitternError as error:
         raise ModelDamagedError(f"the model in {folder} is damaged: {error}") from error
     if (hasher.bits, hasher.dim) != (card.bits, card.dim):
         raise ModelDamagedError(
