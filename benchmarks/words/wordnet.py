@@ -1,0 +1,157 @@
+"""Nouns of WordNet 3.0: where `data.noun` is found, and what its lines say (wndb(5WN)).
+
+WordNet is copyright 2006 by Princeton University. Nothing of it is kept here: it is read from
+the Debian package `wordnet-base`, which is fetched when it is needed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.report import say
+from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
+
+INSTALLED = Path("/usr/share/wordnet")
+NOUNS = "data.noun"
+PACKAGE = "wordnet-base"
+MAX_BYTES = 64 << 20
+"""Of `data.noun`; that of WordNet 3.0 has 15 MB."""
+_FETCH_SECONDS = 300
+_REMEDY = (
+    f"install it (apt-get install {PACKAGE}), or name a folder that holds {NOUNS} with --wordnet"
+)
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One meaning.
+
+    Attributes:
+        offset: its name in the file.
+        file: number of its lexicographer file (05 animal, 06 artifact, 20 plant...).
+        words: its names, spaces for underscores.
+        hypernyms: offsets of the kinds it is directly a kind of, in the file's order.
+        gloss: definition and examples.
+    """
+
+    offset: str
+    file: int
+    words: tuple[str, ...]
+    hypernyms: tuple[str, ...]
+    gloss: str
+
+
+def find_nouns(folder: Path | None, cache: Path) -> Path:
+    """`data.noun`: in `folder` if one is given, else installed, else in the cache, else fetched.
+
+    Args:
+        folder: with `data.noun`; nothing else is looked at when it is given.
+        cache: where a fetched package is unpacked.
+
+    Raises:
+        SourceNotFoundError: it is nowhere, and cannot be fetched.
+    """
+    if folder is not None:
+        if not (folder / NOUNS).is_file():
+            raise SourceNotFoundError(
+                f"there is no {NOUNS} in {folder}; name the folder that holds it, or leave "
+                f"--wordnet out to have the package {PACKAGE} fetched"
+            )
+        return folder / NOUNS
+    kept = cache / PACKAGE / NOUNS
+    for path in (INSTALLED / NOUNS, kept):
+        if path.is_file():
+            return path
+    _fetch(kept)
+    return kept
+
+
+def _fetch(target: Path) -> None:
+    """Unpack `data.noun` from the Debian package, without installing it."""
+    say(f"fetching the Debian package {PACKAGE}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as name:
+        work = Path(name)
+        _command(["apt-get", "download", PACKAGE], work)
+        packages = sorted(work.glob(f"{PACKAGE}_*.deb"))
+        if not packages:
+            raise SourceNotFoundError(f"apt-get brought no {PACKAGE}; {_REMEDY}")
+        _command(["dpkg-deb", "-x", str(packages[0]), "unpacked"], work)
+        unpacked = work / "unpacked" / INSTALLED.relative_to("/") / NOUNS
+        if not unpacked.is_file():
+            raise SourceNotFoundError(f"{packages[0].name} holds no {NOUNS}; {_REMEDY}")
+        unpacked.replace(target)
+
+
+def _command(words: Sequence[str], folder: Path) -> None:
+    program = shutil.which(words[0])
+    if program is None:
+        raise SourceNotFoundError(f"WordNet is not here, and neither is {words[0]}; {_REMEDY}")
+    try:
+        subprocess.run(  # noqa: S603  the words are ours
+            [program, *words[1:]],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=_FETCH_SECONDS,
+        )
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or error.stdout).strip().splitlines()
+        last = said[-1] if said else f"exit status {error.returncode}"
+        raise SourceNotFoundError(
+            f"WordNet is not here, and {words[0]} failed ({last}); {_REMEDY}"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SourceNotFoundError(
+            f"{words[0]} gave nothing in {_FETCH_SECONDS} seconds; {_REMEDY}"
+        ) from error
+
+
+def read_nouns(path: Path, files: Sequence[int]) -> list[Synset]:
+    """Synsets of some lexicographer files, in the order of `data.noun`.
+
+    Raises:
+        LimitExceededError: the file is larger than 64 MiB.
+        InvalidInputError: a line is not of the format.
+    """
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise LimitExceededError(f"{path} has {size} bytes; {NOUNS} may have {MAX_BYTES}")
+    chosen = frozenset(files)
+    found = []
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if line.startswith("  "):  # the licence
+                continue
+            try:
+                synset = _synset(line)
+            except (IndexError, ValueError) as error:
+                raise InvalidInputError(
+                    f"line {number} of {path} is no synset as wndb(5WN) describes them: "
+                    f"{line[:60]!r}; take {NOUNS} of WordNet 3.0"
+                ) from error
+            if synset.file in chosen:
+                found.append(synset)
+    return found
+
+
+def _synset(line: str) -> Synset:
+    """``offset file n words (word id)... pointers (kind offset n source)... | gloss``."""
+    data, bar, gloss = line.partition(" | ")
+    fields = data.split()
+    if not bar or fields[2] != "n":
+        raise ValueError("no gloss, or no noun")
+    after_words = 4 + 2 * int(fields[3], 16)
+    pointers = fields[after_words + 1 : after_words + 1 + 4 * int(fields[after_words])]
+    return Synset(
+        offset=fields[0],
+        file=int(fields[1]),
+        words=tuple(word.replace("_", " ") for word in fields[4:after_words:2]),
+        hypernyms=tuple(pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] == "@"),
+        gloss=gloss.strip(),
+    )
