@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quality|encode|search|service] [--json FILE]`."""
+"""`python -m benchmarks [quality|encode|search|service|words] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 
 from benchmarks import machine
 from benchmarks.report import Report, show
-from bittern.errors import BitternError
+from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
+ON_REQUEST = ("words",)
+"""Parts that take minutes, and are run only when they are named."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,12 +48,27 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
 
     if part == "search":
         return lambda: search.run(rows=options.rows, rounds=options.rounds)
+    if part == "words":
+        return lambda: _words(options)
     licence_notice(options.encoder)
     if part == "quality":
         return lambda: quality.run(options.manifest, options.encoder)
     if part == "encode":
         return lambda: encode.run(options.manifest, options.encoder, rounds=options.rounds)
     return lambda: service.run(options.manifest, options.encoder, rounds=options.rounds)
+
+
+def _words(options: argparse.Namespace) -> Report:
+    from benchmarks.words import run as words
+
+    seeds, bits = (words.QUICK_SEEDS, words.QUICK_BITS) if options.quick else (None, None)
+    return words.run(
+        words.Settings(
+            seeds=options.seeds or seeds or words.SEEDS,
+            bits=options.bits or bits or words.BITS,
+            folder=options.wordnet,
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,7 +80,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Example: python -m benchmarks search --rows 2000000 --json search.json",
     )
     parser.add_argument(
-        "part", nargs="*", type=_part, help=f"{', '.join(PARTS)}; all of them by default"
+        "part",
+        nargs="*",
+        type=_part,
+        help=f"{', '.join(PARTS)}, all of them by default; on request: {', '.join(ON_REQUEST)}",
     )
     parser.add_argument(
         "--manifest",
@@ -74,14 +94,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", default="field", help="encoder of the catalogue")
     parser.add_argument("--rows", type=_positive, default=1_000_000, help="codes of `search`")
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
+    parser.add_argument("--seeds", type=_positive, help="splits of `words`")
+    parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`")
+    parser.add_argument("--quick", action="store_true", help="`words` with one split and length")
+    parser.add_argument("--wordnet", type=Path, metavar="FOLDER", help="with WordNet's data.noun")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     return parser
 
 
 def _part(text: str) -> str:
-    if text not in PARTS:
-        raise argparse.ArgumentTypeError(f"there is no '{text}'; there are {', '.join(PARTS)}")
+    if text not in (*PARTS, *ON_REQUEST):
+        known = ", ".join((*PARTS, *ON_REQUEST))
+        raise argparse.ArgumentTypeError(f"there is no '{text}'; there are {known}")
     return text
+
+
+def _bits(text: str) -> int:
+    from hashing.codes import check_bits
+
+    try:
+        return check_bits(int(text))
+    except CodeError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
 
 
 def _positive(text: str) -> int:
