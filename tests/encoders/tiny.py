@@ -65,6 +65,22 @@ def write_openclip(folder: Path, *, seed: int = 0, pickled: bool = False, **text
     return folder
 
 
+def write_openclip_custom_text(folder: Path) -> Path:
+    """A folder whose text tower is a module of its own, as newer configurations have it."""
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = openclip_config()
+    torch.manual_seed(0)
+    towers = open_clip.CustomTextCLIP(**json.loads(json.dumps(config["model_cfg"])))
+    save_file(towers.state_dict(), folder / "open_clip_model.safetensors")
+    config["model_cfg"]["custom_text"] = True
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    return folder
+
+
 def write_openclip_with_hub_tokenizer(folder: Path) -> Path:
     """A folder whose configuration names a Hugging Face tokenizer, which lies beside it."""
     tokenizer = _byte_level_bpe()

@@ -1,0 +1,422 @@
+"""Adapters: they act on every projection, can be trained, and leave the tower alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError, ModelDamagedError, PreconditionError
+from encoders.adapters import Adapters, LoraSettings, attach
+from encoders.attention import SplitAttention
+from encoders.base import Media, Modality
+from encoders.clap import ClapEncoder
+from encoders.openclip import OpenClipEncoder
+from encoders.towers import TrainableTower
+from tests.encoders import tiny
+
+SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.5)
+TOWERS = [
+    ("openclip", Modality.TEXT),
+    ("openclip", Modality.IMAGE),
+    ("custom", Modality.TEXT),
+    ("clap", Modality.TEXT),
+    ("clap", Modality.AUDIO),
+]
+
+
+def load(layout: str, folders: dict[str, Path], **options: Any) -> Any:
+    kind = ClapEncoder if layout == "clap" else OpenClipEncoder
+    return kind(folders[layout], name=f"tiny-{layout}", device="cpu", **options)
+
+
+def media(modality: Modality, n: int = 6) -> list[Media]:
+    rng = np.random.default_rng(3)
+    if modality is Modality.TEXT:
+        return list((tiny.CORPUS * 2)[:n])
+    if modality is Modality.IMAGE:
+        return list(rng.integers(0, 256, (n, 32, 32, 3), dtype=np.uint8))
+    return list(rng.uniform(-0.5, 0.5, (n, 8000)).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def folders(
+    openclip_folder: Path, clap_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    custom = tiny.write_openclip_custom_text(tmp_path_factory.mktemp("custom"))
+    return {"openclip": openclip_folder, "clap": clap_folder, "custom": custom}
+
+
+@pytest.fixture(params=TOWERS, ids=lambda tower: f"{tower[0]}-{tower[1]}")
+def tower(request: pytest.FixtureRequest, folders: dict[str, Path]) -> TrainableTower:
+    layout, modality = request.param
+    encoder = load(layout, folders)
+    return TrainableTower(encoder, modality, lora=SETTINGS, seed=1)
+
+
+def adapters_of(tower: TrainableTower) -> Adapters:
+    assert tower.adapters is not None
+    return tower.adapters
+
+
+def randomise(adapters: Adapters, seed: int = 5) -> None:
+    rng = np.random.default_rng(seed)
+    adapters.load(
+        {
+            name: rng.normal(0, 0.3, tuple(p.shape)).astype(np.float32)
+            for name, p in adapters.named.items()
+        }
+    )
+
+
+def sha256(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def train(tower: TrainableTower, steps: int = 8) -> list[float]:
+    """Pull every embedding towards a target of its own."""
+    batch = media(tower.modality)
+    generator = torch.Generator().manual_seed(0)
+    target = torch.randn(len(batch), tower.dim, generator=generator)
+    target = torch.nn.functional.normalize(target, dim=-1)
+    inputs = tower.prepare(batch)
+    optimiser = torch.optim.AdamW(tower.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss = (1 - (tower(inputs) * target).sum(dim=-1)).mean()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_fresh_adapters_add_nothing(tower: TrainableTower) -> None:
+    batch = media(tower.modality)
+    with adapters_of(tower).disabled():
+        bare = tower.encode(batch)
+    np.testing.assert_allclose(tower.encode(batch), bare, atol=2e-6)
+
+
+def test_adapters_change_the_embeddings(tower: TrainableTower) -> None:
+    batch = media(tower.modality)
+    before = tower.encode(batch)
+    randomise(adapters_of(tower))
+    assert np.abs(tower.encode(batch) - before).max() > 1e-3
+
+
+def test_every_projection_of_every_block_has_an_adapter_that_acts(tower: TrainableTower) -> None:
+    adapters = adapters_of(tower)
+    randomise(adapters)
+    values = adapters.tensors()
+    batch = media(tower.modality, n=5)
+    whole = tower.encode(batch)
+    outputs = [name for name in values if name.endswith(".B")]
+    assert len(outputs) == 8  # two blocks of query, key, value and output
+    for name in outputs:
+        adapters.load({**values, name: np.zeros_like(values[name])})
+        assert np.abs(tower.encode(batch) - whole).max() > 1e-5, f"{name} does not act"
+
+
+@pytest.mark.parametrize("part", ["q_proj", "k_proj", "v_proj", "out_proj"])
+def test_fused_attention_equals_adding_the_product_to_its_weights(
+    folders: dict[str, Path], part: str
+) -> None:
+    encoder, merged = load("openclip", folders), load("openclip", folders)
+    adapters = attach(encoder, Modality.IMAGE, SETTINGS, seed=1)
+    values = {n: np.zeros(tuple(p.shape), np.float32) for n, p in adapters.named.items()}
+    rng = np.random.default_rng(0)
+    name = f"transformer.resblocks.0.attn.{part}"
+    for letter in "AB":
+        shape = values[f"{name}.{letter}"].shape
+        values[f"{name}.{letter}"] = rng.normal(0, 0.3, shape).astype(np.float32)
+    adapters.load(values)
+    product = torch.from_numpy(values[f"{name}.B"] @ values[f"{name}.A"]) * 8 / 4
+    attention = merged.module.visual.transformer.resblocks[0].attn
+    if part == "out_proj":
+        attention.out_proj.weight += product
+    else:
+        row = 64 * ["q_proj", "k_proj", "v_proj"].index(part)
+        attention.in_proj_weight[row : row + 64] += product
+    pictures = media(Modality.IMAGE)
+    np.testing.assert_allclose(
+        encoder.encode(Modality.IMAGE, pictures),
+        merged.encode(Modality.IMAGE, pictures),
+        atol=2e-6,
+    )
+
+
+def test_disabled_adapters_give_the_bare_embeddings_bit_for_bit(
+    tower: TrainableTower, folders: dict[str, Path]
+) -> None:
+    bare = load(tower.encoder.name.removeprefix("tiny-"), folders)
+    batch = media(tower.modality)
+    expected = bare.encode(tower.modality, batch)
+    adapters = adapters_of(tower)
+    randomise(adapters)
+    trained = tower.encode(batch)
+    with adapters.disabled():
+        np.testing.assert_array_equal(tower.encode(batch), expected)
+    np.testing.assert_array_equal(tower.encode(batch), trained)
+    assert all(p.requires_grad for p in adapters.named.values())
+
+
+def test_disabling_does_not_switch_gradients_back_on(tower: TrainableTower) -> None:
+    adapters = adapters_of(tower)
+    adapters.set_gradients(False)
+    with adapters.disabled():
+        pass
+    assert not any(p.requires_grad for p in adapters.named.values())
+
+
+def test_training_lowers_the_loss_and_leaves_the_tower_as_it_was(
+    tower: TrainableTower, folders: dict[str, Path]
+) -> None:
+    bare = load(tower.encoder.name.removeprefix("tiny-"), folders)
+    tower.train()
+    losses = train(tower)
+    assert np.mean(losses[-2:]) < losses[0] - 0.02, losses
+    adapters_of(tower).remove()
+    encoder: Any = tower.encoder
+    assert sha256(encoder.module) == sha256(bare.module)
+    batch = media(tower.modality)
+    np.testing.assert_array_equal(
+        encoder.encode(tower.modality, batch), bare.encode(tower.modality, batch)
+    )
+
+
+def test_the_other_tower_is_not_touched(folders: dict[str, Path]) -> None:
+    encoder = load("openclip", folders)
+    pictures = media(Modality.IMAGE)
+    before = encoder.encode(Modality.IMAGE, pictures)
+    randomise(attach(encoder, Modality.TEXT, SETTINGS, seed=1))
+    np.testing.assert_array_equal(encoder.encode(Modality.IMAGE, pictures), before)
+
+
+def test_only_the_adapters_dropout_tells_training_from_use(tower: TrainableTower) -> None:
+    inputs = tower.prepare(media(tower.modality))
+    encoder: Any = tower.encoder
+
+    def in_training() -> set[str]:
+        return {name for name, module in encoder.module.named_modules() if module.training}
+
+    randomise(adapters_of(tower))
+    tower.train()
+    assert in_training()
+    assert all(".lora_dropout" in name for name in in_training())
+    with torch.no_grad():
+        assert not torch.equal(tower(inputs), tower(inputs))
+    tower.eval()
+    assert not in_training()
+    with torch.no_grad():
+        assert torch.equal(tower(inputs), tower(inputs))
+
+
+def test_encoding_while_training_uses_no_dropout(tower: TrainableTower) -> None:
+    randomise(adapters_of(tower))
+    expected = tower.encode(media(tower.modality))
+    tower.train()
+    np.testing.assert_array_equal(tower.encode(media(tower.modality)), expected)
+    assert tower.training
+
+
+def test_gradients_reach_the_adapters_only_while_they_are_wanted(tower: TrainableTower) -> None:
+    adapters = adapters_of(tower)
+    randomise(adapters)
+    inputs = tower.prepare(media(tower.modality))
+    adapters.set_gradients(False)
+    assert not tower(inputs).requires_grad
+    adapters.set_gradients(True)
+    tower(inputs)[:, 0].sum().backward()
+    for name, parameter in adapters.named.items():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().max() > 0, name
+    encoder: Any = tower.encoder
+    named = set(map(id, adapters.named.values()))
+    assert all(p.grad is None for p in encoder.module.parameters() if id(p) not in named)
+
+
+def test_blocks_computed_twice_give_the_same_gradients(tower: TrainableTower) -> None:
+    adapters = adapters_of(tower)
+    randomise(adapters)
+    inputs = tower.prepare(media(tower.modality))
+    tower.train()
+
+    def gradients() -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        tower.zero_grad()
+        tower(inputs)[:, 0].sum().backward()
+        return [p.grad.clone() for p in adapters.named.values() if p.grad is not None]
+
+    expected = gradients()
+    adapters.set_checkpointing(True)
+    calls = count_block_calls(tower)
+    for ours, theirs in zip(gradients(), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert calls[0] == 2
+    adapters.set_checkpointing(False)
+    calls[0] = 0
+    gradients()
+    assert calls[0] == 1
+
+
+def count_block_calls(tower: TrainableTower) -> list[int]:
+    """Counts how often the first adapter of a tower is computed."""
+    encoder: Any = tower.encoder
+    first = next(m for m in encoder.module.modules() if hasattr(m, "lora_A"))
+    calls = [0]
+
+    def count(*_: object) -> None:
+        calls[0] += 1
+
+    first.register_forward_hook(count)
+    return calls
+
+
+def test_saved_adapters_give_the_same_embeddings_bit_for_bit(
+    tower: TrainableTower, folders: dict[str, Path]
+) -> None:
+    train(tower, steps=2)
+    saved = tower.tensors()
+    encoder = load(tower.encoder.name.removeprefix("tiny-"), folders)
+    other = TrainableTower(encoder, tower.modality, lora=SETTINGS, seed=9)
+    other.load(saved)
+    batch = media(tower.modality)
+    np.testing.assert_array_equal(other.encode(batch), tower.encode(batch))
+
+
+def test_tensors_are_small_float32_and_named_after_the_projections(
+    folders: dict[str, Path],
+) -> None:
+    adapters = attach(load("clap", folders), Modality.TEXT, SETTINGS, seed=1)
+    tensors = adapters.tensors()
+    assert sorted(tensors)[:2] == [
+        "encoder.layer.0.attention.output.dense.A",
+        "encoder.layer.0.attention.output.dense.B",
+    ]
+    assert tensors["encoder.layer.0.attention.self.query.A"].shape == (4, 32)
+    assert {value.dtype for value in tensors.values()} == {np.dtype(np.float32)}
+
+
+def test_the_same_seed_draws_the_same_adapters(folders: dict[str, Path]) -> None:
+    first, again, other = (
+        attach(load("openclip", folders), Modality.TEXT, SETTINGS, seed=seed).tensors()
+        for seed in (1, 1, 2)
+    )
+    name = "resblocks.0.attn.q_proj.A"
+    np.testing.assert_array_equal(first[name], again[name])
+    assert not np.array_equal(first[name], other[name])
+    assert not first["resblocks.0.attn.q_proj.B"].any()
+
+
+def test_drawing_adapters_leaves_the_callers_random_numbers_alone(
+    folders: dict[str, Path],
+) -> None:
+    encoder = load("openclip", folders)
+    torch.manual_seed(4)
+    expected = torch.rand(3)
+    torch.manual_seed(4)
+    TrainableTower(encoder, Modality.TEXT, lora=SETTINGS, projection=8, seed=1)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_half_precision_towers_train_float32_adapters(folders: dict[str, Path]) -> None:
+    encoder = load("openclip", folders, precision="bf16")
+    tower = TrainableTower(encoder, Modality.IMAGE, lora=SETTINGS, seed=1)
+    assert {p.dtype for p in tower.parameters()} == {torch.float32}
+    losses = train(tower)
+    assert losses[-1] < losses[0] - 0.02, losses
+    rows = tower.encode(media(Modality.IMAGE))
+    assert rows.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-3)
+
+
+def damage(tensors: dict[str, NDArray[np.float32]], how: str) -> dict[str, Any]:
+    name = next(iter(tensors))
+    damaged: dict[str, Any] = dict(tensors)
+    if how == "missing":
+        del damaged[name]
+    elif how == "without a place":
+        damaged["surprise"] = tensors[name]
+    elif how == "another shape":
+        damaged[name] = tensors[name][:, :-1]
+    elif how == "NaN":
+        damaged[name] = np.full_like(tensors[name], np.nan)
+    else:
+        damaged[name] = tensors[name].astype(np.float64)
+    return damaged
+
+
+@pytest.mark.parametrize(
+    "how", ["missing", "without a place", "another shape", "NaN", "must be float32"]
+)
+def test_damaged_tensors_are_refused_with_the_reason_and_nothing_changes(
+    folders: dict[str, Path], how: str
+) -> None:
+    adapters = attach(load("openclip", folders), Modality.TEXT, SETTINGS, seed=1)
+    before = adapters.tensors()
+    changed = {name: value + 1 for name, value in before.items()}
+    with pytest.raises(ModelDamagedError, match=how):
+        adapters.load(damage(changed, how))
+    for name, value in adapters.tensors().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_a_tower_takes_adapters_once(folders: dict[str, Path]) -> None:
+    encoder = load("openclip", folders)
+    attach(encoder, Modality.TEXT, SETTINGS, seed=1)
+    with pytest.raises(PreconditionError, match="has adapters already"):
+        attach(encoder, Modality.TEXT, SETTINGS, seed=1)
+
+
+def test_removed_adapters_make_room_for_others(folders: dict[str, Path]) -> None:
+    encoder = load("openclip", folders)
+    attach(encoder, Modality.TEXT, SETTINGS, seed=1).remove()
+    other = attach(encoder, Modality.TEXT, LoraSettings(rank=2), seed=1)
+    assert other.tensors()["resblocks.0.attn.q_proj.A"].shape[0] == 2
+
+
+def test_an_encoder_without_torch_towers_takes_no_adapters() -> None:
+    from encoders.field.encoder import FieldEncoder
+
+    with pytest.raises(InvalidInputError, match="field has no text tower that adapters"):
+        attach(FieldEncoder(), Modality.TEXT, SETTINGS, seed=1)
+
+
+def test_a_tower_that_is_not_there_takes_no_adapters(folders: dict[str, Path]) -> None:
+    with pytest.raises(InvalidInputError, match="no audio tower"):
+        attach(load("openclip", folders), Modality.AUDIO, SETTINGS, seed=1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rank": 0},
+        {"rank": 2000},
+        {"rank": True},
+        {"alpha": 1.5},
+        {"dropout": 1.0},
+        {"dropout": -1},
+    ],
+)
+def test_settings_outside_their_range_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError, match=next(iter(wrong))):
+        LoraSettings(**wrong)
+
+
+def test_split_attention_holds_no_second_copy_of_the_weights(folders: dict[str, Path]) -> None:
+    encoder = load("openclip", folders)
+    attach(encoder, Modality.TEXT, SETTINGS, seed=1)
+    split = next(m for m in encoder.module.modules() if isinstance(m, SplitAttention))
+    fused = split.base.in_proj_weight.untyped_storage().data_ptr()
+    for projection in (split.q_proj, split.k_proj, split.v_proj):
+        layer: Any = projection
+        assert layer.base_layer.weight.untyped_storage().data_ptr() == fused
