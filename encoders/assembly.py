@@ -1,0 +1,269 @@
+"""Encoders put together from towers of catalogue encoders, with what was trained on them.
+
+A trained model may use the text tower of one encoder and the audio tower of another, adapters on
+either, and a linear map behind a tower that was taught another encoder's space. Which towers
+those are is a few lines of JSON (`encoders.plans`); what was trained is a mapping from names to
+float32 arrays. Both come from files, and nothing about them is taken on trust.
+
+Importing this module imports no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError, ModelDamagedError, UnsupportedModalityError
+from encoders.base import AudioWindowing, Encoder, Media, Modality
+from encoders.plans import Plans, TowerPlan, plans_from_json, plans_to_json
+from encoders.trained import copy_tensors, place_tensors
+
+if TYPE_CHECKING:
+    import torch
+
+    from encoders.towers import TrainableTower
+
+__all__ = [
+    "AssembledEncoder",
+    "Plans",
+    "TowerPlan",
+    "assemble",
+    "begin",
+    "plans_from_json",
+    "plans_to_json",
+]
+
+_MAX_DIM = 2**16
+
+
+class AssembledEncoder:
+    """Towers of several encoders in one space. See `encoders.base.Encoder`.
+
+    Made by `assemble`, for use, or `begin`, for training.
+
+    Attributes:
+        name: the caller's name for it.
+        dim: length of an embedding.
+        modalities: the towers it has.
+        windowing: of the encoder whose audio tower it has; None without one.
+        plans: where its towers come from.
+        towers: the towers by modality, as torch modules.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plans: Plans,
+        towers: Mapping[Modality, TrainableTower],
+        *,
+        changing: bool,
+    ) -> None:
+        """Join towers.
+
+        Args:
+            name: what to call the whole.
+            plans: where the towers come from.
+            towers: one for each plan.
+            changing: whether the towers may be trained further, so that digests must be
+                taken anew every time.
+
+        Raises:
+            ModelDamagedError: the towers' embeddings have different dimensions.
+        """
+        dims = {modality: tower.dim for modality, tower in towers.items()}
+        if len(set(dims.values())) != 1:
+            described = ", ".join(f"{modality} {dim}" for modality, dim in sorted(dims.items()))
+            raise ModelDamagedError(
+                f"{name}: its towers do not share a space, their dimensions are {described}; "
+                "put a linear map behind all but one"
+            )
+        self.name = name
+        self.dim = next(iter(dims.values()))
+        self.plans = dict(plans)
+        self.towers = dict(towers)
+        self.modalities = frozenset(towers)
+        audio = towers.get(Modality.AUDIO)
+        self.windowing: AudioWindowing | None = audio.encoder.windowing if audio else None
+        self._changing = changing
+        self._digests: dict[Modality, str] | None = None
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders behind it, in order of name."""
+        return tuple(sorted({plan.encoder for plan in self.plans.values()}))
+
+    @property
+    def digests(self) -> Mapping[Modality, str]:
+        """Per tower, hex SHA-256: that of `TrainableTower.digest`."""
+        if self._digests is None or self._changing:
+            self._digests = {modality: tower.digest() for modality, tower in self.towers.items()}
+        return self._digests
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        """Embed a batch, as `Encoder.encode` says.
+
+        Returns:
+            float32 [n, dim], each row of unit L2 norm.
+
+        Raises:
+            UnsupportedModalityError: there is no such tower.
+            InvalidInputError: an item has the wrong dtype or shape.
+        """
+        return self._tower(modality).encode(batch)
+
+    def prepare(self, modality: Modality, batch: Sequence[Media]) -> Any:
+        """What `embed` takes, on the tower's device.
+
+        Raises:
+            as `encode`.
+        """
+        return self._tower(modality).prepare(batch)
+
+    def embed(self, modality: Modality, inputs: Any) -> torch.Tensor:
+        """Run a tower on what `prepare` returned; gradients flow to what is trained.
+
+        Returns:
+            float32 [n, dim] of unit L2 norm, on the tower's device.
+        """
+        embeddings: torch.Tensor = self._tower(modality)(inputs)
+        return embeddings
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of what was trained: `<modality>.lora.<...>`, `<modality>.projection.<...>`."""
+        return copy_tensors(self._named())
+
+    def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take over what `tensors` returned. If anything is wrong, nothing is changed.
+
+        Raises:
+            ModelDamagedError: tensors are missing, unknown, of another shape or dtype, or hold
+                NaN or infinity.
+        """
+        place_tensors(self.name, self._named(), tensors)
+        self._digests = None
+
+    def _named(self) -> dict[str, torch.nn.Parameter]:
+        return {
+            f"{modality}.{name}": parameter
+            for modality, tower in self.towers.items()
+            for name, parameter in tower.named().items()
+        }
+
+    def _tower(self, modality: Modality) -> TrainableTower:
+        if modality not in self.towers:
+            raise UnsupportedModalityError(
+                f"{self.name} has towers for {', '.join(sorted(self.modalities))}, not for "
+                f"{modality}"
+            )
+        return self.towers[modality]
+
+
+def assemble(
+    name: str,
+    plans: Plans,
+    tensors: Mapping[str, NDArray[np.float32]],
+    load: Callable[[str], Encoder],
+) -> AssembledEncoder:
+    """Put a trained encoder together, for use.
+
+    Args:
+        name: what to call it.
+        plans: where its towers come from.
+        tensors: what was trained, as `AssembledEncoder.tensors` names it.
+        load: from a catalogue name to an encoder. Called once for each name; must return a
+            fresh instance, since adapters are put into it.
+
+    Raises:
+        ModelDamagedError: plans, tensors and encoders do not fit each other.
+        UnsupportedModalityError: an encoder lacks the tower that is wanted of it.
+        InvalidInputError: an encoder cannot take adapters.
+        and whatever `load` raises.
+    """
+    widths = {m: _width(name, m, tensors) for m, plan in plans.items() if plan.projection}
+    towers = _build(name, plans, widths, load, seed=0)
+    assembled = AssembledEncoder(name, plans, towers, changing=False)
+    assembled.load(tensors)
+    for tower in towers.values():
+        tower.requires_grad_(False)
+    return assembled
+
+
+def begin(
+    name: str,
+    plans: Plans,
+    load: Callable[[str], Encoder],
+    *,
+    dim: int | None = None,
+    seed: int,
+) -> AssembledEncoder:
+    """Put an encoder together whose adapters and maps are yet to be trained.
+
+    Args:
+        name: what to call it.
+        plans: where its towers come from.
+        load: as for `assemble`.
+        dim: of the shared space; may be left out if a tower without a map says it.
+        seed: of everything that is drawn.
+
+    Raises:
+        InvalidInputError: no tower says the dimensions, or an encoder cannot take adapters.
+        ModelDamagedError: the towers' embeddings have different dimensions.
+        UnsupportedModalityError: an encoder lacks the tower that is wanted of it.
+        and whatever `load` raises.
+    """
+    loaded = {encoder: load(encoder) for encoder in {plan.encoder for plan in plans.values()}}
+    if dim is None:
+        dim = next((loaded[p.encoder].dim for p in plans.values() if not p.projection), None)
+    if dim is None:
+        raise InvalidInputError(
+            f"{name}: every tower has a linear map behind it, so the dimensions of the space "
+            "must be given",
+            field="dim",
+        )
+    widths = {modality: dim for modality, plan in plans.items() if plan.projection}
+    towers = _build(name, plans, widths, loaded.__getitem__, seed=seed)
+    return AssembledEncoder(name, plans, towers, changing=True)
+
+
+def _build(
+    name: str,
+    plans: Plans,
+    widths: Mapping[Modality, int],
+    load: Callable[[str], Encoder],
+    *,
+    seed: int,
+) -> dict[Modality, TrainableTower]:
+    from encoders.towers import TrainableTower
+
+    if not plans:
+        raise InvalidInputError(f"{name}: an encoder needs at least one tower")
+    loaded: dict[str, Encoder] = {}
+    towers = {}
+    for position, (modality, plan) in enumerate(sorted(plans.items())):
+        if plan.encoder not in loaded:
+            loaded[plan.encoder] = load(plan.encoder)
+        towers[modality] = TrainableTower(
+            loaded[plan.encoder],
+            modality,
+            lora=plan.lora,
+            projection=widths.get(modality),
+            seed=seed + position,
+        )
+    return towers
+
+
+def _width(name: str, modality: Modality, tensors: Mapping[str, NDArray[np.float32]]) -> int:
+    """Rows of a linear map: the dimensions of the space."""
+    key = f"{modality}.projection.weight"
+    if key not in tensors:
+        raise ModelDamagedError(f"{name}: the tensor {key} is missing")
+    shape = tensors[key].shape
+    if len(shape) != 2 or not 0 < shape[0] <= _MAX_DIM:
+        raise ModelDamagedError(
+            f"{name}: {key} must be [dimensions of the space, dimensions of the tower], not "
+            f"{list(shape)}"
+        )
+    return int(shape[0])
