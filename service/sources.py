@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bittern.errors import ManifestError, SourceNotFoundError
@@ -28,10 +28,12 @@ class Source:
         path: the folder or manifest.
         entries: what is to be indexed, in order; a manifest's unusable rows are results
             that already failed, with line number and reason.
+        lines: the line of each entry in the manifest; empty for a folder.
     """
 
     path: Path
     entries: list[MediaItem | AddResult]
+    lines: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -72,7 +74,7 @@ def read_source(path: Path) -> Source:
     listed = list(_manifest_entries(path))
     if not listed:
         raise SourceNotFoundError(f"{path} lists no media: it has a header only", field="source")
-    return Source(path, listed)
+    return Source(path, [entry for _, entry in listed], [line for line, _ in listed])
 
 
 def _folder_items(folder: Path) -> Iterator[MediaItem | AddResult]:
@@ -99,7 +101,8 @@ def _folder_items(folder: Path) -> Iterator[MediaItem | AddResult]:
         yield AddResult(name, AddStatus.FAILED, reason=reason, message=message)
 
 
-def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
+def _manifest_entries(path: Path) -> Iterator[tuple[int, MediaItem | AddResult]]:
+    """Line and entry of every row."""
     lines: dict[tuple[str, str], int] = {}
     named: set[str] = set()
     for line, row in _rows(path):
@@ -116,14 +119,15 @@ def _manifest_entries(path: Path) -> Iterator[MediaItem | AddResult]:
             cells = {} if isinstance(row, str) else row
             # The first row of an occurrence keeps the bare id, whether its file is there or not.
             named.add(cells.get("occurrenceID", ""))
-            yield AddResult(
+            failed = AddResult(
                 cells.get("occurrenceID") or cells.get("media") or f"line {line}",
                 AddStatus.FAILED,
                 reason=error.reason,
                 message=f"{path.name}, line {line}: {error.message}",
             )
+            yield line, failed
             continue
-        yield another_medium(item) if item.occurrence_id in named else item
+        yield line, another_medium(item) if item.occurrence_id in named else item
         named.add(item.occurrence_id)
 
 
