@@ -1,0 +1,1 @@
+"""Training: from what people have (manifests, folders) to examples, towers and heads."""

@@ -1,0 +1,129 @@
+"""Training examples: media with captions or labels, and what could not become one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+from bittern.errors import InvalidInputError
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One photograph or recording to train on.
+
+    Attributes:
+        id: identifier, unique among the examples.
+        path: the file; nothing has decoded it yet.
+        modality: ``image`` or ``audio``.
+        captions: all variants of its caption, templates filled; empty without captions.
+        labels: its classes; empty without labels.
+        group: what items share that say the same (the species, else the name, the caption or
+            the labels). A batch should hold a group once only: a caption that stands in it
+            twice makes one of its two pictures a wrong answer.
+    """
+
+    id: str
+    path: Path
+    modality: str
+    captions: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A row or file that is no example: where it stands, and why."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Examples in the order of their source.
+
+    Attributes:
+        source: the manifest or folder.
+        items: the examples.
+        skipped: what is not among them.
+    """
+
+    source: Path
+    items: tuple[Example, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.items)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.items[index]
+
+    @cached_property
+    def groups(self) -> Counter[str]:
+        """How many items each group has."""
+        return Counter(item.group for item in self.items)
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """All labels, sorted."""
+        return tuple(sorted({label for item in self.items for label in item.labels}))
+
+    @cached_property
+    def modalities(self) -> Counter[str]:
+        """How many items each modality has."""
+        return Counter(item.modality for item in self.items)
+
+    def of(self, modality: str) -> Examples:
+        """The examples of one modality; what was skipped stays with the whole."""
+        return replace(self, items=_only(self.items, modality), skipped=())
+
+    def digest(self) -> str:
+        """Hex SHA-256 of what the examples say, in order; not of the files' contents."""
+        told = hashlib.sha256()
+        for item in self.items:
+            for part in (item.id, item.modality, item.group, *item.captions, "", *item.labels):
+                told.update(part.encode("utf-8", "surrogatepass") + b"\0")
+            told.update(b"\n")
+        return told.hexdigest()
+
+
+def _only(items: Iterable[Example], modality: str) -> tuple[Example, ...]:
+    return tuple(item for item in items if item.modality == modality)
+
+
+def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
+    """Refuse examples that do not fill one batch: incomplete batches are left out.
+
+    Args:
+        examples: what there is to train on.
+        batch_size: items per batch.
+        one_per_group: whether no two items of a batch may share a group.
+
+    Raises:
+        InvalidInputError: fewer items than a batch, or fewer groups where each may stand in it
+            once; the message names both numbers.
+    """
+    if batch_size < 2:
+        raise InvalidInputError(
+            f"a batch of {batch_size} cannot be trained on; batch normalisation needs 2 or more",
+            field="batch_size",
+        )
+    count, what = len(examples), "examples"
+    if count >= batch_size and one_per_group:
+        count, what = len(examples.groups), "different groups (species, names or captions)"
+    if count < batch_size:
+        skipped = f" ({len(examples.skipped)} were skipped)" if examples.skipped else ""
+        raise InvalidInputError(
+            f"{examples.source} gives {count} {what}{skipped}, which do not fill one batch of "
+            f"{batch_size}; give more, or choose a batch size of {max(2, count)} or less",
+            field="batch_size",
+            details={"examples": str(count), "batch_size": str(batch_size)},
+        )

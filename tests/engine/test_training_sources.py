@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import bittern
+from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
+from service.training.examples import Example, Examples, check_enough
+from service.training.naming import names_of_folder, names_of_row
+from service.training.sources import (
+    MAX_CAPTION_CHARS,
+    MAX_LABEL_CHARS,
+    MAX_LABELS,
+    read_labels,
+    read_pairs,
+)
+from service.training.splitting import HeldOut, split
+
+SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
+
+
+def manifest(folder: Path, text: str, *, media: tuple[str, ...] = ("a.jpg", "b.jpg")) -> Path:
+    """A manifest, and the (empty) files beside it: nothing is decoded here."""
+    for name in media:
+        touch(folder / name)
+    path = folder / "birds.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def some(*groups: str) -> Examples:
+    items = [Example(f"{g}-{i}", Path(f"{g}-{i}.jpg"), "image", group=g) for i, g in pairs(groups)]
+    return Examples(Path("m.csv"), tuple(items))
+
+
+def pairs(groups: tuple[str, ...]) -> list[tuple[int, str]]:
+    return list(enumerate(groups))
+
+
+# Pairs
+
+
+def test_the_sample_gives_a_pair_for_every_picture_and_recording() -> None:
+    examples = read_pairs(SAMPLE)
+    assert examples.modalities == {"image": 85, "audio": 26}
+    assert examples.skipped == ()
+    by_id = {example.id: example for example in examples}
+    assert by_id["alpaca-1"].captions == (
+        "a photo of alpaca",
+        "Vicugna pacos",
+        "Vicugna pacos with common name alpaca",
+    )
+    assert by_id["alpaca-1"].group == "vicugna pacos"
+    assert all(example.path.is_file() for example in examples)
+    assert len({example.id for example in examples}) == len(examples)
+
+
+def test_recordings_of_the_sample_are_captioned_as_sounds() -> None:
+    for example in read_pairs(SAMPLE).of("audio"):
+        assert example.modality == "audio"
+        [caption] = example.captions
+        assert caption.startswith("The sound of ")
+
+
+def test_items_of_one_species_share_a_group_whatever_they_are_called(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        "media,vernacularName,scientificName\na.jpg,calf,Bos taurus\nb.jpg,cow,Bos  Taurus\n",
+    )
+    assert read_pairs(path).groups == {"bos taurus": 2}
+
+
+def test_ranks_become_the_taxonomy(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        "media,kingdom,class,scientificName,scientificNameAuthorship\n"
+        'a.jpg,Animalia,Aves,"Strix aluco Linnaeus, 1758","Linnaeus, 1758"\n',
+    )
+    [example] = read_pairs(path)
+    assert (
+        example.captions
+        == (
+            "Strix aluco",
+            "Animalia Aves Strix aluco",
+            "a photo of Strix aluco",
+            "Strix aluco with common name Strix aluco",
+        )[:3]
+    )
+
+
+def test_a_recording_with_a_scientific_name_only_is_captioned_with_it(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,scientificName\na.wav,Strix aluco\n", media=("a.wav",))
+    [example] = read_pairs(path)
+    assert example.captions == ("The sound of Strix aluco",)
+
+
+def test_a_caption_column_is_used_if_there_is_one_and_preferred_to_names(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,Caption,vernacularName\na.jpg,  An owl \t at dusk,owl\n")
+    [example] = read_pairs(path)
+    assert example.captions == ("An owl at dusk",)
+    assert example.group == "owl"
+    [named] = read_pairs(path, templates=["this is {common}"])
+    assert named.captions == ("this is owl",)
+
+
+@pytest.mark.parametrize("asked", ["What It Shows", "what it shows", "What_It_Shows"])
+def test_a_caption_column_may_have_any_heading(tmp_path: Path, asked: str) -> None:
+    path = manifest(tmp_path, "media;What It Shows;caption\na.jpg;an owl;none\n")
+    [example] = read_pairs(path, caption_column=asked)
+    assert example.captions == ("an owl",)
+    assert example.group == "an owl"
+
+
+def test_a_missing_caption_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,habitat,remarks\na.jpg,wood,shy\n")
+    with pytest.raises(ManifestError, match=r"habitat, remarks.*--caption-column"):
+        read_pairs(path)
+    with pytest.raises(ManifestError, match=r"no column 'text' with captions.*habitat, remarks"):
+        read_pairs(path, caption_column="text")
+
+
+def test_rows_that_cannot_be_used_are_listed_with_line_and_reason(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path,
+        "media,caption\n"
+        "a.jpg,an owl\n"
+        "gone.jpg,a crow\n"
+        "b.jpg,\n"
+        "\n"
+        f"c.jpg,{'long ' * 1000}\n"
+        "./a.jpg,an owl again\n"
+        "d.jpg,one,two\n"
+        'e.jpg,"a\nb"\n',
+        media=("a.jpg", "b.jpg", "c.jpg", "d.jpg", "e.jpg"),
+    )
+    examples = read_pairs(path)
+    assert [example.captions for example in examples] == [("an owl",), ("a b",)]
+    told = {skipped.where: skipped.reason for skipped in examples.skipped}
+    assert list(told) == [f"birds.csv, line {line}" for line in (3, 4, 6, 7, 8)]
+    for line, words in {
+        3: "gone.jpg",
+        4: "'b.jpg': the column 'caption' holds no caption",
+        6: f"limit is {MAX_CAPTION_CHARS}",
+        7: "same file stands in birds.csv, line 2",
+        8: "3 cells",
+    }.items():
+        assert words in told[f"birds.csv, line {line}"]
+
+
+def test_strict_refuses_a_source_for_one_bad_row(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,caption\na.jpg,an owl\ngone.jpg,a crow\n")
+    with pytest.raises(ManifestError, match=r"1 of 2 entries.*line 3.*gone\.jpg") as caught:
+        read_pairs(path, strict=True)
+    assert caught.value.details == {"skipped": "1", "usable": "1"}
+
+
+@pytest.mark.parametrize("text", ["media,caption\nx.jpg,owl\ny.jpg,owl\n", "media,name\nx.jpg,a\n"])
+def test_a_source_without_one_usable_row_says_why(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ManifestError, match=r"line 2: there is no file 'x\.jpg'"):
+        read_pairs(manifest(tmp_path, text))
+
+
+def test_captions_that_are_all_empty_are_as_good_as_no_column(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,caption\na.jpg,\nb.jpg,\n")
+    with pytest.raises(ManifestError, match="columns with something in them are none"):
+        read_pairs(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"media\n\xff\xfe\n", "UTF-8"), (b"file,caption\n", "no column 'media'"), (b"", "media")],
+)
+def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "birds.csv"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=words):
+        read_pairs(path)
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceNotFoundError):
+        read_pairs(tmp_path / "nowhere.csv")
+    with pytest.raises(SourceNotFoundError):
+        read_pairs(tmp_path)
+
+
+@pytest.mark.parametrize("templates", [[], ["a photo"], ["{colour}"], ["{common"], "{common}"])
+def test_templates_that_cannot_be_filled_are_refused(templates: list[str]) -> None:
+    with pytest.raises(InvalidInputError, match="template"):
+        read_pairs(SAMPLE, templates=templates)
+
+
+def test_templates_and_a_caption_column_exclude_each_other() -> None:
+    with pytest.raises(InvalidInputError, match="not from both"):
+        read_pairs(SAMPLE, templates=["{common}"], caption_column="label")
+
+
+def test_rows_without_a_name_for_the_template_are_skipped() -> None:
+    examples = read_pairs(SAMPLE, templates=["{scientific}"])
+    assert len(examples) == 111 - 28
+    assert len(examples.skipped) == 28
+    assert "scientificName" in examples.skipped[0].reason
+
+
+# Folders
+
+
+def test_a_folder_names_its_media_by_its_subfolders(tmp_path: Path) -> None:
+    for name in ("Strix aluco/1.jpg", "Strix aluco/in flight/2.jpg", "tawny_owl/1.wav", "x.jpg"):
+        touch(tmp_path / name)
+    examples = read_pairs(tmp_path)
+    assert [(e.id, e.captions, e.group) for e in examples] == [
+        ("Strix aluco/1.jpg", ("a photo of Strix aluco",), "strix aluco"),
+        ("Strix aluco/in flight/2.jpg", ("a photo of Strix aluco",), "strix aluco"),
+        ("tawny_owl/1.wav", ("The sound of tawny owl",), "tawny owl"),
+    ]
+    [skipped] = examples.skipped
+    assert skipped.where == "x.jpg"
+    assert "no subfolder" in skipped.reason
+
+
+def test_a_folder_name_fills_a_template_for_either_kind_of_name(tmp_path: Path) -> None:
+    touch(tmp_path / "Strix aluco" / "1.jpg")
+    [example] = read_pairs(tmp_path, templates=["{scientific}, perched"])
+    assert example.captions == ("Strix aluco, perched",)
+
+
+def test_known_layouts_of_folder_names_are_taken_apart() -> None:
+    inat = names_of_folder("00017_Animalia_Chordata_Aves_Strigiformes_Strigidae_Strix_aluco")
+    assert inat.scientific == "Strix aluco"
+    assert inat.taxonomy == "Animalia Chordata Aves Strigiformes Strigidae Strix aluco"
+    birdnet = names_of_folder("Strix aluco_Tawny Owl")
+    assert (birdnet.scientific, birdnet.common) == ("Strix aluco", "Tawny Owl")
+    assert names_of_folder("my_seven_cats_of_the_last_summer").common.startswith("my seven cats")
+
+
+def test_names_of_a_row_are_tidied() -> None:
+    names = names_of_row({"vernacularName": " tawny \n owl ", "species": "Strix aluco"})
+    assert (names.common, names.scientific, names.taxonomy) == ("tawny owl", "Strix aluco", "")
+
+
+def test_a_folder_has_no_columns(tmp_path: Path) -> None:
+    touch(tmp_path / "owl" / "1.jpg")
+    with pytest.raises(InvalidInputError, match="no column 'text'"):
+        read_pairs(tmp_path, caption_column="text")
+    with pytest.raises(InvalidInputError, match="no column 'kind'"):
+        read_labels(tmp_path, label_column="kind")
+
+
+# Labels
+
+
+def test_the_sample_has_a_label_for_every_item() -> None:
+    examples = read_labels(SAMPLE)
+    assert len(examples) == 111
+    assert examples.groups["cat"] == 6
+    assert {"wrasse", "owl"} <= set(examples.classes)
+    assert all(not example.captions for example in examples)
+
+
+def test_an_item_may_have_several_labels(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,label\na.jpg,owl| night |owl|\nb.jpg,day\n")
+    examples = read_labels(path)
+    assert examples[0].labels == ("night", "owl")
+    assert examples[0].group == "night|owl"
+    assert examples.classes == ("day", "night", "owl")
+    [both, _] = read_labels(path, separator=";")
+    assert both.labels == ("owl| night |owl|",)
+
+
+def test_a_folder_of_class_folders_has_their_names_as_labels(tmp_path: Path) -> None:
+    for name in ("tawny_owl/1.jpg", "crow/1.jpg", "crow/2.wav"):
+        touch(tmp_path / name)
+    assert [example.labels for example in read_labels(tmp_path)] == [
+        ("crow",),
+        ("crow",),
+        ("tawny_owl",),
+    ]
+
+
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"all 2 .* one class, 'owl'"):
+        read_labels(manifest(tmp_path, "media,label\na.jpg,owl\nb.jpg,owl\n"))
+
+
+def test_a_missing_label_column_is_refused_with_the_columns_there_are(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media,scientificName\na.jpg,Strix aluco\nb.jpg,Pica pica\n")
+    with pytest.raises(ManifestError, match=r"'label'.*scientificName.*--label-column"):
+        read_labels(path)
+    assert len(read_labels(path, label_column="dwc:scientificname").classes) == 2
+
+
+@pytest.mark.parametrize(
+    ("cell", "reason"),
+    [
+        ("", "holds no label"),
+        ("| |", "holds no label"),
+        ("x" * (MAX_LABEL_CHARS + 1), "200 characters"),
+        ("|".join(str(i) for i in range(MAX_LABELS + 1)), "101 labels"),
+    ],
+)
+def test_rows_with_unusable_labels_are_skipped(tmp_path: Path, cell: str, reason: str) -> None:
+    text = f"media,label\na.jpg,owl\nb.jpg,crow\nc.jpg,{cell}\n"
+    examples = read_labels(manifest(tmp_path, text, media=("a.jpg", "b.jpg", "c.jpg")))
+    assert len(examples) == 2
+    [skipped] = examples.skipped
+    assert skipped.where == "birds.csv, line 4"
+    assert reason in skipped.reason
+
+
+def test_an_empty_separator_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="separator"):
+        read_labels(SAMPLE, separator="")
+
+
+# Batches and splits
+
+
+def test_fewer_examples_than_a_batch_are_refused_with_both_numbers() -> None:
+    check_enough(some("a", "b", "c"), 3, one_per_group=True)
+    with pytest.raises(InvalidInputError, match=r"3 examples.*one batch of 4.*3 or less"):
+        check_enough(some("a", "b", "c"), 4)
+
+
+def test_fewer_groups_than_a_batch_are_refused_where_each_may_stand_once() -> None:
+    examples = some("a", "b", "a", "a")
+    check_enough(examples, 4)
+    with pytest.raises(InvalidInputError, match=r"2 different groups.*one batch of 4.*2 or less"):
+        check_enough(examples, 4, one_per_group=True)
+
+
+def test_a_batch_of_one_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match="2 or more"):
+        check_enough(some("a"), 1)
+
+
+def test_every_example_is_on_one_side_of_the_split_in_its_order() -> None:
+    examples = some(*("a" * 50 + "b" * 30 + "c" * 7 + "d"))
+    training, validation = split(examples, 0.2, seed=1)
+    assert sorted(e.id for e in (*training, *validation)) == sorted(e.id for e in examples)
+    assert [e for e in examples if e in training.items] == list(training)
+    assert validation.groups["a"] == 10
+    assert validation.groups["b"] == 6
+    assert 1 <= validation.groups["c"] <= 2
+    assert set(training.groups) == set("abcd")
+
+
+def test_small_groups_lose_their_share_on_average() -> None:
+    examples = some(*[f"g{i // 2}" for i in range(1000)])
+    _, validation = split(examples, 0.2, seed=3)
+    assert len(validation) == pytest.approx(200, abs=45)
+    assert max(validation.groups.values()) == 1
+
+
+def test_a_split_depends_on_the_seed_and_not_on_the_order_or_other_groups() -> None:
+    examples = some(*("a" * 40 + "b" * 40))
+    _, first = split(examples, 0.25, seed=1)
+    _, again = split(replace(examples, items=examples.items[::-1]), 0.25, seed=1)
+    _, other = split(examples, 0.25, seed=2)
+    _, alone = split(replace(examples, items=examples.items[:40]), 0.25, seed=1)
+    assert {e.id for e in first} == {e.id for e in again}
+    assert {e.id for e in first} != {e.id for e in other}
+    assert {e.id for e in alone} == {e.id for e in first if e.group == "a"}
+
+
+def test_whole_groups_can_be_held_out() -> None:
+    examples = some(*[f"g{i // 5}" for i in range(500)])
+    training, validation = split(examples, 0.2, seed=0, held_out="groups")
+    assert not set(training.groups) & set(validation.groups)
+    assert len(validation) == pytest.approx(100, abs=60)
+    assert set(validation.groups.values()) == {5}
+
+
+def test_no_share_holds_out_nothing() -> None:
+    training, validation = split(some("a", "a"), 0, seed=0)
+    assert (len(training), len(validation)) == (2, 0)
+
+
+def test_a_share_that_holds_out_nothing_says_what_to_do() -> None:
+    with pytest.raises(InvalidInputError, match=r"0 of 3 examples in 3 groups.*whole groups"):
+        split(some("a", "b", "c"), 0.5, seed=0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_a_share_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(InvalidInputError, match="at least 0 and below 1"):
+        split(some("a", "a"), share, seed=0)
+
+
+def test_an_unknown_way_to_hold_out_is_refused() -> None:
+    unknown: HeldOut = "species"  # type: ignore[assignment]
+    with pytest.raises(InvalidInputError, match="items, groups"):
+        split(some("a", "a"), 0.5, seed=0, held_out=unknown)
+
+
+def test_the_digest_tells_other_captions_apart() -> None:
+    first, again = read_pairs(SAMPLE), read_pairs(SAMPLE)
+    other = read_pairs(SAMPLE, templates=["{common}"])
+    assert first.digest() == again.digest()
+    assert len({first.digest(), other.digest(), read_labels(SAMPLE).digest()}) == 3
