@@ -22,6 +22,7 @@
     │   ├── DigestMismatchError            codes and query come from different models
     │   ├── UnsupportedModalityError       no loaded model has the tower that is needed
     │   ├── ArchiveLockedError             another process writes to this archive
+    │   ├── TrainingError                  a training that cannot go on, or not as asked
     │   └── ArchiveVersionError            made by a newer version of Bittern
     ├── ArchiveDamagedError            DATA_LOSS
     ├── ModelDamagedError              DATA_LOSS
@@ -157,6 +158,10 @@ class UnsupportedModalityError(PreconditionError):
 
 class ArchiveLockedError(PreconditionError):
     """Another process is writing to this archive."""
+
+
+class TrainingError(PreconditionError):
+    """A training run cannot go on (it diverged or collapsed), or not be resumed as asked."""
 
 
 class ArchiveVersionError(PreconditionError):

@@ -1,0 +1,85 @@
+"""Checkpoints: all that a run needs to go on as if nothing had happened, in one file.
+
+The file is safetensors (no pickle): tensors, and JSON in its header. It is written under
+another name, flushed to disk and renamed, so that the last complete one is always there,
+whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from bittern.errors import ModelDamagedError
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+FORMAT = 1
+_STATE = "state"
+
+
+def save_checkpoint(
+    path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]
+) -> None:
+    """Replace the checkpoint at `path`.
+
+    Args:
+        path: of the file; its folder exists.
+        tensors: by name, on any device.
+        state: JSON values.
+    """
+    header = {_STATE: json.dumps({**state, "format": FORMAT}), "format": "pt"}
+    stored = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    temporary = path.with_name(path.name + ".partial")
+    save_file(stored, temporary, metadata=header)
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _flush_folder(path.parent)
+
+
+def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and state.
+
+    Raises:
+        ModelDamagedError: not a checkpoint of this version.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        state = json.loads(header[_STATE])
+        version = state["format"]
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelDamagedError(
+            f"the checkpoint {path} cannot be read: {error}. Remove it to start the run anew."
+        ) from error
+    if version != FORMAT:
+        raise ModelDamagedError(
+            f"the checkpoint {path} has format {version}, this version reads {FORMAT}"
+        )
+    return tensors, state
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Replace a small file as a whole."""
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _flush_folder(folder: Path) -> None:
+    # Windows opens no folders.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,252 @@
+"""Objectives that train heads alone, on precomputed embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError
+from hashing.alignment import Loss, cross_view_loss, supervised_loss
+from hashing.hashcoder import HashCoder
+from hashing.training.config import TrainingConfig
+from hashing.training.embeddings import EmbeddingSet
+from hashing.training.objective import Step
+from hashing.training.sampling import BUFFER_ROWS, Sampler
+from hashing.training.streaming import EmbeddingBatch, stream
+from hashing.training.validation import mean_average_precision
+
+_SHARED = "shared"
+_VALIDATION_QUERIES = 512
+MOST_HELD_OUT = 8192
+"""Items that validation keeps at most, whatever its share: more would only take time."""
+
+
+class CentredHeads(torch.nn.Module):
+    """HashCoder heads behind the mean of their modality.
+
+    Attributes:
+        coders: by modality, or one called ``shared``.
+        modalities: those that have a head.
+    """
+
+    def __init__(self, means: dict[str, NDArray[np.float64]], config: TrainingConfig) -> None:
+        """Draw the heads from the seed, without touching torch's own generators.
+
+        Raises:
+            InvalidInputError: modalities have embeddings of different lengths.
+        """
+        super().__init__()
+        dims = {modality: len(mean) for modality, mean in means.items()}
+        if len(set(dims.values())) != 1:
+            raise InvalidInputError(
+                f"embeddings of all modalities must have one length, not {dims}", field="views"
+            )
+        dim = next(iter(dims.values()))
+        self.modalities = tuple(sorted(means))
+        names = [_SHARED] if config.heads == _SHARED else list(self.modalities)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.coders = torch.nn.ModuleDict(
+                {name: HashCoder(dim, config.bits, config.size) for name in names}
+            )
+        for modality, mean in means.items():
+            self.register_buffer(f"mean_{modality}", torch.from_numpy(mean.astype(np.float32)))
+
+    def forward(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Logits [n, bits] of float32 [n, dim]."""
+        logits: torch.Tensor = self.head(modality)(embeddings - self.mean(modality))
+        return logits
+
+    def head(self, modality: str) -> HashCoder:
+        """The head of a modality; the same object for all where it is shared."""
+        name = _SHARED if _SHARED in self.coders else modality
+        coder = self.coders[name]
+        assert isinstance(coder, HashCoder)
+        return coder
+
+    def mean(self, modality: str) -> torch.Tensor:
+        """float32 [dim], subtracted before the head."""
+        return self.get_buffer(f"mean_{modality}")
+
+
+class HeadObjective:
+    """What pairs and labels have in common; a subclass says what the loss is."""
+
+    def __init__(
+        self, source: EmbeddingSet, config: TrainingConfig, *, buffer_rows: int = BUFFER_ROWS
+    ) -> None:
+        """Scan the set once (means, finite values, digest) and hold items out for validation.
+
+        Args:
+            source: the embeddings.
+            config: the settings.
+            buffer_rows: rows in memory at a time; see `hashing.training.streaming.stream`.
+
+        Raises:
+            InvalidInputError: the set cannot be trained on so; says why.
+        """
+        self.source, self.config = source, config
+        self._modalities = [view.modality for view in source.views.values()]
+        eligible = self._eligible()
+        summary = source.summary
+        self.data_digest = summary.digest
+        self.module = CentredHeads(dict(summary.means), config)
+        rows, self._validation = _split(eligible, config.validation_share, config.seed)
+        groups = None if source.groups is None else source.groups[rows]
+        self._sampler = Sampler(rows, config.batch_size, config.seed, groups, buffer_rows)
+        self.steps_per_epoch = self._sampler.steps
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """All heads, as one group."""
+        return [{"params": list(self.module.parameters())}]
+
+    def heads(self) -> dict[str, HashCoder]:
+        """Per modality its head, for `LearnedHasher.from_modules`."""
+        return {m: self.module.head(m) for m in self.module.modalities}
+
+    def means(self) -> dict[str, NDArray[np.float32]]:
+        """Per modality float32 [dim], for `LearnedHasher.from_modules`."""
+        return {m: self.module.mean(m).cpu().numpy().copy() for m in self.module.modalities}
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Nothing changes between epochs."""
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[EmbeddingBatch]:
+        """The batches of an epoch, from number `start` on."""
+        return stream(self.source, self._sampler, epoch, start)
+
+    def loss(self, batch: EmbeddingBatch) -> Step:
+        """Logits of every view, and the loss over them."""
+        logits = [self._logits(x, m) for x, m in zip(batch.views, self._modalities, strict=True)]
+        loss = self._loss(logits, batch)
+        parts = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
+        return Step(loss.total, parts, [z.detach() for z in logits])
+
+    def validate(self) -> dict[str, float] | None:
+        """MAP of asymmetric search among held-out items, from their first view to their last.
+
+        Relevant is an item of the same class, where there are classes, or else the item
+        itself. With a single view, an item is not its own answer.
+        """
+        rows = self._validation
+        asked = min(len(rows), _VALIDATION_QUERIES)
+        first, *others = self.source.views
+        itself = None if others else np.arange(asked)
+        relevant = self._relevant(rows)
+        if itself is not None:
+            relevant[itself, itself] = False
+        if not relevant.any():
+            return None
+        queries = self._codes(first, rows[:asked])
+        database = self._codes(others[-1] if others else first, rows)
+        return {"mAP": mean_average_precision(queries, database, relevant, excluded=itself)}
+
+    def _logits(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        device = self.module.mean(modality).device
+        logits: torch.Tensor = self.module(embeddings.to(device, non_blocking=True), modality)
+        return logits
+
+    def _codes(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        embeddings = torch.from_numpy(self.source.read(view, rows)).float()
+        logits = self._logits(embeddings, self.source.views[view].modality)
+        out: NDArray[np.float32] = logits.float().cpu().numpy()
+        return out
+
+    def _eligible(self) -> NDArray[np.int64]:
+        """The rows that can be trained on, ascending."""
+        return np.arange(self.source.rows, dtype=np.int64)
+
+    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
+        raise NotImplementedError
+
+    def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Bool [queries, rows], the queries being the first rows."""
+        return np.eye(min(len(rows), _VALIDATION_QUERIES), len(rows), dtype=bool)
+
+
+class PairsObjective(HeadObjective):
+    """CroVCA without labels: the views of an item are asked for each other's code.
+
+    Views are modalities (compact hypercube embeddings, arXiv 2601.22783), or several captions
+    or crops of the same item (CroVCA, arXiv 2510.27584).
+    """
+
+    def _eligible(self) -> NDArray[np.int64]:
+        if len(self._modalities) < 2:
+            raise InvalidInputError(
+                f"{self.source.folder} has one view, pairs need two: add a view of the same "
+                "items, or train on labels",
+                field="views",
+            )
+        return super()._eligible()
+
+    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
+        return cross_view_loss(logits, self.config.rate_weight)
+
+
+class LabelsObjective(HeadObjective):
+    """CroVCA with labels: every view of an item is asked for its classes' prototype.
+
+    Items without a label are left out.
+    """
+
+    def _eligible(self) -> NDArray[np.int64]:
+        offsets, values = _classes_of(self.source)
+        classes = np.unique(values)
+        if len(classes) < 2:
+            raise InvalidInputError(
+                f"the labels of {self.source.folder} name {len(classes)} classes; codes can be "
+                "learned from two or more",
+                field="labels",
+            )
+        self._offsets = offsets
+        self._classes = values
+        return np.flatnonzero(np.diff(offsets) > 0).astype(np.int64)
+
+    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
+        membership = torch.from_numpy(self._membership(batch.rows)).to(logits[0].device)
+        return supervised_loss(logits, membership, self.config.rate_weight)
+
+    def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        membership = self._membership(rows)
+        shared: NDArray[np.bool_] = membership[:_VALIDATION_QUERIES] @ membership.T > 0
+        return shared
+
+    def _membership(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32 [rows, classes among them], 1 where the item is of the class."""
+        counts = self._offsets[rows + 1] - self._offsets[rows]
+        item = np.repeat(np.arange(len(rows)), counts)
+        ends = np.cumsum(counts)
+        within = np.arange(len(item)) - np.repeat(ends - counts, counts)
+        classes = self._classes[np.repeat(self._offsets[rows], counts) + within]
+        names, column = np.unique(classes, return_inverse=True)
+        membership = np.zeros((len(rows), len(names)), dtype=np.float32)
+        membership[item, column] = 1.0
+        return membership
+
+
+def _classes_of(source: EmbeddingSet) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Offsets [rows + 1] and classes, whether items have one class or several."""
+    if source.multi_labels is not None:
+        return source.multi_labels
+    labels = source.labels
+    if labels is None:
+        raise InvalidInputError(
+            f"{source.folder} has no labels; train on pairs instead", field="labels"
+        )
+    labelled = labels >= 0
+    offsets = np.concatenate(([0], np.cumsum(labelled))).astype(np.int64)
+    return offsets, labels[labelled]
+
+
+def _split(
+    rows: NDArray[np.int64], share: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to train on, ascending, and rows held out, in random order."""
+    count = min(int(len(rows) * share), MOST_HELD_OUT)
+    held_out = np.random.default_rng([seed, len(rows)]).permutation(len(rows))[:count]
+    return np.delete(rows, held_out), rows[held_out]

@@ -1,0 +1,271 @@
+"""The training loop: epochs over an objective, with checkpoints that lose nothing.
+
+A run folder holds ``config.json``, ``checkpoint.safetensors``, ``log.jsonl``, ``log.csv`` and
+``plot.png``. A run that was killed goes on from its checkpoint to the same weights, bit for
+bit on a CPU, that it would have reached undisturbed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from filelock import FileLock, Timeout
+
+from bittern.errors import TrainingError
+from hashing.training.bits import BitStatistics, bit_statistics
+from hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from hashing.training.config import TrainingConfig
+from hashing.training.device import Placement, placement
+from hashing.training.log import RunLog
+from hashing.training.objective import Objective
+from hashing.training.plots import PLOT_FILE, draw
+from hashing.training.records import EpochRecord, Progress, TrainingResult
+from hashing.training.run_state import RunState
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = "run.lock"
+_PROBE_BATCHES = 8
+_STEPS_BETWEEN_CHECKS = 32
+_PLOT_EACH_EPOCH_FROM_S = 20.0
+
+_log = logging.getLogger(__name__)
+Batch = TypeVar("Batch")
+
+
+def train(
+    objective: Objective[Batch],
+    config: TrainingConfig,
+    run_folder: Path,
+    *,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> TrainingResult:
+    """Train until the epochs are over or patience runs out; leave the best weights in place.
+
+    Args:
+        objective: what to train, on what.
+        config: the settings.
+        run_folder: made where it is missing.
+        resume: go on from the folder's checkpoint; without one, begin.
+        progress: called after each batch.
+        on_epoch: called after each epoch, when its checkpoint is safe.
+
+    Raises:
+        TrainingError: the loss is not finite, all bits are constant, the folder holds another
+            run, or the checkpoint was made with other settings or data.
+        InvalidInputError: a device or precision that this machine lacks.
+        ModelDamagedError: the checkpoint cannot be read.
+    """
+    placed = placement(config)
+    run_folder.mkdir(parents=True, exist_ok=True)
+    gpus = [placed.device] if placed.device.type == "cuda" else []
+    with _locked(run_folder), torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(config.seed)
+        run = _Run(objective, config, run_folder, placed, resume)
+        try:
+            run.epochs(progress or (lambda _: None), on_epoch or (lambda _: None))
+            return run.result()
+        finally:
+            run.log.close()
+
+
+class _Run:
+    """One process's share of a run."""
+
+    def __init__(
+        self,
+        objective: Objective[Any],
+        config: TrainingConfig,
+        folder: Path,
+        placed: Placement,
+        resume: bool,
+    ) -> None:
+        self.objective, self.config, self.folder, self.placed = objective, config, folder, placed
+        objective.module.to(placed.device)
+        self.state = RunState(objective, config, placed)
+        self.resumed = self._pick_up(resume)
+        self.log = RunLog(folder, self.state.log_bytes)
+        write_text_atomically(folder / CONFIG_FILE, config.to_json())
+
+    def _pick_up(self, resume: bool) -> bool:
+        path = self.folder / CHECKPOINT_FILE
+        if not path.exists():
+            return False
+        if not resume:
+            raise TrainingError(
+                f"{self.folder} holds a run already: resume it, or train into another folder",
+                field="run_folder",
+            )
+        self.state.load(path)
+        return True
+
+    def epochs(
+        self, progress: Callable[[Progress], None], on_epoch: Callable[[EpochRecord], None]
+    ) -> None:
+        """Everything that is left to do."""
+        state = self.state
+        while not state.finished:
+            self._begin()
+            self._steps(progress)
+            record = self._close()
+            on_epoch(record)
+
+    def _begin(self) -> None:
+        """Prepare an epoch; one that is being resumed finds its weights as they were."""
+        state = self.state
+        inside = state.step > 0
+        self.objective.begin_epoch(state.epoch)
+        if inside:
+            state.rewind()
+        elif self._reinitialises(state.epoch):
+            self._reinitialise()
+
+    def _reinitialises(self, epoch: int) -> bool:
+        every = self.config.reinitialise_every
+        return bool(every) and epoch > 1 and (epoch - 1) % every == 0
+
+    def _reinitialise(self) -> None:
+        parameters = self.state.optimiser.parameters
+        before = [p.detach().clone() for p in parameters]
+        for module in self.objective.module.modules():
+            if callable(draw_anew := getattr(module, "reinitialise", None)):
+                draw_anew()
+        changed = [p for p, old in zip(parameters, before, strict=True) if not torch.equal(p, old)]
+        self.state.optimiser.forget(changed)
+
+    def _steps(self, progress: Callable[[Progress], None]) -> None:
+        """The batches of an epoch that are left."""
+        state, config, steps = self.state, self.config, self.objective.steps_per_epoch
+        self.objective.module.train()
+        due, loss = False, float("nan")
+        patience = 1 if self.placed.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
+        for batch in self.objective.batches(state.epoch, state.step):
+            self._step(batch)
+            if state.step % patience == 0 or state.step == steps:
+                loss = state.check_losses()
+            if config.log_every and state.step % config.log_every == 0:
+                self._log_steps()
+            progress(Progress(state.epoch, config.epochs, state.step, steps, loss))
+            due = due or bool(config.checkpoint_every and state.step % config.checkpoint_every == 0)
+            if due and state.step < steps and state.step % config.accumulate == 0:
+                self._save()
+                due = False
+        if state.step != steps:
+            raise TrainingError(
+                f"epoch {state.epoch} had {state.step} batches of the {steps} announced"
+            )
+
+    def _step(self, batch: Any) -> None:
+        state, accumulate = self.state, self.config.accumulate
+        with self.placed.autocast:
+            out = self.objective.loss(batch)
+        begun = state.step - state.step % accumulate
+        window = min(accumulate, self.objective.steps_per_epoch - begun)
+        state.optimiser.backward(out.total / window if window > 1 else out.total)
+        state.note(out)
+        if state.step - begun == window:
+            state.optimiser.step()
+
+    def _log_steps(self) -> None:
+        state = self.state
+        state.check_losses()
+        means = state.mean_losses(self.config.log_every)
+        self.log.step(state.epoch, state.step, means, state.optimiser.learning_rate)
+
+    def _close(self) -> EpochRecord:
+        """Validate, record, and make the epoch durable."""
+        state = self.state
+        state.check_losses()
+        validation = self._validate()
+        bits = self._probe()
+        self._refuse_collapse(bits)
+        record = state.end_epoch(validation, bits)
+        self.log.epoch(state.history)
+        self._save()
+        if state.finished or record.seconds >= _PLOT_EACH_EPOCH_FROM_S:
+            draw(state.history, bits, self.folder / PLOT_FILE, self.folder.name)
+        return record
+
+    def _save(self) -> None:
+        self.state.check_losses()
+        self.state.log_bytes = self.log.bytes_written
+        self.state.save(self.folder / CHECKPOINT_FILE)
+
+    def _validate(self) -> dict[str, float]:
+        self.objective.module.eval()
+        with torch.inference_mode(), self.placed.autocast:
+            return self.objective.validate() or {}
+
+    def _probe(self) -> list[BitStatistics]:
+        """Statistics per view of the codes of an epoch's last batches, in evaluation mode: a
+        batch norm in training mode would hide constant bits behind noise.
+        """
+        epoch = min(self.state.epoch, self.config.epochs)
+        start = max(0, self.objective.steps_per_epoch - _PROBE_BATCHES)
+        self.objective.module.eval()
+        views: list[list[torch.Tensor]] = []
+        with torch.inference_mode(), self.placed.autocast:
+            for batch in self.objective.batches(epoch, start):
+                views.append([z.float() for z in self.objective.loss(batch).logits])
+        return [
+            bit_statistics(torch.cat(parts).cpu().numpy()) for parts in zip(*views, strict=True)
+        ]
+
+    def _refuse_collapse(self, bits: list[BitStatistics]) -> None:
+        if any(view.collapsed for view in bits):
+            raise TrainingError(
+                f"collapsed: all {bits[0].bits} bits are constant after epoch "
+                f"{self.state.epoch}. Raise rate_weight ({self.config.rate_weight:g}) or "
+                f"batch_size ({self.config.batch_size}), or lower learning_rate "
+                f"({self.config.learning_rate:g}).",
+                details={"epoch": str(self.state.epoch), "bits": str(bits[0].bits)},
+            )
+        for text in _warnings(bits):
+            _log.warning("epoch %d: %s", self.state.epoch, text)
+
+    def result(self) -> TrainingResult:
+        """Put the best weights in place and describe them."""
+        state = self.state
+        state.restore_best()
+        bits = self._probe()
+        return TrainingResult(
+            history=tuple(state.history),
+            best_epoch=state.best_epoch or len(state.history),
+            bits=tuple(bits),
+            warnings=tuple(_warnings(bits)),
+            stopped_early=len(state.history) < self.config.epochs,
+            resumed=self.resumed,
+        )
+
+
+def _warnings(bits: list[BitStatistics]) -> list[str]:
+    dead = sorted({bit for view in bits for bit in view.dead})
+    if not dead:
+        return []
+    some = ", ".join(str(bit) for bit in dead[:8]) + (", ..." if len(dead) > 8 else "")
+    return [
+        f"{len(dead)} of {bits[0].bits} bits are dead (the same for 99% of the items): {some}. "
+        "Fewer bits, a greater rate_weight or larger batches would use them."
+    ]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / LOCK_FILE, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise TrainingError(
+            f"another process is training in {folder}: wait for it, or choose another folder",
+            field="run_folder",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

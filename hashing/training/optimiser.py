@@ -1,0 +1,100 @@
+"""AdamW with a cosine from the first step to the last, in full or mixed precision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hashing.training.config import TrainingConfig
+from hashing.training.device import Placement
+
+
+class Optimiser:
+    """Takes steps of a schedule whose length is known from the start.
+
+    Attributes:
+        taken: steps taken so far.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        config: TrainingConfig,
+        placement: Placement,
+        total_steps: int,
+    ) -> None:
+        self._clip_norm = config.clip_norm
+        self._total = total_steps
+        self.taken = 0
+        self._adamw = torch.optim.AdamW(
+            [dict(group) for group in groups],
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._highest = [float(group["lr"]) for group in self._adamw.param_groups]
+        self._final = config.final_learning_rate / config.learning_rate
+        self._scaler = torch.amp.GradScaler(
+            placement.device.type, enabled=placement.precision == "fp16"
+        )
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """All that is optimised, in the order of groups."""
+        return [p for group in self._adamw.param_groups for p in group["params"]]
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the first group, at the step taken last."""
+        return self._highest[0] * self._cosine(max(0, self.taken - 1))
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradient of `loss`."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self) -> None:
+        """Take a step along the gradients, then forget them."""
+        share = self._cosine(self.taken)
+        for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
+            group["lr"] = highest * share
+        if self._clip_norm:
+            self._scaler.unscale_(self._adamw)
+            torch.nn.utils.clip_grad_norm_(self.parameters, self._clip_norm)
+        self._scaler.step(self._adamw)
+        self._scaler.update()
+        self._adamw.zero_grad(set_to_none=True)
+        self.taken += 1
+
+    def forget(self, parameters: Sequence[torch.Tensor]) -> None:
+        """Drop the moments of parameters that were drawn anew."""
+        for parameter in parameters:
+            self._adamw.state.pop(parameter, None)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Moments, by ``number.name``."""
+        state = self._adamw.state_dict()["state"]
+        return {f"{i}.{name}": t for i, moments in state.items() for name, t in moments.items()}
+
+    def state(self) -> dict[str, Any]:
+        """Everything else, as JSON values."""
+        return {"taken": self.taken, "scaler": self._scaler.state_dict()}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Go back to what `tensors` and `state` returned."""
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            number, _, key = name.partition(".")
+            moments.setdefault(int(number), {})[key] = tensor
+        whole = self._adamw.state_dict()
+        whole["state"] = moments
+        self._adamw.load_state_dict(whole)
+        self._scaler.load_state_dict(dict(state["scaler"]))
+        self.taken = int(state["taken"])
+
+    def _cosine(self, step: int) -> float:
+        """Share of the highest rate: 1 at the first step, the final share at the last."""
+        done = min(1.0, step / max(1, self._total - 1))
+        return self._final + (1.0 - self._final) * 0.5 * (1.0 + math.cos(math.pi * done))

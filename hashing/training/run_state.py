@@ -1,0 +1,250 @@
+"""All that changes during a run: weights, moments, generators, position, losses, history."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from bittern.errors import TrainingError
+from hashing.training.bits import BitStatistics
+from hashing.training.checkpoint import load_checkpoint, save_checkpoint
+from hashing.training.config import TrainingConfig, differing
+from hashing.training.device import Placement
+from hashing.training.objective import Objective, Step
+from hashing.training.optimiser import Optimiser
+from hashing.training.records import EpochRecord
+
+Batch = TypeVar("Batch")
+
+
+class RunState:
+    """What a checkpoint holds.
+
+    Attributes:
+        epoch: the current one, from 1.
+        step: batches of it that are done.
+        history: records of the epochs before it.
+        best_epoch: the one with the best validation value; 0 while there is none.
+        finished: whether nothing is left to do.
+        log_bytes: length of the log at the latest checkpoint.
+        optimiser: with its moments.
+    """
+
+    def __init__(
+        self, objective: Objective[Batch], config: TrainingConfig, placed: Placement
+    ) -> None:
+        self._config, self._placed = config, placed
+        self._digest = objective.data_digest
+        self._steps = objective.steps_per_epoch
+        groups = objective.parameter_groups()
+        per_epoch = math.ceil(self._steps / config.accumulate)
+        self.optimiser = Optimiser(groups, config, placed, per_epoch * config.epochs)
+        self._weights = _weights(objective.module, self.optimiser.parameters)
+        self.epoch, self.step = 1, 0
+        self.history: list[EpochRecord] = []
+        self.best_epoch = 0
+        self.finished = False
+        self.log_bytes = 0
+        self._best: dict[str, torch.Tensor] = {}
+        self._loaded: dict[str, torch.Tensor] = {}
+        self._names: list[str] = []
+        self._losses = torch.empty(0)
+        self._checked = 0
+        self._latest = math.nan
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def note(self, out: Step) -> None:
+        """Count a batch, and keep its losses where they are: fetching them would wait."""
+        if self.step >= self._steps:
+            raise TrainingError(f"epoch {self.epoch} has more than its {self._steps} batches")
+        values = [out.total.detach(), *out.parts.values()]
+        if not self._names:
+            self._names = ["loss", *out.parts]
+        if not self._losses.numel():
+            self._losses = torch.zeros(self._steps, len(values), device=self._placed.device)
+        row = self._losses[self.step]
+        for column, value in enumerate(values):
+            row[column] = value
+        self.step += 1
+
+    def check_losses(self) -> float:
+        """The latest loss.
+
+        Raises:
+            TrainingError: a loss since the last check is not finite.
+        """
+        fetched = self._losses[self._checked : self.step, 0].cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(fetched))
+        if len(bad):
+            step = self._checked + int(bad[0]) + 1
+            raise TrainingError(
+                f"the loss is {fetched[bad[0]]} at epoch {self.epoch}, step {step}. Lower "
+                f"learning_rate ({self._config.learning_rate:g}), set clip_norm, or train in "
+                f"precision fp32 (now {self._placed.precision}); the last checkpoint is from "
+                "before.",
+                details={"epoch": str(self.epoch), "step": str(step)},
+            )
+        if self.step > self._checked:
+            self._checked = self.step
+            self._latest = float(fetched[-1])
+        return self._latest
+
+    def mean_losses(self, latest: int | None = None) -> dict[str, float]:
+        """Mean of each part over the latest steps of this epoch, or all of them."""
+        start = 0 if latest is None else max(0, self.step - latest)
+        values = self._losses[start : self.step].cpu().double().mean(dim=0).tolist()
+        return dict(zip(self._names, values, strict=True))
+
+    def end_epoch(
+        self, validation: Mapping[str, float], bits: Sequence[BitStatistics]
+    ) -> EpochRecord:
+        """Write the epoch into the history, keep its weights if they are the best, move on."""
+        parts = self.mean_losses()
+        now = time.perf_counter()
+        record = EpochRecord(
+            epoch=self.epoch,
+            loss=parts.pop("loss"),
+            parts=parts,
+            validation=dict(validation),
+            learning_rate=self.optimiser.learning_rate,
+            dead_bits=len({bit for view in bits for bit in view.dead}),
+            balance=float(np.mean([view.balance for view in bits])) if bits else 0.0,
+            correlation=float(np.mean([v.mean_correlation for v in bits])) if bits else 0.0,
+            seconds=self._seconds + now - self._since,
+        )
+        self.history.append(record)
+        self._keep_best(record)
+        patience = self._config.patience
+        stale = bool(patience and self.best_epoch and self.epoch - self.best_epoch >= patience)
+        self.finished = stale or self.epoch >= self._config.epochs
+        self.epoch, self.step, self._checked = self.epoch + 1, 0, 0
+        self._losses.zero_()
+        self._loaded = {}
+        self._seconds, self._since = 0.0, now
+        return record
+
+    def _keep_best(self, record: EpochRecord) -> None:
+        value = record.watched
+        if value is None or math.isnan(value):
+            return
+        best = self.history[self.best_epoch - 1].watched if self.best_epoch else None
+        if best is None or value > best:
+            self.best_epoch = record.epoch
+            self._best = {name: t.detach().cpu().clone() for name, t in self._weights.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint."""
+        tensors = {f"weights.{name}": t for name, t in self._weights.items()}
+        tensors |= {f"best.{name}": t for name, t in self._best.items()}
+        tensors |= {f"optimiser.{name}": t for name, t in self.optimiser.tensors().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self._placed.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self._placed.device)
+        tensors["losses"] = self._losses
+        save_checkpoint(path, tensors, self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": [record.to_dict() for record in self.history],
+            "best_epoch": self.best_epoch,
+            "finished": self.finished,
+            "log_bytes": self.log_bytes,
+            "loss_names": self._names,
+            "seconds": self._seconds + time.perf_counter() - self._since,
+            "optimiser": self.optimiser.state(),
+            "config": self._config.to_dict(),
+            "origin": self._origin(),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        """What must be equal for a run to go on, next to its settings."""
+        return {
+            "data": self._digest,
+            "steps_per_epoch": self._steps,
+            "device": self._placed.device.type,
+            "precision": self._placed.precision,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ModelDamagedError: it cannot be read.
+            TrainingError: it belongs to other settings, data or weights.
+        """
+        tensors, facts = load_checkpoint(path)
+        self._refuse_strangers(facts)
+        found = {n: t.shape for n, t in _under(tensors, "weights").items()}
+        if found != {n: t.shape for n, t in self._weights.items()}:
+            raise TrainingError(f"{path} holds other weights than the model that is to be trained")
+        self._loaded = tensors
+        self.rewind()
+        self._best = _under(tensors, "best")
+        self.optimiser.restore(_under(tensors, "optimiser"), facts["optimiser"])
+        self._losses = tensors["losses"].to(self._placed.device)
+        self.epoch, self.step = facts["epoch"], facts["step"]
+        self._checked = 0
+        self.history = [EpochRecord(**record) for record in facts["history"]]
+        self.best_epoch, self.finished = facts["best_epoch"], facts["finished"]
+        self.log_bytes, self._names = facts["log_bytes"], facts["loss_names"]
+        self._seconds, self._since = facts["seconds"], time.perf_counter()
+
+    def _refuse_strangers(self, facts: Mapping[str, Any]) -> None:
+        before, now = facts["config"], self._config.to_dict()
+        names = differing(before, now)
+        pairs = {n: (before.get(n), now.get(n)) for n in names}
+        pairs |= {
+            n: (facts["origin"].get(n), value)
+            for n, value in self._origin().items()
+            if facts["origin"].get(n) != value
+        }
+        if pairs:
+            told = "; ".join(f"{n} was {a}, is {b}" for n, (a, b) in pairs.items())
+            raise TrainingError(
+                f"the run cannot be resumed, it was begun otherwise: {told}. Use what it was begun "
+                "with, or train into another folder.",
+                field=next(iter(pairs)),
+                details={n: f"{a} -> {b}" for n, (a, b) in pairs.items()},
+            )
+
+    def rewind(self) -> None:
+        """Put weights and generators back to where the loaded checkpoint had them."""
+        _copy(_under(self._loaded, "weights"), self._weights)
+        torch.set_rng_state(self._loaded["rng.cpu"])
+        if "rng.cuda" in self._loaded:
+            torch.cuda.set_rng_state(self._loaded["rng.cuda"], self._placed.device)
+
+    def restore_best(self) -> None:
+        """Put the best weights in place, if any validation told which."""
+        _copy(self._best, self._weights)
+
+
+def _weights(
+    module: torch.nn.Module, parameters: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What training changes: optimised parameters, and all buffers."""
+    optimised = {id(p) for p in parameters}
+    named = {name: p for name, p in module.named_parameters() if id(p) in optimised}
+    if len(named) != len(optimised):
+        raise TrainingError("a parameter group holds parameters that are not of the module")
+    return {**named, **dict(module.named_buffers())}
+
+
+def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    start = prefix + "."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)

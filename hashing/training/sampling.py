@@ -1,0 +1,170 @@
+"""Which items make which batch: shuffled, yet read from disk nearly in order.
+
+An epoch shuffles blocks of neighbouring rows, cuts the sequence into buffers and shuffles the
+items of each buffer. A buffer is one nearly sequential read; two items can meet in a batch
+whenever their blocks fall into the same buffer. Everything follows from (seed, epoch).
+
+Where items have groups (species, say), no batch holds two items of a group: captions of one
+species are the same words, and a loss that keeps codes apart would push equals away from each
+other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError
+
+BUFFER_ROWS = 1 << 15
+BLOCK_ROWS = 64
+GROUPED_BLOCK_ROWS = 16
+"""Archives are often sorted by species: smaller blocks bring more groups into a buffer."""
+
+
+@dataclass(frozen=True)
+class BufferPlan:
+    """One read and the batches made of it.
+
+    Attributes:
+        rows: int64 [m], what to read, ascending.
+        batches: int64 [k, batch_size], positions in `rows`.
+    """
+
+    rows: NDArray[np.int64]
+    batches: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """Batches of equal size; the rows that are left over are dropped.
+
+    Memory: 8 bytes per row for the order of an epoch.
+
+    Attributes:
+        rows: int64, the rows that may be drawn, ascending.
+        batch_size: items per batch.
+        seed: of all orders.
+        groups: int32 [len(rows)], or None.
+        buffer_rows: rows in a buffer, rounded down to whole batches.
+    """
+
+    rows: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    groups: NDArray[np.int32] | None = None
+    buffer_rows: int = BUFFER_ROWS
+
+    def __post_init__(self) -> None:
+        if len(self.rows) < self.batch_size:
+            raise InvalidInputError(
+                f"{len(self.rows)} items are left to train on, fewer than one batch of "
+                f"{self.batch_size}: bring more, or lower batch_size",
+                field="batch_size",
+            )
+        if self.groups is not None and not self.steps:
+            raise InvalidInputError(
+                f"a batch of {self.batch_size} items of {self.batch_size} different groups "
+                f"cannot be made of {len(np.unique(self.groups))} groups: lower batch_size, or "
+                "shuffle the set",
+                field="batch_size",
+            )
+
+    @cached_property
+    def steps(self) -> int:
+        """Batches of every epoch. With groups it is what the first pass yields."""
+        if self.groups is None:
+            return len(self.rows) // self.batch_size
+        return sum(len(buffer.batches) for buffer in self._pass(0, 0))
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[BufferPlan]:
+        """The buffers of an epoch from batch `start` on, `steps` batches in all."""
+        done, passes = 0, 0
+        while done < self.steps:
+            before = done
+            for buffer in self._pass(epoch, passes):
+                skip, keep = max(0, start - done), self.steps - done
+                done += len(buffer.batches)
+                if skip < len(buffer.batches) and keep > 0:
+                    yield _narrowed(buffer, slice(skip, keep))
+            # With groups, one pass may come short of the first one's batches: begin another.
+            passes += 1
+            if done == before and passes > 100:
+                raise InvalidInputError(
+                    "no batch of different groups could be drawn: lower batch_size",
+                    field="batch_size",
+                )
+
+    def _pass(self, epoch: int, number: int) -> Iterator[BufferPlan]:
+        random = np.random.default_rng([self.seed, epoch, number])
+        block = BLOCK_ROWS if self.groups is None else GROUPED_BLOCK_ROWS
+        size = max(1, self.buffer_rows // self.batch_size) * self.batch_size
+        order = _shuffled_blocks(len(self.rows), block, random)
+        for start in range(0, len(order), size):
+            within = np.sort(order[start : start + size])
+            if self.groups is None:
+                count = len(within) // self.batch_size
+                dealt = random.permutation(len(within))[: count * self.batch_size]
+                batches = dealt.reshape(count, self.batch_size)
+            else:
+                batches = _dealt_by_group(self.groups[within], self.batch_size, random)
+            if len(batches):
+                yield BufferPlan(self.rows[within], batches)
+
+
+def _shuffled_blocks(count: int, block: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """0 to count - 1, in blocks of neighbours whose order is random."""
+    starts = random.permutation(-(-count // block)) * block
+    order = (starts[:, None] + np.arange(block)).ravel()
+    inside: NDArray[np.int64] = order[order < count]
+    return inside
+
+
+def _dealt_by_group(
+    groups: NDArray[np.int32], batch_size: int, random: np.random.Generator
+) -> NDArray[np.int64]:
+    """As many batches as can be made without two items of a group in any of them.
+
+    Items are laid out group after group and dealt like cards, one to each batch in turn: the
+    items of a group, at most as many as there are batches, land in different ones.
+    """
+    shuffled = random.permutation(len(groups))
+    _, inverse, sizes = np.unique(groups[shuffled], return_inverse=True, return_counts=True)
+    count = _most_batches(sizes, batch_size)
+    if not count:
+        return np.empty((0, batch_size), dtype=np.int64)
+    lot = random.permutation(len(sizes))[inverse]
+    by_group = np.argsort(lot, kind="stable")
+    ordered = lot[by_group]
+    first = np.searchsorted(ordered, ordered, side="left")
+    fitting = by_group[np.arange(len(ordered)) - first < count]
+    # The surplus leaves at random; what stays is still in the order of groups.
+    keep = np.sort(random.permutation(len(fitting))[: count * batch_size])
+    dealt = shuffled[fitting[keep]].reshape(batch_size, count).T
+    batches: NDArray[np.int64] = np.ascontiguousarray(dealt[random.permutation(count)])
+    return batches
+
+
+def _most_batches(sizes: NDArray[np.int64], batch_size: int) -> int:
+    """Largest k for which k batches can be filled when each group gives at most k items."""
+    low, high = 0, int(sizes.sum()) // batch_size
+    while low < high:
+        middle = (low + high + 1) // 2
+        if np.minimum(sizes, middle).sum() >= middle * batch_size:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _narrowed(buffer: BufferPlan, part: slice) -> BufferPlan:
+    """Only some of the batches, and only the rows that these need."""
+    batches = buffer.batches[part]
+    if len(batches) == len(buffer.batches):
+        return buffer
+    used, positions = np.unique(batches, return_inverse=True)
+    return BufferPlan(buffer.rows[used], positions.reshape(batches.shape))
