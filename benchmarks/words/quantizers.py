@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +32,9 @@ class Quantizer:
 
     def decoded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rows as the codes keep them, in that space: float32 [n, dim]."""
-        codes = self.quantizer.compute_codes(self.turned(rows))
-        decoded: NDArray[np.float32] = self.quantizer.decode(codes)
+        with _one_thread():
+            codes = self.quantizer.compute_codes(self.turned(rows))
+            decoded: NDArray[np.float32] = self.quantizer.decode(codes)
         return decoded
 
 
@@ -57,14 +60,30 @@ def train(items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool) ->
         )
     items = np.ascontiguousarray(items, dtype=np.float32)
     rotation = None
-    if rotate:
-        rotation = faiss.OPQMatrix(dim, parts)
-        rotation.pq = _quantizer(dim, parts, seed)
-        rotation.train(items)
-        items = rotation.apply(items)
-    quantizer = _quantizer(dim, parts, seed)
-    quantizer.train(items)
+    with _one_thread():
+        if rotate:
+            rotation = faiss.OPQMatrix(dim, parts)
+            rotation.pq = _quantizer(dim, parts, seed)
+            rotation.train(items)
+            items = rotation.apply(items)
+        quantizer = _quantizer(dim, parts, seed)
+        quantizer.train(items)
     return Quantizer(quantizer, rotation)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So few rows are too little work to share out: on busy cores, threads wait for each other
+    thirty times as long as one would take.
+    """
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def fits(dim: int, parts: int) -> bool:

@@ -147,7 +147,9 @@ def _synset(line: str) -> Synset:
     if not bar or fields[2] != "n":
         raise ValueError("no gloss, or no noun")
     after_words = 4 + 2 * int(fields[3], 16)
-    pointers = fields[after_words + 1 : after_words + 1 + 4 * int(fields[after_words])]
+    pointers = fields[after_words + 1 :]
+    if len(pointers) != 4 * int(fields[after_words]):
+        raise ValueError("another number of pointers than it says")
     return Synset(
         offset=fields[0],
         file=int(fields[1]),
