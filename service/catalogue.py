@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from encoders.catalogue import CATALOGUE, find_weights
+from encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,27 @@ def encoders() -> list[EncoderInfo]:
             )
         )
     return infos
+
+
+def encoder_names(encoder: str) -> tuple[str, ...]:
+    """Names of the encoders that a model's card gives: one, or several joined by ``+``."""
+    return tuple(dict.fromkeys(encoder.split("+")))
+
+
+def weights_of(encoder: str) -> WeightsStatus:
+    """Whether the weights of all encoders that a model's card names are here; reads none.
+
+    Args:
+        encoder: as on a card, see `encoder_names`.
+
+    Returns:
+        ready only if all are; else the message says what is missing, of each that is.
+    """
+    found = [find_weights(name) for name in encoder_names(encoder)]
+    missing = [status.message for status in found if not status.ready]
+    if missing:
+        return WeightsStatus(False, "", "; ".join(missing))
+    return WeightsStatus(True, ", ".join(dict.fromkeys(s.where for s in found)), "ready")
 
 
 def licence_notice(encoder: str) -> str:

@@ -18,16 +18,16 @@ from encoders.base import Modality
 from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
 from service.committing import COMMIT_ITEMS, batched, check_towers
+from service.embedders import Embedders
 from service.engine import catalogue_encoder
 from service.indexing import (
-    IndexOptions,
     IndexReport,
     Progress,
     enough_to_fit,
     fitted_on_sample,
-    ready_model,
 )
-from service.models import Embedder, EncoderLoader, Model
+from service.model_choice import IndexOptions, ready_model
+from service.models import EncoderLoader, Model
 from service.pipeline import Embedded, Entry, embed_items
 
 BIT_ORDER = "bit i of a code is bit i % 8 (little-endian) of byte i // 8"
@@ -40,8 +40,17 @@ def code_source(
     on_batch: Progress = lambda results: None,
     *,
     load_encoder: EncoderLoader = catalogue_encoder,
+    embedders: Embedders | None = None,
 ) -> IndexReport:
     """Code every entry into the Parquet file `to`; it appears when it is complete.
+
+    Args:
+        entries: what `service.sources.read_source` listed.
+        to: a Parquet file.
+        options: which model; nothing else of them plays a part.
+        on_batch: called with the results of every batch.
+        load_encoder: from a catalogue name to an encoder.
+        embedders: encoders that may be loaded already, instead of `load_encoder`.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
@@ -52,10 +61,10 @@ def code_source(
     check_parquet(to)
     check_folder(to)
     report = IndexReport()
-    embedder = Embedder(options.model, load_encoder)
-    saved = ready_model(options, lambda name: embedder)
+    embedders = embedders or Embedders(load_encoder)
+    saved = ready_model(options, embedders.named)
+    embedder = embedders.of(saved) if saved else embedders.named(options.model)
     if saved is not None:
-        embedder = Embedder(saved.card.encoder, load_encoder)
         check_towers(Model(saved, embedder), entries)
     stream = embed_items(embedder, entries, report.times)
     fitted_on: list[Embedded] = []

@@ -34,11 +34,14 @@ from index.observation import (
     Page,
 )
 from service import queries
+from service.catalogue import encoder_names, weights_of
 from service.committing import COMMIT_ITEMS, Commits, batched, check_towers
 from service.deadline import Deadline
-from service.models import Embedder, EncoderLoader, Model
+from service.embedders import Embedders
+from service.models import EncoderLoader, Model
 from service.pipeline import StageTimes, embed_items
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from service.saved_models import load_saved
 
 logger = logging.getLogger("bittern.engine")
 
@@ -54,15 +57,6 @@ def catalogue_encoder(name: str) -> Encoder:
     return load_encoder(name)
 
 
-def loader_of(loaded: Encoder | None) -> EncoderLoader:
-    """A loader that hands out `loaded` under its name and loads the others."""
-
-    def load(name: str) -> Encoder:
-        return loaded if loaded is not None and loaded.name == name else catalogue_encoder(name)
-
-    return load
-
-
 class Engine:
     """Encodes queries and media with an archive's models, and searches its codes.
 
@@ -71,12 +65,22 @@ class Engine:
     """
 
     def __init__(
-        self, archive: Archive, *, load_encoder: EncoderLoader = catalogue_encoder
+        self,
+        archive: Archive,
+        *,
+        load_encoder: EncoderLoader = catalogue_encoder,
+        embedders: Embedders | None = None,
     ) -> None:
+        """Take charge of an archive.
+
+        Args:
+            archive: open.
+            load_encoder: from a catalogue name to an encoder.
+            embedders: encoders that may be loaded already, instead of `load_encoder`.
+        """
         self.archive = archive
-        self._load_encoder = load_encoder
+        self.embedders = embedders or Embedders(load_encoder)
         self._models: dict[str, Model] = {}
-        self._embedders: dict[str, Embedder] = {}
         self._lock = threading.RLock()
         self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
@@ -152,13 +156,11 @@ class Engine:
 
     def models(self) -> builtins.list[ModelInfo]:
         """The archive's models, in the order in which they were added."""
-        from encoders.catalogue import find_weights
-
         rows = {m.digest: m.rows for m in self.archive.stats().models}
         infos = []
         for record in self.archive.models():
             card = self._loaded(record).card
-            status = find_weights(record.encoder)
+            status = weights_of(record.encoder)
             infos.append(
                 ModelInfo(
                     name=record.name,
@@ -174,8 +176,8 @@ class Engine:
         return infos
 
     def encoders(self) -> set[str]:
-        """Names of the encoders behind the archive's models."""
-        return {record.encoder for record in self.archive.models()}
+        """Catalogue names of the encoders behind the archive's models."""
+        return {name for r in self.archive.models() for name in encoder_names(r.encoder)}
 
     def warm(self) -> None:
         """Load what the first question would have to wait for, where its weights are here."""
@@ -186,7 +188,7 @@ class Engine:
                     model.check_tower(modality)
                     if modality == Modality.TEXT:
                         model.embed(modality, ["a bird"])
-                except PreconditionError as error:
+                except (PreconditionError, ModelNotFoundError) as error:
                     logger.warning("%s cannot answer %s queries: %s", record.name, modality, error)
 
     # Searching
@@ -355,16 +357,9 @@ class Engine:
     def _loaded(self, record: ModelRecord) -> Model:
         with self._lock:
             if record.digest not in self._models:
-                saved = SavedModel.load(self.archive.model_folder(record.digest))
-                self._models[record.digest] = Model(saved, self.embedder(record.encoder))
+                saved = load_saved(self.archive.model_folder(record.digest))
+                self._models[record.digest] = Model(saved, self.embedders.of(saved))
             return self._models[record.digest]
-
-    def embedder(self, encoder: str) -> Embedder:
-        """The embedder of this name; models with the same encoder share it."""
-        with self._lock:
-            if encoder not in self._embedders:
-                self._embedders[encoder] = Embedder(encoder, self._load_encoder)
-            return self._embedders[encoder]
 
 
 def _named(record: ModelRecord, name: str) -> bool:

@@ -4,81 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter
-from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError, ModelNotFoundError
-from encoders.base import Encoder
-from encoders.catalogue import CATALOGUE
-from hashing.codes import check_bits
-from hashing.saved import CARD_FILE, ModelCard, SavedModel
-from hashing.training_free import Kind
-from index.observation import AddResult, AddStatus, OnDuplicate
-from service.committing import COMMIT_ITEMS, Commits, batched, check_towers
-from service.engine import Engine, catalogue_encoder
-from service.fitting import (
-    DEFAULT_BITS,
-    FEW_ROWS,
-    FIT_ROWS,
-    calibrated_model,
-    fitted_model,
-    model_name,
-    shipped_model,
+from hashing.saved import SavedModel
+from index.observation import AddResult, AddStatus
+from service.committing import Commits, batched, check_towers
+from service.engine import Engine
+from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
+from service.model_choice import (
+    DEFAULT_ENCODER,
+    IndexOptions,
+    encoders_behind,
+    load_first,
+    ready_model,
+    settled_model,
 )
 from service.models import Embedder, Model
 from service.pipeline import Embedded, Entry, StageTimes, embed_items
 
-DEFAULT_ENCODER = "field"
+__all__ = [
+    "DEFAULT_ENCODER",
+    "IndexOptions",
+    "IndexReport",
+    "Progress",
+    "encoders_behind",
+    "enough_to_fit",
+    "fitted_on_sample",
+    "index_source",
+    "load_first",
+    "ready_model",
+    "settled_model",
+    "warnings_of",
+]
+
 Progress = Callable[[list[AddResult]], None]
-
-
-@dataclass(frozen=True)
-class IndexOptions:
-    """How a source is indexed.
-
-    Attributes:
-        model: an encoder of the catalogue, a model of the archive, or a folder with a saved one.
-        bits: code length, where a hasher is made; None for 256.
-        hasher: kind of hasher, where one is made; None for the encoder's default.
-        on_duplicate: what to do with items that the archive has already.
-        keep_embeddings: store float16 embeddings beside the codes.
-        commit_items: items per atomic commit.
-    """
-
-    model: str = DEFAULT_ENCODER
-    bits: int | None = None
-    hasher: Kind | None = None
-    on_duplicate: OnDuplicate = "skip"
-    keep_embeddings: bool = False
-    commit_items: int = COMMIT_ITEMS
-
-    @property
-    def wanted_bits(self) -> int:
-        """Code length of a hasher that is made now."""
-        return DEFAULT_BITS if self.bits is None else self.bits
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model that an encoder of this name gets."""
-        return model_name(self.model, self.wanted_bits, self.hasher)
-
-    def agreeing(self, card: ModelCard) -> None:
-        """Check that a model that was made before is what the options ask for.
-
-        Raises:
-            InvalidInputError: they ask for other bits, or another hasher, than it has.
-        """
-        kind = card.hasher.get("kind")
-        if self.bits not in (None, card.bits) or self.hasher not in (None, kind):
-            raise InvalidInputError(
-                f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
-                "to have another made",
-                field="bits",
-            )
 
 
 @dataclass
@@ -132,77 +94,12 @@ def index_source(
     """
     begun = perf_counter()
     report = IndexReport()
-    model = settled_model(engine, options)
+    model = settled_model(engine, options, entries)
     for results in _commits(engine, entries, options, model, report):
         report.count(results)
         on_commit(results)
     report.seconds = perf_counter() - begun
     return report
-
-
-def settled_model(engine: Engine, options: IndexOptions) -> Model | None:
-    """The model that the options ask for; None if it is still to be fitted on the media.
-
-    Raises:
-        ModelNotFoundError: no encoder or model of this name.
-    """
-    known = {name for r in engine.archive.models() for name in (r.name, r.digest)}
-    for name in (options.model, options.model_name):
-        if name in known:
-            model = engine.model(name)
-            options.agreeing(model.card)
-            return model
-    saved = ready_model(options, engine.embedder)
-    return engine.register(saved) if saved else None
-
-
-def load_first(options: IndexOptions) -> Encoder:
-    """Load the encoder that the options need, before an archive is made for them.
-
-    Raises:
-        ModelNotFoundError: no encoder or model of this name.
-        WeightsMissingError: its weights are not on this machine.
-        InvalidInputError: unusable bits or hasher.
-    """
-    check_bits(options.wanted_bits)
-    if options.hasher not in (None, *get_args(Kind)):
-        raise InvalidInputError(
-            f"there is no hasher '{options.hasher}'; there are {', '.join(get_args(Kind))}",
-            field="hasher",
-        )
-    if options.model in CATALOGUE:
-        return catalogue_encoder(options.model)
-    saved = ready_model(options, lambda name: Embedder(name, catalogue_encoder))
-    assert saved is not None  # only encoders of the catalogue are fitted on media
-    return catalogue_encoder(saved.card.encoder)
-
-
-def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> SavedModel | None:
-    """The saved, shipped or calibrated model of this name; None if it needs media to be fitted.
-
-    Raises:
-        ModelNotFoundError: no encoder or model of this name.
-    """
-    if (Path(options.model) / CARD_FILE).is_file():
-        saved = SavedModel.load(Path(options.model))
-        options.agreeing(saved.card)
-        return saved
-    for name in (options.model, options.model_name):
-        shipped = shipped_model(name)
-        if shipped is not None:
-            options.agreeing(shipped.card)
-            return shipped
-    if options.model not in CATALOGUE:
-        known = ", ".join(CATALOGUE)
-        raise ModelNotFoundError(
-            f"there is no model '{options.model}': it is no encoder ({known}), no model of the "
-            f"archive, and no folder with a {CARD_FILE}",
-            field="model",
-        )
-    if options.model == DEFAULT_ENCODER:
-        encoder = embedder(options.model).encoder()
-        return calibrated_model(options.wanted_bits, encoder, options.hasher)
-    return None
 
 
 def _commits(
@@ -212,7 +109,7 @@ def _commits(
     model: Model | None,
     report: IndexReport,
 ) -> Iterator[list[AddResult]]:
-    embedder = engine.embedder(model.card.encoder if model else options.model)
+    embedder = model.embedder if model else engine.embedders.named(options.model)
     if model:
         check_towers(model, entries)
         entries = list(_commits_to(engine, model, options, report).without_coded(entries))

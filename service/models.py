@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bittern.errors import DigestMismatchError, UnsupportedModalityError
 from encoders.base import AudioWindowing, Encoder, Media, Modality
 from hashing.codes import pack
+from hashing.kinds import LINEAR
 from hashing.saved import ModelCard, SavedModel
 
 EncoderLoader = Callable[[str], Encoder]
@@ -22,8 +23,18 @@ class Embedder:
     Calls from several threads take turns: the network uses all the cores it is given.
     """
 
-    def __init__(self, name: str, load: EncoderLoader) -> None:
+    def __init__(
+        self, name: str, load: EncoderLoader, *, encoders: Sequence[str] | None = None
+    ) -> None:
+        """Load nothing yet.
+
+        Args:
+            name: what `load` is called with.
+            load: makes the encoder.
+            encoders: catalogue names of the encoders behind it, where `name` is not the one.
+        """
         self.name = name
+        self.encoders: tuple[str, ...] = (name,) if encoders is None else tuple(encoders)
         self._load = load
         self._encoder: Encoder | None = None
         self._lock = threading.RLock()
@@ -129,10 +140,20 @@ class Model:
             )
         here, made_with = self.embedder.digest(modality), self.card.towers[modality]
         if here != made_with:
+            again = "train the model" if self._is_trained() else "index"
             raise DigestMismatchError(
-                f"the {modality} weights of '{self.card.encoder}' on this machine (digest "
+                f"the {modality} weights of '{self._encoder_of(modality)}' on this machine (digest "
                 f"{here[:12]}) are not those that model '{self.card.name}' was made with "
-                f"({made_with[:12]}). Bring the same weights, or index again with these.",
+                f"({made_with[:12]}). Bring the same weights, or {again} again with these.",
                 details={"here": here, "model": made_with},
             )
         self._checked.add(modality)
+
+    def _encoder_of(self, modality: Modality) -> str:
+        """Catalogue name of the encoder that the tower is of."""
+        plan = self.card.assembly.get(modality)
+        return str(plan["encoder"]) if plan else self.card.encoder
+
+    def _is_trained(self) -> bool:
+        """Whether making it took more than the media of an archive."""
+        return bool(self.card.assembly) or self.card.hasher.get("kind") not in LINEAR

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from bittern.cli.screen import counted, err, out, plain, print_json, progress
+
+if TYPE_CHECKING:
+    from service.catalogue import EncoderInfo
+    from service.saved_models import SavedModelInfo
 
 
 def attach_models(app: typer.Typer) -> None:
@@ -24,34 +30,82 @@ def attach(app: typer.Typer) -> None:
 
 
 def models(
+    folder: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also list the saved models in this folder, or the one that it is; repeatable."
+        ),
+    ] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON array for programs.")
     ] = False,
 ) -> None:
     """List what can be loaded, which modalities it has, and whether its weights are here.
 
+    That is: the encoders, the models that ship with Bittern, and saved models in `./models`, in
+    `$BITTERN_MODELS` and in the folders given. After `--model` goes the name of an encoder or
+    shipped model, the folder of a saved one, or that folder's name alone where it is in
+    `./models` or `$BITTERN_MODELS`.
+
     Example: bittern models --json
+
+    Example: bittern models --folder runs
     """
     from service.catalogue import encoders
+    from service.saved_models import saved_models
 
+    saved = saved_models(folder or [])
     infos = encoders()
     if as_program:
-        print_json([asdict(info) for info in infos])
+        as_objects = [{"kind": "encoder", **asdict(info)} for info in infos]
+        print_json(as_objects + [asdict(info) for info in saved])
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "takes", "dims", "weights", "licence"):
-        table.add_column(heading, overflow="fold")
-    for info in infos:
-        here = "here" if info.ready else "not here"
-        takes = ", ".join(info.modalities)
-        table.add_row(*map(plain, (info.name, takes, info.dim, here, info.licence)))
-    out.print(table)
+    out.print(_encoder_table(infos))
+    out.print()
+    out.print(_model_table([model for model in saved if not model.damaged]))
+    for model in saved:
+        if model.damaged:
+            line = Text.assemble(plain(model.folder), ": ", plain(model.message), style="red")
+            out.print(line, soft_wrap=not out.is_terminal)
     missing = [info for info in infos if not info.ready]
     if missing:
         err.print("\nTo bring weights, on a machine that reaches the hub:")
         for info in missing:
             err.print(f"  {info.bring}", markup=False, soft_wrap=True)
         err.print("then set BITTERN_WEIGHTS=DIR. `bittern models --json` tells where it looked.")
+
+
+def _encoder_table(infos: Sequence[EncoderInfo]) -> Table:
+    table = _table("encoder", "takes", "dims", "weights", "licence")
+    for info in infos:
+        here = "here" if info.ready else "not here"
+        takes = ", ".join(info.modalities)
+        table.add_row(*map(plain, (info.name, takes, info.dim, here, info.licence)))
+    return table
+
+
+def _model_table(infos: Sequence[SavedModelInfo]) -> Table:
+    table = _table("model", "takes", "bits", "hasher", "encoder", "weights", "measured", "folder")
+    for info in infos:
+        cells = (
+            info.name,
+            ", ".join(info.modalities),
+            info.bits,
+            info.hasher,
+            " + ".join(info.encoders),
+            "here" if info.ready else "not here",
+            "" if info.value is None else f"{info.metric} {info.value:.3g}",
+            info.folder if info.kind == "saved" else info.kind,
+        )
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
 
 
 def verify(

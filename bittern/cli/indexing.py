@@ -27,7 +27,10 @@ def index(
     source: Annotated[Path, typer.Argument(help="Folder of media, or a CSV manifest.")],
     model: Annotated[
         str,
-        typer.Option(help="Encoder, model of the archive, or folder of a saved model."),
+        typer.Option(
+            help="Model of the archive, encoder, folder of a saved model, or its name in "
+            "./models or $BITTERN_MODELS."
+        ),
     ] = "field",
     bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
     hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
@@ -80,15 +83,19 @@ def index(
 def index_with_bar(archive: Path, source: Source, options: IndexOptions) -> IndexReport:
     """Index with a progress bar; the archive is made if it does not exist."""
     from index.archive import Archive
-    from service.engine import Engine, loader_of
-    from service.indexing import index_source, load_first
+    from service.embedders import Embedders
+    from service.engine import Engine, catalogue_encoder
+    from service.indexing import index_source
+    from service.model_choice import encoders_behind, load_first
 
     exists = archive.is_dir() and any(archive.iterdir())
-    loaded = None if exists else load_first(options)
+    embedders = Embedders(catalogue_encoder)
+    if not exists:
+        load_first(options, embedders, source.entries)
 
     with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
-        engine = Engine(opened, load_encoder=loader_of(loaded))
-        for encoder in {options.model, loaded.name if loaded else "", *engine.encoders()}:
+        engine = Engine(opened, embedders=embedders)
+        for encoder in sorted({*encoders_behind(options), *engine.encoders()}):
             licence_notice(encoder)
         bar, task = progress("indexing", len(source))
         with bar:

@@ -171,17 +171,23 @@ def print_failures(failures: Sequence[AddResult], most: int = 10) -> None:
 
 
 def licence_notice(encoder: str) -> None:
-    """Before this user's first use of an encoder: what its licence asks to be said."""
+    """Before this user's first use of an encoder: what its licence asks to be said.
+
+    Args:
+        encoder: its name, or those of several as on a model's card, joined by ``+``.
+    """
     from platformdirs import user_state_path
 
+    from service.catalogue import encoder_names
     from service.catalogue import licence_notice as notice_of
 
-    marker = user_state_path("bittern") / f"licence-shown-{Path(encoder).name}"
-    if marker.exists() or not (notice := notice_of(encoder)):
-        return
-    err.print(Text(notice, style="yellow"))
-    try:
-        marker.parent.mkdir(parents=True, exist_ok=True)
-        marker.touch()
-    except OSError:
-        return  # it will be shown again next time
+    for name in encoder_names(encoder):
+        marker = user_state_path("bittern") / f"licence-shown-{Path(name).name}"
+        if marker.exists() or not (notice := notice_of(name)):
+            continue
+        err.print(Text(notice, style="yellow"))
+        try:
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.touch()
+        except OSError:
+            continue  # it will be shown again next time

@@ -1,0 +1,219 @@
+"""Settling on a model: one of the archive, shipped, saved in a folder, or still to be fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from bittern.errors import (
+    BitternError,
+    InvalidInputError,
+    ModelNotFoundError,
+    UnsupportedModalityError,
+)
+from encoders.base import Modality
+from encoders.catalogue import CATALOGUE
+from hashing.codes import check_bits
+from hashing.saved import CARD_FILE, ModelCard, SavedModel
+from hashing.training_free import Kind
+from index.observation import OnDuplicate
+from service.catalogue import encoder_names
+from service.committing import COMMIT_ITEMS, check_towers
+from service.embedders import Embedders
+from service.engine import Engine
+from service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
+from service.models import Embedder, Model
+from service.pipeline import Entry
+from service.requests import MediaItem
+from service.saved_models import load_saved, model_folder, model_places
+
+DEFAULT_ENCODER = "field"
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How a source is indexed.
+
+    Attributes:
+        model: a model of the archive, an encoder of the catalogue, a shipped model, the folder
+            of a saved one, or that folder's name in `./models` or `$BITTERN_MODELS`; the first
+            of these that there is.
+        bits: code length, where a hasher is made; None for 256.
+        hasher: kind of hasher, where one is made; None for the encoder's default.
+        on_duplicate: what to do with items that the archive has already.
+        keep_embeddings: store float16 embeddings beside the codes.
+        commit_items: items per atomic commit.
+    """
+
+    model: str = DEFAULT_ENCODER
+    bits: int | None = None
+    hasher: Kind | None = None
+    on_duplicate: OnDuplicate = "skip"
+    keep_embeddings: bool = False
+    commit_items: int = COMMIT_ITEMS
+
+    @property
+    def wanted_bits(self) -> int:
+        """Code length of a hasher that is made now."""
+        return DEFAULT_BITS if self.bits is None else self.bits
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model that an encoder of this name gets."""
+        return model_name(self.model, self.wanted_bits, self.hasher)
+
+    def agreeing(self, card: ModelCard) -> None:
+        """Check that a model that was made before is what the options ask for.
+
+        Raises:
+            InvalidInputError: they ask for other bits, or another hasher, than it has.
+        """
+        kind = card.hasher.get("kind")
+        if self.bits not in (None, card.bits) or self.hasher not in (None, kind):
+            raise InvalidInputError(
+                f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
+                "to have another made",
+                field="bits",
+            )
+
+
+def settled_model(
+    engine: Engine, options: IndexOptions, entries: Sequence[Entry] = ()
+) -> Model | None:
+    """The model that the options ask for; None if it is still to be fitted on the media.
+
+    Args:
+        engine: an archive open for writing.
+        options: which model.
+        entries: a model that is new to the archive must be able to code some of them.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        as `check_usable`.
+    """
+    known = {name for r in engine.archive.models() for name in (r.name, r.digest)}
+    for name in (options.model, options.model_name):
+        if name in known:
+            model = engine.model(name)
+            options.agreeing(model.card)
+            return model
+    saved = ready_model(options, engine.embedders.named)
+    if saved is None:
+        return None
+    check_usable(Model(saved, engine.embedders.of(saved)), entries)
+    return engine.register(saved)
+
+
+def load_first(
+    options: IndexOptions, embedders: Embedders, entries: Sequence[Entry] = ()
+) -> Embedder:
+    """Load the encoder that the options need, before an archive is made for them.
+
+    Args:
+        options: which model.
+        embedders: where it is loaded, for the engine to find it there.
+        entries: what is to be coded.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        ModelDamagedError: a saved model whose parts do not fit each other or the encoder.
+        WeightsMissingError: its weights are not on this machine.
+        InvalidInputError: unusable bits or hasher.
+        as `check_usable`.
+    """
+    check_bits(options.wanted_bits)
+    if options.hasher not in (None, *get_args(Kind)):
+        raise InvalidInputError(
+            f"there is no hasher '{options.hasher}'; there are {', '.join(get_args(Kind))}",
+            field="hasher",
+        )
+    if options.model in CATALOGUE:
+        embedder = embedders.named(options.model)
+        check_modalities(f"encoder '{options.model}'", embedder.encoder().modalities, entries)
+        return embedder
+    saved = ready_model(options, embedders.named)
+    assert saved is not None  # only encoders of the catalogue are fitted on media
+    model = Model(saved, embedders.of(saved))
+    check_usable(model, entries)
+    return model.embedder
+
+
+def check_usable(model: Model, entries: Sequence[Entry]) -> None:
+    """Check that a saved model works on this machine, and can code what it is to code.
+
+    Raises:
+        UnsupportedModalityError: it has no tower for any of the entries.
+        WeightsMissingError: the weights behind it are not on this machine.
+        DigestMismatchError: they are not those that it was made with.
+    """
+    check_modalities(f"model '{model.card.name}'", model.modalities, entries)
+    model.embedder.encoder()
+    check_towers(model, entries)
+    if model.card.assembly:  # its digests are known as soon as it is loaded
+        for modality in sorted(model.modalities):
+            model.check_tower(modality)
+
+
+def check_modalities(who: str, towers: Collection[Modality], entries: Sequence[Entry]) -> None:
+    """Check that not all of the entries are of modalities that there is no tower for.
+
+    Raises:
+        UnsupportedModalityError: they are.
+    """
+    asked = sorted({e.modality for e in entries if isinstance(e, MediaItem)})
+    if asked and not set(asked) & {str(tower) for tower in towers}:
+        raise UnsupportedModalityError(
+            f"{who} takes {', '.join(sorted(towers))}, but the source holds nothing but "
+            f"{' and '.join(asked)}; name a model that takes it, `bittern models` lists them",
+            field="model",
+        )
+
+
+def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> SavedModel | None:
+    """The shipped, calibrated or saved model of this name; None if it needs media to be fitted.
+
+    Names of shipped models and of the catalogue come first; anything else is the path of a
+    saved model's folder, or its name in one of `service.saved_models.model_places`.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        ModelDamagedError: a saved model whose parts do not fit each other.
+    """
+    for name in (options.model, options.model_name):
+        shipped = shipped_model(name)
+        if shipped is not None:
+            options.agreeing(shipped.card)
+            return shipped
+    if options.model == DEFAULT_ENCODER:
+        encoder = embedder(options.model).encoder()
+        return calibrated_model(options.wanted_bits, encoder, options.hasher)
+    if options.model in CATALOGUE:
+        return None
+    folder = model_folder(options.model)
+    if folder is None:
+        known = ", ".join(CATALOGUE)
+        places = ", ".join(str(place) for place in model_places())
+        raise ModelNotFoundError(
+            f"there is no model '{options.model}': it is no encoder ({known}), no model of the "
+            f"archive, no folder with a {CARD_FILE}, and no such folder in {places}",
+            field="model",
+        )
+    saved = load_saved(folder)
+    options.agreeing(saved.card)
+    return saved
+
+
+def encoders_behind(options: IndexOptions) -> tuple[str, ...]:
+    """Catalogue names of the encoders that the options may need; none if that cannot be told."""
+    if options.model in CATALOGUE:
+        return (options.model,)
+    try:
+        saved = ready_model(options, _none_loaded)
+    except BitternError:
+        return ()  # a model of the archive, or one that will be refused with the reason
+    return encoder_names(saved.card.encoder) if saved else ()
+
+
+def _none_loaded(name: str) -> Embedder:
+    raise AssertionError(f"{name} is loaded for catalogue names only")

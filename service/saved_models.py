@@ -1,0 +1,194 @@
+"""Saved models in folders of this machine: read with all checks, found by name, listed.
+
+`bittern models` lists those in `./models/*` and `$BITTERN_MODELS/*`, and a model there may be
+named by its folder's name alone. Names of the catalogue and of shipped models mean those.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import BitternError, ModelDamagedError, SourceNotFoundError
+from encoders.base import Modality
+from hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
+from service.catalogue import encoder_names, weights_of
+from service.embedders import plans_of
+from service.fitting import SHIPPED
+
+MODELS_FOLDER = "models"
+MODELS_VARIABLE = "BITTERN_MODELS"
+"""Environment variable: a folder with one folder per saved model."""
+_HEADLINES = ("map", "ndcg", "recall", "precision", "accuracy")
+"""What the best known figure of a model is called, the most telling first."""
+_INFINITE = 1e300
+"""Figures from here on, and what is no number, are not shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModelInfo:
+    """One saved model that can be named after ``--model``; the keys of an encoder, and more.
+
+    Attributes:
+        name: what its card calls it; the folder's name where the card cannot be read.
+        kind: ``shipped`` with the package, or ``saved``.
+        folder: where it is.
+        modalities: the towers it codes.
+        dim: length of an embedding.
+        bits: length of a code.
+        hasher: kind of its hasher.
+        encoders: catalogue names of the encoders behind it.
+        digest: hex SHA-256 of everything that decides a code.
+        licence: of the weights behind it.
+        metric: name of the figure that says most of those on its card; empty without one.
+        value: that figure; None without one.
+        ready: it can be read, and the weights behind it are on this machine.
+        where: where the weights are, or empty.
+        message: ``ready``, which weights are missing, or what is wrong with it.
+        bring: always empty; an encoder has a command here.
+        damaged: it cannot be read, `message` says why, and the other facts are empty.
+    """
+
+    name: str
+    kind: str
+    folder: str
+    modalities: tuple[str, ...] = ()
+    dim: int = 0
+    bits: int = 0
+    hasher: str = ""
+    encoders: tuple[str, ...] = ()
+    digest: str = ""
+    licence: str = ""
+    metric: str = ""
+    value: float | None = None
+    ready: bool = False
+    where: str = ""
+    message: str = ""
+    bring: str = ""
+    damaged: bool = False
+
+
+def load_saved(folder: Path) -> SavedModel:
+    """Read a saved model and check that all its parts fit each other.
+
+    Raises:
+        ModelNotFoundError: there is no model in this folder.
+        ModelDamagedError: a part is missing, unreadable, or contradicts another.
+    """
+    try:
+        saved = SavedModel.load(folder)
+    except (OSError, RecursionError) as error:
+        raise ModelDamagedError(f"the model in {folder} cannot be read: {error}") from error
+    try:
+        plans_of(saved.card)
+    except ModelDamagedError as error:
+        raise ModelDamagedError(f"the model in {folder} is damaged: {error.message}") from error
+    return saved
+
+
+def model_places() -> list[Path]:
+    """The folders in which saved models are found by name: `./models`, `$BITTERN_MODELS`."""
+    own = os.environ.get(MODELS_VARIABLE)
+    return [Path(MODELS_FOLDER), *([Path(own).expanduser()] if own else [])]
+
+
+def model_folder(name: str) -> Path | None:
+    """The folder of a saved model: at this path, or of this name in `model_places`."""
+    places = [] if not name or Path(name).name != name else model_places()
+    for folder in (Path(name), *(place / name for place in places)):
+        try:
+            if (folder / CARD_FILE).is_file():
+                return folder
+        except (OSError, ValueError):  # not readable by us, or a name that no file can have
+            continue
+    return None
+
+
+def saved_models(folders: Iterable[Path] = ()) -> list[SavedModelInfo]:
+    """Models that ship with the package, and those in `model_places` and `folders`.
+
+    Args:
+        folders: each a saved model, or a folder of saved models.
+
+    Returns:
+        by place and name; a damaged model is listed with the reason.
+
+    Raises:
+        SourceNotFoundError: one of `folders` is not a folder.
+    """
+    given = list(folders)
+    for folder in given:
+        if not folder.is_dir():
+            raise SourceNotFoundError(f"there is no folder {folder} with models", field="folder")
+    listed: dict[Path, SavedModelInfo] = {}
+    for kind, places in (("shipped", [SHIPPED]), ("saved", [*model_places(), *given])):
+        for place in places:
+            for folder in _models_in(place):
+                listed.setdefault(folder.resolve(), _info(folder, kind))
+    return list(listed.values())
+
+
+def _models_in(place: Path) -> Iterator[Path]:
+    """The saved models in a folder, or the folder itself if it is one."""
+    try:
+        folders = [place] if _is_model(place) else sorted(place.iterdir())
+    except OSError:
+        return
+    yield from filter(_is_model, folders)
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether there is a model here, or what is left of one."""
+    try:
+        return any((folder / name).is_file() for name in (CARD_FILE, TENSOR_FILE))
+    except OSError:
+        return False
+
+
+def _info(folder: Path, kind: str) -> SavedModelInfo:
+    try:
+        card = load_saved(folder).card
+    except BitternError as error:
+        name = folder.resolve().name
+        return SavedModelInfo(name, kind, str(folder), message=error.message, damaged=True)
+    weights = weights_of(card.encoder)
+    metric, value = headline(card.metrics) or ("", None)
+    return SavedModelInfo(
+        name=card.name,
+        kind=kind,
+        folder=str(folder),
+        modalities=tuple(str(m) for m in Modality if m in card.towers),
+        dim=card.dim,
+        bits=card.bits,
+        hasher=str(card.hasher["kind"]),
+        encoders=encoder_names(card.encoder),
+        digest=card.digest,
+        licence=card.licence,
+        metric=metric,
+        value=value,
+        ready=weights.ready,
+        where=weights.where,
+        message=weights.message,
+    )
+
+
+def headline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
+    """The figure that says most of those on a card, with its name; None if there is none."""
+    figures = list(_figures(metrics))
+    for wanted in _HEADLINES:
+        for name, value in figures:
+            if wanted in name.rpartition(".")[2].lower():
+                return name, value
+    return next((figure for figure in figures if "loss" not in figure[0].lower()), None)
+
+
+def _figures(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
+    """Finite numbers by their path, e.g. ``validation.mAP``, in the card's order."""
+    for name, value in metrics.items():
+        if isinstance(value, Mapping) and within.count(".") < 3:
+            yield from _figures(value, f"{within}{name}.")
+        elif isinstance(value, int | float) and type(value) is not bool and abs(value) < _INFINITE:
+            yield f"{within}{name}", float(value)
