@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -51,7 +52,7 @@ class View:
     """
 
     __pydantic_config__ = _STRICT
-    modality: Literal["text", "image", "audio"]
+    modality: _Name
     dim: Annotated[int, Field(ge=1, le=65_536)]
     dtype: Literal["float16", "float32"] = "float16"
 
@@ -237,15 +238,15 @@ class EmbeddingSet:
         if not path.is_file():
             raise SourceNotFoundError(f"{path} is missing, though {SET_FILE} names it", field=name)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            # Only .npy: numpy.load would also look into archives. Objects are refused.
+            array: NDArray[Any] = npy.open_memmap(path, mode="r")
         except (OSError, ValueError, EOFError) as error:
             raise InvalidInputError(
                 f"{path} is not an array that numpy.save wrote: {error}", field=name
             ) from error
-        if not isinstance(array, np.ndarray) or array.dtype != np.dtype(dtype):
-            found = getattr(array, "dtype", "an archive of arrays")
+        if array.dtype != np.dtype(dtype):
             raise InvalidInputError(
-                f"{path} holds {found}, {SET_FILE} says {np.dtype(dtype)}", field=name
+                f"{path} holds {array.dtype}, {SET_FILE} says {np.dtype(dtype)}", field=name
             )
         if (array.ndim != 1) if shape is None else (array.shape != shape):
             raise InvalidInputError(

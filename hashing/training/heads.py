@@ -74,7 +74,16 @@ class CentredHeads(torch.nn.Module):
 
 
 class HeadObjective:
-    """What pairs and labels have in common; a subclass says what the loss is."""
+    """What pairs and labels have in common; a subclass says what the loss is.
+
+    Attributes:
+        source: the embeddings.
+        config: the settings.
+        module: the heads, and the means before them.
+        held_out: int64, the rows that are not trained on, in random order.
+        steps_per_epoch: see `Objective`.
+        data_digest: see `Objective`.
+    """
 
     def __init__(
         self, source: EmbeddingSet, config: TrainingConfig, *, buffer_rows: int = BUFFER_ROWS
@@ -95,7 +104,7 @@ class HeadObjective:
         summary = source.summary
         self.data_digest = summary.digest
         self.module = CentredHeads(dict(summary.means), config)
-        rows, self._validation = _split(eligible, config.validation_share, config.seed)
+        rows, self.held_out = _split(eligible, config.validation_share, config.seed)
         groups = None if source.groups is None else source.groups[rows]
         self._sampler = Sampler(rows, config.batch_size, config.seed, groups, buffer_rows)
         self.steps_per_epoch = self._sampler.steps
@@ -132,7 +141,7 @@ class HeadObjective:
         Relevant is an item of the same class, where there are classes, or else the item
         itself. With a single view, an item is not its own answer.
         """
-        rows = self._validation
+        rows = self.held_out
         asked = min(len(rows), _VALIDATION_QUERIES)
         first, *others = self.source.views
         itself = None if others else np.arange(asked)

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bittern.errors import InvalidInputError, TrainingError
+from hashing.training.config import TrainingConfig
+from hashing.training.loop import train
+from hashing.training.objective import Step
+from hashing.training.records import Progress
+from tests.hashing.training.sets import DIM, Toy, equal, weights
+
+CONFIG = TrainingConfig(bits=8, batch_size=64, epochs=3, device="cpu")
+
+
+class Weird(Toy):
+    """A toy whose loss can be made what it should not be."""
+
+    def __init__(self, config: TrainingConfig, bad_step: int = -1, bias: float = 0.0) -> None:
+        super().__init__(config)
+        self.bad_step, self.bias, self.seen = bad_step, bias, 0
+
+    def loss(self, batch: torch.Tensor) -> Step:
+        step = super().loss(batch)
+        self.seen += self.module.training
+        total = step.total * math.nan if self.seen == self.bad_step else step.total
+        logits = [torch.cat((z[:, :2], z[:, 2:] + self.bias), dim=1) for z in step.logits]
+        return Step(total, step.parts, logits)
+
+
+def test_the_same_settings_give_the_same_weights_and_other_seeds_others(tmp_path: Path) -> None:
+    found = []
+    for number, seed in enumerate((0, 0, 1)):
+        config = CONFIG.with_overrides({"seed": seed})
+        toy = Toy(config)
+        torch.rand(number)  # whatever happened before must not matter
+        train(toy, config, tmp_path / str(number))
+        found.append(weights(toy.module))
+    assert equal(found[0], found[1])
+    assert not equal(found[0], found[2])
+
+
+def test_the_callers_generator_is_left_alone(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    train(Toy(CONFIG), CONFIG, tmp_path / "run")
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_best_weights_are_kept(tmp_path: Path) -> None:
+    toy, kept = Toy(CONFIG), {}
+    toy.values = [0.3, 0.5, 0.4]
+    result = train(
+        toy,
+        CONFIG,
+        tmp_path / "run",
+        on_epoch=lambda r: kept.update({r.epoch: weights(toy.module)}),
+    )
+    assert result.best_epoch == 2
+    assert result.best.validation == {"value": 0.5}
+    assert equal(weights(toy.module), kept[2])
+    assert not equal(weights(toy.module), kept[3])
+
+
+def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"epochs": 10, "patience": 2})
+    toy = Toy(config)
+    toy.values = [0.1, 0.4, 0.4, 0.2, 0.9]
+    result = train(toy, config, tmp_path / "run")
+    assert result.stopped_early
+    assert [record.epoch for record in result.history] == [1, 2, 3, 4]
+    assert result.best_epoch == 2
+
+
+def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_remedy(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nan at epoch 2, step 3.*learning_rate") as caught:
+        train(Weird(CONFIG, bad_step=10), CONFIG, tmp_path / "run")
+    assert caught.value.details == {"epoch": "2", "step": "3"}
+    resumed = train(Weird(CONFIG), CONFIG, tmp_path / "run", resume=True)
+    assert len(resumed.history) == 3
+    assert all(math.isfinite(record.loss) for record in resumed.history)
+
+
+def test_constant_bits_are_warned_of_and_counted(tmp_path: Path) -> None:
+    result = train(Weird(CONFIG, bias=1e6), CONFIG, tmp_path / "run")
+    assert result.history[0].dead_bits == 6
+    assert result.bits[0].dead == (2, 3, 4, 5, 6, 7)
+    (warning,) = result.warnings
+    assert "6 of 8 bits are dead" in warning
+
+
+def test_a_collapse_is_an_error_that_says_what_to_change(tmp_path: Path) -> None:
+    toy = Toy(CONFIG)
+    with torch.no_grad():
+        toy.coder.layers[-1].bias.fill_(1e6)  # type: ignore[operator, union-attr]
+    with pytest.raises(TrainingError, match="all 8 bits are constant after epoch 1.*rate_weight"):
+        train(toy, CONFIG, tmp_path / "run")
+
+
+def test_the_learning_rate_is_a_cosine_from_first_to_final(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"log_every": 1})
+    train(Toy(config), config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").open()]
+    rates = [line["learning_rate"] for line in lines if line["kind"] == "step"]
+    assert rates[0] == config.learning_rate
+    assert rates[-1] == pytest.approx(config.final_learning_rate)
+    assert rates[10] == pytest.approx((rates[0] + rates[-1]) / 2)
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_accumulated_batches_make_one_step_and_a_short_last_window_counts_too(
+    tmp_path: Path,
+) -> None:
+    config = CONFIG.with_overrides({"accumulate": 3, "epochs": 1})
+    toy = Toy(config)  # 7 batches: windows of 3, 3 and 1
+    expected = Toy(config)
+    optimiser = torch.optim.AdamW(expected.module.parameters(), weight_decay=0.01, fused=True)
+    rates = [1e-3, (1e-3 + 1e-6) / 2, 1e-6]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        batches = list(expected.batches(1))
+        for rate, window in zip(rates, (batches[:3], batches[3:6], batches[6:]), strict=True):
+            for batch in window:
+                (expected.loss(batch).total / len(window)).backward()
+            optimiser.param_groups[0]["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad()
+    train(toy, config, tmp_path / "run")
+    for name, tensor in weights(toy.module).items():
+        assert torch.allclose(tensor, weights(expected.module)[name], atol=1e-7), name
+
+
+def test_clipping_changes_the_weights_only_where_gradients_are_larger(tmp_path: Path) -> None:
+    found = []
+    for norm in (0.0, 1e5, 1e-3):
+        config = CONFIG.with_overrides({"clip_norm": norm})
+        toy = Toy(config)
+        train(toy, config, tmp_path / str(norm))
+        found.append(weights(toy.module))
+    assert equal(found[0], found[1])
+    assert not equal(found[0], found[2])
+
+
+def test_heads_are_drawn_anew_as_often_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = CONFIG.with_overrides({"epochs": 5, "reinitialise_every": 2})
+    toy, drawn = Toy(config), []
+    original = toy.coder.reinitialise
+
+    def counted() -> None:
+        drawn.append(toy.begun[-1])
+        original()
+
+    monkeypatch.setattr(toy.coder, "reinitialise", counted)
+    train(toy, config, tmp_path / "run")
+    assert toy.begun == [1, 2, 3, 4, 5]
+    assert drawn == [3, 5]
+
+
+def test_only_parameters_in_a_group_are_trained_each_at_its_own_rate(tmp_path: Path) -> None:
+    class Half(Toy):
+        def parameter_groups(self) -> list[dict[str, Any]]:
+            return [{"params": [self.coder.layers[0].weight], "lr": 1e-6, "weight_decay": 0.0}]
+
+    toy = Half(CONFIG)
+    before = weights(toy.module)
+    train(toy, CONFIG, tmp_path / "run")
+    moved = {
+        name: float((tensor - before[name]).abs().max())
+        for name, tensor in weights(toy.module).items()
+        if "running" not in name and "num_" not in name
+    }
+    assert {name for name, change in moved.items() if change} == {"1.layers.0.weight"}
+    assert max(moved.values()) < 3 * 7 * 1e-6
+
+
+def test_progress_is_told_after_each_batch(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=told.append)
+    assert [(p.epoch, p.step) for p in told] == [(e, s) for e in (1, 2, 3) for s in range(1, 8)]
+    assert all(math.isfinite(p.loss) and p.steps == 7 and p.epochs == 3 for p in told)
+
+
+def test_the_folder_tells_the_run(tmp_path: Path) -> None:
+    toy = Toy(CONFIG)
+    toy.values = [0.1, 0.2, 0.3]
+    train(toy, CONFIG, tmp_path / "run")
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["validation_value"] for row in rows] == ["0.1", "0.2", "0.3"]
+    assert float(rows[2]["loss"]) > 0
+    assert float(rows[2]["alignment"]) > 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG.to_dict()
+    assert (tmp_path / "run" / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_that_holds_a_run_is_not_trained_into(tmp_path: Path) -> None:
+    train(Toy(CONFIG), CONFIG, tmp_path / "run")
+    with pytest.raises(TrainingError, match="holds a run already"):
+        train(Toy(CONFIG), CONFIG, tmp_path / "run")
+
+
+def test_two_runs_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:
+    def again(_: Progress) -> None:
+        train(Toy(CONFIG), CONFIG, tmp_path / "run")
+
+    with pytest.raises(TrainingError, match="another process is training"):
+        train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=again)
+
+
+def test_bf16_trains_on_a_cpu_and_fp16_is_refused_there(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"precision": "bf16", "epochs": 1})
+    assert len(train(Toy(config), config, tmp_path / "run").history) == 1
+    config = CONFIG.with_overrides({"precision": "fp16"})
+    with pytest.raises(InvalidInputError, match="fp16 needs a GPU"):
+        train(Toy(config), config, tmp_path / "other")
+
+
+@pytest.mark.parametrize("steps", [5, 9])
+def test_an_objective_that_miscounts_its_batches_is_refused(tmp_path: Path, steps: int) -> None:
+    class Miscounting(Toy):
+        def batches(self, epoch: int, start: int = 0) -> Any:
+            return iter([torch.randn(64, DIM)] * steps)
+
+    with pytest.raises(TrainingError, match="batches"):
+        train(Miscounting(CONFIG), CONFIG, tmp_path / "run")
+
+
+def test_a_validation_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    toy = Toy(CONFIG)
+    toy.values = [0.1, math.nan, 0.05]
+    assert train(toy, CONFIG, tmp_path / "run").best_epoch == 1
+
+
+def epochs_logged(folder: Path) -> Sequence[int]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").open()]
+    return [line["epoch"] for line in lines if line["kind"] == "epoch"]
+
+
+def test_each_epoch_is_logged_before_it_is_reported(tmp_path: Path) -> None:
+    seen: list[Sequence[int]] = []
+    train(
+        Toy(CONFIG),
+        CONFIG,
+        tmp_path / "run",
+        on_epoch=lambda _: seen.append(epochs_logged(tmp_path / "run")),
+    )
+    assert seen == [[1], [1, 2], [1, 2, 3]]
