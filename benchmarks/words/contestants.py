@@ -151,9 +151,9 @@ def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 CONTESTANTS: list[Contestant] = [
     Contestant("float cosine", cosine, coded=False),
-    Contestant("float cosine, centred", centred_cosine, coded=False),
+    Contestant("centred cosine", centred_cosine, coded=False),
     codes("Hashing-Baseline", training_free("pca"), draws=ROTATIONS),
-    codes("Hashing-Baseline, names too", names_too("pca"), draws=ROTATIONS),
+    codes("HB, names too", names_too("pca"), draws=ROTATIONS),
     codes("ITQ", training_free("itq")),
     codes("ITQ, names too", names_too("itq")),
     codes("random projection", training_free("lsh"), draws=ROTATIONS),

@@ -27,7 +27,8 @@ _SEEDS_APART = 1000
 """Between the splits' ranges of seeds, so that no two draws share one."""
 NOTES = (
     "mAP over the whole database, as trec_eval's map; mean over splits ± standard deviation.",
-    "Splits differ more than contestants do: compare within a split (--json has every one).",
+    "HB: Hashing-Baseline. Names too: components of names and glosses, not of glosses alone.",
+    "Novel classes are few, and splits differ: compare within a split (--json has every one).",
     "Equal distances are ordered by row. Chance: the expectation over all orders.",
     "Everything is fitted on the training half of the seen classes, their names included.",
 )
@@ -157,8 +158,8 @@ def _table(figures: Sequence[Figure], bits: Sequence[int], side: str) -> Table:
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return ""
-    mean = f"{np.mean(values):.3f}"
-    return f"{mean}±{np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+    parts = [np.mean(values)] + ([np.std(values, ddof=1)] if len(values) > 1 else [])
+    return "±".join(f"{part:.3f}".removeprefix("0") for part in parts)
 
 
 def _size(words: EmbeddedWords, settings: Settings) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.report import NARROWEST
 from benchmarks.words import data
 from benchmarks.words.contestants import CONTESTANTS, Contestant, centred, codes, training_free
 from benchmarks.words.data import EmbeddedWords, Words
@@ -55,8 +56,20 @@ def test_means_and_deviations_are_over_splits_and_draws_are_averaged_first() -> 
     found = report(clustered(), Settings(2, (16,)), [Contestant("counting", measure, draws=2)])
     assert len(set(seeds)) == 4
     assert [f["seen"] for f in found.values["figures"][1::2]] == pytest.approx([0.15, 0.35])
-    assert found.tables[0].rows[-1] == ["counting", "asymmetric", "", "0.250±0.141"]
-    assert found.tables[1].rows[-1] == ["counting", "asymmetric", "", "0.500±0.000"]
+    assert found.tables[0].rows[-1] == ["counting", "asymmetric", "", ".250±.141"]
+    assert found.tables[1].rows[-1] == ["counting", "asymmetric", "", ".500±.000"]
+
+
+def test_no_cell_is_cut_off_at_the_narrowest_width() -> None:
+    wide = [
+        Contestant(c.name, lambda *_: {"asymmetric": Quality(0.123, 0.456, np.zeros(0))})
+        for c in CONTESTANTS
+    ]
+    table = report(clustered(), Settings(2), wide).tables[0]
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
+    # The float column holds figures too, where floats are really measured.
+    widths[2] = widths[3]
+    assert sum(widths) + 2 * (len(widths) - 1) <= NARROWEST
 
 
 def test_a_method_sees_the_training_part_alone() -> None:
