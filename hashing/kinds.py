@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import BitternError, CodeError
-from hashing import hybrid
+from hashing import aligned, hybrid
 from hashing.base import Hasher
 from hashing.linear import LinearHasher
 
 LINEAR = ("pca", "itq", "lsh")
 LEARNED = "hashcoder"
-KINDS = (*LINEAR, LEARNED, hybrid.KIND)
+KINDS = (*LINEAR, aligned.KIND, LEARNED, hybrid.KIND)
 _MOST_PARTS = 8
 
 
@@ -35,6 +35,8 @@ def restore(tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any
             from hashing.learned import LearnedHasher
 
             return LearnedHasher.restore(tensors, config)
+        if kind == aligned.KIND:
+            return aligned.AlignedHasher.restore(tensors, config)
         return LinearHasher.restore(tensors, config)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CodeError(f"its configuration makes no sense: {error!r}") from error
