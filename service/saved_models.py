@@ -80,7 +80,11 @@ def load_saved(folder: Path) -> SavedModel:
     """
     try:
         saved = SavedModel.load(folder)
-    except (OSError, RecursionError) as error:
+    except RecursionError:
+        raise ModelDamagedError(
+            f"{folder / CARD_FILE} is not a model card: it is nested too deeply"
+        ) from None
+    except OSError as error:
         raise ModelDamagedError(f"the model in {folder} cannot be read: {error}") from error
     try:
         plans_of(saved.card)

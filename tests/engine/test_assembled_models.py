@@ -1,0 +1,372 @@
+"""Saved models with adapters and distilled towers at work: real code, tiny weights."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from bittern.errors import (
+    BitternError,
+    DigestMismatchError,
+    InvalidInputError,
+    ModelDamagedError,
+    ModelNotFoundError,
+    UnsupportedModalityError,
+    WeightsMissingError,
+)
+from encoders.base import Encoder, Modality
+from encoders.catalogue import CATALOGUE, load_encoder
+from hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
+from index.archive import Archive
+from index.observation import AddStatus
+from service.coding import code_source
+from service.embedders import Embedders
+from service.engine import Engine, catalogue_encoder
+from service.exporting import export_archive
+from service.indexing import index_source
+from service.model_choice import IndexOptions, load_first
+from service.requests import Query
+from service.saved_models import load_saved
+from service.sources import read_source
+from tests.encoders.tiny import clap_entry, openclip_entry
+from tests.engine.assembled import (
+    BOTH,
+    CLAP,
+    CLIP,
+    Trained,
+    adapted,
+    distilled,
+    hasher_on,
+    write_weights,
+)
+from tests.engine.toy import COLOURS, fill_folder, picture, sound
+
+
+@pytest.fixture(scope="module", autouse=True)
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Two tiny encoders in the catalogue, with their weights here."""
+    folder = write_weights(tmp_path_factory.mktemp("weights"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(CATALOGUE, CLIP, openclip_entry())
+        patch.setitem(CATALOGUE, CLAP, clap_entry())
+        patch.setenv("BITTERN_WEIGHTS", str(folder))
+        patch.setenv("HF_HUB_CACHE", str(folder / "no-cache"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def heron() -> Trained:
+    return distilled()
+
+
+@pytest.fixture(scope="module")
+def egret() -> Trained:
+    return adapted()
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill_folder(tmp_path_factory.mktemp("media") / "media")
+
+
+def folder_of(saved: SavedModel, tmp_path: Path) -> Path:
+    saved.save(tmp_path / "models" / saved.card.name)
+    return tmp_path / "models" / saved.card.name
+
+
+def refused(
+    folder: Path, media: Path, kind: type[BitternError], match: str, bits: int | None = None
+) -> None:
+    """Refused with the reason before there is an archive, and by an archive that there is."""
+    entries, asked = read_source(media).entries, IndexOptions(model=str(folder), bits=bits)
+    with pytest.raises(kind, match=match):
+        load_first(asked, Embedders(catalogue_encoder), entries)
+    with Archive.create(folder.parent / "refused") as archive:
+        with pytest.raises(kind, match=match):
+            index_source(Engine(archive), entries, asked)
+        assert archive.models() == []
+
+
+@pytest.mark.parametrize("kind", ["lsh", "hashcoder", "hybrid"])
+def test_an_archive_answers_the_same_when_it_is_opened_again(
+    kind: str, heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    queries = [
+        Query(text="a red bird", target="image"),
+        Query(audio=sound("green"), target="image"),
+        Query(text="a blue bird", target="audio", metric="hamming"),
+    ]
+    saved = heron.saved(kind)
+    options = IndexOptions(model=str(folder_of(saved, tmp_path)))
+    with Archive.create(tmp_path / "archive") as archive:
+        engine = Engine(archive)
+        report = index_source(engine, read_source(media).entries, options)
+        assert report.items[AddStatus.ADDED] == 7
+        before = [engine.search(query) for query in queries]
+        kept = archive.model_folder(saved.card.digest)
+        assert {file.name for file in kept.iterdir()} == set(saved.files())
+        assert ADAPTER_FILE in saved.files()
+    for file in (tmp_path / "models" / "heron").iterdir():
+        file.unlink()  # the archive has its own copy
+    with Archive.open(tmp_path / "archive") as archive:
+        assert archive.verify() == []
+        again = [Engine(archive).search(query) for query in queries]
+    for first, second in zip(before, again, strict=True):
+        assert first.model == "heron"
+        assert [h.distance for h in first.hits] == [h.distance for h in second.hits]
+        assert [h.observation.id for h in first.hits] == [h.observation.id for h in second.hits]
+        assert first.hits
+
+
+@pytest.fixture(scope="module")
+def engine(
+    heron: Trained, media: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Engine]:
+    """An archive of pictures and sounds by the distilled model."""
+    folder = tmp_path_factory.mktemp("heron")
+    options = IndexOptions(model=str(folder_of(heron.saved(), folder)))
+    with Archive.create(folder / "archive") as archive:
+        engine = Engine(archive)
+        index_source(engine, read_source(media).entries, options)
+        yield engine
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_a_sound_finds_the_picture_that_its_tower_was_taught(engine: Engine, colour: str) -> None:
+    found = engine.search(Query(audio=sound(colour), target="image", metric="hamming"))
+    assert found.hits[0].observation.id == f"{colour}.png"
+    seen = engine.search(Query(image=picture(colour), target="audio", metric="hamming"))
+    assert seen.hits[0].observation.media == f"sounds/{colour}.wav"
+
+
+def test_recordings_are_cut_as_the_audio_tower_wants_it(engine: Engine) -> None:
+    ends = {o.media: o.end_s for o in engine.list().observations if o.modality == "audio"}
+    assert ends["sounds/two.wav"] == 2.0  # one window of the tiny CLAP, two of the toy encoder
+    encoded = engine.encode("audio", sound("red", "green", "blue"))
+    assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 2.0), (2.0, 3.0)]
+
+
+def test_a_model_names_all_encoders_behind_it(engine: Engine) -> None:
+    [info] = engine.models()
+    assert (info.encoder, info.weights, info.modalities) == (
+        BOTH,
+        "ready",
+        ("audio", "image", "text"),
+    )
+    assert engine.encoders() == {CLIP, CLAP}
+
+
+def test_weights_that_are_missing_are_named_and_the_others_are_not(
+    engine: Engine, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / CLIP).symlink_to(weights / CLIP)
+    monkeypatch.setenv("BITTERN_WEIGHTS", str(tmp_path))
+    [info] = engine.models()
+    assert f"the weights of '{CLAP}'" in info.weights
+    assert f"the weights of '{CLIP}'" not in info.weights
+    cold = Engine(engine.archive)
+    with pytest.raises(WeightsMissingError, match=CLAP):
+        cold.search(Query(audio=sound("red"), target="image"))
+
+
+def test_a_server_starts_without_the_weights_and_says_what_it_cannot_answer(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.warm()
+    assert caplog.messages == []
+    monkeypatch.delitem(CATALOGUE, CLAP)
+    Engine(engine.archive).warm()
+    assert "heron cannot answer audio queries" in caplog.messages[0]
+    assert f"no encoder '{CLAP}'" in caplog.messages[0]
+
+
+def test_codes_in_a_file_are_those_of_the_archive(
+    engine: Engine, heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    options = IndexOptions(model=str(folder_of(heron.saved(), tmp_path)))
+    code_source(read_source(media).entries, tmp_path / "codes.parquet", options)
+    export_archive(engine.archive.path, tmp_path / "all.parquet")
+    tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("codes", "all")]
+    coded, stored = (dict(zip(*map(list, (t["id"], t["code"])), strict=True)) for t in tables)
+    assert {str(k): v.as_py() for k, v in coded.items()} == {
+        str(k): v.as_py() for k, v in stored.items()
+    }
+    assert tables[0].schema.metadata[b"bittern.encoder"].decode() == BOTH
+
+
+def test_adapters_change_codes_and_leave_the_encoder_of_other_models_alone(
+    egret: Trained, media: Path, tmp_path: Path
+) -> None:
+    loads: Counter[str] = Counter()
+
+    def load(name: str) -> Encoder:
+        loads[name] += 1
+        return load_encoder(name)
+
+    saved, images = egret.saved(), [e for e in read_source(media).entries if "png" in str(e)]
+    plain = load_encoder(CLIP)
+    bare = SavedModel.describe(
+        "bare",
+        saved.hasher,
+        encoder=CLIP,
+        towers={str(m): d for m, d in plain.digests.items()},
+        licence="none",
+    )
+    with Archive.create(tmp_path / "archive") as archive:
+        engine = Engine(archive, load_encoder=load)
+        for model in (bare, saved):
+            model.save(tmp_path / model.card.name)
+            index_source(engine, images, IndexOptions(model=str(tmp_path / model.card.name)))
+        codes = {
+            name: [e.code for e in engine.encode("image", picture("red"), model=name)]
+            for name in ("egret", "bare")
+        }
+        assert codes["egret"] != codes["bare"]
+        texts = [engine.encode("text", "a red bird", model=name)[0] for name in codes]
+        assert texts[0].code == texts[1].code  # no adapters there
+    assert loads == {CLIP: 2}  # once as it is, once with adapters
+
+
+def test_models_with_the_same_towers_load_them_once(heron: Trained) -> None:
+    loads: Counter[str] = Counter()
+
+    def load(name: str) -> Encoder:
+        loads[name] += 1
+        return load_encoder(name)
+
+    embedders = Embedders(load)
+    first, second = heron.saved("lsh"), heron.saved("hashcoder", name="bittern")
+    assert embedders.of(first) is embedders.of(second)
+    text = embedders.of(first).embed(Modality.TEXT, ["an owl"])
+    plain = embedders.named(CLIP).embed(Modality.TEXT, ["an owl"])
+    np.testing.assert_array_equal(text, plain)
+    assert loads == {CLIP: 1, CLAP: 1}
+
+
+def test_damaged_adapters_are_refused_with_the_reason(
+    heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    folder = folder_of(heron.saved(), tmp_path)
+    content = bytearray((folder / ADAPTER_FILE).read_bytes())
+    content[-1] ^= 1
+    (folder / ADAPTER_FILE).write_bytes(content)
+    refused(folder, media, ModelDamagedError, "digest")
+
+
+def test_adapters_that_do_not_fit_the_towers_are_refused_with_the_reason(
+    heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    tensors = {n: t for n, t in heron.tensors.items() if n != "audio.projection.bias"}
+    other = Trained(heron.name, heron.encoder, heron.plans, tensors, heron.whole)
+    folder = folder_of(other.saved(), tmp_path)
+    refused(folder, media, ModelDamagedError, "'heron' cannot be used: .*audio.projection.bias")
+
+
+def test_other_base_weights_are_refused_with_encoder_and_remedy(
+    heron: Trained, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    write_weights(tmp_path / "other", seed=1)
+    folder = folder_of(heron.saved(), tmp_path)
+    monkeypatch.setenv("BITTERN_WEIGHTS", str(tmp_path / "other"))
+    refused(folder, media, DigestMismatchError, f"'{CLAP}'.*'heron'.*train the model again")
+    # Towers that are not needed for this source are checked all the same.
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed" / CLAP).symlink_to(weights / CLAP)
+    (tmp_path / "mixed" / CLIP).symlink_to(tmp_path / "other" / CLIP)
+    monkeypatch.setenv("BITTERN_WEIGHTS", str(tmp_path / "mixed"))
+    options = IndexOptions(model=str(folder))
+    with pytest.raises(DigestMismatchError, match=f"weights of '{CLIP}'"):
+        load_first(options, Embedders(catalogue_encoder), read_source(media / "sounds").entries)
+
+
+def test_other_bits_than_the_model_has_are_refused(
+    heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    refused(folder_of(heron.saved(), tmp_path), media, InvalidInputError, "64 bits", bits=128)
+
+
+def test_a_source_of_nothing_that_the_model_takes_is_refused(
+    egret: Trained, media: Path, tmp_path: Path
+) -> None:
+    folder = folder_of(egret.saved(), tmp_path)
+    refused(folder, media / "sounds", UnsupportedModalityError, "'egret' takes image, text.*audio")
+    with pytest.raises(UnsupportedModalityError, match=f"encoder '{CLIP}' takes"):
+        load_first(
+            IndexOptions(model=CLIP),
+            Embedders(catalogue_encoder),
+            read_source(media / "sounds").entries,
+        )
+
+
+def test_an_encoder_that_is_not_in_the_catalogue_is_named(
+    egret: Trained, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(egret.saved(), tmp_path)
+    monkeypatch.delitem(CATALOGUE, CLIP)
+    refused(folder, media, ModelNotFoundError, f"'egret' cannot be used here.*'{CLIP}'.*upgrade")
+
+
+def test_a_card_that_hides_an_encoder_is_refused(
+    heron: Trained, media: Path, tmp_path: Path
+) -> None:
+    folder = folder_of(heron.saved(encoder=CLIP), tmp_path)
+    refused(folder, media, ModelDamagedError, f"'{CLIP}'.*{CLAP}")
+
+
+def test_several_encoders_without_an_assembly_are_refused(heron: Trained, tmp_path: Path) -> None:
+    saved = SavedModel.describe(
+        "loose",
+        hasher_on(heron.whole, "lsh"),
+        encoder=BOTH,
+        towers={str(m): d for m, d in heron.whole.digests.items()},
+        licence="none",
+    )
+    with pytest.raises(ModelDamagedError, match="not how they are put together"):
+        load_saved(folder_of(saved, tmp_path))
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{}", "no card", '{"format": 99}'])
+def test_a_card_of_nonsense_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / CARD_FILE).write_text(content)
+    with pytest.raises(ModelDamagedError, match=CARD_FILE):
+        load_saved(tmp_path)
+
+
+def test_an_unknown_tower_is_refused(heron: Trained, tmp_path: Path) -> None:
+    saved = SavedModel.describe(
+        "nose",
+        hasher_on(heron.whole, "lsh"),
+        encoder=CLIP,
+        towers={"smell": "0" * 64},
+        licence="none",
+    )
+    folder = folder_of(saved, tmp_path)
+    assert json.loads((folder / CARD_FILE).read_text())["towers"] == {"smell": "0" * 64}
+    with pytest.raises(ModelDamagedError, match="smell"):
+        load_saved(folder)
+
+
+def test_a_model_in_a_known_place_is_found_by_its_folders_name(
+    heron: Trained, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(heron.saved(), tmp_path)
+    heron.saved().save(tmp_path / "models" / CLIP)  # the name of an encoder means the encoder
+    entries = read_source(media).entries
+    for place in ("here", "elsewhere"):
+        if place == "here":
+            monkeypatch.chdir(tmp_path)
+        else:
+            monkeypatch.chdir("/")
+            monkeypatch.setenv("BITTERN_MODELS", str(tmp_path / "models"))
+        embedders = Embedders(catalogue_encoder)
+        found = load_first(IndexOptions(model="heron"), embedders, entries)
+        assert found.encoders == (CLAP, CLIP)
+        assert load_first(IndexOptions(model=CLIP), embedders, entries).encoders == (CLIP,)
+    with pytest.raises(ModelNotFoundError, match=r"no model '\.\./models/stork'"):
+        load_first(IndexOptions(model="../models/stork"), embedders, entries)
