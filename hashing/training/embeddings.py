@@ -46,7 +46,7 @@ class View:
     """One array of a set.
 
     Attributes:
-        modality: ``text``, ``image`` or ``audio``.
+        modality: ``text``, ``image``, ``audio``, or whatever has a mean and a head of its own.
         dim: length of an embedding.
         dtype: of the file.
     """
@@ -201,7 +201,7 @@ class EmbeddingSet:
         for array in labels:
             digest.update(b"-" if array is None else array.tobytes())
         modalities = [view.modality for view in self.views.values()]
-        means = {m: s / (self.rows * modalities.count(m)) for m, s in sums.items()}  # type: ignore[arg-type]
+        means = {m: s / (self.rows * modalities.count(m)) for m, s in sums.items()}
         return Summary(means, digest.hexdigest())
 
     def _scan(self, name: str) -> tuple[NDArray[np.float64], str]:

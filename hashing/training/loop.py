@@ -1,8 +1,8 @@
 """The training loop: epochs over an objective, with checkpoints that lose nothing.
 
 A run folder holds ``config.json``, ``checkpoint.safetensors``, ``log.jsonl``, ``log.csv`` and
-``plot.png``. A run that was killed goes on from its checkpoint to the same weights, bit for
-bit on a CPU, that it would have reached undisturbed.
+``plot.png``. A run that was killed goes on from its checkpoint to the weights that it would have
+reached undisturbed: bit for bit on a CPU of the same kind.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def train(
     placed = placement(config)
     run_folder.mkdir(parents=True, exist_ok=True)
     gpus = [placed.device] if placed.device.type == "cuda" else []
-    with _locked(run_folder), torch.random.fork_rng(devices=gpus):
+    with _locked(run_folder), torch.random.fork_rng(devices=gpus), _threads_restored():
         torch.manual_seed(config.seed)
         run = _Run(objective, config, run_folder, placed, resume)
         try:
@@ -188,8 +188,8 @@ class _Run:
         record = state.end_epoch(validation, bits)
         self.log.epoch(state.history)
         self._save()
-        if state.finished or record.seconds >= _PLOT_EACH_EPOCH_FROM_S:
-            draw(state.history, bits, self.folder / PLOT_FILE, self.folder.name)
+        if not state.finished and record.seconds >= _PLOT_EACH_EPOCH_FROM_S:
+            self._draw(bits)
         return record
 
     def _save(self) -> None:
@@ -229,11 +229,15 @@ class _Run:
         for text in _warnings(bits):
             _log.warning("epoch %d: %s", self.state.epoch, text)
 
+    def _draw(self, bits: list[BitStatistics]) -> None:
+        draw(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
+
     def result(self) -> TrainingResult:
         """Put the best weights in place and describe them."""
         state = self.state
         state.restore_best()
         bits = self._probe()
+        self._draw(bits)
         return TrainingResult(
             history=tuple(state.history),
             best_epoch=state.best_epoch or len(state.history),
@@ -253,6 +257,16 @@ def _warnings(bits: list[BitStatistics]) -> list[str]:
         f"{len(dead)} of {bits[0].bits} bits are dead (the same for 99% of the items): {some}. "
         "Fewer bits, a greater rate_weight or larger batches would use them."
     ]
+
+
+@contextmanager
+def _threads_restored() -> Iterator[None]:
+    """A resumed run takes up the number of threads that it was begun with."""
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager

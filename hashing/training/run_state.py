@@ -21,6 +21,7 @@ from hashing.training.optimiser import Optimiser
 from hashing.training.records import EpochRecord
 
 Batch = TypeVar("Batch")
+_MOST_THREADS = 1024
 
 
 class RunState:
@@ -161,6 +162,7 @@ class RunState:
             "loss_names": self._names,
             "seconds": self._seconds + time.perf_counter() - self._since,
             "optimiser": self.optimiser.state(),
+            "threads": torch.get_num_threads(),
             "config": self._config.to_dict(),
             "origin": self._origin(),
         }
@@ -186,6 +188,8 @@ class RunState:
         found = {n: t.shape for n, t in _under(tensors, "weights").items()}
         if found != {n: t.shape for n, t in self._weights.items()}:
             raise TrainingError(f"{path} holds other weights than the model that is to be trained")
+        # Other numbers of threads add in another order, and a code's bit may flip.
+        torch.set_num_threads(min(max(1, int(facts["threads"])), _MOST_THREADS))
         self._loaded = tensors
         self.rewind()
         self._best = _under(tensors, "best")

@@ -7,6 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
+import torch
+
 from hashing.training.config import read_config
 from hashing.training.embeddings import EmbeddingSet
 from hashing.training.heads import PairsObjective
@@ -20,6 +22,7 @@ def die(progress: Progress) -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(2)
     folder = Path(sys.argv[1])
     config = read_config(folder / "settings.json")
     objective = PairsObjective(EmbeddingSet.open(folder / "set"), config)

@@ -113,7 +113,7 @@ def test_missing_parts_are_told_by_name(tmp_path: Path) -> None:
         {"views": {}},
         {"views": {"../caption": {"modality": "text", "dim": DIM}}},
         {"views": {"labels": {"modality": "text", "dim": DIM}}},
-        {"views": {"caption": {"modality": "smell", "dim": DIM}}},
+        {"views": {"caption": {"modality": "A smell", "dim": DIM}}},
         {"surprise": 1},
     ],
 )
@@ -139,7 +139,7 @@ def test_two_views_that_are_the_same_array_are_refused(tmp_path: Path) -> None:
     views = {"one": View("text", DIM), "two": View("text", DIM)}
     with EmbeddingWriter(tmp_path / "set", views) as writer:
         writer.append({"one": text, "two": text})
-    with pytest.raises(InvalidInputError, match="views one and two .* same embeddings"):
+    with pytest.raises(InvalidInputError, match=r"views one and two .* same embeddings"):
         _ = EmbeddingSet.open(tmp_path / "set").summary
 
 
@@ -155,8 +155,8 @@ def test_offsets_that_do_not_rise_are_refused(tmp_path: Path) -> None:
 def test_an_interrupted_writer_leaves_no_set(tmp_path: Path) -> None:
     text, _, _ = embeddings(20)
     writer = EmbeddingWriter(tmp_path / "set", {"one": View("text", DIM)})
+    writer.append({"one": text})
     with pytest.raises(KeyboardInterrupt), writer:
-        writer.append({"one": text})
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 

@@ -36,7 +36,7 @@ def test_labels_learn_classes_across_modalities(tmp_path: Path, kind: str, heads
     source = make_set(tmp_path / "set", 600, labels=kind)
     config = SMALL.with_overrides({"heads": heads, "epochs": 4, "learning_rate": 0.01})
     result = train(LabelsObjective(source, config), config, tmp_path / "run")
-    assert result.best.validation["mAP"] > 0.9
+    assert result.best.validation["mAP"] > 0.7
 
 
 def test_trained_heads_become_a_hasher_that_finds_the_same(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:
 
 
 def views_of(folder: Path, **dims: int) -> EmbeddingSet:
-    views = {m: View(m, dim) for m, dim in dims.items()}  # type: ignore[arg-type]
+    views = {m: View(m, dim) for m, dim in dims.items()}
     random = np.random.default_rng(0)
     with EmbeddingWriter(folder, views) as writer:
         writer.append({m: random.standard_normal((40, dim)) for m, dim in dims.items()})

@@ -79,7 +79,7 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_remedy(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="nan at epoch 2, step 3.*learning_rate") as caught:
+    with pytest.raises(TrainingError, match=r"nan at epoch 2, step 3.*learning_rate") as caught:
         train(Weird(CONFIG, bad_step=10), CONFIG, tmp_path / "run")
     assert caught.value.details == {"epoch": "2", "step": "3"}
     resumed = train(Weird(CONFIG), CONFIG, tmp_path / "run", resume=True)
@@ -98,8 +98,8 @@ def test_constant_bits_are_warned_of_and_counted(tmp_path: Path) -> None:
 def test_a_collapse_is_an_error_that_says_what_to_change(tmp_path: Path) -> None:
     toy = Toy(CONFIG)
     with torch.no_grad():
-        toy.coder.layers[-1].bias.fill_(1e6)  # type: ignore[operator, union-attr]
-    with pytest.raises(TrainingError, match="all 8 bits are constant after epoch 1.*rate_weight"):
+        toy.coder.layers[-1].bias.fill_(1e6)  # type: ignore[operator]
+    with pytest.raises(TrainingError, match=r"all 8 bits are constant after epoch 1.*rate_weight"):
         train(toy, CONFIG, tmp_path / "run")
 
 
@@ -127,7 +127,7 @@ def test_accumulated_batches_make_one_step_and_a_short_last_window_counts_too(
         batches = list(expected.batches(1))
         for rate, window in zip(rates, (batches[:3], batches[3:6], batches[6:]), strict=True):
             for batch in window:
-                (expected.loss(batch).total / len(window)).backward()
+                (expected.loss(batch).total / len(window)).backward()  # type: ignore[no-untyped-call]
             optimiser.param_groups[0]["lr"] = rate
             optimiser.step()
             optimiser.zero_grad()
@@ -197,7 +197,6 @@ def test_the_folder_tells_the_run(tmp_path: Path) -> None:
     assert float(rows[2]["loss"]) > 0
     assert float(rows[2]["alignment"]) > 0
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == CONFIG.to_dict()
-    assert (tmp_path / "run" / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_folder_that_holds_a_run_is_not_trained_into(tmp_path: Path) -> None:
