@@ -72,14 +72,17 @@ class Figure:
     novel: float
 
 
-def run(settings: Settings, contestants: Sequence[Contestant] = CONTESTANTS) -> Report:
-    """Measure `contestants` on WordNet.
+def run(settings: Settings) -> Report:
+    """Measure all contestants on WordNet, the learned ones included.
 
     Raises:
         SourceNotFoundError, InvalidInputError, WeightsMissingError: the data cannot be had.
         CodeError: unusable bits.
     """
-    return report(load(settings.folder, settings.files), settings, contestants)
+    from benchmarks.words.learned import LEARNED
+
+    words = load(settings.folder, settings.files)
+    return report(words, settings, (*CONTESTANTS, *LEARNED))
 
 
 def report(
