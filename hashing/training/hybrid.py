@@ -191,6 +191,7 @@ def choose_plan(
         for number in range(splits):
             held = _hold_out(source, folder / f"split-{number}", config.seed + number)
             seeded = replace(config, seed=config.seed + number, validation_share=0.0)
+            seeded = replace(seeded, batch_size=_batch_of(held.training, config.batch_size))
             for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
                 found[plan].append(quality)
     finally:
@@ -268,6 +269,13 @@ def _subset(source: EmbeddingSet, rows: NDArray[np.int64], folder: Path) -> Embe
         mine = classes[rows]
         writer.append(views, mine if labelled else None, None if labelled else mine)
     return EmbeddingSet.open(folder)
+
+
+def _batch_of(training: EmbeddingSet, wanted: int) -> int:
+    """The batch size that a part of the data still fills."""
+    if training.groups is None:
+        return min(wanted, training.rows)
+    return min(wanted, len(np.unique(training.groups)))
 
 
 def _tried(

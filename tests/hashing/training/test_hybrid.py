@@ -147,3 +147,21 @@ def test_a_set_without_words_cannot_be_aligned(tmp_path: Path) -> None:
         writer.append({"image": pictures}, labels)
     with pytest.raises(InvalidInputError, match="views of text and of media"):
         moments_of(EmbeddingSet.open(tmp_path / "set"))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_a_choice_makes_do_with_smaller_batches_than_the_training(
+    tmp_path: Path, grouped: bool
+) -> None:
+    words, pictures, labels = arrays()
+    views = {"text": View("text", DIM, "float32"), "image": View("image", DIM, "float32")}
+    with EmbeddingWriter(
+        tmp_path / "set", views, labels=None if grouped else "single", groups=grouped
+    ) as writer:
+        given = (None, labels) if grouped else (labels, None)
+        writer.append({"text": words, "image": pictures}, *given)
+    config = replace(CONFIG, batch_size=CLASSES if grouped else len(labels))
+    plans = [HybridPlan(learned_share=1.0)]
+    source = EmbeddingSet.open(tmp_path / "set")
+    (trial,) = choose_plan(source, config, tmp_path / "choice", plans=plans, splits=1)
+    assert 0 < trial.novel <= 1
