@@ -22,8 +22,10 @@ from service.fitting import SHIPPED
 MODELS_FOLDER = "models"
 MODELS_VARIABLE = "BITTERN_MODELS"
 """Environment variable: a folder with one folder per saved model."""
-_HEADLINES = ("map", "ndcg", "recall", "precision", "accuracy")
+_HEADLINES = ("map_learned", "map", "ndcg", "recall", "precision", "accuracy")
 """What the best known figure of a model is called, the most telling first."""
+_DEEPEST = 3
+"""Objects within objects in which figures are looked for."""
 _INFINITE = 1e300
 """Figures from here on, and what is no number, are not shown."""
 
@@ -186,13 +188,19 @@ def headline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
         for name, value in figures:
             if wanted in name.rpartition(".")[2].lower():
                 return name, value
-    return next((figure for figure in figures if "loss" not in figure[0].lower()), None)
+    return None
 
 
 def _figures(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
-    """Finite numbers by their path, e.g. ``validation.mAP``, in the card's order."""
+    """Finite numbers by their path, e.g. ``validation.mAP``, in the card's order.
+
+    Of a list of objects, each goes by its ``task``, or else by its number.
+    """
     for name, value in metrics.items():
-        if isinstance(value, Mapping) and within.count(".") < 3:
+        if isinstance(value, list):
+            tasks = [v.get("task", i) if isinstance(v, dict) else i for i, v in enumerate(value)]
+            value = dict(zip(map(str, tasks), value, strict=True))
+        if isinstance(value, Mapping) and within.count(".") < _DEEPEST:
             yield from _figures(value, f"{within}{name}.")
         elif isinstance(value, int | float) and type(value) is not bool and abs(value) < _INFINITE:
             yield f"{within}{name}", float(value)

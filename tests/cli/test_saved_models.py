@@ -165,10 +165,17 @@ def test_a_model_that_cannot_work_here_leaves_no_archive_behind(
     [
         ({}, None),
         ({"loss": 1.0}, None),
-        ({"loss": 1.0, "epochs": 5}, ("epochs", 5.0)),
+        ({"loss": 1.0, "epoch": 5}, None),
+        (
+            {
+                "validation": {"mAP": 0.3},
+                "held_out": [{"task": "text-image", "mAP_floats": 0.5, "mAP_learned": 0.4}],
+            },
+            ("held_out.text-image.mAP_learned", 0.4),
+        ),
         ({"recall@10": 0.5, "best": {"mAP": 0.4}}, ("best.mAP", 0.4)),
         ({"mAP": float("nan"), "text": "0.9", "ok": True, "recall": 0.2}, ("recall", 0.2)),
-        ({"mAP": 10**400, "mAP@10": [1], "accuracy": 1}, ("accuracy", 1.0)),
+        ({"mAP": 10**400, "mAP@10": ["x"], "accuracy": 1}, ("accuracy", 1.0)),
     ],
 )
 def test_the_headline_is_the_most_telling_figure(
