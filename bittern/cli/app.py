@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from bittern import __version__
-from bittern.cli import archives, demo, encoding, indexing, searching, serving
+from bittern.cli import archives, demo, encoding, indexing, searching, serving, training
 from bittern.cli.screen import print_error
 from bittern.errors import BitternError, InvalidInputError
 
@@ -36,6 +36,7 @@ indexing.attach(app)
 searching.attach(app)
 serving.attach(app)
 encoding.attach(app)
+training.attach(app)
 archives.attach(app)
 
 

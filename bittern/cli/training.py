@@ -1,0 +1,353 @@
+"""`bittern train pairs`, `bittern train labels` and `bittern train distill`."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bittern.cli.indexing import INTERRUPTED
+from bittern.cli.screen import (
+    command,
+    counted,
+    err,
+    licence_notice,
+    out,
+    plain,
+    print_json,
+    progress,
+)
+
+if TYPE_CHECKING:
+    from service.training.request import TrainingReport, TrainingRequest, What
+
+Source = Annotated[
+    Path, typer.Argument(help="CSV manifest, folder of media, or folder with embeddings.")
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the model and the run.")]
+Model = Annotated[str | None, typer.Option(help="Encoder, e.g. field or bioclip-2.")]
+Bits = Annotated[int | None, typer.Option(help="Code length; 256 by default.")]
+Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="A setting, as name=value; may be repeated.")
+]
+Lora = Annotated[bool, typer.Option("--lora", help="Train adapters on the towers as well.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the data; 5 by default.")]
+Seed = Annotated[int | None, typer.Option(help="Of all that is drawn; 0 by default.")]
+BatchSize = Annotated[int | None, typer.Option(help="Items per batch; 256 by default.")]
+Augment = Annotated[str | None, typer.Option(help="With --lora: published, plants, sound or none.")]
+Share = Annotated[
+    float | None, typer.Option("--validation-share", help="Held out; 0.05 by default.")
+]
+Size = Annotated[str | None, typer.Option(help="Of the heads: small or large.")]
+Heads = Annotated[str | None, typer.Option(help="per-modality or shared.")]
+HasherKind = Annotated[str, typer.Option("--hasher", help="What is trained: hashcoder.")]
+Media = Annotated[str | None, typer.Option("--modality", help="Only image, or only audio.")]
+Strict = Annotated[bool, typer.Option(help="Refuse a source with unusable entries.")]
+AsProgram = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add `train` with its three kinds to the app."""
+    train = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Learn codes from captions or classes, or teach an audio tower a space of pictures.",
+    )
+    train.command()(pairs)
+    train.command()(labels)
+    train.command()(distill)
+    app.add_typer(train, name="train")
+
+
+def pairs(
+    source: Source,
+    to: Out,
+    model: Model = None,
+    bits: Bits = None,
+    config: Config = None,
+    settings: Set = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Column with captions; else made of the names.")
+    ] = None,
+    lora: Lora = False,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    augment: Augment = None,
+    validation_share: Share = None,
+    size: Size = None,
+    heads: Heads = None,
+    hasher: HasherKind = "hashcoder",
+    modality: Media = None,
+    strict: Strict = False,
+    as_program: AsProgram = False,
+) -> None:
+    """Learn codes in which a photograph or recording is close to its caption.
+
+    Captions come from a column, or from the names in `vernacularName`, `scientificName` and the
+    ranks, or from the names of a folder's subfolders. The encoder embeds everything once, and
+    heads are trained on that; with `--lora`, adapters on its towers as well. The same command
+    goes on with a training that was stopped.
+
+    Example: bittern train pairs birds.csv --model bioclip-2 --out bird-codes
+
+    Example: bittern train pairs birds.csv --model bioclip-2 --lora --out bird-codes-lora
+    """
+    options = _options(bits, epochs, seed, batch_size, augment, validation_share, size, heads)
+    request = _request(
+        "pairs", source, to, model, config, settings, options,
+        lora=lora, caption_column=caption_column, hasher=hasher, modality=modality, strict=strict,
+    )  # fmt: skip
+    _run(request, as_program)
+
+
+def labels(
+    source: Source,
+    to: Out,
+    model: Model = None,
+    bits: Bits = None,
+    config: Config = None,
+    settings: Set = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Column with labels, | between several; label by default.")
+    ] = None,
+    lora: Lora = False,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    augment: Augment = None,
+    validation_share: Share = None,
+    size: Size = None,
+    heads: Heads = None,
+    hasher: HasherKind = "hashcoder",
+    modality: Media = None,
+    strict: Strict = False,
+    as_program: AsProgram = False,
+) -> None:
+    """Learn codes in which photographs or recordings of one class are close.
+
+    Classes come from a column, or are a folder's subfolders. Where the encoder takes words, one
+    head serves media and words, and class names that are words are shown to it too; so the model
+    can be asked in words.
+
+    Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --out leaf-codes
+    """
+    options = _options(bits, epochs, seed, batch_size, augment, validation_share, size, heads)
+    request = _request(
+        "labels", source, to, model, config, settings, options,
+        lora=lora, label_column=label_column, hasher=hasher, modality=modality, strict=strict,
+    )  # fmt: skip
+    _run(request, as_program)
+
+
+def distill(
+    source: Source,
+    teacher: Annotated[
+        str, typer.Option(help="Saved model with words and pictures: a folder, or a name.")
+    ],
+    to: Out,
+    student: Annotated[str, typer.Option(help="Encoder with an audio tower.")] = "biolingual",
+    config: Config = None,
+    settings: Set = None,
+    caption_column: Annotated[
+        str | None, typer.Option(help="Column with captions; else made of the names.")
+    ] = None,
+    lora: Lora = False,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    batch_size: BatchSize = None,
+    augment: Augment = None,
+    validation_share: Share = None,
+    strict: Strict = False,
+    as_program: AsProgram = False,
+) -> None:
+    """Teach an audio tower the space of an image-text model, so that sounds find pictures.
+
+    From recordings with captions or names; no pictures are needed. The teacher's words stay as
+    they are, so its codes do too: an archive of pictures that it coded can be asked by sound.
+
+    Example: bittern train distill songs.csv --teacher bird-codes --student biolingual --out heard
+    """
+    options = _options(None, epochs, seed, batch_size, augment, validation_share, None, None)
+    request = _request(
+        "distill", source, to, student, config, settings, options,
+        lora=lora, caption_column=caption_column, teacher=teacher, strict=strict,
+    )  # fmt: skip
+    _run(request, as_program)
+
+
+def _options(
+    bits: int | None,
+    epochs: int | None,
+    seed: int | None,
+    batch_size: int | None,
+    augment: str | None,
+    validation_share: float | None,
+    size: str | None,
+    heads: str | None,
+) -> dict[str, Any]:
+    return {
+        "bits": bits,
+        "epochs": epochs,
+        "seed": seed,
+        "batch_size": batch_size,
+        "augmentation": augment,
+        "validation_share": validation_share,
+        "size": size,
+        "heads": heads,
+    }
+
+
+def _request(
+    what: What,
+    source: Path,
+    to: Path,
+    model: str | None,
+    config: Path | None,
+    settings: list[str] | None,
+    options: dict[str, Any],
+    *,
+    lora: bool,
+    **more: Any,
+) -> TrainingRequest:
+    from service.training.request import TrainingRequest
+    from service.training.settings import gather
+
+    merged, must_validate = gather(what, model, config, settings or [], options, lora=lora)
+    return TrainingRequest(
+        what=what,
+        source=source,
+        out=to,
+        model=model,
+        config=merged,
+        must_validate=must_validate,
+        **more,
+    )
+
+
+def _run(request: TrainingRequest, as_program: bool) -> None:
+    from service.training.run import train_model
+
+    if request.model:
+        licence_notice(request.model)
+    logging.getLogger("hashing.training").setLevel(logging.ERROR)  # the report repeats warnings
+    bars = _Bars()
+    try:
+        with bars.shown:
+            report = train_model(request, bars.update)
+    except KeyboardInterrupt:
+        err.print(
+            f"stopped; {request.out} keeps what is done. The same command goes on from there."
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    if as_program:
+        print_json(_as_json(report))
+    else:
+        _print(report, request)
+
+
+class _Bars:
+    """A progress bar for each stage, made when the stage begins."""
+
+    def __init__(self) -> None:
+        self.shown, task = progress("", 0)
+        self.shown.remove_task(task)
+        self._tasks: dict[str, Any] = {}
+
+    def update(self, stage: str, done: int, total: int, note: str) -> None:
+        told = f"{stage} {note}".strip()
+        if stage not in self._tasks:
+            self._tasks[stage] = self.shown.add_task(told, total=total)
+        self.shown.update(self._tasks[stage], completed=done, total=total, description=told)
+
+
+def _as_json(report: TrainingReport) -> dict[str, Any]:
+    return {
+        "model": report.name,
+        "folder": str(report.folder),
+        "digest": report.digest,
+        "encoder": report.encoder,
+        "bits": report.bits,
+        "modalities": list(report.modalities),
+        "items": dict(report.items),
+        "held_out": dict(report.held_out),
+        "comparison": [asdict(c) for c in report.comparison],
+        "metrics": dict(report.metrics),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in report.skipped],
+        "warnings": list(report.warnings),
+        "seconds": round(report.seconds, 3),
+        "resumed": report.resumed,
+        "was_finished": report.was_finished,
+    }
+
+
+def _print(report: TrainingReport, request: TrainingRequest) -> None:
+    if report.skipped:
+        err.print(f"{counted(len(report.skipped), 'entry')} left out:", style="yellow")
+        for one in report.skipped[:10]:
+            told = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
+            err.print(plain(f"  {told}"), soft_wrap=not err.is_terminal)
+        if len(report.skipped) > 10:
+            err.print(f"  … and {len(report.skipped) - 10} more; --json lists all")
+    for warning in report.warnings:
+        err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
+    if report.was_finished:
+        err.print("this training was finished before; nothing was left to do")
+    called = {"image": "photograph", "audio": "window of sound", "text": "text"}
+    items = ", ".join(counted(n, called[m]) for m, n in report.items.items())
+    went_on = ", gone on with" if report.resumed and not report.was_finished else ""
+    err.print(f"trained on {items} in {report.seconds:.1f} s{went_on}", markup=False)
+    if report.comparison:
+        out.print("mean average precision on held-out items:")
+        out.print(_table(report))
+        if advice := _advice(report):
+            err.print(advice, style="yellow", soft_wrap=not err.is_terminal)
+    else:
+        err.print("nothing was held out, so there is nothing to compare: raise --validation-share")
+    metrics = report.metrics
+    if "bit_balance" in metrics:
+        out.print(
+            f"bits: {report.bits}, {metrics['dead_bits']} dead, balance "
+            f"{metrics['bit_balance']:.2f}, mean correlation {metrics['bit_correlation']:.3f}"
+        )
+    takes = ", ".join(report.modalities)
+    out.print(plain(f"model: {report.folder} ({takes}; digest {report.digest[:12]})"))
+    source = request.source if request.source.exists() else Path("SOURCE")
+    if (request.source / "set.json").exists():
+        source = Path("SOURCE")
+    out.print(
+        plain(f"next:  {command()} index my-archive {source} --model {report.folder}"),
+        soft_wrap=True,
+    )
+
+
+def _table(report: TrainingReport) -> Table:
+    ways = report.held_out.get("ways", {})
+    species = {"groups": "new", "items": "trained on"}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("asked")
+    for heading in ("species", "queries", "items", "floats", "training-free", "learned"):
+        table.add_column(heading, justify="right")
+    for row in report.comparison:
+        free = "-" if row.training_free is None else f"{row.training_free:.3f}"
+        numbers = (f"{row.floats:.3f}", free, f"{row.learned:.3f}")
+        of = species.get(ways.get(row.modality, ""), "")
+        table.add_row(row.task, of, str(row.queries), str(row.items), *numbers)
+    return table
+
+
+def _advice(report: TrainingReport) -> str:
+    """What to do where training did not pay."""
+    worse = [c for c in report.comparison if c.learned < (c.training_free or 0)]
+    if not worse:
+        return ""
+    return (
+        f"on held-out items ({', '.join(c.task for c in worse)}) codes without training answer "
+        "better: bring more items, or index with the encoder alone"
+    )

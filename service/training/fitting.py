@@ -1,0 +1,186 @@
+"""From embeddings to a hasher: the seam behind which kinds of hashers are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError
+from hashing.base import Hasher
+from hashing.learned import LearnedHasher
+from hashing.training.config import TrainingConfig
+from hashing.training.loop import train
+from hashing.training.records import EpochRecord, Progress, TrainingResult
+from service.training.probing import Part, ProbingObjective, tasks_of
+from service.training.request import Comparison, OnProgress
+from service.training.validating import FIT_ROWS, Task, compare
+
+HASHERS = ("hashcoder",)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a hasher is fitted to.
+
+    Attributes:
+        parts: a set of embeddings per modality of media.
+        labels: whether items have classes; else captions, or other views.
+        means: float64 [dim] of modalities that no set has and that are to be coded all the same.
+    """
+
+    parts: Sequence[Part]
+    labels: bool
+    means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+
+    def sample(self, most: int = FIT_ROWS) -> dict[str, NDArray[np.float32]]:
+        """Per modality float32 [n, dim] of training rows."""
+        rows: dict[str, list[NDArray[np.float32]]] = {}
+        for part in self.parts:
+            for modality, some in part.sample(most).items():
+                rows.setdefault(modality, []).append(some)
+        return {modality: np.concatenate(some) for modality, some in rows.items()}
+
+    def tasks(self) -> list[Task]:
+        """The ways of asking for what is held out."""
+        return tasks_of(self.parts)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A hasher, and what there is to say of its training.
+
+    Attributes:
+        hasher: ready for use.
+        metrics: for the card, as JSON values.
+        comparison: with floats and training-free codes, on held-out items.
+        warnings: what whoever trusts it should know.
+        seconds: time in epochs.
+        resumed: whether it went on from a checkpoint.
+        was_finished: whether there was nothing left to do.
+    """
+
+    hasher: Hasher
+    metrics: Mapping[str, Any]
+    comparison: Sequence[Comparison]
+    warnings: Sequence[str] = ()
+    seconds: float = 0.0
+    resumed: bool = False
+    was_finished: bool = False
+
+
+def fit_hasher(
+    kind: str,
+    data: TrainingData,
+    config: TrainingConfig,
+    run_folder: Path,
+    progress: OnProgress = lambda *_: None,
+) -> Fitted:
+    """Fit a hasher to embeddings.
+
+    Args:
+        kind: one of `HASHERS`.
+        data: the embeddings.
+        config: the settings.
+        run_folder: for checkpoints and logs; a run that it holds is gone on with.
+        progress: called with ``training``.
+
+    Raises:
+        InvalidInputError: no such kind, or data that cannot be trained on.
+        TrainingError: as `hashing.training.loop.train`.
+    """
+    check_hasher(kind)
+    return _fit_hashcoder(data, config, run_folder, progress)
+
+
+def check_hasher(kind: str) -> None:
+    """Refuse a kind that cannot be trained.
+
+    Raises:
+        InvalidInputError: no such kind.
+    """
+    if kind not in HASHERS:
+        raise InvalidInputError(
+            f"there is no hasher '{kind}' to be trained; there is {', '.join(HASHERS)} (pca, itq "
+            "and lsh need no training: give them to `bittern index --hasher`)",
+            field="hasher",
+        )
+
+
+def _fit_hashcoder(
+    data: TrainingData, config: TrainingConfig, run_folder: Path, progress: OnProgress
+) -> Fitted:
+    objective = ProbingObjective(data.parts, config, labels=data.labels, means=data.means)
+    result, was_finished = run_training(objective, config, run_folder, progress)
+    hasher = LearnedHasher.from_modules(
+        objective.heads(), objective.means(), settings_of(config, data.labels)
+    )
+    tasks = data.tasks()
+    with torch.inference_mode():
+        comparison = compare(tasks, tasks, hasher.logits, data.sample(), config.bits, config.seed)
+    return Fitted(
+        hasher=hasher,
+        metrics=metrics_of(result, comparison),
+        comparison=comparison,
+        warnings=result.warnings,
+        seconds=result.seconds,
+        resumed=result.resumed,
+        was_finished=was_finished,
+    )
+
+
+def run_training(
+    objective: Any, config: TrainingConfig, run_folder: Path, progress: OnProgress
+) -> tuple[TrainingResult, bool]:
+    """Train, or go on with what `run_folder` holds; and whether there was nothing left to do."""
+    trained: list[EpochRecord] = []
+    steps = objective.steps_per_epoch
+
+    def on_step(at: Progress) -> None:
+        done = (at.epoch - 1) * steps + at.step
+        progress("training", done, at.epochs * steps, f"epoch {at.epoch}, loss {at.loss:.3f}")
+
+    result = train(
+        objective, config, run_folder, resume=True, progress=on_step, on_epoch=trained.append
+    )
+    return result, not trained
+
+
+def settings_of(config: TrainingConfig, labels: bool) -> dict[str, Any]:
+    """What a hasher records of its training."""
+    return {
+        "trained_on": "labels" if labels else "pairs",
+        "epochs": config.epochs,
+        "seed": config.seed,
+    }
+
+
+def metrics_of(result: TrainingResult, comparison: Sequence[Comparison]) -> dict[str, Any]:
+    """What a card says of a training."""
+    best = result.best
+    return {
+        "epoch": result.best_epoch,
+        "loss": best.loss,
+        **best.parts,
+        "validation": dict(best.validation),
+        "held_out": [
+            {
+                "task": c.task,
+                "queries": c.queries,
+                "items": c.items,
+                "mAP_floats": c.floats,
+                "mAP_training_free": c.training_free,
+                "mAP_learned": c.learned,
+            }
+            for c in comparison
+        ],
+        "bit_balance": best.balance,
+        "bit_correlation": best.correlation,
+        "dead_bits": best.dead_bits,
+        "stopped_early": result.stopped_early,
+    }

@@ -1,0 +1,276 @@
+"""`train_model`: from a source to a saved model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import InvalidInputError
+from encoders.base import Encoder, Modality
+from encoders.catalogue import CATALOGUE, find_entry, load_encoder
+from hashing.saved import SavedModel, Story
+from hashing.training.config import TrainingConfig
+from hashing.training.embeddings import SET_FILE, EmbeddingSet
+from service.fitting import animal_captions
+from service.training.embedding import Embeddings, Towers, embed_examples
+from service.training.examples import Examples, Skipped
+from service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
+from service.training.modalities import modalities_of
+from service.training.preparing import Prepared, prepare, read_examples
+from service.training.probing import Part
+from service.training.request import OnProgress, TrainingReport, TrainingRequest
+from service.training.saving import OutFolder
+
+LoadEncoder = Callable[[str, str | None], Encoder]
+"""Catalogue name and device to a fresh encoder."""
+
+
+def _load(name: str, device: str | None) -> Encoder:
+    return load_encoder(name, device=device)
+
+
+def train_model(
+    request: TrainingRequest,
+    progress: OnProgress = lambda *_: None,
+    *,
+    load: LoadEncoder = _load,
+) -> TrainingReport:
+    """Train a model and save it in `request.out`; or go on with a training that is there.
+
+    Args:
+        request: what to train, on what.
+        progress: called now and then.
+        load: where encoders come from.
+
+    Raises:
+        InvalidInputError: the request cannot be met as it is.
+        TrainingError: it diverged or collapsed, or `out` holds another training.
+        NotFoundError, PreconditionError: no such source or encoder, or no weights for it.
+    """
+    check_hasher(request.hasher)
+    out = OutFolder(request)
+    if request.what == "distill":
+        from service.training.distilling import distill
+
+        return distill(request, out, progress, load)
+    if (request.source / SET_FILE).is_file():
+        return _train_on_set(request, out, progress, load)
+    if request.model is None:
+        raise InvalidInputError(
+            f"name the encoder with --model; there are {', '.join(CATALOGUE)}", field="model"
+        )
+    check_trainable(request.model, request.config)
+    encoder = load(request.model, request.config.device)
+    examples = read_examples(request, encoder)
+    prepared = prepare(examples, request)
+    with out.held():
+        return _train_on_media(request, out, progress, encoder, examples, prepared)
+
+
+def check_trainable(encoder: str, config: TrainingConfig) -> None:
+    """Refuse adapters on towers that cannot take any, before anything is done.
+
+    Raises:
+        ModelNotFoundError: no such encoder.
+        InvalidInputError: adapters were asked for, and cannot be.
+    """
+    if find_entry(encoder).layout == "embedded" and config.lora_rank:
+        others = ", ".join(n for n, e in CATALOGUE.items() if e.layout != "embedded")
+        raise InvalidInputError(
+            f"the towers of {encoder} cannot take adapters; leave out --lora, or choose another "
+            f"encoder: {others}",
+            field="lora",
+        )
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a model is made with, as its card says it."""
+
+    name: str
+    towers: Mapping[str, str]
+    licence: str
+    assembly: Mapping[str, Any] | None = None
+    adapters: Mapping[str, NDArray[np.float32]] | None = None
+
+
+def _train_on_media(
+    request: TrainingRequest,
+    out: OutFolder,
+    progress: OnProgress,
+    encoder: Encoder,
+    examples: Examples,
+    prepared: Sequence[Prepared],
+) -> TrainingReport:
+    text = encoder if any(e.captions for e in examples) else None
+    towers = Towers(encoder, text, encoder.name)
+    embedded = [
+        embed_examples(p.examples, towers, out.embeddings, strict=request.strict, progress=progress)
+        for p in prepared
+    ]
+    parts = [part_of(e, p) for e, p in zip(embedded, prepared, strict=True)]
+    data = TrainingData(parts, request.what == "labels", _words(request, encoder, text))
+    skipped = [*examples.skipped, *(s for e in embedded for s in e.rows.skipped)]
+    if request.config.lora_rank:
+        from service.training.raw import fit_towers
+
+        fitted, encoding = fit_towers(request, data, embedded, encoder, out, progress)
+    else:
+        fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
+        digests = {str(m): d for m, d in encoder.digests.items()}
+        encoding = Encoding(encoder.name, digests, _licence(encoder.name))
+    story = {
+        "source": examples.source.name,
+        "digest": examples.digest(),
+        "items": len(examples),
+        "groups": len(examples.groups),
+        "held_out": {p.examples[0].modality: p.way for p in prepared},
+    }
+    return finish(request, out, fitted, encoding, data, skipped, story)
+
+
+def _train_on_set(
+    request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
+) -> TrainingReport:
+    """Heads on embeddings that the user made."""
+    source = EmbeddingSet.open(request.source)
+    told = source.description
+    if request.config.lora_rank:
+        raise InvalidInputError(
+            f"{request.source} holds embeddings; adapters (--lora) need the media themselves",
+            field="lora",
+        )
+    if request.model and told.encoder and request.model != told.encoder:
+        raise InvalidInputError(
+            f"the embeddings in {request.source} are of {told.encoder}, not of {request.model}",
+            field="model",
+        )
+    name = told.encoder or request.model
+    if name is None:
+        raise InvalidInputError(
+            f"{request.source}/{SET_FILE} does not say which encoder made the embeddings; name it "
+            "with --model",
+            field="model",
+        )
+    entry = find_entry(name)
+    wrong = {view.dim for view in source.views.values()} - {entry.dim}
+    if wrong:
+        raise InvalidInputError(
+            f"{name} makes embeddings of {entry.dim} numbers, those in {request.source} have "
+            f"{', '.join(map(str, sorted(wrong)))}",
+            field="model",
+        )
+    digests = dict(told.towers)
+    if not {view.modality for view in source.views.values()} <= digests.keys():
+        digests = {str(m): d for m, d in load(name, "cpu").digests.items()}
+    part = part_of_set(source, request)
+    data = TrainingData([part], request.what == "labels")
+    with out.held():
+        fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
+        story = {"source": request.source.name, "digest": source.summary.digest}
+        story |= {"items": source.rows}  # type: ignore[dict-item]
+        encoding = Encoding(name, digests, entry.licence)
+        return finish(request, out, fitted, encoding, data, (), story)
+
+
+def part_of(embedded: Embeddings, prepared: Prepared) -> Part:
+    """Rows of training and of held-out examples."""
+    ids = [example.id for example in embedded.examples]
+    trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
+    return Part(
+        embedded.source,
+        embedded.modality,
+        np.flatnonzero(trained).astype(np.int64),
+        np.flatnonzero(~trained).astype(np.int64),
+    )
+
+
+def part_of_set(source: EmbeddingSet, request: TrainingRequest) -> Part:
+    """Rows held out of a set by chance."""
+    config = request.config
+    media = [view.modality for view in source.views.values() if view.modality != "text"]
+    modality = media[-1] if media else "text"
+    order = np.random.default_rng([config.seed, source.rows]).permutation(source.rows)
+    count = int(source.rows * config.validation_share)
+    return Part(
+        source,
+        modality,
+        np.sort(order[count:]).astype(np.int64),
+        np.sort(order[:count]).astype(np.int64),
+    )
+
+
+def finish(
+    request: TrainingRequest,
+    out: OutFolder,
+    fitted: Fitted,
+    encoding: Encoding,
+    data: TrainingData,
+    skipped: Sequence[Skipped],
+    story: Mapping[str, Any],
+) -> TrainingReport:
+    """Save the model, and say what it came to."""
+    name = request.out.resolve().name
+    modalities = modalities_of(fitted.hasher)
+    rows = {part.modality: len(part.training) for part in data.parts}
+    held_out = {part.modality: len(part.held_out) for part in data.parts}
+    model = SavedModel.describe(
+        name,
+        fitted.hasher,
+        encoder=encoding.name,
+        towers={m: encoding.towers[m] for m in modalities},
+        licence=encoding.licence,
+        assembly=encoding.assembly,
+        adapters=encoding.adapters,
+        story=Story(
+            data={
+                **story,
+                "what": request.what,
+                "rows": rows,
+                "rows_held_out": held_out,
+                "skipped": len(skipped),
+            },
+            metrics=fitted.metrics,
+            training={**request.config.to_dict(), "hasher": request.hasher},
+        ),
+    )
+    out.write(model)
+    return TrainingReport(
+        name=name,
+        folder=request.out,
+        digest=model.card.digest,
+        encoder=encoding.name,
+        bits=model.card.bits,
+        modalities=modalities,
+        items=rows,
+        held_out={"rows": held_out, "ways": story.get("held_out", {})},
+        skipped=tuple(skipped),
+        comparison=fitted.comparison,
+        metrics=fitted.metrics,
+        warnings=fitted.warnings,
+        seconds=fitted.seconds,
+        resumed=fitted.resumed,
+        was_finished=fitted.was_finished,
+    )
+
+
+def _words(
+    request: TrainingRequest, encoder: Encoder, text: Encoder | None
+) -> dict[str, NDArray[np.float64]]:
+    """Where labels are no words and all modalities share a head, words go through it as well."""
+    if text is not None or Modality.TEXT not in encoder.modalities:
+        return {}
+    if request.config.heads != "shared":
+        return {}
+    sound = Modality.AUDIO in encoder.modalities
+    rows = encoder.encode(Modality.TEXT, animal_captions(sound=sound))
+    return {"text": rows.mean(axis=0, dtype=np.float64)}
+
+
+def _licence(encoder: str) -> str:
+    entry = CATALOGUE.get(encoder)
+    return entry.licence if entry else ""

@@ -1,0 +1,121 @@
+"""The folder that a training leaves: the model, and beside it ``training/`` with the run.
+
+    OUT/
+    ├── model.json, hasher.safetensors[, adapters.safetensors]    when the training is done
+    └── training/
+        ├── request.json                           what was asked for
+        ├── config.json, log.jsonl, log.csv, plot.png, checkpoint.safetensors
+        └── embeddings/                            what the towers made of the source
+
+``model.json`` is written last: a folder without it is no model, one with it is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from filelock import FileLock, Timeout
+
+from bittern.errors import InvalidInputError, TrainingError
+from hashing.saved import CARD_FILE, SavedModel
+from hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from service.training.request import TrainingRequest
+
+RUN = "training"
+REQUEST_FILE = "request.json"
+EMBEDDINGS = "embeddings"
+_LOCK = "out.lock"
+
+
+class OutFolder:
+    """OUT, checked.
+
+    Attributes:
+        path: OUT.
+        run: the run in it.
+        embeddings: what the towers made of the source.
+    """
+
+    def __init__(self, request: TrainingRequest) -> None:
+        """Look whether the request may train there; writes nothing.
+
+        Raises:
+            InvalidInputError: a file, a folder with other things in it, or another model's.
+            TrainingError: a training that was begun otherwise; names what differs.
+        """
+        self.path = request.out
+        self.run = request.out / RUN
+        self.embeddings = self.run / EMBEDDINGS
+        self._told = request.told()
+        if self.path.exists() and not self.path.is_dir():
+            raise InvalidInputError(f"{self.path} is a file; name a folder", field="out")
+        if (self.run / REQUEST_FILE).is_file():
+            self._refuse_other()
+        elif (self.path / CARD_FILE).exists():
+            raise InvalidInputError(
+                f"{self.path} holds a model that was not trained here; name another folder",
+                field="out",
+            )
+        elif self.path.is_dir() and any(self.path.iterdir()):
+            raise InvalidInputError(
+                f"{self.path} is not empty and holds no training; name another folder", field="out"
+            )
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Make the folder, and keep other processes out of it.
+
+        Raises:
+            TrainingError: another process trains there.
+        """
+        self.run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.run / _LOCK, timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise TrainingError(
+                f"another process is training in {self.path}: wait for it, or choose another "
+                "folder",
+                field="out",
+            ) from None
+        try:
+            write_text_atomically(self.run / REQUEST_FILE, json.dumps(self._told, indent=1) + "\n")
+            yield
+        finally:
+            lock.release()
+
+    def write(self, model: SavedModel) -> None:
+        """Put the model's files into OUT, so that it is there as a whole or not at all."""
+        card = self.path / CARD_FILE
+        if card.exists():
+            if SavedModel.load(self.path).card == model.card:
+                return
+            card.unlink()
+        files = model.files()
+        for name in sorted(files, key=lambda name: name == CARD_FILE):
+            temporary = self.run / f"{name}.partial"
+            with temporary.open("wb") as stream:
+                stream.write(files[name])
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(self.path / name)
+
+    def _refuse_other(self) -> None:
+        if not (self.run / CHECKPOINT_FILE).exists():
+            return  # nothing was trained yet
+        path = self.run / REQUEST_FILE
+        try:
+            before = dict(json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError) as error:
+            raise TrainingError(f"{path} cannot be read: {error}; train elsewhere") from error
+        differ = [n for n in self._told if before.get(n) != self._told[n]]
+        if differ:
+            told = "; ".join(f"{n} was {before.get(n)}, is {self._told[n]}" for n in differ)
+            raise TrainingError(
+                f"{self.path} holds a training that was begun otherwise: {told}. Ask for the same, "
+                "or name another folder.",
+                field=differ[0],
+            )
