@@ -60,6 +60,7 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
 
 def _words(options: argparse.Namespace) -> Report:
     from benchmarks.words import run as words
+    from benchmarks.words.data import FILES
 
     seeds, bits = (words.QUICK_SEEDS, words.QUICK_BITS) if options.quick else (None, None)
     return words.run(
@@ -67,6 +68,8 @@ def _words(options: argparse.Namespace) -> Report:
             seeds=options.seeds or seeds or words.SEEDS,
             bits=options.bits or bits or words.BITS,
             folder=options.wordnet,
+            files=options.files or FILES,
+            ideas=options.ideas,
         )
     )
 
@@ -97,6 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_positive, help="splits of `words`")
     parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`")
     parser.add_argument("--quick", action="store_true", help="`words` with one split and length")
+    parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
+    parser.add_argument(
+        "--files", type=int, nargs="+", help="`words`: lexicographer files (5 20: animals, plants)"
+    )
     parser.add_argument("--wordnet", type=Path, metavar="FOLDER", help="with WordNet's data.noun")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     return parser

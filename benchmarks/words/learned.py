@@ -49,7 +49,8 @@ def written(training: Training, folder: Path) -> EmbeddingSet:
     return EmbeddingSet.open(folder)
 
 
-def _config(bits: int, seed: int) -> TrainingConfig:
+def configured(bits: int, seed: int) -> TrainingConfig:
+    """The settings of all learned contestants."""
     return TrainingConfig(
         bits=bits, epochs=EPOCHS, heads="shared", seed=seed, validation_share=0.0, device="cpu"
     )
@@ -64,17 +65,18 @@ def heads(objective: Heads) -> Fit:
     def fitted(training: Training, bits: int, seed: int) -> Hasher:
         with tempfile.TemporaryDirectory() as folder:
             source = written(training, Path(folder) / "set")
-            return _trained(objective, source, _config(bits, seed), Path(folder) / "run")
+            return trained(objective, source, configured(bits, seed), Path(folder) / "run")
 
     return fitted
 
 
-def _trained(
+def trained(
     objective: Heads, source: EmbeddingSet, config: TrainingConfig, run: Path
 ) -> LearnedHasher:
-    trained = objective(source, config)
-    train(trained, config, run)
-    return LearnedHasher.from_modules(trained.heads(), trained.means())
+    """The heads that an objective comes to."""
+    made = objective(source, config)
+    train(made, config, run)
+    return LearnedHasher.from_modules(made.heads(), made.means())
 
 
 def plain_hybrid(training: Training, bits: int, seed: int) -> Hasher:
@@ -93,7 +95,7 @@ def chosen(plans: tuple[HybridPlan, ...]) -> Fit:
     """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
 
     def fitted(training: Training, bits: int, seed: int) -> Hasher:
-        config = _config(bits, seed)
+        config = configured(bits, seed)
         with tempfile.TemporaryDirectory() as folder:
             source = written(training, Path(folder) / "set")
             possible = tuple(dict.fromkeys(_in_bytes(plan, bits) for plan in plans))

@@ -43,12 +43,14 @@ class Settings:
         bits: code lengths.
         folder: with WordNet's `data.noun`; found or fetched if none is given.
         files: lexicographer files that nouns are taken from.
+        ideas: measure what else was tried, in place of the contestants.
     """
 
     seeds: int = SEEDS
     bits: Sequence[int] = BITS
     folder: Path | None = None
     files: Sequence[int] = FILES
+    ideas: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,10 +81,11 @@ def run(settings: Settings) -> Report:
         SourceNotFoundError, InvalidInputError, WeightsMissingError: the data cannot be had.
         CodeError: unusable bits.
     """
+    from benchmarks.words.ideas import IDEAS
     from benchmarks.words.learned import LEARNED
 
     words = load(settings.folder, settings.files)
-    return report(words, settings, (*CONTESTANTS, *LEARNED))
+    return report(words, settings, IDEAS if settings.ideas else (*CONTESTANTS, *LEARNED))
 
 
 def report(
