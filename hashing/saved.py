@@ -248,7 +248,7 @@ def _read_card(path: Path) -> ModelCard:
                 for part in (card.assembly, card.data, card.metrics, card.training)
             )
         )
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ModelDamagedError(f"{path} is not a model card: {error}") from error
     if not typed:
         raise ModelDamagedError(f"{path} is not a model card: a field has the wrong type")

@@ -104,3 +104,9 @@ def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
     (folder / CARD_FILE).write_text(json.dumps(card))
     with pytest.raises(ModelDamagedError, match="Upgrade"):
         SavedModel.load(folder)
+
+
+def test_a_card_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    (tmp_path / CARD_FILE).write_text('{"a":' * 100_000)
+    with pytest.raises(ModelDamagedError, match="not a model card"):
+        SavedModel.load(tmp_path)
