@@ -75,7 +75,7 @@ def trained(
 ) -> LearnedHasher:
     """The heads that an objective comes to."""
     made = objective(source, config)
-    train(made, config, run)
+    train(made, config, run, plots=False)
     return LearnedHasher.from_modules(made.heads(), made.means())
 
 
@@ -103,7 +103,8 @@ def chosen(plans: tuple[HybridPlan, ...]) -> Fit:
             if len(possible) > 1:
                 trials = choose_plan(source, config, Path(folder) / "choice", plans=possible)
                 plan = trials[0].plan
-            return fit_hybrid(source, config, plan, Path(folder) / "run")[0]
+            run = Path(folder) / "run"
+            return fit_hybrid(source, config, plan, run, plots=False)[0]
 
     return fitted
 

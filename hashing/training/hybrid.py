@@ -42,6 +42,7 @@ class TrainOptions(TypedDict, total=False):
     """What `hashing.training.loop.train` takes besides data, settings and folder."""
 
     resume: bool
+    plots: bool
     progress: Callable[[Progress], None] | None
     on_epoch: Callable[[EpochRecord], None] | None
 
@@ -297,7 +298,7 @@ def _tried(
             if keys[-1] not in parts:
                 run = folder / f"{count}-{plan.learned_ridge}"
                 objective = objective_for(held.training, replace(config, bits=count))
-                parts[keys[-1]], _ = _learned_part(objective, plan, moments, run)
+                parts[keys[-1]], _ = _learned_part(objective, plan, moments, run, plots=False)
         chosen = [parts[key] for key in keys]
         hasher = chosen[0] if len(chosen) == 1 else HybridHasher(chosen, plan.weights)
         out.append((plan, _quality(hasher, held)))

@@ -43,6 +43,7 @@ def train(
     run_folder: Path,
     *,
     resume: bool = False,
+    plots: bool = True,
     progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingResult:
@@ -53,6 +54,7 @@ def train(
         config: the settings.
         run_folder: made where it is missing.
         resume: go on from the folder's checkpoint; without one, begin.
+        plots: draw ``plot.png``.
         progress: called after each batch.
         on_epoch: called after each epoch, when its checkpoint is safe.
 
@@ -67,7 +69,7 @@ def train(
     gpus = [placed.device] if placed.device.type == "cuda" else []
     with _locked(run_folder), torch.random.fork_rng(devices=gpus), _threads_restored():
         torch.manual_seed(config.seed)
-        run = _Run(objective, config, run_folder, placed, resume)
+        run = _Run(objective, config, run_folder, placed, resume, plots)
         try:
             run.epochs(progress or (lambda _: None), on_epoch or (lambda _: None))
             return run.result()
@@ -85,7 +87,9 @@ class _Run:
         folder: Path,
         placed: Placement,
         resume: bool,
+        plots: bool,
     ) -> None:
+        self.plots = plots
         self.objective, self.config, self.folder, self.placed = objective, config, folder, placed
         objective.module.to(placed.device)
         self.state = RunState(objective, config, placed)
@@ -230,7 +234,8 @@ class _Run:
             _log.warning("epoch %d: %s", self.state.epoch, text)
 
     def _draw(self, bits: list[BitStatistics]) -> None:
-        draw(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
+        if self.plots:
+            draw(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
 
     def result(self) -> TrainingResult:
         """Put the best weights in place and describe them."""
