@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError
+from bittern.errors import InvalidInputError, TrainingError
 from hashing.base import Hasher
 from hashing.learned import LearnedHasher
 from hashing.training.config import TrainingConfig
@@ -19,7 +19,7 @@ from hashing.training.loop import train
 from hashing.training.records import EpochRecord, Progress, TrainingResult
 from service.training.probing import Part, ProbingObjective, tasks_of
 from service.training.request import Comparison, OnProgress
-from service.training.validating import FIT_ROWS, Task, compare
+from service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
 
 HASHERS = ("hashcoder",)
 
@@ -46,9 +46,9 @@ class TrainingData:
                 rows.setdefault(modality, []).append(some)
         return {modality: np.concatenate(some) for modality, some in rows.items()}
 
-    def tasks(self) -> list[Task]:
-        """The ways of asking for what is held out."""
-        return tasks_of(self.parts)
+    def tasks(self, most: int = MOST_ITEMS) -> list[Task]:
+        """The ways of asking for what is held out, `most` rows of each part at most."""
+        return tasks_of(self.parts, most)
 
 
 @dataclass(frozen=True)
@@ -145,9 +145,17 @@ def run_training(
         done = (at.epoch - 1) * steps + at.step
         progress("training", done, at.epochs * steps, f"epoch {at.epoch}, loss {at.loss:.3f}")
 
-    result = train(
-        objective, config, run_folder, resume=True, progress=on_step, on_epoch=trained.append
-    )
+    try:
+        result = train(
+            objective, config, run_folder, resume=True, progress=on_step, on_epoch=trained.append
+        )
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"batches of {config.batch_size} do not fit into the GPU's memory: train with a "
+            "smaller --batch-size into another folder (gradients of several batches can be added "
+            "up with --set accumulate=N; the coding rate then sees one batch at a time)",
+            field="batch_size",
+        ) from error
     return result, not trained
 
 

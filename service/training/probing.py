@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from hashing.hashcoder import HashCoder
+from hashing.training.batch_norm import settle
 from hashing.training.config import TrainingConfig
 from hashing.training.embeddings import EmbeddingSet
 from hashing.training.heads import CentredHeads, HeadObjective, LabelsObjective, PairsObjective
@@ -24,6 +25,8 @@ from hashing.training.objective import Step
 from hashing.training.streaming import EmbeddingBatch
 from service.training.request import digest_of
 from service.training.validating import MOST_ITEMS, HeldOut, Task, measure
+
+_SETTLING_ROWS = 4096
 
 Means = Mapping[str, NDArray[np.float64]]
 
@@ -64,9 +67,9 @@ class Part:
         view = self.asking_view
         return HeldOut(
             modality=self.modality,
-            media=self._read(self.media_view, rows),
+            media=self.read(self.media_view, rows),
             asking=self.source.views[view].modality if view else self.modality,
-            queries=self._read(view, rows) if view else None,
+            queries=self.read(view, rows) if view else None,
             groups=None if self.source.groups is None else self.source.groups[rows],
             **self._classes(rows),
         )
@@ -74,12 +77,13 @@ class Part:
     def sample(self, most: int) -> dict[str, NDArray[np.float32]]:
         """Per modality float32 [n, dim] of training rows, `most` of them at most."""
         rows = evenly(self.training, most)
-        sample = {self.modality: self._read(self.media_view, rows)}
+        sample = {self.modality: self.read(self.media_view, rows)}
         if view := self.asking_view:
-            sample.setdefault(self.source.views[view].modality, self._read(view, rows))
+            sample.setdefault(self.source.views[view].modality, self.read(view, rows))
         return sample
 
-    def _read(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    def read(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows of a view, float32 [n, dim]."""
         return self.source.read(view, rows).astype(np.float32)
 
     def _classes(self, rows: NDArray[np.int64]) -> dict[str, Any]:
@@ -207,7 +211,7 @@ class ProbingObjective:
         kind = PartOfLabels if labels else PartOfPairs
         self.config = config
         self.parts: list[HeadObjective] = [kind(part, config) for part in parts]
-        self.module = CentredHeads({**(means or {}), **_joint_means(self.parts, parts)}, config)
+        self.module = CentredHeads({**(means or {}), **joint_means(parts)}, config)
         for part in self.parts:
             part.module = self.module
         self.steps_per_epoch = sum(part.steps_per_epoch for part in self.parts)
@@ -215,6 +219,7 @@ class ProbingObjective:
             *(part.data_digest for part in self.parts),
             *(part.training.tobytes().hex() for part in parts),
         )
+        self._parts = parts
         self._tasks = tasks_of(parts)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -240,8 +245,19 @@ class ProbingObjective:
         return self.parts[batch.part].loss(batch.batch)
 
     def validate(self) -> dict[str, float] | None:
-        """MAP of asymmetric search among held-out items."""
+        """Settle the heads' statistics, then MAP of asymmetric search among held-out items."""
+        settle(self.module, self._sample())
         return measure(self._tasks, self.logits) or None
+
+    def _sample(self) -> dict[str, torch.Tensor]:
+        """Per modality float32 [n, dim] of training rows; of text, of all variants."""
+        rows: dict[str, list[NDArray[np.float32]]] = {}
+        for part in self._parts:
+            for name, view in part.source.views.items():
+                rows.setdefault(view.modality, []).append(
+                    part.read(name, evenly(part.training, _SETTLING_ROWS))
+                )
+        return {m: torch.from_numpy(np.concatenate(some)) for m, some in rows.items()}
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
         """Of float [n, dim], under the heads as they are now."""
@@ -266,20 +282,18 @@ def logits_of(
     return out
 
 
-def tasks_of(parts: Sequence[Part]) -> list[Task]:
+def tasks_of(parts: Sequence[Part], most: int = MOST_ITEMS) -> list[Task]:
     """All ways of asking for what the parts hold out."""
-    kept = [part.kept_out(MOST_ITEMS) for part in parts]
+    kept = [part.kept_out(most) for part in parts]
     return [task for held_out in kept if held_out is not None for task in held_out.tasks()]
 
 
-def _joint_means(
-    objectives: Sequence[HeadObjective], parts: Sequence[Part]
-) -> dict[str, NDArray[np.float64]]:
-    """Per modality the mean over all sets that have it, each by its rows."""
+def joint_means(parts: Sequence[Part]) -> dict[str, NDArray[np.float64]]:
+    """Per modality float64 [dim], the mean over all sets that have it, each by its rows."""
     sums: dict[str, NDArray[np.float64]] = {}
     rows: dict[str, int] = {}
-    for objective, part in zip(objectives, parts, strict=True):
-        for modality, mean in objective.source.summary.means.items():
+    for part in parts:
+        for modality, mean in part.source.summary.means.items():
             sums[modality] = sums.get(modality, 0.0) + mean * part.source.rows
             rows[modality] = rows.get(modality, 0) + part.source.rows
     return {modality: total / rows[modality] for modality, total in sums.items()}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from service.training.modalities import modalities_of
 from service.training.preparing import Prepared, prepare, read_examples
 from service.training.probing import Part
 from service.training.request import OnProgress, TrainingReport, TrainingRequest
-from service.training.saving import OutFolder
+from service.training.saving import Encoding, OutFolder, licence_of
 
 LoadEncoder = Callable[[str, str | None], Encoder]
 """Catalogue name and device to a fresh encoder."""
@@ -87,17 +86,6 @@ def check_trainable(encoder: str, config: TrainingConfig) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """What a model is made with, as its card says it."""
-
-    name: str
-    towers: Mapping[str, str]
-    licence: str
-    assembly: Mapping[str, Any] | None = None
-    adapters: Mapping[str, NDArray[np.float32]] | None = None
-
-
 def _train_on_media(
     request: TrainingRequest,
     out: OutFolder,
@@ -122,7 +110,7 @@ def _train_on_media(
     else:
         fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
         digests = {str(m): d for m, d in encoder.digests.items()}
-        encoding = Encoding(encoder.name, digests, _licence(encoder.name))
+        encoding = Encoding(encoder.name, digests, licence_of(encoder.name))
     story = {
         "source": examples.source.name,
         "digest": examples.digest(),
@@ -269,8 +257,3 @@ def _words(
     sound = Modality.AUDIO in encoder.modalities
     rows = encoder.encode(Modality.TEXT, animal_captions(sound=sound))
     return {"text": rows.mean(axis=0, dtype=np.float64)}
-
-
-def _licence(encoder: str) -> str:
-    entry = CATALOGUE.get(encoder)
-    return entry.licence if entry else ""

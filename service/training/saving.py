@@ -14,12 +14,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, TrainingError
+from encoders.catalogue import CATALOGUE
 from hashing.saved import CARD_FILE, SavedModel
 from hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
 from service.training.request import TrainingRequest
@@ -28,6 +33,31 @@ RUN = "training"
 REQUEST_FILE = "request.json"
 EMBEDDINGS = "embeddings"
 _LOCK = "out.lock"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a model is made with, as its card says it.
+
+    Attributes:
+        name: of the encoder, or encoders.
+        towers: per modality the digest of the tower as it is used.
+        licence: of the weights.
+        assembly: how the towers were put together; None for an encoder as it is.
+        adapters: what was trained of the towers.
+    """
+
+    name: str
+    towers: Mapping[str, str]
+    licence: str
+    assembly: Mapping[str, Any] | None = None
+    adapters: Mapping[str, NDArray[np.float32]] | None = None
+
+
+def licence_of(encoder: str) -> str:
+    """What the catalogue says of an encoder's licence; empty for a stranger."""
+    entry = CATALOGUE.get(encoder)
+    return entry.licence if entry else ""
 
 
 class OutFolder:
