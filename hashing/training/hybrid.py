@@ -170,6 +170,7 @@ def choose_plan(
     *,
     plans: Sequence[HybridPlan] = PLANS,
     splits: int = 3,
+    rows: NDArray[np.integer] | None = None,
 ) -> list[Trial]:
     """Try plans on classes held out of `source`.
 
@@ -179,6 +180,7 @@ def choose_plan(
         folder: for temporary files; made, and removed again.
         plans: what to try. Plans that differ in `ridge` and `weights` only share a training.
         splits: how often classes are held out, each time others.
+        rows: those that may be looked at; all by default.
 
     Returns:
         A trial per plan, the best score first.
@@ -190,8 +192,9 @@ def choose_plan(
     folder.mkdir(parents=True)
     try:
         for number in range(splits):
-            held = _hold_out(source, folder / f"split-{number}", config.seed + number)
-            seeded = replace(config, seed=config.seed + number, validation_share=0.0)
+            seed = config.seed + number
+            held = _hold_out(source, folder / f"split-{number}", seed, rows)
+            seeded = replace(config, seed=seed, validation_share=0.0)
             seeded = replace(seeded, batch_size=_batch_of(held.training, config.batch_size))
             for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
                 found[plan].append(quality)
@@ -220,7 +223,9 @@ class _HeldOut:
     seen: int
 
 
-def _hold_out(source: EmbeddingSet, folder: Path, seed: int) -> _HeldOut:
+def _hold_out(
+    source: EmbeddingSet, folder: Path, seed: int, allowed: NDArray[np.integer] | None
+) -> _HeldOut:
     classes = classes_of(source)
     if classes is None:
         raise InvalidInputError(
@@ -229,7 +234,8 @@ def _hold_out(source: EmbeddingSet, folder: Path, seed: int) -> _HeldOut:
             field="labels",
         )
     rng = np.random.default_rng([seed, source.rows])
-    rows = np.flatnonzero(classes >= 0)
+    rows = np.arange(source.rows) if allowed is None else np.asarray(allowed)
+    rows = np.sort(rows[classes[rows] >= 0])
     rows = np.sort(rng.permutation(rows)[:MOST_ROWS])
     names, number = np.unique(classes[rows], return_inverse=True)
     if len(names) < FEWEST_CLASSES:

@@ -165,3 +165,18 @@ def test_a_choice_makes_do_with_smaller_batches_than_the_training(
     source = EmbeddingSet.open(tmp_path / "set")
     (trial,) = choose_plan(source, config, tmp_path / "choice", plans=plans, splits=1)
     assert 0 < trial.novel <= 1
+
+
+def test_a_choice_looks_at_the_rows_it_may_look_at(tmp_path: Path) -> None:
+    source = written(tmp_path / "set")
+    words, pictures, labels = arrays()
+    allowed = np.arange(0, len(labels), 2)
+    pictures[np.setdiff1d(np.arange(len(labels)), allowed)] = 7.0
+    with EmbeddingWriter(tmp_path / "other", dict(source.views), labels="single") as writer:
+        writer.append({"text": words, "image": pictures}, labels)
+    plans = [HybridPlan(learned_share=0.0)]
+    trials = [
+        choose_plan(one, CONFIG, tmp_path / "choice", plans=plans, splits=1, rows=allowed)
+        for one in (source, EmbeddingSet.open(tmp_path / "other"))
+    ]
+    assert trials[0] == trials[1]
