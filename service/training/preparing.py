@@ -6,10 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from encoders.base import Encoder, Modality
+from service.training.embedding import Embeddings
 from service.training.examples import Example, Examples, Skipped, check_enough
 from service.training.naming import captions_of, names_of_folder
+from service.training.probing import Part
 from service.training.request import TrainingRequest
 from service.training.sources import read_labels, read_pairs
 from service.training.splitting import HeldOut, split
@@ -77,7 +81,7 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
         some = examples.of(modality)
         training, way = _held_out(some, request)
         try:
-            check_enough(training, config.batch_size, one_per_group=request.what != "labels")
+            check_enough(training, config.batch_size, one_per_group=request.what == "pairs")
         except InvalidInputError as error:
             if len(examples.modalities) == 1:
                 raise
@@ -90,6 +94,31 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
             ) from error
         prepared.append(Prepared(some, frozenset(e.id for e in training), way))
     return prepared
+
+
+def part_of(embedded: Embeddings, prepared: Prepared) -> Part:
+    """Which rows of the embedded examples are trained on, and which are held out."""
+    ids = [example.id for example in embedded.examples]
+    trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
+    return Part(
+        embedded.source,
+        embedded.modality,
+        np.flatnonzero(trained).astype(np.int64),
+        np.flatnonzero(~trained).astype(np.int64),
+    )
+
+
+def only_media(examples: Examples, modality: str) -> Examples:
+    """The examples of one modality; what was skipped stays.
+
+    Raises:
+        InvalidInputError: there are none.
+    """
+    if not examples.modalities[modality]:
+        found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
+        raise InvalidInputError(f"{examples.source} has {found}, and no {modality}", field="source")
+    kept = tuple(e for e in examples if e.modality == modality)
+    return replace(examples, items=kept)
 
 
 def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, str]:

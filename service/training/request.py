@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from encoders.base import Encoder
 from hashing.training.config import TrainingConfig
 from service.training.examples import Skipped
 
 What = Literal["pairs", "labels", "distill"]
+LoadEncoder = Callable[[str, str | None], Encoder]
+"""Catalogue name and device to a fresh encoder."""
 OnProgress = Callable[[str, int, int, str], None]
 """Called with the stage (``encoding``, ``training``), what is done, what there is, and a note."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,17 +15,14 @@ from hashing.saved import SavedModel, Story
 from hashing.training.config import TrainingConfig
 from hashing.training.embeddings import SET_FILE, EmbeddingSet
 from service.fitting import animal_captions
-from service.training.embedding import Embeddings, Towers, embed_examples
+from service.training.embedding import Towers, embed_examples
 from service.training.examples import Examples, Skipped
 from service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
 from service.training.modalities import modalities_of
-from service.training.preparing import Prepared, prepare, read_examples
+from service.training.preparing import Prepared, part_of, prepare, read_examples
 from service.training.probing import Part
-from service.training.request import OnProgress, TrainingReport, TrainingRequest
+from service.training.request import LoadEncoder, OnProgress, TrainingReport, TrainingRequest
 from service.training.saving import Encoding, OutFolder, licence_of
-
-LoadEncoder = Callable[[str, str | None], Encoder]
-"""Catalogue name and device to a fresh encoder."""
 
 
 def _load(name: str, device: str | None) -> Encoder:
@@ -53,9 +50,7 @@ def train_model(
     check_hasher(request.hasher)
     out = OutFolder(request)
     if request.what == "distill":
-        from service.training.distilling import distill
-
-        return distill(request, out, progress, load)
+        return _distill(request, out, progress, load)
     if (request.source / SET_FILE).is_file():
         return _train_on_set(request, out, progress, load)
     if request.model is None:
@@ -111,14 +106,7 @@ def _train_on_media(
         fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
         digests = {str(m): d for m, d in encoder.digests.items()}
         encoding = Encoding(encoder.name, digests, licence_of(encoder.name))
-    story = {
-        "source": examples.source.name,
-        "digest": examples.digest(),
-        "items": len(examples),
-        "groups": len(examples.groups),
-        "held_out": {p.examples[0].modality: p.way for p in prepared},
-    }
-    return finish(request, out, fitted, encoding, data, skipped, story)
+    return finish(request, out, fitted, encoding, data, skipped, _story(examples, prepared))
 
 
 def _train_on_set(
@@ -165,16 +153,30 @@ def _train_on_set(
         return finish(request, out, fitted, encoding, data, (), story)
 
 
-def part_of(embedded: Embeddings, prepared: Prepared) -> Part:
-    """Rows of training and of held-out examples."""
-    ids = [example.id for example in embedded.examples]
-    trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
-    return Part(
-        embedded.source,
-        embedded.modality,
-        np.flatnonzero(trained).astype(np.int64),
-        np.flatnonzero(~trained).astype(np.int64),
-    )
+def _distill(
+    request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
+) -> TrainingReport:
+    """A model of the teacher's towers, and the student's."""
+    from service.training.distilling import distill
+
+    if request.model is None:
+        raise InvalidInputError("name the student's encoder with --student", field="student")
+    check_trainable(request.model, request.config)
+    fitted, encoding, data, examples, embedded, prepared = distill(request, out, progress, load)
+    story = _story(examples, [prepared]) | {"teacher": request.teacher}
+    skipped = [*examples.skipped, *embedded.rows.skipped]
+    with out.held():
+        return finish(request, out, fitted, encoding, data, skipped, story)
+
+
+def _story(examples: Examples, prepared: Sequence[Prepared]) -> dict[str, Any]:
+    return {
+        "source": examples.source.name,
+        "digest": examples.digest(),
+        "items": len(examples),
+        "groups": len(examples.groups),
+        "held_out": {p.examples[0].modality: p.way for p in prepared},
+    }
 
 
 def part_of_set(source: EmbeddingSet, request: TrainingRequest) -> Part:
