@@ -59,8 +59,9 @@ def train(
         on_epoch: called after each epoch, when its checkpoint is safe.
 
     Raises:
-        TrainingError: the loss is not finite, all bits are constant, the folder holds another
-            run, or the checkpoint was made with other settings or data.
+        TrainingError: the loss is not finite, all bits are constant, there is patience but
+            nothing to judge an epoch by, the folder holds another run, or the checkpoint was
+            made with other settings or data.
         InvalidInputError: a device or precision that this machine lacks.
         ModelDamagedError: the checkpoint cannot be read.
     """
@@ -187,6 +188,12 @@ class _Run:
         state = self.state
         state.check_losses()
         validation = self._validate()
+        if self.config.patience and not validation:
+            raise TrainingError(
+                f"patience is {self.config.patience} epochs, but nothing is held out to judge an "
+                "epoch by: raise validation_share, or leave patience at 0",
+                field="patience",
+            )
         bits = self._probe()
         self._refuse_collapse(bits)
         record = state.end_epoch(validation, bits)

@@ -78,6 +78,12 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     assert result.best_epoch == 2
 
 
+def test_patience_with_nothing_held_out_is_refused(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"patience": 2})
+    with pytest.raises(TrainingError, match="raise validation_share"):
+        train(Toy(config), config, tmp_path / "run")
+
+
 def test_a_loss_that_is_not_finite_stops_with_epoch_step_and_remedy(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"nan at epoch 2, step 3.*learning_rate") as caught:
         train(Weird(CONFIG, bad_step=10), CONFIG, tmp_path / "run")
