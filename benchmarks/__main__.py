@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quality|encode|search|service|words] [--json FILE]`."""
+"""`python -m benchmarks [quality|encode|search|service|words|training] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words",)
+ON_REQUEST = ("words", "training")
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -47,9 +47,11 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     from bittern.cli.screen import licence_notice
 
     if part == "search":
-        return lambda: search.run(rows=options.rows, rounds=options.rounds)
+        return lambda: search.run(rows=options.rows or search.ROWS, rounds=options.rounds)
     if part == "words":
         return lambda: _words(options)
+    if part == "training":
+        return lambda: _training(options)
     licence_notice(options.encoder)
     if part == "quality":
         return lambda: quality.run(options.manifest, options.encoder)
@@ -74,6 +76,12 @@ def _words(options: argparse.Namespace) -> Report:
     )
 
 
+def _training(options: argparse.Namespace) -> Report:
+    from benchmarks import training
+
+    return training.run(rows=options.rows, rounds=options.rounds, towers=not options.quick)
+
+
 def _parser() -> argparse.ArgumentParser:
     from benchmarks.collection import SAMPLE
 
@@ -95,11 +103,17 @@ def _parser() -> argparse.ArgumentParser:
         help="CSV with media and label columns (default: the sample)",
     )
     parser.add_argument("--encoder", default="field", help="encoder of the catalogue")
-    parser.add_argument("--rows", type=_positive, default=1_000_000, help="codes of `search`")
+    parser.add_argument(
+        "--rows",
+        type=_positive,
+        help="codes of `search` (1,000,000), items of `training` (100,000)",
+    )
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
     parser.add_argument("--seeds", type=_positive, help="splits of `words`")
     parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`")
-    parser.add_argument("--quick", action="store_true", help="`words` with one split and length")
+    parser.add_argument(
+        "--quick", action="store_true", help="`words`: one split and length; `training`: heads only"
+    )
     parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
     parser.add_argument(
         "--files", type=int, nargs="+", help="`words`: lexicographer files (5 20: animals, plants)"

@@ -16,6 +16,9 @@ _PACKAGES = (
     "faiss-cpu",
     "lancedb",
     "torch",
+    "open-clip-torch",
+    "transformers",
+    "peft",
     "ai-edge-litert",
     "grpcio",
 )

@@ -48,7 +48,7 @@ class Report:
     """One benchmark's results.
 
     Attributes:
-        part: ``quality``, ``encode``, ``search`` or ``service``.
+        part: its name on the command line.
         size: the size of the problem, in a sentence.
         tables: for people.
         values: for programs, as JSON values.

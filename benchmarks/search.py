@@ -25,6 +25,7 @@ from benchmarks.timing import Rounds, interleaved
 from hashing.codes import pack, unpack
 from index.flat import FlatCodes
 
+ROWS = 1_000_000
 BITS = 256
 K = 100
 CENTRES = 2_000
@@ -37,7 +38,7 @@ REFERENCE = "faiss flat, 1 thread"
 _BLOCK_ROWS = 1 << 16
 
 
-def run(*, rows: int = 1_000_000, rounds: int | None = None) -> Report:
+def run(*, rows: int = ROWS, rounds: int | None = None) -> Report:
     """Measure `rows` codes of 256 bits, top 100, one query at a time."""
     rounds = rounds or ROUNDS
     say(f"drawing {rows:,} codes")

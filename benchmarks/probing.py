@@ -1,0 +1,289 @@
+"""An epoch of training heads on embeddings from disk, against the matrix work it consists of.
+
+Three contestants do the same number of steps at the same shapes:
+
+- ``matrices``: the products of the heads' linear layers, forward and backward, on batches in
+  memory. No bias, batch norm, loss or optimiser.
+- ``heads``: whole steps on batches in memory: heads forward, loss (the coding rate's
+  log-determinant included), backward, AdamW. No reading, no loop around them.
+- ``epoch``: what `hashing.training.loop.train` does, read from disk, validation and statistics
+  of the bits included; before it, once per training, comes a scan of the whole set.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.memory import MIB, peak_memory
+from benchmarks.report import Table, say
+from benchmarks.timing import Rounds, Spread, interleaved
+from hashing.training.config import TrainingConfig
+from hashing.training.device import placement
+from hashing.training.embedding_writer import EmbeddingWriter
+from hashing.training.embeddings import EmbeddingSet, View
+from hashing.training.heads import PairsObjective
+from hashing.training.loop import train
+from hashing.training.optimiser import Optimiser
+from hashing.training.records import EpochRecord
+from hashing.training.sampling import BUFFER_ROWS
+from hashing.training.streaming import EmbeddingBatch
+
+ROWS = 100_000
+DIM = 768
+ROUNDS = 3
+TARGET = 1.5
+CONFIG = TrainingConfig(epochs=1)
+_BYTES = 2
+_BATCHES_IN_MEMORY = 8
+_MOST_BARE_STEPS = 500
+"""Steps in memory are all alike: of a longer epoch so many are timed, and multiplied."""
+_DRAWN_ROWS = 2048
+_BUFFERS = 3
+"""The buffer in use, the one being read, the file's pages behind it: see
+`hashing.training.streaming`."""
+_WARM_UP_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Probing:
+    """How large a set, and how it is trained on.
+
+    Attributes:
+        rows: items, each with an embedding of its picture and one of its words.
+        dim: length of an embedding.
+        rounds: timed turns of each contestant.
+        config: the settings of the training.
+    """
+
+    rows: int = ROWS
+    dim: int = DIM
+    rounds: int = ROUNDS
+    config: TrainingConfig = CONFIG
+
+
+@dataclass
+class _Trainings:
+    """What the turns of ``epoch`` reported."""
+
+    records: list[EpochRecord] = field(default_factory=list)
+    scans: list[float] = field(default_factory=list)
+    growth: list[int] = field(default_factory=list)
+
+
+def measure(probing: Probing) -> tuple[list[Table], dict[str, Any]]:
+    """Write a set of random embeddings to a temporary folder, and train on it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        say("warming up on a small set")
+        small = _WARM_UP_BATCHES * probing.config.batch_size
+        source = write_set(folder / "small", small, probing.dim)
+        _train(source, probing.config, folder / "small-run", _Trainings())
+        say(f"writing {probing.rows:,} items in two views")
+        source = write_set(folder / "set", probing.rows, probing.dim)
+        objective = PairsObjective(source, probing.config)
+        steps = objective.steps_per_epoch
+        say(f"timing epochs of {steps:,} steps in {probing.rounds} rounds")
+        times, trainings = _timed(source, objective, probing, folder)
+        size = sum(path.stat().st_size for path in source.folder.glob("*.npy"))
+    return _tables(times, trainings, probing), _values(times, trainings, probing, steps, size)
+
+
+def write_set(folder: Path, rows: int, dim: int) -> EmbeddingSet:
+    """Random unit embeddings, float16; a picture's and its words' are alike."""
+    rng = np.random.default_rng(0)
+    views = {"text": View("text", dim), "image": View("image", dim)}
+    with EmbeddingWriter(folder, views, encoder="random") as writer:
+        for start in range(0, rows, _DRAWN_ROWS):
+            shape = (min(_DRAWN_ROWS, rows - start), dim)
+            words = rng.standard_normal(shape, dtype=np.float32) / np.float32(dim**0.5)
+            noise = rng.standard_normal(shape, dtype=np.float32) / np.float32(dim**0.5)
+            writer.append({"text": words, "image": 0.8 * words + 0.6 * noise})
+    return EmbeddingSet.open(folder)
+
+
+def _timed(
+    source: EmbeddingSet, objective: PairsObjective, probing: Probing, folder: Path
+) -> tuple[Rounds, _Trainings]:
+    steps = objective.steps_per_epoch
+    bare = min(steps, _MOST_BARE_STEPS)
+    batches = list(itertools.islice(objective.batches(1), _BATCHES_IN_MEMORY))
+    matrices = matrix_work(objective, batches)
+    heads = head_work(objective, batches)
+    trainings = _Trainings()
+    run_numbers = itertools.count()
+
+    def epoch() -> None:
+        _train(source, probing.config, folder / f"run-{next(run_numbers)}", trainings)
+
+    heads(_WARM_UP_BATCHES)
+    matrices(_WARM_UP_BATCHES)
+    times = interleaved(
+        {"epoch": epoch, "heads": lambda: heads(bare), "matrices": lambda: matrices(bare)},
+        rounds=probing.rounds,
+        warmup=0,
+    )
+    seconds = {
+        "training": times.seconds["epoch"],
+        "scan": np.array(trainings.scans),
+        "epoch": np.array([record.seconds for record in trainings.records]),
+        "heads": times.seconds["heads"] * (steps / bare),
+        "matrices": times.seconds["matrices"] * (steps / bare),
+    }
+    return Rounds(seconds), trainings
+
+
+def _train(
+    source: EmbeddingSet, config: TrainingConfig, run_folder: Path, trainings: _Trainings
+) -> None:
+    """From an unread set to trained heads, as `bittern train` does it."""
+    _evict(source)
+    with peak_memory() as peak:
+        begun = perf_counter()
+        # Opened anew: a set remembers what its scan found.
+        objective = PairsObjective(EmbeddingSet.open(source.folder), config)
+        trainings.scans.append(perf_counter() - begun)
+        _evict(source)
+        result = train(objective, config, run_folder)
+    trainings.records.extend(result.history)
+    trainings.growth.append(peak.growth)
+
+
+def head_work(
+    objective: PairsObjective, batches: Sequence[EmbeddingBatch]
+) -> Callable[[int], None]:
+    """Whole steps on batches in memory; the argument says how many."""
+    config = objective.config
+    placed = placement(config)
+    objective.module.to(placed.device).train()
+    optimiser = Optimiser(objective.parameter_groups(), config, placed, 1 << 20)
+    ready = [
+        EmbeddingBatch(batch.rows, [view.to(placed.device) for view in batch.views])
+        for batch in batches
+    ]
+
+    def work(steps: int) -> None:
+        for batch in itertools.islice(itertools.cycle(ready), steps):
+            with placed.autocast:
+                out = objective.loss(batch)
+            optimiser.backward(out.total)
+            optimiser.step()
+        synchronise(placed.device)
+
+    return work
+
+
+def matrix_work(
+    objective: PairsObjective, batches: Sequence[EmbeddingBatch]
+) -> Callable[[int], None]:
+    """The products of the heads' linear layers alone; the argument says of how many steps."""
+    placed = placement(objective.config)
+    chains = []
+    for view in objective.source.views.values():
+        layers = objective.module.head(view.modality).layers
+        chains.append(
+            [
+                torch.randn_like(layer.weight, device=placed.device).requires_grad_()
+                for layer in layers
+                if isinstance(layer, torch.nn.Linear)
+            ]
+        )
+    ready = [[view.to(placed.device) for view in batch.views] for batch in batches]
+
+    def work(steps: int) -> None:
+        for views in itertools.islice(itertools.cycle(ready), steps):
+            with placed.autocast:
+                outputs = []
+                for x, weights in zip(views, chains, strict=True):
+                    for weight in weights:
+                        x = x @ weight.T
+                    outputs.append(x)
+            everything = [weight for weights in chains for weight in weights]
+            torch.autograd.grad(outputs, everything, [torch.ones_like(x) for x in outputs])
+        synchronise(placed.device)
+
+    return work
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a GPU has done what was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_bound(probing: Probing) -> int:
+    """Bytes of embeddings that `hashing.training.streaming` promises to hold at most."""
+    rows = min(BUFFER_ROWS, probing.rows)
+    return _BUFFERS * rows * probing.dim * _BYTES * 2
+
+
+def _evict(source: EmbeddingSet) -> None:
+    """Ask the system to forget what it has cached of the files, so that they are read from disk."""
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for path in source.folder.glob("*.npy"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _values(
+    times: Rounds, trainings: _Trainings, probing: Probing, steps: int, size: int
+) -> dict[str, Any]:
+    return {
+        "rows": probing.rows,
+        "dim": probing.dim,
+        "bytes": size,
+        "steps": steps,
+        "config": probing.config.to_dict(),
+        "seconds_per_round": times.to_json(),
+        "ratios": {
+            f"epoch / {to}": times.ratio("epoch", to).to_json() for to in ("heads", "matrices")
+        },
+        "items_per_second": steps * probing.config.batch_size / times.time("epoch").median,
+        "memory_growth_bytes": max(trainings.growth),
+        "memory_bound_bytes": memory_bound(probing),
+    }
+
+
+def _tables(times: Rounds, trainings: _Trainings, probing: Probing) -> list[Table]:
+    def row(name: str, what: str) -> list[str]:
+        ratios = [times.ratio(name, to).text() for to in ("heads", "matrices")]
+        return [what, times.time(name).text(), *ratios]
+
+    speed = Table(
+        f"Training heads for an epoch (target: {TARGET} times the bare work, or less)",
+        ["", "seconds", "to heads in memory", "to matrices"],
+        [
+            row("matrices", "matrices: products alone"),
+            row("heads", "heads in memory"),
+            row("epoch", "epoch, from disk"),
+            row("scan", "scan, once a training"),
+            row("training", "training: scan, epoch, files"),
+        ],
+        [
+            "matrices: products of the linear layers, forward and backward. heads: forward, loss",
+            "(log-determinant included), backward and AdamW, on batches in memory. epoch: the same",
+            "from disk, in the loop, with validation and statistics of the bits.",
+            "The files were dropped from the system's cache before the scan and before the epoch.",
+        ],
+    )
+    grown = Spread.of(np.array(trainings.growth[:1]) / MIB).median
+    memory = Table(
+        "Resident memory: most by which it grew, MiB",
+        ["", "MiB"],
+        [
+            ["first training, scan and heads included", f"{grown:.0f}"],
+            ["bound on embeddings in memory", f"{memory_bound(probing) / MIB:.0f}"],
+        ],
+        ["Pages of the mapped files count. Heads, gradients and moments come on top of the bound."],
+    )
+    return [speed, memory]

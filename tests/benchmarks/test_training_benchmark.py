@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import lora, probing, training
+from benchmarks.__main__ import main
+from benchmarks.lora import Subject
+from benchmarks.memory import MIB, peak_memory
+from benchmarks.probing import Probing, write_set
+from benchmarks.random_weights import CLAP_FEATURES, write_clap, write_openclip
+from benchmarks.report import NARROWEST, Report
+from encoders.base import Modality
+from encoders.clap import ClapEncoder
+from encoders.openclip import OpenClipEncoder
+from hashing.training.config import TrainingConfig
+from hashing.training.heads import PairsObjective
+from tests.encoders import tiny
+
+ROWS, DIM = 200, 12
+SMALL = TrainingConfig(bits=16, batch_size=16, epochs=1, device="cpu")
+CLIP = tiny.openclip_config()["model_cfg"]
+CLAP = {
+    "text_config": {
+        "vocab_size": 512,
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 48,
+    },
+    "audio_config": {
+        "spec_size": 64,
+        "num_mel_bins": 16,
+        "patch_embeds_hidden_size": 16,
+        "depths": [1, 1],
+        "num_attention_heads": [2, 2],
+        "window_size": 4,
+        "hidden_size": 32,
+    },
+    "projection_dim": 20,
+}
+TINY_FEATURES = {
+    **CLAP_FEATURES,
+    "feature_size": 16,
+    "sampling_rate": 4000,
+    "max_length_s": 2,
+    "hop_length": 100,
+    "fft_window_size": 256,
+    "frequency_max": 2000,
+}
+SUBJECTS = (
+    Subject(
+        "tiny ViT",
+        Modality.IMAGE,
+        lambda folder: write_openclip(folder, CLIP),
+        lambda folder: OpenClipEncoder(folder, name="bioclip", device="cpu"),
+        "images",
+    ),
+    Subject(
+        "tiny CLAP",
+        Modality.AUDIO,
+        lambda folder: write_clap(folder, CLAP, TINY_FEATURES),
+        lambda folder: ClapEncoder(folder, name="biolingual", device="cpu"),
+        "clips",
+    ),
+)
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A plot takes longer than these trainings; threads would only wait for one another."""
+    monkeypatch.setattr("hashing.training.loop.draw", lambda *_: None)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_an_epoch_is_compared_with_as_many_steps_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probing, "_MOST_BARE_STEPS", 3)
+    tables, values = probing.measure(Probing(ROWS, DIM, rounds=2, config=SMALL))
+    assert values["steps"] == (ROWS - ROWS // 20) // 16
+    assert values["bytes"] == 2 * (ROWS * DIM * 2 + 128)
+    seconds = values["seconds_per_round"]
+    assert {len(times) for times in seconds.values()} == {2}
+    assert all(time > 0 for times in seconds.values() for time in times)
+    for whole, epoch, scan in zip(
+        seconds["training"], seconds["epoch"], seconds["scan"], strict=True
+    ):
+        assert whole > epoch + scan
+    expected = np.median(np.array(seconds["epoch"]) / np.array(seconds["heads"]))
+    assert values["ratios"]["epoch / heads"]["median"] == pytest.approx(expected)
+    assert values["memory_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
+    assert [len(table.rows) for table in tables] == [5, 2]
+
+
+def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None:
+    source = write_set(tmp_path / "set", ROWS, 64)
+    rows = np.arange(ROWS)
+    words, image = (source.read(view, rows).astype(float) for view in ("text", "image"))
+    unit = [view / np.linalg.norm(view, axis=1, keepdims=True) for view in (words, image)]
+    assert (unit[0] * unit[1]).sum(axis=1).mean() == pytest.approx(0.8, abs=0.03)
+
+
+def test_steps_in_memory_train_the_heads_and_matrix_work_does_not(tmp_path: Path) -> None:
+    objective = PairsObjective(write_set(tmp_path / "set", ROWS, DIM), SMALL)
+    batches = list(itertools.islice(objective.batches(1), 2))
+    weight = next(objective.module.head("text").parameters())
+    before = weight.detach().clone()
+    probing.matrix_work(objective, batches)(3)
+    assert torch.equal(weight, before)
+    probing.head_work(objective, batches)(3)
+    assert not torch.equal(weight, before)
+
+
+def test_adapters_on_both_architectures_are_measured() -> None:
+    config = TrainingConfig(bits=16, lora_rank=4, device="cpu")
+    tables, values = lora.measure(SUBJECTS, pairs=4, rounds=2, config=config)
+    assert list(values) == ["tiny ViT", "tiny CLAP"]
+    for name, unit in (("tiny ViT", "images"), ("tiny CLAP", "clips")):
+        found = values[name]
+        assert found["adapter_share"] == found["adapter_parameters"] / found["tower_parameters"]
+        assert found["trained_share"] > found["adapter_share"] > 0
+        assert found["step / passes"]["median"] > 0
+        step = np.median(found["seconds_per_round"]["step"])
+        assert found[f"{unit}_per_second"] == pytest.approx(4 / step)
+        assert found["peak_bytes"] > 50 * MIB
+    assert [len(table.rows) for table in tables] == [2, 2]
+
+
+def test_a_step_changes_heads_and_adapters_and_passes_change_nothing(tmp_path: Path) -> None:
+    subject = SUBJECTS[0]
+    encoder = subject.load(subject.write(tmp_path / "checkpoint"))
+    made = lora.TowerPairs(encoder, subject.media, TrainingConfig(bits=16, lora_rank=4))
+    inputs = made.prepare(lora.random_pairs(encoder, subject.media, 4))
+    trained = [*made.heads.parameters(), *made.adapter_parameters()]
+    before = [p.detach().clone() for p in trained]
+    made.passes(inputs)
+    assert all(torch.equal(p, old) for p, old in zip(trained, before, strict=True))
+    made.step(inputs)
+    changed = [not torch.equal(p, old) for p, old in zip(trained, before, strict=True)]
+    assert sum(changed) > len(changed) / 2
+
+
+def test_peak_memory_sees_what_was_let_go_again() -> None:
+    with peak_memory() as peak:
+        np.ones(100 * MIB, dtype=np.uint8).sum()
+    assert 90 * MIB < peak.growth < 200 * MIB
+
+
+def test_the_report_fits_its_width_and_quick_leaves_the_towers_out(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def run(**options: object) -> Report:
+        asked.update(options)
+        return whole(rows=ROWS, rounds=1, towers=False, dim=DIM, config=SMALL)
+
+    whole = training.run
+    monkeypatch.setattr(training, "run", run)
+    assert main(["training", "--quick", "--rows", "300", "--rounds", "2"]) == 0
+    assert asked == {"rows": 300, "rounds": 2, "towers": False}
+    printed = capsys.readouterr().out
+    assert "epoch, from disk" in printed
+    tables = printed[printed.index("Training heads") :]
+    assert max(len(line) for line in tables.splitlines()) <= NARROWEST
