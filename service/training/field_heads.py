@@ -262,38 +262,39 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
 
 
 def main() -> None:
-    """Train and write a model folder."""
+    """Train one model or more, and write a folder for each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    known = sorted(LEARNED_BITS)
+    parser.add_argument("--bits", type=int, nargs="+", default=[256], choices=known)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True, help="where the folders go")
+    asked = parser.parse_args()
+    source = simulated_set()
+    for bits in asked.bits:
+        with tempfile.TemporaryDirectory() as run:
+            hasher = train_hybrid(source, bits, asked.seed, Path(run) / "run")
+        saved = _described(hasher, source, asked.seed)
+        saved.save(asked.out / saved.card.name)
+        print(f"{asked.out / saved.card.name}: {saved.card.digest}")
+
+
+def _described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
+    from encoders.catalogue import CATALOGUE
     from service.engine import catalogue_encoder
     from service.fitting import model_name
 
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bits", type=int, default=256, choices=sorted(LEARNED_BITS))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    asked = parser.parse_args()
     encoder = catalogue_encoder("field")
-    source = simulated_set()
-    with tempfile.TemporaryDirectory() as run:
-        hasher = train_hybrid(source, asked.bits, asked.seed, Path(run) / "run")
-    saved = SavedModel.describe(
-        model_name("field", asked.bits),
+    return SavedModel.describe(
+        model_name("field", hasher.bits),
         hasher,
         encoder="field",
         towers={str(m): encoder.digests[m] for m in Modality},
-        licence=_licence(),
+        licence=CATALOGUE["field"].licence,
         story=Story(
-            data={"media": "none", "digest": source.digest},
-            training={"seed": asked.seed, "learned_bits": LEARNED_BITS[asked.bits]},
+            data={"media": "none", "simulated": source.digest},
+            training={"seed": seed, "learned_bits": LEARNED_BITS[hasher.bits]},
         ),
     )
-    saved.save(asked.out)
-    print(f"{asked.out}: {saved.card.digest}")
-
-
-def _licence() -> str:
-    from encoders.catalogue import CATALOGUE
-
-    return CATALOGUE["field"].licence
 
 
 if __name__ == "__main__":

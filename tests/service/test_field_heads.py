@@ -1,0 +1,97 @@
+"""Training heads on a simulated set of a few concepts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from encoders.field.concepts import unit
+from encoders.field.vocabulary import Concept, Vocabulary
+from hashing.training.config import TrainingConfig
+from hashing.training.loop import train
+from service.training import field_heads
+from service.training.field_heads import ConceptObjective, SimulatedSet
+
+DIM = 16
+KINDS = 24
+
+
+class Clusters:
+    """Draws media around a direction per class; the words for it lie there, too."""
+
+    def __init__(self) -> None:
+        self.centres = unit(np.random.default_rng(1).standard_normal((KINDS, DIM)))
+
+    def images(self, classes: list[int], rng: np.random.Generator) -> np.ndarray:
+        noise = 0.1 * rng.standard_normal((len(classes), DIM))
+        return unit(self.centres[classes] + noise)
+
+    sounds = images
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return self.images([int(text.split()[-1]) for text in texts], np.random.default_rng(2))
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> SimulatedSet:
+    monkeypatch.setattr(ConceptObjective, "steps_per_epoch", 20)
+    clusters = Clusters()
+    concepts = {}
+    for n in range(KINDS):  # a third seen, a third heard, a third both
+        images, sounds = ({n} if n % 3 != 1 else set()), ({n} if n % 3 != 0 else set())
+        concepts[f"kind {n}"] = Concept([f"kind {n}", f"sort {n}"], images, sounds)
+    both = {n for n in range(KINDS) if n % 3 == 2}
+    concepts["many 2"] = Concept(["many 2"], both, both)
+    return SimulatedSet(Vocabulary(concepts, []), clusters, clusters.embed, seed=0)  # type: ignore[arg-type]
+
+
+def config(**values: object) -> TrainingConfig:
+    return TrainingConfig(bits=16, heads="shared", device="cpu", **values)  # type: ignore[arg-type]
+
+
+def test_a_batch_shows_each_concept_by_its_own_media(source: SimulatedSet) -> None:
+    batch = source.batch(np.random.default_rng(0))
+    assert len(batch.texts) == KINDS + 1
+    assert len(batch.images) == len(batch.seen)
+    assert len(batch.sounds) == len(batch.heard)
+    leaves = batch.seen < len(batch.texts) - 1  # the kind of many comes last
+    near = (batch.texts[batch.seen] * batch.images).sum(dim=1)[leaves]
+    others = (batch.texts.roll(1, dims=0)[batch.seen] * batch.images).sum(dim=1)[leaves]
+    assert near.min() > 0.5 > others.mean()
+
+
+def test_batches_follow_from_seed_epoch_and_step_alone(source: SimulatedSet) -> None:
+    objective = ConceptObjective(source, config())
+    whole = list(objective.batches(2))
+    later = list(objective.batches(2, start=15))
+    assert all(torch.equal(a.texts, b.texts) for a, b in zip(whole[15:], later, strict=True))
+    assert not torch.equal(whole[0].texts, next(objective.batches(1)).texts)
+
+
+def test_training_brings_words_and_media_of_a_concept_to_like_codes(
+    source: SimulatedSet, tmp_path: Path
+) -> None:
+    objective = ConceptObjective(source, config(epochs=3))
+    train(objective, objective.config, tmp_path / "run")
+    hasher, batch = objective.hasher(), source.batch(np.random.default_rng(9))
+    words = hasher.logits(batch.texts.numpy(), "text") > 0
+    images = hasher.logits(batch.images.numpy(), "image") > 0
+    same = (words[batch.seen] == images).mean()
+    different = (np.roll(words, 1, axis=0)[batch.seen] == images).mean()
+    assert same > different + 0.2
+
+
+def test_the_free_bits_of_a_hybrid_come_first_and_the_learned_ones_last(
+    source: SimulatedSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    typical = {m: unit(rng.standard_normal((50, DIM))) for m in ("text", "image", "audio")}
+    monkeypatch.setattr("encoders.field.calibration", lambda: typical)
+    monkeypatch.setitem(field_heads.LEARNED_BITS, 64, 48)
+    hybrid = field_heads.train_hybrid(source, 64, 0, tmp_path / "run")
+    assert [part.bits for part in hybrid.parts] == [16, 48]
+    assert hybrid.bits == 64
+    assert hybrid.logits(typical["audio"], "audio").shape == (50, 64)
