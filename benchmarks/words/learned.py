@@ -119,8 +119,8 @@ def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:
 LEARNED: list[Contestant] = [
     codes("CroVCA pairs", heads(PairsObjective), query=WORDS, item=GLOSS),
     codes("CroVCA supervised", heads(LabelsObjective), query=WORDS, item=GLOSS),
-    codes("CroVCA, aligned input", chosen(_LEARNED_ONLY), query=WORDS, item=GLOSS),
-    codes("hybrid HB + CroVCA", plain_hybrid, query=WORDS, item=GLOSS),
+    codes("aligned CroVCA", chosen(_LEARNED_ONLY), query=WORDS, item=GLOSS),
+    codes("HB + CroVCA", plain_hybrid, query=WORDS, item=GLOSS),
     codes("aligned", chosen(_ALIGNED_ONLY), query=WORDS, item=GLOSS),
-    codes("hybrid aligned + CroVCA", chosen(PLANS), query=WORDS, item=GLOSS),
+    codes("hybrid", chosen(PLANS), query=WORDS, item=GLOSS),
 ]

@@ -12,6 +12,7 @@ from benchmarks.report import NARROWEST
 from benchmarks.words import data
 from benchmarks.words.contestants import CONTESTANTS, Contestant, centred, codes, training_free
 from benchmarks.words.data import EmbeddedWords, Words
+from benchmarks.words.learned import LEARNED
 from benchmarks.words.protocol import Quality, Training, WordsTask, evaluate, split
 from benchmarks.words.run import Settings, report
 from hashing.base import Hasher
@@ -63,7 +64,7 @@ def test_means_and_deviations_are_over_splits_and_draws_are_averaged_first() -> 
 def test_no_cell_is_cut_off_at_the_narrowest_width() -> None:
     wide = [
         Contestant(c.name, lambda *_: {"asymmetric": Quality(0.123, 0.456, np.zeros(0))})
-        for c in CONTESTANTS
+        for c in (*CONTESTANTS, *LEARNED)
     ]
     table = report(clustered(), Settings(2), wide).tables[0]
     widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
