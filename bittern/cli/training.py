@@ -169,8 +169,9 @@ def distill(
 ) -> None:
     """Teach an audio tower the space of an image-text model, so that sounds find pictures.
 
-    From recordings with captions or names; no pictures are needed. The teacher's words stay as
-    they are, so its codes do too: an archive of pictures that it coded can be asked by sound.
+    From recordings with captions or names; no pictures are needed. The model has the teacher's
+    towers for words and pictures and the student's for sound: photographs that are indexed with
+    it can be asked for by sound.
 
     Example: bittern train distill songs.csv --teacher bird-codes --student biolingual --out heard
     """
@@ -299,7 +300,7 @@ def _print(report: TrainingReport, request: TrainingRequest) -> None:
         err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
     if report.was_finished:
         err.print("this training was finished before; nothing was left to do")
-    called = {"image": "photograph", "audio": "window of sound", "text": "text"}
+    called = {"image": "photograph", "audio": "sound window", "text": "text"}
     items = ", ".join(counted(n, called[m]) for m, n in report.items.items())
     went_on = ", gone on with" if report.resumed and not report.was_finished else ""
     err.print(f"trained on {items} in {report.seconds:.1f} s{went_on}", markup=False)
@@ -319,8 +320,8 @@ def _print(report: TrainingReport, request: TrainingRequest) -> None:
     takes = ", ".join(report.modalities)
     out.print(plain(f"model: {report.folder} ({takes}; digest {report.digest[:12]})"))
     source = request.source if request.source.exists() else Path("SOURCE")
-    if (request.source / "set.json").exists():
-        source = Path("SOURCE")
+    if (request.source / "set.json").exists() or request.what == "distill":
+        source = Path("PHOTOGRAPHS" if request.what == "distill" else "SOURCE")
     out.print(
         plain(f"next:  {command()} index my-archive {source} --model {report.folder}"),
         soft_wrap=True,

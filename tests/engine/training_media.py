@@ -27,8 +27,8 @@ def tiny_catalogue(weights: Path) -> Iterator[None]:
     write_clap(weights / "biolingual")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BITTERN_WEIGHTS", str(weights))
-        patch.setitem(CATALOGUE, "bioclip-2", openclip_entry(name="bioclip-2"))  # type: ignore[arg-type]
-        patch.setitem(CATALOGUE, "biolingual", clap_entry(name="biolingual"))  # type: ignore[arg-type]
+        patch.setitem(CATALOGUE, "bioclip-2", openclip_entry(name="bioclip-2"))
+        patch.setitem(CATALOGUE, "biolingual", clap_entry(name="biolingual"))
         yield
 
 

@@ -1,0 +1,301 @@
+"""Adapters trained from the media themselves, and an audio tower taught another encoder's space."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
+from encoders.base import Modality
+from encoders.catalogue import load_encoder
+from hashing.aligned import AlignedHasher
+from hashing.base import Hasher
+from hashing.hashcoder import HashCoder
+from hashing.hybrid import HybridHasher
+from hashing.learned import LearnedHasher
+from hashing.linear import LinearHasher
+from hashing.saved import SavedModel
+from hashing.training import loop
+from index.archive import Archive
+from index.observation import AddStatus
+from service.embedders import Embedders
+from service.engine import Engine
+from service.indexing import index_source
+from service.model_choice import IndexOptions
+from service.requests import Query
+from service.sources import read_source
+from service.training.embedding import MOST_WINDOWS
+from service.training.modalities import modalities_of, with_modality
+from service.training.request import TrainingReport, TrainingRequest
+from service.training.run import train_model
+from service.training.settings import gather
+from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
+
+SMALL = {
+    "bits": 16,
+    "batch_size": 4,
+    "epochs": 2,
+    "device": "cpu",
+    "validation_share": 0.25,
+    "log_every": 1,
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def media(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("towers")
+    write_media(folder / "media", each=2)
+    with tiny_catalogue(folder / "weights"):
+        yield folder / "media"
+
+
+@pytest.fixture(scope="module")
+def photographs(media: Path) -> Path:
+    return write_manifest(media.parent / "photographs.csv", media, ".png")
+
+
+@pytest.fixture(scope="module")
+def recordings(media: Path) -> Path:
+    return write_manifest(media.parent / "recordings.csv", media, ".wav")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_plots() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "draw", lambda *_: None)
+        yield
+
+
+def request(source: Path, out: Path, **changes: Any) -> TrainingRequest:
+    what = changes.pop("what", "pairs")
+    model = changes.pop("model", "bioclip-2")
+    lora = changes.pop("lora", False)
+    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.__dataclass_fields__}
+    config, _ = gather(what, model, None, [], {**SMALL, **changes}, lora=lora)
+    return TrainingRequest(what, source, out, model, config, **own)
+
+
+def trained(source: Path, out: Path, **changes: Any) -> TrainingReport:
+    return train_model(request(source, out, **changes))
+
+
+@pytest.fixture(scope="module")
+def adapted(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with adapters, trained without interruption."""
+    out = tmp_path_factory.mktemp("adapted") / "owls"
+    trained(photographs, out, lora=True, checkpoint_every=1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def teacher(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("teacher") / "pictures"
+    trained(photographs, out)
+    return out
+
+
+class StoppedError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def stop_at(step: int) -> Any:
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        if stage == "training" and done == step:
+            raise StoppedError
+
+    return progress
+
+
+def found(archive: Path, source: Path, model: Path, query: Query) -> list[str]:
+    """Ids of what a query finds among what a model indexed."""
+    with Archive.create(archive) as opened:
+        engine = Engine(opened)
+        report = index_source(engine, read_source(source).entries, IndexOptions(model=str(model)))
+        assert report.items[AddStatus.FAILED] == 0
+        return [hit.observation.id for hit in engine.search(query).hits]
+
+
+def test_adapters_change_embeddings_and_leave_the_base_as_it_was(adapted: Path) -> None:
+    saved = SavedModel.load(adapted)
+    before = load_encoder("bioclip-2", device="cpu")
+    words = ["a photo of red fox", "a photo of tawny owl"]
+    bare = before.encode(Modality.TEXT, words)
+    embedder = Embedders(lambda name: load_encoder(name, device="cpu")).of(saved)
+    after = embedder.embed(Modality.TEXT, words)
+    assert np.abs(after - bare).max() > 1e-4
+    np.testing.assert_array_equal(before.encode(Modality.TEXT, words), bare)
+    assert saved.card.towers["text"] != before.digests[Modality.TEXT]
+    assert saved.card.towers["text"] == embedder.digest(Modality.TEXT)
+    assert any(np.abs(t).max() > 0 for n, t in saved.adapters.items() if n.endswith(".B"))
+
+
+def test_adapters_wait_for_their_epoch(photographs: Path, tmp_path: Path) -> None:
+    trained(photographs, tmp_path / "out", lora=True, epochs=1)
+    adapters = SavedModel.load(tmp_path / "out").adapters
+    assert adapters
+    assert all(np.abs(t).max() == 0 for n, t in adapters.items() if n.endswith(".B"))
+
+
+def test_a_model_with_adapters_indexes_and_answers(
+    adapted: Path, photographs: Path, tmp_path: Path
+) -> None:
+    ids = found(tmp_path / "archive", photographs, adapted, Query(text="a red fox", k=12))
+    assert len(ids) == 12
+
+
+def test_a_killed_run_with_adapters_comes_to_the_same_model(
+    adapted: Path, photographs: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "owls"
+    asked = request(photographs, out, lora=True, checkpoint_every=1)
+    for step in (2, 3):  # the second epoch, the first to train adapters, begins at the third
+        with pytest.raises(StoppedError):
+            train_model(asked, stop_at(step))
+    report = train_model(asked)
+    assert report.resumed
+    assert report.digest == SavedModel.load(adapted).card.digest
+
+
+def test_a_file_that_vanishes_while_towers_are_trained_is_named(
+    media: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(media, tmp_path / "media")
+    source = write_manifest(tmp_path / "some.csv", tmp_path / "media", ".png")
+    gone = tmp_path / "media" / SPECIES[1] / "0.png"
+    asked = request(source, tmp_path / "out", lora=True, validation_share=0)
+
+    def progress(stage: str, done: int, total: int, note: str) -> None:
+        if (stage, done) == ("encoding", total):
+            for file in (tmp_path / "media" / SPECIES[1]).glob("*.png"):
+                file.unlink()
+
+    with pytest.raises(TrainingError, match=rf"{SPECIES[1]}.*could be read when this training"):
+        train_model(asked, progress)
+    assert not gone.exists()
+
+
+def test_labels_of_recordings_train_an_audio_tower(recordings: Path, tmp_path: Path) -> None:
+    report = trained(
+        recordings, tmp_path / "out", what="labels", model="biolingual", lora=True,
+        augmentation="sound", validation_share=0.0,
+    )  # fmt: skip
+    saved = SavedModel.load(tmp_path / "out")
+    assert report.modalities == ["audio", "text"]
+    assert saved.card.assembly["audio"]["lora"]["rank"] == 16
+
+
+def test_a_long_recording_is_a_few_windows(media: Path, tmp_path: Path) -> None:
+    import soundfile
+
+    folder = tmp_path / "media"
+    shutil.copytree(media, folder)
+    noise = np.random.default_rng(0).standard_normal(4000 * 2 * (MOST_WINDOWS + 9)) * 0.1
+    soundfile.write(folder / SPECIES[0] / "long.wav", noise, 4000)
+    source = write_manifest(tmp_path / "long.csv", folder, ".wav")
+    report = trained(source, tmp_path / "out", model="biolingual", validation_share=0.0)
+    assert report.items == {"audio": 12 + MOST_WINDOWS}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_student_lets_sounds_find_pictures(
+    teacher: Path, recordings: Path, photographs: Path, media: Path, tmp_path: Path, lora: bool
+) -> None:
+    report = trained(
+        recordings, tmp_path / "heard", what="distill", model="biolingual",
+        teacher=str(teacher), lora=lora,
+    )  # fmt: skip
+    assert report.modalities == ["audio", "image", "text"]
+    card = SavedModel.load(tmp_path / "heard").card
+    taught = SavedModel.load(teacher).card
+    assert card.encoder == "bioclip-2+biolingual"
+    assert card.assembly["audio"]["projection"] is True
+    assert {m: card.towers[m] for m in ("text", "image")} == dict(taught.towers)
+    sound = (media / SPECIES[0] / "0.wav").read_bytes()
+    query = Query(audio=sound, target="image", k=3)
+    assert len(found(tmp_path / "archive", photographs, tmp_path / "heard", query)) == 3
+
+
+def test_a_student_of_adapters_keeps_the_teachers(
+    adapted: Path, recordings: Path, tmp_path: Path
+) -> None:
+    trained(
+        recordings, tmp_path / "heard", what="distill", model="biolingual", teacher=str(adapted)
+    )
+    before, after = SavedModel.load(adapted), SavedModel.load(tmp_path / "heard")
+    for name, tensor in before.adapters.items():
+        np.testing.assert_array_equal(after.adapters[name], tensor)
+    assert after.card.towers["image"] == before.card.towers["image"]
+
+
+def test_distilling_teaches_recordings_their_captions(
+    teacher: Path, recordings: Path, tmp_path: Path
+) -> None:
+    """On what it was trained on; the tiny towers know nothing that carries over."""
+    report = trained(
+        recordings, tmp_path / "heard", what="distill", model="biolingual",
+        teacher=str(teacher), epochs=60, validation_share=0.0, learning_rate=5e-3,
+    )  # fmt: skip
+    assert report.metrics["loss"] < 0.8
+    assert report.metrics["scale"] > 10
+
+
+def test_teachers_and_students_that_will_not_do_are_refused(
+    teacher: Path, recordings: Path, photographs: Path, tmp_path: Path
+) -> None:
+    def attempt(source: Path = recordings, **changes: Any) -> None:
+        settings = {"model": "biolingual", "teacher": str(teacher), **changes}
+        trained(source, tmp_path / "out", what="distill", **settings)
+
+    with pytest.raises(ModelNotFoundError, match="nobody"):
+        attempt(teacher="nobody")
+    with pytest.raises(InvalidInputError, match="no audio tower"):
+        attempt(model="bioclip-2")
+    with pytest.raises(InvalidInputError, match="12 image, and no audio"):
+        attempt(photographs)
+    trained(recordings, tmp_path / "ears", model="biolingual")
+    with pytest.raises(InvalidInputError, match="no image tower"):
+        attempt(teacher=str(tmp_path / "ears"))
+    assert not (tmp_path / "out").exists()
+
+
+def hashers() -> dict[str, Hasher]:
+    random = np.random.default_rng(0)
+    means = {m: random.standard_normal(6).astype(np.float32) for m in ("text", "image")}
+    linear = LinearHasher("pca", random.standard_normal((6, 8)).astype(np.float32), means)
+    learned = LearnedHasher.from_modules({m: HashCoder(6, 8) for m in means}, means)
+    matrix = random.standard_normal((6, 8)).astype(np.float32)
+    aligned = AlignedHasher(
+        dict.fromkeys(means, matrix), {m: -(mean @ matrix) for m, mean in means.items()}
+    )
+    return {
+        "linear": linear,
+        "learned": learned,
+        "aligned": aligned,
+        "hybrid": HybridHasher([linear, learned], [1.0, 0.5]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["linear", "learned", "aligned", "hybrid"])
+def test_a_new_modality_is_coded_as_the_one_it_is_like(kind: str) -> None:
+    hasher = hashers()[kind]
+    mean = np.arange(6, dtype=np.float32)
+    wider = with_modality(hasher, "audio", "text", mean)
+    assert modalities_of(wider) == ["audio", "image", "text"]
+    assert modalities_of(hasher) == ["image", "text"]
+    x = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
+    centre = np.float32(0) + _mean_of(hasher)
+    np.testing.assert_allclose(
+        wider.logits(x + mean, "audio"), hasher.logits(x + centre, "text"), atol=2e-4
+    )
+    np.testing.assert_array_equal(wider.logits(x, "image"), hasher.logits(x, "image"))
+
+
+def _mean_of(hasher: Hasher) -> Any:
+    first = hasher.parts[0] if isinstance(hasher, HybridHasher) else hasher
+    means = hashers()["linear"].means if isinstance(first, AlignedHasher) else first.means  # type: ignore[attr-defined]
+    return means["text"]
