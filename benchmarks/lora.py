@@ -17,32 +17,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks.memory import MIB, peak_memory
-from benchmarks.probing import synchronise
-from benchmarks.random_weights import CAPTIONS, write_clap, write_openclip
+from benchmarks.random_weights import write_clap, write_openclip
 from benchmarks.report import Table, say
 from benchmarks.timing import Rounds, interleaved
-from encoders.adapters import LoraSettings
-from encoders.assembly import AssembledEncoder, begin
-from encoders.base import Encoder, Media, Modality
+from benchmarks.tower_pairs import TowerPairs, random_pairs
+from encoders.base import Encoder, Modality
 from encoders.clap import ClapEncoder
 from encoders.openclip import OpenClipEncoder
-from encoders.plans import TowerPlan
-from hashing.alignment import cross_view_loss
 from hashing.training.config import TrainingConfig
-from hashing.training.device import Placement, placement
-from hashing.training.heads import CentredHeads
-from hashing.training.optimiser import Optimiser
+from hashing.training.device import placement
 
 ROUNDS = 3
 PAIRS_CPU = 8
 PAIRS_GPU = 64
 CONFIG = TrainingConfig(lora_rank=16)
 MOST_SHARE = 0.02
-_LONGER_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -66,14 +58,14 @@ class Subject:
 
 SUBJECTS = (
     Subject(
-        "open_clip ViT-B/16, as bioclip",
+        "BioCLIP's ViT-B/16",
         Modality.IMAGE,
         write_openclip,
         lambda folder: OpenClipEncoder(folder, name="bioclip"),
         "images",
     ),
     Subject(
-        "CLAP HTSAT + RoBERTa, as biolingual",
+        "BioLingual's CLAP",
         Modality.AUDIO,
         write_clap,
         lambda folder: ClapEncoder(folder, name="biolingual"),
@@ -129,62 +121,6 @@ class Result:
         }
 
 
-class TowerPairs:
-    """Towers with adapters, heads behind them, and one optimiser for both.
-
-    Attributes:
-        towers: the encoder in training.
-        heads: one per modality.
-    """
-
-    def __init__(self, encoder: Encoder, media: Modality, config: TrainingConfig) -> None:
-        lora = LoraSettings(config.lora_rank, int(config.lora_alpha), config.lora_dropout)
-        plans = {m: TowerPlan(encoder.name, lora) for m in (Modality.TEXT, media)}
-        self.towers: AssembledEncoder = begin(
-            encoder.name, plans, lambda _: encoder, seed=config.seed
-        )
-        means = {str(m): np.zeros(encoder.dim) for m in plans}
-        self.heads = CentredHeads(means, config)
-        self.placed: Placement = placement(config)
-        self.heads.to(self.placed.device).train()
-        for tower in self.towers.towers.values():
-            tower.train()
-        self._weight = config.rate_weight
-        groups = [
-            {"params": list(self.heads.parameters())},
-            {"params": self.adapter_parameters()},
-        ]
-        self._optimiser = Optimiser(groups, config, self.placed, 1 << 20)
-
-    def adapter_parameters(self) -> list[torch.nn.Parameter]:
-        """All that is trained inside the towers."""
-        return [p for tower in self.towers.towers.values() for p in tower.named().values()]
-
-    def prepare(self, views: dict[Modality, list[Media]]) -> dict[Modality, Any]:
-        """What the towers take."""
-        return {m: self.towers.prepare(m, media) for m, media in views.items()}
-
-    def passes(self, inputs: dict[Modality, Any]) -> None:
-        """Both towers forward and backward, with ones for a gradient."""
-        with self.placed.autocast:
-            embedded = [self.towers.embed(m, x) for m, x in inputs.items()]
-        torch.autograd.grad(
-            embedded, self.adapter_parameters(), [torch.ones_like(e) for e in embedded]
-        )
-        synchronise(self.placed.device)
-
-    def step(self, inputs: dict[Modality, Any]) -> None:
-        """A training step."""
-        with self.placed.autocast:
-            logits = [
-                self.heads(self.towers.embed(m, x).float(), str(m)) for m, x in inputs.items()
-            ]
-            loss = cross_view_loss(logits, self._weight)
-        self._optimiser.backward(loss.total)
-        self._optimiser.step()
-        synchronise(self.placed.device)
-
-
 def measure(
     subjects: Sequence[Subject] = SUBJECTS,
     *,
@@ -237,22 +173,6 @@ def _measured(subject: Subject, pairs: int, rounds: int, config: TrainingConfig)
     )
 
 
-def random_pairs(encoder: Encoder, media: Modality, pairs: int) -> dict[Modality, list[Media]]:
-    """Captions, and noise that they are said to describe."""
-    rng = np.random.default_rng(0)
-    shown: list[Media]
-    if media is Modality.IMAGE:
-        shape = (pairs, _LONGER_SIDE, _LONGER_SIDE, 3)
-        shown = list(rng.integers(0, 256, shape, dtype=np.uint8))
-    else:
-        windowing = encoder.windowing
-        assert windowing is not None
-        samples = round(windowing.window_s * windowing.sample_rate)
-        shown = list(rng.uniform(-0.5, 0.5, (pairs, samples)).astype(np.float32))
-    words: list[Media] = [CAPTIONS[number % len(CAPTIONS)] for number in range(pairs)]
-    return {Modality.TEXT: words, media: shown}
-
-
 def _peak_of(work: Callable[[], None], device: torch.device) -> int:
     """Bytes held at most, the towers included; on a GPU those of its memory."""
     if device.type == "cuda":
@@ -281,10 +201,10 @@ def _tables(results: Sequence[Result]) -> list[Table]:
     speeds = [
         [
             result.subject.name,
-            result.times.time("passes").text(),
-            result.times.time("step").text(),
+            result.times.time("passes").text(".2f"),
+            result.times.time("step").text(".2f"),
             result.times.ratio("step", "passes").text(),
-            result.times.time("inputs").text(),
+            f"{result.times.time('inputs').median:.2f}",
             f"{result.per_second:.1f} {result.subject.unit}",
             f"{result.peak_bytes / MIB:,.0f}",
         ]
@@ -297,7 +217,10 @@ def _tables(results: Sequence[Result]) -> list[Table]:
             f"Millions of parameters, and the share that is trained (below {MOST_SHARE:.0%})",
             ["", "towers", "adapters", "heads", "adapters", "with heads"],
             shares,
-            ["Shares are of the towers' parameters. Weights are random, architectures whole."],
+            [
+                "open_clip's ViT-B/16; transformers' CLAP with HTSAT and RoBERTa: architectures",
+                "whole, weights random. Shares are of the towers' parameters.",
+            ],
         ),
         Table(
             f"Training adapters: seconds per step of {described}",

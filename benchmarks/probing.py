@@ -1,11 +1,12 @@
 """An epoch of training heads on embeddings from disk, against the matrix work it consists of.
 
-Three contestants do the same number of steps at the same shapes:
+Contestants do the same number of steps at the same shapes; all but the last on batches that
+are in memory:
 
-- ``matrices``: the products of the heads' linear layers, forward and backward, on batches in
-  memory. No bias, batch norm, loss or optimiser.
-- ``heads``: whole steps on batches in memory: heads forward, loss (the coding rate's
-  log-determinant included), backward, AdamW. No reading, no loop around them.
+- ``matrices``: the products of the heads' linear layers, forward and backward. No bias, batch
+  norm, loss or optimiser.
+- ``heads``: heads forward and backward, and AdamW. A given gradient takes the place of the loss.
+- ``steps``: the same with the loss, the coding rate's log-determinant included.
 - ``epoch``: what `hashing.training.loop.train` does, read from disk, validation and statistics
   of the bits included; before it, once per training, comes a scan of the whole set.
 """
@@ -15,28 +16,25 @@ from __future__ import annotations
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 
+from benchmarks.bare_work import head_work, matrix_work, step_work
 from benchmarks.memory import MIB, peak_memory
 from benchmarks.report import Table, say
 from benchmarks.timing import Rounds, Spread, interleaved
 from hashing.training.config import TrainingConfig
-from hashing.training.device import placement
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
 from hashing.training.heads import PairsObjective
 from hashing.training.loop import train
-from hashing.training.optimiser import Optimiser
 from hashing.training.records import EpochRecord
 from hashing.training.sampling import BUFFER_ROWS
-from hashing.training.streaming import EmbeddingBatch
 
 ROWS = 100_000
 DIM = 768
@@ -45,13 +43,14 @@ TARGET = 1.5
 CONFIG = TrainingConfig(epochs=1)
 _BYTES = 2
 _BATCHES_IN_MEMORY = 8
-_MOST_BARE_STEPS = 500
+_MOST_BARE_STEPS = 400
 """Steps in memory are all alike: of a longer epoch so many are timed, and multiplied."""
 _DRAWN_ROWS = 2048
 _BUFFERS = 3
 """The buffer in use, the one being read, the file's pages behind it: see
 `hashing.training.streaming`."""
 _WARM_UP_BATCHES = 4
+_BARE = ("steps", "heads", "matrices")
 
 
 @dataclass(frozen=True)
@@ -115,20 +114,23 @@ def _timed(
     source: EmbeddingSet, objective: PairsObjective, probing: Probing, folder: Path
 ) -> tuple[Rounds, _Trainings]:
     steps = objective.steps_per_epoch
-    bare = min(steps, _MOST_BARE_STEPS)
+    some = min(steps, _MOST_BARE_STEPS)
     batches = list(itertools.islice(objective.batches(1), _BATCHES_IN_MEMORY))
-    matrices = matrix_work(objective, batches)
-    heads = head_work(objective, batches)
+    work = {
+        "steps": step_work(objective, batches),
+        "heads": head_work(objective, batches),
+        "matrices": matrix_work(objective, batches),
+    }
     trainings = _Trainings()
     run_numbers = itertools.count()
 
     def epoch() -> None:
         _train(source, probing.config, folder / f"run-{next(run_numbers)}", trainings)
 
-    heads(_WARM_UP_BATCHES)
-    matrices(_WARM_UP_BATCHES)
+    for bare in work.values():
+        bare(_WARM_UP_BATCHES)
     times = interleaved(
-        {"epoch": epoch, "heads": lambda: heads(bare), "matrices": lambda: matrices(bare)},
+        {"epoch": epoch, **{name: partial(bare, some) for name, bare in work.items()}},
         rounds=probing.rounds,
         warmup=0,
     )
@@ -136,8 +138,7 @@ def _timed(
         "training": times.seconds["epoch"],
         "scan": np.array(trainings.scans),
         "epoch": np.array([record.seconds for record in trainings.records]),
-        "heads": times.seconds["heads"] * (steps / bare),
-        "matrices": times.seconds["matrices"] * (steps / bare),
+        **{name: times.seconds[name] * (steps / some) for name in _BARE},
     }
     return Rounds(seconds), trainings
 
@@ -156,68 +157,6 @@ def _train(
         result = train(objective, config, run_folder)
     trainings.records.extend(result.history)
     trainings.growth.append(peak.growth)
-
-
-def head_work(
-    objective: PairsObjective, batches: Sequence[EmbeddingBatch]
-) -> Callable[[int], None]:
-    """Whole steps on batches in memory; the argument says how many."""
-    config = objective.config
-    placed = placement(config)
-    objective.module.to(placed.device).train()
-    optimiser = Optimiser(objective.parameter_groups(), config, placed, 1 << 20)
-    ready = [
-        EmbeddingBatch(batch.rows, [view.to(placed.device) for view in batch.views])
-        for batch in batches
-    ]
-
-    def work(steps: int) -> None:
-        for batch in itertools.islice(itertools.cycle(ready), steps):
-            with placed.autocast:
-                out = objective.loss(batch)
-            optimiser.backward(out.total)
-            optimiser.step()
-        synchronise(placed.device)
-
-    return work
-
-
-def matrix_work(
-    objective: PairsObjective, batches: Sequence[EmbeddingBatch]
-) -> Callable[[int], None]:
-    """The products of the heads' linear layers alone; the argument says of how many steps."""
-    placed = placement(objective.config)
-    chains = []
-    for view in objective.source.views.values():
-        layers = objective.module.head(view.modality).layers
-        chains.append(
-            [
-                torch.randn_like(layer.weight, device=placed.device).requires_grad_()
-                for layer in layers
-                if isinstance(layer, torch.nn.Linear)
-            ]
-        )
-    ready = [[view.to(placed.device) for view in batch.views] for batch in batches]
-
-    def work(steps: int) -> None:
-        for views in itertools.islice(itertools.cycle(ready), steps):
-            with placed.autocast:
-                outputs = []
-                for x, weights in zip(views, chains, strict=True):
-                    for weight in weights:
-                        x = x @ weight.T
-                    outputs.append(x)
-            everything = [weight for weights in chains for weight in weights]
-            torch.autograd.grad(outputs, everything, [torch.ones_like(x) for x in outputs])
-        synchronise(placed.device)
-
-    return work
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until a GPU has done what was asked of it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def memory_bound(probing: Probing) -> int:
@@ -245,9 +184,7 @@ def _values(
         "steps": steps,
         "config": probing.config.to_dict(),
         "seconds_per_round": times.to_json(),
-        "ratios": {
-            f"epoch / {to}": times.ratio("epoch", to).to_json() for to in ("heads", "matrices")
-        },
+        "ratios": {f"epoch / {to}": times.ratio("epoch", to).to_json() for to in _BARE},
         "items_per_second": steps * probing.config.batch_size / times.time("epoch").median,
         "memory_growth_bytes": max(trainings.growth),
         "memory_bound_bytes": memory_bound(probing),
@@ -256,23 +193,25 @@ def _values(
 
 def _tables(times: Rounds, trainings: _Trainings, probing: Probing) -> list[Table]:
     def row(name: str, what: str) -> list[str]:
-        ratios = [times.ratio(name, to).text() for to in ("heads", "matrices")]
-        return [what, times.time(name).text(), *ratios]
+        ratios = [times.ratio(name, to).text() for to in _BARE]
+        return [what, times.time(name).text(".1f"), *ratios]
 
     speed = Table(
         f"Training heads for an epoch (target: {TARGET} times the bare work, or less)",
-        ["", "seconds", "to heads in memory", "to matrices"],
+        ["", "seconds", "to steps", "to heads", "to matrices"],
         [
-            row("matrices", "matrices: products alone"),
+            row("matrices", "matrices in memory"),
             row("heads", "heads in memory"),
+            row("steps", "steps in memory"),
             row("epoch", "epoch, from disk"),
             row("scan", "scan, once a training"),
-            row("training", "training: scan, epoch, files"),
+            row("training", "training, all of it"),
         ],
         [
-            "matrices: products of the linear layers, forward and backward. heads: forward, loss",
-            "(log-determinant included), backward and AdamW, on batches in memory. epoch: the same",
-            "from disk, in the loop, with validation and statistics of the bits.",
+            "matrices: products of the linear layers, forward and backward. heads: whole heads",
+            "forward and backward, and AdamW. steps: the same with the loss, its log-determinant",
+            "included. epoch: the same from disk in the training loop, with validation and",
+            "statistics of the bits. training: scan, epoch, checkpoint, plot.",
             "The files were dropped from the system's cache before the scan and before the epoch.",
         ],
     )
