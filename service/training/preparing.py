@@ -18,6 +18,8 @@ from service.training.request import TrainingRequest
 from service.training.sources import read_labels, read_pairs
 from service.training.splitting import HeldOut, split
 
+_ENOUGH = 0.5
+"""The better way of holding out is taken if it holds out this part of the share."""
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
@@ -131,16 +133,20 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
         ways = ("items",)
     elif request.what == "distill":
         ways = ("groups", "items")
+    best: tuple[Examples, str] | None = None
+    most = 1
     for way in ways:
         try:
             training, held_out = split(examples, share, request.config.seed, way)
         except InvalidInputError:
-            if request.must_validate and way == ways[-1]:
+            if request.must_validate and best is None and way == ways[-1]:
                 raise
             continue
-        if len(held_out) > 1:
-            return training, way
-    return examples, "nothing"
+        if len(held_out) > most:
+            best, most = (training, way), len(held_out)
+        if len(held_out) >= _ENOUGH * share * len(examples):
+            break  # few items to a species: whole species must be held out instead
+    return best or (examples, "nothing")
 
 
 def _with_names(example: Example) -> Example:

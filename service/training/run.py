@@ -99,7 +99,7 @@ def _train_on_media(
     data = TrainingData(parts, request.what == "labels", _words(request, encoder, text))
     skipped = [*examples.skipped, *(s for e in embedded for s in e.rows.skipped)]
     if request.config.lora_rank:
-        from service.training.raw import fit_towers
+        from service.training.towers import fit_towers
 
         fitted, encoding = fit_towers(request, data, embedded, encoder, out, progress)
     else:

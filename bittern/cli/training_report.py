@@ -1,0 +1,108 @@
+"""What `bittern train` prints when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+from bittern.cli.screen import (
+    command,
+    counted,
+    err,
+    out,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from service.training.request import TrainingReport, TrainingRequest
+
+
+def report_as_json(report: TrainingReport) -> dict[str, Any]:
+    """The report of a training for programs."""
+    return {
+        "model": report.name,
+        "folder": str(report.folder),
+        "digest": report.digest,
+        "encoder": report.encoder,
+        "bits": report.bits,
+        "modalities": list(report.modalities),
+        "items": dict(report.items),
+        "held_out": dict(report.held_out),
+        "comparison": [asdict(c) for c in report.comparison],
+        "metrics": dict(report.metrics),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in report.skipped],
+        "warnings": list(report.warnings),
+        "seconds": round(report.seconds, 3),
+        "resumed": report.resumed,
+        "was_finished": report.was_finished,
+    }
+
+
+def print_report(report: TrainingReport, request: TrainingRequest) -> None:
+    """The report of a training for people."""
+    if report.skipped:
+        err.print(f"{counted(len(report.skipped), 'entry')} left out:", style="yellow")
+        for one in report.skipped[:10]:
+            told = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
+            err.print(plain(f"  {told}"), soft_wrap=not err.is_terminal)
+        if len(report.skipped) > 10:
+            err.print(f"  … and {len(report.skipped) - 10} more; --json lists all")
+    for warning in report.warnings:
+        err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
+    if report.was_finished:
+        err.print("this training was finished before; nothing was left to do")
+    called = {"image": "photograph", "audio": "sound window", "text": "text"}
+    items = ", ".join(counted(n, called[m]) for m, n in report.items.items())
+    went_on = ", gone on with" if report.resumed and not report.was_finished else ""
+    err.print(f"trained on {items} in {report.seconds:.1f} s{went_on}", markup=False)
+    if report.comparison:
+        out.print("mean average precision on held-out items:")
+        out.print(_table(report))
+        if advice := _advice(report):
+            err.print(advice, style="yellow", soft_wrap=not err.is_terminal)
+    else:
+        err.print("nothing was held out, so there is nothing to compare: raise --validation-share")
+    metrics = report.metrics
+    if "bit_balance" in metrics:
+        out.print(
+            f"bits: {report.bits}, {metrics['dead_bits']} dead, balance "
+            f"{metrics['bit_balance']:.2f}, mean correlation {metrics['bit_correlation']:.3f}"
+        )
+    takes = ", ".join(report.modalities)
+    out.print(plain(f"model: {report.folder} ({takes}; digest {report.digest[:12]})"))
+    source = request.source if request.source.exists() else Path("SOURCE")
+    if (request.source / "set.json").exists() or request.what == "distill":
+        source = Path("PHOTOGRAPHS" if request.what == "distill" else "SOURCE")
+    out.print(
+        plain(f"next:  {command()} index my-archive {source} --model {report.folder}"),
+        soft_wrap=True,
+    )
+
+
+def _table(report: TrainingReport) -> Table:
+    ways = report.held_out.get("ways", {})
+    species = {"groups": "new", "items": "trained on"}
+    table = Table(box=None, pad_edge=False)
+    table.add_column("asked")
+    for heading in ("species", "queries", "items", "floats", "training-free", "learned"):
+        table.add_column(heading, justify="right")
+    for row in report.comparison:
+        free = "-" if row.training_free is None else f"{row.training_free:.3f}"
+        numbers = (f"{row.floats:.3f}", free, f"{row.learned:.3f}")
+        of = species.get(ways.get(row.modality, ""), "")
+        table.add_row(row.task, of, str(row.queries), str(row.items), *numbers)
+    return table
+
+
+def _advice(report: TrainingReport) -> str:
+    """What to do where training did not pay."""
+    worse = [c for c in report.comparison if c.learned < (c.training_free or 0)]
+    if not worse:
+        return ""
+    return (
+        f"on held-out items ({', '.join(c.task for c in worse)}) codes without training answer "
+        "better: bring more items, or index with the encoder alone"
+    )
