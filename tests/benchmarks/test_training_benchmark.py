@@ -58,7 +58,7 @@ TINY_FEATURES = {
 }
 SUBJECTS = (
     Subject(
-        "tiny ViT",
+        "a ViT of a tiny size",
         Modality.IMAGE,
         lambda folder: write_openclip(folder, CLIP),
         lambda folder: OpenClipEncoder(folder, name="bioclip", device="cpu"),
@@ -102,8 +102,9 @@ def test_an_epoch_is_compared_with_as_many_steps_in_memory(
     for name, ratio in values["ratios"].items():
         bare = np.array(seconds[name.removeprefix("epoch / ")])
         assert ratio["median"] == pytest.approx(np.median(np.array(seconds["epoch"]) / bare))
-    assert values["memory_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
-    assert [len(table.rows) for table in tables] == [6, 2]
+    assert values["training_growth_bytes"] > 0
+    assert values["reading_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
+    assert [len(table.rows) for table in tables] == [7, 3]
 
 
 def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None:
@@ -131,8 +132,8 @@ def test_steps_in_memory_train_the_heads_and_matrix_work_does_not(
 def test_adapters_on_both_architectures_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     config = TrainingConfig(bits=16, lora_rank=4, device="cpu")
     tables, values = lora.measure(SUBJECTS, pairs=4, rounds=2, config=config)
-    assert list(values) == ["tiny ViT", "tiny CLAP"]
-    for name, unit in (("tiny ViT", "images"), ("tiny CLAP", "clips")):
+    assert list(values) == ["a ViT of a tiny size", "tiny CLAP"]
+    for name, unit in (("a ViT of a tiny size", "images"), ("tiny CLAP", "clips")):
         found = values[name]
         assert found["adapter_share"] == found["adapter_parameters"] / found["tower_parameters"]
         assert found["trained_share"] > found["adapter_share"] > 0
