@@ -1,4 +1,4 @@
-"""Heads for `field` that are trained without any media: ``python -m service.training.field_heads``.
+"""Heads for `field` that are trained without any media; `python -m service.ship` makes them.
 
 A word, a simulated picture and a simulated sound of the same concept are asked for each other's
 code (CroVCA, arXiv 2510.27584, across modalities as in arXiv 2601.22783). The learned bits stand
@@ -8,9 +8,7 @@ these settings: docs/learned-field.md.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -261,24 +259,8 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
     return HybridHasher([free, objective.hasher()], [1.0, 1.0], {"media": "none"})
 
 
-def main() -> None:
-    """Train one model or more, and write a folder for each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    known = sorted(LEARNED_BITS)
-    parser.add_argument("--bits", type=int, nargs="+", default=[256], choices=known)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True, help="where the folders go")
-    asked = parser.parse_args()
-    source = simulated_set()
-    for bits in asked.bits:
-        with tempfile.TemporaryDirectory() as run:
-            hasher = train_hybrid(source, bits, asked.seed, Path(run) / "run")
-        saved = _described(hasher, source, asked.seed)
-        saved.save(asked.out / saved.card.name)
-        print(f"{asked.out / saved.card.name}: {saved.card.digest}")
-
-
-def _described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
+def described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
+    """The saved model that ships."""
     from encoders.catalogue import CATALOGUE
     from service.engine import catalogue_encoder
     from service.fitting import model_name
@@ -295,7 +277,3 @@ def _described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedMo
             training={"seed": seed, "learned_bits": LEARNED_BITS[hasher.bits]},
         ),
     )
-
-
-if __name__ == "__main__":
-    main()
