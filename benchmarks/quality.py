@@ -50,6 +50,7 @@ def run(manifest: Path = SAMPLE, encoder: str = "field") -> Report:
         for kind in KINDS
         for bits in BITS
     ]
+    models += [model for model in taken.values() if kind_of(model) not in KINDS]
     found = list(tasks(collection))
     tables, values = [], {}
     for task in found:
