@@ -21,7 +21,7 @@ from hashing.training.config import TrainingConfig
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
 from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.hybrid import PLANS, HybridPlan, choose_plan, fit_hybrid
+from hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan, choose_plan, fit_hybrid
 from hashing.training.loop import train
 from hashing.training_free import fit as fit_training_free
 
@@ -34,9 +34,6 @@ _BYTE = 8
 
 Heads = Callable[[EmbeddingSet, TrainingConfig], HeadObjective]
 _LEARNED_ONLY = (HybridPlan(learned_share=1.0),)
-_ALIGNED_ONLY = tuple(
-    HybridPlan(ridge, learned_share=0.0) for ridge in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
-)
 
 
 def written(training: Training, folder: Path) -> EmbeddingSet:
@@ -121,6 +118,6 @@ LEARNED: list[Contestant] = [
     codes("CroVCA supervised", heads(LabelsObjective), query=WORDS, item=GLOSS),
     codes("aligned CroVCA", chosen(_LEARNED_ONLY), query=WORDS, item=GLOSS),
     codes("HB + CroVCA", plain_hybrid, query=WORDS, item=GLOSS),
-    codes("aligned", chosen(_ALIGNED_ONLY), query=WORDS, item=GLOSS),
+    codes("aligned", chosen(ALIGNED_PLANS), query=WORDS, item=GLOSS),
     codes("hybrid", chosen(PLANS), query=WORDS, item=GLOSS),
 ]

@@ -82,14 +82,21 @@ def _weights(classes: NDArray[np.int32] | None, rows: NDArray[np.int64]) -> NDAr
 class AlignedHeads(CentredHeads):
     """Heads behind the mean of their modality and an alignment, which is not trained."""
 
-    def __init__(self, inner: CentredHeads, moments: Mapping[str, Moments], ridge: float) -> None:
+    def __init__(
+        self,
+        inner: CentredHeads,
+        moments: Mapping[str, Moments],
+        ridge: float,
+        words: str = WORDS,
+    ) -> None:
         """Take over heads that were not trained yet.
 
         Args:
-            inner: the heads.
-            moments: of every medium, whose mean is the centre from now on; a modality without
-                moments is the words, and stays where it is.
+            inner: the heads, on the CPU.
+            moments: of every medium that is moved, with the centres of media and of words.
             ridge: see `hashing.aligned.alignment_map`.
+            words: the modality that media are moved towards, and that stays where it is, as
+                does any modality without moments.
         """
         torch.nn.Module.__init__(self)
         self.modalities, self.coders = inner.modalities, inner.coders
@@ -97,7 +104,8 @@ class AlignedHeads(CentredHeads):
         middle = sum(m.mean_words * (m.weight / total) for m in moments.values())
         for modality in self.modalities:
             of = moments.get(modality)
-            mean = np.asarray(middle if of is None else of.mean_media, dtype=np.float32)
+            mean = inner.mean(modality).numpy() if of is None else of.mean_media
+            mean = np.array(middle if modality == words else mean, dtype=np.float32)
             turn = np.eye(len(mean)) if of is None else alignment_map(of, ridge)
             self.register_buffer(f"mean_{modality}", torch.from_numpy(mean))
             self.register_buffer(f"map_{modality}", torch.from_numpy(turn.astype(np.float32)))

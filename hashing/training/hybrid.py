@@ -8,7 +8,7 @@ and how far media are moved, is chosen on classes that are held out of the train
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypedDict, Unpack
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.aligned import Moments, fit_aligned
+from hashing.aligned import AlignedHasher, Moments, fit_aligned
 from hashing.base import Hasher
 from hashing.hybrid import HybridHasher
 from hashing.training.alignment import WORDS, align, classes_of, moments_of
@@ -80,6 +80,8 @@ PLANS = tuple(
     )
 )
 """What `choose_plan` tries."""
+ALIGNED_PLANS = tuple(HybridPlan(ridge, 0.0) for ridge in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+"""The same for aligned bits alone."""
 
 
 @dataclass(frozen=True)
@@ -138,15 +140,18 @@ def fit_hybrid(
     seen = np.setdiff1d(np.arange(source.rows), objective.held_out)
     moments = moments_of(source, rows=seen)
     if count == 0:
-        return _aligned_part(moments, config.bits, plan, config.seed), None
+        return aligned_part(moments, config.bits, plan, config.seed), None
     learned, result = _learned_part(objective, plan, moments, run_folder, **options)
     if count == config.bits:
         return learned, result
-    aligned = _aligned_part(moments, config.bits - count, plan, config.seed)
+    aligned = aligned_part(moments, config.bits - count, plan, config.seed)
     return HybridHasher([aligned, learned], plan.weights, asdict(plan)), result
 
 
-def _aligned_part(moments: dict[str, Moments], bits: int, plan: HybridPlan, seed: int) -> Hasher:
+def aligned_part(
+    moments: Mapping[str, Moments], bits: int, plan: HybridPlan, seed: int
+) -> AlignedHasher:
+    """The aligned bits of a plan; a hasher of its own."""
     return fit_aligned(moments, bits, ridge=plan.ridge, words=WORDS, seed=seed)
 
 
@@ -171,16 +176,18 @@ def choose_plan(
     plans: Sequence[HybridPlan] = PLANS,
     splits: int = 3,
     rows: NDArray[np.integer] | None = None,
+    on_split: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Trial]:
     """Try plans on classes held out of `source`.
 
     Args:
         source: with labels or groups, one per item.
         config: of the training.
-        folder: for temporary files; made, and removed again.
+        folder: for temporary files; removed at the end.
         plans: what to try. Plans that differ in `ridge` and `weights` only share a training.
         splits: how often classes are held out, each time others.
         rows: those that may be looked at; all by default.
+        on_split: called before each split and at the end, with how many are done, and of how many.
 
     Returns:
         A trial per plan, the best score first.
@@ -189,15 +196,18 @@ def choose_plan(
         InvalidInputError: no classes, or too few to hold some out.
     """
     found: dict[HybridPlan, list[tuple[float, float]]] = {plan: [] for plan in plans}
+    shutil.rmtree(folder, ignore_errors=True)  # of a choice that was interrupted
     folder.mkdir(parents=True)
     try:
         for number in range(splits):
+            on_split(number, splits)
             seed = config.seed + number
             held = _hold_out(source, folder / f"split-{number}", seed, rows)
             seeded = replace(config, seed=seed, validation_share=0.0)
             seeded = replace(seeded, batch_size=_batch_of(held.training, config.batch_size))
             for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
                 found[plan].append(quality)
+        on_split(splits, splits)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     trials = [Trial(p, *np.mean(q, axis=0).tolist()) for p, q in found.items()]
@@ -298,7 +308,7 @@ def _tried(
         if count < config.bits:
             keys.append(("aligned", config.bits - count, plan.ridge))
             if keys[-1] not in parts:
-                parts[keys[-1]] = _aligned_part(moments, config.bits - count, plan, config.seed)
+                parts[keys[-1]] = aligned_part(moments, config.bits - count, plan, config.seed)
         if count:
             keys.append(("learned", count, plan.learned_ridge))
             if keys[-1] not in parts:

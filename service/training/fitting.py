@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ from hashing.learned import LearnedHasher
 from hashing.training.config import TrainingConfig
 from hashing.training.loop import train
 from hashing.training.records import EpochRecord, Progress, TrainingResult
+from service.training import hybrids
 from service.training.probing import Part, ProbingObjective, tasks_of
 from service.training.request import Comparison, OnProgress
 from service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
 
-HASHERS = ("hashcoder",)
+HASHERS = ("hashcoder", *hybrids.CHOICES)
+"""Learned bits; aligned ones; both. See docs/learned.md."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,8 @@ def fit_hasher(
         TrainingError: as `hashing.training.loop.train`.
     """
     check_hasher(kind)
+    if kind in hybrids.CHOICES:
+        return _fit_hybrid(kind, data, config, run_folder, progress)
     return _fit_hashcoder(data, config, run_folder, progress)
 
 
@@ -106,7 +111,7 @@ def check_hasher(kind: str) -> None:
     """
     if kind not in HASHERS:
         raise InvalidInputError(
-            f"there is no hasher '{kind}' to be trained; there is {', '.join(HASHERS)} (pca, itq "
+            f"there is no hasher '{kind}' to be trained; there are {', '.join(HASHERS)} (pca, itq "
             "and lsh need no training: give them to `bittern index --hasher`)",
             field="hasher",
         )
@@ -130,6 +135,35 @@ def _fit_hashcoder(
         warnings=result.warnings,
         seconds=result.seconds,
         resumed=result.resumed,
+        was_finished=was_finished,
+    )
+
+
+def _fit_hybrid(
+    kind: str, data: TrainingData, config: TrainingConfig, run_folder: Path, progress: OnProgress
+) -> Fitted:
+    begun = perf_counter()
+    moments = hybrids.moments_of_parts(data.parts)
+    settled = hybrids.settled_plan(kind, data.parts, config, run_folder, progress)
+    plan, learned, result, was_finished = settled.plan, None, None, settled.reused
+    if count := plan.learned_bits(config.bits):
+        fewer = replace(config, bits=count)
+        objective = ProbingObjective(data.parts, fewer, labels=data.labels, means=data.means)
+        module = objective.align(moments, plan.learned_ridge)
+        result, was_finished = run_training(objective, fewer, run_folder, progress)
+        learned = module.hasher(settings_of(config, data.labels))
+    hasher = hybrids.joined(plan, moments, config, learned)
+    tasks, sample = data.tasks(), data.sample()
+    with torch.inference_mode():
+        comparison = compare(tasks, tasks, hasher.logits, sample, config.bits, config.seed)
+    losses = metrics_of(result, comparison) if result else {"held_out": told(comparison)}
+    return Fitted(
+        hasher=hasher,
+        metrics={**losses, **hybrids.bits_told(hasher, sample), "plan": dict(settled.found)},
+        comparison=comparison,
+        warnings=result.warnings if result else (),
+        seconds=perf_counter() - begun,
+        resumed=bool(result and result.resumed),
         was_finished=was_finished,
     )
 
@@ -176,19 +210,24 @@ def metrics_of(result: TrainingResult, comparison: Sequence[Comparison]) -> dict
         "loss": best.loss,
         **best.parts,
         "validation": dict(best.validation),
-        "held_out": [
-            {
-                "task": c.task,
-                "queries": c.queries,
-                "items": c.items,
-                "mAP_floats": c.floats,
-                "mAP_training_free": c.training_free,
-                "mAP_learned": c.learned,
-            }
-            for c in comparison
-        ],
+        "held_out": told(comparison),
         "bit_balance": best.balance,
         "bit_correlation": best.correlation,
         "dead_bits": best.dead_bits,
         "stopped_early": result.stopped_early,
     }
+
+
+def told(comparison: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A comparison as JSON values."""
+    return [
+        {
+            "task": c.task,
+            "queries": c.queries,
+            "items": c.items,
+            "mAP_floats": c.floats,
+            "mAP_training_free": c.training_free,
+            "mAP_learned": c.learned,
+        }
+        for c in comparison
+    ]

@@ -20,6 +20,8 @@ from service.training.splitting import HeldOut, split
 
 _ENOUGH = 0.5
 """The better way of holding out is taken if it holds out this part of the share."""
+BATCHLESS = frozenset({"aligned"})
+"""Hashers that are fitted in closed form."""
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
@@ -74,7 +76,8 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
     """Split each modality's examples, and see that batches can be made of them.
 
     Raises:
-        InvalidInputError: fewer items (or, of pairs, groups) than a batch; nothing can be held
+        InvalidInputError: fewer items (or, of pairs, groups) than a batch, where it takes
+            batches; nothing can be held
             out though the request insists.
     """
     config = request.config
@@ -83,7 +86,8 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
         some = examples.of(modality)
         training, way = _held_out(some, request)
         try:
-            check_enough(training, config.batch_size, one_per_group=request.what == "pairs")
+            if request.hasher not in BATCHLESS:
+                check_enough(training, config.batch_size, one_per_group=request.what == "pairs")
         except InvalidInputError as error:
             if len(examples.modalities) == 1:
                 raise

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hashing.aligned import Moments
 from hashing.hashcoder import HashCoder
+from hashing.training.alignment import AlignedHeads
 from hashing.training.batch_norm import settle
 from hashing.training.config import TrainingConfig
 from hashing.training.embeddings import EmbeddingSet
@@ -221,6 +223,22 @@ class ProbingObjective:
         )
         self._parts = parts
         self._tasks = tasks_of(parts)
+
+    def align(self, moments: Mapping[str, Moments], ridge: float) -> AlignedHeads:
+        """Move media towards the words for them before they reach the heads.
+
+        Args:
+            moments: per medium.
+            ridge: see `hashing.aligned.alignment_map`.
+
+        Returns:
+            The module that is trained from now on.
+        """
+        self.module = aligned = AlignedHeads(self.module, moments, ridge)
+        for part in self.parts:
+            part.module = aligned
+        self.data_digest = digest_of(self.data_digest, f"aligned, ridge {ridge}")
+        return aligned
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All heads, as one group."""
