@@ -54,6 +54,13 @@ def peak_memory() -> Iterator[Peak]:
         peak.most = _status("VmHWM") if _STATUS.exists() else _largest_ever()
 
 
+def own_memory() -> int:
+    """Bytes that are resident and no cache of files; 0 where the system does not tell (Linux
+    does).
+    """
+    return _status("RssAnon") if _STATUS.exists() else 0
+
+
 def _status(name: str) -> int:
     """A size in /proc/self/status, in bytes."""
     for line in _STATUS.read_text().splitlines():
