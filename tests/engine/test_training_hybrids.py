@@ -1,0 +1,178 @@
+"""Aligned and hybrid codes, from a source to a model that is restored and used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bittern.errors import InvalidInputError, TrainingError
+from hashing.hybrid import HybridHasher
+from hashing.saved import SavedModel
+from hashing.training import loop
+from hashing.training.embedding_writer import EmbeddingWriter
+from hashing.training.embeddings import EmbeddingSet, View
+from service.training import hybrids
+from service.training.hybrids import PLAN_FILE
+from service.training.request import TrainingReport, TrainingRequest
+from service.training.run import train_model
+from service.training.settings import gather
+from tests.encoders.tiny import OPENCLIP_DIM
+from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
+
+CLASSES, EACH = 14, 8
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_media(tmp_path_factory.mktemp("sources") / "media")
+
+
+@pytest.fixture(scope="module")
+def photographs(media: Path) -> Path:
+    return write_manifest(media.parent / "photographs.csv", media, ".png")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with tiny_catalogue(tmp_path_factory.mktemp("weights")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "draw", lambda *_: None)
+
+
+@pytest.fixture(scope="module")
+def embeddings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set with enough groups to hold some out."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(CLASSES), EACH).astype(np.int32)
+    words = rng.standard_normal((CLASSES, OPENCLIP_DIM))[groups]
+    pictures = words @ rng.standard_normal((OPENCLIP_DIM, OPENCLIP_DIM)) + 1.0
+    pictures += 0.3 * rng.standard_normal(pictures.shape)
+    folder = tmp_path_factory.mktemp("sets") / "set"
+    views = {"text": View("text", OPENCLIP_DIM), "image": View("image", OPENCLIP_DIM)}
+    with EmbeddingWriter(folder, views, encoder="bioclip-2", groups=True) as writer:
+        writer.append({"text": words, "image": pictures}, None, groups)
+    return folder
+
+
+def trained(source: Path, out: Path, hasher: str, **changes: Any) -> TrainingReport:
+    values = {"bits": 32, "batch_size": 6, "epochs": 1, "device": "cpu", "validation_share": 0.0}
+    what = changes.pop("what", "pairs")
+    lora = changes.pop("lora", False)
+    config, must = gather(what, "bioclip-2", None, [], {**values, **changes}, lora=lora)
+    request = TrainingRequest(
+        what, source, out, "bioclip-2", config, hasher=hasher, must_validate=must
+    )
+    return train_model(request)
+
+
+def test_aligned_codes_need_no_batches(photographs: Path, tmp_path: Path) -> None:
+    report = trained(photographs, tmp_path / "out", "aligned", batch_size=256)
+    saved = SavedModel.load(tmp_path / "out")
+    assert (saved.hasher.kind, saved.hasher.bits) == ("aligned", 32)
+    assert sorted(report.modalities) == ["image", "text"]
+    assert 0 <= saved.card.metrics["bit_balance"] <= 1
+
+
+def test_too_few_species_to_choose_on_are_said_on_the_card(
+    photographs: Path, tmp_path: Path
+) -> None:
+    trained(photographs, tmp_path / "out", "hybrid")
+    saved = SavedModel.load(tmp_path / "out")
+    assert isinstance(saved.hasher, HybridHasher)
+    assert [part.kind for part in saved.hasher.parts] == ["aligned", "hashcoder"]
+    assert [part.bits for part in saved.hasher.parts] == [24, 8]
+    assert "6 classes are too few" in saved.card.metrics["plan"]["not_chosen"]
+
+
+def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_path: Path) -> None:
+    trained(embeddings, tmp_path / "out", "hybrid", validation_share=0.2)
+    card = SavedModel.load(tmp_path / "out").card
+    found = card.metrics["plan"]
+    assert found["plans"] == len(hybrids.CHOICES["hybrid"])
+    assert 0 < found["held_out_novel"] <= 1
+    assert card.metrics["held_out"][0]["mAP_learned"] > 0
+    assert not (tmp_path / "out" / "training" / "choice").exists()
+
+
+def test_what_is_held_out_for_validation_has_no_say(embeddings: Path, tmp_path: Path) -> None:
+    trained(embeddings, tmp_path / "a", "aligned", validation_share=0.2)
+    source = EmbeddingSet.open(embeddings)
+    order = np.random.default_rng([0, source.rows]).permutation(source.rows)
+    held_out = order[: int(source.rows * 0.2)]
+    rows = np.arange(source.rows)
+    pictures = source.read("image", rows).astype(np.float32)
+    pictures[held_out] += 3.0
+    with EmbeddingWriter(
+        tmp_path / "set", dict(source.views), encoder="bioclip-2", groups=True
+    ) as writer:
+        writer.append({"text": source.read("text", rows), "image": pictures}, None, source.groups)
+    trained(tmp_path / "set", tmp_path / "b", "aligned", validation_share=0.2)
+    first, second = (SavedModel.load(tmp_path / name).hasher.tensors() for name in "ab")
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
+    embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("aligned", "hybrid"):
+        first = trained(embeddings, tmp_path / kind, kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(hybrids, "choose_plan", pytest.fail)
+            again = trained(embeddings, tmp_path / kind, kind)
+        assert again.digest == first.digest
+        assert again.was_finished
+
+
+def test_another_kind_in_the_folder_of_a_fit_that_left_no_checkpoint_is_chosen_anew(
+    embeddings: Path, tmp_path: Path
+) -> None:
+    trained(embeddings, tmp_path / "out", "aligned")
+    trained(embeddings, tmp_path / "out", "aligned", seed=5)
+    one = SavedModel.load(tmp_path / "out").card.digest
+    other = trained(embeddings, tmp_path / "fresh", "aligned", seed=5).digest
+    assert one == other
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"plan": {"weights": [1]}}', "[" * 10_000])
+def test_a_damaged_note_of_the_plan_is_refused(
+    embeddings: Path, tmp_path: Path, damage: str
+) -> None:
+    trained(embeddings, tmp_path / "out", "aligned")
+    (tmp_path / "out" / "training" / PLAN_FILE).write_text(damage)
+    with pytest.raises(TrainingError, match="damaged"):
+        trained(embeddings, tmp_path / "out", "aligned")
+
+
+def test_the_note_of_the_plan_is_plain_json(embeddings: Path, tmp_path: Path) -> None:
+    trained(embeddings, tmp_path / "out", "aligned")
+    told = json.loads((tmp_path / "out" / "training" / PLAN_FILE).read_text())
+    assert told["plan"]["learned_share"] == 0.0
+
+
+def test_photographs_without_words_cannot_be_aligned(tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(4), 8).astype(np.int32)
+    rows = np.random.default_rng(0).standard_normal((32, OPENCLIP_DIM))
+    views = {"image": View("image", OPENCLIP_DIM)}
+    with EmbeddingWriter(tmp_path / "set", views, encoder="bioclip-2", labels="single") as writer:
+        writer.append({"image": rows}, labels)
+    with pytest.raises(InvalidInputError, match="views of text and of media"):
+        trained(tmp_path / "set", tmp_path / "out", "aligned", what="labels")
+
+
+def test_adapters_are_trained_with_heads_only(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="heads of the kind hashcoder, not hybrid"):
+        trained(photographs, tmp_path / "out", "hybrid", lora=True)
+
+
+def test_an_unknown_kind_is_refused_with_the_choices(photographs: Path, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="hashcoder, aligned, hybrid"):
+        trained(photographs, tmp_path / "out", "oracle")
