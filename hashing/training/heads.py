@@ -21,6 +21,8 @@ from hashing.training.validation import mean_average_precision
 
 _SHARED = "shared"
 _VALIDATION_QUERIES = 512
+_VALIDATION_ROWS = 1024
+"""Held-out rows that go through a head at a time."""
 MOST_HELD_OUT = 8192
 """Items that validation keeps at most, whatever its share: more would only take time."""
 
@@ -160,9 +162,12 @@ class HeadObjective:
         return logits
 
     def _codes(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        embeddings = torch.from_numpy(self.source.read(view, rows)).float()
-        logits = self._logits(embeddings, self.source.views[view].modality)
-        out: NDArray[np.float32] = logits.float().cpu().numpy()
+        modality = self.source.views[view].modality
+        out = np.empty((len(rows), self.config.bits), dtype=np.float32)
+        for start in range(0, len(rows), _VALIDATION_ROWS):
+            part = slice(start, start + _VALIDATION_ROWS)
+            embeddings = torch.from_numpy(self.source.read(view, rows[part])).float()
+            out[part] = self._logits(embeddings, modality).float().cpu().numpy()
         return out
 
     def _eligible(self) -> NDArray[np.int64]:
