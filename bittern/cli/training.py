@@ -40,7 +40,9 @@ Share = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(help="Of the heads: small or large.")]
 Heads = Annotated[str | None, typer.Option(help="per-modality or shared.")]
-HasherKind = Annotated[str, typer.Option("--hasher", help="What is fitted: hashcoder, aligned or hybrid.")]
+HasherKind = Annotated[
+    str, typer.Option("--hasher", help="What is fitted: hashcoder, aligned or hybrid.")
+]
 Media = Annotated[str | None, typer.Option("--modality", help="Only image, or only audio.")]
 Strict = Annotated[bool, typer.Option(help="Refuse a source with unusable entries.")]
 AsProgram = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
