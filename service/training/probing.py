@@ -29,6 +29,7 @@ from service.training.request import digest_of
 from service.training.validating import MOST_ITEMS, HeldOut, Task, measure
 
 _SETTLING_ROWS = 4096
+_ROWS_AT_A_TIME = 8192
 
 Means = Mapping[str, NDArray[np.float64]]
 
@@ -307,11 +308,18 @@ def tasks_of(parts: Sequence[Part], most: int = MOST_ITEMS) -> list[Task]:
 
 
 def joint_means(parts: Sequence[Part]) -> dict[str, NDArray[np.float64]]:
-    """Per modality float64 [dim], the mean over all sets that have it, each by its rows."""
+    """Per modality float64 [dim], the mean over all parts' views of it, each by its rows.
+
+    Of rows to train on alone: what is held out has no say, not even in a centre.
+    """
     sums: dict[str, NDArray[np.float64]] = {}
     rows: dict[str, int] = {}
     for part in parts:
-        for modality, mean in part.source.summary.means.items():
-            sums[modality] = sums.get(modality, 0.0) + mean * part.source.rows
-            rows[modality] = rows.get(modality, 0) + part.source.rows
-    return {modality: total / rows[modality] for modality, total in sums.items()}
+        for name, view in part.source.views.items():
+            total = np.zeros(view.dim)
+            for start in range(0, len(part.training), _ROWS_AT_A_TIME):
+                some = part.training[start : start + _ROWS_AT_A_TIME]
+                total += part.source.read(name, some).sum(axis=0, dtype=np.float64)
+            sums[view.modality] = sums.get(view.modality, 0.0) + total
+            rows[view.modality] = rows.get(view.modality, 0) + len(part.training)
+    return {modality: total / max(1, rows[modality]) for modality, total in sums.items()}

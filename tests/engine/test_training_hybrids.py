@@ -103,8 +103,11 @@ def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_pat
     assert not (tmp_path / "out" / "training" / "choice").exists()
 
 
-def test_what_is_held_out_for_validation_has_no_say(embeddings: Path, tmp_path: Path) -> None:
-    trained(embeddings, tmp_path / "a", "aligned", validation_share=0.2)
+@pytest.mark.parametrize("kind", ["aligned", "hashcoder"])
+def test_what_is_held_out_for_validation_has_no_say(
+    embeddings: Path, tmp_path: Path, kind: str
+) -> None:
+    trained(embeddings, tmp_path / "a", kind, validation_share=0.2)
     source = EmbeddingSet.open(embeddings)
     order = np.random.default_rng([0, source.rows]).permutation(source.rows)
     held_out = order[: int(source.rows * 0.2)]
@@ -115,7 +118,7 @@ def test_what_is_held_out_for_validation_has_no_say(embeddings: Path, tmp_path: 
         tmp_path / "set", dict(source.views), encoder="bioclip-2", groups=True
     ) as writer:
         writer.append({"text": source.read("text", rows), "image": pictures}, None, source.groups)
-    trained(tmp_path / "set", tmp_path / "b", "aligned", validation_share=0.2)
+    trained(tmp_path / "set", tmp_path / "b", kind, validation_share=0.2)
     first, second = (SavedModel.load(tmp_path / name).hasher.tensors() for name in "ab")
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
