@@ -72,6 +72,7 @@ def _words(options: argparse.Namespace) -> Report:
             folder=options.wordnet,
             files=options.files or FILES,
             ideas=options.ideas,
+            by_definition=options.by_definition,
         )
     )
 
@@ -115,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="`words`: one split and length; `training`: heads only"
     )
     parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
+    parser.add_argument(
+        "--by-definition", action="store_true", help="`words`: ask with definitions, not names"
+    )
     parser.add_argument(
         "--files", type=int, nargs="+", help="`words`: lexicographer files (5 20: animals, plants)"
     )

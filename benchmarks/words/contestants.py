@@ -99,7 +99,7 @@ def names_too(kind: Kind) -> Fit:
 def cosine(task: WordsTask, bits: int, seed: int) -> Mapping[str, Quality]:
     """The float embeddings as they are."""
     del bits, seed
-    return {COSINE: evaluate(task, -(task.queries @ task.database.T))}
+    return {COSINE: evaluate(task, -(task.asked @ task.database.T))}
 
 
 def centred_cosine(task: WordsTask, bits: int, seed: int) -> Mapping[str, Quality]:
@@ -138,7 +138,7 @@ def centred(
     training = task.training()
     names, glosses = training.queries.mean(axis=0), training.items.mean(axis=0)
     return (
-        _unit(task.queries - names),
+        _unit(task.asked - names),
         _unit(task.database - glosses),
         _unit(training.items - glosses),
     )

@@ -35,11 +35,13 @@ class Words:
         texts: of the items, in WordNet's order.
         labels: int64 [n], the class of each item.
         names: of the classes: the queries.
+        definitions: of the classes, the first clauses of their own glosses: other queries.
     """
 
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
     names: tuple[str, ...]
+    definitions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,16 +51,22 @@ class EmbeddedWords:
     Attributes:
         words: the texts.
         items: float32 [n, dim].
-        queries: float32 [classes, dim].
+        queries: float32 [classes, dim], of the names.
+        asked: float32 [classes, dim], what is asked with, where that is not the names.
     """
 
     words: Words
     items: NDArray[np.float32]
     queries: NDArray[np.float32]
+    asked: NDArray[np.float32] | None = None
 
 
 def load(
-    folder: Path | None = None, files: Sequence[int] = FILES, fewest: int = FEWEST
+    folder: Path | None = None,
+    files: Sequence[int] = FILES,
+    fewest: int = FEWEST,
+    *,
+    by_definition: bool = False,
 ) -> EmbeddedWords:
     """Read WordNet and embed it with MiniLM; embeddings are kept in the user's cache.
 
@@ -66,6 +74,7 @@ def load(
         folder: with `data.noun`; found or fetched if none is given.
         files: lexicographer files to take nouns from.
         fewest: items that a class has at the least.
+        by_definition: ask with the classes' definitions; what is trained on are still names.
 
     Raises:
         SourceNotFoundError, LimitExceededError, InvalidInputError: WordNet cannot be used.
@@ -74,7 +83,8 @@ def load(
     words = collect(read_nouns(find_nouns(folder, cache_folder()), files), fewest)
     embedded = embed((*words.texts, *words.names), cache_folder())
     count = len(words.texts)
-    return EmbeddedWords(words, embedded[:count], embedded[count:])
+    asked = embed(words.definitions, cache_folder()) if by_definition else None
+    return EmbeddedWords(words, embedded[:count], embedded[count:], asked)
 
 
 def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:
@@ -100,6 +110,7 @@ def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:
         texts=tuple(first_clause(s.gloss) for s in items),
         labels=np.array([label[s.hypernyms[0]] for s in items], dtype=np.int64),
         names=tuple(", ".join(s.words) for s in classes),
+        definitions=tuple(first_clause(s.gloss) for s in classes),
     )
 
 

@@ -43,7 +43,7 @@ def floats(name: str, move: Move) -> Contestant:
         training = task.training()
         of_glosses, of_names = move(training)
         database = _unit(task.database - training.items.mean(axis=0)) @ of_glosses
-        queries = _unit(task.queries - training.queries.mean(axis=0)) @ of_names
+        queries = _unit(task.asked - training.queries.mean(axis=0)) @ of_names
         return {COSINE: evaluate(task, -(_unit(queries) @ _unit(database).T))}
 
     return Contestant(name, measure, coded=False)

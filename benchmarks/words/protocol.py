@@ -13,7 +13,7 @@ that once more (`inner_split`), by the same rules: some seen classes play novel 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,13 +57,14 @@ class WordsTask:
     Attributes:
         item_embeddings: float32 [n, dim].
         labels: int64 [n], class of each item.
-        queries: float32 [classes, dim], one query per class.
+        queries: float32 [classes, dim], the names of the classes.
         train_rows: int64, items for training, ascending.
         database_rows: int64, items that are searched, ascending; all others.
         seen: int64, classes with items in training, ascending.
         novel: int64, all other classes, ascending.
         texts: of the items.
         names: of the classes.
+        asked_otherwise: float32 [classes, dim], queries in place of the names.
     """
 
     item_embeddings: NDArray[np.float32]
@@ -75,6 +76,12 @@ class WordsTask:
     novel: NDArray[np.int64]
     texts: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    asked_otherwise: NDArray[np.float32] | None = None
+
+    @property
+    def asked(self) -> NDArray[np.float32]:
+        """One query per class, float32 [classes, dim]: its name, or else what was given."""
+        return self.queries if self.asked_otherwise is None else self.asked_otherwise
 
     @property
     def database(self) -> NDArray[np.float32]:
@@ -120,12 +127,10 @@ def split(words: EmbeddedWords, seed: int) -> WordsTask:
     Raises:
         InvalidInputError: too few classes, or a class of a single item.
     """
-    return _split(
-        Training(
-            words.items, words.words.labels, words.queries, words.words.texts, words.words.names
-        ),
-        seed,
+    given = Training(
+        words.items, words.words.labels, words.queries, words.words.texts, words.words.names
     )
+    return replace(_split(given, seed), asked_otherwise=words.asked)
 
 
 def inner_split(training: Training, seed: int) -> WordsTask:
@@ -224,7 +229,7 @@ def evaluate_hasher(
 ) -> dict[str, Quality]:
     """A hasher's codes; `query` and `item` are its modalities for the two sides."""
     return evaluate_logits(
-        task, hasher.logits(task.queries, query), hasher.logits(task.database, item)
+        task, hasher.logits(task.asked, query), hasher.logits(task.database, item)
     )
 
 

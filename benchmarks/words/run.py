@@ -44,6 +44,7 @@ class Settings:
         folder: with WordNet's `data.noun`; found or fetched if none is given.
         files: lexicographer files that nouns are taken from.
         ideas: measure what else was tried, in place of the contestants.
+        by_definition: ask with the classes' definitions, which nothing was trained on.
     """
 
     seeds: int = SEEDS
@@ -51,6 +52,7 @@ class Settings:
     folder: Path | None = None
     files: Sequence[int] = FILES
     ideas: bool = False
+    by_definition: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def run(settings: Settings) -> Report:
     from benchmarks.words.ideas import IDEAS
     from benchmarks.words.learned import LEARNED
 
-    words = load(settings.folder, settings.files)
+    words = load(settings.folder, settings.files, by_definition=settings.by_definition)
     return report(words, settings, IDEAS if settings.ideas else (*CONTESTANTS, *LEARNED))
 
 
@@ -176,4 +178,5 @@ def _size(words: EmbeddedWords, settings: Settings) -> str:
         f"{len(task.novel)} novel); MiniLM, {words.items.shape[1]} dimensions; "
         f"{settings.seeds} splits, in the first {len(task.train_rows)} items for training, "
         f"{len(task.database_rows)} in the database"
+        f"{'; asked by definition' if settings.by_definition else ''}"
     )

@@ -167,6 +167,17 @@ def test_a_shared_head_and_one_per_side_are_both_measured() -> None:
     assert one["asymmetric"].precisions.tolist() != two["asymmetric"].precisions.tolist()
 
 
+def test_asking_otherwise_changes_what_is_asked_and_nothing_that_is_trained_on() -> None:
+    words = embedded()
+    otherwise = replace(words, asked=words.queries[::-1].copy())
+    plain, task = split(words, 0), split(otherwise, 0)
+    assert np.array_equal(task.asked, words.queries[::-1])
+    assert np.array_equal(plain.asked, words.queries)
+    for name in ("items", "labels", "queries"):
+        assert np.array_equal(getattr(task.training(), name), getattr(plain.training(), name))
+    assert np.array_equal(inner_split(task.training(), 1).asked, task.training().queries)
+
+
 def test_texts_may_be_left_out() -> None:
     training = replace(split(embedded(), 0).training(), texts=(), names=())
     assert isinstance(training, Training)
