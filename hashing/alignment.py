@@ -5,14 +5,16 @@ codes of a batch apart, so no negatives are needed. A *view* is whatever shows t
 two crops of a photograph, a caption and its recording (compact hypercube embeddings, arXiv
 2601.22783), or several of each.
 
-Everything is computed in float32, whatever precision the logits come in: the log-determinant
-of a coding rate does not survive half precision.
+Everything is computed in float32, whatever precision the logits come in and whatever autocast
+is on: the log-determinant of a coding rate does not survive half precision.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, normalize
@@ -38,6 +40,21 @@ class Loss:
     rate: torch.Tensor
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _in_float32(function: Function) -> Function:
+    """Keep autocast out of a function: it would turn products back into half precision."""
+
+    @wraps(function)
+    def outside(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return cast(Function, outside)
+
+
+@_in_float32
 def alignment(views: Sequence[torch.Tensor]) -> torch.Tensor:
     """Mean over ordered pairs of views of ``BCEWithLogits(z_i, 1[z_j > 0])``.
 
@@ -61,6 +78,7 @@ def alignment(views: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(losses).mean()
 
 
+@_in_float32
 def coding_rate(logits: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
     """Minus the coding rate of a batch; smaller means that its codes fill more of the space.
 
@@ -100,6 +118,7 @@ def cross_view_loss(
     return _with_rate(alignment(views), views, rate_weight, epsilon)
 
 
+@_in_float32
 def supervised_loss(
     views: Sequence[torch.Tensor],
     membership: torch.Tensor,
@@ -139,6 +158,7 @@ def supervised_loss(
 
 
 @torch.no_grad()
+@_in_float32
 def prototype_targets(views: Sequence[torch.Tensor], membership: torch.Tensor) -> torch.Tensor:
     """The code that each item of a batch is asked for, float32 0/1 [n, bits].
 

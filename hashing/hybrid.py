@@ -19,6 +19,8 @@ from bittern.errors import CodeError
 from hashing.base import Hasher
 
 KIND = "hybrid"
+LEAST_WEIGHT = 1e-6
+"""A part that counts less has no business in a code."""
 _PART = "part."
 
 
@@ -32,7 +34,7 @@ class HybridHasher:
 
     Attributes:
         parts: hashers for the same embeddings, in the order of their bits.
-        weights: per part, above 0 and at most 1.
+        weights: per part, 1e-6 to 1.
         settings: how parts and weights were chosen, for the record.
     """
 
@@ -50,9 +52,9 @@ class HybridHasher:
             )
         if len({part.dim for part in self.parts}) > 1:
             raise CodeError(f"parts differ in dim: {[part.dim for part in self.parts]}")
-        if not all(0 < weight <= 1 for weight in self.weights):
+        if not all(LEAST_WEIGHT <= weight <= 1 for weight in self.weights):
             raise CodeError(
-                f"weights must be above 0 and at most 1, not {list(self.weights)}; only their "
+                f"weights must be {LEAST_WEIGHT:g} to 1, not {list(self.weights)}; only their "
                 "ratio counts, so divide by the largest"
             )
 

@@ -110,11 +110,9 @@ class AlignedHeads(CentredHeads):
             self.register_buffer(f"mean_{modality}", torch.from_numpy(mean))
             self.register_buffer(f"map_{modality}", torch.from_numpy(turn.astype(np.float32)))
 
-    def forward(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
-        """Logits [n, bits] of float32 [n, dim]."""
-        moved = (embeddings - self.mean(modality)) @ self.get_buffer(f"map_{modality}")
-        logits: torch.Tensor = self.head(modality)(moved)
-        return logits
+    def placed(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Embeddings as the head takes them: float32 [n, dim], centred and aligned."""
+        return super().placed(embeddings, modality) @ self.get_buffer(f"map_{modality}")
 
     def hasher(self, settings: Mapping[str, object]) -> LearnedHasher:
         """The trained heads with the alignment folded into their first layers."""

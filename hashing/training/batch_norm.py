@@ -9,12 +9,15 @@ norm; Wu & Johnson, arXiv 2105.07576).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from hashing.hashcoder import HashCoder
-from hashing.training.heads import CentredHeads
+
+if TYPE_CHECKING:
+    from hashing.training.heads import CentredHeads
 
 
 @torch.no_grad()
@@ -29,8 +32,9 @@ def settle(heads: CentredHeads, embeddings: Mapping[str, torch.Tensor]) -> None:
     of_head: dict[int, list[torch.Tensor]] = {}
     coders: dict[int, HashCoder] = {}
     for modality, rows in embeddings.items():
-        coder, mean = heads.head(modality), heads.mean(modality)
-        before_norm = coder.layers[:-1](rows.to(mean.device).float() - mean)
+        coder = heads.head(modality)
+        device = heads.mean(modality).device
+        before_norm = coder.layers[:-1](heads.placed(rows.to(device).float(), modality))
         of_head.setdefault(id(coder), []).append(before_norm.double())
         coders[id(coder)] = coder
     for key, outputs in of_head.items():

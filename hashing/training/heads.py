@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from bittern.errors import InvalidInputError
 from hashing.alignment import Loss, cross_view_loss, supervised_loss
 from hashing.hashcoder import HashCoder
+from hashing.training.batch_norm import settle
 from hashing.training.config import TrainingConfig
 from hashing.training.embeddings import EmbeddingSet
 from hashing.training.objective import Step
@@ -21,6 +22,7 @@ from hashing.training.validation import mean_average_precision
 
 _SHARED = "shared"
 _VALIDATION_QUERIES = 512
+_SETTLING_ROWS = 4096
 _VALIDATION_ROWS = 1024
 """Held-out rows that go through a head at a time."""
 MOST_HELD_OUT = 8192
@@ -60,8 +62,12 @@ class CentredHeads(torch.nn.Module):
 
     def forward(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
         """Logits [n, bits] of float32 [n, dim]."""
-        logits: torch.Tensor = self.head(modality)(embeddings - self.mean(modality))
+        logits: torch.Tensor = self.head(modality)(self.placed(embeddings, modality))
         return logits
+
+    def placed(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Embeddings as the head takes them: float32 [n, dim], centred."""
+        return embeddings - self.mean(modality)
 
     def head(self, modality: str) -> HashCoder:
         """The head of a modality; the same object for all where it is shared."""
@@ -140,9 +146,11 @@ class HeadObjective:
     def validate(self) -> dict[str, float] | None:
         """MAP of asymmetric search among held-out items, from their first view to their last.
 
-        Relevant is an item of the same class, where there are classes, or else the item
-        itself. With a single view, an item is not its own answer.
+        Relevant is an item of the same class or group, where there are some, or else the item
+        itself. With a single view, an item is not its own answer. The statistics of the batch
+        norms are settled first, on rows that are trained on.
         """
+        settle(self.module, self._sample())
         rows = self.held_out
         asked = min(len(rows), _VALIDATION_QUERIES)
         first, *others = self.source.views
@@ -155,6 +163,16 @@ class HeadObjective:
         queries = self._codes(first, rows[:asked])
         database = self._codes(others[-1] if others else first, rows)
         return {"mAP": mean_average_precision(queries, database, relevant, excluded=itself)}
+
+    def _sample(self) -> dict[str, torch.Tensor]:
+        """Per modality float32 [n, dim] of rows that are trained on, evenly spread."""
+        trained = self._sampler.rows
+        count = min(len(trained), _SETTLING_ROWS)
+        rows = trained[np.linspace(0, len(trained) - 1, count).round().astype(np.int64)]
+        views: dict[str, list[NDArray[np.floating]]] = {}
+        for name, view in self.source.views.items():
+            views.setdefault(view.modality, []).append(self.source.read(name, rows))
+        return {m: torch.from_numpy(np.concatenate(v)).float() for m, v in views.items()}
 
     def _logits(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
         device = self.module.mean(modality).device
@@ -179,7 +197,11 @@ class HeadObjective:
 
     def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Bool [queries, rows], the queries being the first rows."""
-        return np.eye(min(len(rows), _VALIDATION_QUERIES), len(rows), dtype=bool)
+        if self.source.groups is None:
+            return np.eye(min(len(rows), _VALIDATION_QUERIES), len(rows), dtype=bool)
+        group = self.source.groups[rows]
+        same: NDArray[np.bool_] = group[:_VALIDATION_QUERIES, None] == group
+        return same
 
 
 class PairsObjective(HeadObjective):

@@ -7,6 +7,7 @@ and how far media are moved, is chosen on classes that are held out of the train
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from bittern.errors import InvalidInputError
 from hashing.aligned import AlignedHasher, Moments, fit_aligned
 from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
+from hashing.hybrid import LEAST_WEIGHT, HybridHasher
 from hashing.training.alignment import WORDS, align, classes_of, moments_of
 from hashing.training.config import TrainingConfig
 from hashing.training.embedding_writer import EmbeddingWriter
@@ -63,6 +64,20 @@ class HybridPlan:
     learned_share: float = 0.25
     learned_ridge: float = 0.5
     weights: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidInputError: a value out of its range.
+        """
+        ridges = 0 < self.ridge < math.inf and 0 < self.learned_ridge < math.inf
+        weights = len(self.weights) == 2 and all(LEAST_WEIGHT <= w <= 1 for w in self.weights)
+        if not (ridges and weights and 0 <= self.learned_share <= 1):
+            raise InvalidInputError(
+                f"a plan has ridges above 0, a share of 0 to 1 and two weights of "
+                f"{LEAST_WEIGHT:g} to 1, not {self}"
+            )
 
     def learned_bits(self, bits: int) -> int:
         """How many of `bits` are learned."""

@@ -58,6 +58,17 @@ def test_the_losses_are_computed_in_float32_whatever_comes_in(precision: torch.d
     assert torch.equal(loss.total, cross_view_loss([z.float() for z in views]).total)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_autocast_does_not_reach_the_losses(precision: torch.dtype) -> None:
+    # Rows along a few directions: the log-determinant is what half precision cannot take.
+    views = [logits(64, 3, seed) @ logits(3, 128, 9) for seed in range(2)]
+    member = torch.eye(8).repeat(8, 1)
+    plain, labelled = cross_view_loss(views), supervised_loss(views, member)
+    with torch.autocast("cpu", precision):
+        assert torch.equal(cross_view_loss(views).total, plain.total)
+        assert torch.equal(supervised_loss(views, member).total, labelled.total)
+
+
 def test_the_total_weighs_the_rate() -> None:
     loss = cross_view_loss([logits(seed=1), logits(seed=2)], rate_weight=0.3)
     assert loss.total.item() == pytest.approx((loss.alignment + 0.3 * loss.rate).item())

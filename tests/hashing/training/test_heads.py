@@ -26,7 +26,7 @@ def test_pairs_learn_to_find_the_picture_of_a_caption(tmp_path: Path) -> None:
     result = train(objective, config, tmp_path / "run")
     assert before is not None
     # Pictures of one class are nearly the same, so a sixth of the items tie at best.
-    assert result.best.validation["mAP"] > 3 * before["mAP"]
+    assert result.best.validation["mAP"] > 2 * before["mAP"]
     assert result.history[-1].loss < result.history[0].loss
 
 
@@ -147,3 +147,19 @@ def test_fewer_items_than_a_batch_are_refused(tmp_path: Path, kind: type[HeadObj
     source = make_set(tmp_path / "set", 20, labels="single")
     with pytest.raises(InvalidInputError, match="fewer than one batch of 256"):
         kind(source, TrainingConfig(bits=16, device="cpu"))
+
+
+def test_items_of_a_group_are_right_answers_to_each_other(tmp_path: Path) -> None:
+    groups = np.repeat(np.arange(8), 8).astype(np.int32)
+    words = np.random.default_rng(0).standard_normal((8, 12)).astype(np.float32)[groups]
+    pictures = words + 0.01 * np.random.default_rng(1).standard_normal(words.shape)
+    views = {"text": View("text", 12, "float32"), "image": View("image", 12, "float32")}
+    with EmbeddingWriter(tmp_path / "set", views, groups=True) as writer:
+        writer.append({"text": words, "image": pictures.astype(np.float32)}, None, groups)
+    config = TrainingConfig(bits=64, batch_size=4, heads="shared", validation_share=0.5)
+    objective = PairsObjective(EmbeddingSet.open(tmp_path / "set"), config)
+    objective.module.eval()
+    with torch.inference_mode():
+        found = objective.validate()
+    assert found is not None
+    assert found["mAP"] > 0.9  # each picture of the group counts, not one of them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from hashing.hybrid import HybridHasher
 from hashing.kinds import restore
 from hashing.learned import LearnedHasher
 from hashing.training.alignment import align, moments_of
+from hashing.training.batch_norm import settle
 from hashing.training.config import TrainingConfig
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
@@ -65,6 +67,33 @@ def test_folding_the_alignment_into_the_heads_changes_no_logit(tmp_path: Path) -
         with torch.inference_mode():
             expected = module(torch.from_numpy(rows), modality).numpy()
         assert np.allclose(hasher.logits(rows, modality), expected, atol=1e-4)
+
+
+def test_settled_batch_norms_are_those_of_aligned_media(tmp_path: Path) -> None:
+    source = written(tmp_path / "set")
+    module = align(objective_for(source, CONFIG), moments_of(source), 0.1)
+    words, pictures, _ = arrays()
+    settle(module, {"text": torch.from_numpy(words), "image": torch.from_numpy(pictures)})
+    with torch.inference_mode():
+        for modality, rows in (("text", words), ("image", pictures)):
+            before_norm = module.head(modality).layers[:-1](
+                module.placed(torch.from_numpy(rows), modality)
+            )
+            norm = module.head(modality).layers[-1]
+            assert isinstance(norm, torch.nn.BatchNorm1d)
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            assert torch.allclose(norm.running_mean, before_norm.mean(dim=0), atol=1e-6)
+            assert torch.allclose(norm.running_var, before_norm.var(dim=0), rtol=0.02)
+
+
+def test_a_short_training_leaves_settled_batch_norms(tmp_path: Path) -> None:
+    source = written(tmp_path / "set")
+    plan = HybridPlan(learned_share=1.0)
+    hasher, _ = fit_hybrid(source, replace(CONFIG, epochs=1), plan, tmp_path / "run")
+    words, pictures, _ = arrays()
+    for modality, rows in (("text", words), ("image", pictures)):
+        assert hasher.logits(rows, modality).std() > 0.4  # running averages leave .1 and less
 
 
 def test_the_alignment_is_not_trained(tmp_path: Path) -> None:
@@ -129,6 +158,24 @@ def test_plans_are_ranked_by_classes_that_were_held_out(tmp_path: Path) -> None:
     order = [trial.plan for trial in trials]
     assert order.index(good) < order.index(bad)
     assert not (tmp_path / "choice").exists()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (0.0, 0.5),
+        (float("nan"), 0.5),
+        (1.0, -0.1),
+        (1.0, 9.0),
+        (1.0, 0.5, 0.0),
+        (1.0, float("nan")),
+    ],
+)
+def test_plans_that_cannot_be_are_refused(values: tuple[Any, ...]) -> None:
+    with pytest.raises(InvalidInputError, match="a plan has"):
+        HybridPlan(*values)
+    with pytest.raises(InvalidInputError, match="two weights"):
+        HybridPlan(weights=(1.0, 5.0))
 
 
 def test_a_choice_without_classes_says_what_to_do_instead(tmp_path: Path) -> None:
