@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +75,8 @@ def load(
         files: lexicographer files to take nouns from.
         fewest: items that a class has at the least.
         by_definition: ask with the classes' definitions; what is trained on are still names.
+            Items whose text is one of the definitions are left out then: a class is itself an
+            item of the class above it.
 
     Raises:
         SourceNotFoundError, LimitExceededError, InvalidInputError: WordNet cannot be used.
@@ -83,8 +85,24 @@ def load(
     words = collect(read_nouns(find_nouns(folder, cache_folder()), files), fewest)
     embedded = embed((*words.texts, *words.names), cache_folder())
     count = len(words.texts)
-    asked = embed(words.definitions, cache_folder()) if by_definition else None
-    return EmbeddedWords(words, embedded[:count], embedded[count:], asked)
+    found = EmbeddedWords(words, embedded[:count], embedded[count:])
+    if not by_definition:
+        return found
+    return asked_by_definition(found, embed(words.definitions, cache_folder()))
+
+
+def asked_by_definition(words: EmbeddedWords, asked: NDArray[np.float32]) -> EmbeddedWords:
+    """The same words, to be asked for by definitions that are in no item.
+
+    Args:
+        words: with definitions.
+        asked: float32 [classes, dim], embeddings of the definitions.
+    """
+    definitions = set(words.words.definitions)
+    kept = np.array([text not in definitions for text in words.words.texts])
+    texts = tuple(text for text in words.words.texts if text not in definitions)
+    fewer = replace(words.words, texts=texts, labels=words.words.labels[kept])
+    return EmbeddedWords(fewer, words.items[kept], words.queries, asked)
 
 
 def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from benchmarks.words import wordnet
-from benchmarks.words.data import collect, embed, first_clause
+from benchmarks.words.data import (
+    EmbeddedWords,
+    Words,
+    asked_by_definition,
+    collect,
+    embed,
+    first_clause,
+)
 from benchmarks.words.wordnet import find_nouns, read_nouns
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
@@ -198,3 +205,20 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     kept.write_bytes(kept.read_bytes()[:20])
     assert embed(["owl"], tmp_path).tolist() == [[3.0]]
     assert embed(["owl"], tmp_path).dtype == np.float32
+
+
+def test_what_is_asked_by_definition_is_in_no_item() -> None:
+    words = Words(
+        texts=("a bird", "hoots at night", "a fish", "barks"),
+        labels=np.array([0, 1, 0, 1]),
+        names=("animal", "bird"),
+        definitions=("a living thing", "a bird"),
+    )
+    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
+    asked = asked_by_definition(EmbeddedWords(words, rows, rows[:2]), rows[2:])
+    assert asked.words.texts == ("hoots at night", "a fish", "barks")
+    assert asked.words.labels.tolist() == [1, 0, 1]
+    assert np.array_equal(asked.items, rows[1:])
+    assert np.array_equal(asked.queries, rows[:2])
+    assert asked.asked is not None
+    assert np.array_equal(asked.asked, rows[2:])
