@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from encoders.base import Encoder
-from hashing.training.config import TrainingConfig
+from hashing.training.config import FREE_ON_RESUME, TrainingConfig
 from service.training.examples import Skipped
 
 What = Literal["pairs", "labels", "distill"]
@@ -54,7 +54,8 @@ class TrainingRequest:
     must_validate: bool = False
 
     def told(self) -> dict[str, Any]:
-        """What must be equal for a run to be gone on with, next to settings and data."""
+        """What must be equal for a run to be gone on with, next to the data."""
+        settings = self.config.to_dict().items()
         return {
             "what": self.what,
             "source": str(self.source.resolve()),
@@ -64,6 +65,7 @@ class TrainingRequest:
             "modality": self.modality,
             "caption_column": self.caption_column,
             "label_column": self.label_column,
+            "settings": {name: value for name, value in settings if name not in FREE_ON_RESUME},
         }
 
 

@@ -99,9 +99,11 @@ class OutFolder:
         """Make the folder, and keep other processes out of it.
 
         Raises:
-            TrainingError: another process trains there.
+            TrainingError: another process trains there, or has trained otherwise since the
+                folder was looked at.
         """
         self.run.mkdir(parents=True, exist_ok=True)
+        request = self.run / REQUEST_FILE
         lock = FileLock(self.run / _LOCK, timeout=0)
         try:
             lock.acquire()
@@ -112,7 +114,9 @@ class OutFolder:
                 field="out",
             ) from None
         try:
-            write_text_atomically(self.run / REQUEST_FILE, json.dumps(self._told, indent=1) + "\n")
+            if request.is_file():
+                self._refuse_other()
+            write_text_atomically(request, json.dumps(self._told, indent=1) + "\n")
             yield
         finally:
             lock.release()
@@ -134,18 +138,27 @@ class OutFolder:
             temporary.replace(self.path / name)
 
     def _refuse_other(self) -> None:
-        if not (self.run / CHECKPOINT_FILE).exists():
+        if not ((self.run / CHECKPOINT_FILE).exists() or (self.path / CARD_FILE).exists()):
             return  # nothing was trained yet
         path = self.run / REQUEST_FILE
         try:
-            before = dict(json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
+            read = dict(json.loads(path.read_bytes()))
+            # Without settings it is an early one, whose checkpoint alone has them.
+            before = _flat({"settings": self._told["settings"], **read})
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise TrainingError(f"{path} cannot be read: {error}; train elsewhere") from error
-        differ = [n for n in self._told if before.get(n) != self._told[n]]
+        now = _flat(self._told)
+        differ = [n for n in now if before.get(n) != now[n]]
         if differ:
-            told = "; ".join(f"{n} was {before.get(n)}, is {self._told[n]}" for n in differ)
+            told = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in differ)
             raise TrainingError(
                 f"{self.path} holds a training that was begun otherwise: {told}. Ask for the same, "
                 "or name another folder.",
                 field=differ[0],
             )
+
+
+def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
+    """What was told of a request, the settings among the rest."""
+    others = {name: value for name, value in told.items() if name != "settings"}
+    return others | dict(told["settings"])

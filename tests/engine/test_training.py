@@ -28,6 +28,7 @@ from hashing.training.embeddings import View
 from service.training.probing import draw
 from service.training.request import TrainingReport, TrainingRequest
 from service.training.run import train_model
+from service.training.saving import OutFolder
 from service.training.settings import gather
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
@@ -185,6 +186,17 @@ def test_another_configuration_on_a_started_folder_is_refused_by_name(
         trained(photographs, tmp_path / "out", epochs=3)
     with pytest.raises(TrainingError, match="what was pairs, is labels"):
         trained(photographs, tmp_path / "out", what="labels")
+
+
+def test_a_folder_that_another_process_trained_in_meanwhile_is_refused(
+    photographs: Path, tmp_path: Path
+) -> None:
+    late = OutFolder(request(photographs, tmp_path / "out", seed=5))
+    trained(photographs, tmp_path / "out")
+    told = (tmp_path / "out" / "training" / "request.json").read_text()
+    with pytest.raises(TrainingError, match="seed was 0, is 5"), late.held():
+        pytest.fail("the folder is another training's")
+    assert (tmp_path / "out" / "training" / "request.json").read_text() == told
 
 
 def test_labels_share_a_head_with_the_words_for_them(photographs: Path, tmp_path: Path) -> None:

@@ -135,14 +135,17 @@ def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
         assert again.was_finished
 
 
-def test_another_kind_in_the_folder_of_a_fit_that_left_no_checkpoint_is_chosen_anew(
+def test_a_finished_model_that_left_no_checkpoint_is_not_replaced_by_another(
     embeddings: Path, tmp_path: Path
 ) -> None:
-    trained(embeddings, tmp_path / "out", "aligned")
-    trained(embeddings, tmp_path / "out", "aligned", seed=5)
-    one = SavedModel.load(tmp_path / "out").card.digest
-    other = trained(embeddings, tmp_path / "fresh", "aligned", seed=5).digest
-    assert one == other
+    first = trained(embeddings, tmp_path / "out", "aligned")
+    with pytest.raises(TrainingError, match="seed was 0, is 5") as caught:
+        trained(embeddings, tmp_path / "out", "aligned", seed=5)
+    assert caught.value.field == "seed"
+    with pytest.raises(TrainingError, match="hasher was aligned, is hashcoder"):
+        trained(embeddings, tmp_path / "out", "hashcoder")
+    assert SavedModel.load(tmp_path / "out").card.digest == first.digest
+    assert trained(embeddings, tmp_path / "out", "aligned").was_finished
 
 
 @pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"plan": {"weights": [1]}}', "[" * 10_000])
