@@ -70,7 +70,8 @@ class TrainingResult:
 
     Attributes:
         history: one record per epoch.
-        best_epoch: the epoch with the best validation value; the last one without validation.
+        best_epoch: the epoch with the best validation value, the last of equals; the last one
+            without validation.
         bits: per view, statistics of the codes of the last batches under those weights.
         warnings: what whoever trusts these weights should know.
         stopped_early: whether `patience` ended the run.

@@ -31,7 +31,8 @@ class RunState:
         epoch: the current one, from 1.
         step: batches of it that are done.
         history: records of the epochs before it.
-        best_epoch: the one with the best validation value; 0 while there is none.
+        best_epoch: the one with the best validation value, the latest of equals; 0 while there
+            is none.
         finished: whether nothing is left to do.
         log_bytes: length of the log at the latest checkpoint.
         optimiser: with its moments.
@@ -122,9 +123,7 @@ class RunState:
         )
         self.history.append(record)
         self._keep_best(record)
-        patience = self._config.patience
-        stale = bool(patience and self.best_epoch and self.epoch - self.best_epoch >= patience)
-        self.finished = stale or self.epoch >= self._config.epochs
+        self.finished = self._stale() or self.epoch >= self._config.epochs
         self.epoch, self.step, self._checked = self.epoch + 1, 0, 0
         self._losses.zero_()
         self._loaded = {}
@@ -136,9 +135,19 @@ class RunState:
         if value is None or math.isnan(value):
             return
         best = self.history[self.best_epoch - 1].watched if self.best_epoch else None
-        if best is None or value > best:
+        # Of equals the later one: with few items held out values tie early, while what was not
+        # held out is still being learned.
+        if best is None or value >= best:
             self.best_epoch = record.epoch
             self._best = {name: t.detach().cpu().clone() for name, t in self._weights.items()}
+
+    def _stale(self) -> bool:
+        """Whether patience has run out; a tie is no improvement."""
+        if not (self._config.patience and self.best_epoch):
+            return False
+        best = self.history[self.best_epoch - 1].watched
+        first = next(record.epoch for record in self.history if record.watched == best)
+        return self.epoch - first >= self._config.patience
 
     def save(self, path: Path) -> None:
         """Write the checkpoint."""

@@ -75,7 +75,29 @@ def test_patience_ends_a_run_that_no_longer_improves(tmp_path: Path) -> None:
     result = train(toy, config, tmp_path / "run")
     assert result.stopped_early
     assert [record.epoch for record in result.history] == [1, 2, 3, 4]
-    assert result.best_epoch == 2
+    assert result.best_epoch == 3
+
+
+def test_of_equally_good_epochs_the_last_is_kept(tmp_path: Path) -> None:
+    toy, kept = Toy(CONFIG), {}
+    toy.values = [1.0, 1.0, 1.0]
+    result = train(
+        toy,
+        CONFIG,
+        tmp_path / "run",
+        on_epoch=lambda r: kept.update({r.epoch: weights(toy.module)}),
+    )
+    assert result.best_epoch == 3
+    assert equal(weights(toy.module), kept[3])
+
+
+def test_patience_ends_a_run_on_a_plateau(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"epochs": 10, "patience": 3})
+    toy = Toy(config)
+    toy.values = [0.2, *[0.4] * 9]
+    result = train(toy, config, tmp_path / "run")
+    assert len(result.history) == 5
+    assert result.best_epoch == 5
 
 
 def test_patience_with_nothing_held_out_is_refused(tmp_path: Path) -> None:
