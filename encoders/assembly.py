@@ -183,7 +183,16 @@ def assemble(
         and whatever `load` raises.
     """
     widths = {m: _width(name, m, tensors) for m, plan in plans.items() if plan.projection}
-    towers = _build(name, plans, widths, load, seed=0)
+    loaded = {encoder: load(encoder) for encoder in {plan.encoder for plan in plans.values()}}
+    for modality, width in widths.items():
+        # Before a map of that size is made.
+        found, own = tensors[_map_name(modality)].shape[1], loaded[plans[modality].encoder].dim
+        if found != own:
+            raise ModelDamagedError(
+                f"{name}: {_map_name(modality)} has the shape [{width}, {found}] for "
+                f"[{width}, {own}], the dimensions of {plans[modality].encoder}"
+            )
+    towers = _build(name, plans, widths, loaded.__getitem__, seed=0)
     assembled = AssembledEncoder(name, plans, towers, changing=False)
     assembled.load(tensors)
     for tower in towers.values():
@@ -255,13 +264,17 @@ def _build(
     return towers
 
 
+def _map_name(modality: Modality) -> str:
+    return f"{modality}.projection.weight"
+
+
 def _width(name: str, modality: Modality, tensors: Mapping[str, NDArray[np.float32]]) -> int:
     """Rows of a linear map: the dimensions of the space."""
-    key = f"{modality}.projection.weight"
+    key = _map_name(modality)
     if key not in tensors:
         raise ModelDamagedError(f"{name}: the tensor {key} is missing")
     shape = tensors[key].shape
-    if len(shape) != 2 or not 0 < shape[0] <= _MAX_DIM:
+    if len(shape) != 2 or not 0 < shape[0] <= _MAX_DIM or not shape[1]:
         raise ModelDamagedError(
             f"{name}: {key} must be [dimensions of the space, dimensions of the tower], not "
             f"{list(shape)}"

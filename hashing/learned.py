@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KIND = "hashcoder"
 _HEAD = "head."
 _MEAN = "mean."
+_COUNTER = "num_batches_tracked"
 _PORTION = 4096
 """Rows that go through a head at a time: 130 MB at the widest layer of a large head on 1024
 dimensions."""
@@ -162,23 +163,40 @@ class LearnedHasher:
 
 def _ready(head: HashCoder) -> HashCoder:
     """A copy for inference: on the CPU, float64, evaluation mode, float32 values."""
+    state = {name: t.detach().cpu().float().double() for name, t in _state(head).items()}
+    return _filled(_hollow(head.dim, head.bits, head.size), state)
+
+
+def _hollow(dim: int, bits: int, size: Any) -> HashCoder:
+    """A head of shapes alone: takes no memory, and nothing from torch's generator."""
+    import torch
+
     from hashing.hashcoder import HashCoder
 
-    copy = HashCoder(head.dim, head.bits, head.size)
-    copy.load_state_dict(head.state_dict())
-    return copy.float().double().cpu().eval().requires_grad_(False)
+    with torch.device("meta"):
+        return HashCoder(dim, bits, size)
+
+
+def _filled(hollow: HashCoder, state: Mapping[str, torch.Tensor]) -> HashCoder:
+    """The head with these tensors as its own, for inference."""
+    import torch
+
+    counters = {n: torch.tensor(0) for n in hollow.state_dict() if n.endswith(_COUNTER)}
+    hollow.load_state_dict({**state, **counters}, assign=True)
+    return hollow.eval().requires_grad_(False)
 
 
 def _built(state: Mapping[str, NDArray[np.float32]], size: Any, owner: str) -> HashCoder:
     import torch
 
-    from hashing.hashcoder import HashCoder
-
+    if empty := sorted(name for name, tensor in state.items() if not tensor.size):
+        raise CodeError(f"the head of {owner} has nothing in {', '.join(empty)}")
     first = state.get("layers.0.weight")
     last = state.get("layers.4.weight" if size == "large" else "layers.2.weight")
     if first is None or last is None or first.ndim != 2 or last.ndim != 2:
         raise CodeError(f"the head of {owner} lacks its first or last layer")
-    head = HashCoder(first.shape[1], last.shape[0], size)
+    # All shapes are compared before anything of the size that they speak of is allocated.
+    head = _hollow(first.shape[1], last.shape[0], size)
     wanted = _state(head)
     if set(state) != set(wanted):
         raise CodeError(
@@ -195,11 +213,10 @@ def _built(state: Mapping[str, NDArray[np.float32]], size: Any, owner: str) -> H
             raise CodeError(f"{name} of the head of {owner} holds NaN or infinity")
         if name.endswith("running_var") and (tensor < 0).any():
             raise CodeError(f"{name} of the head of {owner} is negative")
-        wanted[name].copy_(torch.from_numpy(np.array(tensor, dtype=np.float32)))
-    return head.double().eval().requires_grad_(False)
+    return _filled(head, {n: torch.from_numpy(t.astype(np.float64)) for n, t in state.items()})
 
 
 def _state(head: HashCoder) -> dict[str, torch.Tensor]:
     """What decides a head's logits, by name: its state without the counter of batches."""
     state = head.state_dict()
-    return {n: t for n, t in state.items() if not n.endswith("num_batches_tracked")}
+    return {n: t for n, t in state.items() if not n.endswith(_COUNTER)}

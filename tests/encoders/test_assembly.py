@@ -19,6 +19,7 @@ from bittern.errors import (
     QueryError,
     UnsupportedModalityError,
 )
+from encoders import towers
 from encoders.adapters import LoraSettings
 from encoders.assembly import (
     AssembledEncoder,
@@ -244,6 +245,8 @@ def test_the_embedded_encoder_takes_no_adapters() -> None:
         ("audio.projection.weight", None, "audio.projection.weight is missing"),
         ("audio.projection.weight", np.zeros(5), "must be .dimensions of the space"),
         ("audio.projection.weight", np.zeros((24, 3)), "24, 3. for .24, 20"),
+        ("audio.projection.weight", np.zeros((2**16, 0)), "must be .dimensions of the space"),
+        ("audio.projection.weight", np.zeros((2**16, 1)), "65536, 1. for .65536, 20"),
         ("audio.projection.weight", np.zeros((9, 20)), "do not share a space"),
         ("audio.projection.weight", np.full((24, 20), np.inf), "holds NaN or infinity"),
         ("text.projection.weight", np.zeros((24, 24)), "without a place .text.projection"),
@@ -260,6 +263,19 @@ def test_tensors_that_do_not_fit_are_refused_by_name(
         tensors[name] = value.astype(np.float32)
     with pytest.raises(ModelDamagedError, match=reason):
         assemble("heron", PLANS, tensors, load)
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_a_map_of_a_wrong_shape_is_refused_before_one_is_made(
+    load: Load, trained: Tensors, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made(*_: object) -> None:
+        raise AssertionError("a map was made")
+
+    monkeypatch.setattr(towers, "_orthogonal", made)
+    wrong = {"audio.projection.weight": np.zeros((2**16, columns), np.float32)}
+    with pytest.raises(ModelDamagedError, match="65536"):
+        assemble("heron", PLANS, {**trained, **wrong}, load)
 
 
 def test_a_map_that_gives_zero_is_refused_when_it_is_used(load: Load, trained: Tensors) -> None:

@@ -235,6 +235,37 @@ def test_heads_with_senseless_numbers_are_refused(name: str, value: np.ndarray, 
         restore({**hasher.tensors(), name: value}, hasher.config())
 
 
+@pytest.mark.parametrize("size", ["small", "large"])
+def test_heads_with_empty_tensors_are_refused_before_anything_is_made(
+    size: Size, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hasher = learned(size)
+    empty = {"head.image.layers.0.weight": np.zeros((0, 20_000), np.float32)}
+
+    def made(*_: object) -> None:
+        raise AssertionError("a head was made")
+
+    monkeypatch.setattr(HashCoder, "__init__", made)
+    with pytest.raises(CodeError, match=r"nothing in layers\.0\.weight"):
+        restore({**hasher.tensors(), **empty}, hasher.config())
+
+
+def test_a_head_of_a_wrong_shape_is_refused_without_taking_its_memory() -> None:
+    hasher = learned()
+    # One row that speaks of a head of 400 terabytes.
+    wide = {"head.text.layers.0.weight": np.zeros((1, 10_000_000), np.float32)}
+    with pytest.raises(CodeError, match="shape"):
+        restore({**hasher.tensors(), **wide}, hasher.config())
+
+
+def test_copying_and_restoring_heads_leaves_the_callers_generator_alone() -> None:
+    heads = {"text": trained_head()}
+    before = torch.get_rng_state()
+    hasher = LearnedHasher.from_modules(heads)
+    restore(hasher.tensors(), hasher.config())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.parametrize(
     "change",
     [
