@@ -227,6 +227,8 @@ def _read_card(path: Path) -> ModelCard:
         raise ModelDamagedError(f"{path} is larger than a model card can be")
     try:
         fields = json.loads(path.read_bytes())
+        # Half a surrogate pair is valid JSON, but no text that could be hashed, sent or shown.
+        json.dumps(fields, ensure_ascii=False).encode()
         if fields.get("format", 0) > FORMAT:
             raise ModelDamagedError(
                 f"{path} has format {fields['format']}; this version reads up to {FORMAT}. "

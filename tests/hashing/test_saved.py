@@ -98,6 +98,15 @@ def test_a_card_that_contradicts_its_tensors_is_refused(
         SavedModel.load(folder)
 
 
+@pytest.mark.parametrize("field", ["name", "encoder", "licence"])
+def test_a_card_with_half_a_surrogate_pair_is_refused(folder: Path, field: str) -> None:
+    card = json.loads((folder / CARD_FILE).read_text())
+    card[field] = "\ud800"
+    (folder / CARD_FILE).write_text(json.dumps(card))
+    with pytest.raises(ModelDamagedError, match="not a model card"):
+        SavedModel.load(folder)
+
+
 def test_a_newer_format_asks_for_an_upgrade(folder: Path) -> None:
     card = json.loads((folder / CARD_FILE).read_text())
     card["format"] = 99
