@@ -26,6 +26,9 @@ KIND = "aligned"
 _MAP = "map."
 _OFFSET = "offset."
 
+_SMALLEST_VARIANCE = 1e-12
+"""Of the mean's squared length; less is what rounding makes of rows that are all equal."""
+
 Matrix = NDArray[np.float64]
 
 
@@ -213,7 +216,8 @@ def alignment_map(moments: Moments, ridge: float) -> Matrix:
         raise CodeError(f"ridge must be above 0, not {ridge}")
     covariance = moments.covariance
     variance = float(np.trace(covariance)) / moments.dim
-    if not variance > 0:
+    mean = moments.mean_media
+    if not variance > _SMALLEST_VARIANCE * float(mean @ mean):
         raise CodeError("all rows are equal: there is nothing to align")
     identity = np.eye(moments.dim)
     moved = np.linalg.solve(

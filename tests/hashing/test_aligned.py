@@ -132,9 +132,10 @@ def test_a_ridge_that_is_not_positive_is_refused(ridge: float) -> None:
         alignment_map(moments(), ridge)
 
 
-def test_rows_that_are_all_equal_cannot_be_aligned() -> None:
+@pytest.mark.parametrize(("value", "rows"), [(1.0, 5), (0.1, 7), (0.1, 1000), (0.0, 5)])
+def test_rows_that_are_all_equal_cannot_be_aligned(value: float, rows: int) -> None:
     taken = Moments(DIM)
-    taken.add(np.ones((5, DIM)), np.ones((5, DIM)))
+    taken.add(np.full((rows, DIM), value), np.ones((rows, DIM)))
     with pytest.raises(CodeError, match="all rows are equal"):
         alignment_map(taken, 1.0)
 
