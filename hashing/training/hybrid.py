@@ -218,7 +218,7 @@ def choose_plan(
             on_split(number, splits)
             seed = config.seed + number
             held = _hold_out(source, folder / f"split-{number}", seed, rows)
-            seeded = replace(config, seed=seed, validation_share=0.0)
+            seeded = replace(config, seed=seed, validation_share=0.0, patience=0)
             seeded = replace(seeded, batch_size=_batch_of(held.training, config.batch_size))
             for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
                 found[plan].append(quality)

@@ -227,3 +227,9 @@ def test_a_choice_looks_at_the_rows_it_may_look_at(tmp_path: Path) -> None:
         for one in (source, EmbeddingSet.open(tmp_path / "other"))
     ]
     assert trials[0] == trials[1]
+
+
+def test_patience_does_not_reach_trainings_that_hold_nothing_out(tmp_path: Path) -> None:
+    config = replace(CONFIG, validation_share=0.2, patience=1)
+    plans = [HybridPlan(learned_share=1.0)]
+    assert choose_plan(written(tmp_path / "set"), config, tmp_path / "c", plans=plans, splits=1)
