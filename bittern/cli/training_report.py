@@ -60,7 +60,9 @@ def print_report(report: TrainingReport, request: TrainingRequest) -> None:
     err.print(f"trained on {items} in {report.seconds:.1f} s{went_on}", markup=False)
     if report.comparison:
         out.print("mean average precision on held-out items:")
-        out.print(_table(report))
+        out.print(_table(report, taught=request.what == "distill"))
+        if report.metrics.get("epoch_chosen_on_held_out"):
+            out.print("the epoch was chosen on these items, which flatters 'learned' a little")
         if advice := _advice(report):
             err.print(advice, style="yellow", soft_wrap=not err.is_terminal)
     else:
@@ -82,12 +84,13 @@ def print_report(report: TrainingReport, request: TrainingRequest) -> None:
     )
 
 
-def _table(report: TrainingReport) -> Table:
+def _table(report: TrainingReport, *, taught: bool) -> Table:
     ways = report.held_out.get("ways", {})
     species = {"groups": "new", "items": "trained on"}
     table = Table(box=None, pad_edge=False)
     table.add_column("asked")
-    for heading in ("species", "queries", "items", "floats", "training-free", "learned"):
+    floats = "floats, taught" if taught else "floats"
+    for heading in ("species", "queries", "items", floats, "training-free", "learned"):
         table.add_column(heading, justify="right")
     for row in report.comparison:
         free = "-" if row.training_free is None else f"{row.training_free:.3f}"

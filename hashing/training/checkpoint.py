@@ -22,6 +22,7 @@ from bittern.errors import ModelDamagedError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = 1
+REMEDY = "Remove it to start the run anew, or train into another folder."
 _STATE = "state"
 
 
@@ -57,13 +58,20 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         state = json.loads(header[_STATE])
         version = state["format"]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (
+        SafetensorError,
+        OSError,
+        KeyError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ) as error:
         raise ModelDamagedError(
-            f"the checkpoint {path} cannot be read: {error}. Remove it to start the run anew."
+            f"the checkpoint {path} cannot be read: {error}. {REMEDY}"
         ) from error
     if version != FORMAT:
         raise ModelDamagedError(
-            f"the checkpoint {path} has format {version}, this version reads {FORMAT}"
+            f"the checkpoint {path} has format {version}, this version reads {FORMAT}. {REMEDY}"
         )
     return tensors, state
 

@@ -240,9 +240,11 @@ class EmbeddingSet:
         try:
             # Only .npy: numpy.load would also look into archives. Objects are refused.
             array: NDArray[Any] = npy.open_memmap(path, mode="r")
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:
+            # Headers go through Python's parser and on into dtypes and shapes: one that was made
+            # to harm fails with whatever the step fails with that it reaches.
             raise InvalidInputError(
-                f"{path} is not an array that numpy.save wrote: {error}", field=name
+                f"{path} is not an array that numpy.save wrote: {_reason(error)}", field=name
             ) from error
         if array.dtype != np.dtype(dtype):
             raise InvalidInputError(
@@ -261,12 +263,23 @@ class EmbeddingSet:
         return array
 
     def _check_labels(self) -> None:
-        for values in (self.labels, self.groups, (self.multi_labels or (None, None))[1]):
+        several = (self.multi_labels or (None, None))[1]
+        if several is not None and (several < 0).any():
+            raise InvalidInputError(
+                f"{self.folder}/label_values.npy must hold classes from 0, not {several.min()}; "
+                "an item of no class has equal offsets",
+                field="label_values",
+            )
+        for values in (self.labels, self.groups):
             if values is not None and (values < -1).any():
                 raise InvalidInputError(
                     f"labels and groups of {self.folder} must be -1 or more, not {values.min()}",
                     field="labels",
                 )
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _read_description(folder: Path) -> SetDescription:

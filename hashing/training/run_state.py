@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
-from bittern.errors import TrainingError
+from bittern.errors import BitternError, ModelDamagedError, TrainingError
 from hashing.training.bits import BitStatistics
-from hashing.training.checkpoint import load_checkpoint, save_checkpoint
+from hashing.training.checkpoint import REMEDY, load_checkpoint, save_checkpoint
 from hashing.training.config import TrainingConfig, differing
 from hashing.training.device import Placement
 from hashing.training.objective import Objective, Step
@@ -22,6 +23,7 @@ from hashing.training.records import EpochRecord
 
 Batch = TypeVar("Batch")
 _MOST_THREADS = 1024
+_SENSELESS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class RunState:
@@ -189,13 +191,24 @@ class RunState:
         """Go on from a checkpoint.
 
         Raises:
-            ModelDamagedError: it cannot be read.
+            ModelDamagedError: it cannot be read, or makes no sense.
             TrainingError: it belongs to other settings, data or weights.
         """
+        try:
+            self._load(path)
+            self._check()
+        except (BitternError, torch.OutOfMemoryError):
+            raise
+        except (*_SENSELESS, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            raise ModelDamagedError(
+                f"the checkpoint {path} makes no sense: {reason}. {REMEDY}"
+            ) from error
+
+    def _load(self, path: Path) -> None:
         tensors, facts = load_checkpoint(path)
         self._refuse_strangers(facts)
-        found = {n: t.shape for n, t in _under(tensors, "weights").items()}
-        if found != {n: t.shape for n, t in self._weights.items()}:
+        if _shapes(_under(tensors, "weights")) != _shapes(self._weights):
             raise TrainingError(f"{path} holds other weights than the model that is to be trained")
         # Other numbers of threads add in another order, and a code's bit may flip.
         torch.set_num_threads(min(max(1, int(facts["threads"])), _MOST_THREADS))
@@ -204,12 +217,36 @@ class RunState:
         self._best = _under(tensors, "best")
         self.optimiser.restore(_under(tensors, "optimiser"), facts["optimiser"])
         self._losses = tensors["losses"].to(self._placed.device)
-        self.epoch, self.step = facts["epoch"], facts["step"]
+        self.epoch, self.step = int(facts["epoch"]), int(facts["step"])
         self._checked = 0
-        self.history = [EpochRecord(**record) for record in facts["history"]]
-        self.best_epoch, self.finished = facts["best_epoch"], facts["finished"]
-        self.log_bytes, self._names = facts["log_bytes"], facts["loss_names"]
-        self._seconds, self._since = facts["seconds"], time.perf_counter()
+        self.history = TypeAdapter(list[EpochRecord]).validate_python(facts["history"])
+        self.best_epoch, self.finished = int(facts["best_epoch"]), bool(facts["finished"])
+        self.log_bytes, self._names = int(facts["log_bytes"]), [*map(str, facts["loss_names"])]
+        self._seconds, self._since = float(facts["seconds"]), time.perf_counter()
+
+    def _check(self) -> None:
+        """Whether what was loaded fits together.
+
+        Raises:
+            ValueError: it does not.
+        """
+        done = len(self.history)
+        faults = {
+            "its epochs": [r.epoch for r in self.history] != list(range(1, done + 1))
+            or self.epoch != done + 1,
+            "its step": not 0 <= self.step <= self._steps,
+            "its best epoch": not 0 <= self.best_epoch <= done
+            or bool(self._best) != bool(self.best_epoch),
+            "the length of its log": not 0 <= self.log_bytes < 2**63,
+            "its losses": self._losses.shape != (self._steps, len(self._names)),
+            "its best weights": bool(self._best) and _shapes(self._best) != _shapes(self._weights),
+            # Infinity can be meant (a mask holds it); NaN is what is left of a broken run.
+            "NaN in its weights": any(
+                bool(t.isnan().any()) for t in (*self._weights.values(), *self._best.values())
+            ),
+        }
+        if found := [what for what, wrong in faults.items() if wrong]:
+            raise ValueError(", ".join(found))
 
     def _refuse_strangers(self, facts: Mapping[str, Any]) -> None:
         before, now = facts["config"], self._config.to_dict()
@@ -250,6 +287,10 @@ def _weights(
     if len(named) != len(optimised):
         raise TrainingError("a parameter group holds parameters that are not of the module")
     return {**named, **dict(module.named_buffers())}
+
+
+def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

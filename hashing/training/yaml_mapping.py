@@ -11,6 +11,10 @@ import yaml
 from bittern.errors import InvalidInputError
 
 
+_OF_TAGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What the safe loader fails with where a tag (!!int, !!map) and its value do not match."""
+
+
 class _PlainLoader(yaml.SafeLoader):
     """Safe YAML without references, which can grow beyond measure, and without repeated keys,
     of which YAML would silently take the last.
@@ -42,7 +46,7 @@ def load_mapping(text: str, source: str) -> dict[str, Any]:
     try:
         # A subclass of the safe loader: plain values only.
         loaded = yaml.load(text, Loader=_PlainLoader)  # noqa: S506
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except (yaml.YAMLError, RecursionError, *_OF_TAGS) as error:
         reason = " ".join(str(error).split())[:300]
         raise InvalidInputError(f"{source} cannot be read as YAML or JSON: {reason}") from error
     if loaded is None:

@@ -12,6 +12,7 @@ Without adapters the student's embeddings are made once and only the map is trai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
 from encoders.assembly import TowerPlan, begin, plans_to_json
@@ -48,15 +49,31 @@ from service.training.validating import Task
 _MEAN_ROWS = 8192
 
 
-def distill(
-    request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
-) -> tuple[Fitted, Encoding, TrainingData, Examples, Embeddings, Prepared]:
-    """Train the student, and extend the teacher by it.
+@dataclass(frozen=True)
+class Lesson:
+    """What a distillation takes.
+
+    Attributes:
+        teacher: with words and pictures.
+        words: the encoder with the teacher's text tower.
+        listener: the student's encoder.
+        examples: recordings with captions.
+        prepared: the same, split.
+    """
+
+    teacher: SavedModel
+    words: Encoder
+    listener: Encoder
+    examples: Examples
+    prepared: Prepared
+
+
+def prepare_lesson(request: TrainingRequest, load: LoadEncoder) -> Lesson:
+    """Find teacher, student and recordings; writes nothing.
 
     Raises:
         ModelNotFoundError: no such teacher or student.
         InvalidInputError: a teacher without words and pictures, or a student without ears.
-        TrainingError: as `hashing.training.loop.train`.
     """
     config = request.config
     assert request.model is not None
@@ -71,27 +88,38 @@ def distill(
     embedders = Embedders(lambda name: load(name, config.device))
     listener = load(request.model, config.device)
     words: Encoder = embedders.of(teacher).encoder()
-    with out.held():
-        name = "+".join(sorted({listener.name, *teacher.card.encoder.split("+")}))
-        embedded = embed_examples(
-            prepared.examples,
-            Towers(listener, words, name),
-            out.embeddings,
-            strict=request.strict,
-            progress=progress,
-        )
-        plan = TowerPlan(request.model, lora_of(config), projection=True)
-        student = begin(
-            name, {Modality.AUDIO: plan}, lambda _: listener, dim=teacher.card.dim, seed=config.seed
-        ).towers[Modality.AUDIO]
-        part = part_of(embedded, prepared)
-        of = Distillation(teacher, student, plan, embedded, part, config)
-        objective = DistillObjective(of)
-        result, was_finished = run_training(objective, config, out.run, progress)
-        objective.module.eval()
-        fitted = _fitted(of, result, was_finished)
-    data = TrainingData([part], labels=False)
-    return fitted, _encoding(of), data, examples, embedded, prepared
+    return Lesson(teacher, words, listener, examples, prepared)
+
+
+def distill(
+    request: TrainingRequest, lesson: Lesson, out: OutFolder, progress: OnProgress
+) -> tuple[Fitted, Encoding, TrainingData, Embeddings]:
+    """Train the student, and extend the teacher by it; `out` is held.
+
+    Raises:
+        TrainingError: as `hashing.training.loop.train`.
+    """
+    config, teacher, listener = request.config, lesson.teacher, lesson.listener
+    assert request.model is not None
+    name = "+".join(sorted({listener.name, *teacher.card.encoder.split("+")}))
+    embedded = embed_examples(
+        lesson.prepared.examples,
+        Towers(listener, lesson.words, name),
+        out.embeddings,
+        strict=request.strict,
+        progress=progress,
+    )
+    plan = TowerPlan(request.model, lora_of(config), projection=True)
+    student = begin(
+        name, {Modality.AUDIO: plan}, lambda _: listener, dim=teacher.card.dim, seed=config.seed
+    ).towers[Modality.AUDIO]
+    part = part_of(embedded, lesson.prepared)
+    of = Distillation(teacher, student, plan, embedded, part, config)
+    objective = DistillObjective(of)
+    result, was_finished = run_training(objective, config, out.run, progress)
+    objective.module.eval()
+    fitted = _fitted(of, result, was_finished)
+    return fitted, _encoding(of), TrainingData([part], labels=False), embedded
 
 
 def teacher_named(name: str | None) -> SavedModel:

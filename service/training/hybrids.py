@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError, TrainingError
+from bittern.errors import BitternError, InvalidInputError, TrainingError
 from hashing.aligned import Moments
 from hashing.base import Hasher
 from hashing.hybrid import HybridHasher
 from hashing.training.alignment import moments_of
 from hashing.training.bits import bit_statistics
 from hashing.training.checkpoint import write_text_atomically
-from hashing.training.config import TrainingConfig
+from hashing.training.config import FREE_ON_RESUME, TrainingConfig
 from hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan, aligned_part, choose_plan
 from service.training.probing import Part
 from service.training.request import OnProgress, digest_of
@@ -60,7 +60,8 @@ def settled_plan(
         TrainingError: what the run noted is damaged.
     """
     path = run_folder / PLAN_FILE
-    key = digest_of(kind, config.to_json(), *(_told(part) for part in parts))
+    settings = {n: value for n, value in config.to_dict().items() if n not in FREE_ON_RESUME}
+    key = digest_of(kind, json.dumps(settings), *(_told(part) for part in parts))
     if path.is_file() and (before := _read(path, key)) is not None:
         return before
     part = max(parts, key=lambda part: len(part.training))
@@ -69,7 +70,7 @@ def settled_plan(
             part.source,
             config,
             run_folder / "choice",
-            plans=CHOICES[kind],
+            plans=distinct(CHOICES[kind], config.bits),
             rows=part.training,
             on_split=lambda done, of: progress("choosing", done, of, "how to share out the bits"),
         )
@@ -85,6 +86,24 @@ def settled_plan(
     told = {"key": key, "plan": asdict(settled.plan), "found": settled.found}
     write_text_atomically(path, json.dumps(told, indent=1) + "\n")
     return settled
+
+
+def distinct(plans: Sequence[HybridPlan], bits: int) -> list[HybridPlan]:
+    """Plans that differ at this length: bits come in bytes, so small shares round to nothing.
+
+    Where there are no learned bits (or no aligned ones), weights and the ridge of what is not
+    there say nothing either. Of equal plans the first is kept.
+    """
+    kept: dict[HybridPlan, HybridPlan] = {}
+    for plan in plans:
+        learned = plan.learned_bits(bits)
+        meant = replace(plan, learned_share=learned / bits)
+        if learned == 0:
+            meant = replace(meant, learned_ridge=1.0, weights=(1.0, 1.0))
+        elif learned == bits:
+            meant = replace(meant, ridge=1.0, weights=(1.0, 1.0))
+        kept.setdefault(meant, plan)
+    return list(kept.values())
 
 
 def _told(part: Part) -> str:
@@ -106,7 +125,7 @@ def _read(path: Path, key: str) -> Settled | None:
             (first, second),
         )
         return Settled(plan, dict(told["found"]), True) if told["key"] == key else None
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, BitternError) as error:
         raise TrainingError(f"{path} is damaged ({error!r}): train into another folder") from error
 
 

@@ -98,10 +98,10 @@ class Part:
             classes = [one[one >= 0] for one in source.labels[rows][:, None]]
         else:
             return {}
-        count = 1 + max((int(c.max()) for c in classes if len(c)), default=0)
-        membership = np.zeros((len(rows), count), dtype=bool)
-        for row, of_row in enumerate(classes):
-            membership[row, of_row] = True
+        # Labels may be keys of a taxonomy, in the millions: only those that occur get a column.
+        present, columns = np.unique(np.concatenate(classes), return_inverse=True)
+        membership = np.zeros((len(rows), max(1, len(present))), dtype=bool)
+        membership[np.repeat(np.arange(len(rows)), [len(c) for c in classes]), columns] = True
         return {"membership": membership, "asked": membership.argmax(axis=1)}
 
 

@@ -78,7 +78,9 @@ class Comparison:
         modality: of the items.
         queries: how many questions.
         items: how many held-out items they are asked of.
-        floats: mean average precision of the cosine of the encoder's embeddings.
+        floats: mean average precision of the cosine of the encoder's embeddings; of ``distill``,
+            of those of the student as it was taught, for its own have nothing to do with the
+            teacher's.
         training_free: of PCA codes with as many bits, fitted on the same training items; None
             where there is no such thing.
         learned: of what was trained.

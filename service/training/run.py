@@ -157,15 +157,16 @@ def _distill(
     request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
 ) -> TrainingReport:
     """A model of the teacher's towers, and the student's."""
-    from service.training.distilling import distill
+    from service.training.distilling import distill, prepare_lesson
 
     if request.model is None:
         raise InvalidInputError("name the student's encoder with --student", field="student")
     check_trainable(request.model, request.config)
-    fitted, encoding, data, examples, embedded, prepared = distill(request, out, progress, load)
-    story = _story(examples, [prepared]) | {"teacher": request.teacher}
-    skipped = [*examples.skipped, *embedded.rows.skipped]
+    lesson = prepare_lesson(request, load)
     with out.held():
+        fitted, encoding, data, embedded = distill(request, lesson, out, progress)
+        story = _story(lesson.examples, [lesson.prepared]) | {"teacher": request.teacher}
+        skipped = [*lesson.examples.skipped, *embedded.rows.skipped]
         return finish(request, out, fitted, encoding, data, skipped, story)
 
 
@@ -208,6 +209,9 @@ def finish(
     modalities = modalities_of(fitted.hasher)
     rows = {part.modality: len(part.training) for part in data.parts}
     held_out = {part.modality: len(part.held_out) for part in data.parts}
+    metrics = dict(fitted.metrics)
+    if request.config.epochs > 1 and metrics.get("validation"):
+        metrics["epoch_chosen_on_held_out"] = True
     model = SavedModel.describe(
         name,
         fitted.hasher,
@@ -224,7 +228,7 @@ def finish(
                 "rows_held_out": held_out,
                 "skipped": len(skipped),
             },
-            metrics=fitted.metrics,
+            metrics=metrics,
             training={**request.config.to_dict(), "hasher": request.hasher},
         ),
     )
@@ -240,7 +244,7 @@ def finish(
         held_out={"rows": held_out, "ways": story.get("held_out", {})},
         skipped=tuple(skipped),
         comparison=fitted.comparison,
-        metrics=fitted.metrics,
+        metrics=metrics,
         warnings=fitted.warnings,
         seconds=fitted.seconds,
         resumed=fitted.resumed,

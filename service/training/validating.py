@@ -112,9 +112,9 @@ class Task:
         return mean_average_precision(asked, held, self.relevant, excluded=self.excluded)
 
     def of_floats(self) -> float:
-        """MAP of the cosine of embeddings of unit norm; ties are broken by the item's row."""
-        queries = self.queries[1].astype(np.float64)
-        distance = -np.round(queries @ self.items[1].astype(np.float64).T, 9)
+        """MAP of the cosine of embeddings; ties are broken by the item's row."""
+        queries = _unit(self.queries[1])
+        distance = -np.round(queries @ _unit(self.items[1]).T, 9)
         relevant = self.relevant.copy()
         if self.excluded is not None:
             rows = np.arange(len(queries))
@@ -122,6 +122,14 @@ class Task:
             relevant[rows, self.excluded] = False
         answered = relevant.any(axis=1)
         return _mean_average_precision(distance[answered], relevant[answered])
+
+
+def _unit(rows: Floats) -> NDArray[np.float64]:
+    """Rows of norm 1; one of zeros stays as it is."""
+    rows = rows.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return unit
 
 
 def _mean_average_precision(distance: Floats, relevant: NDArray[np.bool_]) -> float:

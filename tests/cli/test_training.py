@@ -38,6 +38,7 @@ def test_field_learns_codes_of_the_sample_and_answers_with_them(run: Run, tmp_pa
     assert done.status == 0
     for words in ("words to images", "training-free", "learned", "bits: 256", "next:"):
         assert words in done.out
+    assert "flatters 'learned' a little" in done.out
     assert f"index my-archive {SAMPLE / 'manifest.csv'} --model {out}" in done.out
     few = tmp_path / "few"
     few.mkdir()
@@ -109,9 +110,10 @@ def test_sounds_are_taught_the_space_of_pictures(
     recordings = write_manifest(tmp_path / "recordings.csv", media, ".wav")
     done = run(
         "train", "distill", recordings, "--teacher", teacher, "--out", heard,
-        "--batch-size", 4, "--epochs", 2,
+        "--batch-size", 4, "--epochs", 2, "--validation-share", 0.4,
     )  # fmt: skip
     assert done.status == 0
+    assert "floats, taught" in done.out
     assert "index my-archive PHOTOGRAPHS --model" in done.out
     assert "audio, image, text" in done.out
 

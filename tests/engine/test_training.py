@@ -24,12 +24,13 @@ from encoders.catalogue import CATALOGUE
 from hashing.saved import SavedModel
 from hashing.training import loop
 from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import View
-from service.training.probing import draw
+from hashing.training.embeddings import EmbeddingSet, View
+from service.training.probing import Part, draw
 from service.training.request import TrainingReport, TrainingRequest
 from service.training.run import train_model
 from service.training.saving import OutFolder
 from service.training.settings import gather
+from service.training.validating import HeldOut
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
@@ -204,6 +205,29 @@ def test_labels_share_a_head_with_the_words_for_them(photographs: Path, tmp_path
     saved = SavedModel.load(tmp_path / "out")
     assert saved.card.hasher["heads"] == {"image": "image", "text": "image"}
     assert {c.task for c in report.comparison} == {"images to images", "words to images"}
+
+
+@pytest.mark.parametrize("labels", ["single", "multi"])
+def test_keys_of_a_taxonomy_serve_as_labels(tmp_path: Path, labels: Any) -> None:
+    keys = [[5231190], [2_000_000_000], [5231190]]
+    of_rows: Any = keys if labels == "multi" else np.array(keys, dtype=np.int32).ravel()
+    view = {"image": View("image", DIM)}
+    with EmbeddingWriter(tmp_path / "set", view, encoder="toy", labels=labels) as writer:
+        writer.append({"image": vectors(0)[:3]}, of_rows)
+    rows = np.arange(3)
+    kept = Part(EmbeddingSet.open(tmp_path / "set"), "image", rows, rows).kept_out(3)
+    assert kept is not None
+    assert kept.membership is not None
+    assert kept.membership.tolist() == [[True, False], [False, True], [True, False]]
+
+
+def test_the_length_of_an_embedding_says_nothing() -> None:
+    rows = vectors(0)[:20]
+    lengths = np.linspace(0.1, 50, 20, dtype=np.float32)[:, None]
+    queries = rows + vectors(1)[:20]
+    (unit,) = HeldOut("image", rows, "text", queries).tasks()
+    (longer,) = HeldOut("image", rows * lengths, "text", queries * lengths[::-1]).tasks()
+    assert 0 < unit.of_floats() == longer.of_floats() < 1
 
 
 def test_labels_that_are_no_words_leave_words_a_mean_of_their_own(

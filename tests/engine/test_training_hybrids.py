@@ -16,6 +16,7 @@ from hashing.saved import SavedModel
 from hashing.training import loop
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
+from hashing.training.hybrid import HybridPlan
 from service.training import hybrids
 from service.training.hybrids import PLAN_FILE
 from service.training.request import TrainingReport, TrainingRequest
@@ -100,6 +101,7 @@ def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_pat
     assert found["plans"] == len(hybrids.CHOICES["hybrid"])
     assert 0 < found["held_out_novel"] <= 1
     assert card.metrics["held_out"][0]["mAP_learned"] > 0
+    assert "epoch_chosen_on_held_out" not in card.metrics  # there was one only
     assert not (tmp_path / "out" / "training" / "choice").exists()
 
 
@@ -123,6 +125,17 @@ def test_what_is_held_out_for_validation_has_no_say(
     assert all(np.array_equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.parametrize("kind", ["aligned", "hashcoder"])
+def test_a_card_says_whether_held_out_items_chose_the_epoch(
+    embeddings: Path, tmp_path: Path, kind: str
+) -> None:
+    report = trained(embeddings, tmp_path / "out", kind, validation_share=0.2, epochs=2)
+    metrics = SavedModel.load(tmp_path / "out").card.metrics
+    chosen = True if kind == "hashcoder" else None
+    assert metrics.get("epoch_chosen_on_held_out") is chosen
+    assert report.metrics.get("epoch_chosen_on_held_out") is chosen
+
+
 def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
     embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +146,46 @@ def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
             again = trained(embeddings, tmp_path / kind, kind)
         assert again.digest == first.digest
         assert again.was_finished
+
+
+def test_how_often_to_log_is_no_reason_to_choose_a_plan_anew(
+    embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(embeddings, tmp_path / "out", "aligned")
+    monkeypatch.setattr(hybrids, "choose_plan", pytest.fail)
+    assert trained(embeddings, tmp_path / "out", "aligned", log_every=7).was_finished
+
+
+def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
+    plans = hybrids.CHOICES["hybrid"]
+    assert hybrids.distinct(plans, 256) == list(plans)
+    assert [(plan.ridge, plan.learned_share) for plan in hybrids.distinct(plans, 8)] == [
+        (0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0),
+    ]  # fmt: skip
+    learned_alone = [HybridPlan(1.0, 1.0), HybridPlan(2.0, 1.0), HybridPlan(1.0, 1.0, 2.0)]
+    assert hybrids.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"ridge": float("nan")},
+        {"ridge": float("inf")},
+        {"learned_share": 9},
+        {"learned_ridge": -1},
+        {"weights": 5},
+        {"weights": [5, 5]},
+    ],
+)
+def test_a_plan_that_no_choice_comes_to_is_refused(
+    embeddings: Path, tmp_path: Path, value: dict[str, Any]
+) -> None:
+    trained(embeddings, tmp_path / "out", "aligned")
+    path = tmp_path / "out" / "training" / PLAN_FILE
+    told = json.loads(path.read_text())
+    path.write_text(json.dumps({**told, "plan": {**told["plan"], **value}}))
+    with pytest.raises(TrainingError, match="damaged"):
+        trained(embeddings, tmp_path / "out", "aligned")
 
 
 def test_a_finished_model_that_left_no_checkpoint_is_not_replaced_by_another(

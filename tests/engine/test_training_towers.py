@@ -29,10 +29,12 @@ from service.indexing import index_source
 from service.model_choice import IndexOptions
 from service.requests import Query
 from service.sources import read_source
+from service.training import run
 from service.training.embedding import MOST_WINDOWS
 from service.training.modalities import modalities_of, with_modality
 from service.training.request import TrainingReport, TrainingRequest
 from service.training.run import train_model
+from service.training.saving import OutFolder
 from service.training.settings import gather
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
@@ -246,6 +248,23 @@ def test_distilling_teaches_recordings_their_captions(
     )  # fmt: skip
     assert report.metrics["loss"] < 0.8
     assert report.metrics["scale"] > 10
+
+
+def test_others_are_kept_out_of_the_folder_until_the_student_is_saved(
+    teacher: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"what": "distill", "model": "biolingual", "teacher": str(teacher)}
+    asked = request(recordings, tmp_path / "out", **settings)
+    story = run._story
+
+    def looked_at(*given: Any) -> dict[str, Any]:
+        with pytest.raises(TrainingError, match="another process"), OutFolder(asked).held():
+            pass
+        return {**story(*given), "looked": True}
+
+    monkeypatch.setattr(run, "_story", looked_at)
+    train_model(asked)
+    assert SavedModel.load(tmp_path / "out").card.data["looked"]
 
 
 def test_teachers_and_students_that_will_not_do_are_refused(

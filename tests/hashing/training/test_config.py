@@ -17,6 +17,7 @@ from hashing.training.config import (
     parse_config,
     read_config,
 )
+from hashing.training.yaml_mapping import load_mapping
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,15 @@ def test_a_value_out_of_range_is_refused_with_field_value_and_range(
     assert allowed in caught.value.message
     if not isinstance(value, list):
         assert repr(value) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["!!int ''", "!!float ''", "!!bool x", "!!timestamp x", "!!map [1]", "!!set [1]", "!!map x"],
+)
+def test_a_tag_that_its_value_does_not_fit_is_refused(value: str) -> None:
+    with pytest.raises(InvalidInputError, match="cannot be read as YAML"):
+        load_mapping(f"bits: {value}", "the settings")
 
 
 def test_a_config_made_directly_is_checked_too() -> None:

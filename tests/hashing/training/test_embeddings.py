@@ -95,6 +95,34 @@ def test_pickles_and_damaged_arrays_are_refused(tmp_path: Path) -> None:
             EmbeddingSet.open(tmp_path / "set")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f2', 'fortran_order': False, 'shape': (%d, 12)}" % 2**70,
+        "{'descr': '<f2', 'fortran_order': False, 'shape': (True, 4)}",
+        "{'descr': ((), ()), 'fortran_order': False, 'shape': (120, 12)}",
+        "(" * 9000,
+        "-" * 9000 + "1",
+    ],
+    ids=["endless", "truth", "dtype", "brackets", "signs"],
+)
+def test_a_header_made_to_harm_is_refused(tmp_path: Path, header: str) -> None:
+    make_set(tmp_path / "set")
+    written = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    (tmp_path / "set" / "caption.npy").write_bytes(written + bytes(120 * DIM * 2))
+    with pytest.raises(InvalidInputError, match=r"caption\.npy"):
+        EmbeddingSet.open(tmp_path / "set")
+
+
+def test_negative_classes_among_several_are_refused(tmp_path: Path) -> None:
+    make_set(tmp_path / "set", labels="multi")
+    values = np.load(tmp_path / "set" / "label_values.npy")
+    values[3] = -1
+    np.save(tmp_path / "set" / "label_values.npy", values)
+    with pytest.raises(InvalidInputError, match=r"label_values\.npy must hold classes from 0"):
+        EmbeddingSet.open(tmp_path / "set")
+
+
 def test_missing_parts_are_told_by_name(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match=SET_FILE):
         EmbeddingSet.open(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from bittern.errors import ModelDamagedError, TrainingError
 from hashing.training import loop
@@ -19,7 +21,7 @@ from hashing.training.config import TrainingConfig
 from hashing.training.heads import PairsObjective
 from hashing.training.loop import train
 from hashing.training.records import EpochRecord, Progress, TrainingResult
-from tests.hashing.training.sets import SMALL, Toy, equal, make_set, weights
+from tests.hashing.training.sets import DIM, SMALL, Toy, equal, make_set, weights
 
 CONFIG = TrainingConfig(
     bits=8,
@@ -200,3 +202,77 @@ def test_a_damaged_checkpoint_is_told_by_name(tmp_path: Path, content: bytes | N
     path.write_bytes(path.read_bytes()[:-50] if content is None else content)
     with pytest.raises(ModelDamagedError, match=CHECKPOINT_FILE):
         train(toy(), CONFIG, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"threads": None},
+        {"threads": math.inf},
+        {"epoch": 9},
+        {"step": -1},
+        {"step": "x"},
+        {"best_epoch": 0},
+        {"best_epoch": 7},
+        {"log_bytes": -1},
+        {"log_bytes": 2**70},
+        {"history": [{}]},
+        {"history": [{"epoch": 1}] * 4},
+        {"config": 3},
+        {"origin": []},
+        {"loss_names": ["loss"]},
+        {"optimiser": {}},
+    ],
+)
+def test_a_checkpoint_that_makes_no_sense_is_refused_with_the_remedy(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    train(toy(), CONFIG, tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    tensors, facts = load_checkpoint(path)
+    save_checkpoint(path, tensors, {**facts, **change})
+    with pytest.raises(ModelDamagedError, match=r"no sense.*Remove it.*another folder"):
+        train(toy(), CONFIG, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    "name", ["threads", "epoch", "history", "optimiser", "seconds", "config", "origin"]
+)
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, name: str) -> None:
+    train(toy(), CONFIG, tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    tensors, facts = load_checkpoint(path)
+    del facts[name]
+    save_checkpoint(path, tensors, facts)
+    with pytest.raises(ModelDamagedError, match=f"no sense.*{name}"):
+        train(toy(), CONFIG, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("rng.cpu", torch.zeros(3, dtype=torch.uint8)),
+        ("losses", torch.zeros(2, 2)),
+        ("weights.1.layers.0.bias", torch.full((DIM,), math.nan)),
+        ("best.1.layers.0.bias", torch.full((DIM,), math.nan)),
+        ("best.1.layers.0.bias", torch.zeros(1)),
+        ("best.ghost", torch.zeros(1)),
+        ("optimiser.x.step", torch.zeros(1)),
+    ],
+)
+def test_a_checkpoint_with_senseless_tensors_is_refused(
+    tmp_path: Path, name: str, tensor: torch.Tensor
+) -> None:
+    train(toy(), CONFIG, tmp_path / "run")
+    path = tmp_path / "run" / CHECKPOINT_FILE
+    tensors, facts = load_checkpoint(path)
+    save_checkpoint(path, {**tensors, name: tensor}, facts)
+    with pytest.raises(ModelDamagedError, match=r"no sense.*Remove it"):
+        train(toy(), CONFIG, tmp_path / "run", resume=True)
+
+
+def test_a_checkpoint_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / CHECKPOINT_FILE
+    save_file({"a": torch.ones(1)}, path, metadata={"state": '{"a":' * 100_000})
+    with pytest.raises(ModelDamagedError, match=CHECKPOINT_FILE):
+        load_checkpoint(path)
