@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from bittern.errors import ModelDamagedError
+from bittern.errors import BitternError, ModelDamagedError
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = 1
@@ -74,6 +74,33 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             f"the checkpoint {path} has format {version}, this version reads {FORMAT}. {REMEDY}"
         )
     return tensors, state
+
+
+@contextlib.contextmanager
+def refusing_nonsense(path: Path) -> Iterator[None]:
+    """Tell what fails inside, on values from the checkpoint at `path`, as damage to it.
+
+    Raises:
+        ModelDamagedError: something failed that Bittern has no error for.
+    """
+    try:
+        yield
+    except (BitternError, torch.OutOfMemoryError):
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as e:
+        reason = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
+        raise ModelDamagedError(f"the checkpoint {path} makes no sense: {reason}. {REMEDY}") from e
+
+
+def under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors called ``<prefix>.<name>``, by name."""
+    start = prefix + "."
+    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
+
+
+def shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Shapes by name."""
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def write_text_atomically(path: Path, text: str) -> None:

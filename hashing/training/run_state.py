@@ -12,9 +12,15 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from bittern.errors import BitternError, ModelDamagedError, TrainingError
+from bittern.errors import TrainingError
 from hashing.training.bits import BitStatistics
-from hashing.training.checkpoint import REMEDY, load_checkpoint, save_checkpoint
+from hashing.training.checkpoint import (
+    load_checkpoint,
+    refusing_nonsense,
+    save_checkpoint,
+    shapes,
+    under,
+)
 from hashing.training.config import TrainingConfig, differing
 from hashing.training.device import Placement
 from hashing.training.objective import Objective, Step
@@ -23,7 +29,6 @@ from hashing.training.records import EpochRecord
 
 Batch = TypeVar("Batch")
 _MOST_THREADS = 1024
-_SENSELESS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 
 
 class RunState:
@@ -194,28 +199,24 @@ class RunState:
             ModelDamagedError: it cannot be read, or makes no sense.
             TrainingError: it belongs to other settings, data or weights.
         """
-        try:
+        with refusing_nonsense(path):
             self._load(path)
             self._check()
-        except (BitternError, torch.OutOfMemoryError):
-            raise
-        except (*_SENSELESS, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-            raise ModelDamagedError(
-                f"the checkpoint {path} makes no sense: {reason}. {REMEDY}"
-            ) from error
 
     def _load(self, path: Path) -> None:
         tensors, facts = load_checkpoint(path)
         self._refuse_strangers(facts)
-        if _shapes(_under(tensors, "weights")) != _shapes(self._weights):
+        if shapes(under(tensors, "weights")) != shapes(self._weights):
             raise TrainingError(f"{path} holds other weights than the model that is to be trained")
         # Other numbers of threads add in another order, and a code's bit may flip.
         torch.set_num_threads(min(max(1, int(facts["threads"])), _MOST_THREADS))
         self._loaded = tensors
         self.rewind()
-        self._best = _under(tensors, "best")
-        self.optimiser.restore(_under(tensors, "optimiser"), facts["optimiser"])
+        self._best = under(tensors, "best")
+        moments = under(tensors, "optimiser")
+        if shapes(moments) != self._shapes_of(moments):
+            raise ValueError("the optimiser's moments are of other parameters")
+        self.optimiser.restore(moments, facts["optimiser"])
         self._losses = tensors["losses"].to(self._placed.device)
         self.epoch, self.step = int(facts["epoch"]), int(facts["step"])
         self._checked = 0
@@ -223,6 +224,15 @@ class RunState:
         self.best_epoch, self.finished = int(facts["best_epoch"]), bool(facts["finished"])
         self.log_bytes, self._names = int(facts["log_bytes"]), [*map(str, facts["loss_names"])]
         self._seconds, self._since = float(facts["seconds"]), time.perf_counter()
+
+    def _shapes_of(self, moments: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+        """What the moments of these parameters must be like; one not yet stepped has none."""
+        return {
+            f"{number}.{key}": torch.Size() if key == "step" else parameter.shape
+            for number, parameter in enumerate(self.optimiser.parameters)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"{number}.step" in moments
+        }
 
     def _check(self) -> None:
         """Whether what was loaded fits together.
@@ -239,7 +249,7 @@ class RunState:
             or bool(self._best) != bool(self.best_epoch),
             "the length of its log": not 0 <= self.log_bytes < 2**63,
             "its losses": self._losses.shape != (self._steps, len(self._names)),
-            "its best weights": bool(self._best) and _shapes(self._best) != _shapes(self._weights),
+            "its best weights": bool(self._best) and shapes(self._best) != shapes(self._weights),
             # Infinity can be meant (a mask holds it); NaN is what is left of a broken run.
             "NaN in its weights": any(
                 bool(t.isnan().any()) for t in (*self._weights.values(), *self._best.values())
@@ -268,7 +278,7 @@ class RunState:
 
     def rewind(self) -> None:
         """Put weights and generators back to where the loaded checkpoint had them."""
-        _copy(_under(self._loaded, "weights"), self._weights)
+        _copy(under(self._loaded, "weights"), self._weights)
         torch.set_rng_state(self._loaded["rng.cpu"])
         if "rng.cuda" in self._loaded:
             torch.cuda.set_rng_state(self._loaded["rng.cuda"], self._placed.device)
@@ -287,15 +297,6 @@ def _weights(
     if len(named) != len(optimised):
         raise TrainingError("a parameter group holds parameters that are not of the module")
     return {**named, **dict(module.named_buffers())}
-
-
-def _shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def _under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    start = prefix + "."
-    return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
 @torch.no_grad()

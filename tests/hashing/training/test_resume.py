@@ -258,6 +258,8 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, name: str)
         ("best.1.layers.0.bias", torch.zeros(1)),
         ("best.ghost", torch.zeros(1)),
         ("optimiser.x.step", torch.zeros(1)),
+        ("optimiser.99.step", torch.zeros(())),
+        ("optimiser.0.exp_avg", torch.zeros(3)),
     ],
 )
 def test_a_checkpoint_with_senseless_tensors_is_refused(
