@@ -244,7 +244,7 @@ class EmbeddingSet:
             # Headers go through Python's parser and on into dtypes and shapes: one that was made
             # to harm fails with whatever the step fails with that it reaches.
             raise InvalidInputError(
-                f"{path} is not an array that numpy.save wrote: {_reason(error)}", field=name
+                f"{path} is not an array that numpy.save wrote: {error!r:.300}", field=name
             ) from error
         if array.dtype != np.dtype(dtype):
             raise InvalidInputError(
@@ -276,10 +276,6 @@ class EmbeddingSet:
                     f"labels and groups of {self.folder} must be -1 or more, not {values.min()}",
                     field="labels",
                 )
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _read_description(folder: Path) -> SetDescription:

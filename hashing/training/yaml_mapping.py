@@ -10,7 +10,6 @@ import yaml
 
 from bittern.errors import InvalidInputError
 
-
 _OF_TAGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
 """What the safe loader fails with where a tag (!!int, !!map) and its value do not match."""
 
