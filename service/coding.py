@@ -17,7 +17,7 @@ from bittern.errors import InvalidInputError, SourceNotFoundError
 from encoders.base import Modality
 from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
-from service.committing import COMMIT_ITEMS, batched, check_towers
+from service.committing import COMMIT_ITEMS, batched, check_towers, without_untaken
 from service.embedders import Embedders
 from service.engine import catalogue_encoder
 from service.indexing import (
@@ -65,7 +65,9 @@ def code_source(
     saved = ready_model(options, embedders.named)
     embedder = embedders.of(saved) if saved else embedders.named(options.model)
     if saved is not None:
-        check_towers(Model(saved, embedder), entries)
+        model = Model(saved, embedder)
+        check_towers(model, entries)
+        entries = list(without_untaken(model, entries))
     stream = embed_items(embedder, entries, report.times)
     fitted_on: list[Embedded] = []
     if saved is None:

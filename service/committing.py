@@ -8,7 +8,7 @@ from itertools import islice
 from time import perf_counter
 from typing import TypeVar
 
-from bittern.errors import DuplicateObservationError
+from bittern.errors import DuplicateObservationError, UnsupportedModalityError
 from encoders.base import Modality
 from index.archive import Archive
 from index.observation import AddResult, AddStatus, CodedObservation, OnDuplicate
@@ -109,6 +109,26 @@ def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(entries)
     while batch := list(islice(source, size)):
         yield batch
+
+
+def without_untaken(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries, those that the model cannot code replaced by the reason before any decoding.
+
+    Items of no modality at all stay: they fail by themselves when they are decoded.
+    """
+    for entry in entries:
+        if isinstance(entry, MediaItem) and entry.modality in set(Modality):
+            try:
+                model.require(Modality(entry.modality))
+            except UnsupportedModalityError as error:
+                yield AddResult(
+                    entry.occurrence_id,
+                    AddStatus.FAILED,
+                    reason=error.reason,
+                    message=error.message,
+                )
+                continue
+        yield entry
 
 
 def check_towers(model: Model, entries: Sequence[Entry]) -> None:

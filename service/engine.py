@@ -35,7 +35,7 @@ from index.observation import (
 )
 from service import queries
 from service.catalogue import encoder_names, weights_of
-from service.committing import COMMIT_ITEMS, Commits, batched, check_towers
+from service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
 from service.deadline import Deadline
 from service.embedders import Embedders
 from service.models import EncoderLoader, Model
@@ -335,7 +335,8 @@ class Engine:
             for chosen, group in self._by_model(batch, model):
                 check_towers(chosen, group)
                 commits = Commits(self.archive, chosen, on_duplicate, times=times)
-                embedded = embed_items(chosen.embedder, commits.without_coded(group), times)
+                taken = commits.without_coded(without_untaken(chosen, group))
+                embedded = embed_items(chosen.embedder, taken, times)
                 yield commits.commit(builtins.list(embedded))
 
     def _by_model(

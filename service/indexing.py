@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hashing.saved import SavedModel
 from index.observation import AddResult, AddStatus
-from service.committing import Commits, batched, check_towers
+from service.committing import Commits, batched, check_towers, without_untaken
 from service.engine import Engine
 from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from service.model_choice import (
@@ -112,6 +112,7 @@ def _commits(
     embedder = model.embedder if model else engine.embedders.named(options.model)
     if model:
         check_towers(model, entries)
+        entries = list(without_untaken(model, entries))
         entries = list(_commits_to(engine, model, options, report).without_coded(entries))
     stream = embed_items(embedder, entries, report.times)
     fitted_on: list[Embedded] = []

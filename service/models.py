@@ -123,6 +123,19 @@ class Model:
         """Codes of embeddings: float32 [n, dim] in, uint8 [n, bits/8] out."""
         return pack(self.logits(modality, embeddings))
 
+    def require(self, modality: Modality) -> None:
+        """Check that the model codes `modality`; its encoder may have more towers than it uses.
+
+        Raises:
+            UnsupportedModalityError: it does not.
+        """
+        if modality not in self.modalities:
+            raise UnsupportedModalityError(
+                f"model '{self.card.name}' takes {' and '.join(sorted(self.modalities))}, "
+                f"not {modality}",
+                details={"model": self.card.name, "modality": str(modality)},
+            )
+
     def check_tower(self, modality: Modality) -> None:
         """Check that this machine's weights are those that the model was made with.
 
@@ -132,12 +145,7 @@ class Model:
         """
         if modality in self._checked:
             return
-        if modality not in self.modalities:
-            raise UnsupportedModalityError(
-                f"model '{self.card.name}' takes {', '.join(sorted(self.modalities))}, "
-                f"not {modality}",
-                details={"model": self.card.name, "modality": str(modality)},
-            )
+        self.require(modality)
         here, made_with = self.embedder.digest(modality), self.card.towers[modality]
         if here != made_with:
             again = "train the model" if self._is_trained() else "index"

@@ -11,13 +11,15 @@ import pytest
 from bittern.errors import ManifestError, ModelNotFoundError, QueryError, SourceNotFoundError
 from encoders.base import Modality
 from hashing.codes import pack
+from hashing.saved import SavedModel
+from hashing.training_free import fit
 from index.archive import Archive
 from index.observation import AddStatus
 from service.coding import code_source
 from service.engine import Engine
 from service.exporting import export_archive
 from service.headings import kept_names
-from service.indexing import IndexOptions, index_source
+from service.indexing import IndexOptions, IndexReport, index_source
 from service.requests import MediaItem, Query
 from service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
@@ -319,3 +321,62 @@ def test_embeddings_are_kept_where_asked(
     code = pack(model.logits(Modality.IMAGE, embedding))
     assert code.shape == (1, 8)
     assert any(c.startswith("embedding_") for c in empty.archive._store.columns)
+
+
+@pytest.fixture
+def eyes(tmp_path: Path) -> Path:
+    """A model of words and pictures only, over an encoder that hears as well."""
+    encoder = ToyEncoder()
+    texts = encoder.encode(Modality.TEXT, list(COLOURS))
+    seen = (Modality.TEXT, Modality.IMAGE)
+    saved = SavedModel.describe(
+        "eyes",
+        fit("lsh", {str(m): np.concatenate([texts, -texts]) for m in seen}, 64),
+        encoder=encoder.name,
+        towers={str(m): encoder.digests[m] for m in seen},
+        licence="CC0-1.0",
+    )
+    saved.save(tmp_path / "eyes")
+    return tmp_path / "eyes"
+
+
+def named_at_the_end(report: IndexReport) -> bool:
+    """Whether three pictures are in, and each of four recordings has failed with its reason."""
+    assert (report.items[AddStatus.ADDED], report.items[AddStatus.FAILED]) == (3, 4)
+    assert {f.reason for f in report.failures} == {"UNSUPPORTED_MODALITY"}
+    assert {f.message for f in report.failures} == {"model 'eyes' takes image and text, not audio"}
+    return "sounds/two.wav" in {f.occurrence_id for f in report.failures}
+
+
+def test_what_a_model_does_not_take_fails_one_by_one_and_the_rest_goes_in(
+    empty: Engine, encoder: ToyEncoder, eyes: Path, media: Path
+) -> None:
+    entries, asked = read_source(media).entries, IndexOptions(model=str(eyes), commit_items=2)
+    assert named_at_the_end(index_source(empty, entries, asked))
+    assert {modality for modality, _ in encoder.batches} == {Modality.IMAGE}
+    again = index_source(empty, entries, IndexOptions(model="eyes"))
+    assert (again.items[AddStatus.SKIPPED], again.items[AddStatus.FAILED]) == (3, 4)
+    assert empty.stats().observations == {"image": 3, "audio": 0}
+
+
+def test_what_a_named_model_does_not_take_is_not_added(
+    empty: Engine, eyes: Path, media: Path
+) -> None:
+    pictures = [e for e in read_source(media).entries if "png" in str(e)]
+    index_source(empty, pictures, IndexOptions(model=str(eyes)))
+    recording = MediaItem("call", "call.wav", "audio", data=sound("red"))
+    [[result]] = empty.add([recording], model="eyes")
+    assert (result.status, result.reason) == (AddStatus.FAILED, "UNSUPPORTED_MODALITY")
+
+
+def test_what_a_model_does_not_take_is_left_out_of_a_file_of_codes(
+    encoder: ToyEncoder, eyes: Path, media: Path, tmp_path: Path
+) -> None:
+    report = code_source(
+        read_source(media).entries,
+        tmp_path / "codes.parquet",
+        IndexOptions(model=str(eyes)),
+        load_encoder=lambda name: encoder,
+    )
+    assert named_at_the_end(report)
+    assert pq.read_table(tmp_path / "codes.parquet").num_rows == 3
