@@ -209,7 +209,7 @@ def test_labels_share_a_head_with_the_words_for_them(photographs: Path, tmp_path
 
 @pytest.mark.parametrize("labels", ["single", "multi"])
 def test_keys_of_a_taxonomy_serve_as_labels(tmp_path: Path, labels: Any) -> None:
-    keys = [[5231190], [2_000_000_000], [5231190]]
+    keys = [[5231190], [9206251], [5231190]]
     of_rows: Any = keys if labels == "multi" else np.array(keys, dtype=np.int32).ravel()
     view = {"image": View("image", DIM)}
     with EmbeddingWriter(tmp_path / "set", view, encoder="toy", labels=labels) as writer:
