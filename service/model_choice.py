@@ -26,7 +26,7 @@ from service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_
 from service.models import Embedder, Model
 from service.pipeline import Entry
 from service.requests import MediaItem
-from service.saved_models import load_saved, model_folder, model_places
+from service.saved_models import load_saved, model_folder, model_places, unfinished_training
 
 DEFAULT_ENCODER = "field"
 
@@ -192,6 +192,13 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         return None
     folder = model_folder(options.model)
     if folder is None:
+        begun = unfinished_training(options.model)
+        if begun is not None:
+            raise ModelNotFoundError(
+                f"{begun} holds a training that is not finished; run its `bittern train` command "
+                "again, it goes on from there",
+                field="model",
+            )
         known = ", ".join(CATALOGUE)
         places = ", ".join(str(place) for place in model_places())
         raise ModelNotFoundError(

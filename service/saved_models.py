@@ -20,6 +20,8 @@ from service.embedders import plans_of
 from service.fitting import SHIPPED
 
 MODELS_FOLDER = "models"
+_BEGUN = Path("training", "request.json")
+"""What a training leaves in its model's folder as soon as it begins."""
 MODELS_VARIABLE = "BITTERN_MODELS"
 """Environment variable: a folder with one folder per saved model."""
 _HEADLINES = ("map_learned", "map", "ndcg", "recall", "precision", "accuracy")
@@ -103,12 +105,37 @@ def model_places() -> list[Path]:
 
 def model_folder(name: str) -> Path | None:
     """The folder of a saved model: at this path, or of this name in `model_places`."""
-    places = [] if not name or Path(name).name != name else model_places()
-    for folder in (Path(name), *(place / name for place in places)):
+    for folder in _candidates(name):
         try:
             if (folder / CARD_FILE).is_file():
                 return folder
         except (OSError, ValueError):  # not readable by us, or a name that no file can have
+            continue
+    return None
+
+
+def _candidates(name: str) -> list[Path]:
+    places = [] if not name or Path(name).name != name else model_places()
+    return [Path(name), *(place / name for place in places)]
+
+
+def encoders_of_saved(name: str) -> tuple[str, ...]:
+    """Catalogue names of the encoders behind a shipped or saved model; none if it is not one."""
+    shipped = SHIPPED / name
+    folder = shipped if name in {f.name for f in SHIPPED.iterdir()} else model_folder(name)
+    try:
+        return encoder_names(load_saved(folder).card.encoder) if folder else ()
+    except BitternError:
+        return ()
+
+
+def unfinished_training(name: str) -> Path | None:
+    """The folder that `model_folder` would find, were the training in it finished."""
+    for folder in _candidates(name):
+        try:
+            if (folder / _BEGUN).is_file():
+                return folder
+        except (OSError, ValueError):
             continue
     return None
 

@@ -11,6 +11,7 @@ from encoders.adapters import MAX_RANK
 from encoders.catalogue import CATALOGUE
 from hashing.training.config import LARGEST_FILE, TrainingConfig, config_from
 from hashing.training.yaml_mapping import load_mapping
+from service.saved_models import encoders_of_saved
 from service.training.request import What
 
 LORA_RANK = 16
@@ -44,8 +45,10 @@ def gather(
         the settings, and whether a share for validation was asked for.
 
     Raises:
-        InvalidInputError: an unknown setting, a value out of range, or an unreadable file.
+        InvalidInputError: an unknown setting, a value out of range, an unreadable file, a device
+            or precision that this machine does not have, or a trained model as the encoder.
     """
+    _check_encoder(model)
     values: dict[str, Any] = {}
     if file is not None:
         values |= _read(file)
@@ -69,7 +72,22 @@ def gather(
     return config, "validation_share" in values
 
 
+def _check_encoder(model: str | None) -> None:
+    encoders = encoders_of_saved(model) if model and model not in CATALOGUE else ()
+    if encoders:
+        one = "its encoder" if len(encoders) == 1 else "one of its encoders"
+        raise InvalidInputError(
+            f"'{model}' is a trained model, and a training begins with an encoder; name {one}, "
+            f"{' or '.join(encoders)}",
+            field="model",
+        )
+
+
 def _check(config: TrainingConfig) -> None:
+    if config.device or config.precision == "fp16":
+        from hashing.training.device import placement
+
+        placement(config)
     if config.augmentation and config.augmentation not in AUGMENTATIONS:
         raise InvalidInputError(
             f"augmentation is one of {', '.join(AUGMENTATIONS)}, not {config.augmentation!r}",

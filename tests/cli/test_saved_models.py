@@ -13,6 +13,7 @@ import pytest
 from encoders.catalogue import CATALOGUE
 from hashing.saved import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
 from service.saved_models import headline
+from service.training.saving import REQUEST_FILE, RUN
 from tests.cli.conftest import Run
 from tests.encoders.tiny import clap_entry, openclip_entry
 from tests.engine.assembled import CLAP, CLIP, distilled, write_weights
@@ -158,6 +159,43 @@ def test_a_model_that_cannot_work_here_leaves_no_archive_behind(
     assert done.status == 1
     assert ADAPTER_FILE in done.err
     assert not (here / "birds").exists()
+
+
+def test_a_training_that_is_not_finished_is_no_model_yet(run: Run, here: Path) -> None:
+    (here / "models" / "begun" / "training").mkdir(parents=True)
+    done = run("encode", "media", "--model", "models/begun", "--out", "codes.parquet")
+    assert "there is no model 'models/begun'" in done.err
+    (here / "models" / "begun" / RUN / REQUEST_FILE).touch()
+    for name in ("begun", "models/begun"):
+        done = run("encode", "media", "--model", name, "--out", "codes.parquet")
+        assert done.status == 1
+        assert "models/begun holds a training that is not finished" in done.err
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--model", CLIP, "--set", "device=cuda:7"), "device cuda:7 was asked for"),
+        (("--model", CLIP, "--set", "device=cpu", "--set", "precision=fp16"), "needs a GPU"),
+        (("--model", "models/heron-64"), f"name one of its encoders, {CLAP} or {CLIP}"),
+        (("--model", "heron-64"), "'heron-64' is a trained model"),
+        (("--model", "field-256"), "name its encoder, field"),
+        (("--model", "heron"), "there is no encoder 'heron'"),
+    ],
+)
+def test_a_training_that_cannot_work_here_makes_no_folder(
+    run: Run,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    reason: str,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (here / "media" / "captions.csv").write_text("media,caption\nred.png,a red bird\n")
+    done = run("train", "pairs", here / "media" / "captions.csv", "--out", "new", *options)
+    assert done.status in (1, 2)
+    assert reason in done.err
+    assert not (here / "new").exists()
 
 
 @pytest.mark.parametrize(
