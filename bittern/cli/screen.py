@@ -53,9 +53,9 @@ def command() -> str:
     return os.path.relpath(here)
 
 
-def counted(number: int, what: str) -> str:
-    """``1 hit``, ``2 hits``."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, many: str = "") -> str:
+    """``1 hit``, ``2 hits``; `many` where an ``s`` will not do."""
+    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 def print_json(value: Any) -> None:

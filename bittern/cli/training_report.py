@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
@@ -18,6 +20,8 @@ from bittern.cli.screen import (
 
 if TYPE_CHECKING:
     from service.training.request import TrainingReport, TrainingRequest
+
+FEW_QUERIES = 30
 
 
 def report_as_json(report: TrainingReport) -> dict[str, Any]:
@@ -44,7 +48,7 @@ def report_as_json(report: TrainingReport) -> dict[str, Any]:
 def print_report(report: TrainingReport, request: TrainingRequest) -> None:
     """The report of a training for people."""
     if report.skipped:
-        err.print(f"{counted(len(report.skipped), 'entry')} left out:", style="yellow")
+        err.print(f"{counted(len(report.skipped), 'entry', 'entries')} left out:", style="yellow")
         for one in report.skipped[:10]:
             told = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
             err.print(plain(f"  {told}"), soft_wrap=not err.is_terminal)
@@ -63,6 +67,11 @@ def print_report(report: TrainingReport, request: TrainingRequest) -> None:
         out.print(_table(report, taught=request.what == "distill"))
         if report.metrics.get("epoch_chosen_on_held_out"):
             out.print("the epoch was chosen on these items, which flatters 'learned' a little")
+        if min(row.queries for row in report.comparison) < FEW_QUERIES:
+            out.print(f"with fewer than {FEW_QUERIES} queries, differences may well be chance")
+        for medium, way in report.held_out.get("ways", {}).items():
+            if way == "nothing":
+                err.print(f"{called[medium]}s: none held out, so none are compared")
         if advice := _advice(report):
             err.print(advice, style="yellow", soft_wrap=not err.is_terminal)
     else:
@@ -73,13 +82,18 @@ def print_report(report: TrainingReport, request: TrainingRequest) -> None:
             f"bits: {report.bits}, {metrics['dead_bits']} dead, balance "
             f"{metrics['bit_balance']:.2f}, mean correlation {metrics['bit_correlation']:.3f}"
         )
+    if plan := metrics.get("plan"):
+        out.print(plain(_plan(plan)), soft_wrap=not out.is_terminal)
     takes = ", ".join(report.modalities)
     out.print(plain(f"model: {report.folder} ({takes}; digest {report.digest[:12]})"))
     source = request.source if request.source.exists() else Path("SOURCE")
     if (request.source / "set.json").exists() or request.what == "distill":
         source = Path("PHOTOGRAPHS" if request.what == "distill" else "SOURCE")
     out.print(
-        plain(f"next:  {command()} index my-archive {source} --model {report.folder}"),
+        plain(
+            f"next:  {command()} index my-archive {quote(str(source))} "
+            f"--model {quote(str(report.folder))}"
+        ),
         soft_wrap=True,
     )
 
@@ -90,7 +104,7 @@ def _table(report: TrainingReport, *, taught: bool) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("asked")
     floats = "floats, taught" if taught else "floats"
-    for heading in ("species", "queries", "items", floats, "training-free", "learned"):
+    for heading in ("names", "queries", "items", floats, "training-free", "learned"):
         table.add_column(heading, justify="right")
     for row in report.comparison:
         free = "-" if row.training_free is None else f"{row.training_free:.3f}"
@@ -98,6 +112,14 @@ def _table(report: TrainingReport, *, taught: bool) -> Table:
         of = species.get(ways.get(row.modality, ""), "")
         table.add_row(row.task, of, str(row.queries), str(row.items), *numbers)
     return table
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    """How the bits of aligned and hybrid codes are shared out, and why so."""
+    shares = f"{plan['aligned_bits']} aligned, {plan['learned_bits']} learned bits"
+    if why := plan.get("not_chosen"):
+        return f"plan: {shares}, as did well elsewhere; none was chosen: {why}"
+    return f"plan: {shares}, the best of {plan['plans']} on classes held out of the training"
 
 
 def _advice(report: TrainingReport) -> str:

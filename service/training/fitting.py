@@ -153,19 +153,36 @@ def _fit_hybrid(
         result, was_finished = run_training(objective, fewer, run_folder, progress)
         learned = module.hasher(settings_of(config, data.labels))
     hasher = hybrids.joined(plan, moments, config, learned)
+    count = learned.bits if learned else 0
+    shared_out = {**settled.found, "aligned_bits": config.bits - count, "learned_bits": count}
     tasks, sample = data.tasks(), data.sample()
     with torch.inference_mode():
         comparison = compare(tasks, tasks, hasher.logits, sample, config.bits, config.seed)
+    bits = hybrids.bits_told(hasher, sample)
     losses = metrics_of(result, comparison) if result else {"held_out": told(comparison)}
     return Fitted(
         hasher=hasher,
-        metrics={**losses, **hybrids.bits_told(hasher, sample), "plan": dict(settled.found)},
+        metrics={**losses, **bits, "plan": shared_out},
         comparison=comparison,
-        warnings=result.warnings if result else (),
+        warnings=(*(result.warnings if result else ()), *_warnings(bits["dead_bits"], config)),
         seconds=perf_counter() - begun,
         resumed=bool(result and result.resumed),
         was_finished=was_finished,
     )
+
+
+def _warnings(dead: float, config: TrainingConfig) -> list[str]:
+    """What to say of bits that are the same for all items.
+
+    Raises:
+        TrainingError: all of them are.
+    """
+    if dead >= config.bits:
+        raise TrainingError(
+            f"all {config.bits} bits are constant: the items, or the words for them, are all "
+            "alike. Bring items of several kinds."
+        )
+    return [f"{dead:.0f} of {config.bits} bits are dead (the same for all items)"] if dead else []
 
 
 def run_training(

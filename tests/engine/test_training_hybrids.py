@@ -227,6 +227,22 @@ def test_photographs_without_words_cannot_be_aligned(tmp_path: Path) -> None:
         trained(tmp_path / "set", tmp_path / "out", "aligned", what="labels")
 
 
+def test_items_that_are_all_alike_leave_no_model(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).standard_normal((32, OPENCLIP_DIM))
+    same = rows[:1] + 1e-4 * rows
+    views = {"text": View("text", OPENCLIP_DIM), "image": View("image", OPENCLIP_DIM)}
+    with EmbeddingWriter(tmp_path / "set", views, encoder="bioclip-2") as writer:
+        writer.append({"text": np.repeat(rows[:1], 32, axis=0), "image": same})
+    with pytest.raises(TrainingError, match="all alike"):
+        trained(tmp_path / "set", tmp_path / "out", "aligned")
+    assert not (tmp_path / "out" / "model.json").exists()
+
+
+def test_the_shares_of_the_bits_are_told(photographs: Path, tmp_path: Path) -> None:
+    plan = trained(photographs, tmp_path / "out", "hybrid").metrics["plan"]
+    assert (plan["aligned_bits"], plan["learned_bits"]) == (24, 8)
+
+
 def test_adapters_are_trained_with_heads_only(photographs: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="heads of the kind hashcoder, not hybrid"):
         trained(photographs, tmp_path / "out", "hybrid", lora=True)
