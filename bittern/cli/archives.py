@@ -85,20 +85,41 @@ def _encoder_table(infos: Sequence[EncoderInfo]) -> Table:
 
 
 def _model_table(infos: Sequence[SavedModelInfo]) -> Table:
-    table = _table("model", "takes", "bits", "hasher", "encoder", "weights", "measured", "folder")
+    table = _table("model", "takes", "bits", "hasher", "encoder", "weights", "measured")
+    for column in table.columns:
+        column.no_wrap = column.header in ("takes", "bits", "hasher", "weights")
     for info in infos:
         cells = (
-            info.name,
+            _after_model(info),
             ", ".join(info.modalities),
             info.bits,
             info.hasher,
             " + ".join(info.encoders),
             "here" if info.ready else "not here",
-            "" if info.value is None else f"{info.metric} {info.value:.3g}",
-            info.folder if info.kind == "saved" else info.kind,
+            "" if info.value is None else f"{_short(info.metric)} {_figure(info.value)}",
         )
         table.add_row(*map(plain, cells))
     return table
+
+
+def _after_model(info: SavedModelInfo) -> str:
+    """What to type after ``--model``, and the card's name where that is another."""
+    if info.kind == "shipped":
+        return info.name
+    same = Path(info.folder).resolve().name == info.name
+    return info.folder if same else f"{info.folder} ({info.name})"
+
+
+def _short(metric: str) -> str:
+    """``held_out.words to sounds.mAP_learned`` as ``words to sounds mAP``."""
+    before, _, figure = metric.rpartition(".")
+    task = before.removeprefix("held_out").removeprefix("validation").lstrip(".")
+    return f"{task} {figure.removesuffix('_learned')}".strip()
+
+
+def _figure(value: float) -> str:
+    """``.40``; figures that are no shares in three digits."""
+    return f"{value:.2f}".removeprefix("0") if 0 <= value < 0.995 else f"{value:.3g}"
 
 
 def _table(*headings: str) -> Table:

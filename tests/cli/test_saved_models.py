@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from bittern.cli.archives import _model_table
 from encoders.catalogue import CATALOGUE
 from hashing.saved import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
-from service.saved_models import headline
+from service.saved_models import SavedModelInfo, headline
 from service.training.saving import REQUEST_FILE, RUN
 from tests.cli.conftest import Run
 from tests.encoders.tiny import clap_entry, openclip_entry
@@ -70,8 +72,41 @@ def test_a_saved_model_is_listed_with_what_it_is(run: Run, here: Path) -> None:
     assert (row["ready"], row["damaged"]) == (True, False)
     assert (row["metric"], row["value"]) == ("validation.mAP", 0.41)
     shown = run("models").out
-    for word in ("heron", "hashcoder", f"{CLAP} + {CLIP}", "validation.mAP 0.41", "heron-64"):
+    for word in ("heron", "hashcoder", f"{CLAP} + {CLIP}", "mAP .41", "models/heron-64"):
         assert word in shown
+
+
+@pytest.mark.parametrize("columns", [80, 100])
+def test_the_table_is_readable_on_a_narrow_terminal(
+    run: Run, here: Path, heron: SavedModel, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    measured = {"held_out": [{"task": "words to sounds", "mAP": 0.5, "mAP_learned": 0.397}]}
+    card = replace(heron.card, name="hoots", metrics=measured)
+    replace(heron, card=card).save(here / "models" / "hoots")
+    monkeypatch.setattr("bittern.cli.archives.out", Console(width=columns, highlight=False))
+    lines = [line.split() for line in run("models").out.splitlines()]
+    for bits in ("64", "128", "256"):
+        whole = [f"field-{bits}", "text,", "image,", "audio", bits, "hybrid", "field", "here"]
+        assert whole in lines
+    words = {word for line in lines for word in line}
+    assert {"words", "sounds", "mAP", ".40"} <= words
+    assert "models/hoots" in words or columns < 100
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "shown"),
+    [
+        ("held_out.words to sounds.mAP_learned", 0.397, "words to sounds mAP .40"),
+        ("validation.mAP", 0.999, "mAP 0.999"),
+        ("validation.mAP", 1.0, "mAP 1"),
+        ("best.recall@10", -0.5, "best recall@10 -0.5"),
+        ("accuracy", 0.0, "accuracy .00"),
+    ],
+)
+def test_a_figure_is_shown_in_short(metric: str, value: float, shown: str) -> None:
+    info = SavedModelInfo("hoots", "saved", "models/hoots", metric=metric, value=value)
+    measured = _model_table([info]).columns[-1]
+    assert [str(cell) for cell in measured.cells] == [shown]
 
 
 def test_every_place_is_listed_once(
