@@ -92,7 +92,7 @@ def pairs(
     heads are trained on that; with `--lora`, adapters on its towers as well. The same command
     goes on with a training that was stopped.
 
-    Example: bittern train pairs birds.csv --model bioclip-2 --out bird-codes
+    Example: bittern train pairs birds.csv --model bioclip-2 --hasher hybrid --out bird-codes
 
     Example: bittern train pairs birds.csv --model bioclip-2 --lora --out bird-codes-lora
     """
