@@ -17,9 +17,9 @@ from encoders.assembly import AssembledEncoder, begin
 from encoders.base import Encoder, Media, Modality
 from encoders.plans import TowerPlan
 from hashing.alignment import cross_view_loss
+from hashing.training.centred_heads import CentredHeads
 from hashing.training.config import TrainingConfig
 from hashing.training.device import Placement, placement
-from hashing.training.heads import CentredHeads
 from hashing.training.optimiser import Optimiser
 
 _LONGER_SIDE = 256

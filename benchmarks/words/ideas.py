@@ -25,7 +25,7 @@ from hashing.aligned import Moments, alignment_map
 from hashing.base import Hasher
 from hashing.training.alignment import WORDS
 from hashing.training.heads import LabelsObjective
-from hashing.training.hybrid import HybridPlan
+from hashing.training.plans import HybridPlan
 
 OTHER_WORDS = (6, 13, 18)
 """Lexicographer files of artifacts, food and persons: no animal, no plant."""

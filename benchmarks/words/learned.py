@@ -17,12 +17,14 @@ from hashing.base import Hasher
 from hashing.hybrid import HybridHasher
 from hashing.learned import LearnedHasher
 from hashing.training.alignment import WORDS
+from hashing.training.choosing import choose_plan
 from hashing.training.config import TrainingConfig
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
 from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan, choose_plan, fit_hybrid
+from hashing.training.hybrid import fit_hybrid
 from hashing.training.loop import train
+from hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
 from hashing.training_free import fit as fit_training_free
 
 GLOSS = "gloss"

@@ -13,8 +13,9 @@ from bittern.errors import InvalidInputError
 from hashing.aligned import Matrix, Moments, alignment_map
 from hashing.hashcoder import HashCoder
 from hashing.learned import LearnedHasher
+from hashing.training.centred_heads import CentredHeads
 from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import CentredHeads, HeadObjective
+from hashing.training.heads import HeadObjective
 
 WORDS = "text"
 _READ_ROWS = 8192

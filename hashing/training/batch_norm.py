@@ -9,15 +9,12 @@ norm; Wu & Johnson, arXiv 2105.07576).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from hashing.hashcoder import HashCoder
-
-if TYPE_CHECKING:
-    from hashing.training.heads import CentredHeads
+from hashing.training.centred_heads import CentredHeads
 
 
 @torch.no_grad()

@@ -18,8 +18,10 @@ from hashing.hybrid import HybridHasher
 from hashing.training.alignment import moments_of
 from hashing.training.bits import bit_statistics
 from hashing.training.checkpoint import write_text_atomically
+from hashing.training.choosing import choose_plan
 from hashing.training.config import FREE_ON_RESUME, TrainingConfig
-from hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan, aligned_part, choose_plan
+from hashing.training.hybrid import aligned_part
+from hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
 from service.training.probing import Part
 from service.training.request import OnProgress, digest_of
 

@@ -20,9 +20,10 @@ from hashing.aligned import Moments
 from hashing.hashcoder import HashCoder
 from hashing.training.alignment import AlignedHeads
 from hashing.training.batch_norm import settle
+from hashing.training.centred_heads import CentredHeads
 from hashing.training.config import TrainingConfig
 from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import CentredHeads, HeadObjective, LabelsObjective, PairsObjective
+from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
 from hashing.training.objective import Step
 from hashing.training.streaming import EmbeddingBatch
 from service.training.request import digest_of

@@ -26,8 +26,8 @@ from encoders.base import Encoder, Media, Modality
 from hashing.alignment import cross_view_loss, supervised_loss
 from hashing.learned import LearnedHasher
 from hashing.training.batch_norm import average_over_epoch
+from hashing.training.centred_heads import CentredHeads
 from hashing.training.config import TrainingConfig
-from hashing.training.heads import CentredHeads
 from hashing.training.objective import Step
 from service.training.embedding import Embeddings
 from service.training.fitting import (

@@ -13,7 +13,7 @@ from benchmarks.words.protocol import Training, split
 from hashing.hybrid import HybridHasher
 from hashing.training.alignment import WORDS
 from hashing.training.heads import LabelsObjective, PairsObjective
-from hashing.training.hybrid import HybridPlan
+from hashing.training.plans import HybridPlan
 
 CLASSES, EACH, DIM = 40, 20, 32
 

@@ -16,7 +16,7 @@ from hashing.saved import SavedModel
 from hashing.training import loop
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.hybrid import HybridPlan
+from hashing.training.plans import HybridPlan
 from service.training import hybrids
 from service.training.hybrids import PLAN_FILE
 from service.training.request import TrainingReport, TrainingRequest

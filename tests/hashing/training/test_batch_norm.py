@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from hashing.training.batch_norm import average_over_epoch, settle
+from hashing.training.centred_heads import CentredHeads
 from hashing.training.config import TrainingConfig
-from hashing.training.heads import CentredHeads
 
 DIM = 12
 

@@ -18,10 +18,12 @@ from hashing.kinds import restore
 from hashing.learned import LearnedHasher
 from hashing.training.alignment import align, moments_of
 from hashing.training.batch_norm import settle
+from hashing.training.choosing import choose_plan
 from hashing.training.config import TrainingConfig
 from hashing.training.embedding_writer import EmbeddingWriter
 from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.hybrid import HybridPlan, choose_plan, fit_hybrid, objective_for
+from hashing.training.hybrid import fit_hybrid, objective_for
+from hashing.training.plans import HybridPlan
 
 DIM, CLASSES, EACH = 12, 20, 12
 CONFIG = TrainingConfig(bits=32, epochs=2, batch_size=32, validation_share=0.0, precision="fp32")
