@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import CodeError, UnsupportedModalityError
+from bittern.errors import CodeError
+from hashing.base import checked_embeddings
 from hashing.codes import check_bits
 from hashing.training_free import principal_components, random_rotation
 
@@ -83,15 +84,7 @@ class AlignedHasher:
             CodeError: wrong shape, or a value is not finite.
             UnsupportedModalityError: the hasher was not fitted for this modality.
         """
-        x = np.asarray(embeddings, dtype=np.float32)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise CodeError(f"embeddings must have shape [n, {self.dim}], not {list(x.shape)}")
-        if not np.isfinite(x).all():
-            raise CodeError("embeddings hold NaN or infinity")
-        if modality not in self.maps:
-            raise UnsupportedModalityError(
-                f"this hasher knows {', '.join(sorted(self.maps))}, not {modality}"
-            )
+        x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.maps)
         z = x.astype(np.float64) @ self.maps[modality] + self.offsets[modality]
         return z.astype(np.float32)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bittern.errors import CodeError, UnsupportedModalityError
 
 
 @runtime_checkable
@@ -50,3 +52,30 @@ class Hasher(Protocol):
     def config(self) -> Mapping[str, Any]:
         """Everything else that decides the code, as JSON values."""
         ...
+
+
+def checked_embeddings(
+    embeddings: NDArray[np.floating], modality: str, *, dim: int, known: Collection[str]
+) -> NDArray[np.float32]:
+    """Embeddings that a hasher can take, float32 [n, dim].
+
+    Args:
+        embeddings: what was given.
+        modality: what it is said to be of.
+        dim: length that an embedding must have.
+        known: the hasher's modalities.
+
+    Raises:
+        CodeError: wrong shape, or a value is not finite.
+        UnsupportedModalityError: the hasher does not know this modality.
+    """
+    x = np.asarray(embeddings, dtype=np.float32)
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise CodeError(f"embeddings must have shape [n, {dim}], not {list(x.shape)}")
+    if not np.isfinite(x).all():
+        raise CodeError("embeddings hold NaN or infinity")
+    if modality not in known:
+        raise UnsupportedModalityError(
+            f"this hasher knows {', '.join(sorted(known))}, not {modality}"
+        )
+    return x

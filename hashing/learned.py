@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import CodeError, UnsupportedModalityError
+from bittern.errors import CodeError
+from hashing.base import checked_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -93,15 +94,7 @@ class LearnedHasher:
         """
         import torch
 
-        x = np.asarray(embeddings, dtype=np.float32)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise CodeError(f"embeddings must have shape [n, {self.dim}], not {list(x.shape)}")
-        if not np.isfinite(x).all():
-            raise CodeError("embeddings hold NaN or infinity")
-        if modality not in self.heads:
-            raise UnsupportedModalityError(
-                f"this hasher knows {', '.join(sorted(self.heads))}, not {modality}"
-            )
+        x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.heads)
         head, mean = self.heads[modality], self.means.get(modality)
         out = np.empty((len(x), self.bits), dtype=np.float32)
         with torch.inference_mode():

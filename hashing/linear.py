@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import CodeError, UnsupportedModalityError
+from bittern.errors import CodeError
+from hashing.base import checked_embeddings
 from hashing.codes import check_bits
 
 _MEAN = "mean."
@@ -66,15 +67,7 @@ class LinearHasher:
             CodeError: wrong shape, or a value is not finite.
             UnsupportedModalityError: the hasher was not fitted for this modality.
         """
-        x = np.asarray(embeddings, dtype=np.float32)
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise CodeError(f"embeddings must have shape [n, {self.dim}], not {list(x.shape)}")
-        if not np.isfinite(x).all():
-            raise CodeError("embeddings hold NaN or infinity")
-        if modality not in self.means:
-            raise UnsupportedModalityError(
-                f"this hasher knows {', '.join(sorted(self.means))}, not {modality}"
-            )
+        x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.means)
         centred = x - self.means[modality]
         # Row by row a BLAS product may round differently than in a batch; float64 keeps that
         # rounding far below what could turn a sign that float32 embeddings have settled.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ MOST_HELD_OUT = 8192
 """Items that validation keeps at most, whatever its share: more would only take time."""
 
 
-class HeadObjective:
+class HeadObjective(ABC):
     """What pairs and labels have in common; a subclass says what the loss is.
 
     Attributes:
@@ -77,7 +78,7 @@ class HeadObjective:
         """Per modality float32 [dim], for `LearnedHasher.from_modules`."""
         return {m: self.module.mean(m).cpu().numpy().copy() for m in self.module.modalities}
 
-    def begin_epoch(self, epoch: int) -> None:
+    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - a hook that may stay empty
         """Nothing changes between epochs."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[EmbeddingBatch]:
@@ -140,8 +141,9 @@ class HeadObjective:
         """The rows that can be trained on, ascending."""
         return np.arange(self.source.rows, dtype=np.int64)
 
+    @abstractmethod
     def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
-        raise NotImplementedError
+        """The loss of a batch, of its views' logits."""
 
     def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Bool [queries, rows], the queries being the first rows."""
