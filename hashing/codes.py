@@ -10,6 +10,8 @@ The asymmetric distance of a soft query and a stored code ``c`` is the L1 distan
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -133,14 +135,33 @@ def asymmetric_distance(
     if not np.isfinite(logits).all():
         raise CodeError("query logits hold NaN or infinity")
     codes = check_codes(codes, check_bits(logits.shape[0]))
-    p = probabilities(logits).reshape(-1, 8)
-    tables = (1.0 - 2.0 * p) @ _BIT_OF_BYTE.T  # [bytes, 256]
-    base = p.sum()
-    out = np.empty(len(codes), dtype=np.float64)
-    for start in range(0, len(codes), _BLOCK_ROWS):
-        block = codes[start : start + _BLOCK_ROWS]
-        total = np.full(len(block), base)
-        for position, table in enumerate(tables):
-            total += table[block[:, position]]
-        out[start : start + _BLOCK_ROWS] = total
-    return out
+    return DistanceTables(2.0 * probabilities(logits) - 1.0).distances(codes)
+
+
+class DistanceTables:
+    """Asymmetric distances of one query, by one table look-up per byte of a code.
+
+    For any real weight ``w_i`` per bit the distance is
+    ``sum (1 + w_i) / 2 - sum c_i w_i``; ``w = 2p - 1`` gives the L1 distance. All additions
+    happen in one fixed order: a code's distance is the same to the last bit on every machine.
+
+    Args:
+        weights: float64 [bits], finite.
+    """
+
+    def __init__(self, weights: NDArray[np.float64]) -> None:
+        self._tables = np.zeros((len(weights) // 8, 256))
+        for bit, column in enumerate(weights.reshape(-1, 8).T):
+            self._tables -= column[:, None] * _BIT_OF_BYTE[:, bit]
+        self._base = math.fsum((1.0 + weights) / 2.0)
+
+    def distances(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Distances to codes: uint8 [n, bits/8] in, float64 [n] out."""
+        out = np.empty(len(codes), dtype=np.float64)
+        for start in range(0, len(codes), _BLOCK_ROWS):
+            block = codes[start : start + _BLOCK_ROWS]
+            total = np.full(len(block), self._base)
+            for position, table in enumerate(self._tables):
+                total += table[block[:, position]]
+            out[start : start + _BLOCK_ROWS] = total
+        return out

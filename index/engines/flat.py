@@ -1,0 +1,203 @@
+"""Exact search: every code is looked at, and no answer is given before it is proven.
+
+Each block names candidates by the cheapest scan that its selection allows; the candidates
+are scored exactly; and a block whose scan may have left out a row as near as the k-th is
+scanned again for more, in the end row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import QueryError
+from index.engines import planning
+from index.engines.blocks import BlockSelection, CodeBlocks, Selection
+from index.engines.nearest import Nearest
+from index.engines.queries import Queries
+from index.engines.rows import RowSet
+from index.engines.scans import Candidates, gathered
+from index.engines.threads import for_each
+
+_TRIES = ((2, 200), (16, 2_000))
+"""How many candidates are asked for in turn, as (times k, plus); then every row is scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """Candidates of one query in one block."""
+
+    part: BlockSelection
+    candidates: Candidates
+
+
+Scan = Callable[[BlockSelection, Queries, int, bool], list[Candidates]]
+
+
+class FlatEngine:
+    """Exact nearest neighbours, symmetric and asymmetric.
+
+    Args:
+        blocks: the codes of one generation.
+        threads: the most threads of one call; None for one per usable core.
+    """
+
+    kind = "flat"
+    exact = True
+
+    def __init__(self, blocks: CodeBlocks, threads: int | None = None) -> None:
+        self.blocks = blocks
+        self._threads = threads
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds besides the codes."""
+        return self.blocks.nbytes_besides
+
+    def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
+        """See `SearchEngine.search`."""
+        queries.check_fits(self.blocks.bits)
+        selection = self.blocks.selection(rows)
+        return search_selection(queries, k, selection, planning.scan, self._threads)
+
+    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
+        """See `SearchEngine.within`."""
+        queries.check_fits(self.blocks.bits)
+        if not radius >= 0:
+            raise QueryError(f"a distance must be 0 or more, not {radius!r}", field="within")
+        selection = self.blocks.selection(rows)
+        work = list(product(range(len(queries)), selection.blocks))
+        found = for_each(lambda it: _within(queries[it[0]], it[1], radius), work, self._threads)
+        per_query: list[list[Nearest]] = [[] for _ in range(len(queries))]
+        for (query, _), nearest in zip(work, found, strict=True):
+            per_query[query].append(nearest)
+        return [Nearest.best_of(parts) for parts in per_query]
+
+
+def search_selection(
+    queries: Queries, k: int, selection: Selection, scan: Scan, threads: int | None
+) -> list[Nearest]:
+    """The k nearest of what may be found, exactly.
+
+    Args:
+        queries: what to look for.
+        k: at least 1; fewer come back where fewer may be found.
+        selection: what may be found.
+        scan: names candidates of one block.
+        threads: see `FlatEngine`.
+    """
+    k = min(k, selection.count)
+    if not k:
+        return [Nearest.none() for _ in range(len(queries))]
+    blank = ~queries.weights.any(axis=1)
+    if blank.any():
+        # To a query without any weight all codes are equally far.
+        return [
+            _first_rows(query, k, selection)
+            if is_blank
+            else search_selection(query, k, selection, scan, threads)[0]
+            for query, is_blank in zip(queries, blank, strict=True)
+        ]
+    found = _scan_all(queries, k, selection, scan, threads)
+    return list(
+        for_each(
+            lambda query: _proven(queries[query], k, found[query], scan),
+            range(len(queries)),
+            threads if len(queries) > 1 else 1,
+        )
+    )
+
+
+def _scan_all(
+    queries: Queries, k: int, selection: Selection, scan: Scan, threads: int | None
+) -> list[list[_Found]]:
+    """Each query's candidates in each block; a share of the queries is a task of its own."""
+    times, plus = _TRIES[0]
+    shares = planning.shares_of(len(queries), len(selection.blocks), threads)
+    tasks = list(product(shares, selection.blocks))
+    done = for_each(
+        lambda task: scan(task[1], queries[task[0]], times * k + plus, True), tasks, threads
+    )
+    found: list[list[_Found]] = [[] for _ in range(len(queries))]
+    for (share, part), candidates in zip(tasks, done, strict=True):
+        for query, one in zip(range(share.start, share.stop), candidates, strict=True):
+            found[query].append(_Found(part, one))
+    return found
+
+
+def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
+    """One query's k nearest: candidates scored, and more of them until none can be missing."""
+    best = _scored(query, k, found)
+    for times, plus in (*_TRIES[1:], (0, 0)):
+        limit = best.distances[-1] if len(best) == k else np.inf
+        doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= limit]
+        if not doubtful:
+            break
+        for number in doubtful:
+            part = found[number].part
+            if times and 2 * (times * k + plus) < part.count:
+                candidates = scan(part, query, times * k + plus, False)[0]
+            else:
+                candidates = _everything_within(query, part, float(limit))
+            found[number] = _Found(part, candidates)
+        best = _scored(query, k, found)
+    return best
+
+
+def _floor(query: Queries, found: _Found) -> float:
+    floor = found.candidates.floor
+    # Hamming distances are whole numbers.
+    return float(np.ceil(floor - 1e-6)) if query.metric == "hamming" else floor
+
+
+def _scored(query: Queries, k: int, found: list[_Found]) -> Nearest:
+    """The k nearest candidates by exact distance."""
+    highest = np.concatenate([one.candidates.distances + one.candidates.error for one in found])
+    limit = np.partition(highest, k - 1)[k - 1] if len(highest) > k else np.inf
+    distances, rows = [], []
+    for one in found:
+        c = one.candidates
+        places = c.places[c.distances - c.error <= limit]
+        block = one.part.block
+        distances.append(query.distances(0, gathered(block.codes, places)))
+        rows.append(block.rows.at(places))
+    return Nearest.of(np.concatenate(distances), np.concatenate(rows), k)
+
+
+def _everything_within(query: Queries, part: BlockSelection, limit: float) -> Candidates:
+    """All codes of a selection that are no farther than `limit`, each scored exactly."""
+    nearest, places = _distances(query, part)
+    kept = nearest <= limit
+    return Candidates(places[kept], nearest[kept], 0.0, np.inf)
+
+
+def _within(query: Queries, part: BlockSelection, radius: float) -> Nearest:
+    distances, places = planning.scan_within(query, part, radius)
+    kept = distances <= radius
+    return Nearest.of(distances[kept], part.block.rows.at(places[kept]))
+
+
+def _distances(
+    query: Queries, part: BlockSelection
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    codes = part.block.codes
+    if part.mask is not None:
+        codes = gathered(codes, part.places)
+    return query.distances(0, codes), part.places
+
+
+def _first_rows(query: Queries, k: int, selection: Selection) -> Nearest:
+    """The first k rows, for a query to which all codes are equally far."""
+    rows: list[NDArray[np.int64]] = []
+    wanted = k
+    for part in selection.blocks:
+        places = part.places[:wanted]
+        rows.append(part.block.rows.at(places))
+        wanted -= len(places)
+    numbers = np.concatenate(rows)
+    code = np.zeros((1, query.bits // 8), dtype=np.uint8)
+    return Nearest(np.repeat(query.distances(0, code), k), numbers)

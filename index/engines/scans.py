@@ -1,0 +1,248 @@
+"""Scans of one block of codes: each names candidates, and says what it may have missed.
+
+Raw codes are scanned as they lie in memory: by popcount, or by an 8-bit product quantiser
+whose centroids are the 256 bytes themselves, so that the codes are its codes. `FastScan` is
+a layout of its own for Faiss's 4-bit quantiser (Andre et al., "Quicker ADC",
+arXiv 1812.09162): a code's nibbles are its codes, with the 16 corners of the 4-cube as
+centroids. It rounds look-up tables to 8 bits; by how much is known, so that the caller can
+score the candidates exactly and prove that none is missing.
+
+All functions expect the calling thread's OpenMP to be held to one thread.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.engines.queries import Queries
+
+_FAST_MAX_BITS = 1024
+"""Longest codes of the fast layout: 255 per nibble must fit the scan's 16-bit sums."""
+_FAST_MIN_ROWS = 4_096
+_FAST_AFTER_QUERIES = 4
+"""Laying codes out takes as long as some six raw scans; a search or two do not repay it."""
+_FLOAT32 = 1.2e-7
+_RESERVOIR = 13
+"""Faiss's scan that keeps candidates in a reservoir: the fastest for one query and for many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The nearest codes of a block to one query, as far as a scan can tell.
+
+    Attributes:
+        places: int64 [n], positions in the block.
+        distances: float64 [n], each off by at most `error`.
+        error: in bits.
+        floor: no code of the block that is not among these is nearer than this.
+    """
+
+    places: NDArray[np.int64]
+    distances: NDArray[np.float64]
+    error: float
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledWeights:
+    """The weights of queries as single-precision numbers of at most 1.
+
+    Attributes:
+        weights: float32 [q, bits].
+        scales: float64 [q], what they were divided by.
+        bases: float64 [q]; a distance is base - scale * inner product.
+        slack: float64 [q], most that single precision puts a distance off.
+    """
+
+    weights: NDArray[np.float32]
+    scales: NDArray[np.float64]
+    bases: NDArray[np.float64]
+    slack: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, queries: Queries) -> ScaledWeights:
+        """Of queries with at least one weight that is not zero."""
+        w = queries.weights
+        scales = np.abs(w).max(axis=1)
+        scaled = (w / scales[:, None]).astype(np.float32)
+        slack = _FLOAT32 * (queries.bits / 4 + 16) * np.abs(w).sum(axis=1)
+        return cls(scaled, scales, ((1.0 + w) / 2.0).sum(axis=1), slack)
+
+    def distances(self, query: int, products: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Distances from the inner products of one query."""
+        distances: NDArray[np.float64] = self.bases[query] - self.scales[query] * products.astype(
+            np.float64
+        )
+        return distances
+
+
+def gathered(codes: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The codes at some places, copied: uint8 [n, bits/8]."""
+    # Eight times as fast as codes[places].
+    return codes.take(places, axis=0)
+
+
+def scan_raw(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
+    """The `count` nearest codes to each query by a scan of uint8 [n, bits/8] as it lies."""
+    count = min(count, len(codes))
+    if queries.metric == "hamming":
+        return _scan_popcount(codes, queries, count)
+    return _scan_bytes(codes, queries, count)
+
+
+def _scan_popcount(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
+    import faiss
+
+    distances, places = faiss.knn_hamming(np.ascontiguousarray(queries.codes), codes, count)
+    return [
+        Candidates(p, d.astype(np.float64), 0.0, np.inf if count == len(codes) else float(d[-1]))
+        for p, d in zip(places, distances, strict=True)
+    ]
+
+
+def _scan_bytes(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
+    import faiss
+
+    scaled = ScaledWeights.of(queries)
+    products = np.empty((len(queries), count), dtype=np.float32)
+    places = np.empty((len(queries), count), dtype=np.int64)
+    heap = faiss.float_minheap_array_t()
+    heap.nh, heap.k = len(queries), count
+    heap.val, heap.ids = faiss.swig_ptr(products), faiss.swig_ptr(places)
+    _byte_quantiser(queries.bits).search_ip(
+        faiss.swig_ptr(scaled.weights), len(queries), faiss.swig_ptr(codes), len(codes), heap
+    )
+    found = []
+    for query in range(len(queries)):
+        distances = scaled.distances(query, products[query])
+        slack = float(scaled.slack[query])
+        floor = np.inf if count == len(codes) else float(distances[-1]) - slack
+        found.append(Candidates(places[query], distances, slack, floor))
+    return found
+
+
+@functools.cache
+def _byte_quantiser(bits: int) -> Any:
+    import faiss
+
+    quantiser: Any = faiss.ProductQuantizer(bits, bits // 8, 8)
+    corners = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    faiss.copy_array_to_vector(
+        np.tile(corners.astype(np.float32), (bits // 8, 1)).ravel(), quantiser.centroids
+    )
+    return quantiser
+
+
+def nibble_index(bits: int, coarse: Any, lists: int) -> Any:
+    """An empty `IndexIVFPQ` whose 4-bit quantiser knows the nibbles of codes.
+
+    Args:
+        bits: code length.
+        coarse: Faiss index of the lists' centroids; the caller keeps it alive.
+        lists: how many lists.
+    """
+    import faiss
+
+    nibbles = bits // 4
+    index: Any = faiss.IndexIVFPQ(coarse, bits, lists, nibbles, 4, faiss.METRIC_INNER_PRODUCT)
+    index.by_residual = False
+    corners = ((np.arange(16)[:, None] >> np.arange(4)) & 1).astype(np.float32)
+    faiss.copy_array_to_vector(np.tile(corners, (nibbles, 1)).ravel(), index.pq.centroids)
+    index.is_trained = True
+    return index
+
+
+def rounding_error(scaled: ScaledWeights, query: int) -> float:
+    """Most that the 8-bit tables put a distance off: half a step per nibble.
+
+    One step is 1/255 of the widest table's span.
+    """
+    spans = np.abs(scaled.weights[query].astype(np.float64)).reshape(-1, 4).sum(axis=1)
+    step = float(spans.max()) / 255.0
+    return float(scaled.scales[query]) * 0.5 * step * spans.size + float(scaled.slack[query])
+
+
+class FastScan:
+    """Codes laid out for the 4-bit scan, besides the codes themselves.
+
+    Args:
+        codes: uint8 [n, bits/8]; copied.
+    """
+
+    def __init__(self, codes: NDArray[np.uint8]) -> None:
+        import faiss
+
+        bits = codes.shape[1] * 8
+        self._coarse = faiss.IndexFlatIP(bits)
+        self._coarse.add(np.zeros((1, bits), dtype=np.float32))
+        plain = nibble_index(bits, self._coarse, 1)
+        places = np.arange(len(codes), dtype=np.int64)
+        plain.invlists.add_entries(0, len(codes), faiss.swig_ptr(places), faiss.swig_ptr(codes))
+        plain.ntotal = len(codes)
+        self._index: Any = faiss.IndexIVFPQFastScan(plain)
+        self._index.implem = _RESERVOIR
+        self._size = len(codes)
+        self.nbytes = codes.nbytes + places.nbytes
+
+    @staticmethod
+    def suits(codes: NDArray[np.uint8]) -> bool:
+        """Whether codes like these can be laid out and gain by it."""
+        return codes.shape[1] * 8 <= _FAST_MAX_BITS and len(codes) >= _FAST_MIN_ROWS
+
+    @staticmethod
+    def pays_after(queries: int) -> bool:
+        """Whether so many queries repay the layout."""
+        return queries >= _FAST_AFTER_QUERIES
+
+    def scan(
+        self, queries: Queries, count: int, bitmap: NDArray[np.uint8] | None = None
+    ) -> list[Candidates]:
+        """The nearest codes to each query by rounded distance, up to `count`.
+
+        Args:
+            queries: none of them without any weight.
+            count: how many for each.
+            bitmap: bit i % 8 (little) of byte i // 8 says whether place i may be found.
+        """
+        import faiss
+
+        count = min(count, self._size)
+        scaled = ScaledWeights.of(queries)
+        selector = None
+        if bitmap is not None:
+            selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
+        options = faiss.SearchParametersIVF(nprobe=1, sel=selector)
+        products, places = self._index.search(scaled.weights, count, params=options)
+        return [
+            rounded_candidates(scaled, query, products[query], places[query], count == self._size)
+            for query in range(len(queries))
+        ]
+
+
+def rounded_candidates(
+    scaled: ScaledWeights,
+    query: int,
+    products: NDArray[np.float32],
+    places: NDArray[np.int64],
+    complete: bool,
+) -> Candidates:
+    """What a 4-bit scan found for one query; -1 stands for nothing.
+
+    Faiss leaves out codes that are as far away as can be, whatever count was asked for; so
+    even a scan for everything has a floor, unless it found everything.
+    """
+    error = rounding_error(scaled, query)
+    found = places >= 0
+    distances = scaled.distances(query, products[found])
+    if complete and found.all():
+        return Candidates(places, distances, error, np.inf)
+    farthest = float(scaled.bases[query]) + float(
+        scaled.scales[query] * np.maximum(-scaled.weights[query], 0).sum()
+    )
+    floor = float(distances.max(initial=-np.inf)) if found.any() else farthest
+    return Candidates(places[found], distances, error, floor - error)

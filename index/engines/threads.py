@@ -1,0 +1,94 @@
+"""The threads that search: a fixed number, asleep when there is nothing to do.
+
+OpenMP is held to one thread in each of them, since its own threads spin while they wait and
+get in each other's way where several searches run at once; the setting of the thread that
+asks is left as it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+_inside = threading.local()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+
+
+@contextmanager
+def one_faiss_thread() -> Iterator[Any]:
+    """Faiss, held to the calling thread; its setting is put back afterwards."""
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield faiss
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> Sequence[R]:
+    """Do some work for each item, on up to `threads` threads (None: one per usable core).
+
+    Args:
+        work: called once per item; Faiss in it is held to one thread.
+        items: what to work on.
+        threads: the most threads at once, the caller's included.
+
+    Returns:
+        what `work` returned, in the order of the items.
+    """
+    threads = min(threads or usable_cores(), len(items))
+    if threads <= 1 or getattr(_inside, "working", False):
+        with one_faiss_thread():
+            return [work(item) for item in items]
+    results: list[Any] = [None] * len(items)
+    waiting = iter(enumerate(items))
+    taking = threading.Lock()
+
+    def some() -> None:
+        while True:
+            with taking:
+                number, item = next(waiting, (-1, None))
+            if number < 0:
+                return
+            results[number] = work(item)  # type: ignore[arg-type]
+
+    others = [_pool().submit(some) for _ in range(threads - 1)]
+    try:
+        with one_faiss_thread():
+            some()
+    finally:
+        for other in others:
+            # One that has not begun has nothing left to do.
+            if not other.cancel():
+                other.result()
+    return results
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(
+        max(1, usable_cores() - 1), thread_name_prefix="bittern-search", initializer=_begin
+    )
+
+
+def _begin() -> None:
+    import faiss
+
+    faiss.omp_set_num_threads(1)
+    _inside.working = True
