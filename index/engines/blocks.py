@@ -9,7 +9,7 @@ Neither costs more in a large archive than in a small one.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from hashing.codes import check_codes
 from index.engines.rows import RowNumbers, RowSet
-from index.engines.scans import FastScan
+from index.engines.scans import FastScan, gathered
 
 BLOCK_ROWS = 1 << 19
 """Most rows of a block: enough to keep a core busy for a millisecond."""
@@ -168,7 +168,7 @@ class CodeBlocks:
     def codes(self) -> NDArray[np.uint8]:
         """The codes of the live rows, copied: uint8 [n, bits/8]."""
         return np.concatenate(
-            [part.block.codes[part.places] for part in self._everything.blocks]
+            [gathered(part.block.codes, part.places) for part in self._everything.blocks]
             or [np.empty((0, self.width), np.uint8)]
         )
 
@@ -180,6 +180,41 @@ class CodeBlocks:
             if len(places) and (dead is None or not dead[places[0]]):
                 return np.array(block.codes[places[0]])
         return None
+
+    # Places: positions in the concatenation of the blocks, tombstones included
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """The place of each block's first row, and the number of all places: int64 [b + 1]."""
+        return np.cumsum([0, *(len(block) for block in self.blocks)], dtype=np.int64)
+
+    def codes_at(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The codes at some places, copied: uint8 [n, bits/8]."""
+        if len(self.blocks) == 1:
+            return gathered(self.blocks[0].codes, places)
+        codes = np.empty((len(places), self.width), dtype=np.uint8)
+        for number, chosen in self._by_block(places):
+            block = self.blocks[number]
+            codes[chosen] = gathered(block.codes, places[chosen] - self.starts[number])
+        return codes
+
+    def rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row numbers at some places: int64 [n]."""
+        rows = np.empty(len(places), dtype=np.int64)
+        for number, chosen in self._by_block(places):
+            rows[chosen] = self.blocks[number].rows.at(places[chosen] - self.starts[number])
+        return rows
+
+    def _by_block(
+        self, places: NDArray[np.int64]
+    ) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
+        """For each block that holds any of the places: its number, and which of them."""
+        if len(self.blocks) == 1:
+            yield 0, slice(None)
+            return
+        numbers = np.searchsorted(self.starts, places, side="right") - 1
+        for number in np.unique(numbers):
+            yield int(number), np.flatnonzero(numbers == number)
 
     # The next generation
 
@@ -276,7 +311,9 @@ def _worth_joining(before: int, last: int) -> bool:
 
 def _joined(blocks: Sequence[Block], dead: Sequence[NDArray[np.bool_] | None]) -> Block:
     """The live rows of neighbouring blocks as one block."""
-    live = [slice(None) if mask is None else np.flatnonzero(~mask) for mask in dead]
-    rows = [block.rows.array()[part] for block, part in zip(blocks, live, strict=True)]
-    codes = [block.codes[part] for block, part in zip(blocks, live, strict=True)]
+    rows, codes = [], []
+    for block, mask in zip(blocks, dead, strict=True):
+        live = None if mask is None else np.flatnonzero(~mask)
+        rows.append(block.rows.array() if live is None else block.rows.at(live))
+        codes.append(block.codes if live is None else gathered(block.codes, live))
     return Block(RowNumbers(np.concatenate(rows)), np.concatenate(codes))

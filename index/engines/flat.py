@@ -93,8 +93,8 @@ def search_selection(
     k = min(k, selection.count)
     if not k:
         return [Nearest.none() for _ in range(len(queries))]
-    blank = ~queries.weights.any(axis=1)
-    if blank.any():
+    blank = (~queries.weights.any(axis=1)).tolist()
+    if any(blank):
         # To a query without any weight all codes are equally far.
         return [
             _first_rows(query, k, selection)

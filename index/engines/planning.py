@@ -56,7 +56,7 @@ def scan(part: BlockSelection, queries: Queries, count: int, hopeful: bool) -> l
     share = part.count / size
     more = min(int(1.25 * count / share) + 16, count + size - part.count)
     certain = more == count + size - part.count
-    if (hopeful or certain) and (more <= _MOST_OVERFETCHED or certain and not fast):
+    if (hopeful or certain) and (more <= _MOST_OVERFETCHED or (certain and not fast)):
         found = (
             fast.scan(queries, more) if fast else scan_raw(block.codes, queries, min(more, size))
         )

@@ -157,6 +157,14 @@ def nibble_index(bits: int, coarse: Any, lists: int) -> Any:
     return index
 
 
+def list_parameters(lists: int, selector: Any) -> Any:
+    """How Faiss is to search lists: how many of them, and which ids (None for all)."""
+    import faiss
+
+    make: Any = faiss.SearchParametersIVF
+    return make(nprobe=lists, sel=selector)
+
+
 def rounding_error(scaled: ScaledWeights, query: int) -> float:
     """Most that the 8-bit tables put a distance off: half a step per nibble.
 
@@ -216,8 +224,9 @@ class FastScan:
         selector = None
         if bitmap is not None:
             selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
-        options = faiss.SearchParametersIVF(nprobe=1, sel=selector)
-        products, places = self._index.search(scaled.weights, count, params=options)
+        products, places = self._index.search(
+            scaled.weights, count, params=list_parameters(1, selector)
+        )
         return [
             rounded_candidates(scaled, query, products[query], places[query], count == self._size)
             for query in range(len(queries))
