@@ -24,8 +24,6 @@ from index.engines.rows import RowSet
 from index.engines.scans import Candidates
 from index.engines.threads import for_each
 
-_GATHER_ROWS = 8_000
-"""So few rows that may be found are searched exactly: it takes no longer."""
 _TIMES, _PLUS = 2, 100
 
 
@@ -64,6 +62,10 @@ class Structure(Protocol):
         """Bytes that it takes besides the codes."""
         ...
 
+    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
+        """Whether it is faster than exact search for the k nearest at this recall."""
+        ...
+
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> list[Candidates]:
@@ -99,6 +101,8 @@ class ApproximateEngine:
     """
 
     exact = False
+    gather_rows = 8_000
+    """So few rows that may be found are searched exactly: it takes no longer."""
 
     def __init__(
         self,
@@ -125,7 +129,7 @@ class ApproximateEngine:
         """See `SearchEngine.search`."""
         queries.check_fits(self.blocks.bits)
         covered = self._covered(rows)
-        if covered.known.count <= max(_GATHER_ROWS, 4 * k) or not queries.weights.any(axis=1).all():
+        if not self._worth_it(queries, k, covered.known):
             return self._flat.search(queries, k, rows)
         shares = planning.shares_of(len(queries), 1, self._threads if len(queries) > 1 else 1)
         found = for_each(
@@ -144,6 +148,11 @@ class ApproximateEngine:
     def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.within`; always exact."""
         return self._flat.within(queries, radius, rows)
+
+    def _worth_it(self, queries: Queries, k: int, known: Allowed) -> bool:
+        if known.count <= max(self.gather_rows, 4 * k) or not queries.weights.any(axis=1).all():
+            return False
+        return self.structure.pays(k, known, self.recall)
 
     def _known(self, queries: Queries, k: int, known: Allowed) -> list[Nearest]:
         """The nearest of what the structure knows."""

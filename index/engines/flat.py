@@ -23,8 +23,8 @@ from index.engines.rows import RowSet
 from index.engines.scans import Candidates, gathered
 from index.engines.threads import for_each
 
-_TRIES = ((2, 200), (16, 2_000))
-"""How many candidates are asked for in turn, as (times k, plus); then every row is scored."""
+_FIRST, _SECOND = (2, 200), (16, 2_000)
+"""How many candidates are asked for in turn, as (times k, plus)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def search_selection(
     k = min(k, selection.count)
     if not k:
         return [Nearest.none() for _ in range(len(queries))]
-    blank = (~queries.weights.any(axis=1)).tolist()
+    blank = [not weights.any() for weights in queries.weights]
     if any(blank):
         # To a query without any weight all codes are equally far.
         return [
@@ -116,7 +116,7 @@ def _scan_all(
     queries: Queries, k: int, selection: Selection, scan: Scan, threads: int | None
 ) -> list[list[_Found]]:
     """Each query's candidates in each block; a share of the queries is a task of its own."""
-    times, plus = _TRIES[0]
+    times, plus = _FIRST
     shares = planning.shares_of(len(queries), len(selection.blocks), threads)
     tasks = list(product(shares, selection.blocks))
     done = for_each(
@@ -132,20 +132,40 @@ def _scan_all(
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
     """One query's k nearest: candidates scored, and more of them until none can be missing."""
     best = _scored(query, k, found)
-    for times, plus in (*_TRIES[1:], (0, 0)):
-        limit = best.distances[-1] if len(best) == k else np.inf
+    for look_again in (_more, _finer, _everything):
+        limit = float(best.distances[-1]) if len(best) == k else np.inf
         doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= limit]
         if not doubtful:
             break
         for number in doubtful:
             part = found[number].part
-            if times and 2 * (times * k + plus) < part.count:
-                candidates = scan(part, query, times * k + plus, False)[0]
-            else:
-                candidates = _everything_within(query, part, float(limit))
-            found[number] = _Found(part, candidates)
+            found[number] = _Found(part, look_again(part, query, k, limit, scan))
         best = _scored(query, k, found)
     return best
+
+
+def _more(part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
+    """More candidates by the same scan."""
+    times, plus = _SECOND
+    return scan(part, query, times * k + plus, False)[0]
+
+
+def _finer(part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
+    """As many by a scan that rounds little."""
+    times, plus = _SECOND
+    return planning.scan_gathered(part, query, times * k + plus)[0]
+
+
+def _everything(
+    part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
+) -> Candidates:
+    """All codes that are no farther than `limit`, each scored exactly."""
+    codes = part.block.codes
+    if part.mask is not None:
+        codes = gathered(codes, part.places)
+    distances = query.distances(0, codes)
+    kept = distances <= limit
+    return Candidates(part.places[kept], distances[kept], 0.0, np.inf)
 
 
 def _floor(query: Queries, found: _Found) -> float:
@@ -168,26 +188,10 @@ def _scored(query: Queries, k: int, found: list[_Found]) -> Nearest:
     return Nearest.of(np.concatenate(distances), np.concatenate(rows), k)
 
 
-def _everything_within(query: Queries, part: BlockSelection, limit: float) -> Candidates:
-    """All codes of a selection that are no farther than `limit`, each scored exactly."""
-    nearest, places = _distances(query, part)
-    kept = nearest <= limit
-    return Candidates(places[kept], nearest[kept], 0.0, np.inf)
-
-
 def _within(query: Queries, part: BlockSelection, radius: float) -> Nearest:
     distances, places = planning.scan_within(query, part, radius)
     kept = distances <= radius
     return Nearest.of(distances[kept], part.block.rows.at(places[kept]))
-
-
-def _distances(
-    query: Queries, part: BlockSelection
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    codes = part.block.codes
-    if part.mask is not None:
-        codes = gathered(codes, part.places)
-    return query.distances(0, codes), part.places
 
 
 def _first_rows(query: Queries, k: int, selection: Selection) -> Nearest:

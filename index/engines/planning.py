@@ -49,7 +49,7 @@ def scan(part: BlockSelection, queries: Queries, count: int, hopeful: bool) -> l
     """
     block, size = part.block, len(part.block)
     if part.count <= max(_SCORE_ALL, _GATHER_SHARE * size):
-        return _scan_gathered(part, queries, count)
+        return scan_gathered(part, queries, count)
     fast = block.fast_scan(len(queries))
     if part.bitmap is None:
         return fast.scan(queries, count) if fast else scan_raw(block.codes, queries, count)
@@ -63,7 +63,7 @@ def scan(part: BlockSelection, queries: Queries, count: int, hopeful: bool) -> l
         return [_only_selected(part, one) for one in found]
     if fast:
         return fast.scan(queries, min(count, part.count), part.bitmap)
-    return _scan_gathered(part, queries, count)
+    return scan_gathered(part, queries, count)
 
 
 def _only_selected(part: BlockSelection, found: Candidates) -> Candidates:
@@ -78,7 +78,8 @@ def _only_selected(part: BlockSelection, found: Candidates) -> Candidates:
     )
 
 
-def _scan_gathered(part: BlockSelection, queries: Queries, count: int) -> list[Candidates]:
+def scan_gathered(part: BlockSelection, queries: Queries, count: int) -> list[Candidates]:
+    """The nearest codes of a selection by a scan of the raw codes."""
     codes = part.block.codes
     if part.mask is not None:
         codes = gathered(codes, part.places)

@@ -75,6 +75,8 @@ class Queries:
         """One query, or some, as a batch of their own."""
         if not isinstance(which, slice):
             which = slice(which, which + 1)
+        if which.indices(len(self)) == (0, len(self), 1):
+            return self
         return Queries(self.metric, self.weights[which], self.codes[which])
 
     def __iter__(self) -> Iterator[Queries]:

@@ -64,7 +64,10 @@ class RowNumbers:
 
     def at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """The numbers at some places."""
-        return places + self._first if self._array is None else self._array[places]
+        rows: NDArray[np.int64] = (
+            places + self._first if self._array is None else self._array[places]
+        )
+        return rows
 
     def places_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places of those of `rows` (int64, ascending) that are here, ascending."""
@@ -77,7 +80,7 @@ class RowNumbers:
             wanted[within - self._first] = True
             return np.flatnonzero(wanted[self._array - self._first])
         places = np.searchsorted(self._array, within)
-        return places[self._array[places] == within]
+        return np.asarray(places[self._array[places] == within], dtype=np.int64)
 
 
 class RowSet:

@@ -27,7 +27,7 @@ _FAST_MIN_ROWS = 4_096
 _FAST_AFTER_QUERIES = 4
 """Laying codes out takes as long as some six raw scans; a search or two do not repay it."""
 _FLOAT32 = 1.2e-7
-_RESERVOIR = 13
+RESERVOIR = 13
 """Faiss's scan that keeps candidates in a reservoir: the fastest for one query and for many."""
 
 
@@ -170,9 +170,12 @@ def rounding_error(scaled: ScaledWeights, query: int) -> float:
 
     One step is 1/255 of the widest table's span.
     """
-    spans = np.abs(scaled.weights[query].astype(np.float64)).reshape(-1, 4).sum(axis=1)
+    spans: NDArray[np.float64] = (
+        np.abs(scaled.weights[query].astype(np.float64)).reshape(-1, 4).sum(axis=1)
+    )
     step = float(spans.max()) / 255.0
-    return float(scaled.scales[query]) * 0.5 * step * spans.size + float(scaled.slack[query])
+    rounding = float(scaled.scales[query]) * 0.5 * step * len(spans)
+    return rounding + float(scaled.slack[query])
 
 
 class FastScan:
@@ -193,7 +196,7 @@ class FastScan:
         plain.invlists.add_entries(0, len(codes), faiss.swig_ptr(places), faiss.swig_ptr(codes))
         plain.ntotal = len(codes)
         self._index: Any = faiss.IndexIVFPQFastScan(plain)
-        self._index.implem = _RESERVOIR
+        self._index.implem = RESERVOIR
         self._size = len(codes)
         self.nbytes = codes.nbytes + places.nbytes
 

@@ -29,14 +29,14 @@ def usable_cores() -> int:
 
 
 @contextmanager
-def one_faiss_thread() -> Iterator[Any]:
-    """Faiss, held to the calling thread; its setting is put back afterwards."""
+def faiss_threads(threads: int | None) -> Iterator[None]:
+    """Faiss with so many threads (None: one per usable core); its setting is put back."""
     import faiss
 
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
+    faiss.omp_set_num_threads(threads or usable_cores())
     try:
-        yield faiss
+        yield
     finally:
         faiss.omp_set_num_threads(before)
 
@@ -54,7 +54,7 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
     """
     threads = min(threads or usable_cores(), len(items))
     if threads <= 1 or getattr(_inside, "working", False):
-        with one_faiss_thread():
+        with faiss_threads(1):
             return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
     waiting = iter(enumerate(items))
@@ -70,7 +70,7 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
 
     others = [_pool().submit(some) for _ in range(threads - 1)]
     try:
-        with one_faiss_thread():
+        with faiss_threads(1):
             some()
     finally:
         for other in others:

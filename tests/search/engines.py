@@ -6,23 +6,35 @@ from typing import Any
 
 import pytest
 
+from index.engines.approximate import ApproximateEngine
 from index.engines.blocks import CodeBlocks
+from index.engines.engine import SearchEngine
 from index.engines.flat import FlatEngine
+from index.engines.ivf import InvertedLists
 
 
-def flat(blocks: CodeBlocks) -> FlatEngine:
+def flat(blocks: CodeBlocks) -> SearchEngine:
     return FlatEngine(blocks)
 
 
-def flat_laid_out(blocks: CodeBlocks) -> FlatEngine:
+def flat_laid_out(blocks: CodeBlocks) -> SearchEngine:
     """As after a few searches, with the layout for fast scans."""
     for block in blocks.blocks:
         block.fast_scan(1_000)
     return FlatEngine(blocks, threads=2)
 
 
+def ivf(blocks: CodeBlocks) -> SearchEngine:
+    """Used whatever the size."""
+    if not blocks.blocks:
+        return FlatEngine(blocks)
+    engine = ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks)
+    engine.gather_rows = 0
+    return engine
+
+
 EXACT: list[Any] = [
     pytest.param(flat, id="flat"),
     pytest.param(flat_laid_out, id="flat, laid out"),
 ]
-ALL: list[Any] = [*EXACT]
+ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf")]

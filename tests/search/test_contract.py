@@ -110,7 +110,7 @@ def test_any_real_weight_per_bit_is_a_query(make: Make) -> None:
 @pytest.mark.parametrize("make", ALL)
 @pytest.mark.parametrize("metric", METRICS)
 @given(case=cases())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_exactly_as_many_hits_come_back_as_there_are_up_to_k(
     make: Make, metric: str, case: tuple[Collection, Queries, int, RowSet | None]
 ) -> None:

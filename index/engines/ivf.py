@@ -1,0 +1,291 @@
+"""Inverted lists over binary codes: few of them are scanned, by the 4-bit scan.
+
+Codes are put into lists by k-means on their bits (as 1 and -1); a query looks into the lists
+whose centroids have the greatest inner product with its weights. Within a list the scan is
+that of the exact engine (`index.engines.scans`), so symmetric and asymmetric queries, with
+and without a filter, run on one index. How many lists a wanted recall takes is measured when
+the index is built, on queries that were held out, and kept with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import ArchiveDamagedError
+from index.engines.approximate import Allowed, ApproximateEngine
+from index.engines.blocks import CodeBlocks
+from index.engines.calibration import Curve, measured
+from index.engines.queries import Queries
+from index.engines.scans import (
+    RESERVOIR,
+    Candidates,
+    ScaledWeights,
+    list_parameters,
+    nibble_index,
+    rounded_candidates,
+)
+from index.engines.threads import faiss_threads
+
+MIN_LISTS, MAX_LISTS = 16, 8_192
+_ROWS_PER_LIST_TRAINED = 40
+_TRAINING_ROUNDS = 8
+_BATCH = 1 << 15
+_MOST_OF_THE_LISTS = 0.25
+"""Where more of the lists would have to be scanned, exact search is as fast."""
+
+
+@dataclass(frozen=True)
+class _Lists:
+    """What the index is made of, as plain arrays.
+
+    Attributes:
+        centroids: float32 [lists, bits].
+        members: uint16 [n], the list of each place.
+    """
+
+    centroids: NDArray[np.float32]
+    members: NDArray[np.uint16]
+
+
+class InvertedLists:
+    """See the module; made by `build`, `extended` or `from_arrays`.
+
+    Args:
+        base: the codes, without tombstones.
+        lists: where each of them belongs.
+        curve: recall by number of lists scanned; measured if it is not given.
+    """
+
+    kind = "ivf"
+
+    def __init__(self, base: CodeBlocks, lists: _Lists, curve: Curve | None = None) -> None:
+        self.base = base
+        self._lists = lists
+        self._index, self._coarse = _filled(base, lists)
+        self.curve = curve or measured(
+            lambda effort: ApproximateEngine(_Fixed(self, effort), base, threads=1),
+            base,
+            _efforts(len(lists.centroids)),
+        )
+
+    @classmethod
+    def build(
+        cls,
+        blocks: CodeBlocks,
+        *,
+        lists: int | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> InvertedLists:
+        """Build over the codes of a generation.
+
+        Args:
+            blocks: at least as many codes as lists.
+            lists: how many; None for a number that suits the size.
+            seed: of the choice of training codes.
+            threads: the most threads while building; None for one per usable core.
+        """
+        base = CodeBlocks(blocks.bits, blocks.blocks)
+        count = lists or lists_for(len(base))
+        with faiss_threads(threads):
+            centroids = _trained(base, count, seed)
+            members = _assigned(base, centroids)
+        return cls(base, _Lists(centroids, members))
+
+    def extended(self, blocks: CodeBlocks, *, threads: int | None = None) -> InvertedLists:
+        """The index of a later generation: same centroids, only new codes are assigned.
+
+        Args:
+            blocks: the later generation.
+            threads: see `build`.
+        """
+        base = CodeBlocks(blocks.bits, blocks.blocks)
+        known = dict(zip(self.base.blocks, self.base.starts, strict=False))
+        parts = []
+        with faiss_threads(threads):
+            for block in base.blocks:
+                if block in known:
+                    start = int(known[block])
+                    parts.append(self._lists.members[start : start + len(block)])
+                else:
+                    one = CodeBlocks(base.bits, [block])
+                    parts.append(_assigned(one, self._lists.centroids))
+        members = np.concatenate(parts) if parts else np.empty(0, np.uint16)
+        return InvertedLists(base, _Lists(self._lists.centroids, members))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes besides the codes: the laid-out codes, their places, the lists."""
+        row = self.base.width + 8 + self._lists.members.itemsize
+        return len(self.base) * row + self._lists.centroids.nbytes
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the codes, to be stored."""
+        return {
+            "centroids": self._lists.centroids,
+            "members": self._lists.members,
+            **self.curve.arrays(),
+        }
+
+    @classmethod
+    def from_arrays(cls, base: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> InvertedLists:
+        """Made of stored arrays and the codes that they were stored for.
+
+        Raises:
+            ArchiveDamagedError: they do not fit together.
+        """
+        base = CodeBlocks(base.bits, base.blocks)
+        try:
+            centroids, members = arrays["centroids"], arrays["members"]
+        except KeyError as error:
+            raise ArchiveDamagedError(f"the stored lists lack {error}") from None
+        fits = (
+            centroids.dtype == np.float32
+            and centroids.ndim == 2
+            and centroids.shape[1] == base.bits
+            and 1 <= len(centroids) <= MAX_LISTS
+            and np.isfinite(centroids).all()
+            and members.dtype == np.uint16
+            and members.shape == (len(base),)
+            and (not len(members) or int(members.max()) < len(centroids))
+        )
+        if not fits:
+            raise ArchiveDamagedError(
+                f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {members.dtype} "
+                f"{list(members.shape)}) are not those of {len(base)} codes of {base.bits} bits"
+            )
+        return cls(base, _Lists(centroids, members), Curve.from_arrays(arrays))
+
+    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
+        """Whether it is faster than exact search at this recall."""
+        return self._effort(k, allowed, recall) <= _MOST_OF_THE_LISTS * len(self._lists.centroids)
+
+    def candidates(
+        self, queries: Queries, count: int, allowed: Allowed, recall: float
+    ) -> list[Candidates]:
+        """See `Structure.candidates`."""
+        return self.scan(queries, count, allowed, self._effort(count // 2, allowed, recall))
+
+    def scan(self, queries: Queries, count: int, allowed: Allowed, lists: int) -> list[Candidates]:
+        """Candidates from so many lists."""
+        import faiss
+
+        scaled = ScaledWeights.of(queries)
+        selector = None
+        if (bitmap := allowed.bitmap) is not None:
+            selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
+        products, places = self._index.search(
+            scaled.weights,
+            min(count, max(allowed.count, 1)),
+            params=list_parameters(min(lists, len(self._lists.centroids)), selector),
+        )
+        return [
+            rounded_candidates(scaled, query, products[query], places[query], False)
+            for query in range(len(queries))
+        ]
+
+    def _effort(self, k: int, allowed: Allowed, recall: float) -> int:
+        """How many lists to scan.
+
+        The k nearest of a share of the rows lie as far out as the k / share nearest of all.
+        """
+        share = allowed.count / max(len(self.base), 1)
+        wider = max(1.0, k / share / self.curve.k) if share else 1.0
+        lists = self.curve.effort(recall) * wider
+        return int(min(np.ceil(lists), len(self._lists.centroids)))
+
+
+class _Fixed:
+    """The lists with a given number of them scanned, whatever recall is wanted."""
+
+    kind = "ivf"
+    nbytes = 0
+
+    def __init__(self, whole: InvertedLists, lists: int) -> None:
+        self._whole = whole
+        self._count = lists
+        self.base = whole.base
+
+    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
+        return True
+
+    def candidates(
+        self, queries: Queries, count: int, allowed: Allowed, recall: float
+    ) -> list[Candidates]:
+        return self._whole.scan(queries, count, allowed, self._count)
+
+
+def lists_for(rows: int) -> int:
+    """A power of two near 1.5 times the square root of the number of rows."""
+    wanted = 1.5 * max(rows, 1) ** 0.5
+    return int(np.clip(2 ** round(np.log2(wanted)), MIN_LISTS, MAX_LISTS))
+
+
+def _efforts(lists: int) -> list[int]:
+    return [1 << power for power in range(lists.bit_length()) if 1 << power <= lists]
+
+
+def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    bits = np.unpackbits(codes, axis=1, bitorder="little")
+    return 2.0 * bits.astype(np.float32) - 1.0
+
+
+def _trained(base: CodeBlocks, lists: int, seed: int) -> NDArray[np.float32]:
+    import faiss
+
+    rng = np.random.default_rng(seed)
+    size = min(len(base), lists * _ROWS_PER_LIST_TRAINED)
+    sample = np.sort(rng.choice(len(base), size, replace=False))
+    kmeans: Any = faiss.Kmeans(
+        base.bits,
+        min(lists, size),
+        niter=_TRAINING_ROUNDS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_ROWS_PER_LIST_TRAINED,
+    )
+    kmeans.train(_signs(base.codes_at(sample)))
+    return np.ascontiguousarray(kmeans.centroids, dtype=np.float32)
+
+
+def _assigned(base: CodeBlocks, centroids: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The list of each place: uint16 [n]."""
+    import faiss
+
+    nearest: Any = faiss.IndexFlatL2(base.bits)
+    nearest.add(centroids)
+    parts = []
+    for block in base.blocks:
+        for begin in range(0, len(block), _BATCH):
+            _, found = nearest.search(_signs(block.codes[begin : begin + _BATCH]), 1)
+            parts.append(found[:, 0].astype(np.uint16))
+    return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+
+
+def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
+    """Faiss's index of the codes in their lists, and its index of the centroids."""
+    import faiss
+
+    coarse: Any = faiss.IndexFlatIP(base.bits)
+    coarse.add(lists.centroids)
+    plain = nibble_index(base.bits, coarse, len(lists.centroids))
+    order = np.argsort(lists.members, kind="stable").astype(np.int64)
+    ends = np.cumsum(np.bincount(lists.members, minlength=len(lists.centroids)))
+    codes = base.codes_at(order)
+    begin = 0
+    for number, end in enumerate(ends):
+        if end > begin:
+            places, listed = order[begin:end], codes[begin:end]
+            plain.invlists.add_entries(
+                number, len(places), faiss.swig_ptr(places), faiss.swig_ptr(listed)
+            )
+        begin = int(end)
+    plain.ntotal = len(base)
+    index: Any = faiss.IndexIVFPQFastScan(plain)
+    index.implem = RESERVOIR
+    return index, coarse
