@@ -8,8 +8,10 @@ import pytest
 
 from index.engines.approximate import ApproximateEngine
 from index.engines.blocks import CodeBlocks
+from index.engines.device_memory import DeviceMemory
 from index.engines.engine import SearchEngine
 from index.engines.flat import FlatEngine
+from index.engines.gpu import GpuEngine
 from index.engines.ivf import InvertedLists
 
 
@@ -33,8 +35,14 @@ def ivf(blocks: CodeBlocks) -> SearchEngine:
     return engine
 
 
+def gpu(blocks: CodeBlocks) -> SearchEngine:
+    """PyTorch's way through, on the CPU, whatever the size."""
+    return GpuEngine(blocks, memory=DeviceMemory("cpu", 1 << 24), threads=2, least_rows=0)
+
+
 EXACT: list[Any] = [
     pytest.param(flat, id="flat"),
     pytest.param(flat_laid_out, id="flat, laid out"),
+    pytest.param(gpu, id="gpu"),
 ]
 ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf")]

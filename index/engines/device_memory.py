@@ -1,0 +1,232 @@
+"""Codes on a graphics card: what lies there, within a stated budget.
+
+Several archives and models share a card. A block's codes are put there when a search first
+needs them and stay until the block is gone from the process, or until the room is needed and
+no other block has lain unused for longer. Blocks never change, so nothing on the card is ever
+out of date, and generations that share a block share its copy.
+
+A card is used by one search step at a time (it would do no more in two): so no codes are
+taken away while they are read, and the memory that a step works in is needed once.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bittern.errors import InvalidInputError, LimitExceededError, PreconditionError
+from index.engines.blocks import Block
+
+if TYPE_CHECKING:
+    import torch
+
+WORKSPACE = 256 << 20
+"""Bytes that a search step works in, beside the codes; the budget does not hold them."""
+MOST_TILE_ROWS = 1 << 16
+LEAST_TILE_ROWS = 1 << 10
+_SHARE = 0.5
+_WITHOUT_A_CARD = 1 << 30
+
+
+def available_device() -> str | None:
+    """``cuda`` where PyTorch can use a graphics card; None where there is none."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """One block's codes on the device."""
+
+    block: weakref.ref[Block]
+    codes: torch.Tensor
+
+
+class DeviceMemory:
+    """The codes that lie on one device.
+
+    Args:
+        device: a PyTorch device, such as ``cuda``, ``cuda:1`` or ``cpu``.
+        budget: most bytes of codes; None for half of the card's memory.
+
+    Raises:
+        PreconditionError: PyTorch cannot use the device.
+        InvalidInputError: the budget is not above 0.
+    """
+
+    def __init__(self, device: str = "cuda", budget: int | None = None) -> None:
+        self.device = _checked_device(device)
+        self.budget = _share_of(self.device) if budget is None else budget
+        if self.budget <= 0:
+            raise InvalidInputError(
+                f"the budget of codes on {self.device} must be above 0 bytes, not {self.budget}",
+                field="budget",
+            )
+        self.tile_rows = MOST_TILE_ROWS
+        self._lock = threading.Lock()
+        self._held: OrderedDict[int, _Held] = OrderedDict()
+        self._gone: deque[tuple[int, weakref.ref[Block]]] = deque()
+        self._nbytes = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of codes that lie on the device."""
+        return self._nbytes
+
+    def __contains__(self, block: Block) -> bool:
+        held = self._held.get(id(block))
+        return held is not None and held.block() is block
+
+    def check_fits(self, nbytes: int) -> None:
+        """Refuse codes that can never lie on the device together.
+
+        Raises:
+            LimitExceededError: they are larger than the budget (field ``device_memory``).
+        """
+        if nbytes > self.budget:
+            raise LimitExceededError(
+                f"{nbytes:,} bytes of codes do not fit in the {self.budget:,} bytes that codes "
+                f"may take on {self.device}; give them more, or search on the CPU",
+                field="device_memory",
+                details={"nbytes": str(nbytes), "budget": str(self.budget)},
+            )
+
+    @contextmanager
+    def using(self, block: Block) -> Iterator[torch.Tensor]:
+        """A block's codes on the device, for as long as the context lasts; not to be nested.
+
+        Whoever else needs the device waits.
+
+        Yields:
+            uint8 [n, bits/8], not to be changed or kept.
+
+        Raises:
+            LimitExceededError: the block alone is larger than the budget.
+            torch.OutOfMemoryError: the card has less room than the budget says.
+        """
+        self.check_fits(block.codes.nbytes)
+        try:
+            with self._lock:
+                self._drop_gone()
+                yield self._codes(block)
+        finally:
+            self._sweep()
+
+    def smaller_tiles(self) -> int:
+        """Halve the rows that are looked at together, after the card ran out of memory.
+
+        Returns:
+            how many there are from now on.
+        """
+        with self._lock:
+            self.tile_rows = max(LEAST_TILE_ROWS, self.tile_rows // 2)
+            return self.tile_rows
+
+    def _codes(self, block: Block) -> torch.Tensor:
+        held = self._held.get(id(block))
+        if held is not None and held.block() is block:
+            self._held.move_to_end(id(block))
+            return held.codes
+        while self._held and self._nbytes + block.codes.nbytes > self.budget:
+            self._drop(next(iter(self._held)))
+        import torch
+
+        # A copy of their own: PyTorch warns of arrays that may not be written to.
+        codes = torch.from_numpy(np.array(block.codes)).to(self.device)
+        number = id(block)
+        # Only what the callback needs; it must not keep this object alive.
+        made = weakref.ref(block, functools.partial(_noted, weakref.ref(self), number))
+        self._held[number] = _Held(made, codes)
+        self._nbytes += block.codes.nbytes
+        return codes
+
+    def _drop(self, number: int) -> None:
+        self._nbytes -= self._held.pop(number).codes.nbytes
+
+    def _drop_gone(self) -> None:
+        while self._gone:
+            number, block = self._gone.popleft()
+            held = self._held.get(number)
+            # A new block may have got the number of one that is gone.
+            if held is not None and held.block is block:
+                self._drop(number)
+
+    def _sweep(self) -> None:
+        """Free what belongs to no block any more, now or when the device is next let go."""
+        while self._gone and self._lock.acquire(blocking=False):
+            try:
+                self._drop_gone()
+            finally:
+                self._lock.release()
+
+
+def _noted(memory: weakref.ref[DeviceMemory], number: int, block: weakref.ref[Block]) -> None:
+    """A block is gone. Python calls this at any moment, inside the lock too."""
+    there = memory()
+    if there is not None:
+        there._gone.append((number, block))
+        there._sweep()
+
+
+_shared: dict[torch.device, DeviceMemory] = {}
+_sharing = threading.Lock()
+
+
+def shared_memory(device: str = "cuda", budget: int | None = None) -> DeviceMemory:
+    """The one memory of a device that all of this process's archives share.
+
+    Args:
+        device: see `DeviceMemory`.
+        budget: most bytes of codes; the last one that was stated counts.
+
+    Raises:
+        PreconditionError: PyTorch cannot use the device.
+        InvalidInputError: the budget is not above 0.
+    """
+    fresh = DeviceMemory(device, budget)
+    with _sharing:
+        memory = _shared.setdefault(fresh.device, fresh)
+        if budget is not None:
+            memory.budget = budget
+        return memory
+
+
+def _checked_device(name: str) -> torch.device:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise PreconditionError(f"PyTorch knows no device '{name}'", field="device") from error
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise PreconditionError(
+            f"there is no graphics card here that PyTorch {torch.__version__} can use as '{name}'; "
+            "search on the CPU, or check the driver",
+            field="device",
+        )
+    number = torch.cuda.current_device() if device.index is None else device.index
+    if number >= torch.cuda.device_count():
+        raise PreconditionError(
+            f"'{name}' was asked for, and there are {torch.cuda.device_count()} graphics cards",
+            field="device",
+        )
+    return torch.device("cuda", number)
+
+
+def _share_of(device: torch.device) -> int:
+    if device.type != "cuda":
+        return _WITHOUT_A_CARD
+    import torch
+
+    return int(_SHARE * torch.cuda.get_device_properties(device).total_memory)
