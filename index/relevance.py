@@ -1,0 +1,280 @@
+"""Which hits are worth showing: a cut-off at which "nothing relevant" is an answer.
+
+A search returns the k nearest whatever they are. Whether the nearest is near is judged by what
+*reference queries* find in the same archive: texts about something else altogether, asked of a
+random sample of its codes. The best hit of each is a draw from what may be found where there is
+nothing to find. A hit is let through if it is more alike to the query than the best hit of all
+but a small share of the reference queries, the *false-alarm rate*, would be.
+
+Alike is measured by the cosine between the query's weights and the stored bits taken as ±1:
+with ``distance = bits/2 - (w . s)/2``, for both metrics,
+
+    similarity = (bits - 2 distance) / (|w| sqrt(bits)),
+
+which is ``1 - 2 distance/bits`` for Hamming distance. The best similarities follow a Gumbel
+law, fitted to their quartiles, so that a quarter of the reference queries may be about something
+that is in the archive after all. From the sample to the whole archive the law moves by ``growth *
+ln(rows / sample)``, the growth being the mean excess of a query's most similar rows: the argument
+of BLAST's E-values (Karlin and Altschul, PNAS 87, 1990), with the law measured, not derived.
+
+What a query's own distances to the sample say was tried first and is worse: their spread
+shrinks for a query that has nothing to do with the archive, and its best hit stands out as much
+as any. Measured in docs/decisions/0011-relevance-cut-off.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import CodeError, QueryError
+from hashing.codes import check_codes, unpack
+
+SAMPLE_ROWS = 4096
+"""Codes that the reference queries are asked of; all of them in a smaller archive."""
+FEWEST_ROWS = 32
+"""With fewer codes there is no cut-off."""
+FEWEST_QUERIES = 64
+"""With fewer reference queries there is no cut-off."""
+LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
+"""Below, the law would be stretched too far; above, there is little left of a cut-off."""
+
+_SEED = 11
+_NOTHING = 1e-12
+"""A query whose weights are no longer than this asks for nothing."""
+_TAIL = 64
+"""One in so many rows of the sample is taken for the tail."""
+_FEWEST_TAIL = 4
+
+
+class Cutoff(StrEnum):
+    """Named false-alarm rates.
+
+    ``strict`` 1%, ``usual`` 5%, ``loose`` 20%: the share of queries about something else
+    altogether that get any answer.
+    """
+
+    STRICT = "strict"
+    USUAL = "usual"
+    LOOSE = "loose"
+
+    @property
+    def rate(self) -> float:
+        """The false-alarm rate that is meant."""
+        return {"strict": 0.01, "usual": 0.05, "loose": 0.2}[self.value]
+
+
+def false_alarm_rate(cutoff: Cutoff | str | float) -> float:
+    """What a user's cut-off stands for.
+
+    Args:
+        cutoff: ``strict``, ``usual`` or ``loose``, or a false-alarm rate from 0.001 to 0.5.
+
+    Raises:
+        QueryError: anything else.
+    """
+    if isinstance(cutoff, str):
+        if cutoff in tuple(Cutoff):
+            return Cutoff(cutoff).rate
+    elif not isinstance(cutoff, bool) and isinstance(cutoff, int | float | np.number):
+        rate = float(cutoff)
+        if LOWEST_RATE <= rate <= HIGHEST_RATE:
+            return rate
+    raise QueryError(
+        f"cutoff must be {', '.join(map(repr, map(str, Cutoff)))}, or a false-alarm rate from "
+        f"{LOWEST_RATE} to {HIGHEST_RATE}, not {cutoff!r}",
+        field="cutoff",
+    )
+
+
+def sample_places(rows: int) -> NDArray[np.int64]:
+    """Which of `rows` codes the reference queries are asked of: int64, ascending.
+
+    The same for the same number of rows; all places where there are not more than 4,096.
+    """
+    if rows <= SAMPLE_ROWS:
+        return np.arange(rows, dtype=np.int64)
+    rng = np.random.default_rng([_SEED, rows])
+    return np.sort(rng.choice(rows, SAMPLE_ROWS, replace=False)).astype(np.int64)
+
+
+def similarities(weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Cosine between weights and codes, a code's bits taken as -1 and 1.
+
+    Args:
+        weights: float [q, bits], ``2 sigmoid(logits) - 1``; -1 and 1 for the Hamming distance.
+        codes: uint8 [n, bits/8].
+
+    Returns:
+        float64 [q, n], from -1 to 1; 0 for a query whose weights are all zero.
+
+    Raises:
+        CodeError: shapes disagree, or a weight is not finite.
+    """
+    weights = _checked(weights)
+    codes = check_codes(codes, weights.shape[1])
+    signs = 2.0 * unpack(codes) - 1.0
+    lengths = _lengths(weights) * np.sqrt(weights.shape[1])
+    found: NDArray[np.float64] = (weights / lengths[:, None]) @ signs.T
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Background:
+    """What queries about something else find in one archive's codes of one model.
+
+    Made once per generation, model and metric; for both media together, or for each, as they
+    are searched. Immutable; equal for equal arguments.
+
+    Attributes:
+        queries: how many reference queries it was made with.
+        rows: how many codes they were asked of.
+        location: of the Gumbel law of their best similarities among so many rows.
+        scale: of that law; 0 where there is no cut-off.
+        growth: of the location, per e-fold of rows.
+    """
+
+    queries: int
+    rows: int
+    location: float
+    scale: float
+    growth: float
+
+    @classmethod
+    def of(cls, weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> Self:
+        """Ask the reference queries.
+
+        Args:
+            weights: float [q, bits] of the reference queries, as the metric takes them: ±1 for
+                the Hamming distance, ``2 sigmoid(logits) - 1`` for the asymmetric.
+            codes: uint8 [m, bits/8], a random sample of the archive's (see `sample_places`).
+
+        Raises:
+            CodeError: shapes disagree, or a weight is not finite.
+        """
+        return cls.fitted(similarities(weights, codes))
+
+    @classmethod
+    def fitted(cls, alike: NDArray[np.floating]) -> Self:
+        """The law of similarities that are there already.
+
+        Args:
+            alike: float [q, m], of each reference query to each code of the sample.
+        """
+        queries, rows = alike.shape
+        if queries < FEWEST_QUERIES or rows < FEWEST_ROWS:
+            return cls(queries, rows, 0.0, 0.0, 0.0)
+        tail = max(_FEWEST_TAIL, rows // _TAIL)
+        top = -np.partition(-np.asarray(alike, dtype=np.float64), tail, axis=1)[:, : tail + 1]
+        excess = top[:, :tail].mean(axis=1) - top[:, tail]
+        low, high = np.quantile(top.max(axis=1), [0.25, 0.75])
+        scale = float(high - low) / (_gumbel(0.75) - _gumbel(0.25))
+        location = float(low) - scale * _gumbel(0.25)
+        return cls(queries, rows, location, scale, float(np.median(excess)))
+
+    @property
+    def usable(self) -> bool:
+        """Whether there is a cut-off.
+
+        There is none with fewer than 32 codes or 64 reference queries, or where these find all
+        the same (every query alike, or codes so short that the quartiles tie). Everything is
+        let through then, and whoever answers a search should say so.
+        """
+        return self.scale > 0
+
+    def similarity(self, rate: float, rows: int) -> float:
+        """How alike a hit must be.
+
+        Args:
+            rate: false-alarm rate, of `false_alarm_rate`.
+            rows: codes that are searched. A filter need not be counted: by taking all rows of
+                the archive, the cut-off is the same with and without it, and no looser.
+
+        Returns:
+            Similarity: rises with `rows`, falls with `rate`; minus infinity if not `usable`.
+        """
+        if not self.usable:
+            return -np.inf
+        return self._location(rows) + self.scale * _gumbel(1.0 - rate)
+
+    def threshold(self, weights: NDArray[np.floating], rate: float, rows: int) -> float:
+        """How far a hit may be from one query.
+
+        Args:
+            weights: float [bits] of the query.
+            rate: false-alarm rate, of `false_alarm_rate`.
+            rows: codes that are searched, as in `similarity`.
+
+        Returns:
+            Distance in bits, for the metric whose weights these are; hits at it or below it
+            are let through. Infinity if not `usable`; minus infinity for weights that are all
+            zero, to which nothing is relevant.
+
+        Raises:
+            CodeError: not [bits], or a weight is not finite.
+        """
+        if not self.usable:
+            return np.inf
+        length = float(_lengths(_checked(np.asarray(weights)[None]))[0])
+        if not np.isfinite(length):
+            return -np.inf
+        bits = len(weights)
+        return float(bits / 2 - self.similarity(rate, rows) * length * np.sqrt(bits) / 2)
+
+    def chance(
+        self, weights: NDArray[np.floating], distances: NDArray[np.floating], rows: int
+    ) -> NDArray[np.float64]:
+        """How often a query about something else has a hit that is as alike, per distance.
+
+        A hit is let through at a false-alarm rate if its chance is not above it.
+
+        Args:
+            weights: float [bits] of the query.
+            distances: [k], in bits, of its hits.
+            rows: codes that are searched.
+
+        Returns:
+            float64 [k], 0 to 1, rising with the distance; NaN if not `usable`.
+
+        Raises:
+            CodeError: weights are not [bits], or one is not finite.
+        """
+        distances = np.asarray(distances, dtype=np.float64)
+        length = float(_lengths(_checked(np.asarray(weights)[None]))[0])
+        if not self.usable:
+            return np.full(distances.shape, np.nan)
+        if not np.isfinite(length):
+            return np.ones(distances.shape)
+        bits = len(weights)
+        alike = (bits - 2 * distances) / (length * np.sqrt(bits))
+        expected = np.exp(np.clip((self._location(rows) - alike) / self.scale, -700, 700))
+        found: NDArray[np.float64] = -np.expm1(-expected)
+        return found
+
+    def _location(self, rows: int) -> float:
+        return self.location + self.growth * float(np.log(max(rows, 1) / self.rows))
+
+
+def _gumbel(share: float) -> float:
+    """The standard Gumbel law's quantile."""
+    return float(-np.log(-np.log(share)))
+
+
+def _lengths(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Lengths of the weights; infinite where there is nothing to them."""
+    lengths: NDArray[np.float64] = np.sqrt(np.square(weights).sum(axis=1))
+    lengths[lengths <= _NOTHING] = np.inf
+    return lengths
+
+
+def _checked(weights: NDArray[np.floating]) -> NDArray[np.float64]:
+    weights = np.asarray(weights, dtype=np.float64)
+    if weights.ndim != 2:
+        raise CodeError(f"weights must have shape [q, bits], not {list(weights.shape)}")
+    if not np.isfinite(weights).all():
+        raise CodeError("weights hold NaN or infinity: nothing can be like them")
+    return weights
