@@ -7,12 +7,13 @@ INSTALLED := $(VENV)/.installed
 SOURCES := bittern encoders hashing index service benchmarks tests
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit bench protos clean help
+.PHONY: demo test lint types unit bench bench-search protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests"
 	@echo "make bench   quality and speed, measured here"
+	@echo "make bench-search    search engines against the machine and their peers, about 25 minutes"
 	@echo "make protos  lint the wire contract and generate its stubs again"
 
 demo: $(INSTALLED)
@@ -33,6 +34,11 @@ unit: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
+
+# Threads of OpenMP that wait would otherwise spin, and slow down whoever has the next turn.
+bench-search: $(INSTALLED)
+	OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks search \
+	  --json benchmarks/results/search.json --plot docs/search-speed.svg
 
 protos: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh protos/generate.sh

@@ -43,11 +43,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     """The part's measurement; its libraries are loaded when it is run."""
-    from benchmarks import encode, quality, search, service
+    from benchmarks import encode, quality, service
     from bittern.cli.screen import licence_notice
 
     if part == "search":
-        return lambda: search.run(rows=options.rows or search.ROWS, rounds=options.rounds)
+        return lambda: _search(options)
     if part == "words":
         return lambda: _words(options)
     if part == "training":
@@ -58,6 +58,22 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     if part == "encode":
         return lambda: encode.run(options.manifest, options.encoder, rounds=options.rounds)
     return lambda: service.run(options.manifest, options.encoder, rounds=options.rounds)
+
+
+def _search(options: argparse.Namespace) -> Report:
+    from benchmarks.search.run import run
+    from benchmarks.search.settings import Settings
+
+    if options.quick:
+        settings = Settings.quick()
+    elif options.rows:
+        settings = Settings.of_rows(options.rows)
+    elif options.full:
+        settings = Settings.full()
+    else:
+        settings = Settings() if options.part else Settings.among_others()
+    changed = {"bits": options.bits, "rounds": options.rounds, "parts": options.only}
+    return run(settings.but(**{k: v for k, v in changed.items() if v}), options.plot)
 
 
 def _words(options: argparse.Namespace) -> Report:
@@ -107,14 +123,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         type=_positive,
-        help="codes of `search` (1,000,000), items of `training` (100,000)",
+        help="codes of `search` (several sizes), items of `training` (100,000)",
     )
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
     parser.add_argument("--seeds", type=_positive, help="splits of `words`")
-    parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`")
+    parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`, `search`")
     parser.add_argument(
-        "--quick", action="store_true", help="`words`: one split and length; `training`: heads only"
+        "--quick",
+        action="store_true",
+        help="`words`: one split and length; `training`: heads only; `search`: 100,000 codes",
     )
+    parser.add_argument("--full", action="store_true", help="`search`: more sizes, an hour")
+    parser.add_argument("--only", nargs="+", metavar="TABLE", help="`search`: some of its tables")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="`search`: draw its curves here")
     parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
     parser.add_argument(
         "--by-definition", action="store_true", help="`words`: ask with definitions, not names"

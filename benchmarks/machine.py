@@ -15,6 +15,8 @@ _PACKAGES = (
     "faiss-gpu",
     "faiss-cpu",
     "lancedb",
+    "usearch",
+    "milvus-lite",
     "torch",
     "open-clip-torch",
     "transformers",

@@ -12,13 +12,23 @@ def test_search_prints_a_table_and_writes_its_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "search.json"
-    arguments = ["search", "--rows", "3000", "--rounds", "1", "--json", str(file)]
-    assert main(arguments) == 0
+    arguments = ["search", "--rows", "3000", "--rounds", "1", "--only", "filters", "grid"]
+    assert main([*arguments, "--json", str(file)]) == 0
     written = json.loads(file.read_text())["search"]
-    assert "bittern, asymmetric" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Filtered / unfiltered" in printed
+    assert "What is wanted, and what was measured" in printed
     assert written["machine"]["cores"] >= 1
-    assert written["values"]["rows"] == 3000
-    assert written["values"]["exactness"]["bittern, hamming"]["order"] == 1.0
+    assert written["values"]["settings"]["ratio_rows"] == 3000
+    assert written["values"]["failed"] == []
+    assert written["values"]["filters"][0]["right"] == 1.0
+
+
+def test_a_table_that_does_not_exist_is_named_with_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["search", "--only", "speed"]) == 1
+    assert "there is no table 'speed' of search; there are exact" in capsys.readouterr().err
 
 
 def test_a_part_that_does_not_exist_is_named_with_those_that_do(

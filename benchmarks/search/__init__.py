@@ -1,0 +1,1 @@
+"""Searching codes: Bittern's engines against the machine and against their peers."""

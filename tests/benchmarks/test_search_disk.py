@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
+from benchmarks.search.codes import clustered
+from benchmarks.search.exactness import brute_force
+from benchmarks.search.opening import Opened, main
+from benchmarks.search.resident import Resident
+from index.archive import Archive
+
+
+def test_an_archive_written_in_bulk_is_one(tmp_path: Path) -> None:
+    collection = clustered(1_200, 64)
+    write_archive(tmp_path / "a", collection)
+    record = model_of(64)
+    with Archive.open(tmp_path / "a", write=True) as archive:
+        query = collection.queries("asymmetric", 1)
+        hits = archive.search(collection.logits[0], model=record.digest, k=5, metric="asymmetric")
+        truth = brute_force(query, collection.codes, 5)
+        assert [hit.observation.row for hit in hits] == truth.rows.tolist()
+        archive.add(coded(collection.codes[:3], "more"), model=record.digest)
+        assert archive.rows().tolist() == list(range(1_203))
+
+
+def test_opening_tells_seconds_bytes_and_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    collection = clustered(300, 64)
+    write_archive(tmp_path / "a", collection)
+    np.save(tmp_path / "queries.npy", collection.logits)
+    main(str(tmp_path / "a"), str(tmp_path / "queries.npy"))
+    found = Opened(**json.loads(capsys.readouterr().out))
+    assert found.rows == 300
+    assert found.to_first_answer >= found.first > 0
+
+
+def test_all_files_of_a_folder_are_read_once(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "a").write_bytes(b"x" * 1000)
+    (tmp_path / "deep" / "b").write_bytes(b"y" * 234)
+    forget(tmp_path)
+    assert read_once(tmp_path) == 1234
+    assert read_once(tmp_path / "a") == 1000
+
+
+def test_memory_per_row_is_wanted_below_two_codes_and_sixteen_bytes() -> None:
+    found = Resident("flat", rows=1_000, bits=256, before=5_000, after=85_000, counted=0)
+    assert found.per_row == 80.0
+    assert found.ratio().value.median == found.ratio().wanted == 2.5
