@@ -266,9 +266,8 @@ def _gumbel(share: float) -> float:
 
 def _lengths(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Lengths of the weights; infinite where there is nothing to them."""
-    lengths: NDArray[np.float64] = np.sqrt(np.square(weights).sum(axis=1))
-    lengths[lengths <= _NOTHING] = np.inf
-    return lengths
+    lengths = np.linalg.norm(weights, axis=1)
+    return np.asarray(np.where(lengths > _NOTHING, lengths, np.inf), dtype=np.float64)
 
 
 def _checked(weights: NDArray[np.floating]) -> NDArray[np.float64]:

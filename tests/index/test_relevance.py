@@ -33,10 +33,8 @@ def random_codes(rows: int, seed: int, bits: int = BITS) -> NDArray[np.uint8]:
 
 
 def random_weights(queries: int, seed: int, bits: int = BITS) -> NDArray[np.float64]:
-    weights: NDArray[np.float64] = np.tanh(
-        np.random.default_rng(seed).normal(0, 1, (queries, bits))
-    )
-    return weights
+    normal = np.random.default_rng(seed).standard_normal((queries, bits))
+    return np.asarray(np.tanh(normal), dtype=np.float64)
 
 
 def signs(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
