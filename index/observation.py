@@ -72,6 +72,24 @@ class Hit:
     observation: Observation
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The hits of one search, and how they were found.
+
+    Attributes:
+        hits: best first.
+        engine: ``flat``, ``ivf``, ``graph`` or ``gpu``.
+        exact: whether nothing nearer can have been missed.
+        cutoff: distance beyond which nothing was let through, because a largest distance was
+            given or because it is irrelevant; None where there was no such limit.
+    """
+
+    hits: list[Hit]
+    engine: str = "flat"
+    exact: bool = True
+    cutoff: float | None = None
+
+
 class AddStatus(StrEnum):
     """What became of one item handed to `add`."""
 
@@ -109,13 +127,45 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How the codes of one model and modality are searched.
+
+    Attributes:
+        kind: ``flat``, ``ivf``, ``graph`` or ``gpu``.
+        exact: whether it never misses a nearest row.
+        reason: why it is this one, for people.
+        rows: rows that it searches.
+        code_bytes: bytes of codes.
+        other_bytes: bytes besides the codes: layouts for scanning, indexes.
+        building: what is being built in the background; empty where nothing is.
+    """
+
+    kind: str
+    exact: bool
+    reason: str
+    rows: int
+    code_bytes: int
+    other_bytes: int
+    building: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelStats:
-    """One model of an archive: its digest, code length in bits, and rows coded by modality."""
+    """One model of an archive.
+
+    Attributes:
+        name: its name.
+        digest: hex SHA-256 of everything that decides its codes.
+        bits: code length.
+        rows: rows coded, by modality.
+        engines: how its codes are searched, by modality; only of codes that are loaded.
+    """
 
     name: str
     digest: str
     bits: int
     rows: Mapping[str, int]
+    engines: Mapping[str, EngineStats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

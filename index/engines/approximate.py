@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,6 +66,10 @@ class Structure(Protocol):
         """Whether it is faster than exact search for the k nearest at this recall."""
         ...
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but the codes, as plain arrays to be stored."""
+        ...
+
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> list[Candidates]:
@@ -83,8 +87,13 @@ class Structure(Protocol):
 
 
 @dataclass(frozen=True)
-class _Covered:
-    """One search's rows: those that the structure knows, and the others."""
+class Covered:
+    """What may be found: what the structure knows, and the rest.
+
+    Attributes:
+        known: among the structure's places.
+        others: among the generation's blocks.
+    """
 
     known: Allowed
     others: Selection
@@ -98,6 +107,7 @@ class ApproximateEngine:
         blocks: the codes of the generation.
         recall: share of the true nearest that is wanted.
         threads: the most threads of one call; None for one per usable core.
+        coverage: what of the generation the structure knows; worked out if it is not given.
     """
 
     exact = False
@@ -111,6 +121,7 @@ class ApproximateEngine:
         *,
         recall: float = 0.95,
         threads: int | None = None,
+        coverage: Coverage | None = None,
     ) -> None:
         self.kind = structure.kind
         self.structure = structure
@@ -118,7 +129,7 @@ class ApproximateEngine:
         self.recall = recall
         self._threads = threads
         self._flat = FlatEngine(blocks, threads)
-        self._everything: _Covered | None = None
+        self._coverage = coverage or Coverage(structure.base, blocks)
 
     @property
     def nbytes(self) -> int:
@@ -128,7 +139,7 @@ class ApproximateEngine:
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`."""
         queries.check_fits(self.blocks.bits)
-        covered = self._covered(rows)
+        covered = self._coverage.of(rows)
         if not self._worth_it(queries, k, covered.known):
             return self._flat.search(queries, k, rows)
         shares = planning.shares_of(len(queries), 1, self._threads if len(queries) > 1 else 1)
@@ -167,28 +178,47 @@ class ApproximateEngine:
             nearest.append(Nearest.of(distances, base.rows_at(places), k))
         return nearest
 
-    def _covered(self, rows: RowSet | None) -> _Covered:
+
+class Coverage:
+    """What of a generation a structure knows; worked out once for each set of rows.
+
+    Args:
+        base: the codes that the structure was built over.
+        blocks: the codes of the generation.
+    """
+
+    def __init__(self, base: CodeBlocks, blocks: CodeBlocks) -> None:
+        self._base = base
+        self._blocks = blocks
+        self._everything: Covered | None = None
+
+    def is_of(self, structure: Structure, blocks: CodeBlocks) -> bool:
+        """Whether it was made of these."""
+        return self._base is structure.base and self._blocks is blocks
+
+    def of(self, rows: RowSet | None) -> Covered:
+        """What may be found of `rows`; None for everything."""
         if rows is None:
             if self._everything is None:
-                self._everything = _coverage(self.structure.base, self.blocks, None)
+                self._everything = _coverage(self._base, self._blocks, None)
             return self._everything
-        known: _Covered | None = rows.known.get(self)
+        known: Covered | None = rows.known.get(self)
         if known is None:
-            rows.known[self] = known = _coverage(self.structure.base, self.blocks, rows)
+            rows.known[self] = known = _coverage(self._base, self._blocks, rows)
         return known
 
 
-def _coverage(base: CodeBlocks, blocks: CodeBlocks, rows: RowSet | None) -> _Covered:
+def _coverage(base: CodeBlocks, blocks: CodeBlocks, rows: RowSet | None) -> Covered:
     """Split what may be found into what a structure over `base` knows, and the rest."""
     selection = blocks.selection(rows)
     if base is blocks or base.blocks == blocks.blocks:
-        return _Covered(_allowed(base, selection), Selection((), 0))
+        return Covered(_allowed(base, selection), Selection((), 0))
     shared = set(base.blocks)
     others = [part for part in selection.blocks if part.block not in shared]
     if shared <= set(blocks.blocks):
         known = [part for part in selection.blocks if part.block in shared]
         kept = Selection(tuple(known), sum(part.count for part in known))
-        return _Covered(
+        return Covered(
             _allowed(base, kept), Selection(tuple(others), sum(part.count for part in others))
         )
     # Some of its blocks were made anew since: go by row numbers.
@@ -196,7 +226,7 @@ def _coverage(base: CodeBlocks, blocks: CodeBlocks, rows: RowSet | None) -> _Cov
     live = RowSet(np.concatenate(present) if present else np.empty(0, np.int64))
     unknown = [_unknown(base, part) for part in others]
     unknown = [part for part in unknown if part.count]
-    return _Covered(
+    return Covered(
         _allowed(base, base.selection(live)),
         Selection(tuple(unknown), sum(part.count for part in unknown)),
     )

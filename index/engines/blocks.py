@@ -205,6 +205,19 @@ class CodeBlocks:
             rows[chosen] = self.blocks[number].rows.at(places[chosen] - self.starts[number])
         return rows
 
+    def live_codes(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The codes of the live rows with these positions among them: uint8 [n, bits/8]."""
+        parts = self._everything.blocks
+        ends = np.cumsum([part.count for part in parts], dtype=np.int64)
+        codes = np.empty((len(numbers), self.width), dtype=np.uint8)
+        which = np.searchsorted(ends, numbers, side="right")
+        for number, part in enumerate(parts):
+            chosen = which == number
+            within = numbers[chosen] - (ends[number] - part.count)
+            places = within if part.mask is None else part.places[within]
+            codes[chosen] = gathered(part.block.codes, places)
+        return codes
+
     def _by_block(
         self, places: NDArray[np.int64]
     ) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from index.engines.approximate import Allowed, ApproximateEngine
-from index.engines.blocks import CodeBlocks
+from index.engines.blocks import Block, CodeBlocks
 from index.engines.calibration import Curve, measured
 from index.engines.queries import Queries
+from index.engines.rows import RowNumbers
 from index.engines.scans import (
     RESERVOIR,
     Candidates,
@@ -140,26 +141,29 @@ class InvertedLists:
             ArchiveDamagedError: they do not fit together.
         """
         base = CodeBlocks(base.bits, base.blocks)
-        try:
-            centroids, members = arrays["centroids"], arrays["members"]
-        except KeyError as error:
-            raise ArchiveDamagedError(f"the stored lists lack {error}") from None
-        fits = (
-            centroids.dtype == np.float32
-            and centroids.ndim == 2
-            and centroids.shape[1] == base.bits
-            and 1 <= len(centroids) <= MAX_LISTS
-            and np.isfinite(centroids).all()
-            and members.dtype == np.uint16
-            and members.shape == (len(base),)
-            and (not len(members) or int(members.max()) < len(centroids))
-        )
-        if not fits:
-            raise ArchiveDamagedError(
-                f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {members.dtype} "
-                f"{list(members.shape)}) are not those of {len(base)} codes of {base.bits} bits"
-            )
+        centroids, members = _checked_lists(arrays, base.bits, len(base))
         return cls(base, _Lists(centroids, members), Curve.from_arrays(arrays))
+
+    @classmethod
+    def restored(
+        cls, blocks: CodeBlocks, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]
+    ) -> InvertedLists:
+        """Made of arrays that were stored for some of the codes; the others are assigned now.
+
+        Args:
+            blocks: the codes of a generation.
+            rows: int64 [n], ascending: what the stored members belong to.
+            arrays: of `arrays`.
+
+        Raises:
+            ArchiveDamagedError: they do not fit together.
+        """
+        centroids, members = _checked_lists(arrays, blocks.bits, len(rows))
+        base = CodeBlocks(blocks.bits, blocks.blocks)
+        known = RowNumbers(rows)
+        parts = [_members_of(block, known, members, centroids, base.bits) for block in base.blocks]
+        lists = _Lists(centroids, np.concatenate(parts) if parts else np.empty(0, np.uint16))
+        return cls(base, lists, Curve.from_arrays(arrays))
 
     def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
         """Whether it is faster than exact search at this recall."""
@@ -211,6 +215,9 @@ class _Fixed:
         self._count = lists
         self.base = whole.base
 
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {}
+
     def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
         return True
 
@@ -218,6 +225,53 @@ class _Fixed:
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> list[Candidates]:
         return self._whole.scan(queries, count, allowed, self._count)
+
+
+def _checked_lists(
+    arrays: Mapping[str, NDArray[Any]], bits: int, count: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
+    """Stored centroids, and the lists of so many codes."""
+    try:
+        centroids, members = arrays["centroids"], arrays["members"]
+    except KeyError as error:
+        raise ArchiveDamagedError(f"the stored lists lack {error}") from None
+    fits = (
+        centroids.dtype == np.float32
+        and centroids.ndim == 2
+        and centroids.shape[1] == bits
+        and 1 <= len(centroids) <= MAX_LISTS
+        and np.isfinite(centroids).all()
+        and members.dtype == np.uint16
+        and members.shape == (count,)
+        and (not count or int(members.max()) < len(centroids))
+    )
+    if not fits:
+        raise ArchiveDamagedError(
+            f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {members.dtype} "
+            f"{list(members.shape)}) are not those of {count} codes of {bits} bits"
+        )
+    return np.ascontiguousarray(centroids), members
+
+
+def _members_of(
+    block: Block,
+    known: RowNumbers,
+    members: NDArray[np.uint16],
+    centroids: NDArray[np.float32],
+    bits: int,
+) -> NDArray[np.uint16]:
+    """The list of each row of a block: what is known of it, else what is nearest."""
+    numbers = block.rows.array()
+    here = block.rows.places_of(known.at(known.places_of(numbers)))
+    if len(here) == len(block):
+        return members[known.places_of(numbers)]
+    found = np.empty(len(block), dtype=np.uint16)
+    found[here] = members[known.places_of(numbers)]
+    new = np.ones(len(block), dtype=bool)
+    new[here] = False
+    fresh = CodeBlocks(bits, [Block(RowNumbers(numbers[new]), block.codes[new])])
+    found[new] = _assigned(fresh, centroids)
+    return found
 
 
 def lists_for(rows: int) -> int:
