@@ -29,6 +29,7 @@
     ├── LimitExceededError             RESOURCE_EXHAUSTED
     ├── DeadlineExceededError          DEADLINE_EXCEEDED
     ├── ServiceUnavailableError        UNAVAILABLE (raised by the client)
+    │   └── ShardUnavailableError          part of a sharded index is lost, and being read again
     └── InternalError                  INTERNAL    (raised by the client)
 
 A message says what was wrong, with the values, and what to do about it. `reason` is the
@@ -196,6 +197,10 @@ class ServiceUnavailableError(BitternError):
     """The server cannot be reached."""
 
     status = "UNAVAILABLE"
+
+
+class ShardUnavailableError(ServiceUnavailableError):
+    """Part of a sharded index cannot be searched now."""
 
 
 class InternalError(BitternError):

@@ -1,0 +1,25 @@
+"""Search over several processes or machines, through Ray (the extra `ray`).
+
+stripes.py   which rows belong to which shard
+sources.py   where a shard reads its codes
+shard.py     what one actor does: hold codes, search them
+members.py   the actors as the driver sees them: started, watched, replaced
+engine.py    scatter, gather, merge
+cluster.py   Ray on this machine alone
+"""
+
+from index.engines.sharded.cluster import local_cluster
+from index.engines.sharded.engine import Partial, ShardedEngine
+from index.engines.sharded.members import Sharding, ShardStatus
+from index.engines.sharded.sources import MemorySource, Source, StoreSource
+
+__all__ = [
+    "MemorySource",
+    "Partial",
+    "ShardStatus",
+    "ShardedEngine",
+    "Sharding",
+    "Source",
+    "StoreSource",
+    "local_cluster",
+]

@@ -1,0 +1,80 @@
+"""Ray on this machine alone: nothing of it listens on a network, and nothing is reported.
+
+A cluster of several machines is started with Ray's own command (see docs/scaling.md); a
+program that was connected to it with `ray.init` needs none of this.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from bittern.errors import PreconditionError
+
+_LEAST_OBJECT_STORE_BYTES = 80 << 20
+"""Ray refuses to start with less than 75 MiB."""
+
+
+def ray_library() -> Any:
+    """The library, loaded when it is first needed.
+
+    Raises:
+        PreconditionError: it is not installed.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise PreconditionError(
+            "search over several processes or machines needs Ray; "
+            "install it with: pip install 'bittern-search[ray]'"
+        ) from error
+    return ray
+
+
+@contextmanager
+def local_cluster(
+    cpus: int = 2, object_store_bytes: int = _LEAST_OBJECT_STORE_BYTES
+) -> Iterator[None]:
+    """Start Ray on this machine, reachable from this machine only; stop it at the end.
+
+    Args:
+        cpus: how many cores its actors may take together.
+        object_store_bytes: shared memory for what is sent between processes.
+
+    Raises:
+        PreconditionError: Ray is not installed, runs already, or does not start.
+    """
+    # Read as Ray is loaded. The second keeps its ports on the loopback interface; the last
+    # is the secret that its processes share, so that none has to be written to a file.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray = ray_library()
+    if ray.is_initialized():
+        raise PreconditionError("Ray runs in this process already; use the cluster it is part of")
+    # Paths of sockets may not be long, so the folder's name is short.
+    with tempfile.TemporaryDirectory(prefix="br-") as folder:
+        try:
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                object_store_memory=object_store_bytes,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="error",
+                _temp_dir=folder,
+            )
+        except Exception as error:
+            raise PreconditionError(
+                f"Ray does not start on this machine ({error}); "
+                "look for free memory, and for space in /dev/shm and in the temporary folder"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()
