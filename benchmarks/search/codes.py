@@ -40,7 +40,7 @@ _CHUNK = 1 << 18
 _BINARY_PLACES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Collection:
     """Codes and what is asked of them. The row of a code is its place.
 

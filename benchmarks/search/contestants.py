@@ -26,7 +26,7 @@ from index.observation import Metric
 
 INSTALL = "pip install 'bittern-search[bench]'"
 HIGHEST_LISTS = 4096
-_TRAINING_POINTS_PER_LIST = 64
+_TRAINING_POINTS_PER_LIST = 40
 _LINKS = 32
 _EF_BUILDING = 200
 
@@ -92,8 +92,8 @@ def built(
 
 
 def lists_for(rows: int) -> int:
-    """Inverted lists: four times the root of the number of codes, as Faiss advises."""
-    return int(min(HIGHEST_LISTS, 1 << round(math.log2(4 * max(rows, 1) ** 0.5))))
+    """Inverted lists: twice the root of the number of codes, to a power of two."""
+    return int(min(HIGHEST_LISTS, 1 << round(math.log2(2 * max(rows, 1) ** 0.5))))
 
 
 def probes(lists: int = HIGHEST_LISTS) -> tuple[int, ...]:

@@ -58,7 +58,7 @@ class Settings:
             batches=(1, 8),
             rounds=1,
             ratio_rows=QUICK_ROWS,
-            curve_rows=QUICK_ROWS // 10,
+            curve_rows=QUICK_ROWS // 5,
             list_rows=0,
             archive_rows=(QUICK_ROWS // 10, QUICK_ROWS),
             real=False,

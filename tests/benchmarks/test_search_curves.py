@@ -56,9 +56,9 @@ def test_what_fails_to_build_is_left_out_with_the_reason(tmp_path: Path) -> None
     assert "RuntimeError: no room for lists" in why
 
 
-def test_lists_are_four_roots_of_the_codes_to_a_power_of_two() -> None:
-    assert lists_for(1_000_000) == 4096
-    assert lists_for(10_000) == 512
+def test_lists_are_two_roots_of_the_codes_to_a_power_of_two() -> None:
+    assert lists_for(1_000_000) == 2048
+    assert lists_for(10_000) == 256
     assert lists_for(1) >= 1
 
 
