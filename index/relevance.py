@@ -44,6 +44,7 @@ LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
 """Below, the law would be stretched too far; above, there is little left of a cut-off."""
 
 _SEED = 11
+_BLOCK_ROWS = 1 << 14
 _NOTHING = 1e-12
 """A query whose weights are no longer than this asks for nothing."""
 _TAIL = 64
@@ -117,9 +118,11 @@ def similarities(weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> NDA
     """
     weights = _checked(weights)
     codes = check_codes(codes, weights.shape[1])
-    signs = 2.0 * unpack(codes) - 1.0
-    lengths = _lengths(weights) * np.sqrt(weights.shape[1])
-    found: NDArray[np.float64] = (weights / lengths[:, None]) @ signs.T
+    directions = weights / (_lengths(weights) * np.sqrt(weights.shape[1]))[:, None]
+    found = np.empty((len(weights), len(codes)), dtype=np.float64)
+    for start in range(0, len(codes), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        found[:, block] = directions @ (2.0 * unpack(codes[block]) - 1.0).T
     return found
 
 
@@ -271,9 +274,9 @@ def _lengths(weights: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _checked(weights: NDArray[np.floating]) -> NDArray[np.float64]:
-    weights = np.asarray(weights, dtype=np.float64)
-    if weights.ndim != 2:
-        raise CodeError(f"weights must have shape [q, bits], not {list(weights.shape)}")
-    if not np.isfinite(weights).all():
+    checked: NDArray[np.float64] = np.asarray(weights, dtype=np.float64)
+    if checked.ndim != 2:
+        raise CodeError(f"weights must have shape [q, bits], not {list(checked.shape)}")
+    if not np.isfinite(checked).all():
         raise CodeError("weights hold NaN or infinity: nothing can be like them")
-    return weights
+    return checked

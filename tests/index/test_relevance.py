@@ -38,7 +38,7 @@ def random_weights(queries: int, seed: int, bits: int = BITS) -> NDArray[np.floa
 
 
 def signs(codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    return 2.0 * unpack(codes) - 1.0
+    return np.where(unpack(codes) > 0, 1.0, -1.0)
 
 
 CODES = random_codes(2_000, seed=1)
