@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 WORKSPACE = 256 << 20
-"""Bytes that a search step works in, beside the codes; the budget does not hold them."""
+"""Bytes of unpacked codes and products in a search step, and as many again of candidates, at
+most and about; the budget does not hold them."""
 MOST_TILE_ROWS = 1 << 16
 LEAST_TILE_ROWS = 1 << 10
 _SHARE = 0.5
@@ -65,12 +66,9 @@ class DeviceMemory:
 
     def __init__(self, device: str = "cuda", budget: int | None = None) -> None:
         self.device = _checked_device(device)
-        self.budget = _share_of(self.device) if budget is None else budget
-        if self.budget <= 0:
-            raise InvalidInputError(
-                f"the budget of codes on {self.device} must be above 0 bytes, not {self.budget}",
-                field="budget",
-            )
+        self.budget = _checked_budget(
+            _share_of(self.device) if budget is None else budget, self.device
+        )
         self.tile_rows = MOST_TILE_ROWS
         self._lock = threading.Lock()
         self._held: OrderedDict[int, _Held] = OrderedDict()
@@ -177,7 +175,7 @@ def _noted(memory: weakref.ref[DeviceMemory], number: int, block: weakref.ref[Bl
         there._sweep()
 
 
-_shared: dict[torch.device, DeviceMemory] = {}
+_shared: dict[str, DeviceMemory] = {}
 _sharing = threading.Lock()
 
 
@@ -192,12 +190,23 @@ def shared_memory(device: str = "cuda", budget: int | None = None) -> DeviceMemo
         PreconditionError: PyTorch cannot use the device.
         InvalidInputError: the budget is not above 0.
     """
-    fresh = DeviceMemory(device, budget)
     with _sharing:
-        memory = _shared.setdefault(fresh.device, fresh)
+        memory = _shared.get(device)
+        if memory is None:
+            fresh = DeviceMemory(device, budget)
+            # "cuda" and "cuda:0" are one card.
+            memory = _shared[device] = _shared.setdefault(str(fresh.device), fresh)
         if budget is not None:
-            memory.budget = budget
+            memory.budget = _checked_budget(budget, memory.device)
         return memory
+
+
+def _checked_budget(budget: int, device: torch.device) -> int:
+    if budget <= 0:
+        raise InvalidInputError(
+            f"the budget of codes on {device} must be above 0 bytes, not {budget}", field="budget"
+        )
+    return budget
 
 
 def _checked_device(name: str) -> torch.device:

@@ -79,7 +79,13 @@ class FlatEngine:
 
 
 def search_selection(
-    queries: Queries, k: int, selection: Selection, scan: Scan, threads: int | None
+    queries: Queries,
+    k: int,
+    selection: Selection,
+    scan: Scan,
+    threads: int | None,
+    *,
+    at_once: int | None = None,
 ) -> list[Nearest]:
     """The k nearest of what may be found, exactly.
 
@@ -89,6 +95,7 @@ def search_selection(
         selection: what may be found.
         scan: names candidates of one block.
         threads: see `FlatEngine`.
+        at_once: how many queries are scanned together; None for what suits the CPU.
     """
     k = min(k, selection.count)
     if not k:
@@ -102,7 +109,11 @@ def search_selection(
             else search_selection(query, k, selection, scan, threads)[0]
             for query, is_blank in zip(queries, blank, strict=True)
         ]
-    found = _scan_all(queries, k, selection, scan, threads)
+    if at_once is None:
+        shares = planning.shares_of(len(queries), len(selection.blocks), threads)
+    else:
+        shares = [slice(n, min(n + at_once, len(queries))) for n in range(0, len(queries), at_once)]
+    found = _scan_all(queries, k, selection, scan, threads, shares)
     return list(
         for_each(
             lambda query: _proven(queries[query], k, found[query], scan),
@@ -113,11 +124,15 @@ def search_selection(
 
 
 def _scan_all(
-    queries: Queries, k: int, selection: Selection, scan: Scan, threads: int | None
+    queries: Queries,
+    k: int,
+    selection: Selection,
+    scan: Scan,
+    threads: int | None,
+    shares: list[slice],
 ) -> list[list[_Found]]:
     """Each query's candidates in each block; a share of the queries is a task of its own."""
     times, plus = _FIRST
-    shares = planning.shares_of(len(queries), len(selection.blocks), threads)
     tasks = list(product(shares, selection.blocks))
     done = for_each(
         lambda task: scan(task[1], queries[task[0]], times * k + plus, True), tasks, threads
