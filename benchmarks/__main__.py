@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quality|encode|search|service|words|training] [--json FILE]`."""
+"""`python -m benchmarks [quality|encode|search|service|words|cutoff|training] [--json FILE]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words", "training")
+ON_REQUEST = ("words", "cutoff", "training")
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -50,6 +50,8 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
         return lambda: _search(options)
     if part == "words":
         return lambda: _words(options)
+    if part == "cutoff":
+        return lambda: _cutoff(options)
     if part == "training":
         return lambda: _training(options)
     licence_notice(options.encoder)
@@ -89,6 +91,22 @@ def _words(options: argparse.Namespace) -> Report:
             files=options.files or FILES,
             ideas=options.ideas,
             by_definition=options.by_definition,
+        )
+    )
+
+
+def _cutoff(options: argparse.Namespace) -> Report:
+    from benchmarks import cutoff
+
+    quick = cutoff.Settings(seeds=1, bits=cutoff.BITS[:1], rows=cutoff.SYNTHETIC_ROWS // 10)
+    settings = quick if options.quick else cutoff.Settings()
+    return cutoff.run(
+        cutoff.Settings(
+            seeds=options.seeds or settings.seeds,
+            bits=options.bits or settings.bits,
+            rows=options.rows or settings.rows,
+            manifest=options.manifest,
+            folder=options.wordnet,
         )
     )
 
