@@ -13,21 +13,31 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from bittern.errors import ArchiveDamagedError
 from index.columns import IDENTITY, as_given
-from index.flat import FlatCodes
+from index.engines.rows import RowSet
+from index.loading import (
+    MODALITIES,
+    Blocks,
+    Rows,
+    blocks_since,
+    int64s,
+    read_blocks,
+    read_map,
+    read_rows,
+    rows_since,
+)
 from index.models import ModelRecord
 from index.observation import Observation
-from index.store import Store
+from index.row_map import RowMap
+from index.store import ROW_ID, Store
 
-MODALITIES = ("image", "audio")
+__all__ = ["MODALITIES", "Blocks", "Snapshot"]
 _REMEMBERED_CONDITIONS = 16
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
 T = TypeVar("T")
-Blocks = dict[str, FlatCodes]
-"""Codes of one model by modality."""
 
 
 class Snapshot:
@@ -44,50 +54,18 @@ class Snapshot:
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, Blocks] = {}
         self._remembered: dict[str, object] = {}
-        self._matching: dict[str, NDArray[np.int64]] = {}
+        self._matching: dict[str, RowSet] = {}
         self._loading = threading.Lock()
-        self.rows: NDArray[np.int64]
-        self._offsets: NDArray[np.integer]
-        self._modalities: NDArray[np.int8]
-        if before is None:
-            self._read_rows()
+        if before is None or before.generation > self.generation:
+            self._rows = read_rows(self.store)
         else:
-            changed = self._take_over_rows(before)
-            for column, blocks in list(before._blocks.items()):
-                self._blocks[column] = self._carry_over(column, blocks, changed)
-
-    def _take_over_rows(self, before: Snapshot) -> NDArray[np.int64]:
-        """Number the rows like an earlier snapshot where only some were added since.
-
-        Returns:
-            rows that were written since, ascending.
-        """
-        since = f"committed > {before.generation}"
-        table = self.store.read(["row", "modality"], since)
-        changed = _numbers(table, "row")
-        last = before.rows[-1] if len(before) else -1
-        ascending = (changed[:-1] < changed[1:]).all() and (not len(changed) or changed[0] > last)
-        if ascending and self.store.count() == len(before) + len(changed):
-            self.rows = np.concatenate([before.rows, changed])
-            self._modalities = np.concatenate([before._modalities, _modality_numbers(table)])
-            self._offsets = _compact(
-                np.concatenate([before._offsets, np.arange(len(before), len(self.rows))])
-            )
-        else:
-            self._read_rows()
-        return np.sort(changed)
-
-    def _read_rows(self) -> None:
-        """Number the rows by what the store holds, in the order in which it holds them."""
-        table = self.store.read(["row", "modality"])
-        rows = _numbers(table, "row")
-        order = np.argsort(rows, kind="stable")
-        self.rows = rows[order]
-        self._offsets = _compact(order)
-        self._modalities = _modality_numbers(table)[order]
+            loaded = dict(before._blocks)
+            self._rows, change = rows_since(self.store, before._rows, list(loaded))
+            for column, blocks in loaded.items():
+                self._blocks[column] = blocks_since(blocks, self._rows, change, column)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self._rows.map)
 
     # Codes
 
@@ -96,54 +74,17 @@ class Snapshot:
         column = record.code_column
         with self._loading:
             if column not in self._blocks:
-                table = self.store.read(["row", column])
-                self._blocks[column] = self._blocks_of(*_coded(table, column), record.bits // 8)
+                self._blocks[column] = read_blocks(self.store, self._rows, column)
             return self._blocks[column]
+
+    def loaded(self, record: ModelRecord) -> Blocks | None:
+        """A model's codes by modality, if they are in memory."""
+        return self._blocks.get(record.code_column)
 
     @property
     def code_bytes(self) -> int:
         """Bytes of the codes in memory."""
         return sum(part.nbytes for blocks in self._blocks.values() for part in blocks.values())
-
-    def _blocks_of(self, rows: NDArray[np.int64], codes: NDArray[np.uint8], width: int) -> Blocks:
-        order = np.argsort(rows, kind="stable")
-        if (order[:-1] > order[1:]).any():
-            rows, codes = rows[order], codes[order]
-        if len(rows) == len(self.rows):
-            rows = self.rows  # the same numbers; one copy is enough
-        kinds = self._modalities[np.searchsorted(self.rows, rows)]
-        blocks: Blocks = {}
-        for number, modality in enumerate(MODALITIES):
-            chosen = kinds == number
-            if chosen.all() and len(rows):
-                blocks[modality] = FlatCodes(rows, codes)
-            else:
-                blocks[modality] = FlatCodes(rows[chosen], codes[chosen].reshape(-1, width))
-        return blocks
-
-    def _carry_over(self, column: str, blocks: Blocks, changed: NDArray[np.int64]) -> Blocks:
-        """Blocks of this generation from those of an earlier one and the changed rows."""
-        taken = self._take(changed, ["row", column])
-        new_rows, new_codes = _coded(taken, column)
-        new = self._blocks_of(new_rows, new_codes, new_codes.shape[1])
-        carried: Blocks = {}
-        for modality, old in blocks.items():
-            kept = np.isin(old.rows, self.rows, assume_unique=True)
-            kept &= ~np.isin(old.rows, changed, assume_unique=True)
-            fresh = new[modality]
-            if kept.all() and not len(fresh):
-                carried[modality] = old
-                continue
-            if kept.all() and (not len(old) or old.rows[-1] < fresh.rows[0]):
-                carried[modality] = old.appended(fresh.rows, fresh.codes)
-                continue
-            rows = np.concatenate([old.rows[kept], fresh.rows])
-            codes = np.concatenate([old.codes[kept], fresh.codes])
-            order = np.argsort(rows, kind="stable")
-            if (order[:-1] > order[1:]).any():
-                rows, codes = rows[order], codes[order]
-            carried[modality] = FlatCodes(rows, codes)
-        return carried
 
     def remember(self, what: str, compute: Callable[[], T]) -> T:
         """What `compute` says about this generation, computed once."""
@@ -153,21 +94,45 @@ class Snapshot:
 
     # Rows
 
-    def matching(self, where: str) -> NDArray[np.int64]:
-        """Rows that meet a checked condition, ascending; recent answers are remembered."""
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """All row numbers, ascending: int64 [n], made anew for each caller."""
+        return self._rows.map.rows()
+
+    def has_rows_of(self, other: Snapshot) -> bool:
+        """Whether another snapshot has the same rows."""
+        return self._rows.map.same_rows(other._rows.map)
+
+    def matching(self, where: str) -> RowSet:
+        """Rows that meet a checked condition; recent answers are remembered."""
         known = self._matching.get(where)
         if known is None:
-            known = np.sort(_numbers(self.store.read(["row"], where), "row"))
+            known = RowSet(self._rows_that_meet(where))
             with self._loading:
                 while len(self._matching) >= _REMEMBERED_CONDITIONS:
                     self._matching.pop(next(iter(self._matching)))
                 self._matching[where] = known
         return known
 
+    def _rows_that_meet(self, where: str) -> NDArray[np.int64]:
+        # Only ids: where the condition's columns are indexed, no column is read at all.
+        ids = int64s(self.store.read([ROW_ID], where)[ROW_ID])
+        rows = self._rows.map.rows_of(ids)
+        if rows is None:
+            rows = self._relocated().rows_of(ids)
+        if rows is None:
+            # A row number that the store has twice; bittern verify will say so.
+            rows = np.unique(int64s(self.store.read(["row"], where)["row"]))
+        return rows
+
+    def _relocated(self) -> RowMap:
+        """Where the rows are, after a compaction has moved them."""
+        self._rows = Rows(self.generation, read_map(self.store), self._rows.kinds)
+        return self._rows.map
+
     def of_modality(self, modality: str) -> NDArray[np.int64]:
         """Rows of one modality, ascending."""
-        rows: NDArray[np.int64] = self.rows[self._modalities == MODALITIES.index(modality)]
-        return rows
+        return self._rows.of_modality(modality)
 
     def observations(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Observation]:
         """The observations of rows that exist, in the order asked for."""
@@ -187,50 +152,38 @@ class Snapshot:
         """Columns of rows that exist (ascending), in row order."""
         wanted = ["row", *(column for column in columns if column != "row")]
         table = self._take(rows, wanted)
-        numbers = _numbers(table, "row")
+        numbers = int64s(table["row"])
         if (numbers[:-1] > numbers[1:]).any():
             table = table.take(pa.array(np.argsort(numbers)))
         return table.select(list(columns))
 
     def _take(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Columns (`row` among them) of rows that exist, in any order."""
-        if len(rows) == len(self.rows):
+        if len(rows) == len(self):
             return self.store.read(columns)
         if not len(rows):
             return self.store.read(columns, "false")
-        places = np.searchsorted(self.rows, rows)
-        table = self.store.take(self._offsets[places].tolist(), columns)
-        if not np.array_equal(np.sort(_numbers(table, "row")), np.sort(rows)):
-            # A compaction has put the rows into another order than they were added in.
-            self._read_rows()
-            table = self.store.take(self._offsets[places].tolist(), columns)
+        try:
+            table = self._taken(self._rows.map, rows, columns)
+        except ArchiveDamagedError:
+            table = None
+        if table is None:
+            table = self._taken(self._relocated(), rows, columns)
+        if table is None:
+            raise ArchiveDamagedError(
+                f"the archive's store at {self.store.path} does not hold the rows that it names; "
+                "run bittern verify, restore the archive from a backup"
+            )
         return table
 
-
-def _compact(offsets: NDArray[np.int64]) -> NDArray[np.integer]:
-    return offsets.astype(np.uint32 if len(offsets) < 2**32 else np.int64)
-
-
-def _numbers(table: pa.Table, column: str) -> NDArray[np.int64]:
-    return np.asarray(table[column].to_numpy(), dtype=np.int64)
-
-
-def _modality_numbers(table: pa.Table) -> NDArray[np.int8]:
-    places = pc.index_in(table["modality"], pa.array(MODALITIES))
-    return np.asarray(pc.fill_null(places, -1).to_numpy(), dtype=np.int8)
-
-
-def _coded(table: pa.Table, column: str) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Rows that have a code, and their codes: int64 [n], uint8 [n, bits/8]."""
-    width: int = table.schema.field(column).type.byte_width
-    parts = []
-    for chunk in table[column].chunks:
-        start = chunk.offset * width
-        data = np.frombuffer(chunk.buffers()[1], dtype=np.uint8) if len(chunk) else np.empty(0)
-        parts.append(data[start : start + len(chunk) * width].reshape(-1, width))
-    codes = np.concatenate(parts) if parts else np.empty((0, width), dtype=np.uint8)
-    present = table[column].is_valid().to_numpy()
-    return _numbers(table, "row")[present], codes.astype(np.uint8, copy=False)[present]
+    def _taken(
+        self, places: RowMap, rows: NDArray[np.int64], columns: Sequence[str]
+    ) -> pa.Table | None:
+        ids, known = places.ids_of(rows)
+        if not known.all():
+            return None
+        table = self.store.take(ids.tolist(), columns)
+        return table if np.array_equal(np.sort(int64s(table["row"])), np.sort(rows)) else None
 
 
 def _observation(value: dict[str, Any], metadata_columns: Sequence[str]) -> Observation:

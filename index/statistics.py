@@ -31,10 +31,11 @@ def statistics_of(snapshot: Snapshot, name: str, records: Sequence[ModelRecord])
 
 
 def _model_statistics(snapshot: Snapshot, record: ModelRecord) -> ModelStats:
+    loaded = snapshot.loaded(record)
     rows = {
-        modality: snapshot.store.count(
-            f"`{record.code_column}` IS NOT NULL AND modality = '{modality}'"
-        )
+        modality: len(loaded[modality])
+        if loaded
+        else snapshot.store.count(f"`{record.code_column}` IS NOT NULL AND modality = '{modality}'")
         for modality in MODALITIES
     }
     return ModelStats(record.name, record.digest, record.bits, rows)

@@ -94,7 +94,7 @@ def _model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -
 
 def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
     fresh = Snapshot(snapshot.store)
-    if not np.array_equal(fresh.rows, snapshot.rows):
+    if not fresh.has_rows_of(snapshot):
         yield "the index does not hold the rows of the store; open the archive again"
         return
     for record in header.models:

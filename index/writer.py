@@ -20,6 +20,7 @@ from bittern.errors import (
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
 from index.columns import MetadataColumns
 from index.folder import ArchiveFolder, with_model
+from index.lookups import compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
 from index.observation import AddResult, CodedObservation, OnDuplicate
 from index.store import Store, arrow_type, one_of
@@ -50,6 +51,7 @@ class Writer:
         self._lock = threading.Lock()
         self._next_row: int | None = None
         self._commits = 0
+        self._changed_rows = 0
         self._unsure = False
 
     @contextmanager
@@ -67,8 +69,7 @@ class Writer:
         """Compact where it is worth it, and give up the lock."""
         with self._lock:
             try:
-                if self._commits >= _COMPACT_AT_CLOSE_AFTER_COMMITS:
-                    self._store.compact()
+                self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS)
             finally:
                 self._file_lock.release()
 
@@ -142,7 +143,7 @@ class Writer:
             found = found.sort_by("row")
             self._keep_next_row()
             self._store.delete(found["row"].to_pylist())
-            self._committed()
+            self._committed(len(found))
             deleted: list[str] = found["id"].to_pylist()
             return deleted
 
@@ -193,18 +194,16 @@ class Writer:
         rows = self._store.table(columns, count)
         filled = self._filled(items, record, committed)
         replaced = [
-            item.observations[0].observation.occurrence_id
-            for item in items
-            if item.stored and not item.fills
+            item.observations[0].observation.occurrence_id for item in items if _loses_rows(item)
         ]
-        if filled is None and not replaced:
+        if filled is None and not any(item.stored for item in items):
             self._store.append(rows)
         else:
             if replaced:
                 self._keep_next_row()
             self._store.merge(pa.concat_tables([rows, *([filled] if filled else [])]), replaced)
         self._next_row = next_row
-        self._committed()
+        self._committed(count + (len(filled) if filled else 0))
 
     def _filled(
         self, items: Sequence[PlannedItem], record: ModelRecord, committed: int
@@ -240,7 +239,9 @@ class Writer:
 
     def _first_free_row(self) -> int:
         if self._next_row is None:
-            rows = self._store.read(["row"])["row"].to_numpy()
+            # The greatest of n different row numbers is n - 1 or more: few rows to look at.
+            least = max(0, self._store.count() - 1)
+            rows = self._store.read(["row"], f"`row` >= {least}")["row"].to_numpy()
             stored = int(rows.max()) + 1 if len(rows) else 0
             self._next_row = max(stored, self._folder.read_header().next_row)
         return self._next_row
@@ -252,8 +253,26 @@ class Writer:
         if header.next_row < next_row:
             self._folder.write_header(replace(header, next_row=next_row))
 
-    def _committed(self) -> None:
+    def _committed(self, rows: int) -> None:
         self._commits += 1
-        if self._commits >= _COMPACT_AFTER_COMMITS:
-            self._store.compact()
-            self._commits = 0
+        self._changed_rows += rows
+        if self._commits % _COMPACT_AFTER_COMMITS == 0:
+            self._tidy(_COMPACT_AFTER_COMMITS)
+
+    def _tidy(self, after_commits: int) -> None:
+        """Do what makes the store quicker to read, where there were enough commits for it."""
+        if not self._commits:
+            return
+        if self._commits >= after_commits and compact_if_worth_it(self._store, self._changed_rows):
+            self._commits = self._changed_rows = 0
+        make_lookups(self._store)
+
+
+def _loses_rows(item: PlannedItem) -> bool:
+    """Whether some of an item's stored rows are not among those that replace them.
+
+    Removing rows that the new ones do not name makes LanceDB read the whole table.
+    """
+    if item.stored is None or item.fills:
+        return False
+    return not item.stored.rows.keys() <= {one.observation.id for one in item.observations}

@@ -60,10 +60,20 @@ def test_compaction_changes_nothing_that_is_seen(archive: Archive, reader: Archi
 
 
 def test_rows_are_found_wherever_a_compaction_has_put_them(archive: Archive) -> None:
-    archive.add([photo(f"p{i}") for i in range(5)], model=OWL.digest)
-    snapshot = archive._current()
-    snapshot._offsets = snapshot._offsets[::-1].copy()
-    assert [o.id for o in snapshot.observations([3, 0])] == ["p3", "p0"]
+    for i in range(5):
+        archive.add([photo(f"p{i}", {"tally": i})], model=OWL.digest)
+    archive.delete(["p1"])
+    before = archive._current()
+    archive._store.compact()
+    for look in (
+        lambda snapshot: snapshot.matching("`tally` >= 3").rows.tolist() == [3, 4],
+        lambda snapshot: [o.id for o in snapshot.observations([4, 2])] == ["p4", "p2"],
+        lambda snapshot: snapshot.table(np.array([2, 3]), ["id"])["id"].to_pylist() == ["p2", "p3"],
+    ):
+        after = Snapshot(archive._store, before)
+        assert after._rows.map.ids.tolist() == before._rows.map.ids.tolist()
+        assert look(after)
+        assert after._rows.map.ids.tolist() != before._rows.map.ids.tolist()
 
 
 def test_many_commits_are_compacted_on_the_way(archive: Archive) -> None:

@@ -1,0 +1,196 @@
+"""Which rows an archive has, and where the store keeps them.
+
+Rows are added in runs and mostly stay where they are, so what is known about ten million of
+them is a handful of runs: the first row number, the first id of the store, the length. A
+deletion splits a run. At worst (every second row gone) a row takes 24 bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RowMap:
+    """Runs of rows, ascending and apart from each other.
+
+    Attributes:
+        first: int64 [runs], first row number of each run.
+        ids: int64 [runs], the store's id of that row; it counts up within the run.
+        lengths: int64 [runs], rows in each run, 1 or more.
+    """
+
+    first: Int64s
+    ids: Int64s
+    lengths: Int64s
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[Int64s, Int64s]]) -> RowMap:
+        """The map of rows and their ids, in parts: int64 [n] each, in any order."""
+        runs = [_runs(rows, ids) for rows, ids in parts if len(rows)]
+        empty = np.empty(0, np.int64)
+        first, at, lengths = (
+            np.concatenate([run[column] for run in runs] or [empty]) for column in range(3)
+        )
+        return cls(first, at, lengths)._ordered()
+
+    def __len__(self) -> int:
+        return int(self._places[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return self.first.nbytes + self.ids.nbytes + self.lengths.nbytes
+
+    @property
+    def last(self) -> int:
+        """The greatest row number; -1 where there is none."""
+        return int(self._end[-1]) - 1 if len(self.first) else -1
+
+    def rows(self) -> Int64s:
+        """All row numbers, ascending: int64 [n]."""
+        return _counted(self.first, self.lengths)
+
+    def places_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
+        """Where rows stand among all rows.
+
+        Args:
+            rows: int64 [k], in any order.
+
+        Returns:
+            int64 [k], the place of each; bool [k], whether there is such a row.
+        """
+        run, known = self._run_of(rows)
+        return self._places[run] + rows - self.first[run] if len(self.first) else rows, known
+
+    def ids_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
+        """The store's ids of rows: int64 [k] each; and bool [k], whether there is such a row."""
+        run, known = self._run_of(rows)
+        return self.ids[run] + rows - self.first[run] if len(self.first) else rows, known
+
+    def rows_of(self, ids: Int64s) -> Int64s | None:
+        """The rows that the store knows by these ids, ascending.
+
+        Args:
+            ids: int64 [k], in any order.
+
+        Returns:
+            int64 [k]; None where an id is unknown here, since the store has moved rows.
+        """
+        if not len(ids):
+            return ids
+        order, start = self._by_id
+        run = np.searchsorted(start, ids, side="right") - 1
+        if not len(start) or run.min() < 0:
+            return None
+        within = ids - start[run]
+        run = order[run]
+        if (within >= self.lengths[run]).any():
+            return None
+        rows = self.first[run] + within
+        if (rows[:-1] > rows[1:]).any():
+            rows = np.sort(rows)
+        return rows
+
+    def without(self, rows: Int64s) -> RowMap:
+        """The map without some rows (int64, ascending), known here or not."""
+        if not len(rows) or not len(self.first):
+            return self
+        gone, _, length = _runs(rows, rows)
+        return self._minus(gone, gone + length)
+
+    def with_rows(self, rows: Int64s, ids: Int64s) -> RowMap:
+        """The map with more rows, or with known ones in other places."""
+        if not len(rows):
+            return self
+        kept = self.without(np.sort(rows)) if rows.min() <= self.last else self
+        first, at, lengths = _runs(rows, ids)
+        return RowMap(
+            np.concatenate([kept.first, first]),
+            np.concatenate([kept.ids, at]),
+            np.concatenate([kept.lengths, lengths]),
+        )._ordered()
+
+    def missing_from(self, later: RowMap) -> Int64s:
+        """Rows that are here and not in a later map, ascending."""
+        return self._minus(later.first, later._end).rows()
+
+    def same_rows(self, other: RowMap) -> bool:
+        """Whether the two have the same row numbers, wherever the store keeps them."""
+        return len(self) == len(other) and not len(self.missing_from(other))
+
+    @cached_property
+    def _end(self) -> Int64s:
+        return self.first + self.lengths
+
+    @cached_property
+    def _places(self) -> Int64s:
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
+    @cached_property
+    def _by_id(self) -> tuple[NDArray[np.intp], Int64s]:
+        order = np.argsort(self.ids)
+        return order, self.ids[order]
+
+    def _run_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
+        if not len(self.first):
+            return np.zeros(len(rows), np.int64), np.zeros(len(rows), dtype=bool)
+        run = np.searchsorted(self.first, rows, side="right") - 1
+        known = (run >= 0) & (rows < self._end[run])
+        return np.maximum(run, 0), known
+
+    def _minus(self, begin: Int64s, end: Int64s) -> RowMap:
+        """The map without the rows of some intervals, ascending and apart from each other."""
+        cuts = np.unique(np.concatenate([self.first, self._end, begin, end]))
+        starts, ends = cuts[:-1], cuts[1:]
+        run, inside = self._run_of(starts)
+        if len(begin):
+            removed = np.searchsorted(begin, starts, side="right") - 1
+            inside &= (removed < 0) | (starts >= end[removed])
+        run, starts, ends = run[inside], starts[inside], ends[inside]
+        ids = self.ids[run] + starts - self.first[run] if len(run) else starts
+        return RowMap(starts, ids, ends - starts)._ordered()
+
+    def _ordered(self) -> RowMap:
+        """The same rows, in as few runs as they make."""
+        if not len(self.first):
+            return self
+        first, ids, lengths = self.first, self.ids, self.lengths
+        if (first[:-1] > first[1:]).any():
+            order = np.argsort(first, kind="stable")
+            first, ids, lengths = first[order], ids[order], lengths[order]
+        if (first[1:] < (first + lengths)[:-1]).any():
+            return _without_doubles(first, ids, lengths)
+        goes_on = (first[1:] == (first + lengths)[:-1]) & (ids[1:] == (ids + lengths)[:-1])
+        if not goes_on.any():
+            return RowMap(first, ids, lengths)
+        begins = np.flatnonzero(np.concatenate([[True], ~goes_on]))
+        return RowMap(first[begins], ids[begins], np.add.reduceat(lengths, begins))
+
+
+def _runs(rows: Int64s, ids: Int64s) -> tuple[Int64s, Int64s, Int64s]:
+    """Where rows and ids count up together: first rows, first ids, lengths."""
+    breaks = (rows[1:] - rows[:-1] != 1) | (ids[1:] - ids[:-1] != 1)
+    begins = np.concatenate([[0], np.flatnonzero(breaks) + 1])
+    return rows[begins], ids[begins], np.diff(np.append(begins, len(rows)))
+
+
+def _without_doubles(first: Int64s, ids: Int64s, lengths: Int64s) -> RowMap:
+    """The map of a store that gives a row number twice, which it should not: one of each."""
+    rows, one = np.unique(_counted(first, lengths), return_index=True)
+    return RowMap(*_runs(rows, _counted(ids, lengths)[one]))
+
+
+def _counted(first: Int64s, lengths: Int64s) -> Int64s:
+    """`first[i], first[i] + 1, ...` of each run, one after the other."""
+    if len(first) == 1:
+        return np.arange(first[0], first[0] + lengths[0], dtype=np.int64)
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(first - before, lengths) + np.arange(int(lengths.sum()), dtype=np.int64)

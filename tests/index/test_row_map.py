@@ -1,0 +1,88 @@
+"""The map from rows to their places in the store, against a plain dictionary."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.row_map import RowMap
+
+_PLACES = st.dictionaries(st.integers(0, 40), st.integers(0, 2**33), max_size=30)
+_ROWS = st.sets(st.integers(0, 45), max_size=20)
+
+
+def ints(values: object) -> np.ndarray:
+    return np.array(list(values), dtype=np.int64)  # type: ignore[call-overload]
+
+
+def unique_ids(places: dict[int, int]) -> dict[int, int]:
+    taken: dict[int, int] = {}
+    for row, at in places.items():
+        while at in taken.values():
+            at += 1
+        taken[row] = at
+    return taken
+
+
+def map_of(places: dict[int, int]) -> RowMap:
+    return RowMap.of([(ints(places), ints(places.values()))])
+
+
+def as_dictionary(rows: RowMap) -> dict[int, int]:
+    numbers = rows.rows()
+    ids, known = rows.ids_of(numbers)
+    assert known.all()
+    assert (np.diff(numbers) > 0).all()
+    return dict(zip(numbers.tolist(), ids.tolist(), strict=True))
+
+
+@given(_PLACES, _ROWS)
+def test_a_map_knows_its_rows_and_no_others(places: dict[int, int], asked: set[int]) -> None:
+    places = unique_ids(places)
+    made = map_of(places)
+    assert len(made) == len(places)
+    assert as_dictionary(made) == places
+    found, known = made.places_of(ints(asked))
+    assert known.tolist() == [row in places for row in asked]
+    ranks = sorted(places)
+    assert [ranks[at] for at in found[known]] == [row for row in asked if row in places]
+    assert made.last == max(places, default=-1)
+
+
+@given(_PLACES, _ROWS)
+def test_rows_are_removed_whether_they_are_there_or_not(
+    places: dict[int, int], gone: set[int]
+) -> None:
+    places = unique_ids(places)
+    left = map_of(places).without(ints(sorted(gone)))
+    assert as_dictionary(left) == {row: at for row, at in places.items() if row not in gone}
+    missing = map_of(places).missing_from(left)
+    assert missing.tolist() == sorted(gone & places.keys())
+    assert map_of(places).same_rows(left) == (not gone & places.keys())
+
+
+@given(_PLACES, _PLACES)
+def test_rows_are_added_and_moved(places: dict[int, int], more: dict[int, int]) -> None:
+    places, more = unique_ids(places), unique_ids(more)
+    moved = map_of(places).with_rows(ints(more), ints(more.values()))
+    assert as_dictionary(moved) == {**places, **more}
+
+
+@given(_PLACES)
+def test_rows_are_found_by_their_ids_and_an_unknown_id_is_noticed(places: dict[int, int]) -> None:
+    places = unique_ids(places)
+    made = map_of(places)
+    found = made.rows_of(ints(places.values()))
+    assert found is not None
+    assert found.tolist() == sorted(places)
+    unknown = max(places.values(), default=0) + 1
+    assert made.rows_of(ints([*places.values(), unknown])) is None
+
+
+def test_a_run_of_rows_takes_no_more_than_one_row() -> None:
+    rows = np.arange(1000, dtype=np.int64)
+    one = RowMap.of([(rows[:1], rows[:1])])
+    assert RowMap.of([(rows, rows + 7)]).nbytes == one.nbytes
+    assert RowMap.of([(rows[:500], rows[:500]), (rows[500:], rows[500:])]).nbytes == one.nbytes
+    assert RowMap.of([(rows, rows)]).without(rows[500:501]).nbytes == 2 * one.nbytes
