@@ -139,12 +139,16 @@ class Graph:
     ) -> list[Candidates]:
         """See `Structure.candidates`."""
         kept, beam = self._beam(count // 2, allowed, recall)
-        return self.follow(queries, count, allowed, max(kept, count), min(beam, _WIDEST))
+        kept, beam = min(kept, _WIDEST), min(beam, _WIDEST)
+        return self.follow(queries, count, allowed, max(kept, count), beam)
 
     def follow(
         self, queries: Queries, count: int, allowed: Allowed, kept: int, beam: int
     ) -> list[Candidates]:
-        """Candidates that links lead to; exact ones where they lead to too few.
+        """Candidates that links lead to.
+
+        Where they lead to too few, to an island or away from what may be found, all codes are
+        looked at.
 
         Args:
             queries: what to look for.
@@ -161,7 +165,7 @@ class Graph:
         for query, (far, near) in enumerate(zip(distances, nodes, strict=True)):
             reached = near >= 0
             places, owners = self._nodes.places_of(near[reached], allowed.mask, count)
-            if len(places) < enough:
+            if len(places) < enough or np.count_nonzero(reached) < kept:
                 found.append(_scanned(self.base, queries[query], count, allowed))
                 continue
             if queries.metric == "hamming":
@@ -191,8 +195,7 @@ class Graph:
         return bitmap, share
 
     def _engine_of(self, beam: int) -> ApproximateEngine:
-        engine = ApproximateEngine(_OfWidth(self, beam), self.base)
-        engine.gather_rows = 0
+        engine = ApproximateEngine(_OfWidth(self, beam), self.base, least_rows=0)
         return engine
 
 

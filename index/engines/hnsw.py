@@ -98,6 +98,8 @@ class LinkedCodes:
         library: Any = faiss
         index = library.IndexBinaryHNSW(codes.shape[1] * 8, m)
         index.hnsw.efConstruction = ef_construction
+        # Slots that would stay empty are filled: the same bytes, and fewer islands.
+        index.keep_max_size_level0 = True
         index.hnsw.rng = library.RandomGenerator(seed)
         if len(codes):
             with faiss_threads(threads):

@@ -1,0 +1,369 @@
+"""The graph: what it finds, what is stored of it, and what is refused."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from bittern.errors import ArchiveDamagedError, QueryError
+from hashing.codes import unpack
+from index.engines.approximate import Allowed, ApproximateEngine
+from index.engines.blocks import CodeBlocks
+from index.engines.calibration import Curve, recall
+from index.engines.distinct import DistinctCodes
+from index.engines.flat import FlatEngine
+from index.engines.graph import Graph
+from index.engines.hnsw import LinkedCodes
+from index.engines.nearest import Nearest
+from index.engines.queries import Queries
+from index.engines.rows import RowSet
+from tests.search.collections import pairs, questions
+
+ROWS = 20_000
+SPECIES = 100
+CURVE = Curve(100, np.array([300, 1_200]), np.array([0.9, 0.999]))
+Arrays = dict[str, NDArray[Any]]
+
+
+def species_codes(n: int, bits: int = 64, seed: int = 0) -> NDArray[np.uint8]:
+    """Codes of `SPECIES` clusters; some bits are flipped in each."""
+    rng = np.random.default_rng(seed)
+    species = np.random.default_rng(99).integers(0, 256, (SPECIES, bits // 8), dtype=np.uint8)
+    flips = np.packbits(rng.random((n, bits)) < 0.1, axis=1, bitorder="little")
+    return species[rng.integers(0, SPECIES, n)] ^ flips
+
+
+def asked(metric: str, count: int = 20, bits: int = 64) -> Queries:
+    codes = species_codes(count, bits, seed=1)
+    if metric == "hamming":
+        return Queries.of_codes(codes)
+    noise = np.random.default_rng(2).standard_normal((count, bits))
+    return Queries.of_weights(np.tanh(2.0 * unpack(codes) - 1.0 + 0.8 * noise))
+
+
+def linked(blocks: CodeBlocks, m: int = 8, **settings: int) -> Graph:
+    """A graph with a curve that was not measured, which takes time."""
+    base = CodeBlocks(blocks.bits, blocks.blocks)
+    codes = base.codes
+    nodes = DistinctCodes(codes)
+    first = nodes.first_places()
+    codes = codes if first is None else codes[first]
+    made = LinkedCodes.built(codes, m=m, ef_construction=40, seed=0, threads=1)
+    graph = Graph(base, nodes, made, CURVE)
+    graph.rows_per_step = 0
+    return graph
+
+
+@cache
+def species_graph() -> Graph:
+    return linked(CodeBlocks.of(np.arange(ROWS), species_codes(ROWS)), m=16)
+
+
+def mean_recall(found: list[Nearest], true: list[Nearest]) -> float:
+    return float(
+        np.mean([recall(f.distances, t.distances) for f, t in zip(found, true, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("metric", ["hamming", "asymmetric"])
+@pytest.mark.parametrize("k", [1, 10, 100, 300])
+def test_nearly_all_of_the_nearest_are_found(metric: str, k: int) -> None:
+    graph = species_graph()
+    queries = asked(metric)
+    found = ApproximateEngine(graph, graph.base, recall=0.95).search(queries, k)
+    assert mean_recall(found, FlatEngine(graph.base).search(queries, k)) >= 0.95
+
+
+def test_a_curve_that_was_measured_says_what_recall_comes_out() -> None:
+    blocks = CodeBlocks.of(np.arange(5_000), species_codes(5_000))
+    graph = Graph.build(blocks, m=8, ef_construction=40, threads=1)
+    graph.rows_per_step = 0
+    assert graph.curve.recalls[-1] > 0.95
+    engine = ApproximateEngine(graph, graph.base, recall=0.95, least_rows=0)
+    for metric in ("hamming", "asymmetric"):
+        queries = asked(metric)
+        found = engine.search(queries, 100)
+        assert mean_recall(found, FlatEngine(graph.base).search(queries, 100)) >= 0.94
+
+
+@pytest.mark.parametrize("bits", [16, 72, 1024])
+def test_codes_of_all_lengths_are_searched(bits: int) -> None:
+    graph = linked(CodeBlocks.of(np.arange(4_000), species_codes(4_000, bits)))
+    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    for metric in ("hamming", "asymmetric"):
+        queries = asked(metric, 8, bits)
+        found = engine.search(queries, 50)
+        assert mean_recall(found, FlatEngine(graph.base).search(queries, 50)) >= 0.9
+
+
+def test_many_equal_codes_do_not_split_the_graph() -> None:
+    codes = species_codes(300)[np.random.default_rng(3).integers(0, 300, 12_000)]
+    graph = linked(CodeBlocks.of(np.arange(12_000), codes))
+    queries = asked("hamming")
+    for one, all_of_it in zip(
+        graph.candidates(queries, 300, Allowed(None, 12_000), 0.95),
+        FlatEngine(graph.base).search(queries, 300),
+        strict=True,
+    ):
+        assert np.sort(one.distances)[:300].tolist() == all_of_it.distances.tolist()
+
+
+def test_distances_of_candidates_are_those_of_the_queries() -> None:
+    graph = species_graph()
+    for metric in ("hamming", "asymmetric"):
+        queries = asked(metric, 3)
+        for number, one in enumerate(graph.candidates(queries, 300, Allowed(None, ROWS), 0.95)):
+            true = queries.distances(number, graph.base.codes_at(one.places))
+            assert one.error == 0.0
+            assert one.distances.tolist() == true.tolist()
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+@pytest.mark.parametrize("metric", ["hamming", "asymmetric"])
+def test_filters_keep_recall(metric: str, share: float) -> None:
+    graph = species_graph()
+    rows = RowSet(np.flatnonzero(np.random.default_rng(4).random(ROWS) < share))
+    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    queries = asked(metric)
+    found = engine.search(queries, 50, rows)
+    assert all(set(one.rows.tolist()) <= set(rows.rows.tolist()) for one in found)
+    assert mean_recall(found, FlatEngine(graph.base).search(queries, 50, rows)) >= 0.95
+
+
+def test_rows_that_links_do_not_reach_are_found_by_looking_at_all() -> None:
+    graph = species_graph()
+    query = asked("asymmetric", 1)
+    far = FlatEngine(graph.base).search(query, ROWS)[0].rows[-400:]
+    rows = RowSet(np.sort(far))
+    found = graph.candidates(query, 300, Allowed(np.isin(np.arange(ROWS), far), 400), 0.95)[0]
+    assert len(found.places) >= 300
+    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    true = FlatEngine(graph.base).search(query, 100, rows)[0]
+    assert pairs(engine.search(query, 100, rows)[0]) == pairs(true)
+
+
+@pytest.mark.parametrize("metric", ["hamming", "asymmetric"])
+def test_recall_does_not_fall_when_a_third_is_replaced(metric: str) -> None:
+    graph = species_graph()
+    queries = asked(metric)
+
+    def recall_in(blocks: CodeBlocks) -> float:
+        found = ApproximateEngine(graph, blocks).search(queries, 100)
+        return mean_recall(found, FlatEngine(blocks).search(queries, 100))
+
+    deleted = np.flatnonzero(np.random.default_rng(5).random(ROWS) < 0.3)
+    added = np.arange(ROWS, ROWS + len(deleted))
+    later = graph.base.without(deleted).appended(added, species_codes(len(added), seed=6))
+    assert recall_in(later) >= recall_in(graph.base)
+
+
+def test_a_recall_that_was_never_reached_does_not_pay() -> None:
+    graph = species_graph()
+    everything = Allowed(None, ROWS)
+    assert graph.pays(10, everything, 0.95)
+    assert not graph.pays(10, everything, 1.0)
+
+
+def test_where_exact_search_is_as_fast_the_graph_does_not_pay() -> None:
+    graph = Graph(*_parts(species_graph()), CURVE)
+    assert not graph.pays(100, Allowed(None, ROWS), 0.95)
+    few = np.arange(ROWS) < 200
+    graph.rows_per_step = 1
+    assert graph.pays(100, Allowed(None, ROWS), 0.95)
+    assert not graph.pays(100, Allowed(few, 200), 0.95)
+
+
+def test_the_caller_keeps_its_number_of_threads() -> None:
+    before = faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        linked(CodeBlocks.of(np.arange(500), species_codes(500)))
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def test_the_same_seed_makes_the_same_graph_and_another_seed_another() -> None:
+    blocks = CodeBlocks.of(np.arange(500), species_codes(500))
+    one, same, other = (
+        Graph.build(blocks, m=4, ef_construction=20, seed=seed, threads=1).arrays()
+        for seed in (1, 1, 2)
+    )
+    assert np.array_equal(one["neighbours"], same["neighbours"])
+    assert not np.array_equal(one["levels"], other["levels"])
+
+
+@pytest.mark.parametrize(("m", "ef"), [(1, 40), (65, 40), (8, 0)])
+def test_a_graph_that_cannot_be_built_is_refused_with_the_limits(m: int, ef: int) -> None:
+    blocks = CodeBlocks.of(np.arange(5), species_codes(5))
+    with pytest.raises(QueryError, match=r"must be \d+ to \d+"):
+        Graph.build(blocks, m=m, ef_construction=ef)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 30])
+def test_small_graphs_answer_and_come_back_from_storage(rows: int) -> None:
+    blocks = CodeBlocks(64, CodeBlocks.of(np.arange(rows), species_codes(rows)).blocks)
+    graph = Graph.build(blocks)
+    again = Graph.from_arrays(blocks, graph.arrays())
+    found = again.candidates(questions("hamming", 2), 5, Allowed(None, rows), 0.9)
+    assert [len(one.places) for one in found] == [rows, rows]
+
+
+# Storage
+
+
+@cache
+def stored() -> tuple[CodeBlocks, Arrays]:
+    codes = species_codes(1_200)
+    codes[700:900] = codes[:200]
+    blocks = CodeBlocks.of(np.arange(1_200), codes)
+    return blocks, linked(blocks).arrays()
+
+
+def test_a_stored_graph_gives_the_same_answers() -> None:
+    graph = species_graph()
+    again = Graph.from_arrays(graph.base, graph.arrays())
+    assert again.nbytes == graph.nbytes
+    for metric in ("hamming", "asymmetric"):
+        for ours, theirs in zip(
+            *(
+                one.candidates(asked(metric), 200, Allowed(None, ROWS), 0.95)
+                for one in (graph, again)
+            ),
+            strict=True,
+        ):
+            assert ours.places.tolist() == theirs.places.tolist()
+
+
+@pytest.mark.parametrize("name", ["m", "entry", "levels", "neighbours", "curve_recalls"])
+def test_a_stored_graph_that_lacks_something_is_refused_with_its_name(name: str) -> None:
+    blocks, arrays = stored()
+    with pytest.raises(ArchiveDamagedError, match=name.removeprefix("curve_")):
+        Graph.from_arrays(blocks, {key: value for key, value in arrays.items() if key != name})
+
+
+def test_a_stored_graph_of_other_codes_is_refused() -> None:
+    _, arrays = stored()
+    with pytest.raises(ArchiveDamagedError, match="distinct codes"):
+        Graph.from_arrays(CodeBlocks.of(np.arange(1_199), species_codes(1_199)), arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("m", np.array([9]), "slots"),
+        ("m", np.array([1 << 40]), "links per node"),
+        ("m", np.array([8.0]), "not one"),
+        ("entry", np.array([1_000]), "begin"),
+        ("entry", np.array([-1]), "begin"),
+        ("levels", np.zeros(1_000, np.uint8), "levels"),
+        ("levels", np.full(1_000, 200, np.uint8), "levels"),
+        ("levels", np.ones(1_000, np.uint8), "slots"),
+        ("levels", np.ones((1_000, 1), np.uint8), "not one"),
+        ("neighbours", np.empty(0, np.int32), "slots"),
+        ("neighbours", np.empty(0, np.int64), "not one"),
+        ("curve_efforts", np.array([300, 1 << 40]), "beam"),
+    ],
+)
+def test_stored_arrays_that_cannot_be_are_refused_saying_why(
+    name: str, value: NDArray[Any], why: str
+) -> None:
+    blocks, arrays = stored()
+    with pytest.raises(ArchiveDamagedError, match=why):
+        Graph.from_arrays(blocks, {**arrays, name: value})
+
+
+def test_an_upper_link_to_a_node_of_the_lowest_level_is_refused() -> None:
+    blocks, arrays = stored()
+    levels = arrays["levels"]
+    first = int(np.flatnonzero(levels > 1)[0])
+    lowest = int(np.flatnonzero(levels == 1)[0])
+    neighbours = arrays["neighbours"].copy()
+    neighbours[first * 16 + 16] = lowest
+    with pytest.raises(ArchiveDamagedError, match="level 1"):
+        Graph.from_arrays(blocks, {**arrays, "neighbours": neighbours})
+
+
+@given(data=st.data())
+@settings(max_examples=80, deadline=None)
+def test_hostile_arrays_are_refused_or_searched_without_harm(data: st.DataObject) -> None:
+    blocks, arrays = stored()
+    name = data.draw(st.sampled_from(["m", "entry", "levels", "neighbours", "neighbours"]))
+    changed = arrays[name].copy()
+    limits = np.iinfo(changed.dtype)
+    for _ in range(data.draw(st.integers(1, 4))):
+        value = data.draw(st.integers(-3, 1_200) | st.integers(limits.min, limits.max))
+        place = data.draw(st.integers(0, len(changed) - 1))
+        changed[place] = np.clip(value, limits.min, limits.max)
+    try:
+        graph = Graph.from_arrays(blocks, {**arrays, name: changed})
+    except ArchiveDamagedError:
+        return
+    found = graph.candidates(asked("hamming", 3), 100, Allowed(None, 1_200), 0.95)
+    assert all(0 <= place < 1_200 for one in found for place in one.places.tolist())
+
+
+@given(
+    levels=st.lists(st.integers(0, 4), max_size=8),
+    links=st.lists(st.integers(-2, 8), max_size=40),
+    entry=st.integers(-2, 8),
+)
+@settings(max_examples=100, deadline=None)
+def test_any_small_graph_is_refused_or_searched_without_harm(
+    levels: list[int], links: list[int], entry: int
+) -> None:
+    blocks = CodeBlocks(64, CodeBlocks.of(np.arange(len(levels)), _numbered(len(levels))).blocks)
+    arrays = {
+        **CURVE.arrays(),
+        "m": np.array([2]),
+        "entry": np.array([entry]),
+        "levels": np.array(levels, np.uint8),
+        "neighbours": np.resize(
+            np.array(links or [-1], np.int32), sum(2 * one + 2 for one in levels)
+        ),
+    }
+    try:
+        graph = Graph.from_arrays(blocks, arrays)
+    except ArchiveDamagedError:
+        return
+    for one in graph.candidates(asked("hamming", 2), 5, Allowed(None, len(levels)), 0.95):
+        assert len(one.places) >= min(5, len(levels))
+
+
+# Distinct codes
+
+
+@given(st.lists(st.integers(0, 5), max_size=40), st.sampled_from([2, 8, 9]), st.integers(0, 99))
+def test_every_place_belongs_to_the_node_of_its_code(
+    values: list[int], width: int, seed: int
+) -> None:
+    palette = np.random.default_rng(seed).integers(0, 256, (6, width), dtype=np.uint8)
+    codes = palette[np.array(values, dtype=np.int64)]
+    nodes = DistinctCodes(codes)
+    assert len(nodes) == len({code.tobytes() for code in codes})
+    first = nodes.first_places()
+    heads = codes if first is None else codes[first]
+    places, owners = nodes.places_of(np.arange(len(nodes)), None, 100)
+    assert sorted(places.tolist()) == list(range(len(values)))
+    assert (heads[owners] == codes[places]).all()
+    mask = np.random.default_rng(seed).random(len(values)) < 0.5
+    masked, _ = nodes.places_of(np.flatnonzero(nodes.any_of(mask)), mask, 100)
+    assert sorted(masked.tolist()) == np.flatnonzero(mask).tolist()
+    few, of = nodes.places_of(np.arange(len(nodes)), None, 1)
+    assert of.tolist() == list(range(len(nodes)))
+    assert first is None or few.tolist() == first.tolist()
+
+
+def _numbered(count: int) -> NDArray[np.uint8]:
+    return np.arange(count, dtype=np.uint64).view(np.uint8).reshape(count, 8).copy()
+
+
+def _parts(graph: Graph) -> tuple[CodeBlocks, DistinctCodes, LinkedCodes]:
+    return graph.base, graph._nodes, graph._linked
