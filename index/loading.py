@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.engines.blocks import CodeBlocks
+from index.engines.blocks import Block, CodeBlocks
 from index.row_map import RowMap
 from index.store import ROW_ID, Store
 
@@ -102,15 +102,16 @@ def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
     """The codes of one model; what comes from the store in large parts is not copied."""
     width = store.code_bytes(column)
     parts = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
-    parts = list(_joined([part for part in parts if len(part[0])]))
-    ends = [(part[0][0], part[0][-1]) for part in parts]
-    in_order = all(before[1] < after[0] for before, after in pairwise(ends))
-    if not in_order or not all((part[0][:-1] < part[0][1:]).all() for part in parts):
-        parts = [_ascending(*_concatenated(parts))]
+    parts, (stray_rows, stray_codes) = _in_order(list(_joined(parts)))
     found = [_by_modality(rows, *part) for part in parts]
-    return {
+    strays = _by_modality(rows, stray_rows, stray_codes.reshape(-1, width))
+    blocks = {
         modality: CodeBlocks(width * 8, [b for part in found for b in part[modality].blocks])
         for modality in MODALITIES
+    }
+    return {
+        modality: merged(part, strays[modality].rows, strays[modality].codes)
+        for modality, part in blocks.items()
     }
 
 
@@ -153,9 +154,32 @@ def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blo
         left = old.without(lost) if len(lost) else old
         if len(kept) < len(fresh_rows):
             chosen = ~np.isin(fresh_rows, kept, assume_unique=True)
-            left = left.merged(fresh_rows[chosen], fresh_codes[chosen])
+            left = merged(left, fresh_rows[chosen], fresh_codes[chosen])
         after[modality] = left
     return after
+
+
+def merged(old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
+    """Codes and more, whose rows (ascending, new here) may lie anywhere.
+
+    Only blocks into whose range rows fall are made anew.
+    """
+    if not len(rows):
+        return old
+    if rows[0] > old.last_row:
+        return old.appended(rows, codes)
+    begins = np.searchsorted(rows, [block.rows.first for block in old.blocks[1:]])
+    blocks: list[Block] = []
+    dead: list[NDArray[np.bool_] | None] = []
+    bounds = pairwise([0, *begins.tolist(), len(rows)])
+    for block, mask, (begin, end) in zip(old.blocks, old.dead, bounds, strict=True):
+        made = CodeBlocks(old.bits, [block], [mask])
+        if begin < end:
+            both = _concatenated([(made.rows, made.codes), (rows[begin:end], codes[begin:end])])
+            made = CodeBlocks.of(*_ascending(*both))
+        blocks += made.blocks
+        dead += made.dead
+    return CodeBlocks(old.bits, blocks, dead)
 
 
 def coded(
@@ -222,12 +246,34 @@ def _joined(parts: Sequence[Coded]) -> Iterator[Coded]:
     """The same, in order, with small neighbours put together."""
     waiting: list[Coded] = []
     for part in parts:
-        waiting.append(part)
+        if len(part[0]):
+            waiting.append(part)
         if sum(len(rows) for rows, _ in waiting) >= _PART_ROWS:
             yield _concatenated(waiting)
             waiting = []
     if waiting:
         yield _concatenated(waiting)
+
+
+def _in_order(parts: Sequence[Coded]) -> tuple[list[Coded], Coded]:
+    """Parts whose rows ascend throughout, and what was in the way: few rows, as a rule.
+
+    Rows that were written again lie at the end of the store.
+    """
+    kept: list[Coded] = []
+    strays: list[Coded] = []
+    last = -1
+    for rows, codes in parts:
+        if rows[0] > last and (rows[:-1] < rows[1:]).all():
+            kept.append((rows, codes))
+        else:
+            ascends = rows > np.maximum.accumulate(np.append([last], rows[:-1]))
+            kept.append((rows[ascends], codes[ascends]))
+            strays.append((rows[~ascends], codes[~ascends]))
+        last = max(last, int(rows.max()))
+    if not strays:
+        return kept, (np.empty(0, np.int64), np.empty(0, np.uint8))
+    return [part for part in kept if len(part[0])], _ascending(*_concatenated(strays))
 
 
 def _concatenated(parts: Sequence[Coded]) -> Coded:
