@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,15 @@ def ray_library() -> Any:
     return ray
 
 
+_AS_RAY_IS_LOADED = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # Despite its name this is read on Linux as well: no cluster, so the loopback interface.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+"""What Ray reads from the environment, once, as it is imported."""
+
+
 @contextmanager
 def local_cluster(
     cpus: int = 2, object_store_bytes: int = _LEAST_OBJECT_STORE_BYTES
@@ -46,13 +56,15 @@ def local_cluster(
         object_store_bytes: shared memory for what is sent between processes.
 
     Raises:
-        PreconditionError: Ray is not installed, runs already, or does not start.
+        PreconditionError: Ray is not installed, was imported or started before, or does not start.
     """
-    # Read as Ray is loaded. The second keeps its ports on the loopback interface; the last
-    # is the secret that its processes share, so that none has to be written to a file.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    os.environ["RAY_AUTH_MODE"] = "token"
+    if "ray" in sys.modules and _AS_RAY_IS_LOADED.items() - os.environ.items():
+        raise PreconditionError(
+            "Ray was imported before it could be told to stay on this machine; "
+            "enter local_cluster before anything imports ray"
+        )
+    os.environ.update(_AS_RAY_IS_LOADED)
+    # The secret that its processes share, so that none has to be written to a file.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray = ray_library()
     if ray.is_initialized():

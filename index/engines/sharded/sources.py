@@ -111,6 +111,8 @@ class MemorySource:
         """See `Source.read`."""
         import ray
 
+        if version not in self._versions:
+            raise ArchiveDamagedError(f"there is no generation {version}; put it there first")
         all_rows, all_codes = ray.get(list(self._versions[version]))
         rows = stripes.split(all_rows)[shard]
         return blocks_of(rows, all_codes.take(np.searchsorted(all_rows, rows), axis=0), stripes)

@@ -1,0 +1,320 @@
+"""The sharded engine on a cluster of this machine's own. One cluster serves all tests."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bittern.errors import (
+    ArchiveDamagedError,
+    PreconditionError,
+    ServiceUnavailableError,
+    ShardUnavailableError,
+)
+from index.archive import Archive
+from index.engines.blocks import CodeBlocks
+from index.engines.engine import SearchEngine
+from index.engines.flat import FlatEngine
+from index.engines.rows import RowSet
+from index.engines.sharded import (
+    MemorySource,
+    ShardedEngine,
+    Sharding,
+    StoreSource,
+    local_cluster,
+)
+from index.engines.sharded.cluster import ray_library
+from index.engines.sharded.stripes import Stripes
+from tests.index.samples import OWL, photo
+from tests.search import test_contract as contract
+from tests.search.collections import collection, pairs, questions
+
+if importlib.util.find_spec("ray") is None:
+    _MISSING = (
+        "Ray is not installed, so nothing of the sharded engine is tested; "
+        "install it with: pip install 'bittern-search[ray]'"
+    )
+    warnings.warn(_MISSING, stacklevel=1)
+    pytest.skip(_MISSING, allow_module_level=True)
+
+pytestmark = pytest.mark.ray
+
+WAIT_S = 60.0
+PROMISES: list[Callable[..., None]] = [
+    contract.test_exact_search_equals_brute_force_in_the_total_order,
+    contract.test_within_returns_all_rows_up_to_a_distance,
+    contract.test_one_query_is_answered_as_in_a_batch,
+    contract.test_any_real_weight_per_bit_is_a_query,
+    contract.test_a_query_without_any_weight_gets_the_first_rows,
+    contract.test_queries_of_another_length_are_refused_with_both_lengths,
+    contract.test_nothing_is_found_where_nothing_is,
+    contract.test_searching_leaves_the_callers_faiss_threads_as_they_were,
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with local_cluster(cpus=8):
+        yield ray_library()
+
+
+@pytest.fixture(scope="module")
+def memory(cluster: Any) -> Iterator[tuple[MemorySource, ShardedEngine]]:
+    source = MemorySource()
+    empty = source.put(np.empty(0, np.int64), np.empty((0, 8), np.uint8))
+    with ShardedEngine(source, empty, Sharding(2, stripe_rows=20)) as engine:
+        yield source, engine
+
+
+@pytest.fixture
+def make(memory: tuple[MemorySource, ShardedEngine]) -> Callable[[CodeBlocks], ShardedEngine]:
+    source, engine = memory
+    assert engine.wait(WAIT_S)
+
+    def made(blocks: CodeBlocks) -> ShardedEngine:
+        before = engine.version
+        engine.refresh(source.put(blocks.rows, blocks.codes))
+        source.forget(before)
+        return engine
+
+    return made
+
+
+@pytest.fixture(scope="module")
+def marsh(tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    archive = Archive.create(tmp_path_factory.mktemp("archives") / "marsh")
+    archive.register_model(OWL, {"card.json": b"{}"})
+    archive.add([photo(f"p{i}", seed=i) for i in range(300)], model=OWL.digest)
+    return archive
+
+
+@pytest.fixture(scope="module")
+def reading(cluster: Any, marsh: Archive) -> Iterator[ShardedEngine]:
+    source = StoreSource(marsh.path / "store", OWL.code_column)
+    with ShardedEngine(source, marsh.generation, Sharding(2, stripe_rows=50)) as made:
+        yield made
+
+
+def on_one_machine(archive: Archive, version: int) -> FlatEngine:
+    source = StoreSource(archive.path / "store", OWL.code_column)
+    return FlatEngine(source.read(version, Stripes(1), 0, None))
+
+
+def kill(engine: ShardedEngine, number: int) -> None:
+    ray_library().kill(engine._members.actors()[number])
+
+
+def process(engine: ShardedEngine, number: int) -> int:
+    return int(ray_library().get(engine._members.actors()[number].process.remote()))
+
+
+def check_same(engine: ShardedEngine, wanted: SearchEngine) -> None:
+    for metric in ("hamming", "asymmetric"):
+        queries = questions(metric, 3)
+        for rows in (None, RowSet(np.arange(0, 300, 3)), RowSet(np.arange(10, 20))):
+            assert [pairs(one) for one in engine.search(queries, 40, rows)] == [
+                pairs(one) for one in wanted.search(queries, 40, rows)
+            ]
+            assert [pairs(one) for one in engine.within(queries, 30.0, rows)] == [
+                pairs(one) for one in wanted.within(queries, 30.0, rows)
+            ]
+
+
+@pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.__name__)
+def test_it_keeps_the_promise_of_all_engines(
+    promise: Callable[..., None], make: Callable[[CodeBlocks], SearchEngine]
+) -> None:
+    promise(make=make)
+
+
+def test_many_codes_are_searched_as_on_one_machine(
+    make: Callable[[CodeBlocks], SearchEngine],
+) -> None:
+    for metric in contract.METRICS:
+        for share in (None, 0.3):
+            contract.test_many_codes_are_searched_exactly_whatever_they_are(
+                make, metric, 64, 40, share
+            )
+
+
+def test_nothing_of_the_cluster_listens_on_a_network(cluster: Any) -> None:
+    assert [node["NodeManagerAddress"] for node in cluster.nodes()] == ["127.0.0.1"]
+
+
+def test_a_shard_that_was_killed_is_an_error_until_it_is_back(
+    make: Callable[[CodeBlocks], ShardedEngine],
+) -> None:
+    blocks = collection(300).blocks
+    engine = make(blocks)
+    restarts = engine.shards[1].restarts
+    kill(engine, 1)
+    with pytest.raises(ShardUnavailableError, match=r"1 of 2 shards .*shard 1.* ask again") as it:
+        engine.search(questions("hamming", 1), 5)
+    assert isinstance(it.value, ServiceUnavailableError)
+    assert it.value.details == {"shards": "1", "of": "2"}
+    assert engine.wait(WAIT_S)
+    check_same(engine, FlatEngine(blocks))
+    assert engine.shards[1].restarts == restarts + 1
+
+
+def test_a_shard_that_is_killed_while_it_searches_is_an_error_until_it_is_back(
+    make: Callable[[CodeBlocks], ShardedEngine],
+) -> None:
+    blocks = collection(300).blocks
+    engine = make(blocks)
+    stopped = process(engine, 0)
+    os.kill(stopped, signal.SIGSTOP)
+    raised: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            engine.search(questions("asymmetric", 2), 5)
+        except ShardUnavailableError as error:
+            raised.append(error)
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    os.kill(stopped, signal.SIGKILL)
+    searching.join(WAIT_S)
+    assert len(raised) == 1
+    assert engine.wait(WAIT_S)
+    check_same(engine, FlatEngine(blocks))
+
+
+def test_a_shard_that_hangs_is_given_up_and_replaced(cluster: Any) -> None:
+    source = MemorySource()
+    version = source.put(np.arange(9), np.zeros((9, 8), np.uint8))
+    with ShardedEngine(source, version, Sharding(1, timeout_s=0.3)) as engine:
+        os.kill(process(engine, 0), signal.SIGSTOP)
+        with pytest.raises(ShardUnavailableError, match="did not answer in time"):
+            engine.search(questions("hamming", 1), 5)
+        assert engine.wait(WAIT_S)
+        assert [status.restarts for status in engine.shards] == [1]
+
+
+def test_a_partial_answer_says_which_rows_were_not_searched(
+    make: Callable[[CodeBlocks], ShardedEngine],
+) -> None:
+    rows = np.arange(110, dtype=np.int64)
+    blocks = CodeBlocks.of(rows, collection(110).codes)
+    engine, queries = make(blocks), questions("asymmetric", 2)
+    there = RowSet(np.flatnonzero(rows // 20 % 2 == 0))
+    kill(engine, 1)
+    partial = engine.search_available(queries, 500)
+    assert not partial.complete
+    assert partial.missing.tolist() == [[20, 40], [60, 80], [100, 110]]
+    wanted = FlatEngine(blocks).search(queries, 500, there)
+    assert list(map(pairs, partial.nearest)) == list(map(pairs, wanted))
+    # What the lost shard could not hold is answered in full.
+    assert len(engine.search(queries, 500, there)[0]) == len(there)
+    assert engine.wait(WAIT_S)
+    whole = engine.within_available(queries, 64.0)
+    assert whole.complete
+    assert [len(one) for one in whole.nearest] == [110, 110]
+
+
+def test_shards_read_their_own_rows_and_answer_as_one_machine(
+    reading: ShardedEngine, marsh: Archive
+) -> None:
+    assert reading.wait(WAIT_S)
+    check_same(reading, on_one_machine(marsh, reading.version))
+    assert all(status.loaded and status.loaded.codes < len(reading) for status in reading.shards)
+
+
+def test_new_rows_and_deletions_are_seen_after_a_refresh(
+    reading: ShardedEngine, marsh: Archive
+) -> None:
+    assert reading.wait(WAIT_S)
+    before = on_one_machine(marsh, reading.version)
+    marsh.delete(["p7", "p60"])
+    marsh.add([photo(f"q{i}", seed=1000 + i) for i in range(120)], model=OWL.digest)
+    check_same(reading, before)
+    reading.refresh(marsh.generation)
+    check_same(reading, on_one_machine(marsh, marsh.generation))
+    assert len(reading) == 418
+
+
+def test_a_shard_whose_store_is_gone_says_so_and_comes_back_with_it(
+    reading: ShardedEngine, marsh: Archive
+) -> None:
+    assert reading.wait(WAIT_S)
+    wanted = on_one_machine(marsh, reading.version)
+    store = marsh.path / "store"
+    store.rename(marsh.path / "away")
+    kill(reading, 0)
+    with pytest.raises(ShardUnavailableError):
+        reading.search(questions("hamming", 1), 5)
+    assert not reading.wait(WAIT_S)
+    assert "cannot be read" in reading.shards[0].problem
+    (marsh.path / "away").rename(store)
+    with pytest.raises(ShardUnavailableError, match="cannot be read"):
+        reading.search(questions("hamming", 1), 5)
+    assert reading.wait(WAIT_S)
+    check_same(reading, wanted)
+
+
+def test_a_generation_that_cannot_be_read_changes_nothing(
+    reading: ShardedEngine, marsh: Archive
+) -> None:
+    assert reading.wait(WAIT_S)
+    version = reading.version
+    with pytest.raises(ArchiveDamagedError):
+        reading.refresh(10_000)
+    assert reading.version == version
+    check_same(reading, on_one_machine(marsh, version))
+
+
+def test_no_search_sees_two_generations(memory: tuple[MemorySource, ShardedEngine]) -> None:
+    source, engine = memory
+    rng = np.random.default_rng(0)
+    codes = rng.integers(0, 256, (200, 8), dtype=np.uint8)
+    # No row is in two generations, so each row says which one it is of.
+    versions = [source.put(np.arange(n * 200, (n + 1) * 200), codes) for n in range(12)]
+    engine.refresh(versions[0])
+    seen, done = set(), threading.Event()
+    problems: list[str] = []
+
+    def search() -> None:
+        while not done.is_set():
+            (found,) = engine.search(questions("hamming", 1), 150)
+            generations = set((found.rows // 200).tolist())
+            seen.update(generations)
+            if len(generations) != 1 or len(found) != 150:
+                problems.append(f"{len(found)} of {generations}")
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    for version in versions[1:]:
+        engine.refresh(version)
+    done.set()
+    searching.join(WAIT_S)
+    assert not problems
+    assert len(seen) > 1
+
+
+def test_codes_that_cannot_be_read_are_an_error_at_once(cluster: Any) -> None:
+    with pytest.raises(ShardUnavailableError, match="cannot be read: there is no generation 1"):
+        ShardedEngine(MemorySource(), 1, Sharding(1))
+
+
+def test_without_ray_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(PreconditionError, match=r"pip install 'bittern-search\[ray\]'"):
+        ShardedEngine(MemorySource(), 1)
+
+
+def test_without_a_cluster_the_message_says_how_to_start_one(
+    cluster: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_library(), "is_initialized", lambda: False)
+    with pytest.raises(PreconditionError, match="local_cluster"):
+        ShardedEngine(MemorySource(), 1)
