@@ -68,6 +68,7 @@ class Graph:
         ef_construction: int = EF_CONSTRUCTION,
         seed: int = 0,
         threads: int | None = None,
+        curve: Curve | None = None,
     ) -> Graph:
         """Build over the codes of a generation.
 
@@ -77,6 +78,7 @@ class Graph:
             ef_construction: nodes kept in view while looking for those to link to.
             seed: of the choice of levels.
             threads: the most threads while building; None for one per usable core.
+            curve: recall by width of the beam; measured if it is not given.
 
         Raises:
             QueryError: `m` or `ef_construction` is unusable.
@@ -91,7 +93,7 @@ class Graph:
         linked = LinkedCodes.built(
             codes, m=m, ef_construction=ef_construction, seed=seed, threads=threads
         )
-        return cls(base, nodes, linked)
+        return cls(base, nodes, linked, curve)
 
     @property
     def nbytes(self) -> int:

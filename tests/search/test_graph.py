@@ -20,7 +20,6 @@ from index.engines.calibration import Curve, recall
 from index.engines.distinct import DistinctCodes
 from index.engines.flat import FlatEngine
 from index.engines.graph import Graph
-from index.engines.hnsw import LinkedCodes
 from index.engines.nearest import Nearest
 from index.engines.queries import Queries
 from index.engines.rows import RowSet
@@ -48,15 +47,9 @@ def asked(metric: str, count: int = 20, bits: int = 64) -> Queries:
     return Queries.of_weights(np.tanh(2.0 * unpack(codes) - 1.0 + 0.8 * noise))
 
 
-def linked(blocks: CodeBlocks, m: int = 8, **settings: int) -> Graph:
+def linked(blocks: CodeBlocks, m: int = 8) -> Graph:
     """A graph with a curve that was not measured, which takes time."""
-    base = CodeBlocks(blocks.bits, blocks.blocks)
-    codes = base.codes
-    nodes = DistinctCodes(codes)
-    first = nodes.first_places()
-    codes = codes if first is None else codes[first]
-    made = LinkedCodes.built(codes, m=m, ef_construction=40, seed=0, threads=1)
-    graph = Graph(base, nodes, made, CURVE)
+    graph = Graph.build(blocks, m=m, ef_construction=40, threads=1, curve=CURVE)
     graph.rows_per_step = 0
     return graph
 
@@ -172,7 +165,7 @@ def test_a_recall_that_was_never_reached_does_not_pay() -> None:
 
 
 def test_where_exact_search_is_as_fast_the_graph_does_not_pay() -> None:
-    graph = Graph(*_parts(species_graph()), CURVE)
+    graph = Graph.build(species_graph().base, m=4, ef_construction=8, threads=1, curve=CURVE)
     assert not graph.pays(100, Allowed(None, ROWS), 0.95)
     few = np.arange(ROWS) < 200
     graph.rows_per_step = 1
@@ -363,7 +356,3 @@ def test_every_place_belongs_to_the_node_of_its_code(
 
 def _numbered(count: int) -> NDArray[np.uint8]:
     return np.arange(count, dtype=np.uint64).view(np.uint8).reshape(count, 8).copy()
-
-
-def _parts(graph: Graph) -> tuple[CodeBlocks, DistinctCodes, LinkedCodes]:
-    return graph.base, graph._nodes, graph._linked
