@@ -24,6 +24,8 @@ from index.engines.rows import RowSet
 from index.engines.scans import Candidates
 from index.engines.threads import for_each
 
+LEAST_ROWS = 8_000
+"""So few rows that may be found are searched exactly: it takes no longer."""
 _TIMES, _PLUS = 2, 100
 
 
@@ -108,11 +110,10 @@ class ApproximateEngine:
         recall: share of the true nearest that is wanted.
         threads: the most threads of one call; None for one per usable core.
         coverage: what of the generation the structure knows; worked out if it is not given.
+        least_rows: so few rows that may be found, or fewer, are searched exactly.
     """
 
     exact = False
-    gather_rows = 8_000
-    """So few rows that may be found are searched exactly: it takes no longer."""
 
     def __init__(
         self,
@@ -122,6 +123,7 @@ class ApproximateEngine:
         recall: float = 0.95,
         threads: int | None = None,
         coverage: Coverage | None = None,
+        least_rows: int = LEAST_ROWS,
     ) -> None:
         self.kind = structure.kind
         self.structure = structure
@@ -129,6 +131,7 @@ class ApproximateEngine:
         self.recall = recall
         self._threads = threads
         self._flat = FlatEngine(blocks, threads)
+        self._least_rows = least_rows
         self._coverage = coverage or Coverage(structure.base, blocks)
 
     @property
@@ -161,7 +164,10 @@ class ApproximateEngine:
         return self._flat.within(queries, radius, rows)
 
     def _worth_it(self, queries: Queries, k: int, known: Allowed) -> bool:
-        if known.count <= max(self.gather_rows, 4 * k) or not queries.weights.any(axis=1).all():
+        if (
+            known.count <= max(self._least_rows, min(4 * k, LEAST_ROWS))
+            or not queries.weights.any(axis=1).all()
+        ):
             return False
         return self.structure.pays(k, known, self.recall)
 

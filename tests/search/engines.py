@@ -30,9 +30,7 @@ def ivf(blocks: CodeBlocks) -> SearchEngine:
     """Used whatever the size."""
     if not blocks.blocks:
         return FlatEngine(blocks)
-    engine = ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks)
-    engine.gather_rows = 0
-    return engine
+    return ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks, least_rows=0)
 
 
 def gpu(blocks: CodeBlocks) -> SearchEngine:

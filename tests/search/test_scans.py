@@ -1,0 +1,65 @@
+"""What scans claim about what they found, and about what they may have missed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from index.engines.queries import Queries
+from index.engines.scans import Candidates, FastScan, scan_raw
+from tests.search.collections import questions
+
+
+def check(found: Candidates, queries: Queries, codes: np.ndarray, allowed: np.ndarray) -> None:
+    exact = queries.distances(0, codes)
+    assert len(np.unique(found.places)) == len(found.places)
+    assert allowed[found.places].all()
+    assert np.abs(found.distances - exact[found.places]).max(initial=0) <= found.error
+    others = allowed.copy()
+    others[found.places] = False
+    assert exact[others].min(initial=np.inf) >= found.floor - 1e-12
+
+
+@pytest.mark.parametrize("bits", [16, 64, 256, 1024])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+@pytest.mark.parametrize("share", [None, 0.3])
+def test_no_code_beyond_the_candidates_is_nearer_than_their_floor(
+    bits: int, scale: float, share: float | None
+) -> None:
+    rng = np.random.default_rng(bits)
+    codes = rng.integers(0, 256, (5000, bits // 8), dtype=np.uint8)
+    allowed = np.ones(5000, dtype=bool) if share is None else rng.random(5000) < share
+    bitmap = None if share is None else np.packbits(allowed, bitorder="little")
+    laid_out = FastScan(codes)
+    for _ in range(10):
+        weights = rng.normal(size=(1, bits)) * scale * rng.exponential(size=(1, bits))
+        for queries in (Queries.of_weights(weights), Queries.of_codes(codes[:1])):
+            found = laid_out.scan(queries, 50, bitmap)[0]
+            assert len(found.places) == 50
+            check(found, queries, codes, allowed)
+            if share is None:
+                check(scan_raw(codes, queries, 50)[0], queries, codes, allowed)
+
+
+def test_a_scan_for_everything_has_nothing_to_miss() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (5000, 8), dtype=np.uint8)
+    for metric in ("hamming", "asymmetric"):
+        queries = questions(metric, 1)
+        assert scan_raw(codes, queries, 9000)[0].floor == np.inf
+
+
+def test_the_floor_is_tight_enough_to_be_of_use() -> None:
+    codes = np.random.default_rng(0).integers(0, 256, (50_000, 32), dtype=np.uint8)
+    queries = questions("asymmetric", 1, 256)
+    found = FastScan(codes).scan(queries, 220)[0]
+    tenth = np.sort(queries.distances(0, codes))[9]
+    assert tenth < found.floor
+
+
+def test_a_block_is_laid_out_only_once_it_is_worth_it() -> None:
+    codes = np.zeros((5000, 8), dtype=np.uint8)
+    assert not FastScan.suits(codes[:10])
+    assert not FastScan.suits(np.zeros((5000, 256), dtype=np.uint8))
+    assert FastScan.suits(codes)
+    assert not FastScan.pays_after(1)
+    assert FastScan.pays_after(64)
