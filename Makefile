@@ -37,8 +37,9 @@ bench: $(INSTALLED)
 
 # Threads of OpenMP that wait would otherwise spin, and slow down whoever has the next turn.
 bench-search: $(INSTALLED)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks search \
-	  --json benchmarks/results/search.json --plot docs/search-speed.svg
+	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks search \
+	  --json benchmarks/results/search.json --plot docs/search-speed.svg \
+	  | tee benchmarks/results/search.txt
 
 protos: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh protos/generate.sh

@@ -1,10 +1,9 @@
-"""Archives on disk: how soon one answers after it is opened, and what adding to it costs."""
+"""Archives on disk: how soon one answers after it is opened, what it takes, what adding costs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -13,21 +12,16 @@ from typing import Any
 import numpy as np
 
 from benchmarks.report import Table, say
-from benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
+from benchmarks.search.adding import Adding, adding_in_memory, adding_to_archives
+from benchmarks.search.archives import forget, read_once, write_archive
 from benchmarks.search.codes import Collection
-from benchmarks.search.engines import blocks_of, warmed
 from benchmarks.search.opening import Opened
 from benchmarks.search.ratio import Ratio, once, ratio_table, short
 from benchmarks.search.resident import in_process
 from benchmarks.search.settings import K
-from benchmarks.timing import Rounds, Spread, interleaved
-from index.archive import Archive
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
+from benchmarks.timing import Spread
 
-ADDED_ROWS = 10_000
 _OPENINGS = 3
-_ADDINGS = 3
 CACHES = ("cold", "warm")
 
 
@@ -43,8 +37,7 @@ class Disk:
         openings: later ones, in fresh processes, by whether its files were cached.
         codes_read: seconds to read a file of its codes and nothing else, likewise.
         all_read: seconds to read all files of the archive, likewise, and their bytes.
-        adding: seconds to add rows, to see them and to search, by archive; and the same in
-            memory, without a store.
+        adding: to the archives, and in memory without a store.
     """
 
     rows: tuple[int, int]
@@ -55,13 +48,11 @@ class Disk:
     codes_read: dict[str, list[float]]
     all_read: dict[str, list[float]]
     all_bytes: int
-    adding: Rounds
-    in_memory: Rounds
-    parts: dict[str, list[float]] = field(default_factory=dict)
+    adding: tuple[Adding, ...]
 
     def ratios(self) -> list[Ratio]:
         """Rows of the table of ratios."""
-        small, large = map(short, self.rows)
+        large = short(self.rows[1])
         found = []
         for cache in CACHES:
             seconds = np.array([one.to_first_answer for one in self.openings[cache]])
@@ -69,10 +60,7 @@ class Disk:
             codes, everything = np.array(self.codes_read[cache]), np.array(self.all_read[cache])
             found.append(Ratio(what, "reading the codes", Spread.of(seconds / codes), 2.0))
             found.append(Ratio(what, "reading all files", Spread.of(seconds / everything)))
-        what = f"add {short(ADDED_ROWS)} rows and search, at {large}"
-        found.append(Ratio(what, f"at {small}", self.adding.ratio(large, small), 1.5))
-        what = f"the same without a store, at {large}"
-        found.append(Ratio(what, f"at {small}", self.in_memory.ratio(large, small), 1.5))
+        found += [ratio for adding in self.adding for ratio in adding.ratios()]
         warm = self.openings["warm"][-1]
         code = self.bits / 8
         found.append(
@@ -103,12 +91,7 @@ class Disk:
                 f"{_median([o.second for o in opened])} s; reading codes "
                 f"{_median(self.codes_read[cache])} s, all files {_median(self.all_read[cache])} s"
             )
-        for name in self.adding.seconds:
-            notes.append(
-                f"add to {name}: {self.adding.time(name).text()} s, of it "
-                f"{_median(self.parts[name])} s for the first search; "
-                f"in memory {self.in_memory.time(name, 1e3).text()} ms"
-            )
+        notes += [line for adding in self.adding for line in adding.lines()]
         title = f"Archives on disk, {self.bits} bits"
         return ratio_table(title, self.ratios(), notes)
 
@@ -116,8 +99,7 @@ class Disk:
         """As JSON values."""
         return {
             **asdict(self),
-            "adding": self.adding.to_json(),
-            "in_memory": self.in_memory.to_json(),
+            "adding": [adding.to_json() for adding in self.adding],
             "ratios": [ratio.to_json() for ratio in self.ratios()],
         }
 
@@ -152,7 +134,7 @@ def measure_disk(collection: Collection, rows: tuple[int, int], rounds: int) -> 
                 _prepare(cache, paths[rows[1]])
                 openings[cache].append(_opened(arguments))
         total = read_once(paths[rows[1]])
-        adding, parts = adding_to_archives(paths, collection, min(rounds, _ADDINGS))
+        on_disk = adding_to_archives(paths, collection, rounds)
     return Disk(
         rows,
         collection.bits,
@@ -162,74 +144,8 @@ def measure_disk(collection: Collection, rows: tuple[int, int], rounds: int) -> 
         codes_read,
         all_read,
         total,
-        adding,
-        in_memory,
-        parts,
+        (on_disk, in_memory),
     )
-
-
-def adding_to_archives(
-    paths: dict[int, Path], collection: Collection, rounds: int
-) -> tuple[Rounds, dict[str, list[float]]]:
-    """Add rows to open archives, in turns, and search at once.
-
-    Returns:
-        seconds of all of it, and of its search alone.
-    """
-    record = model_of(collection.bits)
-    searching: dict[str, list[float]] = {short(count): [] for count in paths}
-    turns: dict[str, Callable[[], object]] = {}
-    say(f"adding {ADDED_ROWS:,} rows to each, {rounds} times")
-    with ExitStack() as stack:
-        for count, path in paths.items():
-            archive = stack.enter_context(Archive.open(path, write=True))
-            archive.register_model(record, {"model.json": b"{}"})
-            turns[short(count)] = _adding(archive, collection, searching[short(count)], rounds + 1)
-        times = interleaved(turns, rounds=rounds)
-    return times, {name: seconds[1:] for name, seconds in searching.items()}
-
-
-def _adding(
-    archive: Archive, collection: Collection, searching: list[float], turns: int
-) -> Callable[[], object]:
-    record = model_of(collection.bits)
-    logits = collection.logits[0]
-
-    def search() -> object:
-        return archive.search(logits, model=record.digest, k=K, metric="asymmetric")
-
-    batches = iter([coded(collection.codes[:ADDED_ROWS], f"added {n}") for n in range(turns)])
-    for _ in range(_WARMING):
-        search()
-
-    def turn() -> object:
-        archive.add(next(batches), model=record.digest)
-        archive.refresh()
-        begun = perf_counter()
-        found = search()
-        searching.append(perf_counter() - begun)
-        return found
-
-    return turn
-
-
-_WARMING = 8
-
-
-def adding_in_memory(collection: Collection, rows: tuple[int, int], rounds: int) -> Rounds:
-    """Append to the codes of a searched engine, and search the next generation at once."""
-    turns: dict[str, Callable[[], object]] = {}
-    query = collection.queries("asymmetric", 1)
-    more = np.ascontiguousarray(collection.codes[:ADDED_ROWS])
-    for count in rows:
-        blocks = blocks_of(collection.first(count))
-        warmed(FlatEngine(blocks), collection)
-        turns[short(count)] = _appending(blocks, np.arange(count, count + len(more)), more, query)
-    return interleaved(turns, rounds=rounds)
-
-
-def _appending(blocks: CodeBlocks, rows: Any, codes: Any, query: Any) -> Callable[[], object]:
-    return lambda: FlatEngine(blocks.appended(rows, codes)).search(query, K)
 
 
 def _opened(arguments: list[str]) -> Opened:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 
 from benchmarks.search.codes import METRICS, Collection
 from benchmarks.search.contestants import Ask, Contestant, Tuned
-from index.engines.approximate import Allowed, ApproximateEngine
+from index.engines.approximate import Allowed, ApproximateEngine, Structure
 from index.engines.blocks import CodeBlocks
 from index.engines.engine import SearchEngine
 from index.engines.flat import FlatEngine
+from index.engines.graph import Graph
 from index.engines.ivf import InvertedLists
 from index.engines.queries import Queries
 from index.engines.scans import Candidates
 
 E = TypeVar("E", bound=SearchEngine)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+BEAMS = (300, 400, 600, 800, 1_200, 1_600)
 _WARMING = 8
 """Queries of each metric, again and again, after which nothing is laid out any more."""
 _WARMINGS = 4
@@ -55,24 +58,38 @@ def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngin
     return warmed(FlatEngine(blocks_of(collection), threads), collection)
 
 
-class Adjustable(Protocol):
-    """A structure for approximate search, of which any effort can be asked."""
+Scan = Callable[[Queries, int, Allowed, int], list[Candidates]]
+"""Candidates of queries, how many, among what may be found, at an effort."""
 
-    kind: str
-    base: CodeBlocks
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes besides the codes."""
-        ...
+@dataclass(frozen=True)
+class Kind:
+    """A kind of approximate search.
 
-    def scan(self, queries: Queries, count: int, allowed: Allowed, effort: int) -> list[Candidates]:
-        """Candidates of so many lists, or of a beam so wide."""
-        ...
+    Attributes:
+        build: builds its structure, on all cores.
+        scan: that of a structure.
+        parameter: what its effort is called.
+        efforts: that are measured.
+    """
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the codes."""
-        ...
+    build: Callable[[CodeBlocks], Structure]
+    scan: Callable[[Any], Scan]
+    parameter: str
+    efforts: tuple[int, ...]
+
+
+def _following(graph: Graph) -> Scan:
+    def scan(queries: Queries, count: int, allowed: Allowed, beam: int) -> list[Candidates]:
+        return graph.follow(queries, count, allowed, beam, beam)
+
+    return scan
+
+
+KINDS = {
+    "ivf": Kind(InvertedLists.build, lambda lists: lists.scan, "nprobe", PROBES),
+    "graph": Kind(Graph.build, _following, "beam", BEAMS),
+}
 
 
 class AtEffort:
@@ -80,23 +97,20 @@ class AtEffort:
 
     Args:
         structure: that is built.
+        scan: its search.
         effort: lists or width of the beam.
     """
 
-    def __init__(self, structure: Adjustable, effort: int) -> None:
+    def __init__(self, structure: Structure, scan: Scan, effort: int) -> None:
         self._structure = structure
+        self._scan = scan
         self._effort = effort
         self.kind = structure.kind
         self.base = structure.base
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it takes besides the codes."""
-        return self._structure.nbytes
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the codes."""
-        return self._structure.arrays()
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the structure's own."""
+        return getattr(self._structure, name)
 
     def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
         """Always: it is what is measured."""
@@ -108,20 +122,24 @@ class AtEffort:
     ) -> list[Candidates]:
         """See `index.engines.approximate.Structure`."""
         del recall
-        return self._structure.scan(queries, count, allowed, self._effort)
+        return self._scan(queries, count, allowed, self._effort)
 
 
-STRUCTURES: dict[str, Callable[[CodeBlocks], Adjustable]] = {"ivf": InvertedLists.build}
-"""What builds a structure, by kind."""
-_built: WeakKeyDictionary[Collection, dict[str, Adjustable]] = WeakKeyDictionary()
+_built: WeakKeyDictionary[Collection, dict[str, Structure]] = WeakKeyDictionary()
 
 
-def structure_of(collection: Collection, kind: str) -> Adjustable:
-    """A structure over a collection, built once for both metrics, on all cores."""
+def structure_of(collection: Collection, kind: str) -> Structure:
+    """A structure over a collection, built once for both metrics."""
     found = _built.setdefault(collection, {})
     if kind not in found:
-        found[kind] = STRUCTURES[kind](blocks_of(collection))
+        found[kind] = KINDS[kind].build(blocks_of(collection))
     return found[kind]
+
+
+def at_effort(structure: Structure, effort: int, threads: int | None = None) -> ApproximateEngine:
+    """An engine that searches a structure at one effort."""
+    fixed = AtEffort(structure, KINDS[structure.kind].scan(structure), effort)
+    return ApproximateEngine(fixed, structure.base, threads=threads)
 
 
 def approximate(kind: str) -> Callable[[Collection, int, Path], Tuned]:
@@ -130,37 +148,32 @@ def approximate(kind: str) -> Callable[[Collection, int, Path], Tuned]:
     def build(collection: Collection, threads: int, folder: Path) -> Tuned:
         del folder
         structure = structure_of(collection, kind)
-
-        def tuned(effort: int) -> Ask:
-            fixed = AtEffort(structure, effort)
-            return ask(ApproximateEngine(fixed, structure.base, threads=threads))
-
-        return tuned
+        return lambda effort: ask(at_effort(structure, effort, threads))
 
     return build
-
-
-def approximate_engine(collection: Collection, kind: str) -> ApproximateEngine:
-    """An approximate engine over a collection, as an archive would have it."""
-    blocks = blocks_of(collection)
-    structure = STRUCTURES[kind](blocks)
-    return ApproximateEngine(AtEffort(structure, 1), blocks)
 
 
 APPROXIMATE = tuple(
     Contestant(
         f"bittern {kind}, {metric}",
         approximate(kind),
-        parameter=parameter,
-        settings=settings,
+        parameter=it.parameter,
+        settings=it.efforts,
         metric=metric,
         graph=kind == "graph",
     )
-    for kind, parameter, settings in (("ivf", "nprobe", PROBES),)
+    for kind, it in KINDS.items()
     for metric in METRICS
 )
-ENGINES: dict[str, Callable[[Collection], SearchEngine]] = {
-    "flat": flat_engine,
-    "ivf": lambda collection: approximate_engine(collection, "ivf"),
-}
-"""What makes an engine over a collection, by kind."""
+
+
+def engine_of(collection: Collection, kind: str) -> SearchEngine:
+    """A new engine of some kind over a collection."""
+    if kind == "flat":
+        return flat_engine(collection)
+    blocks = blocks_of(collection)
+    return at_effort(KINDS[kind].build(blocks), KINDS[kind].efforts[0])
+
+
+ENGINES = ("flat", *KINDS)
+"""All kinds."""

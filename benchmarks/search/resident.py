@@ -13,7 +13,6 @@ import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +23,7 @@ import numpy as np
 from benchmarks.memory import resident_memory
 from benchmarks.report import Table, say
 from benchmarks.search.codes import Collection, clustered
-from benchmarks.search.engines import ENGINES
+from benchmarks.search.engines import engine_of
 from benchmarks.search.ratio import Ratio, once
 from benchmarks.search.settings import K
 
@@ -74,17 +73,14 @@ class Resident:
         )
 
 
-def measure_resident(collection: Collection, kinds: tuple[str, ...]) -> list[Resident]:
-    """Each engine over the same codes, in processes of their own."""
-    found = []
+def measure_resident(collection: Collection, kind: str) -> Resident:
+    """One engine over a collection, in a process of its own."""
+    say(f"memory of {len(collection.codes):,} x {collection.bits} bits, {kind}")
     with TemporaryDirectory() as folder:
         file = Path(folder) / "codes.bin"
         collection.codes.tofile(file)
-        for kind in kinds:
-            say(f"memory of {len(collection.codes):,} x {collection.bits} bits, {kind}")
-            arguments = [str(file), str(collection.bits), kind]
-            found.append(Resident(**in_process("benchmarks.search.resident", arguments)))
-    return found
+        arguments = [str(file), str(collection.bits), kind]
+        return Resident(**in_process("benchmarks.search.resident", arguments))
 
 
 def resident_table(found: list[Resident]) -> Table:
@@ -127,14 +123,13 @@ def in_process(module: str, arguments: list[str]) -> dict[str, Any]:
 
 def main(file: str, bits: str, kind: str) -> None:
     """Build one engine over the codes in a file, and print what it takes."""
-    make: Callable[[Collection], Any] = ENGINES[kind]
     few = clustered(_FEW_ROWS, int(bits))
-    make(few).search(few.queries("asymmetric"), K)
+    engine_of(few, kind).search(few.queries("asymmetric"), K)
     gc.collect()
     before = resident_memory()
     codes = np.fromfile(file, dtype=np.uint8).reshape(-1, int(bits) // 8)
     collection = Collection("file", codes, few.logits)
-    engine = make(collection)
+    engine = engine_of(collection, kind)
     for metric in ("asymmetric", "hamming"):
         engine.search(collection.queries(metric), K)
     rows = len(codes)

@@ -31,7 +31,7 @@ from benchmarks.search.filters import measure_filters
 from benchmarks.search.grid import Cell, grid_table, measure_grid
 from benchmarks.search.ratio import HEADS, Ratio
 from benchmarks.search.resident import measure_resident, resident_table
-from benchmarks.search.settings import GRAPH_ROWS, Settings
+from benchmarks.search.settings import GRAPH_MEMORY_ROWS, GRAPH_ROWS, Settings
 from bittern.errors import BitternError
 
 
@@ -72,7 +72,8 @@ def run(settings: Settings, plot: Path | None = None) -> Report:
     """
     os.environ.setdefault("LANCEDB_LOG", "error")
     results = _Results()
-    real = _real(settings, results) if settings.real else None
+    asks_real = {"exact", "filters", "curves"} & set(settings.parts)
+    real = _real(settings, results) if settings.real and asks_real else None
     parts = {
         "exact": lambda: _exact(settings, results, real),
         "filters": lambda: _filters(settings, results, real),
@@ -163,10 +164,14 @@ def _grid(settings: Settings, results: _Results) -> None:
 
 def _memory(settings: Settings, results: _Results) -> None:
     collection = clustered(settings.ratio_rows, settings.ratio_bits)
-    found = measure_resident(collection, tuple(ENGINES))
+    found = []
+    for kind in ENGINES:
+        most = GRAPH_MEMORY_ROWS if kind == "graph" else len(collection.codes)
+        found.append(measure_resident(collection.first(most), kind))
     results.tables.append(resident_table(found))
     for one in found:
-        results.keep("memory", described(collection), one.ratio().to_json(), [one.ratio()])
+        where = described(collection.first(one.rows))
+        results.keep("memory", where, one.ratio().to_json(), [one.ratio()])
 
 
 def _disk(settings: Settings, results: _Results) -> None:

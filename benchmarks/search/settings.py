@@ -14,6 +14,9 @@ QUICK_ROWS = 100_000
 GRAPH_ROWS = 1_000_000
 """Graphs take minutes per million rows to build: no larger ones are."""
 
+GRAPH_MEMORY_ROWS = 200_000
+"""What a graph takes per row does not depend on how many there are."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -9,6 +9,8 @@ from benchmarks.search import contestants, curves
 from benchmarks.search.codes import clustered
 from benchmarks.search.contestants import Contestant, built, faiss_flat, lists_for
 from benchmarks.search.curves import Curves, Point, measure_curves
+from benchmarks.search.engines import KINDS, ask, at_effort, flat_engine, structure_of
+from benchmarks.search.exactness import recall
 from benchmarks.search.plot import draw
 from benchmarks.timing import Rounds, Spread
 
@@ -69,3 +71,16 @@ def test_lancedb_scan_finds_the_nearest(tmp_path: Path) -> None:
     for query, rows in zip(queries, ask(queries, 5), strict=True):
         distances = query.distances(0, collection.codes)
         assert np.array_equal(np.sort(distances)[:5], distances[rows])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_more_effort_finds_no_less(kind: str) -> None:
+    collection = clustered(9_000, 64)
+    queries = collection.queries("hamming", 16)
+    truths = flat_engine(collection).search(queries, 100)
+    structure = structure_of(collection, kind)
+    efforts = KINDS[kind].efforts[0], KINDS[kind].efforts[-1]
+    found = [ask(at_effort(structure, effort, 1))(queries, 100) for effort in efforts]
+    little, much = (recall(rows, queries, collection.codes, truths) for rows in found)
+    assert 0.0 < little <= much
+    assert much > 0.99

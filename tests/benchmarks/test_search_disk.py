@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.search.adding import Adding, Turn, adding_to_archives
 from benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
 from benchmarks.search.codes import clustered
 from benchmarks.search.exactness import brute_force
@@ -52,3 +53,23 @@ def test_memory_per_row_is_wanted_below_two_codes_and_sixteen_bytes() -> None:
     found = Resident("flat", rows=1_000, bits=256, before=5_000, after=85_000, counted=0)
     assert found.per_row == 80.0
     assert found.ratio().value.median == found.ratio().wanted == 2.5
+
+
+def test_what_the_next_search_takes_longer_belongs_to_the_adding() -> None:
+    few, many = Turn(1.0, 2.0, 1.5), Turn(10.0, 3.0, 12.0)
+    found = Adding("in memory", {100_000: [few], 10_000_000: [many]})
+    whole, alone = found.ratios()
+    assert whole.value.median == pytest.approx((3.0 + 2.0) / (2.0 + 0.5))
+    assert alone.value.median == pytest.approx(3.0 / 2.0)
+    assert whole.what == "add 10k rows in memory, at 10M"
+
+
+def test_rows_are_added_to_archives_and_searched(tmp_path: Path) -> None:
+    collection = clustered(400, 64)
+    paths = {rows: tmp_path / str(rows) for rows in (100, 400)}
+    for rows, path in paths.items():
+        write_archive(path, collection.first(rows))
+    found = adding_to_archives(paths, collection, rounds=1)
+    assert [len(turns) for turns in found.turns.values()] == [1, 1]
+    with Archive.open(paths[100]) as archive:
+        assert len(archive.rows()) == 100 + 2 * len(collection.codes)
