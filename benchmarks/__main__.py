@@ -14,7 +14,7 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words", "cutoff", "training")
+ON_REQUEST = ("words", "cutoff", "training", "sharded")
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -54,6 +54,10 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
         return lambda: _cutoff(options)
     if part == "training":
         return lambda: _training(options)
+    if part == "sharded":
+        from benchmarks import sharded
+
+        return lambda: sharded.run(rows=options.rows, rounds=options.rounds)
     licence_notice(options.encoder)
     if part == "quality":
         return lambda: quality.run(options.manifest, options.encoder)
