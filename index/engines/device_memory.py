@@ -72,7 +72,7 @@ class DeviceMemory:
         self.tile_rows = MOST_TILE_ROWS
         self._lock = threading.Lock()
         self._held: OrderedDict[int, _Held] = OrderedDict()
-        self._gone: deque[tuple[int, weakref.ref[Block]]] = deque()
+        self._gone: deque[int] = deque()
         self._nbytes = 0
 
     @property
@@ -81,6 +81,7 @@ class DeviceMemory:
         return self._nbytes
 
     def __contains__(self, block: Block) -> bool:
+        # A new block may have got the number of one that is gone.
         held = self._held.get(id(block))
         return held is not None and held.block() is block
 
@@ -130,10 +131,9 @@ class DeviceMemory:
             return self.tile_rows
 
     def _codes(self, block: Block) -> torch.Tensor:
-        held = self._held.get(id(block))
-        if held is not None and held.block() is block:
+        if block in self:
             self._held.move_to_end(id(block))
-            return held.codes
+            return self._held[id(block)].codes
         while self._held and self._nbytes + block.codes.nbytes > self.budget:
             self._drop(next(iter(self._held)))
         import torch
@@ -152,10 +152,8 @@ class DeviceMemory:
 
     def _drop_gone(self) -> None:
         while self._gone:
-            number, block = self._gone.popleft()
-            held = self._held.get(number)
-            # A new block may have got the number of one that is gone.
-            if held is not None and held.block is block:
+            number = self._gone.popleft()
+            if number in self._held:
                 self._drop(number)
 
     def _sweep(self) -> None:
@@ -167,11 +165,11 @@ class DeviceMemory:
                 self._lock.release()
 
 
-def _noted(memory: weakref.ref[DeviceMemory], number: int, block: weakref.ref[Block]) -> None:
+def _noted(memory: weakref.ref[DeviceMemory], number: int, _: weakref.ref[Block]) -> None:
     """A block is gone. Python calls this at any moment, inside the lock too."""
     there = memory()
     if there is not None:
-        there._gone.append((number, block))
+        there._gone.append(number)
         there._sweep()
 
 

@@ -53,6 +53,15 @@ def test_codes_are_freed_when_their_block_is_gone() -> None:
     assert memory.nbytes == kept.codes.nbytes + fresh.codes.nbytes
 
 
+def test_a_block_with_the_number_of_another_is_not_taken_for_it() -> None:
+    memory, former, latter = on_cpu(), block(100, seed=1), block(100, seed=2)
+    contents(memory, former)
+    # As if the former were gone, and its number given to the latter, before anyone was told.
+    memory._held[id(latter)] = memory._held.pop(id(former))
+    assert latter not in memory
+    assert np.array_equal(contents(memory, latter), latter.codes)
+
+
 def test_a_block_that_goes_while_the_device_is_used_is_freed_afterwards() -> None:
     memory = on_cpu()
     used, gone = block(100, seed=1), block(200, seed=2)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from bittern.errors import LimitExceededError
 from hashing.codes import MAX_BITS
@@ -25,6 +26,7 @@ from index.engines.device_scans import DeviceScan, WholeWeights
 from index.engines.gpu import MOST_NEAREST, GpuEngine
 from index.engines.queries import Queries
 from index.engines.rows import RowNumbers
+from index.engines.scans import Candidates
 from tests.search.collections import collection, pairs, questions
 
 METRICS = ("hamming", "asymmetric")
@@ -41,6 +43,22 @@ def on_cpu(budget: int = 1 << 24) -> DeviceMemory:
 
 def engine_of(blocks: CodeBlocks, memory: DeviceMemory | None = None) -> GpuEngine:
     return GpuEngine(blocks, memory=memory or on_cpu(), least_rows=0)
+
+
+def check(
+    found: list[Candidates], queries: Queries, made: Block, mask: NDArray[np.bool_], count: int
+) -> None:
+    """What a proof of exactness rests on."""
+    allowed = int(mask.sum())
+    for query, one in enumerate(found):
+        exact = queries.distances(query, made.codes)
+        assert len(set(one.places.tolist())) == len(one.places) == min(count, allowed)
+        assert mask[one.places].all()
+        assert (np.abs(one.distances - exact[one.places]) <= one.error).all()
+        outside = mask.copy()
+        outside[one.places] = False
+        assert (exact[outside] >= one.floor).all()
+        assert (one.floor == np.inf) == (count >= allowed)
 
 
 # Candidates
@@ -81,15 +99,7 @@ def test_no_code_outside_the_candidates_is_nearer_than_their_floor(
     memory.tile_rows = LEAST_TILE_ROWS
     found = DeviceScan(memory, least_rows=0)(part, queries, count, True)
     assert len(found) == 3
-    for query, one in enumerate(found):
-        exact = queries.distances(query, made.codes)
-        assert len(set(one.places.tolist())) == len(one.places) == min(count, part.count)
-        assert mask[one.places].all()
-        assert (np.abs(one.distances - exact[one.places]) <= one.error).all()
-        outside = mask.copy()
-        outside[one.places] = False
-        assert (exact[outside] >= one.floor).all()
-        assert (one.floor == np.inf) == (count >= part.count)
+    check(found, queries, made, mask, count)
 
 
 def test_hamming_distances_from_the_device_are_exact() -> None:
@@ -155,12 +165,14 @@ def strange_settings() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("metric", METRICS)
-def test_the_callers_settings_of_pytorch_change_no_answer(metric: str) -> None:
-    made = collection(6_000, 64, distinct=2_000)
-    queries = questions(metric, 4)
+def test_the_callers_settings_of_pytorch_make_no_candidate_less_exact(metric: str) -> None:
+    made = block(6_000, 256)
+    queries = questions(metric, 4, 256)
     with strange_settings():
-        found = engine_of(made.blocks).search(queries, 40)
-    assert [pairs(one) for one in found] == [one[:40] for one in made.nearest(queries)]
+        found = DeviceScan(on_cpu(), least_rows=0)(
+            BlockSelection(made, None, 6_000), queries, 500, True
+        )
+    check(found, queries, made, np.ones(6_000, dtype=bool), 500)
 
 
 def test_a_search_leaves_the_callers_settings_of_pytorch_as_they_were() -> None:
