@@ -3,7 +3,8 @@
     Archive      open, create, add, delete         archive.py  (reading.py: search, get, list)
       Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
       Snapshot   one generation, never changed     snapshot.py (searching.py, export.py)
-        FlatCodes  exact search in memory          flat.py     (fast_scan.py)
+        CodeBlocks the codes of a model            engines/blocks.py
+          engines  exact, lists, graph, GPU, Ray   engines/engine.py (flat, ivf, graph, gpu, sharded)
       Store      the table, the only truth         store.py    (filters.py, filter_sql.py)
       folder     archive.json, models, the lock    folder.py   (models.py)
 

@@ -15,6 +15,7 @@ from typing import Self
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
+from index.engines.options import SearchOptions
 from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import AddResult, CodedObservation, OnDuplicate
@@ -29,8 +30,14 @@ class Archive(ReadableArchive):
     Safe to use from several threads.
     """
 
-    def __init__(self, folder: ArchiveFolder, store: Store, writer: Writer | None) -> None:
-        super().__init__(folder, store, writes=writer is not None)
+    def __init__(
+        self,
+        folder: ArchiveFolder,
+        store: Store,
+        writer: Writer | None,
+        options: SearchOptions | None = None,
+    ) -> None:
+        super().__init__(folder, store, writes=writer is not None, options=options)
         self._writer = writer
 
     @classmethod
@@ -64,12 +71,15 @@ class Archive(ReadableArchive):
         return cls.open(path, write=True)
 
     @classmethod
-    def open(cls, path: str | Path, *, write: bool = False) -> Archive:
+    def open(
+        cls, path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+    ) -> Archive:
         """Open an archive.
 
         Args:
             path: its folder.
             write: also allow changes; one process at a time can.
+            search: how it is to be searched; None for the defaults.
 
         Raises:
             ArchiveNotFoundError: there is none.
@@ -85,7 +95,7 @@ class Archive(ReadableArchive):
             store = Store(folder.store)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
-            return cls(folder, store, writer)
+            return cls(folder, store, writer, search)
         except BaseException:
             if lock:
                 lock.release()
@@ -98,6 +108,7 @@ class Archive(ReadableArchive):
                 return
             self._closed = True
             self._snapshot = None
+            self._engines.close()
             if self._writer:
                 self._writer.close()
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import builtins
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,31 @@ from bittern.errors import (
     PreconditionError,
 )
 from index.columns import IDENTITY
+from index.engines.choosing import Engines
+from index.engines.nearest import Nearest
+from index.engines.options import SearchOptions
+from index.engines.rows import RowSet
 from index.export import batches_of
 from index.filters import compile_where
 from index.folder import ArchiveFolder
 from index.models import ModelRecord
-from index.observation import ArchiveStats, Hit, Metric, Observation, Page
+from index.observation import (
+    Answer,
+    ArchiveStats,
+    EngineStats,
+    Hit,
+    Metric,
+    Observation,
+    Page,
+)
 from index.paging import page_of
-from index.searching import Question, answer, check_modality
+from index.searching import (
+    Question,
+    answer,
+    check_modality,
+    engine_name,
+    everything_within,
+)
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
@@ -42,14 +60,23 @@ class ReadableArchive:
         folder: where it lies.
         store: its table.
         writes: whether this process is its one writer.
+        options: how it is to be searched.
     """
 
-    def __init__(self, folder: ArchiveFolder, store: Store, *, writes: bool) -> None:
+    def __init__(
+        self,
+        folder: ArchiveFolder,
+        store: Store,
+        *,
+        writes: bool,
+        options: SearchOptions | None = None,
+    ) -> None:
         self._folder = folder
         self._store = store
         self._writes = writes
         self._header_stamp = folder.header_stamp()
         self._header = folder.read_header()
+        self._engines = Engines(options)
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -173,26 +200,108 @@ class ReadableArchive:
         metric: Metric,
         where: str | None = None,
         modality: str | None = None,
+        within: float | None = None,
+        recall: float | None = None,
     ) -> builtins.list[Hit]:
-        """The nearest observations, in the total order (distance, row).
+        """The nearest observations, in the total order (distance, row); see `ask`."""
+        return self.ask(
+            query,
+            model=model,
+            k=k,
+            metric=metric,
+            where=where,
+            modality=modality,
+            within=within,
+            recall=recall,
+        ).hits
+
+    def ask(
+        self,
+        query: NDArray[Any],
+        *,
+        model: str,
+        k: int,
+        metric: Metric,
+        where: str | None = None,
+        modality: str | None = None,
+        within: float | None = None,
+        recall: float | None = None,
+    ) -> Answer:
+        """The nearest observations, in the total order (distance, row), and how they were found.
 
         Args:
             query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
             model: digest of the model that made the query.
-            k: how many hits, 1 to 10,000; exactly min(k, matching rows) come back.
+            k: how many hits, 1 to 10,000; exactly min(k, matching rows) come back, less only
+                those beyond `within`.
             metric: ``asymmetric`` or ``hamming``.
             where: SQL condition over metadata columns; None or blank for no condition.
             modality: ``image`` or ``audio``; None for both.
+            within: largest distance of a hit, in bits; None for any.
+            recall: share of the true nearest that is wanted, above 0 to 1; less than 1 allows
+                an approximate index where it is faster. None for what the archive was opened
+                with, which is 1 (exact) unless said otherwise.
 
         Raises:
-            QueryError: k, metric or modality is unusable.
+            QueryError: k, metric, modality, within or recall is unusable.
             CodeError: the query has the wrong length or dtype.
             DigestMismatchError: the archive has no codes of this model.
             FilterError: `where` is no filter over the archive's columns.
         """
         record, snapshot = self._model(model), self._current()
-        question = Question.checked(query, record, k, metric, modality)
-        return answer(question, snapshot, self._matching(snapshot, where))
+        question = Question.checked(query, record, k, metric, modality, within, recall)
+        return answer(question, snapshot, self._matching(snapshot, where), self._engines)
+
+    def within(
+        self,
+        query: NDArray[Any],
+        distance: float,
+        *,
+        model: str,
+        metric: Metric,
+        where: str | None = None,
+        modality: str | None = None,
+    ) -> Nearest:
+        """Rows and distances of all observations that are no farther than `distance`.
+
+        Args:
+            query: see `ask`.
+            distance: in bits.
+            model: see `ask`.
+            metric: see `ask`.
+            where: see `ask`.
+            modality: see `ask`.
+
+        Raises:
+            QueryError, CodeError, DigestMismatchError, FilterError: see `ask`.
+        """
+        record, snapshot = self._model(model), self._current()
+        question = Question.checked(query, record, 1, metric, modality, distance)
+        return everything_within(question, snapshot, self._matching(snapshot, where), self._engines)
+
+    def sample_codes(
+        self, model: str, modality: str, places: Callable[[int], NDArray[np.int64]]
+    ) -> NDArray[np.uint8]:
+        """The codes of some of a model's observations of one modality: uint8 [m, bits/8].
+
+        Args:
+            model: digest of the model.
+            modality: ``image`` or ``audio``.
+            places: from the number of codes to the positions of those that are wanted.
+        """
+        blocks = self._current().codes(self._model(model))[check_modality(modality)]
+        return blocks.live_codes(places(len(blocks)))
+
+    def build_index(self, model: str) -> None:
+        """Build the approximate index of a model's codes now, rather than when it is first asked.
+
+        Raises:
+            DigestMismatchError: no such model in this archive.
+            ArchiveDamagedError: it cannot be built.
+        """
+        record, snapshot = self._model(model), self._current()
+        for modality, blocks in snapshot.codes(record).items():
+            self._engines.prepare(engine_name(record, modality), blocks)
 
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
@@ -201,7 +310,18 @@ class ReadableArchive:
             f"stats {self._header_stamp}",
             lambda: statistics_of(snapshot, self._header.name, self._header.models),
         )
-        return replace(counted, code_bytes=snapshot.code_bytes)
+        models = [
+            replace(model, engines=self._engine_stats(snapshot, record))
+            for model, record in zip(counted.models, self._header.models, strict=False)
+        ]
+        return replace(counted, models=models, code_bytes=snapshot.code_bytes)
+
+    def _engine_stats(self, snapshot: Snapshot, record: ModelRecord) -> dict[str, EngineStats]:
+        return {
+            modality: self._engines.stats(engine_name(record, modality), blocks)
+            for modality, blocks in (snapshot.loaded(record) or {}).items()
+            if len(blocks)
+        }
 
     def verify(self) -> builtins.list[str]:
         """Check the archive against its invariants; returns what is wrong, one line each."""
@@ -271,9 +391,9 @@ class ReadableArchive:
 
     def _rows(self, snapshot: Snapshot, where: str | None) -> NDArray[np.int64]:
         matching = self._matching(snapshot, where)
-        return snapshot.rows if matching is None else matching
+        return snapshot.rows if matching is None else matching.rows
 
-    def _matching(self, snapshot: Snapshot, where: str | None) -> NDArray[np.int64] | None:
+    def _matching(self, snapshot: Snapshot, where: str | None) -> RowSet | None:
         """Rows that meet a condition; None where there is none: nothing given, or a blank."""
         if where is None or (isinstance(where, str) and not where.strip()):
             return None

@@ -10,9 +10,14 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError, QueryError
 from hashing.codes import pack
-from index.flat import FlatCodes, Nearest
+from index.engines.choosing import Engines
+from index.engines.engine import SearchEngine
+from index.engines.nearest import Nearest
+from index.engines.options import check_recall
+from index.engines.queries import Queries
+from index.engines.rows import RowSet
 from index.models import ModelRecord
-from index.observation import Hit, Metric
+from index.observation import Answer, Hit, Metric
 from index.snapshot import MODALITIES, Snapshot
 
 MAX_K = 10_000
@@ -29,6 +34,9 @@ class Question:
         k: how many hits, 1 to 10,000.
         metric: ``asymmetric`` or ``hamming``.
         modalities: where to look.
+        within: largest distance of a hit; None for any.
+        recall: share of the true nearest that is wanted; None for what the archive was
+            opened with.
     """
 
     query: NDArray[Any]
@@ -36,6 +44,8 @@ class Question:
     k: int
     metric: Metric
     modalities: tuple[str, ...]
+    within: float | None = None
+    recall: float | None = None
 
     @classmethod
     def checked(
@@ -45,11 +55,13 @@ class Question:
         k: int,
         metric: Metric,
         modality: str | None,
+        within: float | None = None,
+        recall: float | None = None,
     ) -> Self:
         """A question that can be answered.
 
         Raises:
-            QueryError: k, metric or modality is unusable.
+            QueryError: k, metric, modality, within or recall is unusable.
             CodeError: the query has the wrong length or dtype, or is not finite.
         """
         if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
@@ -59,7 +71,35 @@ class Question:
                 f"metric must be 'asymmetric' or 'hamming', not {metric!r}", field="metric"
             )
         modalities = (check_modality(modality),) if modality is not None else MODALITIES
-        return cls(_fitting(query, record, metric), record, int(k), metric, modalities)
+        return cls(
+            _fitting(query, record, metric),
+            record,
+            int(k),
+            metric,
+            modalities,
+            None if within is None else check_within(within),
+            None if recall is None else check_recall(recall),
+        )
+
+    @property
+    def queries(self) -> Queries:
+        """The one query, as engines take it."""
+        if self.metric == "hamming":
+            return Queries.of_codes(self.query[None])
+        return Queries.of_logits(self.query[None])
+
+
+def check_within(within: float) -> float:
+    """Return `within` if it is a distance; a QueryError otherwise."""
+    if (
+        isinstance(within, bool)
+        or not isinstance(within, int | float | np.number)
+        or not (0 <= float(within) < np.inf)
+    ):
+        raise QueryError(
+            f"within must be a distance of 0 or more bits, not {within!r}", field="within"
+        )
+    return float(within)
 
 
 def check_modality(modality: str) -> str:
@@ -92,29 +132,60 @@ def _fitting(query: NDArray[Any], record: ModelRecord, metric: Metric) -> NDArra
     return query if metric == "asymmetric" else code
 
 
-def answer(question: Question, snapshot: Snapshot, matching: NDArray[np.int64] | None) -> list[Hit]:
+def engines_of(question: Question, snapshot: Snapshot, engines: Engines) -> list[SearchEngine]:
+    """What searches the codes that a question is about, modality by modality."""
+    blocks = snapshot.codes(question.record)
+    return [
+        engines.engine(engine_name(question.record, modality), blocks[modality], question.recall)
+        for modality in question.modalities
+        if len(blocks[modality])
+    ]
+
+
+def engine_name(record: ModelRecord, modality: str) -> str:
+    """What engines know the codes of one model and modality by."""
+    return f"{record.code_column}-{modality}"
+
+
+def answer(
+    question: Question, snapshot: Snapshot, matching: RowSet | None, engines: Engines
+) -> Answer:
     """The nearest observations, in the total order (distance, row).
 
     Args:
         question: what is searched for.
         snapshot: the generation to search.
-        matching: int64, ascending: the rows that may be found; None for all.
+        matching: the rows that may be found; None for all.
+        engines: what searches this archive.
     """
-    blocks = snapshot.codes(question.record)
-    parts = [blocks[modality] for modality in question.modalities]
-    if matching is not None:
-        parts = [part.only(matching) for part in parts]
-    best = Nearest.best_of([_nearest(question, part) for part in parts], question.k)
+    used = engines_of(question, snapshot, engines)
+    queries = question.queries
+    best = Nearest.best_of(
+        [engine.search(queries, question.k, matching)[0] for engine in used], question.k
+    )
+    if question.within is not None:
+        near = best.distances <= question.within
+        best = Nearest(best.distances[near], best.rows[near])
     observations = snapshot.observations(best.rows)
-    return [
-        Hit(rank, float(distance), observation)
-        for rank, (distance, observation) in enumerate(
-            zip(best.distances, observations, strict=True), start=1
-        )
-    ]
+    return Answer(
+        hits=[
+            Hit(rank, float(distance), observation)
+            for rank, (distance, observation) in enumerate(
+                zip(best.distances, observations, strict=True), start=1
+            )
+        ],
+        engine="+".join(sorted({engine.kind for engine in used})) or "flat",
+        exact=all(engine.exact for engine in used),
+        cutoff=question.within,
+    )
 
 
-def _nearest(question: Question, part: FlatCodes) -> Nearest:
-    if question.metric == "hamming":
-        return part.nearest_symmetric(question.query, question.k)
-    return part.nearest_asymmetric(question.query, question.k)
+def everything_within(
+    question: Question, snapshot: Snapshot, matching: RowSet | None, engines: Engines
+) -> Nearest:
+    """All rows no farther than the question's `within`, in the total order."""
+    assert question.within is not None
+    used = engines_of(question, snapshot, engines)
+    return Nearest.best_of(
+        [engine.within(question.queries, question.within, matching)[0] for engine in used]
+    )

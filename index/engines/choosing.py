@@ -191,10 +191,16 @@ class Engines:
         return "gpu", f"{exact}, on the graphics card"
 
     def _on_gpu(self, name: str, blocks: CodeBlocks) -> SearchEngine | None:
+        from index.engines.device_memory import available_device
         from index.engines.gpu import GpuEngine
 
         try:
-            return GpuEngine(blocks, budget=self.options.gpu_memory, threads=self.options.threads)
+            return GpuEngine(
+                blocks,
+                available_device() or "cuda",
+                budget=self.options.gpu_memory,
+                threads=self.options.threads,
+            )
         except (PreconditionError, LimitExceededError) as error:
             self._of(name).no_gpu = error.message
             _log.warning("%s is searched on the CPU: %s", name, error.message)

@@ -197,8 +197,7 @@ class Graph:
         return bitmap, share
 
     def _engine_of(self, beam: int) -> ApproximateEngine:
-        engine = ApproximateEngine(_OfWidth(self, beam), self.base, least_rows=0)
-        return engine
+        return ApproximateEngine(_OfWidth(self, beam), self.base, least_rows=0)
 
 
 class _OfWidth:

@@ -1,0 +1,171 @@
+"""Which engine answers, and that an index never delays or changes an answer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bittern.errors import ArchiveDamagedError, QueryError
+from index.engines import choosing
+from index.engines.blocks import CodeBlocks
+from index.engines.choosing import Engines
+from index.engines.flat import FlatEngine
+from index.engines.ivf import InvertedLists
+from index.engines.options import SearchOptions
+from tests.search.collections import pairs, questions
+from tests.search.test_ivf import clustered
+
+
+class Shelf:
+    """Keeps arrays in memory."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Mapping[str, NDArray[Any]]] = {}
+
+    def read(self, name: str) -> Mapping[str, NDArray[Any]] | None:
+        return self.arrays.get(name)
+
+    def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.arrays[name] = dict(arrays)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "APPROXIMATE_FROM", 5_000)
+
+
+@pytest.fixture(scope="module")
+def blocks() -> CodeBlocks:
+    return CodeBlocks.of(np.arange(20_000), clustered(20_000))
+
+
+def settled(engines: Engines) -> None:
+    """Wait for what is being built."""
+    for thread in threading.enumerate():
+        if thread.name == "bittern-build":
+            thread.join(60)
+
+
+def test_searches_are_exact_unless_less_is_wanted(blocks: CodeBlocks) -> None:
+    engines = Engines()
+    assert engines.engine("owl", blocks).kind == "flat"
+    assert engines.engine("owl", blocks).exact
+    assert engines.stats("owl", blocks).reason == "exact: every code is looked at"
+
+
+def test_an_index_is_built_in_the_background_and_used_once_it_is_there(blocks: CodeBlocks) -> None:
+    engines = Engines(SearchOptions(recall=0.95))
+    assert engines.engine("owl", blocks).exact
+    settled(engines)
+    assert engines.engine("owl", blocks).kind == "ivf"
+    told = engines.stats("owl", blocks)
+    assert (told.kind, told.exact, told.building) == ("ivf", False, "")
+    assert "0.95" in told.reason
+    assert told.other_bytes > 20_000 * 8
+
+
+def test_few_rows_are_searched_exactly_whatever_is_wanted(blocks: CodeBlocks) -> None:
+    few = CodeBlocks.of(np.arange(100), clustered(100))
+    engines = Engines(SearchOptions(recall=0.5))
+    assert engines.engine("owl", few).kind == "flat"
+    assert "100 rows" in engines.stats("owl", few).reason
+
+
+@pytest.mark.parametrize("kind", ["ivf", "graph"])
+def test_an_index_that_was_asked_for_by_name_answers(kind: Any, blocks: CodeBlocks) -> None:
+    engines = Engines(SearchOptions(engine=kind, recall=0.9))
+    engines.prepare("owl", blocks)
+    assert engines.engine("owl", blocks).kind == kind
+    assert engines.engine("owl", blocks, 1.0).exact
+
+
+def test_an_index_follows_what_is_added_and_deleted(blocks: CodeBlocks) -> None:
+    engines = Engines(SearchOptions(recall=0.95))
+    engines.prepare("owl", blocks)
+    later = blocks.appended(np.arange(20_000, 28_000), clustered(8_000, seed=3))
+    queries = questions("hamming", 3)
+    found = engines.engine("owl", later).search(queries, 20_000)
+    assert [pairs(o) for o in found] == [
+        pairs(o) for o in FlatEngine(later).search(queries, 20_000)
+    ]
+    settled(engines)
+    engine = engines.engine("owl", later)
+    assert len(engine.structure.base) == 28_000  # type: ignore[attr-defined]
+
+
+def test_a_kept_index_is_taken_up_instead_of_built(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf()
+    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    assert list(shelf.arrays) == ["owl-ivf"]
+    monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built anew"))
+    again = Engines(SearchOptions(recall=0.95), shelf)
+    again.prepare("owl", blocks)
+    assert again.engine("owl", blocks).kind == "ivf"
+
+
+def test_a_damaged_kept_index_is_built_anew(blocks: CodeBlocks) -> None:
+    shelf = Shelf()
+    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    shelf.arrays["owl-ivf"] = {"members": np.zeros(3)}
+    again = Engines(SearchOptions(recall=0.95), shelf)
+    again.prepare("owl", blocks)
+    assert again.engine("owl", blocks).kind == "ivf"
+    assert len(shelf.arrays["owl-ivf"]) > 3
+
+
+def test_an_index_that_cannot_be_built_leaves_searches_exact(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any, **__: Any) -> InvertedLists:
+        raise MemoryError("too little of it")
+
+    monkeypatch.setattr(InvertedLists, "build", fail)
+    engines = Engines(SearchOptions(recall=0.95))
+    engines.engine("owl", blocks)
+    settled(engines)
+    assert engines.engine("owl", blocks).exact
+    assert "too little of it" in engines.stats("owl", blocks).reason
+    assert caplog.text.count("searches stay exact") == 1
+    with pytest.raises(ArchiveDamagedError, match="too little"):
+        engines.prepare("owl", blocks)
+
+
+def test_without_a_graphics_card_the_cpu_answers_and_says_so(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: None)
+    engines = Engines(SearchOptions(engine="gpu"))
+    assert engines.engine("owl", blocks).kind == "flat"
+    assert "no graphics card" in engines.stats("owl", blocks).reason
+
+
+def test_codes_that_do_not_fit_the_card_are_searched_on_the_cpu(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: "cpu")
+    engines = Engines(SearchOptions(engine="gpu", gpu_memory=1_000))
+    for _ in range(3):
+        assert engines.engine("owl", blocks).kind == "flat"
+    assert caplog.text.count("is searched on the CPU") == 1
+    assert "on the CPU" in engines.stats("owl", blocks).reason
+
+
+@pytest.mark.parametrize("recall", [0.0, 1.5, float("nan"), True, "all"])
+def test_a_recall_that_cannot_be_is_refused(recall: Any, blocks: CodeBlocks) -> None:
+    with pytest.raises(QueryError, match="recall"):
+        Engines().engine("owl", blocks, recall)
+    with pytest.raises(QueryError, match="recall"):
+        SearchOptions(recall=recall)
+
+
+@pytest.mark.parametrize("options", [{"engine": "fast"}, {"threads": 0}, {"gpu_memory": -1}])
+def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(QueryError, match=next(iter(options))):
+        SearchOptions(**options)
