@@ -1,4 +1,4 @@
-"""`python -m benchmarks [quality|encode|search|service|words|cutoff|training] [--json FILE]`."""
+"""`python -m benchmarks [PART ...] [--json FILE]`: see `PARTS` and `ON_REQUEST`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words", "cutoff", "training", "sharded")
+ON_REQUEST = ("words", "cutoff", "training", "sharded", "gpu")
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -54,6 +54,8 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
         return lambda: _cutoff(options)
     if part == "training":
         return lambda: _training(options)
+    if part == "gpu":
+        return lambda: _gpu(options)
     if part == "sharded":
         from benchmarks import sharded
 
@@ -119,6 +121,12 @@ def _training(options: argparse.Namespace) -> Report:
     from benchmarks import training
 
     return training.run(rows=options.rows, rounds=options.rounds, towers=not options.quick)
+
+
+def _gpu(options: argparse.Namespace) -> Report:
+    from benchmarks import search_gpu
+
+    return search_gpu.run(options.rows, options.bits, options.rounds)
 
 
 def _parser() -> argparse.ArgumentParser:

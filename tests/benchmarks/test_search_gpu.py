@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from benchmarks import search_gpu
+from benchmarks.search_gpu import K, run
+
+
+def test_search_on_a_card_is_timed_per_batch_and_checked_against_the_cpu() -> None:
+    report = run(3_000, [64], 1, batches=(1, 8), device="cpu")
+    assert [table.title for table in report.tables] == ["3,000 codes of 64 bits"]
+    (size,) = report.values["sizes"]
+    assert size["right"] == 16
+    assert set(size["seconds"]) == {"1", "8"}
+    assert all(len(row) in (0, len(report.tables[0].columns)) for row in report.tables[0].rows)
+    assert report.values["k"] == K
+
+
+def test_without_a_card_nothing_is_measured_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_gpu, "available_device", lambda: None)
+    report = run()
+    assert "no GPU here" in report.size
+    assert not report.tables
