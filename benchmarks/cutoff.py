@@ -23,12 +23,11 @@ from benchmarks.report import Report, Table, say
 from benchmarks.tasks import tasks
 from benchmarks.words import data, wordnet
 from benchmarks.words.contestants import Fit, training_free
-from benchmarks.words.learned import GLOSS, chosen
+from benchmarks.words.learned import GLOSS, plain_hybrid
 from benchmarks.words.protocol import ITEM, QUERY, WordsTask, split
 from hashing.base import Hasher
 from hashing.codes import pack
 from hashing.training.alignment import WORDS
-from hashing.training.plans import PLANS
 from index.relevance import SAMPLE_ROWS, Cutoff
 from service.reference_texts import REFERENCE_TEXTS
 
@@ -43,9 +42,9 @@ ELSEWHERE = {"artifact": (6,), "person": (18,), "abstract": (7, 9, 10, 12, 26)}
 ELSEWHERE_EACH = 200
 CODES: Mapping[str, tuple[Fit, str, str]] = {
     "Hashing-Baseline": (training_free("pca"), QUERY, ITEM),
-    "hybrid": (chosen(PLANS), WORDS, GLOSS),
+    "HB + CroVCA": (plain_hybrid, WORDS, GLOSS),
 }
-"""How codes of the words are made, and the modalities of both sides."""
+"""How codes of the words are made (training-free, and a hybrid), and both sides' modalities."""
 FIELD_BITS = 256
 SYNTHETIC_ROWS, SYNTHETIC_BITS, CENTRES = 1_000_000, 256, 2_000
 NOISES = (0.1, 0.3)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,16 @@ class Asked:
     relevant: NDArray[np.bool_]
     elsewhere: NDArray[np.float64]
     references: NDArray[np.float64]
+
+    @cached_property
+    def alike(self) -> NDArray[np.float64]:
+        """Similarities of the present queries to every code, [q, n]."""
+        return similarities(self.present, self.codes)
+
+    @cached_property
+    def nearest_elsewhere(self) -> NDArray[np.float64]:
+        """Highest similarity of each query from elsewhere, [e]."""
+        return best(self.elsewhere, self.codes)
 
     def background(self, rows: int = SAMPLE_ROWS) -> Background:
         """Of the archive, or of so many rows of it."""
@@ -154,14 +165,11 @@ def at_rates(
 ) -> dict[float, Outcome]:
     """What the product's cut-off comes to, by false-alarm rate."""
     background = background or asked.background()
-    present = similarities(asked.present, asked.codes)
-    elsewhere = best(asked.elsewhere, asked.codes)
-    return {
-        rate: outcome(
-            present, asked.relevant, elsewhere, background.similarity(rate, len(asked.codes))
-        )
-        for rate in rates
-    }
+    found = {}
+    for rate in rates:
+        least = background.similarity(rate, len(asked.codes))
+        found[rate] = outcome(asked.alike, asked.relevant, asked.nearest_elsewhere, least)
+    return found
 
 
 def contenders(asked: Asked) -> dict[str, dict[str, float]]:
