@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import math
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,9 @@ def milvus_flat(collection: Collection, threads: int, folder: Path) -> Tuned:
         found = client.search("codes", asked, limit=k, search_params={"metric_type": "HAMMING"})
         return [np.array([hit["id"] for hit in hits], dtype=np.int64) for hits in found]
 
+    server = importlib.import_module("milvus_lite.server_manager").server_manager_instance
+    weakref.finalize(ask, server.release_server, str(folder / "milvus.db"))
+    weakref.finalize(ask, client.close)  # the last that is registered is called first
     return lambda setting: ask
 
 
