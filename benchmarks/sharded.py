@@ -214,9 +214,9 @@ def _lives(collection: Collection, store: Store, engine: ShardedEngine) -> dict[
 
 
 def _resident(process: int) -> int:
-    """Bytes of memory of a process."""
+    """Bytes of memory that a process shares with no other."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]) << 10
     return 0
 

@@ -77,9 +77,12 @@ class Stripes:
         if not packed.are_bits:
             return np.asarray(packed.values, dtype=np.int64)
         bits = np.unpackbits(np.asarray(packed.values, dtype=np.uint8), bitorder="little")
-        places = np.flatnonzero(bits)
-        return (places // self.rows * self.shards + shard) * self.rows + places % self.rows
+        places = np.flatnonzero(bits.view(bool))
+        ranges = places // self.rows
+        return places + (ranges * (self.shards - 1) + shard) * self.rows
 
     def _places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Numbers of one shard's rows, counted without the other shards' ranges."""
-        return rows // self.rows // self.shards * self.rows + rows % self.rows
+        # No remainders: NumPy divides by one number several times as fast.
+        ranges = rows // self.rows
+        return rows - (ranges - ranges // self.shards) * self.rows
