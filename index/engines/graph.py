@@ -1,9 +1,8 @@
 """A graph over binary codes: searches follow links from node to node towards the query.
 
-The links are those of HNSW (`index.engines.hnsw`), between distinct codes. Asymmetric
-queries follow them by the signs of their weights and the nodes in view are then scored
-exactly, so that how many are kept in view, the beam, decides what is found. How wide a beam
-a wanted recall takes is measured when the graph is built, on queries that were held out.
+The links are those of HNSW (`index.engines.hnsw`), between distinct codes. How many nodes
+are kept in view, the beam, decides what is found; how wide a beam a wanted recall takes is
+measured when the graph is built, on queries that were held out.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ class Graph:
 
         Args:
             blocks: the codes; deleted ones are linked too, until they are compacted.
-            m: links per node, twice as many on the lowest level: 2 to 64.
+            m: half the links of a node: 2 to 64.
             ef_construction: nodes kept in view while looking for those to link to.
             seed: of the choice of levels.
             threads: the most threads while building; None for one per usable core.
@@ -104,10 +103,8 @@ class Graph:
         """Everything but the codes, to be stored."""
         links = self._linked.links
         return {
-            "m": np.array([links.m], dtype=np.int64),
-            "entry": np.array([links.entry], dtype=np.int64),
-            "levels": links.levels,
             "neighbours": links.neighbours,
+            "entries": links.entries,
             **self.curve.arrays(),
         }
 
@@ -125,7 +122,7 @@ class Graph:
                 f"the stored graph wants a beam of {curve.efforts[-1]} nodes; build it anew"
             )
         base, codes, nodes = _distinct(base)
-        return cls(base, nodes, LinkedCodes.linked(codes, links), curve)
+        return cls(base, nodes, LinkedCodes(codes, links), curve)
 
     def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
         """Whether it is faster than exact search at this recall, and reaches it."""
@@ -159,9 +156,11 @@ class Graph:
             kept: how many nodes that may be found are kept.
             beam: how many nodes are kept in view.
         """
+        if not len(self._nodes):
+            return [_scanned(self.base, query, count, allowed) for query in queries]
         bitmap, share = self._allowed_nodes(allowed)
         kept = min(kept, max(1, round(share * len(self._nodes))))
-        distances, nodes = self._linked.search(queries.codes, kept, max(beam, kept), bitmap)
+        distances, nodes, errors = self._linked.search(queries, kept, max(beam, kept), bitmap)
         enough = min(count, allowed.count)
         found = []
         for query, (far, near) in enumerate(zip(distances, nodes, strict=True)):
@@ -170,11 +169,8 @@ class Graph:
             if len(places) < enough or np.count_nonzero(reached) < kept:
                 found.append(_scanned(self.base, queries[query], count, allowed))
                 continue
-            if queries.metric == "hamming":
-                scores = far[reached][owners].astype(np.float64)
-            else:
-                scores = queries.distances(query, self.base.codes_at(places))
-            found.append(Candidates(places, scores, 0.0, -np.inf))
+            scores = far[reached][owners]
+            found.append(Candidates(places, scores, float(errors[query]), -np.inf))
         return found
 
     def _beam(self, k: int, allowed: Allowed, recall: float) -> tuple[int, int]:
@@ -235,25 +231,19 @@ def _distinct(blocks: CodeBlocks) -> tuple[CodeBlocks, NDArray[np.uint8], Distin
 def _links(arrays: Mapping[str, NDArray[Any]]) -> Links:
     """Stored links, of the right types and shapes; where they lead is checked later."""
     try:
-        m, entry, levels, neighbours = (
-            np.asarray(arrays[name]) for name in ("m", "entry", "levels", "neighbours")
-        )
+        neighbours, entries = np.asarray(arrays["neighbours"]), np.asarray(arrays["entries"])
     except KeyError as error:
         raise ArchiveDamagedError(f"the stored graph lacks {error}; build it anew") from None
     fits = (
-        m.dtype == entry.dtype == np.int64
-        and m.shape == entry.shape == (1,)
-        and levels.dtype == np.uint8
-        and levels.ndim == 1
-        and neighbours.dtype == np.int32
-        and neighbours.ndim == 1
+        neighbours.dtype == entries.dtype == np.int32 and neighbours.ndim == 2 and entries.ndim == 1
     )
     if not fits:
         raise ArchiveDamagedError(
-            f"the stored graph is not one (levels {levels.dtype} {list(levels.shape)}, "
-            f"neighbours {neighbours.dtype} {list(neighbours.shape)}); build it anew"
+            f"the stored graph is not one (neighbours {neighbours.dtype} "
+            f"{list(neighbours.shape)}, entries {entries.dtype} {list(entries.shape)}); "
+            "build it anew"
         )
-    return Links(int(m[0]), levels, neighbours, int(entry[0]))
+    return Links(neighbours, entries)
 
 
 def _scanned(base: CodeBlocks, query: Queries, count: int, allowed: Allowed) -> Candidates:

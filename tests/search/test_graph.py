@@ -114,8 +114,8 @@ def test_distances_of_candidates_are_those_of_the_queries() -> None:
         queries = asked(metric, 3)
         for number, one in enumerate(graph.candidates(queries, 300, Allowed(None, ROWS), 0.95)):
             true = queries.distances(number, graph.base.codes_at(one.places))
-            assert one.error == 0.0
-            assert one.distances.tolist() == true.tolist()
+            assert (np.abs(one.distances - true) <= one.error).all()
+            assert one.error <= (0.0 if metric == "hamming" else 0.01)
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
@@ -190,7 +190,7 @@ def test_the_same_seed_makes_the_same_graph_and_another_seed_another() -> None:
         for seed in (1, 1, 2)
     )
     assert np.array_equal(one["neighbours"], same["neighbours"])
-    assert not np.array_equal(one["levels"], other["levels"])
+    assert not np.array_equal(one["entries"], other["entries"])
 
 
 @pytest.mark.parametrize(("m", "ef"), [(1, 40), (65, 40), (8, 0)])
@@ -235,7 +235,7 @@ def test_a_stored_graph_gives_the_same_answers() -> None:
             assert ours.places.tolist() == theirs.places.tolist()
 
 
-@pytest.mark.parametrize("name", ["m", "entry", "levels", "neighbours", "curve_recalls"])
+@pytest.mark.parametrize("name", ["neighbours", "entries", "curve_recalls"])
 def test_a_stored_graph_that_lacks_something_is_refused_with_its_name(name: str) -> None:
     blocks, arrays = stored()
     with pytest.raises(ArchiveDamagedError, match=name.removeprefix("curve_")):
@@ -251,17 +251,20 @@ def test_a_stored_graph_of_other_codes_is_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("m", np.array([9]), "slots"),
-        ("m", np.array([1 << 40]), "links per node"),
-        ("m", np.array([8.0]), "not one"),
-        ("entry", np.array([1_000]), "begin"),
-        ("entry", np.array([-1]), "begin"),
-        ("levels", np.zeros(1_000, np.uint8), "levels"),
-        ("levels", np.full(1_000, 200, np.uint8), "levels"),
-        ("levels", np.ones(1_000, np.uint8), "slots"),
-        ("levels", np.ones((1_000, 1), np.uint8), "not one"),
-        ("neighbours", np.empty(0, np.int32), "slots"),
-        ("neighbours", np.empty(0, np.int64), "not one"),
+        ("neighbours", np.zeros((1_000, 0), np.int32), "slots"),
+        ("neighbours", np.zeros((1_000, 17), np.int32), "slots"),
+        ("neighbours", np.zeros((1_000, 130), np.int32), "slots"),
+        ("neighbours", np.zeros((999, 16), np.int32), "distinct codes"),
+        ("neighbours", np.zeros((0, 16), np.int32), "begin"),
+        ("neighbours", np.zeros((1_000, 16), np.int64), "not one"),
+        ("neighbours", np.zeros(16_000, np.int32), "not one"),
+        ("neighbours", np.full((1_000, 16), 1_000, np.int32), "beyond"),
+        ("neighbours", np.full((1_000, 16), -2, np.int32), "beyond"),
+        ("entries", np.empty(0, np.int32), "begin"),
+        ("entries", np.array([1_000], np.int32), "begin"),
+        ("entries", np.array([-1, 3], np.int32), "begin"),
+        ("entries", np.array([3, 3], np.int32), "begin"),
+        ("entries", np.array([3.0]), "not one"),
         ("curve_efforts", np.array([300, 1 << 40]), "beam"),
     ],
 )
@@ -273,28 +276,17 @@ def test_stored_arrays_that_cannot_be_are_refused_saying_why(
         Graph.from_arrays(blocks, {**arrays, name: value})
 
 
-def test_an_upper_link_to_a_node_of_the_lowest_level_is_refused() -> None:
-    blocks, arrays = stored()
-    levels = arrays["levels"]
-    first = int(np.flatnonzero(levels > 1)[0])
-    lowest = int(np.flatnonzero(levels == 1)[0])
-    neighbours = arrays["neighbours"].copy()
-    neighbours[first * 16 + 16] = lowest
-    with pytest.raises(ArchiveDamagedError, match="level 1"):
-        Graph.from_arrays(blocks, {**arrays, "neighbours": neighbours})
-
-
 @given(data=st.data())
 @settings(max_examples=80, deadline=None)
 def test_hostile_arrays_are_refused_or_searched_without_harm(data: st.DataObject) -> None:
     blocks, arrays = stored()
-    name = data.draw(st.sampled_from(["m", "entry", "levels", "neighbours", "neighbours"]))
+    name = data.draw(st.sampled_from(["entries", "neighbours"]))
     changed = arrays[name].copy()
     limits = np.iinfo(changed.dtype)
     for _ in range(data.draw(st.integers(1, 4))):
         value = data.draw(st.integers(-3, 1_200) | st.integers(limits.min, limits.max))
-        place = data.draw(st.integers(0, len(changed) - 1))
-        changed[place] = np.clip(value, limits.min, limits.max)
+        place = data.draw(st.integers(0, changed.size - 1))
+        changed.flat[place] = np.clip(value, limits.min, limits.max)
     try:
         graph = Graph.from_arrays(blocks, {**arrays, name: changed})
     except ArchiveDamagedError:
@@ -304,30 +296,27 @@ def test_hostile_arrays_are_refused_or_searched_without_harm(data: st.DataObject
 
 
 @given(
-    levels=st.lists(st.integers(0, 4), max_size=8),
-    links=st.lists(st.integers(-2, 8), max_size=40),
-    entry=st.integers(-2, 8),
+    nodes=st.integers(0, 8),
+    links=st.lists(st.integers(-2, 8), min_size=1, max_size=40),
+    entries=st.sets(st.integers(-1, 8), max_size=4),
+    metric=st.sampled_from(["hamming", "asymmetric"]),
 )
 @settings(max_examples=100, deadline=None)
 def test_any_small_graph_is_refused_or_searched_without_harm(
-    levels: list[int], links: list[int], entry: int
+    nodes: int, links: list[int], entries: set[int], metric: str
 ) -> None:
-    blocks = CodeBlocks(64, CodeBlocks.of(np.arange(len(levels)), _numbered(len(levels))).blocks)
+    blocks = CodeBlocks(64, CodeBlocks.of(np.arange(nodes), _numbered(nodes)).blocks)
     arrays = {
         **CURVE.arrays(),
-        "m": np.array([2]),
-        "entry": np.array([entry]),
-        "levels": np.array(levels, np.uint8),
-        "neighbours": np.resize(
-            np.array(links or [-1], np.int32), sum(2 * one + 2 for one in levels)
-        ),
+        "neighbours": np.resize(np.array(links, np.int32), (nodes, 4)),
+        "entries": np.array(sorted(entries), np.int32),
     }
     try:
         graph = Graph.from_arrays(blocks, arrays)
     except ArchiveDamagedError:
         return
-    for one in graph.candidates(asked("hamming", 2), 5, Allowed(None, len(levels)), 0.95):
-        assert len(one.places) >= min(5, len(levels))
+    for one in graph.candidates(asked(metric, 2), 5, Allowed(None, nodes), 0.95):
+        assert len(one.places) >= min(5, nodes)
 
 
 # Distinct codes
