@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
     from bittern.local import LocalArchive as LocalArchive
+    from index.engines.options import SearchOptions as SearchOptions
     from index.observation import AddResult as AddResult
     from index.observation import AddStatus as AddStatus
     from index.observation import ArchiveStats as ArchiveStats
+    from index.observation import EngineStats as EngineStats
     from index.observation import Hit as Hit
     from index.observation import Observation as Observation
     from service.requests import Encoded as Encoded
@@ -45,23 +47,32 @@ _HOMES = {
     "AddResult": "index.observation",
     "AddStatus": "index.observation",
     "ArchiveStats": "index.observation",
+    "EngineStats": "index.observation",
     "Hit": "index.observation",
     "Observation": "index.observation",
     "Encoded": "service.requests",
     "MediaItem": "service.requests",
     "ModelInfo": "service.requests",
+    "SearchOptions": "index.engines.options",
     "SearchResult": "service.requests",
 }
 
 __all__ = ["__version__", "errors", "open", *sorted(_HOMES)]
 
 
-def open(path: str | Path, *, write: bool = False) -> LocalArchive:  # noqa: A001
+def open(  # noqa: A001
+    path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+) -> LocalArchive:
     """Open an archive folder in this process.
+
+        bittern.open("my-archive", search=bittern.SearchOptions(recall=0.95, threads=1))
 
     Args:
         path: the archive's folder, made by ``bittern index``.
         write: also add and delete; one process at a time may.
+        search: which engine searches, what recall is wanted where a search does not say, how
+            many threads, how much memory of a graphics card; None for what suits the archive,
+            always exact.
 
     Raises:
         ArchiveNotFoundError: there is no archive at this path.
@@ -71,7 +82,7 @@ def open(path: str | Path, *, write: bool = False) -> LocalArchive:  # noqa: A00
     """
     from bittern.local import open_archive
 
-    return open_archive(path, write=write)
+    return open_archive(path, write=write, search=search)
 
 
 def __getattr__(name: str) -> Any:

@@ -51,6 +51,9 @@ class ArchiveAPI(ABC):
         where: str | None = None,
         metric: Metric | None = None,
         model: str | None = None,
+        within: float | None = None,
+        relevance: str | float | None = None,
+        recall: float | None = None,
     ) -> SearchResult:
         """Find the observations nearest to words, a picture, a sound, or one of their own.
 
@@ -74,9 +77,22 @@ class ArchiveAPI(ABC):
                 asymmetric where the query has logits.
             model: name or digest; None means, of those with both towers, the one
                 that coded most of the target.
+            within: hits no farther than this, in bits, 0 or more; None means at whatever
+                distance.
+            relevance: ``strict``, ``usual`` or ``loose``: leave out what is no more like the query
+                than what a query about something else altogether would find. A number from
+                0.001 to 0.5 is the share of such queries that may get an answer all the same
+                (0.01, 0.05 and 0.2 for the names). None means show the nearest, whatever
+                they are.
+            recall: share of the true `k` nearest that has to be found, above 0. With 1 they are
+                exactly these; with less, say .95, an approximate engine may answer where the
+                archive has one that is faster. None means what the archive was opened with: 1
+                unless that was said otherwise.
 
         Returns:
-            min(`k`, matching observations) hits in order (distance, row).
+            min(`k`, matching observations) hits in order (distance, row), or fewer with
+            `within` or `relevance`; where none is near enough, `nearest` tells what comes
+            closest. `cutoff`, `engine` and `exact` tell how they were found.
 
         Raises:
             QueryError: not exactly one query, or a value out of range.
@@ -85,7 +101,8 @@ class ArchiveAPI(ABC):
             SourceNotFoundError: there is no file at the path.
             ObservationNotFoundError: no observation has this `id`.
             ModelNotFoundError: no model has this name.
-            UnsupportedModalityError: no model has both towers that this search needs.
+            UnsupportedModalityError: no model has both towers that this search needs, or
+                `relevance` is asked of a model that takes no words.
             CodeError: `code` has the wrong length.
         """
         return self._search(
@@ -100,6 +117,9 @@ class ArchiveAPI(ABC):
                 where=where,
                 metric=metric,
                 model=model,
+                within=within,
+                relevance=relevance,
+                recall=recall,
             )
         )
 

@@ -44,6 +44,9 @@ def make_query(
     where: str | None,
     metric: Metric | None,
     model: str | None,
+    within: float | None,
+    relevance: str | float | None,
+    recall: float | None,
 ) -> Query:
     """The query that the arguments of `ArchiveAPI.search` ask for, files read.
 
@@ -63,6 +66,9 @@ def make_query(
         where=where,
         metric=metric,
         model=model or None,
+        within=within,
+        relevance=relevance,
+        recall=recall,
     )
     check_query(query)
     return query

@@ -22,7 +22,7 @@ from bittern.outbox import Outbox
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from index.observation import AddResult, AddStatus, ArchiveStats, Observation, OnDuplicate, Page
-from service import convert, convert_add
+from service import convert, convert_add, convert_stats
 from service.limits import check_item
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.status import from_rpc_error
@@ -128,14 +128,14 @@ class RemoteArchive(ArchiveAPI):
         """Tell what the archive holds; see `ArchiveAPI.stats`."""
         with self._typed_errors():
             answer = self._stub.Stats(pb.StatsRequest(archive=self.name), timeout=self._timeout_s)
-            return convert.stats_from_wire(answer)
+            return convert_stats.stats_from_wire(answer)
 
     def models(self) -> builtins.list[ModelInfo]:
         """List the archive's models; see `ArchiveAPI.models`."""
         with self._typed_errors():
             request = pb.ListModelsRequest(archive=self.name)
             answer = self._stub.ListModels(request, timeout=self._timeout_s)
-            return [convert.model_from_wire(each) for each in answer.models]
+            return [convert_stats.model_from_wire(each) for each in answer.models]
 
     def close(self) -> None:
         """Close the connection."""
@@ -150,7 +150,15 @@ class RemoteArchive(ArchiveAPI):
     def _search(self, query: Query) -> SearchResult:
         with self._typed_errors():
             request = convert.query_to_wire(query, self.name)
-            return convert.result_from_wire(self._stub.Search(request, timeout=self._timeout_s))
+            answer = self._stub.Search(request, timeout=self._timeout_s)
+            for field in ("within", "relevance"):
+                if getattr(query, field) is not None and not answer.engine:
+                    raise PreconditionError(
+                        f"the server at {self.address} is of an earlier version, which does not "
+                        f"know `{field}`; ask without it, or update the server",
+                        field=field,
+                    )
+            return convert.result_from_wire(answer)
 
     def _delete(self, ids: builtins.list[str]) -> builtins.list[str]:
         with self._typed_errors():
@@ -178,7 +186,7 @@ class RemoteArchive(ArchiveAPI):
             request = pb.EncodeRequest(archive=self.name, model=model or "", name=name)
             setattr(request, modality, data)
             answer = self._stub.Encode(request, timeout=self._timeout_s)
-            return [convert.encoded_from_wire(each) for each in answer.encoded]
+            return [convert_stats.encoded_from_wire(each) for each in answer.encoded]
 
     def _add(
         self,

@@ -12,6 +12,7 @@ from index.observation import AddResult, ArchiveStats, Observation, OnDuplicate,
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 if TYPE_CHECKING:
+    from index.engines.options import SearchOptions
     from service.engine import Engine
 
 
@@ -65,8 +66,10 @@ class LocalArchive(ArchiveAPI):
         return self._engine.encode(modality, data, model=model, name=name)
 
 
-def open_archive(path: str | Path, *, write: bool = False) -> LocalArchive:
+def open_archive(
+    path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+) -> LocalArchive:
     """Open an archive folder in this process; see `bittern.open`."""
     from service.engine import Engine
 
-    return LocalArchive(Engine.open(Path(path), write=write))
+    return LocalArchive(Engine.open(Path(path), write=write, search=search))

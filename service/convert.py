@@ -12,15 +12,9 @@ from typing import Any, TypeVar
 from bittern.errors import MetadataError, QueryError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
-from index.observation import (
-    ArchiveStats,
-    Hit,
-    Metadata,
-    Metric,
-    ModelStats,
-    Observation,
-)
-from service.requests import DEFAULT_K, Encoded, ModelInfo, Query, SearchResult
+from index.observation import Hit, Metadata, Metric, Observation
+from service.limits import check_relevance
+from service.requests import DEFAULT_K, Query, SearchResult
 
 _MODALITIES: dict[str, opb.Modality.ValueType] = {
     "text": opb.MODALITY_TEXT,
@@ -147,6 +141,9 @@ def query_to_wire(query: Query, archive: str) -> pb.SearchRequest:
         where=query.where or "",
         metric=metric_to_wire(query.metric),
         model=query.model or "",
+        within=query.within,
+        recall=query.recall,
+        relevance=None if query.relevance is None else check_relevance(query.relevance),
     )
 
 
@@ -169,6 +166,9 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
         where=message.where or None,
         metric=name_of(_METRICS, message.metric, "metric") if message.metric else None,
         model=message.model or None,
+        within=message.within if message.HasField("within") else None,
+        recall=message.recall if message.HasField("recall") else None,
+        relevance=message.relevance if message.HasField("relevance") else None,
     )
 
 
@@ -179,112 +179,41 @@ def result_to_wire(result: SearchResult) -> pb.SearchResponse:
         target=modality_to_wire(result.target),
         metric=metric_to_wire(result.metric),
         took_ms=result.took_ms,
-        hits=[
-            pb.Hit(
-                rank=hit.rank,
-                distance=hit.distance,
-                observation=observation_to_wire(hit.observation),
-            )
-            for hit in result.hits
-        ],
+        hits=map(hit_to_wire, result.hits),
+        engine=result.engine,
+        exact=result.exact,
+        cutoff=result.cutoff,
+        nearest=None if result.nearest is None else hit_to_wire(result.nearest),
     )
 
 
 def result_from_wire(message: pb.SearchResponse) -> SearchResult:
-    """Search result of a message."""
+    """Search result of a message; a server that names no engine searched exactly."""
     return SearchResult(
         model=message.model,
         target=modality_from_wire(message.target) or "",
         metric=name_of(_METRICS, message.metric, "metric"),
         took_ms=message.took_ms,
-        hits=[
-            Hit(hit.rank, hit.distance, observation_from_wire(hit.observation))
-            for hit in message.hits
-        ],
+        hits=[hit_from_wire(hit) for hit in message.hits],
+        engine=message.engine or "flat",
+        exact=message.exact or not message.engine,
+        cutoff=message.cutoff if message.HasField("cutoff") else None,
+        nearest=hit_from_wire(message.nearest) if message.HasField("nearest") else None,
     )
 
 
-# Codes, models, statistics
+def hit_to_wire(hit: Hit) -> pb.Hit:
+    """Message of one hit."""
+    observation = observation_to_wire(hit.observation)
+    return pb.Hit(rank=hit.rank, distance=hit.distance, observation=observation)
 
 
-def encoded_to_wire(encoded: Encoded) -> pb.Encoded:
-    """Message of one code."""
-    return pb.Encoded(
-        code=encoded.code,
-        logits=encoded.logits,
-        start_s=encoded.start_s,
-        end_s=encoded.end_s,
-    )
+def hit_from_wire(message: pb.Hit) -> Hit:
+    """One hit."""
+    return Hit(message.rank, message.distance, observation_from_wire(message.observation))
 
 
-def encoded_from_wire(message: pb.Encoded) -> Encoded:
-    """One code."""
-    return Encoded(
-        code=message.code,
-        logits=tuple(message.logits),
-        start_s=message.start_s if message.HasField("start_s") else None,
-        end_s=message.end_s if message.HasField("end_s") else None,
-    )
-
-
-def model_to_wire(model: ModelInfo) -> pb.Model:
-    """Message of a model."""
-    return pb.Model(
-        name=model.name,
-        digest=model.digest,
-        bits=model.bits,
-        encoder=model.encoder,
-        modalities=[modality_to_wire(modality) for modality in model.modalities],
-        rows=model.rows,
-        weights=model.weights,
-        licence=model.licence,
-    )
-
-
-def model_from_wire(message: pb.Model) -> ModelInfo:
-    """A model."""
-    return ModelInfo(
-        name=message.name,
-        digest=message.digest,
-        bits=message.bits,
-        encoder=message.encoder,
-        modalities=tuple(modality_from_wire(number) or "" for number in message.modalities),
-        rows=dict(message.rows),
-        weights=message.weights,
-        licence=message.licence,
-    )
-
-
-def stats_to_wire(stats: ArchiveStats, name: str) -> pb.StatsResponse:
-    """Message of what an archive holds, under the name that it is served by."""
-    return pb.StatsResponse(
-        name=name,
-        observations=stats.observations,
-        recordings=stats.recordings,
-        models=[
-            pb.ModelStats(name=model.name, digest=model.digest, bits=model.bits, rows=model.rows)
-            for model in stats.models
-        ],
-        generation=stats.generation,
-        code_bytes=stats.code_bytes,
-        columns=stats.columns,
-    )
-
-
-def stats_from_wire(message: pb.StatsResponse) -> ArchiveStats:
-    """What an archive holds."""
-    return ArchiveStats(
-        name=message.name,
-        observations=dict(message.observations),
-        recordings=message.recordings,
-        models=[
-            ModelStats(model.name, model.digest, model.bits, dict(model.rows))
-            for model in message.models
-        ],
-        generation=message.generation,
-        code_bytes=message.code_bytes,
-        columns=dict(message.columns),
-    )
+# Enumerations
 
 
 def number_of(numbers: Mapping[_K, _V], name: str, field: str) -> _V:

@@ -24,6 +24,7 @@ from encoders.base import Encoder, Modality
 from hashing.codes import pack
 from hashing.saved import SavedModel
 from index.archive import Archive
+from index.engines.options import SearchOptions
 from index.models import ModelRecord
 from index.observation import (
     AddResult,
@@ -39,6 +40,7 @@ from service.committing import COMMIT_ITEMS, Commits, batched, check_towers, wit
 from service.deadline import Deadline
 from service.embedders import Embedders
 from service.models import EncoderLoader, Model
+from service.nearness import Nearness, Vector
 from service.pipeline import StageTimes, embed_items
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.saved_models import load_saved
@@ -81,13 +83,23 @@ class Engine:
         self.archive = archive
         self.embedders = embedders or Embedders(load_encoder)
         self._models: dict[str, Model] = {}
+        self._nearness = Nearness(archive)
         self._lock = threading.RLock()
         self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
     @classmethod
-    def open(cls, path: Path, *, write: bool = False) -> Engine:
-        """Open the archive at `path`; see `Archive.open` for the errors."""
-        return cls(Archive.open(path, write=write))
+    def open(
+        cls, path: Path, *, write: bool = False, search: SearchOptions | None = None
+    ) -> Engine:
+        """Open the archive at `path`; see `Archive.open` for the errors.
+
+        Args:
+            path: its folder.
+            write: also add and delete; one process at a time may.
+            search: which engine searches, with how many threads and how much of a card;
+                None for the defaults.
+        """
+        return cls(Archive.open(path, write=write, search=search))
 
     @property
     def name(self) -> str:
@@ -179,8 +191,15 @@ class Engine:
         """Catalogue names of the encoders behind the archive's models."""
         return {name for r in self.archive.models() for name in encoder_names(r.encoder)}
 
+    def load_codes(self) -> None:
+        """Bring all codes into memory, and with them what searches them: `stats` tells of it."""
+        for record in self.archive.models():
+            for modality in (Modality.IMAGE, Modality.AUDIO):
+                self.archive.sample_codes(record.digest, str(modality), _no_places)
+
     def warm(self) -> None:
         """Load what the first question would have to wait for, where its weights are here."""
+        self.load_codes()
         for record in self.archive.models():
             model = self._loaded(record)
             for modality in sorted(model.modalities):
@@ -208,19 +227,22 @@ class Engine:
         model = self._answering(query, {target, asked or target}, target)
         if deadline:
             deadline.check("encoding the query")
-        vector, metric = self._query_vector(query, asked, model)
+        values, metric = self._query_vector(query, asked, model)
         if deadline:
             deadline.check("searching")
-        hits = self.archive.search(
-            vector,
-            model=model.digest,
-            k=query.k,
+        vector = Vector(model, target, metric, values)
+        answer, nearest = self._nearness.answer(query, vector, deadline)
+        return SearchResult(
+            model=model.card.name,
+            target=str(target),
             metric=metric,
-            where=query.where,
-            modality=str(target),
+            took_ms=1e3 * (perf_counter() - begun),
+            hits=answer.hits,
+            engine=answer.engine,
+            exact=answer.exact,
+            cutoff=answer.cutoff,
+            nearest=nearest,
         )
-        took_ms = 1e3 * (perf_counter() - begun)
-        return SearchResult(model.card.name, str(target), metric, took_ms, hits)
 
     def _answering(self, query: Query, towers: set[Modality], target: Modality) -> Model:
         """The model that answers: the one named, else the one that coded most of the target.
@@ -361,6 +383,10 @@ class Engine:
                 saved = load_saved(self.archive.model_folder(record.digest))
                 self._models[record.digest] = Model(saved, self.embedders.of(saved))
             return self._models[record.digest]
+
+
+def _no_places(rows: int) -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
 
 
 def _named(record: ModelRecord, name: str) -> bool:

@@ -8,8 +8,10 @@ default ones.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import inf, nan
 from pathlib import Path
-from typing import TypeGuard, get_args
+from typing import SupportsFloat, TypeGuard, get_args
 
 from bittern.errors import (
     CodeError,
@@ -20,7 +22,9 @@ from bittern.errors import (
     QueryError,
 )
 from index.columns import check_metadata
+from index.engines.options import check_recall
 from index.observation import Metric
+from index.relevance import HIGHEST_RATE, LOWEST_RATE, Cutoff, false_alarm_rate
 from service.config import ServiceConfig
 from service.requests import MediaItem, Query
 
@@ -51,6 +55,12 @@ def check_query(query: Query, config: ServiceConfig = DEFAULT_LIMITS) -> str:
         _check_choice(query.target, TARGETS, "target")
     if query.metric is not None:
         _check_choice(query.metric, get_args(Metric), "metric")
+    if query.within is not None:
+        check_within(query.within)
+    if query.relevance is not None:
+        check_relevance(query.relevance)
+    if query.recall is not None:
+        check_recall(query.recall)
     check_where(query.where, config)
     check_model(query.model)
     if kind in INPUT_KINDS:
@@ -156,6 +166,32 @@ def check_item(item: MediaItem) -> None:
             field="metadata",
         )
     check_metadata(item.metadata)
+
+
+def check_within(within: object) -> float:
+    """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
+    distance = nan
+    if isinstance(within, SupportsFloat) and not isinstance(within, bool):
+        with suppress(ValueError, TypeError, OverflowError):
+            distance = float(within)
+    if not 0 <= distance < inf:
+        raise QueryError(
+            f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
+        )
+    return distance
+
+
+def check_relevance(relevance: str | float) -> float:
+    """The false-alarm rate that a wish for relevance means; a `QueryError` if it means none."""
+    try:
+        return false_alarm_rate(relevance)
+    except (QueryError, OverflowError) as error:
+        names = ", ".join(Cutoff)
+        raise QueryError(
+            f"relevance must be {names}, or a share from {LOWEST_RATE} to {HIGHEST_RATE} of "
+            f"queries about something else that may get an answer, not {relevance!r}",
+            field="relevance",
+        ) from error
 
 
 def check_where(where: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:

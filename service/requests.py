@@ -35,6 +35,13 @@ class Query:
         metric: None means asymmetric where the query has logits, else hamming.
         model: name or digest (or its first 8+ digits); None means, of those with both towers,
             the one that coded most of the target.
+        within: hits no farther than this, in bits; None means at whatever distance.
+        relevance: leave out what is not relevant: ``strict``, ``usual`` or ``loose``, or the share
+            of queries about something else altogether that may get an answer, 0.001 to 0.5; None
+            means show the nearest, whatever they are.
+        recall: share of the true k nearest that has to be found; 1 means exactly these, less
+            lets an approximate engine answer where there is one that is faster. None means what
+            the archive was opened with, which is 1 unless that was said otherwise.
     """
 
     text: str | None = None
@@ -47,11 +54,17 @@ class Query:
     where: str | None = None
     metric: Metric | None = None
     model: str | None = None
+    within: float | None = None
+    relevance: str | float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
     """Hits in order (distance, row), and how they were found.
+
+    No hits beside a `cutoff` are an answer: nothing in the archive is near enough. `nearest` then
+    is what comes closest.
 
     Attributes:
         model: name of the model that answered.
@@ -59,6 +72,12 @@ class SearchResult:
         metric: the metric that was used.
         took_ms: milliseconds from the parsed request to the hits.
         hits: best first.
+        engine: what searched: ``flat``, ``ivf``, ``graph``, ``gpu`` or ``sharded``.
+        exact: whether none of the nearest can have been missed.
+        cutoff: distance in bits beyond which nothing is a hit; None where that was not asked for,
+            and where relevance cannot be judged, among fewer than 32 observations.
+        nearest: where nothing is near enough, the nearest of what was left out, with rank 1;
+            None where there is a hit, or nothing to be found at whatever distance.
     """
 
     model: str
@@ -66,6 +85,10 @@ class SearchResult:
     metric: Metric
     took_ms: float
     hits: list[Hit]
+    engine: str = "flat"
+    exact: bool = True
+    cutoff: float | None = None
+    nearest: Hit | None = None
 
     def __str__(self) -> str:
         return result_table.as_text(self)

@@ -30,6 +30,24 @@ def window_of(observation: Observation) -> str:
     return f"{observation.start_s:.1f}-{observation.end_s:.1f} s"
 
 
+def distance(bits: float) -> str:
+    """A distance as tables show it: two digits after the point, or none where they are zero."""
+    return f"{bits:.2f}".removesuffix(".00")
+
+
+def left_out(result: SearchResult) -> str:
+    """Where nothing is near enough: what comes closest, at which distance, in a sentence."""
+    nearest, cutoff = result.nearest, result.cutoff
+    if nearest is None or cutoff is None:
+        return ""
+    seen = nearest.observation
+    window = f", {window_of(seen)}" if window_of(seen) else ""
+    return (
+        f"the nearest is {name_of(seen)} ({seen.media}{window}) at {distance(nearest.distance)}, "
+        f"beyond {distance(cutoff)}"
+    )
+
+
 def as_text(result: SearchResult) -> str:
     """A table for a terminal. Control characters of the source's metadata are not passed on."""
     rows = [_COLUMNS, *(tuple(_printable(cell) for cell in _cells(h)) for h in result.hits)]
@@ -38,6 +56,8 @@ def as_text(result: SearchResult) -> str:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+    if not result.hits:
+        lines = [_printable(left_out(result), widest=400)] if result.nearest else []
     return "\n".join([_printable(_caption(result), widest=200), *lines])
 
 
@@ -48,6 +68,8 @@ def as_html(result: SearchResult) -> str:
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(hit)) + "</tr>"
         for hit in result.hits
     )
+    if result.nearest:
+        body = f'<tr><td colspan="{len(_COLUMNS)}">{html.escape(left_out(result))}</td></tr>'
     return (
         f"<table><caption>{html.escape(_caption(result))}</caption>"
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -56,9 +78,11 @@ def as_html(result: SearchResult) -> str:
 
 def _caption(result: SearchResult) -> str:
     hits = "1 hit" if len(result.hits) == 1 else f"{len(result.hits)} hits"
+    near = "" if result.cutoff is None else f" of {distance(result.cutoff)} at the most"
+    how = "" if result.exact else f", approximate ({result.engine})"
     return (
-        f"{hits} ({result.target}) by {result.model}, {result.metric} distance, "
-        f"{result.took_ms:.0f} ms"
+        f"{hits} ({result.target}) by {result.model}, {result.metric} distance{near}, "
+        f"{result.took_ms:.0f} ms{how}"
     )
 
 
@@ -66,7 +90,7 @@ def _cells(hit: Hit) -> tuple[str, ...]:
     observation = hit.observation
     return (
         str(hit.rank),
-        f"{hit.distance:.2f}".removesuffix(".00"),
+        distance(hit.distance),
         name_of(observation),
         observation.media,
         window_of(observation),

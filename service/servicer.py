@@ -11,7 +11,7 @@ import grpc
 from bittern.errors import ArchiveNotFoundError, LimitExceededError, QueryError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service import convert, limits
+from service import convert, convert_stats, limits
 from service.add_stream import answer_add
 from service.answering import answering
 from service.config import ServiceConfig
@@ -111,13 +111,16 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             limits.check_model(model)
             encoded = engine.encode(modality, data, model=model, name=request.name)
             deadline.check("the codes were sent")
-            return pb.EncodeResponse(encoded=[convert.encoded_to_wire(each) for each in encoded])
+            return pb.EncodeResponse(
+                encoded=[convert_stats.encoded_to_wire(each) for each in encoded]
+            )
 
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Tell what an archive holds."""
         with answering("Stats", context):
             stats = self._engine(request.archive).stats()
-            return convert.stats_to_wire(stats, request.archive or next(iter(self._engines)))
+            name = request.archive or next(iter(self._engines))
+            return convert_stats.stats_to_wire(stats, name)
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
@@ -125,7 +128,9 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
         """List the models of an archive."""
         with answering("ListModels", context):
             models = self._engine(request.archive).models()
-            return pb.ListModelsResponse(models=[convert.model_to_wire(each) for each in models])
+            return pb.ListModelsResponse(
+                models=[convert_stats.model_to_wire(each) for each in models]
+            )
 
     def ListArchives(
         self, request: pb.ListArchivesRequest, context: grpc.ServicerContext

@@ -121,6 +121,9 @@ class SearchRequest(google.protobuf.message.Message):
     WHERE_FIELD_NUMBER: builtins.int
     METRIC_FIELD_NUMBER: builtins.int
     MODEL_FIELD_NUMBER: builtins.int
+    WITHIN_FIELD_NUMBER: builtins.int
+    RECALL_FIELD_NUMBER: builtins.int
+    RELEVANCE_FIELD_NUMBER: builtins.int
     archive: builtins.str
     """Name of the archive; empty means the only one."""
     text: builtins.str
@@ -149,6 +152,20 @@ class SearchRequest(google.protobuf.message.Message):
     """Name of a model, or its digest or the first 8 or more digits of it; empty means, of those
     with both towers, the one that coded most of the target.
     """
+    within: builtins.float
+    """Hits no farther than this, in bits, 0 or more, and k of them at the most; absent means at
+    whatever distance.
+    """
+    recall: builtins.float
+    """Share of the true k nearest that has to be found, above 0 and up to 1. With 1 they are exactly
+    these; less lets an approximate engine answer, where there is one that is faster. Absent means
+    what the server was started with, which is 1 unless that was said otherwise.
+    """
+    relevance: builtins.float
+    """Leave out what is not relevant. The value is the share of queries about something else
+    altogether that may get an answer all the same, .001 to .5: .01 is strict, .05 usual, .2 loose.
+    Absent means: show the nearest, whatever they are.
+    """
     def __init__(
         self,
         *,
@@ -163,17 +180,32 @@ class SearchRequest(google.protobuf.message.Message):
         where: builtins.str = ...,
         metric: Global___Metric.ValueType = ...,
         model: builtins.str = ...,
+        within: builtins.float | None = ...,
+        recall: builtins.float | None = ...,
+        relevance: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "query", b"query", "text", b"text"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "_recall", b"_recall", "_relevance", b"_relevance", "_within", b"_within", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "query", b"query", "recall", b"recall", "relevance", b"relevance", "text", b"text", "within", b"within"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "archive", b"archive", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "metric", b"metric", "model", b"model", "query", b"query", "target", b"target", "text", b"text", "where", b"where"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_k", b"_k", "_recall", b"_recall", "_relevance", b"_relevance", "_within", b"_within", "archive", b"archive", "audio", b"audio", "code", b"code", "id", b"id", "image", b"image", "k", b"k", "metric", b"metric", "model", b"model", "query", b"query", "recall", b"recall", "relevance", b"relevance", "target", b"target", "text", b"text", "where", b"where", "within", b"within"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__k: typing_extensions.TypeAlias = typing.Literal["k"]
     _WhichOneofArgType__k: typing_extensions.TypeAlias = typing.Literal["_k", b"_k"]
+    _WhichOneofReturnType__recall: typing_extensions.TypeAlias = typing.Literal["recall"]
+    _WhichOneofArgType__recall: typing_extensions.TypeAlias = typing.Literal["_recall", b"_recall"]
+    _WhichOneofReturnType__relevance: typing_extensions.TypeAlias = typing.Literal["relevance"]
+    _WhichOneofArgType__relevance: typing_extensions.TypeAlias = typing.Literal["_relevance", b"_relevance"]
+    _WhichOneofReturnType__within: typing_extensions.TypeAlias = typing.Literal["within"]
+    _WhichOneofArgType__within: typing_extensions.TypeAlias = typing.Literal["_within", b"_within"]
     _WhichOneofReturnType_query: typing_extensions.TypeAlias = typing.Literal["text", "image", "audio", "id", "code"]
     _WhichOneofArgType_query: typing_extensions.TypeAlias = typing.Literal["query", b"query"]
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__k) -> _WhichOneofReturnType__k | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__recall) -> _WhichOneofReturnType__recall | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__relevance) -> _WhichOneofReturnType__relevance | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__within) -> _WhichOneofReturnType__within | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
@@ -190,6 +222,10 @@ class SearchResponse(google.protobuf.message.Message):
     METRIC_FIELD_NUMBER: builtins.int
     TOOK_MS_FIELD_NUMBER: builtins.int
     HITS_FIELD_NUMBER: builtins.int
+    ENGINE_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
+    CUTOFF_FIELD_NUMBER: builtins.int
+    NEAREST_FIELD_NUMBER: builtins.int
     model: builtins.str
     """Name of the model that answered."""
     target: bittern.v1.observation_pb2.Modality.ValueType
@@ -198,9 +234,28 @@ class SearchResponse(google.protobuf.message.Message):
     """Metric that was used."""
     took_ms: builtins.float
     """Milliseconds from the parsed request to the hits, on the server."""
+    engine: builtins.str
+    """What searched: "flat", "ivf", "graph", "gpu" or "sharded". Empty from servers of before, which
+    searched exactly.
+    """
+    exact: builtins.bool
+    """Whether none of the nearest can have been missed."""
+    cutoff: builtins.float
+    """Distance in bits beyond which nothing is a hit; absent where the request has neither `within`
+    nor `relevance`, and where relevance cannot be judged, among fewer than 32 observations.
+    """
     @property
     def hits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[Global___Hit]:
-        """Best first, in the total order (distance, row): exactly min(k, matching rows) of them."""
+        """Best first, in the total order (distance, row): exactly min(k, matching rows) of them, or
+        fewer where the request has `within` or `relevance`. None is an answer as well: nothing is near
+        enough.
+        """
+
+    @property
+    def nearest(self) -> Global___Hit:
+        """Where nothing is near enough: the nearest of what was left out, with rank 1; absent where
+        there is a hit, or nothing at all to be found.
+        """
 
     def __init__(
         self,
@@ -210,9 +265,18 @@ class SearchResponse(google.protobuf.message.Message):
         metric: Global___Metric.ValueType = ...,
         took_ms: builtins.float = ...,
         hits: collections.abc.Iterable[Global___Hit] | None = ...,
+        engine: builtins.str = ...,
+        exact: builtins.bool = ...,
+        cutoff: builtins.float | None = ...,
+        nearest: Global___Hit | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["hits", b"hits", "metric", b"metric", "model", b"model", "target", b"target", "took_ms", b"took_ms"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "nearest", b"nearest"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_cutoff", b"_cutoff", "cutoff", b"cutoff", "engine", b"engine", "exact", b"exact", "hits", b"hits", "metric", b"metric", "model", b"model", "nearest", b"nearest", "target", b"target", "took_ms", b"took_ms"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cutoff: typing_extensions.TypeAlias = typing.Literal["cutoff"]
+    _WhichOneofArgType__cutoff: typing_extensions.TypeAlias = typing.Literal["_cutoff", b"_cutoff"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cutoff) -> _WhichOneofReturnType__cutoff | None: ...
 
 Global___SearchResponse: typing_extensions.TypeAlias = SearchResponse
 
@@ -834,10 +898,31 @@ class ModelStats(google.protobuf.message.Message):
         _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
+    @typing.final
+    class EnginesEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> Global___EngineStats: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: Global___EngineStats | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["value", b"value"]
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["key", b"key", "value", b"value"]
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
     NAME_FIELD_NUMBER: builtins.int
     DIGEST_FIELD_NUMBER: builtins.int
     BITS_FIELD_NUMBER: builtins.int
     ROWS_FIELD_NUMBER: builtins.int
+    ENGINES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name, e.g. "field-256"."""
     digest: builtins.str
@@ -848,6 +933,10 @@ class ModelStats(google.protobuf.message.Message):
     def rows(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.int]:
         """Coded rows by modality."""
 
+    @property
+    def engines(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___EngineStats]:
+        """What searches these rows, by modality."""
+
     def __init__(
         self,
         *,
@@ -855,11 +944,55 @@ class ModelStats(google.protobuf.message.Message):
         digest: builtins.str = ...,
         bits: builtins.int = ...,
         rows: collections.abc.Mapping[builtins.str, builtins.int] | None = ...,
+        engines: collections.abc.Mapping[builtins.str, Global___EngineStats] | None = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bits", b"bits", "digest", b"digest", "name", b"name", "rows", b"rows"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["bits", b"bits", "digest", b"digest", "engines", b"engines", "name", b"name", "rows", b"rows"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ModelStats: typing_extensions.TypeAlias = ModelStats
+
+@typing.final
+class EngineStats(google.protobuf.message.Message):
+    """What searches the codes that one model made of one modality, and why."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    EXACT_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    CODE_BYTES_FIELD_NUMBER: builtins.int
+    OTHER_BYTES_FIELD_NUMBER: builtins.int
+    BUILDING_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """"flat", "ivf", "graph", "gpu" or "sharded"."""
+    exact: builtins.bool
+    """Whether it never misses a nearest row."""
+    reason: builtins.str
+    """Why it was chosen, in words."""
+    rows: builtins.int
+    """Rows that it searches."""
+    code_bytes: builtins.int
+    """Bytes of the codes."""
+    other_bytes: builtins.int
+    """Bytes that it holds besides the codes."""
+    building: builtins.str
+    """What is being built and will take over, in words; empty where nothing is."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        exact: builtins.bool = ...,
+        reason: builtins.str = ...,
+        rows: builtins.int = ...,
+        code_bytes: builtins.int = ...,
+        other_bytes: builtins.int = ...,
+        building: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["building", b"building", "code_bytes", b"code_bytes", "exact", b"exact", "kind", b"kind", "other_bytes", b"other_bytes", "reason", b"reason", "rows", b"rows"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___EngineStats: typing_extensions.TypeAlias = EngineStats
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):

@@ -75,6 +75,50 @@ def test_answers_are_the_same_both_ways(engine: Engine, archive: ArchiveAPI) -> 
     ]
 
 
+def test_hits_within_a_distance_are_those_and_no_others(archive: ArchiveAPI) -> None:
+    everything = archive.search("red", target="image").hits
+    radius = everything[1].distance
+    result = archive.search("red", target="image", within=radius)
+    assert [hit.distance for hit in result.hits] == [h.distance for h in everything[:2]]
+    assert (result.cutoff, result.nearest) == (radius, None)
+    assert len(archive.search("red", target="image", within=radius, k=1).hits) == 1
+
+
+def test_nothing_near_enough_is_an_answer_that_names_the_nearest(archive: ArchiveAPI) -> None:
+    first = archive.search("red", target="image").hits[0]
+    result = archive.search("red", target="image", within=first.distance / 2)
+    assert result.hits == []
+    assert result.cutoff == first.distance / 2
+    assert result.nearest == first
+    assert "the nearest is" in str(result)
+
+
+def test_nothing_that_matches_has_no_nearest(archive: ArchiveAPI) -> None:
+    nobody = "occurrenceID = 'nobody'"
+    result = archive.search("red", target="image", within=0, where=nobody)
+    assert (result.hits, result.nearest) == ([], None)
+
+
+def test_a_small_archive_is_searched_exactly_whatever_recall_is_wanted(
+    archive: ArchiveAPI,
+) -> None:
+    exactly = archive.search("red", target="image")
+    assert (exactly.engine, exactly.exact, exactly.cutoff) == ("flat", True, None)
+    loosely = archive.search("red", target="image", recall=0.5)
+    assert (loosely.engine, loosely.exact) == ("flat", True)
+    assert loosely.hits == exactly.hits
+
+
+def test_stats_tell_what_searches_and_why(engine: Engine, archive: ArchiveAPI) -> None:
+    engine.load_codes()
+    [model] = archive.stats().models
+    assert set(model.engines) == {"image", "audio"}
+    told = model.engines["image"]
+    assert (told.kind, told.exact, told.rows) == ("flat", True, 3)
+    assert told.code_bytes >= 3 * 8
+    assert told.reason
+
+
 def test_adding_getting_listing_and_deleting(archive: ArchiveAPI) -> None:
     item = MediaItem(
         "new", "../../etc/passwd", "image", data=picture("red"), metadata={"count": 3, "x": 0.1}
@@ -142,6 +186,27 @@ MISTAKES: dict[str, tuple[Ask, type[BitternError], str]] = {
     "no hits": (lambda a: a.search("red", k=0), QueryError, "from 1 to 10000, not 0"),
     "many hits": (lambda a: a.search("red", k=10**9), QueryError, "not 1000000000"),
     "half a hit": (lambda a: a.search("red", k=1.5), QueryError, "not 1.5"),
+    "a distance below 0": (lambda a: a.search("red", within=-1), QueryError, "0 or more, not -1"),
+    "no distance": (lambda a: a.search("red", within=float("nan")), QueryError, "not nan"),
+    "a distance without end": (
+        lambda a: a.search("red", within=float("inf")),
+        QueryError,
+        "not inf",
+    ),
+    "a distance in words": (lambda a: a.search("red", within="near"), QueryError, "not 'near'"),
+    "a strange relevance": (
+        lambda a: a.search("red", relevance="very"),
+        QueryError,
+        "strict, usual, loose, or a share from 0.001 to 0.5",
+    ),
+    "everything relevant": (lambda a: a.search("red", relevance=1), QueryError, "not 1"),
+    "no recall": (lambda a: a.search("red", recall=0), QueryError, "above 0 and at most 1"),
+    "more than all": (lambda a: a.search("red", recall=1.1), QueryError, "not 1.1"),
+    "a recall that is no number": (
+        lambda a: a.search("red", recall=float("nan")),
+        QueryError,
+        "not nan",
+    ),
     "a strange target": (lambda a: a.search("red", target="smell"), QueryError, "not 'smell'"),
     "text as the target": (lambda a: a.search("red", target="text"), QueryError, "not 'text'"),
     "a strange metric": (lambda a: a.search("red", metric="cosine"), QueryError, "not 'cosine'"),
@@ -223,6 +288,12 @@ def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
         Query(text="red", where="x" * 10_001),
         Query(text="red", model="x" * 5_000),
         Query(text="red", model="nosuch"),
+        Query(text="red", within=-0.5),
+        Query(text="red", within=float("nan")),
+        Query(text="red", relevance=0.9),
+        Query(text="red", relevance=float("nan")),
+        Query(text="red", recall=0.0),
+        Query(text="red", recall=float("nan")),
         Query(image=b""),
         Query(id="red.png", metric="asymmetric"),
         Query(code=b"123"),

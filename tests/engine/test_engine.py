@@ -19,6 +19,7 @@ from bittern.errors import (
 )
 from encoders.base import Modality
 from hashing.codes import pack
+from index.engines.options import SearchOptions
 from index.observation import AddStatus
 from service.deadline import Deadline
 from service.engine import Engine
@@ -61,6 +62,40 @@ def test_queries_with_logits_use_the_asymmetric_metric_and_can_be_told_not_to(
     hard = engine.search(Query(text="red", metric="hamming"))
     assert hard.metric == "hamming"
     assert all(hit.distance == int(hit.distance) for hit in hard.hits)
+
+
+def test_a_stored_observation_is_within_no_distance_of_itself(engine: Engine) -> None:
+    result = engine.search(Query(id="blue.png", within=0))
+    assert [hit.observation.id for hit in result.hits] == ["blue.png"]
+    assert (result.cutoff, result.nearest) == (0, None)
+
+
+def test_the_nearest_that_is_left_out_meets_the_condition(engine: Engine) -> None:
+    others = "occurrenceID != 'blue.png'"
+    result = engine.search(Query(id="blue.png", within=0, where=others, k=5))
+    assert result.hits == []
+    assert result.nearest is not None
+    assert result.nearest.rank == 1
+    assert result.nearest.distance > 0
+    everything = engine.search(Query(id="blue.png", where=others, k=5)).hits
+    assert result.nearest == everything[0]
+
+
+def test_what_an_archive_is_opened_with_decides_what_searches(
+    engine: Engine,
+) -> None:
+    engine.close()
+    options = SearchOptions(engine="flat", threads=1)
+    opened = Engine.open(engine.archive.path, search=options)
+    try:
+        opened.load_codes()
+        [model] = opened.stats().models
+        assert {name: each.kind for name, each in model.engines.items()} == {
+            "image": "flat",
+            "audio": "flat",
+        }
+    finally:
+        opened.close()
 
 
 def test_a_stored_observation_is_its_own_nearest_neighbour(engine: Engine) -> None:
@@ -117,6 +152,12 @@ def test_the_same_media_get_the_same_code_whatever_the_batch(engine: Engine) -> 
         (Query(text="red", metric="cosine"), "not 'cosine'"),  # type: ignore[arg-type]
         (Query(id="red.png", metric="asymmetric"), "hamming"),
         (Query(image=b""), "empty"),
+        (Query(text="red", within=-1.0), "0 or more, not -1.0"),
+        (Query(text="red", within=float("inf")), "not inf"),
+        (Query(text="red", relevance="very"), "not 'very'"),
+        (Query(text="red", relevance=True), "not True"),
+        (Query(text="red", recall=0.0), "above 0"),
+        (Query(text="red", recall=2.0), "at most 1"),
     ],
 )
 def test_queries_that_cannot_be_answered_say_why(

@@ -19,6 +19,7 @@ from index.observation import (
     AddResult,
     AddStatus,
     ArchiveStats,
+    EngineStats,
     Hit,
     ModelStats,
     Observation,
@@ -31,6 +32,15 @@ from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 BITS = 64
 MODEL = "fake-64"
 DIGEST = "ab" * 32
+ENGINE = EngineStats(
+    kind="ivf",
+    exact=False,
+    reason="a recall of 0.95 was wanted of 15 rows",
+    rows=15,
+    code_bytes=120,
+    other_bytes=2**40,
+    building="ivf over 15 rows",
+)
 
 
 def heron(row: int = 0) -> Observation:
@@ -84,7 +94,11 @@ class Hold:
 
 
 class FakeEngine:
-    """Hits are the rows of the target modality in row order; the distance is the row."""
+    """Hits are the rows of the target modality in row order; the distance is the row.
+
+    Where less than everything has to be found, it claims to have searched approximately; as
+    relevant counts what is within ten times the share that may get an answer.
+    """
 
     def __init__(self, name: str = "herons", rows: int = 20) -> None:
         self.name = name
@@ -114,9 +128,22 @@ class FakeEngine:
         if query.target == "text":
             raise QueryError("target must be image or audio", field="target")
         target = query.target or "image"
-        found = [o for o in self.observations if o.modality == target][: query.k]
-        hits = [Hit(rank, float(o.row), o) for rank, o in enumerate(found, start=1)]
-        return SearchResult(MODEL, target, query.metric or "asymmetric", 1.5, hits)
+        found = [o for o in self.observations if o.modality == target]
+        hits = [Hit(rank, float(o.row), o) for rank, o in enumerate(found[: query.k], start=1)]
+        cutoff = query.within if query.relevance is None else 10 * float(query.relevance)
+        near = [h for h in hits if cutoff is None or h.distance <= cutoff]
+        exact = query.recall in (None, 1.0)
+        return SearchResult(
+            MODEL,
+            target,
+            query.metric or "asymmetric",
+            1.5,
+            near,
+            engine="flat" if exact else "ivf",
+            exact=exact,
+            cutoff=cutoff,
+            nearest=hits[0] if hits and not near else None,
+        )
 
     def add(
         self,
@@ -200,7 +227,7 @@ class FakeEngine:
             name=self.name,
             observations={"image": 15, "audio": 5},
             recordings=1,
-            models=[ModelStats(MODEL, DIGEST, BITS, {"image": 15})],
+            models=[ModelStats(MODEL, DIGEST, BITS, {"image": 15}, {"image": ENGINE})],
             generation=7,
             code_bytes=160,
             columns={"license": "string"},

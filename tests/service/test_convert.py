@@ -9,8 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from index.observation import AddResult, AddStatus, Observation
-from service import convert, convert_add
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import observation_pb2 as opb
+from index.observation import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    EngineStats,
+    Hit,
+    ModelStats,
+    Observation,
+)
+from service import convert, convert_add, convert_stats
+from service.requests import Query, SearchResult
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = (
@@ -52,6 +63,80 @@ def test_metadata_that_no_column_holds_are_refused_with_the_column(value: object
     with pytest.raises(MetadataError, match="individualCount") as caught:
         convert.observation_to_wire(observation)
     assert caught.value.field == "individualCount"
+
+
+HITS = st.builds(
+    Hit,
+    rank=st.integers(1, 10_000),
+    distance=st.floats(0, 1024),
+    observation=st.just(Observation("a", "a", "image", "a.jpg", row=3)),
+)
+
+
+@given(
+    st.builds(
+        SearchResult,
+        model=TEXT,
+        target=st.sampled_from(["image", "audio"]),
+        metric=st.sampled_from(["asymmetric", "hamming"]),
+        took_ms=st.floats(0, 1e6),
+        hits=st.lists(HITS, max_size=3),
+        engine=st.sampled_from(["flat", "ivf", "graph", "gpu", "sharded"]),
+        exact=st.booleans(),
+        cutoff=st.none() | st.floats(0, 1024),
+        nearest=st.none() | HITS,
+    )
+)
+def test_a_search_result_comes_back_equal(result: SearchResult) -> None:
+    message = pb.SearchResponse.FromString(convert.result_to_wire(result).SerializeToString())
+    assert convert.result_from_wire(message) == result
+
+
+@given(
+    st.builds(
+        Query,
+        text=TEXT,
+        within=st.none() | st.floats(0, 1e300),
+        relevance=st.none() | st.floats(0.001, 0.5),
+        recall=st.none() | st.floats(0, 1, exclude_min=True),
+    )
+)
+def test_a_query_comes_back_equal(query: Query) -> None:
+    message = pb.SearchRequest.FromString(convert.query_to_wire(query, "a").SerializeToString())
+    assert convert.query_from_wire(message) == query
+
+
+def test_an_answer_of_a_server_that_names_no_engine_was_exact() -> None:
+    before = pb.SearchResponse(model="m", target=opb.MODALITY_IMAGE, metric=pb.METRIC_HAMMING)
+    result = convert.result_from_wire(before)
+    assert (result.engine, result.exact, result.cutoff, result.nearest) == (
+        "flat",
+        True,
+        None,
+        None,
+    )
+
+
+def test_a_request_that_asks_for_nothing_new_holds_nothing_new() -> None:
+    message = convert.query_to_wire(Query(text="a heron"), "")
+    assert {field.name for field, _ in message.ListFields()} == {"text", "k"}
+
+
+def test_statistics_come_back_equal_with_and_without_engines() -> None:
+    engine = EngineStats("graph", False, "asked for", 2**40, 2**45, 7, "graph over 5 rows")
+    stats = ArchiveStats(
+        name="a",
+        observations={"image": 2},
+        recordings=0,
+        models=[
+            ModelStats("new", "ab", 256, {"image": 2, "audio": 0}, {"image": engine}),
+            ModelStats("old", "cd", 64, {"image": 1}),
+        ],
+        generation=3,
+        code_bytes=64,
+        columns={"license": "string"},
+    )
+    assert convert_stats.stats_from_wire(convert_stats.stats_to_wire(stats, "a")) == stats
 
 
 @pytest.mark.parametrize("status", AddStatus)

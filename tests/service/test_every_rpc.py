@@ -30,6 +30,49 @@ def test_search_by_words_gives_what_the_engine_found(
     assert result.took_ms == expected.took_ms
 
 
+def test_what_is_asked_of_nearness_and_recall_reaches_the_engine(
+    remote: RemoteArchive, engine: FakeEngine
+) -> None:
+    result = remote.search("a heron", within=2.5, recall=0.95)
+    assert engine.seen == [Query(text="a heron", within=2.5, recall=0.95)]
+    assert [hit.distance for hit in result.hits] == [1.0, 2.0]
+    assert (result.engine, result.exact, result.cutoff, result.nearest) == (
+        "ivf",
+        False,
+        2.5,
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("relevance", "share"), [("strict", 0.01), ("usual", 0.05), ("loose", 0.2), (0.37, 0.37)]
+)
+def test_a_wish_for_relevance_reaches_the_engine_as_a_share(
+    remote: RemoteArchive, engine: FakeEngine, relevance: str | float, share: float
+) -> None:
+    result = remote.search("a heron", relevance=relevance)
+    assert [query.relevance for query in engine.seen] == [share]
+    assert result.cutoff == 10 * share
+    assert all(hit.distance <= 10 * share for hit in result.hits)
+
+
+def test_what_is_not_asked_of_nearness_and_recall_stays_unasked(
+    remote: RemoteArchive, engine: FakeEngine
+) -> None:
+    result = remote.search("a heron")
+    assert engine.seen == [Query(text="a heron")]
+    assert (result.engine, result.exact, result.cutoff) == ("flat", True, None)
+
+
+def test_where_nothing_is_near_enough_the_nearest_comes_along(remote: RemoteArchive) -> None:
+    result = remote.search("a heron", within=0)
+    assert result.hits == []
+    assert (result.cutoff, result.exact) == (0.0, True)
+    assert result.nearest is not None
+    assert result.nearest.distance == 1.0
+    assert result.nearest.observation == replace(heron(1), media_root="")
+
+
 @pytest.mark.parametrize(
     "query",
     [

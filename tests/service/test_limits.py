@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 
 import grpc
+import numpy as np
 import pytest
 
 from bittern.client import RemoteArchive
@@ -54,6 +56,66 @@ def test_k_out_of_range_is_refused_by_client_and_server(
     assert type(error) is QueryError
     assert (error.field, f"1 to 10000, not {k}" in error.message) == ("k", True)
     assert engine.seen == []
+
+
+@pytest.mark.parametrize("within", [-1.0, -1e-9, float("nan"), float("inf"), float("-inf")])
+def test_a_within_that_is_no_distance_is_refused_by_client_and_server(
+    remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, within: float
+) -> None:
+    said = f"within must be a distance in bits, 0 or more, not {within!r}"
+    with pytest.raises(QueryError, match=re.escape(said)) as caught:
+        remote.search("a heron", within=within)
+    error = refusal(stub, pb.SearchRequest(text="a heron", within=within))
+    assert type(error) is QueryError
+    assert (error.message, error.field) == (caught.value.message, "within")
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize("recall", [0.0, -0.5, 1.0001, float("nan"), float("inf")])
+def test_a_recall_that_is_no_share_is_refused_by_client_and_server(
+    remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, recall: float
+) -> None:
+    with pytest.raises(QueryError, match=f"recall must be above 0 .*not {recall!r}") as caught:
+        remote.search("a heron", recall=recall)
+    error = refusal(stub, pb.SearchRequest(text="a heron", recall=recall))
+    assert type(error) is QueryError
+    assert (error.message, error.field) == (caught.value.message, "recall")
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize("relevance", [0.0, -0.5, 0.0009, 0.51, float("nan"), float("inf")])
+def test_a_relevance_that_is_no_level_is_refused_by_client_and_server(
+    remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, relevance: float
+) -> None:
+    said = f"relevance must be strict, usual, loose, or a share .*not {relevance!r}"
+    with pytest.raises(QueryError, match=said) as caught:
+        remote.search("a heron", relevance=relevance)
+    error = refusal(stub, pb.SearchRequest(text="a heron", relevance=relevance))
+    assert type(error) is QueryError
+    assert (error.message, error.field) == (caught.value.message, "relevance")
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize("name", ["within", "recall", "relevance"])
+@pytest.mark.parametrize("value", [True, "1", [1], 10**400, 1j])
+def test_what_should_be_a_number_and_is_not_is_refused(
+    remote: RemoteArchive, name: str, value: object
+) -> None:
+    with pytest.raises(QueryError, match=f"{name} must be") as caught:
+        remote.search("a heron", **{name: value})  # type: ignore[arg-type]
+    assert caught.value.field == name
+
+
+def test_the_ends_of_the_ranges_are_allowed(remote: RemoteArchive, engine: FakeEngine) -> None:
+    for within in (0, np.float32(2.5), 1e300):
+        remote.search("a heron", within=within)  # type: ignore[arg-type]
+    for recall in (1, 1e-9):
+        remote.search("a heron", recall=recall)
+    for relevance in (0.001, 0.5):
+        remote.search("a heron", relevance=relevance)
+    assert [query.within for query in engine.seen[:3]] == [0, 2.5, 1e300]
+    assert [query.recall for query in engine.seen[3:5]] == [1, 1e-9]
+    assert [query.relevance for query in engine.seen[5:]] == [0.001, 0.5]
 
 
 @pytest.mark.parametrize("k", [True, 2.0, "3", None, 10**30])

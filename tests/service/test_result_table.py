@@ -26,6 +26,31 @@ def test_no_hits_print_too() -> None:
     assert str(result()).startswith("0 hits")
 
 
+def test_an_approximate_answer_and_a_cutoff_are_said() -> None:
+    answer = replace(result(Hit(1, 3.25, heron(1))), engine="ivf", exact=False, cutoff=90.0)
+    caption = str(answer).splitlines()[0]
+    assert caption == (
+        "1 hit (image) by fake-64, asymmetric distance of 90 at the most, 12 ms, approximate (ivf)"
+    )
+    assert caption in answer._repr_html_()
+
+
+def test_where_nothing_is_near_enough_the_nearest_is_named_with_its_distance() -> None:
+    answer = replace(result(), cutoff=90.5, nearest=Hit(1, 101.256, heron(1)))
+    assert str(answer).splitlines() == [
+        "0 hits (image) by fake-64, asymmetric distance of 90.50 at the most, 12 ms",
+        "the nearest is Grey Heron <i> (Ardea cinerea) (heron-1.jpg) at 101.26, beyond 90.50",
+    ]
+    page = answer._repr_html_()
+    assert "the nearest is Grey Heron &lt;i&gt;" in page
+    assert "<i>" not in page
+
+
+def test_the_nearest_window_of_a_recording_is_named_with_its_seconds() -> None:
+    answer = replace(result(), cutoff=1.0, nearest=Hit(1, 3.0, owl(3)))
+    assert "(owl.wav, 3.0-6.0 s) at 3, beyond 1" in str(answer)
+
+
 def test_html_is_escaped() -> None:
     nasty = replace(heron(1), media="<script>alert(1)</script>", metadata={"license": '"&'})
     page = result(Hit(1, 1.0, nasty), Hit(2, 1.0, heron(2)))._repr_html_()

@@ -1,0 +1,195 @@
+"""Relevance: what a query about something else would find as well is no hit."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from bittern.api import ArchiveAPI
+from bittern.client import connect
+from bittern.errors import DeadlineExceededError, UnsupportedModalityError
+from bittern.local import LocalArchive
+from encoders.base import Media, Modality
+from hashing.saved import SavedModel
+from hashing.training_free import fit
+from index.archive import Archive
+from service.config import ServiceConfig
+from service.deadline import Deadline
+from service.engine import Engine
+from service.reference_texts import REFERENCE_TEXTS
+from service.requests import MediaItem, Query
+from service.server import serve
+from tests.engine.conftest import toy_model
+from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
+
+PICTURES = 40
+
+
+class WordyEncoder(ToyEncoder):
+    """Words that name no colour point anywhere, each its own way."""
+
+    def _embed(self, modality: Modality, item: Media) -> NDArray[np.float64]:
+        words = str(item).split() if modality == Modality.TEXT else []
+        if modality != Modality.TEXT or set(words) & set(COLOURS):
+            return super()._embed(modality, item)
+        anywhere = np.random.default_rng(zlib.crc32(str(item).encode())).standard_normal(DIM)
+        unit: NDArray[np.float64] = anywhere / np.linalg.norm(anywhere)
+        return unit
+
+
+def pictures(colour: str, number: int) -> list[MediaItem]:
+    return [
+        MediaItem(f"{colour}-{i}", f"{colour}-{i}.png", "image", data=picture(colour, jitter=i))
+        for i in range(number)
+    ]
+
+
+@pytest.fixture
+def wordy() -> WordyEncoder:
+    return WordyEncoder()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, wordy: WordyEncoder) -> Iterator[Engine]:
+    """An archive of forty pictures, red ones and green ones."""
+    with Archive.create(tmp_path / "pictures") as archive:
+        engine = Engine(archive, load_encoder=lambda name: wordy)
+        engine.register(toy_model(wordy))
+        for colour in ("red", "green"):
+            assert all(engine.add(pictures(colour, PICTURES // 2)))
+        yield engine
+
+
+@pytest.fixture(params=["in process", "over gRPC"])
+def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveAPI]:
+    if request.param == "in process":
+        yield LocalArchive(engine)
+        return
+    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
+    try:
+        with connect(server.address) as client:
+            yield client
+    finally:
+        server.stop(grace=1.0)
+
+
+def colours(hits: list[str]) -> set[str]:
+    return {media.partition("-")[0] for media in hits}
+
+
+@pytest.mark.parametrize("relevance", ["strict", "usual", "loose", 0.05])
+def test_what_is_relevant_is_found_and_the_rest_is_left_out(
+    archive: ArchiveAPI, relevance: str | float
+) -> None:
+    everything = archive.search("red", k=PICTURES)
+    assert colours([h.observation.media for h in everything.hits]) == {"red", "green"}
+    result = archive.search("red", k=PICTURES, relevance=relevance)
+    assert colours([hit.observation.media for hit in result.hits]) == {"red"}
+    assert result.hits == everything.hits[: len(result.hits)]
+    assert result.cutoff is not None
+    assert result.hits[-1].distance <= result.cutoff
+    assert everything.hits[len(result.hits)].distance > result.cutoff
+
+
+def test_nothing_relevant_is_an_answer_that_names_the_nearest(archive: ArchiveAPI) -> None:
+    result = archive.search("blue", relevance="usual")
+    assert result.hits == []
+    assert result.cutoff is not None
+    assert result.nearest is not None
+    assert result.nearest == archive.search("blue", k=1).hits[0]
+    assert result.nearest.distance > result.cutoff
+
+
+def test_names_stand_for_their_shares(archive: ArchiveAPI) -> None:
+    cutoffs = []
+    for name, share in (("strict", 0.01), ("usual", 0.05), ("loose", 0.2)):
+        named = archive.search("red", relevance=name).cutoff
+        assert named == archive.search("red", relevance=share).cutoff
+        assert named is not None
+        cutoffs.append(named)
+    assert cutoffs == sorted(set(cutoffs))
+
+
+def test_a_condition_changes_nothing_about_what_is_relevant(archive: ArchiveAPI) -> None:
+    bound = archive.search("red", relevance="usual").cutoff
+    result = archive.search("red", relevance="usual", where="occurrenceID = 'green-3'")
+    assert (result.hits, result.cutoff) == ([], bound)
+    assert result.nearest is not None
+    assert result.nearest.observation.id == "green-3"
+
+
+def test_the_smaller_of_relevance_and_within_holds(archive: ArchiveAPI) -> None:
+    bound = archive.search("red", relevance="usual").cutoff
+    assert bound is not None
+    assert archive.search("red", relevance="usual", within=bound / 2).cutoff == bound / 2
+    assert archive.search("red", relevance="usual", within=bound + 1).cutoff == bound
+
+
+@pytest.mark.parametrize("metric", ["asymmetric", "hamming"])
+def test_relevance_is_judged_by_the_metric_of_the_search(engine: Engine, metric: str) -> None:
+    query = Query(text="green", k=PICTURES, metric=metric, relevance="usual")  # type: ignore[arg-type]
+    result = engine.search(query)
+    assert colours([hit.observation.media for hit in result.hits]) == {"green"}
+
+
+def test_a_stored_observation_is_relevant_to_itself(engine: Engine) -> None:
+    result = engine.search(Query(id="red-3", relevance="strict", k=PICTURES))
+    assert "red-3" in {hit.observation.id for hit in result.hits}
+    assert result.cutoff is not None
+
+
+def test_among_few_observations_everything_is_shown_and_there_is_no_cutoff(
+    engine: Engine,
+) -> None:
+    engine.delete([f"green-{i}" for i in range(PICTURES // 2)])
+    result = engine.search(Query(text="blue", k=5, relevance="strict"))
+    assert (len(result.hits), result.cutoff, result.nearest) == (5, None, None)
+
+
+def test_the_reference_texts_are_coded_once(engine: Engine, wordy: WordyEncoder) -> None:
+    wordy.batches.clear()
+    engine.search(Query(text="red", relevance="usual"))
+    list(engine.add(pictures("blue", 3)))
+    for metric in ("asymmetric", "hamming"):
+        engine.search(Query(text="red", relevance="usual", metric=metric))
+    coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
+    assert coded == len(REFERENCE_TEXTS) + 3
+
+
+def test_what_has_been_added_becomes_relevant(engine: Engine) -> None:
+    assert engine.search(Query(text="blue", relevance="usual")).hits == []
+    list(engine.add(pictures("blue", 3)))
+    found = engine.search(Query(text="blue", relevance="usual")).hits
+    assert colours([hit.observation.media for hit in found]) == {"blue"}
+
+
+def test_a_model_that_takes_no_words_cannot_judge_relevance(tmp_path: Path) -> None:
+    encoder = ToyEncoder((Modality.IMAGE,))
+    known = ToyEncoder().encode(Modality.TEXT, list(COLOURS))
+    silent = SavedModel.describe(
+        "silent-64",
+        fit("lsh", {"image": np.concatenate([known, -known])}, 64),
+        encoder=encoder.name,
+        towers={str(m): d for m, d in encoder.digests.items()},
+        licence="CC0-1.0",
+    )
+    with Archive.create(tmp_path / "silent") as archive:
+        engine = Engine(archive, load_encoder=lambda name: encoder)
+        engine.register(silent)
+        list(engine.add(pictures("red", 3)))
+        with pytest.raises(UnsupportedModalityError, match="takes no words") as caught:
+            engine.search(Query(image=picture("red"), relevance="usual"))
+    assert caught.value.field == "relevance"
+
+
+def test_a_deadline_stops_finding_out_what_is_relevant(engine: Engine) -> None:
+    left = iter([9.0] * 4)
+    with pytest.raises(DeadlineExceededError, match="finding out what is relevant"):
+        engine.search(
+            Query(text="red", relevance="usual"), deadline=Deadline(lambda: next(left, 0.0))
+        )
