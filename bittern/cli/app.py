@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from bittern import __version__
-from bittern.cli import archives, demo, encoding, indexing, searching, serving, training
+from bittern.cli import archives, demo, encoding, indexing, searching, serving, stats, training
 from bittern.cli.screen import print_error
 from bittern.errors import BitternError, InvalidInputError
 
@@ -35,6 +35,7 @@ archives.attach_models(app)
 indexing.attach(app)
 searching.attach(app)
 serving.attach(app)
+stats.attach(app)
 encoding.attach(app)
 training.attach(app)
 archives.attach(app)

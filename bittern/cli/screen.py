@@ -82,13 +82,29 @@ def progress(what: str, total: int) -> tuple[Progress, Any]:
     return bar, bar.add_task(what, total=total)
 
 
-def as_json(result: SearchResult) -> dict[str, Any]:
-    """The search answer as the command line's `--json` prints it."""
+def as_json(result: SearchResult, *, how: bool = False) -> dict[str, Any]:
+    """The search answer as the command line's `--json` prints it.
+
+    Args:
+        result: the answer.
+        how: also tell what searched, and what comes closest where nothing is near enough: for
+            those who asked in a way that makes a difference to it. Programs that know nothing of
+            that find the keys that they have always found.
+    """
+    told: dict[str, Any] = {}
+    if how:
+        told = {
+            "engine": result.engine,
+            "exact": result.exact,
+            "cutoff": result.cutoff,
+            "nearest": _hit_as_json(result.nearest) if result.nearest else None,
+        }
     return {
         "model": result.model,
         "target": result.target,
         "metric": result.metric,
         "took_ms": round(result.took_ms, 3),
+        **told,
         "hits": [_hit_as_json(hit) for hit in result.hits],
     }
 

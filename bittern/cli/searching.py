@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.screen import as_json, counted, err, hits_table, licence_notice, out, print_json
+from bittern.cli.screen import (
+    as_json,
+    counted,
+    err,
+    hits_table,
+    licence_notice,
+    out,
+    plain,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
+    from service.requests import SearchResult
 
 _ADDRESS = re.compile(r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+):\d{1,5}$")
 
@@ -36,6 +47,26 @@ def search(
     where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
     metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the archive to ask.")] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(metavar="DISTANCE", help="Only hits no farther than this, in bits."),
+    ] = None,
+    relevance: Annotated[
+        str | None,
+        typer.Option(
+            "--relevance",
+            "--relevant",
+            metavar="LEVEL",
+            help="Leave out what is not relevant: strict, usual or loose, or the share of queries "
+            "about something else that may get an answer, 0.001 to 0.5.",
+        ),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the true nearest that must be found; less than 1 may be faster."
+        ),
+    ] = None,
     name: Annotated[
         str, typer.Option("--archive", help="Which archive of a server that has several.")
     ] = "",
@@ -50,6 +81,8 @@ def search(
     Example: bittern search my-archive --audio call.wav --target image --json
 
     Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
+
+    Example: bittern search my-archive "an owl" --relevant usual
     """
     from bittern.errors import MediaError
 
@@ -65,6 +98,9 @@ def search(
                 where=where,
                 metric=metric,  # type: ignore[arg-type]  # checked by search
                 model=model,
+                within=within,
+                relevance=_number_or_name(relevance),
+                recall=recall,
             )
         except MediaError as error:
             _, _, reason = error.message.rpartition("the query's image: ")
@@ -72,19 +108,53 @@ def search(
             file = str(image or audio)
             raise type(error)(reason if file in reason else f"{file}: {reason}") from error
     if as_program:
-        print_json(as_json(result))
+        told = (within, relevance, recall) != (None, None, None)
+        print_json(as_json(result, how=told))
         return
+    if relevance is not None and result.cutoff is None:
+        err.print("too few observations to tell what is relevant: the nearest are shown")
     if not result.hits:
-        err.print("nothing matches" + (f" where {where}" if where else ""), markup=False)
+        err.print(plain(_nothing(result, where, relevance)), soft_wrap=not err.is_terminal)
         return
     out.print(hits_table(result))
     # In this process the networks were loaded for this one question; a server keeps them.
     loading = ", loading included" if Path(archive).exists() else ""
     err.print(
         f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
-        f"{result.took_ms:.0f} ms{loading}",
+        f"{result.took_ms:.0f} ms{loading}{_how(result)}",
         style="dim",
     )
+
+
+def _number_or_name(given: str | None) -> str | float | None:
+    """What was typed, as a number if it is one."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
+
+
+def _nothing(result: SearchResult, where: str | None, relevance: str | None) -> str:
+    """What to say where there is no hit: what comes closest, and how to see it."""
+    from service.result_table import distance, left_out
+
+    there = f" where {where}" if where else ""
+    if result.cutoff is None or result.nearest is None:
+        return f"nothing matches{there}"
+    far_enough = math.ceil(result.nearest.distance * 100) / 100
+    judged, instead = ("near enough", "") if relevance is None else ("relevant", " instead")
+    return (
+        f"nothing{there} is {judged}: {left_out(result)}. To see it{instead}: "
+        f"--within {distance(far_enough)}"
+    )
+
+
+def _how(result: SearchResult) -> str:
+    """What was not searched in full, or not shown in full."""
+    from service.result_table import distance
+
+    near = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
+    return near + ("" if result.exact else f", approximate ({result.engine})")
 
 
 def reach(archive: str, name: str = "") -> ArchiveAPI:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from bittern.cli.screen import err, licence_notice
+
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(?:([KMGT])(i?))?B?", re.IGNORECASE)
 
 
 def attach(app: typer.Typer) -> None:
@@ -27,35 +30,74 @@ def serve(
         bool, typer.Option(help="Check the weights and load the text networks before starting.")
     ] = True,
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not log every call.")] = False,
+    engine: Annotated[
+        str,
+        typer.Option(help="What searches: auto, flat, ivf, graph or gpu; `bittern stats` says."),
+    ] = "auto",
+    recall: Annotated[
+        float,
+        typer.Option(
+            help="Share of the true nearest that must be found where a search does not say; "
+            "less than 1 may be faster."
+        ),
+    ] = 1.0,
+    search_threads: Annotated[
+        int | None, typer.Option(help="Cores that one search may use; all of them by default.")
+    ] = None,
+    gpu_memory: Annotated[
+        int | None,
+        typer.Option(
+            parser=byte_count, metavar="SIZE", help="GPU memory for codes, e.g. 4GiB or 500MB."
+        ),
+    ] = None,
 ) -> None:
     """Serve archives over gRPC until stopped (Ctrl-C or SIGTERM).
 
     Example: bittern serve my-archive --listen 127.0.0.1:50051
+
+    Example: bittern serve my-archive --engine flat --search-threads 1
     """
     import logging
 
     from bittern.errors import InvalidInputError
+    from index.engines.options import SearchOptions
     from service.config import ServiceConfig
     from service.engine import Engine
     from service.server import serve as start
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
+    search = SearchOptions(
+        engine=engine,  # type: ignore[arg-type]  # checked there
+        recall=recall,
+        threads=search_threads,
+        gpu_memory=gpu_memory,
+    )
     engines: dict[str, Engine] = {}
     try:
         for path in archives:
-            engine = Engine.open(path, write=not read_only)
-            if engine.name in engines:
-                engine.close()
-                raise InvalidInputError(f"two of the archives are named '{engine.name}'")
-            engines[engine.name] = engine
-        for engine in engines.values():
-            for encoder in sorted(engine.encoders()):
+            opened = Engine.open(path, write=not read_only, search=search)
+            if opened.name in engines:
+                opened.close()
+                raise InvalidInputError(f"two of the archives are named '{opened.name}'")
+            engines[opened.name] = opened
+        for opened in engines.values():
+            for encoder in sorted(opened.encoders()):
                 licence_notice(encoder)
             if warm:
-                engine.warm()
+                opened.warm()
         server = start(engines, listen=listen, config=ServiceConfig())
         err.print(f"serving {', '.join(engines)} on {server.address}", markup=False)
         server.wait()
     finally:
-        for engine in engines.values():
-            engine.close()
+        for opened in engines.values():
+            opened.close()
+
+
+def byte_count(text: str) -> int:
+    """Bytes that a size such as ``4GiB``, ``500MB`` or ``1073741824`` means."""
+    found = _SIZE.fullmatch(text.strip())
+    if not found:
+        raise typer.BadParameter(f"{text!r} is no size; write it like 4GiB, 500MB or 1073741824")
+    number, prefix, binary = found.groups()
+    power = " KMGT".index(prefix.upper()) if prefix else 0
+    return int(float(number) * (1024 if binary else 1000) ** power)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bittern.cli.serving import byte_count
+from bittern.cli.stats import size
 from tests.cli.conftest import SAMPLE, Run
 
 
@@ -58,6 +61,115 @@ def test_where_narrows_and_an_empty_answer_is_said(run: Run, archive: Path) -> N
     assert "nothing matches" in done.err
 
 
+NEW_KEYS = {"engine", "exact", "cutoff", "nearest"}
+
+
+def test_the_json_answer_says_more_to_those_who_ask_for_nearness_or_recall(
+    run: Run, archive: Path
+) -> None:
+    for options in (["--within", "1000"], ["--recall", "0.9"]):
+        answer = json.loads(run("search", archive, "a bee", "-k", 2, *options, "--json").out)
+        assert set(answer) == {"model", "target", "metric", "took_ms", "hits"} | NEW_KEYS
+        assert len(answer["hits"]) == 2
+        assert (answer["engine"], answer["exact"], answer["nearest"]) == ("flat", True, None)
+    near = json.loads(run("search", archive, "a bee", "--within", 1000, "--json").out)
+    assert near["cutoff"] == 1000
+
+
+def test_nothing_near_enough_is_an_answer_that_says_how_to_see_the_nearest(
+    run: Run, archive: Path
+) -> None:
+    done = run("search", archive, "a giant panda", "--within", 1)
+    assert (done.status, done.out) == (0, "")
+    assert "the nearest is" in done.err
+    assert "giant-panda-1.webp" in done.err
+    found = re.search(r"To see it: --within ([0-9.]+)", done.err)
+    assert found
+    shown = run("search", archive, "a giant panda", "--within", found[1])
+    assert "giant-panda-1.webp" in shown.out
+    assert f"none beyond {found[1]}" in shown.err
+    answer = json.loads(run("search", archive, "a giant panda", "--within", 1, "--json").out)
+    assert (answer["hits"], answer["cutoff"]) == ([], 1)
+    assert answer["nearest"]["id"] == "giant-panda-1"
+
+
+def test_among_few_observations_relevance_cannot_be_told_and_that_is_said(
+    run: Run, archive: Path
+) -> None:
+    done = run("search", archive, "a giant panda", "--relevant", "usual", "-k", 2)
+    assert done.status == 0
+    assert "giant-panda-1.webp" in done.out
+    assert "too few observations to tell what is relevant" in done.err
+    answer = json.loads(run("search", archive, "a bee", "--relevance", "0.01", "--json").out)
+    assert (answer["cutoff"], len(answer["hits"])) == (None, 4)
+
+
+def test_where_nothing_matches_nothing_is_nearest(run: Run, archive: Path) -> None:
+    done = run("search", archive, "x", "--within", 1, "--where", "label = 'unicorn'")
+    assert (done.status, done.out) == (0, "")
+    assert "nothing matches where label = 'unicorn'" in done.err
+
+
+def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
+    done = run("stats", archive)
+    assert done.status == 0
+    for words in ("4 image", "field-256", "flat, exact", "every code is looked at", "generation"):
+        assert words in done.out
+    told = json.loads(run("stats", archive, "--json").out)
+    assert told["observations"]["image"] == 4
+    [model] = told["models"]
+    assert model["engines"]["image"]["kind"] == "flat"
+    assert model["engines"]["image"]["rows"] == 4
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (0, "0 bytes"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (2**26, "64.0 MiB"),
+        (3 * 2**50, "3,072.0 TiB"),
+    ],
+)
+def test_sizes_are_shown_as_people_read_them(count: int, shown: str) -> None:
+    assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("4GiB", 2**32),
+        ("500MB", 500_000_000),
+        ("1.5 GiB", 3 * 2**29),
+        ("1024", 1024),
+        ("2k", 2000),
+        ("7B", 7),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
+    assert byte_count(text) == count
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--gpu-memory", "much"], "no size"),
+        (["--gpu-memory", "-1GiB"], "no size"),
+        (["--engine", "warp"], "not 'warp'"),
+        (["--search-threads", "0"], "at least 1"),
+        (["--recall", "0"], "above 0"),
+    ],
+)
+def test_a_server_is_not_started_with_options_that_cannot_be(
+    run: Run, archive: Path, options: list[str], message: str
+) -> None:
+    done = run("serve", archive, "--listen", "127.0.0.1:0", *options)
+    assert done.status == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -69,6 +181,12 @@ def test_where_narrows_and_an_empty_answer_is_said(run: Run, archive: Path) -> N
         ([], "exactly one"),
         (["x", "--target", "smell"], "smell"),
         (["x", "--metric", "cosine"], "cosine"),
+        (["x", "--within", "-1"], "not -1"),
+        (["x", "--within", "nan"], "not nan"),
+        (["x", "--relevance", "very"], "not 'very'"),
+        (["x", "--relevance", "0.7"], "not 0.7"),
+        (["x", "--recall", "0"], "above 0"),
+        (["x", "--recall", "1.5"], "not 1.5"),
         (["x", "--where", "DROP TABLE observations"], "no condition"),
         (["x", "--where", "nosuch = 1"], "nosuch"),
         (["--image", "/nowhere.jpg"], "/nowhere.jpg"),
@@ -228,7 +346,17 @@ def test_weights_that_are_missing_are_told_before_anything_is_decoded(
 
 
 def test_every_command_has_help_with_an_example(run: Run) -> None:
-    for command in ("demo", "models", "index", "search", "serve", "encode", "verify", "export"):
+    for command in (
+        "demo",
+        "models",
+        "index",
+        "search",
+        "serve",
+        "stats",
+        "encode",
+        "verify",
+        "export",
+    ):
         done = run(command, "--help")
         assert done.status == 0
         assert f"bittern {command}" in done.out
