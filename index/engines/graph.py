@@ -27,7 +27,9 @@ M = 16
 EF_CONSTRUCTION = 100
 _MOST_EF_CONSTRUCTION = 10_000
 _BEAMS = (300, 400, 600, 800, 1_200, 1_600, 2_400, 3_200)
+"""Widths of the beam that are tried, in nodes."""
 _WIDEST = 10_000
+"""Nodes in view at most; a beam so wide takes as long as an exact search of ten million."""
 _ALL = Allowed(None, 0)
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from index.engines.approximate import ApproximateEngine
 from index.engines.blocks import CodeBlocks
+from index.engines.calibration import Curve
 from index.engines.device_memory import DeviceMemory
 from index.engines.engine import SearchEngine
 from index.engines.flat import FlatEngine
 from index.engines.gpu import GpuEngine
+from index.engines.graph import Graph
 from index.engines.ivf import InvertedLists
 
 
@@ -33,6 +36,14 @@ def ivf(blocks: CodeBlocks) -> SearchEngine:
     return ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks, least_rows=0)
 
 
+def graph(blocks: CodeBlocks) -> SearchEngine:
+    """Used whatever the size; its curve is made up, since measuring one takes seconds."""
+    curve = Curve(100, np.array([300]), np.array([1.0]))
+    made = Graph.build(blocks, m=8, ef_construction=20, threads=1, curve=curve)
+    made.rows_per_step = 0
+    return ApproximateEngine(made, blocks, least_rows=0)
+
+
 def gpu(blocks: CodeBlocks) -> SearchEngine:
     """PyTorch's way through, on the CPU, whatever the size."""
     return GpuEngine(blocks, memory=DeviceMemory("cpu", 1 << 24), threads=2, least_rows=0)
@@ -43,4 +54,4 @@ EXACT: list[Any] = [
     pytest.param(flat_laid_out, id="flat, laid out"),
     pytest.param(gpu, id="gpu"),
 ]
-ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf")]
+ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf"), pytest.param(graph, id="graph")]

@@ -96,6 +96,24 @@ def test_codes_of_all_lengths_are_searched(bits: int) -> None:
         assert mean_recall(found, FlatEngine(graph.base).search(queries, 50)) >= 0.9
 
 
+def test_queries_follow_links_by_their_weights_not_by_signs_alone() -> None:
+    rng = np.random.default_rng(7)
+    codes = rng.integers(0, 256, (8_000, 8), dtype=np.uint8)
+    graph = linked(CodeBlocks.of(np.arange(8_000), codes))
+    weights = rng.choice([-1.0, 1.0], (20, 64)) * np.where(np.arange(64) < 24, 1.0, 0.05)
+    queries = Queries.of_weights(weights)
+    found = graph.follow(queries, 100, Allowed(None, 8_000), 100, 400)
+    true = FlatEngine(graph.base).search(queries, 10)
+    by_signs = FlatEngine(graph.base).search(Queries.of_codes(queries.codes), 100)
+
+    def share(of: list[NDArray[np.int64]]) -> float:
+        pairs_of = zip(of, true, strict=True)
+        return float(np.mean([np.isin(one.rows, rows).mean() for rows, one in pairs_of]))
+
+    best_by_signs = share([one.rows for one in by_signs])
+    assert share([one.places for one in found]) >= best_by_signs + 0.2
+
+
 def test_many_equal_codes_do_not_split_the_graph() -> None:
     codes = species_codes(300)[np.random.default_rng(3).integers(0, 300, 12_000)]
     graph = linked(CodeBlocks.of(np.arange(12_000), codes))
