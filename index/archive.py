@@ -107,10 +107,12 @@ class Archive(ReadableArchive):
             if self._closed:
                 return
             self._closed = True
-            self._snapshot = None
             self._engines.close()
+            self._index_files.close(self._snapshot)
+            self._snapshot = None
             if self._writer:
                 self._writer.close()
+            self._derived.vouch()
 
     def __enter__(self) -> Self:
         return self

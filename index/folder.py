@@ -3,6 +3,7 @@
     ARCHIVE/archive.json         format version, name, time of creation, models, next row
     ARCHIVE/store/               LanceDB: one table, the only truth about observations
     ARCHIVE/models/<digest>/     the files of each registered model
+    ARCHIVE/derived/             what can be made again from the store; may be deleted any time
     ARCHIVE/lock                 held by the one process that writes
 
 `archive.json` is replaced as a whole (temporary file, fsync, rename), never edited.
@@ -31,7 +32,7 @@ from index.models import ModelRecord
 
 FORMAT_VERSION = 1
 _HEADER_LIMIT_BYTES = 16 << 20
-_OWN_NAMES = frozenset({"archive.json", "store", "models", "lock"})
+_OWN_NAMES = frozenset({"archive.json", "store", "models", "derived", "lock"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,11 @@ class ArchiveFolder:
     def models(self) -> Path:
         """Folder of the models' folders."""
         return self.path / "models"
+
+    @property
+    def derived(self) -> Path:
+        """Folder of what is derived from the store."""
+        return self.path / "derived"
 
     def check_present(self) -> None:
         """Check that there is an archive here.

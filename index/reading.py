@@ -23,6 +23,8 @@ from bittern.errors import (
     PreconditionError,
 )
 from index.columns import IDENTITY
+from index.derived import DerivedFiles
+from index.derived.index_files import IndexFiles
 from index.engines.choosing import Engines
 from index.engines.nearest import Nearest
 from index.engines.options import SearchOptions
@@ -76,7 +78,9 @@ class ReadableArchive:
         self._writes = writes
         self._header_stamp = folder.header_stamp()
         self._header = folder.read_header()
-        self._engines = Engines(options)
+        self._derived = DerivedFiles(folder.derived, store)
+        self._index_files = IndexFiles(self._derived)
+        self._engines = Engines(options, self._derived)
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -364,7 +368,8 @@ class ReadableArchive:
             # A writer's own handle is always at the newest version: nobody else commits.
             version = self._store.version if self._writes else self._store.follow()
             if self._snapshot is None or self._snapshot.generation != version:
-                self._snapshot = Snapshot(self._store, before=self._snapshot)
+                self._snapshot = Snapshot(self._store, self._snapshot, self._index_files)
+                self._index_files.save_if_worth_it(self._snapshot)
             return self._snapshot
 
     def _check_open(self) -> None:

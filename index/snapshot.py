@@ -8,7 +8,7 @@ has loaded and reads only the rows that changed.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from index.columns import IDENTITY, as_given
+from index.derived.index_files import IndexFiles
 from index.engines.rows import RowSet
 from index.loading import (
     MODALITIES,
     Blocks,
+    Change,
     Rows,
     blocks_since,
     int64s,
@@ -36,6 +38,8 @@ from index.store import ROW_ID, Store
 
 __all__ = ["MODALITIES", "Blocks", "Snapshot"]
 _REMEMBERED_CONDITIONS = 16
+_HISTORY = 1_000
+"""Generations over which changes are counted."""
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
 T = TypeVar("T")
 
@@ -46,21 +50,35 @@ class Snapshot:
     Args:
         store: the store; it is pinned at the version that it is at.
         before: an earlier snapshot of the same archive, whose loaded codes are reused.
+        kept: derived files that may hold some of it; None for none.
     """
 
-    def __init__(self, store: Store, before: Snapshot | None = None) -> None:
+    def __init__(
+        self, store: Store, before: Snapshot | None = None, kept: IndexFiles | None = None
+    ) -> None:
         self.store = store.pinned()
         self.generation = self.store.version
+        self._kept = kept
+        self._rows: Rows
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, Blocks] = {}
         self._remembered: dict[str, object] = {}
         self._matching: dict[str, RowSet] = {}
         self._loading = threading.Lock()
-        if before is None or before.generation > self.generation:
+        self._history: tuple[tuple[int, int], ...] = ()
+        if before is not None and before.generation > self.generation:
+            before = None
+        loaded = {} if before is None else dict(before._blocks)
+        earlier = before._rows if before else kept.rows() if kept else None
+        if earlier is None:
             self._rows = read_rows(self.store)
+        elif earlier.generation == self.generation:
+            self._rows = earlier
         else:
-            loaded = dict(before._blocks)
-            self._rows, change = rows_since(self.store, before._rows, list(loaded))
+            self._rows, change = rows_since(self.store, earlier, list(loaded))
+            history = before._history if before else ()
+            changed = len(change.gone) + len(change.written)
+            self._history = (*history, (earlier.generation, changed))[-_HISTORY:]
             for column, blocks in loaded.items():
                 self._blocks[column] = blocks_since(blocks, self._rows, change, column)
 
@@ -74,12 +92,49 @@ class Snapshot:
         column = record.code_column
         with self._loading:
             if column not in self._blocks:
-                self._blocks[column] = read_blocks(self.store, self._rows, column)
+                self._blocks[column] = self._kept_codes(column) or read_blocks(
+                    self.store, self._rows, column
+                )
+                if self._kept is not None:
+                    self._kept.save_if_worth_it(self)
             return self._blocks[column]
+
+    def _kept_codes(self, column: str) -> Blocks | None:
+        """Codes from derived files, with what has changed since; None where there are none."""
+        width = self.store.code_bytes(column)
+        kept = self._kept.blocks(column, width) if self._kept else None
+        if kept is None or kept.generation > self.generation:
+            return None
+        if kept.generation == self.generation:
+            return kept.blocks
+        written = self.store.read(["row", "modality", column], f"`committed` > {kept.generation}")
+        change = Change(kept.rows.missing_from(self._rows.map), written)
+        return blocks_since(kept.blocks, self._rows, change, column)
 
     def loaded(self, record: ModelRecord) -> Blocks | None:
         """A model's codes by modality, if they are in memory."""
         return self._blocks.get(record.code_column)
+
+    # What derived files keep of it
+
+    @property
+    def loaded_columns(self) -> Mapping[str, Blocks]:
+        """Codes that are in memory, by the store's columns."""
+        return dict(self._blocks)
+
+    @property
+    def kept_rows(self) -> Rows:
+        """The rows, and where they lie."""
+        return self._rows
+
+    def changed_since(self, generation: int) -> int:
+        """How many rows were written or deleted since an earlier generation, at most.
+
+        All of them, where that cannot be told any more.
+        """
+        steps = [changed for earlier, changed in self._history if earlier >= generation]
+        known = any(earlier == generation for earlier, _ in self._history)
+        return sum(steps) if known else len(self)
 
     @property
     def code_bytes(self) -> int:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from index.columns import is_code_or_embedding
+from index.derived import DerivedFiles
 from index.folder import ArchiveFolder, Header
 from index.snapshot import MODALITIES, Snapshot
 
@@ -27,6 +28,7 @@ def problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> list[
         *_row_problems(header, snapshot),
         *_model_problems(folder, header, snapshot),
         *_index_problems(header, snapshot),
+        *_derived_problems(folder, snapshot),
     ]
 
 
@@ -108,3 +110,10 @@ def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
                     f"the {modality} index of model {record.name} ({record.digest[:16]}) differs "
                     "from the store; open the archive again"
                 )
+
+
+def _derived_problems(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
+    files = DerivedFiles(folder.derived, snapshot.store)
+    for name in files.names():
+        if damage := files.damage(name):
+            yield f"derived files {name} cannot be used and will be made anew: {damage}"

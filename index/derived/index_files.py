@@ -1,0 +1,198 @@
+"""The rows and codes of an archive's index as derived files.
+
+A large archive opens at the speed of its disk: the codes are used where their file lies,
+and what was committed since they were written is read from the store.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.derived.files import DerivedFiles, DerivedSet
+from index.engines.blocks import CodeBlocks
+from index.loading import MODALITIES, Blocks, Rows
+from index.row_map import RowMap
+
+if TYPE_CHECKING:
+    from index.snapshot import Snapshot
+
+KEPT_FROM = 200_000
+"""Rows from which on reading an archive from its store takes long enough to keep files."""
+_REWRITTEN_SHARE = 0.1
+"""Share of rows that must have changed before the files are written anew."""
+_MOST_ROWS = 1 << 40
+
+
+@dataclass(frozen=True)
+class KeptBlocks:
+    """Codes of an earlier generation.
+
+    Attributes:
+        generation: store version that they belong to.
+        rows: their rows, of all modalities.
+        blocks: the codes.
+    """
+
+    generation: int
+    rows: RowMap
+    blocks: Blocks
+
+
+class IndexFiles:
+    """What is kept of an archive's index between openings.
+
+    Args:
+        files: the archive's derived files.
+    """
+
+    def __init__(self, files: DerivedFiles) -> None:
+        self.files = files
+        self._kept: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._saving: threading.Thread | None = None
+        self._newest: Snapshot | None = None
+
+    def rows(self) -> Rows | None:
+        """The rows of the generation that was kept last, if they can be trusted."""
+        found = self.files.read_set("rows")
+        rows = None if found is None else _rows_of(found)
+        if rows is not None:
+            self._kept["rows"] = rows.generation
+        return rows
+
+    def blocks(self, column: str, width: int) -> KeptBlocks | None:
+        """A model's codes of the generation that was kept last, if they can be trusted.
+
+        Args:
+            column: the store's column of these codes.
+            width: bytes of a code.
+        """
+        found = self.files.read_set(f"codes-{column}")
+        kept = None if found is None else _blocks_of(found, width)
+        if kept is not None:
+            self._kept[column] = kept.generation
+        return kept
+
+    def save_if_worth_it(self, snapshot: Snapshot) -> None:
+        """Keep what a snapshot has loaded, in the background, if it saves the next opening much."""
+        with self._lock:
+            self._newest = snapshot
+            if (self._saving is None or not self._saving.is_alive()) and self._due(snapshot):
+                self._saving = threading.Thread(
+                    target=self._save, name="derived-files", daemon=True
+                )
+                self._saving.start()
+
+    def close(self, snapshot: Snapshot | None) -> None:
+        """Keep what is worth it of the last snapshot, and wait until that is done."""
+        if snapshot is not None:
+            self.save_if_worth_it(snapshot)
+        if self._saving is not None:
+            self._saving.join()
+        self._newest = None
+
+    def _due(self, snapshot: Snapshot) -> list[str]:
+        """What of a snapshot is worth keeping and not kept yet."""
+        rows = len(snapshot)
+        if rows < KEPT_FROM:
+            return []
+        least = _REWRITTEN_SHARE * rows
+        return [
+            name
+            for name in ("rows", *snapshot.loaded_columns)
+            if name not in self._kept
+            or (
+                self._kept[name] != snapshot.generation
+                and snapshot.changed_since(self._kept[name]) >= least
+            )
+        ]
+
+    def _save(self) -> None:
+        while (snapshot := self._newest) is not None and (names := self._due(snapshot)):
+            for name in names:
+                # Noted first: what cannot be written is not tried again for this generation.
+                self._kept[name] = snapshot.generation
+                if name == "rows":
+                    arrays = _arrays_of_rows(snapshot.kept_rows)
+                    self.files.write_set("rows", arrays, snapshot.generation)
+                else:
+                    arrays = _arrays_of_blocks(snapshot.loaded_columns[name])
+                    self.files.write_set(f"codes-{name}", arrays, snapshot.generation)
+
+
+def _arrays_of_rows(rows: Rows) -> dict[str, Any]:
+    return {
+        "first": rows.map.first,
+        "ids": rows.map.ids,
+        "lengths": rows.map.lengths,
+        "kinds": rows.kinds,
+    }
+
+
+def _rows_of(found: DerivedSet) -> Rows | None:
+    arrays = found.arrays
+    runs = [arrays.get(name) for name in ("first", "ids", "lengths")]
+    kinds = arrays.get("kinds")
+    if kinds is None or any(run is None for run in runs):
+        return None
+    first, ids, lengths = (run for run in runs if run is not None)
+    if not _are_runs(first, lengths) or ids.dtype != np.int64 or ids.shape != first.shape:
+        return None
+    count = int(lengths.sum())
+    if kinds.dtype != np.int8 or kinds.ndim != 1 or len(kinds) not in (min(1, count), count):
+        return None
+    return Rows(found.generation, RowMap(first, ids, lengths), kinds)
+
+
+def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:
+    arrays: dict[str, Any] = {}
+    for modality, part in blocks.items():
+        rows = part.rows
+        runs = RowMap.of([(rows, rows)])
+        arrays[f"first_{modality}"], arrays[f"lengths_{modality}"] = runs.first, runs.lengths
+        arrays[f"codes_{modality}"] = [
+            np.empty((0, part.width), np.uint8),
+            *(
+                block.codes if dead is None else block.codes[~dead]
+                for block, dead in zip(part.blocks, part.dead, strict=True)
+            ),
+        ]
+    return arrays
+
+
+def _blocks_of(found: DerivedSet, width: int) -> KeptBlocks | None:
+    blocks: Blocks = {}
+    maps = []
+    for modality in MODALITIES:
+        names = ("first", "lengths", "codes")
+        arrays = [found.arrays.get(f"{name}_{modality}") for name in names]
+        if any(array is None for array in arrays):
+            return None
+        first, lengths, codes = (array for array in arrays if array is not None)
+        if not _are_runs(first, lengths) or codes.dtype != np.uint8:
+            return None
+        if codes.shape != (int(lengths.sum()), width):
+            return None
+        rows = RowMap(first, first, lengths)
+        maps.append(rows)
+        blocks[modality] = CodeBlocks.of(rows.rows(), codes)
+    both = RowMap.of((rows.rows(), rows.rows()) for rows in maps)
+    return KeptBlocks(found.generation, both, blocks)
+
+
+def _are_runs(first: NDArray[Any], lengths: NDArray[Any]) -> bool:
+    """Whether these are runs of rows, ascending and apart from each other."""
+    if first.dtype != np.int64 or lengths.dtype != np.int64:
+        return False
+    if first.ndim != 1 or first.shape != lengths.shape:
+        return False
+    if not len(first):
+        return True
+    small = (first >= 0).all() and (first < _MOST_ROWS).all()
+    small = small and (lengths > 0).all() and (lengths < _MOST_ROWS).all()
+    return bool(small and (first[1:] >= (first + lengths)[:-1]).all())

@@ -1,0 +1,438 @@
+"""Derived files: used when they prove themselves, ignored otherwise, never in the way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.archive import Archive
+from index.derived import DerivedFiles
+from index.derived import index_files as index_files_module
+from index.derived.index_files import IndexFiles
+from index.loading import MODALITIES
+from index.snapshot import Snapshot
+from index.store import Store
+from tests.index.samples import BAT, OWL, photo, recording
+
+
+@pytest.fixture(autouse=True)
+def kept_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_files_module, "KEPT_FROM", 1)
+
+
+@pytest.fixture
+def path(archive: Archive) -> Path:
+    archive.register_model(BAT, {})
+    archive.add([photo(f"p{i}") for i in range(30)], model=OWL.digest)
+    archive.add([recording(f"r{i}", 3, seed=i) for i in range(10)], model=OWL.digest)
+    archive.add([photo("p7", record=BAT, seed=3)], model=BAT.digest)
+    archive.delete(["p3", "r2"])
+    save(archive)
+    archive.close()
+    return archive.path
+
+
+class OnlyRead(IndexFiles):
+    """Uses what is kept and writes nothing."""
+
+    def save_if_worth_it(self, snapshot: Snapshot) -> None:
+        pass
+
+
+def files_of(archive: Archive) -> DerivedFiles:
+    return DerivedFiles(archive.path / "derived", archive._store)
+
+
+def save(archive: Archive) -> None:
+    """Keep everything of the newest generation."""
+    files = IndexFiles(files_of(archive))
+    snapshot = Snapshot(archive._store)
+    for record in archive.models():
+        snapshot.codes(record)
+    files.close(snapshot)
+    assert sorted(files.files.names()) == sorted(
+        ["rows", *(f"codes-{record.code_column}" for record in archive.models())]
+    )
+
+
+def content(snapshot: Snapshot) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "rows": snapshot.rows.tolist(),
+        "modalities": {m: snapshot.of_modality(m).tolist() for m in MODALITIES},
+        "ids": [o.id for o in snapshot.observations(snapshot.rows[::2])],
+        "matching": snapshot.matching("`modality` = 'audio'").rows.tolist(),
+    }
+    for record in (OWL, BAT):
+        for modality, blocks in snapshot.codes(record).items():
+            found[f"{record.name} {modality}"] = (blocks.rows.tolist(), blocks.codes.tolist())
+    return found
+
+
+def check_right(path: Path) -> None:
+    """What is found with the derived files is what the store holds."""
+    store = Store(path / "store")
+    kept = OnlyRead(DerivedFiles(path / "derived", store))
+    assert content(Snapshot(store, kept=kept)) == content(Snapshot(store))
+
+
+def used(path: Path) -> set[str]:
+    """The sets that are trusted."""
+    files = DerivedFiles(path / "derived", Store(path / "store"))
+    return {name for name in files.names() if not files.problem(name)}
+
+
+ALL = {"rows", f"codes-{OWL.code_column}", f"codes-{BAT.code_column}"}
+
+
+def test_what_was_kept_is_used_instead_of_the_store(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert used(path) == ALL
+    check_right(path)
+    store = Store(path / "store")
+    monkeypatch.setattr(Store, "batches", lambda *_: pytest.fail("the store was read"))
+    content(Snapshot(store, kept=OnlyRead(DerivedFiles(path / "derived", store))))
+
+
+def test_stale_files_are_brought_up_to_date_from_the_store(path: Path) -> None:
+    with Archive.open(path, write=True) as archive:
+        archive._store.compact()
+        archive.add([photo("new")], model=OWL.digest)
+        archive.add([photo("p1", seed=99)], model=OWL.digest, on_duplicate="overwrite")
+        archive.add([recording("r1", 2, seed=5)], model=OWL.digest, on_duplicate="overwrite")
+        archive.add([photo("p2", record=BAT)], model=BAT.digest)
+        archive.delete(["p9", "r5"])
+    assert used(path) == ALL
+    check_right(path)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_flipped_bit_is_noticed_or_changes_nothing(path: Path, seed: int) -> None:
+    chosen = random.Random(seed)
+    for file in sorted((path / "derived").iterdir()):
+        content = bytearray(file.read_bytes())
+        content[chosen.randrange(len(content))] ^= 1 << chosen.randrange(8)
+        file.write_bytes(content)
+    check_right(path)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_truncated_file_is_noticed(path: Path, seed: int) -> None:
+    chosen = random.Random(seed)
+    for file in sorted((path / "derived").iterdir()):
+        os.truncate(file, chosen.randrange(file.stat().st_size))
+    assert used(path) == set()
+    check_right(path)
+
+
+def test_every_flipped_byte_of_an_array_is_noticed(path: Path) -> None:
+    for file in sorted((path / "derived").glob("codes-*.codes_image.npy")):
+        whole = file.read_bytes()
+        for place in range(128, len(whole), 37):
+            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            assert used(path) < ALL
+        file.write_bytes(whole)
+    assert used(path) == ALL
+
+
+def remove_one(folder: Path) -> None:
+    next(folder.glob("*.codes_image.npy")).unlink()
+
+
+def remove_json(folder: Path) -> None:
+    (folder / "rows.json").unlink()
+
+
+def empty_json(folder: Path) -> None:
+    (folder / "rows.json").write_text("")
+
+
+def nested_json(folder: Path) -> None:
+    (folder / "rows.json").write_text("[" * 100_000)
+
+
+def no_json(folder: Path) -> None:
+    (folder / "rows.json").write_bytes(b"\xff\xfe")
+
+
+def newer_format(folder: Path) -> None:
+    for file in folder.glob("*.json"):
+        value = json.loads(file.read_text())
+        file.write_text(json.dumps({**value, "format_version": 2}))
+
+
+def swapped_sets(folder: Path) -> None:
+    owl, bat = (folder / f"codes-{record.code_column}.json" for record in (OWL, BAT))
+    aside = owl.read_text()
+    owl.write_text(bat.read_text())
+    bat.write_text(aside)
+
+
+def a_folder_in_place_of_a_file(folder: Path) -> None:
+    file = next(folder.glob("*.codes_image.npy"))
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        remove_one,
+        remove_json,
+        empty_json,
+        nested_json,
+        no_json,
+        newer_format,
+        swapped_sets,
+        a_folder_in_place_of_a_file,
+    ],
+)
+def test_harm_is_logged_at_most_and_never_in_the_way(
+    path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    harm(path / "derived")
+    assert used(path) < ALL
+    with caplog.at_level(logging.WARNING):
+        check_right(path)
+    lines = [r.message for r in caplog.records if "derived" in r.message]
+    assert all("made anew" in line for line in lines)
+    assert len(lines) <= 3
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "wrong"),
+    [
+        ("rows", "lengths", np.array([-1], dtype=np.int64)),
+        ("rows", "first", np.array([[0]], dtype=np.int64)),
+        ("rows", "kinds", np.zeros(3, dtype=np.int8)),
+        ("rows", "kinds", np.zeros(1, dtype=np.float64)),
+        (f"codes-{OWL.code_column}", "codes_image", np.zeros((3, 8), dtype=np.uint8)),
+        (f"codes-{OWL.code_column}", "codes_image", np.zeros(5, dtype=np.uint8)),
+        (f"codes-{OWL.code_column}", "first_audio", np.array([1 << 62], dtype=np.int64)),
+    ],
+)
+def test_arrays_that_do_not_fit_together_are_not_used(
+    path: Path, name: str, array: str, wrong: np.ndarray
+) -> None:
+    store = Store(path / "store")
+    files = DerivedFiles(path / "derived", store)
+    whole = files.read_set(name)
+    assert whole is not None
+    assert files.write_set(name, {**whole.arrays, array: wrong}, whole.generation)
+    check_right(path)
+
+
+def test_files_of_another_archive_are_not_used(path: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    with Archive.create(other) as archive:
+        archive.register_model(OWL, {})
+        archive.register_model(BAT, {})
+        for i in range(4):
+            archive.add([photo(f"q{i}")], model=OWL.digest)
+        archive.delete(["q1"])
+        save(archive)
+    shutil.rmtree(path / "derived")
+    shutil.copytree(other / "derived", path / "derived")
+    assert used(path) == set()
+    check_right(path)
+
+
+def test_files_of_a_later_state_are_not_used_by_a_store_that_was_put_back(
+    path: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(path / "store", tmp_path / "backup")
+    with Archive.open(path, write=True) as archive:
+        archive.add([photo("later")], model=OWL.digest)
+        save(archive)
+    shutil.rmtree(path / "store")
+    shutil.copytree(tmp_path / "backup", path / "store")
+    assert used(path) == set()
+    check_right(path)
+    with Archive.open(path, write=True) as archive:
+        # Again at the version of the files, by another way.
+        archive.add([photo("otherwise")], model=OWL.digest)
+    assert used(path) == set()
+    check_right(path)
+
+
+def test_a_version_that_is_gone_proves_nothing_unless_it_was_vouched_for(path: Path) -> None:
+    def forget_versions() -> None:
+        versions = path / "store" / "observations.lance" / "_versions"
+        for file in sorted(versions.glob("*.manifest"))[1:]:
+            file.unlink()
+
+    with Archive.open(path, write=True) as archive:
+        files = files_of(archive)
+        assert files.read("rows") is not None
+        archive.add([photo("new")], model=OWL.digest)
+        files.vouch()
+    forget_versions()
+    assert used(path) == {"rows"}
+    check_right(path)
+
+
+def test_a_folder_that_cannot_be_written_to_costs_speed_only(
+    path: Path,
+) -> None:
+    shutil.rmtree(path / "derived")
+    (path / "derived").write_text("in the way")
+    store = Store(path / "store")
+    assert not DerivedFiles(path / "derived", store).write_set("x", {"a": np.zeros(3)}, 1)
+    check_right(path)
+
+
+def test_a_full_disk_leaves_the_set_before(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(path / "store")
+    files = DerivedFiles(path / "derived", store)
+    files.write("x", {"a": np.arange(5)})
+    before = sorted((path / "derived").iterdir())
+    with monkeypatch.context() as patched:
+
+        def full(descriptor: int) -> None:
+            raise OSError(28, "No space left on device")
+
+        patched.setattr(os, "fsync", full)
+        files.write("x", {"a": np.arange(9)})
+    assert sorted((path / "derived").iterdir()) == before
+    arrays = files.read("x")
+    assert arrays is not None
+    assert arrays["a"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_a_crash_between_two_files_leaves_the_set_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    files = DerivedFiles(path / "derived", Store(path / "store"))
+    files.write("x", {"a": np.arange(5), "b": np.arange(2)})
+    calls = 0
+    plain = os.fsync
+
+    def killed(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == after:
+            raise Killed
+        plain(descriptor)
+
+    monkeypatch.setattr(os, "fsync", killed)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)
+    with pytest.raises(Killed):
+        files.write("x", {"a": np.arange(9), "b": np.arange(3)})
+    arrays = files.read("x")
+    assert arrays is not None
+    assert arrays["a"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_set_that_is_replaced_leaves_no_files_behind(path: Path) -> None:
+    files = DerivedFiles(path / "derived", Store(path / "store"))
+    for i in range(4):
+        files.write("x", {"a": np.arange(i), "b": np.zeros((i, 2))})
+    assert len(list((path / "derived").glob("x.*"))) == 3
+
+
+def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
+    def write(number: int) -> None:
+        files = DerivedFiles(path / "derived", Store(path / "store"))
+        for _ in range(10):
+            files.write("x", {"a": np.full(100, number), "b": np.full(7, number)})
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    arrays = DerivedFiles(path / "derived", Store(path / "store")).read("x")
+    if arrays is not None:  # one writer may have swept the other's files away
+        assert len({*arrays["a"].tolist(), *arrays["b"].tolist()}) == 1
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(12, dtype=np.int32).reshape(3, 4),
+        np.empty((0, 8), dtype=np.uint8),
+        np.array(True),
+        np.random.default_rng(0).normal(size=(400, 500)).astype(np.float32),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+    ],
+)
+def test_arrays_come_back_as_they_were(path: Path, array: np.ndarray) -> None:
+    files = DerivedFiles(path / "derived", Store(path / "store"))
+    array = np.atleast_1d(array)
+    files.write("any Name / at all", {"a": array})
+    arrays = files.read("any Name / at all")
+    assert arrays is not None
+    assert arrays["a"].dtype == array.dtype
+    assert np.array_equal(arrays["a"], array)
+    assert not arrays["a"].flags.writeable
+
+
+def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    query = np.random.default_rng(1).normal(size=64)
+
+    def found() -> list[tuple[str, float]]:
+        hits = archive.search(query, model=OWL.digest, k=40, metric="asymmetric")
+        return [(hit.observation.id, hit.distance) for hit in hits]
+
+    archive.add([photo(f"p{i}") for i in range(30)], model=OWL.digest)
+    before = found()
+    archive.close()
+    assert used(archive.path) == {"rows", f"codes-{OWL.code_column}"}
+    with Archive.open(archive.path) as archive, monkeypatch.context() as patched:
+        patched.setattr(Store, "batches", lambda *_: pytest.fail("the store was read"))
+        assert found() == before
+    with Archive.open(archive.path, write=True) as archive:
+        archive.add([photo("p30")], model=OWL.digest)
+        assert len(found()) == 31
+    files = DerivedFiles(archive.path / "derived", Store(archive.path / "store"))
+    kept = files.read_set("rows")
+    assert kept is not None
+    assert kept.generation < Store(archive.path / "store").version, "one row is not worth it"
+
+
+def test_a_small_archive_keeps_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_files_module, "KEPT_FROM", 200_000)
+    archive.add([photo("a")], model=OWL.digest)
+    archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
+    archive.close()
+    assert not (archive.path / "derived").exists()
+
+
+def test_verify_names_damaged_files_and_not_those_that_are_out_of_date(path: Path) -> None:
+    with Archive.open(path) as archive:
+        assert archive.verify() == []
+        file = next((path / "derived").glob(f"codes-{BAT.code_column}.*.codes_image.npy"))
+        file.write_bytes(file.read_bytes()[:-1])
+        (problem,) = archive.verify()
+        assert f"codes-{BAT.code_column}" in problem
+        assert "made anew" in problem
+
+
+def test_an_archive_with_derived_files_is_still_an_archive(path: Path) -> None:
+    (path / "archive.json").rename(path / "aside")
+    (path / "aside").unlink()
+    shutil.rmtree(path / "store")
+    with Archive.create(path) as archive:
+        archive.register_model(OWL, {})
+        archive.add([photo("a")], model=OWL.digest)
+        assert [
+            h.observation.id
+            for h in archive.search(np.ones(64), model=OWL.digest, k=3, metric="hamming")
+        ] == ["a"]
+        assert archive.verify() == []
