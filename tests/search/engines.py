@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ from index.engines.flat import FlatEngine
 from index.engines.gpu import GpuEngine
 from index.engines.graph import Graph
 from index.engines.ivf import InvertedLists
+
+DEVICE = os.environ.get("BITTERN_TEST_DEVICE", "cpu")
+"""PyTorch's device in these tests; set it to ``cuda`` where there is a card."""
 
 
 def flat(blocks: CodeBlocks) -> SearchEngine:
@@ -45,8 +49,8 @@ def graph(blocks: CodeBlocks) -> SearchEngine:
 
 
 def gpu(blocks: CodeBlocks) -> SearchEngine:
-    """PyTorch's way through, on the CPU, whatever the size."""
-    return GpuEngine(blocks, memory=DeviceMemory("cpu", 1 << 24), threads=2, least_rows=0)
+    """On the device, whatever the size."""
+    return GpuEngine(blocks, memory=DeviceMemory(DEVICE, 1 << 24), threads=2, least_rows=0)
 
 
 EXACT: list[Any] = [

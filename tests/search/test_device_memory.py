@@ -17,16 +17,16 @@ from index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory, shared_me
 from index.engines.flat import FlatEngine
 from index.engines.gpu import GpuEngine
 from tests.search.collections import collection, pairs, questions
-from tests.search.test_gpu import METRICS, block, engine_of, on_cpu
+from tests.search.test_gpu import METRICS, block, engine_of, memory_of
 
 
 def contents(memory: DeviceMemory, one: Block) -> NDArray[np.uint8]:
     with memory.using(one) as codes:
-        return codes.numpy().copy()
+        return codes.cpu().numpy().copy()
 
 
 def test_codes_are_put_on_the_device_once_and_kept() -> None:
-    memory, one = on_cpu(), block(100)
+    memory, one = memory_of(), block(100)
     assert one not in memory
     addresses = set()
     for _ in range(3):
@@ -39,7 +39,7 @@ def test_codes_are_put_on_the_device_once_and_kept() -> None:
 
 
 def test_codes_are_freed_when_their_block_is_gone() -> None:
-    memory = on_cpu()
+    memory = memory_of()
     kept, gone = block(100, seed=1), block(200, seed=2)
     contents(memory, kept)
     contents(memory, gone)
@@ -54,7 +54,7 @@ def test_codes_are_freed_when_their_block_is_gone() -> None:
 
 
 def test_a_block_with_the_number_of_another_is_not_taken_for_it() -> None:
-    memory, former, latter = on_cpu(), block(100, seed=1), block(100, seed=2)
+    memory, former, latter = memory_of(), block(100, seed=1), block(100, seed=2)
     contents(memory, former)
     # As if the former were gone, and its number given to the latter, before anyone was told.
     memory._held[id(latter)] = memory._held.pop(id(former))
@@ -63,7 +63,7 @@ def test_a_block_with_the_number_of_another_is_not_taken_for_it() -> None:
 
 
 def test_a_block_that_goes_while_the_device_is_used_is_freed_afterwards() -> None:
-    memory = on_cpu()
+    memory = memory_of()
     used, gone = block(100, seed=1), block(200, seed=2)
     contents(memory, gone)
     with memory.using(used):
@@ -74,7 +74,7 @@ def test_a_block_that_goes_while_the_device_is_used_is_freed_afterwards() -> Non
 
 
 def test_what_lay_unused_for_longest_makes_room() -> None:
-    memory = on_cpu(3 * 800)
+    memory = memory_of(3 * 800)
     a, b, c, d = (block(100, seed=seed) for seed in range(4))
     for one in (a, b, c, a, d):
         contents(memory, one)
@@ -84,7 +84,7 @@ def test_what_lay_unused_for_longest_makes_room() -> None:
 
 
 def test_a_block_larger_than_the_budget_is_refused_and_makes_no_room() -> None:
-    memory, small, large = on_cpu(1_000), block(100), block(200)
+    memory, small, large = memory_of(1_000), block(100), block(200)
     contents(memory, small)
     with pytest.raises(LimitExceededError, match="1,600 bytes"):
         contents(memory, large)
@@ -92,7 +92,7 @@ def test_a_block_larger_than_the_budget_is_refused_and_makes_no_room() -> None:
 
 
 def test_a_failed_transfer_leaves_the_memory_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory, one = on_cpu(), block(100)
+    memory, one = memory_of(), block(100)
 
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -108,7 +108,7 @@ def test_a_failed_transfer_leaves_the_memory_usable(monkeypatch: pytest.MonkeyPa
 def test_generations_share_the_codes_on_the_device() -> None:
     rng = np.random.default_rng(3)
     first = CodeBlocks.of(np.arange(4_000), rng.integers(0, 256, (4_000, 8), dtype=np.uint8))
-    memory = on_cpu()
+    memory = memory_of()
     engine_of(first, memory).search(questions("hamming", 1), 5)
     second = first.without(np.arange(100)).appended(
         np.arange(4_000, 4_100), rng.integers(0, 256, (100, 8), dtype=np.uint8)
@@ -120,7 +120,7 @@ def test_generations_share_the_codes_on_the_device() -> None:
 
 
 def test_a_few_rows_are_scanned_without_the_device() -> None:
-    memory = on_cpu()
+    memory = memory_of()
     made = collection(500)
     queries = questions("asymmetric", 2)
     found = GpuEngine(made.blocks, memory=memory).search(queries, 9)
@@ -130,7 +130,7 @@ def test_a_few_rows_are_scanned_without_the_device() -> None:
 
 def test_archives_that_share_a_small_card_are_searched_exactly_at_once() -> None:
     collections = [collection(3_000, seed=seed) for seed in range(4)]
-    memory = on_cpu(40_000)
+    memory = memory_of(40_000)
     engines = [engine_of(made.blocks, memory) for made in collections]
     flats = [FlatEngine(made.blocks, threads=1) for made in collections]
     wrong: list[object] = []
@@ -181,13 +181,13 @@ def test_a_card_that_is_not_there_is_a_typed_error(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("budget", [0, -1])
 def test_a_budget_of_nothing_is_refused(budget: int) -> None:
     with pytest.raises(InvalidInputError, match="above 0 bytes"):
-        on_cpu(budget)
+        memory_of(budget)
     with pytest.raises(InvalidInputError, match="above 0 bytes"):
         shared_memory("cpu", budget)
 
 
 def test_tiles_are_halved_down_to_a_least_size() -> None:
-    memory = on_cpu()
+    memory = memory_of()
     sizes = [memory.smaller_tiles() for _ in range(20)]
     assert sizes[0] == device_memory.MOST_TILE_ROWS // 2
     assert sizes[-2:] == [LEAST_TILE_ROWS] * 2

@@ -1,7 +1,7 @@
 """Search on a device: candidates, precision, the memory that archives share.
 
-PyTorch's device is the CPU here, so the arithmetic and the book-keeping are tested, and not
-the card.
+PyTorch's device is the CPU unless `engines.DEVICE` says otherwise: then the arithmetic and the
+book-keeping are tested, and not a card.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from index.engines.queries import Queries
 from index.engines.rows import RowNumbers
 from index.engines.scans import Candidates
 from tests.search.collections import collection, pairs, questions
+from tests.search.engines import DEVICE
 
 METRICS = ("hamming", "asymmetric")
 
@@ -37,12 +38,12 @@ def block(n: int, bits: int = 64, *, seed: int = 0) -> Block:
     return Block(RowNumbers(np.arange(n)), codes)
 
 
-def on_cpu(budget: int = 1 << 24) -> DeviceMemory:
-    return DeviceMemory("cpu", budget)
+def memory_of(budget: int = 1 << 24) -> DeviceMemory:
+    return DeviceMemory(DEVICE, budget)
 
 
 def engine_of(blocks: CodeBlocks, memory: DeviceMemory | None = None) -> GpuEngine:
-    return GpuEngine(blocks, memory=memory or on_cpu(), least_rows=0)
+    return GpuEngine(blocks, memory=memory or memory_of(), least_rows=0)
 
 
 def check(
@@ -95,7 +96,7 @@ def test_no_code_outside_the_candidates_is_nearer_than_their_floor(
     mask = np.ones(n, dtype=bool) if share is None else rng.random(n) < share
     mask[rng.integers(n)] = True
     part = BlockSelection(made, None if share is None else mask, int(mask.sum()))
-    memory = on_cpu()
+    memory = memory_of()
     memory.tile_rows = LEAST_TILE_ROWS
     found = DeviceScan(memory, least_rows=0)(part, queries, count, True)
     assert len(found) == 3
@@ -105,7 +106,9 @@ def test_no_code_outside_the_candidates_is_nearer_than_their_floor(
 def test_hamming_distances_from_the_device_are_exact() -> None:
     made = block(3_000, 256)
     queries = questions("hamming", 4, 256)
-    found = DeviceScan(on_cpu(), least_rows=0)(BlockSelection(made, None, 3_000), queries, 90, True)
+    found = DeviceScan(memory_of(), least_rows=0)(
+        BlockSelection(made, None, 3_000), queries, 90, True
+    )
     for query, one in enumerate(found):
         assert one.error == 0.0
         assert one.distances.tolist() == queries.distances(query, made.codes[one.places]).tolist()
@@ -157,7 +160,7 @@ def strange_settings() -> Iterator[None]:
     try:
         torch.set_float32_matmul_precision("medium")
         torch.set_default_dtype(torch.float64)
-        with torch.device("meta"), torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.device("meta"), torch.autocast(DEVICE, dtype=torch.bfloat16):
             yield
     finally:
         torch.set_float32_matmul_precision(precision)
@@ -172,7 +175,7 @@ def test_the_callers_settings_of_pytorch_make_no_candidate_less_exact(metric: st
     if metric == "hamming":
         queries = Queries.of_codes(queries.codes)
     with strange_settings():
-        found = DeviceScan(on_cpu(), least_rows=0)(
+        found = DeviceScan(memory_of(), least_rows=0)(
             BlockSelection(made, None, 6_000), queries, 500, True
         )
     check(found, queries, made, np.ones(6_000, dtype=bool), 500)
@@ -184,7 +187,7 @@ def test_a_search_leaves_the_callers_settings_of_pytorch_as_they_were() -> None:
             torch.get_num_threads(),
             torch.get_float32_matmul_precision(),
             torch.backends.cuda.matmul.allow_tf32,
-            torch.is_autocast_enabled("cpu"),
+            torch.is_autocast_enabled(DEVICE),
             torch.get_default_dtype(),
             torch.is_grad_enabled(),
         )
@@ -214,9 +217,9 @@ def test_as_many_nearest_as_a_card_keeps_are_found_exactly() -> None:
 
 def test_codes_larger_than_the_budget_are_refused_with_both_sizes() -> None:
     with pytest.raises(LimitExceededError, match=r"8,000 bytes .* 7,999 bytes") as refused:
-        engine_of(collection(1_000).blocks, on_cpu(7_999))
+        engine_of(collection(1_000).blocks, memory_of(7_999))
     assert refused.value.field == "device_memory"
-    assert engine_of(collection(1_000).blocks, on_cpu(8_000)).nbytes >= 0
+    assert engine_of(collection(1_000).blocks, memory_of(8_000)).nbytes >= 0
 
 
 def test_why_there_is_no_search_on_a_card_is_told_and_logged_once(
