@@ -57,7 +57,7 @@ class Nearness:
             archive: open.
         """
         self._archive = archive
-        self._references: dict[str, NDArray[np.float32]] = {}
+        self._references: dict[str, list[NDArray[np.float32]]] = {}
         self._backgrounds: dict[_Key, tuple[int, Background]] = {}
         self._calibrating = threading.Lock()
 
@@ -120,22 +120,22 @@ class Nearness:
             return background
 
     def _reference(self, model: Model, deadline: Deadline | None) -> NDArray[np.float32]:
-        """Logits of the reference texts, float32 [256, bits]."""
-        if model.digest not in self._references:
-            if Modality.TEXT not in model.modalities:
-                raise UnsupportedModalityError(
-                    f"model '{model.card.name}' takes no words, by which relevance is judged; "
-                    "ask with `within`, or without `relevance`",
-                    field="relevance",
-                )
-            parts = []
-            for start in range(0, len(REFERENCE_TEXTS), _TEXTS_AT_ONCE):
-                if deadline:
-                    deadline.check("finding out what is relevant")
-                texts = list(REFERENCE_TEXTS[start : start + _TEXTS_AT_ONCE])
-                parts.append(model.logits(Modality.TEXT, model.embed(Modality.TEXT, texts)))
-            self._references[model.digest] = np.concatenate(parts)
-        return self._references[model.digest]
+        """Logits of the reference texts, float32 [256, bits].
+
+        What is done when a deadline passes is kept, so that who asks again gets further.
+        """
+        if Modality.TEXT not in model.modalities:
+            raise UnsupportedModalityError(
+                f"model '{model.card.name}' takes no words, by which relevance is judged; "
+                "ask with `within`, or without `relevance`",
+                field="relevance",
+            )
+        parts = self._references.setdefault(model.digest, [])
+        while texts := list(REFERENCE_TEXTS[len(parts) * _TEXTS_AT_ONCE :][:_TEXTS_AT_ONCE]):
+            if deadline:
+                deadline.check("finding out what is relevant")
+            parts.append(model.logits(Modality.TEXT, model.embed(Modality.TEXT, texts)))
+        return np.concatenate(parts)
 
 
 def _weights(metric: Metric, queries: NDArray[Any]) -> NDArray[np.float64]:

@@ -187,9 +187,14 @@ def test_a_model_that_takes_no_words_cannot_judge_relevance(tmp_path: Path) -> N
     assert caught.value.field == "relevance"
 
 
-def test_a_deadline_stops_finding_out_what_is_relevant(engine: Engine) -> None:
+def test_a_deadline_stops_finding_out_what_is_relevant_and_asking_again_gets_further(
+    engine: Engine, wordy: WordyEncoder
+) -> None:
+    query = Query(text="red", relevance="usual")
+    wordy.batches.clear()
     left = iter([9.0] * 4)
     with pytest.raises(DeadlineExceededError, match="finding out what is relevant"):
-        engine.search(
-            Query(text="red", relevance="usual"), deadline=Deadline(lambda: next(left, 0.0))
-        )
+        engine.search(query, deadline=Deadline(lambda: next(left, 0.0)))
+    assert colours([hit.observation.media for hit in engine.search(query).hits]) == {"red"}
+    coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
+    assert coded == len(REFERENCE_TEXTS) + 2
