@@ -193,14 +193,14 @@ def _scored(query: Queries, k: int, found: list[_Found]) -> Nearest:
     """The k nearest candidates by exact distance."""
     highest = np.concatenate([one.candidates.distances + one.candidates.error for one in found])
     limit = np.partition(highest, k - 1)[k - 1] if len(highest) > k else np.inf
-    distances, rows = [], []
+    codes, rows = [], []
     for one in found:
         c = one.candidates
         places = c.places[c.distances - c.error <= limit]
-        block = one.part.block
-        distances.append(query.distances(0, gathered(block.codes, places)))
-        rows.append(block.rows.at(places))
-    return Nearest.of(np.concatenate(distances), np.concatenate(rows), k)
+        codes.append(gathered(one.part.block.codes, places))
+        rows.append(one.part.block.rows.at(places))
+    # All blocks' at once: a call for each would cost more than the scoring itself.
+    return Nearest.of(query.distances(0, np.concatenate(codes)), np.concatenate(rows), k)
 
 
 def _within(query: Queries, part: BlockSelection, radius: float) -> Nearest:
