@@ -3,7 +3,7 @@
 The relevance cut-off (`index.relevance`) is calibrated by what these find in an archive. They
 are everyday things, trades, institutions and ideas; nothing that lives, grows or is eaten, and
 no place where wildlife is. Which they are matters little: words drawn at random from all of
-WordNet's nouns, a tenth of them animals and plants, give nearly the same cut-off
+WordNet's nouns, a fifth of them animals and plants, give nearly the same cut-off
 (docs/decisions/0011-relevance-cut-off.md). To change them is to change every cut-off.
 """
 
