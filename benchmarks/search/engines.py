@@ -24,7 +24,7 @@ from index.engines.scans import Candidates
 
 E = TypeVar("E", bound=SearchEngine)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
-BEAMS = (300, 400, 600, 800, 1_200, 1_600)
+BEAMS = (100, 150, 200, 300, 500, 800)
 _WARMING = 8
 """Queries of each metric, again and again, after which nothing is laid out any more."""
 _WARMINGS = 4
@@ -81,7 +81,7 @@ class Kind:
 
 def _following(graph: Graph) -> Scan:
     def scan(queries: Queries, count: int, allowed: Allowed, beam: int) -> list[Candidates]:
-        return graph.follow(queries, count, allowed, beam, beam)
+        return graph.follow(queries, min(count, beam), allowed, beam, beam)
 
     return scan
 
