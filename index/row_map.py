@@ -7,7 +7,7 @@ deletion splits a run. At worst (every second row gone) a row takes 24 bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,6 +41,15 @@ class RowMap:
         )
         return cls(first, at, lengths)._ordered()
 
+    @classmethod
+    def joined(cls, maps: Sequence[RowMap]) -> RowMap:
+        """The rows of several maps that have none in common."""
+        return cls(
+            np.concatenate([part.first for part in maps]),
+            np.concatenate([part.ids for part in maps]),
+            np.concatenate([part.lengths for part in maps]),
+        )._ordered()
+
     def __len__(self) -> int:
         return int(self._places[-1])
 
@@ -57,6 +66,21 @@ class RowMap:
     def rows(self) -> Int64s:
         """All row numbers, ascending: int64 [n]."""
         return _counted(self.first, self.lengths)
+
+    def run_between(self, begin: int, end: int) -> tuple[int, Int64s | None]:
+        """The rows that stand at places `begin` to `end`, without an array where they are a run.
+
+        Returns:
+            the first of them; and all of them, int64 [end - begin], or None where they count up.
+        """
+        start, last = np.searchsorted(self._places, [begin, end - 1], side="right") - 1
+        first = int(self.first[start] + begin - self._places[start])
+        if start == last:
+            return first, None
+        runs = slice(start, last + 1)
+        within = begin - int(self._places[start])
+        counted = _counted(self.first[runs], self.lengths[runs])
+        return first, counted[within : within + end - begin]
 
     def places_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
         """Where rows stand among all rows.

@@ -7,6 +7,7 @@ and what was committed since they were written is read from the store.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.derived.files import DerivedFiles, DerivedSet
-from index.engines.blocks import CodeBlocks
+from index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
+from index.engines.rows import RowNumbers
 from index.loading import MODALITIES, Blocks, Rows
 from index.row_map import RowMap
 
@@ -152,8 +154,11 @@ def _rows_of(found: DerivedSet) -> Rows | None:
 def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     for modality, part in blocks.items():
-        rows = part.rows
-        runs = RowMap.of([(rows, rows)])
+        numbers = (
+            block.rows.array() if dead is None else block.rows.at(np.flatnonzero(~dead))
+            for block, dead in zip(part.blocks, part.dead, strict=True)
+        )
+        runs = RowMap.of((rows, rows) for rows in numbers)
         arrays[f"first_{modality}"], arrays[f"lengths_{modality}"] = runs.first, runs.lengths
         arrays[f"codes_{modality}"] = [
             np.empty((0, part.width), np.uint8),
@@ -180,9 +185,17 @@ def _blocks_of(found: DerivedSet, width: int) -> KeptBlocks | None:
             return None
         rows = RowMap(first, first, lengths)
         maps.append(rows)
-        blocks[modality] = CodeBlocks.of(rows.rows(), codes)
-    both = RowMap.of((rows.rows(), rows.rows()) for rows in maps)
-    return KeptBlocks(found.generation, both, blocks)
+        blocks[modality] = CodeBlocks(8 * width, list(_blocks(rows, codes)))
+    return KeptBlocks(found.generation, RowMap.joined(maps), blocks)
+
+
+def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
+    """Blocks of codes in the place where they are; runs of rows without arrays of them."""
+    for begin in range(0, len(codes), BLOCK_ROWS):
+        end = min(begin + BLOCK_ROWS, len(codes))
+        first, numbers = rows.run_between(begin, end)
+        run = RowNumbers.run(first, end - begin) if numbers is None else RowNumbers(numbers)
+        yield Block(run, codes[begin:end])
 
 
 def _are_runs(first: NDArray[Any], lengths: NDArray[Any]) -> bool:

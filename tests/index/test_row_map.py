@@ -86,3 +86,18 @@ def test_a_run_of_rows_takes_no_more_than_one_row() -> None:
     assert RowMap.of([(rows, rows + 7)]).nbytes == one.nbytes
     assert RowMap.of([(rows[:500], rows[:500]), (rows[500:], rows[500:])]).nbytes == one.nbytes
     assert RowMap.of([(rows, rows)]).without(rows[500:501]).nbytes == 2 * one.nbytes
+
+
+@given(_PLACES, st.data())
+def test_neighbouring_rows_are_a_run_or_an_array(
+    places: dict[int, int], data: st.DataObject
+) -> None:
+    made = map_of(unique_ids(places))
+    if not len(made):
+        return
+    begin = data.draw(st.integers(0, len(made) - 1))
+    end = data.draw(st.integers(begin + 1, len(made)))
+    first, rows = made.run_between(begin, end)
+    found = list(range(first, first + end - begin)) if rows is None else rows.tolist()
+    assert found == sorted(places)[begin:end]
+    assert found[0] == first
