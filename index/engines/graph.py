@@ -44,8 +44,11 @@ class Graph:
     """
 
     kind = "graph"
-    rows_per_step = 800
-    """Rows of 256 bits that exact search looks at while the beam moves on by one node."""
+    rows_per_step = 1_000
+    """Rows of 256 bits that exact search looks at while the beam moves on by one node.
+
+    Measured: with a beam of 300 the two are equally fast over some 300,000 rows.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class Graph:
             blocks: the codes; deleted ones are linked too, until they are compacted.
             m: half the links of a node: 2 to 64.
             ef_construction: nodes kept in view while looking for those to link to.
-            seed: of the choice of levels.
+            seed: of the choice of nodes where searches begin.
             threads: the most threads while building; None for one per usable core.
             curve: recall by width of the beam; measured if it is not given.
 
