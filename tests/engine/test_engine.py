@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import bittern
 from bittern.errors import (
     BitternError,
     CodeError,
@@ -79,6 +80,17 @@ def test_the_nearest_that_is_left_out_meets_the_condition(engine: Engine) -> Non
     assert result.nearest.distance > 0
     everything = engine.search(Query(id="blue.png", where=others, k=5)).hits
     assert result.nearest == everything[0]
+
+
+def test_an_archive_is_opened_in_python_with_what_decides_about_its_search(
+    engine: Engine,
+) -> None:
+    engine.close()
+    options = bittern.SearchOptions(engine="graph", recall=0.9, threads=1)
+    with bittern.open(engine.archive.path, search=options) as archive:
+        assert archive.stats().observations == {"image": 3, "audio": 5}
+    with pytest.raises(QueryError, match="not 'warp'"):
+        bittern.SearchOptions(engine="warp")  # type: ignore[arg-type]
 
 
 def test_what_an_archive_is_opened_with_decides_what_searches(

@@ -106,6 +106,7 @@ class FakeEngine:
         self.on_search: Callable[[Deadline | None], None] = lambda deadline: None
         self.on_commit: Callable[[], None] = lambda: None
         self.failure: Exception | None = None
+        self.names_itself: str | None = None
         self.seen: builtins.list[Query] = []
         self.added: builtins.list[MediaItem] = []
         self.commits: builtins.list[int] = []
@@ -139,8 +140,8 @@ class FakeEngine:
             query.metric or "asymmetric",
             1.5,
             near,
-            engine="flat" if exact else "ivf",
-            exact=exact,
+            engine=("flat" if exact else "ivf") if self.names_itself is None else self.names_itself,
+            exact=exact and self.names_itself is None,
             cutoff=cutoff,
             nearest=hits[0] if hits and not near else None,
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from bittern.client import RemoteArchive
-from bittern.errors import ObservationNotFoundError
+from bittern.errors import ObservationNotFoundError, PreconditionError
 from index.observation import AddStatus
 from service.requests import MediaItem, Query
 from tests.service.fake_engine import MODEL, FakeEngine, heron
@@ -157,3 +158,16 @@ def test_add_treats_duplicates_as_it_is_told(
 ) -> None:
     [[result]] = remote.add([item("obs-1")], on_duplicate=policy)  # type: ignore[arg-type]
     assert result.status is status
+
+
+@pytest.mark.parametrize("asked", [{"within": 3.0}, {"relevance": "usual"}])
+def test_a_server_of_before_that_cannot_leave_out_hits_is_told_from_one_that_did(
+    remote: RemoteArchive, engine: FakeEngine, asked: dict[str, Any]
+) -> None:
+    engine.names_itself = ""
+    [name] = asked
+    with pytest.raises(PreconditionError, match=f"earlier version, .* know `{name}`") as caught:
+        remote.search("a heron", **asked)
+    assert caught.value.field == name
+    before = remote.search("a heron", recall=0.9)
+    assert (before.engine, before.exact) == ("flat", True)

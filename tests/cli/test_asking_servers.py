@@ -1,0 +1,74 @@
+"""What `bittern search` and `bittern stats` print about an archive behind a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from service.config import ServiceConfig
+from service.server import serve
+from tests.cli.conftest import Run
+from tests.service.fake_engine import ENGINE, FakeEngine
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """Of a server whose hits lie at the distances 1, 2, 3, 5..."""
+    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", config=ServiceConfig())
+    yield server.address
+    server.stop(grace=0)
+
+
+def test_nothing_relevant_is_an_answer_that_says_how_to_see_the_nearest(
+    run: Run, address: str
+) -> None:
+    done = run("search", address, "a violin", "--relevance", "usual")
+    assert (done.status, done.out) == (0, "")
+    assert done.err.strip() == (
+        "nothing is relevant: the nearest is Grey Heron <i> (Ardea cinerea) (heron-1.jpg) at 1, "
+        "beyond 0.50. To see it instead: --within 1"
+    )
+
+
+def test_nothing_relevant_is_an_empty_list_for_programs(run: Run, address: str) -> None:
+    answer = json.loads(run("search", address, "a violin", "--relevant", "0.05", "--json").out)
+    assert (answer["hits"], answer["cutoff"]) == ([], 0.5)
+    assert (answer["nearest"]["id"], answer["nearest"]["distance"]) == ("obs-1", 1)
+
+
+def test_an_approximate_answer_says_that_it_is_one(run: Run, address: str) -> None:
+    done = run("search", address, "a heron", "-k", 2, "--recall", "0.9")
+    assert "heron-1.jpg" in done.out
+    assert "approximate (ivf)" in done.err
+    assert "approximate" not in run("search", address, "a heron", "-k", 2).err
+
+
+def test_hits_that_were_bounded_say_by_what(run: Run, address: str) -> None:
+    done = run("search", address, "a heron", "--relevance", "0.3")
+    assert done.err.startswith("3 hits by fake-64")
+    assert "none beyond 3" in done.err
+
+
+def test_programs_that_ask_for_nothing_new_get_nothing_new(run: Run, address: str) -> None:
+    answer = json.loads(run("search", address, "a heron", "--json").out)
+    assert list(answer) == ["model", "target", "metric", "took_ms", "hits"]
+
+
+def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
+    run: Run, address: str
+) -> None:
+    done = run("stats", address)
+    assert done.status == 0
+    assert "15 image, 5 audio observations (1 recording), generation 7" in done.out
+    for words in ("fake-64", "ivf, approximate", "1.0 TiB", ENGINE.reason, "being built: ivf over"):
+        assert words in done.out
+    told = json.loads(run("stats", address, "--json").out)
+    assert told["models"][0]["engines"]["image"]["building"] == "ivf over 15 rows"
+
+
+def test_stats_of_nothing_end_with_a_message(run: Run) -> None:
+    done = run("stats", "nowhere")
+    assert (done.status, done.out) == (1, "")
+    assert "there is no archive at 'nowhere'" in done.err
