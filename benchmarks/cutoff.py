@@ -2,7 +2,7 @@
 
 Three kinds of query are asked, described in `benchmarks.cutoff_outcomes`. On the words
 (`benchmarks.words`) the cut-off was chosen among contenders; the sample archive and a million
-synthetic codes only check it. The reference queries are `service.reference_texts`; queries from
+synthetic codes check it. The reference queries are `service.reference_texts`; queries from
 elsewhere are WordNet's names of artifacts, persons and abstractions.
 """
 
@@ -109,7 +109,7 @@ def run(settings: Settings) -> Report:
         _contenders_table(words.contenders),
         _curves_table("Words, by false-alarm rate asked for", words.curves, RATES),
         _samples_table(words.samples),
-        _curves_table("Checks: nothing was chosen on these", checks, sorted(named)),
+        _curves_table("Checks: neither contender nor rates were chosen on these", checks, sorted(named)),
     ]
     return Report("cutoff", _size(settings, len(texts)), tables, _values(words, checks))
 

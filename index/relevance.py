@@ -47,9 +47,8 @@ _SEED = 11
 _BLOCK_ROWS = 1 << 14
 _NOTHING = 1e-12
 """A query whose weights are no longer than this asks for nothing."""
-_TAIL = 64
-"""One in so many rows of the sample is taken for the tail."""
-_FEWEST_TAIL = 4
+_TAIL = 8
+"""Rows of the sample that are taken for a query's tail; more tell less about what lies beyond."""
 
 
 class Cutoff(StrEnum):
@@ -171,9 +170,8 @@ class Background:
         queries, rows = alike.shape
         if queries < FEWEST_QUERIES or rows < FEWEST_ROWS:
             return cls(queries, rows, 0.0, 0.0, 0.0)
-        tail = max(_FEWEST_TAIL, rows // _TAIL)
-        top = -np.partition(-np.asarray(alike, dtype=np.float64), tail, axis=1)[:, : tail + 1]
-        excess = top[:, :tail].mean(axis=1) - top[:, tail]
+        top = -np.partition(-np.asarray(alike, dtype=np.float64), _TAIL, axis=1)[:, : _TAIL + 1]
+        excess = top[:, :_TAIL].mean(axis=1) - top[:, _TAIL]
         low, high = np.quantile(top.max(axis=1), [0.25, 0.75])
         scale = float(high - low) / (_gumbel(0.75) - _gumbel(0.25))
         location = float(low) - scale * _gumbel(0.25)
