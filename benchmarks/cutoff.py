@@ -109,7 +109,9 @@ def run(settings: Settings) -> Report:
         _contenders_table(words.contenders),
         _curves_table("Words, by false-alarm rate asked for", words.curves, RATES),
         _samples_table(words.samples),
-        _curves_table("Checks: neither contender nor rates were chosen on these", checks, sorted(named)),
+        _curves_table(
+            "Checks: neither contender nor rates were chosen on these", checks, sorted(named)
+        ),
     ]
     return Report("cutoff", _size(settings, len(texts)), tables, _values(words, checks))
 
