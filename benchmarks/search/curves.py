@@ -12,10 +12,11 @@ from typing import Any
 
 from benchmarks.report import Table, say
 from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import PEERS, Contestant, Tuned, built
+from benchmarks.search.contestants import Contestant, Tuned, built
 from benchmarks.search.engines import APPROXIMATE, ask, flat_engine
 from benchmarks.search.exact import described, one_by_one, ours
 from benchmarks.search.exactness import recall
+from benchmarks.search.peers import PEERS
 from benchmarks.search.ratio import Ratio, ratio_table
 from benchmarks.search.settings import K
 from benchmarks.timing import Rounds, Spread, interleaved

@@ -14,9 +14,10 @@ import numpy as np
 from benchmarks.machine import usable_cores
 from benchmarks.report import Table, say
 from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import PEERS, Ask, built
+from benchmarks.search.contestants import Ask, built
 from benchmarks.search.engines import flat_engine
 from benchmarks.search.exactness import Exactness, brute_force, exactness
+from benchmarks.search.peers import PEERS
 from benchmarks.search.ratio import Ratio, ratio_table, short
 from benchmarks.search.settings import K
 from benchmarks.timing import Rounds, interleaved

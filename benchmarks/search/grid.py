@@ -9,8 +9,9 @@ from typing import Any
 from benchmarks.machine import usable_cores
 from benchmarks.report import Table, say
 from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import Ask, faiss_flat
+from benchmarks.search.contestants import Ask
 from benchmarks.search.engines import ask, flat_engine
+from benchmarks.search.peers import faiss_flat
 from benchmarks.search.settings import K
 from benchmarks.timing import Rounds, interleaved
 from index.engines.queries import Queries

@@ -5,16 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search import contestants, curves
+from benchmarks.search import curves, peers
 from benchmarks.search.codes import clustered
-from benchmarks.search.contestants import Contestant, built, faiss_flat, lists_for
+from benchmarks.search.contestants import Contestant, Tuned, built
 from benchmarks.search.curves import Curves, Point, measure_curves
 from benchmarks.search.engines import KINDS, ask, at_effort, flat_engine, structure_of
 from benchmarks.search.exactness import recall
+from benchmarks.search.peers import faiss_flat, lists_for
 from benchmarks.search.plot import draw
 from benchmarks.timing import Rounds, Spread
 
-LISTS = Contestant("lists", contestants.faiss_lists, parameter="nprobe", settings=(1, 256))
+LISTS = Contestant("lists", peers.faiss_lists, parameter="nprobe", settings=(1, 256))
 
 
 def point(setting: int, recall: float, milliseconds: float) -> Point:
@@ -50,7 +51,7 @@ def test_what_is_not_installed_is_left_out_with_what_to_install(tmp_path: Path) 
 
 
 def test_what_fails_to_build_is_left_out_with_the_reason(tmp_path: Path) -> None:
-    def broken(*_: object) -> contestants.Tuned:
+    def broken(*_: object) -> Tuned:
         raise RuntimeError("no room for lists")
 
     tuned, why = built(Contestant("broken", broken), clustered(100, 64), 1, tmp_path)
@@ -66,7 +67,7 @@ def test_lists_are_two_roots_of_the_codes_to_a_power_of_two() -> None:
 
 def test_lancedb_scan_finds_the_nearest(tmp_path: Path) -> None:
     collection = clustered(500, 64)
-    ask = contestants.lancedb_scan(collection, 1, tmp_path)(0)
+    ask = peers.lancedb_scan(collection, 1, tmp_path)(0)
     queries = collection.queries("hamming", 2)
     for query, rows in zip(queries, ask(queries, 5), strict=True):
         distances = query.distances(0, collection.codes)
