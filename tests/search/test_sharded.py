@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 from bittern.errors import (
     ArchiveDamagedError,
+    DeadlineExceededError,
     PreconditionError,
     ServiceUnavailableError,
     ShardUnavailableError,
@@ -33,6 +35,7 @@ from index.engines.sharded import (
     local_cluster,
 )
 from index.engines.sharded.cluster import ray_library
+from index.engines.sharded.sources import Known
 from index.engines.sharded.stripes import Stripes
 from tests.index.samples import OWL, photo
 from tests.search import test_contract as contract
@@ -260,6 +263,44 @@ def test_a_shard_whose_store_is_gone_says_so_and_comes_back_with_it(
         reading.search(questions("hamming", 1), 5)
     assert reading.wait(WAIT_S)
     check_same(reading, wanted)
+
+
+class GatedSource(MemorySource):
+    """Its second generation can be read once something is written to a named pipe."""
+
+    def __init__(self, gate: Path) -> None:
+        super().__init__()
+        self.gate = gate
+
+    def read(self, version: int, stripes: Stripes, shard: int, known: Known | None) -> CodeBlocks:
+        if version == 2:
+            self.gate.read_bytes()
+        return super().read(version, stripes, shard, known)
+
+
+def test_a_shard_that_is_slow_but_alive_is_not_replaced_and_still_searches(
+    cluster: Any, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    source = GatedSource(gate)
+    for n in (9, 5):
+        source.put(np.arange(n), np.zeros((n, 8), np.uint8))
+    with ShardedEngine(source, 1, Sharding(1)) as engine:
+        patient, engine._sharding = engine._sharding, Sharding(1, loading_s=0.1)
+        with pytest.raises(DeadlineExceededError, match="shard 0 is still at work"):
+            engine.refresh(2)
+        assert len(engine.search(questions("hamming", 1), 20)[0]) == 9
+        gate.write_bytes(b"open")
+        engine._sharding = patient
+        engine.refresh(2)
+        assert len(engine.search(questions("hamming", 1), 20)[0]) == 5
+        assert engine.shards[0].restarts == 0
+
+
+def test_more_shards_than_cores_are_refused(cluster: Any) -> None:
+    with pytest.raises(PreconditionError, match="need 18 cores, the Ray cluster has 8"):
+        ShardedEngine(MemorySource(), 1, Sharding(9, threads=2))
 
 
 def test_a_generation_that_cannot_be_read_changes_nothing(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import (
     BitternError,
+    DeadlineExceededError,
     InternalError,
     PreconditionError,
     QueryError,
@@ -80,8 +81,8 @@ class ShardedEngine:
         sharding: how the rows are spread.
 
     Raises:
-        PreconditionError: Ray is not installed, or not running.
-        ShardUnavailableError: a shard cannot read its codes, or there is no room for it.
+        PreconditionError: Ray is not installed, not running, or has too few cores.
+        ShardUnavailableError: a shard cannot read its codes.
     """
 
     kind = "sharded"
@@ -142,6 +143,7 @@ class ShardedEngine:
         Raises:
             CodeError: the queries are of another code length.
             ShardUnavailableError: a shard is lost, and not back yet.
+            DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
         """
         return self._whole(*self._search(queries, k, rows))
 
@@ -152,6 +154,7 @@ class ShardedEngine:
             CodeError: the queries are of another code length.
             QueryError: the radius is not a number.
             ShardUnavailableError: a shard is lost, and not back yet.
+            DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
         """
         return self._whole(*self._within(queries, radius, rows))
 
@@ -171,7 +174,9 @@ class ShardedEngine:
         Searches go on meanwhile, in the generation before; none ever sees two.
 
         Raises:
-            ShardUnavailableError: a shard is lost, or cannot read it; nothing has changed.
+            ArchiveDamagedError: a shard cannot read it. Here and below nothing has changed.
+            ShardUnavailableError: a shard is lost.
+            DeadlineExceededError: it takes longer than `Sharding.loading_s`.
         """
         with self._refreshing:
             if version == self.version:
@@ -273,6 +278,11 @@ class ShardedEngine:
             except errors.RayTaskError as error:
                 self._raise_cause(number, error)
             except errors.GetTimeoutError:
+                if self._members.answers(actors[number]):
+                    raise DeadlineExceededError(
+                        f"shard {number} is still at work on what it was asked; ask for fewer "
+                        "queries at once, or allow more in Sharding.timeout_s or loading_s"
+                    ) from None
                 self._members.report(number, actors[number], "it did not answer in time")
                 missing.append(number)
             except errors.RayError as error:

@@ -15,7 +15,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from bittern.errors import BitternError
+from bittern.errors import BitternError, PreconditionError
 from index.engines.blocks import BLOCK_ROWS
 from index.engines.sharded.cluster import ray_library
 from index.engines.sharded.shard import Loaded, Shard
@@ -23,7 +23,11 @@ from index.engines.sharded.sources import Source
 from index.engines.sharded.stripes import Stripes
 
 _CALLS_AT_ONCE = 16
-"""Of one actor: searches, one load, and the call that watches it."""
+"""Of one actor: searches, and a load."""
+_CONTROL = "control"
+"""Calls of this group are answered however many searches there are."""
+_PROBE_S = 5.0
+"""A process that says nothing for so long is taken for dead."""
 _log = logging.getLogger(__name__)
 
 
@@ -35,7 +39,8 @@ class Sharding:
         shards: number of actors.
         threads: cores of each; Ray is asked for as many.
         stripe_rows: rows of one range; ranges are dealt out to the shards in turn.
-        timeout_s: a shard that has not answered for so long is given up and replaced.
+        timeout_s: the longest that a search may take. A shard that does not answer then is
+            replaced, unless it says that it is still at work.
         loading_s: the longest that reading the codes may take.
     """
 
@@ -70,6 +75,21 @@ class ShardStatus:
     loaded: Loaded | None
 
 
+def check_room(ray: Any, sharding: Sharding) -> None:
+    """Check that a cluster has the cores for all shards; Ray would wait for them forever.
+
+    Raises:
+        PreconditionError: it has not.
+    """
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    if cores < sharding.shards * sharding.threads:
+        raise PreconditionError(
+            f"{sharding.shards} shards of {sharding.threads} threads need "
+            f"{sharding.shards * sharding.threads} cores, the Ray cluster has {cores}; "
+            "ask for fewer shards or threads, or add machines"
+        )
+
+
 class Member:
     """One shard: its actor, and whether that can be asked. Guarded by its `Members`."""
 
@@ -100,6 +120,7 @@ class Members:
 
     def __init__(self, source: Source, sharding: Sharding, version: int) -> None:
         self._ray = ray_library()
+        check_room(self._ray, sharding)
         self._source = source
         self._sharding = sharding
         self._version = version
@@ -143,6 +164,15 @@ class Members:
                 # From now on nobody waits for it.
                 member.ready, member.problem = False, problem
                 self._post(self._replace, member, actor, problem)
+
+    def answers(self, actor: Any) -> bool:
+        """Whether an actor says anything at all, if not what it was asked."""
+        call = actor.process.options(concurrency_group=_CONTROL).remote()
+        try:
+            self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
+        except self._ray.exceptions.RayError:
+            return False
+        return True
 
     def switch(self, actors: Sequence[Any], loaded: Sequence[Loaded]) -> list[int]:
         """Let searches name the generation that these actors have taken up.
@@ -202,20 +232,18 @@ class Members:
     def _start(self, member: Member) -> None:
         """Give a shard a fresh actor, which begins to read its codes."""
         number, sharding = member.number, self._sharding
-        actor = (
-            self._ray.remote(Shard)
-            .options(
-                num_cpus=sharding.threads,
-                max_concurrency=_CALLS_AT_ONCE,
-                scheduling_strategy="SPREAD",
-            )
-            .remote(number, sharding.stripes, sharding.threads)
+        as_actor = self._ray.remote(
+            num_cpus=sharding.threads,
+            max_concurrency=_CALLS_AT_ONCE,
+            concurrency_groups={_CONTROL: 2},
+            scheduling_strategy="SPREAD",
         )
+        actor = as_actor(Shard).remote(number, sharding.stripes, sharding.threads)
         with self._changed:
             member.actor, member.ready, member.failed = actor, False, False
             member.loading, version = True, self._version
         # These run on Ray's own thread, which must not wait: they leave word and return.
-        actor.watch.remote().future().add_done_callback(
+        actor.watch.options(concurrency_group=_CONTROL).remote().future().add_done_callback(
             lambda ended: self._post(self._ended, member, actor)
         )
         actor.load.remote(self._source, version, version).future().add_done_callback(
