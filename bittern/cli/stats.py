@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,7 +43,7 @@ def stats(
     if as_program:
         print_json(asdict(told))
         return
-    held = ", ".join(f"{rows:,} {modality}" for modality, rows in told.observations.items())
+    held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(told.observations))
     recordings = f" ({counted(told.recordings, 'recording')})" if told.recordings else ""
     out.print(
         plain(
@@ -82,13 +83,18 @@ def engine_table(told: ArchiveStats) -> Table:
             no_wrap=heading not in ("model", "why"),
         )
     for model in told.models:
-        for modality, rows in model.rows.items():
+        for modality, rows in _in_order(model.rows):
             engine = model.engines.get(modality)
             cells = (
                 _engine_cells(engine) if engine else ("", "", "not in memory yet" if rows else "")
             )
             table.add_row(*map(plain, (model.name, modality, f"{rows:,}", *cells)))
     return table
+
+
+def _in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Images before audio, also where they came over the wire, which keeps no order."""
+    return sorted(counts.items(), reverse=True)
 
 
 def _engine_cells(engine: EngineStats) -> tuple[str, str, str]:
