@@ -188,7 +188,8 @@ def _summary(wanted: Sequence[tuple[str, Ratio]]) -> Table:
         lines.append([where, "", "", ""])
         for other, ratio in wanted:
             if other == where:
-                lines.append([f"  {ratio.what}", *ratio.cells()])
+                median = f"{ratio.value.median:.2f}"
+                lines.append([f"  {ratio.what}", ratio.against, median, ratio.target])
     return Table("What is wanted, and what was measured", list(HEADS), lines)
 
 
