@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Int64s = NDArray[np.int64]
+_MANY_RUNS = 1_000
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,27 @@ class RowMap:
         """
         if not len(ids):
             return ids
+        if (ids[:-1] > ids[1:]).any():
+            ids = np.sort(ids)
         order, start = self._by_id
-        run = np.searchsorted(start, ids, side="right") - 1
-        if not len(start) or run.min() < 0:
+        begins = np.searchsorted(ids, start)
+        counts = np.diff(np.append(begins, len(ids)))
+        asked = np.flatnonzero(counts)
+        last = ids[(begins + counts)[asked] - 1]
+        if (
+            not len(begins)
+            or begins[0]
+            or (last - start[asked] >= self.lengths[order[asked]]).any()
+        ):
             return None
-        within = ids - start[run]
-        run = order[run]
-        if (within >= self.lengths[run]).any():
-            return None
-        rows = self.first[run] + within
+        shifts = self.first[order] - start
+        if len(asked) > _MANY_RUNS:
+            rows = ids + np.repeat(shifts, counts)
+        else:
+            # Without another array of that length: new memory costs more than the sums.
+            rows = ids.copy()
+            for run in asked.tolist():
+                rows[begins[run] : begins[run] + counts[run]] += shifts[run]
         if (rows[:-1] > rows[1:]).any():
             rows = np.sort(rows)
         return rows
