@@ -20,7 +20,7 @@ from benchmarks.report import say
 from benchmarks.search.archives import coded, model_of
 from benchmarks.search.codes import Collection
 from benchmarks.search.engines import blocks_of, warmed
-from benchmarks.search.ratio import Ratio, short
+from benchmarks.search.ratio import Ratio, once, short
 from benchmarks.search.settings import K
 from benchmarks.timing import Spread
 from index.archive import Archive
@@ -42,11 +42,6 @@ class Turn:
     added: float
     first: float
 
-    @property
-    def cost(self) -> float:
-        """Of adding, with what it costs the next search."""
-        return self.added + self.first - self.before
-
 
 @dataclass(frozen=True)
 class Adding:
@@ -65,12 +60,19 @@ class Adding:
         small, large = self.turns
         what = f"add {short(ADDED_ROWS)} rows {self.what}, at {short(large)}"
         against = f"at {short(small)}"
-        cost = Spread.of(self._seconds(large, "cost") / self._seconds(small, "cost"))
+        cost = once(self.cost(large) / self.cost(small))
         alone = Spread.of(self._seconds(large, "added") / self._seconds(small, "added"))
         return [
             Ratio(what, against, cost, WANTED),
             Ratio(f"  without the search after it, at {short(large)}", against, alone),
         ]
+
+    def cost(self, rows: int) -> float:
+        """Seconds of adding, and of what it costs the next search, if that is anything."""
+        added, first, before = (
+            float(np.median(self._seconds(rows, part))) for part in ("added", "first", "before")
+        )
+        return added + max(0.0, first - before)
 
     def lines(self) -> list[str]:
         """Milliseconds behind them."""
