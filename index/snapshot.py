@@ -69,14 +69,14 @@ class Snapshot:
         if before is not None and before.generation > self.generation:
             before = None
         loaded = {} if before is None else dict(before._blocks)
-        earlier = before._rows if before else kept.rows() if kept else None
-        if earlier is None:
+        earlier = before._rows if before is not None else kept.rows() if kept else None
+        if earlier is None or earlier.generation > self.generation:
             self._rows = read_rows(self.store)
         elif earlier.generation == self.generation:
-            self._rows = earlier
+            self._rows, self._blocks = earlier, loaded
         else:
             self._rows, change = rows_since(self.store, earlier, list(loaded))
-            history = before._history if before else ()
+            history = before._history if before is not None else ()
             changed = len(change.gone) + len(change.written)
             self._history = (*history, (earlier.generation, changed))[-_HISTORY:]
             for column, blocks in loaded.items():
