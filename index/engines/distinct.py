@@ -75,7 +75,8 @@ class DistinctCodes:
             places int64 [p], and for each the position in `nodes` that it belongs to.
         """
         if self._places is None or self._starts is None:
-            return nodes, np.arange(len(nodes))
+            owners = np.arange(len(nodes)) if mask is None else np.flatnonzero(mask[nodes])
+            return nodes[owners], owners
         begins = self._starts[nodes]
         counts = self._starts[nodes + 1] - begins
         if mask is None:

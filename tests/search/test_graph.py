@@ -148,6 +148,15 @@ def test_filters_keep_recall(metric: str, share: float) -> None:
     assert mean_recall(found, FlatEngine(graph.base).search(queries, 50, rows)) >= 0.95
 
 
+def test_links_are_followed_through_what_may_not_be_found() -> None:
+    graph = species_graph()
+    mask = np.random.default_rng(4).random(ROWS) < 0.05
+    allowed = Allowed(mask, int(mask.sum()))
+    for one in graph.follow(asked("asymmetric"), 100, allowed, 100, 2_000):
+        assert mask[one.places].all()
+        assert one.floor == -np.inf, "all codes were looked at"
+
+
 def test_rows_that_links_do_not_reach_are_found_by_looking_at_all() -> None:
     graph = species_graph()
     query = asked("asymmetric", 1)
