@@ -7,26 +7,22 @@ and blocks of codes are shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.engines.blocks import Block, CodeBlocks
+from index.coded import ascending, coded, in_order, int64s, joined, merged, unchanged
+from index.engines.blocks import CodeBlocks
 from index.row_map import RowMap
 from index.store import ROW_ID, Store
 
 MODALITIES = ("image", "audio")
 Blocks = dict[str, CodeBlocks]
 """Codes of one model by modality."""
-Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
-"""Rows and their codes: int64 [n], uint8 [n, bits/8]."""
-_PART_ROWS = 1 << 16
-"""Blocks of codes are this long, or longer, where an archive has so many."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
     """The codes of one model; what comes from the store in large parts is not copied."""
     width = store.code_bytes(column)
     parts = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
-    parts, (stray_rows, stray_codes) = _in_order(list(_joined(parts)))
+    parts, (stray_rows, stray_codes) = in_order(list(joined(parts)))
     found = [_by_modality(rows, *part) for part in parts]
     strays = _by_modality(rows, stray_rows, stray_codes.reshape(-1, width))
     blocks = {
@@ -143,13 +139,13 @@ def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows
 def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blocks:
     """The codes of a generation from those of an earlier one, and what happened since."""
     width = next(iter(before.values())).width
-    new_rows, new_codes = _ascending(*coded(change.written["row"], change.written[column], width))
+    new_rows, new_codes = ascending(*coded(change.written["row"], change.written[column], width))
     new = _by_modality(rows, new_rows, new_codes)
     written = np.sort(int64s(change.written["row"]))
     after: Blocks = {}
     for modality, old in before.items():
         fresh_rows, fresh_codes = new[modality].rows, new[modality].codes
-        kept = _unchanged(old, fresh_rows, fresh_codes)
+        kept = unchanged(old, fresh_rows, fresh_codes)
         lost = np.union1d(change.gone, np.setdiff1d(written, kept, assume_unique=True))
         left = old.without(lost) if len(lost) else old
         if len(kept) < len(fresh_rows):
@@ -157,51 +153,6 @@ def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blo
             left = merged(left, fresh_rows[chosen], fresh_codes[chosen])
         after[modality] = left
     return after
-
-
-def merged(old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-    """Codes and more, whose rows (ascending, new here) may lie anywhere.
-
-    Only blocks into whose range rows fall are made anew.
-    """
-    if not len(rows):
-        return old
-    if rows[0] > old.last_row:
-        return old.appended(rows, codes)
-    begins = np.searchsorted(rows, [block.rows.first for block in old.blocks[1:]])
-    blocks: list[Block] = []
-    dead: list[NDArray[np.bool_] | None] = []
-    bounds = pairwise([0, *begins.tolist(), len(rows)])
-    for block, mask, (begin, end) in zip(old.blocks, old.dead, bounds, strict=True):
-        made = CodeBlocks(old.bits, [block], [mask])
-        if begin < end:
-            both = _concatenated([(made.rows, made.codes), (rows[begin:end], codes[begin:end])])
-            made = CodeBlocks.of(*_ascending(*both))
-        blocks += made.blocks
-        dead += made.dead
-    return CodeBlocks(old.bits, blocks, dead)
-
-
-def coded(
-    rows: pa.Array | pa.ChunkedArray, column: pa.Array | pa.ChunkedArray, width: int
-) -> Coded:
-    """Rows that have a code, and their codes: int64 [n], uint8 [n, bits/8]."""
-    parts = []
-    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
-        start = chunk.offset * width
-        data = np.frombuffer(chunk.buffers()[1], dtype=np.uint8) if len(chunk) else np.empty(0)
-        parts.append(data[start : start + len(chunk) * width].reshape(-1, width))
-    codes = parts[0] if len(parts) == 1 else np.concatenate([*parts, np.empty((0, width))])
-    codes, numbers = codes.astype(np.uint8, copy=False), int64s(rows)
-    if not column.null_count:
-        return numbers, codes
-    present = np.asarray(column.is_valid())
-    return numbers[present], codes[present]
-
-
-def int64s(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
-    """A column of whole numbers."""
-    return np.asarray(column).astype(np.int64, copy=False)
 
 
 def _kinds(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int8]:
@@ -242,53 +193,6 @@ def _kinds_since(
     return kinds
 
 
-def _joined(parts: Sequence[Coded]) -> Iterator[Coded]:
-    """The same, in order, with small neighbours put together."""
-    waiting: list[Coded] = []
-    for part in parts:
-        if len(part[0]):
-            waiting.append(part)
-        if sum(len(rows) for rows, _ in waiting) >= _PART_ROWS:
-            yield _concatenated(waiting)
-            waiting = []
-    if waiting:
-        yield _concatenated(waiting)
-
-
-def _in_order(parts: Sequence[Coded]) -> tuple[list[Coded], Coded]:
-    """Parts whose rows ascend throughout, and what was in the way: few rows, as a rule.
-
-    Rows that were written again lie at the end of the store.
-    """
-    kept: list[Coded] = []
-    strays: list[Coded] = []
-    last = -1
-    for rows, codes in parts:
-        if rows[0] > last and (rows[:-1] < rows[1:]).all():
-            kept.append((rows, codes))
-        else:
-            ascends = rows > np.maximum.accumulate(np.append([last], rows[:-1]))
-            kept.append((rows[ascends], codes[ascends]))
-            strays.append((rows[~ascends], codes[~ascends]))
-        last = max(last, int(rows.max()))
-    if not strays:
-        return kept, (np.empty(0, np.int64), np.empty(0, np.uint8))
-    return [part for part in kept if len(part[0])], _ascending(*_concatenated(strays))
-
-
-def _concatenated(parts: Sequence[Coded]) -> Coded:
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
-def _ascending(rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> Coded:
-    if (rows[:-1] < rows[1:]).all():
-        return rows, codes
-    order = np.argsort(rows, kind="stable")
-    return rows[order], codes.take(order, axis=0)
-
-
 def _by_modality(rows: Rows, numbers: NDArray[np.int64], codes: NDArray[np.uint8]) -> Blocks:
     kinds = rows.kinds_of(numbers)
     blocks: Blocks = {}
@@ -299,21 +203,3 @@ def _by_modality(rows: Rows, numbers: NDArray[np.int64], codes: NDArray[np.uint8
         else:
             blocks[modality] = CodeBlocks.of(numbers[chosen], codes[chosen])
     return blocks
-
-
-def _unchanged(
-    old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]
-) -> NDArray[np.int64]:
-    """Rows that have the code that they are given, already: int64, ascending.
-
-    So it is for one model's codes when rows are written again to add another model's.
-    """
-    same = []
-    for block, dead in zip(old.blocks, old.dead, strict=True):
-        places = block.rows.places_of(rows)
-        if dead is not None:
-            places = places[~dead[places]]
-        here = block.rows.at(places)
-        given = codes[np.searchsorted(rows, here)]
-        same.append(here[(block.codes[places] == given).all(axis=1)])
-    return np.concatenate(same) if same else np.empty(0, np.int64)

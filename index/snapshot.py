@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
+from index.coded import int64s
 from index.columns import IDENTITY, as_given
 from index.derived.index_files import IndexFiles
 from index.engines.rows import RowSet
@@ -25,7 +26,6 @@ from index.loading import (
     Change,
     Rows,
     blocks_since,
-    int64s,
     read_blocks,
     read_map,
     read_rows,
