@@ -36,7 +36,7 @@ from index.engines.sharded.sources import Source
 _ATTEMPTS = 3
 """A search starts again when the generation that it named is let go meanwhile."""
 _INLINE_BYTES = 64 << 10
-"""Larger queries are put into shared memory once, not sent to each shard."""
+"""What is larger is put into shared memory once; what is smaller is sent faster without."""
 _tokens = itertools.count()
 
 
@@ -249,9 +249,7 @@ class ShardedEngine:
         self, version: int, call: _Call, limits: Sequence[Any] | None
     ) -> tuple[dict[int, Found], list[int]]:
         actors = self._members.actors()
-        asked: Any = call.asked
-        if call.asked.values.nbytes > _INLINE_BYTES:
-            asked = self._ray.put(asked)
+        asked = self._shared(call.asked, call.asked.values.nbytes)
         calls: dict[int, Any] = {}
         for number, actor in enumerate(actors):
             if limits is not None and limits[number] is None:
@@ -300,16 +298,20 @@ class ShardedEngine:
         ) from error
 
     def _limits(self, rows: RowSet) -> list[Any]:
-        """Each shard's share of some rows, in shared memory; None where it has none."""
+        """Each shard's share of some rows, as it is sent; None where it has none."""
         known: list[Any] | None = rows.known.get(self)
         if known is None:
-            token = next(_tokens)
-            known = [
-                self._ray.put(Limits(token, self._stripes.packed(part))) if len(part) else None
-                for part in self._stripes.split(rows.rows)
-            ]
+            token, known = next(_tokens), []
+            for part in self._stripes.split(rows.rows):
+                packed = self._stripes.packed(part)
+                size = packed.values.nbytes
+                known.append(self._shared(Limits(token, packed), size) if size else None)
             rows.known[self] = known
         return known
+
+    def _shared(self, value: Any, nbytes: int) -> Any:
+        """What is to be sent, put into shared memory where it is large."""
+        return self._ray.put(value) if nbytes > _INLINE_BYTES else value
 
     # What is missing
 
