@@ -179,7 +179,7 @@ class Engines:
     def _exact_choice(self, name: str, blocks: CodeBlocks) -> tuple[str, str]:
         exact = "exact: every code is looked at"
         large = self.options.engine == "auto" and len(blocks) >= GPU_FROM
-        if self.options.engine != "gpu" and not large:
+        if self.options.engine != "gpu" and not (large and _has_gpu()):
             return "flat", exact
         from index.engines.device_memory import available_device
 
@@ -273,6 +273,13 @@ class Engines:
         except ArchiveDamagedError as error:
             _log.warning("%s is built anew: %s", kept_name, error)
             return None
+
+
+def _has_gpu() -> bool:
+    """Whether Faiss sees a graphics card: asked before PyTorch, which takes seconds to load."""
+    import faiss
+
+    return bool(faiss.get_num_gpus())
 
 
 def _coverage(held: _Held, structure: Structure, blocks: CodeBlocks) -> Coverage:

@@ -23,9 +23,10 @@ from index.engines.calibration import Curve, measured
 from index.engines.queries import Queries
 from index.engines.rows import RowNumbers
 from index.engines.scans import (
-    RESERVOIR,
     Candidates,
     ScaledWeights,
+    give_back_freed,
+    laid_out,
     list_parameters,
     nibble_index,
     rounded_candidates,
@@ -340,6 +341,7 @@ def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
             )
         begin = int(end)
     plain.ntotal = len(base)
-    index: Any = faiss.IndexIVFPQFastScan(plain)
-    index.implem = RESERVOIR
+    index = laid_out(plain)
+    del plain, codes, order
+    give_back_freed()
     return index, coarse

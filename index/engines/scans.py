@@ -12,6 +12,7 @@ All functions expect the calling thread's OpenMP to be held to one thread.
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from dataclasses import dataclass
 from typing import Any
@@ -157,6 +158,27 @@ def nibble_index(bits: int, coarse: Any, lists: int) -> Any:
     return index
 
 
+def laid_out(plain: Any) -> Any:
+    """Faiss's index for 4-bit scans of what a `nibble_index` holds, and nothing more.
+
+    The caller keeps the index of the centroids alive.
+    """
+    import faiss
+
+    index: Any = faiss.IndexIVFPQFastScan(plain)
+    index.implem = RESERVOIR
+    # It remembers the plain index, which would keep all codes in memory once more.
+    index.orig_invlists = None
+    del index.referenced_objects
+    return index
+
+
+def give_back_freed() -> None:
+    """Let the system have what was freed; the GNU allocator keeps as much as the codes take."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+
+
 def list_parameters(lists: int, selector: Any) -> Any:
     """How Faiss is to search lists: how many of them, and which ids (None for all)."""
     import faiss
@@ -195,8 +217,9 @@ class FastScan:
         places = np.arange(len(codes), dtype=np.int64)
         plain.invlists.add_entries(0, len(codes), faiss.swig_ptr(places), faiss.swig_ptr(codes))
         plain.ntotal = len(codes)
-        self._index: Any = faiss.IndexIVFPQFastScan(plain)
-        self._index.implem = RESERVOIR
+        self._index = laid_out(plain)
+        del plain
+        give_back_freed()
         self._size = len(codes)
         self.nbytes = codes.nbytes + places.nbytes
 
