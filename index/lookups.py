@@ -38,7 +38,8 @@ _CHEAP_ROWS = 200_000
 """A compaction of so many rows takes a fraction of a second: no reason to put it off."""
 _WORTH_SHARE = 0.02
 """Share of rows that must have changed before a larger archive is compacted."""
-_MOST_SMALL_FILES = 512
+MOST_SMALL_FILES = 64
+"""So many files of single commits make a look-up in a large archive twice as long."""
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +54,9 @@ def make_lookups(store: Store) -> None:
         store.make_lookup(name, COLUMNS[name])
 
 
-def compact_if_worth_it(store: Store, changed: int) -> bool:
+def compact_if_worth_it(
+    store: Store, changed: int, most_small_files: int = MOST_SMALL_FILES
+) -> bool:
     """Compact the store, unless that costs more than it brings.
 
     Every compaction renews the look-up indexes as a whole.
@@ -61,13 +64,14 @@ def compact_if_worth_it(store: Store, changed: int) -> bool:
     Args:
         store: the table.
         changed: rows that were written or deleted since the last compaction.
+        most_small_files: so many files of single commits are worth it in any case.
 
     Returns:
         whether it was compacted.
     """
     rows = store.count()
     worth = rows <= _CHEAP_ROWS or changed >= _WORTH_SHARE * rows
-    if not worth and store.small_files() < _MOST_SMALL_FILES:
+    if not worth and store.small_files() < most_small_files:
         return False
     store.compact()
     return True

@@ -99,13 +99,16 @@ class Store:
     Args:
         path: folder of the LanceDB database.
         version: stay at this version; None follows the newest.
+        session: LanceDB's caches, of a store of the same path; None for new ones.
     """
 
-    def __init__(self, path: Path, version: int | None = None) -> None:
+    def __init__(self, path: Path, version: int | None = None, session: Any = None) -> None:
         self.path = path
         self._checked: tuple[int, float] = (-1, 0.0)
         with self._reading():
-            self._table = _lancedb().connect(str(path)).open_table(TABLE)
+            library = _lancedb()
+            self._session = session or library.Session()
+            self._table = library.connect(str(path), session=self._session).open_table(TABLE)
             if version is not None:
                 self._table.checkout(version)
             self.version: int = self._table.version
@@ -191,8 +194,8 @@ class Store:
             self.version, self._schema = self._table.version, self._table.schema
 
     def pinned(self) -> Store:
-        """The table as it is now, whatever is committed later."""
-        return Store(self.path, self.version)
+        """The table as it is now, whatever is committed later; it shares what is in memory."""
+        return Store(self.path, self.version, self._session)
 
     # Schema
 

@@ -20,7 +20,7 @@ from bittern.errors import (
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
 from index.columns import MetadataColumns
 from index.folder import ArchiveFolder, with_model
-from index.lookups import compact_if_worth_it, make_lookups
+from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
 from index.observation import AddResult, CodedObservation, OnDuplicate
 from index.store import Store, arrow_type, one_of
@@ -69,7 +69,7 @@ class Writer:
         """Compact where it is worth it, and give up the lock."""
         with self._lock:
             try:
-                self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS)
+                self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS, MOST_SMALL_FILES // 2)
             finally:
                 self._file_lock.release()
 
@@ -257,13 +257,14 @@ class Writer:
         self._commits += 1
         self._changed_rows += rows
         if self._commits % _COMPACT_AFTER_COMMITS == 0:
-            self._tidy(_COMPACT_AFTER_COMMITS)
+            self._tidy(_COMPACT_AFTER_COMMITS, MOST_SMALL_FILES)
 
-    def _tidy(self, after_commits: int) -> None:
-        """Do what makes the store quicker to read, where there were enough commits for it."""
+    def _tidy(self, after_commits: int, most_small_files: int) -> None:
+        """Do what makes the store quicker to read, where there is enough for it to do."""
         if not self._commits:
             return
-        if self._commits >= after_commits and compact_if_worth_it(self._store, self._changed_rows):
+        due = self._commits >= after_commits or self._store.small_files() >= most_small_files
+        if due and compact_if_worth_it(self._store, self._changed_rows, most_small_files):
             self._commits = self._changed_rows = 0
         make_lookups(self._store)
 

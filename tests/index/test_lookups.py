@@ -221,5 +221,4 @@ def test_a_large_archive_is_compacted_only_where_enough_has_changed(
     monkeypatch.setattr(lookups, "_CHEAP_ROWS", 50)
     assert not lookups.compact_if_worth_it(archive._store, changed=1)
     assert lookups.compact_if_worth_it(archive._store, changed=2)
-    monkeypatch.setattr(lookups, "_MOST_SMALL_FILES", 1)
-    assert lookups.compact_if_worth_it(archive._store, changed=0)
+    assert lookups.compact_if_worth_it(archive._store, changed=0, most_small_files=1)
