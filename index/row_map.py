@@ -79,9 +79,9 @@ class RowMap:
         if start == last:
             return first, None
         runs = slice(start, last + 1)
-        within = begin - int(self._places[start])
-        counted = _counted(self.first[runs], self.lengths[runs])
-        return first, counted[within : within + end - begin]
+        begins = np.maximum(self._places[:-1][runs], begin)
+        ends = np.minimum(self._places[1:][runs], end)
+        return first, _counted(self.first[runs] + begins - self._places[:-1][runs], ends - begins)
 
     def places_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
         """Where rows stand among all rows.
