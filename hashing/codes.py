@@ -20,9 +20,7 @@ from bittern.errors import CodeError
 MIN_BITS = 8
 MAX_BITS = 4096
 _BLOCK_ROWS = 1 << 15
-_BIT_OF_BYTE = np.unpackbits(
-    np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little"
-).astype(np.float64)
+_BIT_OF_NIBBLE = ((np.arange(16)[:, None] >> np.arange(4)) & 1).astype(np.float64)
 
 
 def check_bits(bits: int) -> int:
@@ -150,9 +148,12 @@ class DistanceTables:
     """
 
     def __init__(self, weights: NDArray[np.float64]) -> None:
-        self._tables = np.zeros((len(weights) // 8, 256))
-        for bit, column in enumerate(weights.reshape(-1, 8).T):
-            self._tables -= column[:, None] * _BIT_OF_BYTE[:, bit]
+        # Per nibble first, then per byte: always the same additions, and few of them.
+        nibbles = np.zeros((len(weights) // 8, 2, 16))
+        for bit in range(4):
+            nibbles -= weights.reshape(-1, 2, 4)[:, :, bit, None] * _BIT_OF_NIBBLE[:, bit]
+        low, high = nibbles[:, 0], nibbles[:, 1]
+        self._tables = (high[:, :, None] + low[:, None, :]).reshape(-1, 256)
         self._base = math.fsum((1.0 + weights) / 2.0)
 
     def distances(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:

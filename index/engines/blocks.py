@@ -20,8 +20,8 @@ from hashing.codes import check_codes
 from index.engines.rows import RowNumbers, RowSet
 from index.engines.scans import FastScan, gathered
 
-BLOCK_ROWS = 1 << 19
-"""Most rows of a block: enough to keep a core busy for a millisecond."""
+BLOCK_ROWS = 1 << 20
+"""Most rows of a block: large enough that beginning a scan anew costs little beside it."""
 _MOST_DEAD = 0.5
 
 

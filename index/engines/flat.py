@@ -132,16 +132,25 @@ def _scan_all(
     shares: list[slice],
 ) -> list[list[_Found]]:
     """Each query's candidates in each block; a share of the queries is a task of its own."""
-    times, plus = _FIRST
     tasks = list(product(shares, selection.blocks))
-    done = for_each(
-        lambda task: scan(task[1], queries[task[0]], times * k + plus, True), tasks, threads
-    )
+    count = _first_count(k, len(selection.blocks))
+    done = for_each(lambda task: scan(task[1], queries[task[0]], count, True), tasks, threads)
     found: list[list[_Found]] = [[] for _ in range(len(queries))]
     for (share, part), candidates in zip(tasks, done, strict=True):
         for query, one in zip(range(share.start, share.stop), candidates, strict=True):
             found[query].append(_Found(part, one))
     return found
+
+
+def _first_count(k: int, blocks: int) -> int:
+    """How many candidates each block is asked for at first.
+
+    Its share of what is wanted if the nearest are spread evenly, and half of k more; where
+    they are not, the blocks that hold them are asked again.
+    """
+    times, plus = _FIRST
+    wanted = times * k + plus
+    return min(wanted, -(-wanted // blocks) + k // 2 + 20)
 
 
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:

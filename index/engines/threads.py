@@ -68,10 +68,14 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
                 return
             results[number] = work(item)  # type: ignore[arg-type]
 
-    others = [_pool().submit(some) for _ in range(threads - 1)]
-    try:
+    def held() -> None:
+        # Anew each time: other libraries set the number of threads where they are first used.
         with faiss_threads(1):
             some()
+
+    others = [_pool().submit(held) for _ in range(threads - 1)]
+    try:
+        held()
     finally:
         for other in others:
             # One that has not begun has nothing left to do.
@@ -88,7 +92,4 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def _begin() -> None:
-    import faiss
-
-    faiss.omp_set_num_threads(1)
     _inside.working = True

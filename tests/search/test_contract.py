@@ -159,7 +159,7 @@ def test_queries_of_another_length_are_refused_with_both_lengths(make: Make) -> 
         lambda: engine.within(questions("hamming", 1, 32), 3),
     ):
         with pytest.raises(CodeError, match=r"32 bits .* 64 bits"):
-            call()
+            call()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize("make", ALL)
