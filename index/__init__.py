@@ -4,7 +4,7 @@
       Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
       Snapshot   one generation, never changed     snapshot.py (searching.py, export.py)
         CodeBlocks the codes of a model            engines/blocks.py
-          engines  exact, lists, graph, GPU, Ray   engines/engine.py (flat, ivf, graph, gpu, sharded)
+          engines  flat, ivf, graph, gpu, sharded  engines/engine.py (choosing.py, planning.py)
       Store      the table, the only truth         store.py    (filters.py, filter_sql.py)
       folder     archive.json, models, the lock    folder.py   (models.py)
 
