@@ -1,6 +1,6 @@
 """Nearest neighbours over codes, the observation store, the archive that joins the two.
 
-    Archive      open, create, add, delete         archive.py  (reading.py: search, get, list)
+    Archive      open, create, add, delete         archive.py  (asking.py, reading.py)
       Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
       Snapshot   one generation, never changed     snapshot.py (searching.py, export.py)
         CodeBlocks the codes of a model            engines/blocks.py

@@ -15,16 +15,16 @@ from typing import Self
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
+from index.asking import SearchableArchive
 from index.engines.options import SearchOptions
 from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import AddResult, CodedObservation, OnDuplicate
-from index.reading import ReadableArchive
 from index.store import Store
 from index.writer import Writer
 
 
-class Archive(ReadableArchive):
+class Archive(SearchableArchive):
     """An archive that is open. Made by `Archive.create` and `Archive.open`.
 
     Safe to use from several threads.

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import builtins
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +25,6 @@ from index.columns import IDENTITY
 from index.derived import DerivedFiles
 from index.derived.index_files import IndexFiles
 from index.engines.choosing import Engines
-from index.engines.nearest import Nearest
 from index.engines.options import SearchOptions
 from index.engines.rows import RowSet
 from index.export import batches_of
@@ -34,22 +32,13 @@ from index.filters import compile_where
 from index.folder import ArchiveFolder
 from index.models import ModelRecord
 from index.observation import (
-    Answer,
     ArchiveStats,
     EngineStats,
-    Hit,
-    Metric,
     Observation,
     Page,
 )
 from index.paging import page_of
-from index.searching import (
-    Question,
-    answer,
-    check_modality,
-    engine_name,
-    everything_within,
-)
+from index.searching import check_modality, engine_name
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
@@ -194,118 +183,6 @@ class ReadableArchive:
             f"observation {id!r} has no code of model {record.name} ({record.digest[:16]})",
             field="id",
         )
-
-    def search(
-        self,
-        query: NDArray[Any],
-        *,
-        model: str,
-        k: int,
-        metric: Metric,
-        where: str | None = None,
-        modality: str | None = None,
-        within: float | None = None,
-        recall: float | None = None,
-    ) -> builtins.list[Hit]:
-        """The nearest observations, in the total order (distance, row); see `ask`."""
-        return self.ask(
-            query,
-            model=model,
-            k=k,
-            metric=metric,
-            where=where,
-            modality=modality,
-            within=within,
-            recall=recall,
-        ).hits
-
-    def ask(
-        self,
-        query: NDArray[Any],
-        *,
-        model: str,
-        k: int,
-        metric: Metric,
-        where: str | None = None,
-        modality: str | None = None,
-        within: float | None = None,
-        recall: float | None = None,
-    ) -> Answer:
-        """The nearest observations, in the total order (distance, row), and how they were found.
-
-        Args:
-            query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
-            model: digest of the model that made the query.
-            k: how many hits, 1 to 10,000; exactly min(k, matching rows) come back, less only
-                those beyond `within`.
-            metric: ``asymmetric`` or ``hamming``.
-            where: SQL condition over metadata columns; None or blank for no condition.
-            modality: ``image`` or ``audio``; None for both.
-            within: largest distance of a hit, in bits; None for any.
-            recall: share of the true nearest that is wanted, above 0 to 1; less than 1 allows
-                an approximate index where it is faster. None for what the archive was opened
-                with, which is 1 (exact) unless said otherwise.
-
-        Raises:
-            QueryError: k, metric, modality, within or recall is unusable.
-            CodeError: the query has the wrong length or dtype.
-            DigestMismatchError: the archive has no codes of this model.
-            FilterError: `where` is no filter over the archive's columns.
-        """
-        record, snapshot = self._model(model), self._current()
-        question = Question.checked(query, record, k, metric, modality, within, recall)
-        return answer(question, snapshot, self._matching(snapshot, where), self._engines)
-
-    def within(
-        self,
-        query: NDArray[Any],
-        distance: float,
-        *,
-        model: str,
-        metric: Metric,
-        where: str | None = None,
-        modality: str | None = None,
-    ) -> Nearest:
-        """Rows and distances of all observations that are no farther than `distance`.
-
-        Args:
-            query: see `ask`.
-            distance: in bits.
-            model: see `ask`.
-            metric: see `ask`.
-            where: see `ask`.
-            modality: see `ask`.
-
-        Raises:
-            QueryError, CodeError, DigestMismatchError, FilterError: see `ask`.
-        """
-        record, snapshot = self._model(model), self._current()
-        question = Question.checked(query, record, 1, metric, modality, distance)
-        return everything_within(question, snapshot, self._matching(snapshot, where), self._engines)
-
-    def sample_codes(
-        self, model: str, modality: str, places: Callable[[int], NDArray[np.int64]]
-    ) -> NDArray[np.uint8]:
-        """The codes of some of a model's observations of one modality: uint8 [m, bits/8].
-
-        Args:
-            model: digest of the model.
-            modality: ``image`` or ``audio``.
-            places: from the number of codes to the positions of those that are wanted.
-        """
-        blocks = self._current().codes(self._model(model))[check_modality(modality)]
-        return blocks.live_codes(places(len(blocks)))
-
-    def build_index(self, model: str) -> None:
-        """Build the approximate index of a model's codes now, rather than when it is first asked.
-
-        Raises:
-            DigestMismatchError: no such model in this archive.
-            ArchiveDamagedError: it cannot be built.
-        """
-        record, snapshot = self._model(model), self._current()
-        for modality, blocks in snapshot.codes(record).items():
-            self._engines.prepare(engine_name(record, modality), blocks)
 
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ class Question:
     """What is searched for.
 
     Attributes:
-        query: logits, float [bits]; for ``hamming`` a code, uint8 [bits/8].
+        query: logits, float [bits] or [q, bits]; for ``hamming`` codes, uint8 [..., bits/8].
         record: the model that made it.
         k: how many hits, 1 to 10,000.
         metric: ``asymmetric`` or ``hamming``.
@@ -57,6 +58,8 @@ class Question:
         modality: str | None,
         within: float | None = None,
         recall: float | None = None,
+        *,
+        batch: bool = False,
     ) -> Self:
         """A question that can be answered.
 
@@ -72,7 +75,7 @@ class Question:
             )
         modalities = (check_modality(modality),) if modality is not None else MODALITIES
         return cls(
-            _fitting(query, record, metric),
+            _fitting(query, record, metric, 2 if batch else 1),
             record,
             int(k),
             metric,
@@ -83,10 +86,11 @@ class Question:
 
     @property
     def queries(self) -> Queries:
-        """The one query, as engines take it."""
+        """The queries as engines take them."""
+        batch = np.atleast_2d(self.query)
         if self.metric == "hamming":
-            return Queries.of_codes(self.query[None])
-        return Queries.of_logits(self.query[None])
+            return Queries.of_codes(batch)
+        return Queries.of_logits(batch)
 
 
 def check_within(within: float) -> float:
@@ -109,7 +113,9 @@ def check_modality(modality: str) -> str:
     return modality
 
 
-def _fitting(query: NDArray[Any], record: ModelRecord, metric: Metric) -> NDArray[Any]:
+def _fitting(
+    query: NDArray[Any], record: ModelRecord, metric: Metric, dimensions: int
+) -> NDArray[Any]:
     """The query as the metric wants it: logits, or a code."""
     query = np.asarray(query)
     is_code = query.dtype == np.uint8
@@ -119,7 +125,8 @@ def _fitting(query: NDArray[Any], record: ModelRecord, metric: Metric) -> NDArra
             field="metric",
         )
     length = record.bits // 8 if is_code else record.bits
-    if query.shape != (length,) or not (is_code or np.issubdtype(query.dtype, np.floating)):
+    fits = query.ndim == dimensions and query.shape[-1] == length
+    if not fits or not (is_code or np.issubdtype(query.dtype, np.floating)):
         raise CodeError(
             f"a query of {query.dtype} {list(query.shape)} was given; model {record.name} needs "
             f"float [{record.bits}] logits or a uint8 [{record.bits // 8}] code",
@@ -128,8 +135,8 @@ def _fitting(query: NDArray[Any], record: ModelRecord, metric: Metric) -> NDArra
     if is_code:
         return query
     # Packing refuses what is not finite, whether the code is needed or not.
-    code = pack(query[None, :])[0]
-    return query if metric == "asymmetric" else code
+    codes = pack(np.atleast_2d(query)).reshape(*query.shape[:-1], -1)
+    return query if metric == "asymmetric" else codes
 
 
 def engines_of(question: Question, snapshot: Snapshot, engines: Engines) -> list[SearchEngine]:
@@ -159,10 +166,7 @@ def answer(
         engines: what searches this archive.
     """
     used = engines_of(question, snapshot, engines)
-    queries = question.queries
-    best = Nearest.best_of(
-        [engine.search(queries, question.k, matching)[0] for engine in used], question.k
-    )
+    best = nearest_rows(question, matching, used)[0]
     if question.within is not None:
         near = best.distances <= question.within
         best = Nearest(best.distances[near], best.rows[near])
@@ -178,6 +182,17 @@ def answer(
         exact=all(engine.exact for engine in used),
         cutoff=question.within,
     )
+
+
+def nearest_rows(
+    question: Question, matching: RowSet | None, used: Sequence[SearchEngine]
+) -> list[Nearest]:
+    """The k nearest rows of each query, over what several engines search."""
+    queries = question.queries
+    found = [engine.search(queries, question.k, matching) for engine in used]
+    return [
+        Nearest.best_of([one[query] for one in found], question.k) for query in range(len(queries))
+    ]
 
 
 def everything_within(
