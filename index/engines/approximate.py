@@ -110,7 +110,7 @@ class ApproximateEngine:
         recall: share of the true nearest that is wanted.
         threads: the most threads of one call; None for one per usable core.
         coverage: what of the generation the structure knows; worked out if it is not given.
-        least_rows: so few rows that may be found, or fewer, are searched exactly.
+        always: use the structure even where exact search is as fast, as when measuring it.
     """
 
     exact = False
@@ -123,7 +123,7 @@ class ApproximateEngine:
         recall: float = 0.95,
         threads: int | None = None,
         coverage: Coverage | None = None,
-        least_rows: int = LEAST_ROWS,
+        always: bool = False,
     ) -> None:
         self.kind = structure.kind
         self.structure = structure
@@ -131,7 +131,7 @@ class ApproximateEngine:
         self.recall = recall
         self._threads = threads
         self._flat = FlatEngine(blocks, threads)
-        self._least_rows = least_rows
+        self._always = always
         self._coverage = coverage or Coverage(structure.base, blocks)
 
     @property
@@ -164,12 +164,11 @@ class ApproximateEngine:
         return self._flat.within(queries, radius, rows)
 
     def _worth_it(self, queries: Queries, k: int, known: Allowed) -> bool:
-        if (
-            known.count <= max(self._least_rows, min(4 * k, LEAST_ROWS))
-            or not queries.weights.any(axis=1).all()
-        ):
+        if not known.count or not queries.weights.any(axis=1).all():
             return False
-        return self.structure.pays(k, known, self.recall)
+        if self._always:
+            return True
+        return known.count > LEAST_ROWS and self.structure.pays(k, known, self.recall)
 
     def _known(self, queries: Queries, k: int, known: Allowed) -> list[Nearest]:
         """The nearest of what the structure knows."""

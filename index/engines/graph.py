@@ -198,7 +198,7 @@ class Graph:
         return bitmap, share
 
     def _engine_of(self, beam: int) -> ApproximateEngine:
-        return ApproximateEngine(_OfWidth(self, beam), self.base, least_rows=0)
+        return ApproximateEngine(_OfWidth(self, beam), self.base, always=True)
 
 
 class _OfWidth:

@@ -70,7 +70,7 @@ class InvertedLists:
         self._lists = lists
         self._index, self._coarse = _filled(base, lists)
         self.curve = curve or measured(
-            lambda effort: ApproximateEngine(_Fixed(self, effort), base, threads=1, least_rows=0),
+            lambda effort: ApproximateEngine(_Fixed(self, effort), base, threads=1, always=True),
             base,
             _efforts(len(lists.centroids)),
         )

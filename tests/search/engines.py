@@ -37,7 +37,7 @@ def ivf(blocks: CodeBlocks) -> SearchEngine:
     """Used whatever the size."""
     if not blocks.blocks:
         return FlatEngine(blocks)
-    return ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks, least_rows=0)
+    return ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks, always=True)
 
 
 def graph(blocks: CodeBlocks) -> SearchEngine:
@@ -45,7 +45,7 @@ def graph(blocks: CodeBlocks) -> SearchEngine:
     curve = Curve(100, np.array([300]), np.array([1.0]))
     made = Graph.build(blocks, m=8, ef_construction=20, threads=1, curve=curve)
     made.rows_per_step = 0
-    return ApproximateEngine(made, blocks, least_rows=0)
+    return ApproximateEngine(made, blocks, always=True)
 
 
 def gpu(blocks: CodeBlocks) -> SearchEngine:

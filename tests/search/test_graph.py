@@ -79,7 +79,7 @@ def test_a_curve_that_was_measured_says_what_recall_comes_out() -> None:
     graph = Graph.build(blocks, m=8, ef_construction=40, threads=1)
     graph.rows_per_step = 0
     assert graph.curve.recalls[-1] > 0.95
-    engine = ApproximateEngine(graph, graph.base, recall=0.95, least_rows=0)
+    engine = ApproximateEngine(graph, graph.base, recall=0.95, always=True)
     for metric in ("hamming", "asymmetric"):
         queries = asked(metric)
         found = engine.search(queries, 100)
@@ -89,7 +89,7 @@ def test_a_curve_that_was_measured_says_what_recall_comes_out() -> None:
 @pytest.mark.parametrize("bits", [16, 72, 1024])
 def test_codes_of_all_lengths_are_searched(bits: int) -> None:
     graph = linked(CodeBlocks.of(np.arange(4_000), species_codes(4_000, bits)))
-    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    engine = ApproximateEngine(graph, graph.base, always=True)
     for metric in ("hamming", "asymmetric"):
         queries = asked(metric, 8, bits)
         found = engine.search(queries, 50)
@@ -141,7 +141,7 @@ def test_distances_of_candidates_are_those_of_the_queries() -> None:
 def test_filters_keep_recall(metric: str, share: float) -> None:
     graph = species_graph()
     rows = RowSet(np.flatnonzero(np.random.default_rng(4).random(ROWS) < share))
-    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    engine = ApproximateEngine(graph, graph.base, always=True)
     queries = asked(metric)
     found = engine.search(queries, 50, rows)
     assert all(set(one.rows.tolist()) <= set(rows.rows.tolist()) for one in found)
@@ -164,7 +164,7 @@ def test_rows_that_links_do_not_reach_are_found_by_looking_at_all() -> None:
     rows = RowSet(np.sort(far))
     found = graph.candidates(query, 300, Allowed(np.isin(np.arange(ROWS), far), 400), 0.95)[0]
     assert len(found.places) >= 300
-    engine = ApproximateEngine(graph, graph.base, least_rows=0)
+    engine = ApproximateEngine(graph, graph.base, always=True)
     true = FlatEngine(graph.base).search(query, 100, rows)[0]
     assert pairs(engine.search(query, 100, rows)[0]) == pairs(true)
 

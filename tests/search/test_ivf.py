@@ -46,7 +46,7 @@ def mean_recall(engine: ApproximateEngine, queries: Queries, k: int = 100, **opt
 
 def engine_over(blocks: CodeBlocks, built: InvertedLists | None = None) -> ApproximateEngine:
     built = built or InvertedLists.build(blocks, lists=64)
-    return ApproximateEngine(built, blocks, recall=0.95, least_rows=0)
+    return ApproximateEngine(built, blocks, recall=0.95, always=True)
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +67,26 @@ def test_the_wanted_recall_is_reached_by_both_metrics(
     assert mean_recall(engine_over(blocks, built), soft(asked)) >= 0.95
 
 
-def test_a_filter_keeps_the_recall(blocks: CodeBlocks, built: InvertedLists) -> None:
-    rows = RowSet(np.flatnonzero(np.random.default_rng(3).random(20_000) < 0.3))
+@pytest.mark.parametrize("share", [0.02, 0.3])
+def test_a_filter_keeps_the_recall(blocks: CodeBlocks, built: InvertedLists, share: float) -> None:
+    rows = RowSet(np.flatnonzero(np.random.default_rng(3).random(20_000) < share))
     engine = engine_over(blocks, built)
     assert mean_recall(engine, soft(clustered(40, seed=5)), rows=rows) >= 0.95
+
+
+def test_a_filter_that_only_unlikely_lists_pass_gets_all_its_hits(
+    blocks: CodeBlocks, built: InvertedLists
+) -> None:
+    queries = soft(clustered(5, seed=5))
+    engine = ApproximateEngine(built, blocks, recall=0.4, always=True)
+    for query in queries:
+        far = FlatEngine(blocks).search(query, 20_000)[0].rows[-300:]
+        rows = RowSet(np.sort(far))
+        exact = FlatEngine(blocks).search(query, 7, rows)[0]
+        found = engine.search(query, 7, rows)[0]
+        assert len(found) == 7
+        assert set(found.rows.tolist()) <= set(far.tolist())
+        assert len(exact) == 7
 
 
 def test_recall_stays_when_a_third_is_deleted_and_a_third_is_new(
@@ -105,7 +121,7 @@ def test_a_search_never_mixes_generations(blocks: CodeBlocks, built: InvertedLis
 def test_blocks_that_were_joined_since_are_told_apart_by_their_rows() -> None:
     start = CodeBlocks.of(np.arange(9_000), clustered(9_000))
     start = start.appended(np.arange(9_000, 9_500), clustered(500, seed=7))
-    built = InvertedLists.build(start, lists=16)
+    built = InvertedLists.build(start, lists=64)
     later = start.appended(np.arange(9_500, 9_990), clustered(490, seed=8))
     assert start.blocks[-1] not in later.blocks
     engine = engine_over(later, built)
@@ -134,7 +150,7 @@ def test_stored_lists_answer_as_before(blocks: CodeBlocks, built: InvertedLists)
     again = restored("ivf", blocks, stored(built))
     queries = soft(clustered(10, seed=5))
     before = engine_over(blocks, built).search(queries, 30)
-    after = ApproximateEngine(again, blocks, recall=0.95, least_rows=0)
+    after = ApproximateEngine(again, blocks, recall=0.95, always=True)
     assert [o.rows.tolist() for o in after.search(queries, 30)] == [o.rows.tolist() for o in before]
 
 
@@ -174,7 +190,7 @@ def test_damaged_arrays_are_refused_or_harmless(
         structure = restored("ivf", blocks, arrays)
     except ArchiveDamagedError:
         return
-    engine = ApproximateEngine(structure, blocks, recall=0.95, least_rows=0)
+    engine = ApproximateEngine(structure, blocks, recall=0.95, always=True)
     queries = soft(clustered(2, seed=5))
     for query, one in enumerate(engine.search(queries, 20)):
         assert len(one) == 20
