@@ -81,13 +81,12 @@ def false_alarm_rate(cutoff: Cutoff | str | float) -> float:
         if cutoff in tuple(Cutoff):
             return Cutoff(cutoff).rate
     elif not isinstance(cutoff, bool) and isinstance(cutoff, int | float | np.number):
-        rate = float(cutoff)
-        if LOWEST_RATE <= rate <= HIGHEST_RATE:
-            return rate
+        if LOWEST_RATE <= cutoff <= HIGHEST_RATE:
+            return float(cutoff)
     raise QueryError(
-        f"cutoff must be {', '.join(map(repr, map(str, Cutoff)))}, or a false-alarm rate from "
+        f"relevance must be {', '.join(map(repr, map(str, Cutoff)))}, or a false-alarm rate from "
         f"{LOWEST_RATE} to {HIGHEST_RATE}, not {cutoff!r}",
-        field="cutoff",
+        field="relevance",
     )
 
 

@@ -185,7 +185,7 @@ def check_relevance(relevance: str | float) -> float:
     """The false-alarm rate that a wish for relevance means; a `QueryError` if it means none."""
     try:
         return false_alarm_rate(relevance)
-    except (QueryError, OverflowError) as error:
+    except QueryError as error:
         names = ", ".join(Cutoff)
         raise QueryError(
             f"relevance must be {names}, or a share from {LOWEST_RATE} to {HIGHEST_RATE} of "

@@ -213,7 +213,7 @@ def test_a_rate_is_taken_as_it_is() -> None:
 def test_another_cut_off_is_refused_with_what_there_is(wrong: Any) -> None:
     with pytest.raises(QueryError, match="'strict', 'usual', 'loose'") as refused:
         false_alarm_rate(wrong)
-    assert refused.value.field == "cutoff"
+    assert refused.value.field == "relevance"
 
 
 def test_weights_that_are_no_numbers_are_refused() -> None:
