@@ -80,9 +80,10 @@ def false_alarm_rate(cutoff: Cutoff | str | float) -> float:
     if isinstance(cutoff, str):
         if cutoff in tuple(Cutoff):
             return Cutoff(cutoff).rate
-    elif not isinstance(cutoff, bool) and isinstance(cutoff, int | float | np.number):
-        if LOWEST_RATE <= cutoff <= HIGHEST_RATE:
-            return float(cutoff)
+    elif isinstance(cutoff, bool) or not isinstance(cutoff, int | float | np.number):
+        pass
+    elif LOWEST_RATE <= cutoff <= HIGHEST_RATE:
+        return float(cutoff)
     raise QueryError(
         f"relevance must be {', '.join(map(repr, map(str, Cutoff)))}, or a false-alarm rate from "
         f"{LOWEST_RATE} to {HIGHEST_RATE}, not {cutoff!r}",

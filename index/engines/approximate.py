@@ -8,6 +8,7 @@ search never mixes generations. Its candidates are scored exactly.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -86,6 +87,40 @@ class Structure(Protocol):
             recall: share of the true nearest that is wanted, 0 to 1.
         """
         ...
+
+
+class WithEffort:
+    """A structure that always makes the same effort, whatever recall is wanted: to measure it.
+
+    Args:
+        structure: the structure.
+        candidates: its candidates for queries, a count and what is allowed, at that effort.
+    """
+
+    nbytes = 0
+
+    def __init__(
+        self,
+        structure: Structure,
+        candidates: Callable[[Queries, int, Allowed], list[Candidates]],
+    ) -> None:
+        self.kind = structure.kind
+        self.base = structure.base
+        self._candidates = candidates
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Nothing: it is not to be stored."""
+        return {}
+
+    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
+        """Always: how fast it is, is what is to be found out."""
+        return True
+
+    def candidates(
+        self, queries: Queries, count: int, allowed: Allowed, recall: float
+    ) -> list[Candidates]:
+        """See `Structure.candidates`."""
+        return self._candidates(queries, count, allowed)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
 from index.engines import planning
-from index.engines.approximate import Allowed, ApproximateEngine
+from index.engines.approximate import Allowed, ApproximateEngine, WithEffort
 from index.engines.blocks import BlockSelection, CodeBlocks
 from index.engines.calibration import Curve, measured
 from index.engines.distinct import DistinctCodes
@@ -198,30 +198,11 @@ class Graph:
         return bitmap, share
 
     def _engine_of(self, beam: int) -> ApproximateEngine:
-        return ApproximateEngine(_OfWidth(self, beam), self.base, always=True)
-
-
-class _OfWidth:
-    """The graph with a beam of a given width, whatever recall is wanted."""
-
-    kind = "graph"
-    nbytes = 0
-
-    def __init__(self, graph: Graph, beam: int) -> None:
-        self._graph = graph
-        self._beam = beam
-        self.base = graph.base
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {}
-
-    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
-        return True
-
-    def candidates(
-        self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
-        return self._graph.follow(queries, count, allowed, self._beam, self._beam)
+        return ApproximateEngine(
+            WithEffort(self, lambda q, n, allowed: self.follow(q, n, allowed, beam, beam)),
+            self.base,
+            always=True,
+        )
 
 
 def _distinct(blocks: CodeBlocks) -> tuple[CodeBlocks, NDArray[np.uint8], DistinctCodes]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.approximate import Allowed, ApproximateEngine
+from index.engines.approximate import Allowed, ApproximateEngine, WithEffort
 from index.engines.blocks import Block, CodeBlocks
 from index.engines.calibration import Curve, measured
 from index.engines.queries import Queries
@@ -70,7 +70,12 @@ class InvertedLists:
         self._lists = lists
         self._index, self._coarse = _filled(base, lists)
         self.curve = curve or measured(
-            lambda effort: ApproximateEngine(_Fixed(self, effort), base, threads=1, always=True),
+            lambda effort: ApproximateEngine(
+                WithEffort(self, lambda q, n, allowed: self.scan(q, n, allowed, effort)),
+                base,
+                threads=1,
+                always=True,
+            ),
             base,
             _efforts(len(lists.centroids)),
         )
@@ -203,29 +208,6 @@ class InvertedLists:
         wider = max(1.0, k / share / self.curve.k) if share else 1.0
         lists = self.curve.effort(recall) * wider
         return int(min(np.ceil(lists), len(self._lists.centroids)))
-
-
-class _Fixed:
-    """The lists with a given number of them scanned, whatever recall is wanted."""
-
-    kind = "ivf"
-    nbytes = 0
-
-    def __init__(self, whole: InvertedLists, lists: int) -> None:
-        self._whole = whole
-        self._count = lists
-        self.base = whole.base
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {}
-
-    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
-        return True
-
-    def candidates(
-        self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
-        return self._whole.scan(queries, count, allowed, self._count)
 
 
 def _checked_lists(
