@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, get_args
 
 from bittern.errors import QueryError
 
 EngineKind = Literal["auto", "flat", "ivf", "graph", "gpu"]
+
+MAX_THREADS = 1_024
+"""Most threads of one search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,36 +24,68 @@ class SearchOptions:
             less than all is wanted; ``gpu`` answers on the graphics card where there is one.
         recall: share of the true nearest that is wanted where a search does not say, above 0
             to 1; 1 is exact.
-        threads: the most threads of one search; None for one per usable core.
+        threads: the most threads of one search, 1 to 1,024; None for one per usable core.
         gpu_memory: bytes of codes on the graphics card at most; None for what suits it.
+        build: whether approximate indexes are built, in the background, when they are first
+            wanted. Without, one that was kept is used and none is made: for those who ask once.
     """
 
     engine: EngineKind = "auto"
     recall: float = 1.0
     threads: int | None = None
     gpu_memory: int | None = None
+    build: bool = True
 
     def __post_init__(self) -> None:
-        """Check the values.
+        """Check the values; whole numbers of any type become int, and other numbers float.
 
         Raises:
             QueryError: one of them is unusable.
         """
-        if self.engine not in get_args(EngineKind):
+        if not isinstance(self.engine, str) or self.engine not in get_args(EngineKind):
             raise QueryError(
                 f"engine must be one of {', '.join(get_args(EngineKind))}, not {self.engine!r}",
                 field="engine",
             )
-        check_recall(self.recall)
-        for name, value in (("threads", self.threads), ("gpu_memory", self.gpu_memory)):
-            if value is not None and (isinstance(value, bool) or value < 1):
-                raise QueryError(f"{name} must be at least 1, not {value!r}", field=name)
+        if not isinstance(self.build, bool):
+            raise QueryError(f"build must be True or False, not {self.build!r}", field="build")
+        checked = {
+            "recall": check_recall(self.recall),
+            "threads": _whole("threads", self.threads, MAX_THREADS),
+            "gpu_memory": _whole("gpu_memory", self.gpu_memory),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
 
-def check_recall(recall: float) -> float:
-    """Return `recall` if it can be wanted; a QueryError otherwise."""
-    if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0 < recall <= 1:
+def check_options(options: object) -> SearchOptions:
+    """Return the options, or the defaults for None; a QueryError for anything else."""
+    if options is None:
+        return SearchOptions()
+    if not isinstance(options, SearchOptions):
+        raise QueryError(
+            "search must be SearchOptions, e.g. bittern.SearchOptions(recall=0.95), "
+            f"not {type(options).__name__}",
+            field="search",
+        )
+    return options
+
+
+def check_recall(recall: object) -> float:
+    """Return `recall` as a float if it can be wanted; a QueryError otherwise."""
+    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < recall <= 1:
         raise QueryError(
             f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
         )
     return float(recall)
+
+
+def _whole(name: str, value: object, most: int | None = None) -> int | None:
+    """A whole number from 1 on, as an int; None stays None."""
+    if value is None:
+        return None
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if not whole or value < 1 or (most is not None and value > most):  # type: ignore[operator]
+        span = "of at least 1" if most is None else f"from 1 to {most:,}"
+        raise QueryError(f"{name} must be a whole number {span}, not {value!r}", field=name)
+    return int(value)  # type: ignore[call-overload,no-any-return]
