@@ -8,7 +8,7 @@ search never mixes generations. Its candidates are scored exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -17,17 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.engines import planning
-from index.engines.blocks import BlockSelection, CodeBlocks, Selection
+from index.engines.blocks import Block, BlockSelection, CodeBlocks, Selection
 from index.engines.flat import FlatEngine, search_selection
 from index.engines.nearest import Nearest
 from index.engines.queries import Queries
 from index.engines.rows import RowSet
-from index.engines.scans import Candidates
+from index.engines.scans import Candidates, gathered
 from index.engines.threads import for_each
 
 LEAST_ROWS = 8_000
 """So few rows that may be found are searched exactly: it takes no longer."""
 _TIMES, _PLUS = 2, 100
+NONE = Selection((), 0)
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,10 @@ class Structure(Protocol):
 
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
+    ) -> Sequence[Candidates | None]:
         """Likely nearest codes for each query, about `count` of them; `floor` is not used.
+
+        None for a query that is better answered exactly.
 
         Called with OpenMP held to one thread.
 
@@ -102,7 +105,7 @@ class WithEffort:
     def __init__(
         self,
         structure: Structure,
-        candidates: Callable[[Queries, int, Allowed], list[Candidates]],
+        candidates: Callable[[Queries, int, Allowed], Sequence[Candidates]],
     ) -> None:
         self.kind = structure.kind
         self.base = structure.base
@@ -118,7 +121,7 @@ class WithEffort:
 
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
+    ) -> Sequence[Candidates]:
         """See `Structure.candidates`."""
         return self._candidates(queries, count, allowed)
 
@@ -184,15 +187,35 @@ class ApproximateEngine:
         found = for_each(
             lambda share: self._known(queries[share], k, covered.known), shares, self._threads
         )
-        nearest = [one for part in found for one in part]
-        if covered.others.count:
-            beside = search_selection(queries, k, covered.others, planning.scan, self._threads)
-            nearest = [Nearest.best_of(both, k) for both in zip(nearest, beside, strict=True)]
-        wanted = min(k, covered.known.count + covered.others.count)
-        return [
-            one if len(one) == wanted else self._flat.search(query, k, rows)[0]
-            for query, one in zip(queries, nearest, strict=True)
-        ]
+        known = [one for part in found for one in part]
+        wanted = min(k, covered.known.count)
+        answered = [query for query, one in enumerate(known) if one and len(one) == wanted]
+        nearest = self._beside(queries, k, covered, known, answered)
+        left = [query for query in range(len(queries)) if query not in nearest]
+        if left:
+            exact = self._flat.search(queries.only(left), k, rows)
+            nearest.update(zip(left, exact, strict=True))
+        return [nearest[query] for query in range(len(queries))]
+
+    def _beside(
+        self,
+        queries: Queries,
+        k: int,
+        covered: Covered,
+        known: Sequence[Nearest | None],
+        answered: list[int],
+    ) -> dict[int, Nearest]:
+        """What the structure answered, with what it does not know searched exactly beside it."""
+        found = {query: one for query in answered if (one := known[query]) is not None}
+        if not covered.others.count or not found:
+            return found
+        beside = search_selection(
+            queries.only(answered), k, covered.others, planning.scan, self._threads
+        )
+        return {
+            query: Nearest.best_of([found[query], one], k)
+            for query, one in zip(answered, beside, strict=True)
+        }
 
     def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.within`; always exact."""
@@ -205,12 +228,15 @@ class ApproximateEngine:
             return True
         return known.count > LEAST_ROWS and self.structure.pays(k, known, self.recall)
 
-    def _known(self, queries: Queries, k: int, known: Allowed) -> list[Nearest]:
-        """The nearest of what the structure knows."""
+    def _known(self, queries: Queries, k: int, known: Allowed) -> list[Nearest | None]:
+        """The nearest of what the structure knows; None for a query that it leaves."""
         base = self.structure.base
         found = self.structure.candidates(queries, _TIMES * k + _PLUS, known, self.recall)
-        nearest = []
+        nearest: list[Nearest | None] = []
         for query, one in enumerate(found):
+            if one is None:
+                nearest.append(None)
+                continue
             highest = one.distances + one.error
             limit = np.partition(highest, k - 1)[k - 1] if len(highest) > k else np.inf
             places = one.places[one.distances - one.error <= limit]
@@ -249,49 +275,59 @@ class Coverage:
 
 
 def _coverage(base: CodeBlocks, blocks: CodeBlocks, rows: RowSet | None) -> Covered:
-    """Split what may be found into what a structure over `base` knows, and the rest."""
+    """Split what may be found into what a structure over `base` knows, and the rest.
+
+    A row whose code was overwritten since is not known: its number is the same, its code is
+    another.
+    """
     selection = blocks.selection(rows)
-    if base is blocks or base.blocks == blocks.blocks:
-        return Covered(_allowed(base, selection), Selection((), 0))
-    shared = set(base.blocks)
-    others = [part for part in selection.blocks if part.block not in shared]
-    if shared <= set(blocks.blocks):
-        known = [part for part in selection.blocks if part.block in shared]
-        kept = Selection(tuple(known), sum(part.count for part in known))
-        return Covered(
-            _allowed(base, kept), Selection(tuple(others), sum(part.count for part in others))
-        )
-    # Some of its blocks were made anew since: go by row numbers.
-    present = [part.block.rows.at(part.places) for part in selection.blocks]
-    live = RowSet(np.concatenate(present) if present else np.empty(0, np.int64))
-    unknown = [_unknown(base, part) for part in others]
-    unknown = [part for part in unknown if part.count]
-    return Covered(
-        _allowed(base, base.selection(live)),
-        Selection(tuple(unknown), sum(part.count for part in unknown)),
-    )
+    if base.blocks == blocks.blocks:
+        return Covered(_allowed(base, {part.block: part.mask for part in selection.blocks}), NONE)
+    shared = set(base.blocks) & set(blocks.blocks)
+    masks: dict[Block, NDArray[np.bool_] | None] = {
+        part.block: part.mask for part in selection.blocks if part.block in shared
+    }
+    gone = [block for block in base.blocks if block not in shared]
+    masks.update((block, np.zeros(len(block), dtype=bool)) for block in gone)
+    others = []
+    for part in selection.blocks:
+        if part.block not in shared:
+            others.append(_unknown(part, gone, masks))
+    unknown = tuple(part for part in others if part.count)
+    return Covered(_allowed(base, masks), Selection(unknown, sum(part.count for part in unknown)))
 
 
-def _allowed(base: CodeBlocks, selection: Selection) -> Allowed:
-    if selection.count == len(base):
-        return Allowed(None, selection.count)
-    parts = {part.block: part for part in selection.blocks}
-    masks = []
+def _unknown(
+    part: BlockSelection,
+    gone: Sequence[Block],
+    masks: Mapping[Block, NDArray[np.bool_] | None],
+) -> BlockSelection:
+    """Of a selection, what the structure does not know; what it knows is allowed in `masks`."""
+    block = part.block
+    left = np.ones(len(block), dtype=bool) if part.mask is None else part.mask.copy()
+    numbers = block.rows.array()
+    for old in gone:
+        before = old.rows.places_of(numbers)
+        now = block.rows.places_of(old.rows.at(before))
+        same = (gathered(old.codes, before) == gathered(block.codes, now)).all(axis=1)
+        same &= left[now]
+        left[now[same]] = False
+        mask = masks[old]
+        assert mask is not None
+        mask[before[same]] = True
+    return BlockSelection(block, left, int(np.count_nonzero(left)))
+
+
+def _allowed(base: CodeBlocks, masks: Mapping[Block, NDArray[np.bool_] | None]) -> Allowed:
+    """What is allowed of `base`, where a block without an entry is not, and None is all of it."""
+    if all(block in masks and masks[block] is None for block in base.blocks):
+        return Allowed(None, len(base))
+    parts = []
     for block in base.blocks:
-        part = parts.get(block)
-        if part is None:
-            masks.append(np.zeros(len(block), dtype=bool))
-        elif part.mask is None:
-            masks.append(np.ones(len(block), dtype=bool))
+        if block not in masks:
+            parts.append(np.zeros(len(block), dtype=bool))
         else:
-            masks.append(part.mask)
-    return Allowed(np.concatenate(masks), selection.count)
-
-
-def _unknown(base: CodeBlocks, part: BlockSelection) -> BlockSelection:
-    """Of a selection, the rows that `base` does not hold."""
-    mask = np.ones(len(part.block), dtype=bool) if part.mask is None else part.mask.copy()
-    numbers = part.block.rows.array()
-    for block in base.blocks:
-        mask[part.block.rows.places_of(block.rows.at(block.rows.places_of(numbers)))] = False
-    return BlockSelection(part.block, mask, int(np.count_nonzero(mask)))
+            mask = masks[block]
+            parts.append(np.ones(len(block), dtype=bool) if mask is None else mask)
+    mask = np.concatenate(parts) if parts else np.empty(0, dtype=bool)
+    return Allowed(mask, int(np.count_nonzero(mask)))

@@ -11,18 +11,19 @@ the exact engine answers. So an index never delays or changes a correct answer.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import threading
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from time import perf_counter
+from time import monotonic
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from bittern.errors import (
     ArchiveDamagedError,
-    BitternError,
     LimitExceededError,
     PreconditionError,
 )
@@ -44,6 +45,7 @@ _MOST_UNKNOWN = 0.1
 _MOST_DEAD = 0.3
 _MOST_GROWN = 2.0
 _FAST_MAX_BITS = 1_024
+_RETRY_AFTER_S = 600.0
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +70,8 @@ class _Held:
         coverage: what of the newest generation it knows.
         building: what is being built, or empty.
         failed: why the last building came to nothing, or empty.
+        failed_at: when that was, by the monotonic clock.
+        live: rows that could be found when the index was built.
         no_gpu: why the graphics card does not answer, or empty.
         looked: whether a kept one was looked for.
     """
@@ -76,6 +80,8 @@ class _Held:
     coverage: Coverage | None = None
     building: str = ""
     failed: str = ""
+    failed_at: float = 0.0
+    live: int = 0
     no_gpu: str = ""
     looked: bool = False
 
@@ -94,7 +100,9 @@ class Engines:
         self._held: dict[str, _Held] = {}
         self._lock = threading.Lock()
         self._building = threading.Lock()
+        self._builders: set[threading.Thread] = set()
         self._closed = False
+        _open.add(self)
 
     def engine(self, name: str, blocks: CodeBlocks, recall: float | None = None) -> SearchEngine:
         """The engine that answers a search.
@@ -141,15 +149,26 @@ class Engines:
             BitternError: it cannot be built.
         """
         kind = self._approximate_kind()
-        if kind and len(blocks):
+        if kind is None or self._why_not(kind, blocks):
+            return
+        held = self._of(name)
+        with self._building:
+            up_to_date = held.structure is not None and not _outdated(
+                _coverage(held, held.structure, blocks), held.live
+            )
+        if not up_to_date:
             self._build(name, kind, blocks)
-            if self._of(name).failed:
-                raise ArchiveDamagedError(self._of(name).failed)
+            if held.failed:
+                raise ArchiveDamagedError(held.failed)
 
     def close(self) -> None:
-        """Begin no more work, and wait for what is being built."""
+        """Begin no more work, and end what is being built; that takes a second or so."""
         self._closed = True
-        with self._building:
+        with self._lock:
+            builders = list(self._builders)
+        for builder in builders:
+            builder.join()
+        with self._lock:
             self._held.clear()
 
     # Choosing
@@ -158,23 +177,28 @@ class Engines:
         self, name: str, blocks: CodeBlocks, recall: float, *, build: bool = True
     ) -> tuple[str, str]:
         """The kind of engine, and why it is this one."""
-        rows = f"{len(blocks):,} rows"
-        if recall >= 1.0:
-            return self._exact_choice(name, blocks)
         wanted = self._approximate_kind()
-        if wanted is None:
+        if recall >= 1.0 or wanted is None:
             return self._exact_choice(name, blocks)
-        if len(blocks) < APPROXIMATE_FROM and self.options.engine == "auto":
-            return "flat", f"{rows} are searched exactly as fast as by an index"
-        if wanted == "ivf" and blocks.bits > _FAST_MAX_BITS:
-            return "flat", f"no lists of codes of {blocks.bits} bits, {_FAST_MAX_BITS} at most"
+        if why_not := self._why_not(wanted, blocks):
+            return "flat", why_not
         held = self._of(name)
         if build:
             self._bring_up_to_date(name, wanted, blocks)
         if held.structure is None:
             why = held.failed or "the index is being built" if held.building else held.failed
             return "flat", f"exact until there is an index ({why or 'it is built when asked for'})"
-        return wanted, f"a recall of {recall:g} was wanted of {rows}"
+        return wanted, f"a recall of {recall:g} was wanted of {len(blocks):,} rows"
+
+    def _why_not(self, kind: str, blocks: CodeBlocks) -> str:
+        """Why no index of this kind is of use for these codes, or nothing."""
+        if not len(blocks):
+            return "there is nothing to search"
+        if len(blocks) < APPROXIMATE_FROM and self.options.engine == "auto":
+            return f"{len(blocks):,} rows are searched exactly as fast as by an index"
+        if kind == "ivf" and blocks.bits > _FAST_MAX_BITS:
+            return f"no lists of codes of {blocks.bits} bits, {_FAST_MAX_BITS} at most"
+        return ""
 
     def _exact_choice(self, name: str, blocks: CodeBlocks) -> tuple[str, str]:
         exact = "exact: every code is looked at"
@@ -218,49 +242,71 @@ class Engines:
         """See that an index is there or under way that knows most of these codes."""
         with self._lock:
             held = self._of(name)
-            if held.building or held.failed or self._closed:
+            lately = held.failed and monotonic() - held.failed_at < _RETRY_AFTER_S
+            if held.building or lately or self._closed:
                 return
             if held.structure is not None:
                 coverage = _coverage(held, held.structure, blocks)
-                if not _outdated(coverage, held.structure.base):
+                if not _outdated(coverage, held.live):
                     return
+            elif not self.options.build and (held.looked or self._kept is None):
+                return
             held.building = f"{kind} over {len(blocks):,} rows"
-        threading.Thread(
+        if not self.options.build:
+            self._build(name, kind, blocks, anew=False)
+            return
+        builder = threading.Thread(
             target=self._build, args=(name, kind, blocks), name="bittern-build", daemon=True
-        ).start()
+        )
+        with self._lock:
+            self._builders.add(builder)
+        builder.start()
 
-    def _build(self, name: str, kind: str, blocks: CodeBlocks) -> None:
-        """Build one index; at most one at a time."""
+    def _build(self, name: str, kind: str, blocks: CodeBlocks, *, anew: bool = True) -> None:
+        """Take up the index that is kept, or build one if `anew`; at most one at a time."""
         held = self._of(name)
-        begun = perf_counter()
+        begun = monotonic()
         try:
             with self._building:
-                if self._closed:
-                    return
-                structure = self._built(name, kind, blocks, held)
+                self._check()
+                structure = self._built(name, kind, blocks, held, anew)
                 with self._lock:
-                    held.structure, held.coverage = structure, None
+                    held.structure, held.coverage, held.failed = structure, None, ""
+                    held.live = _coverage(held, structure, blocks).of(None).known.count
             _log.info(
-                "%s: built %s over %d rows in %.1f s",
+                "%s: %s over %d rows is there after %.1f s",
                 name,
                 kind,
                 len(blocks),
-                perf_counter() - begun,
+                monotonic() - begun,
             )
-        except (BitternError, RuntimeError, MemoryError, OSError) as error:
-            held.failed = f"no {kind} could be built: {error}"
+        except _NotBuiltError as nothing:
+            _log.debug("%s: %s", name, nothing)
+        except Exception as error:  # whatever it is, searches go on without an index
+            held.failed, held.failed_at = f"no {kind} could be built: {error}", monotonic()
             _log.warning("%s: %s; searches stay exact", name, held.failed)
         finally:
-            held.building = ""
+            with self._lock:
+                held.building = ""
+                self._builders.discard(threading.current_thread())
 
-    def _built(self, name: str, kind: str, blocks: CodeBlocks, held: _Held) -> Structure:
+    def _check(self) -> None:
+        """End what is being built once the archive is closed."""
+        if self._closed:
+            raise _NotBuiltError("the archive was closed")
+
+    def _built(
+        self, name: str, kind: str, blocks: CodeBlocks, held: _Held, anew: bool
+    ) -> Structure:
         threads = max(1, (self.options.threads or usable_cores()) // 2)
         kept_name = f"{name}-{kind}"
         if held.structure is None and not held.looked:
             held.looked = True
             if (kept := self._read(kept_name, kind, blocks)) is not None:
                 return kept
-        structure = _built_anew(kind, blocks, held.structure, threads)
+        if not anew:
+            raise _NotBuiltError("no index is kept, and none is to be built")
+        structure = _built_anew(kind, blocks, held.structure, threads, self._check)
         if self._kept is not None:
             self._kept.write(kept_name, stored(structure))
         return structure
@@ -289,19 +335,39 @@ def _coverage(held: _Held, structure: Structure, blocks: CodeBlocks) -> Coverage
     return held.coverage
 
 
-def _built_anew(kind: str, blocks: CodeBlocks, before: Structure | None, threads: int) -> Structure:
+def _built_anew(
+    kind: str,
+    blocks: CodeBlocks,
+    before: Structure | None,
+    threads: int,
+    check: Callable[[], None],
+) -> Structure:
     if kind == "graph":
         from index.engines.graph import Graph
 
-        graph: Structure = Graph.build(blocks, threads=threads)
+        graph: Structure = Graph.build(blocks, threads=threads, check=check)
         return graph
     if isinstance(before, InvertedLists) and len(blocks) < _MOST_GROWN * len(before.base):
-        return before.extended(blocks, threads=threads)
-    return InvertedLists.build(blocks, threads=threads)
+        return before.extended(blocks, threads=threads, check=check)
+    return InvertedLists.build(blocks, threads=threads, check=check)
 
 
-def _outdated(coverage: Coverage, base: CodeBlocks) -> bool:
-    """Whether too much was added or deleted since the index was built."""
+def _outdated(coverage: Coverage, live: int) -> bool:
+    """Whether too much was added, overwritten or deleted since the index was built."""
     covered = coverage.of(None)
     unknown, known = covered.others.count, covered.known.count
-    return unknown > _MOST_UNKNOWN * len(base) or known < (1 - _MOST_DEAD) * len(base)
+    return unknown > _MOST_UNKNOWN * live or known < (1 - _MOST_DEAD) * live
+
+
+class _NotBuiltError(Exception):
+    """Nothing was built, and nothing is wrong."""
+
+
+_open: weakref.WeakSet[Engines] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """End what is being built: a thread inside Faiss must not outlive the interpreter."""
+    for engines in list(_open):
+        engines.close()

@@ -9,7 +9,7 @@ the index is built, on queries that were held out, and kept with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from index.engines.approximate import Allowed, ApproximateEngine, WithEffort
 from index.engines.blocks import Block, CodeBlocks
-from index.engines.calibration import Curve, measured
+from index.engines.difficulty import Difficulty, K
+from index.engines.marks import marks_of_codes
+from index.engines.nearest import Nearest
 from index.engines.queries import Queries
 from index.engines.rows import RowNumbers
 from index.engines.scans import (
+    FEWEST,
     Candidates,
     ScaledWeights,
+    gathered,
     give_back_freed,
     laid_out,
     list_parameters,
@@ -33,12 +37,11 @@ from index.engines.scans import (
 )
 from index.engines.threads import faiss_threads
 
+Check = Callable[[], None]
 MIN_LISTS, MAX_LISTS = 16, 8_192
 _ROWS_PER_LIST_TRAINED = 40
 _TRAINING_ROUNDS = 8
 _BATCH = 1 << 15
-_MOST_OF_THE_LISTS = 0.25
-"""Where more of the lists would have to be scanned, exact search is as fast."""
 
 
 @dataclass(frozen=True)
@@ -60,24 +63,26 @@ class InvertedLists:
     Args:
         base: the codes, without tombstones.
         lists: where each of them belongs.
-        curve: recall by number of lists scanned; measured if it is not given.
+        difficulty: recall by number of lists scanned; measured if it is not given.
+        check: called while it is measured; raises to end it.
     """
 
     kind = "ivf"
+    most = 0.25
+    """Where a greater share of the lists would have to be scanned, exact search is as fast."""
 
-    def __init__(self, base: CodeBlocks, lists: _Lists, curve: Curve | None = None) -> None:
+    def __init__(
+        self,
+        base: CodeBlocks,
+        lists: _Lists,
+        difficulty: Difficulty | None = None,
+        check: Check | None = None,
+    ) -> None:
         self.base = base
         self._lists = lists
         self._index, self._coarse = _filled(base, lists)
-        self.curve = curve or measured(
-            lambda effort: ApproximateEngine(
-                WithEffort(self, lambda q, n, allowed: self.scan(q, n, allowed, effort)),
-                base,
-                threads=1,
-                always=True,
-            ),
-            base,
-            _efforts(len(lists.centroids)),
+        self.difficulty = difficulty or Difficulty.measured(
+            base, _efforts(len(lists.centroids)), self._searched, self.closeness, check or _go_on
         )
 
     @classmethod
@@ -88,6 +93,7 @@ class InvertedLists:
         lists: int | None = None,
         seed: int = 0,
         threads: int | None = None,
+        check: Check | None = None,
     ) -> InvertedLists:
         """Build over the codes of a generation.
 
@@ -96,20 +102,24 @@ class InvertedLists:
             lists: how many; None for a number that suits the size.
             seed: of the choice of training codes.
             threads: the most threads while building; None for one per usable core.
+            check: called every second or so while building; raises to end it.
         """
         base = CodeBlocks(blocks.bits, blocks.blocks)
         count = lists or lists_for(len(base))
         with faiss_threads(threads):
-            centroids = _trained(base, count, seed)
-            members = _assigned(base, centroids)
-        return cls(base, _Lists(centroids, members))
+            centroids = _trained(base, count, seed, check or _go_on)
+            members = _assigned(base, centroids, check or _go_on)
+        return cls(base, _Lists(centroids, members), check=check)
 
-    def extended(self, blocks: CodeBlocks, *, threads: int | None = None) -> InvertedLists:
+    def extended(
+        self, blocks: CodeBlocks, *, threads: int | None = None, check: Check | None = None
+    ) -> InvertedLists:
         """The index of a later generation: same centroids, only new codes are assigned.
 
         Args:
             blocks: the later generation.
             threads: see `build`.
+            check: see `build`.
         """
         base = CodeBlocks(blocks.bits, blocks.blocks)
         known = dict(zip(self.base.blocks, self.base.starts, strict=False))
@@ -121,9 +131,9 @@ class InvertedLists:
                     parts.append(self._lists.members[start : start + len(block)])
                 else:
                     one = CodeBlocks(base.bits, [block])
-                    parts.append(_assigned(one, self._lists.centroids))
+                    parts.append(_assigned(one, self._lists.centroids, check or _go_on))
         members = np.concatenate(parts) if parts else np.empty(0, np.uint16)
-        return InvertedLists(base, _Lists(self._lists.centroids, members))
+        return InvertedLists(base, _Lists(self._lists.centroids, members), check=check)
 
     @property
     def nbytes(self) -> int:
@@ -136,7 +146,7 @@ class InvertedLists:
         return {
             "centroids": self._lists.centroids,
             "members": self._lists.members,
-            **self.curve.arrays(),
+            **self.difficulty.arrays(),
         }
 
     @classmethod
@@ -148,17 +158,22 @@ class InvertedLists:
         """
         base = CodeBlocks(base.bits, base.blocks)
         centroids, members = _checked_lists(arrays, base.bits, len(base))
-        return cls(base, _Lists(centroids, members), Curve.from_arrays(arrays))
+        return cls(base, _Lists(centroids, members), Difficulty.from_arrays(arrays))
 
     @classmethod
     def restored(
-        cls, blocks: CodeBlocks, rows: NDArray[np.int64], arrays: Mapping[str, NDArray[Any]]
+        cls,
+        blocks: CodeBlocks,
+        rows: NDArray[np.int64],
+        marks: NDArray[np.uint16],
+        arrays: Mapping[str, NDArray[Any]],
     ) -> InvertedLists:
         """Made of arrays that were stored for some of the codes; the others are assigned now.
 
         Args:
             blocks: the codes of a generation.
             rows: int64 [n], ascending: what the stored members belong to.
+            marks: uint16 [n]: of their codes then (see `index.engines.marks`).
             arrays: of `arrays`.
 
         Raises:
@@ -167,19 +182,34 @@ class InvertedLists:
         centroids, members = _checked_lists(arrays, blocks.bits, len(rows))
         base = CodeBlocks(blocks.bits, blocks.blocks)
         known = RowNumbers(rows)
-        parts = [_members_of(block, known, members, centroids, base.bits) for block in base.blocks]
+        parts = [_members_of(block, known, members, marks, centroids) for block in base.blocks]
         lists = _Lists(centroids, np.concatenate(parts) if parts else np.empty(0, np.uint16))
-        return cls(base, lists, Curve.from_arrays(arrays))
+        return cls(base, lists, Difficulty.from_arrays(arrays))
 
     def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
-        """Whether it is faster than exact search at this recall."""
-        return self._effort(k, allowed, recall) <= _MOST_OF_THE_LISTS * len(self._lists.centroids)
+        """Whether it can be faster than exact search; `candidates` knows it of each query."""
+        return self._lists_for(1, k, allowed) is not None
 
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
-        """See `Structure.candidates`."""
-        return self.scan(queries, count, allowed, self._effort(count // 2, allowed, recall))
+    ) -> list[Candidates | None]:
+        """See `Structure.candidates`; None for a query that is as fast to answer exactly."""
+        efforts = [self.difficulty.effort(c, recall) for c in self.closeness(queries).tolist()]
+        lists = [e and self._lists_for(e, count // 2, allowed) for e in efforts]
+        found: list[Candidates | None] = [None] * len(queries)
+        for number in {n for n in lists if n}:
+            chosen = [query for query, n in enumerate(lists) if n == number]
+            part = queries if len(chosen) == len(queries) else queries.only(chosen)
+            for query, one in zip(chosen, self.scan(part, count, allowed, number), strict=True):
+                found[query] = one
+        return found
+
+    def closeness(self, queries: Queries) -> NDArray[np.float64]:
+        """How close each query comes to a list: float64 [q], at most 1."""
+        sizes = np.abs(queries.weights).sum(axis=1)
+        weights = (queries.weights / sizes[:, None]).astype(np.float32)
+        products, _ = self._coarse.search(weights, 1)
+        return np.asarray(products[:, 0], dtype=np.float64)
 
     def scan(self, queries: Queries, count: int, allowed: Allowed, lists: int) -> list[Candidates]:
         """Candidates from so many lists."""
@@ -191,7 +221,7 @@ class InvertedLists:
             selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
         products, places = self._index.search(
             scaled.weights,
-            min(count, max(allowed.count, 1)),
+            max(min(count, allowed.count), FEWEST),
             params=list_parameters(min(lists, len(self._lists.centroids)), selector),
         )
         return [
@@ -199,15 +229,26 @@ class InvertedLists:
             for query in range(len(queries))
         ]
 
-    def _effort(self, k: int, allowed: Allowed, recall: float) -> int:
-        """How many lists to scan.
+    def _lists_for(self, effort: int, k: int, allowed: Allowed) -> int | None:
+        """How many lists to scan; None where exact search is as fast.
 
         The k nearest of a share of the rows lie as far out as the k / share nearest of all.
         """
         share = allowed.count / max(len(self.base), 1)
-        wider = max(1.0, k / share / self.curve.k) if share else 1.0
-        lists = self.curve.effort(recall) * wider
-        return int(min(np.ceil(lists), len(self._lists.centroids)))
+        wider = max(1.0, k / share / K) if share else 1.0
+        lists = int(np.ceil(effort * wider))
+        return lists if lists <= self.most * len(self._lists.centroids) else None
+
+    def _searched(self, queries: Queries, effort: int) -> list[Nearest]:
+        """The nearest by an effort, to measure it."""
+        everything = Allowed(None, len(self.base))
+        engine = ApproximateEngine(
+            WithEffort(self, lambda q, n, _: self.scan(q, n, everything, effort)),
+            self.base,
+            threads=1,
+            always=True,
+        )
+        return engine.search(queries, K)
 
 
 def _checked_lists(
@@ -240,20 +281,21 @@ def _members_of(
     block: Block,
     known: RowNumbers,
     members: NDArray[np.uint16],
+    marks: NDArray[np.uint16],
     centroids: NDArray[np.float32],
-    bits: int,
 ) -> NDArray[np.uint16]:
-    """The list of each row of a block: what is known of it, else what is nearest."""
-    numbers = block.rows.array()
-    here = block.rows.places_of(known.at(known.places_of(numbers)))
-    if len(here) == len(block):
-        return members[known.places_of(numbers)]
+    """The list of each row of a block: what is known of its code, else what is nearest."""
+    stored = known.places_of(block.rows.array())
+    here = block.rows.places_of(known.at(stored))
+    same = marks_of_codes(gathered(block.codes, here)) == marks[stored]
     found = np.empty(len(block), dtype=np.uint16)
-    found[here] = members[known.places_of(numbers)]
+    found[here[same]] = members[stored[same]]
     new = np.ones(len(block), dtype=bool)
-    new[here] = False
-    fresh = CodeBlocks(bits, [Block(RowNumbers(numbers[new]), block.codes[new])])
-    found[new] = _assigned(fresh, centroids)
+    new[here[same]] = False
+    if new.any():
+        places = np.flatnonzero(new)
+        fresh = Block(RowNumbers.run(0, len(places)), gathered(block.codes, places))
+        found[places] = _assigned(CodeBlocks(8 * block.codes.shape[1], [fresh]), centroids)
     return found
 
 
@@ -272,25 +314,37 @@ def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
     return 2.0 * bits.astype(np.float32) - 1.0
 
 
-def _trained(base: CodeBlocks, lists: int, seed: int) -> NDArray[np.float32]:
+def _trained(base: CodeBlocks, lists: int, seed: int, check: Check) -> NDArray[np.float32]:
     import faiss
 
     rng = np.random.default_rng(seed)
     size = min(len(base), lists * _ROWS_PER_LIST_TRAINED)
-    sample = np.sort(rng.choice(len(base), size, replace=False))
-    kmeans: Any = faiss.Kmeans(
-        base.bits,
-        min(lists, size),
-        niter=_TRAINING_ROUNDS,
-        seed=seed,
-        min_points_per_centroid=1,
-        max_points_per_centroid=_ROWS_PER_LIST_TRAINED,
-    )
-    kmeans.train(_signs(base.codes_at(sample)))
-    return np.ascontiguousarray(kmeans.centroids, dtype=np.float32)
+    sample = _signs(base.codes_at(np.sort(rng.choice(len(base), size, replace=False))))
+    lists = min(lists, size)
+    centroids = sample[np.sort(rng.choice(size, lists, replace=False))]
+    # Round by round, since Faiss cannot be interrupted.
+    for turn in range(_TRAINING_ROUNDS):
+        check()
+        kmeans: Any = faiss.Kmeans(
+            base.bits,
+            lists,
+            niter=1,
+            seed=seed + turn,
+            min_points_per_centroid=1,
+            max_points_per_centroid=_ROWS_PER_LIST_TRAINED,
+        )
+        kmeans.train(sample, init_centroids=centroids)
+        centroids = np.ascontiguousarray(kmeans.centroids, dtype=np.float32)
+    return centroids
 
 
-def _assigned(base: CodeBlocks, centroids: NDArray[np.float32]) -> NDArray[np.uint16]:
+def _go_on() -> None:
+    """Nothing ends the building."""
+
+
+def _assigned(
+    base: CodeBlocks, centroids: NDArray[np.float32], check: Check = _go_on
+) -> NDArray[np.uint16]:
     """The list of each place: uint16 [n]."""
     import faiss
 
@@ -299,6 +353,7 @@ def _assigned(base: CodeBlocks, centroids: NDArray[np.float32]) -> NDArray[np.ui
     parts = []
     for block in base.blocks:
         for begin in range(0, len(block), _BATCH):
+            check()
             _, found = nearest.search(_signs(block.codes[begin : begin + _BATCH]), 1)
             parts.append(found[:, 0].astype(np.uint16))
     return np.concatenate(parts) if parts else np.empty(0, np.uint16)

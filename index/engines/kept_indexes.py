@@ -1,9 +1,10 @@
 """Approximate indexes as plain arrays, and back: never trusted before they are checked.
 
-Stored beside the arrays are the row numbers of the codes that they belong to. A code never
-changes as long as its row exists, so an index stored by an earlier generation is of use in a
-later one. Whatever is wrong with it can cost recall or speed only: distances are always
-computed from the codes themselves.
+Stored beside the arrays are the row numbers of the codes that they belong to, and a mark of
+each code, which tells whether the row was overwritten since. So lists that an earlier
+generation stored are of use in a later one: what is new or changed is put into its list anew.
+A graph is of use only as long as all its rows are there unchanged. Whatever else is wrong
+with an index can cost recall or speed only: distances are computed from the codes themselves.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from bittern.errors import ArchiveDamagedError
 from index.engines.approximate import Structure
 from index.engines.blocks import CodeBlocks
 from index.engines.ivf import InvertedLists
+from index.engines.marks import marks_of
 
 _MOST_ROWS = 1 << 40
 
 
 def stored(structure: Structure) -> dict[str, NDArray[Any]]:
     """An index as arrays, with the rows that it is of."""
-    rows = [block.rows.array() for block in structure.base.blocks]
-    return {**structure.arrays(), "runs": runs_of(np.concatenate(rows))}
+    base = structure.base
+    rows = [block.rows.array() for block in base.blocks]
+    return {**structure.arrays(), "runs": runs_of(np.concatenate(rows)), "marks": marks_of(base)}
 
 
 def restored(kind: str, blocks: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> Structure:
@@ -39,14 +42,20 @@ def restored(kind: str, blocks: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) 
     Raises:
         ArchiveDamagedError: they do not fit together, or not these codes.
     """
-    if "runs" not in arrays:
+    if "runs" not in arrays or "marks" not in arrays:
         raise ArchiveDamagedError("the stored index does not say which rows it is of")
-    rows = rows_of(arrays["runs"])
+    marks = arrays["marks"]
+    if marks.dtype != np.uint16 or marks.ndim != 1:
+        raise ArchiveDamagedError("the stored index has no marks of its codes")
+    rows = rows_of(arrays["runs"], len(marks))
     if kind == "ivf":
-        return InvertedLists.restored(blocks, rows, arrays)
+        return InvertedLists.restored(blocks, rows, marks, arrays)
     from index.engines.graph import Graph
 
-    graph: Structure = Graph.from_arrays(_restricted(blocks, rows), arrays)
+    base = _restricted(blocks, rows)
+    if not np.array_equal(marks_of(base), marks):
+        raise ArchiveDamagedError("rows of the stored graph were overwritten since")
+    graph: Structure = Graph.from_arrays(base, arrays)
     return graph
 
 
@@ -59,11 +68,11 @@ def runs_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.stack([rows[begins], counts], axis=1)
 
 
-def rows_of(runs: NDArray[Any]) -> NDArray[np.int64]:
-    """The rows of runs.
+def rows_of(runs: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The rows of runs, so many altogether.
 
     Raises:
-        ArchiveDamagedError: they are no runs.
+        ArchiveDamagedError: they are no runs, or not of so many rows.
     """
     fits = (
         runs.dtype == np.int64
@@ -72,7 +81,8 @@ def rows_of(runs: NDArray[Any]) -> NDArray[np.int64]:
         and ((runs >= 0) & (runs < _MOST_ROWS)).all()
         and (runs[:, 1] > 0).all()
         and (runs[1:, 0] > runs[:-1].sum(axis=1) - 1).all()
-        and int(runs[:, 1].sum()) < _MOST_ROWS
+        and (runs[:, 1] <= count).all()
+        and int(runs[:, 1].sum()) == count
     )
     if not fits:
         raise ArchiveDamagedError("the stored index names rows that cannot be")

@@ -103,7 +103,7 @@ def scan_within(
     """Exact distances, and places, of at least all codes that are no farther than `radius`."""
     block = part.block
     count = 1_000
-    while 4 * count < part.count:
+    while 4 * count < part.count and query.weights.any():
         found = scan(part, query, count, False)[0]
         if found.floor > radius:
             places = found.places[found.distances - found.error <= radius]

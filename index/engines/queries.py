@@ -15,6 +15,9 @@ from bittern.errors import CodeError
 from hashing.codes import DistanceTables, check_bits, check_codes, probabilities, unpack
 from index.observation import Metric
 
+_LARGEST = 1e100
+"""Greater weights could overflow where they are added up."""
+
 
 class Queries:
     """Checked queries of one metric; made by `of_logits`, `of_weights` or `of_codes`.
@@ -52,9 +55,11 @@ class Queries:
         """Asymmetric queries from any real weight per bit, float [q, bits].
 
         Raises:
-            CodeError: wrong shape, or a weight is not finite.
+            CodeError: wrong shape, or a weight is not finite or beyond 1e100.
         """
         checked = np.ascontiguousarray(_finite(weights, "weights"), dtype=np.float64)
+        if len(checked) and np.abs(checked).max() > _LARGEST:
+            raise CodeError(f"query weights must be at most {_LARGEST:g}", field="query")
         return cls("asymmetric", checked, np.packbits(checked > 0, axis=1, bitorder="little"))
 
     @classmethod
@@ -77,6 +82,10 @@ class Queries:
             which = slice(which, which + 1)
         if which.indices(len(self)) == (0, len(self), 1):
             return self
+        return Queries(self.metric, self.weights[which], self.codes[which])
+
+    def only(self, which: list[int]) -> Queries:
+        """Some of the queries, by number."""
         return Queries(self.metric, self.weights[which], self.codes[which])
 
     def __iter__(self) -> Iterator[Queries]:

@@ -28,6 +28,9 @@ _FAST_MIN_ROWS = 4_096
 _FAST_AFTER_QUERIES = 4
 """Laying codes out takes as long as some six raw scans; a search or two do not repay it."""
 _FLOAT32 = 1.2e-7
+_FLOAT64 = 2.3e-16
+FEWEST = 2
+"""Faiss scans for a single nearest in another way, whose sums overflow from 896 bits on."""
 RESERVOIR = 13
 """Faiss's scan that keeps candidates in a reservoir: the fastest for one query and for many."""
 
@@ -57,7 +60,8 @@ class ScaledWeights:
         weights: float32 [q, bits].
         scales: float64 [q], what they were divided by.
         bases: float64 [q]; a distance is base - scale * inner product.
-        slack: float64 [q], most that single precision puts a distance off.
+        slack: float64 [q], most that rounding puts a distance off: the single precision of the
+            products, and the double precision of the sums that they are taken from.
     """
 
     weights: NDArray[np.float32]
@@ -71,7 +75,9 @@ class ScaledWeights:
         w = queries.weights
         scales = np.abs(w).max(axis=1)
         scaled = (w / scales[:, None]).astype(np.float32)
-        slack = _FLOAT32 * (queries.bits / 4 + 16) * np.abs(w).sum(axis=1)
+        total = np.abs(w).sum(axis=1)
+        slack = _FLOAT32 * (queries.bits / 4 + 16) * total
+        slack += _FLOAT64 * (queries.bits / 4 + 16) * (queries.bits + total)
         return cls(scaled, scales, ((1.0 + w) / 2.0).sum(axis=1), slack)
 
     def distances(self, query: int, products: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -245,7 +251,7 @@ class FastScan:
         """
         import faiss
 
-        count = min(count, self._size)
+        count = min(max(count, FEWEST), self._size)
         scaled = ScaledWeights.of(queries)
         selector = None
         if bitmap is not None:

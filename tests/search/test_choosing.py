@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
 from index.engines import choosing
+from index.engines.approximate import ApproximateEngine
 from index.engines.blocks import CodeBlocks
+from index.engines.calibration import recall
 from index.engines.choosing import Engines
 from index.engines.flat import FlatEngine
 from index.engines.ivf import InvertedLists
 from index.engines.options import SearchOptions
-from tests.search.collections import pairs, questions
+from index.engines.queries import Queries
 from tests.search.test_ivf import clustered
 
 
@@ -26,12 +28,14 @@ class Shelf:
 
     def __init__(self) -> None:
         self.arrays: dict[str, Mapping[str, NDArray[Any]]] = {}
+        self.writes = 0
 
     def read(self, name: str) -> Mapping[str, NDArray[Any]] | None:
         return self.arrays.get(name)
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
         self.arrays[name] = dict(arrays)
+        self.writes += 1
 
 
 @pytest.fixture(autouse=True)
@@ -84,18 +88,64 @@ def test_an_index_that_was_asked_for_by_name_answers(kind: Any, blocks: CodeBloc
     assert engines.engine("owl", blocks, 1.0).exact
 
 
-def test_an_index_follows_what_is_added_and_deleted(blocks: CodeBlocks) -> None:
+def test_an_index_follows_what_is_added_deleted_and_overwritten(blocks: CodeBlocks) -> None:
     engines = Engines(SearchOptions(recall=0.95))
     engines.prepare("owl", blocks)
-    later = blocks.appended(np.arange(20_000, 28_000), clustered(8_000, seed=3))
-    queries = questions("hamming", 3)
-    found = engines.engine("owl", later).search(queries, 20_000)
-    assert [pairs(o) for o in found] == [
-        pairs(o) for o in FlatEngine(later).search(queries, 20_000)
-    ]
-    settled(engines)
+    codes = np.array(blocks.codes)
+    codes[:4_000] = clustered(4_000, seed=4)
+    later = CodeBlocks.of(blocks.rows, codes).without(np.arange(5_000, 6_000))
+    later = later.appended(np.arange(20_000, 24_000), clustered(4_000, seed=3))
+    queries = Queries.of_codes(clustered(20, seed=6))
+    for _ in range(2):
+        found = engines.engine("owl", later).search(queries, 50)
+        exact = FlatEngine(later).search(queries, 50)
+        shares = [recall(f.distances, e.distances) for f, e in zip(found, exact, strict=True)]
+        assert np.mean(shares) >= 0.95
+        settled(engines)
     engine = engines.engine("owl", later)
-    assert len(engine.structure.base) == 28_000  # type: ignore[attr-defined]
+    assert isinstance(engine, ApproximateEngine)
+    assert len(engine.structure.base) == 24_000
+
+
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_an_index_over_many_deleted_rows_is_built_once(blocks: CodeBlocks, share: float) -> None:
+    shelf = Shelf()
+    engines = Engines(SearchOptions(recall=0.95), shelf)
+    later = blocks.without(np.flatnonzero(np.random.default_rng(0).random(20_000) < share))
+    for _ in range(4):
+        engines.engine("owl", later)
+        settled(engines)
+    assert shelf.writes == 1
+    assert engines.engine("owl", later).kind == "ivf"
+
+
+def test_closing_ends_what_is_being_built(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def build(_: CodeBlocks, *, check: Any, **__: Any) -> InvertedLists:
+        begun.set()
+        while True:
+            check()
+
+    monkeypatch.setattr(InvertedLists, "build", build)
+    engines = Engines(SearchOptions(recall=0.95))
+    engines.engine("owl", blocks)
+    assert begun.wait(10)
+    engines.close()
+    assert not [t for t in threading.enumerate() if t.name == "bittern-build"]
+
+
+def test_nothing_is_built_where_nothing_is_to_be(
+    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf()
+    Engines(SearchOptions(recall=0.95), shelf).prepare("owl", blocks)
+    monkeypatch.setattr(InvertedLists, "build", lambda *_, **__: pytest.fail("built"))
+    lazy = SearchOptions(recall=0.95, build=False)
+    assert Engines(lazy, Shelf()).engine("owl", blocks).kind == "flat"
+    assert Engines(lazy, shelf).engine("owl", blocks).kind == "ivf"
 
 
 def test_a_kept_index_is_taken_up_instead_of_built(
@@ -120,21 +170,30 @@ def test_a_damaged_kept_index_is_built_anew(blocks: CodeBlocks) -> None:
     assert len(shelf.arrays["owl-ivf"]) > 3
 
 
+@pytest.mark.parametrize("error", [MemoryError, ValueError])
 def test_an_index_that_cannot_be_built_leaves_searches_exact(
-    blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    error: type[Exception],
+    blocks: CodeBlocks,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    whole = InvertedLists.build
+
     def fail(*_: Any, **__: Any) -> InvertedLists:
-        raise MemoryError("too little of it")
+        raise error("too little of it")
 
     monkeypatch.setattr(InvertedLists, "build", fail)
     engines = Engines(SearchOptions(recall=0.95))
-    engines.engine("owl", blocks)
-    settled(engines)
-    assert engines.engine("owl", blocks).exact
+    for _ in range(3):
+        assert engines.engine("owl", blocks).exact
+        settled(engines)
     assert "too little of it" in engines.stats("owl", blocks).reason
     assert caplog.text.count("searches stay exact") == 1
     with pytest.raises(ArchiveDamagedError, match="too little"):
         engines.prepare("owl", blocks)
+    monkeypatch.setattr(InvertedLists, "build", whole)
+    engines.prepare("owl", blocks)
+    assert engines.engine("owl", blocks).kind == "ivf"
 
 
 def test_without_a_graphics_card_the_cpu_answers_and_says_so(

@@ -90,12 +90,13 @@ def test_one_query_is_answered_as_in_a_batch(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", EXACT)
-@pytest.mark.parametrize("scale", [1e-9, 0.01, 30.0])
+@pytest.mark.parametrize("scale", [1e-14, 1e-13, 1e-12, 1e-9, 0.01, 30.0])
 def test_certain_and_uncertain_queries_are_answered_exactly(make: Make, scale: float) -> None:
-    made = collection(9_000, 64)
-    queries = questions("asymmetric", 3, scale=scale)
-    found = make(made.blocks).search(queries, 25)
-    assert [pairs(one) for one in found] == [one[:25] for one in made.nearest(queries)]
+    for bits in (64, 256, 1024):
+        made = collection(9_000, bits)
+        queries = questions("asymmetric", 3, bits, scale=scale)
+        found = make(made.blocks).search(queries, 25)
+        assert [pairs(one) for one in found] == [one[:25] for one in made.nearest(queries)]
 
 
 @pytest.mark.parametrize("make", EXACT)
@@ -149,6 +150,15 @@ def test_a_query_without_any_weight_gets_the_first_rows(make: Make) -> None:
         make(made.blocks).search(queries, 7), made.nearest(queries), strict=True
     ):
         assert pairs(one) == wanted[:7]
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.filterwarnings("error")
+def test_a_query_without_any_weight_is_within_half_of_the_bits_of_all(make: Make) -> None:
+    made = collection(9_000, 64)
+    queries = Queries.of_logits(np.zeros((1, 64)))
+    assert len(make(made.blocks).within(queries, 32.0)[0]) == 9_000
+    assert len(make(made.blocks).within(queries, 31.9)[0]) == 0
 
 
 @pytest.mark.parametrize("make", ALL)

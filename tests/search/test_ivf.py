@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from index.engines.approximate import ApproximateEngine
 from index.engines.blocks import CodeBlocks
-from index.engines.calibration import Curve, recall
+from index.engines.calibration import recall
+from index.engines.difficulty import Difficulty
 from index.engines.flat import FlatEngine
 from index.engines.ivf import InvertedLists, lists_for
 from index.engines.kept_indexes import restored, rows_of, runs_of, stored
@@ -200,12 +201,71 @@ def test_damaged_arrays_are_refused_or_harmless(
 @given(st.sets(st.integers(0, 300)))
 def test_runs_say_which_rows_they_are_of(rows: set[int]) -> None:
     numbers = np.array(sorted(rows), dtype=np.int64)
-    assert np.array_equal(rows_of(runs_of(numbers)), numbers)
+    assert np.array_equal(rows_of(runs_of(numbers), len(numbers)), numbers)
 
 
-def test_a_curve_gives_the_least_effort_that_reaches_a_recall() -> None:
-    curve = Curve(100, np.array([1, 2, 4, 8]), np.array([0.5, 0.9, 0.97, 0.99]))
-    assert [curve.effort(r) for r in (0.4, 0.85, 0.95, 0.99, 1.0)] == [1, 2, 4, 8, 8]
+def test_a_query_takes_the_effort_of_its_own_closeness() -> None:
+    known = Difficulty(
+        np.array([1, 2, 4, 8]),
+        np.array([0.6, 0.3]),
+        np.array([[0.9, 0.97, 0.99, 1.0], [0.2, 0.5, 0.8, 0.9]]),
+    )
+    assert [known.effort(0.7, r) for r in (0.5, 0.95, 0.98, 0.995)] == [1, 2, 4, 8]
+    assert [known.effort(0.4, r) for r in (0.5, 0.75, 0.88)] == [4, 4, 8]
+    assert known.effort(0.4, 0.95) is None
+    assert known.effort(0.2, 0.1) is None
+
+
+def test_a_query_that_is_far_from_everything_is_answered_exactly(
+    blocks: CodeBlocks, built: InvertedLists
+) -> None:
+    anything = Queries.of_codes(np.random.default_rng(0).integers(0, 256, (30, 8), dtype=np.uint8))
+    engine = ApproximateEngine(built, blocks, recall=0.95, always=True)
+    for k in (1, 10, 100):
+        assert mean_recall(engine, anything, k) >= 0.95
+
+
+def test_a_row_that_was_overwritten_is_found_by_its_new_code_only(
+    blocks: CodeBlocks, built: InvertedLists
+) -> None:
+    codes = np.array(blocks.codes)
+    old = codes[[5, 77]].copy()
+    codes[[5, 77]] = np.random.default_rng(1).integers(0, 256, (2, 8), dtype=np.uint8)
+    later = CodeBlocks.of(blocks.rows, codes)
+    engine = ApproximateEngine(built, later, recall=0.5, always=True)
+    for row, before, now in zip([5, 77], old, codes[[5, 77]], strict=True):
+        assert engine.search(Queries.of_codes(now[None]), 1)[0].rows.tolist() == [row]
+        found = engine.search(Queries.of_codes(before[None]), 50)[0]
+        distances = Queries.of_codes(before[None]).distances(0, codes[found.rows])
+        assert np.array_equal(found.distances, distances)
+
+
+def test_rows_that_were_overwritten_since_are_put_into_their_lists_anew(
+    blocks: CodeBlocks, built: InvertedLists
+) -> None:
+    codes = np.array(blocks.codes)
+    codes[:3_000] = clustered(3_000, seed=9)
+    later = CodeBlocks.of(blocks.rows, codes)
+    again = restored("ivf", later, stored(built))
+    assert isinstance(again, InvertedLists)
+    fresh = built.extended(later)
+    assert np.mean(again.arrays()["members"] != fresh.arrays()["members"]) < 0.001
+
+
+def test_building_ends_when_it_is_told_to(blocks: CodeBlocks) -> None:
+    class EndedError(Exception):
+        pass
+
+    calls = []
+
+    def check() -> None:
+        calls.append(1)
+        if len(calls) > 3:
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        InvertedLists.build(blocks, check=check)
+    assert len(calls) == 4
 
 
 def test_the_number_of_lists_follows_the_size() -> None:
