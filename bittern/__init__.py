@@ -75,6 +75,7 @@ def open(  # noqa: A001
             always exact.
 
     Raises:
+        QueryError: `search` is no SearchOptions.
         ArchiveNotFoundError: there is no archive at this path.
         ArchiveLockedError: another process has it open for writing.
         ArchiveVersionError: it was made by a newer version of Bittern.

@@ -7,6 +7,7 @@ archive refuse the same mistakes in the same words.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -18,7 +19,14 @@ from bittern.errors import (
     UnreadableMediaError,
 )
 from index.observation import Metric, OnDuplicate
-from service.limits import DEFAULT_LIMITS, check_ids, check_input, check_query, only_one
+from service.limits import (
+    DEFAULT_LIMITS,
+    check_ids,
+    check_input,
+    check_query,
+    check_within,
+    only_one,
+)
 from service.requests import MediaItem, Query
 
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
@@ -71,7 +79,23 @@ def make_query(
         recall=recall,
     )
     check_query(query)
-    return query
+    return _in_plain_numbers(query)
+
+
+def _in_plain_numbers(query: Query) -> Query:
+    """A checked query whose numbers are Python's own, whatever NumPy made of them."""
+    relevance = query.relevance
+    if not isinstance(relevance, str | None):
+        relevance = float(relevance)
+    return replace(
+        query,
+        k=int(query.k),
+        within=None if query.within is None else check_within(query.within),
+        relevance=relevance
+        if relevance is None or isinstance(relevance, str)
+        else float(relevance),
+        recall=None if query.recall is None else float(query.recall),
+    )
 
 
 def make_encodable(

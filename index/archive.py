@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from index.asking import SearchableArchive
-from index.engines.options import SearchOptions
+from index.engines.options import SearchOptions, check_options
 from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import AddResult, CodedObservation, OnDuplicate
@@ -82,11 +82,13 @@ class Archive(SearchableArchive):
             search: how it is to be searched; None for the defaults.
 
         Raises:
+            QueryError: `search` is something else.
             ArchiveNotFoundError: there is none.
             ArchiveDamagedError: part of it is missing.
             ArchiveVersionError: a newer version of Bittern made it.
             ArchiveLockedError: another process writes to it.
         """
+        options = check_options(search)
         folder = ArchiveFolder(Path(path))
         folder.check_present()
         header = folder.read_header()
@@ -95,7 +97,7 @@ class Archive(SearchableArchive):
             store = Store(folder.store)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
-            return cls(folder, store, writer, search)
+            return cls(folder, store, writer, options)
         except BaseException:
             if lock:
                 lock.release()

@@ -13,6 +13,7 @@ from bittern.errors import MetadataError, QueryError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
 from index.observation import Hit, Metadata, Metric, Observation
+from index.relevance import HIGHEST_RATE, LOWEST_RATE
 from service.limits import check_relevance
 from service.requests import DEFAULT_K, Query, SearchResult
 
@@ -151,7 +152,8 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
     """Query of a message.
 
     Raises:
-        QueryError: nothing to search with, or a number that this version does not know.
+        QueryError: nothing to search with, a number that this version does not know, or a
+            relevance that is no share; names of shares do not travel.
     """
     kind = message.WhichOneof("query")
     if kind is None:
@@ -168,8 +170,18 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
         model=message.model or None,
         within=message.within if message.HasField("within") else None,
         recall=message.recall if message.HasField("recall") else None,
-        relevance=message.relevance if message.HasField("relevance") else None,
+        relevance=_share(message.relevance) if message.HasField("relevance") else None,
     )
+
+
+def _share(relevance: float) -> float:
+    if not LOWEST_RATE <= relevance <= HIGHEST_RATE:
+        raise QueryError(
+            f"relevance must be a share from {LOWEST_RATE} to {HIGHEST_RATE} of queries about "
+            f"something else that may get an answer, not {relevance!r}",
+            field="relevance",
+        )
+    return relevance
 
 
 def result_to_wire(result: SearchResult) -> pb.SearchResponse:

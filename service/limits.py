@@ -13,6 +13,8 @@ from math import inf, nan
 from pathlib import Path
 from typing import SupportsFloat, TypeGuard, get_args
 
+import numpy as np
+
 from bittern.errors import (
     CodeError,
     FilterError,
@@ -171,14 +173,14 @@ def check_item(item: MediaItem) -> None:
 def check_within(within: object) -> float:
     """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
     distance = nan
-    if isinstance(within, SupportsFloat) and not isinstance(within, bool):
+    if isinstance(within, SupportsFloat) and not isinstance(within, bool | np.bool_):
         with suppress(ValueError, TypeError, OverflowError):
             distance = float(within)
     if not 0 <= distance < inf:
         raise QueryError(
             f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
         )
-    return distance
+    return distance + 0.0  # -0.0 becomes 0.0
 
 
 def check_relevance(relevance: str | float) -> float:
@@ -274,4 +276,5 @@ def _check_choice(value: object, choices: Sequence[str], field: str) -> None:
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether it is an int, or a whole number of NumPy's; True and False are not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Literal, get_args
+
+import numpy as np
 
 from bittern.errors import QueryError
 
@@ -73,19 +74,21 @@ def check_options(options: object) -> SearchOptions:
 
 def check_recall(recall: object) -> float:
     """Return `recall` as a float if it can be wanted; a QueryError otherwise."""
-    if isinstance(recall, bool) or not isinstance(recall, Real) or not 0 < recall <= 1:
+    number = isinstance(recall, int | float | np.integer | np.floating)
+    if not number or isinstance(recall, bool) or not 0 < recall <= 1:  # type: ignore[operator]
         raise QueryError(
             f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
         )
-    return float(recall)
+    return float(recall)  # type: ignore[arg-type]
 
 
 def _whole(name: str, value: object, most: int | None = None) -> int | None:
     """A whole number from 1 on, as an int; None stays None."""
     if value is None:
         return None
-    whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if not whole or value < 1 or (most is not None and value > most):  # type: ignore[operator]
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    number = int(value) if whole else 0  # type: ignore[call-overload]
+    if number < 1 or (most is not None and number > most):
         span = "of at least 1" if most is None else f"from 1 to {most:,}"
         raise QueryError(f"{name} must be a whole number {span}, not {value!r}", field=name)
-    return int(value)  # type: ignore[call-overload,no-any-return]
+    return number

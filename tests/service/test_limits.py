@@ -88,11 +88,13 @@ def test_a_relevance_that_is_no_level_is_refused_by_client_and_server(
     remote: RemoteArchive, stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, relevance: float
 ) -> None:
     said = f"relevance must be strict, usual, loose, or a share .*not {relevance!r}"
-    with pytest.raises(QueryError, match=said) as caught:
+    with pytest.raises(QueryError, match=said):
         remote.search("a heron", relevance=relevance)
     error = refusal(stub, pb.SearchRequest(text="a heron", relevance=relevance))
     assert type(error) is QueryError
-    assert (error.message, error.field) == (caught.value.message, "relevance")
+    assert error.message.startswith("relevance must be a share from 0.001 to 0.5 of")
+    assert error.message.endswith(f"not {relevance!r}")
+    assert error.field == "relevance"
     assert engine.seen == []
 
 
@@ -104,6 +106,22 @@ def test_what_should_be_a_number_and_is_not_is_refused(
     with pytest.raises(QueryError, match=f"{name} must be") as caught:
         remote.search("a heron", **{name: value})  # type: ignore[arg-type]
     assert caught.value.field == name
+
+
+def test_numbers_of_numpy_are_numbers(remote: RemoteArchive, engine: FakeEngine) -> None:
+    remote.search(
+        "a heron",
+        k=np.int64(3),  # type: ignore[arg-type]
+        within=np.float32(2.5),  # type: ignore[arg-type]
+        relevance=np.float64(0.25),
+        recall=np.float32(0.5),  # type: ignore[arg-type]
+    )
+    [query] = engine.seen
+    assert (query.k, query.within, query.relevance, query.recall) == (3, 2.5, 0.25, 0.5)
+
+
+def test_a_distance_of_minus_zero_is_zero(remote: RemoteArchive, engine: FakeEngine) -> None:
+    assert str(remote.search("a heron", within=-0.0).cutoff) == "0.0"
 
 
 def test_the_ends_of_the_ranges_are_allowed(remote: RemoteArchive, engine: FakeEngine) -> None:
