@@ -22,6 +22,7 @@ from index.engines.queries import Queries
 from index.observation import Answer, Hit, Metric
 from index.relevance import Background, false_alarm_rate, sample_places
 from service.deadline import Deadline
+from service.limits import check_within
 from service.models import Model
 from service.reference_texts import REFERENCE_TEXTS
 from service.requests import Query
@@ -66,6 +67,10 @@ class Nearness:
     ) -> tuple[Answer, Hit | None]:
         """The hits; and where none is near enough, the nearest beyond that.
 
+        What an approximate index misses would be called irrelevant, or too far. So a search with
+        `relevance` is exact whatever recall is wanted, one with `within` unless the query itself
+        wants less, and what comes closest is always looked for exactly.
+
         Raises:
             UnsupportedModalityError: relevance is wanted of a model that takes no words.
             DeadlineExceededError: the caller's deadline passed while it was calibrated.
@@ -79,16 +84,18 @@ class Nearness:
             modality=str(vector.target),
         )
         radius = self._radius(query, vector, deadline)
-        answer = ask(k=query.k, within=radius, recall=query.recall)
+        bounded_alone = query.within is not None and query.recall is None
+        recall = 1.0 if query.relevance is not None or bounded_alone else query.recall
+        answer = ask(k=query.k, within=radius, recall=recall)
         if answer.hits or radius is None:
             return answer, None
         # What a commit in between brought near enough belongs to the next answer, not to this.
-        beyond = [hit for hit in ask(k=1).hits if hit.distance > radius]
+        beyond = [hit for hit in ask(k=1, recall=1.0).hits if hit.distance > radius]
         return answer, beyond[0] if beyond else None
 
     def _radius(self, query: Query, vector: Vector, deadline: Deadline | None) -> float | None:
         """Largest distance of a hit, in bits; None where there is no limit."""
-        radii = [] if query.within is None else [float(query.within)]
+        radii = [] if query.within is None else [check_within(query.within)]
         if query.relevance is not None:
             rate = false_alarm_rate(query.relevance)
             background = self._background(vector, deadline)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bittern.api import ArchiveAPI
@@ -107,6 +108,22 @@ def test_a_small_archive_is_searched_exactly_whatever_recall_is_wanted(
     loosely = archive.search("red", target="image", recall=0.5)
     assert (loosely.engine, loosely.exact) == ("flat", True)
     assert loosely.hits == exactly.hits
+
+
+def test_numbers_of_numpy_are_numbers(archive: ArchiveAPI) -> None:
+    plainly = archive.search("red", target="image", k=2, within=60.0, recall=0.5)
+    of_numpy: dict[str, Any] = {
+        "k": np.int64(2),
+        "within": np.float32(60),
+        "recall": np.float32(0.5),
+    }
+    assert archive.search("red", target="image", **of_numpy).hits == plainly.hits
+    of_numpy["relevance"] = np.float64(0.05)
+    assert archive.search("red", target="image", **of_numpy).hits == plainly.hits
+
+
+def test_a_distance_of_minus_zero_is_zero(archive: ArchiveAPI) -> None:
+    assert str(archive.search("red", target="image", within=-0.0).cutoff) == "0.0"
 
 
 def test_stats_tell_what_searches_and_why(engine: Engine, archive: ArchiveAPI) -> None:

@@ -18,6 +18,7 @@ from encoders.base import Media, Modality
 from hashing.saved import SavedModel
 from hashing.training_free import fit
 from index.archive import Archive
+from index.engines.options import SearchOptions
 from service.config import ServiceConfig
 from service.deadline import Deadline
 from service.engine import Engine
@@ -198,3 +199,45 @@ def test_a_deadline_stops_finding_out_what_is_relevant_and_asking_again_gets_fur
     assert colours([hit.observation.media for hit in engine.search(query).hits]) == {"red"}
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
     assert coded == len(REFERENCE_TEXTS) + 2
+
+
+@pytest.fixture(params=["in process", "over gRPC"])
+def approximate(
+    request: pytest.FixtureRequest, engine: Engine, wordy: WordyEncoder
+) -> Iterator[ArchiveAPI]:
+    """The same archive, opened by somebody who wants half of the nearest from an index."""
+    options = SearchOptions(engine="ivf", recall=0.5)
+    with Archive.open(engine.archive.path, search=options) as opened:
+        opened.build_index(opened.models()[0].digest)
+        again = Engine(opened, load_encoder=lambda name: wordy)
+        if request.param == "in process":
+            yield LocalArchive(again)
+            return
+        server = serve({again.name: again}, listen="127.0.0.1:0", config=ServiceConfig())
+        try:
+            with connect(server.address) as client:
+                yield client
+        finally:
+            server.stop(grace=1.0)
+
+
+def test_what_is_relevant_is_looked_for_exactly_whatever_recall_is_wanted(
+    approximate: ArchiveAPI, engine: Engine
+) -> None:
+    assert approximate.search("red", k=3).engine == "ivf", "nothing is tested without an index"
+    for recall in (None, 0.5):
+        for words in ("red", "blue"):
+            found = approximate.search(words, k=PICTURES, relevance="usual", recall=recall)
+            exactly = engine.search(Query(text=words, k=PICTURES, relevance="usual"))
+            assert (found.engine, found.exact) == ("flat", True)
+            assert [h.observation.id for h in found.hits] == [
+                h.observation.id for h in exactly.hits
+            ]
+            assert (found.nearest is None) == (words == "red")
+
+
+def test_what_is_within_a_distance_is_looked_for_exactly_unless_the_query_wants_less(
+    approximate: ArchiveAPI,
+) -> None:
+    assert approximate.search("red", within=60).engine == "flat"
+    assert approximate.search("red", within=60, recall=0.5).engine == "ivf"
