@@ -69,8 +69,8 @@ class Snapshot:
         if before is not None and before.generation > self.generation:
             before = None
         loaded = {} if before is None else dict(before._blocks)
-        earlier = before._rows if before is not None else kept.rows() if kept else None
-        if earlier is None or earlier.generation > self.generation:
+        earlier = before._rows if before is not None else kept.rows(self.store) if kept else None
+        if earlier is None:
             self._rows = read_rows(self.store)
         elif earlier.generation == self.generation:
             self._rows, self._blocks = earlier, loaded
@@ -102,8 +102,8 @@ class Snapshot:
     def _kept_codes(self, column: str) -> Blocks | None:
         """Codes from derived files, with what has changed since; None where there are none."""
         width = self.store.code_bytes(column)
-        kept = self._kept.blocks(column, width) if self._kept else None
-        if kept is None or kept.generation > self.generation:
+        kept = self._kept.blocks(column, width, self._rows) if self._kept else None
+        if kept is None:
             return None
         if kept.generation == self.generation:
             return kept.blocks

@@ -33,6 +33,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from index.derived.arrays import read_array, write_array
+from index.derived.judging import OutdatedError, UnusableError, judging
 from index.store import Store
 
 FORMAT = "bittern-derived"
@@ -42,7 +43,6 @@ _MOST_ARRAYS = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,100}")
 _ARRAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 _STRAYS_AFTER_S = 3600.0
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 _log = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
 """Arrays by name; one that is in parts is written as one."""
@@ -61,10 +61,6 @@ class DerivedSet:
     generation: int
     arrays: Mapping[str, NDArray[Any]]
     about: Mapping[str, Any] = field(default_factory=dict)
-
-
-class _OutdatedError(ValueError):
-    """A set that may be whole, and cannot be told to be of this store."""
 
 
 class DerivedFiles:
@@ -98,18 +94,23 @@ class DerivedFiles:
             return None
         try:
             found = self._checked(name)
-        except _UNUSABLE as error:
-            level = logging.INFO if isinstance(error, _OutdatedError) else logging.WARNING
+        except UnusableError as error:
+            level = logging.INFO if isinstance(error, OutdatedError) else logging.WARNING
             _log.log(level, "%s is not used, and made anew: %s", self._json_file(name), error)
             return None
         self._ours.add(name)
         return found
 
+    def refuse(self, name: str, why: str) -> None:
+        """Say that a set that proved itself turned out to be of no use, and is made anew."""
+        self._ours.discard(name)
+        _log.warning("%s is not used, and made anew: %s", self._json_file(name), why)
+
     def problem(self, name: str) -> str:
         """Why a set cannot be used; empty if it can."""
         try:
             self._checked(name)
-        except _UNUSABLE as error:
+        except UnusableError as error:
             return str(error)
         return ""
 
@@ -117,9 +118,9 @@ class DerivedFiles:
         """What is wrong with a set beyond being out of date; empty if nothing is."""
         try:
             self._checked(name)
-        except _OutdatedError:
+        except OutdatedError:
             return ""
-        except _UNUSABLE as error:
+        except UnusableError as error:
             return str(error)
         return ""
 
@@ -176,15 +177,15 @@ class DerivedFiles:
         identity = self._store.identity(version)
         for name in sorted(self._ours):
             try:
-                value = self._read_json(name)
-                known = value["seen"]
-                proven = known["identity"] == self._store.identity(known["version"])
-                if identity is None or not proven or known["version"] >= version:
-                    continue
-                self._write_json(
-                    name, {**value, "seen": {"version": version, "identity": identity}}
-                )
-            except _UNUSABLE as error:
+                with judging():
+                    value = self._read_json(name)
+                    known = value["seen"]
+                    proven = known["identity"] == self._store.identity(known["version"])
+                    if identity is None or not proven or known["version"] >= version:
+                        continue
+                    seen = {"version": version, "identity": identity}
+                    self._write_json(name, {**value, "seen": seen})
+            except UnusableError as error:
                 _log.info("%s was not renewed: %s", self._json_file(name), error)
 
     # Inside
@@ -195,19 +196,21 @@ class DerivedFiles:
     def _json_file(self, name: str) -> Path:
         return self.folder / f"{self._stem(name)}.json"
 
+    @judging()
     def _checked(self, name: str) -> DerivedSet:
         value = self._read_json(name)
         generation, seen = value["generation"], value["seen"]
         if not 0 < generation <= seen["version"] <= self._store.version:
-            raise _OutdatedError(f"it is of version {generation}, not of this store")
+            raise OutdatedError(f"it is of version {generation}, not of this store")
         if self._store.identity(seen["version"]) != seen["identity"]:
-            raise _OutdatedError("it is of another store, or of a version that is gone")
+            raise OutdatedError("it is of another store, or of a version that is gone")
         files = value["files"]
         if len(files) > _MOST_ARRAYS:
             raise ValueError(f"it has {len(files)} arrays, the limit is {_MOST_ARRAYS}")
         arrays = {str(key): read_array(self.folder, told) for key, told in files.items()}
         return DerivedSet(generation, arrays, value["about"])
 
+    @judging()
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self._json_file(name)
         if path.stat().st_size > _JSON_LIMIT_BYTES:
@@ -263,8 +266,9 @@ class DerivedFiles:
 
     def _files_of(self, name: str) -> set[str]:
         try:
-            return {str(told["file"]) for told in self._read_json(name)["files"].values()}
-        except _UNUSABLE:
+            with judging():
+                return {str(told["file"]) for told in self._read_json(name)["files"].values()}
+        except UnusableError:
             return set()
 
     def _sweep(self, name: str, before: set[str], used: set[str]) -> None:

@@ -19,6 +19,7 @@ from index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
 from index.engines.rows import RowNumbers
 from index.loading import MODALITIES, Blocks, Rows
 from index.row_map import RowMap
+from index.store import Store
 
 if TYPE_CHECKING:
     from index.snapshot import Snapshot
@@ -28,6 +29,9 @@ KEPT_FROM = 200_000
 _REWRITTEN_SHARE = 0.1
 """Share of rows that must have changed before the files are written anew."""
 _MOST_ROWS = 1 << 40
+_MOST_GONE = 2
+_ROWS_READ_AT_ONCE = 1 << 20
+"""A set with more than so many rows, and so many times those that the store has, is no start."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,44 @@ class IndexFiles:
         self._saving: threading.Thread | None = None
         self._newest: Snapshot | None = None
 
-    def rows(self) -> Rows | None:
-        """The rows of the generation that was kept last, if they can be trusted."""
+    def rows(self, store: Store) -> Rows | None:
+        """The rows of the generation that was kept last, if they can be trusted.
+
+        Args:
+            store: at the version that they are wanted for, or as a start for.
+        """
         found = self.files.read_set("rows")
-        rows = None if found is None else _rows_of(found)
+        if found is None or found.generation > store.version:
+            return None
+        rows = _rows_of(found)
+        if why := _no_start(rows, store):
+            self.files.refuse("rows", why)
+            return None
         if rows is not None:
             self._kept["rows"] = rows.generation
         return rows
 
-    def blocks(self, column: str, width: int) -> KeptBlocks | None:
+    def blocks(self, column: str, width: int, rows: Rows) -> KeptBlocks | None:
         """A model's codes of the generation that was kept last, if they can be trusted.
 
         Args:
             column: the store's column of these codes.
             width: bytes of a code.
+            rows: of the generation that they are wanted for, or as a start for.
         """
-        found = self.files.read_set(f"codes-{column}")
-        kept = None if found is None else _blocks_of(found, width)
-        if kept is not None:
+        name = f"codes-{column}"
+        found = self.files.read_set(name)
+        if found is None or found.generation > rows.generation:
+            return None
+        kept = _blocks_of(found, width)
+        if kept is None:
+            self.files.refuse(name, f"its arrays do not make codes of {width} bytes")
+        elif kept.generation == rows.generation and len(kept.rows.missing_from(rows.map)):
+            self.files.refuse(name, "it has codes of rows that are not there")
+        else:
             self._kept[column] = kept.generation
-        return kept
+            return kept
+        return None
 
     def save_if_worth_it(self, snapshot: Snapshot) -> None:
         """Keep what a snapshot has loaded, in the background, if it saves the next opening much."""
@@ -145,10 +167,25 @@ def _rows_of(found: DerivedSet) -> Rows | None:
     first, ids, lengths = (run for run in runs if run is not None)
     if not _are_runs(first, lengths) or ids.dtype != np.int64 or ids.shape != first.shape:
         return None
+    if (ids < 0).any() or (ids > np.iinfo(np.int64).max - lengths).any():
+        return None
     count = int(lengths.sum())
     if kinds.dtype != np.int8 or kinds.ndim != 1 or len(kinds) not in (min(1, count), count):
         return None
     return Rows(found.generation, RowMap(first, ids, lengths), kinds)
+
+
+def _no_start(rows: Rows | None, store: Store) -> str:
+    """Why rows that were kept are not where this version of the store can begin; or empty."""
+    if rows is None:
+        return "its arrays do not make rows"
+    claimed, there = len(rows.map), store.count()
+    if rows.generation == store.version and claimed != there:
+        return f"it has {claimed} rows of this version, which has {there}"
+    if claimed > _MOST_GONE * there + _ROWS_READ_AT_ONCE:
+        # Finding out which of them are gone would take longer, and memory for each.
+        return f"it has {claimed} rows, of which {there} can be left at most"
+    return ""
 
 
 def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:

@@ -365,7 +365,7 @@ def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
     [
         np.arange(12, dtype=np.int32).reshape(3, 4),
         np.empty((0, 8), dtype=np.uint8),
-        np.array(True),
+        np.array(7, dtype=np.uint16),
         np.random.default_rng(0).normal(size=(400, 500)).astype(np.float32),
         np.asfortranarray(np.arange(6).reshape(2, 3)),
     ],

@@ -1,0 +1,231 @@
+"""Derived sets that claim what cannot be, with checksums that are right: refused in one line."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index.archive import Archive
+from index.derived import DerivedFiles
+from index.derived import index_files as index_files_module
+from index.derived.arrays import read_array, write_array
+from index.derived.files import _digest
+from index.derived.index_files import IndexFiles
+from index.snapshot import Snapshot
+from index.store import Store
+from tests.index.samples import OWL, photo
+
+ROWS = 50
+CODES = f"codes-{OWL.code_column}"
+
+
+@pytest.fixture
+def path(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(index_files_module, "KEPT_FROM", 1)
+    archive.add([photo(f"p{i}", seed=i) for i in range(ROWS)], model=OWL.digest)
+    answer(archive)
+    archive.close()
+    assert sets(archive.path).names() == [CODES, "rows"]
+    return archive.path
+
+
+def answer(archive: Archive) -> list[str]:
+    hits = archive.ask(np.ones(64), model=OWL.digest, k=ROWS + 5, metric="hamming").hits
+    return [hit.observation.id for hit in hits]
+
+
+def sets(path: Path) -> DerivedFiles:
+    return DerivedFiles(path / "derived", Store(path / "store"))
+
+
+def claim(path: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change what a set says of itself, and its checksum with it."""
+    file = path / "derived" / f"{name}.json"
+    outer = json.loads(file.read_text())
+    change(outer["set"])
+    outer["xxh3"] = _digest(outer["set"])
+    file.write_text(json.dumps(outer))
+
+
+def replace(path: Path, name: str, **arrays: np.ndarray) -> None:
+    """Put other arrays into a set."""
+
+    def change(value: dict[str, Any]) -> None:
+        for key, array in arrays.items():
+            file = path / "derived" / f"{name}.other.{key}.npy"
+            value["files"][key] = write_array(file, [array])
+
+    claim(path, name, change)
+
+
+def as_of(generation: int) -> Callable[[dict[str, Any]], None]:
+    return lambda value: value.update(generation=generation)
+
+
+def check_made_anew(path: Path, caplog: pytest.LogCaptureFixture, *names: str) -> None:
+    """Everything is found; each of these sets is refused in one line and is whole afterwards."""
+    with caplog.at_level(logging.WARNING), Archive.open(path) as archive:
+        assert len(set(answer(archive))) == ROWS
+        assert archive._snapshot is not None
+        assert len(archive._snapshot) == ROWS
+    lines = [record.getMessage() for record in caplog.records if "derived" in record.getMessage()]
+    assert len(lines) == len(names)
+    assert all(any(f"{name}.json is not used" in line for line in lines) for name in names)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING), Archive.open(path) as archive:
+        assert len(set(answer(archive))) == ROWS
+    assert not [r for r in caplog.records if "derived" in r.getMessage()]
+
+
+@pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY\x03\x00"])
+def test_a_file_that_begins_like_another_kind_of_file_is_damage(
+    path: Path, beginning: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in (path / "derived").glob("*.npy"):
+        file.write_bytes(beginning + file.read_bytes()[len(beginning) :])
+    assert all("damaged" in sets(path).damage(name) for name in ("rows", CODES))
+    check_made_anew(path, caplog, "rows", CODES)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("shape", [float("inf")]),
+        ("shape", [-1]),
+        ("shape", [True]),
+        ("shape", [1.0]),
+        ("shape", "1"),
+        ("shape", []),
+        ("shape", [1 << 62, 1 << 62]),
+        ("shape", None),
+        ("dtype", "i4,(2"),
+        ("dtype", "|O"),
+        ("dtype", ["<i8"]),
+        ("dtype", {}),
+        ("file", "../../archive.json"),
+        ("file", None),
+        ("file", "\0"),
+        ("bytes", 10**400),
+    ],
+)
+def test_an_array_that_cannot_be_is_damage(
+    path: Path, key: str, value: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim(path, "rows", lambda told: told["files"]["first"].update({key: value}))
+    assert sets(path).damage("rows")
+    assert sets(path).problem("rows")
+    check_made_anew(path, caplog, "rows")
+
+
+@pytest.mark.parametrize("files", [[1], None, {"first": None}, {str(i): {} for i in range(65)}])
+def test_a_list_of_files_that_is_none_is_damage(
+    path: Path, files: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    claim(path, "rows", lambda told: told.update(files=files))
+    assert sets(path).damage("rows")
+    check_made_anew(path, caplog, "rows")
+
+
+def test_an_empty_file_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for file in (path / "derived").glob("rows.*.first.npy"):
+        file.write_bytes(b"")
+    claim(path, "rows", lambda told: told["files"]["first"].update(bytes=0))
+    assert sets(path).damage("rows")
+    check_made_anew(path, caplog, "rows")
+
+
+def test_whatever_a_library_raises_is_damage(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("index.derived.files.read_array", broken)
+        assert "ZeroDivisionError" in sets(path).damage("rows")
+        assert sets(path).read("rows") is None
+
+
+def test_a_set_that_is_damaged_while_it_is_in_use_is_not_vouched_for(path: Path) -> None:
+    files = sets(path)
+    assert files.read("rows") is not None
+    claim(path, "rows", lambda told: told.update(seen=[]))
+    before = (path / "derived" / "rows.json").read_bytes()
+    files.vouch()
+    assert (path / "derived" / "rows.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("count", [ROWS - 10, ROWS + 10, 1 << 39])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_rows_that_the_store_does_not_have_are_not_believed(
+    path: Path, count: int, earlier: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = {"first": [0], "lengths": [count], "ids": [0]}
+    replace(path, "rows", **{key: np.array(value, np.int64) for key, value in one.items()})
+    if earlier:
+        claim(path, "rows", as_of(Store(path / "store").version - 1))
+        with Archive.open(path) as archive:
+            assert len(set(answer(archive))) == ROWS
+            assert archive._snapshot is not None
+            assert len(archive._snapshot) == ROWS
+    else:
+        check_made_anew(path, caplog, "rows")
+
+
+def test_ids_that_the_store_cannot_have_are_not_believed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(path, "rows", ids=np.array([np.iinfo(np.int64).max - 3]))
+    check_made_anew(path, caplog, "rows")
+
+
+def test_codes_of_rows_that_are_not_there_are_not_believed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(
+        path,
+        CODES,
+        lengths_image=np.array([ROWS + 10]),
+        codes_image=np.zeros((ROWS + 10, 8), np.uint8),
+    )
+    check_made_anew(path, caplog, CODES)
+
+
+def test_codes_of_another_width_are_said_to_be(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    replace(path, CODES, codes_image=np.zeros((ROWS, 9), np.uint8))
+    check_made_anew(path, caplog, CODES)
+
+
+@pytest.mark.parametrize("rows", [0, 5, 200_000])
+@pytest.mark.parametrize("dtype", ["|u1", "<i8", "<f4"])
+def test_an_array_comes_back_read_only_and_is_what_numpy_reads(
+    tmp_path: Path, rows: int, dtype: str
+) -> None:
+    array = np.arange(3 * rows).reshape(rows, 3).astype(dtype)
+    told = json.loads(json.dumps(write_array(tmp_path / "a.npy", [array[:2], array[2:]])))
+    again = read_array(tmp_path, told)
+    assert not again.flags.writeable
+    for found in (again, np.load(tmp_path / "a.npy")):
+        assert found.dtype == array.dtype
+        assert np.array_equal(found, array)
+
+
+def test_an_array_of_another_type_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="are not kept"):
+        write_array(tmp_path / "a.npy", [np.zeros(3, np.complex128)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_snapshot_of_an_older_version_does_not_begin_with_newer_rows(path: Path) -> None:
+    store = Store(path / "store", Store(path / "store").version - 1)
+    kept = IndexFiles(sets(path))
+    assert kept.rows(store) is None
+    assert len(Snapshot(store, kept=kept)) == store.count()
