@@ -27,6 +27,8 @@ _QUERIES = 32
 _FLIPPED = (0.1, 0.3)
 _MARGIN = 0.01
 _MOST_EFFORTS = 64
+_GREATEST = 1 << 31
+"""More than any effort or k can be."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Curve:
     def arrays(self) -> dict[str, NDArray[Any]]:
         """To be stored."""
         return {
-            "curve_k": np.array([self.k]),
+            "curve_k": np.array([self.k], dtype=np.int64),
             "curve_efforts": self.efforts,
             "curve_recalls": self.recalls,
         }
@@ -69,14 +71,14 @@ class Curve:
             )
         except KeyError as error:
             raise ArchiveDamagedError(f"the stored curve lacks {error}") from None
+        # int64 and nothing else: differences of unsigned numbers are never negative.
         fits = (
             k.shape == (1,)
-            and np.issubdtype(k.dtype, np.integer)
-            and int(k[0]) >= 1
+            and k.dtype == efforts.dtype == np.int64
+            and 1 <= int(k[0]) < _GREATEST
             and efforts.ndim == 1
             and 1 <= len(efforts) <= _MOST_EFFORTS
-            and np.issubdtype(efforts.dtype, np.integer)
-            and int(efforts[0]) >= 1
+            and ((efforts >= 1) & (efforts < _GREATEST)).all()
             and (np.diff(efforts) > 0).all()
             and recalls.shape == efforts.shape
             and recalls.dtype == np.float64
@@ -84,7 +86,7 @@ class Curve:
         )
         if not fits:
             raise ArchiveDamagedError("the stored curve of recall is not one")
-        return cls(int(k[0]), efforts.astype(np.int64), recalls)
+        return cls(int(k[0]), efforts, recalls)
 
 
 def held_out(base: CodeBlocks, seed: int = 0) -> list[Queries]:
@@ -110,7 +112,10 @@ def recall(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
 
 
 def measured(
-    engine: Callable[[int], SearchEngine], base: CodeBlocks, efforts: Sequence[int]
+    engine: Callable[[int], SearchEngine],
+    base: CodeBlocks,
+    efforts: Sequence[int],
+    check: Callable[[], None] | None = None,
 ) -> Curve:
     """Measure recall by effort until all kinds of queries find nearly everything.
 
@@ -118,15 +123,21 @@ def measured(
         engine: makes a search engine over `base` of an effort.
         base: the codes.
         efforts: ascending.
+        check: called before each batch of queries is searched; what it raises ends this.
     """
+    check = check or _nothing
     batches = held_out(base) if len(base) else []
     k = min(K, max(len(base), 1))
-    truths = [FlatEngine(base).search(queries, k) for queries in batches]
+    truths = []
+    for queries in batches:
+        check()
+        truths.append(FlatEngine(base).search(queries, k))
     tried: list[int] = []
     recalls: list[float] = []
     for effort in efforts:
         worst = 1.0
         for queries, truth in zip(batches, truths, strict=True):
+            check()
             found = engine(effort).search(queries, k)
             shares = [recall(f.distances, t.distances) for f, t in zip(found, truth, strict=True)]
             worst = min(worst, float(np.mean(shares)))
@@ -135,3 +146,7 @@ def measured(
         if worst >= 0.9995:
             break
     return Curve(k, np.array(tried, dtype=np.int64), np.array(recalls))
+
+
+def _nothing() -> None:
+    """Nobody wants to end this."""

@@ -7,7 +7,7 @@ measured when the graph is built, on queries that were held out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ class Graph:
         nodes: the distinct ones among them.
         linked: their links.
         curve: recall by width of the beam; measured if it is not given.
+        check: called now and then while it is measured; what it raises ends this.
     """
 
     kind = "graph"
@@ -56,12 +57,13 @@ class Graph:
         nodes: DistinctCodes,
         linked: LinkedCodes,
         curve: Curve | None = None,
+        check: Callable[[], None] | None = None,
     ) -> None:
         self.base = base
         self._nodes = nodes
         self._linked = linked
         self._last_allowed: tuple[Allowed, NDArray[np.uint8] | None, float] = (_ALL, None, 1.0)
-        self.curve = curve or measured(self._engine_of, base, _BEAMS)
+        self.curve = curve or measured(self._engine_of, base, _BEAMS, check)
 
     @classmethod
     def build(
@@ -73,6 +75,7 @@ class Graph:
         seed: int = 0,
         threads: int | None = None,
         curve: Curve | None = None,
+        check: Callable[[], None] | None = None,
     ) -> Graph:
         """Build over the codes of a generation.
 
@@ -83,6 +86,7 @@ class Graph:
             seed: of the choice of nodes where searches begin.
             threads: the most threads while building; None for one per usable core.
             curve: recall by width of the beam; measured if it is not given.
+            check: called about once a second; what it raises ends the building.
 
         Raises:
             QueryError: `m` or `ef_construction` is unusable.
@@ -95,9 +99,9 @@ class Graph:
                 raise QueryError(f"{name} must be {least} to {most}, not {value!r}", field=name)
         base, codes, nodes = _distinct(blocks)
         linked = LinkedCodes.built(
-            codes, m=m, ef_construction=ef_construction, seed=seed, threads=threads
+            codes, m=m, ef_construction=ef_construction, seed=seed, threads=threads, check=check
         )
-        return cls(base, nodes, linked, curve)
+        return cls(base, nodes, linked, curve, check)
 
     @property
     def nbytes(self) -> int:
@@ -117,8 +121,19 @@ class Graph:
     def from_arrays(cls, base: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> Graph:
         """Made of stored arrays and the codes that they were stored for.
 
+        Links belong to nodes by number, and a node's number is its code's place among all
+        codes; among codes of which some are equal, its place in the order of their hashes. So
+        one code that has changed since can move the links of all others, which nothing here
+        can tell as long as there are as many nodes: answers would stay sound and recall would
+        fall without a word. The caller sees to it that every code is what it was
+        (`index.engines.kept_indexes`).
+
+        Args:
+            base: the same codes in the same order as when `arrays` was called.
+            arrays: of `arrays`, not trusted.
+
         Raises:
-            ArchiveDamagedError: they do not fit together.
+            ArchiveDamagedError: they do not fit together, or not so many codes.
         """
         links = _links(arrays)
         curve = Curve.from_arrays(arrays)

@@ -17,6 +17,7 @@ checked before it sees them, and its own file reader is not used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +37,12 @@ _MOST_ENTRIES = 1 << 16
 """So many codes are looked at in less than 0.1 ms."""
 _ENTRIES = 32
 """A search begins at so many nodes."""
+_STEP, _LEAST_STEP = 4_096, 64
+"""Codes of 256 bits that are linked between two looks at whether that is still wanted.
+
+Measured: 0.3 s on two cores; all of it takes as long as without stopping.
+"""
+_ROWS_AT_ONCE = 1 << 16
 _SEVERAL = 2
 """Faiss's search type that begins one search at several nodes."""
 _FLOAT32 = 1.2e-7
@@ -105,6 +112,7 @@ class LinkedCodes:
         ef_construction: int,
         seed: int,
         threads: int | None,
+        check: Callable[[], None] | None = None,
     ) -> LinkedCodes:
         """Link codes to their neighbours.
 
@@ -114,8 +122,9 @@ class LinkedCodes:
             ef_construction: nodes kept in view while looking for those to link to.
             seed: of the choice of nodes where searches begin.
             threads: the most threads; None for one per usable core.
+            check: called after each few thousand codes; what it raises ends this.
         """
-        return cls(codes, _made(codes, m, ef_construction, seed, threads))
+        return cls(codes, _made(codes, m, ef_construction, seed, threads, check))
 
     @property
     def links(self) -> Links:
@@ -201,7 +210,12 @@ class LinkedCodes:
 
 
 def _made(
-    codes: NDArray[np.uint8], m: int, ef_construction: int, seed: int, threads: int | None
+    codes: NDArray[np.uint8],
+    m: int,
+    ef_construction: int,
+    seed: int,
+    threads: int | None,
+    check: Callable[[], None] | None,
 ) -> Links:
     import faiss
 
@@ -214,16 +228,37 @@ def _made(
     hnsw.rng = library.RandomGenerator(seed)
     # Slots that would stay empty are filled: the same bytes, and fewer islands.
     index.keep_max_size_level0 = True
+    # Rows that came together are often alike. Measured on 100,000 sorted codes: linked a step
+    # at a time in that order, recall was lower by up to 0.01 than all at once or shuffled.
+    order = np.random.default_rng(seed).permutation(len(codes))
+    work = max(1.0, ef_construction / 100) * max(1.0, 8 * codes.shape[1] / 256)
+    step = max(_LEAST_STEP, int(_STEP / work))
     with faiss_threads(threads):
-        index.add(codes)
+        for start in range(0, len(codes), step):
+            if check is not None:
+                check()
+            index.add(codes[order[start : start + step]])
+    return _lowest(index, order, m)
+
+
+def _lowest(index: Any, order: NDArray[np.int64], m: int) -> Links:
+    """The links of Faiss's lowest level, its node i being node `order[i]`."""
+    import faiss
+
+    hnsw = index.hnsw
     starts = faiss.vector_to_array(hnsw.offsets)[:-1].astype(np.int64)
-    lowest = faiss.vector_to_array(hnsw.neighbors)[starts[:, None] + np.arange(2 * m)]
+    linked = faiss.vector_to_array(hnsw.neighbors)
+    numbers = np.append(order, -1).astype(np.int32)
+    neighbours = np.empty((len(order), 2 * m), dtype=np.int32)
+    for begin in range(0, len(order), _ROWS_AT_ONCE):
+        part = slice(begin, begin + _ROWS_AT_ONCE)
+        neighbours[order[part]] = numbers[linked[starts[part, None] + np.arange(2 * m)]]
     levels = faiss.vector_to_array(hnsw.levels)
     level = next(n for n in range(1, 256) if np.count_nonzero(levels > n) <= _MOST_ENTRIES)
-    entries = np.flatnonzero(levels > level)
+    entries = order[levels > level]
     if not len(entries):
-        entries = np.array([hnsw.entry_point])
-    return Links(np.ascontiguousarray(lowest), entries.astype(np.int32))
+        entries = order[[hnsw.entry_point]]
+    return Links(neighbours, np.sort(entries).astype(np.int32))
 
 
 def _linked(codes: NDArray[np.uint8], neighbours: NDArray[np.int32]) -> tuple[Any, Any]:

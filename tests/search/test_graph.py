@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
 from hashing.codes import unpack
+from index.engines import hnsw as hnsw_module
 from index.engines.approximate import Allowed, ApproximateEngine
 from index.engines.blocks import CodeBlocks
 from index.engines.calibration import Curve, recall
@@ -220,6 +221,64 @@ def test_the_same_seed_makes_the_same_graph_and_another_seed_another() -> None:
     assert not np.array_equal(one["entries"], other["entries"])
 
 
+class EnoughError(Exception):
+    """Raised by a test to end a building."""
+
+
+class Checks:
+    """Counts how often it is asked, and ends what asks it at some time."""
+
+    def __init__(self, end_at: int | None = None) -> None:
+        self.count = 0
+        self._end_at = end_at
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.count == self._end_at:
+            raise EnoughError
+
+
+@pytest.mark.parametrize("end_at", [1, 3, 5, 7])
+def test_a_building_ends_when_it_is_told_to(end_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hnsw_module, "_STEP", 400)
+    blocks = CodeBlocks.of(np.arange(1_200), species_codes(1_200))
+    checks, threads = Checks(end_at), faiss.omp_get_max_threads()
+    with pytest.raises(EnoughError):
+        Graph.build(blocks, m=4, ef_construction=20, threads=1, check=checks)
+    assert checks.count == end_at
+    assert faiss.omp_get_max_threads() == threads
+
+
+def test_a_building_asks_after_a_few_thousand_codes_and_sooner_if_each_takes_longer() -> None:
+    def asked_by(rows: int, bits: int, ef: int) -> int:
+        checks = Checks()
+        blocks = CodeBlocks.of(np.arange(rows), species_codes(rows, bits))
+        Graph.build(blocks, m=2, ef_construction=ef, threads=1, curve=CURVE, check=checks)
+        return checks.count
+
+    assert asked_by(9_000, 64, 1) == 3
+    assert asked_by(1_500, 1_024, 20) == 2
+    assert asked_by(300, 64, 4_000) >= 3
+
+
+def test_a_graph_is_as_good_however_small_the_steps_and_whatever_the_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes = species_codes(6_000)
+    codes = codes[np.lexsort(codes.T[::-1])]
+    blocks = CodeBlocks.of(np.arange(6_000), codes)
+    queries = asked("asymmetric", 40)
+    true = FlatEngine(blocks).search(queries, 50)
+
+    def recall_with(step: int) -> float:
+        monkeypatch.setattr(hnsw_module, "_STEP", step)
+        found = linked(blocks).candidates(queries, 50, Allowed(None, 6_000), 0.5)
+        near = [np.sort(one.distances)[:50] for one in found]
+        return float(np.mean([recall(a, b.distances) for a, b in zip(near, true, strict=True)]))
+
+    assert recall_with(100) >= recall_with(6_000) - 0.02
+
+
 @pytest.mark.parametrize(("m", "ef"), [(1, 40), (65, 40), (8, 0)])
 def test_a_graph_that_cannot_be_built_is_refused_with_the_limits(m: int, ef: int) -> None:
     blocks = CodeBlocks.of(np.arange(5), species_codes(5))
@@ -292,7 +351,8 @@ def test_a_stored_graph_of_other_codes_is_refused() -> None:
         ("entries", np.array([-1, 3], np.int32), "begin"),
         ("entries", np.array([3, 3], np.int32), "begin"),
         ("entries", np.array([3.0]), "not one"),
-        ("curve_efforts", np.array([300, 1 << 40]), "beam"),
+        ("curve_efforts", np.array([300, 1 << 30]), "beam"),
+        ("curve_efforts", np.array([300, 1 << 40]), "curve"),
     ],
 )
 def test_stored_arrays_that_cannot_be_are_refused_saying_why(
