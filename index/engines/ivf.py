@@ -1,10 +1,11 @@
 """Inverted lists over binary codes: few of them are scanned, by the 4-bit scan.
 
-Codes are put into lists by k-means on their bits (as 1 and -1); a query looks into the lists
-whose centroids have the greatest inner product with its weights. Within a list the scan is
-that of the exact engine (`index.engines.scans`), so symmetric and asymmetric queries, with
-and without a filter, run on one index. How many lists a wanted recall takes is measured when
-the index is built, on queries that were held out, and kept with it.
+Codes are put into lists by spherical k-means on their bits (as 1 and -1): each belongs to the
+centroid, of length 1, with which it has the greatest inner product, and a query looks into the
+lists that are so for its weights. Within a list the scan is that of the exact engine
+(`index.engines.scans`), so symmetric and asymmetric queries, with and without a filter, run on
+one index. How many lists a wanted recall takes is measured when the index is built, for
+queries near and far (`index.engines.difficulty`), and kept with it.
 """
 
 from __future__ import annotations
@@ -330,6 +331,7 @@ def _trained(base: CodeBlocks, lists: int, seed: int, check: Check) -> NDArray[n
             lists,
             niter=1,
             seed=seed + turn,
+            spherical=True,
             min_points_per_centroid=1,
             max_points_per_centroid=_ROWS_PER_LIST_TRAINED,
         )
@@ -348,7 +350,7 @@ def _assigned(
     """The list of each place: uint16 [n]."""
     import faiss
 
-    nearest: Any = faiss.IndexFlatL2(base.bits)
+    nearest: Any = faiss.IndexFlatIP(base.bits)
     nearest.add(centroids)
     parts = []
     for block in base.blocks:
