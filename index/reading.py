@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -42,6 +43,9 @@ from index.searching import check_modality, engine_name
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
+
+if TYPE_CHECKING:
+    from index.verification import Verification
 
 
 class ReadableArchive:
@@ -206,9 +210,23 @@ class ReadableArchive:
 
     def verify(self) -> builtins.list[str]:
         """Check the archive against its invariants; returns what is wrong, one line each."""
-        from index.verification import problems
+        return self.verification().problems
 
-        return problems(self._folder, self._header, self._current())
+    def verification(self) -> Verification:
+        """Check the archive against its invariants, and the derived files beside it.
+
+        Asked of an archive that was just opened, it writes nothing, derived files included.
+        """
+        from index.verification import snapshot_to_verify, verified
+
+        with self._lock:
+            self._check_open()
+            if self._snapshot is not None:
+                return verified(self._folder, self._header, self._current())
+            if not self._writes:
+                self._store.follow()
+            snapshot = snapshot_to_verify(self._folder, self._store)
+            return verified(self._folder, self._folder.read_header(), snapshot)
 
     def iter_batches(
         self,

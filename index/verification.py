@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -10,26 +11,59 @@ import pyarrow.compute as pc
 
 from index.columns import is_code_or_embedding
 from index.derived import DerivedFiles
+from index.derived.index_files import IndexFiles
 from index.folder import ArchiveFolder, Header
 from index.snapshot import MODALITIES, Snapshot
+from index.store import Store
 
 _SHOWN = 5
 
 
-def problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> list[str]:
-    """What is wrong with an archive, one line each; empty if nothing is.
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What checking an archive found.
+
+    Attributes:
+        problems: what is wrong with the archive, one line each; empty where it is sound.
+        made_anew: derived files that cannot be used, one line each, with the reason. They are
+            made anew when they are wanted, from what is sound: no problem of the archive.
+        observations: rows by modality.
+    """
+
+    problems: list[str]
+    made_anew: list[str]
+    observations: Mapping[str, int]
+
+
+class _OnlyRead(IndexFiles):
+    """Uses what is kept and writes nothing."""
+
+    def save_if_worth_it(self, snapshot: Snapshot) -> None:
+        """Keep nothing."""
+
+
+def snapshot_to_verify(folder: ArchiveFolder, store: Store) -> Snapshot:
+    """The index as an archive that is opened now would have it; nothing is written."""
+    return Snapshot(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
+
+
+def verified(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Verification:
+    """Check an archive; nothing is written.
 
     Args:
         folder: where it lies.
         header: its `archive.json`.
         snapshot: the index that is in use.
     """
-    return [
-        *_row_problems(header, snapshot),
-        *_model_problems(folder, header, snapshot),
-        *_index_problems(header, snapshot),
-        *_derived_problems(folder, snapshot),
-    ]
+    return Verification(
+        problems=[
+            *_row_problems(header, snapshot),
+            *_model_problems(folder, header, snapshot),
+            *_index_problems(header, snapshot),
+        ],
+        made_anew=list(_made_anew(folder, snapshot)),
+        observations={modality: len(snapshot.of_modality(modality)) for modality in MODALITIES},
+    )
 
 
 def _some(values: pa.ChunkedArray | list[object]) -> str:
@@ -112,8 +146,8 @@ def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
                 )
 
 
-def _derived_problems(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
+def _made_anew(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
     files = DerivedFiles(folder.derived, snapshot.store)
     for name in files.names():
         if damage := files.damage(name):
-            yield f"derived files {name} cannot be used and will be made anew: {damage}"
+            yield f"{name}: {damage}"

@@ -135,21 +135,39 @@ def verify(
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
 ) -> None:
-    """Check that the parts of an archive agree with each other.
+    """Check that the parts of an archive agree with each other; change nothing.
+
+    Files in `derived/` only spare work: damaged ones are named, are made anew when they are
+    wanted, and are no problem of the archive.
 
     Example: bittern verify my-archive
     """
+    import logging
+
     from index.archive import Archive
 
+    # What is damaged is told below, whichever file it is; the log tells of some of them.
+    logging.getLogger("index.derived").setLevel(logging.ERROR)
     with Archive.open(archive) as opened:
-        problems = opened.verify()
-        stats = opened.stats()
+        found = opened.verification()
+    problems = found.problems
     if as_program:
-        print_json({"archive": str(archive), "ok": not problems, "problems": problems})
+        print_json(
+            {
+                "archive": str(archive),
+                "ok": not problems,
+                "problems": problems,
+                "derived_made_anew": found.made_anew,
+            }
+        )
     else:
         for problem in problems:
             err.print(plain(problem), style="red")
-        rows = ", ".join(f"{n} {modality}" for modality, n in stats.observations.items())
+        if found.made_anew:
+            err.print("derived files that are damaged, and made anew when they are wanted:")
+            for line in found.made_anew:
+                err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
+        rows = ", ".join(f"{n} {modality}" for modality, n in found.observations.items())
         verdict = counted(len(problems), "problem") if problems else "sound"
         out.print(f"{archive}: {verdict}; {rows or 'no'} observations", markup=False)
     if problems:

@@ -304,6 +304,25 @@ def test_verify_says_that_an_archive_is_sound(run: Run, archive: Path) -> None:
     assert "sound" in done.out
 
 
+def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
+    run: Run, archive: Path, tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(archive, copy)
+    (copy / "derived").mkdir(exist_ok=True)
+    (copy / "derived" / "rows.json").write_text("no set")
+    done = run("verify", copy)
+    assert done.status == 0
+    assert "sound; 4 image, 4 audio observations" in done.out
+    assert "derived files that are damaged, and made anew" in done.err
+    assert "rows: " in done.err
+    told = json.loads(run("verify", copy, "--json").out)
+    assert (told["ok"], told["problems"], len(told["derived_made_anew"])) == (True, [], 1)
+    assert (copy / "derived" / "rows.json").read_text() == "no set"
+
+
 def test_verify_names_what_is_damaged(run: Run, archive: Path, tmp_path: Path) -> None:
     import shutil
 

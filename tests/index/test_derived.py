@@ -416,12 +416,28 @@ def test_a_small_archive_keeps_nothing(archive: Archive, monkeypatch: pytest.Mon
 
 def test_verify_names_damaged_files_and_not_those_that_are_out_of_date(path: Path) -> None:
     with Archive.open(path) as archive:
-        assert archive.verify() == []
+        assert archive.verification().made_anew == []
         file = next((path / "derived").glob(f"codes-{BAT.code_column}.*.codes_image.npy"))
         file.write_bytes(file.read_bytes()[:-1])
-        (problem,) = archive.verify()
-        assert f"codes-{BAT.code_column}" in problem
-        assert "made anew" in problem
+        found = archive.verification()
+        (named,) = found.made_anew
+        assert named.startswith(f"codes-{BAT.code_column}: ")
+        assert found.problems == archive.verify() == []
+
+
+def test_verify_leaves_damaged_files_as_they_are_whichever_they_are(path: Path) -> None:
+    folder = path / "derived"
+    for file in sorted(folder.iterdir()):
+        whole = file.read_bytes()
+        file.write_bytes(whole[: len(whole) // 2])
+        before = {each.name: each.read_bytes() for each in folder.iterdir()}
+        with Archive.open(path) as archive:
+            found = archive.verification()
+        (named,) = found.made_anew
+        assert named.startswith(file.name.split(".")[0])
+        assert found.problems == []
+        assert {each.name: each.read_bytes() for each in folder.iterdir()} == before
+        file.write_bytes(whole)
 
 
 def test_an_archive_with_derived_files_is_still_an_archive(path: Path) -> None:
