@@ -13,7 +13,17 @@ from typing import Annotated
 import typer
 
 from bittern import __version__
-from bittern.cli import archives, demo, encoding, indexing, searching, serving, stats, training
+from bittern.cli import (
+    archives,
+    demo,
+    encoding,
+    indexing,
+    optimizing,
+    searching,
+    serving,
+    stats,
+    training,
+)
 from bittern.cli.screen import print_error
 from bittern.errors import BitternError, InvalidInputError
 
@@ -36,6 +46,7 @@ indexing.attach(app)
 searching.attach(app)
 serving.attach(app)
 stats.attach(app)
+optimizing.attach(app)
 encoding.attach(app)
 training.attach(app)
 archives.attach(app)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bittern.cli.screen import counted, err, licence_notice, print_failures, print_json, progress
+from bittern.cli.searching import refuse_address
 
 if TYPE_CHECKING:
     from service.indexing import IndexOptions, IndexReport
@@ -58,6 +59,7 @@ def index(
     from service.indexing import IndexOptions
     from service.sources import read_source
 
+    refuse_address(archive, "a folder is indexed where the archive lies")
     check_on_duplicate(on_duplicate)
     options = IndexOptions(
         model=model,

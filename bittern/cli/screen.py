@@ -6,7 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _WIDE = 120
 """Columns of a terminal from which on a hit fits on one line."""
+
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 _CREDIT = 30
 """Columns that a credit gets beside them at least."""
@@ -80,6 +84,21 @@ def progress(what: str, total: int) -> tuple[Progress, Any]:
         disable=not err.is_terminal,
     )
     return bar, bar.add_task(what, total=total)
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A line on a terminal as long as something takes; silent elsewhere."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as line:
+        line.add_task(what, total=None)
+        yield
+
+
+def byte_size(count: int) -> str:
+    """Bytes as people read them: ``512 bytes``, ``61.0 MiB``."""
+    power = min(max(count.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
+    return f"{count / 1024**power:,.1f} {_UNITS[power]}" if power else f"{count} bytes"
 
 
 def as_json(result: SearchResult, *, how: bool = False) -> dict[str, Any]:

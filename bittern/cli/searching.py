@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 
 from bittern.cli.screen import (
     as_json,
+    command,
     counted,
     err,
     hits_table,
@@ -18,6 +20,7 @@ from bittern.cli.screen import (
     out,
     plain,
     print_json,
+    working,
 )
 
 if TYPE_CHECKING:
@@ -64,7 +67,8 @@ def search(
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Share of the true nearest that must be found; less than 1 may be faster."
+            help="Share of the true nearest that must be found; less than 1 is faster in an "
+            "archive of 200,000 rows or more with an index: `bittern optimize` makes it."
         ),
     ] = None,
     name: Annotated[
@@ -82,39 +86,49 @@ def search(
 
     Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
 
-    Example: bittern search my-archive "an owl" --relevant usual
+    Example: bittern search my-archive "an owl" --relevance usual
     """
     from bittern.errors import MediaError
 
-    with reach(archive, name) as opened:
+    with reach(archive, name, recall) as opened:
+        # The texts that relevance is judged by are coded first: seconds, in this process.
+        first_time = relevance is not None and Path(archive).exists()
         try:
-            result = opened.search(
-                words,
-                image=image,
-                audio=audio,
-                id=like,
-                target=target,
-                k=k,
-                where=where,
-                metric=metric,  # type: ignore[arg-type]  # checked by search
-                model=model,
-                within=within,
-                relevance=_number_or_name(relevance),
-                recall=recall,
-            )
+            with working("judging relevance") if first_time else nullcontext():
+                result = opened.search(
+                    words,
+                    image=image,
+                    audio=audio,
+                    id=like,
+                    target=target,
+                    k=k,
+                    where=where,
+                    metric=metric,  # type: ignore[arg-type]  # checked by search
+                    model=model,
+                    within=within,
+                    relevance=_number_or_name(relevance),
+                    recall=recall,
+                )
         except MediaError as error:
             _, _, reason = error.message.rpartition("the query's image: ")
             _, _, reason = reason.rpartition("the query's audio: ")
             file = str(image or audio)
             raise type(error)(reason if file in reason else f"{file}: {reason}") from error
+        if relevance is None:
+            _hint_at_an_index(opened, archive, result, recall)
+        judged = relevance is None or _is_judged(opened, result, within)
     if as_program:
-        told = (within, relevance, recall) != (None, None, None)
+        told = (within, relevance, recall) != (None, None, None) or not result.exact
         print_json(as_json(result, how=told))
         return
-    if relevance is not None and result.cutoff is None:
-        err.print("too few observations to tell what is relevant: the nearest are shown")
+    if not judged and (result.hits or result.nearest):
+        instead = "the nearest are shown" if result.cutoff is None else "only the distance counts"
+        err.print(f"too few observations to tell what is relevant: {instead}")
     if not result.hits:
-        err.print(plain(_nothing(result, where, relevance)), soft_wrap=not err.is_terminal)
+        # Where both bounds are given, the smaller is told by name.
+        by_relevance = relevance is not None and judged and result.cutoff != within
+        line = _nothing(result, where, by_relevance=by_relevance)
+        err.print(plain(line), soft_wrap=not err.is_terminal)
         return
     out.print(hits_table(result))
     # In this process the networks were loaded for this one question; a server keeps them.
@@ -134,18 +148,50 @@ def _number_or_name(given: str | None) -> str | float | None:
         return given
 
 
-def _nothing(result: SearchResult, where: str | None, relevance: str | None) -> str:
+def _is_judged(opened: ArchiveAPI, result: SearchResult, within: float | None) -> bool:
+    """Whether relevance could be judged; where `within` is the cut-off, by the number of rows."""
+    from index.relevance import FEWEST_ROWS
+
+    if result.cutoff is None or result.cutoff != within:
+        return result.cutoff is not None
+    rows = [m.rows.get(result.target, 0) for m in opened.stats().models if m.name == result.model]
+    return max(rows, default=0) >= FEWEST_ROWS
+
+
+def _hint_at_an_index(
+    opened: ArchiveAPI, archive: str, result: SearchResult, recall: float | None
+) -> None:
+    """Where less than all was wanted of a large archive in vain: how to make an index."""
+    from index.engines.choosing import APPROXIMATE_FROM
+
+    if recall is None or recall >= 1 or not Path(archive).exists():
+        return
+    for model in opened.stats().models:
+        engine = model.engines.get(result.target)
+        if model.name != result.model or engine is None or not engine.exact:
+            continue
+        if engine.rows >= APPROXIMATE_FROM:
+            err.print(
+                plain(
+                    f"searched exactly: there is no index of these {engine.rows:,} rows. "
+                    f"To make one: {command()} optimize {archive}"
+                ),
+                soft_wrap=not err.is_terminal,
+            )
+
+
+def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
     """What to say where there is no hit: what comes closest, and how to see it."""
     from service.result_table import distance, left_out
 
     there = f" where {where}" if where else ""
     if result.cutoff is None or result.nearest is None:
-        return f"nothing matches{there}"
+        return f"nothing matches{there}{_approximate(result)}"
     far_enough = math.ceil(result.nearest.distance * 100) / 100
-    judged, instead = ("near enough", "") if relevance is None else ("relevant", " instead")
+    judged, instead = ("relevant", " instead") if by_relevance else ("near enough", "")
     return (
-        f"nothing{there} is {judged}: {left_out(result)}. To see it{instead}: "
-        f"--within {distance(far_enough)}"
+        f"nothing{there} is {judged}{_approximate(result)}: "
+        f"{left_out(result)}. To see it{instead}: --within {distance(far_enough)}"
     )
 
 
@@ -154,25 +200,56 @@ def _how(result: SearchResult) -> str:
     from service.result_table import distance
 
     near = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
-    return near + ("" if result.exact else f", approximate ({result.engine})")
+    return near + _approximate(result)
 
 
-def reach(archive: str, name: str = "") -> ArchiveAPI:
-    """Open the folder, or connect to the server, that `archive` names."""
+def _approximate(result: SearchResult) -> str:
+    return "" if result.exact else f", approximate ({result.engine})"
+
+
+def reach(archive: str, name: str = "", recall: float | None = None) -> ArchiveAPI:
+    """Open the folder, or connect to the server, that `archive` names.
+
+    Args:
+        archive: folder, or HOST:PORT.
+        name: which archive of a server.
+        recall: what will be wanted of a folder, which is opened to be asked once: an index that
+            is kept is used, and none is built.
+    """
     from bittern.errors import ArchiveNotFoundError
 
     if Path(archive).exists():
         import bittern
 
-        opened = bittern.open(archive)
+        once = bittern.SearchOptions(recall=1.0 if recall is None else recall, build=False)
+        opened = bittern.open(archive, search=once)
         for info in opened.models():
             licence_notice(info.encoder)
         return opened
     if _ADDRESS.match(archive):
         from bittern.client import connect
 
-        return connect(archive, archive=name)
+        try:
+            return connect(archive, archive=name)
+        except ArchiveNotFoundError as error:
+            message = error.message.replace("with archive=...", "with --archive")
+            raise ArchiveNotFoundError(message, field=error.field, details=error.details) from None
     raise ArchiveNotFoundError(
         f"there is no archive at '{archive}', and it is no HOST:PORT of a server either. "
         "Make one with: bittern index ARCHIVE FOLDER"
     )
+
+
+def refuse_address(archive: Path, why: str) -> None:
+    """Refuse the HOST:PORT of a server where only a folder will do.
+
+    Raises:
+        InvalidInputError: it is one.
+    """
+    from bittern.errors import InvalidInputError
+
+    if _ADDRESS.match(str(archive)) and not archive.exists():
+        raise InvalidInputError(
+            f"'{archive}' is the address of a server: {why}. Name the archive's folder there; from "
+            "here, items are added in Python with bittern.connect(...).add(...)"
+        )

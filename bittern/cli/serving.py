@@ -59,19 +59,24 @@ def serve(
     """
     import logging
 
-    from bittern.errors import InvalidInputError
+    from bittern.errors import InvalidInputError, QueryError
     from index.engines.options import SearchOptions
     from service.config import ServiceConfig
     from service.engine import Engine
     from service.server import serve as start
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
-    search = SearchOptions(
-        engine=engine,  # type: ignore[arg-type]  # checked there
-        recall=recall,
-        threads=search_threads,
-        gpu_memory=gpu_memory,
-    )
+    try:
+        search = SearchOptions(
+            engine=engine,  # type: ignore[arg-type]  # checked there
+            recall=recall,
+            threads=search_threads,
+            gpu_memory=gpu_memory,
+        )
+    except QueryError as error:
+        option = {"threads": "--search-threads"}.get(error.field, f"--{error.field}")
+        said = error.message.removeprefix(error.field)
+        raise QueryError(f"{option.replace('_', '-')}{said}", field=error.field) from None
     engines: dict[str, Engine] = {}
     try:
         for path in archives:
@@ -85,12 +90,26 @@ def serve(
                 licence_notice(encoder)
             if warm:
                 opened.warm()
+        if search.engine == "gpu":
+            _warn_without_gpu()
         server = start(engines, listen=listen, config=ServiceConfig())
-        err.print(f"serving {', '.join(engines)} on {server.address}", markup=False)
+        err.print(f"serving {', '.join(sorted(engines))} on {server.address}", markup=False)
         server.wait()
     finally:
         for opened in engines.values():
             opened.close()
+
+
+def _warn_without_gpu() -> None:
+    import logging
+
+    from index.engines.device_memory import available_device
+
+    if available_device() is None:
+        logging.getLogger("bittern.service").warning(
+            "--engine gpu: no graphics card can be used; searches are answered on the CPU, with "
+            "the same hits"
+        )
 
 
 def byte_count(text: str) -> int:

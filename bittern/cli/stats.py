@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from bittern.cli.screen import counted, out, plain, print_json
+from bittern.cli.screen import byte_size, counted, out, plain, print_json
 from bittern.cli.searching import reach
 
 if TYPE_CHECKING:
     from index.observation import ArchiveStats, EngineStats
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def attach(app: typer.Typer) -> None:
@@ -45,10 +43,12 @@ def stats(
         return
     held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(told.observations))
     recordings = f" ({counted(told.recordings, 'recording')})" if told.recordings else ""
+    besides = sum(e.other_bytes for model in told.models for e in model.engines.values())
+    memory = f"{byte_size(told.code_bytes)} of codes and {byte_size(besides)} besides"
     out.print(
         plain(
-            f"{told.name}: {held or 'no'} observations{recordings}, generation {told.generation}, "
-            f"{size(told.code_bytes)} of codes in memory"
+            f"{told.name}: {held or 'no'} observations{recordings}, generation {told.generation}; "
+            f"in memory {memory}"
         )
     )
     if told.models:
@@ -73,9 +73,11 @@ def _of_server(address: str, name: str) -> ArchiveStats:
 
 def engine_table(told: ArchiveStats) -> Table:
     """What searches the codes of each model and modality, and why."""
+    silent = told.code_bytes > 0 and not any(model.engines for model in told.models)
+    unknown = "the server is of an earlier version, and does not tell" if silent else ""
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "of", "rows", "engine", "memory", "why"):
-        right = heading in ("rows", "memory")
+    for heading in ("model", "of", "rows", "engine", "codes", "besides", "why"):
+        right = heading in ("rows", "codes", "besides")
         table.add_column(
             heading,
             justify="right" if right else "left",
@@ -85,9 +87,8 @@ def engine_table(told: ArchiveStats) -> Table:
     for model in told.models:
         for modality, rows in _in_order(model.rows):
             engine = model.engines.get(modality)
-            cells = (
-                _engine_cells(engine) if engine else ("", "", "not in memory yet" if rows else "")
-            )
+            why_not = (unknown or "not in memory yet") if rows else ""
+            cells = _engine_cells(engine) if engine else ("", "", "", why_not)
             table.add_row(*map(plain, (model.name, modality, f"{rows:,}", *cells)))
     return table
 
@@ -97,13 +98,8 @@ def _in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(counts.items(), reverse=True)
 
 
-def _engine_cells(engine: EngineStats) -> tuple[str, str, str]:
+def _engine_cells(engine: EngineStats) -> tuple[str, str, str, str]:
     kind = f"{engine.kind}, {'exact' if engine.exact else 'approximate'}"
     building = f"; being built: {engine.building}" if engine.building else ""
-    return kind, size(engine.code_bytes + engine.other_bytes), f"{engine.reason}{building}"
-
-
-def size(count: int) -> str:
-    """Bytes as people read them: ``512 bytes``, ``61.0 MiB``."""
-    power = min(max(count.bit_length() - 1, 0) // 10, len(_UNITS) - 1)
-    return f"{count / 1024**power:,.1f} {_UNITS[power]}" if power else f"{count} bytes"
+    codes, besides = byte_size(engine.code_bytes), byte_size(engine.other_bytes)
+    return kind, codes, besides, f"{engine.reason}{building}"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
+from index.observation import ArchiveStats
 from service.config import ServiceConfig
 from service.server import serve
 from tests.cli.conftest import Run
@@ -66,6 +68,43 @@ def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
         assert words in done.out
     told = json.loads(run("stats", address, "--json").out)
     assert told["models"][0]["engines"]["image"]["building"] == "ivf over 15 rows"
+
+
+def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> None:
+    engine = FakeEngine()
+    engine.names_itself = "ivf"
+    server = serve({"herons": engine}, listen="127.0.0.1:0", config=ServiceConfig())
+    try:
+        assert "approximate (ivf)" in run("search", server.address, "a heron").err
+        answer = json.loads(run("search", server.address, "a heron", "--json").out)
+        assert (answer["engine"], answer["exact"]) == ("ivf", False)
+    finally:
+        server.stop(grace=0)
+
+
+def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
+    engines = {"herons": FakeEngine(), "owls": FakeEngine("owls")}
+    server = serve(engines, listen="127.0.0.1:0", config=ServiceConfig())
+    try:
+        done = run("search", server.address, "a heron")
+        assert done.status == 1
+        assert "ask for one of these with --archive: herons, owls" in done.err
+        assert run("search", server.address, "a heron", "--archive", "owls").status == 0
+    finally:
+        server.stop(grace=0)
+
+
+def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
+    class Earlier(FakeEngine):
+        def stats(self) -> ArchiveStats:
+            now = super().stats()
+            return replace(now, models=[replace(model, engines={}) for model in now.models])
+
+    server = serve({"herons": Earlier()}, listen="127.0.0.1:0", config=ServiceConfig())
+    try:
+        assert "of an earlier version, and does not tell" in run("stats", server.address).out
+    finally:
+        server.stop(grace=0)
 
 
 def test_stats_of_nothing_end_with_a_message(run: Run) -> None:

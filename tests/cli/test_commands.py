@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bittern.cli.screen import byte_size
 from bittern.cli.serving import byte_count
-from bittern.cli.stats import size
 from tests.cli.conftest import SAMPLE, Run
 
 
@@ -104,6 +105,24 @@ def test_among_few_observations_relevance_cannot_be_told_and_that_is_said(
     assert (answer["cutoff"], len(answer["hits"])) == (None, 4)
 
 
+def test_where_relevance_cannot_be_told_the_distance_alone_decides_and_that_is_said(
+    run: Run, archive: Path
+) -> None:
+    done = run("search", archive, "a giant panda", "--relevance", "usual", "--within", 1)
+    assert (done.status, done.out) == (0, "")
+    assert "too few observations to tell what is relevant: only the distance counts" in done.err
+    assert "nothing is near enough: the nearest is" in done.err
+    assert "nothing is relevant" not in done.err
+
+
+def test_of_a_kind_that_is_not_there_nothing_matches_whatever_is_relevant(
+    run: Run, archive: Path
+) -> None:
+    asked = ["--relevance", "usual", "--where", "label = 'unicorn'", "--target", "audio"]
+    done = run("search", archive, "x", *asked)
+    assert done.err.strip() == "nothing matches where label = 'unicorn'"
+
+
 def test_where_nothing_matches_nothing_is_nearest(run: Run, archive: Path) -> None:
     done = run("search", archive, "x", "--within", 1, "--where", "label = 'unicorn'")
     assert (done.status, done.out) == (0, "")
@@ -122,6 +141,65 @@ def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
     assert model["engines"]["image"]["rows"] == 4
 
 
+@pytest.fixture
+def large(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the archive, of a size from which on indexes are of use."""
+    monkeypatch.setattr("index.engines.choosing.APPROXIMATE_FROM", 2)
+    return Path(shutil.copytree(archive, tmp_path / "large"))
+
+
+def test_a_search_on_the_command_line_builds_no_index_and_hints_at_it_once(
+    run: Run, large: Path
+) -> None:
+    done = run("search", large, "a bee", "--recall", "0.9")
+    assert done.err.count("bittern optimize") == done.err.count("no index of these 4 rows") == 1
+    assert "approximate" not in done.err
+    assert not list((large / "derived").glob("*-ivf.*"))
+    assert "optimize" not in run("search", large, "a bee", "--recall", "1").err
+    answer = run("search", large, "a bee", "--recall", "0.9", "--json")
+    assert json.loads(answer.out)["exact"]
+    assert "optimize" in answer.err
+
+
+def test_an_index_that_was_made_by_command_is_kept_and_used(run: Run, large: Path) -> None:
+    done = run("optimize", large)
+    assert done.status == 0
+    assert re.search(r"field-256, image: ivf over 4 rows built in [0-9.]+ s, .* kept", done.out)
+    assert list((large / "derived").glob("*-image-ivf.*"))
+    assert "was up to date" in run("optimize", large).out
+    found = run("search", large, "a bee", "--recall", "0.9")
+    assert "optimize" not in found.err
+    told = json.loads(run("optimize", large, "--json").out)
+    assert [each["engine"] for each in told["indexes"]] == ["ivf", "ivf"]
+    assert all(each["bytes"] > 0 and not each["built"] for each in told["indexes"])
+
+
+def test_of_a_small_archive_no_index_is_made_and_why_is_said(run: Run, archive: Path) -> None:
+    done = run("optimize", archive)
+    assert done.status == 0
+    assert "no index, 4 rows are searched exactly as fast as by an index" in done.out
+    told = json.loads(run("optimize", archive, "--json").out)
+    assert {(each["engine"], each["bytes"]) for each in told["indexes"]} == {("", 0)}
+
+
+def test_an_index_of_a_kind_that_is_none_is_refused(run: Run, archive: Path) -> None:
+    done = run("optimize", archive, "--engine", "flat")
+    assert done.status == 2
+    assert "auto, ivf, graph, not 'flat'" in done.err
+
+
+@pytest.mark.parametrize("command", ["index", "optimize"])
+def test_what_needs_a_folder_refuses_the_address_of_a_server(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    done = run(command, "localhost:50051", *(["photos"] if command == "index" else []))
+    assert done.status == 2
+    assert "'localhost:50051' is the address of a server" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 @pytest.mark.parametrize(
     ("count", "shown"),
     [
@@ -133,7 +211,7 @@ def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
     ],
 )
 def test_sizes_are_shown_as_people_read_them(count: int, shown: str) -> None:
-    assert size(count) == shown
+    assert byte_size(count) == shown
 
 
 @pytest.mark.parametrize(
@@ -157,8 +235,10 @@ def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
         (["--gpu-memory", "much"], "no size"),
         (["--gpu-memory", "-1GiB"], "no size"),
         (["--engine", "warp"], "not 'warp'"),
-        (["--search-threads", "0"], "at least 1"),
-        (["--recall", "0"], "above 0"),
+        (["--search-threads", "0"], "--search-threads must be a whole number from 1 to 1,024"),
+        (["--search-threads", "1025"], "not 1025"),
+        (["--gpu-memory", "0"], "--gpu-memory must be a whole number of at least 1"),
+        (["--recall", "0"], "--recall must be above 0"),
     ],
 )
 def test_a_server_is_not_started_with_options_that_cannot_be(
@@ -307,8 +387,6 @@ def test_verify_says_that_an_archive_is_sound(run: Run, archive: Path) -> None:
 def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
     run: Run, archive: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(archive, copy)
     (copy / "derived").mkdir(exist_ok=True)
@@ -324,8 +402,6 @@ def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
 
 
 def test_verify_names_what_is_damaged(run: Run, archive: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(archive, copy)
     shutil.rmtree(copy / "store")
@@ -372,6 +448,7 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         "search",
         "serve",
         "stats",
+        "optimize",
         "encode",
         "verify",
         "export",
