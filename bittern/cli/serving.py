@@ -91,7 +91,7 @@ def serve(
             if warm:
                 opened.warm()
         if search.engine == "gpu":
-            _warn_without_gpu()
+            warn_without_gpu()
         server = start(engines, listen=listen, config=ServiceConfig())
         err.print(f"serving {', '.join(sorted(engines))} on {server.address}", markup=False)
         server.wait()
@@ -100,7 +100,8 @@ def serve(
             opened.close()
 
 
-def _warn_without_gpu() -> None:
+def warn_without_gpu() -> None:
+    """One line in the log where a graphics card was asked for and none can be used."""
     import logging
 
     from index.engines.device_memory import available_device

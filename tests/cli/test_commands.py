@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.cli.screen import byte_size
-from bittern.cli.serving import byte_count
+from bittern.cli.serving import byte_count, warn_without_gpu
 from tests.cli.conftest import SAMPLE, Run
 
 
@@ -456,3 +456,16 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         done = run(command, "--help")
         assert done.status == 0
         assert f"bittern {command}" in done.out
+
+
+def test_a_server_that_is_to_use_a_graphics_card_says_at_once_that_there_is_none(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: None)
+    warn_without_gpu()
+    [line] = caplog.records
+    assert line.levelname == "WARNING"
+    assert "no graphics card can be used" in line.getMessage()
+    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: "cuda:0")
+    warn_without_gpu()
+    assert len(caplog.records) == 1
