@@ -38,7 +38,8 @@ class Sharding:
     Attributes:
         shards: number of actors.
         threads: cores of each; Ray is asked for as many.
-        stripe_rows: rows of one range; ranges are dealt out to the shards in turn.
+        stripe_rows: rows of one range, as many as a block has at most unless told otherwise;
+            ranges are dealt out to the shards in turn.
         timeout_s: the longest that a search may take. A shard that does not answer then is
             replaced, unless it says that it is still at work.
         loading_s: the longest that reading the codes may take.
