@@ -78,12 +78,12 @@ class ArchiveAPI(ABC):
             model: name or digest; None means, of those with both towers, the one
                 that coded most of the target.
             within: hits no farther than this, in bits, 0 or more; None means at whatever
-                distance.
+                distance. Looked for exactly unless `recall` is given with it.
             relevance: ``strict``, ``usual`` or ``loose``: leave out what is no more like the query
                 than what a query about something else altogether would find. A number from
                 0.001 to 0.5 is the share of such queries that may get an answer all the same
                 (0.01, 0.05 and 0.2 for the names). None means show the nearest, whatever
-                they are.
+                they are. Such a search is exact, whatever `recall` is.
             recall: share of the true `k` nearest that has to be found, above 0. With 1 they are
                 exactly these; with less, say .95, an approximate engine may answer where the
                 archive has one that is faster. None means what the archive was opened with: 1

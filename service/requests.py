@@ -35,10 +35,11 @@ class Query:
         metric: None means asymmetric where the query has logits, else hamming.
         model: name or digest (or its first 8+ digits); None means, of those with both towers,
             the one that coded most of the target.
-        within: hits no farther than this, in bits; None means at whatever distance.
+        within: hits no farther than this, in bits; None means at whatever distance. Looked for
+            exactly unless the query has a `recall`.
         relevance: leave out what is not relevant: ``strict``, ``usual`` or ``loose``, or the share
             of queries about something else altogether that may get an answer, 0.001 to 0.5; None
-            means show the nearest, whatever they are.
+            means show the nearest, whatever they are. Such a search is exact.
         recall: share of the true k nearest that has to be found; 1 means exactly these, less
             lets an approximate engine answer where there is one that is faster. None means what
             the archive was opened with, which is 1 unless that was said otherwise.
