@@ -154,7 +154,7 @@ class SearchRequest(google.protobuf.message.Message):
     """
     within: builtins.float
     """Hits no farther than this, in bits, 0 or more, and k of them at the most; absent means at
-    whatever distance.
+    whatever distance. The search is exact unless `recall` is given as well.
     """
     recall: builtins.float
     """Share of the true k nearest that has to be found, above 0 and up to 1. With 1 they are exactly
@@ -164,7 +164,7 @@ class SearchRequest(google.protobuf.message.Message):
     relevance: builtins.float
     """Leave out what is not relevant. The value is the share of queries about something else
     altogether that may get an answer all the same, .001 to .5: .01 is strict, .05 usual, .2 loose.
-    Absent means: show the nearest, whatever they are.
+    Absent means: show the nearest, whatever they are. The search is exact, whatever `recall` is.
     """
     def __init__(
         self,
