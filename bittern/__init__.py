@@ -71,8 +71,8 @@ def open(  # noqa: A001
         path: the archive's folder, made by ``bittern index``.
         write: also add and delete; one process at a time may.
         search: which engine searches, what recall is wanted where a search does not say, how
-            many threads, how much memory of a graphics card; None for what suits the archive,
-            always exact.
+            many threads, how much memory of a graphics card, whether indexes are built; None for
+            what suits the archive, always exact.
 
     Raises:
         QueryError: `search` is no SearchOptions.
