@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -142,13 +144,9 @@ def verify(
 
     Example: bittern verify my-archive
     """
-    import logging
-
     from index.archive import Archive
 
-    # What is damaged is told below, whichever file it is; the log tells of some of them.
-    logging.getLogger("index.derived").setLevel(logging.ERROR)
-    with Archive.open(archive) as opened:
+    with _without_log("index.derived"), Archive.open(archive) as opened:
         found = opened.verification()
     problems = found.problems
     if as_program:
@@ -172,6 +170,18 @@ def verify(
         out.print(f"{archive}: {verdict}; {rows or 'no'} observations", markup=False)
     if problems:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Keep a logger's warnings to itself: what it would say is told otherwise."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def export(
