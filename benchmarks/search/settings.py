@@ -44,11 +44,11 @@ class Settings:
     rounds: int = 7
     ratio_rows: int = 2_000_000
     ratio_bits: int = 256
-    curve_rows: int = GRAPH_ROWS
+    curve_rows: int = 500_000
     list_rows: int = 2_000_000
     curve_bits: tuple[int, ...] = (256,)
     archive_rows: tuple[int, int] = (100_000, 10_000_000)
-    real_rows: int = 500_000
+    real_rows: int = 200_000
     real: bool = True
     parts: tuple[str, ...] = PARTS
 
@@ -70,7 +70,9 @@ class Settings:
     @classmethod
     def full(cls) -> Settings:
         """Both code lengths and ten million rows wherever they fit."""
-        return cls(list_rows=10_000_000, curve_bits=(64, 256))
+        return cls(
+            curve_rows=GRAPH_ROWS, list_rows=10_000_000, curve_bits=(64, 256), real_rows=500_000
+        )
 
     @classmethod
     def among_others(cls) -> Settings:

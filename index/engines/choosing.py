@@ -186,9 +186,16 @@ class Engines:
         if build:
             self._bring_up_to_date(name, wanted, blocks)
         if held.structure is None:
-            why = held.failed or "the index is being built" if held.building else held.failed
-            return "flat", f"exact until there is an index ({why or 'it is built when asked for'})"
+            return "flat", f"exact until there is an index: {self._why_none(held)}"
         return wanted, f"a recall of {recall:g} was wanted of {len(blocks):,} rows"
+
+    def _why_none(self, held: _Held) -> str:
+        """Why there is no index now."""
+        if held.failed or held.building:
+            return held.failed or "it is being built"
+        if self.options.build:
+            return "it is built when a search wants it"
+        return "`bittern optimize` builds one"
 
     def _why_not(self, kind: str, blocks: CodeBlocks) -> str:
         """Why no index of this kind is of use for these codes, or nothing."""
