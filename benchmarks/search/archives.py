@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from benchmarks.search.codes import MOST_SPECIES, Collection
 from index.archive import Archive
+from index.lookups import make_lookups
 from index.models import ModelRecord
 from index.observation import CodedObservation, Observation
-from index.store import TABLE
+from index.store import TABLE, Store
 
 _COMMIT_ROWS = 1 << 20
 _READ_BYTES = 8 << 20
@@ -28,7 +29,10 @@ def model_of(bits: int) -> ModelRecord:
 
 
 def write_archive(folder: Path, collection: Collection) -> None:
-    """An archive of photographs with a species and a country each, in large commits."""
+    """An archive of photographs with a species each, in large commits, indexed for look-ups.
+
+    As a writer leaves it that has compacted it.
+    """
     import lancedb
 
     record = model_of(collection.bits)
@@ -43,6 +47,7 @@ def write_archive(folder: Path, collection: Collection) -> None:
             values.get(field.name, pa.nulls(len(codes), field.type)) for field in table.schema
         ]
         table.add(pa.table(arrays, schema=table.schema))
+    make_lookups(Store(store))
 
 
 def _columns(start: int, codes: NDArray[np.uint8], version: int) -> dict[str, Any]:
