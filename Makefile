@@ -13,7 +13,7 @@ help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests"
 	@echo "make bench   quality and speed, measured here"
-	@echo "make bench-search    search engines against the machine and their peers, about 25 minutes"
+	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"
 	@echo "make protos  lint the wire contract and generate its stubs again"
 
 demo: $(INSTALLED)
