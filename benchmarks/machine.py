@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from index.engines.threads import usable_cores
+
 _PACKAGES = (
     "bittern-search",
     "numpy",
@@ -69,14 +71,6 @@ def cpu_model() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or "unknown processor"
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not Linux
-        return os.cpu_count() or 1
 
 
 def memory_gib() -> float:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.engines.blocks import Block, CodeBlocks
+from index.engines.blocks import CodeBlocks
 
 Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Rows and their codes: int64 [n], uint8 [n, bits/8]."""
@@ -85,29 +84,6 @@ def _concatenated(parts: Sequence[Coded]) -> Coded:
     if len(parts) == 1:
         return parts[0]
     return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
-
-
-def merged(old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-    """Codes and more, whose rows (ascending, new here) may lie anywhere.
-
-    Only blocks into whose range rows fall are made anew.
-    """
-    if not len(rows):
-        return old
-    if rows[0] > old.last_row:
-        return old.appended(rows, codes)
-    begins = np.searchsorted(rows, [block.rows.first for block in old.blocks[1:]])
-    blocks: list[Block] = []
-    dead: list[NDArray[np.bool_] | None] = []
-    bounds = pairwise([0, *begins.tolist(), len(rows)])
-    for block, mask, (begin, end) in zip(old.blocks, old.dead, bounds, strict=True):
-        made = CodeBlocks(old.bits, [block], [mask])
-        if begin < end:
-            both = _concatenated([(made.rows, made.codes), (rows[begin:end], codes[begin:end])])
-            made = CodeBlocks.of(*ascending(*both))
-        blocks += made.blocks
-        dead += made.dead
-    return CodeBlocks(old.bits, blocks, dead)
 
 
 def unchanged(

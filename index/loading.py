@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.coded import ascending, coded, in_order, int64s, joined, merged, unchanged
+from index.coded import ascending, coded, in_order, int64s, joined, unchanged
 from index.engines.blocks import CodeBlocks
 from index.row_map import RowMap
 from index.store import ROW_ID, Store
@@ -106,7 +106,7 @@ def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
         for modality in MODALITIES
     }
     return {
-        modality: merged(part, strays[modality].rows, strays[modality].codes)
+        modality: part.merged(strays[modality].rows, strays[modality].codes)
         for modality, part in blocks.items()
     }
 
@@ -150,7 +150,7 @@ def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blo
         left = old.without(lost) if len(lost) else old
         if len(kept) < len(fresh_rows):
             chosen = ~np.isin(fresh_rows, kept, assume_unique=True)
-            left = merged(left, fresh_rows[chosen], fresh_codes[chosen])
+            left = left.merged(fresh_rows[chosen], fresh_codes[chosen])
         after[modality] = left
     return after
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.machine import usable_cores
 from benchmarks.report import Table, say
 from benchmarks.search.codes import METRICS, Collection
 from benchmarks.search.contestants import Ask, built
@@ -23,6 +22,7 @@ from benchmarks.search.settings import K
 from benchmarks.timing import Rounds, interleaved
 from index.engines.flat import FlatEngine
 from index.engines.queries import Queries
+from index.engines.threads import usable_cores
 from index.observation import Metric
 
 READ = "plain read"

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.machine import usable_cores
 from benchmarks.report import Table, say
 from benchmarks.search.codes import METRICS, Collection
 from benchmarks.search.contestants import Ask
@@ -15,6 +14,7 @@ from benchmarks.search.peers import faiss_flat
 from benchmarks.search.settings import K
 from benchmarks.timing import Rounds, interleaved
 from index.engines.queries import Queries
+from index.engines.threads import usable_cores
 
 FAISS = "faiss"
 _MOST_SECONDS = 3.0

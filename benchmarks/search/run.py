@@ -13,7 +13,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.machine import usable_cores
 from benchmarks.report import Report, Table, say
 from benchmarks.search.codes import (
     NOISE,
@@ -33,6 +32,7 @@ from benchmarks.search.ratio import HEADS, Ratio
 from benchmarks.search.resident import measure_resident, resident_table
 from benchmarks.search.settings import GRAPH_MEMORY_ROWS, GRAPH_ROWS, Settings
 from bittern.errors import BitternError
+from index.engines.threads import usable_cores
 
 
 @dataclass

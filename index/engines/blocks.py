@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -259,23 +260,28 @@ class CodeBlocks:
         return CodeBlocks(self.bits, [blocks[n] for n in kept], [masks[n] for n in kept])
 
     def merged(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-        """These codes and more, whose rows (ascending, new here) may lie anywhere."""
-        if not len(rows) or rows[0] > self.last_row:
+        """These codes and more, whose rows (ascending, not live here) may lie anywhere.
+
+        Only blocks into whose range rows fall are made anew.
+        """
+        if not len(rows):
+            return self
+        if rows[0] > self.last_row:
             return self.appended(rows, codes)
-        all_rows = np.concatenate([self.rows, rows])
-        order = np.argsort(all_rows, kind="stable")
-        all_codes = np.concatenate([self.codes, check_codes(codes, self.bits)])
-        return CodeBlocks.of(all_rows[order], all_codes[order])
-
-    def compacted(self) -> CodeBlocks:
-        """The same live rows without tombstones, in full blocks."""
-        return self if self.is_compact else CodeBlocks.of(self.rows, self.codes)
-
-    @property
-    def is_compact(self) -> bool:
-        """Whether there are no tombstones, and all blocks but the last are full."""
-        full = all(len(block) == BLOCK_ROWS for block in self.blocks[:-1])
-        return full and all(dead is None for dead in self.dead)
+        begins = np.searchsorted(rows, [block.rows.first for block in self.blocks[1:]])
+        blocks: list[Block] = []
+        dead: list[NDArray[np.bool_] | None] = []
+        bounds = pairwise([0, *begins.tolist(), len(rows)])
+        for block, mask, (begin, end) in zip(self.blocks, self.dead, bounds, strict=True):
+            made = CodeBlocks(self.bits, [block], [mask])
+            if begin < end:
+                all_rows = np.concatenate([made.rows, rows[begin:end]])
+                all_codes = np.concatenate([made.codes, codes[begin:end]])
+                order = np.argsort(all_rows, kind="stable")
+                made = CodeBlocks.of(all_rows[order], gathered(all_codes, order))
+            blocks += made.blocks
+            dead += made.dead
+        return CodeBlocks(self.bits, blocks, dead)
 
     # What may be found
 

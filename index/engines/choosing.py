@@ -1,8 +1,8 @@
 """Which engine answers: chosen by size, wanted recall and what is at hand, and said why.
 
-Measured (docs/decisions/0009-search-engine.md): the exact engine takes about 1.5 ns per row
-of 256 bits and core, inverted lists some 0.1 ms whatever the size; below 200,000 rows the
-difference is not worth an index. Graphs were never the faster of the two on clustered codes,
+Measured (docs/decisions/0009-search-engine.md): the exact engine takes 2 to 4 ns per row
+of 256 bits and core, inverted lists 0.2 to 0.5 ms whatever the size; below 200,000 rows the
+difference is not worth an index. Graphs were never the faster of the two at equal recall,
 so they answer only where they are asked for.
 
 An approximate index is built, or brought up to date, in the background; until it is there

@@ -27,7 +27,7 @@ Step = tuple[str, list[int]]
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Step]:
-    kinds = st.sampled_from(["append", "delete", "merge", "compact"])
+    kinds = st.sampled_from(["append", "delete", "merge"])
     lists = st.lists(st.integers(0, 400), max_size=40, unique=True)
     return draw(st.lists(st.tuples(kinds, lists), max_size=12))
 
@@ -45,12 +45,9 @@ def test_blocks_hold_what_was_added_and_not_deleted_whatever_happened(history: l
                 made, live = made.appended(rows, some_codes(rows)), live | set(rows.tolist())
             elif kind == "delete":
                 made, live = made.without(numbers(values)), live - set(values)
-            elif kind == "merge":
+            else:
                 rows = numbers(list(set(values) - live))
                 made, live = made.merged(rows, some_codes(rows)), live | set(rows.tolist())
-            else:
-                made = made.compacted()
-                assert made.is_compact
             last = max([last, *live])
             generations.append((made, set(live)))
     for generation, expected in generations:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -40,14 +38,6 @@ from index.engines.sharded.stripes import Stripes
 from tests.index.samples import OWL, photo
 from tests.search import test_contract as contract
 from tests.search.collections import collection, pairs, questions
-
-if importlib.util.find_spec("ray") is None:
-    _MISSING = (
-        "Ray is not installed, so nothing of the sharded engine is tested; "
-        "install it with: pip install 'bittern-search[ray]'"
-    )
-    warnings.warn(_MISSING, stacklevel=1)
-    pytest.skip(_MISSING, allow_module_level=True)
 
 pytestmark = pytest.mark.ray
 

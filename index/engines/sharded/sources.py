@@ -170,7 +170,7 @@ def renewed(
     )
     if len(gone):
         blocks = blocks.without(gone)
-    return blocks.merged(rows, codes) if len(rows) else blocks
+    return blocks.merged(rows, codes)
 
 
 def _numbers(table: pa.Table) -> NDArray[np.int64]:
