@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.approximate import ApproximateEngine
+from index.engines.approximate import ApproximateEngine, WithEffort
 from index.engines.blocks import CodeBlocks
 from index.engines.calibration import recall
 from index.engines.difficulty import Difficulty
@@ -88,6 +88,19 @@ def test_a_filter_that_only_unlikely_lists_pass_gets_all_its_hits(
         assert len(found) == 7
         assert set(found.rows.tolist()) <= set(far.tolist())
         assert len(exact) == 7
+
+
+def test_what_the_lists_did_not_find_is_searched_exactly_even_beside_newer_rows(
+    blocks: CodeBlocks, built: InvertedLists
+) -> None:
+    later = blocks.appended(np.arange(20_000, 26_000), clustered(6_000, seed=8))
+    one_list = WithEffort(built, lambda q, n, allowed: built.scan(q, n, allowed, 1))
+    engine = ApproximateEngine(one_list, later, always=True)
+    queries = soft(clustered(3, seed=5))
+    for found, exact in zip(
+        engine.search(queries, 4_000), FlatEngine(later).search(queries, 4_000), strict=True
+    ):
+        assert np.array_equal(found.rows, exact.rows)
 
 
 def test_recall_stays_when_a_third_is_deleted_and_a_third_is_new(
