@@ -112,7 +112,11 @@ def process(engine: ShardedEngine, number: int) -> int:
 def killed(engine: ShardedEngine, number: int) -> Iterator[None]:
     """One shard's process has ended, and is not replaced before the end of the block."""
     go_on = threading.Event()
-    engine._members._post(go_on.wait)
+
+    def hold_the_keeper() -> None:
+        go_on.wait(WAIT_S)
+
+    engine._members._post(hold_the_keeper)
     killed_process = process(engine, number)
     handle = os.pidfd_open(killed_process)
     try:
@@ -259,9 +263,8 @@ def test_a_shard_whose_store_is_gone_says_so_and_comes_back_with_it(
     wanted = on_one_machine(marsh, reading.version)
     store = marsh.path / "store"
     store.rename(marsh.path / "away")
-    with killed(reading, 0):
-        with pytest.raises(ShardUnavailableError):
-            reading.search(questions("hamming", 1), 5)
+    with killed(reading, 0), pytest.raises(ShardUnavailableError):
+        reading.search(questions("hamming", 1), 5)
     assert not reading.wait(WAIT_S)
     assert "cannot be read" in reading.shards[0].problem
     (marsh.path / "away").rename(store)
