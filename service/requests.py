@@ -111,6 +111,8 @@ class MediaItem:
         data: the file's bytes, or None when `path` is given.
         media_root: folder that `media` is relative to, kept for local use.
         metadata: Darwin Core and other columns.
+        url: where the file can be fetched, as an operator allowed it; None when one of the two is
+            given. Never taken from the wire.
     """
 
     occurrence_id: str
@@ -120,6 +122,7 @@ class MediaItem:
     data: bytes | None = None
     media_root: str = ""
     metadata: Metadata = field(default_factory=dict)
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

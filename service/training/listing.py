@@ -110,12 +110,8 @@ class Listing:
 
     def _placed(self) -> Iterator[tuple[str, MediaItem | AddResult]]:
         """Where each entry stands, and the entry."""
-        name = self._source.path.name
-        for i, entry in enumerate(self._source):
-            if self._source.lines:
-                yield f"{name}, line {self._source.lines[i]}", entry
-            else:
-                yield entry.media if isinstance(entry, MediaItem) else entry.occurrence_id, entry
+        for entry, place in self._source.listed:
+            yield place or entry.occurrence_id, entry
 
     def _refuse(self, usable: int, skipped: Sequence[Skipped]) -> NoReturn:
         shown = "; ".join(f"{s.where}: {s.reason}" for s in skipped[:_SHOWN])

@@ -1,0 +1,153 @@
+"""What every source of media has in common: how it is asked for, and what it lists.
+
+A reader turns what people have (a folder, a manifest, an export of some site) into entries:
+photographs and recordings with their metadata under Darwin Core names, or the reason why a row
+cannot be one. It lists lazily and reads no media, so a source may be larger than memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bittern.errors import BitternError
+from index.observation import AddResult, AddStatus
+from service.requests import MediaItem
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
+AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
+
+Entry = MediaItem | AddResult
+"""Something to be coded, or what became of it already (skipped, or a row that is of no use)."""
+
+
+class Listed(NamedTuple):
+    """One entry and where it stands in the source: ``occurrence.txt, line 12``."""
+
+    entry: Entry
+    place: str = ""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a source is to be read.
+
+    Attributes:
+        format: name of a format (see `service.sources.formats`); None tells it by what is there.
+        media: folder, or address, below which the media lie; None means where the source says,
+            which is beside it.
+        columns: for tables, heading to the column that it becomes: ``{"file": "media"}``.
+        include: globs over paths below a folder; empty means all media.
+        exclude: globs over paths that are left out.
+        fetch: beginnings of addresses that may be fetched, as the operator gave them. Media
+            that a source names by any other address are not fetched.
+    """
+
+    format: str | None = None
+    media: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    fetch: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "format": self.format,
+            "media": self.media,
+            "columns": dict(self.columns),
+            "include": list(self.include),
+            "exclude": list(self.exclude),
+            "fetch": list(self.fetch),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SourceOptions:
+        """The options behind `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a value.
+        """
+        format_, media = value["format"], value["media"]
+        return cls(
+            format=None if format_ is None else str(format_),
+            media=None if media is None else str(media),
+            columns={str(heading): str(column) for heading, column in value["columns"].items()},
+            include=tuple(map(str, value["include"])),
+            exclude=tuple(map(str, value["exclude"])),
+            fetch=tuple(map(str, value["fetch"])),
+        )
+
+
+@dataclass(frozen=True)
+class Source:
+    """Media to be coded. Can be gone through again and again, each time in the same order.
+
+    Attributes:
+        path: folder or file.
+        format: name of its format.
+        listing: begins to list it.
+    """
+
+    path: Path
+    format: str
+    listing: Callable[[], Iterator[Listed]]
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (listed.entry for listed in self.listing())
+
+    @cached_property
+    def listed(self) -> list[Listed]:
+        """All of it, in memory."""
+        return list(self.listing())
+
+    @property
+    def entries(self) -> list[Entry]:
+        """All entries, in memory."""
+        return [listed.entry for listed in self.listed]
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+
+class Reader(NamedTuple):
+    """A format that sources can have.
+
+    Attributes:
+        name: what follows ``--format``.
+        title: for people.
+        recognises: whether a path looks like one, at a glance.
+        entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
+            unusable as a whole.
+    """
+
+    name: str
+    title: str
+    recognises: Callable[[Path], bool]
+    entries: Callable[[Path, SourceOptions], Iterator[Listed]]
+
+
+def failed(name: str, place: str, error: BitternError) -> Listed:
+    """A row that is of no use, with the reason."""
+    message = f"{place}: {error.message}" if place else error.message
+    return Listed(AddResult(name or place, AddStatus.FAILED, 0, error.reason, message), place)
+
+
+def another_medium(item: MediaItem) -> MediaItem:
+    """A further photograph or recording of an occurrence, under an id of its own.
+
+    Darwin Core lets one occurrence have several media. The first keeps the `occurrenceID`
+    as its id; the others add the file, ``cat-1#media=audio/cat-1.ogg``.
+    """
+    return replace(item, occurrence_id=f"{item.occurrence_id}#media={item.media}")
+
+
+def modality_of_suffix(path: Path) -> str | None:
+    """``image`` or ``audio``, by a file's suffix; None for anything else."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    return "audio" if suffix in AUDIO_SUFFIXES else None

@@ -1,0 +1,20 @@
+"""Which formats sources can have, and which one a path has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from service.sources.base import Reader
+from service.sources.folder import folder_entries
+from service.sources.manifest import MANIFEST_SUFFIXES, manifest_entries
+
+READERS: tuple[Reader, ...] = (
+    # The first that recognises a path reads it: special formats come before general ones.
+    Reader("folder", "a folder of media", Path.is_dir, folder_entries),
+    Reader(
+        "manifest",
+        "a CSV or tab-separated file with a column `media`",
+        lambda path: path.suffix.lower() in MANIFEST_SUFFIXES,
+        manifest_entries,
+    ),
+)
