@@ -284,6 +284,10 @@ def _own_columns(
         "end_s": observation.end_s,
         record.code_column: np.asarray(coded.code).tobytes(),
     }
+    if coded.fingerprint is not None:
+        columns["mediaHash"] = coded.fingerprint.content
+        columns["mediaBytes"] = coded.fingerprint.size
+        columns["mediaModified"] = coded.fingerprint.modified_ns
     if coded.embedding is not None:
         columns[record.embedding_column] = np.asarray(coded.embedding, dtype=np.float16)
     return columns

@@ -58,8 +58,15 @@ INTERNAL: Mapping[str, ColumnType] = {
     "row": "int64",
     "committed": "int64",
     "mediaRoot": "string",
+    "mediaHash": "string",
+    "mediaBytes": "int64",
+    "mediaModified": "int64",
 }
-"""Columns that nobody outside sees. `committed` is the store version that last wrote a row."""
+"""Columns that nobody outside sees. `committed` is the store version that last wrote a row; the
+last three are the media file's fingerprint, and are missing in archives of before there was one."""
+
+FINGERPRINT = ("mediaHash", "mediaBytes", "mediaModified")
+"""Columns of a media file's fingerprint."""
 
 _RANGES: Mapping[str, tuple[float, float]] = {
     "decimalLatitude": (-90.0, 90.0),

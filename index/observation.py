@@ -49,6 +49,23 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a media file was when it was coded, to tell later whether it has changed.
+
+    Attributes:
+        content: XXH3 of the file's bytes, 128 bits, as 32 hex digits. Not secure against
+            somebody who wants two files to look alike; against chance it is.
+        size: bytes.
+        modified_ns: time of the last change, nanoseconds since 1970; None where there is none
+            to be had, as inside another file.
+    """
+
+    content: str
+    size: int
+    modified_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CodedObservation:
     """An observation with what one model made of it.
 
@@ -56,11 +73,26 @@ class CodedObservation:
         observation: what was coded.
         code: uint8 [bits/8].
         embedding: float [dim], unit norm, or None when embeddings are not kept.
+        fingerprint: of the media file; None where it is not known.
     """
 
     observation: Observation
     code: NDArray[np.uint8]
     embedding: NDArray[np.floating] | None = None
+    fingerprint: Fingerprint | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodedBefore:
+    """A media item that a model has coded already.
+
+    Attributes:
+        media_root: folder that its media came from, or an empty string.
+        fingerprint: of the media file then; None where it was not kept.
+    """
+
+    media_root: str
+    fingerprint: Fingerprint | None
 
 
 @dataclass(frozen=True, slots=True)

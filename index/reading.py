@@ -22,7 +22,7 @@ from bittern.errors import (
     ObservationNotFoundError,
     PreconditionError,
 )
-from index.columns import IDENTITY
+from index.columns import FINGERPRINT, IDENTITY
 from index.derived import DerivedFiles
 from index.derived.index_files import IndexFiles
 from index.engines.choosing import Engines
@@ -34,7 +34,9 @@ from index.folder import ArchiveFolder
 from index.models import ModelRecord
 from index.observation import (
     ArchiveStats,
+    CodedBefore,
     EngineStats,
+    Fingerprint,
     Observation,
     Page,
 )
@@ -125,7 +127,7 @@ class ReadableArchive:
         """
         return self._get(self._current(), id)
 
-    def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, str]:
+    def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
         """Which of these `occurrenceID`s this model has coded already.
 
         Args:
@@ -133,7 +135,7 @@ class ReadableArchive:
             model: digest of the model.
 
         Returns:
-            for each of them the folder that its media came from, or an empty string.
+            what is known of each of them.
 
         Raises:
             DigestMismatchError: the model is not registered here.
@@ -141,10 +143,16 @@ class ReadableArchive:
         column = self._model(model).code_column
         if not occurrence_ids:
             return {}
+        store = self._current().store
         where = f"{one_of('occurrenceID', occurrence_ids)} AND `{column}` IS NOT NULL"
-        table = self._current().store.read(["occurrenceID", "mediaRoot"], where)
-        roots = (root or "" for root in table["mediaRoot"].to_pylist())
-        return dict(zip(table["occurrenceID"].to_pylist(), roots, strict=True))
+        kept = [name for name in FINGERPRINT if store.field_type(name) is not None]
+        found: dict[str, CodedBefore] = {}
+        for row in store.read(["occurrenceID", "mediaRoot", *kept], where).to_pylist():
+            content, size = row.get("mediaHash"), row.get("mediaBytes")
+            known = content is not None and size is not None
+            fingerprint = Fingerprint(content, size, row.get("mediaModified")) if known else None
+            found[row["occurrenceID"]] = CodedBefore(row["mediaRoot"] or "", fingerprint)
+        return found
 
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.

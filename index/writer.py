@@ -18,7 +18,7 @@ from bittern.errors import (
     QueryError,
 )
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
-from index.columns import MetadataColumns
+from index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from index.folder import ArchiveFolder, with_model
 from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
@@ -183,6 +183,12 @@ class Writer:
             for name in used
             if self._store.field_type(name) is None
         ]
+        if any(one.fingerprint for item in items.values() for one in item.observations):
+            fields += [
+                pa.field(name, arrow_type(INTERNAL[name]))
+                for name in FINGERPRINT
+                if self._store.field_type(name) is None
+            ]
         if embedding_dim and self._store.field_type(record.embedding_column) is None:
             fields.append(pa.field(record.embedding_column, pa.list_(pa.float16(), embedding_dim)))
         self._store.add_columns(fields)

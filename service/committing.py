@@ -49,7 +49,7 @@ class Commits:
             coded = self.archive.coded(ids, self.model.digest)
             for entry in batch:
                 if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
-                    yield _there_already(entry, coded[entry.occurrence_id])
+                    yield _there_already(entry, coded[entry.occurrence_id].media_root)
                 else:
                     yield entry
 
