@@ -1,0 +1,263 @@
+"""Where the media are that a row of an export names.
+
+Exports hold addresses and ids, seldom media. The media lie in a folder that somebody downloaded
+them to, or can be fetched. Rows come from strangers, so a row may choose among the files of one
+folder and no others:
+
+- names with ``..`` are refused, and of an absolute path only the last part is looked for;
+- a link that leads out of the folder is refused beside the source, which may have been unpacked
+  from anything, and followed below a folder that the operator named with ``--media``;
+- an address is fetched only if the operator allowed its beginning with ``--fetch``.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from bittern.errors import ManifestError, SourceNotFoundError, UnsupportedMediaError
+from service.sources.base import SourceOptions, modality_of_suffix
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SIZES = frozenset(
+    {"original", "large", "medium", "small", "thumb", "square", "default", "image", "photo",
+     "full", "audio", "sound", "download", "content", "file"}
+)  # fmt: skip
+"""Last parts of addresses that name a size or a service, so that many media share them."""
+_MODALITIES = {
+    "stillimage": "image",
+    "image": "image",
+    "photo": "image",
+    "sound": "audio",
+    "audio": "audio",
+    "movingimage": "video",
+    "video": "video",
+}
+_SHOWN = 200
+
+
+class FoundMedia(NamedTuple):
+    """Where one photograph or recording is; the fields are those of a `MediaItem`."""
+
+    media: str
+    path: Path | None
+    media_root: str
+    url: str | None
+
+
+class MediaPlaces:
+    """Finds the media of one source; to be used by one listing at a time.
+
+    Memory does not grow with the source: which address claimed which file name is kept in a
+    temporary database on disk, which is gone when this object is.
+
+    Args:
+        source: the file or folder that is read.
+        options: `media` and `fetch` say where to look.
+        beside: folders that are looked through where no `media` is given; by default the source
+            itself, if it is a folder, or the one that it lies in.
+    """
+
+    def __init__(
+        self, source: Path, options: SourceOptions, beside: Sequence[Path] | None = None
+    ) -> None:
+        self._fetch = options.fetch
+        self._base = options.media if is_address(options.media) else None
+        self._named = options.media is not None and self._base is None
+        if self._named:
+            self._folders = [Path(str(options.media)).expanduser()]
+            if not self._folders[0].is_dir():
+                raise SourceNotFoundError(
+                    f"there is no folder with media at {self._folders[0]}", field="media"
+                )
+        elif self._base is not None:
+            self._folders = []
+        else:
+            self._folders = list(beside or [source if source.is_dir() else source.parent])
+        self._roots = [folder.resolve() for folder in self._folders]
+        self._claims: sqlite3.Connection | None = None
+
+    @property
+    def fetches(self) -> bool:
+        """Whether any address at all may be fetched."""
+        return bool(self._fetch)
+
+    def find(
+        self, name: str, *, also: Iterable[str] = (), addresses: Sequence[str] = ()
+    ) -> FoundMedia:
+        """The file or address of one photograph or recording.
+
+        Args:
+            name: what the row says: an address, a relative path or a file name; may be empty.
+            also: paths below the folder that the reader knows the media by, such as
+                ``1234/original.jpg``. They are looked for first, in this order.
+            addresses: further addresses, in the order in which they are to be fetched; `name`
+                comes first if it is one.
+
+        Raises:
+            ManifestError: the row's path leads out of the folder, is none, or its file name
+                belongs to another address already.
+            SourceNotFoundError: the media are nowhere, with where they were looked for and both
+                remedies.
+        """
+        also = list(also)
+        own = [name, *addresses] if is_address(name) else list(addresses)
+        for wanted in also:
+            found = self._file(_safe(wanted))
+            if found is not None:
+                return found
+        for wanted, whole in _names(name):
+            found = self._file(wanted)
+            if found is not None:
+                if not whole:
+                    self._claim(wanted, name)
+                return found
+        tried = [*also, *(wanted for wanted, _ in _names(name))]
+        if self._base is not None:
+            own += [f"{self._base.rstrip('/')}/{wanted}" for wanted in tried]
+        for address in own:
+            if self._may_fetch(address):
+                return FoundMedia(address, None, "", address)
+        raise self._nowhere(own, tried)
+
+    def _may_fetch(self, address: str) -> bool:
+        if not self._fetch:
+            return False
+        from service.sources.remote import may_fetch
+
+        return may_fetch(address, self._fetch)
+
+    def _file(self, wanted: str) -> FoundMedia | None:
+        for folder, root in zip(self._folders, self._roots, strict=True):
+            path = folder / wanted
+            try:
+                if not path.is_file():
+                    continue
+                inside = self._named or path.resolve().is_relative_to(root)
+            except OSError:  # a name longer than the file system allows
+                continue
+            if not inside:
+                raise ManifestError(
+                    f"'{_short(wanted)}' is a link that leads out of {folder}; name the folder "
+                    "with --media if its links can be trusted"
+                )
+            return FoundMedia(wanted, path, str(root), None)
+        return None
+
+    def _claim(self, wanted: str, name: str) -> None:
+        """Refuse a file name that the media of two addresses share."""
+        if self._claims is None:
+            # An empty name: a private file that the system removes, even after a kill.
+            self._claims = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+            self._claims.execute("PRAGMA synchronous=OFF")
+            self._claims.execute("CREATE TABLE claim (file TEXT PRIMARY KEY, name TEXT)")
+            self._claims.execute("BEGIN")
+        self._claims.execute("INSERT OR IGNORE INTO claim VALUES (?, ?)", (wanted, name))
+        row = self._claims.execute("SELECT name FROM claim WHERE file = ?", (wanted,)).fetchone()
+        if row[0] != name:
+            raise ManifestError(
+                f"the file name '{_short(wanted)}' could be that of '{_short(row[0])}' as well as "
+                f"that of '{_short(name)}'; put the files into folders as in the addresses"
+            )
+
+    def _nowhere(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
+        places = ", ".join(map(str, self._folders)) or "no folder"
+        names = ", ".join(f"'{_short(each)}'" for each in dict.fromkeys(tried)) or "no name"
+        source = f"; the source names {_short(addresses[0])}" if addresses else ""
+        message = (
+            f"the media are not here: looked in {places} for {names}{source}. Say where they "
+            "are with --media FOLDER"
+        )
+        if not addresses:
+            return SourceNotFoundError(message)
+        prefix = _beginning(addresses[0])
+        fetch = f", or allow them to be fetched with --fetch {prefix}" if prefix else ""
+        return SourceNotFoundError(f"{message}{fetch}")
+
+
+def is_address(name: str | None) -> bool:
+    """Whether a name is an address (``https://…``) rather than a path."""
+    return name is not None and _ADDRESS.match(name) is not None
+
+
+def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
+    """``image`` or ``audio``, by what the row says and by the suffix of the name.
+
+    Args:
+        name: path or address.
+        kind: a Darwin Core or Dublin Core type: ``StillImage``, ``Sound``; may be an address.
+        mime: a media type: ``image/jpeg``.
+
+    Raises:
+        UnsupportedMediaError: it is a video.
+        ManifestError: nothing says what it is.
+    """
+    told = _MODALITIES.get(re.split(r"[/#:]", kind.strip())[-1].replace(" ", "").lower())
+    told = told or _MODALITIES.get(mime.strip().partition("/")[0].lower())
+    path = _parts(name).path if is_address(name) else name
+    told = told or modality_of_suffix(Path(path))
+    if told == "video":
+        raise UnsupportedMediaError(f"'{_short(name)}' is a video; pictures and sounds can be read")
+    if told is None:
+        raise ManifestError(
+            f"'{_short(name)}' may be a picture or a sound: neither the row's type and format nor "
+            "the suffix tells"
+        )
+    return told
+
+
+def _names(name: str) -> Iterator[tuple[str, bool]]:
+    """Paths to look for, best first, and whether a path is the whole of what the row says."""
+    if not name:
+        return
+    if "\0" in name:
+        raise ManifestError("the name of the media holds a zero byte")
+    if not is_address(name):
+        parts = PurePosixPath(name.replace("\\", "/")).parts
+        if name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
+            if parts[-1:] and parts[-1] not in ("/", ".."):
+                yield parts[-1], False
+            return
+        yield _safe(name), True
+        if "\\" in name:
+            yield _safe(name.replace("\\", "/")), True
+        return
+    address = unquote(_parts(name).path)
+    parts = tuple(p for p in address.replace("\\", "/").split("/") if p not in ("", ".", ".."))
+    if "\0" in address or not parts:
+        return
+    if len(parts) > 1:
+        yield "/".join(parts[-2:]), False
+    if parts[-1].partition(".")[0].lower() not in _SIZES:
+        yield parts[-1], False
+
+
+def _safe(wanted: str) -> str:
+    """The path, if it cannot lead out of the folder."""
+    path = PurePosixPath(wanted)
+    backslashed = PurePosixPath(wanted.replace("\\", "/"))
+    if "\0" in wanted or path.is_absolute() or ".." in backslashed.parts or not path.parts:
+        raise ManifestError(
+            f"'{_short(wanted)}' leads out of the folder with the media, which no row may"
+        )
+    return str(path)
+
+
+def _parts(address: str) -> SplitResult:
+    try:
+        return urlsplit(address)
+    except ValueError as error:
+        raise ManifestError(f"'{_short(address)}' is no address: {error}") from error
+
+
+def _beginning(address: str) -> str:
+    parts = _parts(address)
+    return f"{parts.scheme}://{_short(parts.netloc)}/" if parts.netloc else ""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _SHOWN else name[: _SHOWN - 3] + "..."
