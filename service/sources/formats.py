@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.sources.base import Reader
+from service.sources.coco import coco_entries, is_coco
 from service.sources.folder import folder_entries
 from service.sources.manifest import MANIFEST_SUFFIXES, manifest_entries
 
 READERS: tuple[Reader, ...] = (
     # The first that recognises a path reads it: special formats come before general ones.
+    Reader("coco", "COCO-style JSON: iNat, iNatSounds, camera traps", is_coco, coco_entries),
     Reader("folder", "a folder of media", Path.is_dir, folder_entries),
     Reader(
         "manifest",

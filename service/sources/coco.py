@@ -1,0 +1,219 @@
+"""COCO-style JSON: iNaturalist's data sets (iNat 2017-2024, INQUIRE), iNatSounds, camera traps.
+
+``images`` (or ``audio``) lists the media, ``categories`` the species, and ``annotations`` says
+which medium shows which. Camera-trap files (LILA) have several annotations for a picture.
+
+The file is read in two passes, the first for what the media are annotated with, and neither is
+held in memory: 12 bytes for each annotation (three times that while they are being sorted) and
+the categories and licences are. iNat 2024, of 5,000,000 pictures and more than a gigabyte, takes
+60 MB then.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from bittern.errors import BitternError, ManifestError
+from index.columns import Value
+from service.requests import MediaItem
+from service.sources.base import Listed, SourceOptions, failed
+from service.sources.field_values import checked, event_date, kept_columns, licence, text
+from service.sources.json_items import Element, elements, first_keys
+from service.sources.media_places import MediaPlaces, modality_of_media
+
+MAX_CATEGORIES = 1_000_000
+"""Most categories of a file."""
+_MEDIA = frozenset({"images", "audio"})
+_ABOUT_MEDIA = frozenset({"categories", "annotations", "licenses"})
+_MARKS = _MEDIA | {"annotations", "categories"}
+_RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
+_VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".mov", ".mkv", ".m4v", ".mpg", ".webm"})
+_ADDRESSES = ("url", "coco_url", "flickr_url")
+_RENAMED = {
+    "rights_holder": "rightsHolder",
+    "latitude": "decimalLatitude",
+    "longitude": "decimalLongitude",
+    "location_uncertainty": "coordinateUncertaintyInMeters",
+}
+_DATES = ("date", "datetime", "date_captured")
+_ALWAYS_TEXT = ("location", "seq_id")
+BETWEEN_LABELS = " | "
+
+
+def is_coco(path: Path) -> bool:
+    """Whether a file looks like COCO-style JSON, by the keys near its beginning."""
+    return path.suffix.lower() == ".json" and path.is_file() and bool(_MARKS & first_keys(path))
+
+
+def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
+    """The media of a COCO-style file.
+
+    `file_name` becomes the `occurrenceID`: the ids of images are numbers that every data set
+    counts anew. See docs/sources-coco.md for what becomes of the other fields.
+
+    Raises:
+        ManifestError: it is not JSON, or not of this form.
+        SourceNotFoundError: there is no such folder as `options.media`.
+    """
+    places = MediaPlaces(path, options)
+    known = _Known()
+    for element in elements(path, _ABOUT_MEDIA, flat=True):
+        try:
+            known.take(element)
+        except ManifestError as error:
+            place = element.place(path.name)
+            yield failed(place, place, error)
+    known.sort()
+    for element in elements(path, _MEDIA, flat=True):
+        place = element.place(path.name)
+        name = place
+        try:
+            row = _object(element)
+            name = text(row.get("file_name")) or place
+            yield Listed(_item(row, element.member, known, places), place)
+        except BitternError as error:
+            yield failed(name, place, error)
+
+
+def _object(element: Element) -> dict[str, Any]:
+    if element.unusable:
+        raise ManifestError(element.unusable)
+    if not isinstance(element.value, dict):
+        raise ManifestError("it is no object with named values")
+    return element.value
+
+
+@dataclass
+class _Known:
+    """What a file says about its media, apart from the list of them."""
+
+    licences: dict[str, str] = field(default_factory=dict)
+    categories: list[tuple[str, dict[str, Value]]] = field(default_factory=list)
+    _number_of: dict[str, int] = field(default_factory=dict)
+    _media: Any = field(default_factory=lambda: array("Q"))
+    _category: Any = field(default_factory=lambda: array("i"))
+    _sorted_media: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
+    _sorted_category: NDArray[np.intc] = field(default_factory=lambda: np.empty(0, np.intc))
+
+    def take(self, element: Element) -> None:
+        row = _object(element)
+        if element.member == "annotations":
+            medium = text(row.get("image_id", row.get("audio_id")))
+            category = text(row.get("category_id"))
+            if not medium or not category:
+                raise ManifestError(
+                    "the annotation needs an image_id or audio_id and a category_id"
+                )
+            # The categories may stand behind the annotations: numbered by whichever comes first.
+            self._media.append(_key(medium))
+            self._category.append(self._number(category))
+            return
+        own = text(row.get("id"))
+        if not own:
+            raise ManifestError("it has no id")
+        if element.member == "licenses":
+            address, name = text(row.get("url")), text(row.get("name"))
+            short = licence(address)
+            self.licences[own] = short if address and short != address else name or address
+        else:
+            self.categories[self._number(own)] = _category(row)
+
+    def _number(self, category: str) -> int:
+        number = self._number_of.get(category)
+        if number is None:
+            number = len(self.categories)
+            if number >= MAX_CATEGORIES:
+                raise ManifestError(f"the file has more than {MAX_CATEGORIES:,} categories")
+            self._number_of[category] = number
+            self.categories.append(("", {"category_id": category}))
+        return number
+
+    def sort(self) -> None:
+        """After the last `take`: make the categories of a medium findable."""
+        media = np.frombuffer(self._media, dtype=np.uint64)
+        order = np.argsort(media, kind="stable")
+        self._sorted_media = media[order]
+        self._sorted_category = np.frombuffer(self._category, dtype=np.intc)[order]
+        self._media, self._category = array("Q"), array("i")
+
+    def of(self, medium: str) -> list[tuple[str, dict[str, Value]]]:
+        """The different categories of a medium, in the order of the file."""
+        key = np.uint64(_key(medium))
+        start, stop = (np.searchsorted(self._sorted_media, key, side) for side in ("left", "right"))
+        numbers = dict.fromkeys(self._sorted_category[start:stop].tolist())
+        return [self.categories[number] for number in numbers]
+
+
+def _key(medium: str) -> int:
+    # Ids are numbers in some files and texts in others. Of 5 million, two share a key with a
+    # probability of less than one in a million.
+    return xxhash.xxh3_64_intdigest(medium.encode())
+
+
+def _category(row: dict[str, Any]) -> tuple[str, dict[str, Value]]:
+    """A category's name, and what it tells about a medium that shows nothing else."""
+    name = text(row.get("name"))
+    columns: dict[str, Value] = {"category_id": text(row.get("id"))}
+    ranks = {rank: text(row.get(rank)) for rank in _RANKS}
+    columns.update({rank: told for rank, told in ranks.items() if told})
+    columns["supercategory"] = text(row.get("supercategory"))
+    columns["vernacularName"] = text(row.get("common_name"))
+    epithet = text(row.get("specific_epithet"))
+    if any(ranks.values()) or epithet:
+        columns["scientificName"] = name
+        columns["species"] = f"{ranks['genus']} {epithet}" if ranks["genus"] and epithet else ""
+    return name, {column: value for column, value in columns.items() if value != ""}
+
+
+def _item(row: dict[str, Any], member: str, known: _Known, places: MediaPlaces) -> MediaItem:
+    name = text(row.get("file_name"))
+    if not name:
+        raise ManifestError("it has no file_name")
+    video = PurePosixPath(name).suffix.lower() in _VIDEO_SUFFIXES
+    modality = modality_of_media(
+        name, "video" if video else "image" if member == "images" else "audio"
+    )
+    addresses = [text(row.get(each)) for each in _ADDRESSES if text(row.get(each))]
+    found = places.find(name, addresses=addresses)
+    return MediaItem(
+        occurrence_id=name,
+        media=found.media,
+        modality=modality,
+        path=found.path,
+        media_root=found.media_root,
+        metadata=checked(_metadata(row, member, known)),
+        url=found.url,
+    )
+
+
+def _metadata(row: dict[str, Any], member: str, known: _Known) -> dict[str, Value]:
+    own = text(row.get("id"))
+    rest = {k: v for k, v in row.items() if k not in ("id", "file_name", "license")}
+    columns: dict[str, Value] = {"image_id" if member == "images" else "audio_id": own}
+    for heading in _DATES:
+        date = event_date(text(rest.get(heading)))
+        if date and "eventDate" not in columns:
+            columns["eventDate"] = date
+            del rest[heading]
+    for heading, term in _RENAMED.items():
+        value = rest.pop(heading, None)
+        if isinstance(value, str | int | float):
+            columns[term] = value
+    for heading in _ALWAYS_TEXT:
+        if heading in rest:
+            columns[heading] = text(rest.pop(heading))
+    told = text(row.get("license"))
+    columns["license"] = known.licences.get(told) or licence(told)
+    categories = known.of(own) if own else []
+    columns["label"] = BETWEEN_LABELS.join(name for name, _ in categories if name)
+    if len(categories) == 1:
+        columns.update(categories[0][1])
+    return {**kept_columns(rest), **columns}
