@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import xxhash
 
 from bittern.errors import ArchiveDamagedError, BitternError, FilterError, PreconditionError
 from index.columns import (
@@ -33,6 +32,7 @@ from index.columns import (
 )
 from index.interrupts import uninterrupted
 from index.models import ModelRecord
+from index.versions import OldVersions, identity, manifest
 
 LookupKind = Literal["sorted", "bitmap"]
 """An index in the order of a column's values, or one bitmap of rows for each value."""
@@ -46,8 +46,6 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
     "int64": pa.int64(),
     "bool": pa.bool_(),
 }
-_KEEP_OLD_VERSIONS = timedelta(minutes=30)
-"""How long readers may go on with a version that a compaction has replaced."""
 _SCAN_ROWS = 1 << 17
 """Rows per batch of a scan; LanceDB's own choice costs ten times as much in hand-overs."""
 _SETTLED_S = 2.0
@@ -55,6 +53,9 @@ _SETTLED_S = 2.0
 _QUIET = "warn,lance::dataset::write::insert=error"
 """What LanceDB prints to stderr: its warnings, but for the one that a table is being made."""
 _RUST_PLACE = re.compile(r",?\s*\(?\S+\.rs:\d+(?::\d+)?\)?")
+_PANICS = ("PanicException", "RustPanic")
+"""What LanceDB raises where it fell over; the first is no `Exception`."""
+_BRANCH = "kept-"
 _log = logging.getLogger(__name__)
 
 
@@ -104,6 +105,8 @@ class Store:
 
     def __init__(self, path: Path, version: int | None = None, session: Any = None) -> None:
         self.path = path
+        self._versions = path / f"{TABLE}.lance" / "_versions"
+        self._old = OldVersions(self._versions)
         self._checked: tuple[int, float] = (-1, 0.0)
         with self._reading():
             library = _lancedb()
@@ -146,7 +149,9 @@ class Store:
             yield
         except BitternError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             raise ArchiveDamagedError(
                 f"the archive's store at {self.path} cannot be read ({_first_line(error)}); "
                 "restore the archive from a backup, or index the media again into a new folder"
@@ -159,12 +164,16 @@ class Store:
         """
 
         def change_and_look() -> None:
+            before = self.version
             change()
             self.version, self._schema = self._table.version, self._table.schema
+            self._old.replaced(before)
 
         try:
             uninterrupted(change_and_look)
-        except Exception as error:
+        except BaseException as error:
+            if not _is_failure(error):
+                raise
             raise PreconditionError(
                 f"nothing was stored: the store at {self.path} cannot be written to "
                 f"({_first_line(error)}); check free space and permissions, run bittern verify"
@@ -176,13 +185,15 @@ class Store:
         """Move to the newest version and return its number.
 
         The folder's time stamp answers most calls; a stamp so fresh that another commit
-        may share it does not count.
+        may share it does not count, nor does one where the next version lies already: the
+        clock was set back, and a later commit has the stamp of an earlier one.
         """
         with self._reading():
-            stamp = (self.path / f"{TABLE}.lance" / "_versions").stat().st_mtime_ns
+            stamp = self._versions.stat().st_mtime_ns
             now = time.time()
             last_stamp, last_time = self._checked
-            if stamp != last_stamp or last_time - stamp / 1e9 < _SETTLED_S:
+            fresh = stamp != last_stamp or last_time - stamp / 1e9 < _SETTLED_S
+            if fresh or manifest(self._versions, self.version + 1).exists():
                 self.renew()
                 self._checked = (stamp, now)
         return self.version
@@ -319,10 +330,19 @@ class Store:
     def compact(self) -> None:
         """Join the small files of many commits, and bring the look-up indexes up to date.
 
+        Versions that nobody reads any more go, and what commits that were cut off have left.
         A failure costs speed only, and is logged.
         """
+
+        def optimize() -> None:
+            # LanceDB removes nothing at all, and fails, where a version with a tag is old.
+            tagged = [int(tag["version"]) for tag in self._table.tags.list().values()]
+            keep = timedelta(seconds=self._old.keep_s(tagged))
+            # Nobody else writes, so a file that no version names belongs to no commit to come.
+            self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
+
         try:
-            self._commit(lambda: self._table.optimize(cleanup_older_than=_KEEP_OLD_VERSIONS))
+            self._commit(optimize)
         except BitternError as error:
             _log.warning("the store was not compacted: %s", error)
 
@@ -349,27 +369,44 @@ class Store:
         with self._reading():
             return int(self._table.stats()["fragment_stats"]["num_small_fragments"])
 
-    def identity(self, version: int) -> str | None:
-        """What tells this version from every other, of this table or another.
+    # Versions that are to stay
 
-        The checksum of the version's manifest, which names the data files (by random
-        names), the deletions and the time of the commit. A store that was restored from a
-        backup and written to again counts the same versions, with other manifests.
+    def keep(self, name: str, version: int) -> None:
+        """Keep a version, with all its files, until it is let go; no row changes.
 
-        Returns:
-            None where the version is gone, or cannot be told.
+        As a branch of the table: LanceDB removes no file that a branch needs, but it removes
+        nothing at all where a version with a tag is old.
+
+        Args:
+            name: letters, digits, ``-`` and ``_``; not in use.
+            version: one that is there.
         """
-        folder = self.path / f"{TABLE}.lance" / "_versions"
-        # LanceDB counts names down, so that the newest sorts first; older ones counted up.
-        for name in (f"{2**64 - 1 - version:020}.manifest", f"{version}.manifest"):
-            try:
-                return xxhash.xxh3_128_hexdigest((folder / name).read_bytes())
-            except OSError:
-                continue
-        return None
+        self._commit(lambda: self._table.branches.create(_BRANCH + name, None, version))
+
+    def kept(self) -> dict[str, int]:
+        """The versions that are kept, by name."""
+        with self._reading():
+            return {
+                name.removeprefix(_BRANCH): int(branch["parent_version"])
+                for name, branch in self._table.branches.list().items()
+                if name.startswith(_BRANCH)
+            }
+
+    def let_go(self, name: str) -> None:
+        """Keep a version no longer; its files go with a later compaction."""
+        self._commit(lambda: self._table.branches.delete(_BRANCH + name))
+
+    def identity(self, version: int) -> str | None:
+        """What tells this version from every other; None where it is gone. See `versions`."""
+        return identity(self._versions, version)
 
 
-def _first_line(error: Exception) -> str:
+def _is_failure(error: BaseException) -> bool:
+    """Whether it is the store that has failed, and not somebody who wants to stop."""
+    return isinstance(error, Exception) or type(error).__name__ in _PANICS
+
+
+def _first_line(error: BaseException) -> str:
     """What the store said, without the places in its source code."""
     text = str(error).strip().splitlines()
     line = _RUST_PLACE.sub("", text[0]) if text else ""
