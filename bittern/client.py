@@ -18,6 +18,7 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
+from bittern.jobs import RemoteJobs
 from bittern.outbox import Outbox
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
@@ -136,6 +137,11 @@ class RemoteArchive(ArchiveAPI):
             request = pb.ListModelsRequest(archive=self.name)
             answer = self._stub.ListModels(request, timeout=self._timeout_s)
             return [convert_stats.model_from_wire(each) for each in answer.models]
+
+    @property
+    def jobs(self) -> RemoteJobs:
+        """Jobs that code media on the server's own disks into this archive."""
+        return RemoteJobs(self._channel, self.name, self._timeout_s, self._typed_errors)
 
     def close(self) -> None:
         """Close the connection."""

@@ -15,6 +15,7 @@
     │   ├── ObservationNotFoundError
     │   ├── ModelNotFoundError
     │   ├── SourceNotFoundError
+    │   ├── JobNotFoundError
     │   └── ArchiveNotFoundError
     ├── DuplicateObservationError      ALREADY_EXISTS
     ├── PreconditionError              FAILED_PRECONDITION
@@ -28,6 +29,7 @@
     ├── ModelDamagedError              DATA_LOSS
     ├── LimitExceededError             RESOURCE_EXHAUSTED
     ├── DeadlineExceededError          DEADLINE_EXCEEDED
+    ├── SourceUnreachableError         UNAVAILABLE (an address that does not answer as it should)
     ├── ServiceUnavailableError        UNAVAILABLE (raised by the client)
     │   └── ShardUnavailableError          part of a sharded index is lost, and being read again
     └── InternalError                  INTERNAL    (raised by the client)
@@ -129,6 +131,10 @@ class SourceNotFoundError(NotFoundError):
     """The folder or file with the media does not exist."""
 
 
+class JobNotFoundError(NotFoundError):
+    """A server has no job of this id."""
+
+
 class ArchiveNotFoundError(NotFoundError):
     """There is no archive at this path or under this name."""
 
@@ -191,6 +197,12 @@ class DeadlineExceededError(BitternError):
     """The caller's deadline passed before the answer was ready."""
 
     status = "DEADLINE_EXCEEDED"
+
+
+class SourceUnreachableError(BitternError):
+    """Media, or a list of them, cannot be fetched from their address."""
+
+    status = "UNAVAILABLE"
 
 
 class ServiceUnavailableError(BitternError):

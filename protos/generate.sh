@@ -12,6 +12,7 @@ python3 -m venv "$work/venv"
 "$work/venv/bin/pip" install --quiet "grpcio-tools==1.76.0" "mypy-protobuf==4.0.0" "protobuf==6.33.0" "setuptools<81"
 PATH="$work/venv/bin:$PATH"
 python -m grpc_tools.protoc --proto_path=protos --python_out=. --mypy_out=quiet:. \
-    protos/bittern/v1/observation.proto protos/bittern/v1/archive_service.proto
+    protos/bittern/v1/observation.proto protos/bittern/v1/archive_service.proto \
+    protos/bittern/v1/job_service.proto
 python -m grpc_tools.protoc --proto_path=protos --grpc_python_out=. --mypy_grpc_out=quiet:. \
-    protos/bittern/v1/archive_service.proto
+    protos/bittern/v1/archive_service.proto protos/bittern/v1/job_service.proto

@@ -28,6 +28,7 @@ class ServiceConfig:
         max_batch_items: most items in one commit of Add; callers that ask for more get this.
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
+        max_job_watchers: WatchJob calls open at once; each holds a worker while it is open.
         add_idle_s: seconds of silence after which an Add call is ended, in good order.
         workers: calls answered at once.
         max_concurrent_rpcs: calls answered or waiting; further ones are refused.
@@ -44,6 +45,7 @@ class ServiceConfig:
     max_batch_items: int = 256
     max_batch_bytes: int = 64 * MIB
     max_add_streams: int = 4
+    max_job_watchers: int = 4
     add_idle_s: float = 600.0
     workers: int = 16
     max_concurrent_rpcs: int = 64
@@ -57,9 +59,10 @@ class ServiceConfig:
                 raise InvalidInputError(
                     f"{each.name} must be at least {least}, not {value}", field=each.name
                 )
-        if self.max_add_streams >= self.workers:
+        if self.max_add_streams + self.max_job_watchers >= self.workers:
             raise InvalidInputError(
-                f"max_add_streams ({self.max_add_streams}) must be smaller than workers "
-                f"({self.workers}): open Add calls would leave no worker for searches",
+                f"max_add_streams ({self.max_add_streams}) and max_job_watchers "
+                f"({self.max_job_watchers}) together must be smaller than workers "
+                f"({self.workers}): open calls would leave no worker for searches",
                 field="max_add_streams",
             )

@@ -18,11 +18,16 @@ from grpc_reflection.v1alpha import reflection
 from bittern.errors import InvalidInputError, PreconditionError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from bittern.v1 import job_service_pb2 as job_pb
+from bittern.v1 import job_service_pb2_grpc as job_pb_grpc
 from service.config import ServiceConfig
+from service.jobs.servicer import JobServicer
+from service.jobs.serving import Jobs
 from service.servable import Servable
 from service.servicer import ArchiveServicer
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
+JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
 LOOPBACK = "127.0.0.1"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -42,6 +47,7 @@ class Server:
         server: grpc.Server,
         servicer: ArchiveServicer,
         checks: health.HealthServicer,
+        jobs: Jobs,
         *,
         host: str,
         port: int,
@@ -50,6 +56,7 @@ class Server:
         self._server = server
         self._servicer = servicer
         self._checks = checks
+        self._jobs = jobs
         self._grace_s = grace_s
         self._stopped = threading.Event()
         self._asked_to_stop = threading.Event()
@@ -65,15 +72,18 @@ class Server:
         """Stop, and return when nothing runs any more.
 
         Health turns to NOT_SERVING and new calls are refused at once. Calls in flight may
-        finish; open Add calls commit and answer what they hold at their next message.
+        finish; open Add calls commit and answer what they hold at their next message. A job that
+        is running commits what it has coded, and goes on when the archive is served again.
 
         Args:
             grace: seconds that calls in flight get before they are cut off; None means the
                 configuration's `grace_s`.
         """
         self._servicer.stopping.set()
+        self._jobs.queue.stop_soon()
         self._checks.enter_graceful_shutdown()
         self._server.stop(self._grace_s if grace is None else grace).wait()
+        self._jobs.queue.close()
         if not self._stopped.is_set():
             log.info("stopped listening on %s", self.address)
         self._stopped.set()
@@ -114,6 +124,7 @@ def serve(
     *,
     listen: str = f"{LOOPBACK}:50051",
     config: ServiceConfig | None = None,
+    jobs: Jobs | None = None,
 ) -> Server:
     """Start to answer for archives; return at once.
 
@@ -124,6 +135,8 @@ def serve(
         listen: ``HOST:PORT``. Without a host, only this machine is answered (127.0.0.1).
             Port 0 takes a free one; `Server.port` tells which.
         config: limits.
+        jobs: what codes media from this machine's own disks; None allows none. Closed with the
+            server.
 
     Raises:
         InvalidInputError: no engines, or `listen` is not an address.
@@ -143,19 +156,22 @@ def serve(
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
+    jobs = jobs or Jobs.none()
     servicer = ArchiveServicer(engines, config)
     pb_grpc.add_ArchiveServiceServicer_to_server(servicer, server)
+    job_servicer = JobServicer(jobs.queue, jobs.allowed, servicer.engine, config)
+    job_pb_grpc.add_JobServiceServicer_to_server(job_servicer, server)
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in (SERVICE_NAME, health.OVERALL_HEALTH):
+    for name in (SERVICE_NAME, JOB_SERVICE_NAME, health.OVERALL_HEALTH):
         checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection(
-        (SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
+        (SERVICE_NAME, JOB_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server
     )
     bound = _bind(server, host, port)
     server.start()
     log.info("listening on %s:%d for %s", host, bound, ", ".join(sorted(engines)))
-    return Server(server, servicer, checks, host=host, port=bound, grace_s=config.grace_s)
+    return Server(server, servicer, checks, jobs, host=host, port=bound, grace_s=config.grace_s)
 
 
 def _parse_listen(listen: str) -> tuple[str, int]:

@@ -39,7 +39,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
         """Answer one search."""
         with answering("Search", context) as deadline:
-            engine = self._engine(request.archive)
+            engine = self.engine(request.archive)
             query = convert.query_from_wire(request)
             limits.check_query(query, self._config)
             result = engine.search(query, deadline=deadline)
@@ -59,7 +59,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             try:
                 yield from answer_add(
                     request_iterator,
-                    engine_of=self._engine,
+                    engine_of=self.engine,
                     config=self._config,
                     deadline=deadline,
                     stopping=self.stopping,
@@ -70,13 +70,13 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:
         """Return one observation."""
         with answering("Get", context):
-            observation = self._engine(request.archive).get(request.id)
+            observation = self.engine(request.archive).get(request.id)
             return pb.GetResponse(observation=convert.observation_to_wire(observation))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         """Return one page."""
         with answering("List", context):
-            engine = self._engine(request.archive)
+            engine = self.engine(request.archive)
             where = request.where or None
             limits.check_where(where, self._config)
             page = engine.list(
@@ -92,14 +92,14 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> pb.DeleteResponse:
         """Remove observations."""
         with answering("Delete", context):
-            engine = self._engine(request.archive)
+            engine = self.engine(request.archive)
             limits.check_ids(request.ids, self._config)
             return pb.DeleteResponse(ids=engine.delete(list(request.ids)))
 
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
         """Code words or media."""
         with answering("Encode", context) as deadline:
-            engine = self._engine(request.archive)
+            engine = self.engine(request.archive)
             modality = request.WhichOneof("input")
             if modality is None:
                 raise QueryError(
@@ -118,7 +118,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Tell what an archive holds."""
         with answering("Stats", context):
-            stats = self._engine(request.archive).stats()
+            stats = self.engine(request.archive).stats()
             name = request.archive or next(iter(self._engines))
             return convert_stats.stats_to_wire(stats, name)
 
@@ -127,7 +127,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     ) -> pb.ListModelsResponse:
         """List the models of an archive."""
         with answering("ListModels", context):
-            models = self._engine(request.archive).models()
+            models = self.engine(request.archive).models()
             return pb.ListModelsResponse(
                 models=[convert_stats.model_to_wire(each) for each in models]
             )
@@ -141,7 +141,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                 archives=[pb.ArchiveEntry(name=name) for name in sorted(self._engines)]
             )
 
-    def _engine(self, name: str) -> Servable:
+    def engine(self, name: str) -> Servable:
         """The engine of this name; with an empty name, the only one.
 
         Raises:

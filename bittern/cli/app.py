@@ -18,6 +18,7 @@ from bittern.cli import (
     demo,
     encoding,
     indexing,
+    jobs,
     optimizing,
     searching,
     serving,
@@ -49,6 +50,7 @@ stats.attach(app)
 optimizing.attach(app)
 encoding.attach(app)
 training.attach(app)
+jobs.attach(app)
 archives.attach(app)
 
 

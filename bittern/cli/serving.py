@@ -44,6 +44,13 @@ def serve(
     search_threads: Annotated[
         int | None, typer.Option(help="Cores that one search may use; all of them by default.")
     ] = None,
+    jobs_from: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]FOLDER",
+            help="Let clients submit jobs that code media below this folder; repeatable.",
+        ),
+    ] = None,
     gpu_memory: Annotated[
         int | None,
         typer.Option(
@@ -56,6 +63,8 @@ def serve(
     Example: bittern serve my-archive --listen 127.0.0.1:50051
 
     Example: bittern serve my-archive --engine flat --search-threads 1
+
+    Example: bittern serve my-archive --jobs-from /data/camera-traps
     """
     import logging
 
@@ -63,6 +72,8 @@ def serve(
     from index.engines.options import SearchOptions
     from service.config import ServiceConfig
     from service.engine import Engine
+    from service.jobs.allowed import AllowedFolders
+    from service.jobs.serving import Jobs, folders_by_name
     from service.server import serve as start
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
@@ -77,6 +88,9 @@ def serve(
         option = {"threads": "--search-threads"}.get(error.field, f"--{error.field}")
         said = error.message.removeprefix(error.field)
         raise QueryError(f"{option.replace('_', '-')}{said}", field=error.field) from None
+    allowed = AllowedFolders(folders_by_name(jobs_from or []))
+    if read_only and jobs_from:
+        raise InvalidInputError("--read-only and --jobs-from exclude each other: jobs write")
     engines: dict[str, Engine] = {}
     try:
         for path in archives:
@@ -92,7 +106,8 @@ def serve(
                 opened.warm()
         if search.engine == "gpu":
             warn_without_gpu()
-        server = start(engines, listen=listen, config=ServiceConfig())
+        jobs = None if read_only else Jobs.of(engines, allowed)
+        server = start(engines, listen=listen, config=ServiceConfig(), jobs=jobs)
         err.print(f"serving {', '.join(sorted(engines))} on {server.address}", markup=False)
         server.wait()
     finally:

@@ -1,0 +1,223 @@
+"""`bittern jobs`: batch jobs of a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from bittern.cli.screen import counted, err, out, plain, print_failures, print_json, progress
+from bittern.cli.searching import reach
+
+if TYPE_CHECKING:
+    from bittern.jobs import RemoteJobs
+    from service.jobs.convert import Job
+
+Address = Annotated[str, typer.Argument(help="HOST:PORT of the server.")]
+Id = Annotated[str, typer.Argument(help="The job's id; `bittern jobs list` tells it.")]
+Archive = Annotated[
+    str, typer.Option("--archive", help="Which archive of a server that has several.")
+]
+AsProgram = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+jobs = typer.Typer(
+    name="jobs",
+    help="Have a server code media that lie on its own disks.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.add_typer(jobs)
+
+
+@jobs.command()
+def submit(
+    address: Address,
+    source: Annotated[
+        str, typer.Argument(help="Name of a folder that the server allows, and a path below it.")
+    ],
+    model: Annotated[str, typer.Option(help="Model of the archive, encoder, or model there.")] = (
+        "field"
+    ),
+    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
+    format_: Annotated[
+        str | None, typer.Option("--format", help="Format of the source; told by what is there.")
+    ] = None,
+    media: Annotated[
+        str | None, typer.Option(help="Folder with the media there, where they lie elsewhere.")
+    ] = None,
+    on_duplicate: Annotated[
+        str, typer.Option(help="What to do with items that are there: skip, overwrite or error.")
+    ] = "skip",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Let the job fail where one item fails.")
+    ] = False,
+    watch_it: Annotated[
+        bool, typer.Option("--watch", help="Show how it gets on, until it has ended.")
+    ] = False,
+    name: Archive = "",
+    as_program: AsProgram = False,
+) -> None:
+    """Submit a job; it goes on when you are gone, and when the server is restarted.
+
+    Example: bittern jobs submit localhost:50051 camera-traps/2026 --watch
+    """
+    with reach(address, name) as opened:
+        there = _jobs_of(opened)
+        job = there.submit(
+            source,
+            model=model,
+            bits=bits,
+            format=format_,
+            media=media,
+            on_duplicate=on_duplicate,  # type: ignore[arg-type]  # checked there
+            strict=strict,
+        )
+        if watch_it:
+            _watch(there, job.id, as_program)
+            return
+    if as_program:
+        print_json(as_object(job))
+    else:
+        out.print(job.id)
+        err.print(f"{job.state}; look with: bittern jobs watch {address} {job.id}", markup=False)
+
+
+@jobs.command("list")
+def list_(address: Address, name: Archive = "", as_program: AsProgram = False) -> None:
+    """List the jobs of an archive, the newest first.
+
+    Example: bittern jobs list localhost:50051
+    """
+    with reach(address, name) as opened:
+        found = _jobs_of(opened).list()
+    if as_program:
+        print_json([as_object(job) for job in found])
+        return
+    if not found:
+        err.print("no jobs")
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("job", "state", "source", "done", "failed", "submitted"):
+        table.add_column(heading, overflow="fold")
+    for job in found:
+        done = job.progress.done
+        cells = (
+            job.id,
+            job.state,
+            job.source,
+            f"{done}/{job.progress.total}" if job.progress.total else done,
+            job.progress.items["failed"],
+            f"{job.submitted:%Y-%m-%d %H:%M}",
+        )
+        table.add_row(*map(plain, cells))
+    out.print(table)
+
+
+@jobs.command()
+def show(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
+    """Show one job as it is now.
+
+    Example: bittern jobs show localhost:50051 001795461234567-ab12cd34
+    """
+    with reach(address, name) as opened:
+        job = _jobs_of(opened).get(id_)
+    _print(job, as_program)
+
+
+@jobs.command()
+def watch(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
+    """Show how a job gets on, until it has ended; Ctrl-C ends the watching, not the job.
+
+    With --json, one line of JSON each time that it has got on.
+
+    Example: bittern jobs watch localhost:50051 001795461234567-ab12cd34
+    """
+    with reach(address, name) as opened:
+        _watch(_jobs_of(opened), id_, as_program)
+
+
+@jobs.command()
+def cancel(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
+    """Ask a job to end; what it has committed stays.
+
+    Example: bittern jobs cancel localhost:50051 001795461234567-ab12cd34
+    """
+    with reach(address, name) as opened:
+        job = _jobs_of(opened).cancel(id_)
+    _print(job, as_program)
+
+
+def _jobs_of(opened: Any) -> RemoteJobs:
+    from bittern.client import RemoteArchive
+    from bittern.errors import InvalidInputError
+
+    if not isinstance(opened, RemoteArchive):
+        raise InvalidInputError(
+            "jobs belong to a server: give its HOST:PORT; a folder is filled with `bittern index`"
+        )
+    return opened.jobs
+
+
+def _watch(there: RemoteJobs, id_: str, as_program: bool) -> None:
+    job = None
+    bar, task = progress("coding", 0)
+    with bar:
+        for job in there.watch(id_):
+            if as_program:
+                print_json(as_object(job))
+            bar.update(task, completed=job.progress.done, total=job.progress.total)
+    if job is not None:
+        _print(job, False, quiet=as_program)
+
+
+def _print(job: Job, as_program: bool, quiet: bool = False) -> None:
+    if as_program:
+        print_json(as_object(job))
+    elif not quiet:
+        counts = ", ".join(f"{n} {status}" for status, n in job.progress.items.items() if n)
+        by = f" by {job.progress.model}" if job.progress.model else ""
+        stored = counted(job.progress.observations, "observation")
+        line = f"{job.id} {job.state}: {job.source} into {job.archive}: {counts or 'nothing yet'}"
+        out.print(plain(f"{line}; {stored} coded{by}"), soft_wrap=True)
+        for warning in job.progress.warnings:
+            err.print(plain(f"warning: {warning}"), style="yellow")
+        if job.progress.failures:
+            print_failures(job.progress.failures)
+        if job.error:
+            err.print(plain(f"error: {job.error}"), style="red")
+    if job.state == "failed":
+        raise typer.Exit(1)
+
+
+def as_object(job: Job) -> dict[str, Any]:
+    """A job for programs."""
+    progress = job.progress
+    return {
+        "id": job.id,
+        "archive": job.archive,
+        "source": job.source,
+        "state": str(job.state),
+        "submitted": job.submitted.isoformat(),
+        "started": job.started.isoformat() if job.started else None,
+        "ended": job.ended.isoformat() if job.ended else None,
+        "model": progress.model,
+        "listed": progress.listed,
+        "total": progress.total,
+        "items": {str(status): count for status, count in progress.items.items()},
+        "observations": progress.observations,
+        "seconds": round(progress.seconds, 3),
+        "left_s": job.left_s,
+        "failures": [
+            {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
+            for f in progress.failures
+        ],
+        "warnings": progress.warnings,
+        "error": job.error,
+        "reason": job.reason,
+        "runs": job.runs,
+    }

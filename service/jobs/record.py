@@ -1,0 +1,185 @@
+"""Jobs written down: one JSON file for each in ARCHIVE/jobs/, so that they survive a restart."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import BitternError, PreconditionError
+from service.jobs.report import JobReport
+from service.jobs.spec import JobSpec
+
+_ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
+_MAX_FILE_BYTES = 16 << 20
+FAILURES_TOLD = 100
+"""Failures that a record names."""
+_log = logging.getLogger("bittern.jobs")
+
+
+class JobState(StrEnum):
+    """How far a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will change no more."""
+        return self in (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """One job and how far it is.
+
+    Attributes:
+        id: sorts by the time of submission.
+        archive: name of the archive that it fills.
+        spec: what it is to do; `source` and `reading.media` as the caller named them.
+        state: how far it is.
+        submitted: ISO 8601, UTC; likewise the next two, which are empty before.
+        started: when it began for the first time.
+        ended: when it ended.
+        progress: what `progress_of` says of the run that is going on or was the last.
+        error: why it failed.
+        reason: machine-readable reason of that.
+        runs: how often it was begun.
+        request_id: what the caller calls the submission; empty if nothing.
+        cancelling: whether it has been asked to end.
+    """
+
+    id: str
+    archive: str
+    spec: JobSpec
+    state: JobState = JobState.QUEUED
+    submitted: str = ""
+    started: str = ""
+    ended: str = ""
+    progress: Mapping[str, Any] = field(default_factory=dict)
+    error: str = ""
+    reason: str = ""
+    runs: int = 0
+    request_id: str = ""
+    cancelling: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        names = [name for name in self.__slots__ if name != "spec"]
+        return {**{name: getattr(self, name) for name in names}, "spec": self.spec.to_json()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> JobRecord:
+        """The record behind `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError, BitternError: it is not such a value.
+        """
+        texts = ("id", "archive", "submitted", "started", "ended", "error", "reason", "request_id")
+        for name in texts:
+            if not isinstance(value[name], str):
+                raise TypeError(f"{name} is no text")
+        if not _ID.fullmatch(value["id"]) or not isinstance(value["progress"], dict):
+            raise ValueError("no id, or no progress")
+        return cls(
+            spec=JobSpec.from_json(value["spec"]),
+            state=JobState(value["state"]),
+            progress=value["progress"],
+            runs=int(value["runs"]),
+            cancelling=bool(value["cancelling"]),
+            **{name: value[name] for name in texts},
+        )
+
+
+def now() -> str:
+    """The time as records hold it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def progress_of(report: JobReport) -> dict[str, Any]:
+    """What a report says so far, as JSON values, with the first failures only."""
+    return {
+        "model": report.model,
+        "listed": report.listed,
+        "total": report.total,
+        "items": {str(status): count for status, count in report.items.items()},
+        "observations": report.observations,
+        "seconds": report.seconds,
+        "left_s": report.left_s,
+        "stages": {
+            name: {"items": work.items, "busy_s": work.busy_s}
+            for name, work in report.stages.items()
+        },
+        "failures": [
+            {"id": failure.occurrence_id, "reason": failure.reason, "message": failure.message}
+            for failure in report.failures[:FAILURES_TOLD]
+        ],
+        "warnings": list(report.warnings),
+    }
+
+
+class JobFolder:
+    """The records of one archive.
+
+    Args:
+        folder: ARCHIVE/jobs; made when the first record is written.
+        archive: the archive's name.
+    """
+
+    def __init__(self, folder: Path, archive: str) -> None:
+        self._folder = folder
+        self._archive = archive
+
+    def write(self, record: JobRecord) -> None:
+        """Write a record, durably and at once.
+
+        Raises:
+            PreconditionError: the disk refuses.
+        """
+        try:
+            self._folder.mkdir(exist_ok=True)
+            handle, temporary = tempfile.mkstemp(prefix=".job-", dir=self._folder)
+            try:
+                with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                    json.dump(record.to_json(), stream)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                Path(temporary).replace(self._folder / f"{record.id}.json")
+            except BaseException:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise PreconditionError(
+                f"the job cannot be written down in {self._folder.name} of archive "
+                f"'{self._archive}' ({error.strerror or error}); check free space and permissions"
+            ) from error
+
+    def forget(self, record: JobRecord) -> None:
+        """Remove a record."""
+        (self._folder / f"{record.id}.json").unlink(missing_ok=True)
+
+    def read(self) -> Iterator[JobRecord]:
+        """All records, oldest first; what cannot be read is logged and left where it is."""
+        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+            try:
+                if path.stat().st_size > _MAX_FILE_BYTES:
+                    raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")
+                record = JobRecord.from_json(json.loads(path.read_text("utf-8")))
+                if path.stem != record.id:
+                    raise ValueError(f"it holds the job {record.id}")
+            except (OSError, ValueError, KeyError, TypeError, RecursionError, BitternError) as e:
+                _log.warning("the job in %s is left out: %s: %s", path, type(e).__name__, e)
+                continue
+            # The archive may have got another name since.
+            yield replace(record, archive=self._archive)

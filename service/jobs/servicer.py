@@ -1,0 +1,141 @@
+"""What each rpc of `bittern.v1.JobService` does."""
+
+# ruff: noqa: N802 - the methods are named as the rpcs are
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+
+from bittern.errors import InvalidInputError, LimitExceededError, ModelNotFoundError, QueryError
+from bittern.v1 import job_service_pb2 as pb
+from bittern.v1 import job_service_pb2_grpc as pb_grpc
+from service import limits
+from service.answering import answering
+from service.config import ServiceConfig
+from service.jobs.allowed import AllowedFolders
+from service.jobs.convert import job_to_wire, spec_from_wire
+from service.jobs.queue import JobQueue
+from service.jobs.record import JobRecord
+from service.servable import Servable
+
+_MAX_REQUEST_ID_CHARS = 100
+
+
+class JobServicer(pb_grpc.JobServiceServicer):
+    """Answers calls about jobs.
+
+    Args:
+        queue: runs them.
+        allowed: the folders that sources may lie below.
+        engine_of: finds an archive by the name that a call gives.
+        config: limits.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        allowed: AllowedFolders,
+        engine_of: Callable[[str], Servable],
+        config: ServiceConfig,
+    ) -> None:
+        self._queue = queue
+        self._allowed = allowed
+        self._engine_of = engine_of
+        self._config = config
+        self._watchers = threading.BoundedSemaphore(config.max_job_watchers)
+
+    def SubmitJob(
+        self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
+    ) -> pb.SubmitJobResponse:
+        """Queue a job; mistakes that can be told now are told now."""
+        with answering("SubmitJob", context):
+            engine = self._engine_of(request.spec.archive)
+            if len(request.request_id) > _MAX_REQUEST_ID_CHARS:
+                raise InvalidInputError(
+                    f"request_id has more than {_MAX_REQUEST_ID_CHARS} characters",
+                    field="request_id",
+                )
+            spec = replace(spec_from_wire(request.spec), target=engine.name)
+            limits.check_model(spec.model)
+            check_model_name(spec.model, {m.name for m in engine.models()})
+            self._allowed.find(spec.source)
+            if spec.reading.media is not None:
+                self._allowed.find(spec.reading.media, "media")
+            record = self._queue.submit(engine.name, spec, request.request_id)
+            return pb.SubmitJobResponse(job=self._told(record))
+
+    def GetJob(self, request: pb.GetJobRequest, context: grpc.ServicerContext) -> pb.GetJobResponse:
+        """Return one job."""
+        with answering("GetJob", context):
+            return pb.GetJobResponse(job=self._told(self._queue.get(request.id)))
+
+    def ListJobs(
+        self, request: pb.ListJobsRequest, context: grpc.ServicerContext
+    ) -> pb.ListJobsResponse:
+        """Return one page of jobs."""
+        with answering("ListJobs", context):
+            archive = self._engine_of(request.archive).name if request.archive else None
+            size = limits.check_page(request.page_size, request.page_token, self._config)
+            found = self._queue.list(archive, request.page_token, size + 1)
+            return pb.ListJobsResponse(
+                jobs=[self._told(record) for record in found[:size]],
+                next_page_token=found[size - 1].id if len(found) > size else "",
+            )
+
+    def WatchJob(
+        self, request: pb.WatchJobRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchJobResponse]:
+        """Return a job again and again, until it has ended."""
+        with answering("WatchJob", context):
+            if not self._watchers.acquire(blocking=False):
+                raise LimitExceededError(
+                    f"{self._config.max_job_watchers} jobs are being watched, which is the limit; "
+                    "ask GetJob now and then instead"
+                )
+            try:
+                for record in self._queue.watch(request.id, lambda: not context.is_active()):
+                    yield pb.WatchJobResponse(job=self._told(record))
+            finally:
+                self._watchers.release()
+
+    def CancelJob(
+        self, request: pb.CancelJobRequest, context: grpc.ServicerContext
+    ) -> pb.CancelJobResponse:
+        """Ask a job to end."""
+        with answering("CancelJob", context):
+            return pb.CancelJobResponse(job=self._told(self._queue.cancel(request.id)))
+
+    def _told(self, record: JobRecord) -> pb.Job:
+        return job_to_wire(record, self._allowed.without_paths)
+
+
+def check_model_name(name: str, known: set[str]) -> None:
+    """Check that a call names a model and not a path.
+
+    Args:
+        name: an encoder, a shipped model, a saved one in a place for those, or one of `known`.
+        known: the archive's own.
+
+    Raises:
+        QueryError: it is a path.
+        ModelNotFoundError: there is no such model.
+    """
+    from encoders.catalogue import CATALOGUE
+    from service.fitting import SHIPPED
+    from service.saved_models import model_folder
+
+    if name in known or name in CATALOGUE or name in {folder.name for folder in SHIPPED.iterdir()}:
+        return
+    if Path(name).name != name or "\\" in name or name.startswith("."):
+        raise QueryError("model is the name of a model, not a path", field="model")
+    if model_folder(name) is None:
+        choices = ", ".join(sorted({*known, *CATALOGUE}))
+        raise ModelNotFoundError(
+            f"this server has no model '{name[:100]}'; it has {choices}, and those in its own "
+            "models folder",
+            field="model",
+        )

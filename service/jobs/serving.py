@@ -1,0 +1,108 @@
+"""The jobs of `bittern serve`: the queue, the folders it may read, and what runs a job there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bittern.errors import InvalidInputError, PreconditionError
+from index.observation import AddResult
+from service.jobs.allowed import AllowedFolders
+from service.jobs.queue import JobQueue
+from service.jobs.record import JobRecord
+from service.jobs.report import JobReport, OnProgress
+from service.jobs.spec import JobSpec
+from service.sources import Source
+
+if TYPE_CHECKING:
+    from service.engine import Engine
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """What a server needs for jobs.
+
+    Attributes:
+        queue: runs them.
+        allowed: the folders that they may read.
+    """
+
+    queue: JobQueue
+    allowed: AllowedFolders
+
+    @classmethod
+    def none(cls) -> Jobs:
+        """No folder is allowed, so there are no jobs."""
+        return cls(JobQueue({}, _refuse), AllowedFolders({}))
+
+    @classmethod
+    def of(cls, engines: Mapping[str, Engine], allowed: AllowedFolders) -> Jobs:
+        """Jobs into the archives behind these engines; those that wait begin at once.
+
+        Args:
+            engines: by the archive's name, open for writing.
+            allowed: the folders that they may read.
+        """
+
+        def run(
+            record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]
+        ) -> JobReport:
+            engine = engines[record.archive]
+            source = allowed.source(record.spec.source, record.spec.reading)
+            return index_job(engine, source, record.spec, on_progress, cancelled)
+
+        folders = {name: engine.archive.path / "jobs" for name, engine in engines.items()}
+        return cls(JobQueue(folders, run), allowed)
+
+
+def index_job(
+    engine: Engine,
+    source: Source,
+    spec: JobSpec,
+    on_progress: OnProgress,
+    cancelled: Callable[[], bool],
+) -> JobReport:
+    """Index a source into an archive that is open."""
+    from service.indexing import index_source
+    from service.model_choice import IndexOptions
+
+    report = JobReport()
+    options = IndexOptions(
+        model=spec.model,
+        bits=spec.bits,
+        on_duplicate=spec.on_duplicate,
+        keep_embeddings=spec.keep_embeddings,
+    )
+
+    def on_commit(results: list[AddResult]) -> None:
+        report.count(results)
+        on_progress(report)
+
+    index_source(engine, list(source), options, on_commit)
+    return report
+
+
+def folders_by_name(given: Sequence[str]) -> dict[str, Path]:
+    """The folders that an operator allows: ``FOLDER``, which goes by its own name, or
+    ``NAME=FOLDER``.
+
+    Raises:
+        InvalidInputError: two of one name.
+    """
+    folders: dict[str, Path] = {}
+    for one in given:
+        name, equals, path = one.partition("=")
+        folder = Path(path if equals else one).expanduser()
+        name = name if equals else folder.resolve().name
+        if name in folders:
+            raise InvalidInputError(
+                f"two allowed folders are called {name!r}; write NAME=FOLDER", field="jobs_from"
+            )
+        folders[name] = folder
+    return folders
+
+
+def _refuse(record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]) -> JobReport:
+    raise PreconditionError("this server runs no jobs")
