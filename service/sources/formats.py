@@ -6,12 +6,21 @@ from pathlib import Path
 
 from service.sources.base import Reader
 from service.sources.coco import coco_entries, is_coco
+from service.sources.darwin_core import darwin_core_entries, is_darwin_core
 from service.sources.folder import folder_entries
 from service.sources.manifest import MANIFEST_SUFFIXES, manifest_entries
+from service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
 
 READERS: tuple[Reader, ...] = (
     # The first that recognises a path reads it: special formats come before general ones.
     Reader("coco", "COCO-style JSON: iNat, iNatSounds, camera traps", is_coco, coco_entries),
+    Reader("xeno-canto", "answers of xeno-canto's interface", is_xeno_canto, xeno_canto_entries),
+    Reader(
+        "darwin-core",
+        "a Darwin Core Archive or GBIF download: a zip, or the folder with its meta.xml",
+        is_darwin_core,
+        darwin_core_entries,
+    ),
     Reader("folder", "a folder of media", Path.is_dir, folder_entries),
     Reader(
         "manifest",

@@ -1,0 +1,192 @@
+"""What a Darwin Core Archive's meta.xml says about its tables.
+
+Darwin Core text guide: https://dwc.tdwg.org/text/. The XML comes from strangers: it is small, has
+no document type (so no entities to expand), and names files inside the archive only.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from xml.etree import ElementTree
+
+from bittern.errors import ManifestError
+from service.headings import kept_names
+from service.sources.delimited import ENCODINGS, Dialect
+
+MAX_META_BYTES = 4 << 20
+_SEPARATORS = {r"\t": "\t", r"\n": "\n", r"\r": "\r", r"\\": "\\"}
+_MAX_COLUMN = 10_000
+OCCURRENCE = frozenset({"occurrence", "simpledarwinrecord"})
+EVENT = frozenset({"event"})
+MEDIA = frozenset({"multimedia", "image"})
+
+
+@dataclass(frozen=True)
+class Table:
+    """One file of the archive, or several that continue each other.
+
+    Attributes:
+        kind: last part of the row type in lower case: ``occurrence``, ``multimedia``.
+        files: paths inside the archive.
+        dialect: how its cells and rows are told apart.
+        header_lines: how many rows at the beginning are none.
+        key: column that joins the tables; None where rows stand alone.
+        columns: name to column, or to the value that all rows have.
+    """
+
+    kind: str
+    files: tuple[str, ...]
+    dialect: Dialect
+    header_lines: int
+    key: int | None
+    columns: dict[str, int | str]
+    defaults: dict[str, str]
+
+    @property
+    def width(self) -> int:
+        """Fewest cells that a row can have."""
+        used = [place for place in self.columns.values() if isinstance(place, int)]
+        return max([*used, -1 if self.key is None else self.key]) + 1
+
+    def named(self, cells: list[str]) -> dict[str, str]:
+        """Values of one row under their names; empty ones are left out."""
+        row: dict[str, str] = {}
+        for name, place in self.columns.items():
+            value = cells[place].strip() if isinstance(place, int) else place
+            value = value or self.defaults.get(name, "")
+            if value:
+                row[name] = value
+        return row
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The tables of an archive: its core, and what extends the rows of the core."""
+
+    core: Table
+    extensions: tuple[Table, ...]
+
+
+def read_meta(content: bytes) -> Meta:
+    """The tables that a meta.xml describes.
+
+    Raises:
+        ManifestError: it is no meta.xml that can be read.
+    """
+    if len(content) > MAX_META_BYTES:
+        raise ManifestError(
+            f"meta.xml has more than {MAX_META_BYTES >> 20} MiB; it describes tables, and has no "
+            "need of that",
+            field="source",
+        )
+    try:
+        text = content.decode("utf-8-sig")
+        if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
+            raise ManifestError(
+                "meta.xml declares a document type or entities, which Darwin Core Archives have no "
+                "use for; remove them",
+                field="source",
+            )
+        root = ElementTree.fromstring(text)  # noqa: S314  # no document type, no entities
+    except (UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
+        raise ManifestError(f"meta.xml is not XML in UTF-8: {error}", field="source") from error
+    tables = {"core": [], "extension": []}  # type: dict[str, list[Table]]
+    for element in root:
+        if _bare(element.tag) in tables:
+            tables[_bare(element.tag)].append(_table(element))
+    if len(tables["core"]) != 1:
+        raise ManifestError(
+            f"meta.xml describes {len(tables['core'])} core tables; an archive has one",
+            field="source",
+        )
+    return Meta(tables["core"][0], tuple(tables["extension"]))
+
+
+def _table(element: ElementTree.Element) -> Table:
+    terms: list[tuple[str, int | str, str]] = []
+    for child in _children(element, "field"):
+        term, default = child.get("term", ""), child.get("default", "")
+        place = _whole(child, "index")
+        terms.append((term, default if place is None else place, default))
+    names = kept_names([term for term, _, _ in terms])
+    keys = [_whole(c, "index") for tag in ("id", "coreid") for c in _children(element, tag)]
+    return Table(
+        kind=element.get("rowType", "SimpleDarwinRecord").strip().rpartition("/")[2].lower(),
+        files=tuple(_inside(location) for location in _locations(element)),
+        dialect=_dialect(element),
+        header_lines=_whole(element, "ignoreHeaderLines") or 0,
+        key=next((key for key in keys if key is not None), None),
+        columns={name: place for name, (_, place, _) in zip(names, terms, strict=True)},
+        defaults={n: d for n, (_, p, d) in zip(names, terms, strict=True) if d and p != d},
+    )
+
+
+def _dialect(element: ElementTree.Element) -> Dialect:
+    encoding = element.get("encoding", "UTF-8").strip() or "UTF-8"
+    try:
+        encoding = codecs.lookup(encoding).name
+    except LookupError:
+        encoding = encoding.lower()
+    if encoding not in ENCODINGS:
+        raise ManifestError(
+            f"meta.xml says that a table is in {encoding[:40]!r}; tables can be in "
+            f"{', '.join(sorted(ENCODINGS))}",
+            field="source",
+        )
+    return Dialect(
+        separator=_unescaped(element.get("fieldsTerminatedBy", ",")),
+        quote=_unescaped(element.get("fieldsEnclosedBy", '"')),
+        line_end=_unescaped(element.get("linesTerminatedBy", r"\n")),
+        encoding=encoding,
+    )
+
+
+def _unescaped(text: str) -> str:
+    for escape, character in _SEPARATORS.items():
+        text = text.replace(escape, character)
+    return text
+
+
+def _locations(element: ElementTree.Element) -> Iterator[str]:
+    found = False
+    for files in _children(element, "files"):
+        for location in _children(files, "location"):
+            found = True
+            yield (location.text or "").strip()
+    if not found:
+        raise ManifestError("meta.xml describes a table without a file", field="source")
+
+
+def _inside(location: str) -> str:
+    path = PurePosixPath(location)
+    hostile = "\0" in location or "\\" in location or "://" in location
+    if not location or hostile or path.is_absolute() or ".." in path.parts:
+        raise ManifestError(
+            f"meta.xml names the file {location[:200]!r}, which is not one inside the archive",
+            field="source",
+        )
+    return str(path)
+
+
+def _children(element: ElementTree.Element, tag: str) -> Iterator[ElementTree.Element]:
+    return (child for child in element if _bare(child.tag) == tag)
+
+
+def _bare(tag: object) -> str:
+    """A tag without its namespace; comments have none."""
+    return tag.rpartition("}")[2] if isinstance(tag, str) else ""
+
+
+def _whole(element: ElementTree.Element, attribute: str) -> int | None:
+    text = element.get(attribute, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= _MAX_COLUMN):
+        raise ManifestError(
+            f"meta.xml has {attribute}={text[:40]!r}, which is no number from 0 to {_MAX_COLUMN}",
+            field="source",
+        )
+    return int(text)
