@@ -82,6 +82,10 @@ class SourceOptions:
         )
 
 
+def _unknown() -> None:
+    """No count without listing everything."""
+
+
 @dataclass(frozen=True)
 class Source:
     """Media to be coded. Can be gone through again and again, each time in the same order.
@@ -90,11 +94,15 @@ class Source:
         path: folder or file.
         format: name of its format.
         listing: begins to list it.
+        counting: counts its entries where that is quick; see `total`.
+        address: where it is if that is elsewhere (``s3://…``); `path` is for messages then.
     """
 
     path: Path
     format: str
     listing: Callable[[], Iterator[Listed]]
+    counting: Callable[[], int | None] = _unknown
+    address: str = ""
 
     def __iter__(self) -> Iterator[Entry]:
         return (listed.entry for listed in self.listing())
@@ -109,8 +117,19 @@ class Source:
         """All entries, in memory."""
         return [listed.entry for listed in self.listed]
 
+    def total(self) -> int | None:
+        """About how many entries there are, or None where only listing them would tell.
+
+        Reads a folder's or a table's lines once more (seconds for millions), but no media.
+        """
+        return self.counting()
+
     def __len__(self) -> int:
         return len(self.listed)
+
+
+def _uncounted(path: Path, options: SourceOptions) -> None:
+    """No count without listing everything."""
 
 
 class Reader(NamedTuple):
@@ -122,12 +141,14 @@ class Reader(NamedTuple):
         recognises: whether a path looks like one, at a glance.
         entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
             unusable as a whole.
+        count: how many entries there are about, where that is quick to find out.
     """
 
     name: str
     title: str
     recognises: Callable[[Path], bool]
     entries: Callable[[Path, SourceOptions], Iterator[Listed]]
+    count: Callable[[Path, SourceOptions], int | None] = _uncounted
 
 
 def failed(name: str, place: str, error: BitternError) -> Listed:
