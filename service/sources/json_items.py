@@ -273,7 +273,10 @@ class _Builder:
 
     def _put(self, value: Any, *, opens: bool = False) -> None:
         self._values += 1
-        self._chars += len(value) if isinstance(value, str) else 0
+        if isinstance(value, str):
+            self._chars += len(value)
+            if not value.isascii() and not _is_unicode(value):
+                self._unusable = "it has a text that is not Unicode"
         if self._values > MAX_ELEMENT_VALUES:
             self._unusable = f"it has more than {MAX_ELEMENT_VALUES:,} values"
         elif self._chars > MAX_ELEMENT_CHARS:
@@ -293,6 +296,15 @@ class _Builder:
         """What has come together."""
         value = None if self._unusable else self._value
         return Element(member, index, value, self._unusable)
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether no half of a pair of surrogates stands alone; some parsers let these pass."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _told(error: Exception) -> str:

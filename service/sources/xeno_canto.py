@@ -1,0 +1,195 @@
+"""Answers of xeno-canto's interface (versions 2 and 3), kept as JSON, with the recordings beside.
+
+An answer is a page: ``{"numRecordings": ..., "recordings": [...]}``. One file with a page, a list
+of pages or a list of recordings is read, and a folder with several such files.
+
+https://xeno-canto.org/explore/api
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bittern.errors import BitternError, ManifestError
+from index.columns import Value
+from index.observation import AddResult, AddStatus
+from service.requests import MediaItem
+from service.sources.base import AUDIO_SUFFIXES, Listed, SourceOptions, failed
+from service.sources.field_values import checked, event_date, kept_columns, licence, text
+from service.sources.json_items import Element, elements, first_keys
+from service.sources.media_places import MediaPlaces
+
+_RECORDINGS = frozenset({"recordings"})
+_OF_A_RECORDING = frozenset({"id", "gen", "sp"})
+_LOOKED_AT = 20
+_ID = re.compile(r"(?:XC)?([0-9]{1,12})", re.IGNORECASE)
+_SUFFIXES = (".mp3", ".wav", *sorted(AUDIO_SUFFIXES - {".mp3", ".wav"}))
+_NO_SPECIES = frozenset({("mystery", "mystery"), ("sonus", "naturalis")})
+"""What xeno-canto calls recordings that nobody identified, and soundscapes."""
+_RENAMED = {
+    "cnt": "country",
+    "loc": "locality",
+    "lat": "decimalLatitude",
+    "rec": "rightsHolder",
+    "type": "soundType",
+    "stage": "lifeStage",
+}
+_TAKEN_APART = frozenset(
+    {"id", "lng", "lon", "lic", "url", "file", "file-name", "date", "time", "also", "sono", "osci"}
+)
+BETWEEN_SPECIES = " | "
+
+
+def is_xeno_canto(path: Path) -> bool:
+    """Whether a file, or a file in a folder, looks like an answer of xeno-canto's."""
+    if path.is_dir():
+        try:
+            files = _pages(path)[:_LOOKED_AT]
+        except ManifestError:
+            return False
+        keys = [first_keys(file) for file in files]
+        return any("numRecordings" in each or each >= _OF_A_RECORDING for each in keys)
+    if path.suffix.lower() != ".json":
+        return False
+    found = first_keys(path)
+    return bool(found & (_RECORDINGS | {"numRecordings"})) or found >= _OF_A_RECORDING
+
+
+def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
+    """The recordings of one or several pages.
+
+    A recording that stands on two pages, as when some were uploaded between two requests, is
+    listed once. In a folder, a file that cannot be read costs its own recordings only; files
+    that hold something else are passed over.
+
+    Raises:
+        ManifestError: the one file is not readable.
+        SourceNotFoundError: there is no such folder as `options.media`.
+    """
+    places = MediaPlaces(path, options)
+    seen: set[int] = set()
+    if not path.is_dir():
+        yield from _page(path, places, seen)
+        return
+    for page in _pages(path):
+        try:
+            yield from _page(page, places, seen)
+        except ManifestError as error:
+            yield failed(page.name, page.name, error)
+
+
+def _pages(folder: Path) -> list[Path]:
+    """The JSON files of a folder, page 2 before page 10."""
+    try:
+        with os.scandir(folder) as found:
+            files = [Path(each.path) for each in found if each.name.lower().endswith(".json")]
+    except OSError as error:
+        raise ManifestError(f"{folder} cannot be read: {error.strerror}", field="source") from error
+    return sorted((f for f in files if not f.name.startswith(".")), key=_in_order)
+
+
+def _in_order(file: Path) -> list[tuple[int, str]]:
+    return [
+        (int(p), "") if p.isdecimal() else (0, p) for p in re.split(r"([0-9]{1,18})", file.name)
+    ]
+
+
+def _page(path: Path, places: MediaPlaces, seen: set[int]) -> Iterator[Listed]:
+    for element in elements(path, _RECORDINGS):
+        if not element.member and _is_page(element):
+            continue
+        place = element.place(path.name)
+        name = place
+        try:
+            row = _object(element)
+            number = _number(row)
+            name = f"XC{number}"
+            if number in seen:
+                message = f"{place}: {name} stands on an earlier page as well"
+                yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), place)
+                continue
+            seen.add(number)
+            yield Listed(_item(row, number, places), place)
+        except BitternError as error:
+            yield failed(name, place, error)
+
+
+def _is_page(element: Element) -> bool:
+    """Whether it is what a page says beside its recordings, or some other object."""
+    return isinstance(element.value, dict) and not element.value.keys() & _OF_A_RECORDING
+
+
+def _object(element: Element) -> dict[str, Any]:
+    if element.unusable:
+        raise ManifestError(element.unusable)
+    if not isinstance(element.value, dict):
+        raise ManifestError("it is no object with named values")
+    return element.value
+
+
+def _number(row: dict[str, Any]) -> int:
+    found = _ID.fullmatch(text(row.get("id")))
+    if found is None:
+        raise ManifestError(f"its id is {str(row.get('id'))[:40]!r}, not a catalogue number")
+    return int(found[1])
+
+
+def _item(row: dict[str, Any], number: int, places: MediaPlaces) -> MediaItem:
+    file_name = text(row.get("file-name"))
+    own = PurePosixPath(file_name).suffix.lower()
+    suffixes = (own, *_SUFFIXES) if own in AUDIO_SUFFIXES else _SUFFIXES
+    stems = (f"XC{number}", str(number))
+    also = dict.fromkeys(f"{stem}{suffix}" for suffix in suffixes for stem in stems)
+    address = _address(text(row.get("file")))
+    found = places.find(file_name, also=also, addresses=[address] if address else [])
+    return MediaItem(
+        occurrence_id=f"XC{number}",
+        media=found.media,
+        modality="audio",
+        path=found.path,
+        media_root=found.media_root,
+        metadata=checked(_metadata(row, number)),
+        url=found.url,
+    )
+
+
+def _address(told: str) -> str:
+    """An address as xeno-canto gives it: some begin with ``//``."""
+    return f"https:{told}" if told.startswith("//") else told
+
+
+def _metadata(row: dict[str, Any], number: int) -> dict[str, Value]:
+    # Everything that has no column of its own is kept as text: a column has one type, and the
+    # answers write 44100 as well as "44100".
+    rest = {_RENAMED.get(k, k): text(v) for k, v in row.items() if k not in _TAKEN_APART}
+    columns: dict[str, Value] = {
+        "decimalLongitude": text(row.get("lon")) or text(row.get("lng")),
+        "license": licence(text(row.get("lic"))),
+        "references": _address(text(row.get("url"))) or f"https://xeno-canto.org/{number}",
+        "also": _joined(row.get("also")),
+    }
+    genus, epithet = rest.pop("gen", ""), rest.pop("sp", "")
+    if (genus.lower(), epithet.lower()) not in _NO_SPECIES:
+        identified = bool(genus and epithet) and not epithet.lower().startswith("sp.")
+        columns["genus"] = genus
+        columns["species"] = f"{genus} {epithet}" if identified else ""
+        columns["scientificName"] = columns["species"] or genus
+        columns["vernacularName"] = rest.pop("en", "")
+    date, time = text(row.get("date")), text(row.get("time"))
+    columns["eventDate"] = told = event_date(date, time)
+    if date and not told:
+        columns["date"] = date
+    if time and "T" not in told:
+        columns["time"] = time
+    return {**kept_columns(rest), **columns}
+
+
+def _joined(names: object) -> str:
+    """The species in the background, in one text."""
+    if not isinstance(names, list):
+        return text(names)
+    return BETWEEN_SPECIES.join(name for name in map(text, names) if name)
