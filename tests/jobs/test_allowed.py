@@ -1,0 +1,103 @@
+"""Calls name media below allowed folders, and nothing that they lead to lies elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundError
+from index.observation import AddResult
+from service.jobs.allowed import AllowedFolders
+from service.jobs.serving import folders_by_name
+from service.requests import MediaItem
+from service.sources import SourceOptions
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Path:
+    folder = tmp_path / "traps"
+    (folder / "site").mkdir(parents=True)
+    (folder / "site" / "a.jpg").write_bytes(b"jpeg")
+    (tmp_path / "secret.jpg").write_bytes(b"jpeg")
+    return folder
+
+
+def test_a_source_is_found_by_the_folders_name_and_a_path_below(traps: Path) -> None:
+    allowed = AllowedFolders({"traps": traps})
+    assert allowed.find("traps/site") == traps / "site"
+    assert allowed.find("traps") == traps
+    [item] = allowed.source("traps", SourceOptions())
+    assert isinstance(item, MediaItem)
+    assert item.media == "site/a.jpg"
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "",
+        "/etc",
+        "traps/../secret.jpg",
+        "../traps",
+        "traps/site/../../secret.jpg",
+        "https://example.org/a.jpg",
+        "file:///etc/passwd",
+        "traps/\0",
+        "traps/a\nb",
+        "x" * 5_000,
+    ],
+)
+def test_what_is_no_path_below_a_folder_is_refused(traps: Path, asked: str) -> None:
+    with pytest.raises((InvalidInputError, SourceNotFoundError), match="allowed are traps"):
+        AllowedFolders({"traps": traps}).find(asked)
+
+
+def test_a_link_that_leads_out_is_refused(traps: Path) -> None:
+    (traps / "out").symlink_to(traps.parent)
+    with pytest.raises(InvalidInputError, match="leads out of its folder"):
+        AllowedFolders({"traps": traps}).find("traps/out")
+    with pytest.raises(InvalidInputError, match="leads out of its folder"):
+        AllowedFolders({"traps": traps}).find("traps/out/secret.jpg")
+
+
+def test_media_that_a_manifest_names_elsewhere_fail_alone(traps: Path) -> None:
+    (traps / "link.jpg").symlink_to(traps.parent / "secret.jpg")
+    lines = ["media", "site/a.jpg", "../secret.jpg", str(traps.parent / "secret.jpg"), "link.jpg"]
+    (traps / "m.csv").write_text("\n".join(lines))
+    found = list(AllowedFolders({"traps": traps}).source("traps/m.csv", SourceOptions()))
+    assert isinstance(found[0], MediaItem)
+    assert len(found) == 4
+    for entry in found[1:]:
+        assert isinstance(entry, AddResult)
+        assert "outside the folders that the operator has allowed" in entry.message
+
+
+def test_media_of_another_allowed_folder_are_allowed(traps: Path) -> None:
+    lists = traps.parent / "lists"
+    lists.mkdir()
+    (lists / "m.csv").write_text(f"media\n{traps / 'site' / 'a.jpg'}\n")
+    [item] = AllowedFolders({"traps": traps, "lists": lists}).source("lists/m.csv", SourceOptions())
+    assert isinstance(item, MediaItem)
+
+
+def test_without_an_allowed_folder_the_message_says_what_the_operator_can_do() -> None:
+    with pytest.raises(PreconditionError, match="--jobs-from FOLDER"):
+        AllowedFolders({}).find("traps")
+
+
+def test_messages_do_not_tell_where_a_folder_lies(traps: Path) -> None:
+    allowed = AllowedFolders({"traps": traps})
+    assert allowed.without_paths(f"{traps}/site/a.jpg is empty") == "traps/site/a.jpg is empty"
+
+
+def test_folders_go_by_their_own_name_or_by_one_that_is_given(traps: Path) -> None:
+    assert folders_by_name([str(traps), f"cams={traps}"]) == {"traps": traps, "cams": traps}
+    with pytest.raises(InvalidInputError, match="two allowed folders are called 'traps'"):
+        folders_by_name([str(traps), f"traps={traps}"])
+
+
+def test_unusable_folders_are_refused_before_the_server_starts(traps: Path) -> None:
+    with pytest.raises(InvalidInputError, match="there is no folder at"):
+        AllowedFolders({"x": traps / "nowhere"})
+    with pytest.raises(InvalidInputError, match="cannot be the name of an allowed folder"):
+        AllowedFolders({"a/b": traps})

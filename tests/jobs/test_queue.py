@@ -1,0 +1,276 @@
+"""Jobs of a server: written down, run in turn, watched, cancelled, taken up after a restart."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import JobNotFoundError, LimitExceededError, ServiceUnavailableError
+from bittern.errors import SourceNotFoundError as NothingThereError
+from index.observation import AddResult, AddStatus
+from service.jobs import queue as queue_module
+from service.jobs.queue import JobQueue
+from service.jobs.record import JobFolder, JobRecord, JobState
+from service.jobs.report import JobReport, OnProgress
+from service.jobs.spec import JobSpec
+
+WAIT_S = 20.0
+SPEC = JobSpec(kind="index", target="marsh", source="herons")
+
+
+class Runner:
+    """Runs jobs as it is told to: each waits for `go`, tells of one item, and ends."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.order: list[str] = []
+        self.error: Exception | None = None
+        self.failed_items = 0
+
+    def __call__(
+        self, record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]
+    ) -> JobReport:
+        self.order.append(record.id)
+        report = JobReport(model="fake-64", total=3)
+        report.count([AddResult("a", AddStatus.ADDED, 1)])
+        on_progress(report)
+        self.begun.release()
+        while not self.go.acquire(timeout=0.02):
+            if cancelled():
+                return report
+        if self.error is not None:
+            raise self.error
+        failures = [AddResult(f"f{i}", AddStatus.FAILED) for i in range(self.failed_items)]
+        report.count(failures)
+        return report
+
+
+def queue_at(path: Path, run: Runner) -> JobQueue:
+    return JobQueue({"marsh": path / "jobs"}, run)
+
+
+def ended(jobs: JobQueue, name: str) -> JobRecord:
+    return list(jobs.watch(name, lambda: False))[-1]
+
+
+def test_jobs_run_one_after_another_in_the_order_of_their_submission(tmp_path: Path) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    ids = [jobs.submit("marsh", SPEC).id for _ in range(3)]
+    run.begun.acquire(timeout=WAIT_S)
+    states = [jobs.get(name).state for name in ids]
+    assert states == [JobState.RUNNING, JobState.QUEUED, JobState.QUEUED]
+    run.go.release(3)
+    assert [ended(jobs, name).state for name in ids] == [JobState.DONE] * 3
+    assert run.order == ids == sorted(ids)
+    jobs.close()
+
+
+def test_a_submission_that_is_repeated_makes_no_second_job(tmp_path: Path) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    first = jobs.submit("marsh", SPEC, "tonight")
+    assert jobs.submit("marsh", SPEC, "tonight").id == first.id
+    assert jobs.submit("marsh", SPEC, "tomorrow").id != first.id
+    assert jobs.submit("marsh", SPEC).id != first.id
+    run.go.release(3)
+    jobs.close()
+
+
+def test_who_watches_sees_progress_and_the_end(tmp_path: Path) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    watched = jobs.watch(jobs.submit("marsh", SPEC).id, lambda: False)
+    seen = [next(watched)]
+    run.begun.acquire(timeout=WAIT_S)
+    run.go.release()
+    seen += watched
+    assert seen[-1].state is JobState.DONE
+    assert any(r.state is JobState.RUNNING and r.progress["items"]["added"] == 1 for r in seen[1:])
+    assert seen[-1].progress["total"] == 3
+    jobs.close()
+
+
+def test_what_was_queued_or_running_goes_on_after_a_restart(tmp_path: Path) -> None:
+    run = Runner()
+    before = queue_at(tmp_path, run)
+    ids = [before.submit("marsh", SPEC).id for _ in range(2)]
+    run.begun.acquire(timeout=WAIT_S)
+    watched = before.watch(ids[0], lambda: False)
+    next(watched)
+    before.close()
+    with pytest.raises(ServiceUnavailableError, match="goes on when it is started again"):
+        list(watched)
+    with pytest.raises(ServiceUnavailableError):
+        before.submit("marsh", SPEC)
+    again = Runner()
+    again.go.release(2)
+    after = queue_at(tmp_path, again)
+    assert [ended(after, name).state for name in ids] == [JobState.DONE] * 2
+    assert [after.get(name).runs for name in ids] == [2, 1]
+    assert again.order == ids
+    after.close()
+
+
+def test_a_server_that_was_killed_finds_its_jobs_again(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path / "jobs", "marsh")
+    running = JobRecord("000000000000001-aa", "marsh", SPEC, JobState.RUNNING, runs=1)
+    folder.write(running)
+    folder.write(replace(running, id="000000000000002-bb", cancelling=True))
+    folder.write(replace(running, id="000000000000003-cc", runs=queue_module.MAX_RUNS))
+    run = Runner()
+    run.go.release()
+    jobs = queue_at(tmp_path, run)
+    assert ended(jobs, "000000000000001-aa").state is JobState.DONE
+    assert jobs.get("000000000000002-bb").state is JobState.CANCELLED
+    hopeless = jobs.get("000000000000003-cc")
+    assert hopeless.state is JobState.FAILED
+    assert "has ended 5 times while it ran this job" in hopeless.error
+    assert run.order == ["000000000000001-aa"]
+    jobs.close()
+
+
+def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_a_little_later(
+    tmp_path: Path,
+) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    first, second = (jobs.submit("marsh", SPEC).id for _ in range(2))
+    run.begun.acquire(timeout=WAIT_S)
+    assert jobs.cancel(second).state is JobState.CANCELLED
+    assert jobs.cancel(first).state is JobState.RUNNING
+    stopped = ended(jobs, first)
+    assert stopped.state is JobState.CANCELLED
+    assert stopped.progress["items"]["added"] == 1
+    assert run.order == [first]
+    assert jobs.cancel(first) == stopped
+    jobs.close()
+
+
+def test_an_error_ends_a_job_and_not_those_after_it(tmp_path: Path) -> None:
+    run = Runner()
+    run.error = NothingThereError("there is nothing at 'herons'")
+    run.go.release()
+    jobs = queue_at(tmp_path, run)
+    failed = ended(jobs, jobs.submit("marsh", SPEC).id)
+    assert (failed.state, failed.reason) == (JobState.FAILED, "SOURCE_NOT_FOUND")
+    assert failed.error == "there is nothing at 'herons'"
+    run.error = RuntimeError("/secret/place is on fire")
+    run.go.release()
+    unforeseen = ended(jobs, jobs.submit("marsh", SPEC).id)
+    assert unforeseen.reason == "INTERNAL"
+    assert "secret" not in unforeseen.error
+    run.error = None
+    run.go.release()
+    assert ended(jobs, jobs.submit("marsh", SPEC).id).state is JobState.DONE
+    jobs.close()
+
+
+def test_one_failed_item_makes_a_strict_job_fail(tmp_path: Path) -> None:
+    run = Runner()
+    run.failed_items = 2
+    run.go.release(2)
+    jobs = queue_at(tmp_path, run)
+    assert ended(jobs, jobs.submit("marsh", SPEC).id).state is JobState.DONE
+    strict = ended(jobs, jobs.submit("marsh", replace(SPEC, strict=True)).id)
+    assert (strict.state, strict.reason) == (JobState.FAILED, "ITEMS_FAILED")
+    assert strict.error.startswith("2 items could not be used")
+    jobs.close()
+
+
+def test_no_more_jobs_wait_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "MAX_WAITING", 2)
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    jobs.submit("marsh", SPEC)
+    jobs.submit("marsh", SPEC)
+    with pytest.raises(LimitExceededError, match="2 jobs wait already, the limit is 2"):
+        jobs.submit("marsh", SPEC)
+    jobs.close()
+
+
+def test_the_oldest_jobs_that_have_ended_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "MAX_KEPT", 2)
+    run = Runner()
+    run.go.release(4)
+    jobs = queue_at(tmp_path, run)
+    ids = [jobs.submit("marsh", SPEC).id for _ in range(4)]
+    jobs.close()
+    jobs = queue_at(tmp_path, run)
+    for name in ids[2:]:
+        ended(jobs, name)
+    known = {record.id for record in jobs.list(None, "", 10)}
+    assert set(ids[2:]) <= known
+    jobs.close()
+    assert len(list((tmp_path / "jobs").glob("*.json"))) == len(known) <= 3
+
+
+def test_jobs_are_listed_newest_first_page_by_page(tmp_path: Path) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    ids = [jobs.submit("marsh", SPEC).id for _ in range(5)]
+    page = [record.id for record in jobs.list("marsh", "", 3)]
+    assert page == ids[:1:-1]
+    assert [record.id for record in jobs.list("marsh", page[-1], 3)] == ids[1::-1]
+    assert jobs.list("fen", "", 3) == []
+    jobs.close()
+
+
+def test_a_clock_that_jumps_back_changes_no_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Runner()
+    jobs = queue_at(tmp_path, run)
+    first = jobs.submit("marsh", SPEC).id
+    monkeypatch.setattr(queue_module.time, "time", lambda: 1.0)
+    assert jobs.submit("marsh", SPEC).id > first
+    jobs.close()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"id": 3}', b"\xff\xfe", b"[" * 100_000, b'{"id": "../../x"}'],
+)
+def test_a_damaged_record_is_left_out_and_the_others_go_on(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = JobFolder(tmp_path / "jobs", "marsh")
+    folder.write(JobRecord("000000000000001-aa", "marsh", SPEC, JobState.DONE))
+    (tmp_path / "jobs" / "000000000000000-00.json").write_bytes(content)
+    jobs = queue_at(tmp_path, Runner())
+    assert [record.id for record in jobs.list(None, "", 10)] == ["000000000000001-aa"]
+    assert "000000000000000-00.json is left out" in caplog.text
+    jobs.close()
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    folder = JobFolder(tmp_path, "marsh")
+    record = JobRecord(
+        "000000000000001-aa",
+        "marsh",
+        replace(SPEC, bits=64, on_duplicate="overwrite"),
+        JobState.FAILED,
+        submitted="2026-05-01T00:00:00+00:00",
+        progress={"items": {"failed": 2}},
+        error="no",
+        request_id="x",
+    )
+    folder.write(record)
+    assert list(folder.read()) == [record]
+    assert json.loads((tmp_path / "000000000000001-aa.json").read_text())["state"] == "failed"
+
+
+def test_an_unknown_job_is_not_found(tmp_path: Path) -> None:
+    jobs = queue_at(tmp_path, Runner())
+    for ask in (jobs.get, jobs.cancel, lambda name: next(jobs.watch(name, lambda: False))):
+        with pytest.raises(JobNotFoundError, match="there is no job 'x' here"):
+            ask("x")
+    jobs.close()

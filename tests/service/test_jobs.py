@@ -1,0 +1,165 @@
+"""Jobs over the wire, between a real server and a real client; what runs them is a stub."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from bittern.client import RemoteArchive, connect
+from bittern.errors import (
+    InvalidInputError,
+    JobNotFoundError,
+    ModelNotFoundError,
+    PreconditionError,
+    QueryError,
+    SourceNotFoundError,
+)
+from bittern.v1 import job_service_pb2 as pb
+from bittern.v1 import job_service_pb2_grpc as pb_grpc
+from index.observation import AddResult, AddStatus
+from service.config import ServiceConfig
+from service.jobs.allowed import AllowedFolders
+from service.jobs.queue import JobQueue
+from service.jobs.serving import Jobs
+from service.server import Server, serve
+from tests.jobs.test_queue import WAIT_S, Runner
+from tests.service.fake_engine import MODEL, FakeEngine
+
+
+@pytest.fixture
+def run() -> Runner:
+    return Runner()
+
+
+@pytest.fixture
+def traps(tmp_path: Path) -> Path:
+    folder = tmp_path / "traps"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"jpeg")
+    return folder
+
+
+@pytest.fixture
+def busy(tmp_path: Path, run: Runner, traps: Path) -> Iterator[Server]:
+    jobs = Jobs(JobQueue({"herons": tmp_path / "jobs"}, run), AllowedFolders({"traps": traps}))
+    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", jobs=jobs)
+    yield server
+    server.stop(grace=0)
+
+
+@pytest.fixture
+def archive(busy: Server) -> Iterator[RemoteArchive]:
+    with connect(busy.address, timeout_s=20) as archive:
+        yield archive
+
+
+def test_a_job_is_submitted_watched_and_listed(
+    archive: RemoteArchive, run: Runner, traps: Path
+) -> None:
+    job = archive.jobs.submit("traps", model=MODEL)
+    assert (job.archive, job.source, job.state, job.runs) == ("herons", "traps", "queued", 0)
+    watched = archive.jobs.watch(job.id)
+    next(watched)
+    run.begun.acquire(timeout=WAIT_S)
+    run.go.release()
+    last = list(watched)[-1]
+    assert last.state == "done"
+    assert last.progress.items[AddStatus.ADDED] == 1
+    assert (last.progress.model, last.progress.total) == ("fake-64", 3)
+    assert last.started is not None
+    assert last.ended is not None
+    assert job.submitted <= last.started <= last.ended
+    assert [one.id for one in archive.jobs.list()] == [job.id]
+    assert archive.jobs.get(job.id) == last
+
+
+def test_a_job_is_cancelled(archive: RemoteArchive, run: Runner) -> None:
+    job = archive.jobs.submit("traps")
+    run.begun.acquire(timeout=WAIT_S)
+    assert archive.jobs.cancel(job.id).state == "running"
+    assert list(archive.jobs.watch(job.id))[-1].state == "cancelled"
+
+
+def test_failures_come_back_and_tell_no_paths(
+    archive: RemoteArchive, run: Runner, traps: Path
+) -> None:
+    run.error = SourceNotFoundError(f"{traps} holds no media")
+    run.go.release()
+    [*_, last] = archive.jobs.watch(archive.jobs.submit("traps").id)
+    assert (last.state, last.reason) == ("failed", "SOURCE_NOT_FOUND")
+    assert last.error == "traps holds no media"
+    assert last.progress.failures == []
+
+
+def test_items_that_failed_are_named(archive: RemoteArchive, run: Runner) -> None:
+    run.failed_items = 150
+    run.go.release()
+    [*_, last] = archive.jobs.watch(archive.jobs.submit("traps", strict=True).id)
+    assert last.state == "failed"
+    assert last.progress.items[AddStatus.FAILED] == 150
+    assert len(last.progress.failures) == 100
+    assert last.progress.failures[0] == AddResult("f0", AddStatus.FAILED)
+
+
+def test_mistakes_are_told_at_submission(archive: RemoteArchive) -> None:
+    submit = archive.jobs.submit
+    with pytest.raises(SourceNotFoundError, match="no folder called 'owls' is allowed here"):
+        submit("owls")
+    with pytest.raises(SourceNotFoundError, match="there is nothing at 'traps/owls'"):
+        submit("traps/owls")
+    with pytest.raises(InvalidInputError, match=r"without '\.\.'"):
+        submit("traps/../owls")
+    with pytest.raises(InvalidInputError):
+        submit("traps", media="/etc")
+    with pytest.raises(ModelNotFoundError, match="no model 'owl-vision'"):
+        submit("traps", model="owl-vision")
+    with pytest.raises(QueryError, match="not a path"):
+        submit("traps", model="../models/evil")
+    with pytest.raises(JobNotFoundError):
+        archive.jobs.get("x")
+    with pytest.raises(JobNotFoundError):
+        list(archive.jobs.watch("x"))
+    assert archive.jobs.list() == []
+
+
+def test_a_repeated_submission_is_the_same_job(archive: RemoteArchive) -> None:
+    first = archive.jobs.submit("traps", request_id="tonight")
+    assert archive.jobs.submit("traps", request_id="tonight").id == first.id
+
+
+def test_a_server_without_allowed_folders_says_so(remote: RemoteArchive) -> None:
+    with pytest.raises(PreconditionError, match="--jobs-from FOLDER"):
+        remote.jobs.submit("traps")
+    assert remote.jobs.list() == []
+
+
+def test_watchers_are_limited_so_that_workers_stay_for_searches(
+    busy: Server, archive: RemoteArchive, run: Runner
+) -> None:
+    job = archive.jobs.submit("traps")
+    limit = ServiceConfig().max_job_watchers
+    open_calls = [archive.jobs.watch(job.id) for _ in range(limit)]
+    for call in open_calls:
+        next(call)
+    with grpc.insecure_channel(busy.address) as channel:
+        stub = pb_grpc.JobServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as refused:
+            next(stub.WatchJob(pb.WatchJobRequest(id=job.id)))
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    run.go.release()
+    assert list(open_calls[0])[-1].state == "done"
+
+
+def test_the_server_stops_while_a_job_runs_and_is_watched(
+    busy: Server, archive: RemoteArchive, run: Runner
+) -> None:
+    job = archive.jobs.submit("traps")
+    run.begun.acquire(timeout=WAIT_S)
+    watched = archive.jobs.watch(job.id)
+    next(watched)
+    busy.stop(grace=WAIT_S)
+    with pytest.raises(Exception, match="goes on when it is started again"):
+        list(watched)
