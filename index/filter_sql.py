@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from bittern.errors import FilterError
+from index import filter_dates
 from index.columns import ColumnType, suggestion
+from index.filter_functions import CONDITIONS, Argument, condition
 from index.store import quoted
 
 if TYPE_CHECKING:
@@ -17,8 +19,15 @@ MAX_DEPTH = 40
 """Deepest nesting of a condition."""
 MAX_CONDITIONS = 500
 """Most comparisons of a condition."""
+MAX_FUNCTIONS = 50
+"""Most named conditions and parts of dates of a condition: they cost more than comparisons."""
 _COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _NUMERIC = ("double", "int64")
+_DATE_PARTS = {
+    "year": filter_dates.year,
+    "month": filter_dates.month,
+    "dayofyear": filter_dates.day_of_year,
+}
 _CASTS: Mapping[str, tuple[ColumnType, str]] = {
     "DOUBLE": ("double", "DOUBLE"),
     "FLOAT": ("double", "DOUBLE"),
@@ -59,6 +68,7 @@ class Renderer:
         self._columns = columns
         self._by_lower = {name.lower(): name for name in columns}
         self._conditions = 0
+        self._functions = 0
 
     # Conditions
 
@@ -86,6 +96,8 @@ class Renderer:
             return self._like(node, depth)
         if isinstance(node, exp.Is):
             return self._is(node, depth)
+        if isinstance(node, exp.Anonymous):
+            return self._named(node)
         if isinstance(node, exp.Column | exp.Boolean):
             value = self._value(node, depth)
             if value.type == "bool":
@@ -147,6 +159,35 @@ class Renderer:
             return f"({value.sql} IS {'TRUE' if other.this else 'FALSE'})"
         raise self._not_allowed(node, "is not supported: use IS NULL, or = to compare")
 
+    def _named(self, node: exp.Expression) -> str:
+        """A condition with a name: taxon('Strigidae')."""
+        name = node.name.lower()
+        if name not in CONDITIONS or not isinstance(node.this, str):
+            raise self._not_allowed(
+                node,
+                "is no condition that there is (there are "
+                f"{', '.join(CONDITIONS)}; values are year, month, day_of_year, lower, upper)",
+            )
+        self._count_function()
+        given = [self._argument(each) for each in node.expressions]
+        return condition(self._columns, name, given)
+
+    def _argument(self, node: exp.Expression) -> Argument:
+        """A literal, as a named condition takes it."""
+        exp = self._exp
+        if isinstance(node, exp.Literal) and node.is_string:
+            return str(node.this)
+        number = node.this if isinstance(node, exp.Neg) else node
+        if isinstance(number, exp.Literal) and not number.is_string:
+            self._number(number)
+            return -float(number.this) if node is not number else float(number.this)
+        raise self._not_allowed(node, "is no literal: write a 'text' or a number")
+
+    def _count_function(self) -> None:
+        self._functions += 1
+        if self._functions > MAX_FUNCTIONS:
+            raise refused(f"the condition calls more than {MAX_FUNCTIONS} functions")
+
     def _alike(self, node: exp.Expression, *nodes: exp.Expression, depth: int) -> list[str]:
         """Values that are compared with each other: all text, all numbers, all true/false."""
         values = [self._value(one, depth + 1) for one in nodes]
@@ -191,11 +232,20 @@ class Renderer:
             if value.type == "string" and _given(node) == ["this"]:
                 return _Value(f"{node.key}({value.sql})", "string")
             raise self._not_allowed(node, "needs one text")
+        if node.key in _DATE_PARTS:
+            return self._date_part(node, depth)
         if type(node) is exp.Cast:
             return self._cast(node, depth)
         if isinstance(node, exp.Null):
             raise refused("nothing equals NULL in SQL; write: column IS NULL")
         raise self._not_allowed(node, "is not allowed")
+
+    def _date_part(self, node: exp.Expression, depth: int) -> _Value:
+        self._count_function()
+        value = self._value(node.this, depth + 1) if _given(node) == ["this"] else None
+        if value is None or value.type != "string":
+            raise self._not_allowed(node, "needs one column of dates: year(eventDate)")
+        return _Value(_DATE_PARTS[node.key](value.sql), "int64")
 
     def _column(self, node: exp.Expression) -> _Value:
         name = node.this.name if _given(node) == ["this"] else ""

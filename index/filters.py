@@ -5,10 +5,14 @@
     comparison   value = <> != < <= > >= value | value [NOT] IN (literal, ...)
                  | value [NOT] BETWEEN value AND value | value [NOT] LIKE 'pattern'
                  | value [NOT] ILIKE 'pattern' | value IS [NOT] NULL | value IS [NOT] TRUE|FALSE
+                 | taxon('name') | names_match('words') | during('2024-05', '2024-07')
+                 | within_box(west, south, east, north)
     value        column | 'text' | number | -value | true | false
                  | lower(value) | upper(value) | CAST(value AS double|text)
+                 | year(text) | month(text) | day_of_year(text)
 
-Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. Column names are matched
+Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. What the named conditions mean stands
+in `index.filter_functions`, and how dates are read in `index.filter_dates`. Column names are matched
 whatever their case; quote them with "..." or `...` where SQL reads them as something else.
 
 A condition is parsed, checked and written anew: nothing of the caller's text reaches the
