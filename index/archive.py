@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,10 +18,13 @@ import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from index.asking import SearchableArchive
+from index.checking.opening import check_at_open
 from index.engines.options import SearchOptions, check_options
 from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import AddResult, CodedObservation, OnDuplicate
+from index.pinning import store_at
+from index.snapshots import SnapshotInfo, Snapshots, steady
 from index.store import Store
 from index.writer import Writer
 
@@ -36,8 +41,9 @@ class Archive(SearchableArchive):
         store: Store,
         writer: Writer | None,
         options: SearchOptions | None = None,
+        past: Header | None = None,
     ) -> None:
-        super().__init__(folder, store, writes=writer is not None, options=options)
+        super().__init__(folder, store, writes=writer is not None, options=options, past=past)
         self._writer = writer
 
     @classmethod
@@ -72,7 +78,12 @@ class Archive(SearchableArchive):
 
     @classmethod
     def open(
-        cls, path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+        cls,
+        path: str | Path,
+        *,
+        write: bool = False,
+        search: SearchOptions | None = None,
+        snapshot: str | int | None = None,
     ) -> Archive:
         """Open an archive.
 
@@ -80,9 +91,13 @@ class Archive(SearchableArchive):
             path: its folder.
             write: also allow changes; one process at a time can.
             search: how it is to be searched; None for the defaults.
+            snapshot: name of a snapshot, or number of a version that is still there: the
+                archive as it was then, for reading only. None for the newest state.
 
         Raises:
             QueryError: `search` is something else.
+            NotFoundError: there is no such snapshot.
+            PreconditionError: a snapshot is to be written to.
             ArchiveNotFoundError: there is none.
             ArchiveDamagedError: part of it is missing.
             ArchiveVersionError: a newer version of Bittern made it.
@@ -91,10 +106,16 @@ class Archive(SearchableArchive):
         options = check_options(search)
         folder = ArchiveFolder(Path(path))
         folder.check_present()
-        header = folder.read_header()
+        folder.read_header()
+        if snapshot is not None:
+            return cls._open_past(folder, snapshot, write, options)
         lock = folder.lock() if write else None
         try:
+            check_at_open(folder)
             store = Store(folder.store)
+            header, version = steady(folder, store)
+            if lock:
+                header = folder.settled(version)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
             return cls(folder, store, writer, options)
@@ -103,6 +124,22 @@ class Archive(SearchableArchive):
                 lock.release()
             raise
 
+    @classmethod
+    def _open_past(
+        cls, folder: ArchiveFolder, snapshot: str | int, write: bool, options: SearchOptions
+    ) -> Archive:
+        if write:
+            raise PreconditionError(
+                f"snapshot {snapshot} cannot be written to: what was, stays. To go on from there, "
+                f"make it the newest state: bittern restore {folder.path} {snapshot}"
+            )
+        store = Store(folder.store)
+        info = Snapshots(folder, store).find(snapshot)
+        then = store_at(store, info.version)
+        header = replace(folder.read_header(), models=info.models, switch=None)
+        _check_model_columns(folder, header, then)
+        return cls(folder, then, None, options, header)
+
     def close(self) -> None:
         """Give up the lock; the archive cannot be used afterwards."""
         with self._lock:
@@ -110,7 +147,7 @@ class Archive(SearchableArchive):
                 return
             self._closed = True
             self._engines.close()
-            self._index_files.close(self._snapshot)
+            self._index_files.close(None if self._past else self._snapshot)
             self._snapshot = None
             if self._writer:
                 self._writer.close()
@@ -186,6 +223,81 @@ class Archive(SearchableArchive):
             ObservationNotFoundError: some are unknown (all are named); nothing is deleted.
         """
         return self._writing().delete(ids)
+
+    # Time
+
+    def snapshots(self, *, unnamed: bool = False) -> builtins.list[SnapshotInfo]:
+        """The snapshots, oldest first.
+
+        Args:
+            unnamed: also versions that have no name and are still there.
+        """
+        kept = self._snapshots()
+        found = [*kept.list(), *(kept.unnamed() if unnamed else ())]
+        return sorted(found, key=lambda info: info.version)
+
+    def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
+        """Keep the newest state under a name until `drop_snapshot`; see `Snapshots.take`."""
+        return self._snapshots().take(name, note=note)
+
+    def drop_snapshot(self, name: str) -> SnapshotInfo:
+        """Forget a snapshot.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return self._snapshots().drop(name)
+
+    def restore(self, snapshot: str | int, *, keep_as: str | None = None) -> SnapshotInfo:
+        """Make an old state the newest one: a commit like any other, nothing is lost.
+
+        Args:
+            snapshot: name of a snapshot, or number of a version that is still there.
+            keep_as: name of the snapshot that is taken of the state before; None for
+                ``before-restore-`` and the time.
+
+        Returns:
+            the snapshot of the state before.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            PreconditionError: open for reading only, or the disk refuses; nothing is changed.
+        """
+        writer, kept = self._writing(), self._snapshots()
+        wanted = kept.find(snapshot)
+        before = kept.take(
+            keep_as or f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
+            note=f"before {wanted.name or f'version {wanted.version}'} was restored",
+            automatic=True,
+        )
+        writer.restore(wanted)
+        self.refresh()
+        return before
+
+    def switch_model(self, digest: str) -> None:
+        """Let a model be the first choice from now on, and retire those that it replaces.
+
+        Raises:
+            DigestMismatchError: it is not registered here.
+        """
+        self._writing().switch_model(digest)
+        self.refresh()
+
+    def drop_retired(self) -> builtins.list[ModelRecord]:
+        """Remove retired models with their codes, and rows that only they had coded.
+
+        What snapshots need stays as long as they do. Also finishes what was cut short.
+
+        Returns:
+            the models that were dropped.
+        """
+        dropped = self._writing().drop_retired(set(self._snapshots().models()))
+        self.refresh()
+        return dropped
+
+    def _snapshots(self) -> Snapshots:
+        self._check_open()
+        return Snapshots(self._folder, Store(self._folder.store))
 
     def _writing(self) -> Writer:
         self._check_open()

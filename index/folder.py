@@ -3,7 +3,10 @@
     ARCHIVE/archive.json         format version, name, time of creation, models, next row
     ARCHIVE/store/               LanceDB: one table, the only truth about observations
     ARCHIVE/models/<digest>/     the files of each registered model
+    ARCHIVE/snapshots/           what was recorded with each snapshot
+    ARCHIVE/sums                 checksums of the store's files
     ARCHIVE/derived/             what can be made again from the store; may be deleted any time
+    ARCHIVE/jobs/                jobs that a server runs into it, written down
     ARCHIVE/lock                 held by the one process that writes
 
 `archive.json` is replaced as a whole (temporary file, fsync, rename), never edited.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,9 +34,31 @@ from bittern.errors import (
 )
 from index.models import ModelRecord
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Newest version that is read. It is written only as long as there is something in the archive
+that readers of version 1 would misread: a pending model, or a change of models under way."""
+PLAIN_VERSION = 1
+"""What every other archive is written as."""
 _HEADER_LIMIT_BYTES = 16 << 20
-_OWN_NAMES = frozenset({"archive.json", "store", "models", "derived", "lock"})
+_OWN_NAMES = frozenset(
+    {"archive.json", "store", "models", "derived", "lock", "snapshots", "snapshots.lock", "sums"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Other models, from a version of the store on: the commit of that version changes both.
+
+    Written before the commit and taken out after it. What a crash leaves is settled by the
+    next writer; readers go by the version that they see.
+
+    Attributes:
+        at: that version.
+        models: the models from then on.
+    """
+
+    at: int
+    models: tuple[ModelRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +71,27 @@ class Header:
         models: the models that coded it, in order of registration.
         next_row: no row below this number will be given out again. Only written before
             rows are removed: otherwise the greatest stored row says as much.
+        switch: a change of models that is under way; None as a rule.
     """
 
     name: str
     created: str
     models: tuple[ModelRecord, ...] = field(default=())
     next_row: int = 0
+    switch: Switch | None = None
+
+    @property
+    def format_version(self) -> int:
+        """The least version of the format that says all of this."""
+        pending = any(record.state == "pending" for record in self.models)
+        return FORMAT_VERSION if pending or self.switch else PLAIN_VERSION
+
+    def at(self, version: int) -> Header:
+        """What holds at a version of the store: no change is under way there."""
+        if self.switch is None:
+            return self
+        switched = version >= self.switch.at
+        return replace(self, models=self.switch.models if switched else self.models, switch=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +200,7 @@ class ArchiveFolder:
                 created=str(value["created"]),
                 models=tuple(ModelRecord.from_json(entry) for entry in value["models"]),
                 next_row=int(value["next_row"]),
+                switch=_switch(value.get("switch")),
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArchiveDamagedError(
@@ -170,34 +212,26 @@ class ArchiveFolder:
         """Replace `archive.json` durably and at once."""
         value: dict[str, Any] = {
             "format": "bittern-archive",
-            "format_version": FORMAT_VERSION,
+            "format_version": header.format_version,
             "name": header.name,
             "created": header.created,
             "next_row": header.next_row,
             "models": [record.to_json() for record in header.models],
         }
-        handle, temporary = tempfile.mkstemp(prefix=".archive-", dir=self.path)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(value, stream, indent=2)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(self.header_file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        self._fsync_folder()
+        if header.switch is not None:
+            models = [record.to_json() for record in header.switch.models]
+            value["switch"] = {"at": header.switch.at, "models": models}
+        write_json(self.header_file, value)
         return header
 
-    def _fsync_folder(self) -> None:
-        if os.name != "posix":
-            return
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    def settled(self, version: int) -> Header:
+        """End a change of models that a crash has cut short, on whichever side it came to lie.
+
+        Args:
+            version: the store's newest; this process holds the lock.
+        """
+        header = self.read_header()
+        return self.write_header(header.at(version)) if header.switch else header
 
     def new_header(self, name: str | None) -> Header:
         """The header of an archive that is being made."""
@@ -236,6 +270,39 @@ class ArchiveFolder:
                 "open it for reading, or change the folder's permissions"
             ) from error
         return lock
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Replace a JSON file durably and at once."""
+    handle, temporary = tempfile.mkstemp(prefix=".archive-", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            json.dump(value, stream, indent=2)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
+def fsync_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the system can."""
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _switch(value: Any) -> Switch | None:
+    if value is None:
+        return None
+    return Switch(int(value["at"]), tuple(ModelRecord.from_json(one) for one in value["models"]))
 
 
 def with_model(header: Header, record: ModelRecord) -> Header:

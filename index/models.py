@@ -7,15 +7,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal, get_args
 
 from bittern.errors import BitternError, CodeError, InvalidInputError
 from hashing.codes import check_bits
 
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _DIGEST_DIGITS_IN_COLUMN = 16
+ModelState = Literal["ready", "pending", "retired"]
+"""Searched; being filled in beside the others and not searched; searched where it is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,9 @@ class ModelRecord:
         bits: code length.
         encoder: catalogue name of its encoder.
         modalities: its towers.
+        state: ``ready``, ``pending`` or ``retired``.
+        since: store version that made the column of its codes, where there had been one of that
+            name before: whoever knows codes of earlier versions has to forget them. Else 0.
     """
 
     name: str
@@ -35,6 +40,8 @@ class ModelRecord:
     bits: int
     encoder: str
     modalities: tuple[str, ...]
+    state: ModelState = field(default="ready", compare=False)
+    since: int = field(default=0, compare=False)
 
     @property
     def code_column(self) -> str:
@@ -63,13 +70,18 @@ class ModelRecord:
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values, for `archive.json`."""
-        return {
+        value: dict[str, Any] = {
             "name": self.name,
             "digest": self.digest,
             "bits": self.bits,
             "encoder": self.encoder,
             "modalities": list(self.modalities),
         }
+        if self.state != "ready":
+            value["state"] = self.state
+        if self.since:
+            value["since"] = self.since
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRecord:
@@ -84,7 +96,11 @@ class ModelRecord:
             bits=int(value["bits"]),
             encoder=str(value["encoder"]),
             modalities=tuple(str(modality) for modality in value["modalities"]),
+            state=value.get("state", "ready"),
+            since=int(value.get("since", 0)),
         )
+        if record.state not in get_args(ModelState):
+            raise ValueError(f"model {record.name} is {record.state!r}, which no model can be")
         try:
             return record.checked()
         except (CodeError, BitternError) as error:

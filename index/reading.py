@@ -30,7 +30,7 @@ from index.engines.options import SearchOptions
 from index.engines.rows import RowSet
 from index.export import batches_of
 from index.filters import compile_where
-from index.folder import ArchiveFolder
+from index.folder import ArchiveFolder, Header
 from index.models import ModelRecord
 from index.observation import (
     ArchiveStats,
@@ -47,7 +47,7 @@ from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
 
 if TYPE_CHECKING:
-    from index.verification import Verification
+    from index.checking import Verification
 
 
 class ReadableArchive:
@@ -58,6 +58,8 @@ class ReadableArchive:
         store: its table.
         writes: whether this process is its one writer.
         options: how it is to be searched.
+        past: what the header was at the store's version, which is then kept to; None to follow
+            the newest.
     """
 
     def __init__(
@@ -67,15 +69,19 @@ class ReadableArchive:
         *,
         writes: bool,
         options: SearchOptions | None = None,
+        past: Header | None = None,
     ) -> None:
         self._folder = folder
         self._store = store
         self._writes = writes
+        self._past = past is not None
         self._header_stamp = folder.header_stamp()
-        self._header = folder.read_header()
+        self._stored_header = past or folder.read_header()
+        self._header = self._stored_header.at(store.version)
         self._derived = DerivedFiles(folder.derived, store)
         self._index_files = IndexFiles(self._derived)
-        self._engines = Engines(options, self._derived)
+        # Derived files are of the newest state, and are left alone by who looks at another.
+        self._engines = Engines(options, None if self._past else self._derived)
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
         self._closed = False
@@ -96,7 +102,17 @@ class ReadableArchive:
         return self._current().generation
 
     def models(self) -> builtins.list[ModelRecord]:
-        """The registered models, in order of registration."""
+        """The models that can be asked: the first choice first, those that are retired last.
+
+        A model whose codes are only being made (see `registered`) is not among them.
+        """
+        self._current()
+        order = ("ready", "retired")
+        found = [record for record in self._header.models if record.state in order]
+        return sorted(found, key=lambda record: order.index(record.state))
+
+    def registered(self) -> builtins.list[ModelRecord]:
+        """All models that the archive knows, those that are pending among them."""
         self._current()
         return list(self._header.models)
 
@@ -199,13 +215,15 @@ class ReadableArchive:
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         snapshot = self._current()
+        header = self._header
+        records = [record for record in header.models if record.state != "pending"]
         counted = snapshot.remember(
             f"stats {self._header_stamp}",
-            lambda: statistics_of(snapshot, self._header.name, self._header.models),
+            lambda: statistics_of(snapshot, header.name, records),
         )
         models = [
             replace(model, engines=self._engine_stats(snapshot, record))
-            for model, record in zip(counted.models, self._header.models, strict=False)
+            for model, record in zip(counted.models, records, strict=False)
         ]
         return replace(counted, models=models, code_bytes=snapshot.code_bytes)
 
@@ -225,7 +243,7 @@ class ReadableArchive:
 
         Asked of an archive that was just opened, it writes nothing, derived files included.
         """
-        from index.verification import snapshot_to_verify, verified
+        from index.checking import snapshot_to_verify, verified
 
         with self._lock:
             self._check_open()
@@ -263,17 +281,34 @@ class ReadableArchive:
     def _current(self) -> Snapshot:
         with self._lock:
             self._check_open()
-            # The header before the store: a model's column is committed before it is named.
-            stamp = self._folder.header_stamp()
+            if self._past:
+                self._snapshot = self._snapshot or Snapshot(self._store)
+                return self._snapshot
+            version = self._look()
+            if self._snapshot is None or self._snapshot.generation != version:
+                since = {one.code_column: one.since for one in self._header.models if one.since}
+                self._snapshot = Snapshot(self._store, self._snapshot, self._index_files, since)
+                self._index_files.save_if_worth_it(self._snapshot)
+            return self._snapshot
+
+    def _look(self) -> int:
+        """See the newest header and the newest version, of one moment.
+
+        A model's column is committed before the header names it, and goes after the header has
+        forgotten it: what the header says before and after the store was looked at, holds.
+        """
+        stamp = self._folder.header_stamp()
+        while True:
             if stamp != self._header_stamp:
-                self._header = self._folder.read_header()
+                self._stored_header = self._folder.read_header()
                 self._header_stamp = stamp
             # A writer's own handle is always at the newest version: nobody else commits.
             version = self._store.version if self._writes else self._store.follow()
-            if self._snapshot is None or self._snapshot.generation != version:
-                self._snapshot = Snapshot(self._store, self._snapshot, self._index_files)
-                self._index_files.save_if_worth_it(self._snapshot)
-            return self._snapshot
+            after = self._folder.header_stamp()
+            if after == stamp:
+                self._header = self._stored_header.at(version)
+                return version
+            stamp = after
 
     def _check_open(self) -> None:
         if self._closed:

@@ -51,10 +51,16 @@ class Snapshot:
         store: the store; it is pinned at the version that it is at.
         before: an earlier snapshot of the same archive, whose loaded codes are reused.
         kept: derived files that may hold some of it; None for none.
+        since: columns of codes that were made anew, and the version that did so: what is known
+            of them from before is not reused.
     """
 
     def __init__(
-        self, store: Store, before: Snapshot | None = None, kept: IndexFiles | None = None
+        self,
+        store: Store,
+        before: Snapshot | None = None,
+        kept: IndexFiles | None = None,
+        since: Mapping[str, int] | None = None,
     ) -> None:
         self.store = store.pinned()
         self.generation = self.store.version
@@ -68,7 +74,9 @@ class Snapshot:
         self._history: tuple[tuple[int, int], ...] = ()
         if before is not None and before.generation > self.generation:
             before = None
+        self._since = dict(since or {})
         loaded = {} if before is None else dict(before._blocks)
+        loaded = {name: blocks for name, blocks in loaded.items() if self._lasts(name, before)}
         earlier = before._rows if before is not None else kept.rows(self.store) if kept else None
         if earlier is None:
             self._rows = read_rows(self.store)
@@ -84,6 +92,11 @@ class Snapshot:
 
     def __len__(self) -> int:
         return len(self._rows.map)
+
+    def _lasts(self, column: str, before: Snapshot | None) -> bool:
+        """Whether a column of an earlier snapshot is there, and still the same one."""
+        there = self.store.field_type(column) is not None
+        return there and before is not None and before.generation >= self._since.get(column, 0)
 
     # Codes
 
@@ -103,7 +116,7 @@ class Snapshot:
         """Codes from derived files, with what has changed since; None where there are none."""
         width = self.store.code_bytes(column)
         kept = self._kept.blocks(column, width, self._rows) if self._kept else None
-        if kept is None:
+        if kept is None or kept.generation < self._since.get(column, 0):
             return None
         if kept.generation == self.generation:
             return kept.blocks

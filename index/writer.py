@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,12 +18,17 @@ from bittern.errors import (
     QueryError,
 )
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
+from index.checking.settling import Settler
 from index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from index.folder import ArchiveFolder, with_model
 from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
 from index.observation import AddResult, CodedObservation, OnDuplicate
+from index.pinning import store_at
+from index.restoring import restore
+from index.snapshots import SnapshotInfo
 from index.store import Store, arrow_type, one_of
+from index.succession import drop_files, drop_unnamed, switched, uncoded, without_retired
 
 MAX_IDS = 10_000
 """Most ids of one deletion."""
@@ -53,6 +58,8 @@ class Writer:
         self._commits = 0
         self._changed_rows = 0
         self._unsure = False
+        self._settler = Settler(folder, store)
+        self._settler.adopt()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -63,6 +70,7 @@ class Writer:
                 self._next_row = None
             self._unsure = True
             yield
+            self._settler.settle()
             self._unsure = False
 
     def close(self) -> None:
@@ -70,6 +78,7 @@ class Writer:
         with self._lock:
             try:
                 self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS, MOST_SMALL_FILES // 2)
+                self._settler.settle()
             finally:
                 self._file_lock.release()
 
@@ -83,6 +92,7 @@ class Writer:
                 if known.digest == record.digest and known.bits == record.bits:
                     if not folder.is_dir():
                         write_model_files(folder, files)
+                        self._settler.settle_model(folder)
                     return
                 if known.code_column == record.code_column:
                     raise DigestMismatchError(
@@ -92,7 +102,11 @@ class Writer:
                         field="digest",
                     )
             write_model_files(folder, files)
+            self._settler.settle_model(folder)
+            held = self._store.count() and not self._store.field_type(record.code_column)
             self._store.add_code_column(record)
+            if held:  # there may have been a column of that name, which some reader knows
+                record = replace(record, since=self._store.version)
             self._folder.write_header(with_model(header, record))
 
     def add(
@@ -146,6 +160,37 @@ class Writer:
             self._committed(len(found))
             deleted: list[str] = found["id"].to_pylist()
             return deleted
+
+    def restore(self, wanted: SnapshotInfo) -> None:
+        """See `Archive.restore`."""
+        with self._changing():
+            then = store_at(self._store, wanted.version)
+            models, next_row = wanted.models, self._first_free_row()
+            changed = restore(self._folder, self._store, then, models, next_row)
+            self._committed(changed)
+
+    def switch_model(self, digest: str) -> None:
+        """See `Archive.switch_model`."""
+        with self._changing():
+            self._folder.write_header(switched(self._folder.read_header(), digest))
+
+    def drop_retired(self, kept: Collection[str]) -> list[ModelRecord]:
+        """See `Archive.drop_retired`.
+
+        Args:
+            kept: digests of models that snapshots name.
+        """
+        with self._changing():
+            before = self._folder.read_header()
+            header = without_retired(before)
+            if header.models != before.models:
+                self._folder.write_header(header)
+            if drop_unnamed(self._folder, self._store, header):
+                self._keep_next_row()
+                self._store._commit(lambda: self._store._table.delete(uncoded(header)))
+            drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
+            self._committed(0)
+            return [record for record in before.models if record not in header.models]
 
     # Inside; the lock is held.
 

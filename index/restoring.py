@@ -1,0 +1,166 @@
+"""Bringing an old state back: what differs is written again, as one more commit.
+
+Nothing is rewound. Rows that were written or deleted since are written as they were, rows
+that have come since are removed, and all of that is one commit like any other: row numbers
+never go back, `committed` says what has changed, and so readers, derived files and indexes
+follow as they follow every commit. The models change with the same commit (see
+`index.folder.Switch`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from index.coded import int64s
+from index.folder import ArchiveFolder, Switch
+from index.models import ModelRecord
+from index.pinning import replace_rows
+from index.store import Store
+
+_READ_BY_NUMBER = 5_000
+"""So few rows are looked up; for more the old version is read from end to end."""
+_MOST_RANGES = 50
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What makes an old version of the newest one.
+
+    Attributes:
+        written: int64, ascending: rows of the old version that are to be written again.
+        gone: SQL condition on the newest version's rows that are to go; empty for none.
+        count: how many those are.
+    """
+
+    written: NDArray[np.int64]
+    gone: str
+    count: int
+
+    @property
+    def rows(self) -> int:
+        """How many rows change."""
+        return len(self.written) + self.count
+
+
+def restore(
+    folder: ArchiveFolder,
+    store: Store,
+    then: Store,
+    models: Sequence[ModelRecord],
+    next_row: int,
+) -> int:
+    """Make an old version's rows and models the archive's newest state.
+
+    Args:
+        folder: the archive's folder; this process holds the lock.
+        store: the table, at its newest version.
+        then: the table at the old version.
+        models: the models then.
+        next_row: the first row number that was never given out.
+
+    Returns:
+        how many rows changed.
+    """
+    lost = [name for name in then.columns if store.field_type(name) is None]
+    store.add_columns([then._schema.field(name) for name in lost])
+    models = [
+        replace(record, since=store.version) if record.code_column in lost else record
+        for record in models
+    ]
+    found = difference(store, then, lost)
+    header = replace(folder.read_header(), next_row=next_row)
+    at = store.version + 1
+    if found.rows:
+        folder.write_header(replace(header, switch=Switch(at, tuple(models))))
+        try:
+            _commit(store, then, found, at)
+        except BaseException:
+            store.renew()
+            folder.settled(store.version)
+            raise
+    folder.write_header(replace(header, models=tuple(models), switch=None))
+    return found.rows
+
+
+def difference(now: Store, then: Store, lost: Sequence[str] = ()) -> Difference:
+    """What has to change for `now` to hold what `then` holds.
+
+    A row that has the same number and the same `committed` in both is the same row: every
+    commit that writes a row marks it. Only columns can go without a mark.
+
+    Args:
+        now: the newest version.
+        then: an older one.
+        lost: columns that `now` had to be given back, empty.
+    """
+    rows_now, marks_now = _marks(now)
+    rows_then, marks_then = _marks(then)
+    places = np.searchsorted(rows_now, rows_then)
+    places = np.minimum(places, max(len(rows_now) - 1, 0))
+    same = np.zeros(len(rows_then), dtype=bool)
+    if len(rows_now):
+        same = (rows_now[places] == rows_then) & (marks_now[places] == marks_then)
+    if lost:
+        held = " OR ".join(f"`{name}` IS NOT NULL" for name in lost)
+        held_rows = int64s(then.read(["row"], held)["row"])
+        same &= ~np.isin(rows_then, held_rows)
+    gone = ~np.isin(rows_now, rows_then, assume_unique=True)
+    return Difference(rows_then[~same], _condition(rows_now, gone), int(gone.sum()))
+
+
+def _marks(store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    table = store.read(["row", "committed"])
+    rows, marks = int64s(table["row"]), int64s(table["committed"])
+    order = np.argsort(rows, kind="stable")
+    return rows[order], marks[order]
+
+
+def _condition(rows: NDArray[np.int64], gone: NDArray[np.bool_]) -> str:
+    """The condition that picks out some of all rows: ranges where there are few of them."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], gone.astype(np.int8), [0]])))
+    ranges = edges.reshape(-1, 2)
+    if len(ranges) > _MOST_RANGES:
+        return f"`row` IN ({', '.join(map(str, rows[gone].tolist()))})"
+    return " OR ".join(
+        f"(`row` >= {rows[begin]} AND `row` <= {rows[end - 1]})" for begin, end in ranges
+    )
+
+
+def _commit(store: Store, then: Store, found: Difference, committed: int) -> None:
+    if not len(found.written):
+        store._commit(lambda: store._table.delete(found.gone))
+        return
+    batches = _rows(store, then, found.written, committed)
+    reader = pa.RecordBatchReader.from_batches(store._schema, batches)
+    replace_rows(store, reader, found.gone or None)
+
+
+def _rows(
+    store: Store, then: Store, rows: NDArray[np.int64], committed: int
+) -> Iterator[pa.RecordBatch]:
+    """Rows as they were, in the newest schema, marked as written by this commit."""
+    if len(rows) <= _READ_BY_NUMBER:
+        numbers = ", ".join(map(str, rows.tolist()))
+        source: Iterator[pa.RecordBatch] = iter(
+            then.read(then.columns, f"`row` IN ({numbers})").to_batches()
+        )
+    else:
+        source = then.batches(then.columns)
+    for batch in source:
+        chosen = batch.filter(pa.array(np.isin(int64s(batch["row"]), rows)))
+        if not len(chosen):
+            continue
+        arrays = []
+        for column in store._schema:
+            if column.name == "committed":
+                arrays.append(pa.array(np.full(len(chosen), committed), column.type))
+            elif column.name in chosen.schema.names:
+                arrays.append(chosen[column.name])
+            else:
+                arrays.append(pa.nulls(len(chosen), column.type))
+        yield pa.RecordBatch.from_arrays(arrays, schema=store._schema)

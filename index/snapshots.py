@@ -1,0 +1,332 @@
+"""Snapshots: named states of an archive that are kept until they are dropped.
+
+    ARCHIVE/snapshots/<name>.json    one snapshot: store version, models, counts
+    ARCHIVE/store/...                the version, kept from clean-up (see `index.pinning`)
+
+A snapshot costs what later changes replace: files that are the same in both are there once.
+The version is pinned first and the JSON file written last, and when a snapshot is dropped it
+goes first: a crash leaves a pin that nobody names, never a name without its version.
+Taking one needs no lock of the archive's; it goes on while others write.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bittern.errors import (
+    ArchiveDamagedError,
+    ArchiveLockedError,
+    InvalidInputError,
+    NotFoundError,
+    PreconditionError,
+)
+from index.folder import ArchiveFolder, Header, fsync_folder, write_json
+from index.models import ModelRecord
+from index.pinning import pin, store_at, unpin, unpin_abandoned, versions
+from index.store import Store
+
+_NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NOTE_CHARS = 1_000
+_LOCK_WAIT_S = 10.0
+_LOOKS = 100
+_MOST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """One snapshot, or one version that has no name.
+
+    Attributes:
+        name: its name; empty for a version that is still there by chance.
+        version: the store's version.
+        time: when it was taken, or committed; ISO 8601 in UTC.
+        rows: observations by modality; empty for a version without a name.
+        observations: of all modalities.
+        models: the models then.
+        bytes: of the version's data files, which it may share with others.
+        note: whatever the user wants to be reminded of.
+        automatic: whether Bittern took it, before a restore.
+        pin: what keeps the version.
+    """
+
+    name: str
+    version: int
+    time: str
+    rows: Mapping[str, int]
+    observations: int
+    models: tuple[ModelRecord, ...]
+    bytes: int
+    note: str = ""
+    automatic: bool = False
+    pin: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        value = {name: getattr(self, name) for name in self.__slots__}
+        return {
+            **value,
+            "rows": dict(self.rows),
+            "models": [record.to_json() for record in self.models],
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SnapshotInfo:
+        """The snapshot behind `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not such a value.
+        """
+        return cls(
+            name=str(value["name"]),
+            version=int(value["version"]),
+            time=str(value["time"]),
+            rows={str(name): int(count) for name, count in value["rows"].items()},
+            observations=int(value["observations"]),
+            models=tuple(ModelRecord.from_json(one) for one in value["models"]),
+            bytes=int(value["bytes"]),
+            note=str(value["note"]),
+            automatic=bool(value["automatic"]),
+            pin=str(value["pin"]),
+        )
+
+
+class Snapshots:
+    """The snapshots of one archive.
+
+    Args:
+        folder: the archive's folder.
+        store: its table; a handle of its own, not one that others move.
+    """
+
+    def __init__(self, folder: ArchiveFolder, store: Store) -> None:
+        self._archive = folder
+        self._folder = folder.path / "snapshots"
+        self._store = store
+
+    def list(self) -> builtins.list[SnapshotInfo]:
+        """The snapshots, oldest first.
+
+        Raises:
+            ArchiveDamagedError: one of the files cannot be used.
+        """
+        found = [self._read(path) for path in self._folder.glob("*.json")]
+        return sorted(found, key=lambda info: (info.version, info.time, info.name))
+
+    def unnamed(self) -> builtins.list[SnapshotInfo]:
+        """Versions that are still there and no snapshot, oldest first."""
+        named = {info.version for info in self.list()}
+        return [
+            SnapshotInfo("", known.version, known.time, {}, known.rows, (), known.bytes)
+            for known in versions(self._store)
+            if known.version not in named
+        ]
+
+    def find(self, name: str | int) -> SnapshotInfo:
+        """A snapshot by its name, or any version that is still there by its number.
+
+        Raises:
+            NotFoundError: there is none; says which there are.
+            InvalidInputError: no snapshot can be called that.
+        """
+        if isinstance(name, int) or name.isdecimal():
+            return self._of_version(int(name))
+        path = self._file(name)
+        if not path.exists():
+            there = ", ".join(info.name for info in self.list()) or "none"
+            raise NotFoundError(
+                f"the archive at {self._archive.path} has no snapshot {name!r}; there are: "
+                f"{there}. bittern snapshots ARCHIVE lists them",
+                field="snapshot",
+            )
+        return self._read(path)
+
+    def take(
+        self, name: str, *, note: str = "", automatic: bool = False, version: int | None = None
+    ) -> SnapshotInfo:
+        """Keep the newest state under a name. Done, and durable, when the call returns.
+
+        Args:
+            name: letters, digits, ``.``, ``_``, ``-``; not digits alone.
+            note: up to 1,000 characters.
+            automatic: taken by Bittern itself.
+            version: keep this version instead, with the models of now.
+
+        Raises:
+            InvalidInputError: an unusable name or note.
+            PreconditionError: there is one of this name, or the folder cannot be written to.
+        """
+        path = self._file(name)
+        if len(note) > _NOTE_CHARS:
+            raise InvalidInputError(
+                f"a note has at most {_NOTE_CHARS} characters, not {len(note)}", field="note"
+            )
+        with self._alone():
+            if path.exists():
+                raise PreconditionError(
+                    f"there is a snapshot {name!r} already; choose another name, or drop it with "
+                    f"bittern snapshots {self._archive.path} --drop {name}",
+                    field="name",
+                )
+            header, now = steady(self._archive, self._store)
+            taken = pin(self._store, now if version is None else version)
+            try:
+                info = self._described(name, header, version or now, note, automatic, taken)
+                made = not self._folder.exists()
+                self._folder.mkdir(exist_ok=True)
+                write_json(path, info.to_json())
+                if made:
+                    fsync_folder(self._archive.path)
+            except BaseException:
+                if not path.exists():
+                    unpin(self._store, taken)
+                raise
+            self._sweep()
+        return info
+
+    def drop(self, name: str) -> SnapshotInfo:
+        """Forget a snapshot; what only it has is cleaned up by a later compaction.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        with self._alone():
+            info = self.find(name)
+            if not info.name:
+                raise InvalidInputError(
+                    f"{name} is a version without a name; it goes by itself", field="name"
+                )
+            self._file(info.name).unlink()
+            fsync_folder(self._folder)
+            unpin(self._store, info.pin)
+            self._sweep()
+        return info
+
+    def models(self) -> dict[str, ModelRecord]:
+        """Every model that some snapshot names, by digest."""
+        return {record.digest: record for info in self.list() for record in info.models}
+
+    # Inside
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = FileLock(self._archive.path / "snapshots.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=_LOCK_WAIT_S)
+        except Timeout:
+            raise ArchiveLockedError(
+                f"another process takes or drops a snapshot of {self._archive.path}; try again"
+            ) from None
+        except OSError as error:
+            raise PreconditionError(
+                f"the archive at {self._archive.path} cannot be written to ({error}); change the "
+                "folder's permissions"
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _file(self, name: str) -> Path:
+        if not _NAME.fullmatch(name):
+            raise InvalidInputError(
+                f"a snapshot cannot be called {name[:80]!r}: a name is a letter or digit and then "
+                "up to 63 letters, digits, dots, hyphens and underscores, and not a number",
+                field="name",
+            )
+        return self._folder / f"{name}.json"
+
+    def _read(self, path: Path) -> SnapshotInfo:
+        try:
+            if path.stat().st_size > _MOST_BYTES:
+                raise ValueError(f"larger than {_MOST_BYTES} bytes")
+            info = SnapshotInfo.from_json(json.loads(path.read_text("utf-8")))
+            if f"{info.name}.json" != path.name:
+                raise ValueError(f"it is of snapshot {info.name!r}")
+            return info
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise ArchiveDamagedError(
+                f"{path} cannot be used ({type(error).__name__}: {error}); restore that file from "
+                "a backup, or delete it to give that snapshot up"
+            ) from error
+
+    def _of_version(self, version: int) -> SnapshotInfo:
+        for info in self.list():
+            if info.version == version:
+                return info
+        header, _ = steady(self._archive, self._store)
+        then = store_at(self._store, version)
+        known = {**self.models(), **{record.digest: record for record in header.models}}
+        models = tuple(
+            record
+            for record in known.values()
+            if record.code_column in then.columns
+            and (self._archive.models / record.digest).is_dir()
+        )
+        [about] = [one for one in versions(self._store) if one.version == version]
+        return SnapshotInfo("", version, about.time, _rows(then), about.rows, models, about.bytes)
+
+    def _described(
+        self, name: str, header: Header, version: int, note: str, automatic: bool, taken: str
+    ) -> SnapshotInfo:
+        then = Store(self._store.path, version, self._store._session)
+        rows = _rows(then)
+        [about] = [one for one in versions(self._store) if one.version == version]
+        return SnapshotInfo(
+            name=name,
+            version=version,
+            time=datetime.now(UTC).isoformat(timespec="seconds"),
+            rows=rows,
+            observations=sum(rows.values()),
+            models=header.models,
+            bytes=about.bytes,
+            note=note,
+            automatic=automatic,
+            pin=taken,
+        )
+
+    def _sweep(self) -> None:
+        unpin_abandoned(self._store, [info.pin for info in self.list()])
+
+
+def steady(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
+    """The header and the newest version, of one moment; moves `store` to that version.
+
+    Raises:
+        ArchiveDamagedError: they are changed again and again.
+    """
+    for _ in range(_LOOKS):
+        stamp = folder.header_stamp()
+        header = folder.read_header()
+        store.renew()
+        if folder.header_stamp() == stamp:
+            return header.at(store.version), store.version
+    raise ArchiveDamagedError(
+        f"{folder.header_file} is being replaced all the time; stop what does that and try again"
+    )
+
+
+def as_program(info: SnapshotInfo) -> dict[str, Any]:
+    """A snapshot as `--json` prints it."""
+    value = {k: v for k, v in asdict(info).items() if k not in ("pin", "models")}
+    models = [
+        {"name": one.name, "digest": one.digest, "bits": one.bits, "state": one.state}
+        for one in info.models
+    ]
+    return {**value, "name": info.name or None, "models": models}
+
+
+def _rows(store: Store) -> dict[str, int]:
+    return {kind: store.count(f"modality = '{kind}'") for kind in ("image", "audio")}
+
+
+__all__ = ["SnapshotInfo", "Snapshots", "as_program", "steady"]

@@ -1,0 +1,38 @@
+"""What an archive holds, as plain values to compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from index.archive import Archive
+
+
+def state(archive: Archive) -> dict[str, Any]:
+    """Everything that can be asked of an archive, but for the number of its generation."""
+    archive.refresh()
+    models = archive.models()
+    observations = archive.list(page_size=10_000).observations
+    codes: dict[str, dict[str, bytes]] = {}
+    hits: dict[str, list[tuple[int, float]]] = {}
+    for record in models:
+        codes[record.digest] = {}
+        for batch in archive.iter_batches(["id"], model=record.digest):
+            for row in batch.to_pylist():
+                if row["code"] is not None:
+                    codes[record.digest][row["id"]] = row["code"]
+        found = archive.search(
+            np.zeros(record.bits // 8, np.uint8), model=record.digest, k=10_000, metric="hamming"
+        )
+        hits[record.digest] = [(hit.observation.row, hit.distance) for hit in found]
+    return {
+        "models": [(record.digest, record.state) for record in models],
+        "observations": [
+            (o.row, o.id, o.media, o.start_s, tuple(sorted(o.metadata.items())))
+            for o in observations
+        ],
+        "codes": codes,
+        "hits": hits,
+        "rows": {kind: archive.rows(modality=kind).tolist() for kind in ("image", "audio")},
+    }
