@@ -141,14 +141,14 @@ class Reader(NamedTuple):
         recognises: whether a path looks like one, at a glance.
         entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
             unusable as a whole.
-        count: how many entries there are about, where that is quick to find out.
+        counted: how many entries there are about, where that is quick to find out.
     """
 
     name: str
     title: str
     recognises: Callable[[Path], bool]
     entries: Callable[[Path, SourceOptions], Iterator[Listed]]
-    count: Callable[[Path, SourceOptions], int | None] = _uncounted
+    counted: Callable[[Path, SourceOptions], int | None] = _uncounted
 
 
 def failed(name: str, place: str, error: BitternError) -> Listed:

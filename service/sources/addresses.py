@@ -1,0 +1,132 @@
+"""Addresses: what they are, and which of them may be fetched.
+
+An address is fetched only because the operator gave it, or its beginning. What a manifest, an
+archive or a call over the network names is fetched only below such a beginning: scheme, host and
+port are the same, and the path continues it at a slash. ``https://host/photos`` allows
+``https://host/photos/1.jpg`` and not ``https://host/photos-private/1.jpg``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import quote, unquote, urlsplit
+
+from bittern.errors import InvalidInputError, ManifestError
+from service.sources.media_places import is_address
+
+MAX_ADDRESS_CHARS = 4_096
+_PORTS = {"http": 80, "https": 443}
+_LOCAL = frozenset({"file", "local", "dir", "blockcache", "filecache", "simplecache", "cached"})
+
+
+class Address(NamedTuple):
+    """The parts of an address that decide whether it may be fetched.
+
+    Attributes:
+        scheme: lower case.
+        host: lower case; the bucket, where there are buckets.
+        port: the scheme's own where none is given; None if it has none.
+        path: its segments, with percent signs resolved.
+    """
+
+    scheme: str
+    host: str
+    port: int | None
+    path: tuple[str, ...]
+
+
+def parsed(address: str) -> Address:
+    """The parts of an address that can be fetched at all.
+
+    Raises:
+        ManifestError: it is none, holds a password, climbs (``..``), or is written so that two
+            programs may read it differently.
+    """
+    shown = address[:200]
+    if len(address) > MAX_ADDRESS_CHARS:
+        raise ManifestError(f"'{shown}…' is an address of more than {MAX_ADDRESS_CHARS} characters")
+    if not is_address(address) or not address.isprintable() or set(address) & set(' \\"<>'):
+        raise ManifestError(f"'{shown}' is no address that can be fetched")
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise ManifestError(f"'{shown}' is no address: {error}") from error
+    if "@" in parts.netloc:
+        raise ManifestError(
+            f"the address at {parts.hostname} holds a user name or password; leave it out, and "
+            "give credentials by the environment, as the library behind the address wants them"
+        )
+    scheme = parts.scheme.lower()
+    segments = tuple(unquote(one) for one in parts.path.split("/")[1:])
+    if scheme in _LOCAL or (scheme not in _PORTS and "::" in address):
+        raise ManifestError(f"'{shown}' is of a kind that is not fetched: {scheme}")
+    if any(one in (".", "..") or set(one) & set("/\\\0") for one in segments):
+        raise ManifestError(f"'{shown}' is an address whose path climbs or hides a slash")
+    if not parts.netloc:
+        raise ManifestError(f"'{shown}' is an address without a host")
+    host = parts.hostname or ""
+    if scheme not in _PORTS:  # buckets may differ in case
+        host = parts.netloc
+        port = None
+    return Address(scheme, host, port or _PORTS.get(scheme), segments)
+
+
+@lru_cache(maxsize=64)
+def _prefix(prefix: str) -> Address:
+    try:
+        address = parsed(prefix)
+    except ManifestError as error:
+        raise InvalidInputError(
+            f"what may be fetched is told by the beginning of addresses, such as "
+            f"https://example.org/photos/: {error.message}",
+            field="fetch",
+        ) from error
+    if set(prefix) & set("?#"):
+        raise InvalidInputError(
+            f"'{prefix}' cannot be the beginning of addresses: leave out what follows '?' or '#'",
+            field="fetch",
+        )
+    path = address.path[:-1] if address.path and not address.path[-1] else address.path
+    return address._replace(path=path)
+
+
+def check_prefixes(prefixes: Iterable[str]) -> None:
+    """Refuse beginnings of addresses that allow nothing, or not what they seem to.
+
+    Raises:
+        InvalidInputError: one of them is no address.
+    """
+    for prefix in prefixes:
+        _prefix(prefix)
+
+
+def may_fetch(address: str, prefixes: Iterable[str]) -> bool:
+    """Whether an address lies below one of the beginnings that the operator allowed.
+
+    Raises:
+        InvalidInputError: a beginning is no address.
+    """
+    allowed = [_prefix(prefix) for prefix in prefixes]
+    try:
+        asked = parsed(address)
+    except ManifestError:
+        return False
+    return any(
+        asked[:3] == each[:3] and asked.path[: len(each.path)] == each.path for each in allowed
+    )
+
+
+def below(base: str, relative: str) -> str:
+    """The address of a path below another address.
+
+    Raises:
+        ManifestError: the path is absolute, climbs, or is empty.
+    """
+    segments = relative.replace("\\", "/").split("/")
+    if not relative or any(one in ("", ".", "..") or not one.isprintable() for one in segments):
+        raise ManifestError(f"'{relative[:200]}' is no path below {base}")
+    quoted = quote("/".join(segments)) if base.lower().startswith(("http:", "https:")) else relative
+    return f"{base.rstrip('/')}/{quoted}"

@@ -1,0 +1,273 @@
+"""Media and lists of media that lie elsewhere: https, S3, and whatever else fsspec reaches.
+
+Nothing is fetched but what an operator named on a command line: a source by its address, and the
+media that a source names by the beginnings of addresses (`service.sources.addresses`). Media have
+limits of size and time, are asked for three times, and end in a typed error if nothing helps.
+"""
+
+from __future__ import annotations
+
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from bittern.errors import (
+    BitternError,
+    InvalidInputError,
+    MediaTooLargeError,
+    SourceNotFoundError,
+    SourceUnreachableError,
+)
+from service.requests import MediaItem
+from service.sources.addresses import may_fetch, parsed
+from service.sources.spooled import MAX_MEDIA_BYTES, spool
+
+__all__ = ["fetched", "may_fetch", "open_address", "open_media", "system_of"]
+
+SILENCE_S = 60.0
+"""Seconds without a byte after which an address counts as silent."""
+MAX_TRANSFER_S = 1_800.0
+"""Longest time that one file may take."""
+ATTEMPTS = 3
+PAUSES_S = (0.5, 4.0)
+"""Seconds between attempts."""
+MAX_REDIRECTS = 5
+_CHUNK_BYTES = 1 << 20
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_MISSING = frozenset({404, 410})
+_PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "az": "adlfs",
+    "http": "aiohttp",
+    "https": "aiohttp",
+    "sftp": "paramiko",
+    "ssh": "paramiko",
+}
+_Answer = TypeVar("_Answer")
+
+
+def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
+    """The file of an item: its bytes, or where they lie on this machine.
+
+    An address is fetched. Up to 64 MiB come back as bytes; more as the path of a temporary file,
+    which is deleted once that path object is no longer referred to: hold on to it.
+
+    Args:
+        item: with a path, data, or a url that an operator allowed.
+        allowed: beginnings of addresses to which the url may redirect; elsewhere it may not.
+
+    Raises:
+        SourceNotFoundError: nothing there.
+        SourceUnreachableError: it cannot be fetched; says why.
+        MediaTooLargeError: more than 4 GiB.
+        InvalidInputError: the item has neither path nor data nor url.
+    """
+    if item.data is not None:
+        return bytes(item.data)
+    if item.path is not None:
+        return item.path if isinstance(item.path, Path) else Path(item.path)
+    if item.url is None:
+        raise InvalidInputError(
+            f"{item.media!r} has neither a path nor data nor an address; give one of them",
+            field="data",
+        )
+    url, beginnings = item.url, tuple(allowed)
+    return repeated(lambda: spool(_pieces(url, beginnings, MAX_MEDIA_BYTES), url), url)
+
+
+def fetched(url: str, allowed: Iterable[str] = (), *, limit: int = MAX_MEDIA_BYTES) -> bytes:
+    """The file at an address that an operator allowed, in memory.
+
+    Args:
+        url: the address.
+        allowed: beginnings of addresses to which it may redirect.
+        limit: most bytes.
+
+    Raises:
+        as `open_media`.
+    """
+    beginnings = tuple(allowed)
+    return repeated(lambda: b"".join(_pieces(url, beginnings, limit)), url)
+
+
+def repeated(work: Callable[[], _Answer], url: str) -> _Answer:
+    """Do something up to `ATTEMPTS` times, as long as what goes wrong may pass.
+
+    Raises:
+        SourceNotFoundError, SourceUnreachableError: it went wrong for good.
+    """
+    for pause in PAUSES_S[: ATTEMPTS - 1]:
+        try:
+            return work()
+        except BitternError:
+            raise
+        except Exception as error:
+            if not _may_pass(error):
+                raise _typed(error, url) from error
+            _wait(pause)
+    try:
+        return work()
+    except BitternError:
+        raise
+    except Exception as error:
+        raise _typed(error, url) from error
+
+
+def system_of(address: str) -> tuple[Any, str]:
+    """The fsspec file system behind an address that the operator gave, and the path on it.
+
+    Raises:
+        InvalidInputError: no such kind of address, or the package for it is not installed.
+    """
+    import fsspec
+
+    scheme = urlsplit(address).scheme.lower()
+    try:
+        options: dict[str, Any] = {}
+        if scheme in ("http", "https"):
+            import aiohttp
+
+            waiting = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
+            options = {"client_kwargs": {"timeout": waiting, "trust_env": True}}
+        system, path = fsspec.core.url_to_fs(address, **options)
+    except ImportError as error:
+        package = _PACKAGES.get(scheme)
+        remedy = f"pip install {package}" if package else str(error)
+        raise InvalidInputError(
+            f"addresses that begin with {scheme}:// need a package that is not installed here: "
+            f"{remedy}",
+            field="source",
+        ) from error
+    except ValueError as error:
+        raise InvalidInputError(
+            f"addresses that begin with {scheme}:// cannot be read: {error}", field="source"
+        ) from error
+    except Exception as error:  # credentials, configuration: every library has its own
+        raise _typed(error, address) from error
+    return system, str(path)
+
+
+def open_address(address: str) -> IO[bytes]:
+    """A file that the operator named, as a stream.
+
+    Raises:
+        SourceNotFoundError, SourceUnreachableError, InvalidInputError: as `system_of`.
+    """
+    system, path = system_of(address)
+    opened: IO[bytes] = repeated(lambda: system.open(path, "rb"), address)
+    return opened
+
+
+def _pieces(url: str, allowed: tuple[str, ...], limit: int) -> Iterator[bytes]:
+    """The bytes at an address, within limits of size and time."""
+    is_http = parsed(url).scheme in ("http", "https")
+    begun, count = time.monotonic(), 0
+    for chunk in _http_chunks(url, allowed) if is_http else _chunks(url):
+        count += len(chunk)
+        if count > limit:
+            raise MediaTooLargeError(f"'{url[:200]}' has more than {limit:,} bytes, the limit")
+        if time.monotonic() - begun > MAX_TRANSFER_S:
+            raise SourceUnreachableError(
+                f"'{url[:200]}' was not there after {MAX_TRANSFER_S:g} s; fetch it by other means"
+            )
+        yield chunk
+
+
+def _chunks(url: str) -> Iterator[bytes]:
+    system, path = system_of(url)
+    with system.open(path, "rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects come back as errors, so that it can be checked where they lead."""
+
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _http_chunks(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
+    opener = urllib.request.build_opener(_NoRedirects)
+    with _answer(opener, url, allowed) as response:
+        told = response.headers.get("Content-Length", "")
+        expected = int(told) if told.isascii() and told.isdigit() else None
+        count = 0
+        while chunk := response.read(_CHUNK_BYTES):
+            count += len(chunk)
+            yield chunk
+    if expected is not None and count != expected:
+        raise OSError(f"it broke off after {count:,} of {expected:,} bytes")
+
+
+def _answer(
+    opener: urllib.request.OpenerDirector, url: str, allowed: tuple[str, ...]
+) -> HTTPResponse:
+    at = url
+    for _ in range(MAX_REDIRECTS):
+        request = urllib.request.Request(at, headers={"User-Agent": "bittern"})  # noqa: S310
+        try:
+            answer: HTTPResponse = opener.open(request, timeout=SILENCE_S)
+            return answer
+        except urllib.error.HTTPError as error:
+            target = error.headers.get("Location") if 300 <= error.code < 400 else None
+            error.close()
+            if target is None:
+                raise
+        target = urljoin(at, target)
+        if not may_fetch(target, allowed):
+            raise SourceUnreachableError(
+                f"'{url[:200]}' redirects to '{target[:200]}', which may not be fetched; allow the "
+                "beginning of that address with --fetch if you trust it"
+            )
+        at = target
+    raise SourceUnreachableError(f"'{url[:200]}' redirects more than {MAX_REDIRECTS} times")
+
+
+def _may_pass(error: Exception) -> bool:
+    status = _status(error)
+    if status is not None:
+        return status in _AGAIN
+    if isinstance(error, FileNotFoundError | PermissionError | IsADirectoryError):
+        return False
+    return isinstance(error, OSError | HTTPException | TimeoutError) or "aiohttp" in str(
+        type(error).__module__
+    )
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status behind an error, if there is one; urllib and aiohttp name it differently."""
+    status = getattr(error, "code", None) or getattr(error, "status", None)
+    return status if isinstance(status, int) else None
+
+
+def _typed(error: Exception, url: str) -> BitternError:
+    status = _status(error)
+    if isinstance(error, FileNotFoundError) or status in _MISSING:
+        return SourceNotFoundError(f"there is nothing at {url[:200]}", field="source")
+    if status in (401, 403) or isinstance(error, PermissionError):
+        return SourceUnreachableError(
+            f"{url[:200]} is not open to everyone: give credentials as the library behind it wants "
+            f"them ({_told(error)})",
+            field="source",
+        )
+    return SourceUnreachableError(
+        f"{url[:200]} cannot be fetched: {_told(error)}", field="source", details={"url": url[:500]}
+    )
+
+
+def _told(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:300]
+
+
+def _wait(seconds: float) -> None:
+    time.sleep(seconds)
