@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from bittern.errors import MetadataError
 from index.columns import DARWIN_CORE, MetadataColumns, Value
 from service.headings import OWN, kept_names
 from service.sources.licences import licence_code
@@ -79,12 +79,8 @@ def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
     Raises:
         MetadataError: a value that its column cannot hold: a latitude of 200.
     """
-    try:
-        return MetadataColumns(DARWIN_CORE).accept(
-            {column: value for column, value in metadata.items() if value not in ("", None)}
-        )
-    except (TypeError, OverflowError) as error:  # pragma: no cover - what no column expects
-        raise MetadataError(f"the row cannot be kept: {error}") from error
+    filled = {column: value for column, value in metadata.items() if value not in ("", None)}
+    return MetadataColumns(DARWIN_CORE).accept(filled)
 
 
 def text(value: object) -> str:
@@ -92,3 +88,12 @@ def text(value: object) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return ""
     return str(value).strip()
+
+
+def number(told: str) -> float | None:
+    """A finite number; None for a text that is none."""
+    try:
+        value = float(told)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
