@@ -1,11 +1,12 @@
-"""Column names of a manifest, as an archive can keep them."""
+"""Column names of a table, as an archive can keep them, and which of them say what they mean."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from bittern.errors import ManifestError
 from index.columns import DARWIN_CORE, IDENTITY, INTERNAL, is_code_or_embedding
 
 OWN = ("media", "occurrenceID", "type")
@@ -13,6 +14,45 @@ OWN = ("media", "occurrenceID", "type")
 _LONGEST = 60
 _KNOWN = {name.lower(): name for name in (*DARWIN_CORE, *OWN)}
 _RESERVED = {name.lower() for name in (*IDENTITY, *INTERNAL)} - {name.lower() for name in OWN}
+
+
+_COORDINATES = {
+    "latitude": "decimalLatitude",
+    "lat": "decimalLatitude",
+    "longitude": "decimalLongitude",
+    "lon": "decimalLongitude",
+    "lng": "decimalLongitude",
+    "long": "decimalLongitude",
+}
+_MEDIA_HEADINGS = [
+    "file",
+    "filename",
+    "filepath",
+    "path",
+    "image",
+    "imagepath",
+    "photo",
+    "picture",
+    "audio",
+    "recording",
+    "sound",
+    "relativepath",
+    "sourcefile",
+    "mediapath",
+    "mediafile",
+    "url",
+    "imageurl",
+    "photourl",
+    "audiourl",
+    "mediaurl",
+    "accessuri",
+    "identifier",
+    "uri",
+    "href",
+    "link",
+]
+"""Headings that people give to the column with the files, likeliest first; without underscores."""
+_MEDIA_WORDS = ("file", "path", "image", "photo", "picture", "audio", "sound", "record", "url")
 
 
 def kept_names(headings: Sequence[str]) -> list[str]:
@@ -33,6 +73,80 @@ def kept_names(headings: Sequence[str]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[str]:
+    """Names of a manifest's columns, one per heading, all different; see `kept_names`.
+
+    What is mapped comes first, then Darwin Core terms as they stand, then aliases: Darwin Core
+    terms with spaces, underscores or hyphens (``scientific_name``, ``Event Date``), and
+    `latitude`, `lat`, `longitude`, `lon`, `lng` and `long`. Nothing else is guessed: a column
+    `date` may be that of an upload, and `name` anybody's.
+
+    Args:
+        headings: of the table.
+        columns: heading to the name that it is to have: ``{"File Path": "media"}``. A heading
+            mapped to its own name is not taken for an alias.
+
+    Raises:
+        ManifestError: there is no such heading, or two are to have the same name.
+    """
+    wanted = list(headings)
+    first: dict[int, str] = {}
+    for heading, column in columns.items():
+        place = _place_of(heading, headings)
+        if not column.strip():
+            raise ManifestError(f"the column '{heading}' is given no name", field="columns")
+        name = kept_names([column])[0]
+        if name in first.values() or place in first:
+            raise ManifestError(
+                f"two columns are to be one: '{heading}' cannot be '{name}' too", field="columns"
+            )
+        first[place] = wanted[place] = name
+    plain = kept_names(headings)
+    there = {*first.values(), *(n for i, n in enumerate(plain) if i not in first)}
+    terms: set[int] = set()
+    for place, heading in enumerate(headings):
+        alias = _ALIASES.get(_bare(heading))
+        if place in first:
+            continue
+        if plain[place] in _KNOWN.values():
+            terms.add(place)
+        elif alias is not None and alias not in there:
+            wanted[place] = alias
+            there.add(alias)
+            terms.add(place)
+    wanted = [each if _kept(each) else f"column_{i}" for i, each in enumerate(wanted, 1)]
+    order = sorted(range(len(wanted)), key=lambda i: (i not in first, i not in terms, i))
+    named = dict(zip(order, kept_names([wanted[i] for i in order]), strict=True))
+    return [named[i] for i in range(len(wanted))]
+
+
+def likely_media(headings: Sequence[str]) -> list[str]:
+    """The headings that may be those of the column with the files, likeliest first; 3 at most."""
+    by_bare = {_bare(heading): heading for heading in reversed(headings)}
+    likely = [by_bare[bare] for bare in _MEDIA_HEADINGS if bare in by_bare]
+    likely += [h for h in headings if any(word in _bare(h) for word in _MEDIA_WORDS)]
+    return list(dict.fromkeys(likely))[:3]
+
+
+def _place_of(heading: str, headings: Sequence[str]) -> int:
+    for same in (str.strip, lambda text: text.strip().casefold()):
+        places = [i for i, each in enumerate(headings) if same(each) == same(heading)]
+        if len(places) == 1:
+            return places[0]
+    raise ManifestError(
+        f"there is {'no' if not places else 'more than one'} column '{heading}'; the columns are "
+        f"{', '.join(headings[:20]) or 'none'}",
+        field="columns",
+    )
+
+
+def _bare(heading: str) -> str:
+    return re.sub(r"[\s_-]+", "", heading).lower()
+
+
+_ALIASES = {**{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")}, **_COORDINATES}
 
 
 def _kept(heading: str) -> str:

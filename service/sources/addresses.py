@@ -8,15 +8,16 @@ port are the same, and the path continues it at a slash. ``https://host/photos``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, unquote, urlsplit
 
 from bittern.errors import InvalidInputError, ManifestError
-from service.sources.media_places import is_address
 
 MAX_ADDRESS_CHARS = 4_096
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _PORTS = {"http": 80, "https": 443}
 _LOCAL = frozenset({"file", "local", "dir", "blockcache", "filecache", "simplecache", "cached"})
 
@@ -35,6 +36,11 @@ class Address(NamedTuple):
     host: str
     port: int | None
     path: tuple[str, ...]
+
+
+def is_address(name: str) -> bool:
+    """Whether a name is an address (``https://…``) rather than a path."""
+    return _ADDRESS.match(name) is not None
 
 
 def parsed(address: str) -> Address:

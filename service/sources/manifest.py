@@ -1,115 +1,167 @@
-"""A manifest: a CSV or tab-separated file with a column `media` and whatever others."""
+"""A manifest: a table (CSV, tab-separated, Parquet) with a column `media` and whatever others."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from bittern.errors import ManifestError, SourceNotFoundError
-from service.headings import kept_names
+from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from service.headings import column_names, likely_media
 from service.requests import MediaItem
+from service.sources.addresses import below, is_address, may_fetch, parsed
 from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
+from service.sources.first_lines import FirstLines
+from service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 
-MANIFEST_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
-MAX_FIELD_CHARS = 1 << 20
+MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
 
 def manifest_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The rows of a manifest.
+    """The rows of a manifest; see `table_entries`."""
+    return table_entries(Table(path.name, path), options)
 
-    `media` holds paths relative to the manifest, or absolute. `occurrenceID` names the item
-    (default: the media path), `type` is ``StillImage`` or ``Sound`` (default: by the file's
-    suffix). All other columns are kept as metadata, under the names that `service.headings`
-    gives them. Rows may share an `occurrenceID` if their media differ.
+
+def manifest_count(path: Path, options: SourceOptions) -> int:
+    """How many rows a manifest has."""
+    return Table(path.name, path).count()
+
+
+def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
+    """The rows of a manifest, here or at an address.
+
+    `media` holds paths relative to the manifest (or to `options.media`), absolute paths, or
+    addresses below `options.fetch`. `occurrenceID` names the item (default: what `media` says),
+    `type` is ``StillImage`` or ``Sound`` (default: by the suffix). All other columns are kept as
+    metadata, under the names that `service.headings.column_names` gives them. Rows may share an
+    `occurrenceID` if their media differ.
 
     Raises:
         ManifestError: the manifest as a whole cannot be read.
     """
-    lines: dict[tuple[str, str], int] = {}
-    named: set[str] = set()
-    for line, row in _rows(path):
-        place = f"{path.name}, line {line}"
+    places = _Places.of(table, options)
+    seen, named = FirstLines(), FirstLines()
+    for line, row in table.rows(lambda headings: _columns(table, headings, options)):
+        place = table.where(line)
         try:
             if isinstance(row, str):
                 raise ManifestError(row)
-            item = _manifest_item(path.parent, row)
-            before = lines.setdefault((item.occurrence_id, item.media), line)
+            item = _item(places, row)
+            before = seen.first(line, item.occurrence_id, item.media)
             if before != line:
+                stands = table.where(before).rpartition(", ")[2]
                 raise ManifestError(
-                    f"'{item.occurrence_id}' with '{item.media}' stands in line {before} already"
+                    f"'{item.occurrence_id}' with '{item.media}' stands in {stands} already"
                 )
-        except (ManifestError, SourceNotFoundError) as error:
+        except BitternError as error:
             cells = {} if isinstance(row, str) else row
             # The first row of an occurrence keeps the bare id, whether its file is there or not.
-            named.add(cells.get("occurrenceID", ""))
-            name = cells.get("occurrenceID") or cells.get("media") or f"line {line}"
-            yield failed(name, place, error)
+            own = str(cells.get("occurrenceID", ""))
+            named.first(line, own)
+            yield failed(own or str(cells.get("media", "")) or f"line {line}", place, error)
             continue
-        yield Listed(another_medium(item) if item.occurrence_id in named else item, place)
-        named.add(item.occurrence_id)
+        first = named.first(line, item.occurrence_id) == line
+        yield Listed(item if first else another_medium(item), place)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """Line number and cells of every row, or what is wrong with the row."""
-    csv.field_size_limit(MAX_FIELD_CHARS)
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = file.readline()
-            reader = csv.reader(file, delimiter=max(",\t;", key=header.count))
-            columns = _columns(path, header, reader.dialect.delimiter)
-            for cells in reader:
-                line = reader.line_num + 1
-                if not cells:
-                    continue
-                if len(cells) != len(columns):
-                    yield line, f"the row has {len(cells)} cells, the header {len(columns)}"
-                else:
-                    yield line, {c: v.strip() for c, v in zip(columns, cells, strict=True)}
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path} is not UTF-8 text: {error}", field="source") from error
-    except csv.Error as error:
-        raise ManifestError(
-            f"{path} is not a readable CSV file: {error}", field="source"
-        ) from error
+def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:
+    columns = column_names(headings, options.columns)
+    if "media" in columns:
+        return columns
+    likely = [f"--column {_quoted(heading)}=media" for heading in likely_media(headings)]
+    raise ManifestError(
+        f"{table.place} has no column 'media' with the files' paths; its columns are "
+        f"{', '.join(headings[:20]) or 'none'}: "
+        + (
+            f"if one of them holds the files, say {' or '.join(likely)}"
+            if likely
+            else "name the one that holds the files with --column HEADING=media"
+        ),
+        field="source",
+    )
 
 
-def _columns(path: Path, header: str, delimiter: str) -> list[str]:
-    headings = next(csv.reader([header], delimiter=delimiter), [])
-    columns = kept_names(headings)
-    if "media" not in columns:
-        raise ManifestError(
-            f"{path} has no column 'media' with the files' paths; its columns are "
-            f"{', '.join(headings[:20]) or 'none'}",
-            field="source",
-        )
-    return columns
+def _quoted(heading: str) -> str:
+    return f"'{heading}'" if not heading.isalnum() else heading
 
 
-def _manifest_item(folder: Path, row: dict[str, str]) -> MediaItem:
-    media = row["media"]
+@dataclass(frozen=True)
+class _Places:
+    """Where the media of a manifest are looked for.
+
+    Attributes:
+        folder: what paths are relative to; None if that is an address.
+        address: what paths are relative to; None if that is a folder.
+        confined: whether paths may not leave the folder, as in a manifest from elsewhere.
+        root: `folder` with links followed.
+        fetch: beginnings of addresses that may be fetched.
+    """
+
+    folder: Path | None
+    address: str | None
+    confined: bool
+    root: str
+    fetch: tuple[str, ...]
+
+    @classmethod
+    def of(cls, table: Table, options: SourceOptions) -> _Places:
+        remote = isinstance(table.place, str)
+        base = options.media
+        if base is None:
+            base = str(table.place).rpartition("/")[0] if remote else str(Path(table.place).parent)
+        if is_address(base):
+            parsed(base)
+            return cls(None, base, True, base, options.fetch)
+        folder = Path(base).expanduser()
+        if not folder.is_dir():
+            raise SourceNotFoundError(f"there is no folder with media at {folder}", field="media")
+        return cls(folder, None, remote, str(folder.resolve()), options.fetch)
+
+    def find(self, media: str) -> tuple[Path | None, str | None, str]:
+        """Path or address of one medium, and what it is relative to."""
+        if is_address(media):
+            if may_fetch(media, self.fetch):
+                return None, media, ""
+            parts = parsed(media)
+            raise SourceNotFoundError(
+                f"'{media[:200]}' is not fetched unless you allow it: --fetch "
+                f"{parts.scheme}://{urlsplit(media).netloc}/"
+            )
+        if self.address is not None:
+            return None, below(self.address, media), self.root
+        assert self.folder is not None
+        if self.confined:
+            below("", media)
+        for name in dict.fromkeys((media, media.replace("\\", "/"))):
+            path = self.folder / name
+            try:
+                if path.is_file():
+                    return path, None, self.root
+            except OSError:  # a name longer than the file system allows
+                continue
+        raise SourceNotFoundError(f"there is no file '{media[:200]}' below {self.folder}")
+
+
+def _item(places: _Places, row: Cells) -> MediaItem:
+    media = str(row.get("media", ""))
     if not media or "\0" in media:
         raise ManifestError("the column 'media' holds no path")
-    path = folder / media
-    modality = _TYPES.get(row.get("type", "").lower()) or modality_of_suffix(path)
+    name = urlsplit(media).path if is_address(media) else media
+    modality = _TYPES.get(str(row.get("type", "")).lower()) or modality_of_suffix(Path(name))
     if modality is None:
         raise ManifestError(
-            f"'{media}' is of no kind that its suffix tells; add a column 'type' that says "
+            f"'{media[:200]}' is of no kind that its suffix tells; add a column 'type' that says "
             "StillImage or Sound"
         )
-    try:
-        found = path.is_file()
-    except OSError:  # a name longer than the file system allows
-        found = False
-    if not found:
-        raise SourceNotFoundError(f"there is no file '{media[:200]}' below {folder}")
-    metadata = {c: v for c, v in row.items() if v and c not in ("media", "occurrenceID")}
+    path, url, root = places.find(media)
     return MediaItem(
-        occurrence_id=row.get("occurrenceID") or media,
+        occurrence_id=str(row.get("occurrenceID", "")) or media,
         media=media,
         modality=modality,
         path=path,
-        media_root=str(folder.resolve()),
-        metadata=metadata,
+        media_root=root,
+        metadata={c: v for c, v in row.items() if c not in ("media", "occurrenceID")},
+        url=url,
     )
