@@ -100,12 +100,12 @@ def rows(stream: IO[bytes], dialect: Dialect) -> Iterator[tuple[int, list[str] |
         dialect: its rules.
 
     Yields:
-        Number of the row's last line, from 1, and its cells; or what is wrong with the row.
+        Number of the row's first line, from 1, and its cells; or what is wrong with the row.
     """
     csv.field_size_limit(MAX_FIELD_CHARS)
     lines = _Lines(stream, dialect)
     split = _quoted(lines) if dialect.quote else _unquoted(lines)
-    first = True
+    first, begins = True, 1
     for cells in split:
         if lines.trouble:
             cells, lines.trouble = lines.trouble, ""
@@ -113,7 +113,8 @@ def rows(stream: IO[bytes], dialect: Dialect) -> Iterator[tuple[int, list[str] |
             cells[0] = cells[0].removeprefix("\ufeff")
         first = False
         if cells:
-            yield lines.count, cells
+            yield begins, cells
+        begins = lines.count + 1
 
 
 def _unquoted(lines: _Lines) -> Iterator[list[str] | str]:

@@ -86,6 +86,11 @@ class MediaPlaces:
         """Whether any address at all may be fetched."""
         return bool(self._fetch)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where files are looked for."""
+        return tuple(self._folders)
+
     def find(
         self, name: str, *, also: Iterable[str] = (), addresses: Sequence[str] = ()
     ) -> FoundMedia:
@@ -127,7 +132,7 @@ class MediaPlaces:
     def _may_fetch(self, address: str) -> bool:
         if not self._fetch:
             return False
-        from service.sources.remote import may_fetch
+        from service.sources.addresses import may_fetch  # which knows addresses from here
 
         return may_fetch(address, self._fetch)
 
