@@ -26,6 +26,7 @@ from index.observation import AddResult, CodedObservation, OnDuplicate
 from index.pinning import store_at
 from index.snapshots import SnapshotInfo, Snapshots, steady
 from index.store import Store
+from index.sums import NAME
 from index.writer import Writer
 
 
@@ -71,6 +72,7 @@ class Archive(SearchableArchive):
             # The header comes last: without it, a half-made archive is no archive.
             if not Store.create(folder.store).is_new:
                 folder.check_present()
+            (folder.path / NAME).unlink(missing_ok=True)
             folder.write_header(folder.new_header(name))
         finally:
             lock.release()

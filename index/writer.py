@@ -21,6 +21,7 @@ from index.adding import PlannedItem, Planner, StoredItem, rows_of
 from index.checking.settling import Settler
 from index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from index.folder import ArchiveFolder, with_model
+from index.leftovers import clear_leftovers
 from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
 from index.observation import AddResult, CodedObservation, OnDuplicate
@@ -58,6 +59,7 @@ class Writer:
         self._commits = 0
         self._changed_rows = 0
         self._unsure = False
+        clear_leftovers(folder, store)
         self._settler = Settler(folder, store)
         self._settler.adopt()
 

@@ -211,8 +211,8 @@ def test_a_damaged_archive_says_what_is_wrong(
 def test_truncated_data_files_are_damage_to_every_reader(
     path: Path, harm: Callable[[Path], None]
 ) -> None:
-    harm(path)
     with Archive.open(path) as archive:
+        harm(path)
         for read in (
             lambda: archive.get("a"),
             lambda: archive.list(),

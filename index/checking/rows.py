@@ -1,9 +1,8 @@
-"""Whether an archive keeps its promises: its store, its models, and its index."""
+"""Whether the rows of an archive, its models and its index agree with each other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -19,22 +18,6 @@ from index.store import Store
 _SHOWN = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """What checking an archive found.
-
-    Attributes:
-        problems: what is wrong with the archive, one line each; empty where it is sound.
-        made_anew: derived files that cannot be used, one line each, with the reason. They are
-            made anew when they are wanted, from what is sound: no problem of the archive.
-        observations: rows by modality.
-    """
-
-    problems: list[str]
-    made_anew: list[str]
-    observations: Mapping[str, int]
-
-
 class _OnlyRead(IndexFiles):
     """Uses what is kept and writes nothing."""
 
@@ -47,32 +30,14 @@ def snapshot_to_verify(folder: ArchiveFolder, store: Store) -> Snapshot:
     return Snapshot(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
 
 
-def verified(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Verification:
-    """Check an archive; nothing is written.
-
-    Args:
-        folder: where it lies.
-        header: its `archive.json`.
-        snapshot: the index that is in use.
-    """
-    return Verification(
-        problems=[
-            *_row_problems(header, snapshot),
-            *_model_problems(folder, header, snapshot),
-            *_index_problems(header, snapshot),
-        ],
-        made_anew=list(_made_anew(folder, snapshot)),
-        observations={modality: len(snapshot.of_modality(modality)) for modality in MODALITIES},
-    )
-
-
 def _some(values: pa.ChunkedArray | list[object]) -> str:
     shown = values[:_SHOWN]
     texts = [str(value) for value in (shown if isinstance(shown, list) else shown.to_pylist())]
     return ", ".join(texts) + (", ..." if len(values) > _SHOWN else "")
 
 
-def _row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+def row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+    """Rows that contradict themselves or each other, one line each."""
     table = snapshot.store.read(
         ["row", "id", "occurrenceID", "modality", "media", "start_s", "end_s"]
     )
@@ -106,7 +71,8 @@ def _row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
         )
 
 
-def _model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator[str]:
+def model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator[str]:
+    """Models without files or codes, and codes without a model, one line each."""
     store = snapshot.store
     expected = set()
     for record in header.models:
@@ -128,10 +94,11 @@ def _model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -
         yield f"{uncoded} observations have no code of any model"
 
 
-def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+def index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+    """Where the index in use differs from the store, one line each."""
     fresh = Snapshot(snapshot.store)
     if not fresh.has_rows_of(snapshot):
-        yield "the index does not hold the rows of the store; open the archive again"
+        yield "the index does not hold the rows of the store"
         return
     for record in header.models:
         if record.code_column not in snapshot.store.columns:
@@ -142,11 +109,12 @@ def _index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
             if not same or not np.array_equal(used[modality].codes, stored[modality].codes):
                 yield (
                     f"the {modality} index of model {record.name} ({record.digest[:16]}) differs "
-                    "from the store; open the archive again"
+                    "from the store"
                 )
 
 
-def _made_anew(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
+def derived_damage(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
+    """Derived files that cannot be used, one line each."""
     files = DerivedFiles(folder.derived, snapshot.store)
     for name in files.names():
         if damage := files.damage(name):

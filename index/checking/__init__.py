@@ -1,0 +1,13 @@
+"""Whether an archive is what was written: checksums, checks at opening, verify, repair.
+
+opening.py    what every opening checks             settling.py   checksums of each commit
+contents.py   every file against its checksum       manifests.py  which files a version needs
+rows.py       rows, models and index agree          orphans.py    files that belong to nothing
+repairing.py  what can be put right without loss of anything that is sound
+"""
+
+from index.checking.findings import Finding, Verification
+from index.checking.rows import snapshot_to_verify
+from index.checking.verifying import verified, verified_files
+
+__all__ = ["Finding", "Verification", "snapshot_to_verify", "verified", "verified_files"]

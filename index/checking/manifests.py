@@ -1,0 +1,218 @@
+"""Which files a version of the store consists of, as its manifest says.
+
+A manifest is one protocol buffer message, followed by the place where it begins; the format
+is published with Lance (`protos/table.proto` of its repository, "Lance Table Format" in its
+documentation). Only the few fields that name files are read here, and nothing is written.
+LanceDB itself does not tell which files are whose.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from index.store import TABLE
+
+_MAGIC = b"LANC"
+_FOOTER = struct.Struct("<QHH4s")
+_LENGTH = struct.Struct("<I")
+_NAME = re.compile(r"([0-9]{1,20})\.manifest")
+_NEWEST_FIRST = 2**64 - 1
+_LIMIT_BYTES = 1 << 30
+_KNOWN_FLAGS = 0b1_1011_1111
+"""Features of tables that are known here: files that overlay others (bit 6) are not."""
+
+
+class UnreadableManifestError(ValueError):
+    """It is not what a manifest should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFile:
+    """A file that a version needs.
+
+    Attributes:
+        path: relative to the table's folder, POSIX.
+        size: bytes; None where the manifest does not say.
+        fragment: number of the fragment whose rows it holds or deletes; None for an index.
+    """
+
+    path: str
+    size: int | None
+    fragment: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What one version consists of.
+
+    Attributes:
+        version: its number.
+        files: data files, deletion files and files of look-up indexes.
+        flags: features that a reader must know.
+        transaction: file below `_transactions` that tells how it came about; "" for none.
+    """
+
+    version: int
+    files: tuple[StoreFile, ...]
+    flags: int
+    transaction: str
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether it uses features that nothing of today knows."""
+        return bool(self.flags & ~_KNOWN_FLAGS)
+
+
+def table_folder(store: Path) -> Path:
+    """The folder of the table in the folder of the store."""
+    return store / f"{TABLE}.lance"
+
+
+def manifest_files(store: Path) -> dict[int, Path]:
+    """The manifests that are there, by version, the oldest first.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = {}
+    for path in (table_folder(store) / "_versions").iterdir():
+        if match := _NAME.fullmatch(path.name):
+            number = int(match[1])
+            # Newer stores count names down, so that the newest sorts first; older ones up.
+            found[_NEWEST_FIRST - number if len(match[1]) == 20 else number] = path
+    return dict(sorted(found.items()))
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnreadableManifestError: it is not what it should be.
+    """
+    if path.stat().st_size > _LIMIT_BYTES:
+        raise UnreadableManifestError(f"it is larger than {_LIMIT_BYTES} bytes")
+    data = path.read_bytes()
+    try:
+        start, _, _, magic = _FOOTER.unpack(data[-_FOOTER.size :])
+        if magic != _MAGIC:
+            raise UnreadableManifestError("it does not end as a manifest does")
+        return _manifest(data, _message(data, start))
+    except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
+        raise UnreadableManifestError(str(error)) from error
+
+
+def _manifest(data: bytes, message: bytes) -> Manifest:
+    version, flags, transaction, indexes = 0, 0, "", None
+    files: list[StoreFile] = []
+    for number, value in _fields(message):
+        if number == 2:
+            files += _fragment(_bytes(value))
+        elif number == 3:
+            version = _number(value)
+        elif number == 6:
+            indexes = _number(value)
+        elif number == 9:
+            flags = _number(value)
+        elif number == 12:
+            transaction = _bytes(value).decode()
+    if indexes is not None:
+        for number, value in _fields(_message(data, indexes)):
+            if number == 1:
+                files += _index(_bytes(value))
+    if version < 1:
+        raise UnreadableManifestError("it names no version")
+    return Manifest(version, tuple(files), flags, transaction)
+
+
+def _fragment(message: bytes) -> Iterator[StoreFile]:
+    values = list(_fields(message))
+    number = next((_number(value) for field, value in values if field == 1), 0)
+    for field, value in values:
+        if field == 2:
+            told = dict(_fields(_bytes(value)))
+            if 7 not in told:  # else it lies in another folder
+                size = _number(told.get(6, 0)) or None
+                yield StoreFile(f"data/{_name(told[1])}", size, number)
+        elif field == 3:
+            told = dict(_fields(_bytes(value)))
+            kind = "bin" if told.get(1, 0) else "arrow"
+            name = f"{number}-{_number(told.get(2, 0))}-{_number(told.get(3, 0))}.{kind}"
+            yield StoreFile(f"_deletions/{name}", None, number)
+
+
+def _index(message: bytes) -> Iterator[StoreFile]:
+    values = list(_fields(message))
+    uuid = next(_bytes(value) for field, value in values if field == 1)
+    folder = UUID(bytes=_bytes(dict(_fields(uuid))[1]))
+    for field, value in values:
+        if field == 10:
+            told = dict(_fields(_bytes(value)))
+            yield StoreFile(f"_indices/{folder}/{_name(told[1])}", _number(told.get(2, 0)))
+
+
+def _name(value: int | bytes) -> str:
+    name = _bytes(value).decode()
+    if not name or "\0" in name or "\\" in name or name.startswith("/") or ".." in name.split("/"):
+        raise UnreadableManifestError(f"it names a file {name!r}")
+    return name
+
+
+def _message(data: bytes, start: int) -> bytes:
+    (length,) = _LENGTH.unpack_from(data, start)
+    begin = start + _LENGTH.size
+    if begin + length > len(data):
+        raise UnreadableManifestError("it is cut short")
+    return data[begin : begin + length]
+
+
+def _number(value: int | bytes) -> int:
+    if isinstance(value, bytes):
+        raise UnreadableManifestError("a number is missing")
+    return value
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise UnreadableManifestError("a text is missing")
+    return value
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Numbers and values of a message's fields, in the wire format of protocol buffers."""
+    place = 0
+    while place < len(message):
+        tag, place = _varint(message, place)
+        kind = tag & 7
+        if kind == 0:
+            value, place = _varint(message, place)
+            yield tag >> 3, value
+            continue
+        if kind == 2:
+            length, place = _varint(message, place)
+        elif kind in (1, 5):
+            length = 8 if kind == 1 else 4
+        else:
+            raise UnreadableManifestError(f"it has a field of kind {kind}")
+        if place + length > len(message):
+            raise UnreadableManifestError("it is cut short")
+        yield tag >> 3, message[place : place + length]
+        place += length
+
+
+def _varint(message: bytes, place: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[place]
+        place += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value & (2**64 - 1), place
+        shift += 7
+        if shift > 63:
+            raise UnreadableManifestError("a number is too long")
