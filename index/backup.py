@@ -13,6 +13,7 @@ new models only; files of the old version go last.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -31,11 +32,13 @@ from bittern.errors import (
     PreconditionError,
 )
 from index.checking.manifests import manifest_files, read_manifest, table_folder
-from index.folder import ArchiveFolder, Header, Switch
+from index.folder import ArchiveFolder, Header, Switch, write_json
 from index.pinning import pin, store_at, unpin
 from index.snapshots import Snapshots, steady
 from index.store import Store
 from index.sums import Sum, files_below, read_sums, replace_sums, sum_of, sync_folder
+
+_NOTE = "backup.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,7 @@ class _Copying:
             self._copy(path)
         self._sync()
         replace_sums(building.path, self._sums)
+        _hold(building.path, [sum_of(manifest).xxh3])
         building.write_header(self._header)
         if place.path.is_dir():  # empty, as was checked
             place.path.rmdir()
@@ -159,6 +163,7 @@ class _Copying:
             models = before.at(max(manifest_files(self._target.store))).models
             switch = Switch(self._version, self._header.models)
             self._target.write_header(replace(self._header, models=models, switch=switch))
+            _hold(self._target.path, [_newest_sum(self._target), sum_of(manifest).xxh3])
             self._copy(manifest, known)
             self._sync()
             replace_sums(self._target.path, self._sums)
@@ -199,15 +204,10 @@ class _Copying:
                 f"{path} is no backup of {self._source.path}: that was created at "
                 f"{self._header.created}, this at {before.created}; {remedy}"
             )
-        newest = max(manifest_files(self._target.store), default=0)
-        ours = manifest_files(self._source.store).get(newest)
-        theirs = manifest_files(self._target.store).get(newest)
-        written_to = ours and theirs and ours.read_bytes() != theirs.read_bytes()
-        if written_to or newest > self._version or len(manifest_files(self._target.store)) > 2:
+        if _newest_sum(self._target) not in _holding(path):
             raise PreconditionError(
-                f"{path} holds version {newest} of an archive that is not at version "
-                f"{self._version} of {self._source.path}: one of the two was written to by itself. "
-                f"To give up neither, {remedy}"
+                f"{path} was written to after the backup was made, or never was one: what is in it "
+                f"would be lost; {remedy}"
             )
         return before
 
@@ -277,6 +277,24 @@ class _Copying:
         for folder in self._target.models.iterdir():
             if folder.is_dir() and not any(files_below(folder)):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _hold(path: Path, manifests: list[str]) -> None:
+    """Note what the backup holds, or is about to: whoever writes to it makes another manifest."""
+    write_json(path / _NOTE, {"holds": manifests})
+
+
+def _holding(path: Path) -> list[str]:
+    try:
+        return [str(known) for known in json.loads((path / _NOTE).read_text("utf-8"))["holds"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def _newest_sum(folder: ArchiveFolder) -> str:
+    """Checksum of the newest version's manifest."""
+    found = manifest_files(folder.store)
+    return sum_of(found[max(found)]).xxh3 if found else ""
 
 
 def partial_folder(to: Path) -> Path:

@@ -41,7 +41,7 @@ PLAIN_VERSION = 1
 """What every other archive is written as."""
 _HEADER_LIMIT_BYTES = 16 << 20
 _OWN_NAMES = frozenset(
-    {"archive.json", "store", "models", "derived", "lock", "snapshots", "snapshots.lock", "sums"}
+    {"archive.json", "store", "models", "derived", "lock", "snapshots", "snapshots.lock", "sums", "backup.json"}
 )
 
 

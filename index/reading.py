@@ -247,12 +247,14 @@ class ReadableArchive:
 
         with self._lock:
             self._check_open()
-            if self._snapshot is not None:
-                return verified(self._folder, self._header, self._current())
+            if self._past or self._snapshot is not None:
+                current = self._current()
+                return verified(self._folder, self._header, current)
             if not self._writes:
                 self._store.follow()
             snapshot = snapshot_to_verify(self._folder, self._store)
-            return verified(self._folder, self._folder.read_header(), snapshot)
+            header = self._folder.read_header().at(snapshot.generation)
+            return verified(self._folder, header, snapshot)
 
     def iter_batches(
         self,

@@ -1,0 +1,183 @@
+"""A backup is an archive by itself and holds one state of the archive, whoever writes meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import ArchiveDamagedError, InvalidInputError, PreconditionError
+from index import backup as module
+from index.archive import Archive
+from index.backup import backup
+from index.checking.manifests import manifest_files, read_manifest
+from tests.history.states import state
+from tests.index.samples import BAT, OWL, photo, recording
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with Archive.create(tmp_path / "marsh") as made:
+        made.register_model(OWL, {"card.json": b"{}", "heads/shared.bin": b"\x00"})
+        made.add([photo("a"), photo("b"), recording("r", 3)], model=OWL.digest)
+        made.delete(["b"])
+        yield made
+
+
+def state_of(path: Path, snapshot: str | None = None) -> object:
+    with Archive.open(path, snapshot=snapshot) as opened:
+        assert opened.verify() == []
+        return state(opened)
+
+
+def test_a_backup_is_an_archive_that_answers_the_same(archive: Archive, tmp_path: Path) -> None:
+    done = backup(archive.path, tmp_path / "copy")
+    assert state_of(tmp_path / "copy") == state(archive)
+    assert done.version == archive.generation
+    assert done.unchecked <= 1  # how the version came about, which nothing depends on
+    with Archive.open(tmp_path / "copy", write=True) as copy:
+        copy.add([photo("c")], model=OWL.digest)
+        assert copy.get("c").row == 5
+    assert archive._store.kept() == {}
+
+
+def test_a_linked_backup_survives_the_loss_of_the_archive(archive: Archive, tmp_path: Path) -> None:
+    before = state(archive)
+    done = backup(archive.path, tmp_path / "copy", link=True)
+    assert done.linked
+    assert not done.copied
+    archive.close()
+    shutil.rmtree(archive.path)
+    assert state_of(tmp_path / "copy") == before
+
+
+def test_a_second_backup_copies_only_what_is_new(archive: Archive, tmp_path: Path) -> None:
+    first = backup(archive.path, tmp_path / "copy")
+    archive.register_model(BAT, {"card.json": b"{}"})
+    archive.add([photo("c", record=BAT)], model=BAT.digest)
+    second = backup(archive.path, tmp_path / "copy")
+    assert second.reused >= first.copied - 2
+    assert second.copied < first.copied
+    assert state_of(tmp_path / "copy") == state(archive)
+    needed = read_manifest(manifest_files(tmp_path / "copy" / "store")[archive.generation]).files
+    data = list((tmp_path / "copy/store/observations.lance/data").iterdir())
+    assert len(data) <= len(needed)
+
+
+def test_a_backup_that_was_written_to_is_left_alone(archive: Archive, tmp_path: Path) -> None:
+    backup(archive.path, tmp_path / "copy")
+    with Archive.open(tmp_path / "copy", write=True) as copy:
+        copy.add([photo("own")], model=OWL.digest)
+    archive.add([photo("c")], model=OWL.digest)
+    with pytest.raises(PreconditionError, match="written to after"):
+        backup(archive.path, tmp_path / "copy")
+
+
+def test_nothing_but_a_backup_is_written_over(archive: Archive, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "heron.jpg").touch()
+    with pytest.raises(PreconditionError, match="holds no archive"):
+        backup(archive.path, tmp_path / "photos")
+    with Archive.create(tmp_path / "another"):
+        pass
+    with pytest.raises(PreconditionError, match=r"never was one|no backup of"):
+        backup(archive.path, tmp_path / "another")
+    with pytest.raises(InvalidInputError, match="within"):
+        backup(archive.path, archive.path / "copy")
+
+
+def test_a_snapshot_can_be_copied_instead(archive: Archive, tmp_path: Path) -> None:
+    archive.take_snapshot("spring")
+    archive.delete(["a", "r"])
+    backup(archive.path, tmp_path / "copy", snapshot="spring")
+    assert state_of(tmp_path / "copy") == state_of(archive.path, "spring")
+
+
+def test_a_damaged_file_is_not_copied(archive: Archive, tmp_path: Path) -> None:
+    newest = read_manifest(manifest_files(archive.path / "store")[archive.generation])
+    path = archive.path / "store/observations.lance" / newest.files[0].path
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ArchiveDamagedError, match="not what was written"):
+        backup(archive.path, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
+class KilledError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("incremental", [False, True])
+def test_a_backup_that_is_killed_anywhere_leaves_a_whole_state_or_nothing(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, incremental: bool
+) -> None:
+    to = tmp_path / "copy"
+    allowed: list[object] = [None]
+    if incremental:
+        backup(archive.path, to)
+        allowed = [state_of(to)]
+        archive.register_model(BAT, {"card.json": b"{}"})
+        archive.add([photo("c", record=BAT)], model=BAT.digest)
+        archive.delete(["a"])
+    allowed.append(state(archive))
+    steps = ("_copied", "sum_of", "replace_sums", "sync_folder", "write_json", "_hold")
+    for last in range(200):
+        left = [last]
+
+        def counted(real: object, left: list[int] = left) -> object:
+            def step(*args: object, **named: object) -> object:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KilledError
+                return real(*args, **named)  # type: ignore[operator]
+
+            return step
+
+        with monkeypatch.context() as patched:
+            for name in steps:
+                patched.setattr(module, name, counted(getattr(module, name)))
+            try:
+                backup(archive.path, to)
+                break
+            except KilledError:
+                pass
+        assert (state_of(to) if to.exists() else None) in allowed
+    assert last > 10
+    assert state_of(to) == allowed[-1]
+
+
+def test_a_backup_is_whole_while_another_process_writes_and_compacts(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.close()
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "tests.history.committing", str(archive.path)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "LANCE_LOG": "error"},
+    )
+    assert writer.stdout is not None
+    try:
+        seen = []
+        for number in range(4):
+            for _ in range(4):
+                writer.stdout.readline()
+            done = backup(archive.path, tmp_path / f"copy{number % 2}")
+            seen.append(done.version)
+            with Archive.open(tmp_path / f"copy{number % 2}") as copy:
+                assert copy.verify() == []
+                assert copy.generation == done.version
+                added = [o.id for o in copy.list(page_size=10_000).observations]
+                # Whole commits: four at a time, and one of the batch before last may be deleted.
+                assert len([name for name in added if name.endswith("-0")]) == len(
+                    [name for name in added if name.endswith("-3")]
+                )
+        assert seen == sorted(set(seen))
+    finally:
+        writer.kill()
+        writer.wait()
