@@ -7,11 +7,12 @@ INSTALLED := $(VENV)/.installed
 SOURCES := bittern encoders hashing index service benchmarks tests
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit bench bench-search protos clean help
+.PHONY: demo test lint types unit soak bench bench-search protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests"
+	@echo "make soak    kill a writer 200 times and look for losses; ROUNDS=2000 SEED=7 for more, or again"
 	@echo "make bench   quality and speed, measured here"
 	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"
 	@echo "make protos  lint the wire contract and generate its stubs again"
@@ -31,6 +32,10 @@ types: $(INSTALLED)
 
 unit: $(INSTALLED)
 	$(BIN)/python -m pytest
+
+ROUNDS ?= 200
+soak: $(INSTALLED)
+	$(BIN)/python -m tests.survival.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks

@@ -51,7 +51,7 @@ def store_at(store: Store, version: int) -> Store:
         NotFoundError: that version is gone, or has not been yet.
     """
     there = [known.version for known in versions(store)]
-    if version not in there:
+    if version not in there and version not in store.kept().values():
         shown = ", ".join(map(str, there[-5:]))
         raise NotFoundError(
             f"version {version} of the archive is not there any more; versions without a snapshot "

@@ -113,7 +113,7 @@ class Store:
             self._session = session or library.Session()
             self._table = library.connect(str(path), session=self._session).open_table(TABLE)
             if version is not None:
-                self._table.checkout(version)
+                self._go_to(version)
             self.version: int = self._table.version
             self._schema: pa.Schema = self._table.schema
 
@@ -207,6 +207,15 @@ class Store:
     def pinned(self) -> Store:
         """The table as it is now, whatever is committed later; it shares what is in memory."""
         return Store(self.path, self.version, self._session)
+
+    def _go_to(self, version: int) -> None:
+        """Stay at a version; one that is kept may be there as a branch only, where it is empty."""
+        if not manifest(self._versions, version).exists():
+            for name, branch in self._table.branches.list().items():
+                if name.startswith(_BRANCH) and branch["parent_version"] == version:
+                    self._table = self._table.branches.checkout(name, version)
+                    return
+        self._table.checkout(version)
 
     # Schema
 
