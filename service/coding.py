@@ -1,54 +1,62 @@
 """Codes of a source in a Parquet file, without an archive.
 
-The file's schema metadata names the model, its digest, the code length and the bit order;
-codes are fixed-size binary of bits/8 bytes.
+Codes are kept in parts while the job runs (`service.parts`); the file appears when all are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from encoders.base import Modality
-from hashing.saved import ModelCard
 from index.observation import AddResult, AddStatus
-from service.committing import COMMIT_ITEMS, batched, check_towers, without_untaken
+from service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
+from service.committing import without_untaken
 from service.embedders import Embedders
 from service.engine import catalogue_encoder
-from service.indexing import (
-    IndexReport,
-    Progress,
-    enough_to_fit,
-    fitted_on_sample,
-)
-from service.model_choice import IndexOptions, ready_model
+from service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
+from service.jobs.report import JobReport
+from service.model_choice import IndexOptions, check_modalities, ready_model
 from service.models import EncoderLoader, Model
-from service.pipeline import Embedded, Entry, embed_items
+from service.parts import Parts
+from service.pipeline import Embedded, Entry, Pace, embed_items, store_all
 
-BIT_ORDER = "bit i of a code is bit i % 8 (little-endian) of byte i // 8"
+__all__ = [
+    "BIT_ORDER",
+    "about_codes",
+    "check_folder",
+    "check_parquet",
+    "code_source",
+    "schema_of",
+]
 
 
 def code_source(
-    entries: Sequence[Entry],
+    entries: Iterable[Entry],
     to: Path,
     options: IndexOptions,
-    on_batch: Progress = lambda results: None,
+    watch: Watch | None = None,
     *,
+    job: Mapping[str, Any] | None = None,
+    fetch: tuple[str, ...] = (),
     load_encoder: EncoderLoader = catalogue_encoder,
     embedders: Embedders | None = None,
-) -> IndexReport:
+) -> JobReport:
     """Code every entry into the Parquet file `to`; it appears when it is complete.
 
+    A run that was stopped or killed is gone on with by the same call.
+
     Args:
-        entries: what `service.sources.read_source` listed.
+        entries: what `service.sources.read_source` listed; gone through lazily.
         to: a Parquet file.
-        options: which model; nothing else of them plays a part.
-        on_batch: called with the results of every batch.
+        options: which model, and when to commit; nothing else of them plays a part.
+        watch: who looks on.
+        job: JSON values that tell this job from others that might write the same file: its
+            source. The model is among them anyway.
+        fetch: beginnings of addresses that may be fetched.
         load_encoder: from a catalogue name to an encoder.
         embedders: encoders that may be loaded already, instead of `load_encoder`.
 
@@ -56,46 +64,95 @@ def code_source(
         ModelNotFoundError: no encoder or model of this name.
         WeightsMissingError: the model's weights are not on this machine.
         SourceNotFoundError: none of the entries could be coded.
+        PreconditionError: parts of another job are in the way.
     """
-    begun = perf_counter()
+    watch = watch or Watch()
     check_parquet(to)
     check_folder(to)
-    report = IndexReport()
     embedders = embedders or Embedders(load_encoder)
     saved = ready_model(options, embedders.named)
     embedder = embedders.of(saved) if saved else embedders.named(options.model)
+    embedder.encoder()
     if saved is not None:
-        model = Model(saved, embedder)
-        check_towers(model, entries)
-        entries = list(without_untaken(model, entries))
-    stream = embed_items(embedder, entries, report.times)
-    fitted_on: list[Embedded] = []
-    if saved is None:
-        fitted_on = enough_to_fit(stream)
-        saved = fitted_on_sample(embedder, fitted_on, options)
-    if saved is None:
-        raise SourceNotFoundError("none of the media could be used, so no hasher can be fitted")
-    model = Model(saved, embedder)
-    report.model = model.card.name
-    partial = to.with_name(to.name + ".partial")
+        check_modalities(f"model '{saved.card.name}'", Model(saved, embedder).modalities, entries)
+    asked = {"model": options.model, "bits": options.wanted_bits, "hasher": options.hasher}
+    asked["digest"] = saved.card.digest if saved else None
+    parts = Parts.begin(to, {**(job or {}), **asked})
     try:
-        with pq.ParquetWriter(partial, schema_of(model.card)) as writer:
-            for embedded in (fitted_on, stream):
-                for batch in batched(embedded, COMMIT_ITEMS):
-                    writer.write_table(_table(batch, model))
-                    results = [_result(e) for e in batch]
-                    report.count(results)
-                    on_batch(results)
-        if not report.observations:
-            raise SourceNotFoundError(
-                "none of the media could be used: "
-                + "; ".join(f.message for f in report.failures[:3])
-            )
-        partial.replace(to)
+        saved = saved or parts.fitted_model()
+        stream: Iterator[Embedded]
+        embed = partial(
+            embed_items,
+            embedder,
+            stages=watch.report.stages,
+            cancelled=watch.cancelled,
+            fetch=fetch,
+        )
+        if saved is not None:
+            model = Model(saved, embedder)
+            stream = embed(parts.kept(without_untaken(model, entries), model.digest))
+        else:
+            stream = embed(entries)
+            first = enough_to_fit(watch.told(stream))
+            if watch.cancelled():
+                return watch.finish()
+            saved = fitted_on_sample(embedder, first, options)
+            if saved is None:
+                parts.remove()
+                watch.report.count([e.result for e in first if e.result is not None])
+                raise _nothing_usable(watch.report)
+            watch.report.warnings += warnings_of(first)
+            parts.keep_model(saved)
+            model = Model(saved, embedder)
+            stream = chained(first, stream)
+        return _store(stream, parts, model, options, watch)
     finally:
-        partial.unlink(missing_ok=True)
-    report.seconds = perf_counter() - begun
-    return report
+        parts.close()
+
+
+def _store(
+    stream: Iterator[Embedded], parts: Parts, model: Model, options: IndexOptions, watch: Watch
+) -> JobReport:
+    report = watch.report
+    report.model, report.digest = model.card.name, model.digest
+    pace = Pace(options.commit_items, options.commit_s)
+    commit = partial(_commit, parts, model, report)
+    store_all(stream, commit, report, pace=pace, on_progress=watch.on_progress)
+    if watch.cancelled():
+        return watch.finish()
+    if not parts.rows:
+        parts.remove()
+        raise _nothing_usable(report)
+    parts.join()
+    return watch.finish()
+
+
+def _commit(
+    parts: Parts, model: Model, report: JobReport, batch: Sequence[Embedded]
+) -> list[AddResult]:
+    """Write one part; entries that older parts hold are no matter of it."""
+    results = [_result(embedded) for embedded in batch]
+    fresh = parts.fresh(batch)
+    if fresh:
+        begun = perf_counter()
+        table = table_of(fresh, model)
+        hashed = perf_counter()
+        failures = [e.result for e in fresh if e.result and e.result.status == AddStatus.FAILED]
+        size = parts.write(table, [_listed(e) for e in fresh], failures)
+        report.stages["hash"].add(table.num_rows, busy_s=hashed - begun)
+        report.stages["commit"].add(table.num_rows, busy_s=perf_counter() - hashed, size=size)
+    return results
+
+
+def _listed(embedded: Embedded) -> Entry:
+    entry = embedded.item or embedded.result
+    assert entry is not None
+    return entry
+
+
+def _nothing_usable(report: JobReport) -> SourceNotFoundError:
+    shown = "; ".join(f.message for f in report.failures[:3])
+    return SourceNotFoundError(f"none of the media could be used: {shown}")
 
 
 def check_folder(to: Path) -> None:
@@ -118,55 +175,6 @@ def check_parquet(to: Path) -> None:
     """
     if to.suffix.lower() != ".parquet":
         raise InvalidInputError(f"codes are written as Parquet; name the file {to.stem}.parquet")
-
-
-def about_codes(card: ModelCard) -> dict[str, str]:
-    """What a reader must know to use the codes, as Parquet schema metadata."""
-    return {
-        "bittern.model": card.name,
-        "bittern.digest": card.digest,
-        "bittern.encoder": card.encoder,
-        "bittern.bits": str(card.bits),
-        "bittern.bit_order": BIT_ORDER,
-    }
-
-
-def schema_of(card: ModelCard) -> pa.Schema:
-    """Columns of the file."""
-    return pa.schema(
-        [
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("occurrenceID", pa.string(), nullable=False),
-            pa.field("modality", pa.string(), nullable=False),
-            pa.field("media", pa.string(), nullable=False),
-            pa.field("start_s", pa.float64()),
-            pa.field("end_s", pa.float64()),
-            pa.field("code", pa.binary(card.bits // 8), nullable=False),
-        ],
-        metadata=about_codes(card),
-    )
-
-
-def _table(batch: Sequence[Embedded], model: Model) -> pa.Table:
-    rows = []
-    for embedded in batch:
-        observations = embedded.observations()
-        if not observations:
-            continue
-        codes = model.codes(Modality(observations[0].modality), embedded.stacked())
-        for seen, code in zip(observations, codes, strict=True):
-            rows.append(
-                {
-                    "id": seen.id,
-                    "occurrenceID": seen.occurrence_id,
-                    "modality": seen.modality,
-                    "media": seen.media,
-                    "start_s": seen.start_s,
-                    "end_s": seen.end_s,
-                    "code": code.tobytes(),
-                }
-            )
-    return pa.Table.from_pylist(rows, schema=schema_of(model.card))
 
 
 def _result(embedded: Embedded) -> AddResult:

@@ -1,24 +1,42 @@
-"""From embedded items to commits: skip what is there, hash the rest, store it batch by batch."""
+"""Embedded items into an archive: skip what is there, hash the rest, store it in one commit."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from time import perf_counter
 from typing import TypeVar
 
-from bittern.errors import DuplicateObservationError, UnsupportedModalityError
+from bittern.errors import UnsupportedModalityError
 from encoders.base import Modality
 from index.archive import Archive
-from index.observation import AddResult, AddStatus, CodedObservation, OnDuplicate
+from index.observation import (
+    AddResult,
+    AddStatus,
+    CodedBefore,
+    CodedObservation,
+    OnDuplicate,
+)
+from service.jobs.report import Stages, new_stages
 from service.models import Model
-from service.pipeline import Embedded, Entry, StageTimes
+from service.pipeline.pieces import Asked, Embedded, Entry, Recheck
+from service.pipeline.reading import another_file
+from service.pipeline.storing import COMMIT_ITEMS
 from service.requests import MediaItem
 
+__all__ = [
+    "COMMIT_ITEMS",
+    "Commits",
+    "batched",
+    "check_towers",
+    "without_untaken",
+]
+
 T = TypeVar("T")
-COMMIT_ITEMS = 64
-"""Items per atomic commit."""
+_LOOKED_UP = 256
+"""Items that the archive is asked about at once."""
+_LOOKED_UP_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -30,46 +48,79 @@ class Commits:
         model: what hashes them.
         on_duplicate: what to do with an `occurrenceID` that is there already.
         keep_embeddings: store float16 embeddings beside the codes.
-        times: filled in as work goes on.
+        stages: filled in as work goes on.
+        renew: under ``skip``, whether an item whose file has changed since takes the place of
+            what is there. A job does that; a caller who adds items is taken at their word.
     """
 
     archive: Archive
     model: Model
     on_duplicate: OnDuplicate
     keep_embeddings: bool = False
-    times: StageTimes | None = None
+    stages: Stages = field(default_factory=new_stages)
+    renew: bool = False
 
-    def without_coded(self, entries: Iterable[Entry]) -> Iterator[Entry]:
-        """Entries, those that would be skipped replaced by their result before any decoding."""
+    def without_coded(self, entries: Iterable[Entry]) -> Iterator[Asked]:
+        """Entries, those that would be skipped replaced by their result before any decoding.
+
+        Items whose files may have changed since come as a `Recheck`.
+        """
         if self.on_duplicate != "skip":
             yield from entries
             return
-        for batch in batched(entries, COMMIT_ITEMS):
+        for batch in _some(entries):
             ids = [e.occurrence_id for e in batch if isinstance(e, MediaItem)]
             coded = self.archive.coded(ids, self.model.digest)
             for entry in batch:
-                if isinstance(entry, MediaItem) and entry.occurrence_id in coded:
-                    yield _there_already(entry, coded[entry.occurrence_id].media_root)
+                before = coded.get(entry.occurrence_id) if isinstance(entry, MediaItem) else None
+                if isinstance(entry, MediaItem) and before is not None:
+                    yield self._coded_before(entry, before)
                 else:
                     yield entry
+
+    def _coded_before(self, item: MediaItem, before: CodedBefore) -> Asked:
+        """Skipped, failed, or to be compared with what it was.
+
+        An item without an `occurrenceID` of its own is known by its path below the folder that
+        was indexed: below another folder that is another file, unless its content is the same.
+        """
+        root = before.media_root
+        moved = bool(root and item.media_root and root != item.media_root)
+        unnamed = item.occurrence_id == item.media
+        if before.fingerprint is None or item.url is not None:
+            return another_file(item, root) if moved and unnamed else _skipped(item)
+        if moved and unnamed:
+            return Recheck(item, before.fingerprint, moved, "refuse")
+        if self.renew:
+            return Recheck(item, before.fingerprint, moved, "renew")
+        return _skipped(item)
 
     def commit(self, batch: Sequence[Embedded]) -> list[AddResult]:
         """Hash embedded items and store them in one atomic commit.
 
+        Those that renew what is there are a commit of their own.
+
         Returns:
             What became of each, in order; every ``added`` and ``overwritten`` is durable.
         """
-        times = self.times or StageTimes()
         begun = perf_counter()
-        coded = [self._coded(e) for e in batch if e.result is None]
+        coded = {n: self._coded(e) for n, e in enumerate(batch) if e.result is None}
         hashed = perf_counter()
-        stored: Iterator[AddResult] = iter(())
+        rows = sum(map(len, coded.values()))
+        self.stages["hash"].add(rows, busy_s=hashed - begun)
+        results = {n: e.result for n, e in enumerate(batch) if e.result is not None}
+        for renews, policy in ((False, self.on_duplicate), (True, "overwrite")):
+            chosen = [n for n in coded if batch[n].renews is renews]
+            if chosen:
+                stored = self.archive.add(
+                    [coded[n] for n in chosen],
+                    model=self.model.digest,
+                    on_duplicate=policy,
+                )
+                results.update(zip(chosen, stored, strict=True))
         if coded:
-            digest, policy = self.model.digest, self.on_duplicate
-            stored = iter(self.archive.add(coded, model=digest, on_duplicate=policy))
-        times.hash_s += hashed - begun
-        times.commit_s += perf_counter() - hashed
-        return [e.result if e.result is not None else next(stored) for e in batch]
+            self.stages["commit"].add(rows, busy_s=perf_counter() - hashed)
+        return [results[number] for number in range(len(batch))]
 
     def _coded(self, embedded: Embedded) -> list[CodedObservation]:
         assert embedded.item is not None
@@ -77,31 +128,28 @@ class Commits:
         codes = self.model.codes(Modality(embedded.item.modality), embeddings)
         kept = embeddings if self.keep_embeddings else [None] * len(codes)
         return [
-            CodedObservation(seen, code, embedding)
+            CodedObservation(seen, code, embedding, embedded.fingerprint)
             for seen, code, embedding in zip(embedded.observations(), codes, kept, strict=True)
         ]
 
 
-def _there_already(item: MediaItem, root: str) -> AddResult:
-    """Skipped; or failed, where only the name of the file is the same.
-
-    An item without an `occurrenceID` of its own is known by its path below the folder that was
-    indexed. Below another folder that is another file, which must not be lost in silence.
-    """
+def _skipped(item: MediaItem) -> AddResult:
     name = item.occurrence_id
-    if name != item.media or not root or not item.media_root or root == item.media_root:
-        message = f"'{name}' is in the archive already"
-        return AddResult(name, AddStatus.SKIPPED, message=message)
-    return AddResult(
-        name,
-        AddStatus.FAILED,
-        reason=DuplicateObservationError("").reason,
-        message=(
-            f"a file named '{name}' is in the archive already, from {root}. If this is another "
-            "one, index the folder above both, or a manifest with an occurrenceID each; if the "
-            "folder was moved, choose to overwrite"
-        ),
-    )
+    return AddResult(name, AddStatus.SKIPPED, message=f"'{name}' is in the archive already")
+
+
+def _some(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Lists of entries, short ones where they bring their bytes along."""
+    some: list[Entry] = []
+    size = 0
+    for entry in entries:
+        some.append(entry)
+        size += len(entry.data or b"") if isinstance(entry, MediaItem) else 0
+        if len(some) >= _LOOKED_UP or size >= _LOOKED_UP_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -115,11 +163,16 @@ def without_untaken(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
     """Entries, those that the model cannot code replaced by the reason before any decoding.
 
     Items of no modality at all stay: they fail by themselves when they are decoded.
+
+    Raises:
+        WeightsMissingError, DigestMismatchError: as `Model.check_tower`, at the first entry
+            that needs a tower.
     """
     for entry in entries:
         if isinstance(entry, MediaItem) and entry.modality in set(Modality):
+            modality = Modality(entry.modality)
             try:
-                model.require(Modality(entry.modality))
+                model.require(modality)
             except UnsupportedModalityError as error:
                 yield AddResult(
                     entry.occurrence_id,
@@ -128,10 +181,11 @@ def without_untaken(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
                     message=error.message,
                 )
                 continue
+            model.check_tower(modality)
         yield entry
 
 
-def check_towers(model: Model, entries: Sequence[Entry]) -> None:
+def check_towers(model: Model, entries: Iterable[Entry]) -> None:
     """Check the weights of every tower that the entries need, before anything is decoded.
 
     Raises:

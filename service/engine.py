@@ -39,9 +39,10 @@ from service.catalogue import encoder_names, weights_of
 from service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
 from service.deadline import Deadline
 from service.embedders import Embedders
+from service.jobs.report import Stages, new_stages
 from service.models import EncoderLoader, Model
 from service.nearness import Nearness, Vector
-from service.pipeline import StageTimes, embed_items
+from service.pipeline import embed_items
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.saved_models import load_saved
 
@@ -330,7 +331,7 @@ class Engine:
         on_duplicate: OnDuplicate = "error",
         model: str | None = None,
         batch_size: int = COMMIT_ITEMS,
-        times: StageTimes | None = None,
+        stages: Stages | None = None,
     ) -> Iterator[builtins.list[AddResult]]:
         """Code items and commit them in batches.
 
@@ -339,7 +340,7 @@ class Engine:
             on_duplicate: what to do with an `occurrenceID` that the archive has already.
             model: which of the archive's models; None for the first with the tower.
             batch_size: items per atomic commit.
-            times: filled in as work goes on.
+            stages: filled in as work goes on.
 
         Yields:
             After each commit, what became of its items, in order.
@@ -353,12 +354,13 @@ class Engine:
                 f"archive '{self.name}' has no model yet: index a folder or manifest into it "
                 "first, with `bittern index`"
             )
+        stages = stages if stages is not None else new_stages()
         for batch in batched(items, batch_size):
             for chosen, group in self._by_model(batch, model):
                 check_towers(chosen, group)
-                commits = Commits(self.archive, chosen, on_duplicate, times=times)
+                commits = Commits(self.archive, chosen, on_duplicate, stages=stages)
                 taken = commits.without_coded(without_untaken(chosen, group))
-                embedded = embed_items(chosen.embedder, taken, times)
+                embedded = embed_items(chosen.embedder, taken, stages)
                 yield commits.commit(builtins.list(embedded))
 
     def _by_model(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hashing.saved import SavedModel
-from index.observation import AddResult, AddStatus
-from service.committing import Commits, batched, check_towers, without_untaken
+from service.committing import Commits, without_untaken
 from service.engine import Engine
 from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
+from service.jobs.report import Cancelled, JobReport, OnProgress, never
 from service.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
@@ -23,13 +22,12 @@ from service.model_choice import (
     settled_model,
 )
 from service.models import Embedder, Model
-from service.pipeline import Embedded, Entry, StageTimes, embed_items
+from service.pipeline import Embedded, Entry, Pace, embed_items, store_all
 
 __all__ = [
     "DEFAULT_ENCODER",
     "IndexOptions",
-    "IndexReport",
-    "Progress",
+    "Watch",
     "encoders_behind",
     "enough_to_fit",
     "fitted_on_sample",
@@ -40,107 +38,128 @@ __all__ = [
     "warnings_of",
 ]
 
-Progress = Callable[[list[AddResult]], None]
+TELL_EVERY = 16
+"""Items embedded between two notices, while a hasher is still to be fitted."""
 
 
-@dataclass
-class IndexReport:
-    """What became of a source.
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on while a source is coded, and may stop it.
 
     Attributes:
-        model: name of the model that coded it; empty if nothing could be coded.
-        items: items by status.
-        observations: rows that were stored.
-        failures: each item that failed, with its reason.
-        warnings: what went well now and may be regretted later.
-        seconds: wall time.
-        times: where it went.
+        on_progress: called after every commit, and now and then between.
+        cancelled: whether to end now, with what is coded committed.
+        report: is counted up; a new one by default.
     """
 
-    model: str = ""
-    items: dict[str, int] = field(default_factory=lambda: dict.fromkeys(AddStatus, 0))
-    observations: int = 0
-    failures: list[AddResult] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    times: StageTimes = field(default_factory=StageTimes)
+    on_progress: OnProgress = lambda report: None
+    cancelled: Cancelled = never
+    report: JobReport = field(default_factory=JobReport)
 
-    def count(self, results: list[AddResult]) -> None:
-        """Add the results of one commit."""
-        for result in results:
-            self.items[result.status] += 1
-            self.observations += result.observations
-            if result.status == AddStatus.FAILED:
-                self.failures.append(result)
+    def told(self, stream: Iterable[Embedded]) -> Iterator[Embedded]:
+        """The stream, with notices while nothing can be committed yet."""
+        for number, embedded in enumerate(stream, 1):
+            yield embedded
+            if number % TELL_EVERY == 0:
+                self.report.listed = self.report.stages["list"].items
+                self.on_progress(self.report)
+
+    def finish(self) -> JobReport:
+        """The report of a job that is through, or was stopped."""
+        report = self.report
+        report.listed = report.stages["list"].items
+        report.state = "stopped" if self.cancelled() and not _all_done(report) else "done"
+        if report.state == "done":
+            report.total = report.done
+        self.on_progress(report)
+        return report
+
+
+def _all_done(report: JobReport) -> bool:
+    return report.total is not None and report.done >= report.total
 
 
 def index_source(
     engine: Engine,
-    entries: list[Entry],
+    entries: Iterable[Entry],
     options: IndexOptions,
-    on_commit: Progress = lambda results: None,
-) -> IndexReport:
+    watch: Watch | None = None,
+    *,
+    fetch: tuple[str, ...] = (),
+) -> JobReport:
     """Index every entry; one bad item never stops the rest.
 
     Args:
         engine: an archive open for writing.
-        entries: what `service.sources.read_source` listed.
+        entries: what `service.sources.read_source` listed; gone through more than once, lazily.
         options: how.
-        on_commit: called with the results of every commit, after it.
+        watch: who looks on.
+        fetch: beginnings of addresses that may be fetched.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
         WeightsMissingError: the model's weights are not on this machine.
+        DigestMismatchError: they are not those that the model was made with.
     """
-    begun = perf_counter()
-    report = IndexReport()
+    watch = watch or Watch()
+    report = watch.report
     model = settled_model(engine, options, entries)
-    for results in _commits(engine, entries, options, model, report):
-        report.count(results)
-        on_commit(results)
-    report.seconds = perf_counter() - begun
-    return report
-
-
-def _commits(
-    engine: Engine,
-    entries: list[Entry],
-    options: IndexOptions,
-    model: Model | None,
-    report: IndexReport,
-) -> Iterator[list[AddResult]]:
-    embedder = model.embedder if model else engine.embedders.named(options.model)
-    if model:
-        check_towers(model, entries)
-        entries = list(without_untaken(model, entries))
-        entries = list(_commits_to(engine, model, options, report).without_coded(entries))
-    stream = embed_items(embedder, entries, report.times)
-    fitted_on: list[Embedded] = []
-    if model is None:
+    stream: Iterator[Embedded]
+    if model is not None:
+        commits = _commits_to(engine, model, options, report)
+        taken = commits.without_coded(without_untaken(model, entries))
+        stream = embed_items(
+            model.embedder, taken, report.stages, cancelled=watch.cancelled, fetch=fetch
+        )
+    else:
+        embedder = engine.embedders.named(options.model)
         embedder.encoder()  # weights that are missing are told before anything is decoded
-        fitted_on = enough_to_fit(stream)
-        saved = fitted_on_sample(embedder, fitted_on, options)
+        stream = embed_items(
+            embedder, entries, report.stages, cancelled=watch.cancelled, fetch=fetch
+        )
+        first = enough_to_fit(watch.told(stream))
+        if watch.cancelled():
+            stream.close()  # type: ignore[attr-defined]
+            return watch.finish()
+        saved = fitted_on_sample(embedder, first, options)
         if saved is None:
-            yield [e.result for e in fitted_on if e.result is not None]
-            return
+            report.count([e.result for e in first if e.result is not None])
+            return watch.finish()
+        report.warnings += warnings_of(first)
         model = engine.register(saved)
-        report.warnings += warnings_of(fitted_on)
-    report.model = model.card.name
-    commits = _commits_to(engine, model, options, report)
-    for embedded in (fitted_on, stream):
-        for batch in batched(embedded, options.commit_items):
-            yield commits.commit(batch)
+        commits = _commits_to(engine, model, options, report)
+        stream = chained(first, stream)
+    report.model, report.digest = model.card.name, model.digest
+    pace = Pace(options.commit_items, options.commit_s)
+    store_all(stream, commits.commit, report, pace=pace, on_progress=watch.on_progress)
+    return watch.finish()
 
 
-def _commits_to(
-    engine: Engine, model: Model, options: IndexOptions, report: IndexReport
-) -> Commits:
+def _commits_to(engine: Engine, model: Model, options: IndexOptions, report: JobReport) -> Commits:
     return Commits(
-        engine.archive, model, options.on_duplicate, options.keep_embeddings, report.times
+        engine.archive,
+        model,
+        options.on_duplicate,
+        options.keep_embeddings,
+        report.stages,
+        renew=True,
     )
 
 
-def enough_to_fit(stream: Iterator[Embedded]) -> list[Embedded]:
+def chained(first: list[Embedded], rest: Iterator[Embedded]) -> Iterator[Embedded]:
+    """What was embedded already, let go of as it is taken, and the rest."""
+    try:
+        first.reverse()
+        while first:
+            yield first.pop()
+        yield from rest
+    finally:
+        close: Callable[[], None] | None = getattr(rest, "close", None)
+        if close is not None:
+            close()
+
+
+def enough_to_fit(stream: Iterable[Embedded]) -> list[Embedded]:
     """The first entries of the stream, up to `FIT_ROWS` rows."""
     taken: list[Embedded] = []
     rows = 0

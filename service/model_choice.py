@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import get_args
 
 from bittern.errors import (
@@ -19,16 +20,18 @@ from hashing.saved import CARD_FILE, ModelCard, SavedModel
 from hashing.training_free import Kind
 from index.observation import OnDuplicate
 from service.catalogue import encoder_names
-from service.committing import COMMIT_ITEMS, check_towers
+from service.committing import check_towers
 from service.embedders import Embedders
 from service.engine import Engine
 from service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
 from service.models import Embedder, Model
-from service.pipeline import Entry
+from service.pipeline import COMMIT_ITEMS, COMMIT_S, Entry
 from service.requests import MediaItem
 from service.saved_models import load_saved, model_folder, model_places, unfinished_training
 
 DEFAULT_ENCODER = "field"
+PEEKED = 1_000
+"""Entries of a source that are looked at before the work begins."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,8 @@ class IndexOptions:
         hasher: kind of hasher, where one is made; None for the encoder's default.
         on_duplicate: what to do with items that the archive has already.
         keep_embeddings: store float16 embeddings beside the codes.
-        commit_items: items per atomic commit.
+        commit_items: most items of one atomic commit.
+        commit_s: seconds after which what is coded is committed, however little that is.
     """
 
     model: str = DEFAULT_ENCODER
@@ -52,6 +56,7 @@ class IndexOptions:
     on_duplicate: OnDuplicate = "skip"
     keep_embeddings: bool = False
     commit_items: int = COMMIT_ITEMS
+    commit_s: float = COMMIT_S
 
     @property
     def wanted_bits(self) -> int:
@@ -79,7 +84,7 @@ class IndexOptions:
 
 
 def settled_model(
-    engine: Engine, options: IndexOptions, entries: Sequence[Entry] = ()
+    engine: Engine, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
     """The model that the options ask for; None if it is still to be fitted on the media.
 
@@ -106,7 +111,7 @@ def settled_model(
 
 
 def load_first(
-    options: IndexOptions, embedders: Embedders, entries: Sequence[Entry] = ()
+    options: IndexOptions, embedders: Embedders, entries: Iterable[Entry] = ()
 ) -> Embedder:
     """Load the encoder that the options need, before an archive is made for them.
 
@@ -139,7 +144,7 @@ def load_first(
     return model.embedder
 
 
-def check_usable(model: Model, entries: Sequence[Entry]) -> None:
+def check_usable(model: Model, entries: Iterable[Entry]) -> None:
     """Check that a saved model works on this machine, and can code what it is to code.
 
     Raises:
@@ -149,19 +154,24 @@ def check_usable(model: Model, entries: Sequence[Entry]) -> None:
     """
     check_modalities(f"model '{model.card.name}'", model.modalities, entries)
     model.embedder.encoder()
-    check_towers(model, entries)
+    check_towers(model, islice(entries, PEEKED))
     if model.card.assembly:  # its digests are known as soon as it is loaded
         for modality in sorted(model.modalities):
             model.check_tower(modality)
 
 
-def check_modalities(who: str, towers: Collection[Modality], entries: Sequence[Entry]) -> None:
+def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[Entry]) -> None:
     """Check that not all of the entries are of modalities that there is no tower for.
+
+    Of a large source the beginning is looked at; it is refused only if that is all of it.
 
     Raises:
         UnsupportedModalityError: they are.
     """
-    asked = sorted({e.modality for e in entries if isinstance(e, MediaItem)})
+    first = list(islice(entries, PEEKED + 1))
+    asked = sorted({e.modality for e in first if isinstance(e, MediaItem)})
+    if len(first) > PEEKED:
+        return
     if asked and not set(asked) & {str(tower) for tower in towers}:
         raise UnsupportedModalityError(
             f"{who} takes {', '.join(sorted(towers))}, but the source holds nothing but "

@@ -55,21 +55,22 @@ def demo(
 
     Example: bittern demo
     """
-    from bittern.cli.indexing import index_with_bar, print_report
+    from bittern.cli.job_screen import INTERRUPTED, print_report, run_with_bar
     from bittern.errors import DigestMismatchError
-    from service.indexing import IndexOptions
-    from service.sources import read_source
+    from service.jobs.spec import JobSpec
 
     licence_notice("field")
-    source = read_source(SAMPLE / "manifest.csv")
+    spec = JobSpec(kind="index", target=str(archive), source=str(SAMPLE / "manifest.csv"))
     try:
-        report = index_with_bar(archive, source, IndexOptions())
+        report = run_with_bar(spec, what="indexing")
     except DigestMismatchError as error:
         raise DigestMismatchError(
             f"the sample archive at {archive} was made by another version of Bittern, whose codes "
             "mean something else; remove that folder and run the demo again"
         ) from error
     print_report(archive, report)
+    if report.state == "stopped":
+        raise typer.Exit(INTERRUPTED)
     _ask_over_grpc(archive)
     _say_how_to_go_on(archive)
 

@@ -7,7 +7,26 @@ from typing import Annotated
 
 import typer
 
-from bittern.cli.screen import counted, err, licence_notice, print_failures, progress
+from bittern.cli.indexing import show_licences
+from bittern.cli.job_screen import (
+    Column,
+    CommitItems,
+    CommitSeconds,
+    EngineOption,
+    Exclude,
+    Fetch,
+    Format,
+    Include,
+    Json,
+    Media,
+    ReportTo,
+    SourceArgument,
+    Strict,
+    Workers,
+    end,
+    reading_of,
+    run_with_bar,
+)
 
 
 def attach(app: typer.Typer) -> None:
@@ -16,7 +35,7 @@ def attach(app: typer.Typer) -> None:
 
 
 def encode(
-    source: Annotated[Path, typer.Argument(help="Folder of media, or a CSV manifest.")],
+    source: SourceArgument,
     to: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
     model: Annotated[
         str,
@@ -26,34 +45,52 @@ def encode(
     ] = "field",
     bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
     hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    format_: Format = None,
+    media: Media = None,
+    column: Column = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    fetch: Fetch = None,
+    commit_items: CommitItems = 64,
+    commit_seconds: CommitSeconds = 30.0,
+    strict: Strict = False,
+    engine: EngineOption = "local",
+    workers: Workers = 1,
+    report: ReportTo = None,
+    as_program: Json = False,
 ) -> None:
     """Turn media into binary codes, in a Parquet file, without an archive.
 
+    The file appears when it is complete. Until then its parts lie beside it, and the same
+    command goes on from them.
+
     Example: bittern encode photos/ --model field --out codes.parquet
     """
-    from service.coding import code_source
-    from service.embedders import Embedders
-    from service.engine import catalogue_encoder
-    from service.model_choice import IndexOptions, load_first
-    from service.sources import read_source
+    from service.coding import check_folder, check_parquet
+    from service.jobs.spec import JobSpec
 
-    listed = read_source(source)
-    options = IndexOptions(model=model, bits=bits, hasher=hasher)  # type: ignore[arg-type]
-    embedders = Embedders(catalogue_encoder)
-    for encoder in load_first(options, embedders, listed.entries).encoders:
-        licence_notice(encoder)
-    bar, task = progress("encoding", len(listed))
-    with bar:
-        report = code_source(
-            listed.entries,
-            to,
-            options,
-            lambda results: bar.advance(task, len(results)),
-            embedders=embedders,
-        )
-    err.print(
-        f"{to}: {counted(report.observations, 'code')} by {report.model} in {report.seconds:.1f} s",
-        markup=False,
-    )
-    if report.failures:
-        print_failures(report.failures)
+    check_parquet(to)
+    check_folder(to)
+    spec = JobSpec(
+        kind="encode",
+        target=str(to),
+        source=source,
+        reading=reading_of(
+            format=format_,
+            media=media,
+            column=column,
+            include=include,
+            exclude=exclude,
+            fetch=fetch,
+        ),
+        model=model,
+        bits=bits,
+        hasher=hasher,  # type: ignore[arg-type]  # checked here, with the choices named
+        commit_items=commit_items,
+        commit_s=commit_seconds,
+        strict=strict,
+        engine=engine,  # type: ignore[arg-type]
+        workers=workers,
+    ).checked()
+    show_licences(model)
+    end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program)

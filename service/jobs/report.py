@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from index.observation import AddResult, AddStatus
 
 STAGES = ("list", "read", "decode", "network", "hash", "commit")
 FAILURES_KEPT = 10_000
 """Failures that a report names; all are counted."""
+JobState = Literal["running", "done", "stopped", "failed"]
 
 
 @dataclass
 class StageWork:
-    """What one stage has done.
+    """What one stage has done. May be added to from several threads.
 
     Attributes:
         items: things that went through: files, or pieces of them from `decode` on.
@@ -28,11 +34,41 @@ class StageWork:
     busy_s: float = 0.0
     waited_s: float = 0.0
     bytes: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     @property
     def per_second(self) -> float:
         """Items per second of work; 0 before the first."""
         return self.items / self.busy_s if self.busy_s else 0.0
+
+    def add(
+        self, items: int = 0, *, busy_s: float = 0.0, waited_s: float = 0.0, size: int = 0
+    ) -> None:
+        """Count some more work; `size` is in bytes."""
+        with self._lock:
+            self.items += items
+            self.busy_s += busy_s
+            self.waited_s += waited_s
+            self.bytes += size
+
+    def to_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "items": self.items,
+            "busy_s": round(self.busy_s, 3),
+            "waited_s": round(self.waited_s, 3),
+            "bytes": self.bytes,
+            "per_second": round(self.per_second, 2),
+        }
+
+
+Stages = dict[str, StageWork]
+"""What each of `STAGES` has done."""
+
+
+def new_stages() -> Stages:
+    """Stages that have done nothing yet."""
+    return {name: StageWork() for name in STAGES}
 
 
 @dataclass
@@ -52,6 +88,9 @@ class JobReport:
         seconds: wall time.
         commits: atomic commits.
         stages: what each stage has done.
+        state: ``running``, ``done`` (with or without items that failed), ``stopped`` by
+            whoever asked for that, or ``failed``: an error ended it, see `error`.
+        error: what ended a job that failed.
     """
 
     model: str = ""
@@ -65,16 +104,27 @@ class JobReport:
     total: int | None = None
     seconds: float = 0.0
     commits: int = 0
-    stages: dict[str, StageWork] = field(
-        default_factory=lambda: {name: StageWork() for name in STAGES}
-    )
+    stages: Stages = field(default_factory=new_stages)
+    state: JobState = "running"
+    error: str = ""
 
     @property
     def done(self) -> int:
         """Items that are through, one way or another."""
         return sum(self.items.values())
 
-    def count(self, results: list[AddResult]) -> None:
+    @property
+    def failed(self) -> int:
+        """Items that failed."""
+        return self.items[AddStatus.FAILED]
+
+    @property
+    def per_second(self) -> float:
+        """Items per second of wall time, without those that were skipped."""
+        worked = self.done - self.items[AddStatus.SKIPPED]
+        return worked / self.seconds if self.seconds else 0.0
+
+    def count(self, results: Sequence[AddResult]) -> None:
         """Add the results of one commit."""
         for result in results:
             self.items[result.status] += 1
@@ -95,8 +145,62 @@ class JobReport:
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        raise NotImplementedError
+        network, left = self.stages["network"], self.left_s
+        return {
+            "state": self.state,
+            "error": self.error,
+            "model": self.model,
+            "digest": self.digest,
+            "items": {str(status): count for status, count in self.items.items()},
+            "listed": self.listed,
+            "total": self.total,
+            "observations": self.observations,
+            "skipped": dict(self.skipped),
+            "warnings": list(self.warnings),
+            "failures": [
+                {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
+                for f in list(self.failures)
+            ],
+            "commits": self.commits,
+            "seconds": round(self.seconds, 3),
+            "per_second": round(self.per_second, 2),
+            "left_s": None if left is None else round(left, 1),
+            "stages": {
+                "decode_wait_s": round(network.waited_s, 3),
+                "network_s": round(network.busy_s, 3),
+                "hash_s": round(self.stages["hash"].busy_s, 3),
+                "commit_s": round(self.stages["commit"].busy_s, 3),
+                "pieces": network.items,
+                **{name: work.to_json() for name, work in self.stages.items()},
+            },
+        }
+
+    def write(self, path: Path) -> None:
+        """Replace the file at `path` by the report as JSON, at once and durably.
+
+        Raises:
+            OSError: it cannot be written there.
+        """
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as stream:
+                json.dump(self.to_json(), stream, ensure_ascii=False, indent=1)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
 
 
 OnProgress = Callable[[JobReport], None]
-"""Called after every commit, and now and then between."""
+"""Called after every commit, and now and then between; from one thread at a time, which may be
+another than the caller's."""
+Cancelled = Callable[[], bool]
+"""Whether a job is to end now, with what is coded committed. Asked often, from any thread."""
+
+
+def never() -> bool:
+    """A job that nobody stops."""
+    return False

@@ -19,7 +19,8 @@ from service.coding import code_source
 from service.engine import Engine
 from service.exporting import export_archive
 from service.headings import kept_names
-from service.indexing import IndexOptions, IndexReport, index_source
+from service.indexing import IndexOptions, index_source
+from service.jobs.report import JobReport
 from service.requests import MediaItem, Query
 from service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
@@ -340,7 +341,7 @@ def eyes(tmp_path: Path) -> Path:
     return tmp_path / "eyes"
 
 
-def named_at_the_end(report: IndexReport) -> bool:
+def named_at_the_end(report: JobReport) -> bool:
     """Whether three pictures are in, and each of four recordings has failed with its reason."""
     assert (report.items[AddStatus.ADDED], report.items[AddStatus.FAILED]) == (3, 4)
     assert {f.reason for f in report.failures} == {"UNSUPPORTED_MODALITY"}

@@ -1,0 +1,210 @@
+"""What commands that run jobs have in common: options, a bar, a report, how they are stopped."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from bittern.cli.screen import counted, err, print_failures, print_json
+
+if TYPE_CHECKING:
+    from service.jobs.report import JobReport
+    from service.jobs.spec import JobSpec
+    from service.sources import SourceOptions
+
+FAILED = 1
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of media, table, export of a site, or address; see docs/sources.md."
+    ),
+]
+Format = Annotated[
+    str | None, typer.Option("--format", help="Format of the source; told by its content.")
+]
+Media = Annotated[
+    str | None, typer.Option(help="Folder or address below which the source's media lie.")
+]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(help="HEADING=NAME: what a table calls HEADING becomes the column NAME."),
+]
+Include = Annotated[
+    list[str] | None, typer.Option(help="Glob of paths below a folder that are wanted.")
+]
+Exclude = Annotated[list[str] | None, typer.Option(help="Glob of paths that are left out.")]
+Fetch = Annotated[
+    list[str] | None,
+    typer.Option(help="Beginning of addresses from which media may be fetched."),
+]
+CommitItems = Annotated[int, typer.Option(help="Most items of one commit.")]
+CommitSeconds = Annotated[
+    float, typer.Option(help="Seconds after which what is coded is committed.")
+]
+Strict = Annotated[bool, typer.Option(help="Fail at the end if any item has failed.")]
+EngineOption = Annotated[str, typer.Option("--engine", help="local or ray.")]
+Workers = Annotated[int, typer.Option(help="Processes of the network, with --engine ray.")]
+ReportTo = Annotated[
+    Path | None, typer.Option("--report", help="File for the report, as JSON, while it runs.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
+
+
+def reading_of(
+    *,
+    format: str | None,  # noqa: A002  # the name of the option
+    media: str | None,
+    column: Sequence[str] | None,
+    include: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+    fetch: Sequence[str] | None,
+) -> SourceOptions:
+    """How a source is to be read.
+
+    Raises:
+        InvalidInputError: a column that is not HEADING=NAME.
+    """
+    from bittern.errors import InvalidInputError
+    from service.sources import SourceOptions
+
+    columns: dict[str, str] = {}
+    for one in column or ():
+        heading, equals, name = one.rpartition("=")
+        if not (heading and equals and name):
+            raise InvalidInputError(
+                f"--column takes HEADING=NAME, as in --column 'file name=media', not {one!r}",
+                field="column",
+            )
+        columns[heading] = name
+    return SourceOptions(
+        format=format,
+        media=media,
+        columns=columns,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        fetch=tuple(fetch or ()),
+    )
+
+
+def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -> JobReport:
+    """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
+    from service.jobs.run import Place, run_job
+
+    with stopping() as cancelled, job_bar(what or f"{spec.kind}ing") as show:
+        return run_job(spec.checked(), show, cancelled, place=Place(report=report_to))
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C or SIGTERM came; the second time it ends the command at once."""
+    asked = threading.Event()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def job_bar(what: str) -> Iterator[Callable[[JobReport], None]]:
+    """A bar with rate, time left and failures on a terminal; silent elsewhere."""
+    bar = Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[told]}"),
+        console=err,
+        disable=not err.is_terminal,
+    )
+    task = bar.add_task(what, total=None, told="")
+
+    def show(report: JobReport) -> None:
+        bar.update(task, completed=report.done, total=report.total, told=_told(report))
+
+    with bar:
+        yield show
+
+
+def _told(report: JobReport) -> str:
+    told = []
+    if not report.done and (pieces := report.stages["network"].items):
+        told.append(f"{counted(pieces, 'piece')} embedded, none committed yet")
+    if report.per_second:
+        told.append(f"{report.per_second:.3g}/s")
+    if report.left_s is not None and report.state == "running":
+        told.append(f"{_duration(report.left_s)} left")
+    if report.failed:
+        told.append(f"{report.failed} failed")
+    return ", ".join(told)
+
+
+def _duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def print_report(target: object, report: JobReport) -> None:
+    """The report of a job for people."""
+    counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
+    by = f" by {report.model}" if report.model else ""
+    err.print(
+        f"{target}: {counts or 'no items'}; {counted(report.observations, 'observation')} coded"
+        f"{by} in {report.seconds:.1f} s",
+        markup=False,
+    )
+    for warning in report.warnings:
+        err.print(f"warning: {warning}", style="yellow")
+    if report.failures:
+        print_failures(report.failures)
+    if report.state == "stopped":
+        err.print("stopped; what was committed is in. The same command goes on from there.")
+
+
+def end(spec: JobSpec, report: JobReport, *, as_program: bool) -> None:
+    """Print the report and end the command as the job ended.
+
+    Raises:
+        typer.Exit: with 130 where it was stopped, 1 where all items failed, or, if the job
+            is strict, any of them.
+    """
+    if as_program:
+        told: dict[str, Any] = report.to_json()
+        print_json(told)
+    else:
+        print_report(spec.target, report)
+    if report.state == "stopped":
+        raise typer.Exit(INTERRUPTED)
+    if report.failed and (spec.strict or report.failed == report.done):
+        raise typer.Exit(FAILED)

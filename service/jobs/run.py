@@ -1,0 +1,217 @@
+"""Running a job: which engine does what it asks for, and where its report lies meanwhile.
+
+The command line, the service and Python all come through `run_job`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from time import monotonic
+
+from bittern.errors import BitternError
+from index.archive import Archive
+from index.folder import ArchiveFolder
+from service.coding import code_source
+from service.embedders import Embedders
+from service.engine import Engine, catalogue_encoder
+from service.indexing import IndexOptions, Watch, index_source
+from service.jobs.report import Cancelled, JobReport, OnProgress, never
+from service.jobs.spec import JobSpec
+from service.model_choice import load_first
+from service.sources import Source, read_source
+
+REPORT_EVERY_S = 5.0
+"""How often the report of a running job is written down."""
+COUNTED_FOR_S = 20.0
+"""A source that takes longer to list is not counted beforehand."""
+COUNTED = ("folder", "manifest")
+"""Formats that are counted beforehand: going through them twice reads no media."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a job runs, if that is to be another place than a process of its own.
+
+    Attributes:
+        engine: an archive that is open for writing already; the job leaves it open.
+        embedders: encoders that may be loaded already.
+        report: file that the report is written to; None for `report_file`.
+    """
+
+    engine: Engine | None = None
+    embedders: Embedders | None = None
+    report: Path | None = None
+
+
+def run_job(
+    spec: JobSpec,
+    on_progress: OnProgress = lambda report: None,
+    cancelled: Cancelled = never,
+    *,
+    place: Place | None = None,
+) -> JobReport:
+    """Do a job, or what is left of it.
+
+    The same job run again does only what is missing. One bad file never ends it; with
+    ``strict`` it is up to the caller to fail, at the end, if the report says ``failed``.
+
+    Args:
+        spec: what is to be done.
+        on_progress: called after every commit, and about once a second, with the live report;
+            from one thread at a time, which may be another than the caller's.
+        cancelled: asked often, from any thread; once true, the job commits what is coded and
+            returns with the state ``stopped``.
+        place: an archive that is open already, encoders that are loaded, another report file.
+
+    Raises:
+        BitternError: the job cannot begin, or go on: a source or model that is not there, a
+            full disk. What was committed stays.
+    """
+    place, report = place or Place(), JobReport()
+    path = place.report or report_file(spec)
+    inside = Path(spec.target) if place.report is None and spec.kind != "encode" else None
+    with _written_down(path, report, inside) as write:
+
+        def tell(report: JobReport) -> None:
+            write()
+            on_progress(report)
+
+        return _run(spec.checked(), Watch(tell, cancelled, report), place)
+
+
+def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
+    if spec.kind == "reencode":
+        from service.jobs.reencode import reencode
+
+        return reencode(spec, watch.on_progress, watch.cancelled)
+    if spec.engine == "ray":
+        from service.jobs.ray import run_on_ray
+
+        return run_on_ray(spec, watch.on_progress, watch.cancelled)
+    source = read_source(spec.source, spec.reading)
+    with _counted(source, watch.report):
+        if spec.kind == "encode":
+            return _encode(spec, source, watch, place)
+        return _index(spec, source, watch, place)
+
+
+def _index(spec: JobSpec, source: Source, watch: Watch, place: Place) -> JobReport:
+    options = options_of(spec)
+    if place.engine is not None:
+        return index_source(place.engine, source, options, watch, fetch=spec.reading.fetch)
+    embedders = place.embedders or Embedders(catalogue_encoder)
+    archive = Path(spec.target)
+    exists = archive.is_dir() and any(archive.iterdir())
+    if not exists:  # mistakes are told before an archive is made
+        load_first(options, embedders, source)
+    with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
+        engine = Engine(opened, embedders=embedders)
+        return index_source(engine, source, options, watch, fetch=spec.reading.fetch)
+
+
+def _encode(spec: JobSpec, source: Source, watch: Watch, place: Place) -> JobReport:
+    job = {"source": spec.source, "reading": spec.reading.to_json()}
+    return code_source(
+        source,
+        Path(spec.target),
+        options_of(spec),
+        watch,
+        job=job,
+        fetch=spec.reading.fetch,
+        embedders=place.embedders,
+    )
+
+
+def options_of(spec: JobSpec) -> IndexOptions:
+    """How a job's source is indexed."""
+    return IndexOptions(
+        model=spec.model,
+        bits=spec.bits,
+        hasher=spec.hasher,
+        on_duplicate=spec.on_duplicate,
+        keep_embeddings=spec.keep_embeddings,
+        commit_items=spec.commit_items,
+        commit_s=spec.commit_s,
+    )
+
+
+def report_file(spec: JobSpec) -> Path:
+    """Where a job's report lies: beside a file of codes, inside an archive."""
+    target = Path(spec.target)
+    if spec.kind == "encode":
+        return target.with_name(target.name + ".report.json")
+    return target / "reports" / f"{spec.kind}.json"
+
+
+@contextmanager
+def _written_down(
+    path: Path, report: JobReport, inside: Path | None
+) -> Iterator[Callable[[], None]]:
+    """Keep the file at `path` up to date with the report, until the end and what ended it.
+
+    A report that cannot be written is no reason to stop.
+
+    Args:
+        path: of the file.
+        report: live.
+        inside: an archive that the file is part of, once there is one.
+    """
+    last = -inf
+
+    def write(every_s: float = REPORT_EVERY_S) -> None:
+        nonlocal last
+        if monotonic() - last < every_s:
+            return
+        last = monotonic()
+        try:
+            if inside is not None:
+                if not ArchiveFolder(inside).header_file.is_file():
+                    return
+                path.parent.mkdir(exist_ok=True)
+            if path.parent.is_dir():
+                report.write(path)
+        except OSError as error:
+            _log.warning("the report cannot be written to %s: %s", path, error)
+
+    try:
+        yield write
+    except BaseException as error:
+        report.state = "failed" if isinstance(error, Exception) else "stopped"
+        report.error = error.message if isinstance(error, BitternError) else repr(error)
+        raise
+    finally:
+        write(0)
+
+
+@contextmanager
+def _counted(source: Source, report: JobReport) -> Iterator[None]:
+    """Find out meanwhile how many items there are, if they lie here and that is quickly done."""
+    over = threading.Event()
+
+    def count() -> None:
+        begun, number = monotonic(), 0
+        try:
+            for _ in source:
+                number += 1
+                if over.is_set() or monotonic() - begun > COUNTED_FOR_S:
+                    return
+        except (BitternError, OSError):
+            return  # whoever lists it to be coded will say so
+        report.total = number
+
+    thread = threading.Thread(target=count, name="bittern-count")
+    if source.format in COUNTED:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if thread.ident is not None:
+            thread.join()

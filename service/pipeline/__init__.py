@@ -1,0 +1,37 @@
+"""The pipeline of every job: media in, codes stored.
+
+    list → read → decode → network (batched) → hash → commit
+
+ahead.py      the first three, in threads with bounded memory
+reading.py    files, bytes and addresses, and what tells whether a file has changed
+pieces.py     what goes through: items, pieces, embeddings
+batches.py    the network
+embedding.py  everything up to embeddings, as one iterator
+storing.py    hash and commit, beside the network
+"""
+
+from __future__ import annotations
+
+from service.pipeline.ahead import Bounds
+from service.pipeline.batches import NETWORK_BATCH
+from service.pipeline.embedding import FLUSH_ITEMS, embed_items
+from service.pipeline.pieces import Asked, Embedded, Entry, Piece, Recheck, decode, fragment_id
+from service.pipeline.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
+
+__all__ = [
+    "COMMIT_ITEMS",
+    "COMMIT_S",
+    "FLUSH_ITEMS",
+    "NETWORK_BATCH",
+    "Asked",
+    "Bounds",
+    "Embedded",
+    "Entry",
+    "Pace",
+    "Piece",
+    "Recheck",
+    "decode",
+    "embed_items",
+    "fragment_id",
+    "store_all",
+]

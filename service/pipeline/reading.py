@@ -1,0 +1,176 @@
+"""The stage that reads: files, bytes and addresses in, their content and fingerprint out.
+
+Pictures and short recordings are read whole, and what was hashed is what is decoded. A long
+recording is hashed as it is read through, and decoded from its file afterwards: it is never in
+memory as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from xxhash import xxh3_128
+
+from bittern.errors import (
+    DuplicateObservationError,
+    MediaTooLargeError,
+    SourceNotFoundError,
+    UnreadableMediaError,
+)
+from encoders.images import ImageLimits
+from encoders.recordings import AudioLimits
+from index.observation import AddResult, AddStatus, Fingerprint
+from service.limits import check_item
+from service.pipeline.pieces import Recheck
+from service.requests import MediaItem
+
+WHOLE_BYTES = 32 << 20
+"""Recordings up to this size are read whole."""
+_CHUNK_BYTES = 1 << 20
+UNCHANGED = "UNCHANGED"
+"""Reason of a skip: the file is what it was when it was coded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An item that has been read.
+
+    Attributes:
+        item: without its bytes.
+        source: the bytes, or where they are.
+        fingerprint: of the file.
+        renews: whether it differs from what was coded before.
+        result: what became of it, where that is settled: there is nothing to decode then.
+    """
+
+    item: MediaItem
+    source: bytes | Path
+    fingerprint: Fingerprint | None
+    renews: bool = False
+    result: AddResult | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes in memory."""
+        return len(self.source) if isinstance(self.source, bytes) else 0
+
+
+def read(entry: MediaItem | Recheck, fetch: tuple[str, ...] = ()) -> Loaded:
+    """Read an item.
+
+    Args:
+        entry: what is to be read.
+        fetch: beginnings of addresses that may be fetched.
+
+    Raises:
+        MediaError: it cannot be read, or is larger than any photograph or recording may be.
+        SourceNotFoundError: there is no such file.
+    """
+    if isinstance(entry, MediaItem):
+        check_item(entry)
+        return _load(entry, fetch)
+    check_item(entry.item)
+    if not entry.moved and _same_times(entry):
+        return _unchanged(entry)
+    loaded = _load(entry.item, fetch)
+    now = loaded.fingerprint
+    if now is not None and now.content == entry.before.content:
+        return _unchanged(entry)
+    if entry.changed == "refuse":
+        return Loaded(loaded.item, b"", now, result=another_file(entry.item))
+    return replace(loaded, renews=True)
+
+
+def _load(item: MediaItem, fetch: tuple[str, ...]) -> Loaded:
+    if item.data is not None:
+        data = bytes(item.data)
+        return Loaded(replace(item, data=None), data, fingerprint_of(data))
+    if item.path is None and item.url is not None:
+        from service.sources.remote import open_media
+
+        source = open_media(item, fetch)
+        if isinstance(source, bytes):
+            return Loaded(item, source, fingerprint_of(source))
+        loaded = _load_file(item, source)  # a temporary file: its time says nothing
+        assert loaded.fingerprint is not None
+        return replace(loaded, fingerprint=replace(loaded.fingerprint, modified_ns=None))
+    assert item.path is not None
+    return _load_file(item, Path(item.path))
+
+
+def _load_file(item: MediaItem, path: Path) -> Loaded:
+    name = item.media
+    if not path.exists():
+        raise SourceNotFoundError(f"{name}: there is no file {path}", field="source")
+    if not path.is_file():
+        raise UnreadableMediaError(f"{name}: {path} is not a regular file")
+    try:
+        with path.open("rb") as stream:
+            stat = path.stat()
+            if stat.st_size > _limit(item):
+                raise MediaTooLargeError(
+                    f"{name}: {stat.st_size} bytes, the limit for {_KINDS[item.modality]} is "
+                    f"{_limit(item)}",
+                    details={"bytes": str(stat.st_size), "limit": str(_limit(item))},
+                )
+            if item.modality == "image" or stat.st_size <= WHOLE_BYTES:
+                data = stream.read(stat.st_size + 1)
+                return Loaded(item, data, fingerprint_of(data, stat.st_mtime_ns))
+            digest, size = xxh3_128(), 0
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+            return Loaded(item, path, Fingerprint(digest.hexdigest(), size, stat.st_mtime_ns))
+    except OSError as error:
+        raise UnreadableMediaError(f"{name}: {path} cannot be read: {error}") from error
+
+
+_KINDS = {"image": "a picture", "audio": "a recording"}
+
+
+def _limit(item: MediaItem) -> int:
+    return ImageLimits().max_bytes if item.modality == "image" else AudioLimits().max_bytes
+
+
+def fingerprint_of(data: bytes, modified_ns: int | None = None) -> Fingerprint:
+    """Of a file that is in memory."""
+    return Fingerprint(xxh3_128(data).hexdigest(), len(data), modified_ns)
+
+
+def _same_times(entry: Recheck) -> bool:
+    """Whether the file has the size and the time that it had; tells without reading it."""
+    path, before = entry.item.path, entry.before
+    if path is None or before.modified_ns is None:
+        return False
+    try:
+        stat = Path(path).stat()
+    except OSError:
+        return False
+    return (stat.st_size, stat.st_mtime_ns) == (before.size, before.modified_ns)
+
+
+def _unchanged(entry: Recheck) -> Loaded:
+    name = entry.item.occurrence_id
+    message = f"'{name}' is in the archive already, and has not changed"
+    result = AddResult(name, AddStatus.SKIPPED, reason=UNCHANGED, message=message)
+    return Loaded(replace(entry.item, data=None), b"", entry.before, result=result)
+
+
+def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
+    """Failed: only the name of the file is that of one which is in the archive.
+
+    An item without an `occurrenceID` of its own is known by its path below the folder that was
+    indexed. Below another folder that is another file, which must not be lost in silence.
+    """
+    name = item.occurrence_id
+    return AddResult(
+        name,
+        AddStatus.FAILED,
+        reason=DuplicateObservationError("").reason,
+        message=(
+            f"a file named '{name}' is in the archive already, from {root}. If this is another "
+            "one, index the folder above both, or a manifest with an occurrenceID each; if the "
+            "folder was moved, choose to overwrite"
+        ),
+    )
