@@ -66,16 +66,17 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
             an object nor a list, or a text in it is longer than 8 MiB.
     """
     done = "its beginning"
+    guarded = _Guarded()
     try:
-        with path.open("rb") as file:
-            guarded = _Guarded(file)
+        with path.open("rb") as guarded.file:
             for element in _elements(_events(guarded), members, flat, guarded.reset):
                 yield element
                 done = f"{element.member or 'element '}[{element.number}]"
     except (ijson.JSONError, ValueError, RuntimeError) as error:
         raise ManifestError(
-            f"{path.name} is not readable JSON after {done}: {_told(error)}; download or write "
-            "it again (NaN and Infinity are not JSON: write null)",
+            f"{path.name} is not readable JSON after {done}, before byte {guarded.total:,}: "
+            f"{_told(error)}; download or write it again (NaN and Infinity are not JSON: write "
+            "null)",
             field="source",
         ) from error
     except _TooLongError as error:
@@ -119,9 +120,10 @@ class _TooLongError(Exception):
 class _Guarded:
     """A file that refuses to be read on where what is read never becomes an event."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._since = 0
+    file: BinaryIO
+
+    def __init__(self) -> None:
+        self.total = self._since = 0
 
     def reset(self) -> None:
         self._since = 0
@@ -130,7 +132,9 @@ class _Guarded:
         self._since += size
         if self._since > MAX_TOKEN_BYTES:
             raise _TooLongError
-        return self._file.read(size)
+        found = self.file.read(size)
+        self.total += len(found)
+        return found
 
 
 def _events(file: Any) -> Iterator[Event]:
