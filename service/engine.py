@@ -39,6 +39,8 @@ from service.catalogue import encoder_names, weights_of
 from service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
 from service.deadline import Deadline
 from service.embedders import Embedders
+from service.exporting.base import Rows
+from service.exporting.rows import rows_of_archive
 from service.jobs.report import Stages, new_stages
 from service.models import EncoderLoader, Model
 from service.nearness import Nearness, Vector
@@ -113,18 +115,39 @@ class Engine:
 
     # Models
 
-    def register(self, saved: SavedModel) -> Model:
-        """Make a model part of the archive; nothing happens if it is already."""
-        if saved.card.digest not in {r.digest for r in self.archive.models()}:
+    def register(self, saved: SavedModel, *, pending: bool = False) -> Model:
+        """Make a model part of the archive; nothing happens if it is already.
+
+        Args:
+            saved: the model.
+            pending: its codes are only being made; until `Archive.switch_model`, nobody searches
+                them.
+
+        Raises:
+            PreconditionError: it is pending, and that is not what was asked for.
+        """
+        known = self._registered(saved.card.digest)
+        if known is None:
             record = ModelRecord(
                 name=saved.card.name,
                 digest=saved.card.digest,
                 bits=saved.card.bits,
                 encoder=saved.card.encoder,
                 modalities=tuple(sorted(saved.card.towers)),
+                state="pending" if pending else "ready",
             )
             self.archive.register_model(record, saved.files())
-        return self.model(saved.card.digest)
+            return self.loaded(record)
+        if known.state == "pending" and not pending:
+            raise PreconditionError(
+                f"archive '{self.name}' is being coded anew with model '{known.name}', which is "
+                f"not finished: run bittern reencode {self.archive.path} again with that model"
+            )
+        return self.loaded(known)
+
+    def _registered(self, digest: str) -> ModelRecord | None:
+        found = [record for record in self.archive.registered() if record.digest == digest]
+        return found[0] if found else None
 
     def model(
         self,
@@ -159,8 +182,10 @@ class Engine:
         wanted = set(towers)
         fit = [record for record in records if wanted <= set(record.modalities)]
         if fit:
+            if name is None:  # those that are retired answer only where no other can
+                fit = [record for record in fit if record.state == "ready"] or fit
             rows = {m.digest: m.rows for m in self.archive.stats().models} if target else {}
-            return self._loaded(max(fit, key=lambda r: rows.get(r.digest, {}).get(str(target), 0)))
+            return self.loaded(max(fit, key=lambda r: rows.get(r.digest, {}).get(str(target), 0)))
         raise UnsupportedModalityError(
             f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
             f"{' and '.join(sorted(wanted))}; its models are: {have}",
@@ -172,7 +197,7 @@ class Engine:
         rows = {m.digest: m.rows for m in self.archive.stats().models}
         infos = []
         for record in self.archive.models():
-            card = self._loaded(record).card
+            card = self.loaded(record).card
             status = weights_of(record.encoder)
             infos.append(
                 ModelInfo(
@@ -202,7 +227,7 @@ class Engine:
         """Load what the first question would have to wait for, where its weights are here."""
         self.load_codes()
         for record in self.archive.models():
-            model = self._loaded(record)
+            model = self.loaded(record)
             for modality in sorted(model.modalities):
                 try:
                     model.check_tower(modality)
@@ -253,7 +278,7 @@ class Engine:
         if query.id is not None and query.model is None:
             coded = [r for r in self.archive.models() if self._has_code(query.id, r)]
             if coded:
-                return self._loaded(coded[0])
+                return self.loaded(coded[0])
         return self.model(query.model, towers=towers, target=target)
 
     def _has_code(self, id: str, record: ModelRecord) -> bool:  # noqa: A002
@@ -320,6 +345,18 @@ class Engine:
         """Delete observations, or all windows of recordings; all of them or none."""
         return self.archive.delete(ids)
 
+    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+        """Observations in row order, as one commit left them, for `service.exporting`.
+
+        Args:
+            where: SQL condition; None for all.
+            codes: also the codes of the archive's first model.
+
+        Raises:
+            FilterError: `where` is not a filter.
+        """
+        return rows_of_archive(self.archive, where, codes=codes)
+
     def stats(self) -> ArchiveStats:
         """What the archive holds."""
         return self.archive.stats()
@@ -379,7 +416,8 @@ class Engine:
         for digest, group in groupby(batch, key=chosen):
             yield self.model(digest), builtins.list(group)
 
-    def _loaded(self, record: ModelRecord) -> Model:
+    def loaded(self, record: ModelRecord) -> Model:
+        """A model of the archive, whatever its state, loaded now if it was not."""
         with self._lock:
             if record.digest not in self._models:
                 saved = load_saved(self.archive.model_folder(record.digest))

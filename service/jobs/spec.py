@@ -35,6 +35,8 @@ class JobSpec:
         strict: whether one failed item makes the job fail, at its end.
         engine: what runs it.
         workers: processes of the network, for the engine ``ray``.
+        drop_old: for ``reencode``, remove the models that the new one replaces, and their codes.
+        allow_missing: for ``reencode``, switch although some media could not be coded anew.
     """
 
     kind: JobKind
@@ -51,6 +53,8 @@ class JobSpec:
     strict: bool = False
     engine: EngineKind = "local"
     workers: int = 1
+    drop_old: bool = False
+    allow_missing: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""

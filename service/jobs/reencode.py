@@ -1,0 +1,362 @@
+"""Coding an archive anew with another model or code length, and the switch to it.
+
+    register the new model as pending      nobody searches its codes
+    code everything that it has not coded  from stored embeddings, else from the media
+    switch                                 one replacement of archive.json
+    drop what was replaced                 if that is wanted
+
+Each step can be cut off, and the same command goes on where it was: what is coded stays
+coded, a switch that is done is not done again. Searches answer by the old model until the
+switch and by the new one from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+
+from bittern.errors import ModelNotFoundError, PreconditionError, SourceNotFoundError
+from encoders.base import Modality
+from encoders.catalogue import CATALOGUE
+from index.archive import Archive
+from index.models import ModelRecord
+from index.observation import AddResult, AddStatus, CodedObservation
+from index.recoding import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
+from service.committing import Commits
+from service.embedders import Embedders
+from service.engine import Engine, catalogue_encoder
+from service.fitting import FIT_ROWS, fitted_model
+from service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
+from service.jobs.report import Cancelled, JobReport, OnProgress, never
+from service.jobs.spec import JobSpec
+from service.model_choice import IndexOptions, ready_model
+from service.models import Model
+from service.pipeline import Embedded, Pace, embed_items, store_all
+from service.sources.archive import ArchiveMedia
+
+FROM_EMBEDDINGS_AT_ONCE = 2_048
+"""Media per commit where nothing has to be decoded."""
+MEDIA = (Modality.IMAGE, Modality.AUDIO)
+
+
+def reencode(
+    spec: JobSpec,
+    on_progress: OnProgress = lambda report: None,
+    cancelled: Cancelled = never,
+    *,
+    report: JobReport | None = None,
+    engine: Engine | None = None,
+    embedders: Embedders | None = None,
+) -> JobReport:
+    """Code all observations of an archive with another model, then switch to it.
+
+    Args:
+        spec: `target` is the archive; `model`, `bits` and `hasher` choose the new model;
+            `reading.media` is the folder that the media lie in now, where they have moved.
+        on_progress: called after every commit, and now and then between.
+        cancelled: whether to end now, with what is coded committed and no switch.
+        report: counted up; a new one by default.
+        engine: the archive, if it is open for writing already.
+        embedders: encoders that may be loaded already.
+
+    Returns:
+        the report. Its state is ``failed``, and there was no switch, if media could not be
+        coded and `spec.allow_missing` is false.
+
+    Raises:
+        ModelNotFoundError: no encoder or model of this name.
+        WeightsMissingError: the model's weights are not on this machine.
+        ArchiveLockedError: another process writes to the archive.
+    """
+    watch = Watch(on_progress, cancelled, report or JobReport())
+    if engine is not None:
+        return Reencoding(engine, spec, watch).run()
+    with Archive.open(Path(spec.target), write=True) as archive:
+        opened = Engine(archive, embedders=embedders or Embedders(catalogue_encoder))
+        return Reencoding(opened, spec, watch).run()
+
+
+class Reencoding:
+    """One such job.
+
+    Args:
+        engine: an archive open for writing.
+        spec: the job.
+        watch: who looks on.
+    """
+
+    def __init__(self, engine: Engine, spec: JobSpec, watch: Watch) -> None:
+        self._engine, self._archive = engine, engine.archive
+        self._spec, self._watch, self._report = spec, watch, watch.report
+        self._options = IndexOptions(
+            model=spec.model,
+            bits=spec.bits,
+            hasher=spec.hasher,
+            keep_embeddings=spec.keep_embeddings,
+            commit_items=spec.commit_items,
+            commit_s=spec.commit_s,
+        )
+
+    def run(self) -> JobReport:
+        """Do what is left to do."""
+        begun = perf_counter()
+        if not self._archive.models():
+            raise PreconditionError(
+                f"the archive at {self._archive.path} has no model yet, so nothing can be coded "
+                f"anew: run bittern index {self._archive.path} SOURCE --model {self._spec.model}"
+            )
+        model = self._known() or self._registered() or self._fitted_on_embeddings()
+        if model is not None:
+            self._tell(model)
+            self._report.total = len(self._lacking(model))
+            self._from_embeddings(model)
+        if not self._watch.cancelled():
+            model = self._from_media(model)
+        self._report.seconds = perf_counter() - begun
+        if self._watch.cancelled():
+            self._report.state = "stopped"
+        else:
+            self._end(model)
+        self._watch.on_progress(self._report)
+        return self._report
+
+    # The model
+
+    def _known(self) -> Model | None:
+        """A model that the archive knows already, perhaps from a job that was cut off."""
+        wanted = (self._options.model, self._options.model_name)
+        for record in self._archive.registered():
+            if record.name in wanted or record.digest in wanted:
+                model = self._engine.loaded(record)
+                self._options.agreeing(model.card)
+                return model
+        return None
+
+    def _registered(self) -> Model | None:
+        saved = ready_model(self._options, self._engine.embedders.named)
+        return None if saved is None else self._engine.register(saved, pending=True)
+
+    def _fitted_on_embeddings(self) -> Model | None:
+        """A model with a hasher fitted on embeddings that are stored; None if there are none."""
+        name = self._options.model
+        for record in self._archive.registered():
+            if record.encoder != name or not has_embeddings(self._archive, record):
+                continue
+            sample = {
+                str(modality): rows
+                for modality in MEDIA
+                if len(rows := some_embeddings(self._archive, record, str(modality), FIT_ROWS))
+            }
+            encoder = self._engine.embedders.named(name).encoder()
+            card = self._engine.loaded(record).card
+            if any(card.towers.get(m) != encoder.digests.get(Modality(m)) for m in sample):
+                continue
+            bits, kind = self._options.wanted_bits, self._options.hasher
+            return self._engine.register(fitted_model(encoder, bits, sample, kind), pending=True)
+        return None
+
+    def _tell(self, model: Model) -> None:
+        self._report.model, self._report.digest = model.card.name, model.digest
+
+    # The codes
+
+    def _modalities(self, model: Model) -> list[str]:
+        return [str(modality) for modality in MEDIA if modality in model.modalities]
+
+    def _lacking(self, model: Model) -> list[str]:
+        return lacking(self._archive, model.digest, self._modalities(model))
+
+    def _from_embeddings(self, model: Model) -> None:
+        """Code what has stored embeddings of the same towers."""
+        for record in self._archive.registered():
+            if record.digest == model.digest or not has_embeddings(self._archive, record):
+                continue
+            alike = _same_towers(self._engine.loaded(record), model)
+            if not alike:
+                continue
+            names = lacking(self._archive, model.digest, alike)
+            for begin in range(0, len(names), FROM_EMBEDDINGS_AT_ONCE):
+                if self._watch.cancelled():
+                    return
+                chosen = names[begin : begin + FROM_EMBEDDINGS_AT_ONCE]
+                self._commit_embeddings(model, record, chosen)
+
+    def _commit_embeddings(self, model: Model, record: ModelRecord, names: Sequence[str]) -> None:
+        # What is dropped with the old model would have to be made from the media again.
+        keep = self._spec.keep_embeddings or self._spec.drop_old
+        items = []
+        begun = perf_counter()
+        for medium in media_of(self._archive, names, record).values():
+            if not medium.embeddings:
+                continue
+            embeddings = np.stack(medium.embeddings)
+            codes = model.codes(Modality(medium.observations[0].modality), embeddings)
+            items.append(
+                [
+                    CodedObservation(seen, code, embedding if keep else None, medium.fingerprint)
+                    for seen, code, embedding in zip(
+                        medium.observations, codes, embeddings, strict=True
+                    )
+                ]
+            )
+        if not items:
+            return
+        hashed = perf_counter()
+        rows = sum(map(len, items))
+        self._report.stages["hash"].add(rows, busy_s=hashed - begun)
+        self._report.count(self._archive.add(items, model=model.digest, on_duplicate="skip"))
+        self._report.stages["commit"].add(rows, busy_s=perf_counter() - hashed)
+        self._report.commits += 1
+        self._watch.on_progress(self._report)
+
+    def _from_media(self, model: Model | None) -> Model | None:
+        """Code the rest from the media; returns the model, which may be fitted on them only now."""
+        if model is None:
+            return self._fitted_on_media()
+        names = self._lacking(model)
+        if names:
+            kinds = {m.observations[0].modality for m in self._first(names)}
+            for modality in sorted(kinds):
+                model.check_tower(Modality(modality))
+            self._store(model, self._stream(model, names))
+        return model
+
+    def _fitted_on_media(self) -> Model | None:
+        if self._options.model not in CATALOGUE:
+            raise ModelNotFoundError(f"there is no model '{self._options.model}'", field="model")
+        embedder = self._engine.embedders.named(self._options.model)
+        kinds = [str(m) for m in MEDIA if m in embedder.encoder().modalities]
+        any_model = self._archive.models()[0].digest
+        names = [
+            *lacking(self._archive, any_model, kinds),
+            *_coded_media(self._archive, any_model, kinds),
+        ]
+        self._report.total = len(names)
+        source = ArchiveMedia(self._archive, names, self._spec.reading.media)
+        stream = _unchanged(
+            source,
+            embed_items(
+                embedder,
+                source,
+                self._report.stages,
+                cancelled=self._watch.cancelled,
+                fetch=self._spec.reading.fetch,
+            ),
+        )
+        first = enough_to_fit(self._watch.told(stream))
+        if self._watch.cancelled():
+            return None
+        saved = fitted_on_sample(embedder, first, self._options)
+        if saved is None:
+            self._report.count([e.result for e in first if e.result is not None])
+            raise SourceNotFoundError(
+                "none of the archive's media could be used, so no hasher can be fitted: "
+                + "; ".join(one.message for one in self._report.failures[:3])
+            )
+        self._report.warnings += warnings_of(first)
+        model = self._engine.register(saved, pending=True)
+        self._tell(model)
+        self._store(model, chained(first, stream))
+        return model
+
+    def _first(self, names: Sequence[str]) -> list[StoredMedium]:
+        return list(media_of(self._archive, names[:FIT_ROWS]).values())
+
+    def _stream(self, model: Model, names: Sequence[str]) -> Iterator[Embedded]:
+        source = ArchiveMedia(self._archive, names, self._spec.reading.media)
+        return _unchanged(
+            source,
+            embed_items(
+                model.embedder,
+                source,
+                self._report.stages,
+                cancelled=self._watch.cancelled,
+                fetch=self._spec.reading.fetch,
+            ),
+        )
+
+    def _store(self, model: Model, stream: Iterator[Embedded]) -> None:
+        commits = Commits(
+            self._archive, model, "skip", self._spec.keep_embeddings, self._report.stages
+        )
+        pace = Pace(self._options.commit_items, self._options.commit_s)
+        store_all(
+            stream, commits.commit, self._report, pace=pace, on_progress=self._watch.on_progress
+        )
+
+    # The switch
+
+    def _end(self, model: Model | None) -> None:
+        assert model is not None
+        missing = len(self._lacking(model))
+        if missing and not self._spec.allow_missing:
+            self._report.state = "failed"
+            self._report.error = (
+                f"{missing} media of {self._archive.path} have no codes of {model.card.name}, so "
+                "searches still use the old model. Bring back what is missing and run the same "
+                "command again, or switch without them with --allow-missing (nothing finds them "
+                "then until they are coded)"
+            )
+            return
+        if missing:
+            self._report.warnings.append(f"{missing} media have no codes of {model.card.name}")
+        first = self._archive.models()[0]
+        if first.digest == model.digest and not self._report.done:
+            self._report.warnings.append(f"the archive was coded by {first.name} already")
+        self._archive.switch_model(model.digest)
+        if self._spec.drop_old:
+            self._archive.drop_retired()
+        self._report.state = "done"
+
+
+def _unchanged(source: ArchiveMedia, stream: Iterator[Embedded]) -> Iterator[Embedded]:
+    """The stream; files that are others than those that were coded first have failed."""
+    try:
+        for embedded in stream:
+            if embedded.item is not None:
+                before = source.fingerprint(embedded.item.occurrence_id)
+                now = embedded.fingerprint
+                if embedded.result is None and before and now and before.content != now.content:
+                    embedded = _changed(embedded)
+            yield embedded
+    finally:
+        close = getattr(stream, "close", None)
+        if close is not None:
+            close()
+
+
+def _changed(embedded: Embedded) -> Embedded:
+    assert embedded.item is not None
+    name = embedded.item.occurrence_id
+    message = (
+        f"the file of '{name}' ({embedded.item.media}) has changed since it was coded: it would be "
+        "another observation. Index it again (bittern index takes up changed files), then go on"
+    )
+    result = AddResult(name, AddStatus.FAILED, 0, "MEDIA_CHANGED", message)
+    return replace(embedded, pieces=[], embeddings=[], result=result)
+
+
+def _same_towers(old: Model, new: Model) -> list[str]:
+    """Modalities whose embeddings are the same for both models."""
+    return [
+        str(modality)
+        for modality in MEDIA
+        if modality in old.modalities & new.modalities
+        and old.card.towers[modality] == new.card.towers[modality]
+        and old.card.assembly.get(modality) == new.card.assembly.get(modality)
+    ]
+
+
+def _coded_media(archive: Archive, model: str, kinds: Sequence[str]) -> list[str]:
+    """`occurrenceID`s of the media of some modalities that a model has coded."""
+    listed = archive.iter_batches(["occurrenceID", "modality"], model=model)
+    found: dict[str, None] = {}
+    for batch in listed:
+        for row in batch.to_pylist():
+            if row["code"] is not None and row["modality"] in kinds:
+                found[row["occurrenceID"]] = None
+    return list(found)

@@ -1,0 +1,269 @@
+"""An archive is coded anew beside its old codes, and switches when all of it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittern.errors import ArchiveVersionError, ModelNotFoundError, PreconditionError
+from index import folder as folder_module
+from index.archive import Archive
+from index.observation import AddStatus
+from service.engine import Engine
+from service.indexing import IndexOptions, index_source
+from service.jobs.reencode import reencode
+from service.jobs.report import JobReport
+from service.jobs.spec import JobSpec
+from service.requests import Query
+from service.sources import read_source
+from tests.engine.conftest import toy_model
+from tests.engine.toy import ToyEncoder, picture
+
+
+@pytest.fixture
+def spec(engine: Engine, tmp_path: Path, encoder: ToyEncoder) -> JobSpec:
+    """From 64 bits to 32."""
+    toy_model(encoder, bits=32).save(tmp_path / "toy32")
+    return JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "toy32"))
+
+
+def states(engine: Engine) -> list[tuple[str, str]]:
+    return [(record.name, record.state) for record in engine.archive.registered()]
+
+
+def best(engine: Engine, **asked: object) -> tuple[str, str]:
+    found = engine.search(Query(text="blue", target="image", k=1, **asked))  # type: ignore[arg-type]
+    return found.model, found.hits[0].observation.id
+
+
+def stopped_after(commits: int) -> Callable[[], bool]:
+    calls = [0]
+
+    def cancelled() -> bool:
+        calls[0] += 1
+        return calls[0] > commits
+
+    return cancelled
+
+
+def test_everything_is_coded_anew_and_the_new_model_answers(engine: Engine, spec: JobSpec) -> None:
+    before = [(o.row, o.id, o.metadata) for o in engine.list().observations]
+    report = reencode(spec, engine=engine)
+    assert report.state == "done"
+    assert report.items[AddStatus.ADDED] == report.total == 7
+    assert states(engine) == [("toy-32", "ready"), ("toy-64", "retired")]
+    assert best(engine) == ("toy-32", "blue.png")
+    assert best(engine, model="toy-64") == ("toy-64", "blue.png")
+    assert [(o.row, o.id, o.metadata) for o in engine.list().observations] == before
+    assert engine.archive.verify() == []
+
+
+def test_codes_are_those_of_an_archive_made_with_the_new_model(
+    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    reencode(spec, engine=engine)
+    with Archive.create(tmp_path / "fresh") as made:
+        fresh = Engine(made, load_encoder=lambda name: encoder)
+        index_source(fresh, read_source(media).entries, IndexOptions(model=spec.model))
+        digest = fresh.model().digest
+        for seen in fresh.list().observations:
+            assert np.array_equal(made.code(seen.id, digest), engine.archive.code(seen.id, digest))
+
+
+def test_searches_go_on_with_the_old_model_until_the_switch(engine: Engine, spec: JobSpec) -> None:
+    seen = []
+
+    def look(report: JobReport) -> None:
+        if report.commits and states(engine)[0][1] == "ready":
+            seen.append((best(engine), [m.name for m in engine.archive.stats().models]))
+
+    reencode(replace(spec, commit_items=2), look, engine=engine)
+    assert (("toy-64", "blue.png"), ["toy-64"]) in seen
+
+
+def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
+    engine: Engine, spec: JobSpec, encoder: ToyEncoder
+) -> None:
+    small = replace(spec, commit_items=1)
+    stopped = reencode(small, cancelled=stopped_after(4), engine=engine)
+    assert stopped.state == "stopped"
+    assert states(engine) == [("toy-64", "ready"), ("toy-32", "pending")]
+    assert best(engine)[0] == "toy-64"
+    done = reencode(small, engine=engine)
+    assert done.state == "done"
+    assert stopped.done + done.done == 7
+    again = reencode(small, engine=engine)
+    assert (again.state, again.done) == ("done", 0)
+    assert "already" in again.warnings[0]
+
+
+def test_media_that_are_gone_or_changed_keep_the_old_model(
+    engine: Engine, spec: JobSpec, media: Path
+) -> None:
+    (media / "red.png").unlink()
+    (media / "green.png").write_bytes(picture("blue"))
+    report = reencode(spec, engine=engine)
+    assert report.state == "failed"
+    assert report.error.startswith("2 media")
+    reasons = {failure.occurrence_id: failure.reason for failure in report.failures}
+    assert reasons == {"red.png": "SOURCE_NOT_FOUND", "green.png": "MEDIA_CHANGED"}
+    assert best(engine)[0] == "toy-64"
+    allowed = reencode(replace(spec, allow_missing=True), engine=engine)
+    assert allowed.state == "done"
+    assert best(engine)[0] == "toy-32"
+
+
+def test_media_that_were_moved_are_found_where_they_are_now(
+    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path
+) -> None:
+    media.rename(tmp_path / "moved")
+    moved = replace(spec.reading, media=str(tmp_path / "moved"))
+    assert reencode(replace(spec, reading=moved), engine=engine).state == "done"
+
+
+def test_stored_embeddings_spare_the_media(
+    empty: Engine, media: Path, options: IndexOptions, tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    index_source(empty, read_source(media).entries, replace(options, keep_embeddings=True))
+    toy_model(encoder, bits=32).save(tmp_path / "toy32")
+    for path in media.rglob("*.*"):
+        path.unlink()
+    encoder.batches.clear()
+    spec = JobSpec(
+        "reencode", str(empty.archive.path), model=str(tmp_path / "toy32"), drop_old=True
+    )
+    assert reencode(spec, engine=empty).state == "done"
+    assert encoder.batches == []
+    assert best(empty) == ("toy-32", "blue.png")
+    back = replace(spec, model=str(options.model), drop_old=False)
+    assert reencode(back, engine=empty).state == "done"
+    assert states(empty) == [("toy-64", "ready"), ("toy-32", "retired")]
+    assert best(empty) == ("toy-64", "blue.png")
+
+
+def test_the_old_model_is_dropped_with_its_codes_and_files(engine: Engine, spec: JobSpec) -> None:
+    old = engine.model()
+    report = reencode(replace(spec, drop_old=True), engine=engine)
+    assert report.state == "done"
+    assert states(engine) == [("toy-32", "ready")]
+    assert not (engine.archive.path / "models" / old.digest).exists()
+    assert not [name for name in engine.archive._store.columns if old.digest[:16] in name]
+    with pytest.raises(ModelNotFoundError):
+        engine.model("toy-64")
+    assert engine.archive.verify() == []
+
+
+def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
+    engine: Engine, spec: JobSpec
+) -> None:
+    engine.archive.take_snapshot("before")
+    reencode(replace(spec, drop_old=True), engine=engine)
+    with Archive.open(engine.archive.path, snapshot="before") as then:
+        assert [record.name for record in then.models()] == ["toy-64"]
+    engine.archive.restore("before")
+    assert states(engine) == [("toy-64", "ready")]
+    assert best(engine) == ("toy-64", "blue.png")
+
+
+class OtherWindows(ToyEncoder):
+    """Windows of half a second."""
+
+    windowing = replace(ToyEncoder.windowing, window_s=0.5, hop_s=0.5)  # type: ignore[type-var]
+
+
+def test_windows_that_only_the_old_model_had_go_with_it(engine: Engine, tmp_path: Path) -> None:
+    halves = OtherWindows(name="halves", salt="h")
+    saved = toy_model(halves, bits=32)
+    saved.save(tmp_path / "halves")
+    with Archive.open(engine.archive.path) as reader:
+        windows = len(reader.rows(modality="audio"))
+    engine.close()
+    spec = JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "halves"))
+    with Archive.open(engine.archive.path, write=True) as archive:
+        other = Engine(archive, load_encoder=lambda name: halves)
+        assert reencode(spec, engine=other).state == "done"
+        both = len(archive.rows(modality="audio"))
+        assert reencode(replace(spec, drop_old=True), engine=other).state == "done"
+        left = len(archive.rows(modality="audio"))
+        assert left == 2 * windows
+        assert both == windows + left
+        assert archive.verify() == []
+
+
+def test_readers_notice_the_switch_without_being_opened_again(
+    engine: Engine, spec: JobSpec, encoder: ToyEncoder
+) -> None:
+    with Archive.open(engine.archive.path) as opened:
+        served = Engine(opened, load_encoder=lambda name: encoder)
+        assert best(served)[0] == "toy-64"
+        reencode(replace(spec, drop_old=True), engine=engine)
+        assert best(served) == ("toy-32", "blue.png")
+
+
+def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
+    engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    with monkeypatch.context() as earlier:
+        earlier.setattr(folder_module, "FORMAT_VERSION", 1)
+        with pytest.raises(ArchiveVersionError):
+            Archive.open(engine.archive.path)
+    reencode(spec, engine=engine)
+    monkeypatch.setattr(folder_module, "FORMAT_VERSION", 1)
+    with Archive.open(engine.archive.path) as opened:
+        assert len(opened.models()) == 2
+
+
+def test_a_pending_model_is_not_indexed_with(engine: Engine, spec: JobSpec, media: Path) -> None:
+    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    with pytest.raises(PreconditionError, match="bittern reencode"):
+        index_source(engine, read_source(media).entries, IndexOptions(model=spec.model))
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
+    engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
+) -> None:
+    from index import folder, succession, writer
+    from index.store import Store
+
+    path = engine.archive.path
+    engine.close()
+    spec = replace(spec, drop_old=True)
+    for last in range(60):
+        left = [last]
+
+        def dying(real: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
+            def step(*args: object, **named: object) -> object:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KilledError
+                return real(*args, **named)
+
+            return step
+
+        with monkeypatch.context() as patched:
+            patched.setattr(folder, "write_json", dying(folder.write_json))
+            patched.setattr(succession, "drop_columns", dying(succession.drop_columns))
+            patched.setattr(writer, "drop_files", dying(writer.drop_files))
+            for name in ("append", "merge", "delete", "add_columns"):
+                patched.setattr(Store, name, dying(getattr(Store, name)))
+            try:
+                with Archive.open(path, write=True) as archive:
+                    reencode(spec, engine=Engine(archive, load_encoder=lambda name: encoder))
+                break
+            except KilledError:
+                pass
+        with Archive.open(path) as reader:
+            assert best(Engine(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
+    assert last >= 4
+    with Archive.open(path) as reader:
+        assert [record.name for record in reader.registered()] == ["toy-32"]
+        assert reader.verify() == []
