@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.errors import InvalidInputError, PreconditionError
-from index.observation import AddResult
 from service.jobs.allowed import AllowedFolders
 from service.jobs.queue import JobQueue
 from service.jobs.record import JobRecord
@@ -65,23 +64,12 @@ def index_job(
     cancelled: Callable[[], bool],
 ) -> JobReport:
     """Index a source into an archive that is open."""
-    from service.indexing import index_source
-    from service.model_choice import IndexOptions
+    from service.indexing import Watch, index_source
+    from service.jobs.run import options_of
 
-    report = JobReport()
-    options = IndexOptions(
-        model=spec.model,
-        bits=spec.bits,
-        on_duplicate=spec.on_duplicate,
-        keep_embeddings=spec.keep_embeddings,
-    )
-
-    def on_commit(results: list[AddResult]) -> None:
-        report.count(results)
-        on_progress(report)
-
-    index_source(engine, list(source), options, on_commit)
-    return report
+    # Nothing is fetched because a call asks for it, so no addresses are handed on.
+    watch = Watch(on_progress, cancelled, JobReport(total=source.total()))
+    return index_source(engine, source, options_of(spec), watch)
 
 
 def folders_by_name(given: Sequence[str]) -> dict[str, Path]:

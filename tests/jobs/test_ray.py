@@ -1,0 +1,158 @@
+"""Jobs on Ray come to the same rows and codes as in one process, whatever happens to a worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from encoders.base import Media, Modality
+from index.engines.sharded.cluster import local_cluster
+from index.observation import AddResult, AddStatus, Fingerprint
+from service.jobs.ray import embed_on_ray
+from service.jobs.report import new_stages
+from service.jobs.units import (
+    UNIT_ITEMS,
+    embedded_of,
+    embedded_to_table,
+    entries_of,
+    units_of,
+)
+from service.models import Embedder
+from service.pipeline import Asked, Embedded, Recheck, embed_items
+from service.requests import MediaItem
+from tests.engine.toy import ToyEncoder
+
+pytestmark = pytest.mark.ray
+
+
+def toy(name: str) -> ToyEncoder:
+    return ToyEncoder()
+
+
+class Deadly(ToyEncoder):
+    """Kills its process at a picture of one colour, the first time that it sees one."""
+
+    def __init__(self, flag: Path) -> None:
+        super().__init__()
+        self.flag = flag
+
+    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
+        for piece in batch:
+            deadly = isinstance(piece, np.ndarray) and piece.ndim == 3 and piece[0, 0, 0] == 201
+            if deadly and not self.flag.exists():
+                self.flag.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(modality, batch)
+
+
+class DeadlyLoader:
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+
+    def __call__(self, name: str) -> Deadly:
+        return Deadly(self.flag)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    with local_cluster(cpus=3):
+        yield
+
+
+@pytest.fixture(scope="module")
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
+    folder = tmp_path_factory.mktemp("pictures")
+    found: list[Asked] = []
+    for number in range(UNIT_ITEMS + 40):
+        path = folder / f"{number}.png"
+        Image.new("RGB", (24, 24), (number % 256, 90, 30)).save(path)
+        metadata = {"number": number, "wild": True, "name": None, "weight": 0.1}
+        item = MediaItem(f"p{number}", path.name, "image", path, None, str(folder), metadata)
+        found.append(item)
+    found[5] = AddResult("p5", AddStatus.SKIPPED, message="there already")
+    (folder / "7.png").write_bytes(b"no picture")
+    data = (folder / "9.png").read_bytes()
+    found[9] = MediaItem("p9", "9.png", "image", None, data)
+    assert isinstance(found[11], MediaItem)
+    found[11] = Recheck(found[11], Fingerprint("0" * 32, 3, 1), False, "renew")
+    return found
+
+
+def same(found: list[Embedded], wanted: list[Embedded]) -> None:
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted, strict=True):
+        assert one.result == other.result
+        assert (one.pieces, one.fingerprint, one.renews) == (
+            other.pieces,
+            other.fingerprint,
+            other.renews,
+        )
+        assert (one.item is None) == (other.item is None)
+        if one.item is not None and other.item is not None:
+            assert one.item.occurrence_id == other.item.occurrence_id
+            assert dict(one.item.metadata) == dict(other.item.metadata)
+            assert one.item.path == other.item.path
+        if one.result is None:
+            assert np.array_equal(one.stacked(), other.stacked())
+
+
+def test_units_come_back_as_they_were(entries: list[Asked]) -> None:
+    units = list(units_of(entries))
+    assert [len(unit) for unit in units] == [UNIT_ITEMS, 40]
+    assert [entry for unit in units for entry in entries_of(unit)] == entries
+
+
+def test_what_was_embedded_comes_back_as_it_was(entries: list[Asked]) -> None:
+    stages, counted = new_stages(), new_stages()
+    embedder = Embedder("toy", toy)
+    wanted = list(embed_items(embedder, entries, stages))
+    found = list(embedded_of(embedded_to_table(wanted, stages), counted))
+    same(found, wanted)
+    assert counted == stages
+
+
+def test_workers_embed_what_one_process_embeds_in_the_same_order(
+    cluster: None, entries: list[Asked]
+) -> None:
+    embedder = Embedder("toy", toy)
+    stages = new_stages()
+    found = list(embed_on_ray(embedder, entries, stages, saved=None, workers=2, load=toy))
+    same(found, list(embed_items(embedder, entries)))
+    assert stages["network"].items == len(entries) - 2
+
+
+def test_a_worker_that_is_killed_loses_nothing(
+    cluster: None, entries: list[Asked], tmp_path: Path
+) -> None:
+    flag = tmp_path / "killed"
+    embedder = Embedder("toy", toy)
+    found = list(
+        embed_on_ray(
+            embedder, entries, new_stages(), saved=None, workers=2, load=DeadlyLoader(flag)
+        )
+    )
+    assert flag.exists()
+    same(found, list(embed_items(embedder, entries)))
+
+
+def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[Asked]) -> None:
+    taken: list[Embedded] = []
+    stream = embed_on_ray(
+        Embedder("toy", toy),
+        entries,
+        new_stages(),
+        saved=None,
+        workers=1,
+        cancelled=lambda: len(taken) >= 3,
+        load=toy,
+    )
+    for embedded in stream:
+        taken.append(embedded)
+    assert len(taken) == 3
