@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from index.engines.nearest import Nearest
 from index.observation import Answer, Hit, Metric
 from index.reading import ReadableArchive
+from index.renewing import asks_again
 from index.searching import (
     Question,
     answer,
@@ -50,6 +51,7 @@ class SearchableArchive(ReadableArchive):
             recall=recall,
         ).hits
 
+    @asks_again
     def ask(
         self,
         query: NDArray[Any],
@@ -87,6 +89,7 @@ class SearchableArchive(ReadableArchive):
         question = Question.checked(query, record, k, metric, modality, within, recall)
         return answer(question, snapshot, self._matching(snapshot, where), self._engines)
 
+    @asks_again
     def nearest(
         self,
         queries: NDArray[Any],
@@ -117,6 +120,7 @@ class SearchableArchive(ReadableArchive):
         used = engines_of(question, snapshot, self._engines)
         return nearest_rows(question, self._matching(snapshot, where), used)
 
+    @asks_again
     def within(
         self,
         query: NDArray[Any],
@@ -144,6 +148,7 @@ class SearchableArchive(ReadableArchive):
         question = Question.checked(query, record, 1, metric, modality, distance)
         return everything_within(question, snapshot, self._matching(snapshot, where), self._engines)
 
+    @asks_again
     def sample_codes(
         self, model: str, modality: str, places: Callable[[int], NDArray[np.int64]]
     ) -> NDArray[np.uint8]:

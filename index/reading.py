@@ -41,6 +41,7 @@ from index.observation import (
     Page,
 )
 from index.paging import page_of
+from index.renewing import asks_again
 from index.searching import check_modality, engine_name
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
@@ -135,6 +136,7 @@ class ReadableArchive:
         """See the newest commit; searches do so by themselves. Returns its generation."""
         return self._current().generation
 
+    @asks_again
     def get(self, id: str) -> Observation:  # noqa: A002 - the field's own word
         """The observation with this id.
 
@@ -143,6 +145,7 @@ class ReadableArchive:
         """
         return self._get(self._current(), id)
 
+    @asks_again
     def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
         """Which of these `occurrenceID`s this model has coded already.
 
@@ -170,6 +173,7 @@ class ReadableArchive:
             found[row["occurrenceID"]] = CodedBefore(row["mediaRoot"] or "", fingerprint)
         return found
 
+    @asks_again
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.
 
@@ -186,6 +190,7 @@ class ReadableArchive:
         rows = self._rows(snapshot, where)
         return page_of(snapshot, rows, page_size, page_token, (where or "").strip())
 
+    @asks_again
     def rows(self, where: str | None = None, modality: str | None = None) -> NDArray[np.int64]:
         """Row numbers, ascending, of the observations that match."""
         snapshot = self._current()
@@ -195,6 +200,7 @@ class ReadableArchive:
         chosen = snapshot.of_modality(check_modality(modality))
         return np.intersect1d(rows, chosen, assume_unique=True)
 
+    @asks_again
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
         """The code that a model made of an observation: uint8 [bits/8].
 
@@ -212,6 +218,7 @@ class ReadableArchive:
             field="id",
         )
 
+    @asks_again
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         snapshot = self._current()

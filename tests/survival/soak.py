@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -71,7 +72,8 @@ class Killer:
             if seen == lines:
                 begun = Path(str(order["journal"])).read_text().split("\n")[0]
                 time.sleep(seconds)
-                os.kill(json.loads(begun)["pid"], signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(json.loads(begun)["pid"], signal.SIGKILL)
         return int(line)
 
 
