@@ -90,7 +90,14 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
     if spec.kind == "reencode":
         from service.jobs.reencode import reencode
 
-        return reencode(spec, watch.on_progress, watch.cancelled)
+        return reencode(
+            spec,
+            watch.on_progress,
+            watch.cancelled,
+            report=watch.report,
+            engine=place.engine,
+            embedders=place.embedders,
+        )
     if spec.engine == "ray":
         from service.jobs.ray import run_on_ray
 
