@@ -1,10 +1,12 @@
 """The folder of an archive: its layout, its header file, and the lock of its one writer.
 
     ARCHIVE/archive.json         format version, name, time of creation, models, next row
+    ARCHIVE/archive.copy.json    the same, to bring that back
     ARCHIVE/store/               LanceDB: one table, the only truth about observations
     ARCHIVE/models/<digest>/     the files of each registered model
     ARCHIVE/snapshots/           what was recorded with each snapshot
-    ARCHIVE/sums                 checksums of the store's files
+    ARCHIVE/sums                 checksums of the files of store and models
+    ARCHIVE/lost-found/          what bittern repair has taken out of use
     ARCHIVE/derived/             what can be made again from the store; may be deleted any time
     ARCHIVE/jobs/                jobs that a server runs into it, written down
     ARCHIVE/lock                 held by the one process that writes
@@ -23,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import xxhash
 from filelock import FileLock, Timeout
 
 from bittern.errors import (
@@ -41,7 +44,19 @@ PLAIN_VERSION = 1
 """What every other archive is written as."""
 _HEADER_LIMIT_BYTES = 16 << 20
 _OWN_NAMES = frozenset(
-    {"archive.json", "store", "models", "derived", "lock", "snapshots", "snapshots.lock", "sums", "backup.json"}
+    {
+        "archive.json",
+        "store",
+        "models",
+        "derived",
+        "lock",
+        "snapshots",
+        "snapshots.lock",
+        "sums",
+        "backup.json",
+        "archive.copy.json",
+        "lost-found",
+    }
 )
 
 
@@ -104,6 +119,11 @@ class ArchiveFolder:
     def header_file(self) -> Path:
         """`archive.json`."""
         return self.path / "archive.json"
+
+    @property
+    def header_copy(self) -> Path:
+        """What brings `archive.json` back."""
+        return self.path / "archive.copy.json"
 
     @property
     def store(self) -> Path:
@@ -175,17 +195,21 @@ class ArchiveFolder:
                 "choose a new or empty folder"
             )
 
-    def read_header(self) -> Header:
+    def read_header(self, file: Path | None = None) -> Header:
         """What `archive.json` says.
+
+        Args:
+            file: another file to read, its copy for one.
 
         Raises:
             ArchiveDamagedError: it cannot be read or is not what it should be.
             ArchiveVersionError: a newer version of Bittern wrote it.
         """
+        file = file or self.header_file
         try:
-            if self.header_file.stat().st_size > _HEADER_LIMIT_BYTES:
+            if file.stat().st_size > _HEADER_LIMIT_BYTES:
                 raise ValueError(f"larger than {_HEADER_LIMIT_BYTES} bytes")
-            value = json.loads(self.header_file.read_text("utf-8"))
+            value = json.loads(file.read_text("utf-8"))
             version = value["format_version"]
             if not isinstance(version, int):
                 raise ValueError(f"format_version {version!r} is no whole number")
@@ -194,6 +218,11 @@ class ArchiveFolder:
                     f"the archive at {self.path} has format version {version}, this Bittern reads "
                     f"up to {FORMAT_VERSION}: update with pip install -U bittern-search",
                     details={"found": str(version), "supported": str(FORMAT_VERSION)},
+                )
+            if value.get("xxh3", told := _digest(value)) != told:
+                raise ValueError(
+                    "its checksum differs; if it was changed on purpose, take the line with "
+                    "xxh3 out of it"
                 )
             return Header(
                 name=str(value["name"]),
@@ -204,25 +233,19 @@ class ArchiveFolder:
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArchiveDamagedError(
-                f"{self.header_file} cannot be used ({type(error).__name__}: {error}); "
+                f"{file} cannot be used ({type(error).__name__}: {error}); "
                 "restore that file from a backup"
             ) from error
 
     def write_header(self, header: Header) -> Header:
-        """Replace `archive.json` durably and at once."""
-        value: dict[str, Any] = {
-            "format": "bittern-archive",
-            "format_version": header.format_version,
-            "name": header.name,
-            "created": header.created,
-            "next_row": header.next_row,
-            "models": [record.to_json() for record in header.models],
-        }
-        if header.switch is not None:
-            models = [record.to_json() for record in header.switch.models]
-            value["switch"] = {"at": header.switch.at, "models": models}
-        write_json(self.header_file, value)
+        """Replace `archive.json` durably and at once, its copy first."""
+        self.write_header_copy(header)
+        write_json(self.header_file, _as_json(header))
         return header
+
+    def write_header_copy(self, header: Header) -> None:
+        """Replace the copy of `archive.json`, which is as good as it should that be damaged."""
+        write_json(self.header_copy, _as_json(header))
 
     def settled(self, version: int) -> Header:
         """End a change of models that a crash has cut short, on whichever side it came to lie.
@@ -297,6 +320,27 @@ def fsync_folder(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _as_json(header: Header) -> dict[str, Any]:
+    value: dict[str, Any] = {
+        "format": "bittern-archive",
+        "format_version": header.format_version,
+        "name": header.name,
+        "created": header.created,
+        "next_row": header.next_row,
+        "models": [record.to_json() for record in header.models],
+    }
+    if header.switch is not None:
+        models = [record.to_json() for record in header.switch.models]
+        value["switch"] = {"at": header.switch.at, "models": models}
+    return {**value, "xxh3": _digest(value)}
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    """The checksum of what `archive.json` says, but for the checksum itself."""
+    told = {name: item for name, item in value.items() if name != "xxh3"}
+    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
 
 
 def _switch(value: Any) -> Switch | None:

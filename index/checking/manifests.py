@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -23,6 +23,8 @@ _LENGTH = struct.Struct("<I")
 _NAME = re.compile(r"([0-9]{1,20})\.manifest")
 _NEWEST_FIRST = 2**64 - 1
 _LIMIT_BYTES = 1 << 30
+_ROWS_STAY = frozenset({103, 104, 107, 110})
+"""Transactions that make an index, compact, reserve numbers of fragments, or configure."""
 _KNOWN_FLAGS = 0b1_1011_1111
 """Features of tables that are known here: files that overlay others (bit 6) are not."""
 
@@ -97,7 +99,15 @@ def read_manifest(path: Path) -> Manifest:
     """
     if path.stat().st_size > _LIMIT_BYTES:
         raise UnreadableManifestError(f"it is larger than {_LIMIT_BYTES} bytes")
-    data = path.read_bytes()
+    return parsed_manifest(path.read_bytes())
+
+
+def parsed_manifest(data: bytes) -> Manifest:
+    """What the bytes of a manifest say.
+
+    Raises:
+        UnreadableManifestError: it is not what it should be.
+    """
     try:
         start, _, _, magic = _FOOTER.unpack(data[-_FOOTER.size :])
         if magic != _MAGIC:
@@ -105,6 +115,47 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(data, _message(data, start))
     except (struct.error, IndexError, ValueError, TypeError, OverflowError) as error:
         raise UnreadableManifestError(str(error)) from error
+
+
+def mended(path: Path, version: int, without: Collection[int], indexes: bool) -> bytes:
+    """A manifest of a new version: what another one names, without some of it.
+
+    Args:
+        path: the other one.
+        version: number of the new version.
+        without: fragments that are left out.
+        indexes: whether look-up indexes stay.
+
+    Raises:
+        OSError, UnreadableManifestError: see `read_manifest`.
+    """
+    read_manifest(path)
+    data = path.read_bytes()
+    start, major, minor, magic = _FOOTER.unpack(data[-_FOOTER.size :])
+    parts = []
+    for number, value, raw in _parts(_message(data, start)):
+        left_out = number == 2 and _fragment_number(_bytes(value)) in without
+        if number == 3:
+            parts.append(b"\x18" + _as_varint(version))
+        elif not left_out and (number != 6 or indexes):
+            parts.append(raw)
+    message = b"".join(parts)
+    # What lies before the message stays where it was: the message names places in it.
+    end = _FOOTER.pack(start, major, minor, magic)
+    return b"".join([data[:start], _LENGTH.pack(len(message)), message, end])
+
+
+def changes_rows(store: Path, manifest: Manifest) -> bool:
+    """Whether a version differs from the one before in its rows, for all that is known.
+
+    A compaction, or a new look-up index, leaves them as they are.
+    """
+    path = table_folder(store) / "_transactions" / manifest.transaction
+    try:
+        kinds = {number for number, _ in _fields(path.read_bytes()) if number >= 100}
+    except (OSError, ValueError, IndexError):
+        return True
+    return not kinds or not kinds <= _ROWS_STAY
 
 
 def _manifest(data: bytes, message: bytes) -> Manifest:
@@ -132,7 +183,7 @@ def _manifest(data: bytes, message: bytes) -> Manifest:
 
 def _fragment(message: bytes) -> Iterator[StoreFile]:
     values = list(_fields(message))
-    number = next((_number(value) for field, value in values if field == 1), 0)
+    number = _fragment_number(message)
     for field, value in values:
         if field == 2:
             told = dict(_fields(_bytes(value)))
@@ -144,6 +195,10 @@ def _fragment(message: bytes) -> Iterator[StoreFile]:
             kind = "bin" if told.get(1, 0) else "arrow"
             name = f"{number}-{_number(told.get(2, 0))}-{_number(told.get(3, 0))}.{kind}"
             yield StoreFile(f"_deletions/{name}", None, number)
+
+
+def _fragment_number(message: bytes) -> int:
+    return next((_number(value) for field, value in _fields(message) if field == 1), 0)
 
 
 def _index(message: bytes) -> Iterator[StoreFile]:
@@ -184,14 +239,20 @@ def _bytes(value: int | bytes) -> bytes:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Numbers and values of a message's fields, in the wire format of protocol buffers."""
+    """Numbers and values of a message's fields."""
+    return ((number, value) for number, value, _ in _parts(message))
+
+
+def _parts(message: bytes) -> Iterator[tuple[int, int | bytes, bytes]]:
+    """Number, value and encoding of each field, in the wire format of protocol buffers."""
     place = 0
     while place < len(message):
+        start = place
         tag, place = _varint(message, place)
         kind = tag & 7
         if kind == 0:
             value, place = _varint(message, place)
-            yield tag >> 3, value
+            yield tag >> 3, value, message[start:place]
             continue
         if kind == 2:
             length, place = _varint(message, place)
@@ -201,8 +262,16 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             raise UnreadableManifestError(f"it has a field of kind {kind}")
         if place + length > len(message):
             raise UnreadableManifestError("it is cut short")
-        yield tag >> 3, message[place : place + length]
         place += length
+        yield tag >> 3, message[place - length : place], message[start:place]
+
+
+def _as_varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])
 
 
 def _varint(message: bytes, place: int) -> tuple[int, int]:

@@ -57,8 +57,11 @@ class Settler:
         self._lines_needed = 0
         self._settled = 0
 
-    def adopt(self) -> None:
+    def adopt(self, everything: bool = False) -> None:
         """Take in what was never settled; called once, before anything is changed.
+
+        Args:
+            everything: also look for files without a checksum in versions that have theirs.
 
         Raises:
             ArchiveDamagedError: rows of it cannot be read.
@@ -70,13 +73,15 @@ class Settler:
             if sums.torn or sums.damaged:
                 replace_sums(self._folder.path, sums.files)
                 self._lines = self._lines_needed = len(sums.files)
-            unsettled = self._unsettled()
+            everything = everything or bool(sums.damaged)
+            unsettled = self._unsettled(everything)
             if unsettled:
                 self._check_rows(unsettled)
                 self._settle(unsettled)
             for model in self._model_folders():
-                if not any(key.startswith(f"models/{model.name}/") for key in self._known):
-                    self.settle_model(model)
+                known = any(key.startswith(f"models/{model.name}/") for key in self._known)
+                if everything or not known:
+                    self._adopt_model(model)
         except OSError as error:
             raise self._refused(error) from error
         self._settled = self._store.version
@@ -123,11 +128,11 @@ class Settler:
 
     # Inside
 
-    def _unsettled(self) -> dict[Path, Manifest]:
+    def _unsettled(self, everything: bool) -> dict[Path, Manifest]:
         """Versions without a checksum that are whole, as far as the sizes of files tell."""
         found: dict[Path, Manifest] = {}
         for path in manifest_files(self._folder.store).values():
-            if self._key(path) in self._known:
+            if self._key(path) in self._known and not everything:
                 continue
             try:
                 named = read_manifest(path)
@@ -150,11 +155,16 @@ class Settler:
                 if (key := self._key(target)) not in self._known and key not in files:
                     files[key] = sum_of(target, sync=True)
                     folders |= {target.parent, target.parent.parent}
-            files[self._key(path)] = sum_of(path, sync=True)
-            folders |= {path.parent, self._table}
+            if self._key(path) not in self._known:
+                files[self._key(path)] = sum_of(path, sync=True)
+                folders |= {path.parent, self._table}
         for folder in folders:
             sync_folder(folder)
         self._append(files)
+
+    def _adopt_model(self, model: Path) -> None:
+        paths = [path for path in files_below(model) if self._key(path) not in self._known]
+        self._append({self._key(path): sum_of(path, sync=True) for path in paths})
 
     def _append(self, files: Mapping[str, Sum | None]) -> None:
         if files:

@@ -1,0 +1,82 @@
+"""Damage that disks do, at places that a seed chooses."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+Harm = Callable[[bytes, random.Random, bytes], bytes | None]
+"""From what a file holds, a source of chance, and what another file holds, to what is left of it;
+None for no file at all."""
+_BLOCK = 512
+
+
+def flip_bit(data: bytes, chance: random.Random, _: bytes) -> bytes:
+    place = chance.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :]
+
+
+def flip_byte(data: bytes, chance: random.Random, _: bytes) -> bytes:
+    place = chance.randrange(len(data))
+    return data[:place] + bytes([data[place] ^ chance.randrange(1, 256)]) + data[place + 1 :]
+
+
+def zero_block(data: bytes, chance: random.Random, _: bytes) -> bytes:
+    block = min(_BLOCK, len(data))
+    place = chance.randrange(len(data) - block + 1)
+    return data[:place] + bytes(block) + data[place + block :]
+
+
+def truncate(data: bytes, chance: random.Random, _: bytes) -> bytes:
+    return data[: chance.randrange(1, len(data))] if len(data) > 1 else b""
+
+
+def empty(_data: bytes, _chance: random.Random, _: bytes) -> bytes:
+    return b""
+
+
+def remove(_data: bytes, _chance: random.Random, _: bytes) -> None:
+    return None
+
+
+def replace(_data: bytes, _chance: random.Random, other: bytes) -> bytes:
+    return other
+
+
+HARMS: Mapping[str, Harm] = {
+    harm.__name__: harm
+    for harm in (flip_bit, flip_byte, zero_block, truncate, empty, remove, replace)
+}
+
+
+def kind_of(path: Path, archive: Path) -> str:
+    """What a file is to its archive."""
+    relative = path.relative_to(archive)
+    parts = relative.parts
+    if parts[0] in ("models", "derived"):
+        return parts[0]
+    if parts[0] != "store":
+        return parts[0]
+    if len(parts) > 2 and parts[2] == "_versions":
+        newest = min(path.parent.glob("*.manifest"))
+        if path.suffix == ".json":
+            return "version hint"
+        return "newest manifest" if path == newest else "older manifest"
+    return parts[2] if len(parts) > 2 else parts[-1]
+
+
+def harmed(path: Path, harm: str, seed: str) -> bool:
+    """Damage one file; returns whether that changed anything."""
+    chance = random.Random(seed)
+    before = path.read_bytes()
+    others = [one for one in sorted(path.parent.iterdir()) if one.is_file() and one != path]
+    other = chance.choice(others).read_bytes() if others else b"other"
+    if not before and harm in ("flip_bit", "flip_byte", "zero_block"):
+        return False
+    after = HARMS[harm](before, chance, other)
+    if after is None:
+        path.unlink()
+    else:
+        path.write_bytes(after)
+    return after != before

@@ -1,0 +1,80 @@
+"""Whether an archive that was damaged keeps its promises."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import BitternError
+from index.archive import Archive
+from index.checking.repairing import repair
+from tests.golden.make import HERON, answers, change, fill, photo
+
+
+def make(path: Path) -> dict[str, Any]:
+    """Make a small archive of all kinds of files; returns what it answers."""
+    with Archive.create(path) as archive:
+        fill(archive)
+    with Archive.open(path, write=True) as archive:
+        change(archive)
+    with Archive.open(path) as archive:
+        return as_json(answers(archive))
+
+
+def as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def judge(path: Path, expected: dict[str, Any]) -> str:
+    """How damage shows; fails where it does not and answers are wrong.
+
+    Returns:
+        ``open`` where opening said so, ``verify`` where verifying did, ``harmless`` where
+        neither did and every answer is right.
+    """
+    try:
+        archive = Archive.open(path)
+    except BitternError:
+        return "open"
+    with archive:
+        try:
+            problems = archive.verify()
+        except BitternError:
+            return "verify"
+        if problems:
+            return "verify"
+        assert as_json(answers(archive)) == expected
+    return "harmless"
+
+
+def judge_repair(path: Path, expected: dict[str, Any]) -> str:
+    """Repair; what is there then must be right, what is not must have been told.
+
+    Returns:
+        ``whole`` where nothing was lost, ``part`` where rows were, ``refused`` where only a
+        backup helps.
+    """
+    dry = path.with_name("dry")
+    shutil.copytree(path, dry)
+    try:
+        told = repair(dry, dry_run=True)
+        done = repair(path)
+    except BitternError as error:
+        assert "backup" in error.message or "take the line" in error.message
+        return "refused"
+    finally:
+        shutil.rmtree(dry)
+    assert told.steps == done.steps
+    assert repair(path).steps == []
+    with Archive.open(path, write=True) as archive:
+        problems = [line for line in archive.verify() if "has lost its files" not in line]
+        assert problems == []
+        there = {row["id"]: row for row in as_json(answers(archive))["rows"]}
+        wanted = {row["id"]: row for row in expected["rows"]}
+        assert {name: wanted[name] for name in there} == there
+        assert done.given_up or set(wanted) - set(there) <= set(done.lost)
+        found = archive.add([photo("after", HERON)], model=HERON.digest)
+        assert str(found[0].status) == "added"
+    return "whole" if len(there) == len(wanted) else "part"
