@@ -61,11 +61,16 @@ __all__ = ["__version__", "errors", "open", *sorted(_HOMES)]
 
 
 def open(  # noqa: A001
-    path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+    path: str | Path,
+    *,
+    write: bool = False,
+    search: SearchOptions | None = None,
+    snapshot: str | int | None = None,
 ) -> LocalArchive:
     """Open an archive folder in this process.
 
         bittern.open("my-archive", search=bittern.SearchOptions(recall=0.95, threads=1))
+        bittern.open("my-archive", snapshot="spring")
 
     Args:
         path: the archive's folder, made by ``bittern index``.
@@ -73,8 +78,11 @@ def open(  # noqa: A001
         search: which engine searches, what recall is wanted where a search does not say, how
             many threads, how much memory of a graphics card, whether indexes are built; None for
             what suits the archive, always exact.
+        snapshot: name of a snapshot, or number of a version that is still there: the archive as
+            it was then, for reading only. None for the newest state.
 
     Raises:
+        NotFoundError: there is no such snapshot.
         QueryError: `search` is no SearchOptions.
         ArchiveNotFoundError: there is no archive at this path.
         ArchiveLockedError: another process has it open for writing.
@@ -83,7 +91,7 @@ def open(  # noqa: A001
     """
     from bittern.local import open_archive
 
-    return open_archive(path, write=write, search=search)
+    return open_archive(path, write=write, search=search, snapshot=snapshot)
 
 
 def __getattr__(name: str) -> Any:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from index.observation import AddResult, ArchiveStats, Observation, OnDuplicate, Page
+from index.observation import AddResult, ArchiveStats, Hit, Observation, OnDuplicate, Page
+from service.exporting.base import Exported, OnProgress, Piece, pieces
+from service.exporting.folder import media_of_hits, media_of_observations, write_folder
+from service.exporting.formats import writer_of
+from service.exporting.rows import metadata_types
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 if TYPE_CHECKING:
     from index.engines.options import SearchOptions
+    from index.snapshots import SnapshotInfo
     from service.engine import Engine
+
+FOLDER_PAGE = 1_000
+"""Observations that are looked up at a time while their media are copied."""
 
 
 class LocalArchive(ArchiveAPI):
@@ -36,6 +44,31 @@ class LocalArchive(ArchiveAPI):
     def close(self) -> None:
         """See `ArchiveAPI.close`."""
         self._engine.close()
+
+    def snapshots(self, *, unnamed: bool = False) -> builtins.list[SnapshotInfo]:
+        """The snapshots, oldest first; with `unnamed` also versions that are still there."""
+        return self._engine.archive.snapshots(unnamed=unnamed)
+
+    def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
+        """Keep the newest state under a name; see `bittern.open` for how to look at it."""
+        return self._engine.archive.take_snapshot(name, note=note)
+
+    def drop_snapshot(self, name: str) -> SnapshotInfo:
+        """Forget a snapshot.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return self._engine.archive.drop_snapshot(name)
+
+    def restore(self, snapshot: str | int) -> SnapshotInfo:
+        """Make an old state the newest one; returns the snapshot of the state before.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            PreconditionError: the archive is open for reading only.
+        """
+        return self._engine.archive.restore(snapshot)
 
     def _get(self, id: str) -> Observation:  # noqa: A002
         return self._engine.get(id)
@@ -60,6 +93,28 @@ class LocalArchive(ArchiveAPI):
     def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page:
         return self._engine.list(page_size=page_size, page_token=page_token, where=where)
 
+    def _export(self, format_: str, where: str | None) -> Iterator[Piece]:
+        writer = writer_of(format_)
+        return pieces(writer, self._engine.rows(where, codes=writer.codes))
+
+    def _export_folder(
+        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+    ) -> Exported:
+        if hits is not None:
+            media, columns = media_of_hits(hits), metadata_types(hit.observation for hit in hits)
+            return write_folder(
+                media, to, list(columns), hits=True, total=len(media), on_progress=on_progress
+            )
+        stats = self._engine.stats()
+        seen = self._every_page(FOLDER_PAGE, where)
+        return write_folder(
+            media_of_observations(seen),
+            to,
+            list(stats.columns),
+            total=stats.observations.get("image", 0) + stats.recordings if not where else 0,
+            on_progress=on_progress,
+        )
+
     def _encode(
         self, modality: str, data: str | bytes, model: str | None, name: str
     ) -> builtins.list[Encoded]:
@@ -67,9 +122,13 @@ class LocalArchive(ArchiveAPI):
 
 
 def open_archive(
-    path: str | Path, *, write: bool = False, search: SearchOptions | None = None
+    path: str | Path,
+    *,
+    write: bool = False,
+    search: SearchOptions | None = None,
+    snapshot: str | int | None = None,
 ) -> LocalArchive:
     """Open an archive folder in this process; see `bittern.open`."""
     from service.engine import Engine
 
-    return LocalArchive(Engine.open(Path(path), write=write, search=search))
+    return LocalArchive(Engine.open(Path(path), write=write, search=search, snapshot=snapshot))

@@ -92,7 +92,12 @@ class Engine:
 
     @classmethod
     def open(
-        cls, path: Path, *, write: bool = False, search: SearchOptions | None = None
+        cls,
+        path: Path,
+        *,
+        write: bool = False,
+        search: SearchOptions | None = None,
+        snapshot: str | int | None = None,
     ) -> Engine:
         """Open the archive at `path`; see `Archive.open` for the errors.
 
@@ -101,8 +106,9 @@ class Engine:
             write: also add and delete; one process at a time may.
             search: which engine searches, with how many threads and how much of a card;
                 None for the defaults.
+            snapshot: open it as it was, for reading only; None for the newest state.
         """
-        return cls(Archive.open(path, write=write, search=search))
+        return cls(Archive.open(path, write=write, search=search, snapshot=snapshot))
 
     @property
     def name(self) -> str:

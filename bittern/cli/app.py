@@ -17,6 +17,8 @@ from bittern.cli import (
     archives,
     demo,
     encoding,
+    exporting,
+    history,
     indexing,
     jobs,
     optimizing,
@@ -52,6 +54,8 @@ encoding.attach(app)
 training.attach(app)
 jobs.attach(app)
 archives.attach(app)
+exporting.attach(app)
+history.attach(app)
 
 
 def _print_version(wanted: bool) -> None:

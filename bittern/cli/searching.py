@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bittern.cli.exporting import FORMAT_HELP, written
 from bittern.cli.screen import (
     as_json,
     command,
@@ -74,6 +75,14 @@ def search(
     name: Annotated[
         str, typer.Option("--archive", help="Which archive of a server that has several.")
     ] = "",
+    snapshot: Annotated[
+        str | None, typer.Option(help="Search the archive as it was: a snapshot's name.")
+    ] = None,
+    save: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Also write the hits to a file, as `bittern export`."),
+    ] = None,
+    format_: Annotated[str | None, typer.Option("--format", help=FORMAT_HELP)] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
@@ -87,10 +96,14 @@ def search(
     Example: bittern search localhost:50051 "frogs" --target audio --where "countryCode = 'FR'"
 
     Example: bittern search my-archive "an owl" --relevance usual
+
+    Example: bittern search my-archive "an owl" -k 200 --save owls.geojson
     """
     from bittern.errors import MediaError
 
-    with reach(archive, name, recall) as opened:
+    if save is not None or format_ is not None:
+        _check_save(save, format_)
+    with reach(archive, name, recall, snapshot) as opened:
         # The texts that relevance is judged by are coded first: seconds, in this process.
         first_time = relevance is not None and Path(archive).exists()
         try:
@@ -116,6 +129,8 @@ def search(
             raise type(error)(reason if file in reason else f"{file}: {reason}") from error
         if relevance is None:
             _hint_at_an_index(opened, archive, result, recall)
+        if save is not None:
+            written(opened, save, format_, hits=result)
         judged = relevance is None or _is_judged(opened, result, within)
     if as_program:
         told = (within, relevance, recall) != (None, None, None) or not result.exact
@@ -138,6 +153,18 @@ def search(
         f"{result.took_ms:.0f} ms{loading}{_how(result)}",
         style="dim",
     )
+
+
+def _check_save(save: str | None, format_: str | None) -> None:
+    """Refuse a file that could not be written, before anything is searched."""
+    from bittern.errors import InvalidInputError
+    from service.exporting import FOLDER, format_of
+    from service.exporting.base import check_file
+
+    if save is None:
+        raise InvalidInputError("--format says how hits are saved: add --save FILE", field="format")
+    if format_of(save, format_) != FOLDER:
+        check_file(Path(save))
 
 
 def _number_or_name(given: str | None) -> str | float | None:
@@ -207,7 +234,9 @@ def _approximate(result: SearchResult) -> str:
     return "" if result.exact else f", approximate ({result.engine})"
 
 
-def reach(archive: str, name: str = "", recall: float | None = None) -> ArchiveAPI:
+def reach(
+    archive: str, name: str = "", recall: float | None = None, snapshot: str | None = None
+) -> ArchiveAPI:
     """Open the folder, or connect to the server, that `archive` names.
 
     Args:
@@ -215,17 +244,23 @@ def reach(archive: str, name: str = "", recall: float | None = None) -> ArchiveA
         name: which archive of a server.
         recall: what will be wanted of a folder, which is opened to be asked once: an index that
             is kept is used, and none is built.
+        snapshot: the state of a folder that is wanted; None for the newest.
     """
-    from bittern.errors import ArchiveNotFoundError
+    from bittern.errors import ArchiveNotFoundError, InvalidInputError
 
     if Path(archive).exists():
         import bittern
 
         once = bittern.SearchOptions(recall=1.0 if recall is None else recall, build=False)
-        opened = bittern.open(archive, search=once)
+        opened = bittern.open(archive, search=once, snapshot=snapshot)
         for info in opened.models():
             licence_notice(info.encoder)
         return opened
+    if snapshot is not None:
+        raise InvalidInputError(
+            "a server answers from the newest state; name the archive's folder to ask a snapshot",
+            field="snapshot",
+        )
     if _ADDRESS.match(archive):
         from bittern.client import connect
 

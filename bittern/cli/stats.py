@@ -27,6 +27,9 @@ def stats(
     name: Annotated[
         str, typer.Option("--archive", help="Which archive of a server that has several.")
     ] = "",
+    snapshot: Annotated[
+        str | None, typer.Option(help="Tell of the archive as it was: a snapshot's name.")
+    ] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
@@ -37,7 +40,10 @@ def stats(
 
     Example: bittern stats localhost:50051 --json
     """
-    told = _of_folder(Path(archive)) if Path(archive).exists() else _of_server(archive, name)
+    if Path(archive).exists():
+        told = _of_folder(Path(archive), snapshot)
+    else:
+        told = _of_server(archive, name, snapshot)
     if as_program:
         print_json(asdict(told))
         return
@@ -55,10 +61,10 @@ def stats(
         out.print(engine_table(told))
 
 
-def _of_folder(path: Path) -> ArchiveStats:
+def _of_folder(path: Path, snapshot: str | None) -> ArchiveStats:
     from service.engine import Engine
 
-    engine = Engine.open(path)
+    engine = Engine.open(path, snapshot=snapshot)
     try:
         engine.load_codes()
         return engine.stats()
@@ -66,8 +72,8 @@ def _of_folder(path: Path) -> ArchiveStats:
         engine.close()
 
 
-def _of_server(address: str, name: str) -> ArchiveStats:
-    with reach(address, name) as opened:
+def _of_server(address: str, name: str, snapshot: str | None) -> ArchiveStats:
+    with reach(address, name, snapshot=snapshot) as opened:
         return opened.stats()
 
 

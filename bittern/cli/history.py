@@ -1,0 +1,263 @@
+"""`bittern snapshots`, `bittern restore`, `bittern backup` and `bittern reencode`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from bittern.cli.indexing import show_licences
+from bittern.cli.job_screen import (
+    FAILED,
+    CommitItems,
+    CommitSeconds,
+    Fetch,
+    Json,
+    ReportTo,
+    end,
+    reading_of,
+    run_with_bar,
+)
+from bittern.cli.screen import byte_size, counted, err, out, plain, print_error, print_json, working
+from bittern.cli.searching import refuse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from index.snapshots import SnapshotInfo
+
+ArchiveArgument = Annotated[Path, typer.Argument(help="Archive folder.")]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command()(snapshots)
+    app.command()(restore)
+    app.command()(backup)
+    app.command()(reencode)
+
+
+def snapshots(
+    archive: ArchiveArgument,
+    take: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Keep the archive as it is now.")
+    ] = None,
+    note: Annotated[str, typer.Option(help="What to remember of the snapshot taken.")] = "",
+    drop: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Keep that snapshot no longer.")
+    ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also versions without a name that are still there.")
+    ] = False,
+    as_program: Json = False,
+) -> None:
+    """List the states of an archive that are kept, take one, or drop one.
+
+    Taking one takes no time and no room: it shares its files with the archive, and keeps them
+    when later changes replace them. Others may write meanwhile.
+
+    Example: bittern snapshots my-archive --take before-cleaning --note "as collected"
+
+    Example: bittern search my-archive "an owl" --snapshot before-cleaning
+    """
+    from bittern.errors import InvalidInputError
+    from index.archive import Archive
+    from index.snapshots import as_program as told
+
+    refuse_address(archive, "snapshots are taken where the archive lies")
+    if take is not None and drop is not None:
+        raise InvalidInputError("take or drop a snapshot, not both at once", field="drop")
+    if note and take is None:
+        raise InvalidInputError("--note goes with --take NAME", field="note")
+    with Archive.open(archive) as opened:
+        if drop is not None:
+            opened.drop_snapshot(drop)
+        if take is not None:
+            opened.take_snapshot(take, note=note)
+        found = opened.snapshots(unnamed=every)
+    if as_program:
+        print_json({"archive": str(archive), "snapshots": [told(info) for info in found]})
+    elif found:
+        out.print(_table(found))
+    else:
+        err.print("no snapshots; take one with: bittern snapshots ARCHIVE --take NAME")
+
+
+def restore(
+    archive: ArchiveArgument,
+    snapshot: Annotated[
+        str, typer.Argument(help="Name of a snapshot, or number of a version that is there.")
+    ],
+    as_program: Json = False,
+) -> None:
+    """Make an old state of an archive the newest one. Nothing is lost.
+
+    The state before is kept as a snapshot by itself, so a restore can be undone. Searches and
+    servers see the old state or the new one, never a mixture, and need no restart.
+
+    Example: bittern restore my-archive before-cleaning
+    """
+    from index.archive import Archive
+
+    refuse_address(archive, "an archive is restored where it lies")
+    with Archive.open(archive, write=True) as opened, working("restoring"):
+        before = opened.restore(snapshot)
+        rows = len(opened.rows())
+        generation = opened.generation
+    if as_program:
+        print_json(
+            {
+                "archive": str(archive),
+                "restored": snapshot,
+                "before": before.name,
+                "observations": rows,
+                "generation": generation,
+            }
+        )
+        return
+    out.print(
+        plain(
+            f"{archive}: {snapshot} restored, {counted(rows, 'observation')}. The state before is "
+            f"kept as {before.name}"
+        ),
+        soft_wrap=not out.is_terminal,
+    )
+
+
+def backup(
+    archive: ArchiveArgument,
+    to: Annotated[
+        Path, typer.Argument(help="New folder, or an earlier backup of the archive to renew.")
+    ],
+    link: Annotated[
+        bool,
+        typer.Option(
+            "--link", help="Second names instead of copies: against mistakes, not broken disks."
+        ),
+    ] = False,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Copy this snapshot instead of the newest state.")
+    ] = None,
+    as_program: Json = False,
+) -> None:
+    """Copy an archive while others write to it; the copy is an archive by itself.
+
+    It holds one state, with no part of a later commit. Made to the same place again, only what
+    is new is copied. Every file is compared with its checksum. Media and snapshots stay where
+    they are.
+
+    Example: bittern backup my-archive /mnt/backup/my-archive
+
+    Example: bittern backup my-archive before-the-update --link
+    """
+    from index.backup import backup as copied
+
+    refuse_address(archive, "a backup is made where the archive lies")
+    with working("copying"):
+        done = copied(archive, to, link=link, snapshot=snapshot)
+    if as_program:
+        print_json({"archive": str(archive), **asdict(done)})
+        return
+    parts = [f"{counted(done.copied, 'file')} copied ({byte_size(done.bytes)})"]
+    parts += [f"{done.linked} linked"] if done.linked else []
+    parts += [f"{done.reused} there already"] if done.reused else []
+    line = f"{to}: version {done.version} of {archive}; {', '.join(parts)} in {done.seconds:.1f} s"
+    out.print(plain(line), soft_wrap=not out.is_terminal)
+
+
+def reencode(
+    archive: ArchiveArgument,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Encoder, model of the archive, folder of a saved model, or its name in "
+            "./models or $BITTERN_MODELS."
+        ),
+    ],
+    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
+    hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Remove the model that is replaced, and its codes.")
+    ] = False,
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Switch although some media have no new codes."),
+    ] = False,
+    media: Annotated[
+        str | None, typer.Option(help="Folder that the media lie in now, where they have moved.")
+    ] = None,
+    fetch: Fetch = None,
+    keep_embeddings: Annotated[
+        bool, typer.Option(help="Store float16 embeddings beside the codes.")
+    ] = False,
+    commit_items: CommitItems = 64,
+    commit_seconds: CommitSeconds = 30.0,
+    report: ReportTo = None,
+    as_program: Json = False,
+) -> None:
+    """Code an archive anew with another model or code length, then switch to it.
+
+    Searches go on with the old codes until everything is coded, and use the new ones from then
+    on, without a restart. A job that was stopped goes on with the same command. Where embeddings
+    of the same encoder are stored, no media are read. The old model stays, and answers where it
+    is named, unless it is dropped.
+
+    Example: bittern reencode my-archive --model field --bits 64
+
+    Example: bittern reencode my-archive --model runs/owls --drop-old
+    """
+    from service.jobs.spec import JobSpec
+
+    refuse_address(archive, "an archive is coded anew where it lies")
+    spec = JobSpec(
+        kind="reencode",
+        target=str(archive),
+        reading=reading_of(
+            format=None, media=media, column=None, include=None, exclude=None, fetch=fetch
+        ),
+        model=model,
+        bits=bits,
+        hasher=hasher,  # type: ignore[arg-type]  # checked with the job
+        keep_embeddings=keep_embeddings,
+        commit_items=commit_items,
+        commit_s=commit_seconds,
+        drop_old=drop_old,
+        allow_missing=allow_missing,
+    ).checked()
+    _check_there(archive)
+    show_licences(model, archive)
+    done = run_with_bar(spec, report, "coding anew")
+    end(spec, done, as_program=as_program)
+    if done.state == "failed":
+        print_error(done.error)
+        raise typer.Exit(FAILED)
+
+
+def _check_there(archive: Path) -> None:
+    """Refuse what is no archive before a report is written into it."""
+    from index.folder import ArchiveFolder
+
+    ArchiveFolder(archive).check_present()
+
+
+def _table(found: Sequence[SnapshotInfo]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("snapshot", "version", "time", "image", "audio", "size", "models", "note"):
+        right = heading in ("version", "image", "audio", "size")
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for info in found:
+        images, sounds = (info.rows.get(kind) for kind in ("image", "audio"))
+        table.add_row(
+            plain(info.name),
+            str(info.version),
+            plain(info.time),
+            f"{images:,}" if images is not None else f"{info.observations:,} in all",
+            f"{sounds:,}" if sounds is not None else "",
+            byte_size(info.bytes),
+            plain(", ".join(record.name for record in info.models)),
+            plain(info.note),
+        )
+    return table
