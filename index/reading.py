@@ -48,7 +48,7 @@ from index.statistics import statistics_of
 from index.store import Store, one_of, quoted
 
 if TYPE_CHECKING:
-    from index.checking import Verification
+    from index.checking import OnChecked, Verification
 
 
 class ReadableArchive:
@@ -245,10 +245,13 @@ class ReadableArchive:
         """Check the archive against its invariants; returns what is wrong, one line each."""
         return self.verification().problems
 
-    def verification(self) -> Verification:
-        """Check the archive against its invariants, and the derived files beside it.
+    def verification(self, on_checked: OnChecked | None = None) -> Verification:
+        """Check the archive against its checksums and its invariants, and the derived files.
 
         Asked of an archive that was just opened, it writes nothing, derived files included.
+
+        Args:
+            on_checked: called with bytes of files that are checked, and with all bytes.
         """
         from index.checking import snapshot_to_verify, verified
 
@@ -256,12 +259,12 @@ class ReadableArchive:
             self._check_open()
             if self._past or self._snapshot is not None:
                 current = self._current()
-                return verified(self._folder, self._header, current)
+                return verified(self._folder, self._header, current, on_checked)
             if not self._writes:
                 self._store.follow()
             snapshot = snapshot_to_verify(self._folder, self._store)
             header = self._folder.read_header().at(snapshot.generation)
-            return verified(self._folder, header, snapshot)
+            return verified(self._folder, header, snapshot, on_checked)
 
     def iter_batches(
         self,

@@ -21,6 +21,7 @@ from bittern.cli import (
     history,
     indexing,
     jobs,
+    keeping,
     optimizing,
     searching,
     serving,
@@ -53,7 +54,7 @@ optimizing.attach(app)
 encoding.attach(app)
 training.attach(app)
 jobs.attach(app)
-archives.attach(app)
+keeping.attach(app)
 exporting.attach(app)
 history.attach(app)
 

@@ -1,10 +1,8 @@
-"""`bittern models`, `bittern verify` and `bittern export`."""
+"""`bittern models`."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bittern.cli.screen import counted, err, out, plain, print_json, progress
+from bittern.cli.screen import err, out, plain, print_json
 
 if TYPE_CHECKING:
     from service.catalogue import EncoderInfo
@@ -23,12 +21,6 @@ if TYPE_CHECKING:
 def attach_models(app: typer.Typer) -> None:
     """Add `models` to the app."""
     app.command()(models)
-
-
-def attach(app: typer.Typer) -> None:
-    """Add `verify` and `export` to the app."""
-    app.command()(verify)
-    app.command()(export)
 
 
 def models(
@@ -129,77 +121,3 @@ def _table(*headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     return table
-
-
-def verify(
-    archive: Annotated[Path, typer.Argument(help="Archive folder.")],
-    as_program: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for programs.")
-    ] = False,
-) -> None:
-    """Check that the parts of an archive agree with each other; change nothing.
-
-    Files in `derived/` only spare work: damaged ones are named, are made anew when they are
-    wanted, and are no problem of the archive.
-
-    Example: bittern verify my-archive
-    """
-    from index.archive import Archive
-
-    with _without_log("index.derived"), Archive.open(archive) as opened:
-        found = opened.verification()
-    problems = found.problems
-    if as_program:
-        print_json(
-            {
-                "archive": str(archive),
-                "ok": not problems,
-                "problems": problems,
-                "derived_made_anew": found.made_anew,
-            }
-        )
-    else:
-        for problem in problems:
-            err.print(plain(problem), style="red")
-        if found.made_anew:
-            err.print("derived files that are damaged, and made anew when they are wanted:")
-            for line in found.made_anew:
-                err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
-        rows = ", ".join(f"{n} {modality}" for modality, n in found.observations.items())
-        verdict = counted(len(problems), "problem") if problems else "sound"
-        out.print(f"{archive}: {verdict}; {rows or 'no'} observations", markup=False)
-    if problems:
-        raise typer.Exit(1)
-
-
-@contextmanager
-def _without_log(name: str) -> Iterator[None]:
-    """Keep a logger's warnings to itself: what it would say is told otherwise."""
-    log = logging.getLogger(name)
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
-
-
-def export(
-    archive: Annotated[Path, typer.Argument(help="Archive folder.")],
-    to: Annotated[Path, typer.Option("--to", help="File to write: .csv, .parquet or .jsonl.")],
-    where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
-) -> None:
-    """Write the observations of an archive, with their metadata, to a file.
-
-    CSV and JSON Lines hold the metadata; Parquet holds the codes as well.
-
-    Example: bittern export my-archive --to observations.csv --where "license = 'CC0-1.0'"
-    """
-    from service.exporting import export_archive
-
-    bar, task = progress("exporting", 0)
-    with bar:
-        rows = export_archive(
-            archive, to, where, lambda done, total: bar.update(task, completed=done, total=total)
-        )
-    err.print(f"{to}: {counted(rows, 'observation')}", markup=False)

@@ -1,0 +1,253 @@
+"""`bittern verify` and `bittern repair`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, progress, working
+
+if TYPE_CHECKING:
+    from index.checking import Verification
+    from service.checking import SampleCheck
+
+_SHOWN = 20
+
+
+def attach(app: typer.Typer) -> None:
+    """Add `verify` and `repair` to the app."""
+    app.command()(verify)
+    app.command()(repair)
+
+
+def verify(
+    archive: Annotated[Path, typer.Argument(help="Archive folder.")],
+    sample: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Media items per model to code again and compare; 0 to leave that out."
+        ),
+    ] = 16,
+    as_program: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for programs.")
+    ] = False,
+) -> None:
+    """Check that an archive is what was written, and say what to do where it is not.
+
+    Checks the checksum of every file, that rows, models and index agree with each other, and
+    codes some of the media again that are still where they were. Changes nothing.
+
+    Files in `derived/` only spare work: damaged ones are named, are made anew when they are
+    wanted, and are no problem of the archive. Nor are files that belong to nothing, and media
+    that have been moved or changed.
+
+    Example: bittern verify my-archive
+
+    Example: bittern verify my-archive --sample 0 --json
+    """
+    found, coded = _verified(archive, sample)
+    problems = found.problems
+    if coded and coded.wrong:
+        problems.append(
+            f"{len(coded.wrong)} of {coded.codes} codes that were made again differ: "
+            f"{', '.join(coded.wrong[:5])}{', ...' if len(coded.wrong) > 5 else ''}; "
+            "index their media again with --overwrite"
+        )
+    if as_program:
+        print_json(_as_json(archive, found, coded, problems))
+    else:
+        _print(archive, found, coded, problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None]:
+    from bittern.errors import ArchiveDamagedError
+    from index.archive import Archive
+    from index.checking import verified_files
+    from index.folder import ArchiveFolder
+
+    bar, task = progress("checking MiB", 0)
+
+    def on_checked(done: int, total: int) -> None:
+        bar.update(task, completed=done >> 20, total=total >> 20)
+
+    with _without_log("index.derived"), bar:
+        try:
+            opened = Archive.open(path)
+        except ArchiveDamagedError as error:
+            found = verified_files(ArchiveFolder(path), on_checked)
+            if not found.findings:
+                found.findings.append(_unopened(error.message))
+            return found, None
+        with opened:
+            try:
+                found = opened.verification(on_checked)
+            except ArchiveDamagedError as error:
+                found = verified_files(ArchiveFolder(path), on_checked)
+                if not found.findings:
+                    found.findings.append(_unopened(error.message))
+                return found, None
+            bar.stop()
+            return found, _coded_again(opened, sample)
+
+
+def _coded_again(opened: Any, sample: int) -> SampleCheck:
+    from service.checking import check_sample
+
+    with working("coding a sample again"):
+        return check_sample(opened, sample)
+
+
+def _unopened(message: str) -> Any:
+    from index.checking import Finding
+
+    return Finding("rows", message, "run bittern repair")
+
+
+def _as_json(
+    archive: Path, found: Verification, coded: SampleCheck | None, problems: list[str]
+) -> dict[str, Any]:
+    return {
+        "archive": str(archive),
+        "ok": not problems,
+        "problems": problems,
+        "derived_made_anew": found.made_anew,
+        "findings": [asdict(finding) for finding in found.findings],
+        "observations": dict(found.observations),
+        "files": found.files,
+        "bytes": found.size,
+        "files_without_checksum": found.without_sums,
+        "orphans": found.orphans,
+        "codes": asdict(coded) if coded else None,
+    }
+
+
+def _print(
+    archive: Path, found: Verification, coded: SampleCheck | None, problems: list[str]
+) -> None:
+    for problem in problems:
+        err.print(plain(problem), style="red", soft_wrap=not err.is_terminal)
+    _print_lines(
+        "derived files that are damaged, and made anew when they are wanted:", found.made_anew
+    )
+    _print_lines(
+        "files that belong to nothing; bittern repair removes them, if nobody writes to the "
+        "archive just now:",
+        found.orphans,
+    )
+    if found.without_sums:
+        files = counted(found.without_sums, "file")
+        err.print(f"{files} without a checksum yet; opening the archive for writing adds them")
+    if coded:
+        _print_coded(coded)
+    rows = ", ".join(f"{n} {modality}" for modality, n in found.observations.items())
+    verdict = counted(len(problems), "problem") if problems else "sound"
+    size = f"{counted(found.files, 'file')}, {byte_size(found.size)}"
+    out.print(f"{archive}: {verdict}; {rows or 'no'} observations; {size}", markup=False)
+
+
+def _print_coded(coded: SampleCheck) -> None:
+    if coded.codes:
+        share = coded.flipped / coded.bits
+        out.print(
+            f"{counted(coded.media, 'media item')} coded again: {coded.flipped} of {coded.bits} "
+            f"bits differ ({share:.2%})",
+            markup=False,
+        )
+    for what, lines in (
+        ("models that could not be loaded to code again:", coded.unchecked),
+        ("media that have changed since they were coded; index them again:", coded.changed),
+        ("media that cannot be coded any more:", coded.unusable),
+    ):
+        _print_lines(what, lines)
+    if coded.missing:
+        err.print(
+            plain(
+                f"{coded.missing} of {coded.looked_for} media files are not where they were, such "
+                f"as that of {coded.some_missing[0]}; searching goes on without them"
+            ),
+            soft_wrap=not err.is_terminal,
+        )
+
+
+def _print_lines(what: str, lines: list[str]) -> None:
+    if not lines:
+        return
+    err.print(what, soft_wrap=not err.is_terminal)
+    for line in lines[:_SHOWN]:
+        err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
+    if len(lines) > _SHOWN:
+        err.print(f"  … and {len(lines) - _SHOWN} more; --json lists all")
+
+
+def repair(
+    archive: Annotated[Path, typer.Argument(help="Archive folder; nobody may write to it.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    as_program: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object for programs.")
+    ] = False,
+) -> None:
+    """Put a damaged archive right as far as that is safe, and say what was lost.
+
+    Goes back to the newest version that is whole, or leaves out the rows that cannot be read and
+    names them, so that they can be indexed again. Damaged files are moved to `lost-found` in the
+    archive's folder, never deleted. Removes what belongs to nothing.
+
+    Example: bittern repair my-archive --dry-run
+    """
+    from index.checking.repairing import repair as repaired
+
+    def on_step(what: str) -> None:
+        if not as_program:
+            line = f"would {what}" if dry_run else what
+            out.print(plain(line), soft_wrap=not out.is_terminal)
+
+    with _without_log("index.derived"):
+        done = repaired(archive, dry_run=dry_run, on_step=on_step)
+    if as_program:
+        print_json(
+            {
+                "archive": str(archive),
+                "dry_run": dry_run,
+                "steps": done.steps,
+                "lost": done.lost,
+                "versions_given_up": done.given_up,
+                "lost_found": str(done.aside) if done.aside else None,
+            }
+        )
+        return
+    if not done.steps:
+        out.print(f"{archive}: nothing to repair", markup=False)
+        return
+    _print_lines(
+        f"{counted(len(done.lost), 'observation')} lost; index their media again:", done.lost
+    )
+    if done.given_up:
+        versions = ", ".join(map(str, done.given_up))
+        err.print(
+            f"what version {versions} changed is lost: run the last bittern index again, and "
+            "delete again what was deleted last"
+        )
+    if not dry_run:
+        out.print(f"now run: bittern verify {archive}", markup=False)
+
+
+@contextmanager
+def _without_log(name: str) -> Iterator[None]:
+    """Keep a logger's warnings to itself: what it would say is told otherwise."""
+    log = logging.getLogger(name)
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)

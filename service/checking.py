@@ -1,0 +1,177 @@
+"""Whether codes are those that the models make: a sample of an archive's media coded again.
+
+Media are found again by the folder that they were indexed from. Those that have changed since,
+by their fingerprint, are told apart from those whose codes differ: their codes are of what was
+there then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import BitternError, ObservationNotFoundError
+from encoders.base import Modality
+from index.archive import Archive
+from index.models import ModelRecord
+from index.observation import Observation, Page
+from service.engine import Engine
+from service.models import Model
+from service.pipeline import Embedded, embed_items
+from service.requests import MediaItem
+
+SAMPLE = 16
+"""Media items per model that are coded again, unless said otherwise."""
+_NOISE = 0.05
+"""Share of a code's bits that another machine, or another batch, may flip."""
+_PAGE = 10_000
+_MOST_LOOKED_FOR = 100_000
+"""Observations whose media are looked for."""
+_MOST_WINDOWS = 200
+"""Longer recordings are not coded again: it would take minutes."""
+
+
+@dataclass
+class SampleCheck:
+    """What coding a sample again has shown.
+
+    Attributes:
+        media: media items that were coded again.
+        codes: observations whose code was compared.
+        bits: bits that were compared.
+        flipped: bits that differed.
+        wrong: ids of observations whose codes differ by more than noise.
+        changed: `occurrenceID`s whose media are not what they were when they were coded.
+        unusable: media that could not be coded again, with the reason.
+        unchecked: models that could not be loaded, with the reason.
+        looked_for: media files whose presence was looked at.
+        missing: how many of them are not where they were.
+        some_missing: a few of those, by `occurrenceID`.
+    """
+
+    media: int = 0
+    codes: int = 0
+    bits: int = 0
+    flipped: int = 0
+    wrong: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+    unusable: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    looked_for: int = 0
+    missing: int = 0
+    some_missing: list[str] = field(default_factory=list)
+
+
+def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
+    """Code some of an archive's media again, and look whether the others are still there.
+
+    Args:
+        archive: open; nothing is written to it.
+        sample: media items per model; 0 codes none.
+    """
+    found = SampleCheck()
+    here = _media_here(archive, found)
+    if not sample or not here:
+        return found
+    engine = Engine(archive)
+    for record in archive.models():
+        coded = archive.coded([one.occurrence_id for one in here], record.digest)
+        mine = [one for one in here if one.occurrence_id in coded]
+        chosen = [mine[n] for n in _evenly(len(mine), sample)]
+        if not chosen:
+            continue
+        try:
+            model = engine.loaded(record)
+            found.media += len(chosen)
+            _compare(archive, record, model, chosen, found)
+        except BitternError as error:
+            found.unchecked.append(f"{record.name} ({record.digest[:16]}): {error.message}")
+    return found
+
+
+def _media_here(archive: Archive, found: SampleCheck) -> list[MediaItem]:
+    """Media files that are where they were, one entry each."""
+    here: dict[str, MediaItem] = {}
+    windows: dict[str, int] = {}
+    seen: set[str] = set()
+    for page in _pages(archive):
+        for one in page.observations:
+            name = one.occurrence_id
+            windows[name] = windows.get(name, 0) + 1
+            if name in seen or not one.media_root:
+                continue
+            seen.add(name)
+            found.looked_for += 1
+            path = Path(one.media_root) / one.media
+            if path.is_file():
+                here[name] = _item(one, path)
+            else:
+                found.missing += 1
+                if len(found.some_missing) < 5:
+                    found.some_missing.append(name)
+    return [item for name, item in here.items() if windows[name] <= _MOST_WINDOWS]
+
+
+def _pages(archive: Archive) -> Iterator[Page]:
+    """The first observations, as many as are looked at."""
+    token = ""
+    for _ in range(_MOST_LOOKED_FOR // _PAGE):
+        page = archive.list(page_size=_PAGE, page_token=token)
+        yield page
+        token = page.next_token
+        if not token:
+            return
+
+
+def _item(one: Observation, path: Path) -> MediaItem:
+    return MediaItem(one.occurrence_id, one.media, one.modality, path, media_root=one.media_root)
+
+
+def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
+    """Positions of `wanted` of `count` things, spread over all of them."""
+    if count <= wanted:
+        return np.arange(count)
+    return np.linspace(0, count - 1, wanted).astype(np.int64)
+
+
+def _compare(
+    archive: Archive,
+    record: ModelRecord,
+    model: Model,
+    chosen: Sequence[MediaItem],
+    found: SampleCheck,
+) -> None:
+    before = archive.coded([one.occurrence_id for one in chosen], record.digest)
+    for embedded in embed_items(model.embedder, chosen):
+        name = embedded.item.occurrence_id if embedded.item else ""
+        if embedded.result is not None or embedded.item is None:
+            reason = embedded.result.message if embedded.result else "it cannot be read"
+            found.unusable.append(reason)
+            continue
+        then, now = before[name].fingerprint, embedded.fingerprint
+        if then is not None and now is not None and then.content != now.content:
+            found.changed.append(name)
+            continue
+        _compare_codes(archive, record, model, embedded, found)
+
+
+def _compare_codes(
+    archive: Archive, record: ModelRecord, model: Model, embedded: Embedded, found: SampleCheck
+) -> None:
+    assert embedded.item is not None
+    codes = model.codes(Modality(embedded.item.modality), embedded.stacked())
+    for one, code in zip(embedded.observations(), codes, strict=True):
+        try:
+            stored = archive.code(one.id, record.digest)
+        except ObservationNotFoundError:
+            continue
+        flipped = int(np.bitwise_count(stored ^ code).sum())
+        found.codes += 1
+        found.bits += record.bits
+        found.flipped += flipped
+        if flipped > max(1, _NOISE * record.bits):
+            found.wrong.append(one.id)
