@@ -14,7 +14,7 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words", "cutoff", "training", "sharded", "gpu")
+ON_REQUEST = ("words", "cutoff", "training", "sharded", "gpu", "jobs")
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -56,6 +56,8 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
         return lambda: _training(options)
     if part == "gpu":
         return lambda: _gpu(options)
+    if part == "jobs":
+        return lambda: _jobs(options)
     if part == "sharded":
         from benchmarks import sharded
 
@@ -129,6 +131,16 @@ def _gpu(options: argparse.Namespace) -> Report:
     return search_gpu.run(options.rows, options.bits, options.rounds)
 
 
+def _jobs(options: argparse.Namespace) -> Report:
+    from dataclasses import replace
+
+    from benchmarks.jobs.run import Settings, run
+
+    settings = Settings.quick() if options.quick else Settings()
+    changed = {"rounds": options.rounds, "parts": options.only}
+    return run(replace(settings, **{name: value for name, value in changed.items() if value}))
+
+
 def _parser() -> argparse.ArgumentParser:
     from benchmarks.collection import SAMPLE
 
@@ -161,10 +173,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="`words`: one split and length; `training`: heads only; `search`: 100,000 codes",
+        help="`words`: one split and length; `training`: heads only; `search`: 100,000 codes; "
+        "`jobs`: a glance",
     )
     parser.add_argument("--full", action="store_true", help="`search`: more sizes, an hour")
-    parser.add_argument("--only", nargs="+", metavar="TABLE", help="`search`: some of its tables")
+    parser.add_argument("--only", nargs="+", metavar="TABLE", help="`search`, `jobs`: some of it")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="`search`: draw its curves here")
     parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
     parser.add_argument(

@@ -23,7 +23,8 @@ from benchmarks.timing import Rounds, Spread, interleaved
 from encoders.base import Media, Modality
 from index.archive import Archive
 from service.engine import Engine
-from service.indexing import IndexOptions, IndexReport, index_source
+from service.indexing import IndexOptions, index_source
+from service.jobs.report import JobReport
 from service.models import Embedder, Model
 from service.pipeline import NETWORK_BATCH, decode
 from service.requests import MediaItem
@@ -58,7 +59,7 @@ class Jobs:
     def __init__(self, model: Model, folder: Path) -> None:
         self._model = model
         self._folder = folder
-        self.reports: dict[str, list[IndexReport]] = {}
+        self.reports: dict[str, list[JobReport]] = {}
         model.saved.save(folder / "model")
 
     def decode(self, batch: Batch) -> None:
@@ -163,9 +164,9 @@ def _stages(batches: Sequence[Batch], times: Rounds, jobs: Jobs) -> Table:
         cells = [
             times.time(f"decode {name}", per_item),
             times.time(f"network {name}", per_item),
-            Spread.of(np.array([r.times.hash_s * per_item for r in reports])),
-            Spread.of(np.array([r.times.commit_s * per_item for r in reports])),
-            Spread.of(np.array([r.times.decode_wait_s * per_item for r in reports])),
+            Spread.of(np.array([r.stages["hash"].busy_s * per_item for r in reports])),
+            Spread.of(np.array([r.stages["commit"].busy_s * per_item for r in reports])),
+            Spread.of(np.array([r.stages["network"].waited_s * per_item for r in reports])),
             times.time(f"index {name}", per_item),
         ]
         pieces = f"{len(batch.pieces) / len(batch.items):.1f}"
