@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
@@ -35,6 +36,7 @@ class Table:
         header_lines: how many rows at the beginning are none.
         key: column that joins the tables; None where rows stand alone.
         columns: name to column, or to the value that all rows have.
+        defaults: name to the value of rows whose cell is empty.
     """
 
     kind: str
@@ -45,19 +47,27 @@ class Table:
     columns: dict[str, int | str]
     defaults: dict[str, str]
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Fewest cells that a row can have."""
-        used = [place for place in self.columns.values() if isinstance(place, int)]
-        return max([*used, -1 if self.key is None else self.key]) + 1
+        last = max((place for _, place in self._placed), default=-1)
+        return max(last, -1 if self.key is None else self.key) + 1
+
+    @cached_property
+    def _placed(self) -> list[tuple[str, int]]:
+        return [(name, place) for name, place in self.columns.items() if isinstance(place, int)]
+
+    @cached_property
+    def _usual(self) -> dict[str, str]:
+        """What every row says that does not say otherwise."""
+        constant = {name: text for name, text in self.columns.items() if isinstance(text, str)}
+        return {name: text for name, text in {**constant, **self.defaults}.items() if text}
 
     def named(self, cells: list[str]) -> dict[str, str]:
         """Values of one row under their names; empty ones are left out."""
-        row: dict[str, str] = {}
-        for name, place in self.columns.items():
-            value = cells[place].strip() if isinstance(place, int) else place
-            value = value or self.defaults.get(name, "")
-            if value:
+        row = dict(self._usual)
+        for name, place in self._placed:
+            if cells[place] and (value := cells[place].strip()):
                 row[name] = value
         return row
 

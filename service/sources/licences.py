@@ -7,6 +7,7 @@ the column `license` should find them all. What is none of Creative Commons stay
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 ALL_RIGHTS_RESERVED = "all rights reserved"
 _ADDRESS = re.compile(
@@ -22,6 +23,7 @@ _CODE = re.compile(
 _ZERO = re.compile(r"CC[-_ ]?0(?:[-_ ]1[._]0)?", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)
 def licence_code(text: str, version: str = "") -> str:
     """The SPDX identifier of a Creative Commons licence, or the text as it is.
 

@@ -115,13 +115,14 @@ class MediaPlaces:
             found = self._file(_safe(wanted))
             if found is not None:
                 return found
-        for wanted, whole in _names(name):
+        names = list(_names(name))
+        for wanted, whole in names:
             found = self._file(wanted)
             if found is not None:
                 if not whole:
                     self._claim(wanted, name)
                 return found
-        tried = [*also, *(wanted for wanted, _ in _names(name))]
+        tried = [*also, *(wanted for wanted, _ in names)]
         if self._base is not None:
             own += [f"{self._base.rstrip('/')}/{wanted}" for wanted in tried]
         for address in own:
