@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins  # `list` is a method here
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -22,7 +23,19 @@ from bittern.arguments import (
     make_encodable,
     make_query,
 )
-from index.observation import AddResult, ArchiveStats, Metric, Observation, OnDuplicate, Page
+from bittern.errors import QueryError
+from index.observation import AddResult, ArchiveStats, Hit, Metric, Observation, OnDuplicate, Page
+from service.exporting import (
+    FOLDER,
+    Exported,
+    Piece,
+    format_of,
+    pieces,
+    rows_of_hits,
+    write_file,
+    writer_of,
+)
+from service.exporting.base import OnProgress, check_file
 from service.limits import check_model, check_page_size, check_string, check_where
 from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
 
@@ -244,6 +257,62 @@ class ArchiveAPI(ABC):
         check_model(model)
         return self._encode(modality, data, model or None, name)
 
+    def export(
+        self,
+        to: str | Path,
+        *,
+        format: str | None = None,  # noqa: A002 - the word that people use
+        where: str | None = None,
+        hits: SearchResult | None = None,
+        on_progress: OnProgress = lambda done, total: None,
+    ) -> Exported:
+        """Write observations, or what a search found, to a file that other programs read.
+
+            archive.export("frogs.csv", where="taxon('Anura')")
+            archive.export("owls.geojson", hits=archive.search("an owl", k=200))
+            archive.export("owls/", hits=archive.search("an owl"))    # media with a manifest
+
+        A file appears when it is complete, in place of one that was there; a folder has to be
+        new.
+
+        Args:
+            to: the file, or a folder with a ``/`` at the end.
+            format: ``csv``, ``parquet``, ``jsonl``, ``geojson``, ``raven``, ``ids`` or
+                ``folder``; None means what the name's ending says.
+            where: SQL condition over the metadata columns; None or blank means all.
+            hits: write these, with their rank and distance, instead of observations in row
+                order. Codes do not come with them.
+            on_progress: called with observations written so far, and how many there will be.
+
+        Returns:
+            What was written, and how many were left out because the format has no place for
+            them: photographs in a selection table, observations that are not of iNaturalist.
+
+        Raises:
+            QueryError: the format is not known, or `where` beside `hits`, which were found
+                already.
+            FilterError: `where` is not a condition over known columns.
+            InvalidInputError: nothing can be written at `to`.
+            PreconditionError: a folder of media that lie on a server's disks.
+            SourceNotFoundError: not one of the media that a folder needs is there.
+        """
+        chosen = format_of(to, format)
+        check_where(where)
+        if hits is not None and where is not None:
+            raise QueryError(
+                "hits were found already; give `where` to the search instead", field="where"
+            )
+        path = Path(to)
+        found = None if hits is None else hits.hits
+        if chosen == FOLDER:
+            return self._export_folder(path, where, found, on_progress)
+        check_file(path)
+        if found is not None:
+            stream = pieces(writer_of(chosen), rows_of_hits(found))
+        else:
+            stream = self._export(chosen, where)
+        return write_file(stream, path, chosen, on_progress)
+
     @abstractmethod
     def stats(self) -> ArchiveStats:
         """Tell what the archive holds: observations by modality, models, columns, bytes."""
@@ -289,6 +358,14 @@ class ArchiveAPI(ABC):
 
     @abstractmethod
     def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page: ...
+
+    @abstractmethod
+    def _export(self, format_: str, where: str | None) -> Iterator[Piece]: ...
+
+    @abstractmethod
+    def _export_folder(
+        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+    ) -> Exported: ...
 
     @abstractmethod
     def _encode(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 
 import grpc
 
@@ -22,8 +23,18 @@ from bittern.jobs import RemoteJobs
 from bittern.outbox import Outbox
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from index.observation import AddResult, AddStatus, ArchiveStats, Observation, OnDuplicate, Page
-from service import convert, convert_add, convert_stats
+from index.observation import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    Hit,
+    Observation,
+    OnDuplicate,
+    Page,
+)
+from service import convert, convert_add, convert_export, convert_stats
+from service.exporting.base import Exported, OnProgress, Piece
+from service.exporting.formats import FOLDER, writer_of
 from service.limits import check_item
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from service.status import from_rpc_error
@@ -184,6 +195,25 @@ class RemoteArchive(ArchiveAPI):
                 [convert.observation_from_wire(each) for each in answer.observations],
                 answer.next_page_token,
             )
+
+    def _export(self, format_: str, where: str | None) -> Iterator[Piece]:
+        """The file as it arrives; however long it takes."""
+        request = pb.ExportRequest(
+            archive=self.name, format=convert_export.format_to_wire(format_), where=where or ""
+        )
+        with self._typed_errors():
+            call = self._stub.Export(request)
+            try:
+                for response in call:
+                    yield convert_export.piece_from_wire(response)
+            finally:
+                call.cancel()
+
+    def _export_folder(
+        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+    ) -> Exported:
+        writer_of(FOLDER)  # says why not
+        raise AssertionError
 
     def _encode(
         self, modality: str, data: str | bytes, model: str | None, name: str

@@ -12,7 +12,7 @@
                  | year(text) | month(text) | day_of_year(text)
 
 Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. What the named conditions mean stands
-in `index.filter_functions`, and how dates are read in `index.filter_dates`. Column names are matched
+in `index.filter_functions`, how dates are read in `index.filter_dates`. Column names are matched
 whatever their case; quote them with "..." or `...` where SQL reads them as something else.
 
 A condition is parsed, checked and written anew: nothing of the caller's text reaches the

@@ -29,6 +29,8 @@ class ServiceConfig:
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
         max_job_watchers: WatchJob calls open at once; each holds a worker while it is open.
+        max_exports: Export calls open at once; each holds a worker while it is open. Never more
+            than a quarter of the workers, but always one.
         add_idle_s: seconds of silence after which an Add call is ended, in good order.
         workers: calls answered at once.
         max_concurrent_rpcs: calls answered or waiting; further ones are refused.
@@ -46,6 +48,7 @@ class ServiceConfig:
     max_batch_bytes: int = 64 * MIB
     max_add_streams: int = 4
     max_job_watchers: int = 4
+    max_exports: int = 4
     add_idle_s: float = 600.0
     workers: int = 16
     max_concurrent_rpcs: int = 64

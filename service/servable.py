@@ -8,6 +8,7 @@ from typing import Protocol
 
 from index.observation import AddResult, ArchiveStats, Observation, OnDuplicate, Page
 from service.deadline import Deadline
+from service.exporting.base import Rows
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 
@@ -50,6 +51,10 @@ class Servable(Protocol):
         self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
     ) -> builtins.list[Encoded]:
         """Code words or media without storing them."""
+        ...
+
+    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+        """Observations in row order for a file, with their codes where these are wanted."""
         ...
 
     def stats(self) -> ArchiveStats:

@@ -8,13 +8,19 @@ from collections.abc import Iterator, Mapping
 
 import grpc
 
-from bittern.errors import ArchiveNotFoundError, LimitExceededError, QueryError
+from bittern.errors import (
+    ArchiveNotFoundError,
+    LimitExceededError,
+    QueryError,
+    ServiceUnavailableError,
+)
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service import convert, convert_stats, limits
+from service import convert, convert_export, convert_stats, limits
 from service.add_stream import answer_add
 from service.answering import answering
 from service.config import ServiceConfig
+from service.exporting import pieces, rows_of_hits, writer_of
 from service.servable import Servable
 
 _NAMES_SHOWN = 20
@@ -27,13 +33,17 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     and their names are labels.
 
     Attributes:
-        stopping: set when the server stops; open Add calls then come to an end.
+        stopping: set when the server stops; open Add and Export calls then come to an end.
     """
 
     def __init__(self, engines: Mapping[str, Servable], config: ServiceConfig) -> None:
         self._engines = dict(engines)
         self._config = config
         self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
+        # Exports share the workers with searches: a quarter of them, at most.
+        self._exports = threading.BoundedSemaphore(
+            min(config.max_exports, max(1, config.workers // 4))
+        )
         self.stopping = threading.Event()
 
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
@@ -114,6 +124,36 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             return pb.EncodeResponse(
                 encoded=[convert_stats.encoded_to_wire(each) for each in encoded]
             )
+
+    def Export(
+        self, request: pb.ExportRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.ExportResponse]:
+        """Send a file of observations, or of the hits of a search, piece by piece."""
+        with answering("Export", context) as deadline:
+            engine = self.engine(request.archive)
+            writer = writer_of(convert_export.format_from_wire(request.format))
+            convert_export.check_request(request)
+            if not self._exports.acquire(blocking=False):
+                raise LimitExceededError(
+                    "as many exports are being sent as this server sends at once; try again when "
+                    "one has ended"
+                )
+            try:
+                if request.HasField("search"):
+                    query = convert.query_from_wire(request.search)
+                    limits.check_query(query, self._config)
+                    rows = rows_of_hits(engine.search(query, deadline=deadline).hits)
+                else:
+                    where = request.where or None
+                    limits.check_where(where, self._config)
+                    rows = engine.rows(where, codes=writer.codes)
+                for piece in pieces(writer, rows):
+                    deadline.check("the next piece of the file was sent")
+                    if self.stopping.is_set():
+                        raise ServiceUnavailableError("the server is stopping; export again later")
+                    yield convert_export.piece_to_wire(piece)
+            finally:
+                self._exports.release()
 
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Tell what an archive holds."""

@@ -104,6 +104,50 @@ ADD_STATUS_FAILED: AddStatus.ValueType  # 4
 """Not stored; `reason` and `message` say why."""
 Global___AddStatus: typing_extensions.TypeAlias = AddStatus
 
+class _ExportFormat:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _ExportFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_ExportFormat.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    EXPORT_FORMAT_UNSPECIFIED: _ExportFormat.ValueType  # 0
+    """The same as CSV."""
+    EXPORT_FORMAT_CSV: _ExportFormat.ValueType  # 1
+    """Comma-separated values under Darwin Core names."""
+    EXPORT_FORMAT_PARQUET: _ExportFormat.ValueType  # 2
+    """Apache Parquet; of observations, with the codes of the archive's first model."""
+    EXPORT_FORMAT_JSON_LINES: _ExportFormat.ValueType  # 3
+    """One JSON object per line."""
+    EXPORT_FORMAT_GEOJSON: _ExportFormat.ValueType  # 4
+    """A feature collection of GeoJSON (RFC 7946)."""
+    EXPORT_FORMAT_RAVEN: _ExportFormat.ValueType  # 5
+    """A selection table of Raven: windows of recordings."""
+    EXPORT_FORMAT_IDS: _ExportFormat.ValueType  # 6
+    """Numbers of iNaturalist observations, one per line."""
+    EXPORT_FORMAT_FOLDER: _ExportFormat.ValueType  # 7
+    """The media with a manifest. Not over the wire: the call fails with PRECONDITION."""
+
+class ExportFormat(_ExportFormat, metaclass=_ExportFormatEnumTypeWrapper):
+    """A kind of file that observations are written as."""
+
+EXPORT_FORMAT_UNSPECIFIED: ExportFormat.ValueType  # 0
+"""The same as CSV."""
+EXPORT_FORMAT_CSV: ExportFormat.ValueType  # 1
+"""Comma-separated values under Darwin Core names."""
+EXPORT_FORMAT_PARQUET: ExportFormat.ValueType  # 2
+"""Apache Parquet; of observations, with the codes of the archive's first model."""
+EXPORT_FORMAT_JSON_LINES: ExportFormat.ValueType  # 3
+"""One JSON object per line."""
+EXPORT_FORMAT_GEOJSON: ExportFormat.ValueType  # 4
+"""A feature collection of GeoJSON (RFC 7946)."""
+EXPORT_FORMAT_RAVEN: ExportFormat.ValueType  # 5
+"""A selection table of Raven: windows of recordings."""
+EXPORT_FORMAT_IDS: ExportFormat.ValueType  # 6
+"""Numbers of iNaturalist observations, one per line."""
+EXPORT_FORMAT_FOLDER: ExportFormat.ValueType  # 7
+"""The media with a manifest. Not over the wire: the call fails with PRECONDITION."""
+Global___ExportFormat: typing_extensions.TypeAlias = ExportFormat
+
 @typing.final
 class SearchRequest(google.protobuf.message.Message):
     """One search."""
@@ -993,6 +1037,78 @@ class EngineStats(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___EngineStats: typing_extensions.TypeAlias = EngineStats
+
+@typing.final
+class ExportRequest(google.protobuf.message.Message):
+    """Asks for a file of observations."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ARCHIVE_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
+    WHERE_FIELD_NUMBER: builtins.int
+    SEARCH_FIELD_NUMBER: builtins.int
+    archive: builtins.str
+    """Name of the archive; empty means the only one."""
+    format: Global___ExportFormat.ValueType
+    """Kind of file."""
+    where: builtins.str
+    """SQL condition over the metadata columns; empty means every observation. Not with `search`,
+    which has one of its own.
+    """
+    @property
+    def search(self) -> Global___SearchRequest:
+        """Export the hits of this search, with rank and distance, instead of observations in row order.
+        Its `archive` stays empty, or is the same.
+        """
+
+    def __init__(
+        self,
+        *,
+        archive: builtins.str = ...,
+        format: Global___ExportFormat.ValueType = ...,
+        where: builtins.str = ...,
+        search: Global___SearchRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["search", b"search"]
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["archive", b"archive", "format", b"format", "search", b"search", "where", b"where"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ExportRequest: typing_extensions.TypeAlias = ExportRequest
+
+@typing.final
+class ExportResponse(google.protobuf.message.Message):
+    """A piece of the file, and how far the export is."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
+    TOTAL_FIELD_NUMBER: builtins.int
+    LEFT_OUT_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """The next bytes of the file, at most 1 MiB; may be empty."""
+    done: builtins.int
+    """Observations looked at so far."""
+    total: builtins.int
+    """Observations that there are to look at."""
+    left_out: builtins.int
+    """Of `done`, those that this kind of file has no place for, such as photographs in a selection
+    table.
+    """
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        done: builtins.int = ...,
+        total: builtins.int = ...,
+        left_out: builtins.int = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "done", b"done", "left_out", b"left_out", "total", b"total"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___ExportResponse: typing_extensions.TypeAlias = ExportResponse
 
 @typing.final
 class ListModelsRequest(google.protobuf.message.Message):

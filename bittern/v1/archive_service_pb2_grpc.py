@@ -79,6 +79,11 @@ class ArchiveServiceStub(object):
                 request_serializer=bittern_dot_v1_dot_archive__service__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=bittern_dot_v1_dot_archive__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.Export = channel.unary_stream(
+                '/bittern.v1.ArchiveService/Export',
+                request_serializer=bittern_dot_v1_dot_archive__service__pb2.ExportRequest.SerializeToString,
+                response_deserializer=bittern_dot_v1_dot_archive__service__pb2.ExportResponse.FromString,
+                _registered_method=True)
         self.ListArchives = channel.unary_unary(
                 '/bittern.v1.ArchiveService/ListArchives',
                 request_serializer=bittern_dot_v1_dot_archive__service__pb2.ListArchivesRequest.SerializeToString,
@@ -154,6 +159,13 @@ class ArchiveServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Export(self, request, context):
+        """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListArchives(self, request, context):
         """Lists the archives that this server serves.
         """
@@ -203,6 +215,11 @@ def add_ArchiveServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=bittern_dot_v1_dot_archive__service__pb2.ListModelsRequest.FromString,
                     response_serializer=bittern_dot_v1_dot_archive__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'Export': grpc.unary_stream_rpc_method_handler(
+                    servicer.Export,
+                    request_deserializer=bittern_dot_v1_dot_archive__service__pb2.ExportRequest.FromString,
+                    response_serializer=bittern_dot_v1_dot_archive__service__pb2.ExportResponse.SerializeToString,
             ),
             'ListArchives': grpc.unary_unary_rpc_method_handler(
                     servicer.ListArchives,
@@ -431,6 +448,33 @@ class ArchiveService(object):
             '/bittern.v1.ArchiveService/ListModels',
             bittern_dot_v1_dot_archive__service__pb2.ListModelsRequest.SerializeToString,
             bittern_dot_v1_dot_archive__service__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Export(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/bittern.v1.ArchiveService/Export',
+            bittern_dot_v1_dot_archive__service__pb2.ExportRequest.SerializeToString,
+            bittern_dot_v1_dot_archive__service__pb2.ExportResponse.FromString,
             options,
             channel_credentials,
             insecure,

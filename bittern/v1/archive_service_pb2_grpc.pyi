@@ -53,6 +53,8 @@ class ArchiveServiceStub:
     """Tells what an archive holds."""
     ListModels: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListModelsRequest, bittern.v1.archive_service_pb2.ListModelsResponse]
     """Lists the models that an archive can be asked through."""
+    Export: grpc.UnaryStreamMultiCallable[bittern.v1.archive_service_pb2.ExportRequest, bittern.v1.archive_service_pb2.ExportResponse]
+    """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it."""
     ListArchives: grpc.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListArchivesRequest, bittern.v1.archive_service_pb2.ListArchivesResponse]
     """Lists the archives that this server serves."""
 
@@ -87,6 +89,8 @@ class ArchiveServiceAsyncStub(ArchiveServiceStub):
     """Tells what an archive holds."""
     ListModels: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListModelsRequest, bittern.v1.archive_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that an archive can be asked through."""
+    Export: grpc.aio.UnaryStreamMultiCallable[bittern.v1.archive_service_pb2.ExportRequest, bittern.v1.archive_service_pb2.ExportResponse]  # type: ignore[assignment]
+    """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it."""
     ListArchives: grpc.aio.UnaryUnaryMultiCallable[bittern.v1.archive_service_pb2.ListArchivesRequest, bittern.v1.archive_service_pb2.ListArchivesResponse]  # type: ignore[assignment]
     """Lists the archives that this server serves."""
 
@@ -166,6 +170,14 @@ class ArchiveServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[bittern.v1.archive_service_pb2.ListModelsResponse, collections.abc.Awaitable[bittern.v1.archive_service_pb2.ListModelsResponse]]:
         """Lists the models that an archive can be asked through."""
+
+    @abc.abstractmethod
+    def Export(
+        self,
+        request: bittern.v1.archive_service_pb2.ExportRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[collections.abc.Iterator[bittern.v1.archive_service_pb2.ExportResponse], collections.abc.AsyncIterator[bittern.v1.archive_service_pb2.ExportResponse]]:
+        """Writes observations, or the hits of a search, as a file in chunks: joined in order they are it."""
 
     @abc.abstractmethod
     def ListArchives(

@@ -20,6 +20,7 @@ from bittern.errors import (
     UnsupportedModalityError,
     WeightsMissingError,
 )
+from bittern.local import LocalArchive
 from encoders.base import Encoder, Modality
 from encoders.catalogue import CATALOGUE, load_encoder
 from hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
@@ -28,7 +29,6 @@ from index.observation import AddStatus
 from service.coding import code_source
 from service.embedders import Embedders
 from service.engine import Engine, catalogue_encoder
-from service.exporting import export_archive
 from service.indexing import index_source
 from service.model_choice import IndexOptions, load_first
 from service.requests import Query
@@ -191,7 +191,7 @@ def test_codes_in_a_file_are_those_of_the_archive(
 ) -> None:
     options = IndexOptions(model=str(folder_of(heron.saved(), tmp_path)))
     code_source(read_source(media).entries, tmp_path / "codes.parquet", options)
-    export_archive(engine.archive.path, tmp_path / "all.parquet")
+    LocalArchive(engine).export(tmp_path / "all.parquet")
     tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("codes", "all")]
     coded, stored = (dict(zip(*map(list, (t["id"], t["code"])), strict=True)) for t in tables)
     assert {str(k): v.as_py() for k, v in coded.items()} == {

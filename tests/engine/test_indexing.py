@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from bittern.errors import ManifestError, ModelNotFoundError, QueryError, SourceNotFoundError
+from bittern.errors import ManifestError, ModelNotFoundError, SourceNotFoundError
 from encoders.base import Modality
 from hashing.codes import pack
 from hashing.saved import SavedModel
@@ -17,7 +16,6 @@ from index.archive import Archive
 from index.observation import AddStatus
 from service.coding import code_source
 from service.engine import Engine
-from service.exporting import export_archive
 from service.headings import kept_names
 from service.indexing import IndexOptions, index_source
 from service.jobs.report import JobReport
@@ -272,43 +270,6 @@ def test_no_file_of_codes_is_left_where_nothing_could_be_coded(
     with pytest.raises(SourceNotFoundError, match=r"a\.png"):
         code_source(entries, tmp_path / "codes.parquet", options, load_encoder=lambda name: encoder)
     assert not list(tmp_path.glob("codes*"))
-
-
-def test_an_export_holds_the_rows_that_match(engine: Engine, tmp_path: Path) -> None:
-    for suffix in ("csv", "jsonl", "parquet"):
-        to = tmp_path / f"out.{suffix}"
-        assert export_archive(engine.archive.path, to, "modality = 'audio'") == 5
-        assert b"two.wav" in to.read_bytes()
-    table = pq.read_table(tmp_path / "out.parquet")
-    code = engine.archive.code("sounds/red.wav", engine.model().digest)
-    row = table["id"].to_pylist().index("sounds/red.wav")
-    assert table["code"][row].as_py() == code.tobytes()
-
-
-def test_an_export_shows_coordinates_no_finer_than_the_manifest(
-    empty: Engine, tmp_path: Path, options: IndexOptions
-) -> None:
-    names = ["decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters"]
-    manifest = write_manifest(tmp_path / "m", f"media,{','.join(names)}\nred.png,7,4.0,52.10\n")
-    assert index_source(empty, read_source(manifest).entries, options).failures == []
-    lines, table = tmp_path / "all.jsonl", tmp_path / "all.csv"
-    for to in (lines, table):
-        assert export_archive(empty.archive.path, to) == 1
-    [row] = csv.DictReader(table.read_text().splitlines())
-    assert [row[name] for name in names] == ["7", "4", "52.1"]
-    [known] = map(json.loads, lines.read_text().splitlines())
-    assert [str(known[name]) for name in names] == ["7", "4", "52.1"]
-
-
-def test_an_export_without_matches_is_an_empty_file_with_columns(
-    engine: Engine, tmp_path: Path
-) -> None:
-    for suffix in ("csv", "jsonl", "parquet"):
-        to = tmp_path / f"out.{suffix}"
-        assert export_archive(engine.archive.path, to, "id = 'nobody'") == 0
-        assert to.exists()
-    with pytest.raises(QueryError, match=r"\.csv"):
-        export_archive(engine.archive.path, tmp_path / "out.docx")
 
 
 def test_embeddings_are_kept_where_asked(

@@ -27,6 +27,7 @@ from index.observation import (
     Page,
 )
 from service.deadline import Deadline
+from service.exporting import Rows, rows_of_observations
 from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 BITS = 64
@@ -110,6 +111,7 @@ class FakeEngine:
         self.seen: builtins.list[Query] = []
         self.added: builtins.list[MediaItem] = []
         self.commits: builtins.list[int] = []
+        self.exported: builtins.list[tuple[str | None, bool]] = []
         self.lock = threading.Lock()
 
     def search(self, query: Query, *, deadline: Deadline | None = None) -> SearchResult:
@@ -222,6 +224,12 @@ class FakeEngine:
         if modality == "text":
             return [Encoded(b"\x01" * 8, logits)]
         return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
+
+    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+        if self.failure is not None:
+            raise self.failure
+        self.exported.append((where, codes))
+        return rows_of_observations(self.observations)
 
     def stats(self) -> ArchiveStats:
         return ArchiveStats(

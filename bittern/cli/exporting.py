@@ -1,0 +1,101 @@
+"""`bittern export`, and what `bittern search --save` shares with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bittern.cli.screen import counted, err, plain, progress
+
+if TYPE_CHECKING:
+    from bittern.api import ArchiveAPI
+    from service.exporting import Exported
+    from service.requests import SearchResult
+
+FORMAT_HELP = (
+    "csv, parquet, jsonl, geojson, raven (selection table), ids (of iNaturalist) or folder "
+    "(media with a manifest); by default what the name's ending says."
+)
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command()(export)
+
+
+def export(
+    archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: .csv, .parquet, .jsonl, .geojson or .txt; or a new folder, with "
+            "a / at the end.",
+        ),
+    ],
+    where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
+    format_: Annotated[str | None, typer.Option("--format", help=FORMAT_HELP)] = None,
+    name: Annotated[
+        str, typer.Option("--archive", help="Which archive of a server that has several.")
+    ] = "",
+) -> None:
+    """Write the observations of an archive, with their metadata, to a file.
+
+    Parquet holds the codes as well. A selection table of Raven holds windows of recordings only.
+    A folder holds copies of the media and a manifest, which `bittern index` reads again.
+
+    Example: bittern export my-archive --to observations.csv --where "license = 'CC0-1.0'"
+
+    Example: bittern export my-archive --to owls/ --where "taxon('Strigidae')"
+
+    Example: bittern export localhost:50051 --to calls.txt --format raven
+    """
+    with _opened(archive, name) as opened:
+        written(opened, to, format_, where=where)
+
+
+def written(
+    opened: ArchiveAPI,
+    to: str,
+    format_: str | None,
+    *,
+    where: str | None = None,
+    hits: SearchResult | None = None,
+) -> None:
+    """Export with a progress bar, and say what was written."""
+    bar, task = progress("exporting", 0)
+    with bar:
+        done = opened.export(
+            to,
+            format=format_,
+            where=where,
+            hits=hits,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+        )
+    err.print(plain(summary(done, to)), soft_wrap=not err.is_terminal)
+
+
+def summary(done: Exported, to: str) -> str:
+    """``owls.txt: 12 observations; 3 left out, not being of iNaturalist``."""
+    folder = done.format == "folder"
+    what = counted(done.observations, "file") if folder else counted(done.observations, _SEEN)
+    line = f"{to}: {what}"
+    if done.left_out:
+        line += f"; {done.left_out} left out{_WHY.get(done.format, '')}"
+    if done.missing:
+        line += f"; {done.missing} missing, listed in {Path(to) / 'missing.csv'}"
+    return line
+
+
+_SEEN = "observation"
+_WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNaturalist"}
+
+
+def _opened(archive: str, name: str) -> ArchiveAPI:
+    """The archive; of a folder nothing is loaded that only searches need."""
+    import bittern
+    from bittern.cli.searching import reach
+
+    return bittern.open(archive) if Path(archive).exists() else reach(archive, name)

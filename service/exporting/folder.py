@@ -1,0 +1,215 @@
+"""A folder of media with a manifest, which `bittern index` reads again.
+
+    FOLDER/media/...       copies of the media
+    FOLDER/manifest.csv    one row per photograph or recording, with its licence and all else
+    FOLDER/missing.csv     what could not be copied, and why; only where there is such a thing
+
+Media are read from the places that the archive noted when it coded them. Copies, not links: what
+is done to the folder must not change the originals.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import InvalidInputError, SourceNotFoundError
+from index.columns import as_given
+from index.observation import Hit, Observation
+from service.exporting.base import Exported, OnProgress
+from service.exporting.formats import FOLDER
+from service.exporting.spreadsheets import harmless
+
+_TYPES = {"image": "StillImage", "audio": "Sound"}
+_FIRST = ("media", "occurrenceID", "type")
+_OF_HITS = ("rank", "distance", "windows")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
+_LONGEST_NAME = 100
+
+
+@dataclass
+class Medium:
+    """One photograph or recording of the manifest.
+
+    Attributes:
+        observation: of a recording, the first of its windows.
+        rank: of its best hit; None where there was no search.
+        distance: likewise.
+        windows: seconds of the windows that were hit.
+    """
+
+    observation: Observation
+    rank: int | None = None
+    distance: float | None = None
+    windows: list[str] = field(default_factory=list)
+
+
+def media_of_hits(hits: Sequence[Hit]) -> list[Medium]:
+    """The media behind hits, best first, each once with all windows that were hit."""
+    found: dict[tuple[str, str], Medium] = {}
+    for hit in hits:
+        seen = hit.observation
+        key = (seen.occurrence_id, seen.media)
+        medium = found.setdefault(key, Medium(seen, hit.rank, hit.distance))
+        if seen.start_s is not None and seen.end_s is not None:
+            medium.windows.append(f"{as_given(seen.start_s)}-{as_given(seen.end_s)}")
+    return list(found.values())
+
+
+def media_of_observations(observations: Iterable[Observation]) -> Iterator[Medium]:
+    """The media behind observations, each once."""
+    seen: set[tuple[str, str]] = set()
+    for observation in observations:
+        key = (observation.occurrence_id, observation.media)
+        if key not in seen:
+            seen.add(key)
+            yield Medium(observation)
+
+
+def write_folder(
+    media: Iterable[Medium],
+    to: Path,
+    columns: Sequence[str],
+    *,
+    hits: bool = False,
+    total: int = 0,
+    on_progress: OnProgress = lambda done, total: None,
+) -> Exported:
+    """Copy media and write their manifest; the folder appears when it is complete.
+
+    Args:
+        media: what goes into it.
+        to: a folder that is not there yet.
+        columns: metadata columns of the manifest.
+        hits: also write rank, distance and windows.
+        total: how many media there are, for `on_progress`.
+        on_progress: called after each of them.
+
+    Raises:
+        InvalidInputError: `to` is there already, or there is no folder to make it in.
+        SourceNotFoundError: not one of the media is to be found; nothing is left behind.
+    """
+    _check_new(to)
+    partial = to.with_name(f"{to.name}.partial-{os.getpid()}")
+    partial.mkdir()
+    try:
+        done, missing, reason = _fill(partial, media, columns, hits, total, on_progress)
+        if missing and missing == done:
+            raise SourceNotFoundError(
+                f"none of the {missing} media can be copied: {reason}", field="to"
+            )
+        _check_new(to)
+        partial.rename(to)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Exported(to, FOLDER, done - missing, missing=missing)
+
+
+def _check_new(to: Path) -> None:
+    if to.exists() or to.is_symlink():
+        raise InvalidInputError(f"{to} is there already; name a folder that is not", field="to")
+    if not to.absolute().parent.is_dir():
+        raise InvalidInputError(f"there is no folder {to.parent} to make {to.name} in", field="to")
+
+
+def _fill(
+    folder: Path,
+    media: Iterable[Medium],
+    columns: Sequence[str],
+    hits: bool,
+    total: int,
+    on_progress: OnProgress,
+) -> tuple[int, int, str]:
+    """Media gone through, how many of them are missing, and why the last of these is."""
+    (folder / "media").mkdir()
+    own = (*_FIRST, *(_OF_HITS if hits else ()))
+    kept = [name for name in columns if name.lower() not in {each.lower() for each in own}]
+    names, done, missing, reason = _Names(), 0, 0, ""
+    with (
+        (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as manifest,
+        (folder / "missing.csv").open("w", encoding="utf-8", newline="") as lost,
+    ):
+        rows, losses = csv.writer(manifest), csv.writer(lost)
+        rows.writerow([*own, *kept])
+        losses.writerow(["media", "occurrenceID", "reason"])
+        for medium in media:
+            seen = medium.observation
+            done += 1
+            name = names.new(seen.media)
+            why = _copy(seen, folder / "media" / name)
+            if why:
+                missing, reason = missing + 1, why
+                losses.writerow(map(_cell, (seen.media, seen.occurrence_id, why)))
+            else:
+                first = [f"media/{name}", seen.occurrence_id, _TYPES.get(seen.modality)]
+                if hits:
+                    first += [medium.rank, medium.distance, "; ".join(medium.windows)]  # type: ignore[list-item]
+                rows.writerow(map(_cell, [*first, *(seen.metadata.get(c) for c in kept)]))
+            on_progress(done, total)
+    if not missing:
+        (folder / "missing.csv").unlink()
+    return done, missing, reason
+
+
+def _copy(seen: Observation, to: Path) -> str:
+    """Copy a medium; the reason why not, where that is not possible."""
+    from service.sources.base import modality_of_suffix
+
+    source, root = Path(seen.media), Path(seen.media_root)
+    if not source.is_absolute():
+        if not seen.media_root:
+            return "the archive does not know where the file lies"
+        source = root / source
+        # What an archive says of its media is not to lead out of their folder.
+        if ".." in Path(seen.media).parts:
+            return f"'{seen.media[:200]}' leads out of the folder of the media"
+    if modality_of_suffix(source) is None:
+        return "the name is not that of a photograph or a recording"
+    try:
+        if not source.is_file():
+            return f"there is no file {source}"
+        shutil.copyfile(source, to)
+    except (OSError, ValueError) as error:
+        to.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename2 == str(to):
+            raise
+        return f"it cannot be read: {error}"
+    return ""
+
+
+class _Names:
+    """File names that every file system takes, each given once."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, int] = {}
+
+    def new(self, media: str) -> str:
+        base = media.replace("\\", "/").rpartition("/")[2]
+        stem, dot, suffix = _UNSAFE.sub("_", base).rpartition(".")
+        stem = (stem or suffix).strip("._-")[:_LONGEST_NAME] or "media"
+        suffix = f".{suffix[:10]}" if dot and suffix else ""
+        if _DEVICES.fullmatch(stem.partition(".")[0]):
+            stem = f"{stem}_"
+        name, count = f"{stem}{suffix}", self._given.get(f"{stem}{suffix}".lower(), 0)
+        while name.lower() in self._given:
+            count += 1
+            name = f"{stem}-{count + 1}{suffix}"
+        self._given[f"{stem}{suffix}".lower()] = count
+        self._given.setdefault(name.lower(), 0)
+        return name
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return harmless(value) if isinstance(value, str) else str(as_given(value))

@@ -1,0 +1,145 @@
+"""Where exported rows come from: an archive, the hits of a search, observations in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import pyarrow as pa
+
+from hashing.saved import SavedModel
+from index.archive import Archive
+from index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
+from index.observation import Hit, Observation
+from service.exporting.base import Rows
+
+BATCH_ROWS = 1_000
+HIT_COLUMNS: Mapping[str, ColumnType] = {"rank": "int64", "distance": "double"}
+"""Columns that hits have before all others."""
+_ARROW: Mapping[ColumnType, pa.DataType] = {
+    "string": pa.string(),
+    "double": pa.float64(),
+    "int64": pa.int64(),
+    "bool": pa.bool_(),
+}
+
+
+def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool = False) -> Rows:
+    """An archive's observations in row order, as one commit left them.
+
+    Args:
+        archive: open.
+        where: SQL condition; None for all.
+        codes: also the codes of the archive's first model, which the schema's metadata describes.
+
+    Raises:
+        FilterError: `where` is not a filter.
+    """
+    models = archive.models() if codes else []
+    digest = models[0].digest if models else None
+    stream = archive.iter_batches(model=digest, where=where, batch_rows=BATCH_ROWS)
+    columns: dict[str, ColumnType] = {**IDENTITY, **archive.stats().columns}  # type: ignore[dict-item]
+    fields = [(name, _ARROW[kind]) for name, kind in columns.items()]
+    schema = pa.schema(fields)
+    if digest:
+        from service.coding import about_codes
+
+        card = SavedModel.load(archive.model_folder(digest)).card
+        schema = schema.append(pa.field("code", pa.binary(card.bits // 8)))
+        schema = schema.with_metadata(about_codes(card))
+    return Rows(schema, len(archive.rows(where)), _as(schema, stream))
+
+
+def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    for batch in stream:
+        # A commit may have brought a column in between.
+        known = [
+            batch.column(name).cast(type_)
+            if name in batch.schema.names
+            else pa.nulls(batch.num_rows, type_)
+            for name, type_ in zip(schema.names, schema.types, strict=True)
+        ]
+        yield pa.RecordBatch.from_arrays(known, schema=schema)
+
+
+def rows_of_hits(hits: Sequence[Hit]) -> Rows:
+    """The hits of a search, best first, with their rank and distance in bits."""
+    firsts: list[dict[str, Value]] = [{"rank": h.rank, "distance": h.distance} for h in hits]
+    return _rows([hit.observation for hit in hits], firsts, HIT_COLUMNS)
+
+
+def rows_of_observations(observations: Sequence[Observation]) -> Rows:
+    """Observations in memory, in their order."""
+    return _rows(observations, [{} for _ in observations], {})
+
+
+def _rows(
+    observations: Sequence[Observation],
+    firsts: Sequence[Mapping[str, Value]],
+    columns: Mapping[str, ColumnType],
+) -> Rows:
+    metadata = metadata_types(observations)
+    names = {name: f"{name}_" if name.lower() in columns else name for name in metadata}
+    fields = [(name, _ARROW[kind]) for name, kind in {**columns, **IDENTITY}.items()]
+    fields += [(names[name], _ARROW[kind]) for name, kind in metadata.items()]
+    schema = pa.schema(fields)
+
+    def record(observation: Observation, first: Mapping[str, Value]) -> dict[str, Value | None]:
+        known = {
+            names[name]: fitted(value, metadata[name])
+            for name, value in observation.metadata.items()
+            if value is not None
+        }
+        return {**first, **identity(observation), **known}
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        for start in range(0, len(observations), BATCH_ROWS):
+            part = slice(start, start + BATCH_ROWS)
+            records = list(map(record, observations[part], firsts[part]))
+            yield pa.RecordBatch.from_pylist(records, schema=schema)
+
+    return Rows(schema, len(observations), stream())
+
+
+def identity(observation: Observation) -> dict[str, Value | None]:
+    """The columns that say what an observation is."""
+    return {
+        "id": observation.id,
+        "occurrenceID": observation.occurrence_id,
+        "modality": observation.modality,
+        "media": observation.media,
+        "start_s": observation.start_s,
+        "end_s": observation.end_s,
+    }
+
+
+def metadata_types(observations: Iterable[Observation]) -> dict[str, ColumnType]:
+    """The columns of some observations' metadata, with a type that holds all of their values.
+
+    Darwin Core terms first, in their order; then the others, by name.
+    """
+    found: dict[str, set[type]] = {}
+    for observation in observations:
+        for name, value in observation.metadata.items():
+            if value is not None:
+                found.setdefault(name, set()).add(type(value))
+    ordered = [name for name in DARWIN_CORE if name in found]
+    ordered += sorted(found.keys() - DARWIN_CORE.keys())
+    return {name: _common(found[name], DARWIN_CORE.get(name)) for name in ordered}
+
+
+def _common(kinds: set[type], known: ColumnType | None) -> ColumnType:
+    numbers = kinds <= {int, float}
+    if known is not None and (known == "string" or numbers):
+        return known
+    if kinds == {bool}:
+        return "bool"
+    if kinds == {int}:
+        return "int64"
+    return "double" if numbers else "string"
+
+
+def fitted(value: Value, kind: ColumnType) -> Value:
+    """A value as its column's type."""
+    if kind == "string" and not isinstance(value, str):
+        return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
+    return float(value) if kind == "double" else value

@@ -1,0 +1,158 @@
+"""Exports of an archive with a model: the same file in process and over the wire."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bittern.api import ArchiveAPI
+from bittern.client import connect
+from bittern.errors import (
+    FilterError,
+    InvalidInputError,
+    PreconditionError,
+    QueryError,
+)
+from bittern.local import LocalArchive
+from service.config import ServiceConfig
+from service.engine import Engine
+from service.exporting import WRITERS
+from service.indexing import IndexOptions, index_source
+from service.server import serve
+from service.sources import read_source
+from tests.engine.toy import fill_folder
+
+FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}
+
+
+@pytest.fixture
+def local(engine: Engine) -> LocalArchive:
+    return LocalArchive(engine)
+
+
+@pytest.fixture(params=["in process", "over the wire"])
+def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveAPI]:
+    if request.param == "in process":
+        yield LocalArchive(engine)
+        return
+    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
+    try:
+        with connect(server.address) as remote:
+            yield remote
+    finally:
+        server.stop(grace=0)
+
+
+def test_an_export_holds_the_rows_that_match(
+    archive: ArchiveAPI, engine: Engine, tmp_path: Path
+) -> None:
+    for name in FORMATS.values():
+        done = archive.export(tmp_path / name, where="modality = 'audio'")
+        assert (done.observations, done.left_out) == (5, 0)
+        assert b"two.wav" in (tmp_path / name).read_bytes()
+    table = pq.read_table(tmp_path / "out.parquet")
+    code = engine.archive.code("sounds/red.wav", engine.model().digest)
+    row = table["id"].to_pylist().index("sounds/red.wav")
+    assert table["code"][row].as_py() == code.tobytes()
+    assert table.schema.field("code").type == pa.binary(8)
+    assert table.schema.metadata[b"bittern.digest"].decode() == engine.model().digest
+    assert b"little-endian" in table.schema.metadata[b"bittern.bit_order"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_both_kinds_of_archive_write_the_same_bytes(
+    local: LocalArchive, engine: Engine, name: str, tmp_path: Path
+) -> None:
+    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
+    with connect(server.address) as remote:
+        here = local.export(tmp_path / "here", format=name)
+        there = remote.export(tmp_path / "there", format=name)
+        nearest = remote.search("red", k=3)
+        remote.export(tmp_path / "hits", format=name, hits=nearest)
+        local.export(tmp_path / "local-hits", format=name, hits=nearest)
+    server.stop(grace=0)
+    assert (tmp_path / "here").read_bytes() == (tmp_path / "there").read_bytes()
+    assert (tmp_path / "hits").read_bytes() == (tmp_path / "local-hits").read_bytes()
+    assert (here.observations, here.left_out) == (there.observations, there.left_out)
+
+
+def test_an_export_without_matches_is_an_empty_file_with_columns(
+    archive: ArchiveAPI, tmp_path: Path
+) -> None:
+    for name in FORMATS.values():
+        assert archive.export(tmp_path / name, where="id = 'nobody'").observations == 0
+    assert (tmp_path / "out.csv").read_text().startswith("id,occurrenceID,modality,associated")
+    assert pq.read_table(tmp_path / "out.parquet").schema.field("code").type == pa.binary(8)
+
+
+def test_an_export_shows_coordinates_no_finer_than_the_manifest(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    names = ["decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters"]
+    folder = fill_folder(tmp_path / "m")
+    manifest = folder / "manifest.csv"
+    manifest.write_text(f"media,{','.join(names)}\nred.png,7,4.0,52.10\n")
+    assert index_source(empty, read_source(manifest).entries, options).failures == []
+    archive = LocalArchive(empty)
+    for name in ("all.jsonl", "all.csv"):
+        assert archive.export(tmp_path / name).observations == 1
+    [row] = csv.DictReader((tmp_path / "all.csv").read_text().splitlines())
+    assert [row[name] for name in names] == ["7", "4", "52.1"]
+    [known] = map(json.loads, (tmp_path / "all.jsonl").read_text().splitlines())
+    assert [str(known[name]) for name in names] == ["7", "4", "52.1"]
+
+
+def test_hits_are_written_as_they_were_found(archive: ArchiveAPI, tmp_path: Path) -> None:
+    result = archive.search("red", target="audio", k=3)
+    done = archive.export(tmp_path / "hits.jsonl", hits=result)
+    lines = [json.loads(line) for line in (tmp_path / "hits.jsonl").read_text().splitlines()]
+    assert done.observations == 3
+    assert [(line["rank"], line["id"]) for line in lines] == [
+        (hit.rank, hit.observation.id) for hit in result.hits
+    ]
+
+
+def test_a_folder_has_the_media_and_can_be_indexed_again(
+    local: LocalArchive, tmp_path: Path, options: IndexOptions
+) -> None:
+    assert local.export(tmp_path / "all", format="folder").observations == 7
+    done = local.export(f"{tmp_path}/hits/", hits=local.search("red", k=2))
+    assert (done.format, done.observations) == ("folder", 2)
+    again = Engine.open(tmp_path / "archive")
+    assert again.archive.path.exists()
+    again.close()
+    sources = [read_source(tmp_path / name / "manifest.csv").entries for name in ("all", "hits")]
+    assert [len(source) for source in sources] == [7, 2]
+
+
+def test_what_cannot_be_exported_is_refused_before_anything_is_written(
+    archive: ArchiveAPI, tmp_path: Path
+) -> None:
+    result = archive.search("red")
+    with pytest.raises(QueryError, match=r"\.csv"):
+        archive.export(tmp_path / "out.docx")
+    with pytest.raises(QueryError, match="found already"):
+        archive.export(tmp_path / "out.csv", hits=result, where="id = 'x'")
+    with pytest.raises(FilterError, match="no column 'nosuch'"):
+        archive.export(tmp_path / "out.csv", where="nosuch = 1")
+    with pytest.raises(InvalidInputError, match="no folder"):
+        archive.export(tmp_path / "nowhere" / "out.csv")
+    with pytest.raises(InvalidInputError, match="is a folder"):
+        archive.export(tmp_path, format="csv")
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_folder_of_a_server_is_refused_with_what_to_do(engine: Engine, tmp_path: Path) -> None:
+    server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
+    with connect(server.address) as remote:
+        for hits in (None, remote.search("red")):
+            with pytest.raises(PreconditionError, match="on the machine that has the archive"):
+                remote.export(tmp_path / "out", format="folder", hits=hits)
+    server.stop(grace=0)
+    assert not (tmp_path / "out").exists()

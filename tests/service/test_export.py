@@ -1,0 +1,205 @@
+"""Export over the wire: pieces, formats, what is refused, and what one caller may hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+import pyarrow.parquet as pq
+import pytest
+
+from bittern.client import RemoteArchive
+from bittern.errors import (
+    BitternError,
+    FilterError,
+    InternalError,
+    LimitExceededError,
+    PreconditionError,
+    QueryError,
+    ServiceUnavailableError,
+)
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+from service.config import ServiceConfig
+from service.convert_export import format_from_wire, format_to_wire
+from service.exporting import FORMATS, WRITERS, rows_of_observations
+from service.server import Server
+from service.status import from_rpc_error
+from tests.service.fake_engine import PATIENCE_S, FakeEngine, heron
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def config() -> ServiceConfig:
+    return ServiceConfig(workers=8, max_add_streams=2, max_exports=1, max_where_chars=100)
+
+
+def sent(stub: pb_grpc.ArchiveServiceStub, request: pb.ExportRequest) -> list[pb.ExportResponse]:
+    return list(stub.Export(request, timeout=20))
+
+
+def whole(stub: pb_grpc.ArchiveServiceStub, request: pb.ExportRequest) -> bytes:
+    return b"".join(each.data for each in sent(stub, request))
+
+
+def refusal(stub: pb_grpc.ArchiveServiceStub, request: pb.ExportRequest) -> BitternError:
+    with pytest.raises(grpc.RpcError) as caught:
+        sent(stub, request)
+    return from_rpc_error(caught.value, "server")
+
+
+def test_every_format_has_a_number_of_its_own() -> None:
+    numbers = {name: format_to_wire(name) for name in FORMATS}
+    assert {name: format_from_wire(number) for name, number in numbers.items()} == {
+        name: name for name in FORMATS
+    }
+    assert set(numbers.values()) == set(pb.ExportFormat.values()) - {0}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_the_pieces_joined_are_the_file(
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, name: str
+) -> None:
+    expected = b"".join(WRITERS[name].chunks(rows_of_observations(engine.observations)))
+    request = pb.ExportRequest(format=format_to_wire(name), where="captive = false")
+    assert whole(stub, request) == expected
+    assert engine.exported == [("captive = false", name == "parquet")]
+
+
+def test_no_format_means_csv(stub: pb_grpc.ArchiveServiceStub) -> None:
+    assert whole(stub, pb.ExportRequest()).startswith(b"id,occurrenceID,")
+
+
+def test_pieces_are_of_one_mebibyte_at_most_and_count(
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+) -> None:
+    long = {"remarks": "x" * 60_000}
+    engine.observations = [replace(heron(row), metadata=long) for row in range(50)]
+    messages = sent(stub, pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES))
+    assert max(len(message.data) for message in messages) == MIB
+    assert (messages[-1].done, messages[-1].total, messages[-1].left_out) == (50, 50, 0)
+
+
+def test_the_hits_of_a_search_are_exported_with_rank_and_distance(
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+) -> None:
+    search = pb.SearchRequest(text="a heron", k=3)
+    request = pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES, search=search)
+    lines = [json.loads(line) for line in whole(stub, request).splitlines()]
+    assert [(line["rank"], line["distance"]) for line in lines] == [(1, 1), (2, 2), (3, 3)]
+    assert engine.exported == []
+    table = pb.ExportRequest(format=pb.EXPORT_FORMAT_PARQUET, search=search)
+    assert pq.read_table(io.BytesIO(whole(stub, table)))["rank"].to_pylist() == [1, 2, 3]
+
+
+def test_places_on_the_server_are_not_told(stub: pb_grpc.ArchiveServiceStub) -> None:
+    search = pb.SearchRequest(text="a heron")
+    for name in WRITERS:
+        for wanted in (pb.ExportRequest(), pb.ExportRequest(search=search)):
+            wanted.format = format_to_wire(name)
+            assert b"/secret/place" not in whole(stub, wanted)
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "field"),
+    [
+        (pb.ExportRequest(format=99), QueryError, "format"),  # type: ignore[arg-type]
+        (pb.ExportRequest(format=pb.EXPORT_FORMAT_FOLDER), PreconditionError, "format"),
+        (pb.ExportRequest(where="x" * 101), FilterError, "where"),
+        (pb.ExportRequest(search=pb.SearchRequest()), QueryError, "query"),
+        (pb.ExportRequest(search=pb.SearchRequest(text="x", k=10**6)), QueryError, "k"),
+        (
+            pb.ExportRequest(where="captive", search=pb.SearchRequest(text="x")),
+            QueryError,
+            "where",
+        ),
+        (
+            pb.ExportRequest(search=pb.SearchRequest(text="x", archive="other")),
+            QueryError,
+            "search.archive",
+        ),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_by_name(
+    stub: pb_grpc.ArchiveServiceStub,
+    request_: pb.ExportRequest,
+    kind: type[BitternError],
+    field: str,
+) -> None:
+    error = refusal(stub, request_)
+    assert (type(error), error.field) == (kind, field)
+
+
+def test_exports_at_once_are_limited_and_a_caller_who_leaves_gives_up_the_place(
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+) -> None:
+    long = {"remarks": "x" * 60_000}
+    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+    open_call = stub.Export(pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES), timeout=20)
+    assert next(open_call).data
+    error = refusal(stub, pb.ExportRequest())
+    assert type(error) is LimitExceededError
+    open_call.cancel()
+    engine.observations = engine.observations[:3]
+    patience = time.monotonic() + PATIENCE_S
+    while time.monotonic() < patience:
+        call = stub.Export(pb.ExportRequest(), timeout=20)
+        with suppress(grpc.RpcError):
+            list(call)
+        if call.code() is grpc.StatusCode.OK:
+            return
+        assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    pytest.fail("the place was never given up")
+
+
+def test_a_server_that_stops_ends_an_export(
+    server: Server, stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+) -> None:
+    long = {"remarks": "x" * 60_000}
+    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+    open_call = stub.Export(pb.ExportRequest(format=pb.EXPORT_FORMAT_JSON_LINES), timeout=20)
+    assert next(open_call).data
+    server.stop(grace=0)
+    with pytest.raises(grpc.RpcError):
+        list(open_call)
+
+
+def test_a_file_is_not_there_until_it_is_whole(
+    remote: RemoteArchive, engine: FakeEngine, tmp_path: Path
+) -> None:
+    done = remote.export(tmp_path / "all.csv")
+    assert (done.observations, done.left_out) == (20, 0)
+    before = (tmp_path / "all.csv").read_bytes()
+    engine.failure = RuntimeError("broken")
+    with pytest.raises(InternalError):
+        remote.export(tmp_path / "all.csv")
+    assert (tmp_path / "all.csv").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["all.csv"]
+
+
+def test_progress_is_told_while_the_file_arrives(remote: RemoteArchive, tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    remote.export(
+        tmp_path / "all.txt", format="raven", on_progress=lambda d, t: steps.append((d, t))
+    )
+    assert steps[-1] == (20, 20)
+
+
+def test_a_connection_that_is_lost_leaves_no_file(
+    remote: RemoteArchive, server: Server, engine: FakeEngine, tmp_path: Path
+) -> None:
+    long = {"remarks": "x" * 60_000}
+    engine.observations = [replace(heron(row), metadata=long) for row in range(400)]
+
+    def stop(done: int, total: int) -> None:
+        server.stop(grace=0)
+
+    with pytest.raises(ServiceUnavailableError):
+        remote.export(tmp_path / "all.jsonl", on_progress=stop)
+    assert list(tmp_path.iterdir()) == []
