@@ -1,0 +1,270 @@
+"""Tar shards in the layout of webdataset: members of one key stand beside one another.
+
+``000123.jpg``, ``000123.json`` and ``000123.txt`` are a photograph, its metadata and its caption. A
+member's key is its path up to the first dot of its file name. Shards are read from their beginning
+to their end; nothing of them is written to disk, but recordings that are too large for memory.
+https://github.com/webdataset/webdataset describes the layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice, product
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+
+from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
+from index.columns import Value
+from service.headings import column_names
+from service.requests import MediaItem
+from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
+from service.sources.first_lines import FirstLines
+from service.sources.globs import matcher
+from service.sources.remote import open_address, system_of
+from service.sources.spooled import MAX_MEDIA_BYTES, spool
+from service.sources.tar_stream import MAX_NAME_CHARS, Member, members
+
+TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2")
+MAX_SHARDS = 100_000
+MAX_MEMBERS = 10_000_000
+"""Most members of a shard."""
+MAX_GROUP = 64
+"""Most members of one key."""
+MAX_SIDECAR_BYTES = 1 << 20
+_MAGIC = re.compile(r"[*?\[{]")
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+_TEXTS = {".txt": "caption", ".cls": "label"}
+
+
+def is_shards(path: Path) -> bool:
+    """Whether a path names tar files: one, several (``s-{000..012}.tar``), or a folder of them."""
+    if path.is_dir():
+        names = [each.name for each in islice(path.iterdir(), 1_000)]
+        return any(map(_is_tar, names)) and not any(modality_of_suffix(Path(n)) for n in names)
+    return _is_tar(path.name)
+
+
+def shard_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
+    """The photographs and recordings of tar shards, with their bytes.
+
+    The id is the key, or the `occurrenceID` of the JSON member; further media of one key add their
+    names. Flat values of the JSON member become metadata, lists and objects in it are left out;
+    ``.txt`` becomes `caption` and ``.cls`` `label`. Other members are passed over.
+
+    Raises:
+        SourceNotFoundError: there is no such shard.
+    """
+    return entries_of(_shards(path), options)
+
+
+def remote_shard_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
+    """As `shard_entries`, for shards at an address."""
+    names: list[str] = []
+    for each in expanded(address):
+        if not re.search(r"[*?\[]", each.partition("://")[2]) or each.startswith("http"):
+            names.append(each)
+            continue
+        system, below = system_of(each)
+        names += sorted(system.unstrip_protocol(found) for found in system.glob(below))
+    if not names:
+        raise SourceNotFoundError(f"there are no shards at {address}", field="source")
+    return entries_of(names, options)
+
+
+def entries_of(shards: list[Path] | list[str], options: SourceOptions) -> Iterator[Listed]:
+    """The media of shards that are here or at addresses, in their order."""
+    include, exclude = matcher(options.include, "include"), matcher(options.exclude, "exclude")
+    seen, ids, count = FirstLines(), FirstLines(), 0
+    for shard in shards:
+        name = shard.name if isinstance(shard, Path) else shard.rpartition("/")[2]
+        for listed in _shard(shard, name):
+            entry = listed.entry
+            if not isinstance(entry, MediaItem):
+                yield listed
+                continue
+            if (include and not include(entry.media)) or (exclude and exclude(entry.media)):
+                continue
+            count += 1
+            if seen.first(count, entry.occurrence_id, entry.media) != count:
+                what = f"'{entry.occurrence_id}' with '{entry.media}' stood in the shards already"
+                yield failed(entry.occurrence_id, listed.place, ManifestError(what))
+                continue
+            first = ids.first(count, entry.occurrence_id) == count
+            yield listed if first else listed._replace(entry=another_medium(entry))
+
+
+def expanded(pattern: str) -> list[str]:
+    """Braces as lists of names: ``s-{000..012}.tar``, ``{train,val}.tar``.
+
+    Raises:
+        ManifestError: more than `MAX_SHARDS` names.
+    """
+    parts: list[list[str]] = []
+    at, count = 0, 1
+    for match in _BRACES.finditer(pattern):
+        choices = (match[3] or "").split(",")
+        if match[1]:
+            low, high, width = int(match[1]), int(match[2]), len(match[1])
+            choices = [f"{n:0{width}d}" for n in range(low, min(high, low + MAX_SHARDS) + 1)]
+        parts += [[pattern[at : match.start()]], choices]
+        at, count = match.end(), count * max(1, len(choices))
+        if count > MAX_SHARDS:
+            raise ManifestError(f"'{pattern}' names more than {MAX_SHARDS:,} shards")
+    return ["".join(chosen) for chosen in product(*parts, [pattern[at:]])]
+
+
+def _is_tar(name: str) -> bool:
+    return name.lower().endswith(TAR_SUFFIXES)
+
+
+def _shards(path: Path) -> list[Path]:
+    if path.is_dir():
+        found = sorted(each for each in path.iterdir() if _is_tar(each.name))
+    elif path.exists() or not _MAGIC.search(str(path)):
+        found = [path]
+    else:
+        found = []
+        for each in map(Path, expanded(str(path))):
+            magic = _MAGIC.search(each.name) and not each.exists()
+            found += sorted(each.parent.glob(each.name)) if magic else [each]
+    if not any(each.is_file() for each in found):
+        raise SourceNotFoundError(f"there are no tar shards at {path}", field="source")
+    return found
+
+
+def _shard(shard: Path | str, name: str) -> Iterator[Listed]:
+    try:
+        opened = open_address(shard) if isinstance(shard, str) else shard.open("rb")
+    except OSError as error:
+        yield failed(name, "", SourceNotFoundError(f"{name} cannot be opened: {error.strerror}"))
+        return
+    except BitternError as error:
+        yield failed(name, "", error)
+        return
+    with closing(opened):
+        yield from _groups(opened, name, str(shard))
+
+
+def _groups(stream: IO[bytes], name: str, root: str) -> Iterator[Listed]:
+    group: _Group | None = None
+    try:
+        for count, member in enumerate(members(stream)):
+            if count >= MAX_MEMBERS:
+                raise ManifestError(f"more than {MAX_MEMBERS:,} members; what follows is left out")
+            if not member.is_file:
+                continue
+            key, suffix = _key(member.name)
+            if group is None or group.key != key:
+                if group is not None:
+                    yield from group.entries()
+                group = _Group(key, name, root)
+            group.take(member, suffix)
+    except BitternError as error:
+        # The group that was being read may lack members; the ones before are whole.
+        yield failed(name, name, error)
+        return
+    if group is not None:
+        yield from group.entries()
+
+
+def _key(name: str) -> tuple[str, str]:
+    """Key and suffixes of a member: ``a/1.seg.PNG`` is ``a/1`` and ``.seg.png``."""
+    folder, slash, file = name.removeprefix("./").rpartition("/")
+    stem, dot, rest = file.partition(".")
+    return folder + slash + stem, (dot + rest).lower()
+
+
+@dataclass
+class _Group:
+    """The members of one key."""
+
+    key: str
+    shard: str
+    root: str
+    media: list[MediaItem] = field(default_factory=list)
+    metadata: dict[str, Value] = field(default_factory=dict)
+    problems: list[tuple[str, BitternError]] = field(default_factory=list)
+    sidecar_problem: BitternError | None = None
+    members: int = 0
+
+    def take(self, member: Member, suffix: str) -> None:
+        """Read a member, if it is a medium or says something about one."""
+        name = member.name.removeprefix("./")
+        modality = modality_of_suffix(Path(name))
+        kind = "." + suffix.rpartition(".")[2]
+        self.members += 1
+        if PurePosixPath(name).name.startswith("."):
+            return
+        if modality is None and kind != ".json" and suffix not in _TEXTS:
+            return
+        try:
+            _check(member, name, self.members, modality is not None)
+        except BitternError as error:
+            self._note(name, error, modality)
+            return
+        data = spool(member.body.chunks(), name)
+        if modality is not None:
+            data_or_path = {"data": data} if isinstance(data, bytes) else {"path": data}
+            item = MediaItem(self.key, name, modality, media_root=self.root, **data_or_path)  # type: ignore[arg-type]
+            self.media.append(item)
+            return
+        try:
+            assert isinstance(data, bytes)
+            self.metadata.update(_told(data, suffix, name))
+        except ManifestError as error:
+            self._note(name, error, modality)
+
+    def _note(self, name: str, error: BitternError, modality: str | None) -> None:
+        if modality is None:
+            self.sidecar_problem = error
+        else:
+            self.problems.append((name, error))
+
+    def entries(self) -> Iterator[Listed]:
+        """What the key gives: media with metadata, and what cannot be used."""
+        place = f"{self.shard}, {self.key[:MAX_NAME_CHARS]}"
+        for name, error in self.problems:
+            yield failed(name[:MAX_NAME_CHARS], place, error)
+        for item in self.media:
+            if self.sidecar_problem is not None:
+                yield failed(item.media, place, self.sidecar_problem)
+                continue
+            told = {k: v for k, v in self.metadata.items() if k not in ("occurrenceID", "media")}
+            own = str(self.metadata.get("occurrenceID", "")) or self.key
+            yield Listed(replace(item, occurrence_id=own, metadata=told), place)
+
+
+def _check(member: Member, name: str, count: int, is_medium: bool) -> None:
+    parts = PurePosixPath(name).parts
+    if len(name) > MAX_NAME_CHARS or not name.isprintable():
+        raise ManifestError(
+            f"a member's name is of at most {MAX_NAME_CHARS} characters that can be printed"
+        )
+    if name.startswith("/") or ".." in parts:
+        raise ManifestError(f"'{name}' leads out of its shard")
+    if count > MAX_GROUP:
+        raise ManifestError(f"more than {MAX_GROUP} members share the key of '{name}'")
+    limit = MAX_MEDIA_BYTES if is_medium else MAX_SIDECAR_BYTES
+    if member.size > limit:
+        raise MediaTooLargeError(f"'{name}' has {member.size:,} bytes, the limit is {limit:,}")
+
+
+def _told(data: bytes, suffix: str, name: str) -> dict[str, Value]:
+    """The metadata in a JSON or text member."""
+    try:
+        text = data.decode("utf-8-sig")
+        if suffix in _TEXTS:
+            return {_TEXTS[suffix]: text.strip()} if text.strip() else {}
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"'{name}' cannot be read: {error}") from error
+    if not isinstance(value, dict):
+        raise ManifestError(f"'{name}' holds no object with named values")
+    flat = {k: v for k, v in value.items() if isinstance(v, str | int | float) and v != ""}
+    flat = {k: v for k, v in flat.items() if not isinstance(v, float) or math.isfinite(v)}
+    return dict(zip(column_names(list(flat), {}), flat.values(), strict=True))
