@@ -35,7 +35,8 @@ def main(name: str, weights: str, source: str, place: str) -> None:
     begun = perf_counter()
     with peak_memory() as peak, Archive.create(place) as archive:
         engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
-        report = index_source(engine, listed, IndexOptions(model=str(folder)))
+        options = IndexOptions(model=str(folder), commit_items=16)
+            report = index_source(engine, listed, options)
     print(
         json.dumps(
             {

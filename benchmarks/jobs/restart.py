@@ -46,7 +46,7 @@ class Restart:
                 "run again after a kill",
                 str(self.items - self.kept),
                 f"{self.rest_s:.1f}",
-                f"{self.rest_s / (self.alone_s * (1 - share)):.2f}",
+                f"{self.rest_s / (self.alone_s * (1 - share)):.2f}" if share < 1 else "",
             ],
             ["run again, nothing missing", "0", f"{self.again_s:.2f}", ""],
         ]
