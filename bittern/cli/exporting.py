@@ -40,6 +40,9 @@ def export(
     name: Annotated[
         str, typer.Option("--archive", help="Which archive of a server that has several.")
     ] = "",
+    snapshot: Annotated[
+        str | None, typer.Option(help="Export the archive as it was: a snapshot's name.")
+    ] = None,
 ) -> None:
     """Write the observations of an archive, with their metadata, to a file.
 
@@ -52,7 +55,7 @@ def export(
 
     Example: bittern export localhost:50051 --to calls.txt --format raven
     """
-    with _opened(archive, name) as opened:
+    with _opened(archive, name, snapshot) as opened:
         written(opened, to, format_, where=where)
 
 
@@ -93,9 +96,11 @@ _SEEN = "observation"
 _WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNaturalist"}
 
 
-def _opened(archive: str, name: str) -> ArchiveAPI:
+def _opened(archive: str, name: str, snapshot: str | None) -> ArchiveAPI:
     """The archive; of a folder nothing is loaded that only searches need."""
     import bittern
     from bittern.cli.searching import reach
 
-    return bittern.open(archive) if Path(archive).exists() else reach(archive, name)
+    if Path(archive).exists():
+        return bittern.open(archive, snapshot=snapshot)
+    return reach(archive, name, snapshot=snapshot)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from hashing.saved import SavedModel
-from index.archive import Archive
 from index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
 from index.observation import Hit, Observation
 from service.exporting.base import Rows
+
+if TYPE_CHECKING:
+    from index.archive import Archive
 
 BATCH_ROWS = 1_000
 HIT_COLUMNS: Mapping[str, ColumnType] = {"rank": "int64", "distance": "double"}
@@ -41,6 +43,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     fields = [(name, _ARROW[kind]) for name, kind in columns.items()]
     schema = pa.schema(fields)
     if digest:
+        from hashing.saved import SavedModel
         from service.coding import about_codes
 
         card = SavedModel.load(archive.model_folder(digest)).card

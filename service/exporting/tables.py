@@ -6,9 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet as pq
 
 from service.exporting.base import Rows
 from service.exporting.spreadsheets import FORMULA
@@ -27,13 +24,15 @@ class CsvWriter:
 
     def chunks(self, rows: Rows) -> Iterator[bytes]:
         """See `Writer.chunks`."""
+        from pyarrow import csv  # half of what importing Bittern would take
+
         names = headings(rows.schema.names)
         yield (",".join(names) + "\n").encode()
-        options = pa.csv.WriteOptions(include_header=False)
+        options = csv.WriteOptions(include_header=False)
         for batch in rows.batches():
             columns = [_harmless(column) for column in batch.columns]
             out = io.BytesIO()
-            pa.csv.write_csv(pa.RecordBatch.from_arrays(columns, names), out, options)
+            csv.write_csv(pa.RecordBatch.from_arrays(columns, names), out, options)
             yield out.getvalue()
 
 
@@ -50,6 +49,8 @@ def headings(names: Sequence[str]) -> list[str]:
 def _harmless(column: pa.Array) -> pa.Array:
     if not pa.types.is_string(column.type):
         return column
+    import pyarrow.compute as pc
+
     return pc.replace_substring_regex(column, FORMULA, r"'\1")
 
 
@@ -66,6 +67,8 @@ class ParquetWriter:
 
     def chunks(self, rows: Rows) -> Iterator[bytes]:
         """See `Writer.chunks`."""
+        import pyarrow.parquet as pq
+
         sink = _Drained()
         with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), rows.schema) as writer:
             for batch in rows.batches():

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
+import bittern
 from service.config import ServiceConfig
 from service.server import serve
 from tests.cli.conftest import Run
@@ -72,3 +74,17 @@ def test_an_archive_behind_a_server_is_exported(run: Run, tmp_path: Path) -> Non
     assert (done.status, len(to.read_text().splitlines())) == (0, 20)
     assert folder.status == 1
     assert "on the machine that has the archive" in " ".join(folder.err.split())
+
+
+def test_an_archive_is_exported_as_it_was(run: Run, archive: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(archive, copy)
+    with bittern.open(copy, write=True) as opened:
+        before = [o.id for o in opened.list()]
+        opened.take_snapshot("spring")
+        opened.delete(before[0])
+    for name, ids in ((None, before[1:]), ("spring", before)):
+        where = () if name is None else ("--snapshot", name)
+        assert run("export", copy, "--to", tmp_path / "all.jsonl", *where).status == 0
+        lines = (tmp_path / "all.jsonl").read_text().splitlines()
+        assert [json.loads(line)["id"] for line in lines] == ids
