@@ -15,6 +15,7 @@ from bittern.errors import (
     DigestMismatchError,
     LimitExceededError,
     ObservationNotFoundError,
+    PreconditionError,
     QueryError,
 )
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
@@ -71,8 +72,14 @@ class Writer:
                 self._store.renew()
                 self._next_row = None
             self._unsure = True
-            yield
-            self._settler.settle()
+            try:
+                yield
+                self._settler.settle()
+            except OSError as error:
+                raise PreconditionError(
+                    f"the archive at {self._folder.path} cannot be written to ({error}); "
+                    "check free space and permissions"
+                ) from error
             self._unsure = False
 
     def close(self) -> None:
@@ -169,6 +176,7 @@ class Writer:
             then = store_at(self._store, wanted.version)
             models, next_row = wanted.models, self._first_free_row()
             changed = restore(self._folder, self._store, then, models, next_row)
+            drop_unnamed(self._folder, self._store, self._folder.read_header())
             self._committed(changed)
 
     def switch_model(self, digest: str) -> None:
