@@ -17,12 +17,21 @@ from service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
 from service.committing import without_untaken
 from service.embedders import Embedders
 from service.engine import catalogue_encoder
-from service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
+from service.indexing import (
+    Embedding,
+    Watch,
+    chained,
+    close,
+    embed_here,
+    enough_to_fit,
+    fitted_on_sample,
+    warnings_of,
+)
 from service.jobs.report import JobReport
 from service.model_choice import IndexOptions, check_modalities, ready_model
 from service.models import EncoderLoader, Model
 from service.parts import Parts
-from service.pipeline import Embedded, Entry, Pace, embed_items, store_all
+from service.pipeline import Embedded, Entry, Pace, store_all
 
 __all__ = [
     "BIT_ORDER",
@@ -44,6 +53,7 @@ def code_source(
     fetch: tuple[str, ...] = (),
     load_encoder: EncoderLoader = catalogue_encoder,
     embedders: Embedders | None = None,
+    embed: Embedding | None = None,
 ) -> JobReport:
     """Code every entry into the Parquet file `to`; it appears when it is complete.
 
@@ -59,6 +69,7 @@ def code_source(
         fetch: beginnings of addresses that may be fetched.
         load_encoder: from a catalogue name to an encoder.
         embedders: encoders that may be loaded already, instead of `load_encoder`.
+        embed: what embeds; this process by default.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
@@ -81,8 +92,8 @@ def code_source(
     try:
         saved = saved or parts.fitted_model()
         stream: Iterator[Embedded]
-        embed = partial(
-            embed_items,
+        begin = partial(
+            embed or embed_here,
             embedder,
             stages=watch.report.stages,
             cancelled=watch.cancelled,
@@ -90,11 +101,13 @@ def code_source(
         )
         if saved is not None:
             model = Model(saved, embedder)
-            stream = embed(parts.kept(without_untaken(model, entries), model.digest))
+            taken = without_untaken(model, entries)
+            stream = begin(parts.kept(taken, model.digest), saved=saved)
         else:
-            stream = embed(entries)
+            stream = begin(entries, saved=None)
             first = enough_to_fit(watch.told(stream))
             if watch.cancelled():
+                close(stream)
                 return watch.finish()
             saved = fitted_on_sample(embedder, first, options)
             if saved is None:

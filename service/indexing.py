@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from hashing.saved import SavedModel
 from service.committing import Commits, without_untaken
 from service.engine import Engine
 from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
-from service.jobs.report import Cancelled, JobReport, OnProgress, never
+from service.jobs.report import Cancelled, JobReport, OnProgress, Stages, never
 from service.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
@@ -22,7 +23,7 @@ from service.model_choice import (
     settled_model,
 )
 from service.models import Embedder, Model
-from service.pipeline import Embedded, Entry, Pace, embed_items, store_all
+from service.pipeline import Asked, Embedded, Entry, Pace, embed_items, store_all
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -79,6 +80,43 @@ def _all_done(report: JobReport) -> bool:
     return report.total is not None and report.done >= report.total
 
 
+class Embedding(Protocol):
+    """What embeds entries: this process, or others."""
+
+    def __call__(
+        self,
+        embedder: Embedder,
+        entries: Iterable[Asked],
+        stages: Stages,
+        *,
+        saved: SavedModel | None,
+        cancelled: Cancelled,
+        fetch: tuple[str, ...],
+    ) -> Iterator[Embedded]:
+        """As `service.pipeline.embed_items`; `saved` is None where a hasher is to be fitted."""
+        ...
+
+
+def embed_here(
+    embedder: Embedder,
+    entries: Iterable[Asked],
+    stages: Stages,
+    *,
+    saved: SavedModel | None,
+    cancelled: Cancelled,
+    fetch: tuple[str, ...],
+) -> Iterator[Embedded]:
+    """Embed in this process."""
+    return embed_items(embedder, entries, stages, cancelled=cancelled, fetch=fetch)
+
+
+def close(stream: object) -> None:
+    """End an iterator that nobody goes on with, if it can be ended."""
+    end: Callable[[], None] | None = getattr(stream, "close", None)
+    if end is not None:
+        end()
+
+
 def index_source(
     engine: Engine,
     entries: Iterable[Entry],
@@ -86,6 +124,7 @@ def index_source(
     watch: Watch | None = None,
     *,
     fetch: tuple[str, ...] = (),
+    embed: Embedding | None = None,
 ) -> JobReport:
     """Index every entry; one bad item never stops the rest.
 
@@ -95,31 +134,37 @@ def index_source(
         options: how.
         watch: who looks on.
         fetch: beginnings of addresses that may be fetched.
+        embed: what embeds; this process by default.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
         WeightsMissingError: the model's weights are not on this machine.
         DigestMismatchError: they are not those that the model was made with.
     """
-    watch = watch or Watch()
+    watch, embed = watch or Watch(), embed or embed_here
     report = watch.report
     model = settled_model(engine, options, entries)
     stream: Iterator[Embedded]
     if model is not None:
         commits = _commits_to(engine, model, options, report)
         taken = commits.without_coded(without_untaken(model, entries))
-        stream = embed_items(
-            model.embedder, taken, report.stages, cancelled=watch.cancelled, fetch=fetch
+        stream = embed(
+            model.embedder,
+            taken,
+            report.stages,
+            saved=model.saved,
+            cancelled=watch.cancelled,
+            fetch=fetch,
         )
     else:
         embedder = engine.embedders.named(options.model)
         embedder.encoder()  # weights that are missing are told before anything is decoded
-        stream = embed_items(
-            embedder, entries, report.stages, cancelled=watch.cancelled, fetch=fetch
+        stream = embed(
+            embedder, entries, report.stages, saved=None, cancelled=watch.cancelled, fetch=fetch
         )
         first = enough_to_fit(watch.told(stream))
         if watch.cancelled():
-            stream.close()  # type: ignore[attr-defined]
+            close(stream)
             return watch.finish()
         saved = fitted_on_sample(embedder, first, options)
         if saved is None:
@@ -154,9 +199,7 @@ def chained(first: list[Embedded], rest: Iterator[Embedded]) -> Iterator[Embedde
             yield first.pop()
         yield from rest
     finally:
-        close: Callable[[], None] | None = getattr(rest, "close", None)
-        if close is not None:
-            close()
+        close(rest)
 
 
 def enough_to_fit(stream: Iterable[Embedded]) -> list[Embedded]:

@@ -20,7 +20,7 @@ from index.folder import ArchiveFolder
 from service.coding import code_source
 from service.embedders import Embedders
 from service.engine import Engine, catalogue_encoder
-from service.indexing import IndexOptions, Watch, index_source
+from service.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
 from service.jobs.report import Cancelled, JobReport, OnProgress, never
 from service.jobs.spec import JobSpec
 from service.model_choice import load_first
@@ -98,42 +98,49 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
             engine=place.engine,
             embedders=place.embedders,
         )
-    if spec.engine == "ray":
-        from service.jobs.ray import run_on_ray
-
-        return run_on_ray(spec, watch.on_progress, watch.cancelled)
     source = read_source(spec.source, spec.reading)
-    with _counted(source, watch.report):
+    with _counted(source, watch.report), _embedding(spec) as embed:
         if spec.kind == "encode":
-            return _encode(spec, source, watch, place)
-        return _index(spec, source, watch, place)
+            return code_source(
+                source,
+                Path(spec.target),
+                options_of(spec),
+                watch,
+                job={"source": spec.source, "reading": spec.reading.to_json()},
+                fetch=spec.reading.fetch,
+                embedders=place.embedders,
+                embed=embed,
+            )
+        with _engine(spec, source, place) as engine:
+            fetch = spec.reading.fetch
+            return index_source(engine, source, options_of(spec), watch, fetch=fetch, embed=embed)
 
 
-def _index(spec: JobSpec, source: Source, watch: Watch, place: Place) -> JobReport:
-    options = options_of(spec)
+@contextmanager
+def _engine(spec: JobSpec, source: Source, place: Place) -> Iterator[Engine]:
+    """The archive that a job writes to, made if it is not there."""
     if place.engine is not None:
-        return index_source(place.engine, source, options, watch, fetch=spec.reading.fetch)
+        yield place.engine
+        return
     embedders = place.embedders or Embedders(catalogue_encoder)
     archive = Path(spec.target)
     exists = archive.is_dir() and any(archive.iterdir())
     if not exists:  # mistakes are told before an archive is made
-        load_first(options, embedders, source)
+        load_first(options_of(spec), embedders, source)
     with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
-        engine = Engine(opened, embedders=embedders)
-        return index_source(engine, source, options, watch, fetch=spec.reading.fetch)
+        yield Engine(opened, embedders=embedders)
 
 
-def _encode(spec: JobSpec, source: Source, watch: Watch, place: Place) -> JobReport:
-    job = {"source": spec.source, "reading": spec.reading.to_json()}
-    return code_source(
-        source,
-        Path(spec.target),
-        options_of(spec),
-        watch,
-        job=job,
-        fetch=spec.reading.fetch,
-        embedders=place.embedders,
-    )
+@contextmanager
+def _embedding(spec: JobSpec) -> Iterator[Embedding]:
+    """What embeds: this process, or a pool of workers."""
+    if spec.engine == "local":
+        yield embed_here
+        return
+    from service.jobs.ray import cluster, embedding_on_ray
+
+    with cluster(spec.workers):
+        yield embedding_on_ray(spec.workers)
 
 
 def options_of(spec: JobSpec) -> IndexOptions:
