@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from bittern.errors import ManifestError, SourceNotFoundError
+from service.sources.addresses import check_prefixes, is_address, parsed
 from service.sources.base import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
@@ -21,6 +23,7 @@ from service.sources.base import (
     SourceOptions,
     another_medium,
 )
+from service.sources.elsewhere import source_at
 from service.sources.formats import READERS
 
 __all__ = [
@@ -40,37 +43,70 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     """Find out what a source is; nothing is decoded, and little is read.
 
     Args:
-        path: a folder, a manifest, or a file of one of the other formats.
+        path: a folder, a manifest, or a file of one of the other formats; or, as an operator
+            gives it and nobody else, the address of one (``s3://…``, ``https://…``).
         options: how it is to be read.
 
     Raises:
         SourceNotFoundError: nothing there, or no media in it.
+        SourceUnreachableError: its address does not answer.
         ManifestError: it is of no format that can be read, or cannot be read as a whole.
+        InvalidInputError: options that mean nothing.
     """
     options = options or SourceOptions()
+    check_prefixes(options.fetch)
+    if options.format is not None and options.format not in (names := [r.name for r in READERS]):
+        raise ManifestError(
+            f"there is no format '{options.format}'; there are {', '.join(names)}", field="format"
+        )
+    if isinstance(path, str) and is_address(path):
+        if path.lower().startswith("file://"):
+            path = unquote(urlsplit(path).path)
+        else:
+            parsed(path)
+            source = source_at(path, options)
+            _refuse_if_empty(source, options)
+            return source
     path = Path(path)
-    if not path.exists():
-        raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
-    reader = next((each for each in READERS if each.recognises(path)), None)
+    source = _source_here(path, options)
+    _refuse_if_empty(source, options)
+    return source
+
+
+def _source_here(path: Path, options: SourceOptions) -> Source:
     if options.format is not None:
-        reader = next((each for each in READERS if each.name == options.format), None)
-        if reader is None:
-            raise ManifestError(
-                f"there is no format '{options.format}'; there are "
-                f"{', '.join(each.name for each in READERS)}",
-                field="format",
-            )
+        reader = next(each for each in READERS if each.name == options.format)
+    else:
+        reader = next((each for each in READERS if each.recognises(path)), None)  # type: ignore[assignment]
+    several = "tar" in (reader.name if reader else "") and set(path.name) & set("*?[{")
+    if not path.exists() and not several:
+        raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
     if reader is None:
         raise ManifestError(
-            f"{path} is neither a folder nor a manifest (a .csv or .tsv file)", field="source"
+            f"{path} is neither a folder nor a manifest (a .csv, .tsv or .parquet file), nor "
+            f"anything else that can be read: {', '.join(each.name for each in READERS)}; if it "
+            "is one of these by another name, say which with --format",
+            field="source",
         )
-    source = Source(path, reader.name, partial(reader.entries, path, options))
-    if next(iter(source), None) is None:
-        if path.is_dir():
-            raise SourceNotFoundError(
-                f"{path} holds no media: none of its files ends in "
-                f"{', '.join(sorted(IMAGE_SUFFIXES | AUDIO_SUFFIXES))}",
-                field="source",
-            )
-        raise SourceNotFoundError(f"{path} lists no media: it has a header only", field="source")
-    return source
+    return Source(
+        path,
+        reader.name,
+        partial(reader.entries, path, options),
+        partial(reader.counted, path, options),
+    )
+
+
+def _refuse_if_empty(source: Source, options: SourceOptions) -> None:
+    if next(iter(source), None) is not None:
+        return
+    where = source.address or source.path
+    if options.include or options.exclude:
+        why = "none of its files is let through by --include and --exclude"
+    elif source.format == "folder":
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES | AUDIO_SUFFIXES))
+        why = f"none of its files ends in {suffixes}"
+    elif source.format == "manifest":
+        raise SourceNotFoundError(f"{where} lists no media: it has a header only", field="source")
+    else:
+        why = f"nothing in it is a photograph or recording, read as {source.format}"
+    raise SourceNotFoundError(f"{where} holds no media: {why}", field="source")

@@ -8,13 +8,14 @@ from service.sources.base import Reader
 from service.sources.camtrap import camtrap_entries, is_camtrap
 from service.sources.coco import coco_entries, is_coco
 from service.sources.darwin_core import darwin_core_entries, is_darwin_core
-from service.sources.folder import folder_entries
+from service.sources.folder import folder_count, folder_entries
 from service.sources.inaturalist_export import (
     inaturalist_export_entries,
     is_inaturalist_export,
 )
 from service.sources.inaturalist_open_data import is_open_data, open_data_entries
-from service.sources.manifest import MANIFEST_SUFFIXES, manifest_entries
+from service.sources.manifest import MANIFEST_SUFFIXES, manifest_count, manifest_entries
+from service.sources.tar import is_shards, shard_entries
 from service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
 
 READERS: tuple[Reader, ...] = (
@@ -40,11 +41,13 @@ READERS: tuple[Reader, ...] = (
         is_inaturalist_export,
         inaturalist_export_entries,
     ),
-    Reader("folder", "a folder of media", Path.is_dir, folder_entries),
+    Reader("tar", "tar shards in the layout of webdataset", is_shards, shard_entries),
+    Reader("folder", "a folder of media", Path.is_dir, folder_entries, folder_count),
     Reader(
         "manifest",
-        "a CSV or tab-separated file with a column `media`",
+        "a CSV, tab-separated or Parquet file with a column `media`",
         lambda path: path.suffix.lower() in MANIFEST_SUFFIXES,
         manifest_entries,
+        manifest_count,
     ),
 )

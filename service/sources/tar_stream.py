@@ -95,8 +95,9 @@ def members(stream: IO[bytes]) -> Iterator[Member]:
                 named["path"] = longer
         else:
             size = named.get("size", "")
-            if size.isascii() and size.isdigit() and _has_body(info):
-                body = Body(stream, info.size := int(size))
+            if size.isascii() and size.isdigit() and len(size) < 16 and _has_body(info):
+                info.size = int(size)
+                body = Body(stream, info.size)
             sparse = any(key.startswith("GNU.sparse") for key in named)
             yield Member(named.get("path", info.name), info.size, info.isreg() and not sparse, body)
             named = {}
