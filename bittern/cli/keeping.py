@@ -220,6 +220,7 @@ def repair(
                 "dry_run": dry_run,
                 "steps": done.steps,
                 "lost": done.lost,
+                "lost_rows": done.lost_rows,
                 "versions_given_up": done.given_up,
                 "lost_found": str(done.aside) if done.aside else None,
             }
@@ -231,6 +232,12 @@ def repair(
     _print_lines(
         f"{counted(len(done.lost), 'observation')} lost; index their media again:", done.lost
     )
+    if done.lost_rows > len(done.lost):
+        err.print(
+            f"{done.lost_rows - len(done.lost)} observations more are lost that cannot be named: "
+            "run bittern index on their sources again, what is there is skipped",
+            soft_wrap=not err.is_terminal,
+        )
     if done.given_up:
         versions = ", ".join(map(str, done.given_up))
         err.print(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
@@ -57,12 +57,14 @@ class Manifest:
         files: data files, deletion files and files of look-up indexes.
         flags: features that a reader must know.
         transaction: file below `_transactions` that tells how it came about; "" for none.
+        rows: how many rows each fragment has that are not deleted.
     """
 
     version: int
     files: tuple[StoreFile, ...]
     flags: int
     transaction: str
+    rows: Mapping[int, int]
 
     @property
     def is_newer(self) -> bool:
@@ -161,9 +163,11 @@ def changes_rows(store: Path, manifest: Manifest) -> bool:
 def _manifest(data: bytes, message: bytes) -> Manifest:
     version, flags, transaction, indexes = 0, 0, "", None
     files: list[StoreFile] = []
+    rows: dict[int, int] = {}
     for number, value in _fields(message):
         if number == 2:
             files += _fragment(_bytes(value))
+            rows[_fragment_number(_bytes(value))] = _live_rows(_bytes(value))
         elif number == 3:
             version = _number(value)
         elif number == 6:
@@ -178,7 +182,7 @@ def _manifest(data: bytes, message: bytes) -> Manifest:
                 files += _index(_bytes(value))
     if version < 1:
         raise UnreadableManifestError("it names no version")
-    return Manifest(version, tuple(files), flags, transaction)
+    return Manifest(version, tuple(files), flags, transaction, rows)
 
 
 def _fragment(message: bytes) -> Iterator[StoreFile]:
@@ -199,6 +203,12 @@ def _fragment(message: bytes) -> Iterator[StoreFile]:
 
 def _fragment_number(message: bytes) -> int:
     return next((_number(value) for field, value in _fields(message) if field == 1), 0)
+
+
+def _live_rows(message: bytes) -> int:
+    fragment = dict(_fields(message))
+    deleted = dict(_fields(_bytes(fragment[3]))).get(4, 0) if 3 in fragment else 0
+    return max(0, _number(fragment.get(4, 0)) - _number(deleted))
 
 
 def _index(message: bytes) -> Iterator[StoreFile]:

@@ -41,6 +41,7 @@ class Mending:
         newer: versions after the base that are given up.
         only_moved: whether those held the same rows.
         lost: ids of observations that it lacks, as far as they can be told.
+        lost_rows: how many it lacks of those that the base has.
     """
 
     base: int
@@ -51,6 +52,7 @@ class Mending:
     newer: tuple[int, ...]
     only_moved: bool
     lost: tuple[str, ...]
+    lost_rows: int
 
 
 def plan_mending(folder: ArchiveFolder, files: CheckedFiles) -> Mending | None:
@@ -92,6 +94,7 @@ def plan_mending(folder: ArchiveFolder, files: CheckedFiles) -> Mending | None:
         newer=tuple(range(base + 1, newest + 1)),
         only_moved=only_moved,
         lost=tuple(_lost(folder, files, manifest, newest + 1)),
+        lost_rows=sum(named.rows.get(fragment, 0) for fragment in fragments),
     )
 
 

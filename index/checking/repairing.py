@@ -27,6 +27,7 @@ from index.checking.settling import Settler
 from index.columns import is_code_or_embedding
 from index.derived import DerivedFiles
 from index.folder import ArchiveFolder, Header
+from index.snapshots import models_in_use
 from index.store import Store
 from index.sums import read_sums, replace_sums, sync_folder
 
@@ -42,6 +43,7 @@ class Repair:
     Attributes:
         steps: one line each, in order; empty where there was nothing to do.
         lost: ids of observations that are no more, as far as they can be told: index them again.
+        lost_rows: how many observations could not be read.
         given_up: versions of the store whose changes are lost and cannot be told: index what was
             indexed last once more, what is there is skipped.
         aside: folder that damaged files were moved to, if any were.
@@ -49,6 +51,7 @@ class Repair:
 
     steps: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
+    lost_rows: int = 0
     given_up: list[int] = field(default_factory=list)
     aside: Path | None = None
 
@@ -87,7 +90,7 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
 class _Repairing:
     def __init__(self, folder: ArchiveFolder, dry_run: bool, on_step: OnStep) -> None:
         self._folder = folder
-        self._models: list[str] = []
+        self._models: list[str] | None = None
         self._dry_run = dry_run
         self._on_step = on_step
         self._report = Repair()
@@ -96,8 +99,9 @@ class _Repairing:
 
     def done(self) -> Repair:
         header = self._header()
-        self._models = [record.digest for record in header.models]
-        files = check_files(self._folder, self._models)
+        with suppress(ArchiveDamagedError):  # a snapshot that does not tell: none is given up
+            self._models = models_in_use(self._folder, header)
+        files = check_files(self._folder, self._models or [])
         for version, named in files.manifests.items():
             if named.is_newer:
                 raise ArchiveVersionError(
@@ -152,6 +156,7 @@ class _Repairing:
     def _mend(self, mending: Mending) -> None:
         store = self._folder.store
         self._report.lost += mending.lost
+        self._report.lost_rows += mending.lost_rows
         parts = []
         if mending.newer and mending.only_moved:
             parts.append("the same rows as they lay before the last compaction")
@@ -163,9 +168,10 @@ class _Repairing:
             parts.append(f"without {len(mending.fragments)} data files that cannot be read")
         if mending.indexes_dropped:
             parts.append("without look-up indexes, which are made anew")
+        lost = max(mending.lost_rows, len(mending.lost))
         what = (
             f"make version {mending.version} of the store from version {mending.base}, "
-            f"{', '.join(parts) or 'unchanged'}; {len(mending.lost)} observations are lost"
+            f"{', '.join(parts) or 'unchanged'}; {lost} observations are lost"
         )
 
         def write() -> None:

@@ -11,6 +11,7 @@ from index.checking.orphans import orphans
 from index.checking.rows import derived_damage, index_problems, model_problems, row_problems
 from index.folder import ArchiveFolder, Header
 from index.snapshot import MODALITIES, Snapshot
+from index.snapshots import models_in_use
 
 _ROWS_REMEDY = (
     "restore a snapshot or a backup, or delete these observations and index their media again"
@@ -70,7 +71,7 @@ def _verification(
 ) -> Verification:
     left: list[str] = []
     if files:
-        models = [record.digest for record in header.models] if header else None
+        models = _models_in_use(folder, header) if header else None
         known = None if files.unreadable else files.manifests
         paths = orphans(folder, known, models)
         left = [path.relative_to(folder.path).as_posix() for path in paths]
@@ -83,6 +84,14 @@ def _verification(
         size=files.size if files else 0,
         without_sums=files.without_sums if files else 0,
     )
+
+
+def _models_in_use(folder: ArchiveFolder, header: Header) -> list[str] | None:
+    """Models whose files are needed; None where a snapshot does not tell what it needs."""
+    try:
+        return models_in_use(folder, header)
+    except ArchiveDamagedError:
+        return None
 
 
 def _files(
