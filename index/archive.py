@@ -9,7 +9,6 @@ from __future__ import annotations
 import builtins
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -74,6 +73,8 @@ class Archive(SearchableArchive):
                 folder.check_present()
             (folder.path / NAME).unlink(missing_ok=True)
             folder.write_header(folder.new_header(name))
+        except OSError as error:
+            raise PreconditionError(f"no archive can be made at {path}: {error}") from error
         finally:
             lock.release()
         return cls.open(path, write=True)
@@ -256,7 +257,7 @@ class Archive(SearchableArchive):
         Args:
             snapshot: name of a snapshot, or number of a version that is still there.
             keep_as: name of the snapshot that is taken of the state before; None for
-                ``before-restore-`` and the time.
+                ``before-restore-`` and a number.
 
         Returns:
             the snapshot of the state before.
@@ -268,7 +269,7 @@ class Archive(SearchableArchive):
         writer, kept = self._writing(), self._snapshots()
         wanted = kept.find(snapshot)
         before = kept.take(
-            keep_as or f"before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}",
+            keep_as or kept.free_name("before-restore-"),
             note=f"before {wanted.name or f'version {wanted.version}'} was restored",
             automatic=True,
         )

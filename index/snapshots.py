@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Snapshots:
         Raises:
             ArchiveDamagedError: one of the files cannot be used.
         """
-        found = [self._read(path) for path in self._folder.glob("*.json")]
+        found = [_read(path) for path in self._folder.glob("*.json")]
         return sorted(found, key=lambda info: (info.version, info.time, info.name))
 
     def unnamed(self) -> builtins.list[SnapshotInfo]:
@@ -148,7 +149,7 @@ class Snapshots:
                 f"{there}. bittern snapshots ARCHIVE lists them",
                 field="snapshot",
             )
-        return self._read(path)
+        return _read(path)
 
     def take(
         self, name: str, *, note: str = "", automatic: bool = False, version: int | None = None
@@ -211,6 +212,11 @@ class Snapshots:
             self._sweep()
         return info
 
+    def free_name(self, beginning: str) -> str:
+        """A name that no snapshot has: the beginning and a number."""
+        names = {info.name for info in self.list()}
+        return next(name for n in count(1) if (name := f"{beginning}{n}") not in names)
+
     def models(self) -> dict[str, ModelRecord]:
         """Every model that some snapshot names, by digest."""
         return {record.digest: record for info in self.list() for record in info.models}
@@ -244,20 +250,6 @@ class Snapshots:
                 field="name",
             )
         return self._folder / f"{name}.json"
-
-    def _read(self, path: Path) -> SnapshotInfo:
-        try:
-            if path.stat().st_size > _MOST_BYTES:
-                raise ValueError(f"larger than {_MOST_BYTES} bytes")
-            info = SnapshotInfo.from_json(json.loads(path.read_text("utf-8")))
-            if f"{info.name}.json" != path.name:
-                raise ValueError(f"it is of snapshot {info.name!r}")
-            return info
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ArchiveDamagedError(
-                f"{path} cannot be used ({type(error).__name__}: {error}); restore that file from "
-                "a backup, or delete it to give that snapshot up"
-            ) from error
 
     def _of_version(self, version: int) -> SnapshotInfo:
         for info in self.list():
@@ -298,6 +290,18 @@ class Snapshots:
         unpin_abandoned(self._store, [info.pin for info in self.list()])
 
 
+def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
+    """Digests of the models whose files an archive needs: its own, and those of its snapshots.
+
+    Raises:
+        ArchiveDamagedError: what one of the snapshots needs cannot be told.
+    """
+    records = [*header.models, *(header.switch.models if header.switch else ())]
+    for path in sorted((folder.path / "snapshots").glob("*.json")):
+        records += _read(path).models
+    return list(dict.fromkeys(record.digest for record in records))
+
+
 def steady(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
     """The header and the newest version, of one moment; moves `store` to that version.
 
@@ -325,8 +329,23 @@ def as_program(info: SnapshotInfo) -> dict[str, Any]:
     return {**value, "name": info.name or None, "models": models}
 
 
+def _read(path: Path) -> SnapshotInfo:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"larger than {_MOST_BYTES} bytes")
+        info = SnapshotInfo.from_json(json.loads(path.read_text("utf-8")))
+        if f"{info.name}.json" != path.name:
+            raise ValueError(f"it is of snapshot {info.name!r}")
+        return info
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ArchiveDamagedError(
+            f"{path} cannot be used ({type(error).__name__}: {error}); restore that file from "
+            "a backup, or delete it to give that snapshot up"
+        ) from error
+
+
 def _rows(store: Store) -> dict[str, int]:
     return {kind: store.count(f"modality = '{kind}'") for kind in ("image", "audio")}
 
 
-__all__ = ["SnapshotInfo", "Snapshots", "as_program", "steady"]
+__all__ = ["SnapshotInfo", "Snapshots", "as_program", "models_in_use", "steady"]

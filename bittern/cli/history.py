@@ -245,17 +245,21 @@ def _check_there(archive: Path) -> None:
 
 def _table(found: Sequence[SnapshotInfo]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for heading in ("snapshot", "version", "time", "image", "audio", "size", "models", "note"):
-        right = heading in ("version", "image", "audio", "size")
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for heading in ("snapshot", "version", "time (UTC)", "rows", "size", "models", "note"):
+        right = heading in ("version", "size")
+        table.add_column(
+            heading,
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=heading in ("version", "time (UTC)", "size"),
+        )
     for info in found:
-        images, sounds = (info.rows.get(kind) for kind in ("image", "audio"))
+        rows = ", ".join(f"{number:,} {kind}" for kind, number in info.rows.items() if number)
         table.add_row(
             plain(info.name),
             str(info.version),
-            plain(info.time),
-            f"{images:,}" if images is not None else f"{info.observations:,} in all",
-            f"{sounds:,}" if sounds is not None else "",
+            plain(info.time[:16].replace("T", " ")),
+            rows or f"{info.observations:,}",
             byte_size(info.bytes),
             plain(", ".join(record.name for record in info.models)),
             plain(info.note),

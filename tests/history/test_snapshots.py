@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from bittern.errors import InvalidInputError, NotFoundError, PreconditionError
 from index.archive import Archive
+from index.folder import ArchiveFolder
 from index.store import Store
+from index.writer import Writer
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
@@ -180,3 +182,78 @@ def test_readers_answer_across_restores_like_one_that_has_just_opened(
         for chosen, wanted in taken:
             with Archive.open(path, snapshot=chosen) as then:
                 assert state(then) == wanted
+
+
+class KilledError(BaseException):
+    pass
+
+
+def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from index import folder, restoring, succession
+
+    path = tmp_path / "marsh"
+    with Archive.create(path) as archive:
+        archive.register_model(OWL, {"card.json": b"{}"})
+        archive.add([photo("a"), photo("b"), recording("r", 3)], model=OWL.digest)
+        archive.take_snapshot("spring")
+        old = state(archive)
+        archive.register_model(BAT, {"card.json": b"{}"})
+        archive.add([photo("b", record=BAT), photo("c", record=BAT)], model=BAT.digest)
+        archive.switch_model(BAT.digest)
+        archive.drop_retired()
+        archive.delete(["c"])
+        new = state(archive)
+    seen = []
+    for last in range(60):
+        left = [last]
+
+        def dying(real: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
+            def step(*args: object, **named: object) -> object:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KilledError
+                done = real(*args, **named)
+                left[0] -= 1
+                if left[0] < 0:  # done, and nobody was told
+                    raise KilledError
+                return done
+
+            return step
+
+        with Archive.open(path) as reader, monkeypatch.context() as patched:
+            before = state(reader)
+            patched.setattr(folder, "write_json", dying(folder.write_json))
+            patched.setattr(restoring, "replace_rows", dying(restoring.replace_rows))
+            patched.setattr(succession, "drop_columns", dying(succession.drop_columns))
+            patched.setattr(Store, "add_columns", dying(Store.add_columns))
+            # A process that dies settles nothing.
+            patched.setattr(folder.ArchiveFolder, "settled", lambda self, version: None)
+            writer = Archive(*_parts(path))
+            try:
+                writer.restore("spring")
+                break
+            except KilledError:
+                pass
+            finally:
+                writer._writer._file_lock.release()  # type: ignore[union-attr]
+            with Archive.open(path) as fresh:
+                after = state(fresh)
+                assert state(reader) == after
+            assert after in (before, old)
+            seen.append(after)
+        with Archive.open(path, write=True) as opened:
+            assert state(opened) == after
+    assert seen[0] == new
+    assert seen[-1] == old
+    with Archive.open(path) as fresh:
+        assert state(fresh) == old
+        assert fresh.verify() == []
+
+
+def _parts(path: Path) -> tuple[ArchiveFolder, Store, Writer]:
+    """What an archive that is open for writing is made of, without anything that opening does."""
+    folder = ArchiveFolder(path)
+    store = Store(folder.store)
+    return folder, store, Writer(folder, store, folder.lock())
