@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.observation import AddResult, AddStatus
+from service.jobs.report import JobReport
+from service.pipeline import Embedded, Pace, store_all
+from service.requests import MediaItem
+
+
+def embedded(number: int, rows: int = 1) -> Embedded:
+    return Embedded(
+        MediaItem(f"i{number}", "m", "image"),
+        [(None, None)] * rows,
+        [np.zeros(2, np.float32)] * rows,
+    )
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Archive:
+    """Remembers what was committed together."""
+
+    def __init__(self) -> None:
+        self.commits: list[list[str]] = []
+        self.seen = threading.Event()
+
+    def commit(self, batch: Sequence[Embedded]) -> list[AddResult]:
+        names = [e.item.occurrence_id for e in batch if e.item]
+        self.commits.append(names)
+        self.seen.set()
+        return [AddResult(name, AddStatus.ADDED, 1) for name in names]
+
+
+def test_a_commit_is_due_after_so_many_items() -> None:
+    archive, report = Archive(), JobReport()
+    store_all(map(embedded, range(10)), archive.commit, report, pace=Pace(4, 1e9))
+    assert [len(batch) for batch in archive.commits] == [4, 4, 2]
+    assert sum(archive.commits, []) == [f"i{n}" for n in range(10)]
+    assert (report.commits, report.observations, report.done) == (3, 10, 10)
+
+
+def test_a_commit_is_due_after_so_many_seconds_though_nothing_more_comes() -> None:
+    archive, clock = Archive(), Clock()
+
+    def slow() -> Iterator[Embedded]:
+        yield embedded(0)
+        clock.now = 29.0
+        yield embedded(1)
+        assert not archive.commits
+        clock.now = 31.0
+        assert archive.seen.wait(20)  # while the next item is waited for
+        yield embedded(2)
+
+    store_all(slow(), archive.commit, JobReport(), pace=Pace(1000, 30.0, clock))
+    assert archive.commits == [["i0", "i1"], ["i2"]]
+
+
+def test_long_recordings_are_committed_before_there_are_so_many_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.pipeline.storing.COMMIT_ROWS", 10)
+    archive = Archive()
+    items = (embedded(number, rows=6) for number in range(4))
+    store_all(items, archive.commit, JobReport(), pace=Pace(1000, 1e9))
+    assert [len(batch) for batch in archive.commits] == [2, 2]
+
+
+def test_what_was_embedded_before_an_error_is_committed() -> None:
+    def breaks() -> Iterator[Embedded]:
+        yield from map(embedded, range(3))
+        raise RuntimeError("the card fell off")
+
+    archive, report = Archive(), JobReport()
+    with pytest.raises(RuntimeError, match="card"):
+        store_all(breaks(), archive.commit, report, pace=Pace(1000, 1e9))
+    assert archive.commits == [["i0", "i1", "i2"]]
+    assert report.done == 3
+
+
+def test_a_commit_that_fails_ends_the_job_and_its_threads() -> None:
+    def refuse(batch: Sequence[Embedded]) -> list[AddResult]:
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        store_all(map(embedded, range(1000)), refuse, JobReport(), pace=Pace(2, 1e9))
+    assert "bittern-store" not in {t.name for t in threading.enumerate()}
+
+
+def test_progress_is_told_after_each_commit() -> None:
+    told: list[int] = []
+    archive = Archive()
+    store_all(
+        map(embedded, range(6)),
+        archive.commit,
+        JobReport(),
+        pace=Pace(2, 1e9),
+        on_progress=lambda report: told.append(report.done),
+    )
+    assert told == [2, 4, 6]
+
+
+def test_a_report_says_how_long_the_rest_will_take_and_is_replaced_at_once(
+    tmp_path: Path,
+) -> None:
+    report = JobReport(total=100, seconds=8.0)
+    results = [AddResult(f"a{n}", AddStatus.ADDED, 1) for n in range(20)]
+    results += [AddResult(f"s{n}", AddStatus.SKIPPED, reason="UNCHANGED") for n in range(40)]
+    report.count([*results, AddResult("f", AddStatus.FAILED, 0, "UNREADABLE_MEDIA", "f: empty")])
+    assert report.left_s == pytest.approx(39 * 8 / 21)
+    report.write(tmp_path / "r.json")
+    report.write(tmp_path / "r.json")
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert told["items"] == {"added": 20, "overwritten": 0, "skipped": 40, "failed": 1}
+    assert told["skipped"] == {"UNCHANGED": 40}
+    assert told["failures"] == [{"id": "f", "reason": "UNREADABLE_MEDIA", "message": "f: empty"}]
+    assert {"decode_wait_s", "network_s", "hash_s", "commit_s", "pieces"} <= told["stages"].keys()
+    assert [path.name for path in tmp_path.iterdir()] == ["r.json"]
