@@ -210,7 +210,7 @@ class _Group:
         data = spool(member.body.chunks(), name)
         if modality is not None:
             data_or_path = {"data": data} if isinstance(data, bytes) else {"path": data}
-            item = MediaItem(self.key, name, modality, media_root=self.root, **data_or_path)  # type: ignore[arg-type]
+            item = MediaItem(self.key, name, modality, media_root=self.root, **data_or_path)
             self.media.append(item)
             return
         try:

@@ -182,7 +182,7 @@ def _extension(body: Body, size: int) -> bytes:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The values of a pax header: ``30 path=a long name\\n``, as often as there are values."""
+    """The values of a pax header: ``14 path=a.jpg`` and a line feed, for each of them."""
     values: dict[str, str] = {}
     while data:
         length, space, _ = data.partition(b" ")

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import codecs
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bittern.errors import ManifestError
+from index.observation import AddResult
+from service.headings import column_names
+from service.requests import MediaItem
+from service.sources import SourceOptions, read_source
+from service.sources.first_lines import FirstLines
+
+
+def manifest(folder: Path, text: str | bytes, *media: str) -> Path:
+    for name in media:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    path = folder / "m.csv"
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    return path
+
+
+def items(path: Path, **options: Any) -> list[MediaItem]:
+    entries = list(read_source(path, SourceOptions(**options)))
+    assert all(isinstance(e, MediaItem) for e in entries), entries
+    return entries  # type: ignore[return-value]
+
+
+def test_columns_are_what_the_operator_says(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "File Path,Species,media\na.jpg,Strix aluco,7\n", "a.jpg")
+    [item] = items(path, columns={"file path": "media", "Species": "scientificName"})
+    assert item.media == "a.jpg"
+    assert item.metadata == {"scientificName": "Strix aluco", "media_2": "7"}
+
+
+def test_few_headings_are_understood_without_being_told() -> None:
+    headings = ["Scientific name", "lat", "LONGITUDE", "date", "Event-Date", "name", "", "lng"]
+    assert column_names(headings, {}) == [
+        "scientificName",
+        "decimalLatitude",
+        "decimalLongitude",
+        "date",
+        "eventDate",
+        "name",
+        "column_7",
+        "lng",
+    ]
+    assert column_names(["lat", "decimalLatitude"], {}) == ["lat", "decimalLatitude"]
+    assert column_names(["lat"], {"lat": "lat"}) == ["lat"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"nothing": "media"}, "no column 'nothing'"),
+        ({"a": "media", "b": "media"}, "two columns are to be one"),
+        ({"a": " "}, "no name"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(columns: dict[str, str], words: str) -> None:
+    with pytest.raises(ManifestError, match=words):
+        column_names(["a", "b"], columns)
+
+
+def test_a_manifest_without_media_says_which_column_may_be_it(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,File Path,species\n1,a.jpg,x\n")
+    with pytest.raises(ManifestError, match="--column 'File Path'=media"):
+        read_source(path)
+
+
+def test_media_lie_where_the_operator_says(tmp_path: Path) -> None:
+    (tmp_path / "cards").mkdir()
+    path = manifest(tmp_path, "media\nDCIM\\a.jpg\n", "cards/DCIM/a.jpg")
+    [item] = items(path, media=str(tmp_path / "cards"))
+    assert item.path == tmp_path / "cards" / "DCIM" / "a.jpg"
+    assert item.media_root == str(tmp_path / "cards")
+
+
+def test_an_address_is_media_only_where_it_may_be_fetched(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "media\nhttps://h.org/p/1.jpg?size=2\nfile:///etc/a.jpg\n")
+    first, second = read_source(path, SourceOptions(fetch=("https://h.org/p",)))
+    assert isinstance(first, MediaItem)
+    assert (first.url, first.path) == ("https://h.org/p/1.jpg?size=2", None)
+    assert isinstance(second, AddResult)
+    refused, _ = read_source(path)
+    assert isinstance(refused, AddResult)
+    assert "--fetch https://h.org/" in refused.message
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_that_say_what_they_are_are_read(tmp_path: Path, encoding: str) -> None:
+    text = "media;name\né.jpg;Eisvögel\n"
+    path = manifest(tmp_path, text.encode(encoding), "é.jpg")
+    [item] = items(path)
+    assert item.metadata == {"name": "Eisvögel"}
+
+
+def test_other_encodings_are_refused_with_line_and_remedy(tmp_path: Path) -> None:
+    path = manifest(tmp_path, b"media\na.jpg\n" + "é.jpg\n".encode("latin-1"), "a.jpg")
+    with pytest.raises(ManifestError, match=r"line 3.*iconv"):
+        read_source(path)
+    cut = manifest(tmp_path, codecs.BOM_UTF16_LE + b"m")
+    with pytest.raises(ManifestError, match="UTF-16"):
+        read_source(cut)
+
+
+def test_bad_rows_are_listed_and_the_rest_goes_in(tmp_path: Path) -> None:
+    path = manifest(
+        tmp_path, "media,n\na.jpg,1\na.jpg,1\nb.jpg\nc.jpg,1\nd.png,2\n", "a.jpg", "d.png"
+    )
+    good, again, short, gone, last = read_source(path)
+    assert isinstance(good, MediaItem)
+    assert isinstance(last, MediaItem)
+    for entry, words in ((again, "line 2 already"), (short, "line 4"), (gone, "c.jpg")):
+        assert isinstance(entry, AddResult)
+        assert words in entry.message
+    assert read_source(path).total() == 5
+
+
+def test_parquet_keeps_types(tmp_path: Path) -> None:
+    manifest(tmp_path, "", "a.jpg", "b.jpg")
+    table = pa.table(
+        {
+            "media": ["a.jpg", "b.jpg"],
+            "count": pa.array([3, None], pa.int32()),
+            "lat": [52.5, float("nan")],
+            "wild": [True, False],
+            "when": [datetime.datetime(2024, 5, 3, 4, 5), None],
+            "tags": [["x"], []],
+            "species": pa.array(["Pica pica", None]).dictionary_encode(),
+        }
+    )
+    pq.write_table(table, tmp_path / "m.parquet")
+    source = read_source(tmp_path / "m.parquet")
+    assert source.total() == 2
+    first, second = items(tmp_path / "m.parquet")
+    assert first.metadata == {
+        "count": 3,
+        "decimalLatitude": 52.5,
+        "wild": True,
+        "when": "2024-05-03T04:05:00",
+        "species": "Pica pica",
+    }
+    assert second.metadata == {"wild": False}
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.parquet").write_bytes(b"PAR1 not PAR1")
+    with pytest.raises(ManifestError, match="Parquet"):
+        read_source(tmp_path / "m.parquet")
+
+
+def test_what_was_seen_is_remembered_beyond_what_is_recent() -> None:
+    lines = FirstLines()
+    for line in range(200_000):
+        assert lines.first(line, str(line)) == line
+    for line in (0, 65_535, 131_072, 199_999):
+        assert lines.first(7, str(line)) == line
+        assert str(line) in lines
+    assert "new" not in lines
+
+
+def test_a_format_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="folder, manifest"):
+        read_source(tmp_path, SourceOptions(format="zip"))
