@@ -77,7 +77,7 @@ def store_all(
 
 
 class Storing:
-    """The thread that stores. Hands back pressure: no more than two commits wait for it."""
+    """The thread that stores. Hands back pressure: one commit is under way, one more may wait."""
 
     def __init__(
         self, commit: Commit, report: JobReport, pace: Pace, on_progress: OnProgress
@@ -96,7 +96,7 @@ class Storing:
         self._thread.start()
 
     def put(self, embedded: Embedded) -> None:
-        """Take over an item; waits while two commits are due.
+        """Take over an item; waits while a commit is due that has not begun.
 
         Raises:
             BaseException: what a commit has raised.
@@ -124,7 +124,7 @@ class Storing:
             raise self._failure
 
     def _is_full(self) -> bool:
-        return len(self._waiting) >= 2 * self._pace.items or self._rows >= 2 * COMMIT_ROWS
+        return len(self._waiting) >= self._pace.items or self._rows >= COMMIT_ROWS
 
     def _guarded(self) -> None:
         try:

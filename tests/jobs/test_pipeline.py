@@ -232,6 +232,11 @@ def test_every_stage_counts_its_work() -> None:
     stages = new_stages()
     items = [*pictures(30), MediaItem("s", "s.wav", "audio", data=sound("red", "blue"))]
     list(embed_items(embedder_of(ToyEncoder()), items, stages))
-    assert [stages[name].items for name in ("list", "read", "decode", "network")] == [31, 31, 32, 32]
+    assert [stages[name].items for name in ("list", "read", "decode", "network")] == [
+        31,
+        31,
+        32,
+        32,
+    ]
     assert stages["read"].bytes == 30 * len(picture("red")) + len(sound("red", "blue"))
     assert all(stages[name].busy_s > 0 for name in ("list", "read", "decode", "network"))

@@ -50,7 +50,7 @@ def test_a_commit_is_due_after_so_many_items() -> None:
     archive, report = Archive(), JobReport()
     store_all(map(embedded, range(10)), archive.commit, report, pace=Pace(4, 1e9))
     assert [len(batch) for batch in archive.commits] == [4, 4, 2]
-    assert sum(archive.commits, []) == [f"i{n}" for n in range(10)]
+    assert [name for batch in archive.commits for name in batch] == [f"i{n}" for n in range(10)]
     assert (report.commits, report.observations, report.done) == (3, 10, 10)
 
 

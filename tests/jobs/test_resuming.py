@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.errors import PreconditionError
+from index.observation import AddStatus
+from service.jobs.run import report_file
+from service.jobs.spec import JobKind, JobSpec
+from tests.engine.toy import picture
+from tests.jobs.toy_job import Counted, fill, run, save_model, stored
+
+ROOT = Path(__file__).parents[2]
+ITEMS = 157
+"""150 pictures, six recordings of two windows each, one file that is no use."""
+PIECES = 162
+Kinds = pytest.mark.parametrize("kind", ["index", "encode"])
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fill(tmp_path_factory.mktemp("source") / "media")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_model(tmp_path_factory.mktemp("models") / "model")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, media: Path, model: Path
+) -> dict[str, list[dict[str, Any]]]:
+    """What a job stores that nothing has stopped, by its kind."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    kinds: tuple[JobKind, ...] = ("index", "encode")
+    specs = [
+        JobSpec(kind, str(folder / f"{kind}.parquet"), str(media), model=str(model))
+        for kind in kinds
+    ]
+    for spec in specs:
+        run(spec)
+    return {spec.kind: stored(spec) for spec in specs}
+
+
+@pytest.fixture
+def spec_of(tmp_path: Path, media: Path, model: Path) -> Callable[..., JobSpec]:
+    def spec(kind: JobKind, name: str = "out", **changes: Any) -> JobSpec:
+        target = tmp_path / (f"{name}.parquet" if kind == "encode" else name)
+        made = JobSpec(kind, str(target), str(media), model=str(model), commit_items=16)
+        return replace(made, **changes)
+
+    return spec
+
+
+class FallenError(Exception):
+    """What ends a job in the middle."""
+
+
+def fall() -> None:
+    raise FallenError
+
+
+@Kinds
+@pytest.mark.parametrize("after", [0, 7])
+def test_a_job_that_was_ended_goes_on_to_the_rows_of_one_that_was_not(
+    spec_of: Callable[..., JobSpec],
+    undisturbed: dict[str, list[dict[str, Any]]],
+    kind: JobKind,
+    after: int,
+) -> None:
+    spec = spec_of(kind)
+    with pytest.raises(FallenError):
+        run(spec, Counted(after, fall))
+    encoder = Counted()
+    report = run(spec, encoder)
+    assert stored(spec) == undisturbed[kind]
+    assert report.items[AddStatus.ADDED] + report.items[AddStatus.SKIPPED] == ITEMS - 1
+    assert [failure.occurrence_id for failure in report.failures] == ["0060-broken.png"]
+    assert encoder.coded <= PIECES - 16 * (after - 6)
+
+
+@Kinds
+def test_a_job_that_was_killed_goes_on_and_repeats_little(
+    spec_of: Callable[..., JobSpec],
+    undisturbed: dict[str, list[dict[str, Any]]],
+    kind: JobKind,
+    tmp_path: Path,
+) -> None:
+    spec = spec_of(kind)
+    (tmp_path / "job.json").write_text(json.dumps(spec.to_json()))
+    killed = subprocess.run(
+        [sys.executable, "-m", "tests.jobs.toy_job", str(tmp_path / "job.json"), "9"],
+        cwd=ROOT,
+        capture_output=True,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    encoder = Counted()
+    run(spec, encoder)
+    assert stored(spec) == undisturbed[kind]
+    # Of nine batches, those were lost that waited for the recordings among the last 64 entries,
+    # that were being committed (16) and that waited for it (16).
+    assert encoder.coded <= PIECES - 9 * 16 + 64 + 2 * 16
+
+
+@Kinds
+def test_the_same_job_again_codes_nothing_that_is_there(
+    spec_of: Callable[..., JobSpec], kind: JobKind
+) -> None:
+    spec, encoder = spec_of(kind), Counted()
+    stopping = Counted(6, lambda: encoder)
+    done = {"stop": False}
+    report = run(
+        spec,
+        stopping,
+        cancelled=lambda: done["stop"],
+        on_progress=lambda report: done.update(stop=report.done >= 64),
+    )
+    assert report.state == "stopped"
+    assert 64 <= report.done < ITEMS
+    again = run(spec, encoder)
+    assert again.state == "done"
+    assert again.items[AddStatus.SKIPPED] == report.items[AddStatus.ADDED]
+    assert stopping.coded + encoder.coded <= PIECES + 64
+
+
+def test_a_file_whose_content_has_changed_takes_the_place_of_what_was_coded(
+    spec_of: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "some", 5)
+    spec = spec_of("index", source=str(folder))
+    run(spec)
+    before = {row["observation"].id: row for row in stored(spec)}
+    (folder / "0001.png").write_bytes(picture("blue"))
+    os.utime(folder / "0002.png", ns=(1, 1))  # the same content, at another time
+    encoder = Counted()
+    report = run(spec, encoder)
+    after = {row["observation"].id: row for row in stored(spec)}
+    assert report.items[AddStatus.OVERWRITTEN] == encoder.coded == 1
+    changed = [name for name in after if after[name] != before[name]]
+    assert changed == ["0001.png"]
+    assert after["0001.png"]["observation"].row == before["0001.png"]["observation"].row
+    assert report.skipped == {"UNCHANGED": 5}
+
+
+def test_a_folder_that_was_moved_is_known_by_its_content(
+    spec_of: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "some", 5)
+    run(spec_of("index", source=str(folder)))
+    folder.rename(tmp_path / "moved")
+    (tmp_path / "moved" / "0003.png").write_bytes(picture("blue"))
+    report = run(spec_of("index", source=str(tmp_path / "moved")))
+    assert report.skipped == {"UNCHANGED": 5}
+    assert [(f.occurrence_id, f.reason) for f in report.failures] == [
+        ("0003.png", "DUPLICATE_OBSERVATION"),
+        ("0060-broken.png", "UNSUPPORTED_MEDIA"),
+    ]
+
+
+def test_parts_of_another_job_are_refused_and_stay(
+    spec_of: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    spec = spec_of("encode")
+    with pytest.raises(FallenError):
+        run(spec, Counted(6, fall))
+    parts = sorted(path.name for path in tmp_path.glob("out.parquet.parts/part-*"))
+    other = replace(spec, source=str(fill(tmp_path / "other", 3)))
+    with pytest.raises(PreconditionError, match="unfinished codes of another job"):
+        run(other)
+    assert sorted(path.name for path in tmp_path.glob("out.parquet.parts/part-*")) == parts
+    assert parts
+
+
+def test_a_listing_that_has_changed_since_is_coded_from_the_first_difference_on(
+    spec_of: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    folder = fill(tmp_path / "some", 100)
+    spec = spec_of("encode", source=str(folder))
+    with pytest.raises(FallenError):
+        run(spec, Counted(6, fall))
+    (folder / "0020-new.png").write_bytes(picture("blue"))
+    (folder / "0000.png").touch()
+    encoder = Counted()
+    run(spec, encoder)
+    undisturbed = spec_of("encode", "undisturbed", source=str(folder))
+    whole = Counted()
+    run(undisturbed, whole)
+    forget = {"mediaModified"}
+    assert [{k: v for k, v in row.items() if k not in forget} for row in stored(spec)] == [
+        {k: v for k, v in row.items() if k not in forget} for row in stored(undisturbed)
+    ]
+    assert encoder.coded == whole.coded - 17  # sixteen entries, one a recording of two windows
+
+
+def test_a_damaged_part_is_made_again(
+    spec_of: Callable[..., JobSpec],
+    undisturbed: dict[str, list[dict[str, Any]]],
+    tmp_path: Path,
+) -> None:
+    spec = spec_of("encode")
+    with pytest.raises(FallenError):
+        run(spec, Counted(8, fall))
+    second = sorted(tmp_path.glob("out.parquet.parts/part-*"))[1]
+    second.write_bytes(second.read_bytes()[:100])
+    run(spec)
+    assert stored(spec) == undisturbed["encode"]
+
+
+@Kinds
+def test_a_report_lies_beside_what_a_job_makes(
+    spec_of: Callable[..., JobSpec], kind: JobKind
+) -> None:
+    spec = spec_of(kind)
+    report = run(spec)
+    told = json.loads(report_file(spec).read_text())
+    assert told == report.to_json()
+    assert (told["state"], told["total"], told["commits"]) == ("done", ITEMS, report.commits)
+    assert told["items"] == {"added": ITEMS - 1, "overwritten": 0, "skipped": 0, "failed": 1}
+    with pytest.raises(FallenError):
+        run(replace(spec, on_duplicate="overwrite"), Counted(3, fall))
+    told = json.loads(report_file(spec).read_text())
+    assert (told["state"], "FallenError" in told["error"]) == ("failed", True)
