@@ -53,7 +53,7 @@ def parsed(address: str) -> Address:
     shown = address[:200]
     if len(address) > MAX_ADDRESS_CHARS:
         raise ManifestError(f"'{shown}…' is an address of more than {MAX_ADDRESS_CHARS} characters")
-    if not is_address(address) or not address.isprintable() or set(address) & set(' \\"<>'):
+    if not is_address(address) or not address.isprintable() or set(address) & set('\\"<>'):
         raise ManifestError(f"'{shown}' is no address that can be fetched")
     try:
         parts = urlsplit(address)
@@ -66,6 +66,8 @@ def parsed(address: str) -> Address:
             "give credentials by the environment, as the library behind the address wants them"
         )
     scheme = parts.scheme.lower()
+    if scheme in _PORTS and " " in address:
+        raise ManifestError(f"'{shown}' is an address with a space; write %20")
     segments = tuple(unquote(one) for one in parts.path.split("/")[1:])
     if scheme in _LOCAL or (scheme not in _PORTS and "::" in address):
         raise ManifestError(f"'{shown}' is of a kind that is not fetched: {scheme}")

@@ -82,6 +82,9 @@ def walk(
 
     Yields:
         media, and what could not be looked into, as entries.
+
+    Raises:
+        BitternError: the source itself cannot be looked into.
     """
     include, exclude = matcher(options.include, "include"), matcher(options.exclude, "exclude")
     waiting: list[tuple[str, Names | None]] = [("", None)]
@@ -90,7 +93,9 @@ def walk(
         try:
             here = look(below)
         except BitternError as error:
-            yield failed(below or name, "", error)
+            if not below:
+                raise
+            yield failed(below, "", error)
             continue
         prefix = f"{below}/" if below else ""
         for file in sorted(here.files):

@@ -22,7 +22,6 @@ MAX_HEADER_BYTES = 1 << 20
 """Longest extended header, which holds a long name."""
 _BLOCK = 512
 _CHUNK_BYTES = 1 << 20
-_PACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File}
 _UNREADABLE = (OSError, EOFError, zlib.error, ValueError)
 
 
@@ -107,10 +106,9 @@ def members(stream: IO[bytes]) -> Iterator[Member]:
 def _unpacked(stream: IO[bytes]) -> IO[bytes]:
     head = _fill(stream, _BLOCK)
     whole = cast(IO[bytes], _Joined(head, stream))
-    for magic, opened in _PACKED.items():
-        if head.startswith(magic):
-            return cast(IO[bytes], opened(whole))
-    return whole
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=whole))
+    return cast(IO[bytes], bz2.BZ2File(whole)) if head.startswith(b"BZh") else whole
 
 
 class _Joined:

@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from index.observation import AddResult
+from service.requests import MediaItem
+from service.sources import SourceOptions, read_source, spooled
+from service.sources.tar import expanded
+from service.sources.tar_stream import members
+
+
+def shard(path: Path, members: dict[str, bytes], mode: str = "w", **kwargs: int) -> Path:
+    with tarfile.open(path, mode, **kwargs) as tar:  # type: ignore[call-overload]
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def told(entries: list[MediaItem | AddResult]) -> list[str]:
+    return [
+        e.occurrence_id if isinstance(e, MediaItem) else f"failed: {e.message}" for e in entries
+    ]
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(".tar", "w"), (".tar.gz", "w:gz"), (".tgz", "w:gz")])
+def test_media_come_with_what_their_sidecars_say(tmp_path: Path, suffix: str, mode: str) -> None:
+    sidecar = {"scientific_name": "Pica pica", "n": 3, "box": [1], "deep": {"a": 1}, "none": None}
+    path = shard(
+        tmp_path / f"s{suffix}",
+        {
+            "./a/1.json": json.dumps(sidecar).encode(),
+            "./a/1.jpg": b"one",
+            "./a/1.txt": b"a magpie\n",
+            "./a/1.cls": b"7",
+            "./a/1.npy": b"x",
+            "./a/2.wav": b"two",
+        },
+        mode,
+    )
+    first, second = list(read_source(path))
+    assert isinstance(first, MediaItem)
+    assert isinstance(second, MediaItem)
+    assert (first.occurrence_id, first.media, first.data) == ("a/1", "a/1.jpg", b"one")
+    assert first.metadata == {
+        "scientificName": "Pica pica",
+        "n": 3,
+        "caption": "a magpie",
+        "label": "7",
+    }
+    assert (second.occurrence_id, second.modality, second.metadata) == ("a/2", "audio", {})
+
+
+def test_shards_are_named_by_braces_stars_and_folders(tmp_path: Path) -> None:
+    for number in range(3):
+        shard(tmp_path / f"s-{number:03}.tar", {f"{number}.jpg": b"x"})
+    for name in ("s-{000..002}.tar", "s-*.tar", "s-00{0,1,2}.tar", ""):
+        assert told(list(read_source(tmp_path / name))) == ["0", "1", "2"]
+    *good, missing = told(list(read_source(tmp_path / "s-{000..003}.tar")))
+    assert good == ["0", "1", "2"]
+    assert "s-003.tar" in missing
+    with pytest.raises(SourceNotFoundError, match="no tar shards"):
+        read_source(tmp_path / "t-{000..003}.tar")
+    with pytest.raises(ManifestError, match="more than 100,000"):
+        expanded("{0..999999}.tar")
+
+
+def test_further_media_of_a_key_get_ids_of_their_own(tmp_path: Path) -> None:
+    shard(tmp_path / "1.tar", {"k.jpg": b"x", "k.wav": b"y"})
+    shard(tmp_path / "2.tar", {"k.png": b"z", "k.jpg": b"x"})
+    *ids, again = told(list(read_source(tmp_path)))
+    assert ids == ["k", "k#media=k.wav", "k#media=k.png"]
+    assert "already" in again
+
+
+@pytest.mark.parametrize("kept", [0.35, 0.5, 0.8])
+def test_a_shard_that_breaks_off_gives_what_it_held_and_one_failure(
+    tmp_path: Path, kept: float
+) -> None:
+    path = shard(tmp_path / "s.tar", {f"{n}.jpg": bytes(2_000) for n in range(20)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * kept)])
+    *good, failed = told(list(read_source(path)))
+    assert good == [str(n) for n in range(len(good))]
+    assert len(good) >= 20 * kept - 2
+    assert "s.tar: it ends too early" in failed
+
+
+def test_a_shard_without_its_end_is_told(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"1.jpg": bytes(512)})
+    path.write_bytes(path.read_bytes()[:1024])
+    assert "too early" in told(list(read_source(path)))[-1]
+
+
+def test_a_shard_damaged_in_the_middle_does_not_end_quietly(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {f"{n}.jpg": bytes(512) for n in range(4)})
+    data = bytearray(path.read_bytes())
+    data[2 * 1024 + 5] ^= 0xFF
+    path.write_bytes(data)
+    *_, failed = told(list(read_source(path)))
+    assert "damaged behind member 2" in failed
+
+
+def test_what_is_no_tar_file_is_told(tmp_path: Path) -> None:
+    for content in (b"", b"hello", b"\x1f\x8bhello", b"x" * 2_000):
+        (tmp_path / "s.tar").write_bytes(content)
+        [failed] = told(list(read_source(tmp_path / "s.tar")))
+        assert failed.startswith("failed: s.tar: it is")
+
+
+def test_links_and_names_that_climb_are_not_followed(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"../../1.jpg": b"x", "/etc/2.jpg": b"x", "ok.jpg": b"y"})
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("3.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    climbs, absolute, good = told(list(read_source(path)))
+    assert "leads out" in climbs
+    assert "leads out" in absolute
+    assert good == "ok"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["s.tar"]
+
+
+@pytest.mark.parametrize("format_", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_are_read_up_to_a_limit(tmp_path: Path, format_: int) -> None:
+    long = "é" * 150 + ".jpg"
+    path = shard(tmp_path / "s.tar", {long: b"x", "y" * 2_000 + ".jpg": b"x"}, format=format_)
+    first, second = list(read_source(path))
+    assert isinstance(first, MediaItem)
+    assert first.media == long
+    assert isinstance(second, AddResult)
+    assert "1024 characters" in second.message
+
+
+def test_headers_that_would_fill_memory_are_refused() -> None:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 40
+    stream = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(4_096))
+    with pytest.raises(ManifestError, match="header of 1,099,511,627,776 bytes"):
+        list(members(stream))
+
+
+def test_a_sidecar_that_cannot_be_read_fails_its_media(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"1.jpg": b"x", "1.json": b"{", "2.jpg": b"y"})
+    failed, good = told(list(read_source(path)))
+    assert "1.json" in failed
+    assert good == "2"
+
+
+def test_large_members_lie_on_disk_for_as_long_as_they_are_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spooled, "IN_MEMORY_BYTES", 1_000)
+    path = shard(tmp_path / "s.tar", {"1.wav": bytes(5_000), "2.wav": b"x"})
+    first = next(iter(read_source(path)))
+    assert isinstance(first, MediaItem)
+    assert first.data is None
+    assert first.path is not None
+    name = str(first.path)
+    assert Path(name).read_bytes() == bytes(5_000)
+    del first
+    gc.collect()
+    assert not Path(name).exists()
+
+
+def test_globs_hold_for_members(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"a/1.jpg": b"x", "b/2.jpg": b"y"})
+    assert told(list(read_source(path, SourceOptions(include=("b",))))) == ["b/2"]
+
+
+def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
+    import random
+
+    path = shard(tmp_path / "s.tar.gz", {f"{n}.jpg": bytes(300) for n in range(5)}, "w:gz")
+    whole, rng = path.read_bytes(), random.Random(7)
+    for _ in range(150):
+        data = bytearray(whole)
+        data[rng.randrange(len(data))] = rng.randrange(256)
+        path.write_bytes(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
+        try:
+            list(read_source(path))
+        except BitternError:
+            continue
