@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from bittern.errors import InvalidInputError, ManifestError
 from index.observation import AddResult
-from service.headings import kept_names
+from service.headings import column_names
 from service.requests import MediaItem
 from service.sources import Source, read_source
 from service.training.examples import Example, Examples, Skipped
@@ -57,7 +57,7 @@ class Listing:
 
     def find(self, asked: str) -> str | None:
         """The name under which a manifest's column is kept, if it has something in it."""
-        kept = kept_names([asked])[0]
+        kept = column_names([asked], {})[0]
         by_lower = {column.lower(): column for column in self.columns}
         return by_lower.get(asked.strip().lower()) or by_lower.get(kept.lower())
 
