@@ -45,37 +45,49 @@ def year(text: str) -> str:
     Args:
         text: SQL of the date.
     """
-    return _part(text, "([0-9]{4})[^/]*", "CAST({0} AS BIGINT)")
+    date = _match(_in_common(text, "([0-9]{4})[^/]*"), f"^({_DATE})$")
+    return f"CAST(split_part({date}, '-', 1) AS BIGINT)"
 
 
 def month(text: str) -> str:
     """SQL of the month, 1 to 12; NULL where unknown, or where an interval is of several."""
-    return _part(text, "([0-9]{4}-[0-9]{2})[^/]*", "CAST(split_part({0}, '-', 2) AS BIGINT)")
+    common = _in_common(text, "([0-9]{4}-[0-9]{2})[^/]*")
+    date = _match(common, f"^({_DAY}|{_YEAR_MONTH}){_TIME}$")
+    return f"CAST(split_part({date}, '-', 2) AS BIGINT)"
 
 
 def day_of_year(text: str) -> str:
     """SQL of the day of the year, 1 to 366; NULL where unknown, or of more than one day."""
-    return _part(
-        text,
-        f"({_DAY})[^/]*",  # a day that there is: another would make the cast fail
-        "CAST(date_part('doy', CAST({0} AS DATE)) AS BIGINT)",
-    )
+    # Only days that there are: others would make the cast fail.
+    date = _match(_in_common(text, f"({_DAY})[^/]*"), f"^({_DAY}){_TIME}$")
+    return f"CAST(date_part('doy', CAST({date} AS DATE)) AS BIGINT)"
 
 
-def _part(text: str, pattern: str, value: str) -> str:
-    """What beginning and end have in common, where they have it.
+def _in_common(text: str, pattern: str) -> str:
+    """SQL of one date as it is; of an interval, what its dates have in common, if anything.
 
-    The store knows no CASE: what does not match is NULL, and NULL makes everything NULL.
+    The store knows no CASE: NULL makes everything NULL, and what follows in a `coalesce` is
+    evaluated only where there is an interval, for it costs ten times as much.
     """
-    dates = f"nullif(regexp_like({_completed(text)}, {quoted(_READABLE)}), false)"
-    begin = f"regexp_match({_completed(text)}, {quoted('^' + pattern)})[1]"
-    end = f"regexp_match({_completed(text)}, {quoted('(?:^|/)' + pattern + '$')})[1]"
-    alike = f"nullif({dates} AND {begin} = {end}, false)"
-    return f"({value.format(begin)} * CAST({alike} AS BIGINT))"
+    full = _in_full(text)
+    readable = f"nullif(regexp_like({full}, {quoted(_READABLE)}), false)"
+    begin, end = _match(full, f"^{pattern}"), _match(full, f"(?:^|/){pattern}$")
+    alike = f"nullif({readable} AND {begin} = {end}, false)"
+    return f"coalesce({_single(text)}, split_part({begin}, '/', CAST({alike} AS BIGINT)))"
 
 
-def _completed(text: str) -> str:
-    """SQL of a date whose interval, if it is one, has both dates in full."""
+def _single(text: str) -> str:
+    """SQL of what is no interval; NULL for an interval."""
+    return f"nullif({text}, concat(split_part({text}, '/', 1), '/', split_part({text}, '/', 2)))"
+
+
+def _match(text: str, pattern: str) -> str:
+    """SQL of the part in parentheses of what matches; NULL where nothing does."""
+    return f"regexp_match({text}, {quoted(pattern)})[1]"
+
+
+def _in_full(text: str) -> str:
+    """SQL of a date whose interval has both dates in full."""
     for pattern, full in _SHORT_ENDS:
         text = f"regexp_replace({text}, {quoted(pattern)}, {quoted(full)})"
     return text
@@ -102,7 +114,7 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
             field="where",
         )
     lowest = _shortest(begins)
-    completed = _completed(column)
+    completed = f"coalesce({_single(column)}, {_in_full(column)})"
     begin = f"split_part({completed}, '/', 1)"
     end = f"regexp_replace({completed}, '^.*/', '')"
     # The first line is there for indexes on the column, which see through no function.
