@@ -9,8 +9,8 @@ file of the store is written once and never changed, so a line holds for as long
 there.
 
 A commit gets its lines after its files are on the disk and before it is acknowledged. A line
-that was cut off at the end, by a crash while it was written, is of a commit that nobody was
-told of. The whole log is replaced at once when most of its lines are of files that are gone.
+that was cut off at the end, by a crash while it was written, is one that the next writer adds
+again. The whole log is replaced at once when most of its lines are of files that are gone.
 """
 
 from __future__ import annotations
@@ -120,20 +120,19 @@ def read_sums(archive: Path) -> Sums:
 
 
 def append_sums(archive: Path, files: Mapping[str, Sum | None]) -> None:
-    """Add lines durably; None for files that were taken away.
+    """Add lines; None for files that were taken away.
+
+    They are not waited for: what they tell of is on the disk, and gets its line again from the
+    next writer if a power cut takes it away.
 
     Raises:
         OSError: the disk refuses; the log may end in a torn line.
     """
-    new = not (archive / NAME).exists()
     handle = os.open(archive / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
         _write(handle, _lines(files))
-        os.fsync(handle)
     finally:
         os.close(handle)
-    if new:
-        sync_folder(archive)
 
 
 def replace_sums(archive: Path, files: Mapping[str, Sum]) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from bittern.errors import PreconditionError
@@ -34,6 +36,8 @@ from index.sums import (
 
 _MOST_OBSOLETE_LINES = 512
 """So many lines more than twice those that are needed, before the log is replaced."""
+_WAITS = 4
+"""Files that are waited for at the same time."""
 _FEW = 0.25
 """Share of the bytes of data files up to which the rows in them are looked for, not all read."""
 _log = logging.getLogger(__name__)
@@ -56,6 +60,7 @@ class Settler:
         self._lines = 0
         self._lines_needed = 0
         self._settled = 0
+        self._synced: set[Path] = set()
 
     def adopt(self, everything: bool = False) -> None:
         """Take in what was never settled; called once, before anything is changed.
@@ -147,19 +152,20 @@ class Settler:
         return found
 
     def _settle(self, manifests: Mapping[Path, Manifest]) -> None:
-        files: dict[str, Sum] = {}
-        folders: set[Path] = set()
-        for path, named in manifests.items():
-            for file in named.files:
-                target = self._table / file.path
-                if (key := self._key(target)) not in self._known and key not in files:
-                    files[key] = sum_of(target, sync=True)
-                    folders |= {target.parent, target.parent.parent}
-            if self._key(path) not in self._known:
-                files[self._key(path)] = sum_of(path, sync=True)
-                folders |= {path.parent, self._table}
-        for folder in folders:
-            sync_folder(folder)
+        paths = {
+            self._key(path): path
+            for manifest, named in manifests.items()
+            for path in (*(self._table / file.path for file in named.files), manifest)
+        }
+        paths = {key: path for key, path in paths.items() if key not in self._known}
+        folders = {path.parent for path in paths.values()}
+        new = folders - self._synced
+        # Waits for the disk at the same time cost little more than one of them.
+        with ThreadPoolExecutor(_WAITS) as waits:
+            sums = waits.map(partial(sum_of, sync=True), paths.values())
+            files = dict(zip(paths, sums, strict=True))
+            list(waits.map(sync_folder, folders | {folder.parent for folder in new}))
+        self._synced |= new
         self._append(files)
 
     def _adopt_model(self, model: Path) -> None:

@@ -1,0 +1,180 @@
+"""Checksums of commits: each has them when it is acknowledged, what was killed gets them later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import ArchiveDamagedError, ArchiveVersionError
+from index.archive import Archive
+from index.checking.manifests import manifest_files, mended, read_manifest
+from index.checking.repairing import repair
+from index.checking.settling import Settler
+from index.sums import Sum, append_sums, read_sums, replace_sums, sum_of
+from tests.index.samples import OWL, ids, photo
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with Archive.create(tmp_path / "marsh") as archive:
+        archive.register_model(OWL, {"card.json": b"{}"})
+        archive.add([photo("a"), photo("b")], model=OWL.digest)
+    return tmp_path / "marsh"
+
+
+def unsummed(path: Path) -> list[str]:
+    """Files that the versions of an archive need and that have no checksum."""
+    known, table = read_sums(path).files, "store/observations.lance"
+    manifests = manifest_files(path / "store").values()
+    keys = [str(one.relative_to(path)) for one in manifests]
+    keys += [f"{table}/{file.path}" for one in manifests for file in read_manifest(one).files]
+    return sorted({key for key in keys if key not in known})
+
+
+def test_every_file_has_its_checksum_when_a_commit_is_acknowledged(path: Path) -> None:
+    with Archive.open(path, write=True) as archive:
+        for turn in range(12):
+            archive.add([photo(f"new {turn}", {"turn": turn})], model=OWL.digest)
+            assert unsummed(path) == []
+            archive.delete([f"new {turn}"])
+            assert unsummed(path) == []
+    assert unsummed(path) == []
+    for key, told in read_sums(path).files.items():
+        if (path / key).exists():
+            assert sum_of(path / key) == told
+
+
+def test_a_commit_that_was_never_settled_is_adopted_by_the_next_writer(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Settler, "settle", lambda self: None)
+        with Archive.open(path, write=True) as archive:
+            archive.add([photo("unsettled")], model=OWL.digest)
+    assert unsummed(path) != []
+    with Archive.open(path) as archive:
+        assert archive.verification().without_sums == len(unsummed(path))
+        assert archive.verify() == []
+    Archive.open(path, write=True).close()
+    assert unsummed(path) == []
+    with Archive.open(path) as archive:
+        assert ids(archive) == ["a", "b", "unsettled"]
+
+
+def test_an_archive_without_checksums_gets_them_at_the_first_write(path: Path) -> None:
+    (path / "sums").unlink()
+    with Archive.open(path) as archive:
+        assert archive.verify() == []
+    assert not (path / "sums").exists()
+    Archive.open(path, write=True).close()
+    assert unsummed(path) == []
+
+
+def test_a_torn_last_line_is_no_damage(path: Path) -> None:
+    with (path / "sums").open("ab") as stream:
+        stream.write(b"0123 torn")
+    with Archive.open(path) as archive:
+        assert archive.verify() == []
+    with Archive.open(path, write=True) as archive:
+        archive.add([photo("after")], model=OWL.digest)
+    assert not read_sums(path).torn
+    assert unsummed(path) == []
+
+
+def test_the_last_line_of_a_file_counts(tmp_path: Path) -> None:
+    first, second = Sum("0" * 32, 1), Sum("1" * 32, 2)
+    append_sums(tmp_path, {"a": first, "b c\n": first})
+    append_sums(tmp_path, {"a": second, "b c\n": None})
+    found = read_sums(tmp_path)
+    assert (found.files, found.lines, found.torn, found.damaged) == ({"a": second}, 4, False, [])
+    replace_sums(tmp_path, found.files)
+    assert read_sums(tmp_path).lines == 1
+
+
+def test_the_log_does_not_grow_with_commits_for_ever(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.checking.settling._MOST_OBSOLETE_LINES", 0)
+    append_sums(path, {f"store/gone-{n}": Sum("0" * 32, 1) for n in range(100)})
+    with Archive.open(path, write=True) as archive:
+        for turn in range(60):
+            archive.add([photo(f"new {turn}")], model=OWL.digest)
+    assert not any("gone" in key for key in read_sums(path).files)
+    assert unsummed(path) == []
+
+
+def test_a_lost_commit_is_noticed_though_the_one_before_is_whole(path: Path) -> None:
+    list(manifest_files(path / "store").values())[-1].unlink()
+    with pytest.raises(ArchiveDamagedError, match=r"was stored.*bittern repair"):
+        Archive.open(path)
+    done = repair(path)
+    assert done.given_up
+    with Archive.open(path) as archive:
+        assert archive.verify() == []
+
+
+def test_a_store_of_newer_features_is_refused_and_left_alone(path: Path) -> None:
+    newest = list(manifest_files(path / "store").values())[-1]
+    data = newest.read_bytes()
+    # Field 9, the features that a reader must know, once more: the last one counts.
+    message = mended(newest, read_manifest(newest).version, (), True)
+    start = int.from_bytes(message[-16:-8], "little")
+    length = int.from_bytes(message[start : start + 4], "little")
+    flagged = message[start + 4 : start + 4 + length] + b"\x48\x80\x80\x40"
+    newest.write_bytes(data[:start] + len(flagged).to_bytes(4, "little") + flagged + message[-16:])
+    (path / "sums").unlink()
+    before = {one: one.read_bytes() for one in path.rglob("*") if one.is_file()}
+    for write in (False, True):
+        with pytest.raises(ArchiveVersionError, match=r"newer LanceDB.*pip install -U"):
+            Archive.open(path, write=write)
+    with pytest.raises(ArchiveVersionError, match="newer LanceDB"):
+        repair(path)
+    assert {one: one.read_bytes() for one in path.rglob("*") if one.is_file()} == before
+
+
+def test_a_changed_header_says_how_to_change_it_on_purpose(path: Path) -> None:
+    header = json.loads((path / "archive.json").read_text("utf-8"))
+    header["name"] = "mire"
+    (path / "archive.json").write_text(json.dumps(header), "utf-8")
+    with pytest.raises(ArchiveDamagedError, match="take the line with xxh3 out"):
+        Archive.open(path)
+    del header["xxh3"]
+    (path / "archive.json").write_text(json.dumps(header), "utf-8")
+    with Archive.open(path) as archive:
+        assert archive.name == "mire"
+
+
+def test_a_repair_that_was_cut_off_is_gone_on_with(path: Path, tmp_path: Path) -> None:
+    with Archive.open(path, write=True) as archive:
+        archive.add([photo("c")], model=OWL.digest)
+    table = path / "store" / "observations.lance"
+    newest = read_manifest(list(manifest_files(path / "store").values())[-1])
+    (table / newest.files[-1].path).unlink()
+
+    class CutOffError(Exception):
+        """What stands for a kill."""
+
+    for steps in range(20):
+        copy = tmp_path / f"cut-{steps}"
+        shutil.copytree(path, copy)
+        seen: list[str] = []
+
+        def count(what: str, seen: list[str] = seen, most: int = steps) -> None:
+            if len(seen) == most:
+                raise CutOffError
+            seen.append(what)
+
+        try:
+            repair(copy, on_step=count)
+        except CutOffError:
+            repair(copy)
+        else:
+            assert steps > 1
+            break
+        with Archive.open(copy) as archive:
+            assert ids(archive) == ["a", "b"]
+            assert archive.verify() == []
+        assert repair(copy).steps == []
