@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -141,6 +141,8 @@ def write_file(
         partial.replace(to)
     finally:
         partial.unlink(missing_ok=True)
+        if isinstance(stream, Generator):
+            stream.close()  # a server is told that nobody waits for the rest
     return Exported(to, format_, last.done - last.left_out, last.left_out)
 
 

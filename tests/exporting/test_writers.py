@@ -278,11 +278,32 @@ def test_a_file_appears_when_it_is_complete(marsh: Archive, tmp_path: Path) -> N
         write_file(broken(), to, "csv")
     assert to.read_text() == "before"
     assert [path.name for path in tmp_path.glob("out*")] == ["out.csv"]
+
+
+def test_progress_is_told_and_a_stream_that_is_not_wanted_any_more_is_closed(
+    marsh: Archive, tmp_path: Path
+) -> None:
+    to = tmp_path / "out.csv"
     steps: list[tuple[int, int]] = []
     done = write_file(
         pieces(WRITERS["csv"], rows_of_archive(marsh)), to, "csv", lambda d, t: steps.append((d, t))
     )
     assert (done.observations, done.path, steps[-1]) == (5, to, (5, 5))
+    closed = []
+
+    def stream() -> Any:
+        try:
+            yield from pieces(WRITERS["csv"], rows_of_archive(marsh))
+        finally:
+            closed.append(True)
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    wanted = stream()
+    with pytest.raises(KeyboardInterrupt):
+        write_file(wanted, to, "csv", interrupted)
+    assert closed == [True]
 
 
 @pytest.mark.parametrize(
