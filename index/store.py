@@ -11,8 +11,6 @@ makes renamed files.
 from __future__ import annotations
 
 import logging
-import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from index.columns import (
     is_code_or_embedding,
 )
 from index.interrupts import uninterrupted
+from index.library import first_line, is_failure, lancedb
 from index.models import ModelRecord
 from index.versions import OldVersions, identity, manifest
 
@@ -50,11 +49,6 @@ _SCAN_ROWS = 1 << 17
 """Rows per batch of a scan; LanceDB's own choice costs ten times as much in hand-overs."""
 _SETTLED_S = 2.0
 """Age in seconds from which a folder's time stamp is trusted to have no twin."""
-_QUIET = "warn,lance::dataset::write::insert=error"
-"""What LanceDB prints to stderr: its warnings, but for the one that a table is being made."""
-_RUST_PLACE = re.compile(r",?\s*\(?\S+\.rs:\d+(?::\d+)?\)?")
-_PANICS = ("PanicException", "RustPanic")
-"""What LanceDB raises where it fell over; the first is no `Exception`."""
 _BRANCH = "kept-"
 _log = logging.getLogger(__name__)
 
@@ -81,14 +75,6 @@ def is_unicode(text: object) -> bool:
         return False
 
 
-def _lancedb() -> Any:
-    """The library, which reads once, as it is loaded, how much it is to print."""
-    os.environ.setdefault("LANCEDB_LOG", _QUIET)
-    import lancedb
-
-    return lancedb
-
-
 def arrow_type(column_type: ColumnType) -> pa.DataType:
     """The Arrow type that stores a column type."""
     return _ARROW[column_type]
@@ -109,7 +95,7 @@ class Store:
         self._old = OldVersions(self._versions)
         self._checked: tuple[int, float] = (-1, 0.0)
         with self._reading():
-            library = _lancedb()
+            library = lancedb()
             self._session = session or library.Session()
             self._table = library.connect(str(path), session=self._session).open_table(TABLE)
             if version is not None:
@@ -130,10 +116,10 @@ class Store:
         types: dict[str, ColumnType] = {**INTERNAL, **IDENTITY, **DARWIN_CORE}
         schema = pa.schema([(name, arrow_type(kind)) for name, kind in types.items()])
         try:
-            _lancedb().connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
+            lancedb().connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
         except (OSError, RuntimeError, ValueError) as error:
             raise PreconditionError(
-                f"no store can be made at {path} ({_first_line(error)}); "
+                f"no store can be made at {path} ({first_line(error)}); "
                 "check free space and permissions"
             ) from error
         return cls(path)
@@ -150,10 +136,10 @@ class Store:
         except BitternError:
             raise
         except BaseException as error:
-            if not _is_failure(error):
+            if not is_failure(error):
                 raise
             raise ArchiveDamagedError(
-                f"the archive's store at {self.path} cannot be read ({_first_line(error)}); "
+                f"the archive's store at {self.path} cannot be read ({first_line(error)}); "
                 "restore the archive from a backup, or index the media again into a new folder"
             ) from error
 
@@ -172,11 +158,11 @@ class Store:
         try:
             uninterrupted(change_and_look)
         except BaseException as error:
-            if not _is_failure(error):
+            if not is_failure(error):
                 raise
             raise PreconditionError(
                 f"nothing was stored: the store at {self.path} cannot be written to "
-                f"({_first_line(error)}); check free space and permissions, run bittern verify"
+                f"({first_line(error)}); check free space and permissions, run bittern verify"
             ) from error
 
     # Versions
@@ -312,7 +298,7 @@ class Store:
                 if where is None:
                     raise
                 raise FilterError(
-                    f"the condition cannot be evaluated: {_first_line(error)}", field="where"
+                    f"the condition cannot be evaluated: {first_line(error)}", field="where"
                 ) from error
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -408,15 +394,3 @@ class Store:
     def identity(self, version: int) -> str | None:
         """What tells this version from every other; None where it is gone. See `versions`."""
         return identity(self._versions, version)
-
-
-def _is_failure(error: BaseException) -> bool:
-    """Whether it is the store that has failed, and not somebody who wants to stop."""
-    return isinstance(error, Exception) or type(error).__name__ in _PANICS
-
-
-def _first_line(error: BaseException) -> str:
-    """What the store said, without the places in its source code."""
-    text = str(error).strip().splitlines()
-    line = _RUST_PLACE.sub("", text[0]) if text else ""
-    return f"{type(error).__name__}: {line[:300]}"

@@ -26,7 +26,7 @@ from tests.survival.comparing import check_answers, is_held
 from tests.survival.content import Content, Operation, next_operation
 from tests.survival.worker import Worker
 
-STEPS = 70
+STEPS = 49
 BLOCK = 4096
 MOST_BLOCKS = 20
 _TRIES = 200

@@ -19,7 +19,7 @@ from tests.survival.comparing import is_held
 from tests.survival.content import Content, Row
 from tests.survival.soak import soak
 
-ROUNDS = 30
+ROUNDS = 20
 SEED = 20
 
 
