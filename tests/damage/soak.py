@@ -56,7 +56,7 @@ def soak(cases: int, seed: str) -> int:
             if done.returncode:
                 failed += 1
                 print(f"case {number} of seed {seed}: {harms} ended with {done.returncode}")
-                print(done.stderr[-2000:])
+                print(done.stderr[-2000:], flush=True)
             outcomes[kind, done.stdout.strip() or "failed"] += 1
     for (kind, outcome), count in sorted(outcomes.items()):
         print(f"{kind:20} {outcome:20} {count}")

@@ -22,7 +22,6 @@ import numpy as np
 import index
 from bittern import __version__
 from index.archive import Archive
-from index.folder import FORMAT_VERSION
 from index.models import ModelRecord
 from index.observation import CodedObservation, Observation
 
@@ -192,12 +191,6 @@ def _codes(archive: Archive, record: ModelRecord) -> dict[str, str]:
 
 def main(golden: Path) -> None:
     """Write the archive and its answers below `golden`."""
-    folder = golden / f"format-{FORMAT_VERSION}"
-    folder.mkdir(exist_ok=True)
-    target = folder / f"bittern-{__version__}.tar.gz"
-    print(f"with {index.__file__}: {target}")
-    if target.exists():
-        sys.exit(f"{target} is there already")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "golden"
         with Archive.create(path) as archive:
@@ -206,6 +199,12 @@ def main(golden: Path) -> None:
             change(archive)
         with Archive.open(path) as archive:
             expected = answers(archive)
+        version = json.loads((path / "archive.json").read_text("utf-8"))["format_version"]
+        target = golden / f"format-{version}" / f"bittern-{__version__}.tar.gz"
+        print(f"with {index.__file__}: {target}")
+        if target.exists():
+            sys.exit(f"{target} is there already")
+        target.parent.mkdir(exist_ok=True)
         with tarfile.open(target, "w:gz") as tar:
             tar.add(path, "golden", filter=_anonymous)
     text = json.dumps(expected, ensure_ascii=False, indent=1) + "\n"
