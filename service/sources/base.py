@@ -7,6 +7,7 @@ cannot be one. It lists lazily and reads no media, so a source may be larger tha
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +23,11 @@ AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 Entry = MediaItem | AddResult
 """Something to be coded, or what became of it already (skipped, or a row that is of no use)."""
+
+
+_KEPT_ENTRIES = 4_096
+_KEPT_BYTES = 32 << 20
+"""A listing that was left after more than this is begun anew."""
 
 
 class Listed(NamedTuple):
@@ -86,6 +92,49 @@ def _unknown() -> None:
     """No count without listing everything."""
 
 
+class _Begun:
+    """A listing that somebody has looked into and left: the next one goes on with it.
+
+    Some sources have to be read through, and joined, before their first entry is known. Looking
+    at the first entries must not cost that each time.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._left: tuple[list[Listed], Iterator[Listed]] | None = None
+
+    def go_on(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
+        """The listing from its first entry on."""
+        with self._lock:
+            left, self._left = self._left, None
+        seen, stream = left if left is not None else ([], listing())
+        kept: list[Listed] | None = list(seen)
+        size = sum(map(_bytes_of, seen))
+        ended = False
+        try:
+            yield from seen
+            for listed in stream:
+                if kept is not None:
+                    kept.append(listed)
+                    size += _bytes_of(listed)
+                    if len(kept) > _KEPT_ENTRIES or size > _KEPT_BYTES:
+                        kept = None
+                yield listed
+            ended = True
+        finally:
+            with self._lock:
+                if not ended and kept is not None and self._left is None:
+                    self._left, stream = (kept, stream), iter(())
+            close = getattr(stream, "close", None)
+            if close is not None:
+                close()
+
+
+def _bytes_of(listed: Listed) -> int:
+    entry = listed.entry
+    return len(entry.data) if isinstance(entry, MediaItem) and entry.data is not None else 0
+
+
 @dataclass(frozen=True)
 class Source:
     """Media to be coded. Can be gone through again and again, each time in the same order.
@@ -103,9 +152,10 @@ class Source:
     listing: Callable[[], Iterator[Listed]]
     counting: Callable[[], int | None] = _unknown
     address: str = ""
+    _begun: _Begun = field(default_factory=_Begun, init=False, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:
-        return (listed.entry for listed in self.listing())
+        return (listed.entry for listed in self._begun.go_on(self.listing))
 
     @cached_property
     def listed(self) -> list[Listed]:

@@ -1,0 +1,75 @@
+"""Looking at the first entries of a source costs nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from service.requests import MediaItem
+from service.sources.base import _KEPT_ENTRIES, Listed, Source
+
+
+class Listing:
+    def __init__(self, count: int, data: bytes | None = None) -> None:
+        self.count, self.data = count, data
+        self.begun = self.closed = 0
+
+    def __call__(self) -> Iterator[Listed]:
+        self.begun += 1
+        try:
+            for number in range(self.count):
+                yield Listed(MediaItem(str(number), f"{number}.jpg", "image", None, self.data))
+        finally:
+            self.closed += 1
+
+    def source(self) -> Source:
+        return Source(Path("x"), "test", self)
+
+
+def ids(source: Source, most: int | None = None) -> list[str]:
+    return [e.occurrence_id for e in islice(source, most)]
+
+
+def test_who_looks_at_the_beginning_leaves_the_listing_for_the_next() -> None:
+    listing = Listing(10)
+    source = listing.source()
+    assert ids(source, 1) == ["0"]
+    assert ids(source, 4) == ["0", "1", "2", "3"]
+    assert ids(source, 2) == ["0", "1"]
+    assert ids(source) == [str(number) for number in range(10)]
+    assert (listing.begun, listing.closed) == (1, 1)
+
+
+def test_a_listing_that_was_gone_through_is_begun_anew() -> None:
+    listing = Listing(3)
+    source = listing.source()
+    assert ids(source) == ids(source) == ["0", "1", "2"]
+    assert listing.begun == 2
+
+
+def test_two_at_once_each_get_all_of_it() -> None:
+    listing = Listing(5)
+    source = listing.source()
+    one, other = iter(source), iter(source)
+    pairs = list(zip(one, other, strict=True))
+    assert all(a == b for a, b in pairs)
+    assert len(pairs) == 5
+    assert (listing.begun, listing.closed) == (2, 2)
+
+
+def test_a_listing_that_was_left_late_is_not_kept() -> None:
+    listing = Listing(_KEPT_ENTRIES + 10)
+    source = listing.source()
+    assert len(ids(source, _KEPT_ENTRIES + 5)) == _KEPT_ENTRIES + 5
+    assert listing.closed == 1
+    assert len(ids(source)) == _KEPT_ENTRIES + 10
+    assert listing.begun == 2
+
+
+def test_entries_that_bring_many_bytes_along_are_not_kept() -> None:
+    listing = Listing(5, b"x" * (20 << 20))
+    source = listing.source()
+    ids(source, 3)
+    assert listing.closed == 1
+    assert len(ids(source)) == 5
