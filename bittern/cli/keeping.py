@@ -230,7 +230,9 @@ def repair(
         out.print(f"{archive}: nothing to repair", markup=False)
         return
     _print_lines(
-        f"{counted(len(done.lost), 'observation')} lost; index their media again:", done.lost
+        f"{counted(len(done.lost), 'observation')} lost (some may have been deleted before); "
+        "index their media again:",
+        done.lost,
     )
     if done.lost_rows > len(done.lost):
         err.print(

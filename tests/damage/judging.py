@@ -76,7 +76,8 @@ def judge_repair(path: Path, expected: dict[str, Any]) -> str:
         assert {name: wanted[name] for name in there} == there
         lost = set(wanted) - set(there)
         assert done.given_up or len(lost) == done.lost_rows
-        assert done.given_up or set(done.lost) <= lost
+        # Ids that an older version tells may have been deleted since: named all the same.
+        assert not set(done.lost) & set(there)
         found = archive.add([photo("after", HERON)], model=HERON.digest)
         assert str(found[0].status) == "added"
     return "whole" if len(there) == len(wanted) else "part"
