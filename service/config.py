@@ -28,7 +28,8 @@ class ServiceConfig:
         max_batch_items: most items in one commit of Add; callers that ask for more get this.
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
-        max_job_watchers: WatchJob calls open at once; each holds a worker while it is open.
+        max_job_watchers: WatchJob calls open at once; each holds a worker while it is open. Never
+            more than a quarter of the workers, but one at least.
         max_exports: Export calls open at once; each holds a worker while it is open. Never more
             than a quarter of the workers, but always one.
         add_idle_s: seconds of silence after which an Add call is ended, in good order.
@@ -62,10 +63,9 @@ class ServiceConfig:
                 raise InvalidInputError(
                     f"{each.name} must be at least {least}, not {value}", field=each.name
                 )
-        if self.max_add_streams + self.max_job_watchers >= self.workers:
+        if self.max_add_streams >= self.workers:
             raise InvalidInputError(
-                f"max_add_streams ({self.max_add_streams}) and max_job_watchers "
-                f"({self.max_job_watchers}) together must be smaller than workers "
-                f"({self.workers}): open calls would leave no worker for searches",
+                f"max_add_streams ({self.max_add_streams}) must be smaller than workers "
+                f"({self.workers}): open Add calls would leave no worker for searches",
                 field="max_add_streams",
             )

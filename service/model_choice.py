@@ -168,14 +168,17 @@ def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[E
     Raises:
         UnsupportedModalityError: they are.
     """
-    first = list(islice(entries, PEEKED + 1))
-    asked = sorted({e.modality for e in first if isinstance(e, MediaItem)})
-    if len(first) > PEEKED:
-        return
-    if asked and not set(asked) & {str(tower) for tower in towers}:
+    known, asked = {str(tower) for tower in towers}, set()
+    for number, entry in enumerate(entries):
+        if isinstance(entry, MediaItem):
+            asked.add(entry.modality)
+        if asked & known or number >= PEEKED:
+            return
+    if asked:
         raise UnsupportedModalityError(
             f"{who} takes {', '.join(sorted(towers))}, but the source holds nothing but "
-            f"{' and '.join(asked)}; name a model that takes it, `bittern models` lists them",
+            f"{' and '.join(sorted(asked))}; name a model that takes it, `bittern models` lists "
+            "them",
             field="model",
         )
 

@@ -8,6 +8,7 @@ commits, and gives the unit of a worker that was lost to another one.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -110,6 +111,7 @@ def embed_on_ray(
     """
     ray = ray_library()
     importlib.import_module("ray.data")
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False

@@ -46,7 +46,8 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self._allowed = allowed
         self._engine_of = engine_of
         self._config = config
-        self._watchers = threading.BoundedSemaphore(config.max_job_watchers)
+        self._most_watchers = min(config.max_job_watchers, max(1, config.workers // 4))
+        self._watchers = threading.BoundedSemaphore(self._most_watchers)
 
     def SubmitJob(
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
@@ -93,7 +94,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         with answering("WatchJob", context):
             if not self._watchers.acquire(blocking=False):
                 raise LimitExceededError(
-                    f"{self._config.max_job_watchers} jobs are being watched, which is the limit; "
+                    f"{self._most_watchers} jobs are being watched, which is the limit; "
                     "ask GetJob now and then instead"
                 )
             try:

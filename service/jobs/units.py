@@ -19,6 +19,7 @@ from index.observation import AddResult, AddStatus, Fingerprint
 from service.jobs.report import Stages
 from service.pipeline import FLUSH_ITEMS, Asked, Embedded, Recheck
 from service.requests import MediaItem
+from service.sources.spooled import TemporaryMedia
 
 UNIT_ITEMS = 4 * FLUSH_ITEMS
 """Entries of one unit. Batches of the network end with it, so it is a multiple of the number of
@@ -123,7 +124,11 @@ def embedded_of(table: pa.Table, stages: Stages) -> Iterator[Embedded]:
 
 def _data_of(entry: Asked) -> bytes | None:
     item = entry.item if isinstance(entry, Recheck) else entry
-    return bytes(item.data) if isinstance(item, MediaItem) and item.data is not None else None
+    if not isinstance(item, MediaItem):
+        return None
+    if isinstance(item.path, TemporaryMedia):  # is gone as soon as nobody here refers to it
+        return bytes(item.path.read_bytes())
+    return None if item.data is None else bytes(item.data)
 
 
 def _entry_to_json(entry: Asked) -> dict[str, Any]:
@@ -142,7 +147,11 @@ def _entry_to_json(entry: Asked) -> dict[str, Any]:
         "occurrence_id": entry.occurrence_id,
         "media": entry.media,
         "modality": entry.modality,
-        "path": None if entry.path is None else str(entry.path),
+        "path": (
+            None
+            if entry.path is None or isinstance(entry.path, TemporaryMedia)
+            else str(entry.path)
+        ),
         "media_root": entry.media_root,
         "metadata": dict(entry.metadata),
         "url": entry.url,
