@@ -2,7 +2,7 @@
 
     list → read → decode → network (batched) → hash → commit
 
-ahead.py      the first three, in threads with bounded memory
+ahead.py      the first three, in threads; slots.py bounds their memory
 reading.py    files, bytes and addresses, and what tells whether a file has changed
 pieces.py     what goes through: items, pieces, embeddings
 batches.py    the network
@@ -12,10 +12,10 @@ storing.py    hash and commit, beside the network
 
 from __future__ import annotations
 
-from service.pipeline.ahead import Bounds
 from service.pipeline.batches import NETWORK_BATCH
 from service.pipeline.embedding import FLUSH_ITEMS, embed_items
 from service.pipeline.pieces import Asked, Embedded, Entry, Piece, Recheck, decode, fragment_id
+from service.pipeline.slots import Bounds
 from service.pipeline.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
 
 __all__ = [

@@ -19,66 +19,20 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from time import perf_counter
 
-from bittern.errors import BitternError, UnreadableMediaError
+from bittern.errors import BitternError
 from index.observation import AddResult
 from service.jobs.report import Cancelled, Stages, StageWork
-from service.pipeline.pieces import Asked, Piece, Recheck
+from service.pipeline.pieces import Asked, Piece
 from service.pipeline.reading import Loaded
+from service.pipeline.slots import Bounds, Slot, close_stream, given_bytes, is_settled, named
 
-READ_THREADS = 4
-DECODE_THREADS = 2
-ITEMS_AHEAD = 32
-"""Items between the listing and the network."""
-HELD_BYTES = 256 << 20
-"""What is read and decoded ahead, in bytes."""
-STREAM_AHEAD = 32
-"""Windows of one recording that wait for the network."""
 _LOOK_UP_S = 0.25
 """How often whoever waits looks whether the job is to stop, in seconds."""
 
 Read = Callable[[Asked], Loaded]
 Begin = Callable[[Loaded], Iterator[Piece]]
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """Threads and memory; see the module's constants."""
-
-    read_threads: int = READ_THREADS
-    decode_threads: int = DECODE_THREADS
-    items: int = ITEMS_AHEAD
-    held_bytes: int = HELD_BYTES
-    windows: int = STREAM_AHEAD
-
-
-@dataclass(eq=False)
-class Slot:
-    """One entry on its way.
-
-    Attributes:
-        number: its place in the listing.
-        entry: as listed, until it has been read.
-        loaded: once it has been read.
-        result: what became of it, if there is nothing to embed.
-        error: why it cannot be used.
-    """
-
-    number: int
-    entry: Asked | None
-    loaded: Loaded | None = None
-    result: AddResult | None = None
-    error: BitternError | None = None
-    pieces: deque[Piece] = field(default_factory=deque)
-    stream: Iterator[Piece] | None = None
-    finished: bool = False
-    aside: bool = False
-    held: int = 0
-
-    def __lt__(self, other: Slot) -> bool:
-        return self.number < other.number
 
 
 class Ahead:
@@ -140,7 +94,7 @@ class Ahead:
         for thread in self._threads:
             thread.join()
         for slot in self._slots:
-            _close(slot.stream)
+            close_stream(slot.stream)
         self._slots.clear()
 
     # Taking
@@ -173,7 +127,7 @@ class Ahead:
 
     def _next_slot(self) -> Slot | None:
         def ready() -> bool:
-            return bool(self._slots and _is_settled(self._slots[0])) or (
+            return bool(self._slots and is_settled(self._slots[0])) or (
                 self._all_listed and not self._slots
             )
 
@@ -231,7 +185,7 @@ class Ahead:
                 work.add(1, busy_s=listed - begun, waited_s=perf_counter() - listed)
                 begun = perf_counter()
         finally:
-            _close(entries)
+            close_stream(entries)
             with self._changed:
                 self._all_listed = True
                 self._changed.notify_all()
@@ -247,7 +201,7 @@ class Ahead:
             if isinstance(entry, AddResult):
                 slot.result, slot.finished = entry, True
             else:
-                self._hold(slot, _given_bytes(entry))
+                self._hold(slot, given_bytes(entry))
                 heapq.heappush(self._to_read, slot)
             self._changed.notify_all()
         return True
@@ -273,14 +227,14 @@ class Ahead:
             try:
                 loaded = self._read(slot.entry)
             except Exception as raised:
-                error = _named(slot.entry, raised)
+                error = named(slot.entry, raised)
             size = loaded.held_bytes if loaded else 0
             read = loaded.fingerprint.size if loaded and loaded.fingerprint else size
             settled = loaded is not None and loaded.result is not None
             work.add(1, busy_s=perf_counter() - begun, size=0 if settled else read)
             with self._changed:
                 slot.loaded, slot.error = loaded, error
-                self._release(slot, _given_bytes(slot.entry))
+                self._release(slot, given_bytes(slot.entry))
                 slot.entry = None if error is None else slot.entry
                 self._hold(slot, size)
                 if loaded is None or settled:
@@ -305,7 +259,7 @@ class Ahead:
                         goes_on = True
                         break
             except Exception as raised:
-                error = _named(slot.loaded.item, raised)
+                error = named(slot.loaded.item, raised)
             work.add(busy_s=perf_counter() - begun)
             if not goes_on:
                 self._finish(slot, error)
@@ -343,31 +297,3 @@ class Ahead:
     def _release(self, slot: Slot, size: int) -> None:
         slot.held -= size
         self._held -= size
-
-
-def _is_settled(slot: Slot) -> bool:
-    """Whether it is known if there is anything to embed."""
-    return slot.finished or slot.loaded is not None
-
-
-def _given_bytes(entry: Asked | None) -> int:
-    """Bytes that an entry has brought along."""
-    item = entry.item if isinstance(entry, Recheck) else entry
-    data = None if item is None or isinstance(item, AddResult) else item.data
-    return len(data) if isinstance(data, bytes | bytearray) else 0
-
-
-def _named(entry: Asked, error: Exception) -> BitternError:
-    """The error of one item: whatever a file makes a decoder raise, the next one goes on."""
-    if isinstance(error, BitternError):
-        return error
-    item = entry.item if isinstance(entry, Recheck) else entry
-    name = "" if isinstance(item, AddResult) else f"{item.media}: "
-    return UnreadableMediaError(f"{name}{type(error).__name__}: {error}")
-
-
-def _close(stream: object) -> None:
-    """End a generator that nobody will go on with, and the files that it holds."""
-    close = getattr(stream, "close", None)
-    if close is not None:
-        close()

@@ -11,10 +11,11 @@ from encoders.base import Modality
 from index.observation import AddResult
 from service.jobs.report import Cancelled, Stages, never, new_stages
 from service.models import Embedder
-from service.pipeline.ahead import Ahead, Bounds, Slot
+from service.pipeline.ahead import Ahead
 from service.pipeline.batches import Batches
 from service.pipeline.pieces import Asked, Embedded, Piece, Recheck, decode
 from service.pipeline.reading import Loaded, read
+from service.pipeline.slots import Bounds, Slot
 
 FLUSH_ITEMS = 64
 """After so many items of the listing, batches run even where they are not full."""
@@ -41,7 +42,7 @@ def embed_items(
         stages: filled in as work goes on.
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
         fetch: beginnings of addresses that may be fetched.
-        bounds: threads and memory; see `service.pipeline.ahead`.
+        bounds: threads and memory; see `service.pipeline.slots`.
     """
     stages = stages if stages is not None else new_stages()
     batches = Batches(embedder, stages["network"])
