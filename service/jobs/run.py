@@ -108,7 +108,7 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
                 watch,
                 job={"source": spec.source, "reading": spec.reading.to_json()},
                 fetch=spec.reading.fetch,
-                embedders=place.embedders,
+                embedders=place.embedders or Embedders(catalogue_encoder),
                 embed=embed,
             )
         with _engine(spec, source, place) as engine:
