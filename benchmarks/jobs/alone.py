@@ -36,7 +36,7 @@ def main(name: str, weights: str, source: str, place: str) -> None:
     with peak_memory() as peak, Archive.create(place) as archive:
         engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
         options = IndexOptions(model=str(folder), commit_items=16)
-            report = index_source(engine, listed, options)
+        report = index_source(engine, listed, options)
     print(
         json.dumps(
             {

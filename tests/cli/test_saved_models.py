@@ -178,7 +178,7 @@ def test_a_saved_model_indexes_searches_and_encodes(run: Run, here: Path) -> Non
 
 def test_a_saved_model_encodes_media(run: Run, here: Path) -> None:
     done = run("encode", "media", "--model", "models/heron-64", "--out", "codes.parquet")
-    assert (done.status, "7 codes by heron" in done.err) == (0, True)
+    assert (done.status, "7 observations coded by heron" in done.err) == (0, True)
 
 
 def test_a_model_that_cannot_work_here_leaves_no_archive_behind(

@@ -231,7 +231,7 @@ class KilledError(BaseException):
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from index import folder, succession, writer
+    from index import folder, pinning, succession, writer
     from index.store import Store
 
     path = engine.archive.path
@@ -251,8 +251,8 @@ def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_co
 
         with monkeypatch.context() as patched:
             patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(succession, "drop_columns", dying(succession.drop_columns))
-            patched.setattr(writer, "drop_files", dying(writer.drop_files))
+            patched.setattr(succession, "drop_columns", dying(pinning.drop_columns))
+            patched.setattr(writer, "drop_files", dying(succession.drop_files))
             for name in ("append", "merge", "delete", "add_columns"):
                 patched.setattr(Store, name, dying(getattr(Store, name)))
             try:

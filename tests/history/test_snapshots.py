@@ -191,7 +191,7 @@ class KilledError(BaseException):
 def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index import folder, restoring, succession
+    from index import folder, pinning, restoring, succession
 
     path = tmp_path / "marsh"
     with Archive.create(path) as archive:
@@ -225,8 +225,8 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
         with Archive.open(path) as reader, monkeypatch.context() as patched:
             before = state(reader)
             patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(restoring, "replace_rows", dying(restoring.replace_rows))
-            patched.setattr(succession, "drop_columns", dying(succession.drop_columns))
+            patched.setattr(restoring, "replace_rows", dying(pinning.replace_rows))
+            patched.setattr(succession, "drop_columns", dying(pinning.drop_columns))
             patched.setattr(Store, "add_columns", dying(Store.add_columns))
             # A process that dies settles nothing.
             patched.setattr(folder.ArchiveFolder, "settled", lambda self, version: None)

@@ -230,7 +230,7 @@ def test_a_clock_that_jumps_back_changes_no_order(
     run = Runner()
     jobs = queue_at(tmp_path, run)
     first = jobs.submit("marsh", SPEC).id
-    monkeypatch.setattr(queue_module.time, "time", lambda: 1.0)
+    monkeypatch.setattr("service.jobs.queue.time.time", lambda: 1.0)
     assert jobs.submit("marsh", SPEC).id > first
     jobs.close()
 
