@@ -32,11 +32,12 @@ from bittern.errors import (
     PreconditionError,
 )
 from index.checking.manifests import manifest_files, read_manifest, table_folder
+from index.durable import sync_folder
 from index.folder import ArchiveFolder, Header, Switch, write_json
 from index.pinning import pin, store_at, unpin
 from index.snapshots import Snapshots, steady
 from index.store import Store
-from index.sums import Sum, files_below, read_sums, replace_sums, sum_of, sync_folder
+from index.sums import Sum, files_below, read_sums, replace_sums, sum_of
 
 _NOTE = "backup.json"
 

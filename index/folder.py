@@ -17,8 +17,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -35,6 +33,7 @@ from bittern.errors import (
     ArchiveVersionError,
     PreconditionError,
 )
+from index.durable import replace_file
 from index.models import ModelRecord
 
 FORMAT_VERSION = 2
@@ -297,29 +296,7 @@ class ArchiveFolder:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Replace a JSON file durably and at once."""
-    handle, temporary = tempfile.mkstemp(prefix=".archive-", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(value, stream, indent=2)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
-
-
-def fsync_folder(path: Path) -> None:
-    """Make the names in a folder durable, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    replace_file(path, json.dumps(value, indent=2).encode(), prefix=".archive-")
 
 
 def _as_json(header: Header) -> dict[str, Any]:

@@ -31,7 +31,8 @@ from bittern.errors import (
     NotFoundError,
     PreconditionError,
 )
-from index.folder import ArchiveFolder, Header, fsync_folder, write_json
+from index.durable import sync_folder
+from index.folder import ArchiveFolder, Header, write_json
 from index.models import ModelRecord
 from index.pinning import pin, store_at, unpin, unpin_abandoned, versions
 from index.store import Store
@@ -186,7 +187,7 @@ class Snapshots:
                 self._folder.mkdir(exist_ok=True)
                 write_json(path, info.to_json())
                 if made:
-                    fsync_folder(self._archive.path)
+                    sync_folder(self._archive.path)
             except BaseException:
                 if not path.exists():
                     unpin(self._store, taken)
@@ -207,7 +208,7 @@ class Snapshots:
                     f"{name} is a version without a name; it goes by itself", field="name"
                 )
             self._file(info.name).unlink()
-            fsync_folder(self._folder)
+            sync_folder(self._folder)
             unpin(self._store, info.pin)
             self._sweep()
         return info

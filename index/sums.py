@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import xxhash
+
+from index.durable import replace_file
 
 NAME = "sums"
 _GONE = "-"
@@ -81,17 +82,6 @@ def sum_of(path: Path, sync: bool = False) -> Sum:
     return Sum(digest.hexdigest(), size)
 
 
-def sync_folder(path: Path) -> None:
-    """Make sure that the names in a folder are on the disk."""
-    if os.name != "posix":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def read_sums(archive: Path) -> Sums:
     """What an archive's log says; an empty one where there is none.
 
@@ -141,19 +131,7 @@ def replace_sums(archive: Path, files: Mapping[str, Sum]) -> None:
     Raises:
         OSError: the disk refuses; the log is what it was.
     """
-    temporary = archive / f".{NAME}-{secrets.token_hex(6)}"
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            _write(handle, _lines(files))
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        temporary.replace(archive / NAME)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(archive)
+    replace_file(archive / NAME, _lines(files), prefix=f".{NAME}-")
 
 
 def files_below(folder: Path) -> Iterable[Path]:

@@ -99,7 +99,7 @@ _WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNat
 def _opened(archive: str, name: str, snapshot: str | None) -> ArchiveAPI:
     """The archive; of a folder nothing is loaded that only searches need."""
     import bittern
-    from bittern.cli.searching import reach
+    from bittern.cli.reaching import reach
 
     if Path(archive).exists():
         return bittern.open(archive, snapshot=snapshot)

@@ -21,8 +21,8 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
+from bittern.cli.reaching import refuse_address
 from bittern.cli.screen import byte_size, counted, err, out, plain, print_error, print_json, working
-from bittern.cli.searching import refuse_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,8 +29,8 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
+from bittern.cli.reaching import refuse_address
 from bittern.cli.screen import licence_notice
-from bittern.cli.searching import refuse_address
 
 __all__ = ["INTERRUPTED", "attach", "print_report", "show_licences"]
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from bittern.cli.reaching import reach
 from bittern.cli.screen import counted, err, out, plain, print_failures, print_json, progress
-from bittern.cli.searching import reach
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs

@@ -26,10 +26,11 @@ from index.checking.orphans import orphans
 from index.checking.settling import Settler
 from index.columns import is_code_or_embedding
 from index.derived import DerivedFiles
+from index.durable import sync_folder
 from index.folder import ArchiveFolder, Header
 from index.snapshots import models_in_use
 from index.store import Store
-from index.sums import read_sums, replace_sums, sync_folder
+from index.sums import read_sums, replace_sums
 
 LOST_FOUND = "lost-found"
 OnStep = Callable[[str], None]

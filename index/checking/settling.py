@@ -22,6 +22,7 @@ from index.checking.manifests import (
     read_manifest,
     table_folder,
 )
+from index.durable import sync_folder
 from index.folder import ArchiveFolder
 from index.store import Store
 from index.sums import (
@@ -31,7 +32,6 @@ from index.sums import (
     read_sums,
     replace_sums,
     sum_of,
-    sync_folder,
 )
 
 _MOST_OBSOLETE_LINES = 512

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
+from index.durable import replace_file
 from service.jobs.report import JobReport
 from service.jobs.spec import JobSpec
 
@@ -149,16 +148,8 @@ class JobFolder:
         """
         try:
             self._folder.mkdir(exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=".job-", dir=self._folder)
-            try:
-                with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                    json.dump(record.to_json(), stream)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                Path(temporary).replace(self._folder / f"{record.id}.json")
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            content = json.dumps(record.to_json()).encode()
+            replace_file(self._folder / f"{record.id}.json", content, prefix=".job-")
         except OSError as error:
             raise PreconditionError(
                 f"the job cannot be written down in {self._folder.name} of archive "

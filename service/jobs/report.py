@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from index.durable import replace_file
 from index.observation import AddResult, AddStatus
 
 STAGES = ("list", "read", "decode", "network", "hash", "commit")
@@ -181,17 +180,7 @@ class JobReport:
         Raises:
             OSError: it cannot be written there.
         """
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(self.to_json(), stream, ensure_ascii=False, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(path, json.dumps(self.to_json(), ensure_ascii=False, indent=1).encode())
 
 
 OnProgress = Callable[[JobReport], None]
