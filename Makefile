@@ -7,14 +7,16 @@ INSTALLED := $(VENV)/.installed
 SOURCES := bittern encoders hashing index service benchmarks tests
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit soak bench bench-search protos clean help
+.PHONY: demo test lint types unit soak bench bench-search bench-jobs protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests"
-	@echo "make soak    kill a writer 200 times and look for losses; ROUNDS=2000 SEED=7 for more, or again"
+	@echo "make soak    kill a writer 200 times and look for losses, damage files 200 times; ROUNDS=2000"
+	@echo "             CASES=2000 SEED=7 for more, or again"
 	@echo "make bench   quality and speed, measured here"
 	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"
+	@echo "make bench-jobs      jobs: pipeline, commits, upkeep, restart, Ray; about a quarter of an hour"
 	@echo "make protos  lint the wire contract and generate its stubs again"
 
 demo: $(INSTALLED)
@@ -34,8 +36,10 @@ unit: $(INSTALLED)
 	$(BIN)/python -m pytest
 
 ROUNDS ?= 200
+CASES ?= 200
 soak: $(INSTALLED)
 	$(BIN)/python -m tests.survival.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+	$(BIN)/python -m tests.damage.soak $(CASES) $(SEED)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
@@ -45,6 +49,10 @@ bench-search: $(INSTALLED)
 	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks search \
 	  --json benchmarks/results/search.json --plot docs/search-speed.svg \
 	  | tee benchmarks/results/search.txt
+
+bench-jobs: $(INSTALLED)
+	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks jobs \
+	  --json benchmarks/results/jobs.json | tee benchmarks/results/jobs.txt
 
 protos: $(INSTALLED)
 	PATH="$(CURDIR)/$(BIN):$$PATH" sh protos/generate.sh
