@@ -80,8 +80,8 @@ def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[st
 
     What is mapped comes first, then Darwin Core terms as they stand, then aliases: Darwin Core
     terms with spaces, underscores or hyphens (``scientific_name``, ``Event Date``), and
-    `latitude`, `lat`, `longitude`, `lon`, `lng` and `long`. Nothing else is guessed: a column
-    `date` may be that of an upload, and `name` anybody's.
+    `latitude`, `lat`, `longitude`, `lon`, `lng` and `long`; `associatedMedia` is `media`. Nothing
+    else is guessed: a column `date` may be that of an upload, and `name` anybody's.
 
     Args:
         headings: of the table.
@@ -146,7 +146,11 @@ def _bare(heading: str) -> str:
     return re.sub(r"[\s_-]+", "", heading).lower()
 
 
-_ALIASES = {**{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")}, **_COORDINATES}
+_ALIASES = {
+    **{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")},
+    **_COORDINATES,
+    "associatedmedia": "media",  # as exports of our own call it
+}
 
 
 def _kept(heading: str) -> str:

@@ -13,9 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.base import Media, Modality
+from index.archive import Archive
 from index.engines.sharded.cluster import local_cluster
 from index.observation import AddResult, AddStatus, Fingerprint
-from service.jobs.ray import embed_on_ray
+from service.engine import Engine
+from service.indexing import IndexOptions, index_source
+from service.jobs.ray import embed_on_ray, embedding_on_ray
 from service.jobs.report import new_stages
 from service.jobs.units import (
     UNIT_ITEMS,
@@ -27,6 +30,7 @@ from service.jobs.units import (
 from service.models import Embedder
 from service.pipeline import Asked, Embedded, Recheck, embed_items
 from service.requests import MediaItem
+from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 
 pytestmark = pytest.mark.ray
@@ -156,3 +160,21 @@ def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[Asked]) -> No
     for embedded in stream:
         taken.append(embedded)
     assert len(taken) == 3
+
+
+def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
+    cluster: None, tmp_path: Path, entries: list[Asked]
+) -> None:
+    toy_model(ToyEncoder()).save(tmp_path / "model")
+    found = {}
+    for engine, embed in (("here", None), ("ray", embedding_on_ray(2, toy))):
+        options = IndexOptions(model=str(tmp_path / "model"))
+        listed = [entry for entry in entries if not isinstance(entry, Recheck)]
+        with Archive.create(tmp_path / engine) as archive:
+            report = index_source(Engine(archive, load_encoder=toy), listed, options, embed=embed)
+            again = index_source(Engine(archive, load_encoder=toy), listed, options, embed=embed)
+            rows = archive.iter_batches(model=archive.models()[0].digest)
+            found[engine] = [row for batch in rows for row in batch.to_pylist()]
+        assert report.items == {"added": 293, "overwritten": 0, "skipped": 1, "failed": 1}
+        assert again.items == {"added": 0, "overwritten": 0, "skipped": 294, "failed": 1}
+    assert found["ray"] == found["here"]

@@ -169,3 +169,8 @@ def test_what_was_seen_is_remembered_beyond_what_is_recent() -> None:
 def test_a_format_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="folder, manifest"):
         read_source(tmp_path, SourceOptions(format="zip"))
+
+
+def test_the_column_that_exports_call_associated_media_holds_the_files() -> None:
+    assert column_names(["id", "associatedMedia"], {})[1] == "media"
+    assert column_names(["media", "associatedMedia"], {}) == ["media", "associatedMedia"]
