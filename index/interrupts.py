@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+_HEARING_S = 0.2
 _START_S = 5.0
 """How long a thread whose start was interrupted may take to show that it runs, in seconds."""
 
@@ -41,7 +42,7 @@ def uninterrupted(work: Callable[[], None]) -> None:
             raise
     while not done.is_set():
         try:
-            done.wait()
+            done.wait(_HEARING_S)  # a wait without an end hears no signal that another thread got
         except KeyboardInterrupt as error:
             interrupt = error
     if failures:

@@ -6,7 +6,7 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
@@ -29,6 +29,7 @@ from service.servicer import ArchiveServicer
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
 LOOPBACK = "127.0.0.1"
+_HEARING_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("bittern.service")
@@ -82,21 +83,25 @@ class Server:
         self._servicer.stopping.set()
         self._jobs.queue.stop_soon()
         self._checks.enter_graceful_shutdown()
-        self._server.stop(self._grace_s if grace is None else grace).wait()
+        _await(self._server.stop(self._grace_s if grace is None else grace))
         self._jobs.queue.close()
         if not self._stopped.is_set():
             log.info("stopped listening on %s", self.address)
         self._stopped.set()
         self._asked_to_stop.set()
 
-    def wait(self) -> None:
+    def wait(self, ready: Callable[[], object] = lambda: None) -> None:
         """Block until the server has stopped.
 
         Called in the main thread, it also stops the server on SIGTERM and SIGINT, and returns
         when the calls in flight have finished; a second signal cuts them off.
+
+        Args:
+            ready: called once signals are heard.
         """
         with self._stopping_on_signals():
-            self._asked_to_stop.wait()
+            ready()
+            _await(self._asked_to_stop)
             if not self._stopped.is_set():
                 self.stop()
 
@@ -117,6 +122,16 @@ class Server:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _await(event: threading.Event) -> None:
+    """Wait for an event so that signals are heard meanwhile.
+
+    The system may hand a signal to any thread. Python runs its handler in the main thread, as
+    soon as that runs: a wait without an end would never let it.
+    """
+    while not event.wait(_HEARING_S):
+        pass
 
 
 def serve(

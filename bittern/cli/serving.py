@@ -108,8 +108,8 @@ def serve(
             warn_without_gpu()
         jobs = None if read_only else Jobs.of(engines, allowed)
         server = start(engines, listen=listen, config=ServiceConfig(), jobs=jobs)
-        err.print(f"serving {', '.join(sorted(engines))} on {server.address}", markup=False)
-        server.wait()
+        line = f"serving {', '.join(sorted(engines))} on {server.address}"
+        server.wait(lambda: err.print(line, markup=False))
     finally:
         for opened in engines.values():
             opened.close()

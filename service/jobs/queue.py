@@ -37,6 +37,8 @@ MAX_RUNS = 5
 """A job that was running each of so many times that the server ended is not begun again."""
 _WRITE_EVERY_S = 2.0
 """Seconds after which progress is written down again."""
+_HEARING_S = 0.2
+"""A wait without an end would hear no signal."""
 _log = logging.getLogger("bittern.jobs")
 
 
@@ -198,7 +200,8 @@ class JobQueue:
     def close(self) -> None:
         """End: the job that is running commits what it has coded, and goes on at the next start."""
         self.stop_soon()
-        self._worker.join()
+        while self._worker.is_alive():
+            self._worker.join(_HEARING_S)
 
     # Inside; the lock is held.
 

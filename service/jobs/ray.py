@@ -31,7 +31,6 @@ from service.saved_models import load_saved
 ADDRESS = "RAY_ADDRESS"
 """Environment variable with the address of a cluster; without it, workers run on this machine."""
 _OBJECT_STORE_BYTES = 512 << 20
-_LISTING_CPUS = 1
 
 EncoderLoader = Callable[[str], Any]
 
@@ -148,15 +147,21 @@ def embed_on_ray(
 
 
 def _share(ray: Any, workers: int) -> tuple[int, int]:
-    """Cores and graphics cards of each worker."""
-    there = ray.cluster_resources()
-    processors, cards = int(there.get("CPU", 0)), int(there.get("GPU", 0))
-    if processors < workers:
+    """Cores and graphics cards of each worker: as many as let all of them find a machine."""
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [int(resources.get("CPU", 0)) for resources in there]
+    if sum(machines) < workers:
         raise PreconditionError(
-            f"{workers} workers need a core each, the Ray cluster has {processors}; ask for fewer "
-            "with --workers, or add machines"
+            f"{workers} workers need a core each, there are {sum(machines)}; ask for fewer with "
+            "--workers, or add machines"
         )
-    return max(1, (processors - _LISTING_CPUS) // workers), 1 if cards >= workers else 0
+    cards = sum(int(resources.get("GPU", 0)) for resources in there)
+    fitting = [
+        cores
+        for cores in range(1, max(machines) + 1)
+        if sum(machine // cores for machine in machines) >= workers
+    ]
+    return fitting[-1], 1 if cards >= workers else 0
 
 
 @contextmanager
@@ -166,13 +171,14 @@ def cluster(workers: int) -> Iterator[None]:
     Raises:
         PreconditionError: Ray is not installed, or does not start, or cannot be reached.
     """
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised besides
     address = os.environ.get(ADDRESS)
     if not address:
-        cores = max(os.cpu_count() or 1, workers) + _LISTING_CPUS
-        with local_cluster(cpus=cores, object_store_bytes=_OBJECT_STORE_BYTES):
+        ray_library("a job on several processes")
+        with local_cluster(cpus=os.cpu_count() or 1, object_store_bytes=_OBJECT_STORE_BYTES):
             yield
         return
-    ray = ray_library()
+    ray = ray_library("a job on several machines")
     try:
         ray.init(address=address, log_to_driver=False, logging_level="error")
     except Exception as error:

@@ -20,8 +20,11 @@ _LEAST_OBJECT_STORE_BYTES = 80 << 20
 """Ray refuses to start with less than 75 MiB."""
 
 
-def ray_library() -> Any:
+def ray_library(what: str = "search over several processes or machines") -> Any:
     """The library, loaded when it is first needed.
+
+    Args:
+        what: needs it, for the message.
 
     Raises:
         PreconditionError: it is not installed.
@@ -30,8 +33,7 @@ def ray_library() -> Any:
         import ray
     except ImportError as error:
         raise PreconditionError(
-            "search over several processes or machines needs Ray; "
-            "install it with: pip install 'bittern-search[ray]'"
+            f"{what} needs Ray; install it with: pip install 'bittern-search[ray]'"
         ) from error
     return ray
 
