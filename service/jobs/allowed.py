@@ -6,8 +6,9 @@ to may lie elsewhere: neither the source, by `..` or a link, nor a file that a m
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -15,6 +16,7 @@ from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundE
 from index.observation import AddResult, AddStatus
 from service.requests import MediaItem
 from service.sources import Entry, Listed, Source, SourceOptions, read_source
+from service.sources.base import modality_of_suffix
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SOURCE_CHARS = 4_096
@@ -47,6 +49,10 @@ class AllowedFolders:
     def names(self) -> list[str]:
         """What calls can begin a source with."""
         return sorted(self._folders)
+
+    def allows(self, asked: str) -> bool:
+        """Whether the folder that a source begins with is allowed."""
+        return asked.split("/")[0] in self._folders
 
     def find(self, asked: str, field: str = "source") -> Path:
         """What a call names, below an allowed folder.
@@ -97,6 +103,7 @@ class AllowedFolders:
         path = self.find(asked)
         if options.media is not None:
             options = replace(options, media=str(self.find(options.media, "media")))
+        _refuse_links_out(path, list(self._folders.values()))
         source = read_source(path, replace(options, fetch=()))
         listing = source.listing
 
@@ -124,6 +131,22 @@ class AllowedFolders:
             reason=refusal.reason,
             message=f"'{entry.media[:200]}' lies outside the folders that the operator has allowed",
         )
+
+
+def _refuse_links_out(path: Path, folders: Sequence[Path]) -> None:
+    """Refuse a folder with a link to something else than media that lies elsewhere.
+
+    Links to media are judged one by one as they are listed; tables, pages and shards are opened
+    by whoever lists them.
+    """
+    for directory, _, names in os.walk(path) if path.is_dir() else ():
+        for name in names:
+            one = Path(directory, name)
+            if modality_of_suffix(one) is not None or not one.is_symlink():
+                continue
+            if not any(lies_below(one, folder) for folder in folders):
+                shown = one.relative_to(path).as_posix()
+                raise InvalidInputError(f"'{shown[:200]}' leads out of its folder", field="source")
 
 
 def lies_below(path: Path, folder: Path) -> bool:

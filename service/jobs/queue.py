@@ -33,8 +33,8 @@ MAX_WAITING = 100
 """Most jobs that have not ended."""
 MAX_KEPT = 1_000
 """Most jobs of one archive that have ended and are still known."""
-MAX_RUNS = 5
-"""A job that was running each of so many times that the server ended is not begun again."""
+MAX_CRASHES = 5
+"""A job that was running each of so many times that the server died is not begun again."""
 _WRITE_EVERY_S = 2.0
 """Seconds after which progress is written down again."""
 _HEARING_S = 0.2
@@ -58,6 +58,7 @@ class JobQueue:
     Args:
         folders: where each archive's jobs are written down, by the archive's name.
         run: runs one.
+        ready: whether one can run now; until it can, it waits. Those behind it go on.
         clock: seconds, for what is written down now and then.
     """
 
@@ -65,10 +66,12 @@ class JobQueue:
         self,
         folders: Mapping[str, Path],
         run: Run,
+        ready: Callable[[JobRecord], bool] = lambda record: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folders = {name: JobFolder(folder, name) for name, folder in folders.items()}
         self._run = run
+        self._ready = ready
         self._clock = clock
         self._changed = threading.Condition()
         self._records: dict[str, JobRecord] = {}
@@ -228,11 +231,13 @@ class JobQueue:
         """A record as it goes on after a restart."""
         if record.state is not JobState.RUNNING:
             return record
+        # A server that ends in good order queues what it was running.
+        record = replace(record, crashes=record.crashes + 1)
         if record.cancelling:
             record = replace(record, state=JobState.CANCELLED, ended=now())
-        elif record.runs >= MAX_RUNS:
+        elif record.crashes >= MAX_CRASHES:
             error = InternalError(
-                f"the server has ended {record.runs} times while it ran this job; look for the "
+                f"the server has died {record.crashes} times while it ran this job; look for the "
                 "cause in its log (memory, perhaps) before you submit it again"
             )
             record = replace(
@@ -243,9 +248,16 @@ class JobQueue:
                 reason=error.reason,
             )
         else:
-            return replace(record, state=JobState.QUEUED)
-        self._folders[record.archive].write(record)
+            record = replace(record, state=JobState.QUEUED)
+        self._keep(record)
         return record
+
+    def _keep(self, record: JobRecord) -> None:
+        """Write a record down; one that cannot be written goes on unwritten, and that is logged."""
+        try:
+            self._folders[record.archive].write(record)
+        except BitternError as error:
+            _log.warning("%s", error)
 
     # The worker's thread
 
@@ -263,8 +275,8 @@ class JobQueue:
                     runs=record.runs + 1,
                 )
                 self._set(record)
+                self._keep(record)
             try:
-                self._folders[record.archive].write(record)
                 self._finish(record.id, self._worked(record))
             except BitternError as error:
                 self._fail(record.id, error)
@@ -274,6 +286,7 @@ class JobQueue:
 
     def _next(self) -> JobRecord | None:
         queued = [r for r in self._records.values() if r.state is JobState.QUEUED]
+        queued = [record for record in queued if self._ready(record)]
         return min(queued, key=lambda r: r.id, default=None)
 
     def _worked(self, record: JobRecord) -> JobReport:
@@ -281,12 +294,13 @@ class JobQueue:
 
         def on_progress(report: JobReport) -> None:
             nonlocal written
+            # Written under the lock, lest an older record take the place of one that is cancelled.
             with self._changed:
                 current = replace(self._records[record.id], progress=progress_of(report))
                 self._set(current)
-            if self._clock() - written >= _WRITE_EVERY_S:
-                self._folders[record.archive].write(current)
-                written = self._clock()
+                if self._clock() - written >= _WRITE_EVERY_S:
+                    self._keep(current)
+                    written = self._clock()
 
         def cancelled() -> bool:
             return self._closing or self._records[record.id].cancelling
@@ -300,7 +314,7 @@ class JobQueue:
             if record.cancelling:
                 record = replace(record, state=JobState.CANCELLED, ended=now())
             elif self._closing:
-                pass  # stays as running; the next start takes it up
+                record = replace(record, state=JobState.QUEUED)
             elif record.spec.strict and report.items[AddStatus.FAILED]:
                 failed = report.items[AddStatus.FAILED]
                 record = replace(
@@ -331,10 +345,7 @@ class JobQueue:
         """Write down how a run has ended; of those that ended long ago, forget the oldest."""
         self._set(record)
         _log.info("job %s: %s", record.id, record.state)
-        try:
-            self._folders[record.archive].write(record)
-        except BitternError as error:
-            _log.warning("%s", error)
+        self._keep(record)
         ended = sorted(
             (r for r in self._records.values() if r.state.ended and r.archive == record.archive),
             key=lambda r: r.id,

@@ -14,6 +14,7 @@ from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
 from index.durable import replace_file
+from index.observation import AddStatus
 from service.jobs.report import JobReport
 from service.jobs.spec import JobSpec
 
@@ -21,6 +22,7 @@ _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _MAX_FILE_BYTES = 16 << 20
 FAILURES_TOLD = 100
 """Failures that a record names."""
+_NOT_SUCH_A_VALUE = (ValueError, KeyError, TypeError, AttributeError)
 _log = logging.getLogger("bittern.jobs")
 
 
@@ -55,6 +57,7 @@ class JobRecord:
         error: why it failed.
         reason: machine-readable reason of that.
         runs: how often it was begun.
+        crashes: how often the server died while it ran.
         request_id: what the caller calls the submission; empty if nothing.
         cancelling: whether it has been asked to end.
     """
@@ -70,6 +73,7 @@ class JobRecord:
     error: str = ""
     reason: str = ""
     runs: int = 0
+    crashes: int = 0
     request_id: str = ""
     cancelling: bool = False
 
@@ -89,13 +93,21 @@ class JobRecord:
         for name in texts:
             if not isinstance(value[name], str):
                 raise TypeError(f"{name} is no text")
-        if not _ID.fullmatch(value["id"]) or not isinstance(value["progress"], dict):
-            raise ValueError("no id, or no progress")
+        if not _ID.fullmatch(value["id"]):
+            raise ValueError("no id")
+        for name in ("submitted", "started", "ended"):
+            if value[name] and datetime.fromisoformat(value[name]).tzinfo is None:
+                raise ValueError(f"{name} is no time in UTC")
+        for name in ("runs", "crashes"):
+            if type(value[name]) is not int or not 0 <= value[name] < 2**31:
+                raise ValueError(f"{name} is no count")
+        _check_progress(value["progress"])
         return cls(
             spec=JobSpec.from_json(value["spec"]),
             state=JobState(value["state"]),
             progress=value["progress"],
-            runs=int(value["runs"]),
+            runs=value["runs"],
+            crashes=value["crashes"],
             cancelling=bool(value["cancelling"]),
             **{name: value[name] for name in texts},
         )
@@ -126,6 +138,29 @@ def progress_of(report: JobReport) -> dict[str, Any]:
         ],
         "warnings": list(report.warnings),
     }
+
+
+def _check_progress(value: Any) -> None:
+    """Check that this is nothing, or what `progress_of` makes.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    if value == {}:
+        return
+    counts = [value["listed"], value["observations"], *map(value["items"].__getitem__, AddStatus)]
+    counts += [work["items"] for work in value["stages"].values()]
+    counts += [] if value["total"] is None else [value["total"]]
+    seconds = [value["seconds"], *(work["busy_s"] for work in value["stages"].values())]
+    seconds += [] if value["left_s"] is None else [value["left_s"]]
+    texts = [value["model"], *value["stages"], *value["warnings"]]
+    texts += [one[name] for one in value["failures"] for name in ("id", "reason", "message")]
+    if not all(type(one) is int and 0 <= one < 2**63 for one in counts):
+        raise ValueError("progress with something else than counts")
+    if not all(isinstance(one, int | float) for one in seconds):
+        raise ValueError("progress with something else than seconds")
+    if not all(isinstance(one, str) for one in texts):
+        raise ValueError("progress with something else than texts")
 
 
 class JobFolder:
@@ -169,7 +204,15 @@ class JobFolder:
                 record = JobRecord.from_json(json.loads(path.read_text("utf-8")))
                 if path.stem != record.id:
                     raise ValueError(f"it holds the job {record.id}")
-            except (OSError, ValueError, KeyError, TypeError, RecursionError, BitternError) as e:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+                BitternError,
+            ) as e:
                 _log.warning("the job in %s is left out: %s: %s", path, type(e).__name__, e)
                 continue
             # The archive may have got another name since.

@@ -6,11 +6,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import grpc
 
-from bittern.errors import InvalidInputError, LimitExceededError, ModelNotFoundError, QueryError
+from bittern.errors import InvalidInputError, LimitExceededError
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 from service import limits
@@ -18,6 +17,7 @@ from service.answering import answering
 from service.config import ServiceConfig
 from service.jobs.allowed import AllowedFolders
 from service.jobs.convert import job_to_wire, spec_from_wire
+from service.jobs.model_names import check_model_name
 from service.jobs.queue import JobQueue
 from service.jobs.record import JobRecord
 from service.servable import Servable
@@ -112,31 +112,3 @@ class JobServicer(pb_grpc.JobServiceServicer):
 
     def _told(self, record: JobRecord) -> pb.Job:
         return job_to_wire(record, self._allowed.without_paths)
-
-
-def check_model_name(name: str, known: set[str]) -> None:
-    """Check that a call names a model and not a path.
-
-    Args:
-        name: an encoder, a shipped model, a saved one in a place for those, or one of `known`.
-        known: the archive's own.
-
-    Raises:
-        QueryError: it is a path.
-        ModelNotFoundError: there is no such model.
-    """
-    from encoders.catalogue import CATALOGUE
-    from service.fitting import SHIPPED
-    from service.saved_models import model_folder
-
-    if name in known or name in CATALOGUE or name in {folder.name for folder in SHIPPED.iterdir()}:
-        return
-    if Path(name).name != name or "\\" in name or name.startswith("."):
-        raise QueryError("model is the name of a model, not a path", field="model")
-    if model_folder(name) is None:
-        choices = ", ".join(sorted({*known, *CATALOGUE}))
-        raise ModelNotFoundError(
-            f"this server has no model '{name[:100]}'; it has {choices}, and those in its own "
-            "models folder",
-            field="model",
-        )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bittern.errors import InvalidInputError, PreconditionError
+from bittern.errors import BitternError, InvalidInputError, PreconditionError
 from service.jobs.allowed import AllowedFolders
+from service.jobs.model_names import check_model_name
 from service.jobs.queue import JobQueue
 from service.jobs.record import JobRecord
 from service.jobs.report import JobReport, OnProgress
@@ -49,11 +52,17 @@ class Jobs:
             record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]
         ) -> JobReport:
             engine = engines[record.archive]
+            # Again, for records that were not written here.
+            check_model_name(record.spec.model, {model.name for model in engine.models()})
             source = allowed.source(record.spec.source, record.spec.reading)
             return index_job(engine, source, record.spec, on_progress, cancelled)
 
+        def ready(record: JobRecord) -> bool:
+            # One that was submitted when other folders were allowed waits until they are again.
+            return allowed.allows(record.spec.source)
+
         folders = {name: engine.archive.path / "jobs" for name, engine in engines.items()}
-        return cls(JobQueue(folders, run), allowed)
+        return cls(JobQueue(folders, run, ready), allowed)
 
 
 def index_job(
@@ -67,9 +76,15 @@ def index_job(
     from service.indexing import Watch, index_source
     from service.jobs.run import options_of
 
+    report = JobReport()
+
+    def count() -> None:
+        with suppress(BitternError, OSError):
+            report.total = source.total()
+
+    threading.Thread(target=count, name="bittern-count", daemon=True).start()
     # Nothing is fetched because a call asks for it, so no addresses are handed on.
-    watch = Watch(on_progress, cancelled, JobReport(total=source.total()))
-    return index_source(engine, source, options_of(spec), watch)
+    return index_source(engine, source, options_of(spec), Watch(on_progress, cancelled, report))
 
 
 def folders_by_name(given: Sequence[str]) -> dict[str, Path]:

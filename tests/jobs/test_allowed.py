@@ -101,3 +101,10 @@ def test_unusable_folders_are_refused_before_the_server_starts(traps: Path) -> N
         AllowedFolders({"x": traps / "nowhere"})
     with pytest.raises(InvalidInputError, match="cannot be the name of an allowed folder"):
         AllowedFolders({"a/b": traps})
+
+
+def test_tables_and_shards_are_not_read_through_links_that_lead_out(traps: Path) -> None:
+    (traps.parent / "secret.tar").write_bytes(b"")
+    (traps / "site" / "x-000.tar").symlink_to(traps.parent / "secret.tar")
+    with pytest.raises(InvalidInputError, match=r"'site/x-000.tar' leads out of its folder"):
+        AllowedFolders({"traps": traps}).source("traps", SourceOptions())

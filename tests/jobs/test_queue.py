@@ -10,12 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from bittern.errors import JobNotFoundError, LimitExceededError, ServiceUnavailableError
+from bittern.errors import (
+    JobNotFoundError,
+    LimitExceededError,
+    PreconditionError,
+    ServiceUnavailableError,
+)
 from bittern.errors import SourceNotFoundError as NothingThereError
 from index.observation import AddResult, AddStatus
 from service.jobs import queue as queue_module
 from service.jobs.queue import JobQueue
-from service.jobs.record import JobFolder, JobRecord, JobState
+from service.jobs.record import JobFolder, JobRecord, JobState, progress_of
 from service.jobs.report import JobReport, OnProgress
 from service.jobs.spec import JobSpec
 
@@ -123,7 +128,7 @@ def test_a_server_that_was_killed_finds_its_jobs_again(tmp_path: Path) -> None:
     running = JobRecord("000000000000001-aa", "marsh", SPEC, JobState.RUNNING, runs=1)
     folder.write(running)
     folder.write(replace(running, id="000000000000002-bb", cancelling=True))
-    folder.write(replace(running, id="000000000000003-cc", runs=queue_module.MAX_RUNS))
+    folder.write(replace(running, id="000000000000003-cc", crashes=queue_module.MAX_CRASHES - 1))
     run = Runner()
     run.go.release()
     jobs = queue_at(tmp_path, run)
@@ -131,9 +136,101 @@ def test_a_server_that_was_killed_finds_its_jobs_again(tmp_path: Path) -> None:
     assert jobs.get("000000000000002-bb").state is JobState.CANCELLED
     hopeless = jobs.get("000000000000003-cc")
     assert hopeless.state is JobState.FAILED
-    assert "has ended 5 times while it ran this job" in hopeless.error
+    assert "has died 5 times while it ran this job" in hopeless.error
     assert run.order == ["000000000000001-aa"]
     jobs.close()
+
+
+def test_a_server_that_ends_in_good_order_may_do_so_as_often_as_it_likes(tmp_path: Path) -> None:
+    jobs = queue_at(tmp_path, Runner())
+    name = jobs.submit("marsh", SPEC).id
+    for _ in range(queue_module.MAX_CRASHES + 2):
+        run = Runner()
+        jobs.close()
+        jobs = queue_at(tmp_path, run)
+        assert run.begun.acquire(timeout=WAIT_S)
+    assert jobs.get(name).state is JobState.RUNNING
+    run.go.release()
+    assert ended(jobs, name).state is JobState.DONE
+    jobs.close()
+
+
+def test_a_job_that_cannot_run_now_waits_and_those_behind_it_go_on(tmp_path: Path) -> None:
+    run = Runner()
+    run.go.release(2)
+    folders = {"marsh": tmp_path / "jobs"}
+    jobs = JobQueue(folders, run, ready=lambda record: record.spec.source != "herons")
+    waits = jobs.submit("marsh", SPEC).id
+    goes_on = jobs.submit("marsh", replace(SPEC, source="owls")).id
+    assert ended(jobs, goes_on).state is JobState.DONE
+    assert jobs.get(waits).state is JobState.QUEUED
+    jobs.close()
+    jobs = JobQueue(folders, run)
+    assert ended(jobs, waits).state is JobState.DONE
+    jobs.close()
+
+
+def test_progress_does_not_undo_that_a_job_was_cancelled(tmp_path: Path) -> None:
+    told: list[OnProgress] = []
+    go = threading.Event()
+
+    def run(record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]) -> JobReport:
+        told.append(on_progress)
+        go.wait(WAIT_S)
+        return JobReport()
+
+    ticks = iter(range(0, 10_000, 10))
+    jobs = JobQueue({"marsh": tmp_path / "jobs"}, run, clock=lambda: float(next(ticks)))
+    name = jobs.submit("marsh", SPEC).id
+    watched = jobs.watch(name, lambda: False)
+    while next(watched).state is not JobState.RUNNING or not told:
+        pass
+    jobs.cancel(name)
+    told[0](JobReport())
+    [written] = JobFolder(tmp_path / "jobs", "marsh").read()
+    assert written.cancelling
+    go.set()
+    jobs.close()
+
+
+def test_progress_that_cannot_be_written_does_not_end_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Runner()
+    ticks = iter(range(0, 10_000, 10))
+    jobs = JobQueue({"marsh": tmp_path / "jobs"}, run, clock=lambda: float(next(ticks)))
+    name = jobs.submit("marsh", SPEC).id
+
+    def refuse(folder: JobFolder, record: JobRecord) -> None:
+        raise PreconditionError("the disk is full")
+
+    monkeypatch.setattr(JobFolder, "write", refuse)
+    run.go.release()
+    assert ended(jobs, name).state is JobState.DONE
+    assert "the disk is full" in caplog.text
+    jobs.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"submitted": "2020"},
+        {"submitted": "yesterday"},
+        {"progress": {"stages": 3}},
+        {"progress": []},
+        {"runs": "many"},
+        {"crashes": -1},
+        {"state": "asleep"},
+    ],
+)
+def test_records_that_say_something_else_than_was_written_are_left_out(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    folder = JobFolder(tmp_path / "jobs", "marsh")
+    folder.write(JobRecord("000000000000001-aa", "marsh", SPEC, JobState.DONE))
+    path = tmp_path / "jobs" / "000000000000001-aa.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    assert list(folder.read()) == []
 
 
 def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_a_little_later(
@@ -259,7 +356,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         replace(SPEC, bits=64, on_duplicate="overwrite"),
         JobState.FAILED,
         submitted="2026-05-01T00:00:00+00:00",
-        progress={"items": {"failed": 2}},
+        progress=progress_of(JobReport(model="fake-64", total=2)),
         error="no",
         request_id="x",
     )

@@ -22,7 +22,7 @@ from bittern.client import connect
 from bittern.errors import ArchiveNotFoundError, InvalidInputError, PreconditionError
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service.server import SERVICE_NAME, Server, serve
+from service.server import JOB_SERVICE_NAME, SERVICE_NAME, Server, serve
 from service.status import from_rpc_error
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold
 
@@ -87,11 +87,11 @@ def test_health_is_serving_overall_and_for_the_service(channel: grpc.Channel, na
 def test_reflection_lists_the_services_and_describes_search(channel: grpc.Channel) -> None:
     database = ProtoReflectionDescriptorDatabase(channel)
     services = set(database.get_services())
-    assert {SERVICE_NAME, "grpc.health.v1.Health"} <= services
+    assert {SERVICE_NAME, JOB_SERVICE_NAME, "grpc.health.v1.Health"} <= services
     described = DescriptorPool(database).FindServiceByName(SERVICE_NAME)
     assert {method.name for method in described.methods} == {
         *("Search", "Add", "Get", "List", "Delete"),
-        *("Encode", "Stats", "ListModels", "ListArchives"),
+        *("Encode", "Stats", "ListModels", "ListArchives", "Export"),
     }
 
 
