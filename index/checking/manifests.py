@@ -175,7 +175,7 @@ def _manifest(data: bytes, message: bytes) -> Manifest:
         elif number == 9:
             flags = _number(value)
         elif number == 12:
-            transaction = _bytes(value).decode()
+            transaction = _name(value) if value else ""
     if indexes is not None:
         for number, value in _fields(_message(data, indexes)):
             if number == 1:
@@ -222,8 +222,9 @@ def _index(message: bytes) -> Iterator[StoreFile]:
 
 
 def _name(value: int | bytes) -> str:
+    """The name of a file in the folder where files of its kind lie, and nowhere else."""
     name = _bytes(value).decode()
-    if not name or "\0" in name or "\\" in name or name.startswith("/") or ".." in name.split("/"):
+    if name in ("", ".", "..") or any(char in name for char in "/\\\0"):
         raise UnreadableManifestError(f"it names a file {name!r}")
     return name
 
