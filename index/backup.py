@@ -31,7 +31,12 @@ from bittern.errors import (
     InvalidInputError,
     PreconditionError,
 )
-from index.checking.manifests import manifest_files, read_manifest, table_folder
+from index.checking.manifests import (
+    UnreadableManifestError,
+    manifest_files,
+    read_manifest,
+    table_folder,
+)
 from index.durable import sync_folder
 from index.folder import ArchiveFolder, Header, Switch, write_json
 from index.pinning import pin, store_at, unpin
@@ -51,7 +56,7 @@ class Backup:
         version: the archive's version that it holds.
         copied: files that were copied.
         linked: files that are the archive's own, under a second name.
-        reused: files that an earlier backup had already.
+        reused: files that an earlier backup had already, the same to the last bit.
         bytes: that were copied.
         unchecked: files whose checksum was not known before.
         seconds: that it took.
@@ -157,15 +162,14 @@ class _Copying:
     def _renew(self, files: list[Path], manifest: Path, before: Header) -> None:
         lock = self._target.lock()
         try:
-            known = read_sums(self._target.path).files
             for path in files:
-                self._copy(path, known)
+                self._copy(path, renewing=True)
             self._sync()
             models = before.at(max(manifest_files(self._target.store))).models
             switch = Switch(self._version, self._header.models)
             self._target.write_header(replace(self._header, models=models, switch=switch))
             _hold(self._target.path, [_newest_sum(self._target), sum_of(manifest).xxh3])
-            self._copy(manifest, known)
+            self._copy(manifest, renewing=True)
             self._sync()
             replace_sums(self._target.path, self._sums)
             self._target.write_header(self._header)
@@ -175,7 +179,12 @@ class _Copying:
 
     def _store_files(self, manifest: Path) -> Iterator[Path]:
         table = table_folder(self._source.store)
-        read = read_manifest(manifest)
+        try:
+            read = read_manifest(manifest)
+        except UnreadableManifestError as error:
+            raise ArchiveDamagedError(
+                f"{manifest} cannot be used ({error}); run bittern verify {self._source.path}"
+            ) from error
         yield from sorted({table / file.path for file in read.files})
         transaction = table / "_transactions" / read.transaction
         if read.transaction and transaction.is_file():
@@ -212,30 +221,39 @@ class _Copying:
             )
         return before
 
-    def _copy(self, path: Path, known: dict[str, Sum] | None = None) -> None:
-        """Bring one file over, unless it is there."""
+    def _copy(self, path: Path, renewing: bool = False) -> None:
+        """Bring one file over, unless the same bytes are there.
+
+        What is there is only replaced by a file that is whole and on the disk.
+        """
         name = path.relative_to(self._source.path).as_posix()
         there = self._target.path / name
+        _check_below(path, self._source.path, self._source.store, self._source.models)
+        _check_below(there, self._target.path)
         told = self._known.get(name)
-        if known is not None and there.is_file() and there.stat().st_size == path.stat().st_size:
-            here = known.get(name) or sum_of(there)
-            if told is None or here == told:
+        if renewing and there.is_file() and there.stat().st_size == path.stat().st_size:
+            # What the backup was, is no answer: disks lose what they hold.
+            here = sum_of(there)
+            if here == (told or sum_of(path)):
                 self._sums[name] = here
                 self._count(reused=1)
                 return
         there.parent.mkdir(parents=True, exist_ok=True)
-        there.unlink(missing_ok=True)
-        linked = self._link and _linked(path, there)
+        temporary = there.with_name(f".{there.name}.copying")
+        temporary.unlink(missing_ok=True)
+        linked = self._link and _linked(path, temporary)
         if not linked:
-            _copied(path, there)
-        self._sums[name] = sum_of(there, sync=True)
+            _copied(path, temporary)
+        self._sums[name] = sum_of(temporary, sync=True)
         if told is not None and self._sums[name] != told:
-            there.unlink()
+            temporary.unlink()
             raise ArchiveDamagedError(
                 f"{path} is not what was written: its checksum is {self._sums[name].xxh3}, not "
                 f"{told.xxh3}; run bittern verify {self._source.path}. An earlier backup is "
                 "left as it was"
             )
+        temporary.replace(there)
+        temporary.unlink(missing_ok=True)  # two names of one file are not replaced by each other
         size = self._sums[name].size
         self._count(
             copied=0 if linked else 1,
@@ -361,7 +379,16 @@ def _linked(path: Path, there: Path) -> bool:
 
 
 def _copied(path: Path, there: Path) -> None:
-    """Copy a file's bytes; it has its name only when they are all there."""
-    temporary = there.with_name(f".{there.name}.copying")
-    shutil.copyfile(path, temporary)
-    temporary.replace(there)
+    """Copy a file's bytes."""
+    shutil.copyfile(path, there)
+
+
+def _check_below(path: Path, *roots: Path) -> None:
+    """Refuse a file that lies elsewhere than it should, by its name or by links."""
+    real = path.resolve()
+    if ".." in path.parts[len(roots[0].parts) :] or not any(
+        real.is_relative_to(root.resolve()) for root in roots
+    ):
+        raise ArchiveDamagedError(
+            f"{path} is named as a file of {roots[0]}, and lies elsewhere; run bittern verify"
+        )

@@ -15,7 +15,9 @@ from bittern.errors import ArchiveDamagedError, InvalidInputError, PreconditionE
 from index import backup as module
 from index.archive import Archive
 from index.backup import backup
+from index.checking import manifests
 from index.checking.manifests import manifest_files, read_manifest
+from index.sums import append_sums, sum_of
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, photo, recording
 
@@ -107,6 +109,58 @@ def test_a_damaged_file_is_not_copied(archive: Archive, tmp_path: Path) -> None:
     with pytest.raises(ArchiveDamagedError, match="not what was written"):
         backup(archive.path, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
+
+
+def with_transaction(path: Path, name: str) -> bytes:
+    """A manifest that names another file as the one that tells how it came about."""
+    data = path.read_bytes()
+    start, major, minor, magic = manifests._FOOTER.unpack(data[-manifests._FOOTER.size :])
+    encoded = name.encode()
+    planted = bytes([12 << 3 | 2]) + manifests._as_varint(len(encoded)) + encoded
+    message = b"".join(
+        planted if number == 12 else raw
+        for number, _, raw in manifests._parts(manifests._message(data, start))
+    )
+    end = manifests._FOOTER.pack(start, major, minor, magic)
+    return data[:start] + manifests._LENGTH.pack(len(message)) + message + end
+
+
+@pytest.mark.parametrize("name", ["../../../../thesis.txt", "{outside}", "sub/x.txn", ".."])
+def test_an_archive_that_names_files_of_others_is_refused_and_they_stay(
+    archive: Archive, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "thesis.txt").write_text("precious")
+    [*_, newest] = manifest_files(archive.path / "store").values()
+    newest.write_bytes(with_transaction(newest, name.format(outside=tmp_path / "thesis.txt")))
+    append_sums(archive.path, {newest.relative_to(archive.path).as_posix(): sum_of(newest)})
+    with pytest.raises(ArchiveDamagedError, match="names a file"):
+        backup(archive.path, tmp_path / "copy")
+    assert (tmp_path / "thesis.txt").read_text() == "precious"
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_file_that_is_a_link_to_elsewhere_is_not_copied(archive: Archive, tmp_path: Path) -> None:
+    newest = read_manifest(manifest_files(archive.path / "store")[archive.generation])
+    path = archive.path / "store/observations.lance" / newest.files[0].path
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArchiveDamagedError, match="lies elsewhere"):
+        backup(archive.path, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_what_is_rotten_in_a_backup_is_copied_again(
+    archive: Archive, tmp_path: Path, link: bool
+) -> None:
+    backup(archive.path, tmp_path / "copy")
+    newest = read_manifest(manifest_files(archive.path / "store")[archive.generation])
+    rotten = tmp_path / "copy/store/observations.lance" / newest.files[0].path
+    data = bytearray(rotten.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    rotten.write_bytes(data)
+    done = backup(archive.path, tmp_path / "copy", link=link)
+    assert done.copied + done.linked == 1
+    assert state_of(tmp_path / "copy") == state(archive)
 
 
 class KilledError(BaseException):
