@@ -250,3 +250,21 @@ def test_a_second_signal_cuts_calls_off(searching: Searching) -> None:
     assert searching.call.exception(PATIENCE_S / 4) is not None  # sooner than the grace ends
     searching.release()
     assert searching.last_words() == "stopped\n"
+
+
+def test_a_signal_that_another_thread_is_given_is_heard() -> None:
+    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0")
+    given_up = threading.Event()
+
+    def give_up() -> None:
+        given_up.set()
+        server.stop(grace=0)
+
+    def signal_myself() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    patience = threading.Timer(PATIENCE_S, give_up)
+    patience.start()
+    server.wait(lambda: threading.Thread(target=signal_myself).start())
+    patience.cancel()
+    assert not given_up.is_set()
