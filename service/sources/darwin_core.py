@@ -19,7 +19,6 @@ from contextlib import closing
 from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from index.columns import DARWIN_CORE, MetadataColumns
 from service.requests import MediaItem
 from service.sources.base import Listed, SourceOptions, another_medium, failed
 from service.sources.darwin_core_files import ArchiveFiles, has_meta, table_rows
@@ -28,12 +27,12 @@ from service.sources.darwin_core_meta import EVENT, MEDIA, OCCURRENCE, Meta, Tab
 from service.sources.gbif_simple import is_simple_download, refuse_simple_download
 from service.sources.licences import licence_code
 from service.sources.media_places import MediaPlaces, is_address, modality_of_media
+from service.sources.number_cells import NumberCells
 
 _WINS = frozenset({"type", "license", "rightsHolder", "references"})
 """What a medium says of itself is truer than what its occurrence says."""
 _LICENCES = ("license", "rights", "WebStatement", "UsageTerms", "rights_2")
 _TYPES = ("type", "type_2")
-_NUMBERS = ("decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters")
 _LONGEST_NAME = 64
 
 
@@ -75,7 +74,7 @@ class _Listing:
         self.occurrences, self.events = _occurrences(path, self.meta)
         self.of_core = self.events is None
         self.taken = {*self.occurrences.columns, *(self.events.columns if self.events else ())}
-        self.columns = MetadataColumns(DARWIN_CORE)
+        self.numbers = NumberCells(lambda: self.occurrences.dialect.separator)
 
     def entries(self) -> Iterator[Listed]:
         tables = [table for table in self.meta.extensions if table.kind in MEDIA]
@@ -168,14 +167,13 @@ class _Listing:
         metadata.pop("media", None)
         if "license" in metadata:
             metadata["license"] = licence_code(metadata["license"])
-        self.columns.accept({each: metadata[each] for each in _NUMBERS if each in metadata})
         return MediaItem(
             occurrence_id=name,
             media=found.media,
             modality=modality,
             path=found.path,
             media_root=found.media_root,
-            metadata=dict(metadata),
+            metadata=self.numbers.checked(metadata),
             url=found.url,
         )
 

@@ -13,9 +13,11 @@ from service.requests import MediaItem
 from service.sources.addresses import below, is_address, may_fetch, parsed
 from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
 from service.sources.first_lines import FirstLines
+from service.sources.number_cells import NumberCells, separator_of
 from service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
+_HEAD_BYTES = 1 << 20
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
 
@@ -43,12 +45,13 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     """
     places = _Places.of(table, options)
     seen, named = FirstLines(), FirstLines()
+    numbers = NumberCells(lambda: _separator(table))
     for line, row in table.rows(lambda headings: _columns(table, headings, options)):
         place = table.where(line)
         try:
             if isinstance(row, str):
                 raise ManifestError(row)
-            item = _item(places, row)
+            item = _item(places, numbers.checked(row))
             before = seen.first(line, item.occurrence_id, item.media)
             if before != line:
                 stands = table.where(before).rpartition(", ")[2]
@@ -60,10 +63,18 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
             # The first row of an occurrence keeps the bare id, whether its file is there or not.
             own = str(cells.get("occurrenceID", ""))
             named.first(line, own)
-            yield failed(own or str(cells.get("media", "")) or f"line {line}", place, error)
+            yield failed(own or str(cells.get("media", "")), place, error)
             continue
         first = named.first(line, item.occurrence_id) == line
         yield Listed(item if first else another_medium(item), place)
+
+
+def _separator(table: Table) -> str:
+    """What separates its cells; a comma for Parquet, where texts may be written either way."""
+    if table.is_parquet:
+        return ","
+    with table.open() as file:
+        return separator_of(file.read(_HEAD_BYTES))
 
 
 def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:

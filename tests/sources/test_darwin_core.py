@@ -430,3 +430,21 @@ def test_a_damaged_zip_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"PK garbage")
     with pytest.raises(ManifestError):
         read_source(path)
+
+
+def test_a_decimal_comma_is_read_in_a_table_with_tabs(tmp_path: Path) -> None:
+    folder = archive(
+        tmp_path / "a",
+        [
+            table(
+                "core", OCCURRENCE, "o.txt", ["occurrenceID", "decimalLatitude", "associatedMedia"]
+            )
+        ],
+        {"o.txt": [("id", "lat", "media"), ("1", "46,5", "a.jpg"), ("2", "north", "a.jpg")]},
+    )
+    (folder / "a.jpg").touch()
+    source = read(folder, SourceOptions())
+    assert items(source)["1"].metadata["decimalLatitude"] == "46.5"
+    [failure] = failures(source)
+    assert failure.message.startswith("o.txt, line 3: ")
+    assert "correct the cell" in failure.message

@@ -174,3 +174,44 @@ def test_a_format_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
 def test_the_column_that_exports_call_associated_media_holds_the_files() -> None:
     assert column_names(["id", "associatedMedia"], {})[1] == "media"
     assert column_names(["media", "associatedMedia"], {}) == ["media", "associatedMedia"]
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_a_decimal_comma_is_read_where_it_separates_nothing(tmp_path: Path, separator: str) -> None:
+    text = "media;lat;lon;coordinateUncertaintyInMeters;note\na.jpg;46,50;-7,1;12,5;1,5 m\n"
+    path = manifest(tmp_path, text.replace(";", separator), "a.jpg")
+    [item] = items(path)
+    assert item.metadata == {
+        "decimalLatitude": "46.50",
+        "decimalLongitude": "-7.1",
+        "coordinateUncertaintyInMeters": "12.5",
+        "note": "1,5 m",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('media,lat\na.jpg,"46,5"\n', "'46,5' is none"),
+        ("media;lat\na.jpg;46.5.1\n", "'46.5.1' is none"),
+        ("media;lat\na.jpg;146,5\n", "between -90 and 90"),
+        ("media\tcoordinateUncertaintyInMeters\na.jpg\t1,000\n", "may be 1000 or 1.000"),
+    ],
+)
+def test_what_is_no_number_is_told_with_its_line_and_a_remedy(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    [entry] = read_source(manifest(tmp_path, text, "a.jpg"))
+    assert isinstance(entry, AddResult)
+    assert entry.message.startswith("m.csv, line 2: ")
+    assert words in entry.message
+    assert "correct the cell" in entry.message or "without a comma" in entry.message
+
+
+def test_a_row_without_a_name_is_told_by_its_place_once(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"media": ["", "a.jpg"]}), tmp_path / "man.parquet")
+    manifest(tmp_path, "", "a.jpg")
+    entry = next(iter(read_source(tmp_path / "man.parquet")))
+    assert isinstance(entry, AddResult)
+    assert entry.occurrence_id == "man.parquet, row 1"
+    assert entry.message.startswith(entry.occurrence_id)
