@@ -38,6 +38,8 @@ _MODALITIES = {
     "video": "video",
 }
 _SHOWN = 200
+_NAMED = 3
+"""Names that are told of those that were looked for."""
 
 
 class FoundMedia(NamedTuple):
@@ -172,7 +174,10 @@ class MediaPlaces:
 
     def _nowhere(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
         places = ", ".join(map(str, self._folders)) or "no folder"
-        names = ", ".join(f"'{_short(each)}'" for each in dict.fromkeys(tried)) or "no name"
+        different = list(dict.fromkeys(tried))
+        names = ", ".join(f"'{_short(each)}'" for each in different[:_NAMED]) or "no name"
+        if len(different) > _NAMED:
+            names += f" and {len(different) - _NAMED} other names"
         source = f"; the source names {_short(addresses[0])}" if addresses else ""
         message = (
             f"the media are not here: looked in {places} for {names}{source}. Say where they "

@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, ManifestError
 from index.columns import Value
 from index.observation import AddResult, AddStatus
 from service.requests import MediaItem
-from service.sources.base import AUDIO_SUFFIXES, Listed, SourceOptions, failed
+from service.sources.base import AUDIO_SUFFIXES, Listed, SourceOptions, failed, modality_of_suffix
 from service.sources.field_values import checked, event_date, kept_columns, licence, text
 from service.sources.json_items import Element, elements, first_keys
 from service.sources.media_places import MediaPlaces
@@ -27,6 +28,8 @@ _RECORDINGS = frozenset({"recordings"})
 _OF_A_RECORDING = frozenset({"id", "gen", "sp"})
 _LOOKED_AT = 20
 _ID = re.compile(r"(?:XC)?([0-9]{1,12})", re.IGNORECASE)
+_IN_A_NAME = re.compile(r"(?<![A-Za-z0-9])XC([0-9]{1,12})(?![0-9])", re.IGNORECASE)
+"""What the site calls a download: ``XC694038 - Tawny Owl - Strix aluco.mp3``."""
 _SUFFIXES = (".mp3", ".wav", *sorted(AUDIO_SUFFIXES - {".mp3", ".wav"}))
 _NO_SPECIES = frozenset({("mystery", "mystery"), ("sonus", "naturalis")})
 """What xeno-canto calls recordings that nobody identified, and soundscapes."""
@@ -71,15 +74,41 @@ def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: there is no such folder as `options.media`.
     """
     places = MediaPlaces(path, options)
+    here = _Here(places, _recordings_in(places.folders))
     seen: set[int] = set()
     if not path.is_dir():
-        yield from _page(path, places, seen)
+        yield from _page(path, here, seen)
         return
     for page in _pages(path):
         try:
-            yield from _page(page, places, seen)
+            yield from _page(page, here, seen)
         except ManifestError as error:
             yield failed(page.name, page.name, error)
+
+
+class _Here(NamedTuple):
+    """Where recordings are looked for, and the files there that bear a catalogue number."""
+
+    places: MediaPlaces
+    downloads: dict[int, str]
+
+
+def _recordings_in(folders: Iterable[Path]) -> dict[int, str]:
+    """Catalogue number to file name; where several files bear one, the first in their order."""
+    names: dict[int, str] = {}
+    for folder in folders:
+        with suppress(OSError), os.scandir(folder) as found:
+            for name in (each.name for each in found):
+                match = _IN_A_NAME.search(name)
+                if match is None or name.startswith(".") or not _is_recording(name):
+                    continue
+                number = int(match[1])
+                names[number] = min(name, names.get(number, name))
+    return names
+
+
+def _is_recording(name: str) -> bool:
+    return modality_of_suffix(Path(name)) == "audio"
 
 
 def _pages(folder: Path) -> list[Path]:
@@ -98,7 +127,7 @@ def _in_order(file: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _page(path: Path, places: MediaPlaces, seen: set[int]) -> Iterator[Listed]:
+def _page(path: Path, here: _Here, seen: set[int]) -> Iterator[Listed]:
     for element in elements(path, _RECORDINGS):
         if not element.member and _is_page(element):
             continue
@@ -113,7 +142,7 @@ def _page(path: Path, places: MediaPlaces, seen: set[int]) -> Iterator[Listed]:
                 yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), place)
                 continue
             seen.add(number)
-            yield Listed(_item(row, number, places), place)
+            yield Listed(_item(row, number, here), place)
         except BitternError as error:
             yield failed(name, place, error)
 
@@ -138,14 +167,16 @@ def _number(row: dict[str, Any]) -> int:
     return int(found[1])
 
 
-def _item(row: dict[str, Any], number: int, places: MediaPlaces) -> MediaItem:
+def _item(row: dict[str, Any], number: int, here: _Here) -> MediaItem:
     file_name = text(row.get("file-name"))
     own = PurePosixPath(file_name).suffix.lower()
     suffixes = (own, *_SUFFIXES) if own in AUDIO_SUFFIXES else _SUFFIXES
     stems = (f"XC{number}", str(number))
-    also = dict.fromkeys(f"{stem}{suffix}" for suffix in suffixes for stem in stems)
+    also = [f"{stem}{suffix}" for suffix in suffixes for stem in stems]
+    if number in here.downloads:
+        also.append(here.downloads[number])
     address = _address(text(row.get("file")))
-    found = places.find(file_name, also=also, addresses=[address] if address else [])
+    found = here.places.find(file_name, also=also, addresses=[address] if address else [])
     return MediaItem(
         occurrence_id=f"XC{number}",
         media=found.media,

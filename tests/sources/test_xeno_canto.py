@@ -191,3 +191,20 @@ def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
         path.write_bytes(damaged(whole, seed))
         listed += raises_only_ours(xeno_canto_entries, path, seed)
     assert listed > 20, "the damage left nothing to be read"
+
+
+@pytest.mark.parametrize(
+    "name", ["XC7 - Eurasian Bittern - Botaurus stellaris.mp3", "bittern_xc7-boom.WAV"]
+)
+def test_a_recording_is_found_by_the_number_in_the_name_of_its_download(
+    tmp_path: Path, name: str
+) -> None:
+    path = written(tmp_path, page(recording(7)), "XC77 - other.mp3", "AXC7.mp3", "XC7.txt", name)
+    [item] = entries(path)
+    assert (item.media, item.path) == (name, tmp_path / name)
+
+
+def test_only_a_few_names_are_told_of_those_that_were_looked_for(tmp_path: Path) -> None:
+    [entry] = entries(written(tmp_path, page(recording(7))))
+    assert "'XC7.mp3', '7.mp3', 'XC7.wav' and 10 other names" in entry.message
+    assert len(entry.message) < 500
