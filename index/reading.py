@@ -42,6 +42,7 @@ from index.observation import (
 )
 from index.paging import page_of
 from index.renewing import asks_again
+from index.sameness import Sameness
 from index.searching import check_modality, engine_name
 from index.snapshot import Snapshot
 from index.statistics import statistics_of
@@ -79,11 +80,9 @@ class ReadableArchive:
         self._header_stamp = folder.header_stamp()
         self._stored_header = past or folder.read_header()
         self._header = self._stored_header.at(store.version)
-        self._derived = DerivedFiles(folder.derived, store)
-        self._index_files = IndexFiles(self._derived)
-        # Derived files are of the newest state, and are left alone by who looks at another.
-        self._engines = Engines(options, None if self._past else self._derived)
-        self._snapshot: Snapshot | None = None
+        self._options = options
+        self._begun = 0
+        self._begin()
         self._lock = threading.RLock()
         self._closed = False
 
@@ -131,6 +130,16 @@ class ReadableArchive:
                 f"({folder}); restore them from a backup, or register the model again"
             )
         return folder
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """What tells the state that searches see now from every other that this reader has seen.
+
+        The generation says as much, unless a backup was copied back over the archive.
+        """
+        with self._lock:
+            generation = self._current().generation
+            return self._begun, generation
 
     def refresh(self) -> int:
         """See the newest commit; searches do so by themselves. Returns its generation."""
@@ -261,7 +270,7 @@ class ReadableArchive:
                 current = self._current()
                 return verified(self._folder, self._header, current, on_checked)
             if not self._writes:
-                self._store.follow()
+                self._follow()
             snapshot = snapshot_to_verify(self._folder, self._store)
             header = self._folder.read_header().at(snapshot.generation)
             return verified(self._folder, header, snapshot, on_checked)
@@ -290,6 +299,16 @@ class ReadableArchive:
         rows = self._rows(snapshot, where)
         return batches_of(snapshot, rows, columns, record, batch_rows)
 
+    def _begin(self) -> None:
+        """Know nothing yet of what the store holds."""
+        self._begun += 1
+        self._same = Sameness(self._store)
+        self._derived = DerivedFiles(self._folder.derived, self._store)
+        self._index_files = IndexFiles(self._derived)
+        # Derived files are of the newest state, and are left alone by who looks at another.
+        self._engines = Engines(self._options, None if self._past else self._derived)
+        self._snapshot: Snapshot | None = None
+
     def _current(self) -> Snapshot:
         with self._lock:
             self._check_open()
@@ -297,6 +316,8 @@ class ReadableArchive:
                 self._snapshot = self._snapshot or Snapshot(self._store)
                 return self._snapshot
             version = self._look()
+            if not self._writes:
+                self._derived.expect(version, self._same.identity)
             if self._snapshot is None or self._snapshot.generation != version:
                 since = {one.code_column: one.since for one in self._header.models if one.since}
                 self._snapshot = Snapshot(self._store, self._snapshot, self._index_files, since)
@@ -315,12 +336,21 @@ class ReadableArchive:
                 self._stored_header = self._folder.read_header()
                 self._header_stamp = stamp
             # A writer's own handle is always at the newest version: nobody else commits.
-            version = self._store.version if self._writes else self._store.follow()
+            version = self._store.version if self._writes else self._follow()
             after = self._folder.header_stamp()
             if after == stamp:
                 self._header = self._stored_header.at(version)
                 return version
             stamp = after
+
+    def _follow(self) -> int:
+        """Go to the newest version; where it is of another history, forget what was known."""
+        if self._same.is_lost():
+            # LanceDB remembers versions by their numbers: what it has in memory goes as well.
+            self._store = Store(self._folder.store)
+            self._engines.close()
+            self._begin()
+        return self._same.follow()
 
     def _check_open(self) -> None:
         if self._closed:

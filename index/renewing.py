@@ -21,8 +21,9 @@ T = TypeVar("T")
 class Renewable(Protocol):
     """Something with states that follow each other."""
 
-    def refresh(self) -> int:
-        """Go to the newest state; returns its generation."""
+    @property
+    def state(self) -> object:
+        """The newest state, which is gone to; no other one equals it."""
 
 
 A = TypeVar("A", bound=Renewable)
@@ -36,10 +37,10 @@ def asks_again(question: Callable[Concatenate[A, P], T]) -> Callable[Concatenate
         for _ in range(_TRIES - 1):
             began = None
             try:
-                began = archive.refresh()
+                began = archive.state
                 return question(archive, *args, **options)
             except ArchiveDamagedError:
-                if archive.refresh() == began:
+                if archive.state == began:
                     raise
         return question(archive, *args, **options)
 

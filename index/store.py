@@ -1,11 +1,11 @@
 """The observation store: one LanceDB table, the only truth about an archive.
 
 Every change is one atomic commit, which makes one new version. A commit has happened when
-the call returns; a process killed before that leaves the version before it.
+the call returns; a process killed before that leaves the version before it or the new one.
 
-A commit is in the hands of the operating system when it is acknowledged: it survives the
-death of the process, at any moment. Against a power cut it is as safe as the file system
-makes renamed files.
+A commit is in the hands of the operating system when the call returns: it survives the death
+of the process, at any moment. `checking.settling` waits until it is on the disk, and notes its
+checksums, before it is acknowledged to whoever asked for it; then it survives a power cut too.
 """
 
 from __future__ import annotations
@@ -189,6 +189,15 @@ class Store:
         with self._reading():
             self._table.checkout_latest()
             self.version, self._schema = self._table.version, self._table.schema
+
+    def folder_stamp(self) -> tuple[int, ...]:
+        """Changes with every commit, and when another folder takes the place of this one.
+
+        Raises:
+            OSError: it is not there.
+        """
+        stat = self._versions.stat()
+        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
 
     def pinned(self) -> Store:
         """The table as it is now, whatever is committed later; it shares what is in memory."""

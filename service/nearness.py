@@ -59,7 +59,7 @@ class Nearness:
         """
         self._archive = archive
         self._references: dict[str, list[NDArray[np.float32]]] = {}
-        self._backgrounds: dict[_Key, tuple[int, Background]] = {}
+        self._backgrounds: dict[_Key, tuple[tuple[int, int], Background]] = {}
         self._calibrating = threading.Lock()
 
     def answer(
@@ -113,9 +113,9 @@ class Nearness:
     def _background(self, vector: Vector, deadline: Deadline | None) -> Background:
         key = (vector.model.digest, vector.target, vector.metric)
         with self._calibrating:
-            generation = self._archive.generation
+            state = self._archive.state
             known = self._backgrounds.get(key)
-            if known is not None and known[0] == generation:
+            if known is not None and known[0] == state:
                 return known[1]
             logits = self._reference(vector.model, deadline)
             queries = pack(logits) if vector.metric == "hamming" else logits
@@ -123,7 +123,7 @@ class Nearness:
                 vector.model.digest, str(vector.target), sample_places
             )
             background = Background.of(_weights(vector.metric, queries), codes)
-            self._backgrounds[key] = (generation, background)
+            self._backgrounds[key] = (state, background)
             return background
 
     def _reference(self, model: Model, deadline: Deadline | None) -> NDArray[np.float32]:

@@ -40,6 +40,7 @@ FORMAT = "bittern-derived"
 FORMAT_VERSION = 1
 _JSON_LIMIT_BYTES = 1 << 20
 _MOST_ARRAYS = 64
+_MOST_EXPECTED = 1_024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,100}")
 _ARRAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 _STRAYS_AFTER_S = 3600.0
@@ -75,6 +76,13 @@ class DerivedFiles:
         self.folder = folder
         self._store = store
         self._ours: set[str] = set()
+        self._expected: dict[int, str | None] = {}
+
+    def expect(self, generation: int, identity: str | None) -> None:
+        """Note what a generation was when it was read: nothing else is kept as derived from it."""
+        self._expected[generation] = identity
+        while len(self._expected) > _MOST_EXPECTED:
+            self._expected.pop(next(iter(self._expected)))
 
     def names(self) -> list[str]:
         """The sets that are there, usable or not, by the names of their files."""
@@ -143,7 +151,7 @@ class DerivedFiles:
             whether they are kept.
         """
         identity = self._store.identity(generation)
-        if identity is None:
+        if identity is None or self._expected.get(generation, identity) != identity:
             return False
         started = time.monotonic()
         before = self._files_of(name)
