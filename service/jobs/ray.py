@@ -174,8 +174,9 @@ def cluster(workers: int) -> Iterator[None]:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised besides
     address = os.environ.get(ADDRESS)
     if not address:
-        ray_library("a job on several processes")
-        with local_cluster(cpus=os.cpu_count() or 1, object_store_bytes=_OBJECT_STORE_BYTES):
+        what = "a job on several processes"
+        with local_cluster(os.cpu_count() or 1, _OBJECT_STORE_BYTES, what):
+            _share(ray_library(), workers)  # too many workers are told before anything is made
             yield
         return
     ray = ray_library("a job on several machines")
@@ -187,6 +188,7 @@ def cluster(workers: int) -> Iterator[None]:
             f"unset {ADDRESS} to run on this machine"
         ) from error
     try:
+        _share(ray, workers)
         yield
     finally:
         ray.shutdown()

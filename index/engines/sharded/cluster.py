@@ -49,13 +49,16 @@ _AS_RAY_IS_LOADED = {
 
 @contextmanager
 def local_cluster(
-    cpus: int = 2, object_store_bytes: int = _LEAST_OBJECT_STORE_BYTES
+    cpus: int = 2,
+    object_store_bytes: int = _LEAST_OBJECT_STORE_BYTES,
+    what: str = "search over several processes or machines",
 ) -> Iterator[None]:
     """Start Ray on this machine, reachable from this machine only; stop it at the end.
 
     Args:
         cpus: how many cores its actors may take together.
         object_store_bytes: shared memory for what is sent between processes.
+        what: needs it, for messages.
 
     Raises:
         PreconditionError: Ray is not installed, was imported or started before, or does not start.
@@ -68,7 +71,7 @@ def local_cluster(
     os.environ.update(_AS_RAY_IS_LOADED)
     # The secret that its processes share, so that none has to be written to a file.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    ray = ray_library()
+    ray = ray_library(what)
     if ray.is_initialized():
         raise PreconditionError("Ray runs in this process already; use the cluster it is part of")
     # Paths of sockets may not be long, so the folder's name is short.
