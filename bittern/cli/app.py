@@ -5,6 +5,7 @@ Exit status: 0 done, 1 failed, 2 misused (arguments, queries and files that cann
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -90,7 +91,12 @@ def run() -> None:
         sys.exit(MISUSED if isinstance(error, InvalidInputError) else FAILED)
     except OSError as error:  # a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""
-        print_error(f"{where}{error.strerror or error}")
+        remedy = (
+            "; free some and give the same command again: nothing half-written was left"
+            if error.errno == errno.ENOSPC
+            else ""
+        )
+        print_error(f"{where}{error.strerror or error}{remedy}")
         sys.exit(FAILED)
 
 
