@@ -92,9 +92,7 @@ def run() -> None:
     except OSError as error:  # a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""
         remedy = (
-            "; free some and give the same command again: nothing half-written was left"
-            if error.errno == errno.ENOSPC
-            else ""
+            "; free some, and give the same command again" if error.errno == errno.ENOSPC else ""
         )
         print_error(f"{where}{error.strerror or error}{remedy}")
         sys.exit(FAILED)
