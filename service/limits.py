@@ -134,8 +134,12 @@ def check_media(data: bytes, field: str, config: ServiceConfig = DEFAULT_LIMITS)
         )
 
 
-def check_item(item: MediaItem) -> None:
+def check_item(item: MediaItem, *, fetched: bool = False) -> None:
     """Refuse an item that cannot be coded, or sent, as it is.
+
+    Args:
+        item: a photograph or recording.
+        fetched: whether an address is enough, as it is in jobs that may fetch.
 
     Raises:
         InvalidInputError: a value of the wrong type, a modality that is neither image nor
@@ -149,9 +153,14 @@ def check_item(item: MediaItem) -> None:
             f"{item.media!r} has the modality {item.modality!r}; it must be image or audio",
             field="modality",
         )
-    if item.data is None and item.path is None:
+    if item.url is not None:
+        check_string(item.url, "url", InvalidInputError)
+    if item.data is None and item.path is None and (item.url is None or not fetched):
+        remedy = "give one of them"
+        if item.url is not None:
+            remedy += ". Its address is not fetched unless a job is allowed to, with --fetch"
         raise InvalidInputError(
-            f"{item.media!r} has neither a path nor data; give one of them", field="data"
+            f"{item.media!r} has neither a path nor data; {remedy}", field="data"
         )
     if item.data is not None and not isinstance(item.data, bytes | bytearray | memoryview):
         raise InvalidInputError(

@@ -107,13 +107,14 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
                 options_of(spec),
                 watch,
                 job={"source": spec.source, "reading": spec.reading.to_json()},
-                fetch=spec.reading.fetch,
+                fetch=source.fetch,
                 embedders=place.embedders or Embedders(catalogue_encoder),
                 embed=embed,
             )
         with _engine(spec, source, place) as engine:
-            fetch = spec.reading.fetch
-            return index_source(engine, source, options_of(spec), watch, fetch=fetch, embed=embed)
+            return index_source(
+                engine, source, options_of(spec), watch, fetch=source.fetch, embed=embed
+            )
 
 
 @contextmanager

@@ -61,16 +61,18 @@ def read(entry: MediaItem | Recheck, fetch: tuple[str, ...] = ()) -> Loaded:
 
     Args:
         entry: what is to be read.
-        fetch: beginnings of addresses that may be fetched.
+        fetch: beginnings of addresses that may be fetched; without any, no address will do.
 
     Raises:
+        InvalidInputError: neither a path, nor data, nor an address that might be fetched.
         MediaError: it cannot be read, or is larger than any photograph or recording may be.
         SourceNotFoundError: there is no such file.
+        SourceUnreachableError: its address may not be fetched, or does not answer.
     """
     if isinstance(entry, MediaItem):
-        check_item(entry)
+        check_item(entry, fetched=bool(fetch))
         return _load(entry, fetch)
-    check_item(entry.item)
+    check_item(entry.item, fetched=bool(fetch))
     if not entry.moved and _same_times(entry):
         return _unchanged(entry)
     loaded = _load(entry.item, fetch)

@@ -7,11 +7,12 @@ folder.py, manifest.py and one file for each further format
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from bittern.errors import ManifestError, SourceNotFoundError
+from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
 from service.sources.addresses import check_prefixes, is_address, parsed
 from service.sources.base import (
     AUDIO_SUFFIXES,
@@ -25,6 +26,7 @@ from service.sources.base import (
 )
 from service.sources.elsewhere import source_at
 from service.sources.formats import READERS
+from service.sources.globs import folder_and_glob
 
 __all__ = [
     "AUDIO_SUFFIXES",
@@ -43,8 +45,9 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     """Find out what a source is; nothing is decoded, and little is read.
 
     Args:
-        path: a folder, a manifest, or a file of one of the other formats; or, as an operator
-            gives it and nobody else, the address of one (``s3://…``, ``https://…``).
+        path: a folder, a manifest, or a file of one of the other formats; a path with globs
+            (``photos/*.jpg``) is what fits them below the folder that it begins with; or, as an
+            operator gives it and nobody else, the address of one (``s3://…``, ``https://…``).
         options: how it is to be read.
 
     Raises:
@@ -65,12 +68,32 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         else:
             parsed(path)
             source = source_at(path, options)
+            source = replace(source, fetch=(*options.fetch, *_named(options, source)))
             _refuse_if_empty(source, options)
             return source
     path = Path(path)
-    source = _source_here(path, options)
+    source = replace(_source_here(path, options), fetch=(*options.fetch, *_named(options)))
     _refuse_if_empty(source, options)
     return source
+
+
+def _named(options: SourceOptions, source: Source | None = None) -> list[str]:
+    """Where media may be fetched from because the operator named it: their folder."""
+    if options.media is not None:
+        folder = options.media
+    elif source is None:
+        return []
+    else:
+        whole = source.format == "folder"
+        folder = source.address if whole else source.address.rpartition("/")[0]
+    if not is_address(folder):
+        return []
+    folder = folder.partition("?")[0].partition("#")[0]
+    try:
+        parsed(folder)
+    except ManifestError:
+        return []  # nothing can be fetched from there; whoever reads it says so
+    return [folder]
 
 
 def _source_here(path: Path, options: SourceOptions) -> Source:
@@ -79,6 +102,10 @@ def _source_here(path: Path, options: SourceOptions) -> Source:
     else:
         reader = next((each for each in READERS if each.recognises(path)), None)  # type: ignore[assignment]
     several = "tar" in (reader.name if reader else "") and set(path.name) & set("*?[{")
+    if not several and options.format in (None, "folder"):
+        chosen = folder_and_glob(path)
+        if chosen is not None:
+            return _chosen(*chosen, options)
     if not path.exists() and not several:
         raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
     if reader is None:
@@ -94,6 +121,26 @@ def _source_here(path: Path, options: SourceOptions) -> Source:
         partial(reader.entries, path, options),
         partial(reader.counted, path, options),
     )
+
+
+def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:
+    """The media of a folder that a glob in the source's path fits."""
+    if options.include:
+        raise InvalidInputError(
+            f"the source {folder / glob} says which media are meant, and --include says so too; "
+            f"give the folder {folder} and all globs with --include",
+            field="include",
+        )
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"there is no folder {folder} to look in", field="source")
+    source = _source_here(folder, replace(options, format="folder", include=(glob,)))
+    if next(iter(source), None) is None:
+        raise SourceNotFoundError(
+            f"no photograph or recording fits {folder / glob}; '*' and '?' stand for letters of "
+            "one name, '**' for any number of folders",
+            field="source",
+        )
+    return source
 
 
 def _refuse_if_empty(source: Source, options: SourceOptions) -> None:

@@ -145,6 +145,8 @@ class Source:
         listing: begins to list it.
         counting: counts its entries where that is quick; see `total`.
         address: where it is if that is elsewhere (``s3://…``); `path` is for messages then.
+        fetch: beginnings of addresses from which its media may be fetched: those that the
+            operator allowed, and what he named as the source, or as where its media are.
     """
 
     path: Path
@@ -152,6 +154,7 @@ class Source:
     listing: Callable[[], Iterator[Listed]]
     counting: Callable[[], int | None] = _unknown
     address: str = ""
+    fetch: tuple[str, ...] = ()
     _begun: _Begun = field(default_factory=_Begun, init=False, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:

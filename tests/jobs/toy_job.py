@@ -47,15 +47,15 @@ class Counted(ToyEncoder):
         return sum(size for modality, size in self.batches if modality is not Modality.TEXT)
 
 
-def save_model(folder: Path) -> Path:
+def save_model(folder: Path, bits: int = 64) -> Path:
     """A model over the toy encoder."""
     encoder = ToyEncoder()
     texts = encoder.encode(Modality.TEXT, list(COLOURS))
     sample = {str(m): np.concatenate([texts, -texts]) for m in encoder.modalities}
     towers = {str(m): digest for m, digest in encoder.digests.items()}
-    hasher = fit("lsh", sample, 64)
+    hasher = fit("lsh", sample, bits)
     SavedModel.describe(
-        "toy-64", hasher, encoder=encoder.name, towers=towers, licence="CC0-1.0"
+        f"toy-{bits}", hasher, encoder=encoder.name, towers=towers, licence="CC0-1.0"
     ).save(folder)
     return folder
 
