@@ -236,7 +236,7 @@ class Reencoding:
             *_coded_media(self._archive, any_model, kinds),
         ]
         self._report.total = len(names)
-        source = ArchiveMedia(self._archive, names, self._spec.reading.media)
+        source = self._media(names)
         stream = _unchanged(
             source,
             embed_items(
@@ -244,7 +244,7 @@ class Reencoding:
                 source,
                 self._report.stages,
                 cancelled=self._watch.cancelled,
-                fetch=self._spec.reading.fetch,
+                fetch=source.fetch,
             ),
         )
         first = enough_to_fit(self._watch.told(stream))
@@ -263,11 +263,15 @@ class Reencoding:
         self._store(model, chained(first, stream))
         return model
 
+    def _media(self, names: Sequence[str]) -> ArchiveMedia:
+        reading = self._spec.reading
+        return ArchiveMedia(self._archive, names, reading.media, reading.fetch)
+
     def _first(self, names: Sequence[str]) -> list[StoredMedium]:
         return list(media_of(self._archive, names[:FIT_ROWS]).values())
 
     def _stream(self, model: Model, names: Sequence[str]) -> Iterator[Embedded]:
-        source = ArchiveMedia(self._archive, names, self._spec.reading.media)
+        source = self._media(names)
         return _unchanged(
             source,
             embed_items(
@@ -275,7 +279,7 @@ class Reencoding:
                 source,
                 self._report.stages,
                 cancelled=self._watch.cancelled,
-                fetch=self._spec.reading.fetch,
+                fetch=source.fetch,
             ),
         )
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bittern.errors import SourceNotFoundError
+from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
 from index.archive import Archive
 from index.observation import AddResult, AddStatus, Fingerprint
 from index.recoding import StoredMedium, media_of
 from service.requests import MediaItem
+from service.sources.addresses import below, is_address, may_fetch
 from service.sources.base import Entry
 
 _AT_ONCE = 256
-_ADDRESSES = ("https://", "http://")
 
 
 class ArchiveMedia:
@@ -22,13 +22,24 @@ class ArchiveMedia:
     Args:
         archive: open.
         names: `occurrenceID`s of those that are wanted.
-        media: folder that they lie below now; None for where they were indexed from.
+        media: folder, or address, that they lie below now; None for where they were indexed
+            from.
+        fetch: beginnings of addresses that the operator allows to be fetched. An archive says
+            where its media are and may come from anywhere: nothing else is fetched for it.
     """
 
-    def __init__(self, archive: Archive, names: Sequence[str], media: str | None = None) -> None:
+    def __init__(
+        self,
+        archive: Archive,
+        names: Sequence[str],
+        media: str | None = None,
+        fetch: Sequence[str] = (),
+    ) -> None:
         self._archive = archive
         self._names = names
         self._media = media
+        named = [media] if media is not None and is_address(media) else []
+        self.fetch = (*fetch, *named)
         self._fingerprints: dict[str, Fingerprint] = {}
 
     def __iter__(self) -> Iterator[Entry]:
@@ -46,24 +57,9 @@ class ArchiveMedia:
     def _entry(self, name: str, medium: StoredMedium) -> Entry:
         seen = medium.observations[0]
         folder = self._media or seen.media_root
-        path, url = None, None
-        if seen.media.startswith(_ADDRESSES):
-            url = seen.media
-        elif folder.startswith(_ADDRESSES):
-            url = f"{folder.rstrip('/')}/{seen.media}"
-        elif folder:
-            path = Path(folder) / seen.media
-        else:
-            error = SourceNotFoundError(
-                f"'{name}' was handed over as bytes, so there is no file to read again; name the "
-                "folder that its media lie in with --media, or add it again with the new model"
-            )
-            return AddResult(name, AddStatus.FAILED, 0, error.reason, error.message)
-        if path is not None and not path.is_file():
-            error = SourceNotFoundError(
-                f"{path} is not there any more; bring it back, or name the folder that the media "
-                "are in now with --media"
-            )
+        try:
+            path, url = self._place(name, folder, seen.media)
+        except BitternError as error:
             return AddResult(name, AddStatus.FAILED, 0, error.reason, error.message)
         if medium.fingerprint is not None:
             self._fingerprints[name] = medium.fingerprint
@@ -76,3 +72,26 @@ class ArchiveMedia:
             metadata=seen.metadata,
             url=url,
         )
+
+    def _place(self, name: str, folder: str, media: str) -> tuple[Path | None, str | None]:
+        """Path or address of a file."""
+        if is_address(media) or is_address(folder):
+            url = media if is_address(media) else below(folder, media)
+            if not may_fetch(url, self.fetch):
+                raise SourceUnreachableError(
+                    f"'{name}' lies at {url[:200]}, which may not be fetched; allow the beginning "
+                    "of that address with --fetch if you trust it"
+                )
+            return None, url
+        if not folder:
+            raise SourceNotFoundError(
+                f"'{name}' was handed over as bytes, so there is no file to read again; name the "
+                "folder that its media lie in with --media, or add it again with the new model"
+            )
+        path = Path(folder) / media
+        if not path.is_file():
+            raise SourceNotFoundError(
+                f"{path} is not there any more; bring it back, or name the folder that the media "
+                "are in now with --media"
+            )
+        return path, None

@@ -1,8 +1,9 @@
 """Media and lists of media that lie elsewhere: https, S3, and whatever else fsspec reaches.
 
 Nothing is fetched but what an operator named on a command line: a source by its address, and the
-media that a source names by the beginnings of addresses (`service.sources.addresses`). Media have
-limits of size and time, are asked for three times, and end in a typed error if nothing helps.
+media that a source names by the beginnings of addresses (`service.sources.addresses`). That is
+looked at again here, whoever asks, for the first address and for each that it redirects to. Media
+have limits of size and time, are asked for three times, and end in a typed error if nothing helps.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
     which is deleted once that path object is no longer referred to: hold on to it.
 
     Args:
-        item: with a path, data, or a url that an operator allowed.
-        allowed: beginnings of addresses to which the url may redirect; elsewhere it may not.
+        item: with a path, data, or a url.
+        allowed: beginnings of addresses below which the url lies, and what it redirects to.
 
     Raises:
         SourceNotFoundError: nothing there.
-        SourceUnreachableError: it cannot be fetched; says why.
+        SourceUnreachableError: it may not or cannot be fetched; says why.
         MediaTooLargeError: more than 4 GiB.
         InvalidInputError: the item has neither path nor data nor url.
     """
@@ -85,11 +86,11 @@ def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
 
 
 def fetched(url: str, allowed: Iterable[str] = (), *, limit: int = MAX_MEDIA_BYTES) -> bytes:
-    """The file at an address that an operator allowed, in memory.
+    """The file at an address, in memory.
 
     Args:
         url: the address.
-        allowed: beginnings of addresses to which it may redirect.
+        allowed: as in `open_media`.
         limit: most bytes.
 
     Raises:
@@ -168,7 +169,14 @@ def open_address(address: str) -> IO[bytes]:
 
 
 def _pieces(url: str, allowed: tuple[str, ...], limit: int) -> Iterator[bytes]:
-    """The bytes at an address, within limits of size and time."""
+    """The bytes at an address that may be fetched, within limits of size and time."""
+    if not may_fetch(url, allowed):
+        raise SourceUnreachableError(
+            f"'{url[:200]}' may not be fetched; allow the beginning of that address with --fetch "
+            "if you trust it",
+            field="source",
+            details={"url": url[:500]},
+        )
     is_http = parsed(url).scheme in ("http", "https")
     begun, count = time.monotonic(), 0
     for chunk in _http_chunks(url, allowed) if is_http else _chunks(url):

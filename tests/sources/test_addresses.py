@@ -130,7 +130,7 @@ def test_a_beginning_that_allows_nothing_is_refused(prefix: str) -> None:
 
 
 def test_media_are_fetched_again_when_that_may_help(host: str) -> None:
-    assert remote.open_media(at(f"{host}/p/flaky.jpg")) == b"jpeg" * 10
+    assert remote.open_media(at(f"{host}/p/flaky.jpg"), [host]) == b"jpeg" * 10
     assert _Pages.asked == ["/p/flaky.jpg"] * 3
 
 
@@ -151,13 +151,22 @@ def test_what_cannot_be_fetched_says_why(
     assert _Pages.asked == [f"/p/{name}"] * times
 
 
+def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
+    for allowed in ([], [f"{host}/q/"], ["https://elsewhere.org/"]):
+        with pytest.raises(SourceUnreachableError, match="may not be fetched"):
+            remote.open_media(at(f"{host}/p/a.jpg"), allowed)
+    with pytest.raises(SourceUnreachableError, match="may not be fetched"):
+        remote.fetched(f"{host}/p/a.jpg")
+    assert _Pages.asked == []
+
+
 def test_a_redirect_to_what_is_allowed_is_followed(host: str) -> None:
     assert remote.open_media(at(f"{host}/p/moved.jpg"), [f"{host}/"]) == b"jpeg" * 10
 
 
 def test_media_have_a_limit(host: str) -> None:
     with pytest.raises(MediaTooLargeError, match="more than 39 bytes"):
-        remote.fetched(f"{host}/p/a.jpg", limit=39)
+        remote.fetched(f"{host}/p/a.jpg", [host], limit=39)
 
 
 def test_a_web_page_lists_what_lies_below_it_only(host: str) -> None:
@@ -176,15 +185,18 @@ def test_a_manifest_at_an_address_names_media_below_it_only(host: str) -> None:
 
 
 def test_folders_and_manifests_of_other_systems_are_read(memory: Any) -> None:
-    sound, picture = read_source("memory://birds")
+    birds = read_source("memory://birds")
+    sound, picture = birds
+    assert birds.fetch == ("memory://birds",)
     assert isinstance(sound, MediaItem)
     assert isinstance(picture, MediaItem)
     assert sound.media == "Bubo bubo/2.wav"
     assert sound.metadata["species"] == "Bubo bubo"
-    assert remote.open_media(picture) == b"one"
-    [row] = read_source("memory://birds/m.csv")
+    assert remote.open_media(picture, birds.fetch) == b"one"
+    manifest = read_source("memory://birds/m.csv")
+    [row] = manifest
     assert isinstance(row, MediaItem)
-    assert remote.open_media(row) == b"one"
+    assert remote.open_media(row, manifest.fetch) == b"one"
 
 
 def test_shards_of_other_systems_are_read(memory: Any, tmp_path: Path) -> None:
