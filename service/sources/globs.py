@@ -2,19 +2,22 @@
 
 ``*`` and ``?`` stand for characters other than a slash, ``[ab]`` and ``[!ab]`` for one character,
 ``**`` for any number of folders. A glob without a slash is held against the names of files and
-folders at any depth; one with a slash against the whole path below the source. A glob that fits a
-folder takes all that lies below it. Upper and lower case are the same: cameras write ``.JPG``.
+folders at any depth; one with a slash against the whole path below the source: ``./*.jpg`` fits
+there only. A glob that fits a folder takes all that lies below it. Upper and lower case are the
+same: cameras write ``.JPG``.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from bittern.errors import InvalidInputError
 
 MAX_GLOBS = 100
 MAX_GLOB_CHARS = 200
+_MAGIC = re.compile(r"[*?\[]")
 
 
 def matcher(globs: Sequence[str], field: str) -> Callable[[str], bool] | None:
@@ -31,6 +34,20 @@ def matcher(globs: Sequence[str], field: str) -> Callable[[str], bool] | None:
         raise InvalidInputError(f"{len(globs)} globs, the limit is {MAX_GLOBS}", field=field)
     parsed = [_parts(glob, field) for glob in globs]
     return lambda path: any(_fits(parts, path.split("/")) for parts in parsed)
+
+
+def folder_and_glob(path: Path) -> tuple[Path, str] | None:
+    """A path with globs, such as ``gbif/*.jpg``, as a folder and a glob over what lies below it.
+
+    Returns:
+        None if there is something of just this name, or no glob in it.
+    """
+    if not _MAGIC.search(str(path)) or path.exists():
+        return None
+    folder = path
+    while _MAGIC.search(str(folder)):
+        folder = folder.parent
+    return folder, f"./{path.relative_to(folder).as_posix()}"
 
 
 class _Name:
@@ -55,6 +72,7 @@ _Parts = list[_Name | None]
 
 
 def _parts(glob: str, field: str) -> _Parts:
+    here = glob.strip().startswith("./")
     tidy = glob.strip().removeprefix("./").rstrip("/")
     if not tidy or tidy.startswith("/") or ".." in tidy.split("/") or len(tidy) > MAX_GLOB_CHARS:
         raise InvalidInputError(
@@ -63,7 +81,7 @@ def _parts(glob: str, field: str) -> _Parts:
             field=field,
         )
     parts = tidy.split("/")
-    anywhere: _Parts = [None] if len(parts) == 1 else []
+    anywhere: _Parts = [None] if len(parts) == 1 and not here else []
     try:
         return anywhere + [None if part == "**" else _Name(part) for part in parts]
     except re.error as error:  # [z-a]

@@ -150,3 +150,36 @@ def test_families_ranks_and_long_names_are_understood() -> None:
     [names] = names_of_siblings([long, "Summer holidays"], "train").values()
     assert names["order"] == "Strigiformes"
     assert names["scientificName"] == "Strix aluco"
+
+
+def test_a_source_with_globs_is_what_fits_below_the_folder_it_begins_with(tmp_path: Path) -> None:
+    folder(tmp_path, "gbif/1.JPG", "gbif/1.wav", "gbif/deep/2.jpg", "other/3.jpg", "gbif.jpg")
+    source = read_source(tmp_path / "gbif" / "*.jpg")
+    [item] = source.entries
+    assert isinstance(item, MediaItem)
+    assert (item.occurrence_id, item.path) == ("1.JPG", tmp_path / "gbif" / "1.JPG")
+    assert (source.format, source.total()) == ("folder", 1)
+    assert media(tmp_path / "*" / "*.jpg") == ["gbif/1.JPG", "other/3.jpg"]
+    assert media(tmp_path / "gbif" / "**" / "*.jpg") == ["1.JPG", "deep/2.jpg"]
+    assert media(tmp_path / "g*", exclude=("deep",)) == ["gbif.jpg", "gbif/1.JPG", "gbif/1.wav"]
+
+
+def test_a_folder_named_like_a_glob_is_that_folder(tmp_path: Path) -> None:
+    folder(tmp_path, "birds [2024]/1.jpg", "birds 2/2.jpg")
+    assert media(tmp_path / "birds [2024]") == ["1.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [("gbif/*.tif", "no photograph or recording fits"), ("nowhere/*.jpg", "no folder .*nowhere")],
+)
+def test_globs_that_nothing_fits_are_refused(tmp_path: Path, source: str, words: str) -> None:
+    folder(tmp_path, "gbif/1.jpg")
+    with pytest.raises(SourceNotFoundError, match=words):
+        read_source(tmp_path / source)
+
+
+def test_globs_in_the_source_and_beside_it_are_refused(tmp_path: Path) -> None:
+    folder(tmp_path, "1.jpg")
+    with pytest.raises(InvalidInputError, match="--include"):
+        media(tmp_path / "*.jpg", include=("1*",))
