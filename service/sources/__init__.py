@@ -68,12 +68,32 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
         else:
             parsed(path)
             source = source_at(path, options)
+            source = replace(source, fetch=(*options.fetch, *_named(options, source)))
             _refuse_if_empty(source, options)
             return source
     path = Path(path)
-    source = _source_here(path, options)
+    source = replace(_source_here(path, options), fetch=(*options.fetch, *_named(options)))
     _refuse_if_empty(source, options)
     return source
+
+
+def _named(options: SourceOptions, source: Source | None = None) -> list[str]:
+    """Where media may be fetched from because the operator named it: their folder."""
+    if options.media is not None:
+        folder = options.media
+    elif source is None:
+        return []
+    else:
+        whole = source.format == "folder"
+        folder = source.address if whole else source.address.rpartition("/")[0]
+    if not is_address(folder):
+        return []
+    folder = folder.partition("?")[0].partition("#")[0]
+    try:
+        parsed(folder)
+    except ManifestError:
+        return []  # nothing can be fetched from there; whoever reads it says so
+    return [folder]
 
 
 def _source_here(path: Path, options: SourceOptions) -> Source:
