@@ -222,6 +222,14 @@ class _Copying:
         return before
 
     def _copy(self, path: Path, renewing: bool = False) -> None:
+        """Bring one file over; how the version came about is not kept with it, nor needed."""
+        try:
+            self._bring(path, renewing)
+        except FileNotFoundError:
+            if path.parent.name != "_transactions" or path.exists():
+                raise
+
+    def _bring(self, path: Path, renewing: bool) -> None:
         """Bring one file over, unless the same bytes are there.
 
         What is there is only replaced by a file that is whole and on the disk.
@@ -333,7 +341,7 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
         header = replace(header, models=info.models)
     name = ""
     try:
-        name = pin(store, version)
+        name = pin(store, version, while_running=True)
     except BitternError:
         if os.access(source.path, os.W_OK):
             raise

@@ -1,17 +1,29 @@
-"""Observations as Arrow batches, for files and other tools."""
+"""Observations as Arrow batches, for files and other tools.
+
+However slowly they are taken, they are of one version of the store: it is kept from clean-up
+until the last one is read.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bittern.errors import QueryError
+from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError, QueryError
 from index.columns import IDENTITY, suggestion
 from index.models import ModelRecord
+from index.pinning import pin, unpin
 from index.snapshot import Snapshot
+from index.store import Store
+
+_log = logging.getLogger(__name__)
 
 
 def batches_of(
@@ -52,4 +64,59 @@ def batches_of(
             table = snapshot.table(rows[start : start + batch_rows], stored)
             yield from table.rename_columns(names).combine_chunks().to_batches()
 
-    return batches()
+    return _Kept(snapshot.store, batches(), keep=len(rows) > batch_rows)
+
+
+class _Kept(Iterator[pa.RecordBatch]):
+    """Batches of a version that is kept from clean-up until they are all read, or given up.
+
+    Args:
+        store: at that version.
+        batches: read from it.
+        keep: whether it takes long enough that the version may be cleaned up meanwhile.
+    """
+
+    def __init__(self, store: Store, batches: Iterator[pa.RecordBatch], *, keep: bool) -> None:
+        self._store = store
+        self._batches = batches
+        self._identity = store.identity(store.version)
+        self._let_go = weakref.finalize(self, _let_go, store, _pinned(store) if keep else "")
+
+    def __next__(self) -> pa.RecordBatch:
+        try:
+            return next(self._batches)
+        except ArchiveDamagedError as error:
+            self._let_go()
+            there = self._store.identity(self._store.version)
+            if there is not None and there == self._identity:
+                raise
+            raise PreconditionError(
+                f"the archive at {self._store.path.parent} was changed while it was exported, and "
+                f"version {self._store.version}, which the export began with, was cleaned up; "
+                "export it again. Where this process may write to the archive's folder, it keeps "
+                "the version for as long as it needs"
+            ) from error
+        except BaseException:
+            self._let_go()
+            raise
+
+    def close(self) -> None:
+        """Give up what was not read."""
+        self._batches = iter(())
+        self._let_go()
+
+
+def _pinned(store: Store) -> str:
+    """Keep a version; "" where that is not possible: the folder may be for reading only."""
+    try:
+        return pin(Store(store.path), store.version, while_running=True)
+    except BitternError as error:
+        _log.info("version %d of %s is not kept: %s", store.version, store.path, error)
+        return ""
+
+
+def _let_go(store: Store, name: str) -> None:
+    if name.endswith(f"-{os.getpid()}"):  # not in a process that was forked from this one
+        # It may have been moved or deleted: then there is nothing to let go.
+        with suppress(BitternError):
+            unpin(Store(store.path), name)

@@ -1,9 +1,9 @@
 """What a killed writer has left behind, and the next one removes: nothing of it was acknowledged.
 
-Files that were being written, and the column of a model whose registration never came to its
-end. What LanceDB has left goes with the next compaction (see `Store.compact`). The files of a
-model that was not registered stay: registering it again puts others in their place, and
-`bittern repair` removes them.
+Files that were being written, the column of a model whose registration never came to its end,
+and versions that were kept for as long as something was read. What LanceDB has left goes with
+the next compaction (see `Store.compact`). The files of a model that was not registered stay:
+registering it again puts others in their place, and `bittern repair` removes them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from bittern.errors import BitternError
 from index.columns import is_code_or_embedding
 from index.folder import ArchiveFolder, Header
-from index.pinning import drop_columns
+from index.pinning import drop_columns, unpin_abandoned
+from index.snapshots import Snapshots
 from index.store import Store
 
 _log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ def clear_leftovers(folder: ArchiveFolder, store: Store) -> None:
         if columns:
             _log.info("removing the columns of registrations that were cut off: %s", columns)
         drop_columns(store, columns)
+        unpin_abandoned(store, [info.pin for info in Snapshots(folder, store).list()])
     except (OSError, BitternError) as error:
         _log.warning("what a killed writer has left was not removed: %s", error)
 

@@ -1,18 +1,25 @@
 """The versions of an archive's store: which are there, and how one is kept from clean-up.
 
-A version is pinned under a name that tells when (see `Store.keep`), so that what a killed
-process has left pinned is told from what is in use, and let go some time.
+A version is pinned under a name that tells when, and for what only lasts as long as a process,
+which process (see `Store.keep`), so that what a killed process has left pinned is told from what
+is in use, and let go: by the next writer, or when a snapshot is taken or dropped.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import secrets
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from bittern.errors import NotFoundError, PreconditionError
 from index.store import Store
@@ -63,8 +70,13 @@ def store_at(store: Store, version: int) -> Store:
     return Store(store.path, version, store._session)
 
 
-def pin(store: Store, version: int) -> str:
+def pin(store: Store, version: int, *, while_running: bool = False) -> str:
     """Keep a version from clean-up.
+
+    Args:
+        store: the table; not a handle that others move.
+        version: one that is there.
+        while_running: only as long as this process runs.
 
     Returns:
         what `unpin` takes.
@@ -72,7 +84,8 @@ def pin(store: Store, version: int) -> str:
     Raises:
         PreconditionError: the version is gone, or the folder cannot be written to.
     """
-    name = f"{int(time.time()):x}-{secrets.token_hex(4)}"
+    process = f"-{_machine()}-{os.getpid()}" if while_running else ""
+    name = f"{int(time.time()):x}-{secrets.token_hex(4)}{process}"
     store.keep(name, version)
     return name
 
@@ -86,12 +99,39 @@ def unpin(store: Store, name: str) -> None:
 
 
 def unpin_abandoned(store: Store, used: Sequence[str]) -> None:
-    """Let go of what killed processes have pinned: old pins that are not among those in use."""
+    """Let go of what killed processes have pinned, and is not among the pins in use.
+
+    Those of a process of this machine that runs no more, and all that are two days old.
+    """
     for name in store.kept().keys() - set(used):
+        made, _, *process = name.split("-")
         with suppress(ValueError):
-            made = int(name.partition("-")[0], 16)
-            if time.time() - made > _ABANDONED_S:
+            if time.time() - int(made, 16) > _ABANDONED_S or (process and _has_ended(*process)):
                 unpin(store, name)
+
+
+@cache
+def _machine() -> str:
+    """What tells this machine, since it was started, and its numbers of processes from others."""
+    about = [platform.node()]
+    with suppress(OSError):
+        about.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        about.append(str(Path("/proc/self/ns/pid").readlink()))
+    return xxhash.xxh3_64_hexdigest("\n".join(about).encode())
+
+
+def _has_ended(machine: str, process: str) -> bool:
+    """Whether a process is known to be no more."""
+    if machine != _machine() or os.name != "posix":
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def drop_columns(store: Store, names: Sequence[str]) -> None:
