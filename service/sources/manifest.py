@@ -18,6 +18,10 @@ from service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _HEAD_BYTES = 1 << 20
+_EXPORTED = frozenset({"id", "modality", "start_s", "end_s"})
+"""What our own exports say of an observation; beside `occurrenceID` and the media, nobody else's
+tables have all of these. Only their columns can have these names, see `service.headings`."""
+_NOT_KEPT = _EXPORTED | {"media", "occurrenceID"}
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
 
@@ -40,14 +44,21 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     metadata, under the names that `service.headings.column_names` gives them. Rows may share an
     `occurrenceID` if their media differ.
 
+    A table that was exported from an archive has a row for each window of a recording; these are
+    one item, of the kind that `modality` says, and their times are not kept.
+
     Raises:
         ManifestError: the manifest as a whole cannot be read.
     """
     places = _Places.of(table, options)
-    seen, named = FirstLines(), FirstLines()
+    seen, named, windows = FirstLines(), FirstLines(), FirstLines()
     numbers = NumberCells(lambda: _separator(table))
     for line, row in table.rows(lambda headings: _columns(table, headings, options)):
         place = table.where(line)
+        if not isinstance(row, str) and _EXPORTED & row.keys():
+            own, media = str(row.get("occurrenceID", "")), str(row.get("media", ""))
+            if windows.first(line, own, media) != line:
+                continue
         try:
             if isinstance(row, str):
                 raise ManifestError(row)
@@ -80,6 +91,8 @@ def _separator(table: Table) -> str:
 def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:
     columns = column_names(headings, options.columns)
     if "media" in columns:
+        if {*_EXPORTED, "occurrenceID"} <= set(headings) - options.columns.keys():
+            columns = [h if h in _EXPORTED else c for h, c in zip(headings, columns, strict=True)]
         return columns
     likely = [f"--column {_quoted(heading)}=media" for heading in likely_media(headings)]
     raise ManifestError(
@@ -160,7 +173,8 @@ def _item(places: _Places, row: Cells) -> MediaItem:
     if not media or "\0" in media:
         raise ManifestError("the column 'media' holds no path")
     name = urlsplit(media).path if is_address(media) else media
-    modality = _TYPES.get(str(row.get("type", "")).lower()) or modality_of_suffix(Path(name))
+    told = str(row.get("modality", "")) or str(row.get("type", ""))
+    modality = _TYPES.get(told.lower()) or modality_of_suffix(Path(name))
     if modality is None:
         raise ManifestError(
             f"'{media[:200]}' is of no kind that its suffix tells; add a column 'type' that says "
@@ -173,6 +187,6 @@ def _item(places: _Places, row: Cells) -> MediaItem:
         modality=modality,
         path=path,
         media_root=root,
-        metadata={c: v for c, v in row.items() if c not in ("media", "occurrenceID")},
+        metadata={c: v for c, v in row.items() if c not in _NOT_KEPT},
         url=url,
     )

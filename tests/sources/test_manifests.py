@@ -215,3 +215,36 @@ def test_a_row_without_a_name_is_told_by_its_place_once(tmp_path: Path) -> None:
     assert isinstance(entry, AddResult)
     assert entry.occurrence_id == "man.parquet, row 1"
     assert entry.message.startswith(entry.occurrence_id)
+
+
+EXPORT = (
+    "id,occurrenceID,modality,{media},start_s,end_s,species\n"
+    '"o1#t=0,3",o1,audio,a,0,3,Pica pica\n'
+    '"o1#t=3,6",o1,audio,a,3,6,Pica pica\n'
+    '"o2#t=0,3",o2,audio,gone.wav,0,3,\n'
+    '"o2#t=3,6",o2,audio,gone.wav,3,6,\n'
+    "o3,o3,image,b.jpg,,,\n"
+)
+
+
+@pytest.mark.parametrize("heading", ["media", "associatedMedia"])
+def test_windows_of_a_recording_in_an_export_of_ours_are_one_item(
+    tmp_path: Path, heading: str
+) -> None:
+    path = manifest(tmp_path, EXPORT.format(media=heading), "a", "b.jpg")
+    recording, gone, photograph = read_source(path)
+    assert isinstance(recording, MediaItem)
+    assert isinstance(photograph, MediaItem)
+    assert isinstance(gone, AddResult)
+    assert (recording.occurrence_id, recording.modality) == ("o1", "audio")
+    assert recording.metadata == {"species": "Pica pica"}
+    assert (photograph.occurrence_id, photograph.modality) == ("o3", "image")
+    assert photograph.metadata == {}
+
+
+def test_tables_that_are_no_exports_keep_columns_of_such_names(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "id,media,start_s\n7,a.jpg,3\n8,a.jpg,4\n", "a.jpg")
+    item, again = read_source(path)
+    assert isinstance(item, MediaItem)
+    assert item.metadata == {"id_": "7", "start_s_": "3"}
+    assert isinstance(again, AddResult)
