@@ -139,10 +139,22 @@ def _skipped(item: MediaItem) -> AddResult:
 
 
 def _some(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Lists of entries, short ones where they bring their bytes along."""
+    """Lists of entries, short ones where they bring their bytes along.
+
+    Where the entries break off, those before come first, then whatever they raised.
+    """
     some: list[Entry] = []
     size = 0
-    for entry in entries:
+    broke_off: Exception | None = None
+    source = iter(entries)
+    while True:
+        try:
+            entry = next(source)
+        except StopIteration:
+            break
+        except Exception as error:
+            broke_off = error
+            break
         some.append(entry)
         size += len(entry.data or b"") if isinstance(entry, MediaItem) else 0
         if len(some) >= _LOOKED_UP or size >= _LOOKED_UP_BYTES:
@@ -150,6 +162,8 @@ def _some(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
             some, size = [], 0
     if some:
         yield some
+    if broke_off is not None:
+        raise broke_off
 
 
 def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:

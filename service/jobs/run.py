@@ -213,16 +213,17 @@ def _counted(source: Source, report: JobReport) -> Iterator[None]:
     def count() -> None:
         begun, number = monotonic(), 0
         try:
-            for _ in source:
+            # A listing of its own: that of the source is for whoever codes.
+            for _ in source.listing():
                 number += 1
                 if over.is_set() or monotonic() - begun > COUNTED_FOR_S:
                     return
-        except (BitternError, OSError):
-            return  # whoever lists it to be coded will say so
+        except Exception:
+            return  # whoever lists it to be coded meets it too, and fails by it
         report.total = number
 
     thread = threading.Thread(target=count, name="bittern-count")
-    if source.format in COUNTED:
+    if source.format in COUNTED and not source.address:
         thread.start()
     try:
         yield

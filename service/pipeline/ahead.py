@@ -67,6 +67,7 @@ class Ahead:
         self._all_listed = False
         self._stopped = False
         self._failure: BaseException | None = None
+        self._broke_off: Exception | None = None
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Ahead:
@@ -102,10 +103,11 @@ class Ahead:
     def __iter__(self) -> Iterator[Slot]:
         """Entries in order, each once it is known whether there is anything to embed.
 
-        Ends early if the job is cancelled.
+        Ends early if the job is cancelled, and with the last entry before the one at which the
+        listing broke off: ask `check_listing` then.
 
         Raises:
-            BaseException: whatever the listing raised, or a thread that should not have.
+            BaseException: whatever a thread raised that should not have.
         """
         while (slot := self._next_slot()) is not None:
             yield slot
@@ -113,6 +115,11 @@ class Ahead:
                 self._slots.popleft()
                 self._release(slot, slot.held)
                 self._changed.notify_all()
+
+    def check_listing(self) -> None:
+        """Raise what the listing has raised, if it broke off."""
+        if self._broke_off is not None:
+            raise self._broke_off
 
     def pieces(self, slot: Slot) -> Iterator[Piece]:
         """Pieces of the entry at hand, as they are decoded; fewer if the job is cancelled.
@@ -184,6 +191,8 @@ class Ahead:
                     return
                 work.add(1, busy_s=listed - begun, waited_s=perf_counter() - listed)
                 begun = perf_counter()
+        except Exception as error:  # what was listed before is good
+            self._broke_off = error
         finally:
             close_stream(entries)
             with self._changed:

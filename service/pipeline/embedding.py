@@ -43,6 +43,10 @@ def embed_items(
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
         fetch: beginnings of addresses that may be fetched.
         bounds: threads and memory; see `service.pipeline.slots`.
+
+    Raises:
+        Exception: what the listing has raised, once everything before is embedded; what the
+            network has raised, at once.
     """
     stages = stages if stages is not None else new_stages()
     batches = Batches(embedder, stages["network"])
@@ -59,6 +63,8 @@ def embed_items(
     if not cancelled():
         batches.flush()
     yield from batches.done()
+    if not cancelled():
+        ahead.check_listing()
 
 
 def _take(slot: Slot, ahead: Ahead, batches: Batches) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bittern.errors import BitternError
+from bittern.errors import BitternError, SourceUnreachableError
 from index.observation import AddResult, AddStatus
 from service.requests import MediaItem
 
@@ -96,7 +96,8 @@ class _Begun:
     """A listing that somebody has looked into and left: the next one goes on with it.
 
     Some sources have to be read through, and joined, before their first entry is known. Looking
-    at the first entries must not cost that each time.
+    at the first entries must not cost that each time. A listing that broke off is begun anew: it
+    would end without a word where it raised.
     """
 
     def __init__(self) -> None:
@@ -110,7 +111,7 @@ class _Begun:
         seen, stream = left if left is not None else ([], listing())
         kept: list[Listed] | None = list(seen)
         size = sum(map(_bytes_of, seen))
-        ended = False
+        left_by_caller = False
         try:
             yield from seen
             for listed in stream:
@@ -120,10 +121,12 @@ class _Begun:
                     if len(kept) > _KEPT_ENTRIES or size > _KEPT_BYTES:
                         kept = None
                 yield listed
-            ended = True
+        except GeneratorExit:
+            left_by_caller = True
+            raise
         finally:
             with self._lock:
-                if not ended and kept is not None and self._left is None:
+                if left_by_caller and kept is not None and self._left is None:
                     self._left, stream = (kept, stream), iter(())
             close = getattr(stream, "close", None)
             if close is not None:
@@ -158,7 +161,26 @@ class Source:
     _begun: _Begun = field(default_factory=_Begun, init=False, repr=False, compare=False)
 
     def __iter__(self) -> Iterator[Entry]:
-        return (listed.entry for listed in self._begun.go_on(self.listing))
+        """Its entries.
+
+        Raises:
+            BitternError: it breaks off; everything before was good.
+            SourceUnreachableError: for whatever else goes wrong where it lies.
+        """
+        where = self.address or self.path
+        try:
+            for listed in self._begun.go_on(self.listing):
+                yield listed.entry
+        except BitternError:
+            raise
+        except Exception as error:  # of the disk, or of whatever library reaches the address
+            if not (self.address or isinstance(error, OSError)):
+                raise
+            raise SourceUnreachableError(
+                f"{where} cannot be listed any further: {error or type(error).__name__}; what was "
+                "listed before is good. Give the same command again once it can be read",
+                field="source",
+            ) from error
 
     @cached_property
     def listed(self) -> list[Listed]:

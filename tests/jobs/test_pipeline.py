@@ -190,8 +190,10 @@ def broken_listing() -> Iterator[MediaItem]:
 def test_errors_of_the_network_and_of_the_listing_end_all_threads() -> None:
     with pytest.raises(RuntimeError, match="card"):
         list(embed_items(embedder_of(Broken()), pictures(100)))
+    done: list[Embedded] = []
     with pytest.raises(OSError, match="disk"):
-        list(embed_items(embedder_of(ToyEncoder()), broken_listing()))
+        done.extend(embed_items(embedder_of(ToyEncoder()), broken_listing()))
+    assert [len(embedded.embeddings) for embedded in done] == [1, 1, 1]
     assert not threads_of_the_pipeline()
 
 

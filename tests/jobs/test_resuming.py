@@ -5,17 +5,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bittern.errors import PreconditionError
+from bittern.errors import ManifestError, PreconditionError, SourceUnreachableError
 from index.observation import AddStatus
 from service.jobs.run import report_file
 from service.jobs.spec import JobKind, JobSpec
+from service.sources import Listed, Source, read_source
 from tests.engine.toy import picture
 from tests.jobs.toy_job import Counted, fill, run, save_model, stored
 
@@ -230,3 +231,49 @@ def test_a_report_lies_beside_what_a_job_makes(
         run(replace(spec, on_duplicate="overwrite"), Counted(3, fall))
     told = json.loads(report_file(spec).read_text())
     assert (told["state"], "FallenError" in told["error"]) == ("failed", True)
+
+
+@Kinds
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize(
+    ("raised", "typed"),
+    [
+        (ManifestError("the list ends in the middle"), ManifestError),
+        (OSError("the disk fell off"), SourceUnreachableError),
+    ],
+)
+def test_a_job_whose_listing_breaks_off_fails_with_what_it_had_stored(
+    spec_of: Callable[..., JobSpec],
+    undisturbed: dict[str, list[dict[str, Any]]],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: JobKind,
+    again: bool,
+    raised: Exception,
+    typed: type[Exception],
+) -> None:
+    def broken(path: str, options: object) -> Source:
+        whole = read_source(path)
+
+        def listing() -> Iterator[Listed]:
+            yield from list(whole.listing())[:50]
+            raise raised
+
+        source = replace(whole, listing=listing)
+        next(iter(source))
+        return source
+
+    spec = spec_of(kind)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.jobs.run.read_source", broken)
+        patched.setattr("service.model_choice.PEEKED", 8)  # else it meets that before it begins
+        for _ in range(1 + again):
+            with pytest.raises(typed, match=str(raised)):
+                run(spec)
+    told = json.loads(report_file(spec).read_text())
+    assert (told["state"], told["total"]) == ("failed", None)
+    assert str(raised) in told["error"]
+    assert told["items"]["skipped" if again else "added"] == 50
+    report = run(spec)
+    assert (report.state, report.done) == ("done", ITEMS)
+    assert report.items[AddStatus.SKIPPED] == 50
+    assert stored(spec) == undisturbed[kind]

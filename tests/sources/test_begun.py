@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import pytest
+
+from bittern.errors import BitternError, ManifestError, SourceUnreachableError
 from service.requests import MediaItem
-from service.sources.base import _KEPT_ENTRIES, Listed, Source
+from service.sources.base import _KEPT_ENTRIES, Entry, Listed, Source
 
 
 class Listing:
@@ -73,3 +76,36 @@ def test_entries_that_bring_many_bytes_along_are_not_kept() -> None:
     ids(source, 3)
     assert listing.closed == 1
     assert len(ids(source)) == 5
+
+
+class Broken(Listing):
+    """Breaks off before its sixth entry."""
+
+    error: Exception = ManifestError("the file ends in the middle")
+
+    def __call__(self) -> Iterator[Listed]:
+        yield from islice(super().__call__(), 5)
+        raise self.error
+
+
+@pytest.mark.parametrize("looked", [0, 1, 5])
+def test_a_listing_that_broke_off_breaks_off_again(looked: int) -> None:
+    source = Broken(10).source()
+    assert len(ids(source, looked)) == looked
+    for _ in range(3):
+        seen: list[Entry] = []
+        with pytest.raises(ManifestError, match="in the middle"):
+            seen.extend(source)
+        assert len(seen) == 5
+
+
+def test_whatever_goes_wrong_where_a_source_lies_is_told_as_such() -> None:
+    broken = Broken(10)
+    broken.error = OSError(5, "Input/output error")
+    with pytest.raises(SourceUnreachableError, match=r"x cannot be listed .* Input/output"):
+        ids(broken.source())
+    broken.error = ZeroDivisionError("a library of somebody")
+    with pytest.raises(ZeroDivisionError):
+        ids(broken.source())
+    with pytest.raises(BitternError, match="s3://b cannot be listed"):
+        ids(Source(Path("b"), "test", broken, address="s3://b"))
