@@ -49,7 +49,7 @@ class RemoteJobs:
         self,
         source: str,
         *,
-        model: str = "field",
+        model: str | None = None,
         bits: int | None = None,
         format: str | None = None,  # noqa: A002 - as the command line calls it
         media: str | None = None,
@@ -65,7 +65,8 @@ class RemoteJobs:
 
         Args:
             source: name of a folder that the server's operator has allowed, and a path below it.
-            model: a model of the archive, an encoder, or a model that the server has.
+            model: a model of the archive, an encoder, or a model that the server has; None for
+                the archive's own, and for `field` where it has none.
             bits: code length where a hasher is made; None for 256.
             format: format of the source; None tells it by what is there.
             media: folder with the media, named like `source`, where they lie elsewhere.
@@ -96,7 +97,7 @@ class RemoteJobs:
                 include=tuple(include),
                 exclude=tuple(exclude),
             ),
-            model=model,
+            model=model or "",
             bits=bits,
             on_duplicate=on_duplicate,
             keep_embeddings=keep_embeddings,

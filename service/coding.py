@@ -80,7 +80,7 @@ def code_source(
     watch = watch or Watch()
     check_parquet(to)
     check_folder(to)
-    embedders = embedders or Embedders(load_encoder)
+    embedders, options = embedders or Embedders(load_encoder), options.named()
     saved = ready_model(options, embedders.named)
     embedder = embedders.of(saved) if saved else embedders.named(options.model)
     embedder.encoder()

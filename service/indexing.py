@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hashing.saved import SavedModel
+from index.models import ModelRecord
 from service.committing import Commits, without_untaken
 from service.engine import Engine
 from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
@@ -143,7 +144,10 @@ def index_source(
     """
     watch, embed = watch or Watch(), embed or embed_here
     report = watch.report
+    before = engine.archive.models()
     model = settled_model(engine, options, entries)
+    if model is not None:
+        report.warnings += _alone(model, before)
     stream: Iterator[Embedded]
     if model is not None:
         commits = _commits_to(engine, model, options, report)
@@ -157,6 +161,7 @@ def index_source(
             fetch=fetch,
         )
     else:
+        options = options.named()
         embedder = engine.embedders.named(options.model)
         embedder.encoder()  # weights that are missing are told before anything is decoded
         stream = embed(
@@ -172,6 +177,7 @@ def index_source(
             return watch.finish()
         report.warnings += warnings_of(first)
         model = engine.register(saved)
+        report.warnings += _alone(model, before)
         commits = _commits_to(engine, model, options, report)
         stream = chained(first, stream)
     report.model, report.digest = model.card.name, model.digest
@@ -189,6 +195,19 @@ def _commits_to(engine: Engine, model: Model, options: IndexOptions, report: Job
         report.stages,
         renew=True,
     )
+
+
+def _alone(model: Model, before: Sequence[ModelRecord]) -> list[str]:
+    """What should be said of a model that is new to an archive which others have coded."""
+    kinds = {str(m) for m in model.modalities} & {"image", "audio"}
+    others = [r for r in before if r.state == "ready" and kinds & set(r.modalities)]
+    if not others or model.digest in {record.digest for record in before}:
+        return []
+    return [
+        f"{model.card.name} is new to this archive, which {others[0].name} has coded before, and a "
+        f"search asks one model: name it (--model {model.card.name}) to find what it codes, or "
+        f"have all coded by it: bittern reencode ARCHIVE --model {model.card.name}"
+    ]
 
 
 def chained(first: list[Embedded], rest: Iterator[Embedded]) -> Iterator[Embedded]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import get_args
 
@@ -11,6 +11,7 @@ from bittern.errors import (
     BitternError,
     InvalidInputError,
     ModelNotFoundError,
+    PreconditionError,
     UnsupportedModalityError,
 )
 from encoders.base import Modality
@@ -18,6 +19,7 @@ from encoders.catalogue import CATALOGUE
 from hashing.codes import check_bits
 from hashing.saved import CARD_FILE, ModelCard, SavedModel
 from hashing.training_free import Kind
+from index.models import ModelRecord
 from index.observation import OnDuplicate
 from service.catalogue import encoder_names
 from service.committing import check_towers
@@ -41,7 +43,9 @@ class IndexOptions:
     Attributes:
         model: a model of the archive, an encoder of the catalogue, a shipped model, the folder
             of a saved one, or that folder's name in `./models` or `$BITTERN_MODELS`; the first
-            of these that there is.
+            of these that there is. Empty for the archive's own: the first that is searched and
+            takes the source's media. Where there is none yet, or `bits` or `hasher` are asked
+            for, empty means `DEFAULT_ENCODER`.
         bits: code length, where a hasher is made; None for 256.
         hasher: kind of hasher, where one is made; None for the encoder's default.
         on_duplicate: what to do with items that the archive has already.
@@ -50,7 +54,7 @@ class IndexOptions:
         commit_s: seconds after which what is coded is committed, however little that is.
     """
 
-    model: str = DEFAULT_ENCODER
+    model: str = ""
     bits: int | None = None
     hasher: Kind | None = None
     on_duplicate: OnDuplicate = "skip"
@@ -66,7 +70,16 @@ class IndexOptions:
     @property
     def model_name(self) -> str:
         """Name of the model that an encoder of this name gets."""
-        return model_name(self.model, self.wanted_bits, self.hasher)
+        return model_name(self.model or DEFAULT_ENCODER, self.wanted_bits, self.hasher)
+
+    @property
+    def leave_it(self) -> bool:
+        """Whether nothing is said of the model, so that an archive's own is meant."""
+        return not self.model and self.bits is None and self.hasher is None
+
+    def named(self) -> IndexOptions:
+        """These options with a model named: `DEFAULT_ENCODER` where nobody chose one."""
+        return self if self.model else replace(self, model=DEFAULT_ENCODER)
 
     def agreeing(self, card: ModelCard) -> None:
         """Check that a model that was made before is what the options ask for.
@@ -95,19 +108,56 @@ def settled_model(
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
+        PreconditionError: a model that another has replaced.
         as `check_usable`.
     """
-    known = {name for r in engine.archive.models() for name in (r.name, r.digest)}
+    records = engine.archive.models()
+    if records and options.leave_it:
+        return engine.loaded(_own(records, entries))
+    options = options.named()
     for name in (options.model, options.model_name):
-        if name in known:
-            model = engine.model(name)
-            options.agreeing(model.card)
-            return model
+        for record in records:
+            if name in (record.name, record.digest):
+                _check_searched(record, records)
+                model = engine.loaded(record)
+                options.agreeing(model.card)
+                return model
     saved = ready_model(options, engine.embedders.named)
     if saved is None:
         return None
+    for record in records:
+        if record.digest == saved.card.digest:
+            _check_searched(record, records)
     check_usable(Model(saved, engine.embedders.of(saved)), entries)
     return engine.register(saved)
+
+
+def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:
+    """The first model of an archive that is searched and takes most kinds of the entries."""
+    ready = [record for record in records if record.state == "ready"] or list(records)
+    asked = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
+    best = max(ready, key=lambda record: len(asked & set(record.modalities)))
+    if asked and not asked & set(best.modalities):
+        have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in ready)
+        raise UnsupportedModalityError(
+            f"no model of the archive takes {' or '.join(sorted(asked))}: its models are {have}; "
+            "name one that does with --model, `bittern models` lists them",
+            field="model",
+        )
+    return best
+
+
+def _check_searched(record: ModelRecord, records: Sequence[ModelRecord]) -> None:
+    """Refuse a model that another has replaced: no search would find what it codes."""
+    if record.state != "retired":
+        return
+    ready = ", ".join(one.name for one in records if one.state == "ready")
+    raise PreconditionError(
+        f"model '{record.name}' of this archive has been replaced: searches ask {ready}, and would "
+        "not find what it codes. Name no model, then the archive's own is used; to make it the "
+        f"first again, run bittern reencode with --model {record.name}",
+        field="model",
+    )
 
 
 def load_first(
@@ -127,6 +177,7 @@ def load_first(
         InvalidInputError: unusable bits or hasher.
         as `check_usable`.
     """
+    options = options.named()
     check_bits(options.wanted_bits)
     if options.hasher not in (None, *get_args(Kind)):
         raise InvalidInputError(
@@ -193,6 +244,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         ModelNotFoundError: no encoder or model of this name.
         ModelDamagedError: a saved model whose parts do not fit each other.
     """
+    options = options.named()
     for name in (options.model, options.model_name):
         shipped = shipped_model(name)
         if shipped is not None:
@@ -226,6 +278,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
 
 def encoders_behind(options: IndexOptions) -> tuple[str, ...]:
     """Catalogue names of the encoders that the options may need; none if that cannot be told."""
+    options = options.named()
     if options.model in CATALOGUE:
         return (options.model,)
     try:

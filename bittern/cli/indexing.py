@@ -44,12 +44,13 @@ def index(
     archive: Annotated[Path, typer.Argument(help="Archive folder; made if it does not exist.")],
     source: SourceArgument,
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Model of the archive, encoder, folder of a saved model, or its name in "
-            "./models or $BITTERN_MODELS."
+            "./models or $BITTERN_MODELS. By default the archive's own, and `field` for a new one.",
+            show_default=False,
         ),
-    ] = "field",
+    ] = None,
     bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
     hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
     on_duplicate: Annotated[
@@ -99,7 +100,7 @@ def index(
             exclude=exclude,
             fetch=fetch,
         ),
-        model=model,
+        model=model or "",
         bits=bits,
         hasher=hasher,  # type: ignore[arg-type]  # checked by run_job, with the choices named
         on_duplicate=on_duplicate,  # type: ignore[arg-type]
@@ -110,7 +111,7 @@ def index(
         engine=engine,  # type: ignore[arg-type]
         workers=workers,
     ).checked()
-    show_licences(model, archive)
+    show_licences(model or "", archive)
     end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program)
 
 
@@ -120,9 +121,11 @@ def show_licences(model: str, archive: Path | None = None) -> None:
     from index.folder import ArchiveFolder
     from service.indexing import IndexOptions, encoders_behind
 
-    encoders = set(encoders_behind(IndexOptions(model=model)))
+    encoders = set()
     if archive is not None and (folder := ArchiveFolder(archive)).header_file.is_file():
         with suppress(BitternError):  # opening it will say what is wrong
             encoders |= {record.encoder for record in folder.read_header().models}
+    if model or not encoders:
+        encoders |= set(encoders_behind(IndexOptions(model=model)))
     for encoder in sorted(encoders):
         licence_notice(encoder)

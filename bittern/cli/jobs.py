@@ -40,9 +40,14 @@ def submit(
     source: Annotated[
         str, typer.Argument(help="Name of a folder that the server allows, and a path below it.")
     ],
-    model: Annotated[str, typer.Option(help="Model of the archive, encoder, or model there.")] = (
-        "field"
-    ),
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Model of the archive, encoder, or model there. By default the archive's own, "
+            "and `field` where it has none.",
+            show_default=False,
+        ),
+    ] = None,
     bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
     format_: Annotated[
         str | None, typer.Option("--format", help="Format of the source; told by what is there.")

@@ -104,7 +104,8 @@ class JobSpec(google.protobuf.message.Message):
     """Folder with the media where the source does not lie beside them, named like `source`."""
     model: builtins.str
     """A model of the archive, an encoder, or a model that is shipped or saved on the server; empty
-    means "field".
+    means the archive's own: the first that is searched and takes the media; "field" where it has
+    none.
     """
     bits: builtins.int
     """Code length where a hasher is made; 0 means 256."""

@@ -87,7 +87,7 @@ def spec_from_wire(message: pb.JobSpec) -> JobSpec:
             include=tuple(message.include),
             exclude=tuple(message.exclude),
         ),
-        model=message.model or "field",
+        model=message.model,
         bits=message.bits or None,
         on_duplicate=(
             on_duplicate_from_wire(message.on_duplicate) if message.on_duplicate else "skip"

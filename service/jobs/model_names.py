@@ -11,7 +11,8 @@ def check_model_name(name: str, known: set[str]) -> None:
     """Check that a call names a model and not a path.
 
     Args:
-        name: an encoder, a shipped model, a saved one in a place for those, or one of `known`.
+        name: an encoder, a shipped model, a saved one in a place for those, or one of `known`;
+            empty for whichever the archive has.
         known: the archive's own.
 
     Raises:
@@ -22,7 +23,12 @@ def check_model_name(name: str, known: set[str]) -> None:
     from service.fitting import SHIPPED
     from service.saved_models import model_folder
 
-    if name in known or name in CATALOGUE or name in {folder.name for folder in SHIPPED.iterdir()}:
+    if (
+        not name
+        or name in known
+        or name in CATALOGUE
+        or name in {folder.name for folder in SHIPPED.iterdir()}
+    ):
         return
     if Path(name).name != name or "\\" in name or name.startswith("."):
         raise QueryError("model is the name of a model, not a path", field="model")

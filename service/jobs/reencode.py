@@ -99,7 +99,7 @@ class Reencoding:
             keep_embeddings=spec.keep_embeddings,
             commit_items=spec.commit_items,
             commit_s=spec.commit_s,
-        )
+        ).named()
 
     def run(self) -> JobReport:
         """Do what is left to do."""

@@ -43,7 +43,7 @@ class JobSpec:
     target: str
     source: str = ""
     reading: SourceOptions = field(default_factory=SourceOptions)
-    model: str = "field"
+    model: str = ""
     bits: int | None = None
     hasher: Kind | None = None
     on_duplicate: OnDuplicate = "skip"

@@ -9,7 +9,7 @@ import pytest
 
 from bittern.cli import main
 from bittern.cli.job_screen import stopping
-from tests.engine.toy import ToyEncoder
+from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.toy_job import fill, save_model
 
 
@@ -44,6 +44,20 @@ def test_a_strict_job_does_everything_and_fails_at_its_end(
     assert status == int(strict)
     assert (told["items"]["added"], told["items"]["failed"]) == (4, 1)
     assert json.loads((tmp_path / "r.json").read_text()) == told
+
+
+def test_without_a_model_an_archive_is_filled_by_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
+    asked = [tmp_path / "archive", media, "--json"]
+    assert bittern(monkeypatch, "index", *asked, "--model", model) == 0
+    first = json.loads(capsys.readouterr().out)
+    (media / "new.png").write_bytes(picture("blue"))
+    assert bittern(monkeypatch, "index", *asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["model"], told["digest"]) == (first["model"], first["digest"])
+    assert told["items"]["added"] == 1
 
 
 def test_encode_tells_programs_what_became_of_it(

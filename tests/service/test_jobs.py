@@ -77,7 +77,7 @@ def test_a_job_is_submitted_watched_and_listed(
 
 
 def test_a_job_is_cancelled(archive: RemoteArchive, run: Runner) -> None:
-    job = archive.jobs.submit("traps")
+    job = archive.jobs.submit("traps")  # with the archive's own model
     run.begun.acquire(timeout=WAIT_S)
     assert archive.jobs.cancel(job.id).state == "running"
     assert list(archive.jobs.watch(job.id))[-1].state == "cancelled"
