@@ -13,6 +13,7 @@ from bittern.errors import ManifestError, SourceNotFoundError
 from service.requests import MediaItem
 from service.sources.base import Listed, Source, SourceOptions
 from service.sources.folder import Directory, walk
+from service.sources.ids import id_of_name
 from service.sources.manifest import MANIFEST_SUFFIXES, table_entries
 from service.sources.remote import repeated, system_of
 from service.sources.tables import Table
@@ -59,9 +60,10 @@ def _folder_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
         if isinstance(found, Listed):
             yield found
             continue
+        media = unquote(found.media) if is_http else found.media
         item = MediaItem(
-            occurrence_id=unquote(found.media) if is_http else found.media,
-            media=unquote(found.media) if is_http else found.media,
+            occurrence_id=id_of_name(media),
+            media=media,
             modality=found.modality,
             media_root=address,
             metadata=found.names,

@@ -12,6 +12,7 @@ from index.observation import AddResult, AddStatus
 from service.requests import MediaItem
 from service.sources.base import Listed, SourceOptions, failed, modality_of_suffix
 from service.sources.globs import matcher
+from service.sources.ids import id_of_name
 from service.sources.names import Names, names_of_siblings
 
 MAX_DEPTH = 100
@@ -54,7 +55,7 @@ def folder_entries(folder: Path, options: SourceOptions) -> Iterator[Listed]:
             yield found
             continue
         item = MediaItem(
-            occurrence_id=found.media,
+            occurrence_id=id_of_name(found.media),
             media=found.media,
             modality=found.modality,
             path=folder / found.media,

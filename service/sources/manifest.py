@@ -13,6 +13,7 @@ from service.requests import MediaItem
 from service.sources.addresses import below, is_address, may_fetch, parsed
 from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
 from service.sources.first_lines import FirstLines
+from service.sources.ids import id_of_name
 from service.sources.number_cells import NumberCells, separator_of
 from service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 
@@ -182,7 +183,7 @@ def _item(places: _Places, row: Cells) -> MediaItem:
         )
     path, url, root = places.find(media)
     return MediaItem(
-        occurrence_id=str(row.get("occurrenceID", "")) or media,
+        occurrence_id=str(row.get("occurrenceID", "")) or id_of_name(media),
         media=media,
         modality=modality,
         path=path,

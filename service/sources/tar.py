@@ -25,6 +25,7 @@ from service.requests import MediaItem
 from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
 from service.sources.first_lines import FirstLines
 from service.sources.globs import matcher
+from service.sources.ids import id_of_name
 from service.sources.remote import open_address, system_of
 from service.sources.spooled import MAX_MEDIA_BYTES, spool
 from service.sources.tar_stream import MAX_NAME_CHARS, Member, members
@@ -95,7 +96,10 @@ def entries_of(shards: list[Path] | list[str], options: SourceOptions) -> Iterat
                 yield failed(entry.occurrence_id, listed.place, ManifestError(what))
                 continue
             first = ids.first(count, entry.occurrence_id) == count
-            yield listed if first else listed._replace(entry=another_medium(entry))
+            if not first:
+                entry = another_medium(entry)
+                entry = replace(entry, occurrence_id=id_of_name(entry.occurrence_id))
+            yield listed._replace(entry=entry)
 
 
 def expanded(pattern: str) -> list[str]:
@@ -235,7 +239,7 @@ class _Group:
                 yield failed(item.media, place, self.sidecar_problem)
                 continue
             told = {k: v for k, v in self.metadata.items() if k not in ("occurrenceID", "media")}
-            own = str(self.metadata.get("occurrenceID", "")) or self.key
+            own = str(self.metadata.get("occurrenceID", "")) or id_of_name(self.key)
             yield Listed(replace(item, occurrence_id=own, metadata=told), place)
 
 

@@ -212,6 +212,19 @@ def test_bad_files_are_reported_and_the_rest_is_indexed(
     assert all(f.reason and f.message for f in report.failures)
 
 
+def test_a_file_is_indexed_whatever_its_name(
+    empty: Engine, tmp_path: Path, options: IndexOptions
+) -> None:
+    (tmp_path / "call#t=1,2.wav").write_bytes(sound("red"))
+    (tmp_path / "two\nlines.png").write_bytes(picture("red"))
+    report = index_source(empty, read_source(tmp_path).entries, options)
+    assert not report.failures
+    assert [o.occurrence_id for o in empty.list().observations] == [
+        "call%23t=1,2.wav",
+        "two%0Alines.png",
+    ]
+
+
 def test_a_source_indexes_to_the_same_rows_in_the_same_order(
     tmp_path: Path, media: Path, options: IndexOptions
 ) -> None:

@@ -189,3 +189,8 @@ def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
             list(read_source(path))
         except BitternError:
             continue
+
+
+def test_keys_that_are_no_ids_become_some_that_are(tmp_path: Path) -> None:
+    path = shard(tmp_path / "s.tar", {"k#t=1.jpg": b"x", "k#t=1.wav": b"y"})
+    assert told(list(read_source(path))) == ["k%23t=1", "k%23t=1#media=k%23t=1.wav"]
