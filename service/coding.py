@@ -90,6 +90,7 @@ def code_source(
     asked["digest"] = saved.card.digest if saved else None
     parts = Parts.begin(to, {**(job or {}), **asked})
     try:
+        watch.on_progress(watch.report)
         saved = saved or parts.fitted_model()
         stream: Iterator[Embedded]
         begin = partial(

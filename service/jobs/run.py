@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
@@ -24,7 +24,7 @@ from service.indexing import Embedding, IndexOptions, Watch, embed_here, index_s
 from service.jobs.report import Cancelled, JobReport, OnProgress, never
 from service.jobs.spec import JobSpec
 from service.model_choice import load_first
-from service.sources import Source, read_source
+from service.sources import Entry, Source, read_source
 
 REPORT_EVERY_S = 5.0
 """How often the report of a running job is written down."""
@@ -90,14 +90,10 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
     if spec.kind == "reencode":
         from service.jobs.reencode import reencode
 
-        return reencode(
-            spec,
-            watch.on_progress,
-            watch.cancelled,
-            report=watch.report,
-            engine=place.engine,
-            embedders=place.embedders,
-        )
+        with _engine(spec, (), place, watch) as engine:
+            return reencode(
+                spec, watch.on_progress, watch.cancelled, report=watch.report, engine=engine
+            )
     source = read_source(spec.source, spec.reading)
     with _counted(source, watch.report), _embedding(spec) as embed:
         if spec.kind == "encode":
@@ -111,24 +107,27 @@ def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
                 embedders=place.embedders or Embedders(catalogue_encoder),
                 embed=embed,
             )
-        with _engine(spec, source, place) as engine:
+        with _engine(spec, source, place, watch) as engine:
             return index_source(
                 engine, source, options_of(spec), watch, fetch=source.fetch, embed=embed
             )
 
 
 @contextmanager
-def _engine(spec: JobSpec, source: Source, place: Place) -> Iterator[Engine]:
-    """The archive that a job writes to, made if it is not there."""
+def _engine(spec: JobSpec, source: Iterable[Entry], place: Place, watch: Watch) -> Iterator[Engine]:
+    """The archive that a job writes to, open for writing; made if it is not there."""
     if place.engine is not None:
+        watch.on_progress(watch.report)
         yield place.engine
         return
     embedders = place.embedders or Embedders(catalogue_encoder)
     archive = Path(spec.target)
     exists = archive.is_dir() and any(archive.iterdir())
-    if not exists:  # mistakes are told before an archive is made
+    if not exists and spec.kind == "index":  # mistakes are told before an archive is made
         load_first(options_of(spec), embedders, source)
-    with Archive.open(archive, write=True) if exists else Archive.create(archive) as opened:
+    make = not exists and spec.kind == "index"
+    with Archive.create(archive) if make else Archive.open(archive, write=True) as opened:
+        watch.on_progress(watch.report)
         yield Engine(opened, embedders=embedders)
 
 
@@ -171,6 +170,10 @@ def _written_down(
 ) -> Iterator[Callable[[], None]]:
     """Keep the file at `path` up to date with the report, until the end and what ended it.
 
+    Nothing is written before the job tells of itself for the first time, which it does once the
+    archive, or the parts of a file, are its own. A command that is refused because another one
+    is at work there must not write over that one's report.
+
     A report that cannot be written is no reason to stop.
 
     Args:
@@ -178,10 +181,11 @@ def _written_down(
         report: live.
         inside: an archive that the file is part of, once there is one.
     """
-    last = -inf
+    last, told = -inf, False
 
     def write(every_s: float = REPORT_EVERY_S) -> None:
-        nonlocal last
+        nonlocal last, told
+        told = True
         if monotonic() - last < every_s:
             return
         last = monotonic()
@@ -202,7 +206,8 @@ def _written_down(
         report.error = error.message if isinstance(error, BitternError) else repr(error)
         raise
     finally:
-        write(0)
+        if told:
+            write(0)
 
 
 @contextmanager

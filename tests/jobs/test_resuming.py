@@ -12,7 +12,13 @@ from typing import Any
 
 import pytest
 
-from bittern.errors import ManifestError, PreconditionError, SourceUnreachableError
+from bittern.errors import (
+    ArchiveLockedError,
+    ManifestError,
+    PreconditionError,
+    SourceUnreachableError,
+)
+from index.archive import Archive
 from index.observation import AddStatus
 from service.jobs.run import report_file
 from service.jobs.spec import JobKind, JobSpec
@@ -277,3 +283,31 @@ def test_a_job_whose_listing_breaks_off_fails_with_what_it_had_stored(
     assert (report.state, report.done) == ("done", ITEMS)
     assert report.items[AddStatus.SKIPPED] == 50
     assert stored(spec) == undisturbed[kind]
+
+
+@pytest.mark.parametrize("kind", ["index", "encode", "reencode"])
+def test_a_command_that_is_refused_leaves_the_report_of_the_one_at_work(
+    spec_of: Callable[..., JobSpec], tmp_path: Path, kind: JobKind
+) -> None:
+    spec = spec_of("index" if kind == "reencode" else kind)
+    refused = replace(spec, kind=kind, source="" if kind == "reencode" else spec.source)
+    told: list[bytes] = []
+
+    def meanwhile() -> None:
+        report_file(refused).parent.mkdir(exist_ok=True)
+        if kind == "reencode":
+            report_file(refused).write_text("of a job that is at work")
+        told.append(report_file(refused).read_bytes())
+        with pytest.raises(ArchiveLockedError if kind != "encode" else PreconditionError):
+            run(refused)
+        told.append(report_file(refused).read_bytes())
+
+    if kind == "reencode":
+        run(spec)
+        with Archive.open(spec.target, write=True):
+            meanwhile()
+    else:
+        run(spec, Counted(3, meanwhile))
+        assert json.loads(told[0])["state"] == "running"
+        assert json.loads(report_file(spec).read_bytes())["state"] == "done"
+    assert told[0] == told[1]

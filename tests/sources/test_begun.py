@@ -95,7 +95,7 @@ def test_a_listing_that_broke_off_breaks_off_again(looked: int) -> None:
     for _ in range(3):
         seen: list[Entry] = []
         with pytest.raises(ManifestError, match="in the middle"):
-            seen.extend(source)
+            seen.extend(iter(source))
         assert len(seen) == 5
 
 
