@@ -9,7 +9,10 @@
     ARCHIVE/lost-found/          what bittern repair has taken out of use
     ARCHIVE/derived/             what can be made again from the store; may be deleted any time
     ARCHIVE/jobs/                jobs that a server runs into it, written down
+    ARCHIVE/reports/             what the last job of each kind did
+    ARCHIVE/backup.json          in a backup: which states it was left with
     ARCHIVE/lock                 held by the one process that writes
+    ARCHIVE/snapshots.lock       held while a snapshot is taken or dropped
 
 `archive.json` is replaced as a whole (temporary file, fsync, rename), never edited.
 """
@@ -17,6 +20,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -31,6 +35,7 @@ from bittern.errors import (
     ArchiveLockedError,
     ArchiveNotFoundError,
     ArchiveVersionError,
+    BitternError,
     PreconditionError,
 )
 from index.durable import replace_file
@@ -42,6 +47,7 @@ that readers of version 1 would misread: a pending model, or a change of models 
 PLAIN_VERSION = 1
 """What every other archive is written as."""
 _HEADER_LIMIT_BYTES = 16 << 20
+_log = logging.getLogger(__name__)
 _OWN_NAMES = frozenset(
     {
         "archive.json",
@@ -55,6 +61,8 @@ _OWN_NAMES = frozenset(
         "backup.json",
         "archive.copy.json",
         "lost-found",
+        "jobs",
+        "reports",
     }
 )
 
@@ -246,6 +254,22 @@ class ArchiveFolder:
         """Replace the copy of `archive.json`, which is as good as it should that be damaged."""
         write_json(self.header_copy, _as_json(header))
 
+    def renew_header_copy(self, header: Header) -> None:
+        """Write the copy of `archive.json` again where it does not say the same.
+
+        A Bittern that knew no copy may have written, or a backup brought one file back. It
+        costs safety only where the disk refuses.
+        """
+        try:
+            if same_header(self.read_header(self.header_copy), header):
+                return
+        except BitternError as error:
+            _log.info("%s is written again: %s", self.header_copy, error)
+        try:
+            self.write_header_copy(header)
+        except OSError as error:
+            _log.warning("%s could not be written again: %s", self.header_copy, error)
+
     def settled(self, version: int) -> Header:
         """End a change of models that a crash has cut short, on whichever side it came to lie.
 
@@ -312,6 +336,11 @@ def _as_json(header: Header) -> dict[str, Any]:
         models = [record.to_json() for record in header.switch.models]
         value["switch"] = {"at": header.switch.at, "models": models}
     return {**value, "xxh3": _digest(value)}
+
+
+def same_header(one: Header, other: Header) -> bool:
+    """Whether two headers say the same, the states of their models included."""
+    return _as_json(one) == _as_json(other)
 
 
 def _digest(value: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """One model after another: the switch to a new one, and the end of those that it replaced.
 
     registered as pending -> (a job fills in its codes) -> ready, first of all
+                          -> given up
     ready                                               -> retired -> dropped
 
 The switch is one replacement of `archive.json`. Dropping is done in an order in which a crash
@@ -11,8 +12,9 @@ from their codes, their columns, rows that are left without any code, and last t
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from bittern.errors import DigestMismatchError, PreconditionError
 from index.columns import is_code_or_embedding
@@ -54,21 +56,65 @@ def without_retired(header: Header) -> Header:
     return replace(header, models=left)
 
 
+def without_pending(header: Header, digest: str | None) -> Header:
+    """The header without a model that is pending.
+
+    Args:
+        header: as it is.
+        digest: of that model; None for the only one, and for none if nothing is pending.
+
+    Raises:
+        DigestMismatchError: there is no such model, or more than one that could be meant.
+        PreconditionError: it is not pending.
+    """
+    pending = [record for record in header.models if record.state == "pending"]
+    if digest is None:
+        if len(pending) > 1:
+            names = ", ".join(f"{record.name} ({record.digest[:16]})" for record in pending)
+            raise DigestMismatchError(
+                f"more than one model of archive {header.name!r} is pending: {names}; name one",
+                field="model",
+            )
+        found = pending
+    else:
+        found = [record for record in header.models if record.digest == digest]
+        if not found:
+            raise DigestMismatchError(
+                f"the archive {header.name!r} has no model with digest {digest[:16]!r}",
+                field="model",
+            )
+        if found[0] not in pending:
+            raise PreconditionError(
+                f"model {found[0].name} of archive {header.name!r} is {found[0].state}, not "
+                "pending: there is nothing to give up"
+            )
+    return replace(header, models=tuple(one for one in header.models if one not in found))
+
+
 def drop_unnamed(folder: ArchiveFolder, store: Store, header: Header) -> int:
     """Remove codes, embeddings and derived files of models that the header does not name.
 
     Returns:
         how many rows are left without any code; see `uncoded`.
     """
+    drop_code_columns(folder, store, unnamed_columns(store, header))
+    condition = uncoded(header)
+    return store.count(condition) if condition else 0
+
+
+def unnamed_columns(store: Store, header: Header) -> list[str]:
+    """Columns of codes and embeddings of models that the header does not name."""
     named = {name for one in header.models for name in (one.code_column, one.embedding_column)}
-    unnamed = [name for name in store.columns if is_code_or_embedding(name) and name not in named]
-    for name in unnamed:
+    return [name for name in store.columns if is_code_or_embedding(name) and name not in named]
+
+
+def drop_code_columns(folder: ArchiveFolder, store: Store, names: Sequence[str]) -> None:
+    """Remove columns of codes and embeddings: what is derived from them first."""
+    for name in names:
         if folder.derived.is_dir():
             for path in folder.derived.glob(f"*{name}*"):
                 path.unlink(missing_ok=True)
-    drop_columns(store, unnamed)
-    condition = uncoded(header)
-    return store.count(condition) if condition else 0
+    drop_columns(store, names)
 
 
 def uncoded(header: Header) -> str:
@@ -78,9 +124,18 @@ def uncoded(header: Header) -> str:
 
 def drop_files(folder: ArchiveFolder, used: Collection[str]) -> None:
     """Delete the folders of models whose digests nobody names."""
-    for path in folder.models.iterdir() if folder.models.is_dir() else ():
-        if path.is_dir() and not path.name.startswith(".") and path.name not in used:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in unnamed_files(folder, used):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def unnamed_files(folder: ArchiveFolder, used: Collection[str]) -> list[Path]:
+    """The folders of models whose digests nobody names."""
+    there = sorted(folder.models.iterdir()) if folder.models.is_dir() else []
+    return [
+        path
+        for path in there
+        if path.is_dir() and not path.name.startswith(".") and path.name not in used
+    ]
 
 
 def _retired(record: ModelRecord, new: ModelRecord) -> ModelRecord:

@@ -13,10 +13,12 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError, PreconditionError
 from index.checking.contents import CheckedFiles, check_files
@@ -27,9 +29,10 @@ from index.checking.settling import Settler
 from index.columns import is_code_or_embedding
 from index.derived import DerivedFiles
 from index.durable import sync_folder
-from index.folder import ArchiveFolder, Header
-from index.snapshots import models_in_use
+from index.folder import ArchiveFolder, Header, same_header
+from index.snapshots import Snapshots, models_in_use
 from index.store import Store
+from index.succession import drop_code_columns
 from index.sums import read_sums, replace_sums
 
 LOST_FOUND = "lost-found"
@@ -92,6 +95,7 @@ class _Repairing:
     def __init__(self, folder: ArchiveFolder, dry_run: bool, on_step: OnStep) -> None:
         self._folder = folder
         self._models: list[str] | None = None
+        self._from_copy = False
         self._dry_run = dry_run
         self._on_step = on_step
         self._report = Repair()
@@ -112,9 +116,12 @@ class _Repairing:
         mending = plan_mending(self._folder, files)
         if mending:
             self._mend(mending)
+        if self._from_copy and not self._dry_run:
+            self._raise_next_row()
         self._set_aside(files, mending)
         self._drop_orphans(files, mending)
         self._drop_damaged_derived(mending)
+        self._drop_orphan_columns(header)
         self._write_sums(files)
         return self._report
 
@@ -124,16 +131,17 @@ class _Repairing:
         try:
             header = folder.read_header()
         except ArchiveDamagedError:
-            header = folder.read_header(folder.header_copy)
-            _check_columns(folder, header)
+            header = _fitting(folder, folder.read_header(folder.header_copy))
+            self._from_copy = True
             self._step(
-                f"bring {folder.header_file.name} back from {folder.header_copy.name}, "
-                "which was written with it",
+                f"bring {folder.header_file.name} back from {folder.header_copy.name}, as it was "
+                f"when that was written ({_changed(folder.header_copy)}); row numbers go on above "
+                "all that are stored",
                 lambda: self._bring_back(header),
             )
             return header
         with suppress(ArchiveDamagedError):
-            if folder.read_header(folder.header_copy) == header:
+            if same_header(folder.read_header(folder.header_copy), header):
                 return header
         what = f"write {folder.header_copy.name} again from {folder.header_file.name}"
         self._step(what, lambda: folder.write_header_copy(header))
@@ -147,6 +155,39 @@ class _Repairing:
             shutil.copy2(path, target)
             self._report.aside = self._aside
         self._folder.write_header(header)
+
+    def _raise_next_row(self) -> None:
+        """Give out no row number again that any version has which can be read.
+
+        The copy may be older than the last deletions; then it does not tell of their rows.
+        """
+        store, greatest = Store(self._folder.store), -1
+        for version in manifest_files(self._folder.store):
+            with suppress(ArchiveDamagedError):
+                then = Store(store.path, version, store._session)
+                for batch in then.batches(["row"]):
+                    greatest = max(greatest, pc.max(batch["row"]).as_py() or 0)
+        header = self._folder.read_header()
+        if header.next_row <= greatest:
+            self._folder.write_header(replace(header, next_row=greatest + 1))
+
+    def _drop_orphan_columns(self, header: Header) -> None:
+        """Remove columns of codes that a restore, cut off, has left and a snapshot holds."""
+        try:
+            store = Store(self._folder.store)
+            named = header.at(store.version)
+            kept = Snapshots(self._folder, store).models().values()
+        except ArchiveDamagedError:
+            return
+        ours = {name for one in named.models for name in (one.code_column, one.embedding_column)}
+        left = {name for one in kept for name in (one.code_column, one.embedding_column)} - ours
+        names = [name for name in store.columns if name in left]
+        if names:
+            what = (
+                f"drop {', '.join(names)} from the store, of a model that the archive has no more "
+                "since a snapshot was restored; snapshots keep it"
+            )
+            self._step(what, lambda: drop_code_columns(self._folder, store, names))
 
     def _step(self, what: str, do: Callable[[], None]) -> None:
         self._report.steps.append(what)
@@ -287,17 +328,28 @@ def _unlink(paths: Iterable[Path]) -> None:
         path.unlink(missing_ok=True)
 
 
-def _check_columns(folder: ArchiveFolder, header: Header) -> None:
-    """Refuse a copy of `archive.json` that does not know all models of the store."""
+def _fitting(folder: ArchiveFolder, header: Header) -> Header:
+    """What a copy of `archive.json` says that is true of the store as well.
+
+    Raises:
+        ArchiveDamagedError: it does not know all models of the store.
+    """
     try:
         columns = Store(folder.store).columns
     except ArchiveDamagedError:
-        return
-    known = {record.code_column for record in header.models}
-    known |= {record.embedding_column for record in header.models}
+        return header
+    models = (*header.models, *(header.switch.models if header.switch else ()))
+    known = {name for one in models for name in (one.code_column, one.embedding_column)}
     strange = [name for name in columns if is_code_or_embedding(name) and name not in known]
     if strange:
         raise ArchiveDamagedError(
             f"{folder.header_file} is damaged, and {folder.header_copy.name} is older than the "
             f"model of column {strange[0]}; restore {folder.header_file.name} from a backup"
         )
+    # A model without a column was dropped after the copy was written.
+    return replace(header, models=tuple(m for m in header.models if m.code_column in columns))
+
+
+def _changed(path: Path) -> str:
+    when = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    return f"{when:%Y-%m-%d %H:%M} UTC"

@@ -17,6 +17,10 @@ _ROWS_REMEDY = (
     "restore a snapshot or a backup, or delete these observations and index their media again"
 )
 _MODEL_REMEDY = "restore the archive from a backup, or index media with this model again"
+_COLUMN_REMEDY = (
+    "open the archive for writing, or run bittern repair; if that leaves it, archive.json is of "
+    "another day: restore it from a backup"
+)
 _INDEX_REMEDY = "open the archive again; if that does not help, run bittern repair"
 _HEADER_REMEDY = (
     "restore that file from a backup; it names the models, and nothing else of the archive says "
@@ -110,6 +114,7 @@ def _rows(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator
     for what in row_problems(header, snapshot):
         yield Finding("rows", what, _ROWS_REMEDY)
     for what in model_problems(folder, header, snapshot):
-        yield Finding("model", what, _MODEL_REMEDY)
+        remedy = _COLUMN_REMEDY if what.startswith("column ") else _MODEL_REMEDY
+        yield Finding("model", what, remedy)
     for what in index_problems(header, snapshot):
         yield Finding("index", what, _INDEX_REMEDY)
