@@ -183,6 +183,19 @@ class ReadableArchive:
         return found
 
     @asks_again
+    def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
+        """What the media of these `occurrenceID`s are called, whichever model has coded them.
+
+        Args:
+            occurrence_ids: identifiers of media; those that are not here are left out.
+        """
+        if not occurrence_ids:
+            return {}
+        where = one_of("occurrenceID", occurrence_ids)
+        rows = self._current().store.read(["occurrenceID", "media"], where).to_pylist()
+        return {row["occurrenceID"]: row["media"] or "" for row in rows}
+
+    @asks_again
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.
 

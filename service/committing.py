@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from time import perf_counter
 from typing import TypeVar
@@ -16,6 +16,7 @@ from index.observation import (
     AddStatus,
     CodedBefore,
     CodedObservation,
+    Fingerprint,
     OnDuplicate,
 )
 from service.jobs.report import Stages, new_stages
@@ -24,6 +25,7 @@ from service.pipeline.pieces import Asked, Embedded, Entry, Recheck
 from service.pipeline.reading import another_file
 from service.pipeline.storing import COMMIT_ITEMS
 from service.requests import MediaItem
+from service.sources.base import other_id
 
 __all__ = [
     "COMMIT_ITEMS",
@@ -37,6 +39,8 @@ T = TypeVar("T")
 _LOOKED_UP = 256
 """Items that the archive is asked about at once."""
 _LOOKED_UP_BYTES = 32 << 20
+_UNKNOWN = Fingerprint("", 0, None)
+"""Of a file that was coded before fingerprints were kept: any content is another."""
 
 
 @dataclass(frozen=True)
@@ -59,31 +63,73 @@ class Commits:
     keep_embeddings: bool = False
     stages: Stages = field(default_factory=new_stages)
     renew: bool = False
+    _taken_over: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def without_coded(self, entries: Iterable[Entry]) -> Iterator[Asked]:
         """Entries, those that would be skipped replaced by their result before any decoding.
 
-        Items whose files may have changed since come as a `Recheck`.
+        Items whose files may have changed since come as a `Recheck`. In a job, media are known
+        by their names too: see `_under_its_id`.
         """
-        if self.on_duplicate != "skip":
+        if self.on_duplicate != "skip" and not self.renew:
             yield from entries
             return
         for batch in _some(entries):
+            names: dict[str, str] = {}
+            if self.renew:
+                names = self._names(batch)
+                batch = [self._under_its_id(entry, names) for entry in batch]
+            if self.on_duplicate != "skip":
+                yield from batch
+                continue
             ids = [e.occurrence_id for e in batch if isinstance(e, MediaItem)]
             coded = self.archive.coded(ids, self.model.digest)
             for entry in batch:
                 before = coded.get(entry.occurrence_id) if isinstance(entry, MediaItem) else None
                 if isinstance(entry, MediaItem) and before is not None:
-                    yield self._coded_before(entry, before)
+                    known = names.get(entry.occurrence_id, entry.media)
+                    yield self._coded_before(entry, before, renamed=known != entry.media)
                 else:
                     yield entry
 
-    def _coded_before(self, item: MediaItem, before: CodedBefore) -> Asked:
+    def _names(self, batch: Sequence[Entry]) -> dict[str, str]:
+        """What the archive calls the media of these entries, by each id that they may have.
+
+        Entries that are known by their path have no further media.
+        """
+        items = [e for e in batch if isinstance(e, MediaItem) and e.occurrence_id != e.media]
+        ids = [name for item in items for name in (item.occurrence_id, other_id(item))]
+        return self.archive.media_names(ids)
+
+    def _under_its_id(self, entry: Entry, names: Mapping[str, str]) -> Entry:
+        """The entry, under the id that its media have in the archive already.
+
+        The first medium of an occurrence has the bare id, the others add their names. Once rows
+        come in another order, another medium is the first: by ids alone it would take the place
+        of the one that was first before, and be there twice. So the occurrence and the name of
+        the media come first. Where only the bare id is there, with another medium, this one
+        takes its place, and that one gets an id of its own if it is still listed.
+        """
+        if not isinstance(entry, MediaItem) or entry.occurrence_id == entry.media:
+            return entry
+        own, other = entry.occurrence_id, other_id(entry)
+        if names.get(own) == entry.media and own not in self._taken_over:
+            return entry
+        if names.get(other) == entry.media and other not in self._taken_over:
+            return replace(entry, occurrence_id=other)
+        if own in names and self.on_duplicate != "error":
+            self._taken_over.add(own)
+        return entry
+
+    def _coded_before(self, item: MediaItem, before: CodedBefore, renamed: bool) -> Asked:
         """Skipped, failed, or to be compared with what it was.
 
         An item without an `occurrenceID` of its own is known by its path below the folder that
         was indexed: below another folder that is another file, unless its content is the same.
+        One whose occurrence has media of another name there is compared by content alone.
         """
+        if renamed:
+            return Recheck(item, before.fingerprint or _UNKNOWN, True, "renew")
         root = before.media_root
         moved = bool(root and item.media_root and root != item.media_root)
         unnamed = item.occurrence_id == item.media

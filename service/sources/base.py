@@ -241,6 +241,15 @@ def another_medium(item: MediaItem) -> MediaItem:
     return replace(item, occurrence_id=f"{item.occurrence_id}#media={item.media}")
 
 
+def other_id(item: MediaItem) -> str:
+    """The id that a medium would have, were it not the first of its occurrence; or were it.
+
+    Which one is the first depends on the order of rows, and that may change.
+    """
+    name, suffix = item.occurrence_id, f"#media={item.media}"
+    return name.removesuffix(suffix) if name.endswith(suffix) else name + suffix
+
+
 def modality_of_suffix(path: Path) -> str | None:
     """``image`` or ``audio``, by a file's suffix; None for anything else."""
     suffix = path.suffix.lower()
