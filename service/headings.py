@@ -12,6 +12,7 @@ from index.columns import DARWIN_CORE, IDENTITY, INTERNAL, is_code_or_embedding
 OWN = ("media", "occurrenceID", "type")
 """Columns that say what a row is."""
 _LONGEST = 60
+_SHOWN = 20
 _KNOWN = {name.lower(): name for name in (*DARWIN_CORE, *OWN)}
 _RESERVED = {name.lower() for name in (*IDENTITY, *INTERNAL)} - {name.lower() for name in OWN}
 
@@ -25,6 +26,7 @@ _COORDINATES = {
     "long": "decimalLongitude",
 }
 _MEDIA_HEADINGS = [
+    "associatedmedia",
     "file",
     "filename",
     "filepath",
@@ -107,7 +109,7 @@ def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[st
     there = {*first.values(), *(n for i, n in enumerate(plain) if i not in first)}
     terms: set[int] = set()
     for place, heading in enumerate(headings):
-        alias = _ALIASES.get(_bare(heading))
+        alias = _ALIASES.get(_bare(heading)) or _ALIASES_OF_TERMS.get(plain[place].lower())
         if place in first:
             continue
         if plain[place] in _KNOWN.values():
@@ -120,6 +122,11 @@ def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[st
     order = sorted(range(len(wanted)), key=lambda i: (i not in first, i not in terms, i))
     named = dict(zip(order, kept_names([wanted[i] for i in order]), strict=True))
     return [named[i] for i in range(len(wanted))]
+
+
+def shown(headings: Sequence[str]) -> str:
+    """The headings for a message: the first 20."""
+    return ", ".join([*headings[:_SHOWN], *(["..."] if headings[_SHOWN:] else [])]) or "none"
 
 
 def likely_media(headings: Sequence[str]) -> list[str]:
@@ -137,7 +144,7 @@ def _place_of(heading: str, headings: Sequence[str]) -> int:
             return places[0]
     raise ManifestError(
         f"there is {'no' if not places else 'more than one'} column '{heading}'; the columns are "
-        f"{', '.join(headings[:20]) or 'none'}",
+        f"{shown(headings)}",
         field="columns",
     )
 
@@ -151,6 +158,10 @@ _ALIASES = {
     **_COORDINATES,
     "associatedmedia": "media",  # as exports of our own call it
 }
+
+
+_ALIASES_OF_TERMS = {"associatedmedia": "media"}
+"""Known with a prefix as well (``dwc:associatedMedia``), which other aliases are not."""
 
 
 def _kept(heading: str) -> str:

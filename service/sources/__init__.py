@@ -25,7 +25,7 @@ from service.sources.base import (
     another_medium,
 )
 from service.sources.elsewhere import source_at
-from service.sources.formats import READERS
+from service.sources.formats import READERS, check_form
 from service.sources.globs import folder_and_glob
 
 __all__ = [
@@ -108,13 +108,9 @@ def _source_here(path: Path, options: SourceOptions) -> Source:
             return _chosen(*chosen, options)
     if not path.exists() and not several:
         raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
-    if reader is None:
-        raise ManifestError(
-            f"{path} is neither a folder nor a manifest (a .csv, .tsv or .parquet file), nor "
-            f"anything else that can be read: {', '.join(each.name for each in READERS)}; if it "
-            "is one of these by another name, say which with --format",
-            field="source",
-        )
+    if not several:
+        check_form(path, reader)
+    assert reader is not None
     return Source(
         path,
         reader.name,

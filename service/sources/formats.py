@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
+from bittern.errors import ManifestError
 from service.sources.base import Reader
 from service.sources.camtrap import camtrap_entries, is_camtrap
 from service.sources.coco import coco_entries, is_coco
@@ -51,3 +53,55 @@ READERS: tuple[Reader, ...] = (
         manifest_count,
     ),
 )
+
+_ONLY_FILES = frozenset({"coco", "inaturalist", "manifest"})
+_ONLY_FOLDERS = frozenset({"folder"})
+_PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"})
+
+
+def check_form(path: Path, reader: Reader | None) -> None:
+    """Refuse what is there with what is wrong with it, before it is read.
+
+    Args:
+        path: of something that exists.
+        reader: that is to read it; None if no format was recognised.
+
+    Raises:
+        ManifestError: a folder where the format is a file or the other way round; an empty file;
+            something packed, or anything else that no format is recognised in.
+    """
+    name = reader.name if reader else ""
+    if path.is_dir() and name in _ONLY_FILES:
+        raise ManifestError(
+            f"{path} is a folder, and {name} is read from a file; name the file in it",
+            field="source",
+        )
+    if path.is_file() and name in _ONLY_FOLDERS:
+        raise ManifestError(
+            f"{path} is a file, and {name} is read from a folder; name the folder", field="source"
+        )
+    if path.is_file() and name != "tar" and not path.stat().st_size:
+        raise ManifestError(f"{path} is empty, a file of 0 bytes; copy it again", field="source")
+    if reader is None:
+        raise _unknown(path)
+
+
+def _unknown(path: Path) -> ManifestError:
+    """What to say of something that is of no known format."""
+    if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
+        return ManifestError(
+            f"{path} is a zip that is damaged or cut off; download or copy it again",
+            field="source",
+        )
+    if path.suffix.lower() in _PACKED:
+        return ManifestError(
+            f"{path} is no export that is read packed as it is; unpack it and give the folder or "
+            "the table that was in it",
+            field="source",
+        )
+    return ManifestError(
+        f"{path} is neither a folder nor a manifest (a .csv, .tsv or .parquet file), nor "
+        f"anything else that can be read: {', '.join(each.name for each in READERS)}; if it "
+        "is one of these by another name, say which with --format",
+        field="source",
+    )

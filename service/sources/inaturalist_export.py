@@ -115,7 +115,7 @@ def _media(place: str, values: dict[str, str], places: MediaPlaces) -> Iterator[
                 url=found.url,
             )
         except BitternError as error:
-            yield failed(occurrence, place, error)
+            yield failed(occurrence if values["id"] else "", place, error)
         else:
             yield Listed(another_medium(item) if count else item, place)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from service.headings import column_names, likely_media
+from service.headings import column_names, likely_media, shown
 from service.requests import MediaItem
 from service.sources.addresses import below, is_address, may_fetch, parsed
 from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
@@ -90,6 +90,8 @@ def _separator(table: Table) -> str:
 
 
 def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:
+    if not headings and not table.is_parquet:
+        raise ManifestError(f"{table.place} is empty: it has no header", field="source")
     columns = column_names(headings, options.columns)
     if "media" in columns:
         if {*_EXPORTED, "occurrenceID"} <= set(headings) - options.columns.keys():
@@ -98,7 +100,7 @@ def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[
     likely = [f"--column {_quoted(heading)}=media" for heading in likely_media(headings)]
     raise ManifestError(
         f"{table.place} has no column 'media' with the files' paths; its columns are "
-        f"{', '.join(headings[:20]) or 'none'}: "
+        f"{shown(headings)}: "
         + (
             f"if one of them holds the files, say {' or '.join(likely)}"
             if likely

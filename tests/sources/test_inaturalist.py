@@ -321,3 +321,13 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
 )
 def test_licences_have_one_spelling(told: str, code: str) -> None:
     assert licence_code(told, version="4.0") == code
+
+
+def test_an_observation_without_an_id_is_told_by_its_line(tmp_path: Path, media: Path) -> None:
+    path = tmp_path / "export.csv"
+    path.write_text(
+        "id,url,image_url,geoprivacy,taxon_id\n,,https://h.org/photos/5001/large.jpg,,7\n"
+    )
+    [failure] = failures(read(path, media))
+    assert failure.occurrence_id == "export.csv, line 2"
+    assert failure.message == "export.csv, line 2: the row has no id"

@@ -1,0 +1,65 @@
+"""What is said of sources that are of no format, or not of the one asked for."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bittern.errors import ManifestError
+from service.headings import column_names
+from service.sources import SourceOptions, read_source
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "empty.parquet", "empty.json", "empty.zip", "empty"])
+def test_an_empty_file_is_said_to_be_empty(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ManifestError, match=r"is empty, a file of 0 bytes"):
+        read_source(tmp_path / name)
+
+
+def test_a_table_of_blank_lines_is_said_to_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "blank.csv").write_text("\n\n")
+    with pytest.raises(ManifestError, match="is empty: it has no header"):
+        read_source(tmp_path / "blank.csv")
+
+
+def test_a_zip_of_photographs_is_to_be_unpacked_and_a_damaged_one_is_called_so(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("1.jpg", bytes(5_000))
+    with pytest.raises(ManifestError, match="unpack it"):
+        read_source(path)
+    path.write_bytes(path.read_bytes()[:3_000])
+    with pytest.raises(ManifestError, match="damaged or cut off"):
+        read_source(path)
+
+
+@pytest.mark.parametrize("format_", ["coco", "manifest", "inaturalist"])
+def test_a_folder_is_refused_where_the_format_is_a_file(tmp_path: Path, format_: str) -> None:
+    with pytest.raises(ManifestError, match=f"is a folder, and {format_} is read from a file"):
+        read_source(tmp_path, SourceOptions(format=format_))
+
+
+def test_a_file_is_refused_where_the_format_is_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    with pytest.raises(ManifestError, match="is a file, and folder is read from a folder"):
+        read_source(tmp_path / "1.jpg", SourceOptions(format="folder"))
+
+
+def test_only_so_many_columns_are_told_and_that_there_are_more(tmp_path: Path) -> None:
+    headings = [f"column {n}" for n in range(30)]
+    (tmp_path / "wide.csv").write_text(",".join(headings) + "\n")
+    with pytest.raises(ManifestError, match=r"column 19, \.\.\.: name"):
+        read_source(tmp_path / "wide.csv")
+    with pytest.raises(ManifestError, match=r"column 19, \.\.\.$"):
+        column_names(headings, {"file": "media"})
+
+
+def test_associated_media_with_its_prefix_hold_the_files() -> None:
+    assert column_names(["dwc:associatedMedia"], {}) == ["media"]
+    address = "http://rs.tdwg.org/dwc/terms/associatedMedia"
+    assert column_names([address, "media"], {}) == ["associatedMedia", "media"]
