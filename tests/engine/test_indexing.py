@@ -133,7 +133,7 @@ def test_rows_may_share_an_occurrence_if_their_media_differ(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no column 'media'"),
+        (b"", "is empty"),
         (b"file,name\na,b\n", "no column 'media'"),
         (b"media\n\xff\xfe\n", "UTF-8"),
     ],
@@ -152,9 +152,9 @@ def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
         read_source(tmp_path / "nowhere")
     with pytest.raises(SourceNotFoundError, match="no media"):
         read_source(tmp_path)
-    (tmp_path / "a.zip").touch()
+    (tmp_path / "a.txt.bak").write_text("media")
     with pytest.raises(ManifestError, match="neither a folder nor a manifest"):
-        read_source(tmp_path / "a.zip")
+        read_source(tmp_path / "a.txt.bak")
 
 
 def test_tab_and_semicolon_separated_manifests_are_read(tmp_path: Path) -> None:
