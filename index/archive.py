@@ -25,6 +25,7 @@ from index.observation import AddResult, CodedObservation, OnDuplicate
 from index.pinning import store_at
 from index.snapshots import SnapshotInfo, Snapshots, steady
 from index.store import Store
+from index.succession import unnamed_files
 from index.sums import NAME
 from index.writer import Writer
 
@@ -119,6 +120,7 @@ class Archive(SearchableArchive):
             header, version = steady(folder, store)
             if lock:
                 header = folder.settled(version)
+                folder.renew_header_copy(header)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
             return cls(folder, store, writer, options)
@@ -264,10 +266,12 @@ class Archive(SearchableArchive):
 
         Raises:
             NotFoundError: there is no such snapshot.
-            PreconditionError: open for reading only, or the disk refuses; nothing is changed.
+            PreconditionError: open for reading only, a model of that state is gone, or the disk
+                refuses; nothing is changed.
         """
         writer, kept = self._writing(), self._snapshots()
         wanted = kept.find(snapshot)
+        kept.check_complete(wanted)
         before = kept.take(
             keep_as or kept.free_name("before-restore-"),
             note=f"before {wanted.name or f'version {wanted.version}'} was restored",
@@ -297,6 +301,30 @@ class Archive(SearchableArchive):
         dropped = self._writing().drop_retired(set(self._snapshots().models()))
         self.refresh()
         return dropped
+
+    def forgotten_models(self) -> builtins.list[Path]:
+        """Folders of models that the archive names no more; codes of them may be left as well."""
+        header = self._folder.read_header()
+        return unnamed_files(self._folder, {record.digest for record in header.models})
+
+    def give_up(self, model: str | None = None) -> ModelRecord | None:
+        """Remove a pending model with the codes it has so far, and rows that only it coded.
+
+        Also finishes what was cut short: then there is no pending model any more.
+
+        Args:
+            model: its digest; None for the only one that is pending, if there is one.
+
+        Returns:
+            the model; None if none was pending.
+
+        Raises:
+            DigestMismatchError: there is no such model, or more than one that could be meant.
+            PreconditionError: it is not pending, or the archive is open for reading only.
+        """
+        given_up = self._writing().give_up(model, set(self._snapshots().models()))
+        self.refresh()
+        return given_up
 
     def _snapshots(self) -> Snapshots:
         self._check_open()

@@ -16,6 +16,8 @@ from hashing.codes import check_bits
 
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _DIGEST_DIGITS_IN_COLUMN = 16
+CODE_PREFIX = "code_"
+"""Names of columns of codes are this and the first digits of the model's digest."""
 ModelState = Literal["ready", "pending", "retired"]
 """Searched; being filled in beside the others and not searched; searched where it is named."""
 
@@ -46,7 +48,7 @@ class ModelRecord:
     @property
     def code_column(self) -> str:
         """Name of the store's column that holds its codes."""
-        return f"code_{self.digest[:_DIGEST_DIGITS_IN_COLUMN]}"
+        return f"{CODE_PREFIX}{self.digest[:_DIGEST_DIGITS_IN_COLUMN]}"
 
     @property
     def embedding_column(self) -> str:

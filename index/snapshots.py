@@ -33,7 +33,7 @@ from bittern.errors import (
 )
 from index.durable import sync_folder
 from index.folder import ArchiveFolder, Header, write_json
-from index.models import ModelRecord
+from index.models import CODE_PREFIX, ModelRecord
 from index.pinning import pin, store_at, unpin, unpin_abandoned, versions
 from index.store import Store
 
@@ -151,6 +151,34 @@ class Snapshots:
                 field="snapshot",
             )
         return _read(path)
+
+    def check_complete(self, info: SnapshotInfo) -> None:
+        """Check that the models of a state can be brought back with its rows.
+
+        A snapshot keeps the files of its models. A version without a name keeps none: the
+        models that were dropped since are gone, and its codes would be of no use.
+
+        Raises:
+            PreconditionError: codes of it are of a model that is gone.
+        """
+        then = store_at(self._store, info.version)
+        known = {record.code_column for record in info.models}
+        names = {record.code_column: record.name for record in self.models().values()}
+        names |= {one.code_column: one.name for one in self._archive.read_header().models}
+        for column in then.columns:
+            if not column.startswith(CODE_PREFIX) or column in known:
+                continue
+            if count := then.count(f"`{column}` IS NOT NULL"):
+                digest = column.removeprefix(CODE_PREFIX)
+                called = f"{names[column]} ({digest})" if column in names else digest
+                raise PreconditionError(
+                    f"version {info.version} has {count} codes of model {called}, which was "
+                    "dropped since, and its files with it: nothing was restored. Make the model "
+                    f"known again first (bittern index {self._archive.path} SOURCE --model with "
+                    "its folder), or restore a snapshot: that keeps its models",
+                    field="snapshot",
+                    details={"model": digest},
+                )
 
     def take(
         self, name: str, *, note: str = "", automatic: bool = False, version: int | None = None

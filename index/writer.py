@@ -21,7 +21,7 @@ from bittern.errors import (
 from index.adding import PlannedItem, Planner, StoredItem, rows_of
 from index.checking.settling import Settler
 from index.columns import FINGERPRINT, INTERNAL, MetadataColumns
-from index.folder import ArchiveFolder, with_model
+from index.folder import ArchiveFolder, Header, with_model
 from index.leftovers import clear_leftovers
 from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from index.models import ModelRecord, write_model_files
@@ -30,7 +30,14 @@ from index.pinning import store_at
 from index.restoring import restore
 from index.snapshots import SnapshotInfo
 from index.store import Store, arrow_type, one_of
-from index.succession import drop_files, drop_unnamed, switched, uncoded, without_retired
+from index.succession import (
+    drop_files,
+    drop_unnamed,
+    switched,
+    uncoded,
+    without_pending,
+    without_retired,
+)
 
 MAX_IDS = 10_000
 """Most ids of one deletion."""
@@ -192,17 +199,35 @@ class Writer:
         """
         with self._changing():
             before = self._folder.read_header()
-            header = without_retired(before)
-            if header.models != before.models:
-                self._folder.write_header(header)
-            if drop_unnamed(self._folder, self._store, header):
-                self._keep_next_row()
-                self._store._commit(lambda: self._store._table.delete(uncoded(header)))
-            drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
-            self._committed(0)
-            return [record for record in before.models if record not in header.models]
+            return self._dropped(before, without_retired(before), kept)
+
+    def give_up(self, digest: str | None, kept: Collection[str]) -> ModelRecord | None:
+        """See `Archive.give_up`.
+
+        Args:
+            digest: of the model; None for the one that is pending.
+            kept: digests of models that snapshots name.
+        """
+        with self._changing():
+            before = self._folder.read_header()
+            header = without_pending(before, digest)
+            return next(iter(self._dropped(before, header, kept)), None)
 
     # Inside; the lock is held.
+
+    def _dropped(self, before: Header, header: Header, kept: Collection[str]) -> list[ModelRecord]:
+        """Go over to a header with fewer models; returns those that it lacks.
+
+        A crash leaves nothing but what the next drop removes (see `succession`).
+        """
+        if header.models != before.models:
+            self._folder.write_header(header)
+        if drop_unnamed(self._folder, self._store, header):
+            self._keep_next_row()
+            self._store._commit(lambda: self._store._table.delete(uncoded(header)))
+        drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
+        self._committed(0)
+        return [record for record in before.models if record not in header.models]
 
     def _dim(self, record: ModelRecord) -> int | None:
         column = self._store.field_type(record.embedding_column)

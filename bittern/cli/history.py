@@ -179,6 +179,12 @@ def reencode(
     ],
     bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
     hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up", help="Code no further: remove the new model and its codes so far."
+        ),
+    ] = False,
     drop_old: Annotated[
         bool, typer.Option("--drop-old", help="Remove the model that is replaced, and its codes.")
     ] = False,
@@ -208,10 +214,15 @@ def reencode(
     Example: bittern reencode my-archive --model field --bits 64
 
     Example: bittern reencode my-archive --model runs/owls --drop-old
+
+    Example: bittern reencode my-archive --model runs/owls --give-up
     """
     from service.jobs.spec import JobSpec
 
     refuse_address(archive, "an archive is coded anew where it lies")
+    if give_up:
+        _give_up(archive, model, bits, hasher, as_program=as_program)
+        return
     spec = JobSpec(
         kind="reencode",
         target=str(archive),
@@ -234,6 +245,22 @@ def reencode(
     if done.state == "failed":
         print_error(done.error)
         raise typer.Exit(FAILED)
+
+
+def _give_up(
+    archive: Path, model: str, bits: int | None, hasher: str | None, *, as_program: bool
+) -> None:
+    from index.archive import Archive
+    from service.jobs.reencode import give_up
+
+    with Archive.open(archive, write=True) as opened, working("removing"):
+        record = give_up(opened, model, bits, hasher)
+    if as_program:
+        told = record and {"name": record.name, "digest": record.digest}
+        print_json({"archive": str(archive), "given_up": told})
+        return
+    what = f"model {record.name} given up" if record else "what was left of a model removed"
+    out.print(plain(f"{archive}: {what}"), soft_wrap=not out.is_terminal)
 
 
 def _check_there(archive: Path) -> None:

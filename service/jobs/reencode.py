@@ -13,15 +13,17 @@ switch and by the new one from then on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
-from bittern.errors import ModelNotFoundError, PreconditionError, SourceNotFoundError
+from bittern.errors import BitternError, ModelNotFoundError, PreconditionError, SourceNotFoundError
 from encoders.base import Modality
 from encoders.catalogue import CATALOGUE
+from hashing.saved import SavedModel
 from index.archive import Archive
 from index.models import ModelRecord
 from index.observation import AddResult, AddStatus, CodedObservation
@@ -78,6 +80,51 @@ def reencode(
     with Archive.open(Path(spec.target), write=True) as archive:
         opened = Engine(archive, embedders=embedders or Embedders(catalogue_encoder))
         return Reencoding(opened, spec, watch).run()
+
+
+def give_up(
+    archive: Archive, model: str, bits: int | None = None, hasher: str | None = None
+) -> ModelRecord | None:
+    """End a job that was cut off: the new model goes, with the codes it has so far.
+
+    Args:
+        archive: open for writing.
+        model: as the job was given it, or the name or digest of the new model.
+        bits: as the job was given it.
+        hasher: as the job was given it.
+
+    Returns:
+        the model; None where only the rest of an earlier giving up was left to remove.
+
+    Raises:
+        ModelNotFoundError: no pending model is called so.
+    """
+    pending = [record for record in archive.registered() if record.state == "pending"]
+    options = IndexOptions(model=model, bits=bits, hasher=hasher)  # type: ignore[arg-type]
+    names = {model, options.model_name}
+    if Path(model).is_dir():
+        names.add(SavedModel.load(Path(model)).card.digest)
+    found = [one for one in pending if names & {one.name, one.digest, one.digest[:16]}]
+    if not pending and names & _half_given_up(archive):
+        return archive.give_up()
+    if not found:
+        there = ", ".join(f"{one.name} ({one.digest[:16]})" for one in pending) or "none"
+        raise ModelNotFoundError(
+            f"no model that is called {model!r} is being coded in archive {archive.name!r}; there "
+            f"are: {there}",
+            field="model",
+        )
+    return archive.give_up(found[0].digest)
+
+
+def _half_given_up(archive: Archive) -> set[str]:
+    """Names and digests of models that the archive has forgotten, and whose files are there."""
+    found: set[str] = set()
+    for folder in archive.forgotten_models():
+        with suppress(BitternError):
+            card = SavedModel.load(folder).card
+            found |= {card.name, card.digest, card.digest[:16]}
+    return found
 
 
 class Reencoding:

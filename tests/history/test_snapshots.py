@@ -134,6 +134,26 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(archive: Arc
         archive.restore(999)
 
 
+def test_a_version_whose_model_was_dropped_is_not_restored_without_its_codes(
+    archive: Archive,
+) -> None:
+    then, version = state(archive), archive.generation
+    archive.register_model(BAT, {"card.json": b"{}"})
+    every = [photo("a", record=BAT), photo("b", record=BAT), recording("r", 3, record=BAT)]
+    archive.add(every, model=BAT.digest, on_duplicate="skip")
+    archive.switch_model(BAT.digest)
+    archive.drop_retired()
+    before = state(archive)
+    with pytest.raises(PreconditionError, match=f"5 codes of model {OWL.digest[:16]}"):
+        archive.restore(version)
+    assert state(archive) == before
+    assert archive.snapshots() == []
+    archive.register_model(OWL, {"card.json": b"{}"})
+    archive.restore(version)
+    assert state(archive) == then
+    assert archive.verify() == []
+
+
 STEP = st.one_of(
     st.tuples(st.just("add"), st.integers(0, 7), st.integers(0, 99)),
     st.tuples(st.just("fill"), st.integers(0, 7), st.integers(0, 99)),
