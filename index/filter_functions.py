@@ -120,34 +120,31 @@ def condition(columns: Mapping[str, ColumnType], name: str, given: Sequence[Argu
     Raises:
         FilterError: not the arguments that it takes.
     """
-    kinds, example, write = CONDITIONS[name]
+    kinds, said, example, write = CONDITIONS[name]
     if len(given) != len(kinds) or not all(map(isinstance, given, kinds)):
         raise FilterError(
-            f"{name} takes {_said(kinds)}: {example}", field="where", details={"part": name}
+            f"{name} takes {said}, as in {example}", field="where", details={"part": name}
         )
     return write(columns, *given)
 
 
-def _said(kinds: Sequence[type]) -> str:
-    what = "quoted text" if kinds[0] is str else "number"
-    return f"one {what}" if len(kinds) == 1 else f"{len(kinds)} of {what}"
-
-
-CONDITIONS: Mapping[str, tuple[Sequence[type], str, Callable[..., str]]] = {
-    "taxon": ((str,), "taxon('Strigidae')", taxon),
-    "names_match": ((str,), "names_match('tawny owl')", names_match),
+CONDITIONS: Mapping[str, tuple[Sequence[type], str, str, Callable[..., str]]] = {
+    "taxon": ((str,), "one quoted text", "taxon('Strigidae')", taxon),
+    "names_match": ((str,), "one quoted text", "names_match('tawny owl')", names_match),
     "within_box": (
         (float,) * 4,
-        "within_box(west, south, east, north), such as within_box(-5.5, 42, 8.2, 51)",
+        "4 numbers: west, south, east, north",
+        "within_box(-5.5, 42, 8.2, 51)",
         lambda columns, *box: within_box(*box),
     ),
     "during": (
         (str, str),
+        "2 quoted dates",
         "during('2024-05', '2024-07')",
         lambda columns, first, last: during(first, last),
     ),
 }
-"""What each takes, an example for messages, and what writes it."""
+"""What each takes, that in words and an example for messages, and what writes it."""
 
 
 def _texts(columns: Mapping[str, ColumnType], names: Sequence[str]) -> list[str]:

@@ -252,9 +252,11 @@ class Renderer:
         exact = self._by_lower.get(name.lower())
         if exact is None:
             shown = name or node.sql()
+            hint = suggestion(shown, self._columns)
+            if getattr(node.this, "quoted", False) and not hint:
+                hint = f" (a text takes single quotes: {quoted(shown[:80])})"
             raise FilterError(
-                f"there is no column {shown[:80]!r}{suggestion(shown, self._columns)}; "
-                f"columns: {', '.join(self._columns)}",
+                f"there is no column {shown[:80]!r}{hint}; columns: {', '.join(self._columns)}",
                 field="where",
                 details={"column": shown[:80]},
             )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 MAX_CHARS = 10_000
 MAX_TOKENS = 4_000
+_EXAMPLE = "scientificName = 'Strix aluco' AND decimalLatitude > 50"
 _WORDS = frozenset(
     {
         "and",
@@ -86,7 +87,7 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
     try:
         tokens = dialect.tokenize(where)
     except SqlglotError as error:
-        raise refused(f"the condition cannot be read: {_first_line(error)}") from error
+        raise refused(_unreadable(error, where)) from error
     if not tokens:
         raise refused("the condition is empty; leave it out to match everything")
     if len(tokens) > MAX_TOKENS:
@@ -111,7 +112,7 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
     try:
         trees = [tree for tree in dialect.parser().parse(tokens, where) if tree is not None]
     except SqlglotError as error:
-        raise refused(f"the condition cannot be read: {_first_line(error)}") from error
+        raise refused(_unreadable(error, where)) from error
     if len(trees) != 1:
         raise refused("a condition is exactly one expression")
     return trees[0]
@@ -139,7 +140,32 @@ def _dialect() -> Dialect:
     return Where()
 
 
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    plain = text[0] if text else type(error).__name__
-    return plain.replace("\x1b[4m", "").replace("\x1b[0m", "")[:200]
+def _unreadable(error: Exception, where: str) -> str:
+    """Where a condition stops making sense, in words that need no knowledge of the parser."""
+    if where.count("'") % 2:
+        return (
+            "the condition cannot be read: a text in it does not end; it stands in single quotes, "
+            "as in 'Strix aluco', and a ' within it is written twice"
+        )
+    found = (getattr(error, "errors", None) or [{}])[0]
+    word, column = str(found.get("highlight") or ""), int(found.get("col") or 0)
+    before = where[: column - len(word)] if word else ""
+    if not word or before + word != where[:column]:
+        return "the condition cannot be read; an example: " + _EXAMPLE
+    if str(found.get("description")).startswith("Expecting )"):
+        return f"the condition cannot be read: a ')' is missing {_place(where, column)}"
+    if where[column:].strip() == "" and str(found.get("description")).startswith("Required"):
+        return (
+            f"the condition cannot be read: it breaks off {_place(where, column)}, where something "
+            f"has to follow; an example: {_EXAMPLE}"
+        )
+    return (
+        f"the condition cannot be read: it makes no sense at {word[:40]!r}"
+        f"{' ' + _place(where, column - len(word)) if before.strip() else ''}; an example: "
+        f"{_EXAMPLE}"
+    )
+
+
+def _place(where: str, end: int) -> str:
+    shown = where[:end].strip()
+    return f"after {('...' if len(shown) > 40 else '') + shown[-40:]!r}"

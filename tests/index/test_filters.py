@@ -239,3 +239,24 @@ def test_a_text_literal_is_only_ever_text(marsh: Archive, text: str) -> None:
         assert ids(marsh, f"scientificName = '{quoted}' AND false") == []
     except FilterError:
         assert "\0" in text or any("\ud800" <= c <= "\udfff" for c in text)
+
+
+@pytest.mark.parametrize(
+    ("where", "told"),
+    [
+        ("tally = 1 AND", "it breaks off after 'tally = 1 AND'"),
+        ("tally = ", "it breaks off after 'tally ='"),
+        ("NOT", "it breaks off after 'NOT'"),
+        ("tally = 1 OR OR captive", "makes no sense at 'OR' after 'tally = 1 OR'"),
+        ("tally 1", "makes no sense at '1' after 'tally'"),
+        ("(tally = 1", "a ')' is missing after '(tally = 1'"),
+        ("family = 'Strigidae", "a text in it does not end"),
+        ('family = "Strigidae"', "a text takes single quotes: 'Strigidae'"),
+        ("family = `d'Arnaud`", "a text"),
+    ],
+)
+def test_a_refusal_says_where_the_condition_stops_making_sense(where: str, told: str) -> None:
+    with pytest.raises(FilterError) as refused:
+        compile_where(where, COLUMNS)
+    assert told in str(refused.value)
+    assert "sqlglot" not in str(refused.value)
