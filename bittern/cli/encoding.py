@@ -93,4 +93,4 @@ def encode(
         workers=workers,
     ).checked()
     show_licences(model)
-    end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program)
+    end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program, written=report)

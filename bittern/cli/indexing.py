@@ -112,7 +112,7 @@ def index(
         workers=workers,
     ).checked()
     show_licences(model or "", archive)
-    end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program)
+    end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program, written=report)
 
 
 def show_licences(model: str, archive: Path | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bittern.cli.screen import counted, err, print_failures, print_json
+from bittern.cli.screen import counted, err, plain, print_error, print_failures, print_json
 
 if TYPE_CHECKING:
     from service.jobs.report import JobReport
@@ -30,6 +30,15 @@ if TYPE_CHECKING:
 FAILED = 1
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended, as shells have it."""
+LONG_S = 3.0
+"""A job that takes longer is told of at more length."""
+_SKIPPED = {
+    "IN_ARCHIVE": "in the archive already",
+    "UNCHANGED": "not changed since they were coded",
+    "CODED_BEFORE": "coded before",
+    "LINKED_FOLDER": "links to folders",
+}
+"""Reasons of items that were skipped, in words."""
 
 SourceArgument = Annotated[
     str,
@@ -108,8 +117,26 @@ def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -
     """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
     from service.jobs.run import Place, run_job
 
+    if report_to is not None:
+        _check_report(report_to)
     with stopping() as cancelled, job_bar(what or f"{spec.kind}ing") as show:
         return run_job(spec.checked(), show, cancelled, place=Place(report=report_to))
+
+
+def _check_report(path: Path) -> None:
+    """Refuse a place for the report where no file can be written, before any work is done.
+
+    Raises:
+        InvalidInputError: its folder is not there, or it is a folder itself.
+    """
+    from bittern.errors import InvalidInputError
+
+    if not path.absolute().parent.is_dir():
+        raise InvalidInputError(
+            f"there is no folder {path.parent} to write the report {path.name} into", field="report"
+        )
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder; name a file in it", field="report")
 
 
 @contextmanager
@@ -175,8 +202,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def print_report(target: object, report: JobReport) -> None:
-    """The report of a job for people."""
+def print_report(target: object, report: JobReport, written: Path | None = None) -> None:
+    """The report of a job for people.
+
+    Args:
+        target: what was filled.
+        report: of the job.
+        written: the report's file; named where the job took long, or left something to look up.
+    """
     counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
     by = f" by {report.model}" if report.model else ""
     err.print(
@@ -184,27 +217,53 @@ def print_report(target: object, report: JobReport) -> None:
         f"{by} in {report.seconds:.1f} s",
         markup=False,
     )
+    if report.skipped:
+        err.print(plain(f"skipped: {_reasons(report.skipped)}"), soft_wrap=not err.is_terminal)
+    long = report.seconds >= LONG_S
+    if long and (rates := report.rates()):
+        told = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items())
+        err.print(plain(f"per second of work: {told}"), soft_wrap=not err.is_terminal)
     for warning in report.warnings:
-        err.print(f"warning: {warning}", style="yellow")
+        err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
     if report.failures:
         print_failures(report.failures)
+    if written is not None and (long or report.failures) and written.is_file():
+        err.print(plain(f"report: {written}"), soft_wrap=True)
     if report.state == "stopped":
         err.print("stopped; what was committed is in. The same command goes on from there.")
 
 
-def end(spec: JobSpec, report: JobReport, *, as_program: bool) -> None:
+def _reasons(skipped: Mapping[str, int]) -> str:
+    """``12 in the archive already, 3 not changed since they were coded``."""
+    return ", ".join(f"{n:,} {_SKIPPED.get(why, why)}" for why, n in skipped.items())
+
+
+def _rate(per_second: float) -> str:
+    """``0.85``, ``64``, ``2,300``."""
+    return f"{float(f'{per_second:.2g}'):,.10g}"
+
+
+def end(spec: JobSpec, report: JobReport, *, as_program: bool, written: Path | None = None) -> None:
     """Print the report and end the command as the job ended.
 
+    Args:
+        spec: the job.
+        report: of the job.
+        as_program: print it as JSON.
+        written: file that the report was written to, where that is not the usual one.
+
     Raises:
-        typer.Exit: with 130 where it was stopped, 1 where all items failed, or, if the job
-            is strict, any of them.
+        typer.Exit: with 130 where it was stopped, 1 where it failed.
     """
+    from service.jobs.run import report_file
+
     if as_program:
         told: dict[str, Any] = report.to_json()
         print_json(told)
     else:
-        print_report(spec.target, report)
+        print_report(spec.target, report, written or report_file(spec))
     if report.state == "stopped":
         raise typer.Exit(INTERRUPTED)
-    if report.failed and (spec.strict or report.failed == report.done):
+    if report.state == "failed":
+        print_error(report.error)
         raise typer.Exit(FAILED)

@@ -88,8 +88,9 @@ class JobReport:
         commits: atomic commits.
         stages: what each stage has done.
         state: ``running``, ``done`` (with or without items that failed), ``stopped`` by
-            whoever asked for that, or ``failed``: an error ended it, see `error`.
-        error: what ended a job that failed.
+            whoever asked for that, or ``failed``: an error ended it, no item could be used, or
+            the job is strict and not all could.
+        error: why a job failed.
     """
 
     model: str = ""
@@ -141,6 +142,10 @@ class JobReport:
         if self.total is None or worked <= 0 or self.seconds <= 0:
             return None
         return max(0, self.total - self.done) * self.seconds / worked
+
+    def rates(self) -> dict[str, float]:
+        """Items per second of work of each stage that has done some, in their order."""
+        return {name: work.per_second for name, work in self.stages.items() if work.per_second}
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""

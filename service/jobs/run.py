@@ -59,8 +59,8 @@ def run_job(
 ) -> JobReport:
     """Do a job, or what is left of it.
 
-    The same job run again does only what is missing. One bad file never ends it; with
-    ``strict`` it is up to the caller to fail, at the end, if the report says ``failed``.
+    The same job run again does only what is missing. One bad file never ends it. If every item
+    failed, or with ``strict`` any, its state at the end is ``failed``, with the reason.
 
     Args:
         spec: what is to be done.
@@ -83,7 +83,26 @@ def run_job(
             write()
             on_progress(report)
 
-        return _run(spec.checked(), Watch(tell, cancelled, report), place)
+        return judged(spec, _run(spec.checked(), Watch(tell, cancelled, report), place))
+
+
+def judged(spec: JobSpec, report: JobReport) -> JobReport:
+    """The report of a job that is through; failed if too many of its items have."""
+    if report.state != "done" or not report.failed or spec.kind == "reencode":
+        return report
+    if report.failed == report.done:
+        report.state = "failed"
+        report.error = f"none of the {report.failed} items could be used"
+        if report.failed == 1:
+            report.error = "the only item could not be used"
+    elif spec.strict:
+        place = "archive" if spec.kind == "index" else "file"
+        items = "1 item" if report.failed == 1 else f"{report.failed} items"
+        report.state = "failed"
+        report.error = (
+            f"{items} could not be used, and the job is strict; all others are in the {place}"
+        )
+    return report
 
 
 def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:

@@ -95,6 +95,11 @@ class JobSpec:
             number = getattr(self, name)
             if isinstance(number, bool) or not isinstance(number, int | float) or number < low:
                 raise InvalidInputError(f"{name} must be {low} or more, not {number!r}", field=name)
+        if self.workers != 1 and self.engine != "ray":
+            raise InvalidInputError(
+                "workers are processes of the engine ray; leave them out, or add --engine ray",
+                field="workers",
+            )
         if not self.target or (self.kind != "reencode" and not self.source):
             raise InvalidInputError("a job needs a source and a target", field="source")
         return self

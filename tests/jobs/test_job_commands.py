@@ -9,6 +9,10 @@ import pytest
 
 from bittern.cli import main
 from bittern.cli.job_screen import stopping
+from service.embedders import Embedders
+from service.jobs.report import JobReport
+from service.jobs.run import Place, report_file, run_job
+from service.jobs.spec import JobSpec
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.toy_job import fill, save_model
 
@@ -44,6 +48,74 @@ def test_a_strict_job_does_everything_and_fails_at_its_end(
     assert status == int(strict)
     assert (told["items"]["added"], told["items"]["failed"]) == (4, 1)
     assert json.loads((tmp_path / "r.json").read_text()) == told
+    assert told["state"] == ("failed" if strict else "done")
+    assert told["error"] == (
+        "1 item could not be used, and the job is strict; all others are in the archive"
+        if strict
+        else ""
+    )
+
+
+def test_a_job_of_which_no_item_can_be_used_has_failed_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "media").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "media" / name).write_bytes(b"no picture")
+    asked = [tmp_path / "archive", tmp_path / "media", "--model", save_model(tmp_path / "model")]
+    assert bittern(monkeypatch, "index", *asked) == 1
+    told = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
+    assert (told["state"], told["error"]) == ("failed", "none of the 2 items could be used")
+    assert "error: none of the 2 items could be used" in capsys.readouterr().err
+
+
+def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
+    asked = [tmp_path / "archive", media, "--model", model]
+    assert bittern(monkeypatch, "index", *asked) == 0
+    first = capsys.readouterr().err
+    assert "skipped:" not in first
+    assert "per second" not in first  # it took no time
+    monkeypatch.setattr("bittern.cli.job_screen.LONG_S", 0.0)
+    assert bittern(monkeypatch, "index", *asked) == 0
+    told = capsys.readouterr().err
+    assert "skipped: 4 not changed since they were coded" in told
+    assert "per second of work: " in told
+    assert f"report: {tmp_path / 'archive' / 'reports' / 'index.json'}" in told
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [("--report", "nowhere/r.json", "there is no folder"), ("--workers", 4, "--engine ray")],
+)
+def test_options_that_would_come_to_nothing_are_a_misuse(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    option: str,
+    value: object,
+    told: str,
+) -> None:
+    media = fill(tmp_path / "media", 1)
+    assert bittern(monkeypatch, "index", tmp_path / "archive", media, option, value) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "archive").exists()
+
+
+def test_the_report_says_running_from_the_start(tmp_path: Path) -> None:
+    media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
+    spec = JobSpec("index", str(tmp_path / "archive"), str(media), model=str(model))
+    seen: list[str] = []
+
+    def look(report: JobReport) -> None:
+        if not report.done:
+            seen.append(json.loads(report_file(spec).read_text())["state"])
+
+    embedders = Embedders(lambda name: ToyEncoder(name=name))
+    assert run_job(spec, look, place=Place(embedders=embedders)).state == "done"
+    assert seen[0] == "running"
 
 
 def test_without_a_model_an_archive_is_filled_by_its_own(
