@@ -74,6 +74,13 @@ def test_an_archive_opened_for_reading_says_how_to_open_it_for_writing(path: Pat
         archive.delete(["a"])
 
 
+def test_what_an_archive_has_beside_its_store_is_no_other_file(tmp_path: Path) -> None:
+    for name in ("jobs", "reports", "snapshots", "lost-found", "derived"):
+        (tmp_path / name).mkdir()
+    with Archive.create(tmp_path) as made:
+        assert made.verify() == []
+
+
 def test_a_folder_with_other_files_is_not_taken(tmp_path: Path) -> None:
     (tmp_path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(PreconditionError, match=r"holiday\.jpg"):
