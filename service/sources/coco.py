@@ -4,7 +4,7 @@
 which medium shows which. Camera-trap files (LILA) have several annotations for a picture.
 
 The file is read in two passes, the first for what the media are annotated with, and neither is
-held in memory: 12 bytes for each annotation (three times that while they are being sorted) and
+held in memory: 13 bytes for each annotation (three times that while they are being sorted) and
 the categories and licences are. iNat 2024, of 5,000,000 pictures and more than a gigabyte, takes
 60 MB then.
 """
@@ -45,6 +45,8 @@ _RENAMED = {
 }
 _DATES = ("date", "datetime", "date_captured")
 _ALWAYS_TEXT = ("location", "seq_id")
+_LISTED = 3
+"""Annotations of nothing that are listed one by one; the rest is counted."""
 BETWEEN_LABELS = " | "
 
 
@@ -77,10 +79,37 @@ def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         name = place
         try:
             row = _object(element)
+            known.meet(text(row.get("id")))
             name = text(row.get("file_name")) or place
             yield Listed(_item(row, element.member, known, places), place)
         except BitternError as error:
             yield failed(name, place, error)
+    yield from _without_their_like(path, known)
+
+
+def _without_their_like(path: Path, known: _Known) -> Iterator[Listed]:
+    """The first annotations that name a medium or category that the file has not, and a count.
+
+    They are read once more for it, which whole files need not be.
+    """
+    count = known.lost()
+    if not count:
+        return
+    listed = 0
+    for element in elements(path, frozenset({"annotations"}), flat=True):
+        wrong = known.wrong(element.value) if isinstance(element.value, dict) else ""
+        if not wrong:
+            continue
+        place = element.place(path.name)
+        if listed == _LISTED:
+            error = ManifestError(
+                f"{count - listed} more annotations name media or categories that are not in the "
+                "file, from this one on"
+            )
+            yield failed(place, place, error)
+            return
+        listed += 1
+        yield failed(place, place, ManifestError(wrong))
 
 
 def _object(element: Element) -> dict[str, Any]:
@@ -102,12 +131,13 @@ class _Known:
     _category: Any = field(default_factory=lambda: array("i"))
     _sorted_media: NDArray[np.uint64] = field(default_factory=lambda: np.empty(0, np.uint64))
     _sorted_category: NDArray[np.intc] = field(default_factory=lambda: np.empty(0, np.intc))
+    _met: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
+    _defined: set[int] = field(default_factory=set)
 
     def take(self, element: Element) -> None:
         row = _object(element)
         if element.member == "annotations":
-            medium = text(row.get("image_id", row.get("audio_id")))
-            category = text(row.get("category_id"))
+            medium, category = _named(row)
             if not medium or not category:
                 raise ManifestError(
                     "the annotation needs an image_id or audio_id and a category_id"
@@ -124,7 +154,9 @@ class _Known:
             short = licence(address)
             self.licences[own] = short if address and short != address else name or address
         else:
-            self.categories[self._number(own)] = _category(row)
+            number = self._number(own)
+            self.categories[number] = _category(row)
+            self._defined.add(number)
 
     def _number(self, category: str) -> int:
         number = self._number_of.get(category)
@@ -143,13 +175,45 @@ class _Known:
         self._sorted_media = media[order]
         self._sorted_category = np.frombuffer(self._category, dtype=np.intc)[order]
         self._media, self._category = array("Q"), array("i")
+        self._met = np.zeros(len(order), np.bool_)
+
+    def meet(self, medium: str) -> None:
+        """Say that the file lists a medium."""
+        self._met[self._span(medium)] = True
+
+    def lost(self) -> int:
+        """How many annotations name a category that there is not, or a medium not met."""
+        defined = np.zeros(len(self.categories), np.bool_)
+        defined[list(self._defined)] = True
+        return int(np.count_nonzero(~(self._met & defined[self._sorted_category])))
+
+    def wrong(self, annotation: dict[str, Any]) -> str:
+        """What of an annotation the file has not; empty if it has both."""
+        medium, category = _named(annotation)
+        if not medium or not category:
+            return ""
+        if not self._met[self._span(medium)].all():
+            return f"it is about '{medium[:60]}', which is not among the images or audio"
+        if self._number_of.get(category) not in self._defined:
+            return f"its category_id '{category[:60]}' is not among the categories"
+        return ""
+
+    def _span(self, medium: str) -> slice:
+        """Where the annotations of a medium are."""
+        key = np.uint64(_key(medium))
+        start, stop = (np.searchsorted(self._sorted_media, key, side) for side in ("left", "right"))
+        return slice(int(start), int(stop))
 
     def of(self, medium: str) -> list[tuple[str, dict[str, Value]]]:
         """The different categories of a medium, in the order of the file."""
-        key = np.uint64(_key(medium))
-        start, stop = (np.searchsorted(self._sorted_media, key, side) for side in ("left", "right"))
-        numbers = dict.fromkeys(self._sorted_category[start:stop].tolist())
+        numbers = dict.fromkeys(self._sorted_category[self._span(medium)].tolist())
         return [self.categories[number] for number in numbers]
+
+
+def _named(annotation: dict[str, Any]) -> tuple[str, str]:
+    """The ids of the medium and of the category that an annotation names."""
+    medium = text(annotation.get("image_id", annotation.get("audio_id")))
+    return medium, text(annotation.get("category_id"))
 
 
 def _key(medium: str) -> int:

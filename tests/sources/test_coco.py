@@ -253,3 +253,29 @@ def test_status_of_wrong_rows_is_failed(tmp_path: Path) -> None:
     (listed,) = coco_entries(written(tmp_path, {"images": [None]}), SourceOptions())
     assert isinstance(listed.entry, AddResult)
     assert listed.entry.status is AddStatus.FAILED
+
+
+def test_annotations_of_media_and_categories_that_are_not_there_are_listed(tmp_path: Path) -> None:
+    annotations = [
+        {"id": 1, "image_id": 7, "category_id": 4821},
+        {"id": 2, "image_id": 8, "category_id": 4821},
+        {"id": 3, "image_id": 7, "category_id": 99},
+    ]
+    path = written(tmp_path, inat(annotations=annotations), "train/alpaca.jpg")
+    assert failures(path) == [
+        "train.json, annotations[1]: it is about '8', which is not among the images or audio",
+        "train.json, annotations[2]: its category_id '99' is not among the categories",
+    ]
+
+
+def test_many_annotations_of_nothing_are_counted(tmp_path: Path) -> None:
+    annotations = [{"id": n, "image_id": 1000 + n, "category_id": 4821} for n in range(50)]
+    path = written(tmp_path, inat(annotations=annotations))
+    gone, *listed, rest = failures(path)
+    assert "alpaca.jpg" in gone
+    assert len(listed) == 3
+    assert "47 more annotations" in rest
+
+
+def test_an_annotation_is_not_wrong_because_the_file_of_its_image_is_gone(tmp_path: Path) -> None:
+    assert len(failures(written(tmp_path, inat()))) == 1
