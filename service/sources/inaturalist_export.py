@@ -133,7 +133,8 @@ def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
     }
     kept = {name: value for name, value in kept.items() if value != ""}
     if "coordinates_obscured" in values:
-        kept["coordinates_obscured"] = values["coordinates_obscured"].lower() in ("true", "t", "1")
+        # Where another column contradicts it, the coordinates are as likely not the true ones.
+        kept["coordinates_obscured"] = is_obscured(values)
     if is_obscured(values):
         kept["dataGeneralizations"] = _OBSCURED
     if "license" in values:

@@ -331,3 +331,9 @@ def test_an_observation_without_an_id_is_told_by_its_line(tmp_path: Path, media:
     [failure] = failures(read(path, media))
     assert failure.occurrence_id == "export.csv, line 2"
     assert failure.message == "export.csv, line 2: the row has no id"
+
+
+def test_contradictory_rows_are_kept_as_obscured(tmp_path: Path, media: Path) -> None:
+    cells = {"geoprivacy": "private", "coordinates_obscured": "false"}
+    found = items(read(edited(EXPORT, tmp_path / "e.csv", id101=cells), media))
+    assert found[f"{SITE}101"].metadata["coordinates_obscured"] is True
