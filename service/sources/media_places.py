@@ -241,6 +241,8 @@ def _names(name: str) -> Iterator[tuple[str, bool]]:
     parts = tuple(p for p in address.replace("\\", "/").split("/") if p not in ("", ".", ".."))
     if "\0" in address or not parts:
         return
+    if len(parts) > 2:
+        yield "/".join(parts), False
     if len(parts) > 1:
         yield "/".join(parts[-2:]), False
     if parts[-1].partition(".")[0].lower() not in _SIZES:

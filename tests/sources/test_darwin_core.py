@@ -448,3 +448,18 @@ def test_a_decimal_comma_is_read_in_a_table_with_tabs(tmp_path: Path) -> None:
     [failure] = failures(source)
     assert failure.message.startswith("o.txt, line 3: ")
     assert "correct the cell" in failure.message
+
+
+def test_a_file_below_the_media_is_found_by_the_whole_path_of_its_address(tmp_path: Path) -> None:
+    folder = picture_archive(
+        tmp_path / "a",
+        [("1", f"https://h.org/photos/{n}/original.jpg") for n in (12, 13)],
+    )
+    for n in (12, 13):
+        (tmp_path / "m" / "photos" / str(n)).mkdir(parents=True)
+        (tmp_path / "m" / "photos" / str(n) / "original.jpg").touch()
+    found = items(read(folder, SourceOptions(media=str(tmp_path / "m"))))
+    assert [item.media for item in found.values()] == [
+        "photos/12/original.jpg",
+        "photos/13/original.jpg",
+    ]
