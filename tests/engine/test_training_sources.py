@@ -175,7 +175,7 @@ def test_captions_that_are_all_empty_are_as_good_as_no_column(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"media\n\xff\xfe\n", "UTF-8"), (b"file,caption\n", "no column 'media'"), (b"", "media")],
+    [(b"media\n\xff\xfe\n", "UTF-8"), (b"file,caption\n", "no column 'media'"), (b"", "is empty")],
 )
 def test_a_file_that_is_no_manifest_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "birds.csv"
