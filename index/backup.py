@@ -298,7 +298,8 @@ class _Copying:
         """Delete what the version that the backup now holds does not need."""
         names = {path.relative_to(self._source.path) for path in files}
         for folder in (self._target.store, self._target.models, self._target.derived):
-            for path in files_below(folder):
+            # What a link leads to is not the backup's.
+            for path in () if folder.is_symlink() else files_below(folder):
                 if path.relative_to(self._target.path) not in names:
                     path.unlink(missing_ok=True)
         for folder in self._target.models.iterdir():
