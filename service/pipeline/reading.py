@@ -172,7 +172,8 @@ def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
         reason=DuplicateObservationError("").reason,
         message=(
             f"a file named '{name}' is in the archive already, from {root}. If this is another "
-            "one, index the folder above both, or a manifest with an occurrenceID each; if the "
-            "folder was moved, choose to overwrite"
+            "one, as on a second memory card, index the folder above both, or a manifest with an "
+            "occurrenceID each: --on-duplicate overwrite would replace the one that is there, and "
+            "is for files that have moved"
         ),
     )
