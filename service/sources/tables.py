@@ -11,14 +11,29 @@ from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any, cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bittern.errors import ManifestError
 from index.columns import Value
-from service.sources.delimited import Dialect, rows
+from service.sources.delimited import MAX_FIELD_CHARS, MAX_LINE_BYTES, Dialect, rows
 from service.sources.remote import open_address
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _BATCH_ROWS = 1024
+_BATCH_BYTES = 8 << 20
+"""What is read of a Parquet file at once, and what of it is turned into text at once."""
+MAX_CELL_BYTES = MAX_FIELD_CHARS
+"""Longest cell of a Parquet file."""
+_GROUP_BYTES = 64 << 20
+_MEAN_ROW_BYTES = 64 << 10
+"""A row group of more than both of these is left out: it is unpacked a thousand rows at a time,
+however small the batches are that are asked for."""
+_TOO_LARGE = (
+    "hold {:,} bytes each on average, which is too much for a table of media; leave out the "
+    "columns with long texts"
+)
 _HEAD_BYTES = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -138,12 +153,12 @@ def _refuse_other_encodings(table: Table) -> None:
             ) from error
 
 
-def _parquet(table: Table, file: IO[bytes]) -> Any:
+def _parquet(table: Table, file: IO[bytes], **options: Any) -> Any:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(file)
+        return pq.ParquetFile(file, **options)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(
             f"{table.place} is not a readable Parquet file: {error}", field="source"
@@ -159,10 +174,20 @@ def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str
         columns = dict(zip(flat, names(flat), strict=True))
         number = 0
         try:
-            for batch in parquet.iter_batches(_BATCH_ROWS, columns=flat):
-                for cells in _batch_rows(batch, columns):
-                    number += 1
-                    yield number, cells
+            # A text that a file holds once and refers to a million times stays one text.
+            texts = [name for name in flat if _is_text(parquet.schema_arrow.field(name).type)]
+            parquet = _parquet(table, file, metadata=parquet.metadata, read_dictionary=texts)
+            for group in range(parquet.num_row_groups):
+                count, mean = _size_of(parquet.metadata.row_group(group), flat)
+                if mean > _MEAN_ROW_BYTES and count * mean > _GROUP_BYTES:
+                    yield number + 1, f"{count:,} rows from here on {_TOO_LARGE.format(mean)}"
+                    number += count
+                    continue
+                fitting = min(_BATCH_ROWS, max(1, _BATCH_BYTES // mean))
+                for batch in parquet.iter_batches(fitting, row_groups=[group], columns=flat):
+                    for cells in _batch_rows(batch, columns):
+                        number += 1
+                        yield number, cells
         except (pa.ArrowException, OSError) as error:
             # What was read is good; where the file is damaged, nothing behind can be found.
             yield number + 1, f"this row and those behind it cannot be read: {error}"
@@ -177,7 +202,70 @@ def _is_flat(kind: Any) -> bool:
     return not (types.is_nested(kind) or "binary" in str(kind) or types.is_null(kind))
 
 
-def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells]:
+def _is_text(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _size_of(group: Any, flat: list[str]) -> tuple[int, int]:
+    """Rows of a row group, and bytes of one of them on average, by what its columns say."""
+    columns = (group.column(number) for number in range(group.num_columns))
+    size = sum(each.total_uncompressed_size for each in columns if each.path_in_schema in flat)
+    return int(group.num_rows), max(1, int(size // max(1, group.num_rows)))
+
+
+def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells | str]:
+    """Cells of each row of a batch; never more than `_BATCH_BYTES` of text in memory at once."""
+    texts = {n: _sizes(c) for n, c in zip(batch.schema.names, batch.columns, strict=True)}
+    total = np.zeros(batch.num_rows, np.int64)
+    longest = np.zeros(batch.num_rows, np.int64)
+    for sizes in texts.values():
+        if sizes is not None:
+            total += sizes
+            np.maximum(longest, sizes, out=longest)
+    bad = (longest > MAX_CELL_BYTES) | (total > MAX_LINE_BYTES)
+    begin = 0
+    while begin < batch.num_rows:
+        if bad[begin]:
+            yield _too_long(begin, texts)
+            begin += 1
+            continue
+        after = np.flatnonzero(bad[begin:])
+        most = int(after[0]) if len(after) else batch.num_rows - begin
+        fitting = np.searchsorted(np.cumsum(total[begin : begin + most]), _BATCH_BYTES, "right")
+        count = max(1, int(fitting))
+        yield from _slice_rows(batch.slice(begin, count), columns)
+        begin += count
+
+
+def _sizes(column: Any) -> NDArray[np.int64] | None:
+    """Bytes of each text of a column, int64 [rows]; None for a column of something else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    places = None
+    if pa.types.is_dictionary(column.type):
+        places, column = column.indices, column.dictionary
+    if not _is_text(column.type):
+        return None
+    sizes = pc.cast(pc.binary_length(column), pa.int64())
+    if places is not None:
+        sizes = sizes.take(places)
+    return np.asarray(sizes.fill_null(0), dtype=np.int64)
+
+
+def _too_long(row: int, texts: Mapping[str, NDArray[np.int64] | None]) -> str:
+    for name, sizes in texts.items():
+        if sizes is not None and sizes[row] > MAX_CELL_BYTES:
+            return (
+                f"the cell in column '{name[:100]}' has {sizes[row]:,} bytes, the limit is "
+                f"{MAX_CELL_BYTES:,}; leave the column out"
+            )
+    return f"the row has more than {MAX_LINE_BYTES >> 20} MiB; leave some columns out"
+
+
+def _slice_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells]:
     import pyarrow as pa
 
     values: dict[str, list[Any]] = {}

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import codecs
 import datetime
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from service.headings import column_names
 from service.requests import MediaItem
 from service.sources import SourceOptions, read_source
 from service.sources.first_lines import FirstLines
+from service.sources.tables import Table
 
 
 def manifest(folder: Path, text: str | bytes, *media: str) -> Path:
@@ -248,3 +251,86 @@ def test_tables_that_are_no_exports_keep_columns_of_such_names(tmp_path: Path) -
     assert isinstance(item, MediaItem)
     assert item.metadata == {"id_": "7", "start_s_": "3"}
     assert isinstance(again, AddResult)
+
+
+def write(path: Path, store_schema: bool, **columns: Any) -> Path:
+    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=store_schema)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "plain", "large"])
+def test_a_small_parquet_file_with_long_texts_takes_little_memory(
+    tmp_path: Path, kind: str
+) -> None:
+    count, text = 1024, "x" * (300 << 10)
+    path = tmp_path / "m.parquet"
+    names = pa.array([f"{n}.png" for n in range(count)])
+    if kind == "dictionary":
+        notes = pa.DictionaryArray.from_arrays(pa.array([0] * count, pa.int8()), pa.array([text]))
+        write(path, False, media=names, note=notes)
+    else:
+        table = pa.table({"media": names, "note": pa.array([text] * count)})
+        if kind == "large":
+            table = table.set_column(1, "note", table["note"].cast(pa.large_string()))
+        pq.write_table(table, path, compression="zstd", use_dictionary=False)
+    assert path.stat().st_size < 100_000
+    before = pa.total_allocated_bytes()
+    most = 0
+    tracemalloc.start()
+    try:
+        found, wrong = 0, ""
+        for _, cells in table_rows(path):
+            found += 1
+            wrong += cells if isinstance(cells, str) else ""
+            most = max(most, pa.total_allocated_bytes() - before)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    if kind == "dictionary":
+        assert found == count
+    else:  # one page of 300 MiB, which is unpacked as a whole or not at all
+        assert found == 1
+        assert "1,024 rows from here on hold 307," in wrong
+    assert peak < 64 << 20
+    assert most < 64 << 20
+
+
+def table_rows(path: Path) -> Iterator[Any]:
+    return Table(path.name, path).rows(lambda headings: headings)
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_a_cell_that_is_too_long_fails_its_row_alone(tmp_path: Path, dictionary: bool) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.png").touch()
+    long = ["short", "x" * ((1 << 20) + 1), None]
+    table = pa.table({"media": ["a.png", "b.png", "c.png"], "note": long, "n": [1, 2, 3]})
+    pq.write_table(table, tmp_path / "m.parquet", use_dictionary=dictionary)
+    first, second, third = read_source(tmp_path / "m.parquet").entries
+    assert isinstance(first, MediaItem)
+    assert (first.metadata["note"], first.metadata["n"]) == ("short", 1)
+    assert isinstance(second, AddResult)
+    assert second.reason == "MANIFEST"
+    assert "row 2: the cell in column 'note' has 1,048,577 bytes" in second.message
+    assert isinstance(third, MediaItem)
+    assert third.metadata == {"n": 3}
+
+
+def test_a_row_that_is_too_long_fails_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    wide = {f"c{n}": ["x" * (1 << 20), "short"] for n in range(5)}
+    pq.write_table(pa.table({"media": ["a.png", "a.png"], **wide}), tmp_path / "m.parquet")
+    bad, good = read_source(tmp_path / "m.parquet").entries
+    assert isinstance(bad, AddResult)
+    assert "more than 4 MiB" in bad.message
+    assert isinstance(good, MediaItem)
+
+
+def test_row_groups_of_a_parquet_file_follow_each_other(tmp_path: Path) -> None:
+    for n in range(7):
+        (tmp_path / f"{n}.png").touch()
+    table = pa.table({"media": [f"{n}.png" for n in range(7)], "kind": ["a", "b"] * 3 + ["c"]})
+    pq.write_table(table, tmp_path / "m.parquet", row_group_size=3)
+    found = items(tmp_path / "m.parquet")
+    assert [item.media for item in found] == [f"{n}.png" for n in range(7)]
+    assert [item.metadata["kind"] for item in found] == ["a", "b"] * 3 + ["c"]
