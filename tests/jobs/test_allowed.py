@@ -108,3 +108,14 @@ def test_tables_and_shards_are_not_read_through_links_that_lead_out(traps: Path)
     (traps / "site" / "x-000.tar").symlink_to(traps.parent / "secret.tar")
     with pytest.raises(InvalidInputError, match=r"'site/x-000.tar' leads out of its folder"):
         AllowedFolders({"traps": traps}).source("traps", SourceOptions())
+
+
+def test_what_a_call_wants_to_be_fetched_is_not(traps: Path) -> None:
+    (traps / "m.csv").write_text("media\nhttps://h.org/p/a.jpg\nsite/a.jpg\n")
+    wanted = SourceOptions(fetch=("https://h.org/p/",))
+    source = AllowedFolders({"traps": traps}).source("traps/m.csv", wanted)
+    refused, there = source
+    assert isinstance(refused, AddResult)
+    assert "not fetched" in refused.message
+    assert isinstance(there, MediaItem)
+    assert source.fetch == ()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.base import AudioWindowing, Media, Modality
 from index.observation import AddResult, AddStatus, Fingerprint
-from service.jobs.report import new_stages
+from service.jobs.report import never, new_stages
 from service.models import Embedder
 from service.pipeline import Bounds, Embedded, Recheck, embed_items
 from service.pipeline.ahead import Ahead
@@ -112,6 +112,34 @@ def test_however_slow_the_network_only_so_many_items_are_decoded(bounds: Bounds,
             seen += 1
     assert seen == count
     assert 1 < counting.most <= most
+
+
+def test_of_one_recording_only_so_many_windows_wait() -> None:
+    count, waiting, most = 20_000, 0, 0
+    lock = threading.Lock()
+
+    def begin(loaded: Loaded) -> Iterator[Piece]:
+        nonlocal waiting, most
+        for number in range(count):
+            with lock:
+                waiting += 1
+                most = max(most, waiting)
+            yield Piece(np.zeros(1, np.uint8), number, number + 1)
+
+    night = MediaItem("night", "night.wav", "audio", data=b"")
+    bounds = Bounds(windows=8)
+    with Ahead(
+        [night], lambda entry: Loaded(night, b"", None), begin, new_stages(), never, bounds
+    ) as ahead:
+        taken = []
+        for slot in ahead:
+            for piece in ahead.pieces(slot):
+                with lock:
+                    waiting -= 1
+                taken.append(piece.start_s)
+    assert taken == list(range(count))
+    # Eight, and one that is out of the queue and not yet counted as taken.
+    assert 1 < most <= 8 + 1
 
 
 def test_a_listing_is_not_gone_through_ahead_of_the_work() -> None:

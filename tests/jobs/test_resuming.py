@@ -209,6 +209,29 @@ def test_a_listing_that_has_changed_since_is_coded_from_the_first_difference_on(
     assert encoder.coded == whole.coded - 17  # sixteen entries, one a recording of two windows
 
 
+@pytest.mark.parametrize("times", ["new", "old"])
+def test_a_file_that_has_changed_since_its_part_was_written_is_coded_again(
+    spec_of: Callable[..., JobSpec], tmp_path: Path, times: str
+) -> None:
+    folder = fill(tmp_path / "some", 100)
+    spec = spec_of("encode", source=str(folder))
+    with pytest.raises(FallenError):
+        run(spec, Counted(6, fall))
+    changed, now = folder / "0018.png", picture("blue")  # in the second part of sixteen
+    stat = changed.stat()
+    assert (changed.read_bytes() == now) is False
+    changed.write_bytes(now)
+    if times == "old":
+        os.utime(changed, ns=(stat.st_mtime_ns, stat.st_mtime_ns))
+        assert changed.stat().st_size != stat.st_size
+    encoder, whole = Counted(), Counted()
+    run(spec, encoder)
+    undisturbed = spec_of("encode", "undisturbed", source=str(folder))
+    run(undisturbed, whole)
+    assert stored(spec) == stored(undisturbed)
+    assert encoder.coded == whole.coded - 17  # sixteen entries, one a recording of two windows
+
+
 def test_a_damaged_part_is_made_again(
     spec_of: Callable[..., JobSpec],
     undisturbed: dict[str, list[dict[str, Any]]],
