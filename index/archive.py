@@ -290,15 +290,19 @@ class Archive(SearchableArchive):
         self._writing().switch_model(digest)
         self.refresh()
 
-    def drop_retired(self) -> builtins.list[ModelRecord]:
+    def drop_retired(self, successor: str | None = None) -> builtins.list[ModelRecord]:
         """Remove retired models with their codes, and rows that only they had coded.
 
         What snapshots need stays as long as they do. Also finishes what was cut short.
 
+        Args:
+            successor: digest of the model whose predecessors are meant; None for all that are
+                retired.
+
         Returns:
             the models that were dropped.
         """
-        dropped = self._writing().drop_retired(set(self._snapshots().models()))
+        dropped = self._writing().drop_retired(set(self._snapshots().models()), successor)
         self.refresh()
         return dropped
 

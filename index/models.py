@@ -35,6 +35,7 @@ class ModelRecord:
         state: ``ready``, ``pending`` or ``retired``.
         since: store version that made the column of its codes, where there had been one of that
             name before: whoever knows codes of earlier versions has to forget them. Else 0.
+        successor: digest of the model that replaced it; empty unless it is retired.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ModelRecord:
     modalities: tuple[str, ...]
     state: ModelState = field(default="ready", compare=False)
     since: int = field(default=0, compare=False)
+    successor: str = field(default="", compare=False)
 
     @property
     def code_column(self) -> str:
@@ -83,6 +85,8 @@ class ModelRecord:
             value["state"] = self.state
         if self.since:
             value["since"] = self.since
+        if self.successor:
+            value["successor"] = self.successor
         return value
 
     @classmethod
@@ -100,6 +104,7 @@ class ModelRecord:
             modalities=tuple(str(modality) for modality in value["modalities"]),
             state=value.get("state", "ready"),
             since=int(value.get("since", 0)),
+            successor=str(value.get("successor", "")),
         )
         if record.state not in get_args(ModelState):
             raise ValueError(f"model {record.name} is {record.state!r}, which no model can be")

@@ -27,7 +27,7 @@ from index.store import Store
 def switched(header: Header, digest: str) -> Header:
     """The header in which a model is ready and first, and those that it replaces are retired.
 
-    It replaces the ready models that have no tower which it has not.
+    Which those are, `replaced` says; all others stay as they are.
 
     Raises:
         DigestMismatchError: it is not registered.
@@ -37,18 +37,49 @@ def switched(header: Header, digest: str) -> Header:
         raise DigestMismatchError(
             f"the archive {header.name!r} has no model with digest {digest[:16]!r}", field="model"
         )
-    new = found[0]
-    others = [_retired(record, new) for record in header.models if record is not new]
-    return replace(header, models=(replace(new, state="ready"), *others))
+    new, old = found[0], replaced(header.models, digest)
+    others = [
+        replace(record, state="retired", successor=digest) if record in old else record
+        for record in header.models
+        if record is not new
+    ]
+    return replace(header, models=(replace(new, state="ready", successor=""), *others))
 
 
-def without_retired(header: Header) -> Header:
+def replaced(models: Sequence[ModelRecord], digest: str) -> list[ModelRecord]:
+    """The models that a switch to one of them replaces: those that answered before.
+
+    That is the first ready model with the same modalities. Where there is none, it is for
+    pictures and for sounds the first ready one that takes them, if the new one can do all that
+    it can. A model that is the first already replaces none.
+    """
+    if models[0].digest == digest and models[0].state == "ready":
+        return []
+    new = next(record for record in models if record.digest == digest)
+    ready = [record for record in models if record.state == "ready" and record is not new]
+    same = [record for record in ready if set(record.modalities) == set(new.modalities)]
+    if same:
+        return same[:1]
+    first = [next((r for r in ready if kind in r.modalities), None) for kind in ("image", "audio")]
+    covered = [r for r in first if r is not None and set(r.modalities) <= set(new.modalities)]
+    return list({record.digest: record for record in covered}.values())
+
+
+def without_retired(header: Header, successor: str | None = None) -> Header:
     """The header without its retired models.
+
+    Args:
+        header: as it is.
+        successor: only those that the model of this digest has replaced; None for all.
 
     Raises:
         PreconditionError: no model that is ready would be left.
     """
-    left = tuple(record for record in header.models if record.state != "retired")
+    left = tuple(
+        record
+        for record in header.models
+        if record.state != "retired" or successor not in (None, record.successor)
+    )
     if not any(record.state == "ready" for record in left) and left != header.models:
         raise PreconditionError(
             f"no model of archive {header.name!r} is ready; switch to one before others are dropped"
@@ -136,8 +167,3 @@ def unnamed_files(folder: ArchiveFolder, used: Collection[str]) -> list[Path]:
         for path in there
         if path.is_dir() and not path.name.startswith(".") and path.name not in used
     ]
-
-
-def _retired(record: ModelRecord, new: ModelRecord) -> ModelRecord:
-    replaced = record.state == "ready" and set(record.modalities) <= set(new.modalities)
-    return replace(record, state="retired") if replaced else record

@@ -191,15 +191,18 @@ class Writer:
         with self._changing():
             self._folder.write_header(switched(self._folder.read_header(), digest))
 
-    def drop_retired(self, kept: Collection[str]) -> list[ModelRecord]:
+    def drop_retired(
+        self, kept: Collection[str], successor: str | None = None
+    ) -> list[ModelRecord]:
         """See `Archive.drop_retired`.
 
         Args:
             kept: digests of models that snapshots name.
+            successor: only those that this model has replaced.
         """
         with self._changing():
             before = self._folder.read_header()
-            return self._dropped(before, without_retired(before), kept)
+            return self._dropped(before, without_retired(before, successor), kept)
 
     def give_up(self, digest: str | None, kept: Collection[str]) -> ModelRecord | None:
         """See `Archive.give_up`.

@@ -11,7 +11,6 @@ from rich.table import Table
 
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
-    FAILED,
     CommitItems,
     CommitSeconds,
     Fetch,
@@ -22,7 +21,7 @@ from bittern.cli.job_screen import (
     run_with_bar,
 )
 from bittern.cli.reaching import refuse_address
-from bittern.cli.screen import byte_size, counted, err, out, plain, print_error, print_json, working
+from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,7 +185,11 @@ def reencode(
         ),
     ] = False,
     drop_old: Annotated[
-        bool, typer.Option("--drop-old", help="Remove the model that is replaced, and its codes.")
+        bool,
+        typer.Option(
+            "--drop-old",
+            help="Remove the model that this one replaces, and its codes; others stay.",
+        ),
     ] = False,
     allow_missing: Annotated[
         bool,
@@ -241,10 +244,7 @@ def reencode(
     _check_there(archive)
     show_licences(model, archive)
     done = run_with_bar(spec, report, "coding anew")
-    end(spec, done, as_program=as_program)
-    if done.state == "failed":
-        print_error(done.error)
-        raise typer.Exit(FAILED)
+    end(spec, done, as_program=as_program, written=report)
 
 
 def _give_up(

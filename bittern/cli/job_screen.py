@@ -175,7 +175,13 @@ def job_bar(what: str) -> Iterator[Callable[[JobReport], None]]:
     )
     task = bar.add_task(what, total=None, told="")
 
+    noted = 0
+
     def show(report: JobReport) -> None:
+        nonlocal noted
+        for note in report.notes[noted:]:
+            err.print(plain(note), soft_wrap=not err.is_terminal)
+            noted += 1
         bar.update(task, completed=report.done, total=report.total, told=_told(report))
 
     with bar:

@@ -28,6 +28,7 @@ from index.archive import Archive
 from index.models import ModelRecord
 from index.observation import AddResult, AddStatus, CodedObservation
 from index.recoding import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
+from index.succession import replaced
 from service.committing import Commits
 from service.embedders import Embedders
 from service.engine import Engine, catalogue_encoder
@@ -208,6 +209,22 @@ class Reencoding:
 
     def _tell(self, model: Model) -> None:
         self._report.model, self._report.digest = model.card.name, model.digest
+        if self._spec.drop_old and (told := self._with_rows(self._to_drop(model.digest))):
+            self._report.notes.append(
+                f"to be dropped with its codes, once {model.card.name} has coded all: {told}"
+            )
+            self._watch.on_progress(self._report)
+
+    def _to_drop(self, digest: str) -> list[ModelRecord]:
+        """The models that this one replaces, or has replaced before."""
+        records = self._archive.registered()
+        before = [r for r in records if r.state == "retired" and r.successor == digest]
+        return [*before, *replaced(records, digest)]
+
+    def _with_rows(self, records: Sequence[ModelRecord]) -> str:
+        """``field-256 (1,234 rows), ...``."""
+        rows = {m.digest: sum(m.rows.values()) for m in self._archive.stats().models}
+        return ", ".join(f"{r.name} ({counted_rows(rows.get(r.digest, 0))})" for r in records)
 
     # The codes
 
@@ -360,8 +377,16 @@ class Reencoding:
             self._report.warnings.append(f"the archive was coded by {first.name} already")
         self._archive.switch_model(model.digest)
         if self._spec.drop_old:
-            self._archive.drop_retired()
+            told = self._with_rows(self._to_drop(model.digest))
+            self._archive.drop_retired(model.digest)
+            if told:
+                self._report.notes.append(f"dropped with its codes: {told}")
         self._report.state = "done"
+
+
+def counted_rows(number: int) -> str:
+    """``1 row``, ``1,234 rows``."""
+    return f"{number:,} {'row' if number == 1 else 'rows'}"
 
 
 def _unchanged(source: ArchiveMedia, stream: Iterator[Embedded]) -> Iterator[Embedded]:

@@ -82,6 +82,7 @@ class JobReport:
         failures: items that failed, with their reasons; the first `FAILURES_KEPT`.
         skipped: how many items were skipped, by reason.
         warnings: what went well now and may be regretted later.
+        notes: what a job does besides coding, in words: the models that it drops.
         listed: items that were listed so far.
         total: items that there are in all; None as long as that is not known.
         seconds: wall time.
@@ -100,6 +101,7 @@ class JobReport:
     failures: list[AddResult] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     listed: int = 0
     total: int | None = None
     seconds: float = 0.0
@@ -161,6 +163,7 @@ class JobReport:
             "observations": self.observations,
             "skipped": dict(self.skipped),
             "warnings": list(self.warnings),
+            "notes": list(self.notes),
             "failures": [
                 {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
                 for f in list(self.failures)

@@ -157,6 +157,38 @@ def test_the_old_model_is_dropped_with_its_codes_and_files(engine: Engine, spec:
     assert engine.archive.verify() == []
 
 
+def saved(tmp_path: Path, encoder: ToyEncoder, bits: int) -> str:
+    toy_model(encoder, bits=bits).save(tmp_path / f"toy{bits}")
+    return str(tmp_path / f"toy{bits}")
+
+
+def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
+    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+) -> None:
+    second = IndexOptions(model=saved(tmp_path, encoder, 128))
+    index_source(engine, read_source(media).entries, second)
+    reencode(replace(spec, model=saved(tmp_path, encoder, 16)), engine=engine)
+    assert states(engine) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
+    told: list[str] = []
+    drop = replace(spec, drop_old=True)
+    reencode(drop, lambda report: told.extend(report.notes[len(told) :]), engine=engine)
+    left = [("toy-32", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
+    assert states(engine) == left
+    rows = sum(engine.stats().observations.values())
+    assert told == [
+        f"to be dropped with its codes, once toy-32 has coded all: toy-16 ({rows} rows)",
+        f"dropped with its codes: toy-16 ({rows} rows)",
+    ]
+    assert reencode(drop, engine=engine).notes == []
+    assert states(engine) == left
+
+
+def test_what_a_model_has_replaced_can_be_dropped_later(engine: Engine, spec: JobSpec) -> None:
+    reencode(spec, engine=engine)
+    reencode(replace(spec, drop_old=True), engine=engine)
+    assert states(engine) == [("toy-32", "ready")]
+
+
 def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
     engine: Engine, spec: JobSpec
 ) -> None:
