@@ -63,3 +63,16 @@ def test_associated_media_with_its_prefix_hold_the_files() -> None:
     assert column_names(["dwc:associatedMedia"], {}) == ["media"]
     address = "http://rs.tdwg.org/dwc/terms/associatedMedia"
     assert column_names([address, "media"], {}) == ["associatedMedia", "media"]
+
+
+def test_columns_are_renamed_as_the_documentation_says() -> None:
+    headings = ["Länge", "物種", "id", "Nest box (old)", "2nd", "Nest box", "nest-box"]
+    assert column_names(headings, {}) == [
+        "Lange",
+        "column_2",
+        "id_",
+        "Nest_box_old",
+        "column_2nd",
+        "Nest_box",
+        "nest_box_2",
+    ]
