@@ -104,9 +104,10 @@ def unpin_abandoned(store: Store, used: Sequence[str]) -> None:
     Those of a process of this machine that runs no more, and all that are two days old.
     """
     for name in store.kept().keys() - set(used):
-        made, _, *process = name.split("-")
-        with suppress(ValueError):
-            if time.time() - int(made, 16) > _ABANDONED_S or (process and _has_ended(*process)):
+        made, *more = name.split("-")
+        with suppress(ValueError):  # a name that is not one of `pin`
+            age = time.time() - int(made, 16)
+            if age > _ABANDONED_S or (len(more) == 3 and _has_ended(*more[1:])):
                 unpin(store, name)
 
 
@@ -129,7 +130,7 @@ def _has_ended(machine: str, process: str) -> bool:
         os.kill(int(process), 0)
     except ProcessLookupError:
         return True
-    except OSError:
+    except (OSError, OverflowError):
         return False
     return False
 
