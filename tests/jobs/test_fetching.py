@@ -150,7 +150,7 @@ def test_an_archive_is_coded_anew_from_allowed_addresses_only(
     anew = JobSpec("reencode", spec.target, model=str(save_model(tmp_path / "other", bits=32)))
     refused = run(anew)
     assert (refused.state, refused.failed) == ("failed", 3)
-    assert all("--fetch" in failure.message for failure in refused.failures)
+    assert all("lies at" in f.message and "--fetch" in f.message for f in refused.failures)
     assert Photographs.asked == []
     allowed = SourceOptions(fetch=(f"{site}/photos",))
     report = run(replace(anew, reading=allowed))

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from bittern.errors import (
 )
 from index.archive import Archive
 from index.observation import AddStatus
-from service.jobs.run import report_file
+from service.jobs.report import JobReport
+from service.jobs.run import _counted, report_file
 from service.jobs.spec import JobKind, JobSpec
 from service.sources import Listed, Source, read_source
 from tests.engine.toy import picture
@@ -334,3 +336,23 @@ def test_a_command_that_is_refused_leaves_the_report_of_the_one_at_work(
         assert json.loads(told[0])["state"] == "running"
         assert json.loads(report_file(spec).read_bytes())["state"] == "done"
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("address", ["", "https://example.org/m.csv"])
+def test_counting_lists_for_itself_and_only_what_lies_here(media: Path, address: str) -> None:
+    begun: list[int] = []
+    there = read_source(media)
+
+    def listing() -> Iterator[Listed]:
+        begun.append(1)
+        yield from there.listing()
+
+    source, report = replace(there, listing=listing, address=address), JobReport()
+    next(iter(source))
+    with _counted(source, report):
+        for thread in threading.enumerate():
+            if thread.name == "bittern-count":
+                thread.join()
+        assert sum(1 for _ in source) == ITEMS
+    assert len(begun) == (1 if address else 2)  # what was looked into is gone on with
+    assert report.total == (None if address else ITEMS)
