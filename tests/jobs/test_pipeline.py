@@ -31,8 +31,12 @@ def pictures(count: int) -> list[MediaItem]:
     return [MediaItem(f"p{n}", f"p{n}.png", "image", data=data) for n in range(count)]
 
 
+STAGE_THREADS = {"bittern-list", "bittern-read", "bittern-decode", "bittern-store"}
+
+
 def threads_of_the_pipeline() -> list[str]:
-    return [t.name for t in threading.enumerate() if t.name.startswith("bittern-")]
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name in STAGE_THREADS]
 
 
 def test_entries_come_out_in_the_order_of_the_listing_whatever_they_are() -> None:
