@@ -9,6 +9,7 @@ import typer
 
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
+    Bits,
     Column,
     CommitItems,
     CommitSeconds,
@@ -16,6 +17,7 @@ from bittern.cli.job_screen import (
     Exclude,
     Fetch,
     Format,
+    Hasher,
     Include,
     Json,
     Media,
@@ -43,8 +45,8 @@ def encode(
             help="Encoder, folder of a saved model, or its name in ./models or $BITTERN_MODELS."
         ),
     ] = "field",
-    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
-    hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    bits: Bits = None,
+    hasher: Hasher = None,
     format_: Format = None,
     media: Media = None,
     column: Column = None,

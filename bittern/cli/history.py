@@ -11,9 +11,11 @@ from rich.table import Table
 
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
+    Bits,
     CommitItems,
     CommitSeconds,
     Fetch,
+    Hasher,
     Json,
     ReportTo,
     end,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
     from index.snapshots import SnapshotInfo
 
+_BESIDE_NAMES = 74
+"""Columns that a list of snapshots takes beside their names at least."""
 ArchiveArgument = Annotated[Path, typer.Argument(help="Archive folder.")]
 
 
@@ -80,7 +84,9 @@ def snapshots(
     if as_program:
         print_json({"archive": str(archive), "snapshots": [told(info) for info in found]})
     elif found:
-        out.print(_table(found))
+        # Names are typed again: they stay whole, wherever a narrow terminal breaks the rest.
+        longest = max(len(info.name or "") for info in found)
+        out.print(_table(found), width=max(out.width, longest + _BESIDE_NAMES), crop=False)
     else:
         err.print("no snapshots; take one with: bittern snapshots ARCHIVE --take NAME")
 
@@ -176,8 +182,8 @@ def reencode(
             "./models or $BITTERN_MODELS."
         ),
     ],
-    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
-    hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
+    bits: Bits = None,
+    hasher: Hasher = None,
     give_up: Annotated[
         bool,
         typer.Option(
@@ -278,7 +284,7 @@ def _table(found: Sequence[SnapshotInfo]) -> Table:
             heading,
             justify="right" if right else "left",
             overflow="fold",
-            no_wrap=heading in ("version", "time (UTC)", "size"),
+            no_wrap=heading in ("snapshot", "version", "time (UTC)", "size"),
         )
     for info in found:
         rows = ", ".join(f"{number:,} {kind}" for kind, number in info.rows.items() if number)

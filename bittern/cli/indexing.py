@@ -10,6 +10,7 @@ import typer
 
 from bittern.cli.job_screen import (
     INTERRUPTED,
+    Bits,
     Column,
     CommitItems,
     CommitSeconds,
@@ -17,9 +18,11 @@ from bittern.cli.job_screen import (
     Exclude,
     Fetch,
     Format,
+    Hasher,
     Include,
     Json,
     Media,
+    OnDuplicate,
     ReportTo,
     SourceArgument,
     Strict,
@@ -51,11 +54,9 @@ def index(
             show_default=False,
         ),
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
-    hasher: Annotated[str | None, typer.Option(help="pca, itq or lsh.")] = None,
-    on_duplicate: Annotated[
-        str, typer.Option(help="What to do with items that are there: skip, overwrite or error.")
-    ] = "skip",
+    bits: Bits = None,
+    hasher: Hasher = None,
+    on_duplicate: OnDuplicate = "skip",
     keep_embeddings: Annotated[
         bool, typer.Option(help="Store float16 embeddings beside the codes.")
     ] = False,

@@ -40,6 +40,36 @@ _SKIPPED = {
 }
 """Reasons of items that were skipped, in words."""
 
+FORMATS = (
+    "camtrap-dp",
+    "coco",
+    "xeno-canto",
+    "darwin-core",
+    "inaturalist-open-data",
+    "inaturalist",
+    "tar",
+    "folder",
+    "manifest",
+)
+"""Names of `service.sources.formats.READERS`, which takes longer to load."""
+Bits = Annotated[
+    int | None,
+    typer.Option(help="Code length, where a hasher is made. [default: 256]", show_default=False),
+]
+Hasher = Annotated[
+    str | None,
+    typer.Option(
+        metavar="pca|itq|lsh",
+        help="Kind of hasher, where one is made. By default the encoder's own.",
+        show_default=False,
+    ),
+]
+OnDuplicate = Annotated[
+    str,
+    typer.Option(
+        metavar="skip|overwrite|error", help="What to do with items that are in the archive."
+    ),
+]
 SourceArgument = Annotated[
     str,
     typer.Argument(
@@ -47,7 +77,13 @@ SourceArgument = Annotated[
     ),
 ]
 Format = Annotated[
-    str | None, typer.Option("--format", help="Format of the source; told by its content.")
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help=f"Format of the source: {', '.join(FORMATS)}. By default told by its content.",
+        show_default=False,
+    ),
 ]
 Media = Annotated[
     str | None, typer.Option(help="Folder or address below which the source's media lie.")
@@ -69,7 +105,10 @@ CommitSeconds = Annotated[
     float, typer.Option(help="Seconds after which what is coded is committed.")
 ]
 Strict = Annotated[bool, typer.Option(help="Fail at the end if any item has failed.")]
-EngineOption = Annotated[str, typer.Option("--engine", help="local or ray.")]
+EngineOption = Annotated[
+    str,
+    typer.Option("--engine", metavar="local|ray", help="This process, or the workers of Ray."),
+]
 Workers = Annotated[int, typer.Option(help="Processes of the network, with --engine ray.")]
 ReportTo = Annotated[
     Path | None, typer.Option("--report", help="File for the report, as JSON, while it runs.")

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from bittern.cli.job_screen import (
+    Bits,
+    Column,
+    Exclude,
+    Format,
+    Include,
+    OnDuplicate,
+    reading_of,
+)
 from bittern.cli.reaching import reach
 from bittern.cli.screen import counted, err, out, plain, print_failures, print_json, progress
 
@@ -15,10 +26,13 @@ if TYPE_CHECKING:
     from service.jobs.convert import Job
 
 Address = Annotated[str, typer.Argument(help="HOST:PORT of the server.")]
-Id = Annotated[str, typer.Argument(help="The job's id; `bittern jobs list` tells it.")]
+Id = Annotated[
+    str, typer.Argument(metavar="ID", help="The job's id; `bittern jobs list` tells it.")
+]
 Archive = Annotated[
     str, typer.Option("--archive", help="Which archive of a server that has several.")
 ]
+ENDED = ("done", "failed", "cancelled")
 AsProgram = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 jobs = typer.Typer(
@@ -48,19 +62,25 @@ def submit(
             show_default=False,
         ),
     ] = None,
-    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None,
-    format_: Annotated[
-        str | None, typer.Option("--format", help="Format of the source; told by what is there.")
-    ] = None,
+    bits: Bits = None,
+    format_: Format = None,
     media: Annotated[
         str | None, typer.Option(help="Folder with the media there, where they lie elsewhere.")
     ] = None,
-    on_duplicate: Annotated[
-        str, typer.Option(help="What to do with items that are there: skip, overwrite or error.")
-    ] = "skip",
+    column: Column = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    on_duplicate: OnDuplicate = "skip",
+    keep_embeddings: Annotated[
+        bool, typer.Option("--keep-embeddings", help="Store float16 embeddings beside the codes.")
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Let the job fail where one item fails.")
     ] = False,
+    request_id: Annotated[
+        str,
+        typer.Option(help="A name for this submission: given again, it is the job that is there."),
+    ] = "",
     watch_it: Annotated[
         bool, typer.Option("--watch", help="Show how it gets on, until it has ended.")
     ] = False,
@@ -71,16 +91,24 @@ def submit(
 
     Example: bittern jobs submit localhost:50051 camera-traps/2026 --watch
     """
+    reading = reading_of(
+        format=format_, media=media, column=column, include=include, exclude=exclude, fetch=None
+    )
     with reach(address, name) as opened:
         there = _jobs_of(opened)
         job = there.submit(
             source,
             model=model,
             bits=bits,
-            format=format_,
-            media=media,
+            format=reading.format,
+            media=reading.media,
+            columns=reading.columns,
+            include=reading.include,
+            exclude=reading.exclude,
             on_duplicate=on_duplicate,  # type: ignore[arg-type]  # checked there
+            keep_embeddings=keep_embeddings,
             strict=strict,
+            request_id=request_id,
         )
         if watch_it:
             _watch(there, job.id, as_program)
@@ -129,7 +157,7 @@ def show(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = 
 
     Example: bittern jobs show localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened:
+    with reach(address, name) as opened, _known(address, id_):
         job = _jobs_of(opened).get(id_)
     _print(job, as_program)
 
@@ -142,7 +170,7 @@ def watch(address: Address, id_: Id, name: Archive = "", as_program: AsProgram =
 
     Example: bittern jobs watch localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened:
+    with reach(address, name) as opened, _known(address, id_):
         _watch(_jobs_of(opened), id_, as_program)
 
 
@@ -152,9 +180,40 @@ def cancel(address: Address, id_: Id, name: Archive = "", as_program: AsProgram 
 
     Example: bittern jobs cancel localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened:
-        job = _jobs_of(opened).cancel(id_)
-    _print(job, as_program)
+    with reach(address, name) as opened, _known(address, id_):
+        there = _jobs_of(opened)
+        before = there.get(id_)
+        ended = before.state in ENDED
+        job = before if ended else there.cancel(id_)
+    if as_program:
+        print_json(as_object(job))
+    elif ended:
+        out.print(plain(f"{job.id}: it has ended already: {job.state}"), soft_wrap=True)
+    elif job.state == "running":
+        out.print(
+            plain(
+                f"{job.id}: it ends as soon as what is coded is committed; look with: "
+                f"bittern jobs watch {address} {job.id}"
+            ),
+            soft_wrap=True,
+        )
+    else:
+        out.print(plain(f"{job.id}: {job.state}"), soft_wrap=True)
+
+
+@contextmanager
+def _known(address: str, id_: str) -> Iterator[None]:
+    """Say of a job that there is not which command lists those that there are."""
+    from bittern.errors import JobNotFoundError
+
+    try:
+        yield
+    except JobNotFoundError:
+        raise JobNotFoundError(
+            f"there is no job {id_[:80]!r} at {address}; those that there are: "
+            f"bittern jobs list {address}",
+            field="id",
+        ) from None
 
 
 def _jobs_of(opened: Any) -> RemoteJobs:

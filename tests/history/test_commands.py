@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from bittern.cli.app import app
@@ -52,6 +53,16 @@ def test_snapshots_are_a_table_for_people(path: Path) -> None:
     run("snapshots", path, "--take", "spring")
     shown = run("snapshots", path, "--all")
     assert "spring" in shown.output
+
+
+def test_names_of_snapshots_stay_whole_on_a_narrow_terminal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "before-the-cleaning-of-june-2026-at-the-marsh"
+    run("snapshots", path, "--take", name, "--note", "a note of several words that is long")
+    monkeypatch.setattr("bittern.cli.history.out", Console(width=80, highlight=False))
+    shown = run("snapshots", path, "--all").output.splitlines()
+    assert any(line.split(" ")[0] == name for line in shown)
 
 
 def test_a_backup_says_what_it_copied_and_renews_itself(path: Path, tmp_path: Path) -> None:
