@@ -264,6 +264,7 @@ class ArchiveAPI(ABC):
         format: str | None = None,  # noqa: A002 - the word that people use
         where: str | None = None,
         hits: SearchResult | None = None,
+        media: Sequence[str | Path] = (),
         on_progress: OnProgress = lambda done, total: None,
     ) -> Exported:
         """Write observations, or what a search found, to a file that other programs read.
@@ -282,6 +283,8 @@ class ArchiveAPI(ABC):
             where: SQL condition over the metadata columns; None or blank means all.
             hits: write these, with their rank and distance, instead of observations in row
                 order. Codes do not come with them.
+            media: for a folder, the folders that media may be copied from; none for wherever the
+                archive says that they lie, which is for archives of your own.
             on_progress: called with observations written so far, and how many there will be.
 
         Returns:
@@ -305,7 +308,11 @@ class ArchiveAPI(ABC):
         path = Path(to)
         found = None if hits is None else hits.hits
         if chosen == FOLDER:
-            return self._export_folder(path, where, found, on_progress)
+            return self._export_folder(path, where, found, list(map(Path, media)), on_progress)
+        if media:
+            raise QueryError(
+                "media go with a folder: --to FOLDER/, or --format folder", field="media"
+            )
         check_file(path)
         if found is not None:
             stream = pieces(writer_of(chosen), rows_of_hits(found))
@@ -364,7 +371,12 @@ class ArchiveAPI(ABC):
 
     @abstractmethod
     def _export_folder(
-        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+        self,
+        to: Path,
+        where: str | None,
+        hits: Sequence[Hit] | None,
+        below: Sequence[Path],
+        on_progress: OnProgress,
     ) -> Exported: ...
 
     @abstractmethod

@@ -210,7 +210,12 @@ class RemoteArchive(ArchiveAPI):
                 call.cancel()
 
     def _export_folder(
-        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+        self,
+        to: Path,
+        where: str | None,
+        hits: Sequence[Hit] | None,
+        below: Sequence[Path],
+        on_progress: OnProgress,
     ) -> Exported:
         writer_of(FOLDER)  # says why not
         raise AssertionError

@@ -98,12 +98,23 @@ class LocalArchive(ArchiveAPI):
         return pieces(writer, self._engine.rows(where, codes=writer.codes))
 
     def _export_folder(
-        self, to: Path, where: str | None, hits: Sequence[Hit] | None, on_progress: OnProgress
+        self,
+        to: Path,
+        where: str | None,
+        hits: Sequence[Hit] | None,
+        below: Sequence[Path],
+        on_progress: OnProgress,
     ) -> Exported:
         if hits is not None:
             media, columns = media_of_hits(hits), metadata_types(hit.observation for hit in hits)
             return write_folder(
-                media, to, list(columns), hits=True, total=len(media), on_progress=on_progress
+                media,
+                to,
+                list(columns),
+                hits=True,
+                below=below,
+                total=len(media),
+                on_progress=on_progress,
             )
         stats = self._engine.stats()
         seen = self._every_page(FOLDER_PAGE, where)
@@ -111,6 +122,7 @@ class LocalArchive(ArchiveAPI):
             media_of_observations(seen),
             to,
             list(stats.columns),
+            below=below,
             total=stats.observations.get("image", 0) + stats.recordings if not where else 0,
             on_progress=on_progress,
         )

@@ -10,6 +10,8 @@ import typer
 from bittern.cli.screen import counted, err, plain, progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bittern.api import ArchiveAPI
     from service.exporting import Exported
     from service.requests import SearchResult
@@ -43,11 +45,21 @@ def export(
     snapshot: Annotated[
         str | None, typer.Option(help="Export the archive as it was: a snapshot's name.")
     ] = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For a folder: copy only media that lie below FOLDER; can be given again.",
+        ),
+    ] = None,
 ) -> None:
     """Write the observations of an archive, with their metadata, to a file.
 
     Parquet holds the codes as well. A selection table of Raven holds windows of recordings only.
     A folder holds copies of the media and a manifest, which `bittern index` reads again.
+
+    An archive says itself where its media lie: of one that you did not make, say with --media which
+    folders may be copied from.
 
     Example: bittern export my-archive --to observations.csv --where "license = 'CC0-1.0'"
 
@@ -56,7 +68,7 @@ def export(
     Example: bittern export localhost:50051 --to calls.txt --format raven
     """
     with _opened(archive, name, snapshot) as opened:
-        written(opened, to, format_, where=where)
+        written(opened, to, format_, where=where, media=media or ())
 
 
 def written(
@@ -66,6 +78,7 @@ def written(
     *,
     where: str | None = None,
     hits: SearchResult | None = None,
+    media: Sequence[Path] = (),
 ) -> None:
     """Export with a progress bar, and say what was written."""
     bar, task = progress("exporting", 0)
@@ -75,6 +88,7 @@ def written(
             format=format_,
             where=where,
             hits=hits,
+            media=media,
             on_progress=lambda done, total: bar.update(task, completed=done, total=total or None),
         )
     err.print(plain(summary(done, to)), soft_wrap=not err.is_terminal)
@@ -89,9 +103,14 @@ def summary(done: Exported, to: str) -> str:
         line += f"; {done.left_out} left out{_WHY.get(done.format, '')}"
     if done.missing:
         line += f"; {done.missing} missing, listed in {Path(to) / 'missing.csv'}"
+    if done.copied_from:
+        shown = ", ".join(done.copied_from[:_ROOTS_SHOWN])
+        more = len(done.copied_from) - _ROOTS_SHOWN
+        line += f"; copied from {shown}{f' and {more} other folders' if more > 0 else ''}"
     return line
 
 
+_ROOTS_SHOWN = 5
 _SEEN = "observation"
 _WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNaturalist"}
 

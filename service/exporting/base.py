@@ -99,6 +99,7 @@ class Exported:
         observations: how many it holds.
         left_out: how many it does not hold because its kind has no place for them.
         missing: media that were not there to be copied; of folders only.
+        copied_from: the folders that media were copied from; of folders only.
     """
 
     path: Path
@@ -106,6 +107,7 @@ class Exported:
     observations: int
     left_out: int = 0
     missing: int = 0
+    copied_from: tuple[str, ...] = ()
 
 
 def pieces(writer: Writer, rows: Rows) -> Iterator[Piece]:

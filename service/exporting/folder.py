@@ -14,6 +14,7 @@ import csv
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,9 +30,12 @@ from service.exporting.spreadsheets import harmless
 _TYPES = {"image": "StillImage", "audio": "Sound"}
 _FIRST = ("media", "occurrenceID", "type")
 _OF_HITS = ("rank", "distance", "windows")
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_UNSAFE = re.compile(r"[^\w.-]+")
+"""What is replaced in names: all but letters and digits of any script, and what files share."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
 _LONGEST_NAME = 100
+_MOST_BYTES = 200
+"""Of a name without its suffix, in UTF-8: file systems count bytes, and give a name 255."""
 
 
 @dataclass
@@ -79,28 +83,38 @@ def write_folder(
     columns: Sequence[str],
     *,
     hits: bool = False,
+    below: Sequence[Path] = (),
     total: int = 0,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
     """Copy media and write their manifest; the folder appears when it is complete.
+
+    Where media lie is what the archive says. One that comes from others may name any picture and
+    recording that this user can read: `below` says which may be copied.
 
     Args:
         media: what goes into it.
         to: a folder that is not there yet.
         columns: metadata columns of the manifest.
         hits: also write rank, distance and windows.
+        below: folders; media that lie elsewhere, links followed, are missing. None: from anywhere.
         total: how many media there are, for `on_progress`.
         on_progress: called after each of them.
 
     Raises:
-        InvalidInputError: `to` is there already, or there is no folder to make it in.
+        InvalidInputError: `to` is there already, there is no folder to make it in, or one of
+            `below` is no folder.
         SourceNotFoundError: not one of the media is to be found; nothing is left behind.
     """
     _check_new(to)
+    allowed = [_folder(one) for one in below]
+    roots: dict[str, None] = {}
     partial = to.with_name(f"{to.name}.partial-{os.getpid()}")
     partial.mkdir()
     try:
-        done, missing, reason = _fill(partial, media, columns, hits, total, on_progress)
+        done, missing, reason = _fill(
+            partial, media, columns, hits, _Copying(allowed, roots), total, on_progress
+        )
         if missing and missing == done:
             raise SourceNotFoundError(
                 f"none of the {missing} media can be copied: {reason}", field="to"
@@ -110,7 +124,7 @@ def write_folder(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return Exported(to, FOLDER, done - missing, missing=missing)
+    return Exported(to, FOLDER, done - missing, missing=missing, copied_from=tuple(roots))
 
 
 def _check_new(to: Path) -> None:
@@ -125,6 +139,7 @@ def _fill(
     media: Iterable[Medium],
     columns: Sequence[str],
     hits: bool,
+    copying: _Copying,
     total: int,
     on_progress: OnProgress,
 ) -> tuple[int, int, str]:
@@ -144,7 +159,7 @@ def _fill(
             seen = medium.observation
             done += 1
             name = names.new(seen.media)
-            why = _copy(seen, folder / "media" / name)
+            why = copying.copy(seen, folder / "media" / name)
             if why:
                 missing, reason = missing + 1, why
                 losses.writerow(map(_cell, (seen.media, seen.occurrence_id, why)))
@@ -159,8 +174,34 @@ def _fill(
     return done, missing, reason
 
 
-def _copy(seen: Observation, to: Path) -> str:
-    """Copy a medium; the reason why not, where that is not possible."""
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InvalidInputError(f"there is no folder {path} that media may lie in", field="media")
+    return path.resolve()
+
+
+@dataclass
+class _Copying:
+    """Copies media, and remembers where they came from.
+
+    Attributes:
+        allowed: folders, with all links followed; none for any.
+        roots: the folders that media were copied from.
+    """
+
+    allowed: Sequence[Path]
+    roots: dict[str, None]
+
+    def copy(self, seen: Observation, to: Path) -> str:
+        """Copy a medium; the reason why not, where that is not possible."""
+        why = _copy(seen, to, self.allowed)
+        if not why:
+            inside = seen.media_root and not Path(seen.media).is_absolute()
+            self.roots[seen.media_root if inside else str(Path(seen.media).parent)] = None
+        return why
+
+
+def _copy(seen: Observation, to: Path, allowed: Sequence[Path]) -> str:
     from service.sources.base import modality_of_suffix
 
     source, root = Path(seen.media), Path(seen.media_root)
@@ -174,10 +215,12 @@ def _copy(seen: Observation, to: Path) -> str:
     if modality_of_suffix(source) is None:
         return "the name is not that of a photograph or a recording"
     try:
+        if allowed and not any(source.resolve().is_relative_to(folder) for folder in allowed):
+            return f"{source} lies outside the folders that media may be copied from (--media)"
         if not source.is_file():
             return f"there is no file {source}"
         shutil.copyfile(source, to)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         to.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename2 == str(to):
             raise
@@ -192,9 +235,10 @@ class _Names:
         self._given: dict[str, int] = {}
 
     def new(self, media: str) -> str:
-        base = media.replace("\\", "/").rpartition("/")[2]
+        base = unicodedata.normalize("NFC", media.replace("\\", "/").rpartition("/")[2])
         stem, dot, suffix = _UNSAFE.sub("_", base).rpartition(".")
-        stem = (stem or suffix).strip("._-")[:_LONGEST_NAME] or "media"
+        stem = (stem or suffix).strip("._-")[:_LONGEST_NAME]
+        stem = stem.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore") or "media"
         suffix = f".{suffix[:10]}" if dot and suffix else ""
         if _DEVICES.fullmatch(stem.partition(".")[0]):
             stem = f"{stem}_"

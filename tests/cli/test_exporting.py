@@ -50,7 +50,7 @@ def test_hits_are_saved_with_their_media(run: Run, archive: Path, tmp_path: Path
         "search", archive, "a bird", "-k", 2, "--target", "image", "--save", f"{tmp_path}/h/"
     )
     assert done.status == 0
-    assert "2 files" in done.err
+    assert "2 files; copied from " in done.err
     with (tmp_path / "h" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert all((tmp_path / "h" / row["media"]).is_file() for row in rows)
@@ -63,6 +63,17 @@ def test_a_file_that_cannot_be_saved_is_refused_before_the_search(
     for arguments in (("--save", "x.docx"), ("--format", "csv"), ("--save", tmp_path / "no/x.csv")):
         done = run("search", archive, "a bird", *arguments)
         assert (done.status, done.out) == (2, "")
+
+
+def test_media_of_a_strange_archive_are_copied_from_named_folders_only(
+    run: Run, archive: Path, tmp_path: Path
+) -> None:
+    done = run("export", archive, "--to", f"{tmp_path}/h/", "--media", tmp_path)
+    assert done.status == 1
+    assert "outside the folders" in " ".join(done.err.split())
+    assert not (tmp_path / "h").exists()
+    misused = run("export", archive, "--to", tmp_path / "h.csv", "--media", tmp_path)
+    assert misused.status == 2
 
 
 def test_an_archive_behind_a_server_is_exported(run: Run, tmp_path: Path) -> None:

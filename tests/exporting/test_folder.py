@@ -151,7 +151,9 @@ def test_media_are_not_taken_from_anywhere(
     [
         (["a/x.jpg", "b/x.jpg", "c/X.JPG"], ["x.jpg", "x-2.jpg", "X-3.JPG"]),
         (["x.jpg", "x-2.jpg", "y/x.jpg"], ["x.jpg", "x-2.jpg", "x-3.jpg"]),
-        (["-rf .jpg", "è ü.png"], ["rf.jpg", "media.png"]),
+        (["-rf .jpg", "è ü.png", "Übung 1.jpg"], ["rf.jpg", "è_ü.png", "Übung_1.jpg"]),
+        (["U\u0308.png", "Ü.png", "鳥:*?.png"], ["Ü.png", "Ü-2.png", "鳥.png"]),
+        (["鳥" * 80 + ".png"], ["鳥" * 66 + ".png"]),
         (["con.jpg", ".hidden.jpg", "=1.jpg"], ["con_.jpg", "hidden.jpg", "1.jpg"]),
         (["w" * 200 + ".jpeg"], ["w" * 100 + ".jpeg"]),
     ],
@@ -169,6 +171,26 @@ def test_file_names_are_safe_and_each_is_given_once(
     rows = table(tmp_path / "out" / "manifest.csv")
     assert [row["media"] for row in rows] == [f"media/{name}" for name in safe]
     assert [(tmp_path / "out" / row["media"]).read_bytes().decode() for row in rows] == names
+
+
+def test_media_are_copied_only_from_folders_that_are_named(tmp_path: Path) -> None:
+    seen = []
+    for folder in ("mine", "private"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.jpg").write_bytes(folder.encode())
+        seen.append(Medium(Observation(folder, folder, "image", "x.jpg", str(tmp_path / folder))))
+    (tmp_path / "mine" / "link.jpg").symlink_to(tmp_path / "private" / "x.jpg")
+    seen.append(Medium(Observation("l", "l", "image", "link.jpg", str(tmp_path / "mine"))))
+    done = write_folder(seen, tmp_path / "out", [], below=[tmp_path / "mine"])
+    assert (done.observations, done.missing) == (1, 2)
+    assert done.copied_from == (str(tmp_path / "mine"),)
+    lost = table(tmp_path / "out" / "missing.csv")
+    assert [row["occurrenceID"] for row in lost] == ["private", "l"]
+    assert all("outside the folders" in row["reason"] for row in lost)
+    everything = write_folder(seen, tmp_path / "all", [])
+    assert everything.copied_from == (str(tmp_path / "mine"), str(tmp_path / "private"))
+    with pytest.raises(InvalidInputError, match="there is no folder"):
+        write_folder(seen, tmp_path / "no", [], below=[tmp_path / "nowhere"])
 
 
 def test_formulas_in_a_manifest_are_text(marsh: Archive, tmp_path: Path) -> None:
