@@ -25,6 +25,7 @@ from service.pipeline.pieces import Asked, Embedded, Entry, Recheck
 from service.pipeline.reading import another_file
 from service.pipeline.storing import COMMIT_ITEMS
 from service.requests import MediaItem
+from service.sources.ids import id_of_name
 from service.sources.base import other_id
 
 __all__ = [
@@ -132,7 +133,7 @@ class Commits:
             return Recheck(item, before.fingerprint or _UNKNOWN, True, "renew")
         root = before.media_root
         moved = bool(root and item.media_root and root != item.media_root)
-        unnamed = item.occurrence_id == item.media
+        unnamed = item.occurrence_id == id_of_name(item.media)
         if before.fingerprint is None or item.url is not None:
             return another_file(item, root) if moved and unnamed else _skipped(item)
         if moved and unnamed:

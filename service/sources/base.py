@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from bittern.errors import BitternError, SourceUnreachableError
 from index.observation import AddResult, AddStatus
 from service.requests import MediaItem
+from service.sources.ids import id_of_name
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
@@ -238,7 +239,8 @@ def another_medium(item: MediaItem) -> MediaItem:
     Darwin Core lets one occurrence have several media. The first keeps the `occurrenceID`
     as its id; the others add the file, ``cat-1#media=audio/cat-1.ogg``.
     """
-    return replace(item, occurrence_id=f"{item.occurrence_id}#media={item.media}")
+    name = id_of_name(item.media)
+    return replace(item, occurrence_id=f"{item.occurrence_id}#media={name}")
 
 
 def other_id(item: MediaItem) -> str:

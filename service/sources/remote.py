@@ -260,6 +260,8 @@ def _status(error: Exception) -> int | None:
 
 def _typed(error: Exception, url: str) -> BitternError:
     status = _status(error)
+    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+        error = error.__cause__  # a library that calls every file that it cannot reach missing
     if isinstance(error, FileNotFoundError) or status in _MISSING:
         return SourceNotFoundError(f"there is nothing at {url[:200]}", field="source")
     if status in (401, 403) or isinstance(error, PermissionError):
