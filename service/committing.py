@@ -25,8 +25,8 @@ from service.pipeline.pieces import Asked, Embedded, Entry, Recheck
 from service.pipeline.reading import another_file
 from service.pipeline.storing import COMMIT_ITEMS
 from service.requests import MediaItem
-from service.sources.ids import id_of_name
 from service.sources.base import other_id
+from service.sources.ids import id_of_name
 
 __all__ = [
     "COMMIT_ITEMS",

@@ -248,7 +248,7 @@ def other_id(item: MediaItem) -> str:
 
     Which one is the first depends on the order of rows, and that may change.
     """
-    name, suffix = item.occurrence_id, f"#media={item.media}"
+    name, suffix = item.occurrence_id, f"#media={id_of_name(item.media)}"
     return name.removesuffix(suffix) if name.endswith(suffix) else name + suffix
 
 
