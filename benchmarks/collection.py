@@ -125,5 +125,5 @@ def embed_manifest(manifest: Path, encoder: str) -> Collection:
             f"{manifest} has no column 'label' with relevance classes; add one", field="label"
         )
     embedder = load_embedder(encoder)
-    say(f"embedding {len(source)} items with {encoder}")
+    say(f"embedding {len(source.listed)} items with {encoder}")
     return Collection(embedder, list(embed_items(embedder, source)))

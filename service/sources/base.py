@@ -200,9 +200,6 @@ class Source:
         """
         return self.counting()
 
-    def __len__(self) -> int:
-        return len(self.listed)
-
 
 def _uncounted(path: Path, options: SourceOptions) -> None:
     """No count without listing everything."""

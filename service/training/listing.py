@@ -84,7 +84,7 @@ class Listing:
     def refuse_if_nothing_is_there(self) -> None:
         """Refuse a source whose every entry failed already."""
         failed = [_failed(w, e) for w, e in self._placed() if isinstance(e, AddResult)]
-        if len(failed) == len(self._source):
+        if len(failed) == len(self._source.listed):
             self._refuse(0, failed)
 
     def examples(self, read: Reading, strict: bool) -> Examples:

@@ -223,7 +223,7 @@ def test_an_address_that_cannot_be_a_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError):
         read_source("memory://nothing/here")
     (tmp_path / "a.jpg").touch()
-    assert len(read_source(f"file://{tmp_path}")) == 1
+    assert len(read_source(f"file://{tmp_path}").listed) == 1
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
