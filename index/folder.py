@@ -46,6 +46,10 @@ FORMAT_VERSION = 2
 that readers of version 1 would misread: a pending model, or a change of models under way."""
 PLAIN_VERSION = 1
 """What every other archive is written as."""
+_HEADER_REMEDY = (
+    "run bittern repair, which brings it back from its copy; if that is lost too, restore the file "
+    "from a backup"
+)
 _HEADER_LIMIT_BYTES = 16 << 20
 _log = logging.getLogger(__name__)
 _OWN_NAMES = frozenset(
@@ -167,8 +171,7 @@ class ArchiveFolder:
         if not self.header_file.is_file():
             if self.store.exists():
                 raise ArchiveDamagedError(
-                    f"the archive at {self.path} has lost its archive.json; "
-                    "restore that file from a backup, or index the media again into a new folder"
+                    f"the archive at {self.path} has lost its archive.json; {_HEADER_REMEDY}"
                 )
             kind = "is empty" if not any(self.path.iterdir()) else "holds no archive.json"
             raise ArchiveNotFoundError(
@@ -240,8 +243,7 @@ class ArchiveFolder:
             )
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise ArchiveDamagedError(
-                f"{file} cannot be used ({type(error).__name__}: {error}); "
-                "restore that file from a backup"
+                f"{file} cannot be used ({type(error).__name__}: {error}); {_HEADER_REMEDY}"
             ) from error
 
     def write_header(self, header: Header) -> Header:
@@ -290,8 +292,7 @@ class ArchiveFolder:
             stat = self.header_file.stat()
         except OSError as error:
             raise ArchiveDamagedError(
-                f"the archive at {self.path} has lost its archive.json; "
-                "restore that file from a backup"
+                f"the archive at {self.path} has lost its archive.json; {_HEADER_REMEDY}"
             ) from error
         return stat.st_ino, stat.st_mtime_ns, stat.st_size
 

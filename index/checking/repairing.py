@@ -78,6 +78,11 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
     folder = ArchiveFolder(path)
     with suppress(ArchiveDamagedError):
         folder.check_present()
+    if not folder.store.is_dir():
+        raise ArchiveDamagedError(
+            f"the archive at {path} has lost its store folder, and with it all observations: "
+            "restore it from a backup, or index the media again into a new folder"
+        )
     lock = folder.lock()
     try:
         work = _Repairing(folder, dry_run, on_step or (lambda _: None))

@@ -22,10 +22,7 @@ _COLUMN_REMEDY = (
     "another day: restore it from a backup"
 )
 _INDEX_REMEDY = "open the archive again; if that does not help, run bittern repair"
-_HEADER_REMEDY = (
-    "restore that file from a backup; it names the models, and nothing else of the archive says "
-    "for certain which they are"
-)
+_HEADER_REMEDY = "run bittern repair"
 
 
 def verified(
@@ -60,7 +57,10 @@ def verified_files(folder: ArchiveFolder, on_checked: OnChecked | None = None) -
     try:
         header = folder.read_header()
     except BitternError as error:
-        findings.append(Finding("header", error.message, _HEADER_REMEDY, folder.header_file.name))
+        problem, _, remedy = error.message.partition("; ")
+        findings.append(
+            Finding("header", problem, remedy or _HEADER_REMEDY, folder.header_file.name)
+        )
     files, found = _files(folder, header, on_checked)
     return _verification(folder, header, files, [*findings, *found], [], {})
 
