@@ -301,6 +301,7 @@ def test_the_oldest_jobs_that_have_ended_are_forgotten(
     jobs = queue_at(tmp_path, run)
     ids = [jobs.submit("marsh", SPEC).id for _ in range(4)]
     jobs.close()
+    run.go.release(4)  # for the one that was running then: it may have to run again
     jobs = queue_at(tmp_path, run)
     for name in ids[2:]:
         ended(jobs, name)
