@@ -10,7 +10,9 @@
     │   ├── FilterError                a `where` that is not a filter over known columns
     │   ├── CodeError                  wrong length, dtype or shape of codes or logits
     │   ├── MetadataError              a value that its column cannot hold
-    │   └── ManifestError              a manifest that cannot be read, or one of its rows
+    │   ├── ManifestError              a manifest that cannot be read, or one of its rows
+    │   ├── LayoutError                benchmark data that lack pieces, or in another layout
+    │   └── QrelsError                 relevance judgements that cannot be used
     ├── NotFoundError                  NOT_FOUND
     │   ├── ObservationNotFoundError
     │   ├── ModelNotFoundError
@@ -111,6 +113,14 @@ class MetadataError(InvalidInputError):
 
 class ManifestError(InvalidInputError):
     """A manifest, or one of its rows, cannot be used."""
+
+
+class LayoutError(InvalidInputError):
+    """Benchmark data of which pieces are missing, or that are not in the published layout."""
+
+
+class QrelsError(InvalidInputError):
+    """Relevance judgements, or runs, that cannot be used."""
 
 
 class NotFoundError(BitternError):

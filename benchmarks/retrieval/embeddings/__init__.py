@@ -1,0 +1,1 @@
+"""Items and queries through the towers, once: shards on disk, kept by digest."""

@@ -1,0 +1,1 @@
+"""Retrieval measures over places, one small file each."""

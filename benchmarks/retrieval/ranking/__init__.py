@@ -1,0 +1,1 @@
+"""Distances to places: windows, ties, depth, re-ranking."""

@@ -1,0 +1,1 @@
+"""A run told: JSON, CSV, Markdown, plots, and one page."""

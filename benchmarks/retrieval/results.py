@@ -1,0 +1,218 @@
+"""The results of a run, as dataclasses; `results.json` is exactly this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+TIES = ("ranked", "expected", "best", "worst")
+"""The product's order (distance, row); the mean over random orders of ties; the extremes."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A measure's mean over queries.
+
+    Attributes:
+        ranked: in the product's order.
+        expected: over random orders of equal distances; the headline.
+        best: had ties fallen best, query by query.
+        worst: had they fallen worst.
+        low: 2.5% point of the bootstrap over queries, of `expected`.
+        high: 97.5% point.
+        deviation: standard deviation over draws (seeds, splits); None for a single one.
+    """
+
+    ranked: float
+    expected: float
+    best: float
+    worst: float
+    low: float
+    high: float
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on one part of the queries of one task.
+
+    Attributes:
+        task: name of the task.
+        group: ``all``, or a named part of the queries (``seen``, ``novel``).
+        model: whose embeddings, or codes.
+        system: e.g. ``Hashing-Baseline``.
+        metric: ``cosine``, ``symmetric`` or ``asymmetric``.
+        bits: code length; None for float vectors.
+        bytes_per_item: what is stored per item, all windows together, on average.
+        rerank: so many of the nearest were ranked anew by float cosine; 0 for none.
+        draws: seeds times splits.
+        queries: how many.
+        ms_per_query: milliseconds of ranking per query, on the machine of this run.
+        figures: by name of the measure.
+    """
+
+    task: str
+    group: str
+    model: str
+    system: str
+    metric: str
+    bits: int | None
+    bytes_per_item: float
+    rerank: int
+    draws: int
+    queries: int
+    ms_per_query: float
+    figures: Mapping[str, Figure]
+
+    @property
+    def label(self) -> str:
+        """Short name: ``ITQ 256 asymmetric``."""
+        parts = [self.system, str(self.bits) if self.bits else "", self.metric]
+        again = f"top {self.rerank} by cosine" if self.rerank else ""
+        return " ".join(part for part in (*parts, again) if part)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two systems on the same queries, paired.
+
+    Attributes:
+        task, group, measure: of what.
+        a, b: labels of the rows (`Row.label`, with its model).
+        difference: mean of a minus b.
+        low, high: 95% bootstrap interval of it.
+        p: of a paired randomisation test, two-sided.
+        p_adjusted: Holm's correction over the comparisons of one task, group and measure.
+    """
+
+    task: str
+    group: str
+    measure: str
+    a: str
+    b: str
+    difference: float
+    low: float
+    high: float
+    p: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
+class ClassFigure:
+    """The main measure for the queries of one class.
+
+    Attributes:
+        task, name: task, and class as it is shown.
+        group: ``seen``, ``novel`` or empty.
+        relevant: items of the class.
+        values: by row label.
+    """
+
+    task: str
+    name: str
+    group: str
+    relevant: int
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ShownHit:
+    """One hit of a chosen query.
+
+    Attributes:
+        rank: from 1.
+        id: of the item.
+        relevant: whether it is right.
+        distance: as the system gives it.
+        modality: of the item.
+        media: path of the file on this machine while the page is made; empty for a text.
+        text: of a text; empty otherwise.
+        start_s, end_s: of the window that was found.
+        caption: names, as the metadata have them.
+        credit: rights holder and licence, as the metadata have them.
+    """
+
+    rank: int
+    id: str
+    relevant: bool
+    distance: float
+    modality: str
+    media: str
+    text: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    caption: str = ""
+    credit: str = ""
+
+
+@dataclass(frozen=True)
+class ShownQuery:
+    """A chosen query with its top hits under one system."""
+
+    task: str
+    query: str
+    text: str
+    media: str
+    label: str
+    value: float
+    relevant: int
+    hits: Sequence[ShownHit]
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """What was asked of what.
+
+    Attributes:
+        name: of the task.
+        queries, items, rows: how many; rows are observations (windows).
+        relevant: mean number of relevant items per query.
+        depth: ranks beyond it are unknown; None where everything is ranked.
+        chance: main measure of a random order, expected.
+        left_out: sentences, with counts.
+        notes: what one must know.
+    """
+
+    name: str
+    queries: int
+    items: int
+    rows: int
+    relevant: float
+    depth: int | None
+    chance: float | None
+    left_out: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Results:
+    """A whole run.
+
+    Attributes:
+        suite: its name.
+        about: what it is, with its paper.
+        command: as it was given, with the machine's paths left out of it.
+        protocol: `Protocol.to_json`, and what the suite's own defaults came to.
+        measures: names; the first is the main one.
+        models: name, digest, encoder, licence of each model.
+        digests: of data, embeddings, relevance.
+        machine: as `benchmarks.machine.describe` gives it, with date and seconds taken.
+        tasks, rows, comparisons, classes, shown: the numbers.
+        notes: sentences for the top of the page.
+    """
+
+    suite: str
+    about: str
+    command: str
+    protocol: Mapping[str, Any]
+    measures: Sequence[str]
+    models: Sequence[Mapping[str, str]]
+    digests: Mapping[str, str]
+    machine: Mapping[str, Any]
+    tasks: Sequence[TaskSummary]
+    rows: Sequence[Row]
+    comparisons: Sequence[Comparison] = ()
+    classes: Sequence[ClassFigure] = ()
+    shown: Sequence[ShownQuery] = ()
+    notes: Sequence[str] = field(default_factory=tuple)

@@ -1,0 +1,1 @@
+"""What is compared: float vectors, and codes of several makings."""

@@ -1,0 +1,189 @@
+"""What a suite hands over: queries, items, and which items answer which query.
+
+Everything is addressed by its place: query 0 to q - 1, item 0 to n - 1. Names are only looked
+up at the edges. Nothing here holds media or embeddings, so five million items fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.requests import MediaItem
+
+TEXT, IMAGE, AUDIO = "text", "image", "audio"
+
+
+class Contents(Protocol):
+    """Media or texts by place, made when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many."""
+        ...
+
+    def __getitem__(self, place: int, /) -> MediaItem | str:
+        """One of them: a photograph or recording, or a text."""
+        ...
+
+
+@dataclass(frozen=True)
+class Items:
+    """What is ranked.
+
+    Attributes:
+        ids: one per item, unique; what runs and qrels call it.
+        modality: ``image``, ``audio`` or ``text``.
+        contents: one per item.
+        classes: int32 [n], each item's class among `Task.classes`, -1 for none.
+        side: what a hasher calls this side: it has a centre (and perhaps a head) of its own.
+        splits: per item the name of the published split it belongs to; None where there is none.
+    """
+
+    ids: Sequence[str]
+    modality: str
+    contents: Contents
+    classes: NDArray[np.int32]
+    side: str
+    splits: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The queries.
+
+    Attributes:
+        ids: one per query, unique.
+        modality: ``text``, ``image`` or ``audio``.
+        contents: of a query in words a tuple of prompts (their embeddings are averaged where there
+            are several), of another a `MediaItem`.
+        classes: int32 [q], the class that is asked for, -1 for none.
+        side: what a hasher calls this side.
+    """
+
+    ids: Sequence[str]
+    modality: str
+    contents: Sequence[tuple[str, ...] | MediaItem]
+    classes: NDArray[np.int32]
+    side: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """Which items answer which query (compressed sparse rows).
+
+    Attributes:
+        offsets: int64 [q + 1], rising from 0; the items of query i are at offsets[i]:offsets[i+1].
+        items: int64, places of items, ascending within a query, none twice.
+        grades: int32, at least 1; of each of `items`.
+    """
+
+    offsets: NDArray[np.int64]
+    items: NDArray[np.int64]
+    grades: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def of(self, query: int) -> NDArray[np.int64]:
+        """Places of the items that answer a query, ascending."""
+        return self.items[self.offsets[query] : self.offsets[query + 1]]
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64 [q], items that answer each query."""
+        return np.diff(self.offsets)
+
+    @classmethod
+    def by_class(cls, asked: NDArray[np.int32], items: NDArray[np.int32]) -> Relevance:
+        """Items of the class that is asked for; -1 is no class.
+
+        Args:
+            asked: int32 [q].
+            items: int32 [n].
+        """
+        order = np.argsort(items, kind="stable").astype(np.int64)
+        ordered = items[order]
+        starts = np.searchsorted(ordered, asked, "left")
+        ends = np.where(asked < 0, starts, np.searchsorted(ordered, asked, "right"))
+        offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
+        found = [order[a:b] for a, b in zip(starts, ends, strict=True)]
+        places = np.concatenate(found) if found else np.empty(0, np.int64)
+        return cls(offsets, places, np.ones(len(places), np.int32))
+
+    def only(self, queries: NDArray[np.int64]) -> Relevance:
+        """The same for some queries, numbered anew."""
+        parts = [np.arange(self.offsets[q], self.offsets[q + 1]) for q in queries]
+        chosen = np.concatenate(parts) if parts else np.empty(0, np.int64)
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
+        return Relevance(offsets, self.items[chosen], self.grades[chosen])
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a task: species, genera, kinds.
+
+    Attributes:
+        names: one per class, as it is shown.
+        taxa: per class its Darwin Core ranks (``kingdom`` to ``genus``, ``scientificName``,
+            ``vernacularName``), as far as the data have them; may be empty.
+    """
+
+    names: Sequence[str]
+    taxa: Sequence[Mapping[str, str]] = ()
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """What systems may be fitted on, where a suite names it; else they see the items, unlabelled.
+
+    Attributes:
+        items: media or texts with the classes of `Task.classes`, labels and all.
+        queries: texts of the classes that are seen in training, with those classes.
+    """
+
+    items: Items
+    queries: Asked
+
+
+@dataclass(frozen=True)
+class Task:
+    """One table of results: queries of one modality against items of another.
+
+    Attributes:
+        name: ``text→image`` and the like; tasks that only differ in a random split share it.
+        repeat: number of the random split, from 0.
+        asked: the queries.
+        items: what is ranked.
+        relevance: which items answer which query; no query is without.
+        classes: what classes there are.
+        training: what may be fitted on, where the suite says so.
+        candidates: for each query the only items that are ranked, where a suite gives them.
+        groups: named parts of the queries that are told apart, bool [q] each.
+        left_out: sentences on what was not asked or ranked, with counts.
+        notes: what one must know to read the numbers.
+    """
+
+    name: str
+    asked: Asked
+    items: Items
+    relevance: Relevance
+    classes: Classes
+    repeat: int = 0
+    training: TrainingPart | None = None
+    candidates: Relevance | None = None
+    groups: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    notes: Sequence[str] = ()
