@@ -34,7 +34,8 @@ class EmbeddedRows(Protocol):
 
     def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """All rows in order: number of the first row, and float32 [<= rows, dim]; one tile is in
-        memory at a time."""
+        memory at a time.
+        """
         ...
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:

@@ -56,7 +56,8 @@ class Fitted(Protocol):
 
     def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
         """Queries, float32 [q, dim], as `distances` takes them (for codes:
-        `index.engines.queries.Queries`)."""
+        `index.engines.queries.Queries`).
+        """
         ...
 
     def distances(self, asked: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
