@@ -1,0 +1,117 @@
+"""The main measure class by class: which kinds are found, and which are not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from benchmarks.retrieval.report.plots.style import (
+    COLOURS,
+    MARKERS,
+    Plot,
+    sheet,
+    spread,
+    written,
+)
+from benchmarks.retrieval.report.wording import amount, plain
+from benchmarks.retrieval.results import ClassFigure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_SYSTEMS = 4
+MOST_NAMES = 40
+"""With more classes than this, names give way to one sorted curve per system."""
+
+
+def draw_classes(classes: Sequence[ClassFigure], measure: str) -> Iterator[Plot]:
+    """At most one plot of the classes of one task."""
+    labels = list(
+        dict.fromkeys(label for c in classes for label, v in c.values.items() if math.isfinite(v))
+    )
+    if not labels:
+        return
+    drawn = labels[:MOST_SYSTEMS]
+    named = len(classes) <= MOST_NAMES
+    height = max(2.6, 0.22 * len(classes) + 1.2) if named else 4.2
+    with sheet(7.6, height) as (figure, axes):
+        if named:
+            _draw_named(figure, axes, classes, drawn, measure)
+        else:
+            _draw_sorted(figure, axes, classes, drawn, measure)
+        svg = written(figure)
+    how = (
+        f"One line per class, sorted by {plain(drawn[0], 60)}; in brackets its right items."
+        if named
+        else f"{amount(len(classes))} classes, sorted anew for each system from best to worst."
+    )
+    more = len(labels) - len(drawn)
+    caption = how + (f" {more} more systems are in results.json only." if more else "")
+    yield Plot(classes[0].task, "classes", f"{plain(measure, 60)} by class", caption, svg)
+
+
+def _draw_named(
+    figure: Figure, axes: Axes, classes: Sequence[ClassFigure], labels: list[str], measure: str
+) -> None:
+    height = float(figure.get_size_inches()[1])
+    rows = -(-len(labels) // 2)
+    top = 1 - (0.16 + 0.24 * rows) / height
+    figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=top)
+    order = sorted(classes, key=lambda c: (-_number(c.values.get(labels[0])), c.name))
+    for number, label in enumerate(labels):
+        points = [
+            (c.values[label], place)
+            for place, c in enumerate(order)
+            if math.isfinite(c.values.get(label, math.nan))
+        ]
+        axes.plot(
+            [x for x, _ in points], [y for _, y in points], linestyle="none",
+            marker=MARKERS[number], color=COLOURS[number], label=plain(label, 44), zorder=3,
+            markeredgewidth=0, alpha=0.9,
+        )  # fmt: skip
+    names = [f"{plain(c.name, 30)} ({amount(c.relevant)})" for c in order]
+    axes.set_yticks(range(len(order)), names)
+    axes.tick_params(axis="y", length=0, labelsize=8.5)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.set_xlabel(plain(measure, 60))
+    axes.spines["left"].set_visible(False)
+    axes.legend(
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8.5,
+        handletextpad=0.2, columnspacing=1.2,
+    )  # fmt: skip
+
+
+def _draw_sorted(
+    figure: Figure, axes: Axes, classes: Sequence[ClassFigure], labels: list[str], measure: str
+) -> None:
+    figure.subplots_adjust(left=0.085, right=0.655, bottom=0.135, top=0.965)
+    curves = []
+    for label in labels:
+        found = [c.values[label] for c in classes if math.isfinite(c.values.get(label, math.nan))]
+        curves.append(sorted(found, reverse=True))
+    for number, values in enumerate(curves):
+        axes.plot(
+            range(1, len(values) + 1), values, color=COLOURS[number], marker=MARKERS[number],
+            markevery=max(1, len(values) // 9), markeredgewidth=0,
+        )  # fmt: skip
+    axes.set_xlim(1, max(map(len, curves)))
+    axes.set_xlabel("classes, from best to worst")
+    axes.set_ylabel(plain(measure, 60))
+    axes.grid(visible=False, axis="x")
+    bottom, top = axes.get_ylim()
+    middles = [values[len(values) // 2] for values in curves]
+    wanted = [(middle - bottom) / (top - bottom) for middle in middles]
+    for number, height in enumerate(spread(wanted, 0.05, 0.0, 1.0)):
+        place = {"transform": axes.transAxes, "clip_on": False}
+        axes.plot(
+            [1.03], [height], marker=MARKERS[number], color=COLOURS[number], markeredgewidth=0,
+            **place,  # type: ignore[arg-type]
+        )  # fmt: skip
+        text = plain(labels[number], 38)
+        axes.text(1.05, height, text, va="center", fontsize=8.5, **place)  # type: ignore[arg-type]
+
+
+def _number(value: float | None) -> float:
+    return -math.inf if value is None or math.isnan(value) else value

@@ -1,0 +1,192 @@
+"""Quality against what it costs: bytes per item, or milliseconds per query."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.retrieval.report.plots.style import (
+    COLOURS,
+    FADED,
+    MARKERS,
+    MUTED,
+    Plot,
+    sheet,
+    spread,
+    written,
+)
+from benchmarks.retrieval.report.wording import amount, plain, series, small, value
+from benchmarks.retrieval.results import Figure, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MOST_LINES = 24
+_LABEL_POINTS = 12.5
+_STROKES = {"asymmetric": "-", "symmetric": (0, (4, 2)), "cosine": (0, (1, 1.5))}
+
+
+@dataclass(frozen=True)
+class _Line:
+    label: str
+    points: list[tuple[float, Figure]]
+    colour: str
+    marker: str
+    stroke: Any
+
+
+def draw_quality(
+    rows: Sequence[Row], measure: str, against: str, chance: float | None
+) -> Iterator[Plot]:
+    """At most one plot of rows of one task and group.
+
+    Args:
+        rows: at least one.
+        measure: the main one.
+        against: ``bytes`` or ``time``.
+        chance: expected value of a random order.
+    """
+    lines = _lines(rows, measure, against)
+    if not lines:
+        return
+    drawn = lines[:MOST_LINES]
+    height = max(4.4, (len(drawn) * _LABEL_POINTS + 80) / 72)
+    with sheet(7.6, height) as (figure, axes):
+        figure.subplots_adjust(left=0.085, right=0.655, bottom=0.56 / height, top=1 - 0.16 / height)
+        for line in drawn:
+            _draw(axes, line)
+        _axis(axes, [x for line in drawn for x, _ in line.points], measure, against)
+        if chance is not None and math.isfinite(chance):
+            axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
+            axes.text(
+                0.99, chance, f"chance {value(chance)}", transform=axes.get_yaxis_transform(),
+                ha="right", va="bottom", fontsize=8.5, color=MUTED,
+            )  # fmt: skip
+        _label(axes, drawn)
+        svg = written(figure)
+    yield Plot(rows[0].task, against, _title(measure, against), _caption(lines, drawn), svg)
+
+
+def _title(measure: str, against: str) -> str:
+    return f"{plain(measure, 60)} against " + (
+        "bytes per item" if against == "bytes" else "search time"
+    )
+
+
+def _caption(lines: Sequence[_Line], drawn: Sequence[_Line]) -> str:
+    more = len(lines) - len(drawn)
+    return (
+        "Bars are 95% bootstrap intervals over queries, bands the worst and best order of ties. "
+        "Solid lines are asymmetric, dashed ones symmetric, dotted ones cosine distances."
+        + (f" {more} more systems are in the table only." if more else "")
+    )
+
+
+def _lines(rows: Sequence[Row], measure: str, against: str) -> list[_Line]:
+    several = len({row.model for row in rows}) > 1
+    found: dict[str, list[tuple[float, Figure]]] = {}
+    of: dict[str, Row] = {}
+    for row in rows:
+        x = row.bytes_per_item if against == "bytes" else row.ms_per_query
+        figure = row.figures.get(measure)
+        if figure is None or not (x > 0 and math.isfinite(x) and math.isfinite(figure.expected)):
+            continue
+        label = series(row, several)
+        found.setdefault(label, []).append((x, figure))
+        of.setdefault(label, row)
+    systems = list(dict.fromkeys((row.model, row.system) for row in of.values()))
+    lines = []
+    for label, points in found.items():
+        number = systems.index((of[label].model, of[label].system))
+        stroke = (0, (6, 2, 1, 2)) if of[label].rerank else _STROKES.get(of[label].metric, "-")
+        points.sort(key=lambda point: point[0])
+        lines.append(
+            _Line(
+                label,
+                points,
+                COLOURS[number % len(COLOURS)],
+                MARKERS[number % len(MARKERS)],
+                stroke,
+            )
+        )
+    return lines
+
+
+def _draw(axes: Axes, line: _Line) -> None:
+    x = [point[0] for point in line.points]
+    figures = [point[1] for point in line.points]
+    y = [figure.expected for figure in figures]
+    errors = [
+        [max(0.0, f.expected - f.low) if math.isfinite(f.low) else 0.0 for f in figures],
+        [max(0.0, f.high - f.expected) if math.isfinite(f.high) else 0.0 for f in figures],
+    ]
+    axes.errorbar(
+        x, y, yerr=errors, color=line.colour, linestyle=line.stroke, marker=line.marker,
+        elinewidth=0.8, capsize=2, markeredgewidth=0, zorder=3,
+    )  # fmt: skip
+    worst, best = [f.worst for f in figures], [f.best for f in figures]
+    if worst == best or not all(map(math.isfinite, (*worst, *best))):
+        return
+    if len(x) > 1:
+        axes.fill_between(x, worst, best, color=line.colour, alpha=FADED, linewidth=0, zorder=2)
+    else:
+        axes.vlines(x, worst, best, color=line.colour, alpha=2 * FADED, linewidth=7, zorder=2)
+
+
+def _axis(axes: Axes, places: Sequence[float], measure: str, against: str) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    low, high = min(places), max(places)
+    if against == "bytes":
+        axes.set_xscale("log", base=2)
+        exponents = range(math.floor(math.log2(low)), math.ceil(math.log2(high)) + 1)
+        ticks = [2.0**e for e in exponents]
+        axes.set_xlabel("bytes per item")
+    else:
+        axes.set_xscale("log")
+        exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
+        axes.set_xlabel("milliseconds per query (ranking alone)")
+    ticks = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3] or [low]
+    ticks = ticks[:: math.ceil(len(ticks) / 9)]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    write = amount if against == "bytes" else small
+    axes.set_xticklabels([write(tick).rstrip() for tick in ticks])
+    axes.set_xlim(low / 1.35, high * 1.35)
+    axes.margins(y=0.06)
+    axes.set_ylabel(plain(measure, 60))
+    axes.grid(visible=True, axis="y")
+    axes.grid(visible=False, axis="x")
+
+
+def _label(axes: Axes, lines: Sequence[_Line]) -> None:
+    """Names at the right, each beside the end of its line as far as there is room."""
+    bottom, top = axes.get_ylim()
+    box = axes.get_position()
+    canvas = axes.get_figure()
+    assert canvas is not None
+    points = box.height * float(canvas.get_figure(root=True).get_size_inches()[1]) * 72
+    wanted = [(line.points[-1][1].expected - bottom) / (top - bottom) for line in lines]
+    gap = min(_LABEL_POINTS / points, 1.04 / max(1, len(lines)))
+    for line, height in zip(lines, spread(wanted, gap, 0.0, 1.0), strict=True):
+        x, figure = line.points[-1]
+        axes.annotate(
+            line.label if len(line.label) <= 38 else line.label[:37] + "…",
+            xy=(x, figure.expected),
+            xytext=(1.045, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-", "color": line.colour, "linewidth": 0.6, "alpha": 0.55,
+                "shrinkA": 1, "shrinkB": 4, "relpos": (0.0, 0.5),
+            },
+        )  # fmt: skip
+        axes.plot(
+            [1.03], [height], transform=axes.transAxes, clip_on=False, color=line.colour,
+            marker=line.marker, markersize=5, markeredgewidth=0, linestyle="none",
+        )  # fmt: skip

@@ -1,0 +1,141 @@
+"""How plots look, and how they become SVG that is the same every time.
+
+Colours follow Okabe and Ito's palette for colour-blind readers ("Color Universal Design", 2008),
+darkened until each stands out on white; markers differ as well, so colour is never alone. A file
+has white paper, so that it reads wherever it is embedded; inside a page the paper is left out and
+the colours are the page's own, light or dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPER, INK, MUTED, GRID = "#fffffe", "#1d262b", "#55626a", "#dde2e5"
+COLOURS = ("#0067a3", "#bd4b00", "#00785a", "#a63d7c", "#8f6400", "#5c48a8", "#565d61", "#7d4a2d")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "*")
+FADED = 0.14
+"""Opacity of bands."""
+_SETTINGS: dict[str, Any] = {
+    "svg.hashsalt": "bittern",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "figure.facecolor": PAPER,
+    "savefig.facecolor": PAPER,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+}
+_TAG = re.compile(r"<[^<>]*>")
+_VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)", PAPER: "none"} | {
+    colour: f"var(--series-{number})" for number, colour in enumerate(COLOURS)
+}
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A drawn plot.
+
+    Attributes:
+        task: name of the task that it belongs to.
+        kind: ``bytes``, ``time``, ``groups`` or ``classes``.
+        title: one line.
+        caption: what is to be seen, and how to read it.
+        svg: a whole file.
+    """
+
+    task: str
+    kind: str
+    title: str
+    caption: str
+    svg: str
+
+
+@contextmanager
+def sheet(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    """One empty pair of axes, in inches; leave the block only when it is written."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        settings: Any = matplotlib.rcParams
+        settings.update(_SETTINGS)
+        figure = Figure(figsize=(width, height))
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots()
+
+
+def written(figure: Figure) -> str:
+    """The figure as an SVG file."""
+    data = io.BytesIO()
+    nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(data, format="svg", metadata=nothing)
+    return data.getvalue().decode("utf-8")
+
+
+def inline(svg: str, prefix: str, label: str) -> str:
+    """The same as an element of a page: its ids are its own, its colours the page's.
+
+    Args:
+        svg: of `written`.
+        prefix: distinguishes it on its page; letters and digits.
+        label: what a screen reader says; already escaped for an attribute.
+    """
+    body = svg[svg.index("<svg") :]
+    body = re.sub(r"<style[^>]*>[^<]*</style>", "", body, count=1)
+
+    def within(tag: re.Match[str]) -> str:
+        text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", tag[0])
+        text = re.sub(r"font-family: [^;]*; ", "", text)
+        return re.sub(r"#[0-9a-f]{6}", lambda c: _VARIABLES.get(c[0], c[0]), text)
+
+    body = _TAG.sub(within, body)
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
+    assert size is not None
+    opening = f'<svg role="img" aria-label="{label}" viewBox="0 0 {size[1]} {size[2]}">'
+    return re.sub(r"<svg[^>]*>", lambda _: opening, body, count=1)
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Heights near the wanted ones, at least `gap` apart, in the same order, within bounds as far
+    as there is room.
+    """
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    heights = [min(max(wanted[i], low), high) for i in order]
+    for i in range(1, len(heights)):
+        heights[i] = max(heights[i], heights[i - 1] + gap)
+    if heights and heights[-1] > high:
+        heights[-1] = high
+        for i in range(len(heights) - 2, -1, -1):
+            heights[i] = min(heights[i], heights[i + 1] - gap)
+    placed = [0.0] * len(wanted)
+    for position, i in enumerate(order):
+        placed[i] = heights[position]
+    return placed

@@ -1,0 +1,48 @@
+"""`results.csv`: one line per row and measure, with all figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from benchmarks.retrieval.report.wording import plain
+from benchmarks.retrieval.results import Figure, Results, Row
+from service.exporting.spreadsheets import harmless
+
+COLUMNS = (
+    "suite", "task", "group", "model", "system", "metric", "bits", "bytes_per_item", "rerank",
+    "draws", "queries", "ms_per_query", "measure", "ranked", "expected", "best", "worst", "low",
+    "high", "deviation",
+)  # fmt: skip
+
+
+def results_csv(results: Results) -> str:
+    """RFC 4180; numbers to the last digit, empty where there is none; no cell is a formula."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\r\n")
+    lines.writerow(COLUMNS)
+    for row in results.rows:
+        for measure, figure in row.figures.items():
+            lines.writerow([*_system(results.suite, row), _words(measure), *_figures(figure)])
+    return text.getvalue()
+
+
+def _system(suite: str, row: Row) -> list[str]:
+    words = [_words(w) for w in (suite, row.task, row.group, row.model, row.system, row.metric)]
+    bits = "" if row.bits is None else str(row.bits)
+    counts = [str(count) for count in (row.rerank, row.draws, row.queries)]
+    return [*words, bits, _number(row.bytes_per_item), *counts, _number(row.ms_per_query)]
+
+
+def _figures(figure: Figure) -> list[str]:
+    values = (figure.ranked, figure.expected, figure.best, figure.worst, figure.low, figure.high)
+    return [*(_number(v) for v in values), _number(figure.deviation)]
+
+
+def _words(text: str) -> str:
+    return harmless(plain(text))
+
+
+def _number(number: float | None) -> str:
+    return "" if number is None or math.isnan(number) else repr(float(number))
