@@ -156,7 +156,9 @@ def wrong_layout(path: Path, expected: str, got: str, remedy: str) -> LayoutErro
     )
 
 
-def json_elements(path: Path, members: Sequence[str], origin: str) -> Iterator[Element]:
+def json_elements(
+    path: Path, members: Sequence[str], origin: str, also: Sequence[str] = ()
+) -> Iterator[Element]:
     """The elements of some lists of a JSON object, in the order of the file, nested values left
     out; every one of them is an object.
 
@@ -164,6 +166,7 @@ def json_elements(path: Path, members: Sequence[str], origin: str) -> Iterator[E
         path: the file; it may be larger than memory.
         members: names of the lists. Each must have an element.
         origin: where the right file comes from.
+        also: names of lists that it may lack.
 
     Raises:
         LayoutError: it is not JSON (from some byte on), lacks a list or has an empty one, or an
@@ -176,7 +179,7 @@ def json_elements(path: Path, members: Sequence[str], origin: str) -> Iterator[E
         raise wrong_layout(path, expected, _told(keys), remedy)
     met: set[str] = set()
     try:
-        for element in elements(path, frozenset(members), flat=True):
+        for element in elements(path, frozenset({*members, *also}), flat=True):
             if element.unusable or not isinstance(element.value, dict) or not element.member:
                 reason = element.unusable or "it is no object with named values"
                 raise wrong_layout(path, expected, f"{element.place(path.name)}: {reason}", remedy)
