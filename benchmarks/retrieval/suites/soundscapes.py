@@ -1,0 +1,215 @@
+"""Annotated soundscapes: names of species against long recordings, and windows of them.
+
+Recordings with every call marked are the hard case of searching sounds: most of an hour is silence
+or another species. The layout is that of the collections on Zenodo (`soundscapes_files`); what of
+a recording is right is decided window by window (`soundscapes_windows`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.retrieval.layouts import check
+from benchmarks.retrieval.prompts import AUDIO_PROMPTS, asked_in_words, fallbacks
+from benchmarks.retrieval.protocol import Protocol
+from benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
+from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.media_files import MediaFiles
+from benchmarks.retrieval.suites.soundscapes_files import (
+    FOLDER,
+    ORIGIN,
+    Collection,
+    read_collection,
+)
+from benchmarks.retrieval.suites.soundscapes_windows import (
+    Annotations,
+    gathered,
+    unique_pairs,
+    windows_as_items,
+)
+from benchmarks.retrieval.tasks import AUDIO, TEXT, Classes, Items, Relevance, Task, TrainingPart
+from bittern.errors import InvalidInputError
+
+PIECES = (
+    Piece(
+        f"{FOLDER}/",
+        "the recordings (FLAC)",
+        f"{ORIGIN}, {FOLDER}.zip, unpacked",
+        "2 to 35 GB, by collection",
+    ),
+    Piece("annotations.csv", "one line per marked call", f"{ORIGIN}, annotations.csv", "1 to 5 MB"),
+    Piece("species.csv", "names of the species codes", f"{ORIGIN}, species.csv", "a few KB"),
+)
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """What systems are fitted on, from another data set, with its own classes.
+
+    Attributes:
+        part: its items and queries.
+        classes: what its classes are, of the same rank as those of the soundscapes' task.
+    """
+
+    part: TrainingPart
+    classes: Classes
+
+
+class Soundscapes:
+    """Names of species against annotated soundscapes."""
+
+    name = "soundscapes"
+    about = (
+        "Annotated soundscapes (collections of Kahl, Navine et al. on Zenodo, 2022): names of "
+        "species against windows of long recordings"
+    )
+    pieces: Sequence[Piece] = PIECES
+    needs_data = True
+    measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
+
+    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+        """Names against windows and, unless each window is to be an item, against recordings.
+
+        Raises:
+            LayoutError: pieces are missing, or are not in the published layout.
+            QrelsError: annotations that cannot be used.
+            InvalidInputError: a split is asked for, or a rank that the species table has not.
+        """
+        root = check(data, self.pieces, self.name)
+        if protocol.database or protocol.fit_on == "training":
+            raise InvalidInputError(
+                "soundscapes have no published splits: leave out --database, and --fit-on items",
+                field="database",
+            )
+        return soundscape_tasks(root, protocol) if {TEXT, AUDIO} <= towers else []
+
+
+def soundscape_tasks(
+    data: Path, protocol: Protocol, *, fitting: Fitting | None = None, prefix: str = ""
+) -> list[Task]:
+    """The tasks of a collection.
+
+    Args:
+        data: its folder.
+        protocol: how it is run.
+        fitting: what systems are fitted on, if not on these recordings; queries are then told
+            apart by whether their class is in it.
+        prefix: of the tasks' names.
+
+    Raises:
+        LayoutError: pieces are missing, or are not in the published layout.
+        QrelsError: annotations that cannot be used.
+        InvalidInputError: the classes do not tell the level.
+    """
+    check(data, PIECES, Soundscapes.name)
+    collection = read_collection(data, protocol)
+    codes = {code: number for number, code in enumerate(collection.species)}
+    labels = np.array([codes[code] for code in collection.codes], np.int32)
+    told = _of_annotations(data, collection, labels, protocol)
+    told = by_protocol(told, protocol, AUDIO_PROMPTS)
+    if fitting is not None:
+        told = _fitted(told, fitting)
+    whole, annotations = _of_recordings(told, data, collection)
+    windows = replace(whole, name=f"{prefix}text→audio, windows")
+    windows = replace(windows, by_window=partial(windows_as_items, windows, annotations))
+    if protocol.windows == "separate":
+        return [windows]
+    rule = (
+        "A recording is right for a species that is annotated anywhere in it; it counts by the "
+        f"{protocol.windows} over its windows."
+    )
+    recordings = replace(whole, name=f"{prefix}text→audio, recordings", notes=(*whole.notes, rule))
+    return [windows, recordings]
+
+
+def _of_annotations(
+    data: Path,
+    collection: Collection,
+    labels: NDArray[np.int32],
+    protocol: Protocol,
+) -> Task:
+    """The task with every annotation as an item: these have one class each, recordings many."""
+    classes = _classes(collection)
+    media = MediaFiles(data / FOLDER, collection.names, collection.names, AUDIO)
+    owners = collection.recordings
+    asked = asked_in_words(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS)
+    return Task(
+        name=f"{TEXT}→{AUDIO}",
+        asked=asked,
+        items=Items(Chosen(media.ids, owners), AUDIO, Chosen(media, owners), labels, AUDIO),
+        relevance=Relevance.by_class(asked.classes, labels),
+        classes=classes,
+        left_out=collection.left_out,
+        notes=[
+            *fallbacks(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS),
+            f"{len(collection.names):,} recordings with {len(labels):,} annotations of "
+            f"{len(np.unique(labels)):,} species; some are of several at once.",
+        ],
+    )
+
+
+def _of_recordings(task: Task, data: Path, collection: Collection) -> tuple[Task, Annotations]:
+    """The same with recordings as items, and its annotations with the classes that it came to."""
+    classes = task.items.classes
+    told = classes >= 0
+    annotations = Annotations(
+        recordings=collection.recordings[told],
+        starts=collection.starts[told],
+        ends=collection.ends[told],
+        classes=classes[told],
+    )
+    media = MediaFiles(data / FOLDER, collection.names, collection.names, AUDIO)
+    items = Items(
+        ids=collection.names,
+        modality=AUDIO,
+        contents=media,
+        classes=np.full(len(media), -1, np.int32),
+        side=AUDIO,
+    )
+    pairs = unique_pairs(annotations.classes, annotations.recordings)
+    relevance = gathered(task.asked.classes, *pairs)
+    return replace(task, items=items, relevance=relevance), annotations
+
+
+def _classes(collection: Collection) -> Classes:
+    taxa = [{"kingdom": "Animalia", **taxon} for taxon in collection.species.values()]
+    names = [taxon.get("vernacularName") or taxon["scientificName"] for taxon in taxa]
+    return Classes(names, taxa)
+
+
+def _fitted(task: Task, fitting: Fitting) -> Task:
+    """The task with what systems are fitted on, its queries told apart by whether that has them.
+
+    Classes are the same where their scientific names are; those that only the other data set has
+    come behind the task's own.
+    """
+    names, taxa = list(task.classes.names), list(task.classes.taxa)
+    known = {_scientific(taxon): place for place, taxon in enumerate(taxa)}
+    known.pop("", None)
+    place = np.empty(len(fitting.classes), np.int32)
+    for number, taxon in enumerate(fitting.classes.taxa):
+        same = known.get(_scientific(taxon))
+        place[number] = len(names) if same is None else same
+        if same is None:
+            names.append(fitting.classes.names[number])
+            taxa.append(taxon)
+    items = replace(fitting.part.items, classes=place[fitting.part.items.classes])
+    queries = replace(fitting.part.queries, classes=place[fitting.part.queries.classes])
+    seen = np.isin(task.asked.classes, items.classes)
+    groups = {SEEN: seen, NOVEL: ~seen}
+    return replace(
+        task,
+        classes=Classes(names, taxa),
+        training=TrainingPart(items, queries),
+        groups={name: group for name, group in groups.items() if group.any()},
+    )
+
+
+def _scientific(taxon: Mapping[str, str]) -> str:
+    return taxon.get("scientificName", "").lower()
