@@ -7,13 +7,13 @@ labelled with. The data set has one published split, `train`, so all of it is ra
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.retrieval import prompts
 from benchmarks.retrieval.layouts import check, check_files, left_out_files, place
-from benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words
+from benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words, check_templates, fallbacks
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
 from benchmarks.retrieval.suites.base import Piece
@@ -47,7 +47,7 @@ class INat24:
         refuse_other_splits(protocol, self.name)
         if not {TEXT, IMAGE} <= towers:
             return []
-        prompts.check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
+        check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
         images, left_out = images_there(folder, protocol)
         every = np.arange(len(images.species))
         asked = asked_in_words(images.species, every, protocol, IMAGE_PROMPTS)
@@ -58,9 +58,10 @@ class INat24:
             relevance=Relevance.by_class(asked.classes, images.classes),
             classes=images.species,
             left_out=left_out,
-            notes=prompts.fallbacks(images.species, every, protocol, IMAGE_PROMPTS),
         )
-        return [by_protocol(task, protocol, IMAGE_PROMPTS)]
+        task = by_protocol(task, protocol, IMAGE_PROMPTS)
+        told = fallbacks(task.classes, np.unique(task.asked.classes), protocol, IMAGE_PROMPTS)
+        return [replace(task, notes=(*task.notes, *told))]
 
 
 def refuse_other_splits(protocol: Protocol, suite_name: str) -> None:

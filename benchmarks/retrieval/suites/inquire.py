@@ -43,11 +43,13 @@ from benchmarks.retrieval.suites.inquire_files import (
     Queries,
 )
 from benchmarks.retrieval.suites.inquire_matching import Matching, Pairs
-from benchmarks.retrieval.tasks import IMAGE, TEXT, Asked, Classes, Relevance, Task
+from benchmarks.retrieval.tasks import IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError
 
 AS_IT_IS = ("{name}",)
 """No template."""
+RERANK = f"{TEXT}→{IMAGE}, rerank 100"
+"""Name of the second task."""
 
 
 class Inquire:
@@ -91,91 +93,116 @@ class Inquire:
             if rerank
             else None
         )
-        asked = _Question(folder, protocol, queries, images, (*images.left_out, *matching.left_out))
+        left_out = (*images.left_out, *matching.left_out)
+        wanted, what = np.arange(len(images)), LISTED
+        if given is not None and protocol.candidates == "rerank":
+            wanted, what = np.unique(given.images), "images that are candidates"
+        question = _question(folder, protocol, queries, images, wanted, what, left_out)
         tasks = []
         if protocol.candidates != "rerank":
-            missing = given is None and protocol.candidates == "both"
-            tasks.append(_fullrank(asked, relevant, missing))
+            lacking = protocol.candidates == "both" and given is None
+            tasks.append(_fullrank(question, relevant, lacking))
         if given is not None:
-            tasks.append(_rerank(asked, relevant, given))
+            tasks.append(_rerank(question, relevant, given))
         return tasks
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What both tasks are made of."""
+    """What both tasks have in common, so that no image is embedded twice.
 
-    folder: Path
+    Attributes:
+        protocol: how it is run.
+        queries: as published.
+        images: how many `train.json` lists.
+        kept: int64, places of those that are ranked.
+        items: these.
+        left_out: sentences on what is not.
+    """
+
     protocol: Protocol
     queries: Queries
-    images: Images
+    images: int
+    kept: NDArray[np.int64]
+    items: Items
     left_out: Sequence[str]
 
-
-def _fullrank(asked: _Question, relevant: Pairs, lacks_candidates: bool) -> Task:
-    images = asked.images
-    kept, left_out = _there(asked, np.arange(len(images)), LISTED)
-    note = f"the 100 candidates of INQUIRE-Rerank are not there ({CANDIDATES.path})"
-    return _task(
-        asked,
-        f"{TEXT}→{IMAGE}",
-        kept,
-        relevant.relevance(len(asked.queries), kept, len(images)),
-        None,
-        [*left_out, *([note] if lacks_candidates else [])],
-    )
+    def relevance(self, pairs: Pairs) -> Relevance:
+        """The pairs, over what is ranked."""
+        return pairs.relevance(len(self.queries), self.kept, self.images)
 
 
-def _rerank(asked: _Question, relevant: Pairs, given: Pairs) -> Task:
-    images, queries = asked.images, len(asked.queries)
-    candidates = np.unique(given.images)
-    kept, left_out = _there(asked, candidates, "images that are candidates")
-    both = relevant.among(given, len(images))
-    return _task(
-        asked,
-        f"{TEXT}→{IMAGE}, rerank 100",
-        kept,
-        both.relevance(queries, kept, len(images)),
-        given.relevance(queries, kept, len(images)),
-        left_out,
-        ["only what is relevant among a query's candidates counts as relevant"],
-    )
+def _question(
+    folder: Path,
+    protocol: Protocol,
+    queries: Queries,
+    images: Images,
+    wanted: NDArray[np.int64],
+    what: str,
+    left_out: Sequence[str],
+) -> _Question:
+    """The images that are wanted and are there.
+
+    Raises:
+        LayoutError: images are not there that must not be missing.
+    """
+    some = images if len(wanted) == len(images) else images.only(wanted)
+    there = check_files(place(folder, IMAGES).parent, some.paths, protocol.missing, what)
+    if not there.all():
+        some = some.only(np.flatnonzero(there))
+    # The queries ask for no class: the images' species decide nothing here.
+    items = replace(items_of(some, folder), classes=np.full(len(some), -1, np.int32))
+    told = (*left_out, *left_out_files(there, what))
+    return _Question(protocol, queries, len(images), wanted[there], items, told)
 
 
-def _there(
-    asked: _Question, places: NDArray[np.int64], what: str
-) -> tuple[NDArray[np.int64], list[str]]:
-    root = place(asked.folder, IMAGES).parent
-    there = check_files(root, asked.images.paths.only(places), asked.protocol.missing, what)
-    return places[there], left_out_files(there, what)
+def _fullrank(question: _Question, relevant: Pairs, lacks_candidates: bool) -> Task:
+    left_out = []
+    if lacks_candidates:
+        left_out.append(f"INQUIRE-Rerank, whose candidates are not there ({CANDIDATES.path})")
+    relevance = question.relevance(relevant)
+    skipped = len(relevant.queries) - len(relevance.items)
+    if skipped:
+        left_out.append(
+            f"{skipped:,} of {len(relevant.queries):,} annotations are about images that were "
+            "skipped"
+        )
+    return _task(question, f"{TEXT}→{IMAGE}", relevance, None, left_out)
+
+
+def _rerank(question: _Question, relevant: Pairs, given: Pairs) -> Task:
+    relevance = question.relevance(relevant.among(given, question.images))
+    candidates = question.relevance(given)
+    left_out = []
+    skipped = len(given.queries) - len(candidates.items)
+    if skipped:
+        left_out.append(
+            f"{skipped:,} of {len(given.queries):,} candidates are images that were skipped"
+        )
+    note = "only what is relevant among a query's candidates counts as relevant"
+    return _task(question, RERANK, relevance, candidates, left_out, [note])
 
 
 def _task(
-    asked: _Question,
+    question: _Question,
     name: str,
-    kept: NDArray[np.int64],
     relevance: Relevance,
     candidates: Relevance | None,
     left_out: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Task:
-    images = asked.images if len(kept) == len(asked.images) else asked.images.only(kept)
-    questions, of = _asked(asked.queries, asked.protocol)
-    splits = np.array(asked.queries.splits)[of]
-    groups = {split: splits == split for split in (VAL, TEST) if (splits == split).any()}
+    asked, of = _asked(question.queries, question.protocol)
+    splits = np.array(question.queries.splits)[of]
     return leave_out_unanswerable(
         Task(
             name=name,
-            asked=questions,
-            # The queries ask for no class: the images' species decide nothing here.
-            items=replace(
-                items_of(images, asked.folder), classes=np.full(len(images), -1, np.int32)
-            ),
+            asked=asked,
+            items=question.items,
             relevance=relevance.only(of),
             classes=Classes(()),
             candidates=candidates.only(of) if candidates else None,
-            groups=groups,
-            left_out=(*asked.left_out, *left_out),
+            groups={split: splits == split for split in (VAL, TEST) if (splits == split).any()},
+            left_out=(*question.left_out, *left_out),
             notes=notes,
         )
     )
