@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from benchmarks.retrieval import statistics
-from benchmarks.retrieval.statistics import holm, interval, paired, undefined
+from benchmarks.retrieval.statistics import holm, interval, intervals, paired, undefined
 from bittern.errors import InvalidInputError
 
 PRECISIONS = np.random.default_rng(0).beta(0.4, 1.2, 60)
@@ -32,6 +32,12 @@ def test_skewed_values_get_a_lopsided_interval() -> None:
     assert high - mean > 1.2 * (mean - low) > 0
 
 
+def test_means_that_tie_with_the_mean_pull_to_neither_side() -> None:
+    """By rounding alone, many of the means that are equal would count as greater, or as less."""
+    low, high = interval(np.repeat([0.0, 0.1], 83), 0)
+    assert low + high == pytest.approx(0.1, abs=0.0009)
+
+
 def test_nineteen_of_twenty_intervals_hold_the_mean() -> None:
     rng = np.random.default_rng(3)
     samples = rng.beta(0.4, 1.2, (300, 50))
@@ -51,6 +57,16 @@ def test_blocks_of_resamples_are_no_part_of_the_result(monkeypatch: pytest.Monke
     monkeypatch.setattr(statistics, "_BLOCK_VALUES", 130)
     assert interval(PRECISIONS, 5) == pytest.approx(whole, rel=1e-12)
     assert paired(PRECISIONS, other, 1).low == pytest.approx(interval(PRECISIONS - other, 1)[0])
+
+
+def test_many_figures_have_the_intervals_that_each_has_alone() -> None:
+    holed = np.where(np.arange(60) % 7 == 0, np.nan, PRECISIONS)
+    nothing = np.full(60, np.nan)
+    figures = np.stack([PRECISIONS, holed, np.full(60, 0.5), PRECISIONS**2, nothing, 1 - holed])
+    alone = np.array([interval(one, 4) for one in figures])
+    assert np.allclose(intervals(figures, 4), alone, rtol=1e-12, equal_nan=True)
+    assert np.isnan(alone[4]).all()
+    assert intervals(figures[:0], 4).shape == (0, 2)
 
 
 def test_undefined_values_are_left_out_and_counted() -> None:
@@ -77,6 +93,8 @@ def test_values_that_are_not_one_number_per_query_are_refused() -> None:
             interval(wrong, 0)
         with pytest.raises(InvalidInputError):
             paired(wrong, wrong, 0)
+    with pytest.raises(InvalidInputError):
+        intervals(np.ones(3), 0)
     with pytest.raises(InvalidInputError, match="same queries"):
         paired(np.ones(2), np.ones(3), 0)
 
@@ -135,7 +153,8 @@ def test_clearly_different_systems_reach_the_least_p_there_is() -> None:
 
 def test_without_a_difference_one_p_in_twenty_is_below_a_twentieth() -> None:
     rng = np.random.default_rng(5)
-    ps = [paired(*rng.random((2, 25)), seed=seed).p for seed in range(300)]
+    pairs = rng.random((300, 2, 25))
+    ps = [paired(a, b, seed).p for seed, (a, b) in enumerate(pairs)]
     assert 0.02 <= np.mean(np.array(ps) < 0.05) <= 0.09
     assert 0.4 <= np.mean(ps) <= 0.6
 

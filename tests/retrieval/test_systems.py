@@ -33,7 +33,8 @@ def clouds(seed: int) -> Training:
 
 
 def unit(rows: NDArray[Any]) -> Rows:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    found: Rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +80,8 @@ def test_what_is_stored_takes_exactly_the_bytes_that_are_said(
     assert stored.nbytes == fitted[name].bytes_per_row * ROWS
     if system(name).coded:
         assert fitted[name].bits == BITS
-        assert (stored.dtype, stored.shape) == (np.uint8, (ROWS, BITS // 8))
+        assert stored.dtype == np.uint8
+        assert stored.shape == (ROWS, BITS // 8)
     else:
         assert fitted[name].bits is None
 

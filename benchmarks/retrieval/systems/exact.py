@@ -20,6 +20,8 @@ Matrix = NDArray[np.float64]
 UNIT_BITS = 26
 """Binary places that a component of a vector of unit length keeps."""
 _MANTISSA = 53
+_SHORTEST = 2.0 ** (2 * UNIT_BITS - 2)
+"""Half of unit length, squared, as whole numbers; shorter rows would lose digits."""
 _BLOCK_ROWS = 2048
 """Rows that are brought to whole numbers at a time: 12 MiB of 768 dimensions."""
 
@@ -64,16 +66,32 @@ def cosine_distances(queries: NDArray[np.floating], rows: NDArray[np.floating]) 
         float64 [q, n], 0 to 2. Equal rows are at equal distances to the last bit, wherever they
         stand and whatever stands beside them.
     """
-    asked = whole(unit(queries))
-    asked_squares = _squares(asked)[:, None]
+    asked, asked_squares = _directions(queries)
     out = np.empty((len(queries), len(rows)))
     for start in range(0, len(rows), _BLOCK_ROWS):
-        block = whole(unit(rows[start : start + _BLOCK_ROWS]))
+        block, squares = _directions(rows[start : start + _BLOCK_ROWS])
         products = asked @ block.T
-        scale = np.sqrt(asked_squares * _squares(block))
+        scale = asked_squares[:, None] * squares
+        np.sqrt(scale, out=scale)
         np.divide(products, scale, out=products, where=scale > 0)
         np.subtract(1.0, products, out=out[:, start : start + _BLOCK_ROWS])
     return out
+
+
+def _directions(rows: NDArray[np.floating]) -> tuple[Matrix, Matrix]:
+    """Rows as whole numbers of a length that makes products exact, and their squared lengths.
+
+    Rows of about unit length stay as long as they are; others are brought to unit length first.
+    """
+    numbers = np.multiply(rows, 2.0**UNIT_BITS, dtype=np.float64)
+    np.rint(numbers, out=numbers)
+    squares = _squares(numbers)
+    # Below the limit the sum is exact, and no sum that belongs above it is rounded to below.
+    other = np.flatnonzero(~((squares >= _SHORTEST) & (squares < 2.0**_MANTISSA)))
+    if len(other):
+        numbers[other] = whole(unit(rows[other]))
+        squares[other] = _squares(numbers[other])
+    return numbers, squares
 
 
 def squared_distances(queries: Matrix, rows: Matrix) -> Matrix:

@@ -33,6 +33,8 @@ def checked(embeddings: NDArray[np.floating], dim: int, what: str) -> NDArray[np
         raise CodeError(
             f"embeddings of {what} must be float [n, {dim}], not {x.dtype} {list(x.shape)}"
         )
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, dtype=np.float32)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
         shown = ", ".join(str(row) for row in bad[:SHOWN_ROWS])
@@ -42,7 +44,7 @@ def checked(embeddings: NDArray[np.floating], dim: int, what: str) -> NDArray[np
             "those again, or leave them out",
             details={"row": str(bad[0]), "rows": str(len(bad))},
         )
-    return np.ascontiguousarray(x, dtype=np.float32)
+    return x
 
 
 def checked_training(training: Training) -> Training:

@@ -30,6 +30,8 @@ from benchmarks.retrieval.systems.inputs import (
 
 Precision = Literal["float32", "float16", "int8", "centred"]
 _BYTES = {"float32": 4, "float16": 2, "int8": 1, "centred": 4}
+_HALF = float(np.finfo(np.float16).max)
+"""Beyond any embedding of unit length; what is longer must not turn infinite."""
 _DECODED_ROWS = 16_384
 """Rows of int8 that are decoded at a time."""
 
@@ -108,7 +110,7 @@ class FittedVectors:
         if self._precision == "int8":
             return self._coded(rows)
         if self._precision == "float16":
-            return rows.astype(np.float16)
+            return np.clip(rows, -_HALF, _HALF).astype(np.float16)
         return rows if self._means is None else rows - self._means[0]
 
     def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
