@@ -6,7 +6,7 @@ up at the edges. Nothing here holds media or embeddings, so five million items f
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -174,6 +174,9 @@ class Task:
         groups: named parts of the queries that are told apart, bool [q] each.
         left_out: sentences on what was not asked or ranked, with counts.
         notes: what one must know to read the numbers.
+        by_window: makes the task over windows, once it is known where they are: from each row's
+            item, int64 [rows], and its start and end in seconds, float32 [rows, 2]. None where
+            recordings are items.
     """
 
     name: str
@@ -187,3 +190,4 @@ class Task:
     groups: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
+    by_window: Callable[[NDArray[np.int64], NDArray[np.float32]], Task] | None = None

@@ -18,6 +18,7 @@ from bittern.cli import (
     archives,
     demo,
     encoding,
+    evaluating,
     exporting,
     history,
     indexing,
@@ -54,6 +55,7 @@ stats.attach(app)
 optimizing.attach(app)
 encoding.attach(app)
 training.attach(app)
+evaluating.attach(app)
 jobs.attach(app)
 keeping.attach(app)
 exporting.attach(app)

@@ -1,0 +1,97 @@
+"""A task in one space: its items, queries and training part as vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.retrieval.embeddings.asking import embed_asked
+from benchmarks.retrieval.embeddings.base import EmbeddedRows
+from benchmarks.retrieval.embeddings.encoding import embed_items
+from benchmarks.retrieval.measuring import Vectors
+from benchmarks.retrieval.protocol import Protocol
+from benchmarks.retrieval.spaces import Space
+from benchmarks.retrieval.systems.base import Training
+from benchmarks.retrieval.tasks import Items, Task, TrainingPart
+from bittern.errors import InvalidInputError
+
+OnItems = Callable[[int], None]
+"""Called with how many items are embedded."""
+
+
+def vectors_of(
+    task: Task, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+) -> Vectors:
+    """Embed what has not been embedded before, and draw what systems are fitted on.
+
+    Raises:
+        BitternError: items or queries cannot be embedded.
+    """
+    rows = _embedded(task.items, space, protocol, cache, on_items)
+    if not len(rows):
+        raise InvalidInputError(
+            f"none of the {len(task.items)} items of {task.name} could be embedded, the first: "
+            f"{rows.failed[0][1] if rows.failed else 'there are none'}"
+        )
+    asked = embed_asked(space.towers, task.asked, cache)
+    if task.training is not None:
+        part = _training_rows(task.training, space, protocol, cache, on_items)
+        return Vectors(rows, asked, part)
+    if protocol.fit_on == "training":
+        raise InvalidInputError(
+            f"{task.name} has no training split that systems could be fitted on; leave "
+            "--fit-on items"
+        )
+    items = rows.read(drawn_rows(len(rows), protocol))
+    side, asked_side = task.items.side, task.asked.side
+    return Vectors(rows, asked, Training(items, side, asked, asked_side))
+
+
+def _embedded(
+    items: Items, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+) -> EmbeddedRows:
+    return embed_items(
+        space.towers,
+        items,
+        cache,
+        missing=protocol.missing,
+        on_progress=lambda progress: on_items(progress.done),
+    )
+
+
+def drawn_rows(count: int, protocol: Protocol) -> NDArray[np.int64]:
+    """Rows to fit on, ascending: all, or as many as the protocol allows, drawn at random."""
+    if count <= protocol.fit_rows:
+        return np.arange(count)
+    rng = np.random.default_rng(protocol.seed)
+    return np.sort(rng.choice(count, protocol.fit_rows, replace=False)).astype(np.int64)
+
+
+def _training_rows(
+    part: TrainingPart, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+) -> Training:
+    rows = _embedded(part.items, space, protocol, cache, on_items)
+    if not len(rows):
+        raise InvalidInputError("nothing of the training split could be embedded")
+    chosen = drawn_rows(len(rows), protocol)
+    classes = part.items.classes[rows.owners[chosen]]
+    return Training(
+        items=rows.read(chosen),
+        item_side=part.items.side,
+        queries=embed_asked(space.towers, part.queries, cache),
+        asked_side=part.queries.side,
+        labels=_labels(classes, part.queries.classes),
+    )
+
+
+def _labels(classes: NDArray[np.int32], asked: NDArray[np.int32]) -> NDArray[np.int64] | None:
+    """Which query names each item's class; None where an item's class is not asked for."""
+    order = np.argsort(asked, kind="stable")
+    place = np.searchsorted(asked, classes, sorter=order)
+    place = order[np.minimum(place, len(order) - 1)]
+    if (asked[place] != classes).any() or (classes < 0).any():
+        return None
+    return place.astype(np.int64)

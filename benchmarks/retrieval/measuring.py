@@ -1,0 +1,192 @@
+"""One cell: a system fitted at one length with each of its seeds, ranked and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.retrieval.cells import Cell, Ranked, Variant
+from benchmarks.retrieval.embeddings.base import EmbeddedRows
+from benchmarks.retrieval.measures import measure
+from benchmarks.retrieval.ranking import Ranking, Searched, Settings, default_depth, rank
+from benchmarks.retrieval.request import EvalRequest
+from benchmarks.retrieval.results import TIES
+from benchmarks.retrieval.systems.base import Fitted, System, Training
+from benchmarks.retrieval.tasks import Task
+from bittern.errors import InvalidInputError
+
+SEEDS_APART = 1_000
+"""Between the seeds of two random splits, so that no two draws share one."""
+DEEPEST_RUN = 1_000
+"""Ranks that are kept of each query, as in runs of TREC."""
+MOST_KEPT = 10_000_000
+"""Ranks that are kept in all; of very many queries each keeps fewer."""
+SHOWN = 20
+"""Ranks of which distance and window are kept as well."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A task in one embedding space.
+
+    Attributes:
+        rows: of the items.
+        asked: float32 [q, dim], the queries.
+        training: what may be fitted on.
+    """
+
+    rows: EmbeddedRows
+    asked: NDArray[np.float32]
+    training: Training
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """What one cell is made of."""
+
+    task: Task
+    model: str
+    system: System
+    bits: int | None
+    vectors: Vectors
+
+
+def seeds_of(work: CellWork, seed: int) -> list[int]:
+    """One seed per draw."""
+    first = seed + SEEDS_APART * work.task.repeat
+    return list(range(first, first + work.system.draws))
+
+
+def measured_cell(
+    work: CellWork,
+    request: EvalRequest,
+    measures: Sequence[str],
+    advance: Callable[[], None] = lambda: None,
+) -> Cell:
+    """Fit, rank and measure, draw after draw.
+
+    Raises:
+        BitternError: the system cannot be fitted, or an embedding cannot be used.
+    """
+    drawn: dict[Variant, list[tuple[Ranking, NDArray[np.float64]]]] = {}
+    digests = []
+    bytes_per_row = 0.0
+    for seed in seeds_of(work, request.protocol.seed):
+        fitted = work.system.fit(work.vectors.training, work.bits, seed)
+        digests.append(fitted.digest)
+        bytes_per_row = fitted.bytes_per_row
+        for variant, ranking in _rankings(work, fitted, request):
+            values = _values(ranking, measures)
+            kept = ranking if variant not in drawn else _without_hits(ranking)
+            drawn.setdefault(variant, []).append((kept, values))
+        advance()
+    per_item = len(work.vectors.rows) / max(len(work.task.items), 1)
+    again = 4.0 * work.vectors.rows.dim
+    variants = {
+        variant: _joined(
+            parts, measures, per_item * (bytes_per_row + (again if variant.rerank else 0.0))
+        )
+        for variant, parts in drawn.items()
+    }
+    about = {
+        "task": work.task.name,
+        "repeat": work.task.repeat,
+        "model": work.model,
+        "system": work.system.name,
+        "bits": work.bits,
+        "digests": digests,
+    }
+    return Cell(about, variants)
+
+
+def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) -> list[Variant]:
+    """How codes of a system are ranked: by each metric; the asymmetric one re-ranked as well."""
+    found = [Variant(metric) for metric in fitted_metrics]
+    if rerank and bits is not None and "asymmetric" in fitted_metrics:
+        found.append(Variant("asymmetric", rerank))
+    return found
+
+
+def _rankings(
+    work: CellWork, fitted: Fitted, request: EvalRequest
+) -> Iterator[tuple[Variant, Ranking]]:
+    task, vectors = work.task, work.vectors
+    depth = depth_of(task, vectors.rows, request, coded=fitted.bits is not None)
+    deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.asked), 1)))
+    searched = Searched(vectors.rows, len(task.items), task.relevance)
+    # Windows that are items by now are ranked as items.
+    windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
+    for variant in variants_of(fitted.metrics, fitted.bits, request.rerank):
+        settings = Settings(
+            windows=windows,
+            depth=depth,
+            candidates=task.candidates,
+            rerank=variant.rerank,
+            keep=min(deep, depth) if depth else deep,
+        )
+        yield (
+            variant,
+            rank(
+                fitted,
+                vectors.asked,
+                variant.metric,  # type: ignore[arg-type]  # one of `fitted.metrics`
+                searched,
+                settings,
+            ),
+        )
+
+
+def depth_of(task: Task, rows: EmbeddedRows, request: EvalRequest, *, coded: bool) -> int | None:
+    """How deep is ranked: what was asked for (0 is everything), else what the size allows."""
+    asked = request.protocol.depth
+    if asked is None:
+        return default_depth(len(task.asked), len(rows), coded)
+    return asked or None
+
+
+def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
+    """float64 [measures, ties, q]."""
+    places = ranking.places
+    return np.array([[measure(name).of(places, tie) for tie in TIES] for name in measures])
+
+
+def _without_hits(ranking: Ranking) -> Ranking:
+    """Only what is read of further draws: hits of all draws would fill the memory."""
+    from dataclasses import replace
+
+    return replace(
+        ranking,
+        hits=ranking.hits[:, :0],
+        distances=ranking.distances[:, :0],
+        rows=ranking.rows[:, :0],
+    )
+
+
+def _joined(
+    parts: Sequence[tuple[Ranking, NDArray[np.float64]]],
+    measures: Sequence[str],
+    bytes_per_item: float,
+) -> Ranked:
+    first = parts[0][0]
+    values = np.stack([values for _, values in parts], axis=2)  # [measures, ties, draws, q]
+    defined = {
+        name: values[number]
+        for number, name in enumerate(measures)
+        if not np.isnan(values[number]).all()
+    }
+    if not defined:
+        raise InvalidInputError(
+            f"none of {', '.join(measures)} is defined for this ranking; ask for others"
+        )
+    queries = len(first.places)
+    return Ranked(
+        values=defined,
+        hits=first.hits.astype(np.int32),
+        distances=first.distances[:, :SHOWN].astype(np.float64),
+        rows=first.rows[:, :SHOWN].astype(np.int64),
+        seconds=float(np.mean([ranking.seconds for ranking, _ in parts])) / max(queries, 1),
+        bytes_per_item=bytes_per_item,
+    )

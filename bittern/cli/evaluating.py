@@ -1,0 +1,350 @@
+"""`bittern eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from bittern.cli.job_screen import INTERRUPTED
+from bittern.cli.screen import err, licence_notice, out, plain, progress
+from bittern.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from benchmarks.retrieval.results import Results, Row
+
+_WINDOWS = ("max", "mean", "separate")
+_LEVELS = ("species", "genus", "family", "order", "class")
+_NOVEL = ("none", "random", "taxonomy")
+_CANDIDATES = ("full", "rerank", "both")
+_FIT_ON = ("items", "training")
+_POLICIES = ("error", "skip")
+
+ModelNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Encoder, or saved model; several, separated by commas or given again. An encoder "
+        "is compared with the training-free codes over it. `field` by default.",
+    ),
+]
+Lengths = Annotated[
+    str, typer.Option("--bits", help="Code lengths, separated by commas.", show_default=True)
+]
+Names = Annotated[
+    str,
+    typer.Option(
+        "--systems",
+        help="What is compared, separated by commas; all by default. --layout lists them.",
+    ),
+]
+MeasureNames = Annotated[
+    str,
+    typer.Option(
+        "--measures",
+        help="Separated by commas, the main one first: AP, AP@k, AP_hits@k, AP_minR@k, nDCG@k, "
+        "R-prec, Recall@k, P@k, MRR, hit@k, P_H2. The suite's own by default.",
+    ),
+]
+
+
+def attach(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(name="eval")(evaluate)
+
+
+def evaluate(
+    suite: Annotated[
+        str,
+        typer.Argument(
+            help="inquire, inat24, inatsounds, ssw60, soundscapes, words, field or custom."
+        ),
+    ],
+    to: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the run and its report.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The suite's data; `words` and `field` need none.")
+    ] = None,
+    models: ModelNames = None,
+    bits: Lengths = "16,32,64,128,256,512",
+    systems: Names = "",
+    measures: MeasureNames = "",
+    rerank: Annotated[
+        int, typer.Option(help="Rank the nearest so many anew by float cosine too; 0 for not.")
+    ] = 100,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Template of queries for classes, with {common}, {scientific}, {taxonomy} or "
+            "{name}; may be given again."
+        ),
+    ] = None,
+    average_prompts: Annotated[
+        bool, typer.Option("--average-prompts", help="One query per class: the templates' mean.")
+    ] = False,
+    database: Annotated[
+        str, typer.Option(help="Published split that is searched; the suite's own by default.")
+    ] = "",
+    windows: Annotated[
+        str,
+        typer.Option(
+            help="A recording counts by its nearest window (max), by the mean of "
+            "its windows (mean), or each window is an item (separate)."
+        ),
+    ] = "max",
+    level: Annotated[
+        str, typer.Option(help="What is the same kind: species, genus, family, order or class.")
+    ] = "species",
+    novel: Annotated[
+        str, typer.Option(help="Tell seen from novel classes: none, random or taxonomy.")
+    ] = "none",
+    novel_share: Annotated[float, typer.Option(help="Of the classes.")] = 0.2,
+    soundscapes: Annotated[
+        Path | None, typer.Option(help="inatsounds: annotated soundscapes to search as well.")
+    ] = None,
+    candidates: Annotated[
+        str, typer.Option(help="inquire: full, rerank (the 100 given per query) or both.")
+    ] = "both",
+    fit_on: Annotated[
+        str,
+        typer.Option(
+            help="What training-free codes are fitted on: the items searched, or the "
+            "published training split."
+        ),
+    ] = "items",
+    fit_rows: Annotated[int, typer.Option(help="Most rows that are fitted on.")] = 100_000,
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            help="Rank so deep; 0 for everything, which is also the default where "
+            "queries times items are below 2e9; else 1000."
+        ),
+    ] = None,
+    missing: Annotated[
+        str, typer.Option(help="Items that cannot be used: error, or skip and say so.")
+    ] = "error",
+    unknown: Annotated[
+        str, typer.Option(help="Judgements of what there is not: error, or skip and say so.")
+    ] = "error",
+    repeats: Annotated[int, typer.Option(help="Random splits, where the suite has them.")] = 3,
+    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for embeddings; the user's cache by default.")
+    ] = None,
+    layout: Annotated[
+        bool, typer.Option("--layout", help="Only say what the suite is and what its data are.")
+    ] = False,
+    as_program: Annotated[
+        bool, typer.Option("--json", help="Print results.json on standard output.")
+    ] = False,
+) -> None:
+    """Measure retrieval on a benchmark: a number that can be compared with a paper's.
+
+    Float vectors, training-free codes and learned codes are compared side by side, at equal
+    bytes, with expected, best and worst values over ties, intervals and paired tests. The
+    folder gets results.json, results.csv, results.md, plots, and index.html to look at. The
+    same command goes on where it was interrupted, and embeds nothing twice.
+
+    Example: bittern eval field --model field --bits 64,256 --out field-run
+
+    Example: bittern eval inquire --data inat24/ --model bioclip-2 --out inquire-run
+    """
+    from benchmarks.retrieval.request import EvalRequest
+
+    if layout:
+        _print_layout(suite)
+        return
+    if to is None:
+        raise InvalidInputError("--out is missing: name a folder for the run", field="out")
+    for option, value, known in (
+        ("windows", windows, _WINDOWS),
+        ("level", level, _LEVELS),
+        ("novel", novel, _NOVEL),
+        ("candidates", candidates, _CANDIDATES),
+        ("fit-on", fit_on, _FIT_ON),
+        ("missing", missing, _POLICIES),
+        ("unknown", unknown, _POLICIES),
+    ):
+        if value not in known:
+            raise InvalidInputError(
+                f"--{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}",
+                field=option,
+            )
+    from benchmarks.retrieval.protocol import Protocol
+
+    protocol = Protocol(
+        prompts=tuple(prompt or ()),
+        average_prompts=average_prompts,
+        database=database,
+        windows=windows,  # type: ignore[arg-type]  # checked above
+        level=level,  # type: ignore[arg-type]
+        novel=novel,  # type: ignore[arg-type]
+        novel_share=novel_share,
+        soundscapes=str(soundscapes) if soundscapes else "",
+        candidates=candidates,  # type: ignore[arg-type]
+        fit_on=fit_on,  # type: ignore[arg-type]
+        fit_rows=fit_rows,
+        depth=depth,
+        missing=missing,  # type: ignore[arg-type]
+        unknown=unknown,  # type: ignore[arg-type]
+        repeats=repeats,
+        seed=seed,
+    )
+    request = EvalRequest(
+        suite=suite,
+        out=to,
+        data=data,
+        models=[name for given in models or [] for name in _split(given)],
+        bits=_numbers(bits),
+        systems=_split(systems),
+        measures=_split(measures),
+        rerank=rerank,
+        protocol=protocol,
+        cache=cache,
+    )
+    _run(request, as_program)
+
+
+def _run(request: Any, as_program: bool) -> None:
+    from benchmarks.retrieval.repeating import command_of
+    from benchmarks.retrieval.report import write_report
+    from benchmarks.retrieval.run import evaluate
+    from benchmarks.retrieval.spaces import licences_of
+
+    request = request.checked()
+    for name in licences_of(request.models or (() if request.suite == "words" else ("field",))):
+        licence_notice(name)
+    try:
+        with _Bar() as bar:
+            results = evaluate(request, bar, command_of(request))
+            bar.stage("writing the report", None)
+            write_report(results, request.out)
+    except KeyboardInterrupt:
+        err.print("interrupted; what was measured is kept. The same command goes on from there.")
+        raise typer.Exit(INTERRUPTED) from None
+    if as_program:
+        print((request.out / "results.json").read_text(encoding="utf-8"), end="")
+        return
+    _print_results(results)
+    err.print(plain(f"report: {request.out / 'index.html'}"), soft_wrap=True)
+
+
+class _Bar:
+    """How far a run is: a bar on a terminal, a line per stage elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def stage(self, what: str, total: int | None) -> None:
+        """Something begins that has so many steps."""
+        self._end()
+        if not err.is_terminal:
+            err.print(plain(what), soft_wrap=True)
+            return
+        self._bar, self._task = progress(what, total or 0)
+        self._bar.start()
+        if total is None:
+            self._bar.update(self._task, total=None)
+
+    def advance(self, done: int | None = None) -> None:
+        """One more step is done, or so many in all."""
+        if self._bar is None:
+            return
+        if done is None:
+            self._bar.advance(self._task)
+        else:
+            self._bar.update(self._task, completed=done)
+
+    def _end(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _split(text)]
+    except ValueError:
+        raise InvalidInputError(
+            f"--bits must be whole numbers separated by commas, such as 64,256, not {text!r}",
+            field="bits",
+        ) from None
+
+
+def _print_layout(suite: str) -> None:
+    from benchmarks.retrieval.layouts import described
+    from benchmarks.retrieval.suites import suite_named
+    from benchmarks.retrieval.systems.selection import NAMES
+
+    told = suite_named(suite)
+    out.print(plain(f"{told.name}: {told.about}"), soft_wrap=True)
+    out.print(plain(f"measures: {', '.join(told.measures)}"), soft_wrap=True)
+    out.print(plain(f"systems: {', '.join(NAMES)}"), soft_wrap=True)
+    needed = "the folder given with --data holds:" if told.needs_data else "needs no --data"
+    out.print(plain(needed))
+    for piece in told.pieces:
+        out.print(plain(f"  {described(piece)}"), soft_wrap=True)
+
+
+def _print_results(results: Results) -> None:
+    """The main measure: one table per task and group, systems by code lengths."""
+    main = results.measures[0]
+    for name, group in dict.fromkeys((row.task, row.group) for row in results.rows):
+        rows = [row for row in results.rows if (row.task, row.group) == (name, group)]
+        out.print()
+        about = name if group == "all" else f"{name}, {group} classes"
+        out.print(plain(f"{about}: {main}, {rows[0].queries} queries"), style="bold")
+        out.print(_table(rows, main))
+    for task in results.tasks:
+        chance = "" if task.chance is None else f"; a random order gets {_figure(task.chance)}"
+        told = f"{task.name}: {task.queries} queries, {task.items} items{chance}"
+        out.print(plain(told), style="dim", soft_wrap=True)
+        for sentence in task.left_out:
+            out.print(plain(f"  {sentence}"), style="dim", soft_wrap=True)
+    for note in results.notes:
+        out.print(plain(note), style="dim", soft_wrap=True)
+
+
+def _table(rows: list[Row], main: str) -> Any:
+    from rich.table import Table
+
+    lengths = sorted({row.bits for row in rows if row.bits})
+    columns: list[int | None] = [None] if any(row.bits is None for row in rows) else []
+    columns += lengths
+        [None, *lengths] if any(row.bits is None for row in rows) else lengths
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("system", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
+    for length in columns:
+        table.add_column(f"{length} bits" if length else "float", justify="right", no_wrap=True)
+    several = len({row.model for row in rows}) > 1
+    found: dict[tuple[str, str], dict[int | None, float]] = {}
+    for row in rows:
+        if main in row.figures:
+            system = f"{row.model}: {row.system}" if several else row.system
+            metric = f"{row.metric}, top {row.rerank} by cosine" if row.rerank else row.metric
+            found.setdefault((system, metric), {})[row.bits] = row.figures[main].expected
+    for (system, metric), by_length in found.items():
+        cells = [_figure(by_length[n]) if n in by_length else "" for n in columns]
+        table.add_row(plain(system), plain(metric), *cells)
+    return table
+
+
+def _figure(value: float) -> str:
+    return f"{value:.3f}".removeprefix("0")
