@@ -324,8 +324,6 @@ def _table(rows: list[Row], main: str) -> Any:
     from rich.table import Table
 
     lengths = sorted({row.bits for row in rows if row.bits})
-    columns: list[int | None] = [None] if any(row.bits is None for row in rows) else []
-    columns += lengths
         [None, *lengths] if any(row.bits is None for row in rows) else lengths
     )
     table = Table(box=None, pad_edge=False)
