@@ -323,9 +323,8 @@ def _print_results(results: Results) -> None:
 def _table(rows: list[Row], main: str) -> Any:
     from rich.table import Table
 
-    lengths = sorted({row.bits for row in rows if row.bits})
-        [None, *lengths] if any(row.bits is None for row in rows) else lengths
-    )
+    columns: list[int | None] = [None] if any(row.bits is None for row in rows) else []
+    columns += sorted({row.bits for row in rows if row.bits})
     table = Table(box=None, pad_edge=False)
     table.add_column("system", no_wrap=True)
     table.add_column("metric", no_wrap=True)
