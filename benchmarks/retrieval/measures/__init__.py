@@ -1,1 +1,17 @@
-"""Retrieval measures over places, one small file each."""
+"""Retrieval measures over places, one small file each.
+
+    measure("AP_minR@50").of(places, "expected")    float64 [q]
+
+`ties` has the groups of equal distance, `sums` and `draws` the arithmetic of random orders in
+closed form, `full_sort` makes places of few queries by plain sorting. Three different things are
+called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (INQUIRE) and
+``AP@k`` (trec_eval).
+"""
+
+from benchmarks.retrieval.measures.base import Measure
+from benchmarks.retrieval.measures.chance import chance
+from benchmarks.retrieval.measures.full_sort import places_of
+from benchmarks.retrieval.measures.names import MEASURES, Listed, measure
+from benchmarks.retrieval.measures.ties import Tie
+
+__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "places_of"]
