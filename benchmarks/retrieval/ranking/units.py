@@ -106,21 +106,27 @@ class Wanted:
     @classmethod
     def of(cls, relevance: Relevance, units: Units) -> Wanted:
         """The same relevance in units; an item without a row counts as one that is not found."""
-        low = np.searchsorted(units.items, relevance.items, "left")
-        high = np.searchsorted(units.items, relevance.items, "right")
-        found = high - low
-        places, _ = ranges(low, high)
-        counted = np.maximum(found, 1)
-        queries = np.repeat(np.arange(len(relevance)), relevance.counts)
-        grades = np.repeat(relevance.grades, counted)
-        order = np.lexsort((-grades, np.repeat(queries, counted)))
-        relevant = _sums(counted, relevance.offsets)
+        known = np.arange(int(relevance.items.max(initial=-1)) + 2)
+        first = np.searchsorted(units.items, known)
+        found = np.diff(first)[relevance.items]
+        if found.min(initial=1) == found.max(initial=1) == 1:
+            places, grades, relevant = first[relevance.items], relevance.grades, relevance.counts
+            ideal = grades
+        else:
+            low = first[relevance.items]
+            places, _ = ranges(low, low + found)
+            grades = np.repeat(relevance.grades, found)
+            counted = np.maximum(found, 1)
+            relevant = _sums(counted, relevance.offsets)
+            ideal = np.repeat(relevance.grades, counted)
+        if ideal.min(initial=1) != ideal.max(initial=1):
+            ideal = ideal[np.lexsort((-ideal, np.repeat(np.arange(len(relevance)), relevant)))]
         return cls(
             offsets_of(_sums(found, relevance.offsets)),
             places,
-            np.repeat(relevance.grades, found).astype(np.int32),
+            grades,
             relevant,
-            grades[order].astype(np.int32),
+            ideal,
             offsets_of(relevant),
         )
 
