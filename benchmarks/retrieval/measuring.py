@@ -16,7 +16,7 @@ from benchmarks.retrieval.request import EvalRequest
 from benchmarks.retrieval.results import TIES
 from benchmarks.retrieval.systems.base import Fitted, System, Training
 from benchmarks.retrieval.tasks import Task
-from bittern.errors import InvalidInputError
+from bittern.errors import CodeError, InvalidInputError
 
 SEEDS_APART = 1_000
 """Between the seeds of two random splits, so that no two draws share one."""
@@ -26,6 +26,10 @@ MOST_KEPT = 10_000_000
 """Ranks that are kept in all; of very many queries each keeps fewer."""
 SHOWN = 20
 """Ranks of which distance and window are kept as well."""
+
+
+class NotFittedError(InvalidInputError):
+    """A system that cannot be fitted on a training part; others can be measured all the same."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +73,14 @@ def measured_cell(
     """Fit, rank and measure, draw after draw.
 
     Raises:
-        BitternError: the system cannot be fitted, or an embedding cannot be used.
+        NotFittedError: the system cannot be fitted on this training part.
+        BitternError: an embedding cannot be used.
     """
     drawn: dict[Variant, list[tuple[Ranking, NDArray[np.float64]]]] = {}
     digests = []
     bytes_per_row = 0.0
     for seed in seeds_of(work, request.protocol.seed):
-        fitted = work.system.fit(work.vectors.training, work.bits, seed)
+        fitted = _fitted(work, seed)
         digests.append(fitted.digest)
         bytes_per_row = fitted.bytes_per_row
         for variant, ranking in _rankings(work, fitted, request):
@@ -102,6 +107,15 @@ def measured_cell(
     return Cell(about, variants)
 
 
+def _fitted(work: CellWork, seed: int) -> Fitted:
+    try:
+        return work.system.fit(work.vectors.training, work.bits, seed)
+    except CodeError:
+        raise  # embeddings that nothing can use
+    except InvalidInputError as error:
+        raise NotFittedError(error.message) from error
+
+
 def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) -> list[Variant]:
     """How codes of a system are ranked: by each metric; the asymmetric one re-ranked as well."""
     found = [Variant(metric) for metric in fitted_metrics]
@@ -119,7 +133,8 @@ def _rankings(
     searched = Searched(vectors.rows, len(task.items), task.relevance)
     # Windows that are items by now are ranked as items.
     windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
-    for variant in variants_of(fitted.metrics, fitted.bits, request.rerank):
+    rerank = request.rerank if request.rerank < len(task.items) else 0
+    for variant in variants_of(fitted.metrics, fitted.bits, rerank):
         settings = Settings(
             windows=windows,
             depth=depth,

@@ -23,7 +23,13 @@ from benchmarks.retrieval.cells import Cell, key_of, read_cell, write_cell
 from benchmarks.retrieval.fitting import vectors_of
 from benchmarks.retrieval.layouts import check
 from benchmarks.retrieval.measures import chance, measure
-from benchmarks.retrieval.measuring import CellWork, Vectors, depth_of, measured_cell
+from benchmarks.retrieval.measuring import (
+    CellWork,
+    NotFittedError,
+    Vectors,
+    depth_of,
+    measured_cell,
+)
 from benchmarks.retrieval.request import EvalRequest, claim
 from benchmarks.retrieval.results import ClassFigure, Results, ShownQuery, TaskSummary
 from benchmarks.retrieval.showing import shown_queries
@@ -62,6 +68,16 @@ class _Job:
     digest: str
 
 
+@dataclass(frozen=True)
+class _LeftOut:
+    """A system that a task is not measured with."""
+
+    task: str
+    system: str
+    bits: int | None
+    reason: str
+
+
 def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results:
     """Run, or go on with, what is asked for; the report is not written.
 
@@ -80,15 +96,15 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
         check(request.data, suite.pieces, suite.name)
     claim(request)
     measures = list(request.measures or suite.measures)
-    jobs, measured, notes = [], [], []
+    jobs, measured, left_out = [], [], []
     for space in spaces_for(suite.name, request.models, request.bits):
         tasks = suite.tasks(request.data, request.protocol, space.modalities)
         for task in tasks:
             job = _embedded(task, space, request, screen)
             jobs.append(job)
-            cells, left_out = _cells(job, request, measures, screen)
+            cells, unfit = _cells(job, request, measures, screen)
             measured += [(job, cell) for cell in cells]
-            notes += left_out
+            left_out += unfit
     screen.stage("putting together", None)
     lines = _lines(measured, measures, request.protocol.seed)
     if request.trec:
@@ -108,7 +124,7 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
         comparisons=aggregate.comparisons_of(lines, measures[0], request.protocol.seed),
         classes=_classes(lines, jobs),
         shown=_shown(lines, measured),
-        notes=list(dict.fromkeys(notes)),
+        notes=_told(left_out),
     )
 
 
@@ -121,7 +137,7 @@ def _embedded(task: Task, space: Space, request: EvalRequest, screen: Screen) ->
 
 def _cells(
     job: _Job, request: EvalRequest, measures: Sequence[str], screen: Screen
-) -> tuple[list[Cell], list[str]]:
+) -> tuple[list[Cell], list[_LeftOut]]:
     """What is measured of a task, from the run's folder where it is there already."""
     work, left_out = _work(job, request)
     screen.stage(f"{job.space.name}: {_name(job.task)}", sum(w.system.draws for w in work))
@@ -130,7 +146,11 @@ def _cells(
         key = key_of(_decides(job, one, request, measures))
         cell = read_cell(request.out / "cells", key)
         if cell is None:
-            cell = measured_cell(one, request, measures, screen.advance)
+            try:
+                cell = measured_cell(one, request, measures, screen.advance)
+            except NotFittedError as error:
+                left_out.append(_LeftOut(job.task.name, one.system.name, one.bits, error.message))
+                continue
             write_cell(request.out / "cells", key, cell)
         done += one.system.draws
         screen.advance(done)
@@ -142,9 +162,10 @@ def _name(task: Task) -> str:
     return f"{task.name}, split {task.repeat + 1}" if task.repeat else task.name
 
 
-def _work(job: _Job, request: EvalRequest) -> tuple[list[CellWork], list[str]]:
+def _work(job: _Job, request: EvalRequest) -> tuple[list[CellWork], list[_LeftOut]]:
     """Every system at every length that it can have; and why not, where it cannot."""
-    work, left_out = [], []
+    work: list[CellWork] = []
+    left_out: list[_LeftOut] = []
     labelled = job.vectors.training.labels is not None
     saved, names = job.space.saved, request.systems
     systems = named(names, labelled, saved) if names else systems_for(labelled, saved)
@@ -152,14 +173,29 @@ def _work(job: _Job, request: EvalRequest) -> tuple[list[CellWork], list[str]]:
         for bits in _lengths(system, request):
             reason = system.fits(job.vectors.rows.dim, bits)
             if reason:
-                told = f"{system.name}{f' at {bits} bits' if bits else ''}"
-                left_out.append(f"{job.task.name}: {told} is left out: {reason}")
+                left_out.append(_LeftOut(job.task.name, system.name, bits, reason))
                 continue
             work.append(CellWork(job.task, job.space.name, system, bits, job.vectors))
     return work, left_out
 
 
+def _told(left_out: Sequence[_LeftOut]) -> list[str]:
+    """One sentence per system: at which lengths it is left out, in which tasks, and why."""
+    by_system: dict[str, list[_LeftOut]] = {}
+    for one in left_out:
+        by_system.setdefault(one.system, []).append(one)
+    told = []
+    for system, all_of_it in by_system.items():
+        lengths = ", ".join(str(n) for n in sorted({one.bits for one in all_of_it if one.bits}))
+        tasks = ", ".join(dict.fromkeys(one.task for one in all_of_it))
+        at = f" at {lengths} bits" if lengths else ""
+        told.append(f"{system} is left out{at} ({tasks}): {all_of_it[0].reason}")
+    return told
+
+
 def _lengths(system: System, request: EvalRequest) -> Sequence[int | None]:
+    if isinstance(system, SavedHasher):
+        return (system.saved.card.bits,)
     return sorted(set(request.bits)) if system.coded else (None,)
 
 
