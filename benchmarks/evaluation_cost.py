@@ -21,7 +21,7 @@ from benchmarks.retrieval.measures import Tie, measure
 from benchmarks.retrieval.ranking import Limits, Searched, Settings, rank
 from benchmarks.retrieval.systems.base import Metric
 from benchmarks.retrieval.tasks import Relevance
-from benchmarks.search.codes import NOISE, SPECIES_APART, SPECIES_PER_GENUS, flips, soft
+from benchmarks.search.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
 from benchmarks.timing import Rounds
 from hashing.codes import pack, unpack
 from index.engines.blocks import CodeBlocks
@@ -32,6 +32,10 @@ from index.engines.scans import give_back_freed
 MEASURES = ("AP_hits@{k}", "AP_minR@{k}", "P@10", "hit@10")
 METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric")
 _ROWS_PER_SPECIES = 100
+_NOISE = 0.3
+"""Share of a code's bits that differ from its species: so many that species overlap, and the
+ties at the depth are of the right and the wrong.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,10 +86,9 @@ class Species:
         species ^= flips(rng, count, size.bits, SPECIES_APART)
         of_rows = rng.integers(0, count, size.rows).astype(np.int32)
         codes = species[of_rows]
-        codes ^= flips(rng, size.rows, size.bits, NOISE)
-        asked = rng.integers(0, count, size.queries).astype(np.int32)
-        # What no row is of cannot be asked for.
-        asked = of_rows[rng.integers(0, size.rows, size.queries)] if size.rows < 2_000 else asked
+        codes ^= flips(rng, size.rows, size.bits, _NOISE)
+        # Of a species that there are codes of.
+        asked = of_rows[rng.integers(0, size.rows, size.queries)]
         return cls(codes, soft(rng, species[asked]), Relevance.by_class(asked, of_rows))
 
 
