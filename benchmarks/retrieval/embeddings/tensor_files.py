@@ -78,7 +78,7 @@ def tensors_of(path: Path) -> dict[str, Tensor]:
 def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
     """One entry of the header."""
     wrong = InvalidInputError(f"{path} has a bad entry for {name!r:.80}: {said!r:.200}")
-    if not isinstance(said, Mapping) or said.get("dtype") not in set(_DTYPES):
+    if not isinstance(said, Mapping) or said.get("dtype") not in list(_DTYPES):
         raise wrong
     shape, offsets = said.get("shape"), said.get("data_offsets")
     if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
