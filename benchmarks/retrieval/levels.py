@@ -81,7 +81,9 @@ def at_level(
     items, left_out = _items_at(task.items, taxa, level)
     asked, not_asked = _asked_at(task.asked, classes, taxa, protocol or Protocol(), templates)
     if not_asked:
-        left_out.append(f"{not_asked:,} queries have no {level} and were not asked")
+        left_out.append(
+            f"{not_asked:,} of {len(task.asked):,} queries have no {level} and were not asked"
+        )
     training = task.training and TrainingPart(
         _items_at(task.training.items, taxa, level)[0],
         _asked_at(task.training.queries, classes, taxa, protocol or Protocol(), templates)[0],
