@@ -64,6 +64,7 @@ class Table:
         group: name of the group.
         queries: how many.
         lines: the systems, in the run's order.
+        varied: whether some have a deviation over draws.
         cut: how many lines are left out.
         comparisons: paired tests.
         compared_cut: how many comparisons are left out.
@@ -73,6 +74,7 @@ class Table:
     group: str
     queries: str
     lines: Sequence[Line]
+    varied: bool
     cut: int
     comparisons: Sequence[Comparison]
     compared_cut: int
@@ -85,6 +87,7 @@ class Drawn:
     title: str
     caption: str
     svg: Markup
+    narrow: Markup
 
 
 @dataclass
@@ -151,7 +154,8 @@ def _sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
             label = str(escape(f"Plot: {plot.title}. {plot.caption}"))
             # Markup: drawn by us; names inside it were escaped when it was written.
             svg = Markup(inline(plot.svg, f"p{number}", label))  # noqa: S704
-            sections[plot.task].plots.append(Drawn(plot.title, plot.caption, svg))
+            narrow = Markup(inline(plot.narrow, f"n{number}", label))  # noqa: S704
+            sections[plot.task].plots.append(Drawn(plot.title, plot.caption, svg, narrow))
     return list(sections.values())
 
 
@@ -164,11 +168,13 @@ def _table(anchor: str, group: str, rows: Sequence[Row], results: Results) -> Ta
         for name in results.measures
     }
     compared = [c for c in results.comparisons if (c.task, c.group) == (rows[0].task, group)]
+    lines = [_line(row, results.measures, best) for row in rows[:MOST_ROWS]]
     return Table(
         anchor,
         group,
         wording.amount(max(row.queries for row in rows)),
-        [_line(row, results.measures, best) for row in rows[:MOST_ROWS]],
+        lines,
+        any(line.cells and line.cells[0].deviation for line in lines),
         max(0, len(rows) - MOST_ROWS),
         compared[:MOST_COMPARISONS],
         max(0, len(compared) - MOST_COMPARISONS),

@@ -85,11 +85,12 @@ def distance(row: Row) -> str:
     return ", ".join(part for part in (row.metric, again) if part)
 
 
-def series(row: Row, with_model: bool) -> str:
-    """What stays the same along a line of a plot."""
+def series(row: Row, with_model: bool, *, with_bits: bool = False) -> str:
+    """What stays the same along a line of a plot; with its bits, one point of it."""
     model = f"{row.model}: " if with_model else ""
+    bits = f" {row.bits}" if with_bits and row.bits else ""
     again = f" + top {row.rerank}" if row.rerank else ""
-    return plain(f"{model}{row.system} {row.metric}{again}", 60)
+    return plain(f"{model}{row.system}{bits} {row.metric}{again}", 300)
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from benchmarks.retrieval.report.plots.style import (
     COLOURS,
     MARKERS,
+    NARROW,
+    WIDE,
     Plot,
     sheet,
     spread,
@@ -35,13 +37,13 @@ def draw_classes(classes: Sequence[ClassFigure], measure: str) -> Iterator[Plot]
         return
     drawn = labels[:MOST_SYSTEMS]
     named = len(classes) <= MOST_NAMES
-    height = max(2.6, 0.22 * len(classes) + 1.2) if named else 4.2
-    with sheet(7.6, height) as (figure, axes):
-        if named:
-            _draw_named(figure, axes, classes, drawn, measure)
-        else:
-            _draw_sorted(figure, axes, classes, drawn, measure)
-        svg = written(figure)
+    draw = _draw_named if named else _draw_sorted
+    pictures = []
+    for small in (False, True):
+        height = 0.22 * len(classes) + 1.4 + 0.4 * small if named else 4.2
+        with sheet(NARROW if small else WIDE, height) as (figure, axes):
+            draw(figure, axes, classes, drawn, measure, small)
+            pictures.append(written(figure))
     how = (
         f"One line per class, sorted by {plain(drawn[0], 60)}; in brackets its right items."
         if named
@@ -49,16 +51,23 @@ def draw_classes(classes: Sequence[ClassFigure], measure: str) -> Iterator[Plot]
     )
     more = len(labels) - len(drawn)
     caption = how + (f" {more} more systems are in results.json only." if more else "")
-    yield Plot(classes[0].task, "classes", f"{plain(measure, 60)} by class", caption, svg)
+    yield Plot(classes[0].task, "classes", f"{plain(measure, 60)} by class", caption, *pictures)
 
 
 def _draw_named(
-    figure: Figure, axes: Axes, classes: Sequence[ClassFigure], labels: list[str], measure: str
+    figure: Figure,
+    axes: Axes,
+    classes: Sequence[ClassFigure],
+    labels: list[str],
+    measure: str,
+    small: bool,
 ) -> None:
     height = float(figure.get_size_inches()[1])
-    rows = -(-len(labels) // 2)
+    columns = 1 if small else 2
+    rows = -(-len(labels) // columns)
     top = 1 - (0.16 + 0.24 * rows) / height
-    figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=top)
+    left = 0.47 if small else 0.38
+    figure.subplots_adjust(left=left, right=0.975, bottom=0.55 / height, top=top)
     order = sorted(classes, key=lambda c: (-_number(c.values.get(labels[0])), c.name))
     for number, label in enumerate(labels):
         points = [
@@ -71,22 +80,28 @@ def _draw_named(
             marker=MARKERS[number], color=COLOURS[number], label=plain(label, 44), zorder=3,
             markeredgewidth=0, alpha=0.9,
         )  # fmt: skip
-    names = [f"{plain(c.name, 30)} ({amount(c.relevant)})" for c in order]
+    names = [f"{plain(c.name, 24 if small else 34)} ({amount(c.relevant)})" for c in order]
     axes.set_yticks(range(len(order)), names)
-    axes.tick_params(axis="y", length=0, labelsize=8.5)
+    axes.tick_params(axis="y", length=0, labelsize=7.5 if small else 8.5)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.set_xlabel(plain(measure, 60))
     axes.spines["left"].set_visible(False)
     axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8.5,
+        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=columns, frameon=False, fontsize=8.5,
         handletextpad=0.2, columnspacing=1.2,
     )  # fmt: skip
 
 
 def _draw_sorted(
-    figure: Figure, axes: Axes, classes: Sequence[ClassFigure], labels: list[str], measure: str
+    figure: Figure,
+    axes: Axes,
+    classes: Sequence[ClassFigure],
+    labels: list[str],
+    measure: str,
+    small: bool,
 ) -> None:
-    figure.subplots_adjust(left=0.085, right=0.655, bottom=0.135, top=0.965)
+    left, right, bottom = (0.15, 0.985, 0.32) if small else (0.085, 0.655, 0.135)
+    figure.subplots_adjust(left=left, right=right, bottom=bottom, top=0.965)
     curves = []
     for label in labels:
         found = [c.values[label] for c in classes if math.isfinite(c.values.get(label, math.nan))]
@@ -94,12 +109,20 @@ def _draw_sorted(
     for number, values in enumerate(curves):
         axes.plot(
             range(1, len(values) + 1), values, color=COLOURS[number], marker=MARKERS[number],
-            markevery=max(1, len(values) // 9), markeredgewidth=0,
+            markevery=max(1, len(values) // 9), markeredgewidth=0, label=plain(labels[number], 44),
         )  # fmt: skip
     axes.set_xlim(1, max(map(len, curves)))
     axes.set_xlabel("classes, from best to worst")
     axes.set_ylabel(plain(measure, 60))
     axes.grid(visible=False, axis="x")
+    if small:
+        figure.legend(loc="lower left", frameon=False, fontsize=8, labelspacing=0.3)
+        return
+    _label(axes, curves, labels)
+
+
+def _label(axes: Axes, curves: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
+    """Names at the right, in the order of the curves' middles."""
     bottom, top = axes.get_ylim()
     middles = [values[len(values) // 2] for values in curves]
     wanted = [(middle - bottom) / (top - bottom) for middle in middles]

@@ -5,7 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from benchmarks.retrieval.report.plots.style import COLOURS, MUTED, Plot, sheet, written
+from benchmarks.retrieval.report.plots.style import (
+    COLOURS,
+    MUTED,
+    NARROW,
+    WIDE,
+    Plot,
+    sheet,
+    written,
+)
 from benchmarks.retrieval.report.wording import plain, series
 from benchmarks.retrieval.results import Figure, Row
 
@@ -31,11 +39,24 @@ def draw_groups(groups: Mapping[str, Sequence[Row]], measure: str) -> Iterator[P
     if not labels:
         return
     drawn = labels[:MOST_SYSTEMS]
-    height = 0.27 * len(drawn) + 1.1
-    with sheet(7.6, height) as (figure, axes):
-        figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=1 - 0.42 / height)
-        for place, label in enumerate(drawn):
-            pair = (seen[label], novel[label])
+    pairs = [(plain(label, 60), seen[label], novel[label]) for label in drawn]
+    more = len(labels) - len(drawn)
+    caption = (
+        "Each system at its longest code. Filled circles are queries for classes that were seen "
+        "in training, open diamonds for novel classes; bars are 95% bootstrap intervals."
+        + (f" {more} more systems are in the tables only." if more else "")
+    )
+    title = f"{plain(measure, 60)}: seen against novel classes"
+    wide, narrow = (_drawn(pairs, measure, small=small) for small in (False, True))
+    yield Plot(groups["seen"][0].task, "groups", title, caption, wide, narrow)
+
+
+def _drawn(pairs: Sequence[tuple[str, Figure, Figure]], measure: str, *, small: bool) -> str:
+    height = 0.27 * len(pairs) + 1.1
+    with sheet(NARROW if small else WIDE, height) as (figure, axes):
+        left = 0.53 if small else 0.38
+        figure.subplots_adjust(left=left, right=0.975, bottom=0.55 / height, top=1 - 0.42 / height)
+        for place, (_, *pair) in enumerate(pairs):
             axes.plot(
                 [f.expected for f in pair], [place, place], color=MUTED, linewidth=1, zorder=2
             )
@@ -45,10 +66,10 @@ def draw_groups(groups: Mapping[str, Sequence[Row]], measure: str) -> Iterator[P
                     [figure_.expected], [place], xerr=[[low], [high]], linestyle="none",
                     elinewidth=0.8, zorder=3, label=name if place == 0 else "", **look,  # type: ignore[arg-type]
                 )  # fmt: skip
-        axes.set_yticks(range(len(drawn)), drawn)
-        axes.tick_params(axis="y", length=0, labelsize=9)
-        axes.invert_yaxis()
-        axes.set_ylim(len(drawn) - 0.4, -0.6)
+        longest = 32 if small else 48
+        axes.set_yticks(range(len(pairs)), [plain(label, longest) for label, *_ in pairs])
+        axes.tick_params(axis="y", length=0, labelsize=7.5 if small else 9)
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
         axes.grid(visible=True, axis="x")
         axes.grid(visible=False, axis="y")
         axes.spines["left"].set_visible(False)
@@ -56,15 +77,7 @@ def draw_groups(groups: Mapping[str, Sequence[Row]], measure: str) -> Iterator[P
         axes.legend(
             loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=9
         )
-        svg = written(figure)
-    more = len(labels) - len(drawn)
-    caption = (
-        "Each system at its longest code. Filled circles are queries for classes that were seen "
-        "in training, open diamonds for novel classes; bars are 95% bootstrap intervals."
-        + (f" {more} more systems are in the tables only." if more else "")
-    )
-    task = groups["seen"][0].task
-    yield Plot(task, "groups", f"{plain(measure, 60)}: seen against novel classes", caption, svg)
+        return written(figure)
 
 
 def _longest(rows: Sequence[Row], measure: str) -> dict[str, Figure]:
@@ -78,10 +91,7 @@ def _longest(rows: Sequence[Row], measure: str) -> dict[str, Figure]:
         label = series(row, several)
         if label not in best or (row.bits or 0) > (best[label].bits or 0):
             best[label] = row
-    return {
-        (f"{label} {row.bits}" if row.bits else label): row.figures[measure]
-        for label, row in best.items()
-    }
+    return {series(row, several, with_bits=True): row.figures[measure] for row in best.values()}
 
 
 def _errors(figure: Figure) -> tuple[float, float]:

@@ -12,16 +12,19 @@ from benchmarks.retrieval.report.plots.style import (
     FADED,
     MARKERS,
     MUTED,
+    NARROW,
+    WIDE,
     Plot,
     sheet,
     spread,
     written,
 )
-from benchmarks.retrieval.report.wording import amount, plain, series, small, value
+from benchmarks.retrieval.report.wording import amount, plain, series, value
 from benchmarks.retrieval.results import Figure, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure as Sheet
 
 MOST_LINES = 24
 _LABEL_POINTS = 12.5
@@ -52,21 +55,36 @@ def draw_quality(
     if not lines:
         return
     drawn = lines[:MOST_LINES]
-    height = max(4.4, (len(drawn) * _LABEL_POINTS + 80) / 72)
-    with sheet(7.6, height) as (figure, axes):
-        figure.subplots_adjust(left=0.085, right=0.655, bottom=0.56 / height, top=1 - 0.16 / height)
-        for line in drawn:
+    wide, narrow = (_drawn(drawn, measure, against, chance, small=s) for s in (False, True))
+    title, caption = _title(measure, against), _caption(lines, drawn, chance)
+    yield Plot(rows[0].task, against, title, caption, wide, narrow)
+
+
+def _drawn(
+    lines: Sequence[_Line], measure: str, against: str, chance: float | None, *, small: bool
+) -> str:
+    """With names beside the lines, or below them where there is no room."""
+    height = max(4.4, (len(lines) * _LABEL_POINTS + 80) / 72)
+    below = 0.56 + (0.165 * math.ceil(len(lines) / 2) if small else 0.0)
+    if small:
+        height = 3.0 + below
+    with sheet(NARROW if small else WIDE, height) as (figure, axes):
+        left, right = (0.15, 0.985) if small else (0.085, 0.675)
+        figure.subplots_adjust(left=left, right=right, bottom=below / height, top=1 - 0.16 / height)
+        for line in lines:
             _draw(axes, line)
-        _axis(axes, [x for line in drawn for x, _ in line.points], measure, against)
-        if chance is not None and math.isfinite(chance):
+        _axis(axes, [x for line in lines for x, _ in line.points], measure, against)
+        if chance is not None and chance > axes.get_ylim()[0]:
             axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
             axes.text(
                 0.99, chance, f"chance {value(chance)}", transform=axes.get_yaxis_transform(),
                 ha="right", va="bottom", fontsize=8.5, color=MUTED,
             )  # fmt: skip
-        _label(axes, drawn)
-        svg = written(figure)
-    yield Plot(rows[0].task, against, _title(measure, against), _caption(lines, drawn), svg)
+        if small:
+            _list(figure, lines)
+        else:
+            _label(axes, lines)
+        return written(figure)
 
 
 def _title(measure: str, against: str) -> str:
@@ -75,11 +93,12 @@ def _title(measure: str, against: str) -> str:
     )
 
 
-def _caption(lines: Sequence[_Line], drawn: Sequence[_Line]) -> str:
+def _caption(lines: Sequence[_Line], drawn: Sequence[_Line], chance: float | None) -> str:
     more = len(lines) - len(drawn)
     return (
         "Bars are 95% bootstrap intervals over queries, bands the worst and best order of ties. "
         "Solid lines are asymmetric, dashed ones symmetric, dotted ones cosine distances."
+        + (f" A random order has {value(chance)}." if chance is not None else "")
         + (f" {more} more systems are in the table only." if more else "")
     )
 
@@ -153,13 +172,28 @@ def _axis(axes: Axes, places: Sequence[float], measure: str, against: str) -> No
     ticks = ticks[:: math.ceil(len(ticks) / 9)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
-    write = amount if against == "bytes" else small
-    axes.set_xticklabels([write(tick).rstrip() for tick in ticks])
+    axes.set_xticklabels([amount(t) if against == "bytes" else f"{t:g}" for t in ticks])
     axes.set_xlim(low / 1.35, high * 1.35)
     axes.margins(y=0.06)
     axes.set_ylabel(plain(measure, 60))
     axes.grid(visible=True, axis="y")
     axes.grid(visible=False, axis="x")
+
+
+def _list(figure: Sheet, lines: Sequence[_Line]) -> None:
+    """Names below the axes, two beside each other."""
+    from matplotlib.lines import Line2D
+
+    keys = [
+        Line2D([], [], color=line.colour, linestyle=line.stroke, marker=line.marker,
+               markeredgewidth=0, label=plain(line.label, 27))
+        for line in lines
+    ]  # fmt: skip
+    figure.legend(
+        handles=keys, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, frameon=False,
+        fontsize=7.5, labelspacing=0.35, handlelength=2.2, handletextpad=0.4, columnspacing=0.8,
+        borderaxespad=0.2, borderpad=0.1,
+    )  # fmt: skip
 
 
 def _label(axes: Axes, lines: Sequence[_Line]) -> None:

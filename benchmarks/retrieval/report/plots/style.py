@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 PAPER, INK, MUTED, GRID = "#fffffe", "#1d262b", "#55626a", "#dde2e5"
 COLOURS = ("#0067a3", "#bd4b00", "#00785a", "#a63d7c", "#8f6400", "#5c48a8", "#565d61", "#7d4a2d")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "h", "<", ">", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "<", ">", "h")
+WIDE, NARROW = 7.6, 4.2
+"""Inches: of a file and a large screen, and of a telephone."""
 FADED = 0.14
 """Opacity of bands."""
 _SETTINGS: dict[str, Any] = {
@@ -67,6 +69,7 @@ class Plot:
         title: one line.
         caption: what is to be seen, and how to read it.
         svg: a whole file.
+        narrow: the same, drawn for a telephone.
     """
 
     task: str
@@ -74,6 +77,7 @@ class Plot:
     title: str
     caption: str
     svg: str
+    narrow: str
 
 
 @contextmanager
@@ -128,14 +132,18 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     as there is room.
     """
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    heights = [min(max(wanted[i], low), high) for i in order]
-    for i in range(1, len(heights)):
-        heights[i] = max(heights[i], heights[i - 1] + gap)
-    if heights and heights[-1] > high:
-        heights[-1] = high
-        for i in range(len(heights) - 2, -1, -1):
-            heights[i] = min(heights[i], heights[i + 1] - gap)
+    # Without their gaps, heights only have to rise: pool adjacent violators (least squares).
+    pools: list[tuple[float, int]] = []
+    for position, i in enumerate(order):
+        mean, count = wanted[i] - position * gap, 1
+        while pools and pools[-1][0] > mean:
+            other, number = pools.pop()
+            mean = (mean * count + other * number) / (count + number)
+            count += number
+        pools.append((mean, count))
+    rising = [mean for mean, count in pools for _ in range(count)]
+    highest = max(low, high - (len(wanted) - 1) * gap)
     placed = [0.0] * len(wanted)
     for position, i in enumerate(order):
-        placed[i] = heights[position]
+        placed[i] = min(max(rising[position], low), highest) + position * gap
     return placed
