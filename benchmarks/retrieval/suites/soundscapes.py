@@ -199,7 +199,8 @@ def _fitted(task: Task, fitting: Fitting) -> Task:
         if same is None:
             names.append(fitting.classes.names[number])
             taxa.append(taxon)
-    items = replace(fitting.part.items, classes=place[fitting.part.items.classes])
+    told = fitting.part.items.classes
+    items = replace(fitting.part.items, classes=np.where(told < 0, np.int32(-1), place[told]))
     queries = replace(fitting.part.queries, classes=place[fitting.part.queries.classes])
     seen = np.isin(task.asked.classes, items.classes)
     groups = {SEEN: seen, NOVEL: ~seen}
