@@ -90,7 +90,7 @@ def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> Non
     protocol = Protocol(prompts=IMAGE_CAPTIONS, average_prompts=True)
     asked = asked_in_words(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
     assert list(asked.ids) == ["Strix_aluco", "Bubo_bubo"]
-    assert len(asked.contents[0]) == 4
+    assert asked.contents[0] == tuple(fill(each, OWL, "Strix aluco") for each in IMAGE_CAPTIONS)
     assert asked.contents[1] == (
         "a photo of Bubo bubo",
         "Bubo bubo",
