@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.collection import SAMPLE, Collection, media_of
 from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites import field
+from benchmarks.retrieval.suites import field_media
 from benchmarks.retrieval.suites.field import FieldSuite
 from benchmarks.retrieval.tasks import Task
 from benchmarks.tasks import tasks as earlier_tasks
@@ -154,17 +154,17 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: byte
 def test_rows_of_no_use_end_the_run_unless_they_are_to_be_skipped(folder: Path) -> None:
     with (folder / "manifest.csv").open("a") as manifest:
         manifest.write("gone-1,gone.jpg,owl,,\n")
-    with pytest.raises(LayoutError, match=r"1 rows .*gone\.jpg.*--missing skip"):
+    with pytest.raises(LayoutError, match=r"1 entries .*gone\.jpg.*--missing skip"):
         tasks(folder)
     task = tasks(folder, Protocol(missing="skip"))["text→image"]
     assert len(task.items) == 3
-    assert any("1 rows of the manifest" in told for told in task.left_out)
+    assert any("1 entries of manifest.csv" in told for told in task.left_out)
 
 
 def test_a_manifest_that_is_too_long_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(field, "MAX_ITEMS", 3)
+    monkeypatch.setattr(field_media, "MAX_ITEMS", 3)
     with pytest.raises(LimitExceededError, match="more than 3 items"):
         tasks(folder)
 

@@ -18,6 +18,7 @@ from benchmarks.retrieval.prompts import asked_in_words, check_templates
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import leave_out_unanswerable
 from benchmarks.retrieval.suites.base import Piece, Suite
+from benchmarks.retrieval.suites.field_media import listed_media
 from benchmarks.retrieval.tasks import (
     AUDIO,
     IMAGE,
@@ -28,21 +29,12 @@ from benchmarks.retrieval.tasks import (
     Relevance,
     Task,
 )
-from bittern.errors import (
-    BitternError,
-    InvalidInputError,
-    LayoutError,
-    LimitExceededError,
-)
+from bittern.errors import InvalidInputError, LayoutError
 from service.requests import MediaItem
-from service.sources import read_source
 
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
-MAX_ITEMS = 1_000_000
-"""Most entries of a manifest: they are kept in memory."""
-_NAMED = 3
 
 
 class FieldSuite(Suite):
@@ -141,34 +133,7 @@ def _label(item: MediaItem) -> str:
 
 
 def _listed(manifest: Path, protocol: Protocol) -> _Listed:
-    media: list[MediaItem] = []
-    unusable: list[str] = []
-    try:
-        for entry in read_source(manifest):
-            if isinstance(entry, MediaItem):
-                media.append(entry)
-            else:
-                unusable.append(entry.message or f"{entry.occurrence_id} is {entry.status}")
-            if len(media) + len(unusable) > MAX_ITEMS:
-                raise LimitExceededError(
-                    f"{manifest} lists more than {MAX_ITEMS:,} items, which is the limit of field; "
-                    "the suite custom takes an archive of any size",
-                    field="data",
-                )
-    except LimitExceededError:
-        raise
-    except BitternError as error:
-        raise LayoutError(error.message, field="data") from error
-    left_out = []
-    if unusable:
-        first = "; ".join(unusable[:_NAMED])
-        if protocol.missing == "error":
-            raise LayoutError(
-                f"{len(unusable)} rows of {manifest} cannot be used: {first}; mend them, or leave "
-                "them out with --missing skip",
-                field="data",
-            )
-        left_out.append(f"{len(unusable)} rows of the manifest cannot be used ({first})")
+    media, left_out = listed_media(manifest, protocol.missing)
     unlabelled = sum(not _label(item) for item in media)
     if unlabelled == len(media):
         raise LayoutError(
