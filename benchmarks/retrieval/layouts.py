@@ -79,13 +79,19 @@ def found(data: Path, piece: Piece) -> Path | None:
     """Where a piece is, the first of its alternatives that is there; a folder must hold something.
 
     A path that ends with ``/`` is a folder, any other a file.
+
+    Raises:
+        LayoutError: it is there, and may not be read.
     """
     for each in piece.path.split("|"):
         path = data / each.strip()
-        if path.is_file() and not each.strip().endswith("/"):
-            return path
-        if path.is_dir() and each.strip().endswith("/") and any(path.iterdir()):
-            return path
+        try:
+            if path.is_file() and not each.strip().endswith("/"):
+                return path
+            if path.is_dir() and each.strip().endswith("/") and any(path.iterdir()):
+                return path
+        except OSError as error:
+            raise LayoutError(f"{path} cannot be read: {error.strerror}", field="data") from error
     return None
 
 

@@ -2,8 +2,9 @@
 
 The file is COCO-style: ``images`` with ``id`` and ``file_name``, ``categories`` with names and
 ranks, ``annotations`` with ``image_id`` and ``category_id``, ``licenses``; in whatever order. It is
-read once, element by element. An image takes about 80 bytes then: what is made for it (a
-`MediaItem`, with its path and names) is made when it is asked for.
+read once, element by element. An image takes about 80 bytes then, and up to 270 while the file is
+read (1,000,000 images: 21 s, 270 MB at the peak): what is made for it (a `MediaItem`, with its path
+and names) is made when it is asked for.
 """
 
 from __future__ import annotations
