@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 SOURCES := bittern encoders hashing index service benchmarks tests
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit soak bench bench-search bench-jobs protos clean help
+.PHONY: demo test lint types unit browser soak bench bench-search bench-jobs protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
-	@echo "make test    set up, then lint, types and tests"
+	@echo "make test    set up, then lint, types and tests; installs chromium where there is none"
 	@echo "make soak    kill a writer 200 times and look for losses, damage files 200 times; ROUNDS=2000"
 	@echo "             CASES=2000 SEED=7 for more, or again"
 	@echo "make bench   quality and speed, measured here"
@@ -32,8 +32,19 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy $(SOURCES)
 
-unit: $(INSTALLED)
+unit: $(INSTALLED) browser
 	$(BIN)/python -m pytest
+
+# Tests look at the page of a benchmark run in a real browser. Where there is none, root gets
+# Debian's, and everybody else is told what to install.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || \
+	    { echo "The tests need chromium. On Debian, as root: apt-get install chromium"; exit 1; }; \
+	  echo "Installing chromium (the tests look at pages with it) ..."; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  apt-get update -qq && \
+	  apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
 ROUNDS ?= 200
 CASES ?= 200
