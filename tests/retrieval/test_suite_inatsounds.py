@@ -262,7 +262,7 @@ UNUSABLE = [
     (lambda v: v["annotations"][0].update(category_id=77), r"category_id 77"),
     (lambda v: v["annotations"][0].update(audio_id=77), r"audio_id 77"),
     (lambda v: v["annotations"].append(v["annotations"][0]), "come twice"),
-    (lambda v: v["annotations"].pop(0), "1 recordings have no annotation: id 3000"),
+    (lambda v: v["annotations"].pop(0), "1 of 8 recordings have no annotation: id 3000"),
 ]
 
 
@@ -282,7 +282,7 @@ def test_annotations_that_fit_nothing_can_be_left_out(
     edited(data, change)
     task = only_task(data, unknown="skip")
     assert len(task.items) == (8 if "twice" in wrong else 7)
-    assert any("test.json: 1 " in told for told in task.left_out)
+    assert any("test.json: 1 of " in told for told in task.left_out)
 
 
 def test_a_recording_of_two_species_is_refused(data: Path) -> None:

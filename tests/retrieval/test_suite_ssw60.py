@@ -207,7 +207,7 @@ def replaced(path: Path, old: str, new: str) -> None:
 
 def test_labels_that_no_species_has_are_refused_or_left_out(data: Path) -> None:
     replaced(data / "audio_ml.csv", "45516195,2,test", "45516195,60,test")
-    with pytest.raises(QrelsError, match=r"audio_ml\.csv: 1 labels .* 60 \(line 6\)"):
+    with pytest.raises(QrelsError, match=r"audio_ml\.csv: 1 of 7 labels .* 60 \(line 6\)"):
         tasks(data)
     task = tasks(data, unknown="skip")["text→audio"]
     assert HEARD_OWL not in task.items.ids

@@ -189,11 +189,15 @@ def _labels(
     names = list(rows)
     bare = [f"id {names[row]}" for row in np.flatnonzero(labels < 0)]
     troubles = (
-        (unknown, "annotations name recordings or categories that it has not"),
-        (again, "annotations come twice"),
-        (bare, "recordings have no annotation"),
+        (unknown, annotations, "annotations name recordings or categories that it has not"),
+        (again, annotations, "annotations come twice"),
+        (bare, rows, "recordings have no annotation"),
     )
-    told = [f"{len(names)} {what}: {_some(names)}" for names, what in troubles if names]
+    told = [
+        f"{len(those):,} of {len(whole):,} {what}: {_some(those)}"
+        for those, whole, what in troubles
+        if those
+    ]
     if told and not lenient:
         raise QrelsError(
             f"{path.name}: {'; '.join(told)}. Unpack it again, or leave these out by setting "

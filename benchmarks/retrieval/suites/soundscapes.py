@@ -23,7 +23,6 @@ from benchmarks.retrieval.suites.base import Piece
 from benchmarks.retrieval.suites.media_files import MediaFiles
 from benchmarks.retrieval.suites.soundscapes_files import (
     FOLDER,
-    ORIGIN,
     Collection,
     read_collection,
 )
@@ -36,15 +35,16 @@ from benchmarks.retrieval.suites.soundscapes_windows import (
 from benchmarks.retrieval.tasks import AUDIO, TEXT, Classes, Items, Relevance, Task, TrainingPart
 from bittern.errors import InvalidInputError
 
+_PAGE = "the collection's page on Zenodo (Kahl, Navine et al., 2022)"
 PIECES = (
     Piece(
         f"{FOLDER}/",
         "the recordings (FLAC)",
-        f"{ORIGIN}, {FOLDER}.zip, unpacked",
-        "2 to 35 GB, by collection",
+        f"{_PAGE}, {FOLDER}.zip, unpacked",
+        "a few to some tens of GB, by collection",
     ),
-    Piece("annotations.csv", "one line per marked call", f"{ORIGIN}, annotations.csv", "1 to 5 MB"),
-    Piece("species.csv", "names of the species codes", f"{ORIGIN}, species.csv", "a few KB"),
+    Piece("annotations.csv", "one line per marked call", _PAGE, "a few MB"),
+    Piece("species.csv", "names of the species codes", _PAGE, "a few KB"),
 )
 
 

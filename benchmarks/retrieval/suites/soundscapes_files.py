@@ -64,7 +64,7 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
         QrelsError: annotations of unknown species, with times that cannot be, or none at all.
     """
     species = _species(data / "species.csv")
-    boxes, troubles, unidentified, again = _boxes(data / "annotations.csv", species)
+    boxes, troubles, harmless = _boxes(data / "annotations.csv", species)
     if troubles and protocol.unknown == "error":
         raise QrelsError(
             f"{data / 'annotations.csv'}: {'; '.join(troubles)}. Correct them, or leave them out "
@@ -84,11 +84,7 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
     names = sorted(known | set(_recordings(data / FOLDER)))
     place = {name: number for number, name in enumerate(names)}
     kept = [box for box in boxes if box[0] in known]
-    left_out = [*troubles, *left_out_files(there, what)]
-    if unidentified:
-        left_out.append(f"{unidentified:,} annotations of sounds that nobody could tell")
-    if again:
-        left_out.append(f"{again:,} annotations that stand twice")
+    left_out = [*troubles, *harmless, *left_out_files(there, what)]
     return Collection(
         names=names,
         species=species,
@@ -129,15 +125,16 @@ _Box = tuple[str, float, float, str]
 
 def _boxes(
     path: Path, species: Mapping[str, Mapping[str, str]]
-) -> tuple[list[_Box], list[str], int, int]:
-    """The annotations that can be used, sentences on those that cannot, how many are of sounds
-    nobody could tell, and how many stand twice.
+) -> tuple[list[_Box], list[str], list[str]]:
+    """The annotations that can be used, and sentences: on those that cannot, and on those that
+    need not.
     """
     boxes: dict[_Box, None] = {}
     unknown: Counter[str] = Counter()
     never: list[int] = []
-    unidentified = again = 0
+    unidentified = again = lines = 0
     for line, row in table_rows(path, (FILE, START, END, CODE), ORIGIN):
+        lines += 1
         code = row[CODE].strip()
         start, end = _seconds(path, line, row[START]), _seconds(path, line, row[END])
         if code == UNIDENTIFIED:
@@ -155,12 +152,22 @@ def _boxes(
         most = ", ".join(f"'{code[:40]}' ({count})" for code, count in unknown.most_common(_TOLD))
         more = f" and {len(unknown) - _TOLD} more codes" if len(unknown) > _TOLD else ""
         troubles.append(
-            f"{unknown.total():,} annotations are of codes that species.csv lacks: {most}{more}"
+            f"{unknown.total():,} of {lines:,} annotations are of codes that species.csv lacks: "
+            f"{most}{more}"
         )
     if never:
         first = ", ".join(str(line) for line in never[:_TOLD])
-        troubles.append(f"{len(never):,} annotations end before they begin, from line {first} on")
-    return list(boxes), troubles, unidentified, again
+        troubles.append(
+            f"{len(never):,} of {lines:,} annotations end before they begin, or are at no time: "
+            f"those in lines {first}{', ...' if len(never) > _TOLD else ''}"
+        )
+    harmless = []
+    if unidentified:
+        told = f"{unidentified:,} of {lines:,} annotations are of sounds that nobody could tell"
+        harmless.append(told)
+    if again:
+        harmless.append(f"{again:,} of {lines:,} annotations stand there already")
+    return list(boxes), troubles, harmless
 
 
 def _seconds(path: Path, line: int, told: str) -> float:

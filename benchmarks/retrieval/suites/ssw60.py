@@ -24,7 +24,6 @@ from benchmarks.retrieval.splits import by_protocol
 from benchmarks.retrieval.suites.base import Piece
 from benchmarks.retrieval.suites.media_files import MediaFiles
 from benchmarks.retrieval.suites.ssw60_files import (
-    ORIGIN,
     Assets,
     read_assets,
     read_taxa,
@@ -48,20 +47,20 @@ SETS["both"] = ("images_inat", "images_nabirds")
 PAIRS = ((AUDIO, IMAGE), (TEXT, AUDIO), (TEXT, IMAGE), (IMAGE, AUDIO))
 """What is asked with, and what is searched."""
 _QUERY_SPLIT = "test"
-_OF = "of the 31 GB of the whole archive"
-_TAXA = Piece("taxa.csv", "names of the 60 species", ORIGIN, "7 KB")
+_ARCHIVE = "ssw60.tar.gz, 31 GB with its videos (visipedia/ssw60)"
+_TAXA = Piece("taxa.csv", "names of the 60 species", _ARCHIVE, "a few KB")
 _PIECES = {
     "audio_ml": (
-        Piece("audio_ml.csv", "split and species of each recording", ORIGIN, "under 1 MB"),
-        Piece("audio_ml/", "3,861 recordings, WAV 22.05 kHz", ORIGIN, f"1.7 GB {_OF}"),
+        Piece("audio_ml.csv", "split and species of each recording", _ARCHIVE, "under 1 MB"),
+        Piece("audio_ml/", "3,861 recordings, WAV 22.05 kHz", _ARCHIVE, "about 1.7 GB"),
     ),
     "images_inat": (
-        Piece("images_inat.csv", "split and species of each photograph", ORIGIN, "2 MB"),
-        Piece("images_inat/", "21,600 photographs of iNat2021", ORIGIN, f"a part {_OF}"),
+        Piece("images_inat.csv", "split and species of each photograph", _ARCHIVE, "about 1 MB"),
+        Piece("images_inat/", "21,600 photographs of iNat2021", _ARCHIVE, "a few GB"),
     ),
     "images_nabirds": (
-        Piece("images_nabirds.csv", "split and species of each photograph", ORIGIN, "1 MB"),
-        Piece("images_nabirds/", "10,221 photographs of NABirds", ORIGIN, f"a part {_OF}"),
+        Piece("images_nabirds.csv", "split and species of each photograph", _ARCHIVE, "under 1 MB"),
+        Piece("images_nabirds/", "10,221 photographs of NABirds", _ARCHIVE, "a few GB"),
     ),
 }
 

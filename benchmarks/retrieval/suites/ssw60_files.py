@@ -15,7 +15,8 @@ from bittern.errors import LayoutError, QrelsError
 ORIGIN = "ssw60.tar.gz of the SSW60 release (Van Horn et al., ECCV 2022)"
 _HOLDERS = ("photographer", "rights_holder")
 _NOT_RELEASED = "13e5d907"
-"""A NABirds photograph of a redstart that the tables list and the release's archive lacks."""
+"""A NABirds photograph of a redstart that the tables list and the release's archive lacks, as is
+told by others who unpacked it."""
 _TOLD = 5
 
 
@@ -141,7 +142,8 @@ def read_assets(data: Path, name: str, suffix: str, species: int, *, lenient: bo
         splits.append(row["split"])
         holders.append(next((row[column] for column in _HOLDERS if column in row), ""))
     more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
-    told = f"{path.name}: {len(unknown)} labels are not in taxa.csv: {', '.join(unknown[:_TOLD])}"
+    count = f"{len(unknown):,} of {len(unknown) + len(lines):,} labels"
+    told = f"{path.name}: {count} are not in taxa.csv: {', '.join(unknown[:_TOLD])}"
     if unknown and not lenient:
         raise QrelsError(
             f"{told}{more}. Take both tables from {ORIGIN}, or leave these out by --unknown skip",
