@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.retrieval import trec_lines
+from benchmarks.retrieval.measures import measure
 from benchmarks.retrieval.tasks import Relevance
 from benchmarks.retrieval.trec import (
     escaped,
@@ -27,6 +28,7 @@ from bittern.errors import (
 )
 
 QUERIES = ("q1", "q2", "q3")
+THEIRS = {"map", "map_cut", "ndcg", "ndcg_cut", "P", "recall", "recip_rank", "Rprec"}
 ITEMS = ("owl 1", "owl-2", "tern", "a%20b", "50%", "ü")
 GRADED = Relevance(
     np.array([0, 2, 3, 6]), np.array([0, 4, 2, 1, 3, 5]), np.array([1, 3, 1, 2, 1, 1], np.int32)
@@ -336,3 +338,33 @@ def test_places_of_a_run_are_ranks_without_ties() -> None:
     assert places.grades.tolist() == [1, 3, 1, 1, 2]
     assert places.relevant.tolist() == [2, 1, 3]
     assert places.ideal.tolist() == [3, 1, 1, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("AP", "map"),
+        ("AP@10", "map_cut_10"),
+        ("nDCG", "ndcg"),
+        ("nDCG@10", "ndcg_cut_10"),
+        ("P@5", "P_5"),
+        ("Recall@10", "recall_10"),
+        ("MRR", "recip_rank"),
+        ("R-prec", "Rprec"),
+    ],
+)
+def test_a_run_that_was_made_elsewhere_is_measured_as_trec_eval_does(
+    tmp_path: Path,
+    run_of_many: tuple[list[str], list[str], Relevance, np.ndarray],
+    name: str,
+    theirs: str,
+) -> None:
+    queries, items, relevance, hits = run_of_many
+    write_qrels(tmp_path / "qrels", queries, items, relevance)
+    write_run(tmp_path / "run", "t", queries, items, hits)
+    with (tmp_path / "qrels").open() as judged, (tmp_path / "run").open() as run:
+        evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(judged), THEIRS)
+        told = evaluator.evaluate(pytrec_eval.parse_run(run))
+    found, _ = read_run(tmp_path / "run", queries, items)
+    ours = measure(name).of(places_of_run(found, relevance, len(items)), "ranked")
+    assert ours.tolist() == pytest.approx([told[escaped(q)][theirs] for q in queries], abs=1e-9)
