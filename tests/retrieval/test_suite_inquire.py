@@ -103,6 +103,51 @@ def test_rerank_alone_needs_no_image_but_the_candidates(data: Path) -> None:
     assert len(rerank(data).items) == len(wanted) == 10
 
 
+def test_rerank_runs_on_the_pictures_of_its_own_files_without_inat24(
+    whole: Path, data: Path
+) -> None:
+    for piece in ("train.json", "inquire_annotations.csv"):
+        (data / piece).unlink()
+    shutil.rmtree(data / "train")
+    task = rerank(data)
+    assert photos(task) == photos(rerank(whole))
+    assert photos(task, task.candidates) == photos(rerank(whole), rerank(whole).candidates)
+    assert task.groups["val"].tolist() == [True, True, False]
+    for number in reversed(range(len(task.items))):
+        item = task.items.contents[number]
+        assert isinstance(item, MediaItem)
+        assert item.media == inat24.path_of(PHOTOS[task.items.ids[number]])
+        assert item.data == (whole / item.media).read_bytes()
+    with pytest.raises(LayoutError, match="lacks 3 pieces"):
+        full(data)
+
+
+def test_files_of_the_rerank_without_pictures_are_refused(data: Path) -> None:
+    (data / "train.json").unlink()
+    table = pa.table({"query": ["a young animal"], "inat24_image_id": [1], "relevant": [1]})
+    pq.write_table(table, data / "rerank/test-00000-of-00001.parquet")
+    with pytest.raises(LayoutError, match=r"expected columns image \(with bytes\)"):
+        rerank(data)
+
+
+def test_row_of_the_rerank_without_an_image_id_is_refused_by_its_number(data: Path) -> None:
+    (data / "train.json").unlink()
+    path = data / "rerank/test-00000-of-00001.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[1]["inat24_image_id"] = None
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(LayoutError, match="image id 'None' in row group 0, row 1"):
+        rerank(data)
+
+
+def test_pictures_for_queries_that_there_are_not_end_the_run_unless_skipped(data: Path) -> None:
+    (data / "train.json").unlink()
+    inquire.write_queries(data / "inquire_queries_test.csv", {"40": "another"})
+    with pytest.raises(QrelsError, match="4 of 12 candidates are of queries that there are not"):
+        rerank(data)
+    assert list(rerank(data, unknown="skip").asked.ids) == ["13", "268"]
+
+
 def test_both_tasks_rank_the_same_items(whole: Path) -> None:
     first, second = tasks(whole)
     assert first.items is second.items

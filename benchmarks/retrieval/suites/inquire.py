@@ -6,8 +6,8 @@ each query that are given with the data, and counts what is relevant among these
 prompt template: queries are embedded as they are. AP is divided by min(R, 50) there
 (``AP_minR@50``). Queries of the published splits, `val` and `test`, are groups.
 
-Candidates alone need the candidates' images alone: with `--candidates rerank` nothing else has to
-lie in the data folder.
+With `--candidates rerank` only the candidates' images are needed; and where there is no
+`train.json` at all, the pictures inside INQUIRE-Rerank's own files are ranked.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from benchmarks.retrieval.suites.inquire_files import (
     Queries,
 )
 from benchmarks.retrieval.suites.inquire_matching import Matching, Pairs
+from benchmarks.retrieval.suites.inquire_pictures import read_pictures
 from benchmarks.retrieval.tasks import IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError
 
@@ -72,7 +73,9 @@ class Inquire:
         """``text→image`` and ``text→image, rerank 100``, as far as wanted; none for a model
         without both towers. See `Suite.tasks`.
         """
-        folder = check(data, self.pieces, self.name)
+        alone = protocol.candidates == "rerank" and data is not None and _pictures_alone(data)
+        pieces = (QUERIES_VAL, QUERIES_TEST, CANDIDATES) if alone else self.pieces
+        folder = check(data, pieces, self.name)
         _refuse(protocol)
         rerank = protocol.candidates != "full" and found(folder, CANDIDATES) is not None
         if protocol.candidates == "rerank" and not rerank:
@@ -85,6 +88,8 @@ class Inquire:
         if not {TEXT, IMAGE} <= towers:
             return []
         queries = inquire_files.read_queries(folder)
+        if alone:
+            return [_of_pictures(folder, queries, protocol)]
         images = read_images(place(folder, METADATA), protocol.unknown)
         matching = Matching(queries, images, protocol)
         relevant = matching.pairs(inquire_files.read_annotations(folder), "annotations")
@@ -181,6 +186,23 @@ def _rerank(question: _Question, relevant: Pairs, given: Pairs) -> Task:
         )
     note = "only what is relevant among a query's candidates counts as relevant"
     return _task(question, RERANK, relevance, candidates, left_out, [note])
+
+
+def _pictures_alone(data: Path) -> bool:
+    """Whether there is no iNat24, but files with the pictures of the candidates."""
+    if not data.is_dir() or found(data, METADATA) is not None:
+        return False
+    candidates = found(data, CANDIDATES)
+    return candidates is not None and candidates.is_dir()
+
+
+def _of_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
+    items, relevant, given, told = read_pictures(folder, queries, protocol.unknown)
+    every = np.arange(len(items))
+    question = _Question(protocol, queries, len(items), every, items, told)
+    task = _rerank(question, relevant, given)
+    note = "the pictures are those inside INQUIRE-Rerank's files, iNat24 is not there"
+    return replace(task, notes=(*task.notes, note))
 
 
 def _task(

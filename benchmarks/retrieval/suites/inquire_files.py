@@ -144,9 +144,9 @@ def read_candidates(data: Path, queries: Queries) -> Iterator[Pair]:
         QrelsError: two queries have the same text, and candidates are told by text.
     """
     path = place(data, CANDIDATES)
-    by_text = _by_text(queries)
+    ids = by_text(queries)
     if path.is_file():
-        yield from _listed(path, by_text)
+        yield from _listed(path, ids)
         return
     shards = sorted(path.glob("*.parquet"))
     if not shards:
@@ -157,14 +157,14 @@ def read_candidates(data: Path, queries: Queries) -> Iterator[Pair]:
             f"take {CANDIDATES.origin}",
         )
     for shard in shards:
-        yield from _of_shard(shard, by_text)
+        yield from _of_shard(shard, ids)
 
 
-def _listed(path: Path, by_text: Mapping[str, str]) -> Iterator[Pair]:
+def _listed(path: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
     expected = "columns query_id or query, and image_id or file_name"
     for number, row in table_rows(path, (), CANDIDATES.origin):
         where = f"{path.name}, line {number}"
-        query = row.get("query_id") or _told(row.get("query", ""), by_text)
+        query = row.get("query_id") or _told(row.get("query", ""), ids)
         image, name = row.get("image_id", ""), row.get("file_name", "")
         if not query or not (image or name):
             got = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
@@ -174,7 +174,7 @@ def _listed(path: Path, by_text: Mapping[str, str]) -> Iterator[Pair]:
         yield Pair(where, query, image, name)
 
 
-def _of_shard(shard: Path, by_text: Mapping[str, str]) -> Iterator[Pair]:
+def _of_shard(shard: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -198,28 +198,34 @@ def _of_shard(shard: Path, by_text: Mapping[str, str]) -> Iterator[Pair]:
                 ):
                     row += 1
                     where = f"{shard.name}, row {row}"
-                    yield Pair(where, _told(str(query or ""), by_text), str(image))
+                    yield Pair(where, _told(str(query or ""), ids), str(image))
     except (pa.ArrowException, OSError) as error:
         raise LayoutError(
             f"{shard} cannot be read as Parquet ({error}); take {CANDIDATES.origin}", field="data"
         ) from error
 
 
-def _by_text(queries: Queries) -> dict[str, str]:
+def by_text(queries: Queries) -> dict[str, str]:
+    """Ids of the queries by their `plain` words.
+
+    Raises:
+        QrelsError: two have the same words.
+    """
     ids: dict[str, str] = {}
     for own, words in zip(queries.ids, queries.texts, strict=True):
-        if ids.setdefault(_plain(words), own) != own:
+        if ids.setdefault(plain(words), own) != own:
             raise QrelsError(
-                f"queries {ids[_plain(words)]} and {own} have the same words ('{words[:60]}'), so "
+                f"queries {ids[plain(words)]} and {own} have the same words ('{words[:60]}'), so "
                 "candidates that are told by words cannot be matched; leave --candidates at full"
             )
     return ids
 
 
-def _told(words: str, by_text: Mapping[str, str]) -> str:
+def _told(words: str, ids: Mapping[str, str]) -> str:
     """The id of the query of these words; the words themselves where there is none."""
-    return by_text.get(_plain(words), words)
+    return ids.get(plain(words), words)
 
 
-def _plain(words: str) -> str:
+def plain(words: str) -> str:
+    """Words with single spaces between them."""
     return " ".join(words.split())

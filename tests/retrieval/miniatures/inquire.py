@@ -70,10 +70,13 @@ def write_annotations(folder: Path, lines: Sequence[tuple[str, str, str]]) -> No
 
 
 def write_candidates(path: Path, queries: dict[str, str]) -> None:
-    """Write the candidates of some queries as INQUIRE-Rerank does, all but the pictures."""
+    """Write the candidates of some queries as INQUIRE-Rerank does, pictures included."""
     rows = [
         {
-            "image": {"bytes": b"", "path": ""},
+            "image": {
+                "bytes": (path.parents[1] / inat24.path_of(photo)).read_bytes(),
+                "path": None,
+            },
             "query": queries[own],
             "relevant": int(photo in RELEVANT[own]),
             "clip_score": 0.3,
@@ -84,4 +87,4 @@ def write_candidates(path: Path, queries: dict[str, str]) -> None:
         for photo in CANDIDATES.get(own, [])
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path)
+    pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=3)
