@@ -125,8 +125,10 @@ def test_the_same_shard_twice_in_a_set_is_embedded_once(tmp_path: Path) -> None:
         "image",
     )
     encoder = Counting()
-    rows = embed_items(embedder(encoder), twice, tmp_path)
+    told: list[Progress] = []
+    rows = embed_items(embedder(encoder), twice, tmp_path, on_progress=told.append)
     assert encoder.pieces == 4
+    assert told[-1].done == 8
     assert rows.owners.tolist() == list(range(8))
 
 
@@ -221,7 +223,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_a_cancelled_run_says_so_and_keeps_whole_shards(tmp_path: Path) -> None:
     encoder = Counting()
-    with pytest.raises(PreconditionError, match=r"stopped after .* of 18 items"):
+    with pytest.raises(PreconditionError, match=r"stopped at item \d+ of 18"):
         embed_items(embedder(encoder), images(18), tmp_path, cancelled=lambda: encoder.pieces >= 8)
     goes_on = Counting()
     embed_items(embedder(goes_on), images(18), tmp_path)
@@ -232,8 +234,9 @@ def test_progress_begins_with_what_is_there_and_ends_with_everything(tmp_path: P
     embed_items(embedder(Counting()), images(8), tmp_path)
     told: list[Progress] = []
     embed_items(embedder(Counting()), images(11), tmp_path, on_progress=told.append)
-    assert (told[0].done, told[0].found, told[0].total) == (8, 8, 11)
-    assert told[0].disk_bytes == 3 * 12 * 4
+    begun = next(one for one in told if one.disk_bytes)
+    assert (begun.done, begun.found, begun.looked_up, begun.total) == (8, 8, 11, 11)
+    assert begun.disk_bytes == 3 * 12 * 4
     assert told[-1].done == 11
 
 
@@ -339,6 +342,24 @@ def test_what_the_disk_cannot_hold_is_not_begun(
     with pytest.raises(LimitExceededError, match="another disk"):
         embed_items(embedder(encoder), images(4), tmp_path)
     assert encoder.pieces == 0
+
+
+def test_a_file_is_no_cache(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(InvalidInputError, match="cannot be the cache"):
+        embed_items(embedder(Counting()), images(1), tmp_path / "cache")
+
+
+def test_looking_through_the_cache_is_told_of_and_can_be_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed_items(embedder(Counting()), images(12), tmp_path)
+    monkeypatch.setattr(progress, "_TOLD_S", 0.0)
+    told: list[Progress] = []
+    embed_items(embedder(Counting()), images(12), tmp_path, on_progress=told.append)
+    assert [(one.looked_up, one.done) for one in told] == [(4, 4), (8, 8), (12, 12), (12, 12)]
+    with pytest.raises(PreconditionError, match="item 0 of 12"):
+        embed_items(embedder(Counting()), images(12), tmp_path, cancelled=lambda: True)
 
 
 def test_no_items_are_no_rows(tmp_path: Path) -> None:

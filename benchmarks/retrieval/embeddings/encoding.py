@@ -23,7 +23,7 @@ from benchmarks.retrieval.embeddings.shards import (
     remove_leftovers,
     write_shard,
 )
-from benchmarks.retrieval.embeddings.work import Work, content_of
+from benchmarks.retrieval.embeddings.work import Work, content_of, stopped
 from benchmarks.retrieval.tasks import Items
 from bittern.errors import ArchiveDamagedError, InvalidInputError, MediaError
 from encoders.base import Modality
@@ -53,7 +53,8 @@ def embed_items(
         embedder: what embeds.
         items: of a task.
         cache: folder of the cache; see the package.
-        on_progress: called before anything is embedded, about twice a second, and per shard.
+        on_progress: called about twice a second, first while the cache is looked through, once
+            before anything is embedded, and whenever a shard is on the disk.
         cancelled: once it is true, nothing more is begun; whole shards are kept.
         missing: what becomes of items that cannot be embedded: ``skip`` leaves them in `failed`;
             ``error`` ends with an error, once everything else has been embedded.
@@ -95,23 +96,23 @@ def embed(
 ) -> ShardedRows:
     """Open the shards of `work`, making those that are not there; see `embed_items`."""
     tower = tower_print(work.embedder, work.modality, work.text_batch)
-    folder = work.cache / f"{work.modality}-{tower[:16]}"
-    folder.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(folder)
-    digests = [
-        contents_digest(tower, map(work.contents.__getitem__, range(*ends)), work.modality)
-        for ends in work.places()
-    ]
+    folder = _folder(work.cache, f"{work.modality}-{tower[:16]}")
     watch = Watch(len(work.contents), work.dim, folder, on_progress)
-    shards = [
-        _found(folder, digest, last - first, work.dim)
-        for digest, (first, last) in zip(digests, work.places(), strict=True)
-    ]
-    watch.begin(shards)
+    digests: list[str] = []
+    shards: list[Shard | None] = []
+    for first, last in work.places():
+        if cancelled():
+            raise stopped(first, len(work.contents))
+        contents = map(work.contents.__getitem__, range(first, last))
+        digests.append(contents_digest(tower, contents, work.modality))
+        shards.append(_found(folder, digests[-1], last - first, work.dim))
+        watch.look_up(last, shards[-1])
+    watch.begin()
     for number, (first, last) in enumerate(work.places()):
         if shards[number] is None:
             # Of two shards with the same contents the second one is there by now.
             shards[number] = _found(folder, digests[number], last - first, work.dim)
+            watch.look_up(watch.looked_up, shards[number])
         if shards[number] is None:
             content = content_of(work, first, last, watch, cancelled)
             write_shard(folder, digests[number], content)
@@ -121,6 +122,25 @@ def embed(
     if len(whole) < len(shards):
         raise ArchiveDamagedError(f"shards vanished from {folder} while it was filled; run again")
     return ShardedRows(whole, work.dim, sha256("".join([tower, *digests]).encode()).hexdigest())
+
+
+def _folder(cache: Path, name: str) -> Path:
+    """The folder of a tower, made if need be and cleared of what killed runs left.
+
+    Raises:
+        InvalidInputError: there can be no such folder.
+    """
+    folder = cache / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(folder)
+    except OSError as error:
+        raise InvalidInputError(
+            f"{cache} cannot be the cache of embeddings: {error}. Choose a folder that can be "
+            "written to.",
+            field="cache",
+        ) from error
+    return folder
 
 
 def _found(folder: Path, digest: str, items: int, dim: int) -> Shard | None:

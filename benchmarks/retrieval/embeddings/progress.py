@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -24,6 +24,7 @@ class Progress:
     Attributes:
         done: items that are through, those that were there already included.
         total: items.
+        looked_up: items that were looked for in the cache; nothing is embedded before all were.
         failed: items without an embedding, so far.
         found: items that were embedded before.
         disk_bytes: what is going to be written, at least: recordings count one window each.
@@ -32,6 +33,7 @@ class Progress:
 
     done: int
     total: int
+    looked_up: int
     failed: int
     found: int
     disk_bytes: int
@@ -50,23 +52,28 @@ class Watch:
     folder: Path
     on_progress: OnProgress
     done: int = 0
+    looked_up: int = 0
     failed: int = 0
     found: int = 0
     disk_bytes: int = 0
     stages: Stages = field(default_factory=new_stages)
     told: float = 0.0
 
-    def begin(self, shards: Sequence[Shard | None]) -> None:
-        """Count what is there, and see whether the rest has room.
+    def look_up(self, last: int, shard: Shard | None) -> None:
+        """The cache was looked through up to item `last`; the shard was there, or not."""
+        self.looked_up = last
+        if shard is not None:
+            self.found += shard.items
+            self.done += shard.items
+            self.failed += len(shard.failed)
+        self.tell()
+
+    def begin(self) -> None:
+        """See whether what is not there has room on the disk.
 
         Raises:
             LimitExceededError: it has not.
         """
-        for shard in shards:
-            if shard is not None:
-                self.found += shard.items
-                self.failed += len(shard.failed)
-        self.done = self.found
         left = self.total - self.found
         self.disk_bytes = left * self.dim * 4
         check_room(self.folder, self.disk_bytes, left, self.dim)
@@ -90,7 +97,13 @@ class Watch:
             self.told = now
             self.on_progress(
                 Progress(
-                    self.done, self.total, self.failed, self.found, self.disk_bytes, self.stages
+                    self.done,
+                    self.total,
+                    self.looked_up,
+                    self.failed,
+                    self.found,
+                    self.disk_bytes,
+                    self.stages,
                 )
             )
 

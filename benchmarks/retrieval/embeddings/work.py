@@ -90,16 +90,20 @@ def content_of(work: Work, first: int, last: int, watch: Watch, cancelled: Cance
             owners += [place] * len(rows)
             spans += [(_seconds(start), _seconds(end)) for start, end in times]
     if made < last - first:
-        raise PreconditionError(
-            f"embedding was stopped after {first + made} of {len(work.contents)} items. Run again "
-            f"to go on at item {first}."
-        )
+        raise stopped(first, len(work.contents))
     return Content(
         items=last - first,
         embeddings=np.stack(embeddings) if embeddings else np.empty((0, work.dim), np.float32),
         owners=np.array(owners, np.int64),
         spans=np.array(spans, np.float32).reshape(-1, 2),
         failed=failed,
+    )
+
+
+def stopped(first: int, total: int) -> PreconditionError:
+    """It was cancelled, with everything before item `first` on the disk."""
+    return PreconditionError(
+        f"embedding was stopped at item {first} of {total}. Run again to go on from there."
     )
 
 
