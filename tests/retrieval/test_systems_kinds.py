@@ -152,3 +152,9 @@ def test_quantizers_tell_why_they_do_not_fit(training: Training) -> None:
     few = Training(training.items[:255], "audio", training.queries, "text")
     with pytest.raises(InvalidInputError, match="256 rows"):
         ProductQuantizer(True).fit(few, 16, 0)
+
+
+def test_the_centre_of_the_queries_is_part_of_a_quantizers_digest(training: Training) -> None:
+    moved = Training(training.items, "audio", training.queries + np.float32(0.5), "text")
+    system = ProductQuantizer(False)
+    assert system.fit(moved, 16, 0).digest != system.fit(training, 16, 0).digest

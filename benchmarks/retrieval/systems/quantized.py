@@ -68,7 +68,10 @@ class ProductQuantizer:
         length = needed(self.fits(training.items.shape[1], bits), bits)
         checked_training(training)
         means = centres(training)
-        items = unit(training.items - means[0]).astype(np.float32)
+        items = np.empty_like(training.items, dtype=np.float32)
+        for start in range(0, len(items), _BLOCK_ROWS):
+            part = slice(start, start + _BLOCK_ROWS)
+            items[part] = unit(training.items[part] - means[0])
         trained = quantizers.train(items, length // 8, seed, rotate=self.rotate)
         return FittedQuantizer(trained, means)
 
