@@ -180,13 +180,13 @@ def test_pieces_that_a_model_has_no_tower_for_are_not_missed(data: Path) -> None
 
 
 def lose_half(data: Path) -> None:
-    for path in sorted((data / "audio_ml").iterdir())[::2]:
+    for path in sorted((data / "audio_ml").iterdir())[:4]:
         path.unlink()
 
 
 def test_half_of_the_recordings_missing_ends_the_run(data: Path) -> None:
     lose_half(data)
-    with pytest.raises(LayoutError, match=r"4 of 4|not one of 4"):
+    with pytest.raises(LayoutError, match="2 of 4 files that audio_ml"):
         tasks(data)
 
 
