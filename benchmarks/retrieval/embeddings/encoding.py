@@ -54,7 +54,7 @@ def embed_items(
         items: of a task.
         cache: folder of the cache; see the package.
         on_progress: called about twice a second, first while the cache is looked through, once
-            before anything is embedded, and whenever a shard is on the disk.
+            before anything is embedded, whenever a shard is on the disk, and at the end.
         cancelled: once it is true, nothing more is begun; whole shards are kept.
         missing: what becomes of items that cannot be embedded: ``skip`` leaves them in `failed`;
             ``error`` ends with an error, once everything else has been embedded.
@@ -118,6 +118,7 @@ def embed(
             write_shard(folder, digests[number], content)
             shards[number] = read_shard(folder, digests[number], last - first, work.dim)
             watch.tell(at_once=True)
+    watch.tell(at_once=True)
     whole = [shard for shard in shards if shard is not None]
     if len(whole) < len(shards):
         raise ArchiveDamagedError(f"shards vanished from {folder} while it was filled; run again")
