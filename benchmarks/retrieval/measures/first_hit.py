@@ -21,7 +21,7 @@ class Hit(Measure):
 
     stem = "hit"
     about = "1 if any of the first k items is relevant, else 0"
-    citation = "success@k: Craswell & Hawking, TREC 2004 web track; Faiss calls it recall 1@k"
+    citation = "success@k: Craswell & Hawking, TREC 2004 web track"
     cut = "always"
 
     def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
