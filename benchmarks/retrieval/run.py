@@ -19,9 +19,9 @@ import numpy as np
 from benchmarks import machine
 from benchmarks.retrieval import aggregate
 from benchmarks.retrieval.aggregate import Line, Measured
+from benchmarks.retrieval.archive_codes import StoredModel, stored_parts
 from benchmarks.retrieval.cells import Cell, key_of, read_cell, write_cell
 from benchmarks.retrieval.fitting import vectors_of
-from benchmarks.retrieval.layouts import check
 from benchmarks.retrieval.measures import chance, measure
 from benchmarks.retrieval.measuring import (
     CellWork,
@@ -34,13 +34,17 @@ from benchmarks.retrieval.request import EvalRequest, claim
 from benchmarks.retrieval.results import ClassFigure, Results, ShownQuery, TaskSummary
 from benchmarks.retrieval.showing import shown_queries
 from benchmarks.retrieval.spaces import Space, spaces_for
-from benchmarks.retrieval.suites import suite_named
+from benchmarks.retrieval.suites import Suite, suite_named
+from benchmarks.retrieval.suites.custom import ARCHIVE
 from benchmarks.retrieval.systems.base import System
 from benchmarks.retrieval.systems.learned import SavedHasher
 from benchmarks.retrieval.systems.selection import named, systems_for
-from benchmarks.retrieval.tasks import Task
+from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Task
 from benchmarks.retrieval.trec_files import write_trec
 from benchmarks.retrieval.windows import with_windows
+from bittern.errors import InvalidInputError
+from service.embedders import Embedders
+from service.engine import catalogue_encoder
 
 MEASURING = 1
 """Version of how cells are measured; part of their keys."""
@@ -65,6 +69,7 @@ class _Job:
     space: Space
     task: Task
     vectors: Vectors
+    systems: Sequence[System]
     digest: str
 
 
@@ -92,19 +97,15 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
     began, load = time.time(), machine.load_average()
     request = request.checked()
     suite = suite_named(request.suite)
-    if suite.needs_data:
-        check(request.data, suite.pieces, suite.name)
+    suite.check(request.data, request.protocol)
     claim(request)
     measures = list(request.measures or suite.measures)
     jobs, measured, left_out = [], [], []
-    for space in spaces_for(suite.name, request.models, request.bits):
-        tasks = suite.tasks(request.data, request.protocol, space.modalities)
-        for task in tasks:
-            job = _embedded(task, space, request, screen)
-            jobs.append(job)
-            cells, unfit = _cells(job, request, measures, screen)
-            measured += [(job, cell) for cell in cells]
-            left_out += unfit
+    for job in _jobs(suite, request, screen):
+        jobs.append(job)
+        cells, unfit = _cells(job, request, measures, screen)
+        measured += [(job, cell) for cell in cells]
+        left_out += unfit
     screen.stage("putting together", None)
     lines = _lines(measured, measures, request.protocol.seed)
     if request.trec:
@@ -128,11 +129,63 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
     )
 
 
+def _jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[_Job]:
+    """Every task in every space, embedded one after the other."""
+    if suite.name == "custom" and _is_over_archive(request):
+        yield from _stored_jobs(suite, request, screen)
+        return
+    for space in spaces_for(suite.name, request.models, request.bits):
+        tasks = suite.tasks(request.data, request.protocol, space.modalities)
+        if not tasks:
+            raise InvalidInputError(
+                f"{space.name} has towers for {' and '.join(sorted(space.modalities))}, and no "
+                f"task of {suite.name} can be asked with those; name another --model",
+                field="model",
+            )
+        for task in tasks:
+            yield _embedded(task, space, request, screen)
+
+
+def _is_over_archive(request: EvalRequest) -> bool:
+    return request.data is not None and (request.data / ARCHIVE).is_dir()
+
+
+def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[_Job]:
+    """Tasks over an archive, once for each of its models."""
+    embedders = Embedders(catalogue_encoder)
+    screen.stage("reading the archive", None)
+    for task in suite.tasks(request.data, request.protocol, frozenset((TEXT, IMAGE, AUDIO))):
+        for part in stored_parts(task, request.models, _cache(request), embedders):
+            rows, system = part.vectors.rows, part.system
+            windowed, rows = with_windows(part.task, rows, request.protocol)
+            vectors = _of_the_asked(replace(part.vectors, rows=rows), part.task, windowed)
+            digest = _digest(windowed, vectors)
+            yield _Job(part.space, windowed, vectors, [system], digest)
+
+
+def _of_the_asked(vectors: Vectors, before: Task, after: Task) -> Vectors:
+    """The queries that are left where windows are items: those that no window answers are not."""
+    if list(before.asked.ids) == list(after.asked.ids):
+        return vectors
+    place = {name: number for number, name in enumerate(before.asked.ids)}
+    return replace(vectors, asked=vectors.asked[[place[name] for name in after.asked.ids]])
+
+
+def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[System]:
+    labelled = vectors.training.labels is not None
+    names = request.systems
+    if names:
+        return named(names, labelled, space.saved)
+    return systems_for(labelled, space.saved)
+
+
 def _embedded(task: Task, space: Space, request: EvalRequest, screen: Screen) -> _Job:
     screen.stage(f"{space.name}: embedding {task.name}", len(task.items))
     vectors = vectors_of(task, space, request.protocol, _cache(request), screen.advance)
-    task, rows = with_windows(task, vectors.rows, request.protocol)
-    return _Job(space, task, replace(vectors, rows=rows), _digest(task, vectors))
+    windowed, rows = with_windows(task, vectors.rows, request.protocol)
+    vectors = _of_the_asked(replace(vectors, rows=rows), task, windowed)
+    systems = _systems(space, vectors, request)
+    return _Job(space, windowed, vectors, systems, _digest(windowed, vectors))
 
 
 def _cells(
@@ -166,10 +219,7 @@ def _work(job: _Job, request: EvalRequest) -> tuple[list[CellWork], list[_LeftOu
     """Every system at every length that it can have; and why not, where it cannot."""
     work: list[CellWork] = []
     left_out: list[_LeftOut] = []
-    labelled = job.vectors.training.labels is not None
-    saved, names = job.space.saved, request.systems
-    systems = named(names, labelled, saved) if names else systems_for(labelled, saved)
-    for system in systems:
+    for system in job.systems:
         for bits in _lengths(system, request):
             reason = system.fits(job.vectors.rows.dim, bits)
             if reason:
@@ -196,6 +246,8 @@ def _told(left_out: Sequence[_LeftOut]) -> list[str]:
 def _lengths(system: System, request: EvalRequest) -> Sequence[int | None]:
     if isinstance(system, SavedHasher):
         return (system.saved.card.bits,)
+    if isinstance(system, StoredModel):
+        return (system.stored.bits,)
     return sorted(set(request.bits)) if system.coded else (None,)
 
 
@@ -223,7 +275,12 @@ def _decides(
 
 def _identity(system: System) -> str:
     """What tells systems of one name apart."""
-    return system.saved.card.digest if isinstance(system, SavedHasher) else system.name
+    if isinstance(system, SavedHasher):
+        return system.saved.card.digest
+    if isinstance(system, StoredModel):
+        codes = np.ascontiguousarray(system.stored.codes).tobytes()
+        return hashlib.sha256(system.stored.digest.encode() + codes).hexdigest()
+    return system.name
 
 
 def _digest(task: Task, vectors: Vectors) -> str:

@@ -32,7 +32,7 @@ def chosen(values: NDArray[np.float64], count: int = QUERIES) -> list[int]:
         values: float64 [q], of the main measure; NaN where it is undefined.
         count: how many.
     """
-    order = np.argsort(np.where(np.isnan(values), -np.inf, -values), kind="stable")
+    order = np.argsort(np.where(np.isnan(values), np.inf, -values), kind="stable")
     if len(order) <= count:
         return [int(q) for q in order]
     third = count // 3

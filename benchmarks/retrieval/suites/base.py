@@ -47,6 +47,19 @@ class Suite(Interface):
     needs_data: bool
     measures: Sequence[str]
 
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded; all pieces must be there.
+
+        Raises:
+            LayoutError: pieces are missing; all of them are named in one message.
+            InvalidInputError: the protocol asks for what this suite has not.
+        """
+        from benchmarks.retrieval.layouts import check
+
+        del protocol
+        if self.needs_data:
+            check(data, self.pieces, self.name)
+
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """The tasks that the data and the model's towers allow, the layout checked first.
 

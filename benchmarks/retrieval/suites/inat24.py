@@ -16,7 +16,7 @@ from benchmarks.retrieval.layouts import check, check_files, left_out_files, pla
 from benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words, check_templates, fallbacks
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.inat24_columns import Numbers
 from benchmarks.retrieval.suites.inat24_files import (
     IMAGES,
@@ -32,7 +32,7 @@ from bittern.errors import InvalidInputError
 SPLIT = "train"
 
 
-class INat24:
+class INat24(Suite):
     """Names of species find photographs of iNaturalist 2024."""
 
     name = "inat24"

@@ -18,7 +18,7 @@ from benchmarks.retrieval.layouts import check, check_files, left_out_files
 from benchmarks.retrieval.prompts import AUDIO_PROMPTS, asked_in_words, fallbacks
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.inatsounds_files import Category, Split, read_split
 from benchmarks.retrieval.suites.media_files import MediaFiles
 from benchmarks.retrieval.suites.soundscapes import Fitting, soundscape_tasks
@@ -51,7 +51,7 @@ def _pieces(split: str, *, optional: bool) -> tuple[Piece, Piece]:
     )
 
 
-class INatSounds:
+class INatSounds(Suite):
     """Names of species against the recordings of a split."""
 
     name = "inatsounds"

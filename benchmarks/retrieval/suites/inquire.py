@@ -24,7 +24,7 @@ from benchmarks.retrieval.prompts import asked_in_words
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import leave_out_unanswerable
 from benchmarks.retrieval.suites import inquire_files
-from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.inat24 import items_of, refuse_other_splits
 from benchmarks.retrieval.suites.inat24_files import (
     IMAGES,
@@ -53,7 +53,7 @@ RERANK = f"{TEXT}→{IMAGE}, rerank 100"
 """Name of the second task."""
 
 
-class Inquire:
+class Inquire(Suite):
     """Expert queries in words find photographs of iNaturalist 2024."""
 
     name = "inquire"

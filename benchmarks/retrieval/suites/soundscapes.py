@@ -19,7 +19,7 @@ from benchmarks.retrieval.layouts import check
 from benchmarks.retrieval.prompts import AUDIO_PROMPTS, asked_in_words, fallbacks
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
-from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.media_files import MediaFiles
 from benchmarks.retrieval.suites.soundscapes_files import (
     FOLDER,
@@ -61,7 +61,7 @@ class Fitting:
     classes: Classes
 
 
-class Soundscapes:
+class Soundscapes(Suite):
     """Names of species against annotated soundscapes."""
 
     name = "soundscapes"

@@ -21,7 +21,7 @@ from benchmarks.retrieval.layouts import check
 from benchmarks.retrieval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, asked_in_words
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece
+from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.media_files import MediaFiles
 from benchmarks.retrieval.suites.ssw60_files import (
     Assets,
@@ -65,7 +65,7 @@ _PIECES = {
 }
 
 
-class SSW60:
+class SSW60(Suite):
     """Sounds, photographs and names of 60 birds against each other."""
 
     name = "ssw60"

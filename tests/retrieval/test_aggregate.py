@@ -1,0 +1,140 @@
+"""Per-query values to rows: means over draws and splits, groups, what is compared with what."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.retrieval.aggregate import (
+    Line,
+    Measured,
+    by_class,
+    comparisons_of,
+    headline,
+    lines_of,
+    named,
+)
+from benchmarks.retrieval.cells import Cell, Ranked, Variant
+from benchmarks.retrieval.results import Row
+from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
+
+PLAIN = Variant("asymmetric")
+
+
+def a_task(names: list[str], seen: list[bool], repeat: int = 0) -> Task:
+    classes = np.arange(len(names), dtype=np.int32)
+    chosen = np.array(seen)
+    return Task(
+        name="text→text",
+        asked=Asked(names, "text", [(n,) for n in names], classes, "text"),
+        items=Items(names, "text", names, classes, "text"),
+        relevance=Relevance.by_class(classes, classes),
+        classes=Classes(names),
+        repeat=repeat,
+        groups={"seen": chosen, "novel": ~chosen},
+    )
+
+
+def a_cell(expected: list[list[float]], **about: object) -> Cell:
+    """Draws by queries; ties spread by a tenth to either side."""
+    values = np.array(expected)
+    ties = np.stack([values + 0.01, values, values + 0.1, values - 0.1])
+    none = np.empty((values.shape[1], 0))
+    ranked = Ranked({"AP": ties}, none.astype(np.int32), none, none.astype(np.int64), 0.002, 32.0)
+    told = {"task": "text→text", "model": "m", "system": "ITQ", "bits": 256, **about}
+    return Cell(told, {PLAIN: ranked})
+
+
+def test_a_figure_is_the_mean_over_queries_of_the_mean_over_draws() -> None:
+    task = a_task(["a", "b", "c"], [True, True, False])
+    cell = a_cell([[0.2, 0.4, 0.9], [0.4, 0.6, 0.7]])
+    lines = {line.row.group: line for line in lines_of([Measured(task, cell)], ["AP"], 0)}
+    assert set(lines) == {"all", "seen", "novel"}
+    row = lines["seen"].row
+    assert (row.queries, row.draws, row.ms_per_query) == (2, 2, 2.0)
+    figure = row.figures["AP"]
+    assert figure.expected == pytest.approx(0.4)
+    assert figure.ranked == pytest.approx(0.41)
+    assert (figure.best, figure.worst) == (pytest.approx(0.5), pytest.approx(0.3))
+    assert figure.deviation == pytest.approx(np.std([0.3, 0.5], ddof=1))
+    assert lines["novel"].values.tolist() == [pytest.approx(0.8)]
+    assert lines["all"].row.figures["AP"].low <= figure.expected + 0.3
+
+
+def test_a_query_of_several_splits_counts_once_by_its_mean_where_it_is_in_the_group() -> None:
+    first = Measured(a_task(["a", "b"], [True, False], 0), a_cell([[0.2, 0.5]]))
+    second = Measured(a_task(["a", "b"], [True, True], 1), a_cell([[0.4, 0.9]]))
+    lines = {line.row.group: line for line in lines_of([first, second], ["AP"], 0)}
+    assert lines["seen"].queries == ("a", "b")
+    assert lines["seen"].values.tolist() == [pytest.approx(0.3), pytest.approx(0.9)]
+    assert lines["novel"].values.tolist() == [pytest.approx(0.5)]
+    assert lines["novel"].row.figures["AP"].deviation is None
+    assert lines["all"].values.tolist() == [pytest.approx(0.3), pytest.approx(0.7)]
+
+
+def test_a_measure_that_is_undefined_is_left_out() -> None:
+    task = a_task(["a", "b"], [True, False])
+    cell = a_cell([[0.2, 0.5]])
+    lines = lines_of([Measured(task, cell)], ["AP", "P_H2"], 0)
+    assert list(lines[0].row.figures) == ["AP"]
+
+
+def test_undefined_values_of_single_queries_do_not_count() -> None:
+    task = a_task(["a", "b"], [True, True])
+    lines = lines_of([Measured(task, a_cell([[0.2, np.nan]]))], ["AP"], 0)
+    assert lines[0].row.figures["AP"].expected == pytest.approx(0.2)
+
+
+def a_line(system: str, bits: int | None, metric: str, values: list[float], **row: object) -> Line:
+    told = Row("t", "all", "m", system, metric, bits, 1.0, 0, 1, len(values), 1.0, {})
+    ids = tuple(f"q{n}" for n in range(len(values)))
+    return Line(replace(told, **row), ids, np.array(values))  # type: ignore[arg-type]
+
+
+LINES = [
+    a_line("float32", None, "cosine", [0.9, 0.8, 0.9, 0.7]),
+    a_line("Hashing-Baseline", 64, "asymmetric", [0.4, 0.4, 0.5, 0.4]),
+    a_line("Hashing-Baseline", 256, "asymmetric", [0.5, 0.5, 0.6, 0.5]),
+    a_line("ITQ", 64, "asymmetric", [0.6, 0.5, 0.6, 0.5]),
+    a_line("ITQ", 256, "asymmetric", [0.7, 0.6, 0.7, 0.6]),
+    a_line("ITQ", 256, "symmetric", [0.5, 0.4, 0.5, 0.4]),
+    a_line("ITQ", 256, "asymmetric", [0.9, 0.9, 0.9, 0.9], rerank=100),
+]
+
+
+def test_codes_are_compared_with_the_baseline_with_floats_and_with_their_other_distance() -> None:
+    pairs = {(c.a, c.b) for c in comparisons_of(LINES, "AP", 0)}
+    assert pairs == {
+        ("m: ITQ 64 asymmetric", "m: Hashing-Baseline 64 asymmetric"),
+        ("m: ITQ 256 asymmetric", "m: Hashing-Baseline 256 asymmetric"),
+        ("m: ITQ 256 asymmetric", "m: float32 cosine"),
+        ("m: Hashing-Baseline 256 asymmetric", "m: float32 cosine"),
+        ("m: ITQ 256 asymmetric", "m: ITQ 256 symmetric"),
+    }
+
+
+def test_a_comparison_says_how_much_and_how_sure() -> None:
+    found = {(c.a, c.b): c for c in comparisons_of(LINES, "AP", 0)}
+    one = found["m: ITQ 256 asymmetric", "m: float32 cosine"]
+    assert one.difference == pytest.approx(-0.175)
+    assert one.low < one.difference < one.high < 0
+    assert one.p <= one.p_adjusted <= 1
+    assert one.measure == "AP"
+
+
+def test_the_headline_is_the_best_longest_code_the_baseline_and_the_floats() -> None:
+    assert [named(line.row) for line in headline(LINES, "t")] == [
+        "m: ITQ 256 asymmetric",
+        "m: Hashing-Baseline 256 asymmetric",
+        "m: float32 cosine",
+    ]
+
+
+def test_a_class_has_the_mean_of_its_queries() -> None:
+    task = a_task(["a", "b", "c"], [True, True, True])
+    asked = replace(task.asked, classes=np.array([0, 0, -1], dtype=np.int32))
+    line = a_line("ITQ", 8, "asymmetric", [0.2, 0.6, 0.9])
+    line = replace(line, queries=("a", "b", "c"))
+    assert by_class(line, replace(task, asked=asked)) == {0: pytest.approx(0.4)}
