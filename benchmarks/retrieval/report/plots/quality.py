@@ -65,7 +65,7 @@ def _drawn(
 ) -> str:
     """With names beside the lines, or below them where there is no room."""
     height = max(4.4, (len(lines) * _LABEL_POINTS + 80) / 72)
-    below = 0.56 + (0.165 * math.ceil(len(lines) / 2) if small else 0.0)
+    below = 0.56 + (0.17 * len(lines) if small else 0.0)
     if small:
         height = 3.0 + below
     with sheet(NARROW if small else WIDE, height) as (figure, axes):
@@ -181,17 +181,17 @@ def _axis(axes: Axes, places: Sequence[float], measure: str, against: str) -> No
 
 
 def _list(figure: Sheet, lines: Sequence[_Line]) -> None:
-    """Names below the axes, two beside each other."""
+    """Names below the axes."""
     from matplotlib.lines import Line2D
 
     keys = [
         Line2D([], [], color=line.colour, linestyle=line.stroke, marker=line.marker,
-               markeredgewidth=0, label=plain(line.label, 27))
+               markeredgewidth=0, label=plain(line.label, 46))
         for line in lines
     ]  # fmt: skip
     figure.legend(
-        handles=keys, loc="lower left", bbox_to_anchor=(0.0, 0.0), ncols=2, frameon=False,
-        fontsize=7.5, labelspacing=0.35, handlelength=2.2, handletextpad=0.4, columnspacing=0.8,
+        handles=keys, loc="lower left", bbox_to_anchor=(0.0, 0.0), frameon=False,
+        fontsize=8.5, labelspacing=0.25, handlelength=2.2, handletextpad=0.4,
         borderaxespad=0.2, borderpad=0.1,
     )  # fmt: skip
 
