@@ -157,6 +157,19 @@ def test_a_group_of_a_million_is_measured_as_its_sums_say() -> None:
         assert found == pytest.approx(value, rel=1e-9), name
 
 
+@pytest.mark.parametrize("k", [2, 20, 50, 90])
+def test_the_worst_mean_over_hits_has_as_many_late_hits_as_lower_it_most(k: int) -> None:
+    # a hit at rank 1, then a group of 98 with 49 hits
+    def mean(late: int) -> float:
+        precisions = [(1 + i) / (k - late + i) for i in range(1, late + 1)]
+        return (1 + fsum(precisions)) / (1 + late)
+
+    means = [mean(late) for late in range(max(0, k - 1 - 49), min(49, k - 1) + 1)]
+    worst = measure(f"AP_hits@{k}").of(places_in_groups(1, [(1, 1), (98, 49)], 99), "worst")[0]
+    assert worst == pytest.approx(min(means), abs=1e-12)
+    assert k in (2, 90) or worst < min(means[0], means[-1])
+
+
 @pytest.mark.parametrize("tie", get_args(Tie))
 def test_a_hundred_thousand_queries_over_groups_of_millions_have_finite_values(tie: Tie) -> None:
     places = places_in_groups(100_000, [(1, 1), (300, 2), (40_000, 5), (4_000_000, 4)], 5 * 10**6)
