@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from benchmarks.retrieval.embeddings.asking import embed_asked
 from benchmarks.retrieval.embeddings.base import EmbeddedRows
 from benchmarks.retrieval.embeddings.encoding import embed_items
+from benchmarks.retrieval.embeddings.precomputed import PrecomputedRows
 from benchmarks.retrieval.measuring import Vectors
 from benchmarks.retrieval.protocol import Protocol
+from benchmarks.retrieval.request import EvalRequest
 from benchmarks.retrieval.spaces import Space
 from benchmarks.retrieval.systems.base import Training
 from benchmarks.retrieval.tasks import Items, Task, TrainingPart
@@ -23,14 +25,22 @@ OnItems = Callable[[int], None]
 
 
 def vectors_of(
-    task: Task, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+    task: Task, space: Space, request: EvalRequest, cache: Path, on_items: OnItems
 ) -> Vectors:
     """Embed what has not been embedded before, and draw what systems are fitted on.
 
     Raises:
         BitternError: items or queries cannot be embedded.
     """
-    rows = _embedded(task.items, space, protocol, cache, on_items)
+    protocol = request.protocol
+    rows: EmbeddedRows
+    if request.embeddings is None:
+        rows = _embedded(task.items, space, protocol, cache, on_items)
+    else:
+        dim = space.towers.encoder().dim
+        rows = PrecomputedRows.open(
+            request.embeddings, task.items.ids, dim=dim, missing=protocol.missing
+        )
     if not len(rows):
         raise InvalidInputError(
             f"none of the {len(task.items)} items of {task.name} could be embedded, the first: "

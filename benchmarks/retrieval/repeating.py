@@ -17,6 +17,8 @@ def command_of(request: EvalRequest) -> str:
     words = ["bittern", "eval", request.suite]
     if request.data is not None:
         words += ["--data", _name(request.data)]
+    if request.embeddings is not None:
+        words += ["--embeddings", _name(request.embeddings)]
     for name in request.models:
         words += ["--model", _name(Path(name)) if "/" in name else name]
     if tuple(request.bits) != DEFAULT_BITS:

@@ -42,6 +42,8 @@ class EvalRequest:
             for not at all.
         protocol: everything else that papers differ in.
         cache: folder of embeddings; None for the user's cache.
+        embeddings: folder with the items' embeddings, made elsewhere; see
+            `benchmarks.retrieval.embeddings.precomputed`.
         trec: whether runs and qrels are written.
     """
 
@@ -55,6 +57,7 @@ class EvalRequest:
     rerank: int = 100
     protocol: Protocol = field(default_factory=Protocol)
     cache: Path | None = None
+    embeddings: Path | None = None
     trec: bool = True
 
     def checked(self) -> EvalRequest:
@@ -92,6 +95,7 @@ class EvalRequest:
             "format": FORMAT,
             "suite": self.suite,
             "data": str(self.data.resolve()) if self.data else None,
+            "embeddings": str(self.embeddings.resolve()) if self.embeddings else None,
             "models": list(self.models),
             "bits": sorted(set(self.bits)),
             "systems": list(self.systems),

@@ -181,7 +181,7 @@ def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[S
 
 def _embedded(task: Task, space: Space, request: EvalRequest, screen: Screen) -> _Job:
     screen.stage(f"{space.name}: embedding {task.name}", len(task.items))
-    vectors = vectors_of(task, space, request.protocol, _cache(request), screen.advance)
+    vectors = vectors_of(task, space, request, _cache(request), screen.advance)
     windowed, rows = with_windows(task, vectors.rows, request.protocol)
     vectors = _of_the_asked(replace(vectors, rows=rows), task, windowed)
     systems = _systems(space, vectors, request)

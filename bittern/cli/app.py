@@ -31,7 +31,7 @@ from bittern.cli import (
     training,
 )
 from bittern.cli.screen import print_error
-from bittern.errors import BitternError, InvalidInputError
+from bittern.errors import BitternError, InvalidInputError, LayoutError
 
 FAILED = 1
 MISUSED = 2
@@ -89,7 +89,7 @@ def run() -> None:
     try:
         app()
     except BitternError as error:
-        print_error(error.message)
+        print_error(error.message, several=isinstance(error, LayoutError))
         sys.exit(MISUSED if isinstance(error, InvalidInputError) else FAILED)
     except OSError as error:  # a full disk, a folder without permission
         where = f"{error.filename}: " if error.filename else ""

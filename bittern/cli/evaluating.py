@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bittern.cli.job_screen import INTERRUPTED
-from bittern.cli.screen import err, licence_notice, out, plain, progress
+from bittern.cli.screen import counted, err, licence_notice, out, plain, progress
 from bittern.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -135,6 +135,13 @@ def evaluate(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for embeddings; the user's cache by default.")
     ] = None,
+    embeddings: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with the items' embeddings, made elsewhere with the same encoder: "
+            "embeddings.npy (or .safetensors) and ids.txt, one id per row."
+        ),
+    ] = None,
     layout: Annotated[
         bool, typer.Option("--layout", help="Only say what the suite is and what its data are.")
     ] = False,
@@ -205,6 +212,7 @@ def evaluate(
         rerank=rerank,
         protocol=protocol,
         cache=cache,
+        embeddings=embeddings,
     )
     _run(request, as_program)
 
@@ -308,11 +316,11 @@ def _print_results(results: Results) -> None:
         rows = [row for row in results.rows if (row.task, row.group) == (name, group)]
         out.print()
         about = name if group == "all" else f"{name}, {group} classes"
-        out.print(plain(f"{about}: {main}, {rows[0].queries} queries"), style="bold")
+        out.print(plain(f"{about}: {main}, {_queries(rows[0].queries)}"), style="bold")
         out.print(_table(rows, main))
     for task in results.tasks:
         chance = "" if task.chance is None else f"; a random order gets {_figure(task.chance)}"
-        told = f"{task.name}: {task.queries} queries, {task.items} items{chance}"
+        told = f"{task.name}: {_queries(task.queries)}, {task.items:,} items{chance}"
         out.print(plain(told), style="dim", soft_wrap=True)
         for sentence in task.left_out:
             out.print(plain(f"  {sentence}"), style="dim", soft_wrap=True)
@@ -341,6 +349,10 @@ def _table(rows: list[Row], main: str) -> Any:
         cells = [_figure(by_length[n]) if n in by_length else "" for n in columns]
         table.add_row(plain(system), plain(metric), *cells)
     return table
+
+
+def _queries(number: int) -> str:
+    return counted(number, "query", "queries")
 
 
 def _figure(value: float) -> str:

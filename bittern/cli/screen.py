@@ -40,10 +40,17 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
-def print_error(message: str) -> None:
-    """One line on standard error, wrapped only where a person looks at it."""
-    line = Text.assemble(("error: ", "bold red"), plain(message))
-    err.print(line, soft_wrap=not err.is_terminal)
+def print_error(message: str, *, several: bool = False) -> None:
+    """One line on standard error, wrapped only where a person looks at it.
+
+    Args:
+        message: what went wrong; may quote what came from outside.
+        several: its lines are this program's own, and stay lines.
+    """
+    first, *more = message.split("\n") if several else [message]
+    line = Text.assemble(("error: ", "bold red"), plain(first))
+    for each in (line, *map(plain, more)):
+        err.print(each, soft_wrap=not err.is_terminal)
 
 
 def command() -> str:
