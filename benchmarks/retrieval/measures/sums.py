@@ -1,7 +1,8 @@
 """Sums of 1/i and of 1/log2(1+i) over runs of ranks of any length, without adding them up.
 
 Ranks up to 64 come from a table; beyond, the midpoint form of the Euler-Maclaurin formula leaves
-a relative error under 1e-12. Differences of prefix sums would lose digits where a short run lies deep.
+a relative error under 1e-12. Differences of prefix sums would lose digits where a short run lies
+deep.
 """
 
 from __future__ import annotations
