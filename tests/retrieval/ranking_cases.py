@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.retrieval.ranking import Searched, Settings
 from benchmarks.retrieval.systems.base import Metric
+from benchmarks.retrieval.systems.exact import cosine_distances
 from benchmarks.retrieval.tasks import Relevance
 from hashing.codes import pack
 from index.engines.queries import Queries
@@ -143,8 +145,8 @@ class Expected:
     def entry(self, position: int) -> tuple[int, int, int]:
         """Rank, nearer, tied of what stands at a position."""
         own = self.distances[position]
-        nearer = sum(d < own for d in self.distances)
-        return position + 1, nearer, self.distances.count(own)
+        nearer = bisect_left(self.distances, own)
+        return position + 1, nearer, bisect_right(self.distances, own) - nearer
 
 
 def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
@@ -170,9 +172,7 @@ def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
     standing = sorted((by(near, rows), rows[0], unit) for unit, rows in groups.items())
     nearest = {u: min(rows, key=lambda row: (near[row], row)) for u, rows in groups.items()}
     if settings.rerank:
-        wide, asked = given.rows.read(np.arange(len(owners))).astype(float), one[0].astype(float)
-        lengths = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((asked * asked).sum())
-        cosine = 1.0 - (wide * asked).sum(axis=1) / lengths
+        cosine = cosine_distances(one, given.rows.read(np.arange(len(owners))))[0]
         top = sorted((by(cosine, groups[u]), row, u) for _, row, u in standing[: settings.rerank])
         behind = standing[settings.rerank :]
         for _, _, u in top:

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as running
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from benchmarks.retrieval.protocol import Windows
 from benchmarks.retrieval.ranking import Limits, Ranking, Searched, Settings, default_depth, rank
-from benchmarks.retrieval.systems.base import Metric
+from benchmarks.retrieval.systems.base import Metric, Training
+from benchmarks.retrieval.systems.vectors import FloatVectors
 from benchmarks.retrieval.tasks import Relevance
 from bittern.errors import InvalidInputError
 from tests.retrieval.ranking_cases import Case, Codes, Rows, Vectors, case, pairs, sorted_plainly
@@ -128,6 +130,33 @@ def test_many_codes_are_ranked_as_by_a_full_sort(metric: Metric, depth: int | No
     check(of, Settings(depth=depth, keep=30))
 
 
+@pytest.mark.parametrize("depth", [None, 3])
+def test_a_query_to_which_all_codes_are_equally_far_places_all(depth: int | None) -> None:
+    of = case(2, "asymmetric", items=50)
+    of.queries[:] = 0
+    check(of, Settings(depth=depth, keep=3))
+    assert set(ranked(of, Settings(depth=depth)).places.tied.tolist()) == {50}
+
+
+def test_ties_beyond_all_that_is_asked_for_are_counted_whole() -> None:
+    """Twenty thousand equal codes: no search to a depth ends with their group."""
+    items, bits = 20_000, 8
+    rows = Rows(np.ones((items, bits), np.float32), np.arange(items))
+    relevance = Relevance(np.array([0, 2]), np.array([7, items - 1]), np.ones(2, np.int32))
+    found = rank(
+        Codes(bits),
+        np.ones((1, bits), np.float32),
+        "symmetric",
+        Searched(rows, items, relevance),
+        Settings(depth=10, keep=4),
+    )
+    assert found.places.ranks.tolist() == [8, items]
+    assert found.places.tied.tolist() == [items, items]
+    assert found.places.within is not None
+    assert found.places.within.tolist() == [[items, 2]]
+    assert found.hits.tolist() == [[0, 1, 2, 3]]
+
+
 def test_items_without_rows_are_not_ranked_but_count_as_relevant() -> None:
     rows = Rows(np.ones((2, 8), np.float32), [0, 2])
     relevance = Relevance(np.array([0, 2]), np.array([1, 2]), np.array([3, 1], np.int32))
@@ -221,11 +250,31 @@ def test_a_query_that_is_no_number_is_refused_with_its_number() -> None:
         ranked(of, Settings())
 
 
-def test_a_cosine_of_nothing_is_refused_with_its_query() -> None:
-    of = case(8, "cosine")
-    of.rows._embeddings[:] = 0
-    with pytest.raises(InvalidInputError, match=r"query 0 .* zero"):
-        ranked(of, Settings(rerank=3))
+def test_an_embedding_that_is_no_number_is_refused_where_it_is_ranked_anew() -> None:
+    of = case(8, "symmetric")
+    broken = replace(of, rows=Broken(of.rows.read(np.arange(40)), of.rows.owners))
+    with pytest.raises(InvalidInputError, match=r"query 0 .* not finite"):
+        ranked(broken, Settings(rerank=3))
+
+
+class Broken(Rows):
+    """Reads what is not what was stored."""
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return np.full((len(rows), self.dim), np.nan, np.float32)
+
+
+@pytest.mark.parametrize("windows", ["max", "mean"])
+def test_all_ranked_anew_is_the_ranking_of_the_float_vectors(windows: Windows) -> None:
+    of = case(9, "asymmetric", windows=3)
+    anew = ranked(of, Settings(windows, rerank=of.items, keep=of.items))
+    training = Training(of.rows.read(np.arange(4)), "item", of.queries, "query")
+    vectors = FloatVectors("float32").fit(training, None, 0)
+    floats = rank(vectors, of.queries, "cosine", of.searched, Settings(windows, keep=of.items))
+    for name, value in vars(floats.places).items():
+        assert np.array_equal(value, getattr(anew.places, name)), name
+    for name in ("hits", "distances", "rows"):
+        assert np.array_equal(getattr(floats, name), getattr(anew, name)), name
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,8 @@ class Placed:
     def to_depth(self, depth: int) -> Placed:
         """Only the groups that begin at rank `depth` or above."""
         kept = self.nearer < depth
+        if kept.all():
+            return replace(self, nearest=self.nearest.first(depth))
         return replace(
             self,
             queries=self.queries[kept],
@@ -128,7 +130,8 @@ def joined(parts: list[Placed], numbers: list[Ints]) -> Placed:
             assert part.within is not None
             within[own] = part.within
     queries = [own[part.queries] for part, own in zip(parts, numbers, strict=True)]
-    kept = [holds[of] == place for place, of in enumerate(queries)]
+    once = sum(len(own) for own in numbers) == count
+    kept = [slice(None) if once else holds[of] == place for place, of in enumerate(queries)]
 
     def all_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([array[k] for array, k in zip(arrays, kept, strict=True)])

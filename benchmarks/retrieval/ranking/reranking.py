@@ -12,6 +12,7 @@ from benchmarks.retrieval.ranking.counting import in_lists
 from benchmarks.retrieval.ranking.placed import Nearest, Placed
 from benchmarks.retrieval.ranking.settings import Limits
 from benchmarks.retrieval.ranking.units import Ints, Units, Wanted, first_least, lookup, offsets_of
+from benchmarks.retrieval.systems.exact import cosine_distances
 from bittern.errors import InvalidInputError
 from index.engines.threads import for_each, usable_cores
 
@@ -98,11 +99,11 @@ def _by_cosine(
     distances = np.empty(len(numbers))
     for query, vector in enumerate(queries):
         own = slice(ends[of_query[query]], ends[of_query[query + 1]])
-        distances[own] = _distances(vector, embeddings[inverse[own]])
+        distances[own] = cosine_distances(vector[None], embeddings[inverse[own]])[0]
         if not np.isfinite(distances[own]).all():
             raise InvalidInputError(
                 f"query {first + query} has cosines that are not numbers; look for embeddings of "
-                "items that are zero or not finite"
+                "items that are not finite"
             )
     nearest = first_least(distances, begins)
     if units.windows == "mean":
@@ -117,12 +118,3 @@ def _by_cosine(
         np.take_along_axis(found.distances, order, axis=1),
         np.take_along_axis(found.rows, order, axis=1),
     )
-
-
-def _distances(query: NDArray[np.float32], embeddings: NDArray[np.float32]) -> NDArray[np.float64]:
-    """1 - cosine, float64 [n]; summed row by row, so that equal embeddings are equally far."""
-    wide, asked = embeddings.astype(np.float64), query.astype(np.float64)
-    lengths = np.sqrt((wide * wide).sum(axis=1)) * np.sqrt((asked * asked).sum())
-    with np.errstate(invalid="ignore", divide="ignore"):
-        distances: NDArray[np.float64] = 1.0 - (wide * asked).sum(axis=1) / lengths
-    return distances

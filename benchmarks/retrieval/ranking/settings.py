@@ -53,7 +53,7 @@ class Settings:
             Relevant items that are not among them count as relevant all the same: who counts
             otherwise leaves them out of the relevance.
         rerank: so many of the nearest are ranked anew by float cosine; 0 for none.
-        keep: so many of the nearest are told by name.
+        keep: so many of the nearest are told by name; no more than the depth.
         limits: memory and threads.
     """
 
