@@ -174,7 +174,7 @@ def comparisons_of(lines: Sequence[Line], measure: str, seed: int) -> list[Compa
     found = []
     for task, group in dict.fromkeys((line.row.task, line.row.group) for line in lines):
         here = [line for line in lines if (line.row.task, line.row.group) == (task, group)]
-        pairs = [pair for pair in _pairs(here) if pair[0].queries == pair[1].queries]
+        pairs = [pair for pair in _pairs(here) if _comparable(*pair)]
         tests = [paired(a.values, b.values, seed) for a, b in pairs]
         adjusted = holm([test.p for test in tests])
         for (a, b), test, p in zip(pairs, tests, adjusted, strict=True):
@@ -198,6 +198,11 @@ def comparisons_of(lines: Sequence[Line], measure: str, seed: int) -> list[Compa
 def named(row: Row) -> str:
     """A row's label with its model."""
     return f"{row.model}: {row.label}"
+
+
+def _comparable(one: Line, other: Line) -> bool:
+    """Whether some query is defined for both."""
+    return one.queries == other.queries and not np.isnan(one.values + other.values).all()
 
 
 def _pairs(lines: Sequence[Line]) -> list[tuple[Line, Line]]:

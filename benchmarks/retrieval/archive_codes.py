@@ -94,7 +94,7 @@ class StoredModel:
     coded: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        self.name = f"{self.stored.name}, stored"
+        self.name = f"{self.stored.name.removesuffix(f'-{self.stored.bits}')}, stored"
 
     def fits(self, dim: int, bits: int | None) -> str:
         """At the length that is stored."""

@@ -35,7 +35,7 @@ def training() -> Training:
 @pytest.fixture(scope="module")
 def saved(training: Training) -> SavedModel:
     hasher = fit("pca", {"image": training.items, "text": training.queries}, 16, seed=9)
-    return SavedModel.describe("pond-16", hasher, encoder="pond", towers={}, licence="CC0")
+    return SavedModel.describe("pond", hasher, encoder="pond", towers={}, licence="CC0")
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def test_a_saved_model_is_what_it_is_whatever_the_training_and_seed(
 ) -> None:
     system = SavedHasher(saved)
     one, other = system.fit(training, 16, 0), system.fit(training, 16, 5)
-    assert (system.name, one.bits) == ("pond-16", 16)
+    assert (system.name, one.bits) == ("pond", 16)
     assert one.digest == other.digest
     expected = pack(saved.hasher.logits(training.items, "image"))
     assert np.array_equal(one.store(training.items), expected)
@@ -146,12 +146,12 @@ def test_all_systems_are_had_where_there_are_labels_and_models(saved: SavedModel
     everything = systems_for(True, [saved])
     assert len(everything) == len(UNLABELLED) + len(LABELLED) + 1
     assert len({system.name for system in everything}) == len(everything)
-    assert everything[-1].name == "pond-16"
+    assert everything[-1].name == "pond"
 
 
 def test_systems_are_chosen_by_name_each_once_in_a_fixed_order(saved: SavedModel) -> None:
     chosen = named([" ITQ", "learned", "hb", "itq", ""], False, [saved])
-    assert [system.name for system in chosen] == ["Hashing-Baseline", "ITQ", "pond-16"]
+    assert [system.name for system in chosen] == ["Hashing-Baseline", "ITQ", "pond"]
     everything = named(NAMES, True, [saved])
     assert [s.name for s in everything] == [s.name for s in systems_for(True, [saved])]
 

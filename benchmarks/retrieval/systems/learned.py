@@ -34,7 +34,8 @@ class SavedHasher:
     coded: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        self.name = self.saved.card.name
+        # The lengths of one family share a row of a table, and a line of a plot.
+        self.name = self.saved.card.name.removesuffix(f"-{self.saved.card.bits}")
 
     def fits(self, dim: int, bits: int | None) -> str:
         """At the model's own length, on embeddings of its own encoder's."""
