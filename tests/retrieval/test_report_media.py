@@ -101,7 +101,7 @@ def test_every_kind_of_unusable_file_has_its_sentence_without_a_path(tmp_path: P
 
 
 def test_an_unknown_modality_is_said() -> None:
-    assert "no kind of media" in shown("x", "video", "a", None, None).why_not
+    assert "of this kind" in shown("x", "video", "a", None, None).why_not
 
 
 def test_what_a_query_s_file_is_is_read_from_its_content(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def shown(
             return _spectrogram(Path(media), name, start_s, end_s)
     except (BitternError, OSError, ValueError) as error:
         return Shown(why_not=_reason(error))
-    return Shown(why_not=f"“{plain(modality, 40)}” is no kind of media that can be shown.")
+    return Shown(why_not="Media of this kind cannot be shown.")
 
 
 def _reason(error: Exception) -> str:

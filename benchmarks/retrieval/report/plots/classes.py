@@ -100,7 +100,7 @@ def _draw_sorted(
     measure: str,
     small: bool,
 ) -> None:
-    left, right, bottom = (0.15, 0.985, 0.32) if small else (0.085, 0.655, 0.135)
+    left, right, bottom = (0.15, 0.985, 0.30) if small else (0.085, 0.655, 0.135)
     figure.subplots_adjust(left=left, right=right, bottom=bottom, top=0.965)
     curves = []
     for label in labels:

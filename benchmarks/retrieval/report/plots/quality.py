@@ -65,7 +65,7 @@ def _drawn(
 ) -> str:
     """With names beside the lines, or below them where there is no room."""
     height = max(4.4, (len(lines) * _LABEL_POINTS + 80) / 72)
-    below = 0.56 + (0.17 * len(lines) if small else 0.0)
+    below = 0.56 + (0.15 * len(lines) if small else 0.0)
     if small:
         height = 3.0 + below
     with sheet(NARROW if small else WIDE, height) as (figure, axes):
@@ -73,7 +73,8 @@ def _drawn(
         figure.subplots_adjust(left=left, right=right, bottom=below / height, top=1 - 0.16 / height)
         for line in lines:
             _draw(axes, line)
-        _axis(axes, [x for line in lines for x, _ in line.points], measure, against)
+        places = [x for line in lines for x, _ in line.points]
+        _axis(axes, places, measure, against, 6 if small else 9)
         if chance is not None and chance > axes.get_ylim()[0]:
             axes.axhline(chance, color=MUTED, linewidth=0.9, linestyle=(0, (2, 3)), zorder=1)
             axes.text(
@@ -154,7 +155,7 @@ def _draw(axes: Axes, line: _Line) -> None:
         axes.vlines(x, worst, best, color=line.colour, alpha=2 * FADED, linewidth=7, zorder=2)
 
 
-def _axis(axes: Axes, places: Sequence[float], measure: str, against: str) -> None:
+def _axis(axes: Axes, places: Sequence[float], measure: str, against: str, most: int) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     low, high = min(places), max(places)
@@ -169,7 +170,7 @@ def _axis(axes: Axes, places: Sequence[float], measure: str, against: str) -> No
         ticks = [m * 10.0**e for e in exponents for m in (1, 2, 5)]
         axes.set_xlabel("milliseconds per query (ranking alone)")
     ticks = [tick for tick in ticks if low / 1.3 <= tick <= high * 1.3] or [low]
-    ticks = ticks[:: math.ceil(len(ticks) / 9)]
+    ticks = ticks[:: math.ceil(len(ticks) / most)]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xticklabels([amount(t) if against == "bytes" else f"{t:g}" for t in ticks])
