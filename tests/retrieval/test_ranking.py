@@ -23,6 +23,7 @@ METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric", "cosine")
 WINDOWS: tuple[Windows, ...] = ("max", "mean", "separate")
 ALL = Limits()
 STREAMED = Limits(kept_bytes=0, block_bytes=256, tile_rows=7, batch=2, threads=2)
+KEPT = Limits(block_bytes=256, tile_rows=7, batch=3, threads=1)
 
 
 def ranked(of: Case, settings: Settings) -> Ranking:
@@ -75,7 +76,7 @@ def check(of: Case, settings: Settings) -> None:
     depth=st.sampled_from([None, 1, 3, 10, 100]),
     rerank=st.sampled_from([0, 0, 1, 4, 50]),
     chosen=st.booleans(),
-    streamed=st.booleans(),
+    limits=st.sampled_from([ALL, STREAMED, KEPT]),
 )
 def test_a_ranking_is_that_of_a_full_sort(
     seed: int,
@@ -85,11 +86,10 @@ def test_a_ranking_is_that_of_a_full_sort(
     depth: int | None,
     rerank: int,
     chosen: bool,
-    streamed: bool,
+    limits: Limits,
 ) -> None:
     of = case(seed, metric, windows=rows)
     candidates = pairs(np.random.default_rng(seed), 5, of.items, 0.5) if chosen else None
-    limits = STREAMED if streamed else ALL
     check(of, Settings(windows, depth, candidates, rerank, keep=6, limits=limits))
 
 

@@ -26,6 +26,7 @@ _MORE = 4
 """How many times as many are asked for where it was not enough."""
 _SPARE = 32
 """At least so many more than the depth are asked for where distances are whole numbers."""
+_HIT_BYTES = 16
 _MOST = 1 << 14
 """Most rows that are asked for; beyond it all distances are worked out."""
 
@@ -108,16 +109,24 @@ class Deep:
         waiting = np.arange(len(wanted))
         parts, numbers = [], []
         while len(waiting) and count <= most:
-            queries, own = asked.only(waiting.tolist()), wanted.part(waiting)
-            found = self._search(queries, count)
-            parts.append(self._placed(found, own, keep, queries.metric))
-            numbers.append(waiting)
-            waiting = waiting[~self._enough(found, queries, own)]
+            again = []
+            for some in self._portions(waiting, count):
+                queries, own = asked.only(some.tolist()), wanted.part(some)
+                found = self._search(queries, count)
+                parts.append(self._placed(found, own, keep, queries.metric))
+                numbers.append(some)
+                again.append(some[~self._enough(found, queries, own)])
+            waiting = np.concatenate(again)
             count *= _MORE
         if len(waiting):
             parts.append(self._whole(asking.part(waiting), wanted.part(waiting), keep))
             numbers.append(waiting)
         return joined(parts, numbers)
+
+    def _portions(self, queries: Ints, count: int) -> list[Ints]:
+        """Queries that are searched together, so that what is found fits into memory."""
+        size = max(1, self._limits.block_bytes // (_HIT_BYTES * count))
+        return [queries[begin : begin + size] for begin in range(0, len(queries), size)]
 
     def _first_count(self, metric: str) -> int:
         """Rows that are asked for at first: whole numbers tie often, others hardly ever."""
