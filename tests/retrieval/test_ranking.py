@@ -200,6 +200,8 @@ def test_what_is_within_radius_two_is_counted_whole(depth: int | None) -> None:
 
 def test_only_hamming_distances_have_a_radius() -> None:
     assert ranked(case(0, "asymmetric"), Settings()).places.within is None
+    assert ranked(case(0, "asymmetric"), Settings(depth=3)).places.within is None
+    assert ranked(case(0, "symmetric"), Settings(rerank=3)).places.within is None
     assert ranked(case(0, "cosine"), Settings()).places.within is None
     means = ranked(case(0, "symmetric", windows=3), Settings("mean"))
     assert means.places.within is None
