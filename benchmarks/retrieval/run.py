@@ -50,6 +50,10 @@ MEASURING = 1
 """Version of how cells are measured; part of their keys."""
 
 
+MEDIA = "media"
+"""Folder of a run for media that are in no file of their own, and are shown."""
+
+
 class Screen(Interface):
     """Who is told how far a run is."""
 
@@ -124,7 +128,7 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
         rows=[line.row for line in lines],
         comparisons=aggregate.comparisons_of(lines, measures[0], request.protocol.seed),
         classes=_classes(lines, jobs),
-        shown=_shown(lines, measured),
+        shown=_shown(lines, measured, request.out / MEDIA),
         notes=_told(left_out),
     )
 
@@ -347,7 +351,9 @@ def _group_of(task: Task, number: int) -> str:
     return inside[0] if len(inside) == 1 else ""
 
 
-def _shown(lines: Sequence[Line], measured: Sequence[tuple[_Job, Cell]]) -> list[ShownQuery]:
+def _shown(
+    lines: Sequence[Line], measured: Sequence[tuple[_Job, Cell]], folder: Path
+) -> list[ShownQuery]:
     found = []
     for name in dict.fromkeys(job.task.name for job, _ in measured):
         for line in aggregate.headline(lines, name)[:1]:
@@ -355,7 +361,8 @@ def _shown(lines: Sequence[Line], measured: Sequence[tuple[_Job, Cell]]) -> list
             for job, cell in measured:
                 told = cell.about
                 if (job.task.name, job.space.name, told["system"], told["bits"]) == about:
-                    found += shown_queries(Measured(job.task, cell), line, job.vectors.rows)
+                    here = Measured(job.task, cell)
+                    found += shown_queries(here, line, job.vectors.rows, folder)
                     break
     return found
 

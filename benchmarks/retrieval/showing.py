@@ -6,7 +6,10 @@ measure under the first headline system, ties by place, evenly from both ends an
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from benchmarks.retrieval.cells import Ranked, Variant
 from benchmarks.retrieval.embeddings.base import EmbeddedRows
 from benchmarks.retrieval.results import ShownHit, ShownQuery
 from benchmarks.retrieval.tasks import TEXT, Task
+from index.durable import replace_file
 from service.requests import MediaItem
 
 QUERIES = 6
@@ -42,70 +46,85 @@ def chosen(values: NDArray[np.float64], count: int = QUERIES) -> list[int]:
     return [int(order[place]) for place in dict.fromkeys(picked)]
 
 
-def shown_queries(measured: Measured, line: Line, rows: EmbeddedRows) -> list[ShownQuery]:
-    """The chosen queries of a task with their top hits under one line's system."""
-    task = measured.task
-    variant = Variant(line.row.metric, line.row.rerank)
-    ranked = measured.cell.variants[variant]
+def shown_queries(
+    measured: Measured, line: Line, rows: EmbeddedRows, folder: Path
+) -> list[ShownQuery]:
+    """The chosen queries of a task with their top hits under one line's system.
+
+    Args:
+        measured: the task and its cell.
+        line: of the system.
+        rows: of the items.
+        folder: where media that are in no file of their own are put.
+    """
+    ranked = measured.cell.variants[Variant(line.row.metric, line.row.rerank)]
+    scene = _Scene(measured.task, ranked, rows, folder)
     place = {name: number for number, name in enumerate(line.queries)}
-    values = np.array([line.values[place[name]] for name in task.asked.ids])
-    return [
-        _shown(task, query, float(values[query]), ranked, line, rows) for query in chosen(values)
-    ]
+    values = np.array([line.values[place[name]] for name in measured.task.asked.ids])
+    return [scene.shown(query, float(values[query]), named(line.row)) for query in chosen(values)]
 
 
-def _shown(
-    task: Task, query: int, value: float, ranked: Ranked, line: Line, rows: EmbeddedRows
-) -> ShownQuery:
-    content = task.asked.contents[query]
-    words = "" if isinstance(content, MediaItem) else " / ".join(content)
-    right = set(task.relevance.of(query).tolist())
-    hits = [
-        _hit(task, rank, int(item), int(item) in right, ranked, query, rows)
-        for rank, item in enumerate(ranked.hits[query, :HITS].tolist(), start=1)
-        if item >= 0
-    ]
-    return ShownQuery(
-        task=task.name,
-        query=task.asked.ids[query],
-        text=words or _caption(content),
-        media=_path(content),
-        label=named(line.row),
-        value=value,
-        relevant=len(right),
-        hits=hits,
-    )
+@dataclass(frozen=True)
+class _Scene:
+    """A task as one system ranks it."""
+
+    task: Task
+    ranked: Ranked
+    rows: EmbeddedRows
+    folder: Path
+
+    def shown(self, query: int, value: float, label: str) -> ShownQuery:
+        """One query with its hits."""
+        content = self.task.asked.contents[query]
+        words = "" if isinstance(content, MediaItem) else " / ".join(content)
+        right = set(self.task.relevance.of(query).tolist())
+        items = self.ranked.hits[query, :HITS].tolist()
+        return ShownQuery(
+            task=self.task.name,
+            query=self.task.asked.ids[query],
+            text=words or _caption(content),
+            media=_path(content, self.folder),
+            label=label,
+            value=value,
+            relevant=len(right),
+            hits=[
+                self._hit(query, rank, item, item in right)
+                for rank, item in enumerate(items, start=1)
+                if item >= 0
+            ],
+        )
+
+    def _hit(self, query: int, rank: int, item: int, relevant: bool) -> ShownHit:
+        items = self.task.items
+        content = items.contents[item]
+        row = int(self.ranked.rows[query, rank - 1])
+        start, end = self.rows.spans[row].tolist() if row >= 0 else (np.nan, np.nan)
+        return ShownHit(
+            rank=rank,
+            id=items.ids[item],
+            relevant=relevant,
+            distance=float(self.ranked.distances[query, rank - 1]),
+            modality=items.modality,
+            media=_path(content, self.folder),
+            text=content if items.modality == TEXT and isinstance(content, str) else "",
+            start_s=None if np.isnan(start) else start,
+            end_s=None if np.isnan(end) else end,
+            caption=_caption(content),
+            credit=_credit(content),
+        )
 
 
-def _hit(
-    task: Task,
-    rank: int,
-    item: int,
-    relevant: bool,
-    ranked: Ranked,
-    query: int,
-    rows: EmbeddedRows,
-) -> ShownHit:
-    content = task.items.contents[item]
-    row = int(ranked.rows[query, rank - 1])
-    start, end = (float(value) for value in rows.spans[row]) if row >= 0 else (np.nan, np.nan)
-    return ShownHit(
-        rank=rank,
-        id=task.items.ids[item],
-        relevant=relevant,
-        distance=float(ranked.distances[query, rank - 1]),
-        modality=task.items.modality,
-        media=_path(content),
-        text=content if task.items.modality == TEXT and isinstance(content, str) else "",
-        start_s=None if np.isnan(start) else start,
-        end_s=None if np.isnan(end) else end,
-        caption=_caption(content),
-        credit=_credit(content),
-    )
-
-
-def _path(content: Any) -> str:
-    return str(content.path) if isinstance(content, MediaItem) and content.path else ""
+def _path(content: Any, folder: Path) -> str:
+    """The file of a photograph or recording; of one in memory, a file that is made of it."""
+    if not isinstance(content, MediaItem):
+        return ""
+    if content.path or content.data is None:
+        return str(content.path or "")
+    name = hashlib.sha256(content.data).hexdigest()[:16] + Path(content.media).suffix[:8]
+    if not (folder / name).exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_file(folder / name, content.data)
+    return str(folder / name)
 
 
 def _metadata(content: Any) -> Mapping[str, Any]:

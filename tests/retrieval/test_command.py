@@ -37,7 +37,8 @@ def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) 
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["command"].startswith("bittern eval field --data manifest.csv --bits 8,16")
     assert str(tmp_path) not in (tmp_path / "run" / "index.html").read_text()
-    assert str(tmp_path) not in (tmp_path / "run" / "results.md").read_text()
+    for name in ("results.md", "results.json", "results.csv"):
+        assert str(tmp_path) not in (tmp_path / "run" / name).read_text()
 
 
 def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) -> None:

@@ -21,4 +21,4 @@ def test_equal_queries_are_taken_by_place() -> None:
 
 
 def test_undefined_queries_count_as_the_worst() -> None:
-    assert chosen(np.array([np.nan, 0.2, 0.4, 0.1]), 3) == [2, 1, 0]
+    assert chosen(np.array([np.nan, 0.2, 0.4, 0.1]), 3) == [2, 3, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.retrieval.report.markdown import results_markdown
@@ -40,7 +41,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     drawn = draw(results)
     named = [(f"{PLOTS}/{_name(number, plot)}", plot) for number, plot in enumerate(drawn, 1)]
     files = {
-        "results.json": results_json(results),
+        "results.json": results_json(without_places(results)),
         "results.csv": results_csv(results),
         **{path: plot.svg for path, plot in named},
         "results.md": results_markdown(results, named),
@@ -59,6 +60,19 @@ def write_report(results: Results, folder: Path) -> list[Path]:
             field="out",
         ) from error
     return [folder / name for name in reversed(files)]
+
+
+def without_places(results: Results) -> Results:
+    """The same results with the names of media in place of where they lie on this machine."""
+    shown = [
+        replace(
+            query,
+            media=Path(query.media).name,
+            hits=[replace(hit, media=Path(hit.media).name) for hit in query.hits],
+        )
+        for query in results.shown
+    ]
+    return replace(results, shown=shown)
 
 
 def _name(number: int, plot: Plot) -> str:
