@@ -14,7 +14,9 @@ from benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
-ON_REQUEST = ("words", "cutoff", "training", "sharded", "gpu", "jobs")
+ON_REQUEST = (
+    "words", "cutoff", "training", "sharded", "gpu", "jobs", "evaluation", "embeddings",
+)  # fmt: skip
 """Parts that take minutes, and are run only when they are named."""
 
 
@@ -58,6 +60,12 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
         return lambda: _gpu(options)
     if part == "jobs":
         return lambda: _jobs(options)
+    if part == "evaluation":
+        return lambda: _evaluation(options)
+    if part == "embeddings":
+        from benchmarks import embedding_scale
+
+        return lambda: embedding_scale.run(options.rows or embedding_scale.ROWS)
     if part == "sharded":
         from benchmarks import sharded
 
@@ -131,6 +139,16 @@ def _gpu(options: argparse.Namespace) -> Report:
     return search_gpu.run(options.rows, options.bits, options.rounds)
 
 
+def _evaluation(options: argparse.Namespace) -> Report:
+    from dataclasses import replace
+
+    from benchmarks.evaluation_cost import Size, run
+
+    changed = {"rows": options.rows, "queries": options.queries, "rounds": options.rounds}
+    size = Size.quick() if options.quick else Size()
+    return run(replace(size, **{name: value for name, value in changed.items() if value}))
+
+
 def _jobs(options: argparse.Namespace) -> Report:
     from dataclasses import replace
 
@@ -165,8 +183,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rows",
         type=_positive,
-        help="codes of `search` (several sizes), items of `training` (100,000)",
+        help="codes of `search` (several sizes) and `evaluation`, items of `training`, "
+        "`embeddings`",
     )
+    parser.add_argument("--queries", type=_positive, help="of `evaluation` (100,000)")
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
     parser.add_argument("--seeds", type=_positive, help="splits of `words`")
     parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`, `search`")
@@ -174,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
         "--quick",
         action="store_true",
         help="`words`: one split and length; `training`: heads only; `search`: 100,000 codes; "
-        "`jobs`: a glance",
+        "`jobs`: a glance; `evaluation`: 2,000 queries to 100,000 codes",
     )
     parser.add_argument("--full", action="store_true", help="`search`: more sizes, an hour")
     parser.add_argument("--only", nargs="+", metavar="TABLE", help="`search`, `jobs`: some of it")
