@@ -12,6 +12,7 @@ from benchmarks.retrieval.cells import Cell, Ranked, Variant
 from benchmarks.retrieval.embeddings.base import EmbeddedRows
 from benchmarks.retrieval.measures import measure
 from benchmarks.retrieval.ranking import Ranking, Searched, Settings, default_depth, rank
+from benchmarks.retrieval.ranking.settings import DEEP
 from benchmarks.retrieval.request import EvalRequest
 from benchmarks.retrieval.results import TIES
 from benchmarks.retrieval.systems.base import Fitted, System, Training
@@ -30,6 +31,12 @@ SHOWN = 20
 
 class NotFittedError(InvalidInputError):
     """A system that cannot be fitted on a training part; others can be measured all the same."""
+
+
+FEW_PAIRS = 100_000_000
+"""Distances of queries to rows that are all worked out, whatever is asked for: some seconds."""
+_SHALLOW = ("MRR", "P_H2")
+"""Measures that look at the nearest alone, though they have no cutoff."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def measured_cell(
         fitted = _fitted(work, seed)
         digests.append(fitted.digest)
         bytes_per_row = fitted.bytes_per_row
-        for variant, ranking in _rankings(work, fitted, request):
+        for variant, ranking in _rankings(work, fitted, request, measures):
             values = _values(ranking, measures)
             kept = ranking if variant not in drawn else _without_hits(ranking)
             drawn.setdefault(variant, []).append((kept, values))
@@ -125,10 +132,11 @@ def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) ->
 
 
 def _rankings(
-    work: CellWork, fitted: Fitted, request: EvalRequest
+    work: CellWork, fitted: Fitted, request: EvalRequest, measures: Sequence[str]
 ) -> Iterator[tuple[Variant, Ranking]]:
     task, vectors = work.task, work.vectors
-    depth = depth_of(task, vectors.rows, request, coded=fitted.bits is not None)
+    coded = fitted.bits is not None
+    depth = depth_of(task, vectors.rows, request, measures, coded=coded)
     deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.asked), 1)))
     searched = Searched(vectors.rows, len(task.items), task.relevance)
     # Windows that are items by now are ranked as items.
@@ -154,12 +162,27 @@ def _rankings(
         )
 
 
-def depth_of(task: Task, rows: EmbeddedRows, request: EvalRequest, *, coded: bool) -> int | None:
-    """How deep is ranked: what was asked for (0 is everything), else what the size allows."""
+def depth_of(
+    task: Task,
+    rows: EmbeddedRows,
+    request: EvalRequest,
+    measures: Sequence[str],
+    *,
+    coded: bool,
+) -> int | None:
+    """How deep is ranked: what was asked for (0 is everything), else what the size allows.
+
+    Where all measures are cut, codes are ranked no deeper than they (or `DEEP`) look, as soon as
+    that saves time; a first right item below that counts as none for ``MRR``.
+    """
     asked = request.protocol.depth
-    if asked is None:
-        return default_depth(len(task.asked), len(rows), coded)
-    return asked or None
+    if asked is not None:
+        return asked or None
+    pairs = len(task.asked) * len(rows)
+    cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
+    if coded and pairs > FEW_PAIRS and all(cut is not None for cut in cuts):
+        return max(DEEP, *(cut or 0 for cut in cuts))
+    return default_depth(len(task.asked), len(rows), coded)
 
 
 def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:

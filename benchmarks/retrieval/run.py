@@ -124,7 +124,7 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
         models=[about for space in _spaces(jobs) for about in _about(space)],
         digests=_digests(jobs),
         machine=_machine(began, load),
-        tasks=_summaries(jobs, measures[0], request),
+        tasks=_summaries(jobs, measures, request),
         rows=[line.row for line in lines],
         comparisons=aggregate.comparisons_of(lines, measures[0], request.protocol.seed),
         classes=_classes(lines, jobs),
@@ -270,7 +270,7 @@ def _decides(
         "seed": protocol.seed,
         "repeat": job.task.repeat,
         "windows": protocol.windows,
-        "depth": depth_of(job.task, job.vectors.rows, request, coded=work.system.coded),
+        "depth": depth_of(job.task, job.vectors.rows, request, measures, coded=work.system.coded),
         "fit_rows": protocol.fit_rows,
         "rerank": request.rerank,
         "measures": list(measures),
@@ -375,13 +375,15 @@ def _spaces(jobs: Sequence[_Job]) -> Iterator[Space]:
     yield from {job.space.name: job.space for job in jobs}.values()
 
 
-def _summaries(jobs: Sequence[_Job], main: str, request: EvalRequest) -> list[TaskSummary]:
+def _summaries(
+    jobs: Sequence[_Job], measures: Sequence[str], request: EvalRequest
+) -> list[TaskSummary]:
     found: dict[str, TaskSummary] = {}
     for job in jobs:
         task, rows = job.task, job.vectors.rows
         counts = task.relevance.counts
         ranked: Any = task.candidates.counts if task.candidates else len(task.items)
-        by_chance = chance(measure(main), counts, ranked)
+        by_chance = chance(measure(measures[0]), counts, ranked)
         failed = [f"{len(rows.failed)} items could not be used"] if rows.failed else []
         summary = TaskSummary(
             name=task.name,
@@ -389,7 +391,7 @@ def _summaries(jobs: Sequence[_Job], main: str, request: EvalRequest) -> list[Ta
             items=len(task.items),
             rows=len(rows),
             relevant=float(counts.mean()),
-            depth=depth_of(task, rows, request, coded=True),
+            depth=depth_of(task, rows, request, measures, coded=True),
             chance=None if np.isnan(by_chance).all() else float(np.nanmean(by_chance)),
             left_out=[*task.left_out, *failed],
             notes=list(task.notes),
