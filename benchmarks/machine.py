@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -60,6 +62,22 @@ def lines(machine: dict[str, Any]) -> list[str]:
         + "".join(f"; {name} {version}" for name, version in machine["versions"].items())
         + f"; Python {machine['python']}",
     ]
+
+
+def revision() -> str:
+    """Commit of the checkout that this runs from, ``+`` where files differ; empty elsewhere."""
+    root, git = Path(__file__).parents[1], shutil.which("git")
+    if git is None or not (root / ".git").exists():
+        return ""
+
+    def asked(*words: str) -> str:
+        told = subprocess.run(  # noqa: S603 - fixed words
+            [git, "-C", str(root), *words], capture_output=True, text=True, check=False
+        )
+        return told.stdout.strip()
+
+    changed = asked("status", "--porcelain", "--untracked-files=no")
+    return asked("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 def cpu_model() -> str:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from benchmarks.retrieval.results import TIES
 from index.durable import replace_file
 
 _log = logging.getLogger("bittern.eval")
+CELLS = "cells"
+"""Their folder in that of a run."""
 _ABOUT = "about"
 _LARGEST_ABOUT = 1 << 20
 
@@ -65,6 +67,15 @@ class Ranked:
     seconds: float
     bytes_per_item: float
 
+    def without_hits(self) -> Ranked:
+        """Only the values."""
+        return replace(
+            self,
+            hits=self.hits[:, :0].copy(),
+            distances=self.distances[:, :0].copy(),
+            rows=self.rows[:, :0].copy(),
+        )
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -77,6 +88,10 @@ class Cell:
 
     about: Mapping[str, Any]
     variants: Mapping[Variant, Ranked] = field(default_factory=dict)
+
+    def without_hits(self) -> Cell:
+        """Only the values: hits of many cells would fill the memory."""
+        return replace(self, variants={v: r.without_hits() for v, r in self.variants.items()})
 
 
 def key_of(decides: Mapping[str, Any]) -> str:

@@ -72,6 +72,23 @@ def _embedded(
     )
 
 
+def fitted_on(task: Task, vectors: Vectors) -> str:
+    """What systems are fitted on, in a sentence for the report."""
+    part, rows = vectors.training, len(part.items)
+    if task.training is None:
+        which = "all" if rows == len(vectors.rows) else f"{rows:,}, drawn at random, of the"
+        return (
+            f"Training-free systems are fitted on {which} {len(vectors.rows):,} rows that are "
+            f"searched, without labels; queries are centred on the mean of the {len(part.queries)} "
+            "queries"
+        )
+    known = "with their classes" if part.labels is not None else "without labels"
+    return (
+        f"Systems are fitted on {rows:,} rows of a training part that is not searched, {known}; "
+        f"queries are centred on the mean of its {len(part.queries):,} queries"
+    )
+
+
 def drawn_rows(count: int, protocol: Protocol) -> NDArray[np.int64]:
     """Rows to fit on, ascending: all, or as many as the protocol allows, drawn at random."""
     if count <= protocol.fit_rows:

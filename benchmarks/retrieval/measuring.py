@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,12 @@ class Vectors:
     rows: EmbeddedRows
     asked: NDArray[np.float32]
     training: Training
+
+    def without_training(self) -> Vectors:
+        """The same, with nothing to fit on."""
+        part = self.training
+        none = np.empty((0, part.items.shape[1]), dtype=np.float32)
+        return replace(self, training=Training(none, part.item_side, none, part.asked_side))
 
 
 @dataclass(frozen=True)
@@ -193,8 +199,6 @@ def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
 
 def _without_hits(ranking: Ranking) -> Ranking:
     """Only what is read of further draws: hits of all draws would fill the memory."""
-    from dataclasses import replace
-
     return replace(
         ranking,
         hits=ranking.hits[:, :0],

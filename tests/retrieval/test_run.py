@@ -125,7 +125,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
 def test_missing_data_are_named_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.retrieval.run.spaces_for", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
     with pytest.raises(LayoutError, match="inquire needs its data"):
         evaluate(request(tmp_path, suite="inquire", data=None), Quiet())
 

@@ -68,7 +68,7 @@ def test_a_suite_runs_from_its_published_layout_to_a_report(
 def test_a_folder_of_another_suite_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
 ) -> None:
-    monkeypatch.setattr("benchmarks.retrieval.run.spaces_for", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
     other = tmp_path / suite
     other.mkdir()
     (other / "holiday.jpg").write_bytes(b"")

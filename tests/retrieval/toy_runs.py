@@ -53,7 +53,7 @@ def towers(monkeypatch: pytest.MonkeyPatch, *modalities: Modality) -> ToyEncoder
     def toy(suite: str, names: object, bits: object) -> list[Space]:
         return [Space("toy", Embedder("toy", lambda name: encoder), "CC0")]
 
-    monkeypatch.setattr("benchmarks.retrieval.run.spaces_for", toy)
+    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", toy)
     return encoder
 
 
