@@ -74,7 +74,8 @@ def _embedded(
 
 def fitted_on(task: Task, vectors: Vectors) -> str:
     """What systems are fitted on, in a sentence for the report."""
-    part, rows = vectors.training, len(part.items)
+    part = vectors.training
+    rows = len(part.items)
     if task.training is None:
         which = "all" if rows == len(vectors.rows) else f"{rows:,}, drawn at random, of the"
         return (
