@@ -22,7 +22,10 @@ class Figure:
         worst: had they fallen worst.
         low: 2.5% point of the bootstrap over queries, of `expected`.
         high: 97.5% point.
-        deviation: standard deviation over draws (seeds, splits); None for a single one.
+        deviation: standard deviation over seeds (within a random split, where there are several);
+            None for a single seed.
+        deviation_splits: standard deviation over random splits, of the means over seeds; None for
+            a single split.
     """
 
     ranked: float
@@ -32,6 +35,7 @@ class Figure:
     low: float
     high: float
     deviation: float | None = None
+    deviation_splits: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,9 @@ class Row:
         rerank: so many of the nearest were ranked anew by float cosine; 0 for none.
         draws: seeds times splits.
         queries: how many.
-        ms_per_query: milliseconds of ranking per query, on the machine of this run.
+        clusters: how many of them are independent: queries for the same class are one.
+        search_ms: milliseconds of one search for the 100 nearest, on one thread of the machine of
+            this run; None where it was not timed.
         figures: by name of the measure.
     """
 
@@ -63,7 +69,8 @@ class Row:
     rerank: int
     draws: int
     queries: int
-    ms_per_query: float
+    clusters: int
+    search_ms: float | None
     figures: Mapping[str, Figure]
 
     @property
@@ -80,16 +87,20 @@ class Comparison:
 
     Attributes:
         task, group, measure: of what.
+        family: what the question is: ``baseline`` (codes and Hashing-Baseline of the same length),
+            ``float`` (codes and float vectors), ``distance`` (asymmetric and symmetric), or
+            ``model`` (the same system over two models).
         a, b: labels of the rows (`Row.label`, with its model).
         difference: mean of a minus b.
         low, high: 95% bootstrap interval of it.
         p: of a paired randomisation test, two-sided.
-        p_adjusted: Holm's correction over the comparisons of one task, group and measure.
+        p_adjusted: Holm's correction over the comparisons of one task, group, measure and family.
     """
 
     task: str
     group: str
     measure: str
+    family: str
     a: str
     b: str
     difference: float
@@ -162,26 +173,48 @@ class ShownQuery:
 
 
 @dataclass(frozen=True)
+class GroupSummary:
+    """A part of a task's queries.
+
+    Attributes:
+        name: ``all``, or as the suite calls it.
+        queries: how many.
+        clusters: how many of them are independent: queries for the same class are one.
+        relevant: mean number of relevant items per query.
+        chance: main measure of a random order, expected; None where it has none.
+    """
+
+    name: str
+    queries: int
+    clusters: int
+    relevant: float
+    chance: float | None
+
+
+@dataclass(frozen=True)
 class TaskSummary:
-    """What was asked of what.
+    """What was asked of what, with one model; of several random splits, the first.
 
     Attributes:
         name: of the task.
-        queries, items, rows: how many; rows are observations (windows).
-        relevant: mean number of relevant items per query.
-        depth: ranks beyond it are unknown; None where everything is ranked.
-        chance: main measure of a random order, expected.
+        model: whose embeddings, or codes.
+        measures: names; the first is the main one of this task.
+        splits: how many random splits there are.
+        items, rows: how many; rows are observations (windows).
+        depth: all systems are ranked so deep, and measures cut there; None for everything.
+        groups: ``all`` first.
         left_out: sentences, with counts.
         notes: what one must know.
     """
 
     name: str
-    queries: int
+    model: str
+    measures: Sequence[str]
+    splits: int
     items: int
     rows: int
-    relevant: float
     depth: int | None
-    chance: float | None
+    groups: Sequence[GroupSummary]
     left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -195,8 +228,8 @@ class Results:
         about: what it is, with its paper.
         command: as it was given, with the machine's paths left out of it.
         protocol: `Protocol.to_json`, and what the suite's own defaults came to.
-        measures: names; the first is the main one.
-        models: name, digest, encoder, licence of each model.
+        measures: names of all, in order; `TaskSummary.measures` has those of a task.
+        models: name, kind, digest, licence, windows of each model.
         digests: of data, embeddings, relevance.
         machine: as `benchmarks.machine.describe` gives it, with date and seconds taken.
         tasks, rows, comparisons, classes, shown: the numbers.

@@ -174,6 +174,7 @@ class Task:
         groups: named parts of the queries that are told apart, bool [q] each.
         left_out: sentences on what was not asked or ranked, with counts.
         notes: what one must know to read the numbers.
+        measures: those that its paper reports, where they are not the suite's.
         by_window: makes the task over windows, once it is known where they are: from each row's
             item, int64 [rows], and its start and end in seconds, float32 [rows, 2]. None where
             recordings are items.
@@ -190,4 +191,5 @@ class Task:
     groups: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     left_out: Sequence[str] = ()
     notes: Sequence[str] = ()
+    measures: Sequence[str] = ()
     by_window: Callable[[NDArray[np.int64], NDArray[np.float32]], Task] | None = None
