@@ -63,7 +63,7 @@ def _hostile(results: Results, folder: Path) -> Results:
     endless = "W" * 3000
     figures = {HOSTILE: Figure(*[0.5] * 6), endless: Figure(*[0.25] * 6)}
     rows = [
-        Row(HOSTILE, group, name, name, endless, 32, 4.0, 0, 1, 3, 0.1, figures)
+        Row(HOSTILE, group, name, name, endless, 32, 4.0, 0, 1, 3, 3, 0.1, figures)
         for group in ("all", "seen", "novel", endless)
         for name in (HOSTILE, endless, RIGHT_TO_LEFT)
     ]
@@ -83,7 +83,9 @@ def _hostile(results: Results, folder: Path) -> Results:
             ]
         )
     ]
-    task = dataclasses.replace(results.tasks[0], name=HOSTILE, notes=[HOSTILE, endless])
+    task = dataclasses.replace(
+        results.tasks[0], name=HOSTILE, measures=list(figures), notes=[HOSTILE, endless]
+    )
     return dataclasses.replace(
         results,
         suite=HOSTILE,
@@ -164,7 +166,7 @@ def _cells(row: Row, measures: Sequence[str]) -> list[str]:
     spread = w.NONE if main.deviation is None else f"± {main.deviation:.3f}"
     cells = [
         row.system, str(row.bits or w.NONE), w.distance(row), f"{row.bytes_per_item:,.0f}",
-        w.small(row.ms_per_query), f"{main.expected:.3f}", f"{main.low:.3f} to {main.high:.3f}",
+        w.small(row.search_ms), f"{main.expected:.3f}", f"{main.low:.3f} to {main.high:.3f}",
         "none" if main.best == main.worst else f"{main.worst:.3f} to {main.best:.3f}", spread,
     ]  # fmt: skip
     for figure in others:

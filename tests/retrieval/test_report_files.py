@@ -47,7 +47,13 @@ def test_results_come_back_from_their_file_to_the_last_bit(
     assert results_json(read) == results_json(results)
     assert read.rows[3].figures["AP_minR@50"] == results.rows[3].figures["AP_minR@50"]
     assert read.tasks == tuple(results.tasks)[:0] + tuple(
-        dataclasses.replace(t, left_out=tuple(t.left_out), notes=tuple(t.notes))
+        dataclasses.replace(
+            t,
+            measures=tuple(t.measures),
+            groups=tuple(t.groups),
+            left_out=tuple(t.left_out),
+            notes=tuple(t.notes),
+        )
         for t in results.tasks
     )
     assert math.isnan(read.rows[0].figures["P_H2"].expected)
@@ -223,7 +229,7 @@ def test_a_run_without_rows_still_has_a_report(results: Results, tmp_path: Path)
 
 def test_infinite_and_missing_figures_are_shown_as_such(results: Results, tmp_path: Path) -> None:
     odd = dataclasses.replace(
-        results.rows[0], ms_per_query=math.nan, bytes_per_item=math.inf, figures={}
+        results.rows[0], search_ms=math.nan, bytes_per_item=math.inf, figures={}
     )
     hit = ShownHit(1, "x", True, math.inf, "text", "", text="t")
     query = ShownQuery("t", "q", "t", "", "s", math.nan, 1, [hit])

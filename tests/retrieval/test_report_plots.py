@@ -73,7 +73,7 @@ def test_rows_without_numbers_are_not_drawn(results: Results) -> None:
     nothing = {"AP_minR@50": Figure(*[math.nan] * 6)}
     rows = [
         dataclasses.replace(results.rows[0], figures=nothing),
-        dataclasses.replace(results.rows[1], bytes_per_item=0.0, ms_per_query=math.inf),
+        dataclasses.replace(results.rows[1], bytes_per_item=0.0, search_ms=math.inf),
     ]
 
     assert draw(dataclasses.replace(results, rows=rows, classes=())) == []

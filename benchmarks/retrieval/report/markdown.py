@@ -61,18 +61,24 @@ def _lines(results: Results, plots: Sequence[tuple[str, Plot]]) -> Iterator[str]
 
 
 def _tasks(tasks: Sequence[TaskSummary]) -> Iterator[str]:
-    head = ("task", "queries", "items", "rows", "right items per query", "depth", "chance")
+    head = (
+        *("task", "model", "queries for", "queries", "independent", "items", "observations"),
+        *("right items per query", "depth", "chance"),
+    )
     lines = [
         (
             _text(t.name),
-            *(amount(n) for n in (t.queries, t.items, t.rows)),
-            small(t.relevant),
+            _text(t.model),
+            _text(g.name),
+            *(amount(n) for n in (g.queries, g.clusters, t.items, t.rows)),
+            small(g.relevant),
             "all" if t.depth is None else amount(t.depth),
-            value(t.chance),
+            value(g.chance),
         )
         for t in tasks
+        for g in t.groups
     ]
-    yield from _table(head, lines, "l" + "r" * 6)
+    yield from _table(head, lines, "lll" + "r" * 7)
     for task in tasks:
         yield from (f"- {_text(task.name)}: left out: {_text(words)}" for words in task.left_out)
         yield from (f"- {_text(task.name)}: {_text(words)}" for words in task.notes)
@@ -91,7 +97,7 @@ def _systems(rows: Sequence[Row], measures: Sequence[str]) -> Iterator[str]:
                 str(row.bits or NONE),
                 _text(distance(row)),
                 amount(row.bytes_per_item),
-                small(row.ms_per_query),
+                small(row.search_ms),
                 *(_cell(row.figures.get(name)) for name in measures),
             ]
             for row in rows

@@ -193,7 +193,7 @@ def _line(row: Row, measures: Sequence[str], best: Mapping[str, float | None]) -
         str(row.bits or wording.NONE),
         wording.distance(row),
         wording.amount(row.bytes_per_item),
-        wording.small(row.ms_per_query),
+        wording.small(row.search_ms),
         [_cell(row.figures.get(name), best[name]) for name in measures],
     )
 

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks.retrieval.results import Results
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout."""
 MOST_BYTES = 256 * 2**20
 """A larger `results.json` is not read."""

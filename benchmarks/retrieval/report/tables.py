@@ -12,8 +12,8 @@ from service.exporting.spreadsheets import harmless
 
 COLUMNS = (
     "suite", "task", "group", "model", "system", "metric", "bits", "bytes_per_item", "rerank",
-    "draws", "queries", "ms_per_query", "measure", "ranked", "expected", "best", "worst", "low",
-    "high", "deviation",
+    "draws", "queries", "clusters", "search_ms", "measure", "ranked", "expected",
+    "best", "worst", "low", "high", "deviation", "deviation_splits",
 )  # fmt: skip
 
 
@@ -31,13 +31,17 @@ def results_csv(results: Results) -> str:
 def _system(suite: str, row: Row) -> list[str]:
     words = [_words(w) for w in (suite, row.task, row.group, row.model, row.system, row.metric)]
     bits = "" if row.bits is None else str(row.bits)
-    counts = [str(count) for count in (row.rerank, row.draws, row.queries)]
-    return [*words, bits, _number(row.bytes_per_item), *counts, _number(row.ms_per_query)]
+    counts = [str(count) for count in (row.rerank, row.draws, row.queries, row.clusters)]
+    return [*words, bits, _number(row.bytes_per_item), *counts, _number(row.search_ms)]
 
 
 def _figures(figure: Figure) -> list[str]:
     values = (figure.ranked, figure.expected, figure.best, figure.worst, figure.low, figure.high)
-    return [*(_number(v) for v in values), _number(figure.deviation)]
+    return [
+        *(_number(v) for v in values),
+        _number(figure.deviation),
+        _number(figure.deviation_splits),
+    ]
 
 
 def _words(text: str) -> str:

@@ -53,9 +53,9 @@ def ties(figure: Figure) -> str:
     return f"{value(figure.worst)} to {value(figure.best)}"
 
 
-def small(number: float) -> str:
+def small(number: float | None) -> str:
     """Three significant digits: ``0.0123``, ``1.23``, ``1,230``."""
-    if not math.isfinite(number):
+    if number is None or not math.isfinite(number):
         return NONE
     if number == 0:
         return "0"

@@ -29,7 +29,16 @@ def _drawn(results: Results) -> Iterator[Plot]:
     tables = parts(results.rows)
     for task in dict.fromkeys(name for name, _ in tables):
         group = "all" if (task, "all") in tables else next(g for t, g in tables if t == task)
-        chance = next((s.chance for s in results.tasks if s.name == task), None)
+        chance = next(
+            (
+                g.chance
+                for s in results.tasks
+                if s.name == task
+                for g in s.groups
+                if g.name == group
+            ),
+            None,
+        )
         for against in ("bytes", "time"):
             yield from draw_quality(tables[task, group], results.measures[0], against, chance)
         groups = {g: rows for (t, g), rows in tables.items() if t == task}

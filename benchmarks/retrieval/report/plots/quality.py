@@ -109,7 +109,7 @@ def _lines(rows: Sequence[Row], measure: str, against: str) -> list[_Line]:
     found: dict[str, list[tuple[float, Figure]]] = {}
     of: dict[str, Row] = {}
     for row in rows:
-        x = row.bytes_per_item if against == "bytes" else row.ms_per_query
+        x = row.bytes_per_item if against == "bytes" else (row.search_ms or 0.0)
         figure = row.figures.get(measure)
         if figure is None or not (x > 0 and math.isfinite(x) and math.isfinite(figure.expected)):
             continue
