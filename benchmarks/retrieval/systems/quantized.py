@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,6 +148,35 @@ class FittedQuantizer:
             out[:, part] = squared_distances(asked[first:last], self._decoded(stored[part]))
         out *= 2.0 ** (-2 * self._places)
         return out
+
+    def faiss_index(self, metric: Metric) -> Any:
+        """An empty `faiss.IndexPQ` that takes these codes, and queries as `turned` gives them.
+
+        Args:
+            metric: ``asymmetric`` looks distances up per query, ``symmetric`` between centroids.
+        """
+        import faiss
+
+        check_metric(metric, self.metrics)
+        parts, _, width = self._centroids.shape
+        kind: Any = faiss.IndexPQ
+        index = kind(parts * width, parts, 8, faiss.METRIC_L2)
+        centroids = self._centroids.astype(np.float32).ravel()
+        faiss.copy_array_to_vector(centroids, index.pq.centroids)
+        index.is_trained = True
+        if metric == "symmetric":
+            index.pq.compute_sdc_table()
+            index.search_type = kind.ST_SDC
+        return index
+
+    def turned(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Queries, centred and in the space that is quantized: float32 [q, dim].
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        rows = checked(queries, self._dim, "queries")
+        return self._turned(rows - self._means[1]).astype(np.float32)
 
     def _turned(self, centred: NDArray[np.float32]) -> Matrix:
         """Centred rows in the space that is quantized: float64 [n, dim] of unit length."""

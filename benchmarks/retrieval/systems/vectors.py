@@ -73,6 +73,11 @@ class FloatVectors:
 class FittedVectors:
     """Embeddings kept at some precision; see `base.Fitted`.
 
+    Attributes:
+        precision: how they are kept.
+        dim: length of an embedding.
+        quantizer: Faiss' `ScalarQuantizer` of int8, trained; else None.
+
     Args:
         precision: how they are kept.
         dim: length of an embedding.
@@ -91,8 +96,9 @@ class FittedVectors:
         quantizer: Any,
     ) -> None:
         assert precision in get_args(Precision)
-        self._precision, self._dim, self._means = precision, dim, means
-        self._quantizer = quantizer
+        self.precision: Precision = precision
+        self.dim, self._means = dim, means
+        self.quantizer = quantizer
         self.bytes_per_row = float(dim * _BYTES[precision])
         arrays = {} if means is None else {"items": means[0], "queries": means[1]}
         if quantizer is not None:
@@ -106,10 +112,10 @@ class FittedVectors:
         Raises:
             CodeError: a value is not finite; says in which row.
         """
-        rows = checked(embeddings, self._dim, "items")
-        if self._precision == "int8":
+        rows = checked(embeddings, self.dim, "items")
+        if self.precision == "int8":
             return self._coded(rows)
-        if self._precision == "float16":
+        if self.precision == "float16":
             return np.clip(rows, -_HALF, _HALF).astype(np.float16)
         return rows if self._means is None else rows - self._means[0]
 
@@ -120,7 +126,7 @@ class FittedVectors:
             CodeError: a value is not finite; says in which row.
         """
         check_metric(metric, self.metrics)
-        rows = checked(embeddings, self._dim, "queries")
+        rows = checked(embeddings, self.dim, "queries")
         return rows if self._means is None else rows - self._means[1]
 
     def distances(
@@ -128,19 +134,19 @@ class FittedVectors:
     ) -> NDArray[np.float64]:
         """One minus the cosine, float64 [last - first, n]; see `exact.cosine_distances`."""
         queries = asked[first:last]
-        if self._quantizer is None:
+        if self.quantizer is None:
             return cosine_distances(queries, stored)
         out = np.empty((len(queries), len(stored)))
         for start in range(0, len(stored), _DECODED_ROWS):
             part = slice(start, start + _DECODED_ROWS)
-            decoded = self._quantizer.decode(np.ascontiguousarray(stored[part]))
+            decoded = self.quantizer.decode(np.ascontiguousarray(stored[part]))
             out[:, part] = cosine_distances(queries, decoded)
         return out
 
     def _coded(self, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
         if not len(rows):
-            return np.empty((0, self._dim), dtype=np.uint8)
-        coded: NDArray[np.uint8] = self._quantizer.compute_codes(rows)
+            return np.empty((0, self.dim), dtype=np.uint8)
+        coded: NDArray[np.uint8] = self.quantizer.compute_codes(rows)
         return coded
 
 
