@@ -1,28 +1,30 @@
 """From per-query values to the rows, comparisons and classes of the results.
 
 A figure is the mean over queries of the mean over draws (seeds, random splits). Its interval is
-a bootstrap over queries, which is what would differ in another collection of questions; the
-deviation over draws is told beside it.
+a bootstrap over queries, which is what would differ in another collection of questions (over
+classes, where several queries ask for one); deviations over seeds and splits are told beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.retrieval.cells import Cell, Ranked, Variant
 from benchmarks.retrieval.results import TIES, Comparison, Figure, Row
-from benchmarks.retrieval.statistics import holm, interval, paired
+from benchmarks.retrieval.statistics import holm, intervals, paired
 from benchmarks.retrieval.tasks import Task
 
 ALL = "all"
 REFERENCE = "Hashing-Baseline"
 """What codes of the same length are compared with."""
 FLOAT = "float32"
-"""What the longest codes are compared with."""
+"""What all codes are compared with."""
+FAMILIES = ("baseline", "float", "distance", "model")
+"""Questions that paired tests answer; see `comparisons_of`."""
 _EXPECTED = TIES.index("expected")
 
 
@@ -32,12 +34,16 @@ class Line:
 
     Attributes:
         row: the row.
+        main: name of the main measure.
         queries: ids of the queries.
+        clusters: int64 [queries]; queries for the same class share a number.
         values: of the main measure, expected over ties, mean over draws: float64 [queries].
     """
 
     row: Row
+    main: str
     queries: tuple[str, ...]
+    clusters: NDArray[np.int64]
     values: NDArray[np.float64]
 
 
@@ -57,13 +63,14 @@ def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -
         measures: names; the first is the main one.
         seed: of the bootstrap.
     """
-    first = measured[0]
     found = []
     for group in groups_of([m.task for m in measured]):
-        for variant in first.cell.variants:
+        asked = [clusters_of(m.task, group) for m in measured]
+        for variant in measured[0].cell.variants:
             values = [_grouped(m, variant, group) for m in measured]
-            ids = [_ids(m.task, group) for m in measured]
-            found.append(_line(first, variant, group, values, ids, measures, seed))
+            line = _line(measured[0], variant, group, values, asked, measures, seed)
+            if line.queries:
+                found.append(line)
     return found
 
 
@@ -73,21 +80,25 @@ def groups_of(tasks: Iterable[Task]) -> list[str]:
     return [ALL, *named]
 
 
-def _chosen(task: Task, group: str) -> NDArray[np.bool_]:
+def chosen(task: Task, group: str) -> NDArray[np.bool_]:
+    """The queries of a group, bool [q]."""
     everyone = np.ones(len(task.asked), dtype=np.bool_)
     return everyone if group == ALL else task.groups.get(group, ~everyone)
 
 
-def _ids(task: Task, group: str) -> list[str]:
-    return [task.asked.ids[int(i)] for i in np.flatnonzero(_chosen(task, group))]
+def clusters_of(task: Task, group: str) -> dict[str, int]:
+    """The queries of a group by id, and what they are a part of: their class, or themselves."""
+    classes = task.asked.classes
+    return {
+        task.asked.ids[i]: int(classes[i]) if classes[i] >= 0 else -1 - i
+        for i in np.flatnonzero(chosen(task, group)).tolist()
+    }
 
 
 def _grouped(measured: Measured, variant: Variant, group: str) -> Ranked:
-    ranked, chosen = measured.cell.variants[variant], _chosen(measured.task, group)
-    values = {name: array[:, :, chosen] for name, array in ranked.values.items()}
-    return Ranked(
-        values, ranked.hits, ranked.distances, ranked.rows, ranked.seconds, ranked.bytes_per_item
-    )
+    ranked, inside = measured.cell.variants[variant], chosen(measured.task, group)
+    values = {name: array[:, :, inside] for name, array in ranked.values.items()}
+    return replace(ranked, values=values)
 
 
 def _line(
@@ -95,22 +106,31 @@ def _line(
     variant: Variant,
     group: str,
     repeats: Sequence[Ranked],
-    ids: Sequence[Sequence[str]],
+    asked: Sequence[Mapping[str, int]],
     measures: Sequence[str],
     seed: int,
 ) -> Line:
+    together = {name: cluster for each in asked for name, cluster in each.items()}
+    ids = [list(each) for each in asked]
+    queries = tuple(together)
+    clusters = np.array(list(together.values()), dtype=np.int64)
+    drawn = {
+        measure: arrays
+        for measure in measures
+        if len(arrays := [r.values[measure] for r in repeats if measure in r.values])
+        == len(repeats)
+    }
+    by_query = {measure: _by_query(arrays, ids, queries) for measure, arrays in drawn.items()}
+    defined = [m for m, values in by_query.items() if values.size and not np.isnan(values).all()]
     figures = {}
-    main: NDArray[np.float64] = np.empty(0)
-    queries = tuple(dict.fromkeys(name for names in ids for name in names))
-    for measure in measures:
-        arrays = [ranked.values[measure] for ranked in repeats if measure in ranked.values]
-        if len(arrays) < len(repeats):
-            continue
-        by_query = _by_query(arrays, ids, queries)
-        if measure == measures[0]:
-            main = by_query[_EXPECTED]
-        if by_query.size and not np.isnan(by_query).all():
-            figures[measure] = _figure(arrays, by_query, seed)
+    if defined:
+        expected = np.stack([by_query[measure][_EXPECTED] for measure in defined])
+        bounds = intervals(expected, seed, clusters=clusters)
+        figures = {
+            measure: _figure(drawn[measure], by_query[measure], (float(low), float(high)))
+            for measure, (low, high) in zip(defined, bounds, strict=True)
+        }
+    main = by_query[measures[0]][_EXPECTED] if measures[0] in defined else np.empty(0)
     about = first.cell.about
     row = Row(
         task=first.task.name,
@@ -123,10 +143,16 @@ def _line(
         rerank=variant.rerank,
         draws=sum(next(iter(ranked.values.values())).shape[1] for ranked in repeats),
         queries=len(queries),
-        ms_per_query=float(np.mean([ranked.seconds for ranked in repeats])) * 1e3,
+        clusters=len(set(together.values())),
+        search_ms=_mean([ranked.search_ms for ranked in repeats]),
         figures=figures,
     )
-    return Line(row, queries, main)
+    return Line(row, measures[0], queries, clusters, main)
+
+
+def _mean(times: Sequence[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return float(np.mean(known)) if known else None
 
 
 def _by_query(
@@ -149,50 +175,68 @@ def _by_query(
 
 
 def _figure(
-    arrays: Sequence[NDArray[np.float64]], by_query: NDArray[np.float64], seed: int
+    arrays: Sequence[NDArray[np.float64]],
+    by_query: NDArray[np.float64],
+    bounds: tuple[float, float],
 ) -> Figure:
-    # A split with a group of no queries, or undefined values, has no mean of its own.
-    drawn = [
-        float(np.nanmean(draw))
-        for array in arrays
-        for draw in array[_EXPECTED]
-        if draw.size and not np.isnan(draw).all()
-    ]
     means = {tie: float(np.nanmean(by_query[number])) for number, tie in enumerate(TIES)}
-    low, high = interval(by_query[_EXPECTED], seed)
-    deviation = float(np.std(drawn, ddof=1)) if len(drawn) > 1 else None
-    return Figure(low=low, high=high, deviation=deviation, **means)
+    low, high = bounds
+    # A split whose group is empty, or undefined, has no mean of its own.
+    drawn = [
+        np.nanmean(array[_EXPECTED], axis=1)
+        for array in arrays
+        if array.size and not np.isnan(array[_EXPECTED]).all()
+    ]
+    seeds = [
+        float(np.var(means_of_split, ddof=1)) for means_of_split in drawn if len(means_of_split) > 1
+    ]
+    splits = [float(np.mean(means_of_split)) for means_of_split in drawn]
+    return Figure(
+        low=low,
+        high=high,
+        deviation=float(np.sqrt(np.mean(seeds))) if seeds else None,
+        deviation_splits=float(np.std(splits, ddof=1)) if len(splits) > 1 else None,
+        **means,
+    )
 
 
-def comparisons_of(lines: Sequence[Line], measure: str, seed: int) -> list[Comparison]:
-    """Paired tests within each task and group.
+def comparisons_of(lines: Sequence[Line], seed: int) -> list[Comparison]:
+    """Paired tests within each task and group, by the main measure.
 
-    Codes are compared with Hashing-Baseline of the same length, the longest codes of each system
-    with the float vectors, and a system's asymmetric distance with its symmetric one at the
-    longest length. Holm's correction is over all pairs of a task and group.
+    Four questions, each a family of its own under Holm's correction: codes and Hashing-Baseline
+    of the same length; codes and float vectors; the asymmetric and the symmetric distance of the
+    longest codes of a system; the same system over two models. Codes are asked by the asymmetric
+    distance, and re-ranked ones are left out.
     """
     found = []
     for task, group in dict.fromkeys((line.row.task, line.row.group) for line in lines):
         here = [line for line in lines if (line.row.task, line.row.group) == (task, group)]
-        pairs = [pair for pair in _pairs(here) if _comparable(*pair)]
-        tests = [paired(a.values, b.values, seed) for a, b in pairs]
-        adjusted = holm([test.p for test in tests])
-        for (a, b), test, p in zip(pairs, tests, adjusted, strict=True):
-            found.append(
-                Comparison(
-                    task=task,
-                    group=group,
-                    measure=measure,
-                    a=named(a.row),
-                    b=named(b.row),
-                    difference=test.difference,
-                    low=test.low,
-                    high=test.high,
-                    p=test.p,
-                    p_adjusted=p,
-                )
-            )
+        here = [line for line in here if not line.row.rerank and line.values.size]
+        for family in FAMILIES:
+            pairs = [pair for pair in _pairs(here, family) if _comparable(*pair)]
+            found += _compared(pairs, family, seed)
     return found
+
+
+def _compared(pairs: Sequence[tuple[Line, Line]], family: str, seed: int) -> list[Comparison]:
+    tests = [paired(a.values, b.values, seed, clusters=a.clusters) for a, b in pairs]
+    adjusted = holm([test.p for test in tests])
+    return [
+        Comparison(
+            task=a.row.task,
+            group=a.row.group,
+            measure=a.main,
+            family=family,
+            a=named(a.row),
+            b=named(b.row),
+            difference=test.difference,
+            low=test.low,
+            high=test.high,
+            p=test.p,
+            p_adjusted=p,
+        )
+        for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
+    ]
 
 
 def named(row: Row) -> str:
@@ -205,60 +249,75 @@ def _comparable(one: Line, other: Line) -> bool:
     return one.queries == other.queries and not np.isnan(one.values + other.values).all()
 
 
-def _pairs(lines: Sequence[Line]) -> list[tuple[Line, Line]]:
-    """Which two are compared; re-ranked variants are not."""
-    plain = [line for line in lines if not line.row.rerank and line.values.size]
-    pairs = []
-    for line in plain:
-        row = line.row
-        if row.bits is None or row.metric != "asymmetric":
-            continue
-        longest = max(
-            other.row.bits or 0
-            for other in plain
-            if (other.row.model, other.row.system) == (row.model, row.system)
-        )
-        same = [other for other in plain if other.row.model == row.model and other is not line]
-        for other in same:
-            reference = (REFERENCE, row.bits, "asymmetric")
-            own = (row.system, row.bits, "symmetric")
-            theirs = (other.row.system, other.row.bits, other.row.metric)
-            is_reference = theirs == reference
-            is_float = other.row.system == FLOAT and row.bits == longest
-            is_own = theirs == own and row.bits == longest
-            if is_reference or is_float or is_own:
-                pairs.append((line, other))
-    return pairs
+def _pairs(lines: Sequence[Line], family: str) -> list[tuple[Line, Line]]:
+    """Which two are compared, each pair once."""
+    order = {id(line): number for number, line in enumerate(lines)}
+    return [
+        (one, other)
+        for one in lines
+        for other in lines
+        if one.row.bits is not None
+        and one.row.metric == "asymmetric"
+        and one is not other
+        and _is_pair(one.row, other.row, family, lines)
+        and (family != "model" or order[id(one)] < order[id(other)])
+    ]
 
 
-def headline(lines: Sequence[Line], task: str) -> list[Line]:
+def _is_pair(one: Row, other: Row, family: str, lines: Sequence[Line]) -> bool:
+    if family == "model":
+        mine = (one.system, one.bits, one.metric)
+        return one.model != other.model and mine == (other.system, other.bits, other.metric)
+    if one.model != other.model:
+        return False
+    if family == "baseline":
+        return (other.system, other.bits, other.metric) == (REFERENCE, one.bits, "asymmetric")
+    if family == "float":
+        return other.system == FLOAT
+    longest = max(
+        line.row.bits or 0
+        for line in lines
+        if (line.row.model, line.row.system) == (one.model, one.system)
+    )
+    return one.bits == longest and (other.system, other.bits, other.metric) == (
+        one.system,
+        longest,
+        "symmetric",
+    )
+
+
+def headline(lines: Sequence[Line], task: str, group: str = ALL) -> list[Line]:
     """The few lines of a task that plots of single classes and shown hits are about.
 
-    The float vectors, Hashing-Baseline and the best other system by the main measure, at the
-    longest length, asymmetric.
+    They are fixed, not chosen by their figures: of the first model, at the longest length it has,
+    asymmetric, a learned system (the last that was measured), Hashing-Baseline, and the float
+    vectors.
     """
     here = [
         line
         for line in lines
-        if line.row.task == task and line.row.group == ALL and not line.row.rerank
+        if (line.row.task, line.row.group) == (task, group)
+        and not line.row.rerank
+        and line.values.size
     ]
-    floats = [line for line in here if line.row.system == FLOAT]
+    here = [line for line in here if line.row.model == here[0].row.model]
     coded = [line for line in here if line.row.bits and line.row.metric == "asymmetric"]
-    longest = max((line.row.bits or 0 for line in coded), default=0)
-    coded = [line for line in coded if line.row.bits == longest]
+    names = list(dict.fromkeys(line.row.system for line in coded if line.row.system != REFERENCE))
+    last = [line for line in coded if line.row.system in names[-1:]]
     baseline = [line for line in coded if line.row.system == REFERENCE]
-    others = sorted(
-        (line for line in coded if line.row.system != REFERENCE),
-        key=lambda line: -float(np.nanmean(line.values)),
-    )
-    return [*others[:1], *baseline[:1], *floats[:1]]
+    floats = [line for line in here if line.row.system == FLOAT]
+    found = [max(each, key=_bits) for each in (last, baseline) if each] + floats[:1]
+    return found or here[:1]
 
 
-def by_class(line: Line, task: Task) -> Mapping[int, float]:
+def _bits(line: Line) -> int:
+    return line.row.bits or 0
+
+
+def by_class(line: Line) -> Mapping[int, float]:
     """Mean of the main measure over the queries of each class that is asked for."""
-    place = {name: number for number, name in enumerate(line.queries)}
     found: dict[int, list[float]] = {}
-    for query, number in zip(task.asked.ids, task.asked.classes.tolist(), strict=True):
-        if number >= 0 and query in place:
-            found.setdefault(number, []).append(float(line.values[place[query]]))
-    return {number: float(np.nanmean(values)) for number, values in found.items()}
+    for number, value in zip(line.clusters.tolist(), line.values.tolist(), strict=True):
+        if number >= 0 and not np.isnan(value):
+            found.setdefault(number, []).append(value)
+    return {number: float(np.mean(values)) for number, values in found.items()}

@@ -27,6 +27,11 @@ CELLS = "cells"
 """Their folder in that of a run."""
 _ABOUT = "about"
 _LARGEST_ABOUT = 1 << 20
+_UNUSABLE = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError,
+    RecursionError,
+)  # fmt: skip
+"""What a file raises that was written by somebody else, or cut short."""
 
 
 @dataclass(frozen=True, order=True)
@@ -56,7 +61,7 @@ class Ranked:
         hits: int32 [q, h], the nearest items under the first draw, -1 where there are no more.
         distances: float64 [q, s], of the first few of `hits`.
         rows: int64 [q, s], the observation (window) by which each was found.
-        seconds: of ranking, per draw and query, on average.
+        search_ms: milliseconds of one search (`search_time`); None where it was not timed.
         bytes_per_item: what is stored per item, all of its windows together, on average.
     """
 
@@ -64,7 +69,7 @@ class Ranked:
     hits: NDArray[np.int32]
     distances: NDArray[np.float64]
     rows: NDArray[np.int64]
-    seconds: float
+    search_ms: float | None
     bytes_per_item: float
 
     def without_hits(self) -> Ranked:
@@ -117,53 +122,89 @@ def write_cell(folder: Path, key: str, cell: Cell) -> None:
                 "metric": variant.metric,
                 "rerank": variant.rerank,
                 "measures": list(ranked.values),
-                "seconds": ranked.seconds,
+                "search_ms": ranked.search_ms,
                 "bytes_per_item": ranked.bytes_per_item,
             }
         )
-    about = json.dumps({**cell.about, "variants": told})
+    about = json.dumps({**cell.about, "key": key, "variants": told})
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / f"{key}.safetensors", save(arrays, metadata={_ABOUT: about}))
 
 
-def read_cell(folder: Path, key: str) -> Cell | None:
-    """A cell that was kept; None where there is none, or none that can be used (that is logged)."""
+def read_cell(folder: Path, key: str, shape: tuple[int, int] | None = None) -> Cell | None:
+    """A cell that was kept; None where there is none, or none that can be used (that is logged).
+
+    Args:
+        folder: of the cells.
+        key: of the cell.
+        shape: draws and queries that it must have; None for any.
+    """
     path = folder / f"{key}.safetensors"
     if not path.is_file():
         return None
     try:
-        return _read(path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _read(path, key, shape)
+    except _UNUSABLE as error:
         _log.warning("%s cannot be used, it is measured again: %s", path.name, error)
         return None
 
 
-def _read(path: Path) -> Cell:
+def _read(path: Path, key: str, shape: tuple[int, int] | None) -> Cell:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="numpy") as kept:
             about = json.loads((kept.metadata() or {})[_ABOUT][:_LARGEST_ABOUT])
+            if about.pop("key") != key:
+                raise ValueError("it is another cell's")
             variants = {
-                Variant(str(told["metric"]), int(told["rerank"])): _ranked(kept, told)
+                Variant(str(told["metric"]), int(told["rerank"])): _ranked(kept, told, shape)
                 for told in about.pop("variants")
             }
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    if not variants:
+        raise ValueError("it has no variant")
     return Cell(about, variants)
 
 
-def _ranked(kept: Any, told: Mapping[str, Any]) -> Ranked:
+def _ranked(kept: Any, told: Mapping[str, Any], shape: tuple[int, int] | None) -> Ranked:
     key = Variant(str(told["metric"]), int(told["rerank"])).key
     values = {str(name): kept.get_tensor(f"{key}/{name}") for name in told["measures"]}
+    hits, distances, rows = (
+        kept.get_tensor(f"{key}//{name}") for name in ("hits", "distances", "rows")
+    )
+    first = next(iter(values.values()), np.empty((0, 0, 0)))
+    draws, queries = shape or (first.shape[1], first.shape[2])
     for name, array in values.items():
-        if array.dtype != np.float64 or array.ndim != 3 or array.shape[0] != len(TIES):
-            raise ValueError(f"{key}/{name} is {array.dtype} {list(array.shape)}")
+        _check(name, array, np.float64, (len(TIES), draws, queries))
+        if np.isinf(array).any():
+            raise ValueError(f"{name} is not finite")
+    _check("hits", hits, np.int32, (queries, hits.shape[-1]))
+    _check("distances", distances, np.float64, (queries, distances.shape[-1]))
+    _check("rows", rows, np.int64, (queries, rows.shape[-1]))
+    if not values or not draws:
+        raise ValueError("it has no values")
+    time = told["search_ms"]
     return Ranked(
         values=values,
-        hits=kept.get_tensor(f"{key}//hits"),
-        distances=kept.get_tensor(f"{key}//distances"),
-        rows=kept.get_tensor(f"{key}//rows"),
-        seconds=float(told["seconds"]),
-        bytes_per_item=float(told["bytes_per_item"]),
+        hits=hits,
+        distances=distances,
+        rows=rows,
+        search_ms=None if time is None else _number(time),
+        bytes_per_item=_number(told["bytes_per_item"]),
     )
+
+
+def _number(value: Any) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{value!r} is no number")
+    return number
+
+
+def _check(name: str, array: NDArray[Any], dtype: Any, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+            f"{name} is {array.dtype} {list(array.shape)}, not {np.dtype(dtype)} {list(shape)}"
+        )

@@ -20,6 +20,8 @@ from benchmarks.retrieval.systems.base import Training
 from benchmarks.retrieval.tasks import Items, Task, TrainingPart
 from bittern.errors import InvalidInputError
 
+NOVEL = "novel"
+"""The group of queries whose classes nothing is fitted on."""
 OnItems = Callable[[int], None]
 """Called with how many items are embedded."""
 
@@ -33,6 +35,12 @@ def vectors_of(
         BitternError: items or queries cannot be embedded.
     """
     protocol = request.protocol
+    if task.training is None and protocol.fit_on == "training":
+        raise InvalidInputError(
+            f"{task.name} has no training split that systems could be fitted on; leave "
+            "--fit-on items",
+            field="fit_on",
+        )
     rows: EmbeddedRows
     if request.embeddings is None:
         rows = _embedded(task.items, space, protocol, cache, on_items)
@@ -50,12 +58,7 @@ def vectors_of(
     if task.training is not None:
         part = _training_rows(task.training, space, protocol, cache, on_items)
         return Vectors(rows, asked, part)
-    if protocol.fit_on == "training":
-        raise InvalidInputError(
-            f"{task.name} has no training split that systems could be fitted on; leave "
-            "--fit-on items"
-        )
-    items = rows.read(drawn_rows(len(rows), protocol))
+    items = rows.read(drawn_rows(rows_to_fit_on(task, rows), protocol))
     side, asked_side = task.items.side, task.asked.side
     return Vectors(rows, asked, Training(items, side, asked, asked_side))
 
@@ -77,11 +80,12 @@ def fitted_on(task: Task, vectors: Vectors) -> str:
     part = vectors.training
     rows = len(part.items)
     if task.training is None:
-        which = "all" if rows == len(vectors.rows) else f"{rows:,}, drawn at random, of the"
+        which = "all" if rows == len(vectors.rows) else f"{rows:,} of the"
+        without = " (none of novel classes)" if NOVEL in task.groups else ""
         return (
             f"Training-free systems are fitted on {which} {len(vectors.rows):,} rows that are "
-            f"searched, without labels; queries are centred on the mean of the {len(part.queries)} "
-            "queries"
+            f"searched{without}, without labels; queries are centred on their own mean, over all "
+            f"{len(part.queries)}"
         )
     known = "with their classes" if part.labels is not None else "without labels"
     return (
@@ -90,12 +94,21 @@ def fitted_on(task: Task, vectors: Vectors) -> str:
     )
 
 
-def drawn_rows(count: int, protocol: Protocol) -> NDArray[np.int64]:
+def rows_to_fit_on(task: Task, rows: EmbeddedRows) -> NDArray[np.int64]:
+    """Rows of the items that are searched, without those of novel classes."""
+    novel = task.groups.get(NOVEL)
+    if novel is None:
+        return np.arange(len(rows))
+    kept = ~np.isin(task.items.classes, task.asked.classes[novel])
+    return np.flatnonzero(kept[rows.owners])
+
+
+def drawn_rows(possible: NDArray[np.int64], protocol: Protocol) -> NDArray[np.int64]:
     """Rows to fit on, ascending: all, or as many as the protocol allows, drawn at random."""
-    if count <= protocol.fit_rows:
-        return np.arange(count)
+    if len(possible) <= protocol.fit_rows:
+        return possible
     rng = np.random.default_rng(protocol.seed)
-    return np.sort(rng.choice(count, protocol.fit_rows, replace=False)).astype(np.int64)
+    return np.sort(rng.choice(possible, protocol.fit_rows, replace=False)).astype(np.int64)
 
 
 def _training_rows(
@@ -104,7 +117,7 @@ def _training_rows(
     rows = _embedded(part.items, space, protocol, cache, on_items)
     if not len(rows):
         raise InvalidInputError("nothing of the training split could be embedded")
-    chosen = drawn_rows(len(rows), protocol)
+    chosen = drawn_rows(np.arange(len(rows)), protocol)
     classes = part.items.classes[rows.owners[chosen]]
     return Training(
         items=rows.read(chosen),

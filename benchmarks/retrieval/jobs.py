@@ -14,11 +14,12 @@ import numpy as np
 from benchmarks.retrieval.archive_codes import stored_parts
 from benchmarks.retrieval.fitting import fitted_on, vectors_of
 from benchmarks.retrieval.measuring import Vectors
-from benchmarks.retrieval.request import EvalRequest
+from benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
 from benchmarks.retrieval.spaces import Space, spaces_for
 from benchmarks.retrieval.suites import Suite
 from benchmarks.retrieval.suites.custom import ARCHIVE
 from benchmarks.retrieval.systems.base import System
+from benchmarks.retrieval.systems.learned import SavedHasher
 from benchmarks.retrieval.systems.selection import named, systems_for
 from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Task
 from benchmarks.retrieval.windows import with_windows
@@ -87,6 +88,12 @@ def _is_over_archive(request: EvalRequest) -> bool:
 
 def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]:
     """Tasks over an archive, once for each of its models."""
+    if request.systems or tuple(request.bits) != DEFAULT_BITS or request.embeddings:
+        raise InvalidInputError(
+            "over an archive the stored codes are ranked as they are: leave --systems, --bits and "
+            "--embeddings out, or give the media in place of the archive to compare systems",
+            field="systems",
+        )
     embedders = Embedders(catalogue_encoder)
     screen.stage("reading the archive", None)
     for task in suite.tasks(request.data, request.protocol, frozenset((TEXT, IMAGE, AUDIO))):
@@ -109,9 +116,16 @@ def _of_the_asked(vectors: Vectors, before: Task, after: Task) -> Vectors:
 def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[System]:
     labelled = vectors.training.labels is not None
     names = request.systems
-    if names:
-        return named(names, labelled, space.saved)
-    return systems_for(labelled, space.saved)
+    found = named(names, labelled, space.saved) if names else systems_for(labelled, space.saved)
+    told = [(system.name, _own_bits(system)) for system in found]
+    for system, one in zip(found, told, strict=True):
+        if isinstance(system, SavedHasher) and told.count(one) > 1:
+            system.name += f" {system.saved.card.digest[:8]}"
+    return found
+
+
+def _own_bits(system: System) -> int | None:
+    return system.saved.card.bits if isinstance(system, SavedHasher) else None
 
 
 def _embedded(task: Task, space: Space, request: EvalRequest, screen: Screen) -> Job:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import machine
 from benchmarks.retrieval.cells import Cell, Ranked, Variant
 from benchmarks.retrieval.embeddings.base import EmbeddedRows
 from benchmarks.retrieval.measures import measure
@@ -15,6 +16,7 @@ from benchmarks.retrieval.ranking import Ranking, Searched, Settings, default_de
 from benchmarks.retrieval.ranking.settings import DEEP
 from benchmarks.retrieval.request import EvalRequest
 from benchmarks.retrieval.results import TIES
+from benchmarks.retrieval.search_time import MOST_TIMED_BYTES, search_ms
 from benchmarks.retrieval.systems.base import Fitted, System, Training
 from benchmarks.retrieval.tasks import Task
 from bittern.errors import CodeError, InvalidInputError
@@ -23,7 +25,7 @@ SEEDS_APART = 1_000
 """Between the seeds of two random splits, so that no two draws share one."""
 DEEPEST_RUN = 1_000
 """Ranks that are kept of each query, as in runs of TREC."""
-MOST_KEPT = 10_000_000
+MOST_KEPT = 2_000_000
 """Ranks that are kept in all; of very many queries each keeps fewer."""
 SHOWN = 20
 """Ranks of which distance and window are kept as well."""
@@ -62,13 +64,17 @@ class Vectors:
 
 @dataclass(frozen=True)
 class CellWork:
-    """What one cell is made of."""
+    """What one cell is made of.
+
+    `rerank`: so many of the nearest are ranked anew as well; 0 for not.
+    """
 
     task: Task
     model: str
     system: System
     bits: int | None
     vectors: Vectors
+    rerank: int = 0
 
 
 def seeds_of(work: CellWork, seed: int) -> list[int]:
@@ -92,30 +98,39 @@ def measured_cell(
     drawn: dict[Variant, list[tuple[Ranking, NDArray[np.float64]]]] = {}
     digests = []
     bytes_per_row = 0.0
-    for seed in seeds_of(work, request.protocol.seed):
+    times: dict[str, float | None] = {}
+    seeds = seeds_of(work, request.protocol.seed)
+    for seed in seeds:
         fitted = _fitted(work, seed)
         digests.append(fitted.digest)
         bytes_per_row = fitted.bytes_per_row
+        times = times or _search_times(fitted, work.vectors)
         for variant, ranking in _rankings(work, fitted, request, measures):
             values = _values(ranking, measures)
             kept = ranking if variant not in drawn else _without_hits(ranking)
             drawn.setdefault(variant, []).append((kept, values))
         advance()
-    per_item = len(work.vectors.rows) / max(len(work.task.items), 1)
+    per_item = len(work.vectors.rows) / max(len(np.unique(work.vectors.rows.owners)), 1)
     again = 4.0 * work.vectors.rows.dim
-    variants = {
-        variant: _joined(
-            parts, measures, per_item * (bytes_per_row + (again if variant.rerank else 0.0))
-        )
-        for variant, parts in drawn.items()
-    }
+    variants = {}
+    for variant, parts in drawn.items():
+        defined = _defined(parts, measures)
+        if defined:
+            stored = bytes_per_row + (again if variant.rerank else 0.0)
+            time = None if variant.rerank else times[variant.metric]
+            variants[variant] = _joined(parts[0][0], defined, time, per_item * stored)
+    if not variants:
+        raise NotFittedError(f"none of {', '.join(measures)} is defined for its distances")
     about = {
         "task": work.task.name,
         "repeat": work.task.repeat,
         "model": work.model,
         "system": work.system.name,
         "bits": work.bits,
+        "seeds": seeds,
         "digests": digests,
+        "revision": machine.revision(),
+        "cpu": machine.cpu_model(),
     }
     return Cell(about, variants)
 
@@ -127,6 +142,14 @@ def _fitted(work: CellWork, seed: int) -> Fitted:
         raise  # embeddings that nothing can use
     except InvalidInputError as error:
         raise NotFittedError(error.message) from error
+
+
+def _search_times(fitted: Fitted, vectors: Vectors) -> dict[str, float | None]:
+    """Milliseconds of one search by each distance; None where that would take too much memory."""
+    if fitted.bytes_per_row * len(vectors.rows) > MOST_TIMED_BYTES:
+        return dict.fromkeys(fitted.metrics)
+    stored = np.concatenate([fitted.store(tile) for _, tile in vectors.rows.tiles()])
+    return {metric: search_ms(fitted, stored, vectors.asked, metric) for metric in fitted.metrics}
 
 
 def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) -> list[Variant]:
@@ -141,13 +164,12 @@ def _rankings(
     work: CellWork, fitted: Fitted, request: EvalRequest, measures: Sequence[str]
 ) -> Iterator[tuple[Variant, Ranking]]:
     task, vectors = work.task, work.vectors
-    coded = fitted.bits is not None
-    depth = depth_of(task, vectors.rows, request, measures, coded=coded)
+    depth = depth_of(task, vectors.rows, request, measures)
     deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.asked), 1)))
     searched = Searched(vectors.rows, len(task.items), task.relevance)
     # Windows that are items by now are ranked as items.
     windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
-    rerank = request.rerank if request.rerank < len(task.items) else 0
+    rerank = work.rerank if work.rerank < fewest_ranked(task) else 0
     for variant in variants_of(fitted.metrics, fitted.bits, rerank):
         settings = Settings(
             windows=windows,
@@ -168,27 +190,28 @@ def _rankings(
         )
 
 
-def depth_of(
-    task: Task,
-    rows: EmbeddedRows,
-    request: EvalRequest,
-    measures: Sequence[str],
-    *,
-    coded: bool,
-) -> int | None:
-    """How deep is ranked: what was asked for (0 is everything), else what the size allows.
+def fewest_ranked(task: Task) -> int:
+    """Items that are ranked for a query, at least: to rank all of them anew is no re-ranking."""
+    if task.candidates is not None:
+        return int(task.candidates.counts.min())
+    return len(task.items)
 
-    Where all measures are cut, codes are ranked no deeper than they (or `DEEP`) look, as soon as
-    that saves time; a first right item below that counts as none for ``MRR``.
+
+def depth_of(
+    task: Task, rows: EmbeddedRows, request: EvalRequest, measures: Sequence[str]
+) -> int | None:
+    """How deep all systems are ranked: what was asked for (0: everything), else as size allows.
+
+    Where all measures are cut, no deeper than they (or `DEEP`) look, as soon as that saves time;
+    a first right item below that counts as none for ``MRR``. Candidates are ranked whole.
     """
     asked = request.protocol.depth
-    if asked is not None:
+    if asked is not None or task.candidates is not None:
         return asked or None
-    pairs = len(task.asked) * len(rows)
     cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
-    if coded and pairs > FEW_PAIRS and all(cut is not None for cut in cuts):
+    if len(task.asked) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
         return max(DEEP, *(cut or 0 for cut in cuts))
-    return default_depth(len(task.asked), len(rows), coded)
+    return default_depth(len(task.asked), len(rows), coded=True)
 
 
 def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
@@ -201,34 +224,35 @@ def _without_hits(ranking: Ranking) -> Ranking:
     """Only what is read of further draws: hits of all draws would fill the memory."""
     return replace(
         ranking,
-        hits=ranking.hits[:, :0],
-        distances=ranking.distances[:, :0],
-        rows=ranking.rows[:, :0],
+        hits=ranking.hits[:, :0].copy(),
+        distances=ranking.distances[:, :0].copy(),
+        rows=ranking.rows[:, :0].copy(),
     )
 
 
-def _joined(
-    parts: Sequence[tuple[Ranking, NDArray[np.float64]]],
-    measures: Sequence[str],
-    bytes_per_item: float,
-) -> Ranked:
-    first = parts[0][0]
+def _defined(
+    parts: Sequence[tuple[Ranking, NDArray[np.float64]]], measures: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Values of each measure that has any: float64 [ties, draws, q]."""
     values = np.stack([values for _, values in parts], axis=2)  # [measures, ties, draws, q]
-    defined = {
+    return {
         name: values[number]
         for number, name in enumerate(measures)
         if not np.isnan(values[number]).all()
     }
-    if not defined:
-        raise InvalidInputError(
-            f"none of {', '.join(measures)} is defined for this ranking; ask for others"
-        )
-    queries = len(first.places)
+
+
+def _joined(
+    first: Ranking,
+    values: dict[str, NDArray[np.float64]],
+    search_ms: float | None,
+    bytes_per_item: float,
+) -> Ranked:
     return Ranked(
-        values=defined,
+        values=values,
         hits=first.hits.astype(np.int32),
         distances=first.distances[:, :SHOWN].astype(np.float64),
         rows=first.rows[:, :SHOWN].astype(np.int64),
-        seconds=float(np.mean([ranking.seconds for ranking, _ in parts])) / max(queries, 1),
+        search_ms=search_ms,
         bytes_per_item=bytes_per_item,
     )

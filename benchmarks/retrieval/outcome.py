@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,20 @@ from benchmarks.retrieval import aggregate
 from benchmarks.retrieval.aggregate import Line, Measured
 from benchmarks.retrieval.cells import CELLS, Cell, read_cell
 from benchmarks.retrieval.jobs import Job
-from benchmarks.retrieval.measures import chance, measure
+from benchmarks.retrieval.measures import Measure, chance, measure
 from benchmarks.retrieval.measuring import depth_of
 from benchmarks.retrieval.request import EvalRequest
-from benchmarks.retrieval.results import ClassFigure, Results, ShownQuery, TaskSummary
+from benchmarks.retrieval.results import ClassFigure, GroupSummary, Results, ShownQuery, TaskSummary
 from benchmarks.retrieval.showing import shown_queries
 from benchmarks.retrieval.spaces import Space
 from benchmarks.retrieval.suites import Suite
 from benchmarks.retrieval.tasks import Task
 
+UNKNOWN = (
+    "What encoders and saved models were trained on is not known here: where they saw the items or "
+    "classes that are searched, figures say less of new ones"
+)
+_NUMBER = re.compile(r"[0-9,]+")
 MEDIA = "media"
 """Folder of a run for media that are in no file of their own, and are shown."""
 
@@ -72,11 +78,13 @@ class Done:
 
     Attributes:
         job: the task; without what was fitted on.
+        measures: names; the first is the main one.
         kept: one per system and length.
         left_out: systems that it is not measured with.
     """
 
     job: Job
+    measures: Sequence[str]
     kept: Sequence[Kept]
     left_out: Sequence[LeftOut]
 
@@ -84,7 +92,6 @@ class Done:
 def results_of(
     suite: Suite,
     request: EvalRequest,
-    measures: Sequence[str],
     done: Sequence[Done],
     begun: Begun,
 ) -> Results:
@@ -93,12 +100,12 @@ def results_of(
     Args:
         suite: what was run.
         request: what was asked for.
-        measures: names; the first is the main one.
         done: all that was measured; each task's random splits in order.
         begun: when and how it began.
     """
-    lines = _lines(done, measures, request.protocol.seed)
+    lines = _lines(done, request.protocol.seed)
     jobs = [one.job for one in done]
+    measures = list(dict.fromkeys(name for one in done for name in one.measures))
     return Results(
         suite=suite.name,
         about=suite.about,
@@ -107,67 +114,67 @@ def results_of(
         measures=measures,
         models=[about for space in _spaces(jobs) for about in _about(space)],
         digests={f"{job.space.name}: {job.name}": job.digest for job in jobs},
-        machine=_machine(begun),
-        tasks=_summaries(jobs, measures, request),
+        machine=_machine(begun, done),
+        tasks=_summaries(done, request),
         rows=[line.row for line in lines],
-        comparisons=aggregate.comparisons_of(lines, measures[0], request.protocol.seed),
+        comparisons=aggregate.comparisons_of(lines, request.protocol.seed),
         classes=_classes(lines, jobs),
         shown=_shown(lines, done, request.out),
-        notes=_told([one for each in done for one in each.left_out]),
+        notes=[*_told([one for each in done for one in each.left_out]), UNKNOWN],
     )
 
 
 def _told(left_out: Sequence[LeftOut]) -> list[str]:
-    """One sentence per system: at which lengths it is left out, in which tasks, and why."""
-    by_system: dict[str, list[LeftOut]] = {}
+    """Which systems are left out, at which lengths, in which tasks, and why."""
+    by_system: dict[tuple[str, str], list[LeftOut]] = {}
     for one in left_out:
-        by_system.setdefault(one.system, []).append(one)
+        by_system.setdefault((one.system, _NUMBER.sub("", one.reason)), []).append(one)
     told = []
-    for system, all_of_it in by_system.items():
+    for (system, _), all_of_it in by_system.items():
         lengths = ", ".join(str(n) for n in sorted({one.bits for one in all_of_it if one.bits}))
-        tasks = ", ".join(dict.fromkeys(one.task for one in all_of_it))
+        tasks = "; ".join(dict.fromkeys(one.task for one in all_of_it))
         at = f" at {lengths} bits" if lengths else ""
-        told.append(f"{system} is left out{at} ({tasks}): {all_of_it[0].reason}")
+        told.append(f"{system} is left out{at} ({tasks}), for example: {all_of_it[0].reason}")
     return told
 
 
-def _lines(done: Sequence[Done], measures: Sequence[str], seed: int) -> list[Line]:
+def _lines(done: Sequence[Done], seed: int) -> list[Line]:
     together: dict[tuple[Any, ...], list[Measured]] = {}
+    measures = {one.job.task.name: one.measures for one in done}
     for one in done:
         for kept in one.kept:
             about = kept.cell.about
             key = (one.job.task.name, one.job.space.name, about["system"], about["bits"])
             together.setdefault(key, []).append(Measured(one.job.task, kept.cell))
     return [
-        line for parts in together.values() for line in aggregate.lines_of(parts, measures, seed)
+        line
+        for (task, *_), parts in together.items()
+        for line in aggregate.lines_of(parts, measures[task], seed)
     ]
 
 
 def _classes(lines: Sequence[Line], jobs: Sequence[Job]) -> list[ClassFigure]:
+    """Per class, over the random splits in which it is in a group."""
     found = []
     for task in _first_of_each(jobs):
-        shown = aggregate.headline(lines, task.name)
-        values = [(aggregate.named(line.row), aggregate.by_class(line, task)) for line in shown]
+        groups = aggregate.groups_of([job.task for job in jobs if job.task.name == task.name])
         sizes = np.bincount(
             task.items.classes[task.items.classes >= 0], minlength=len(task.classes)
         )
-        for number in sorted({number for _, by_class in values for number in by_class}):
-            found.append(
+        for group in groups[1:] or groups:
+            shown = aggregate.headline(lines, task.name, group)
+            values = {aggregate.named(line.row): aggregate.by_class(line) for line in shown}
+            found += [
                 ClassFigure(
                     task=task.name,
                     name=str(task.classes.names[number]),
-                    group=_group_of(task, number),
+                    group="" if group == aggregate.ALL else group,
                     relevant=int(sizes[number]),
-                    values={label: by[number] for label, by in values if number in by},
+                    values={label: by[number] for label, by in values.items() if number in by},
                 )
-            )
+                for number in sorted({n for by in values.values() for n in by})
+            ]
     return found
-
-
-def _group_of(task: Task, number: int) -> str:
-    asked = task.asked.classes == number
-    inside = [name for name, chosen in task.groups.items() if chosen[asked].all()]
-    return inside[0] if len(inside) == 1 else ""
 
 
 def _shown(lines: Sequence[Line], done: Sequence[Done], run: Path) -> list[ShownQuery]:
@@ -208,37 +215,102 @@ def _spaces(jobs: Sequence[Job]) -> Iterator[Space]:
     yield from {job.space.name: job.space for job in jobs}.values()
 
 
-def _summaries(
-    jobs: Sequence[Job], measures: Sequence[str], request: EvalRequest
-) -> list[TaskSummary]:
-    found: dict[str, TaskSummary] = {}
-    for job in jobs:
-        task, rows = job.task, job.vectors.rows
-        counts = task.relevance.counts
-        ranked: Any = task.candidates.counts if task.candidates else len(task.items)
-        by_chance = chance(measure(measures[0]), counts, ranked)
-        failed = [f"{len(rows.failed)} items could not be used"] if rows.failed else []
-        summary = TaskSummary(
-            name=task.name,
-            queries=len(task.asked),
-            items=len(task.items),
-            rows=len(rows),
-            relevant=float(counts.mean()),
-            depth=depth_of(task, rows, request, measures, coded=True),
-            chance=None if np.isnan(by_chance).all() else float(np.nanmean(by_chance)),
-            left_out=[*task.left_out, *failed],
-            notes=list(task.notes),
+def _summaries(done: Sequence[Done], request: EvalRequest) -> list[TaskSummary]:
+    """One per task and model; of several random splits the first is told."""
+    together: dict[tuple[str, str], list[Done]] = {}
+    for one in done:
+        together.setdefault((one.job.task.name, one.job.space.name), []).append(one)
+    return [_summary(parts, request) for parts in together.values()]
+
+
+def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
+    first = parts[0]
+    task, rows = first.job.task, first.job.vectors.rows
+    depth = depth_of(task, rows, request, first.measures)
+    failed = {place for place, _ in rows.failed}
+    told = list(dict.fromkeys(text for one in parts for text in one.job.task.left_out))
+    if failed:
+        hit = int(np.isin(task.relevance.items, list(failed)).sum())
+        told.append(
+            f"{len(failed)} items could not be used and count as not found; they are the right "
+            f"answer {hit} times"
         )
-        found.setdefault(task.name, summary)
-    return list(found.values())
+    return TaskSummary(
+        name=task.name,
+        model=first.job.space.name,
+        measures=first.measures,
+        splits=len(parts),
+        items=len(task.items),
+        rows=len(rows),
+        depth=depth,
+        groups=[
+            summary
+            for group in aggregate.groups_of([one.job.task for one in parts])
+            if (summary := _group(parts, group, depth)) is not None
+        ],
+        left_out=told,
+        notes=list(task.notes),
+    )
+
+
+def _group(parts: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
+    """A part of the queries over all random splits."""
+    main = _cut(parts[0].measures[0], depth)
+    asked: dict[str, int] = {}
+    counts, chances = [], []
+    for task in (one.job.task for one in parts):
+        chosen = aggregate.chosen(task, group)
+        if not chosen.any():
+            continue
+        ranked: Any = len(task.items)
+        if task.candidates is not None:
+            ranked = task.candidates.counts[chosen]
+        relevant = task.relevance.counts[chosen]
+        counts.append(relevant)
+        graded = main.stem == "nDCG" and (task.relevance.grades > 1).any()
+        by_chance = chance(main, relevant, ranked)
+        chances.append(np.full(len(relevant), np.nan) if graded else by_chance)
+        asked |= aggregate.clusters_of(task, group)
+    if not counts:
+        return None
+    known = np.concatenate(chances)
+    return GroupSummary(
+        name=group,
+        queries=len(asked),
+        clusters=len(set(asked.values())),
+        relevant=float(np.concatenate(counts).mean()),
+        chance=None if np.isnan(known).all() else float(np.nanmean(known)),
+    )
+
+
+def _cut(name: str, depth: int | None) -> Measure:
+    """A measure as it is where nothing is ranked below a depth."""
+    whole = measure(name)
+    if depth is None or whole.cutoff is not None or whole.stem not in ("AP", "nDCG", "MRR"):
+        return whole
+    return measure(f"{whole.stem}@{depth}")
+
+
+def _windows(space: Space) -> str:
+    """How recordings are cut for an encoder."""
+    cut = space.towers.windowing
+    if cut is None:
+        return ""
+    return f"{cut.window_s:g} s every {cut.hop_s:g} s, {cut.sample_rate} Hz, {cut.padding}"
 
 
 def _about(space: Space) -> list[dict[str, str]]:
-    towers = ", ".join(f"{name} {digest[:12]}" for name, digest in space.digests.items())
-    about = [{"name": space.name, "kind": "encoder", "digest": towers, "licence": space.licence}]
-    return about + [
+    encoder = {
+        "name": space.name,
+        "kind": "encoder",
+        "digest": ", ".join(f"{name} {digest}" for name, digest in space.digests.items()),
+        "licence": space.licence,
+        "windows": _windows(space),
+    }
+    return [encoder] + [
         {
             "name": model.card.name,
+            "windows": "",
             "kind": f"codes, {model.card.hasher.get('kind')}",
             "digest": model.card.digest,
             "licence": model.card.licence,
@@ -253,12 +325,13 @@ def _protocol(request: EvalRequest, measures: Sequence[str]) -> dict[str, Any]:
     return {**told, "measures": list(measures), **request.protocol.to_json()}
 
 
-def _machine(begun: Begun) -> dict[str, Any]:
+def _machine(begun: Begun, done: Sequence[Done]) -> dict[str, Any]:
     date = time.strftime("%Y-%m-%d", time.gmtime(begun.at))
     seconds = round(time.time() - begun.at, 1)
     return {
         "date": date,
         "seconds": seconds,
-        "revision": machine.revision(),
+        "revisions": sorted({kept.cell.about["revision"] for one in done for kept in one.kept}),
+        "measured_on": sorted({kept.cell.about["cpu"] for one in done for kept in one.kept}),
         **machine.describe(begun.load),
     }

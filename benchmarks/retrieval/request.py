@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.retrieval.cells import CELLS
 from benchmarks.retrieval.protocol import Protocol
 from bittern.errors import InvalidInputError, PreconditionError
 from hashing.codes import check_bits
@@ -66,12 +67,30 @@ class EvalRequest:
         Raises:
             CodeError, InvalidInputError: it cannot; the message says what may be asked for.
         """
-        from benchmarks.retrieval.measures import measure
+        from benchmarks.retrieval.systems.selection import NAMES
 
         for length in self.bits:
             check_bits(length)
-        for name in self.measures:
-            measure(name)
+        self.check_measures(self.measures)
+        if self.protocol.depth and self.rerank > self.protocol.depth:
+            raise InvalidInputError(
+                f"--rerank {self.rerank} reaches deeper than --depth {self.protocol.depth}: give "
+                f"--rerank 0, or at most {self.protocol.depth}",
+                field="rerank",
+            )
+        if self.embeddings is not None and len(self.models) > 1:
+            raise InvalidInputError(
+                f"--embeddings are those of one encoder, and --model names {len(self.models)}: "
+                "run each by itself",
+                field="embeddings",
+            )
+        unknown = [name for name in self.systems if name.lower() not in NAMES]
+        if unknown:
+            raise InvalidInputError(
+                f"there is no system {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}",
+                field="systems",
+            )
+        self._check_place()
         for what, number, least in (
             ("rerank", self.rerank, 0),
             ("repeats", self.protocol.repeats, 1),
@@ -85,9 +104,37 @@ class EvalRequest:
             raise InvalidInputError(
                 f"--novel-share must be above 0 and below 1, not {self.protocol.novel_share}"
             )
-        if not self.bits and not self.systems:
+        if not self.bits:
             raise InvalidInputError("--bits needs at least one code length, such as 256")
         return self
+
+    def check_measures(self, names: Sequence[str]) -> None:
+        """Refuse measures that there are not, or that look deeper than is ranked.
+
+        Raises:
+            InvalidInputError: one of them; the message says what may be asked for.
+        """
+        from benchmarks.retrieval.measures import measure
+
+        depth = self.protocol.depth
+        for name in names:
+            cut = measure(name).cutoff
+            if cut and depth and cut > depth:
+                raise InvalidInputError(
+                    f"{name} looks at {cut} ranks, and --depth is {depth}; rank deeper, or ask for "
+                    "other --measures",
+                    field="depth",
+                )
+
+    def _check_place(self) -> None:
+        if self.data is None or not self.data.is_dir():
+            return
+        data, out = self.data.resolve(), self.out.resolve()
+        if out == data or data in out.parents:
+            raise InvalidInputError(
+                f"--out {self.out} lies in the data folder {self.data}; choose a folder elsewhere",
+                field="out",
+            )
 
     def asked_for(self) -> dict[str, Any]:
         """What tells this run from others, as JSON values."""
@@ -108,11 +155,14 @@ class EvalRequest:
 def claim(request: EvalRequest) -> bool:
     """Make the run's folder, or find it begun by the same request.
 
+    A folder in which nothing has been measured yet is taken over.
+
     Returns:
         whether it was begun before.
 
     Raises:
-        PreconditionError: the folder holds another run, or something else.
+        InvalidInputError: the folder holds another run, or something else.
+        PreconditionError: it cannot be written to, or read.
     """
     folder, asked = request.out, request.asked_for()
     path = folder / RUN_FILE
@@ -120,7 +170,7 @@ def claim(request: EvalRequest) -> bool:
         _refuse_other_content(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            replace_file(path, (json.dumps(asked, indent=1) + "\n").encode())
+            replace_file(path, _written(asked))
         except OSError as error:
             raise PreconditionError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
@@ -129,22 +179,32 @@ def claim(request: EvalRequest) -> bool:
     begun = _read(path)
     if begun == asked:
         return True
-    raise PreconditionError(
-        f"{folder} holds another run, with other {', '.join(_differing(begun, asked))}; choose "
-        "another --out, or give the same options to go on with it"
-    )
+    if (folder / CELLS).is_dir() and any((folder / CELLS).iterdir()):
+        raise InvalidInputError(
+            f"{folder} holds another run, with other {', '.join(_differing(begun, asked))}; "
+            "choose another --out, or give the same options to go on with it",
+            field="out",
+        )
+    replace_file(path, _written(asked))
+    return False
+
+
+def _written(asked: Mapping[str, Any]) -> bytes:
+    return (json.dumps(asked, indent=1) + "\n").encode()
 
 
 def _refuse_other_content(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise PreconditionError(f"{folder} exists, and is no folder of a run; choose another --out")
+        raise InvalidInputError(
+            f"{folder} exists, and is no folder of a run; choose another --out", field="out"
+        )
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as stream:
             value = json.loads(stream.read(_LARGEST))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PreconditionError(
             f"{path} cannot be read ({error}); choose another --out, or remove the folder"
         ) from error
@@ -156,4 +216,5 @@ def _differing(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     before = begun.get("protocol")
     before = before if isinstance(before, dict) else {}
     protocol = asked["protocol"]
-    return names + [name for name in protocol if before.get(name) != protocol[name]]
+    names += [name for name in protocol if before.get(name) != protocol[name]]
+    return names or ["entries in run.json"]

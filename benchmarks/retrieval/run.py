@@ -23,9 +23,9 @@ from benchmarks.retrieval.results import Results
 from benchmarks.retrieval.suites import suite_named
 from benchmarks.retrieval.systems.base import System
 from benchmarks.retrieval.systems.learned import SavedHasher
-from benchmarks.retrieval.trec_files import write_trec
+from benchmarks.retrieval.trec_files import write_judgements, write_runs
 
-MEASURING = 1
+MEASURING = 2
 """Version of how cells are measured; part of their keys."""
 TREC = "trec"
 """Folder of runs and qrels."""
@@ -45,16 +45,18 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
     begun = Begun.now(command)
     request = request.checked()
     suite = suite_named(request.suite)
+    request.check_measures(request.measures or suite.measures)
     suite.check(request.data, request.protocol)
     claim(request)
-    measures = list(request.measures or suite.measures)
     done = []
     for job in jobs_of(suite, request, screen):
+        measures = tuple(request.measures or job.task.measures or suite.measures)
         cells, left_out = _measured(job, request, measures, screen)
         # What was fitted on is large, and has served.
-        done.append(Done(replace(job, vectors=job.vectors.without_training()), cells, left_out))
+        fitted = replace(job, vectors=job.vectors.without_training())
+        done.append(Done(fitted, measures, cells, left_out))
     screen.stage("putting together", None)
-    return results_of(suite, request, measures, done, begun)
+    return results_of(suite, request, done, begun)
 
 
 def _measured(
@@ -63,6 +65,8 @@ def _measured(
     """What is measured of a task, from the run's folder where it is there already."""
     work, left_out = _work(job, request)
     screen.stage(f"{job.space.name}: {job.name}", sum(w.system.draws for w in work))
+    if request.trec:
+        write_judgements(request.out / TREC, job.task, job.space.name)
     done = 0
     found = []
     for one in work:
@@ -73,7 +77,7 @@ def _measured(
             left_out.append(LeftOut(job.task.name, one.system.name, one.bits, error.message))
         else:
             if request.trec:
-                write_trec(request.out / TREC, job.task, cell, job.space.name)
+                write_runs(request.out / TREC, job.task, cell, job.space.name)
             found.append(Kept(key, cell.without_hits()))
         done += one.system.draws
         screen.advance(done)
@@ -83,7 +87,8 @@ def _measured(
 def _cell(
     work: CellWork, key: str, request: EvalRequest, measures: Sequence[str], screen: Screen
 ) -> Cell:
-    cell = read_cell(request.out / CELLS, key)
+    shape = (work.system.draws, len(work.task.asked))
+    cell = read_cell(request.out / CELLS, key, shape)
     if cell is None:
         cell = measured_cell(work, request, measures, screen.advance)
         write_cell(request.out / CELLS, key, cell)
@@ -95,21 +100,24 @@ def _work(job: Job, request: EvalRequest) -> tuple[list[CellWork], list[LeftOut]
     work: list[CellWork] = []
     left_out: list[LeftOut] = []
     for system in job.systems:
-        for bits in _lengths(system, request):
+        for bits in _lengths(system, job, request):
             reason = system.fits(job.vectors.rows.dim, bits)
             if reason:
                 left_out.append(LeftOut(job.task.name, system.name, bits, reason))
                 continue
-            work.append(CellWork(job.task, job.space.name, system, bits, job.vectors))
+            again = 0 if isinstance(system, StoredModel) else request.rerank  # codes are all it has
+            work.append(CellWork(job.task, job.space.name, system, bits, job.vectors, again))
     return work, left_out
 
 
-def _lengths(system: System, request: EvalRequest) -> Sequence[int | None]:
+def _lengths(system: System, job: Job, request: EvalRequest) -> Sequence[int | None]:
+    """Those asked for, and those of the saved models, so that something is held against them."""
     if isinstance(system, SavedHasher):
         return (system.saved.card.bits,)
     if isinstance(system, StoredModel):
         return (system.stored.bits,)
-    return sorted(set(request.bits)) if system.coded else (None,)
+    lengths = {*request.bits, *(saved.card.bits for saved in job.space.saved)}
+    return sorted(lengths) if system.coded else (None,)
 
 
 def _decides(
@@ -127,9 +135,9 @@ def _decides(
         "seed": protocol.seed,
         "repeat": job.task.repeat,
         "windows": protocol.windows,
-        "depth": depth_of(job.task, job.vectors.rows, request, measures, coded=work.system.coded),
+        "depth": depth_of(job.task, job.vectors.rows, request, measures),
         "fit_rows": protocol.fit_rows,
-        "rerank": request.rerank,
+        "rerank": work.rerank,
         "measures": list(measures),
     }
 

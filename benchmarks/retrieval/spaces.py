@@ -7,6 +7,7 @@ share their towers share the space, and are compared in it side by side.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -92,7 +93,23 @@ def spaces_for(suite: str, names: Sequence[str], bits: Sequence[int]) -> list[Sp
         from benchmarks.retrieval.suites.words import MiniLMTower
 
         found.insert(0, Space(MINILM, MiniLMTower(), "Apache-2.0"))
-    return found
+    return _told_apart(found)
+
+
+def _told_apart(found: Sequence[Space]) -> list[Space]:
+    """The same, with names of their own: those of one name get the digest of their towers."""
+    names = [space.name for space in found]
+    return [
+        replace(space, name=f"{space.name} {_short(space)}")
+        if names.count(space.name) > 1
+        else space
+        for space in found
+    ]
+
+
+def _short(space: Space) -> str:
+    told = " ".join(f"{name} {digest}" for name, digest in space.digests.items())
+    return hashlib.sha256(told.encode()).hexdigest()[:8]
 
 
 def spaces(names: Sequence[str], bits: Sequence[int]) -> list[Space]:

@@ -87,11 +87,18 @@ def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Ta
 def window_ids(
     ids: Sequence[str], owners: NDArray[np.int64], spans: NDArray[np.float32]
 ) -> list[str]:
-    """Each window's id: the recording's with a W3C media fragment, ``crow-1#t=0,3``."""
+    """Each window's id: the recording's with a W3C media fragment, ``crow-1#t=0,3``.
+
+    Where nobody knows when a window begins (embeddings made elsewhere), the row's number.
+    """
     return [
-        f"{ids[int(owner)]}#t={_seconds(start)},{_seconds(end)}"
-        for owner, (start, end) in zip(owners, spans.tolist(), strict=True)
+        f"{ids[int(owner)]}#" + (f"window={row}" if start != start else _span(start, end))
+        for row, (owner, (start, end)) in enumerate(zip(owners, spans.tolist(), strict=True))
     ]
+
+
+def _span(start: float, end: float) -> str:
+    return f"t={_seconds(start)},{_seconds(end)}"
 
 
 def _seconds(value: float) -> str:

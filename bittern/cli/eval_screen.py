@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from bittern.cli.screen import counted, err, out, plain, progress
@@ -52,41 +53,49 @@ class Bar:
 
 
 def print_results(results: Results) -> None:
-    """The main measure: one table per task and group, systems by code lengths."""
-    main = results.measures[0]
-    for name, group in dict.fromkeys((row.task, row.group) for row in results.rows):
-        rows = [row for row in results.rows if (row.task, row.group) == (name, group)]
-        out.print()
-        about = name if group == "all" else f"{name}, {group} classes"
-        out.print(plain(f"{about}: {main}, {_queries(rows[0].queries)}"), style="bold")
-        out.print(_table(rows, main))
+    """The main measure: one table per task and group, systems by code lengths.
+
+    Ranking anew is left to the report, as are all other measures.
+    """
+    models = {row.model for row in results.rows}
+    out.print(plain(results.command), style="dim", soft_wrap=True)
     for task in results.tasks:
-        chance = "" if task.chance is None else f"; a random order gets {_figure(task.chance)}"
-        told = f"{task.name}: {_queries(task.queries)}, {task.items:,} items{chance}"
-        out.print(plain(told), style="dim", soft_wrap=True)
+        for group in task.groups:
+            rows = [
+                row
+                for row in results.rows
+                if (row.task, row.model, row.group) == (task.name, task.model, group.name)
+            ]
+            of = f" ({task.model})" if len(models) > 1 else ""
+            part = "" if group.name == "all" else f", {group.name}"
+            known = "" if group.chance is None else f"; a random order gets {_figure(group.chance)}"
+            out.print()
+            told = f"{task.name}{of}{part}: {task.measures[0]}, {_queries(group.queries)}"
+            out.print(plain(told), style="bold", soft_wrap=True)
+            deep = f"; ranked to depth {task.depth:,}" if task.depth else ""
+            out.print(plain(f"{task.items:,} items{deep}{known}"), style="dim", soft_wrap=True)
+            out.print(_table(rows, task.measures[0]))
         for sentence in task.left_out:
-            out.print(plain(f"  {sentence}"), style="dim", soft_wrap=True)
+            out.print(plain(sentence), style="dim", soft_wrap=True)
     for note in results.notes:
         out.print(plain(note), style="dim", soft_wrap=True)
 
 
-def _table(rows: list[Row], main: str) -> Any:
+def _table(rows: Sequence[Row], main: str) -> Any:
     from rich.table import Table
 
+    rows = [row for row in rows if main in row.figures and not row.rerank]
     columns: list[int | None] = [None] if any(row.bits is None for row in rows) else []
     columns += sorted({row.bits for row in rows if row.bits})
-    table = Table(box=None, pad_edge=False)
-    table.add_column("system", no_wrap=True)
-    table.add_column("metric", no_wrap=True)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("bits", overflow="fold")
+    table.add_column("", no_wrap=True)
     for length in columns:
-        table.add_column(f"{length} bits" if length else "float", justify="right", no_wrap=True)
-    several = len({row.model for row in rows}) > 1
+        table.add_column(str(length or "float"), justify="right", no_wrap=True)
     found: dict[tuple[str, str], dict[int | None, float]] = {}
     for row in rows:
-        if main in row.figures:
-            system = f"{row.model}: {row.system}" if several else row.system
-            metric = f"{row.metric}, top {row.rerank} by cosine" if row.rerank else row.metric
-            found.setdefault((system, metric), {})[row.bits] = row.figures[main].expected
+        metric = "" if row.metric == "cosine" else row.metric
+        found.setdefault((row.system, metric), {})[row.bits] = row.figures[main].expected
     for (system, metric), by_length in found.items():
         cells = [_figure(by_length[n]) if n in by_length else "" for n in columns]
         table.add_row(plain(system), plain(metric), *cells)

@@ -138,6 +138,9 @@ def evaluate(
             "embeddings.npy (or .safetensors) and ids.txt, one id per row."
         ),
     ] = None,
+    trec: Annotated[
+        bool, typer.Option("--trec/--no-trec", help="Write runs and qrels in TREC's formats.")
+    ] = True,
     layout: Annotated[
         bool, typer.Option("--layout", help="Only say what the suite is and what its data are.")
     ] = False,
@@ -209,6 +212,7 @@ def evaluate(
         protocol=protocol,
         cache=cache,
         embeddings=embeddings,
+        trec=trec,
     )
     _run(request, as_program)
 

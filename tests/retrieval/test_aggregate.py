@@ -53,11 +53,12 @@ def test_a_figure_is_the_mean_over_queries_of_the_mean_over_draws() -> None:
     lines = {line.row.group: line for line in lines_of([Measured(task, cell)], ["AP"], 0)}
     assert set(lines) == {"all", "seen", "novel"}
     row = lines["seen"].row
-    assert (row.queries, row.draws, row.ms_per_query) == (2, 2, 2.0)
+    assert (row.queries, row.clusters, row.draws, row.search_ms) == (2, 2, 2, 0.002)
     figure = row.figures["AP"]
     assert figure.expected == pytest.approx(0.4)
     assert figure.ranked == pytest.approx(0.41)
-    assert (figure.best, figure.worst) == (pytest.approx(0.5), pytest.approx(0.3))
+    assert figure.best == pytest.approx(0.5)
+    assert figure.worst == pytest.approx(0.3)
     assert figure.deviation == pytest.approx(np.std([0.3, 0.5], ddof=1))
     assert lines["novel"].values.tolist() == [pytest.approx(0.8)]
     assert lines["all"].row.figures["AP"].low <= figure.expected + 0.3
@@ -70,7 +71,11 @@ def test_a_query_of_several_splits_counts_once_by_its_mean_where_it_is_in_the_gr
     assert lines["seen"].queries == ("a", "b")
     assert lines["seen"].values.tolist() == [pytest.approx(0.3), pytest.approx(0.9)]
     assert lines["novel"].values.tolist() == [pytest.approx(0.5)]
-    assert lines["novel"].row.figures["AP"].deviation is None
+    assert lines["novel"].row.figures["AP"].deviation_splits is None
+    assert lines["seen"].row.figures["AP"].deviation is None
+    assert lines["seen"].row.figures["AP"].deviation_splits == pytest.approx(
+        np.std([0.2, 0.65], ddof=1)
+    )
     assert lines["all"].values.tolist() == [pytest.approx(0.3), pytest.approx(0.7)]
 
 
@@ -88,9 +93,11 @@ def test_undefined_values_of_single_queries_do_not_count() -> None:
 
 
 def a_line(system: str, bits: int | None, metric: str, values: list[float], **row: object) -> Line:
-    told = Row("t", "all", "m", system, metric, bits, 1.0, 0, 1, len(values), 1.0, {})
+    n = len(values)
+    told = Row("t", "all", "m", system, metric, bits, 1.0, 0, 1, n, n, 1.0, {})
     ids = tuple(f"q{n}" for n in range(len(values)))
-    return Line(replace(told, **row), ids, np.array(values))  # type: ignore[arg-type]
+    row_of = replace(told, **row)  # type: ignore[arg-type]
+    return Line(row_of, "AP", ids, np.arange(n), np.array(values))
 
 
 LINES = [
@@ -105,18 +112,49 @@ LINES = [
 
 
 def test_codes_are_compared_with_the_baseline_with_floats_and_with_their_other_distance() -> None:
-    pairs = {(c.a, c.b) for c in comparisons_of(LINES, "AP", 0)}
+    pairs = {(c.family, c.a, c.b) for c in comparisons_of(LINES, 0)}
+    hb, itq = "m: Hashing-Baseline", "m: ITQ"
     assert pairs == {
-        ("m: ITQ 64 asymmetric", "m: Hashing-Baseline 64 asymmetric"),
-        ("m: ITQ 256 asymmetric", "m: Hashing-Baseline 256 asymmetric"),
-        ("m: ITQ 256 asymmetric", "m: float32 cosine"),
-        ("m: Hashing-Baseline 256 asymmetric", "m: float32 cosine"),
-        ("m: ITQ 256 asymmetric", "m: ITQ 256 symmetric"),
+        ("baseline", f"{itq} 64 asymmetric", f"{hb} 64 asymmetric"),
+        ("baseline", f"{itq} 256 asymmetric", f"{hb} 256 asymmetric"),
+        *(
+            ("float", f"{system} {bits} asymmetric", "m: float32 cosine")
+            for system in (hb, itq)
+            for bits in (64, 256)
+        ),
+        ("distance", f"{itq} 256 asymmetric", f"{itq} 256 symmetric"),
     }
 
 
+def test_the_same_system_over_two_models_is_compared_once() -> None:
+    one = a_line("ITQ", 64, "asymmetric", [0.6, 0.5, 0.6, 0.5])
+    other = a_line("ITQ", 64, "asymmetric", [0.5, 0.5, 0.4, 0.5], model="n")
+    [found] = comparisons_of([one, other], 0)
+    assert (found.family, found.a, found.b) == (
+        "model", "m: ITQ 64 asymmetric", "n: ITQ 64 asymmetric",
+    )  # fmt: skip
+
+
+def test_queries_for_one_class_count_as_one_where_it_is_asked_how_sure() -> None:
+    names = [f"a{n}" for n in range(8)]
+    task = a_task(names, [True] * 8)
+    classes = np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.int32)
+    asked = replace(task.asked, classes=classes)
+    cell = a_cell([[0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]])
+    [alone] = [x for x in lines_of([Measured(task, cell)], ["AP"], 0) if x.row.group == "all"]
+    [together] = [
+        x
+        for x in lines_of([Measured(replace(task, asked=asked), cell)], ["AP"], 0)
+        if x.row.group == "all"
+    ]
+    assert (alone.row.clusters, together.row.clusters) == (8, 2)
+    one, two = alone.row.figures["AP"], together.row.figures["AP"]
+    assert one.expected == two.expected
+    assert two.high - two.low > one.high - one.low
+
+
 def test_a_comparison_says_how_much_and_how_sure() -> None:
-    found = {(c.a, c.b): c for c in comparisons_of(LINES, "AP", 0)}
+    found = {(c.a, c.b): c for c in comparisons_of(LINES, 0)}
     one = found["m: ITQ 256 asymmetric", "m: float32 cosine"]
     assert one.difference == pytest.approx(-0.175)
     assert one.low < one.difference < one.high < 0
@@ -124,17 +162,20 @@ def test_a_comparison_says_how_much_and_how_sure() -> None:
     assert one.measure == "AP"
 
 
-def test_the_headline_is_the_best_longest_code_the_baseline_and_the_floats() -> None:
-    assert [named(line.row) for line in headline(LINES, "t")] == [
-        "m: ITQ 256 asymmetric",
+def test_the_headline_is_fixed_and_not_chosen_by_its_figures() -> None:
+    worse = a_line("learned", 256, "asymmetric", [0.1, 0.1, 0.1, 0.1])
+    assert [named(line.row) for line in headline([*LINES, worse], "t")] == [
+        "m: learned 256 asymmetric",
         "m: Hashing-Baseline 256 asymmetric",
         "m: float32 cosine",
     ]
 
 
+def test_a_system_without_the_main_measure_is_no_headline() -> None:
+    nothing = a_line("float32", None, "cosine", [])
+    assert headline([nothing], "t") == headline([], "t") == []
+
+
 def test_a_class_has_the_mean_of_its_queries() -> None:
-    task = a_task(["a", "b", "c"], [True, True, True])
-    asked = replace(task.asked, classes=np.array([0, 0, -1], dtype=np.int32))
-    line = a_line("ITQ", 8, "asymmetric", [0.2, 0.6, 0.9])
-    line = replace(line, queries=("a", "b", "c"))
-    assert by_class(line, replace(task, asked=asked)) == {0: pytest.approx(0.4)}
+    line = a_line("ITQ", 8, "asymmetric", [0.2, 0.6, 0.9, np.nan])
+    assert by_class(replace(line, clusters=np.array([0, 0, -3, 0]))) == {0: pytest.approx(0.4)}

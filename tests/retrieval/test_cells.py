@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ def a_cell() -> Cell:
         hits=rng.integers(-1, 9, (7, 4)).astype(np.int32),
         distances=rng.random((7, 2)),
         rows=rng.integers(0, 9, (7, 2)),
-        seconds=0.25,
+        search_ms=0.25,
         bytes_per_item=8.5,
     )
     about = {"task": "text→image", "system": "ITQ", "bits": 64}
@@ -36,7 +37,7 @@ def test_a_cell_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert list(read.variants) == list(cell.variants)
     for variant, ranked in cell.variants.items():
         again = read.variants[variant]
-        assert (again.seconds, again.bytes_per_item) == (0.25, 8.5)
+        assert (again.search_ms, again.bytes_per_item) == (0.25, 8.5)
         assert list(again.values) == list(ranked.values)
         for name, values in ranked.values.items():
             np.testing.assert_array_equal(again.values[name], values)
@@ -76,3 +77,56 @@ def test_keys_differ_with_everything_that_decides_and_with_nothing_else() -> Non
     assert key_of(decides) == key_of(dict(reversed(decides.items())))
     others = [{**decides, "bits": 128}, {**decides, "seed": 1}, {**decides, "depth": None}]
     assert len({key_of(each) for each in (decides, *others)}) == 4
+
+
+def lying(tmp_path: Path, **told: object) -> None:
+    """The cell with another description, or other arrays."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    write_cell(tmp_path, KEY, a_cell())
+    path = tmp_path / f"{KEY}.safetensors"
+    with safe_open(path, framework="numpy") as kept:
+        about = json.loads(kept.metadata()["about"])
+        arrays = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
+    arrays |= {k: v for k, v in told.items() if isinstance(v, np.ndarray)}
+    about |= {k: v for k, v in told.items() if not isinstance(v, np.ndarray)}
+    save_file(arrays, path, metadata={"about": json.dumps(about)})
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"key": "another"},
+        {"variants": []},
+        {"variants": 3},
+        {"variants": [{"metric": "symmetric", "rerank": 1e999}]},
+        {"symmetric+0/AP": np.zeros((4, 3, 6))},
+        {"symmetric+0/AP": np.zeros((4, 3, 7), np.float32)},
+        {"symmetric+0/AP": np.full((4, 3, 7), np.inf)},
+        {"symmetric+0/AP": np.zeros((4, 0, 7))},
+        {"symmetric+0//hits": np.zeros((7, 4))},
+        {"symmetric+0//rows": np.zeros((6, 2), np.int64)},
+    ],
+)
+def test_a_cell_that_lies_is_measured_again(
+    tmp_path: Path, told: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    lying(tmp_path)
+    assert read_cell(tmp_path, KEY, (3, 7)) is not None
+    lying(tmp_path, **told)
+    assert read_cell(tmp_path, KEY, (3, 7)) is None
+    assert "is measured again" in caplog.text
+
+
+def test_a_cell_of_other_queries_or_draws_is_measured_again(tmp_path: Path) -> None:
+    write_cell(tmp_path, KEY, a_cell())
+    assert read_cell(tmp_path, KEY, (3, 8)) is None
+    assert read_cell(tmp_path, KEY, (2, 7)) is None
+
+
+def test_without_hits_nothing_of_them_stays_in_memory() -> None:
+    small = a_cell().without_hits().variants[Variant("symmetric")]
+    assert small.hits.base is None
+    assert small.hits.shape == (7, 0)
+    assert small.values["AP"].shape == (4, 3, 7)

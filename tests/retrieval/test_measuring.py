@@ -16,12 +16,13 @@ CUT = ("AP_minR@50", "nDCG@50", "MRR", "P_H2")
 
 
 def depth(
-    queries: int, rows: int, *measures: str, depth: int | None = None, coded: bool = True
+    queries: int, rows: int, *measures: str, depth: int | None = None, given: bool = False
 ) -> int | None:
-    task: Any = SimpleNamespace(asked=range(queries))
+    candidates = "given" if given else None
+    task: Any = SimpleNamespace(asked=range(queries), candidates=candidates)
     asked = EvalRequest("inquire", Path("run"), protocol=Protocol(depth=depth))
     embedded: Any = range(rows)
-    return depth_of(task, embedded, asked, measures, coded=coded)
+    return depth_of(task, embedded, asked, measures)
 
 
 def test_small_problems_are_ranked_whole() -> None:
@@ -40,8 +41,8 @@ def test_a_measure_over_the_whole_ranking_has_it_while_that_takes_minutes() -> N
     assert depth(10_000, 5_000_000, "AP") == 1_000
 
 
-def test_float_vectors_are_ranked_whole_as_a_depth_saves_them_nothing() -> None:
-    assert depth(10_000, 5_000_000, *CUT, coded=False) is None
+def test_candidates_are_ranked_whole() -> None:
+    assert depth(10_000, 5_000_000, *CUT, given=True) is None
 
 
 @pytest.mark.parametrize(("asked", "got"), [(0, None), (50, 50)])

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import ir_measures
 import numpy as np
 import pytest
 
+from benchmarks.retrieval import measuring
 from benchmarks.retrieval import run as run_module
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.results import Results, Row
 from benchmarks.retrieval.run import evaluate
-from bittern.errors import InvalidInputError, LayoutError, PreconditionError
+from bittern.errors import InvalidInputError, LayoutError
 from encoders.base import Modality
 from tests.retrieval.toy_runs import Quiet, request, towers
 
@@ -69,21 +71,26 @@ def test_a_run_goes_on_where_it_was_interrupted_and_comes_to_the_same(
 ) -> None:
     towers(monkeypatch)
     whole = evaluate(request(tmp_path, out=tmp_path / "undisturbed"), Quiet())
-    measured = run_module.measured_cell
+    measured = measuring.measured_cell
     done: list[str] = []
 
-    def interrupted(work: object, *rest: object) -> object:
+    def interrupted(*given: Any) -> object:
         if len(done) == 4:
             raise KeyboardInterrupt
         done.append("cell")
-        return measured(work, *rest)  # type: ignore[arg-type]
+        return measured(*given)
 
     monkeypatch.setattr(run_module, "measured_cell", interrupted)
     with pytest.raises(KeyboardInterrupt):
         evaluate(request(tmp_path), Quiet())
     assert len(list((tmp_path / "run" / "cells").iterdir())) == 4
     done.clear()
-    monkeypatch.setattr(run_module, "measured_cell", lambda *a: done.append("cell") or measured(*a))
+
+    def counted(*given: Any) -> object:
+        done.append("cell")
+        return measured(*given)
+
+    monkeypatch.setattr(run_module, "measured_cell", counted)
     again = evaluate(request(tmp_path), Quiet())
     assert len(done) == 15 - 4
     assert figures(again) == figures(whole)
@@ -111,14 +118,14 @@ def test_a_folder_of_another_run_is_refused(
     towers(monkeypatch)
     evaluate(request(tmp_path, systems=("float32",)), Quiet())
     other = request(tmp_path, bits=(8,), systems=("itq",), protocol=Protocol(windows="mean"))
-    with pytest.raises(PreconditionError, match="with other bits, systems, windows; choose"):
+    with pytest.raises(InvalidInputError, match="with other bits, systems, windows; choose"):
         evaluate(other, Quiet())
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("mine")
-    with pytest.raises(PreconditionError, match="no folder of a run"):
+    with pytest.raises(InvalidInputError, match="no folder of a run"):
         evaluate(request(tmp_path), Quiet())
 
 
@@ -161,7 +168,7 @@ def test_systems_that_cannot_be_fitted_are_left_out_and_named(
     towers(monkeypatch)
     results = evaluate(request(tmp_path, systems=("float32", "pq")), Quiet())
     assert {each.system for each in results.rows} == {"float32"}
-    assert len(results.notes) == 1
+    assert len(results.notes) == 2  # the other one is on what encoders were trained on
     assert results.notes[0].startswith("Faiss PQ is left out at 8, 16 bits (text→image, ")
 
 
@@ -178,15 +185,15 @@ def test_runs_and_qrels_give_other_programs_the_same_figure(
 ) -> None:
     towers(monkeypatch)
     results = evaluate(request(tmp_path, systems=("float32", "itq")), Quiet())
-    folder = tmp_path / "run" / "trec" / "text-to-audio"
+    folder = tmp_path / "run" / "trec" / "toy" / "text-to-audio"
     qrels = list(ir_measures.read_trec_qrels(str(folder / "qrels.txt")))
     for name, wanted in (
-        ("toy-ITQ-8-symmetric", {"system": "ITQ", "bits": 8, "metric": "symmetric"}),
-        ("toy-float32-cosine", {"system": "float32"}),
+        ("ITQ-8-symmetric-seed0", {"system": "ITQ", "bits": 8, "metric": "symmetric"}),
+        ("float32-cosine-seed0", {"system": "float32"}),
     ):
         run = list(ir_measures.read_trec_run(str(folder / f"{name}.run")))
         theirs = ir_measures.calc_aggregate([ir_measures.AP], qrels, run)[ir_measures.AP]
-        ours = row(results, "text→audio", **wanted).figures["AP"].ranked  # type: ignore[arg-type]
+        ours = row(results, "text→audio", **wanted).figures["AP"].ranked
         assert theirs == pytest.approx(ours, abs=1e-9)
 
 
@@ -216,7 +223,7 @@ def test_a_cell_of_other_data_is_not_taken(tmp_path: Path, monkeypatch: pytest.M
     manifest.write_text("\n".join(lines) + "\n")
     results = evaluate(asked, Quiet())
     assert row(results, "text→image", "float32").figures["AP"].expected < 1.0
-    assert not np.isnan(results.tasks[0].chance or np.nan)
+    assert not np.isnan(results.tasks[0].groups[0].chance or np.nan)
 
 
 def test_settings_that_cannot_be_are_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -232,3 +239,43 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_read(tmp_path: P
         with pytest.raises(InvalidInputError, match=message):
             evaluate(bad, Quiet())
     assert not (tmp_path / "run").exists()
+
+
+def test_a_measure_that_float_vectors_have_not_leaves_them_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    towers(monkeypatch)
+    results = evaluate(request(tmp_path, measures=("P_H2",)), Quiet())
+    assert {each.metric for each in results.rows} == {"symmetric"}
+    assert any(note.startswith("float32 is left out") for note in results.notes)
+    both = evaluate(request(tmp_path, out=tmp_path / "two", measures=("P_H2", "AP")), Quiet())
+    assert "P_H2" not in row(both, "text→image", "float32").figures
+    assert "AP" in row(both, "text→image", "float32").figures
+
+
+def test_all_systems_are_cut_at_the_same_depth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    towers(monkeypatch)
+    shallow = request(tmp_path, protocol=Protocol(depth=2), rerank=0, measures=("AP", "P@2"))
+    results = evaluate(shallow, Quiet())
+    assert {task.depth for task in results.tasks} == {2}
+    for each in results.rows:
+        if each.task == "text→image":
+            assert each.figures["AP"].best <= 2 / 3 + 1e-12  # two of three can be found
+
+
+def test_nothing_is_fitted_on_novel_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.retrieval import fitting
+    from benchmarks.retrieval.embeddings.arrays import ArrayRows
+    from tests.retrieval.test_windows import a_task
+
+    task = replace(a_task(), groups={"novel": np.array([False, True])})
+    rows = ArrayRows(np.eye(6, 8, dtype=np.float32), np.array([0, 0, 1, 2, 3, 3]))
+    assert fitting.rows_to_fit_on(task, rows).tolist() == [0, 1, 4, 5]
+    assert fitting.rows_to_fit_on(a_task(), rows).tolist() == list(range(6))
+    few = fitting.drawn_rows(np.array([3, 5, 8, 9]), Protocol(fit_rows=2))
+    assert len(few) == 2
+    assert set(few.tolist()) <= {3, 5, 8, 9}

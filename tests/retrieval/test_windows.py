@@ -63,7 +63,7 @@ def test_grades_go_to_all_windows_of_a_recording() -> None:
 def test_recordings_stay_items_where_windows_are_put_together() -> None:
     task, rows = a_task(), rows_of()
     for windows in ("max", "mean"):
-        assert with_windows(task, rows, Protocol(windows=windows)) == (task, rows)  # type: ignore[arg-type]
+        assert with_windows(task, rows, Protocol(windows=windows)) == (task, rows)
 
 
 def test_photographs_have_no_windows() -> None:
@@ -87,3 +87,8 @@ def test_a_task_that_knows_what_is_heard_when_says_itself_what_is_right() -> Non
     task, rows = with_windows(replace(a_task(), by_window=by_window), rows_of(), Protocol())
     assert (task.name, rows.owners.tolist()) == ("by window", list(range(6)))
     assert seen == [(OWNERS.tolist(), (6, 2))]
+
+
+def test_windows_of_unknown_times_are_told_apart_by_their_row() -> None:
+    task, _ = with_windows(a_task(), rows_of(spans=False), SEPARATE)
+    assert list(task.items.ids)[:3] == ["a#window=0", "a#window=1", "c#window=2"]
