@@ -169,7 +169,7 @@ def test_systems_that_cannot_be_fitted_are_left_out_and_named(
     results = evaluate(request(tmp_path, systems=("float32", "pq")), Quiet())
     assert {each.system for each in results.rows} == {"float32"}
     assert len(results.notes) == 2  # the other one is on what encoders were trained on
-    assert results.notes[0].startswith("Faiss PQ is left out at 8, 16 bits (text→image, ")
+    assert results.notes[0].startswith("Faiss PQ is left out at 8, 16 bits (text→image; ")
 
 
 def test_nothing_is_ranked_anew_where_everything_would_be(
