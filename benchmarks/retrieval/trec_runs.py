@@ -20,6 +20,9 @@ from bittern.errors import InvalidInputError, LimitExceededError, QrelsError
 MAX_HITS = 1 << 24
 """Most hits of one query: trec_eval keeps scores as 32-bit floats, which tell so many apart."""
 
+_MOST_CELLS = 500_000_000
+"""Places of a run in memory: 4 GB."""
+
 
 def write_run(
     path: Path,
@@ -163,7 +166,13 @@ class _Run:
         order = np.lexsort((-self._by_bytes(items), -scores, queries))
         sizes = np.bincount(queries, minlength=self._count)
         begins = np.repeat(np.cumsum(sizes) - sizes, sizes)
-        hits = np.full((self._count, int(sizes.max())), -1, np.int64)
+        deepest = int(sizes.max())
+        if self._count * deepest > _MOST_CELLS:
+            raise QrelsError(
+                f"a run of {self._count:,} queries with up to {deepest:,} items each is too large "
+                f"to be held at once ({_MOST_CELLS:,} places); cut it to fewer items per query"
+            )
+        hits = np.full((self._count, deepest), -1, np.int64)
         hits[queries[order], np.arange(len(order)) - begins] = items[order]
         return hits
 

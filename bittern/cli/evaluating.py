@@ -18,6 +18,7 @@ _NOVEL = ("none", "random", "taxonomy")
 _CANDIDATES = ("full", "rerank", "both")
 _FIT_ON = ("items", "training")
 _POLICIES = ("error", "skip")
+_COMPARED, _PROTOCOL, _FILES = "What is compared", "Protocol: what papers differ in", "Files"
 
 ModelNames = Annotated[
     list[str] | None,
@@ -25,16 +26,24 @@ ModelNames = Annotated[
         "--model",
         help="Encoder, or saved model; several, separated by commas or given again. An encoder "
         "is compared with the training-free codes over it. `field` by default.",
+        rich_help_panel=_COMPARED,
     ),
 ]
 Lengths = Annotated[
-    str, typer.Option("--bits", help="Code lengths, separated by commas.", show_default=True)
+    str,
+    typer.Option(
+        "--bits",
+        help="Code lengths, separated by commas.",
+        show_default=True,
+        rich_help_panel=_COMPARED,
+    ),
 ]
 Names = Annotated[
     str,
     typer.Option(
         "--systems",
         help="What is compared, separated by commas; all by default. --layout lists them.",
+        rich_help_panel=_COMPARED,
     ),
 ]
 MeasureNames = Annotated[
@@ -43,6 +52,7 @@ MeasureNames = Annotated[
         "--measures",
         help="Separated by commas, the main one first: AP, AP@k, AP_hits@k, AP_minR@k, nDCG@k, "
         "R-prec, Recall@k, P@k, MRR, hit@k, P_H2. The suite's own by default.",
+        rich_help_panel=_COMPARED,
     ),
 ]
 
@@ -70,76 +80,135 @@ def evaluate(
     systems: Names = "",
     measures: MeasureNames = "",
     rerank: Annotated[
-        int, typer.Option(help="Rank the nearest so many anew by float cosine too; 0 for not.")
+        int,
+        typer.Option(
+            help="Rank so many of the nearest anew by float cosine, as a row of its own; 0: no.",
+            rich_help_panel=_COMPARED,
+        ),
     ] = 100,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
             help="Template of queries for classes, with {common}, {scientific}, {taxonomy} or "
-            "{name}; may be given again."
+            "{name}; may be given again.",
+            rich_help_panel=_PROTOCOL,
         ),
     ] = None,
     average_prompts: Annotated[
-        bool, typer.Option("--average-prompts", help="One query per class: the templates' mean.")
+        bool,
+        typer.Option(
+            "--average-prompts",
+            help="One query per class: the templates' mean.",
+            rich_help_panel=_PROTOCOL,
+        ),
     ] = False,
     database: Annotated[
-        str, typer.Option(help="Published split that is searched; the suite's own by default.")
+        str,
+        typer.Option(
+            help="inquire, inatsounds, ssw60: published split that is asked or searched.",
+            rich_help_panel=_PROTOCOL,
+        ),
     ] = "",
     windows: Annotated[
         str,
         typer.Option(
             help="A recording counts by its nearest window (max), by the mean of "
-            "its windows (mean), or each window is an item (separate)."
+            "its windows (mean), or each window is an item (separate).",
+            rich_help_panel=_PROTOCOL,
         ),
     ] = "max",
     level: Annotated[
-        str, typer.Option(help="What is the same kind: species, genus, family, order or class.")
+        str,
+        typer.Option(
+            help="What is the same kind: species, genus, family, order or class.",
+            rich_help_panel=_PROTOCOL,
+        ),
     ] = "species",
     novel: Annotated[
-        str, typer.Option(help="Tell seen from novel classes: none, random or taxonomy.")
+        str,
+        typer.Option(
+            help="inat24, inatsounds: tell seen from novel classes: none, random or taxonomy.",
+            rich_help_panel=_PROTOCOL,
+        ),
     ] = "none",
-    novel_share: Annotated[float, typer.Option(help="Of the classes.")] = 0.2,
+    novel_share: Annotated[
+        float, typer.Option(help="Share of the classes that is novel.", rich_help_panel=_PROTOCOL)
+    ] = 0.2,
     soundscapes: Annotated[
-        Path | None, typer.Option(help="inatsounds: annotated soundscapes to search as well.")
+        Path | None,
+        typer.Option(
+            help="inatsounds: annotated soundscapes to search as well.", rich_help_panel=_PROTOCOL
+        ),
     ] = None,
     candidates: Annotated[
-        str, typer.Option(help="inquire: full, rerank (the 100 given per query) or both.")
+        str,
+        typer.Option(
+            help="inquire: full, rerank (the 100 given per query) or both.",
+            rich_help_panel=_PROTOCOL,
+        ),
     ] = "both",
     fit_on: Annotated[
         str,
         typer.Option(
             help="What training-free codes are fitted on: the items searched, or the "
-            "published training split."
+            "published training split.",
+            rich_help_panel=_PROTOCOL,
         ),
     ] = "items",
-    fit_rows: Annotated[int, typer.Option(help="Most rows that are fitted on.")] = 100_000,
+    fit_rows: Annotated[
+        int,
+        typer.Option(
+            help="Fit on so many rows at most, drawn at random.", rich_help_panel=_PROTOCOL
+        ),
+    ] = 100_000,
     depth: Annotated[
         int | None,
         typer.Option(
-            help="Rank so deep; 0 for everything, which is also the default where "
-            "queries times items are below 2e9; else 1000."
+            help="Rank all systems so deep and cut measures there; 0: everything. By default "
+            "everything, or 1000 where that would take hours.",
+            rich_help_panel=_PROTOCOL,
         ),
     ] = None,
     missing: Annotated[
-        str, typer.Option(help="Items that cannot be used: error, or skip and say so.")
+        str,
+        typer.Option(
+            help="Items that cannot be used: error, or skip and say so.", rich_help_panel=_FILES
+        ),
     ] = "error",
     unknown: Annotated[
-        str, typer.Option(help="Judgements of what there is not: error, or skip and say so.")
+        str,
+        typer.Option(
+            help="Judgements of what there is not: error, or skip and say so.",
+            rich_help_panel=_FILES,
+        ),
     ] = "error",
-    repeats: Annotated[int, typer.Option(help="Random splits, where the suite has them.")] = 3,
-    seed: Annotated[int, typer.Option(help="Of all that is drawn.")] = 0,
+    repeats: Annotated[
+        int, typer.Option(help="words: random splits.", rich_help_panel=_PROTOCOL)
+    ] = 3,
+    seed: Annotated[
+        int, typer.Option(help="Of everything that is drawn at random.", rich_help_panel=_PROTOCOL)
+    ] = 0,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for embeddings; the user's cache by default.")
+        Path | None,
+        typer.Option(
+            help="Folder for embeddings; the user's cache by default.", rich_help_panel=_FILES
+        ),
     ] = None,
     embeddings: Annotated[
         Path | None,
         typer.Option(
             help="Folder with the items' embeddings, made elsewhere with the same encoder: "
-            "embeddings.npy (or .safetensors) and ids.txt, one id per row."
+            "embeddings.npy (or .safetensors) and ids.txt, one id per row.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
     trec: Annotated[
-        bool, typer.Option("--trec/--no-trec", help="Write runs and qrels in TREC's formats.")
+        bool,
+        typer.Option(
+            "--trec/--no-trec",
+            help="Write runs and qrels in TREC's formats.",
+            rich_help_panel=_FILES,
+        ),
     ] = True,
     layout: Annotated[
         bool, typer.Option("--layout", help="Only say what the suite is and what its data are.")
@@ -256,7 +325,6 @@ def _numbers(text: str) -> list[int]:
 
 
 def _print_layout(suite: str) -> None:
-    from benchmarks.retrieval.layouts import described
     from benchmarks.retrieval.suites import suite_named
     from benchmarks.retrieval.systems.selection import NAMES
 
@@ -267,4 +335,7 @@ def _print_layout(suite: str) -> None:
     needed = "the folder given with --data holds:" if told.needs_data else "needs no --data"
     out.print(plain(needed))
     for piece in told.pieces:
-        out.print(plain(f"  {described(piece)}"), soft_wrap=True)
+        optional = " (optional)" if piece.optional else ""
+        out.print(plain(f"  {' or '.join(piece.path.split('|'))}{optional}"), soft_wrap=True)
+        out.print(plain(f"      {piece.what}"), soft_wrap=True)
+        out.print(plain(f"      from {piece.origin}; {piece.size}"), soft_wrap=True)

@@ -36,6 +36,7 @@ from hashing.training.embeddings import SET_FILE, EmbeddingSet
 MOST_OFF = 0.01
 """So far from 1 the norm of an embedding may be: float16 rounds."""
 _SCAN_ROWS = 8_192
+_MOST_ROWS = 20_000_000
 _LARGEST_IDS = 4 << 30
 _log = logging.getLogger(__name__)
 
@@ -239,6 +240,9 @@ def _parquet(path: Path) -> list[str]:
         column = "id" if "id" in columns else columns[0] if len(columns) == 1 else ""
         if not column:
             raise InvalidInputError(f"{path} must have a column id, not {', '.join(columns)}")
+        rows = pq.read_metadata(path).num_rows
+        if rows > _MOST_ROWS:
+            raise InvalidInputError(f"{path} has {rows:,} rows; the limit is {_MOST_ROWS:,}")
         values = pq.read_table(path, columns=[column]).column(0)
         ids: list[str] = values.cast(pa.string()).to_pylist()
     except (pa.ArrowException, OSError) as error:
