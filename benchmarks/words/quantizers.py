@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from bittern.errors import InvalidInputError
 
 _CENTROIDS = 256
-_ROUNDS = 5
-"""Of fitting the rotation; Faiss' 50 take ten times as long. On the first split they gave, seen
-and novel, .298/.294 at 64 bits and .308/.383 at 256, where 5 give .297/.309 and .306/.379."""
+ROUNDS = 5
+"""Of fitting the rotation, where nothing else is asked for; Faiss' 50 take eight times as long. On
+the first split they gave, seen and novel, .298/.294 at 64 bits and .308/.383 at 256, where 5 give
+.297/.309 and .306/.379."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Quantizer:
         return decoded
 
 
-def train(items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool) -> Quantizer:
+def train(
+    items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool, rounds: int = ROUNDS
+) -> Quantizer:
     """Train a product quantizer.
 
     Args:
@@ -49,6 +52,7 @@ def train(items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool) ->
         parts: bytes of a code; must divide `dim`.
         seed: of k-means.
         rotate: learn a rotation first (OPQ).
+        rounds: of fitting the rotation.
 
     Raises:
         InvalidInputError: too few rows, or `parts` does not divide `dim`.
@@ -67,7 +71,7 @@ def train(items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool) ->
         if rotate:
             rotation = faiss.OPQMatrix(dim, parts)
             rotation.pq = _quantizer(dim, parts, seed)
-            rotation.niter = _ROUNDS
+            rotation.niter = rounds
             rotation.train(items)
             items = rotation.apply(items)
         quantizer = _quantizer(dim, parts, seed)

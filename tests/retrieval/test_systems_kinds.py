@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.systems.codes import FittedCodes
+from benchmarks.retrieval.systems.codes import FittedCodes, TrainingFree
 from benchmarks.retrieval.systems.exact import unit
 from benchmarks.retrieval.systems.quantized import ProductQuantizer
 from benchmarks.retrieval.systems.selection import UNLABELLED
@@ -119,10 +119,44 @@ def test_codes_are_those_of_the_hasher_with_the_components_of_the_items(
     assert np.array_equal(asymmetric, np.stack([asymmetric_distance(z, stored) for z in logits]))
 
 
-def test_random_systems_are_drawn_ten_times_and_others_once() -> None:
+def test_random_systems_are_drawn_ten_times_fitted_ones_thrice_and_others_once() -> None:
     draws = {name: system.draws for name, system in UNLABELLED.items()}
     assert {name for name, many in draws.items() if many == 10} == {"hb", "lsh"}
-    assert set(draws.values()) == {1, 10}
+    assert {name for name, many in draws.items() if many == 3} == {"itq", "pq", "opq"}
+    assert set(draws.values()) == {1, 3, 10}
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "bits", "components"),
+    [(5000, 48, 48, 0), (5000, 48, 56, 48), (33, 48, 32, 0), (33, 48, 40, 32), (1, 48, 8, 1)],
+)
+def test_codes_of_more_bits_than_components_say_what_was_appended(
+    rows: int, dim: int, bits: int, components: int
+) -> None:
+    for name in ("hb", "itq"):
+        system = UNLABELLED[name]
+        assert isinstance(system, TrainingFree)
+        told = system.notes(rows, dim, bits)
+        assert bool(told) == (components > 0)
+        if components:
+            assert told.startswith(f"{system.name} at {bits} bits")
+            assert f"the {components} components that {rows:,} training rows" in told
+    projection = UNLABELLED["lsh"]
+    assert isinstance(projection, TrainingFree)
+    assert projection.notes(rows, dim, bits) == ""
+
+
+def test_more_rounds_fit_the_rotation_better_and_are_part_of_the_name(training: Training) -> None:
+    errors = []
+    items = unit(training.items - training.items.mean(axis=0)).astype(np.float32)
+    for rounds in (1, 30):
+        trained = quantizers.train(items, 4, 0, rotate=True, rounds=rounds)
+        errors.append(((trained.turned(items) - trained.decoded(items)) ** 2).sum())
+    assert errors[1] < errors[0]
+    names = [ProductQuantizer(True).name, ProductQuantizer(True, 50).name]
+    assert names == ["Faiss OPQ, 5 rounds", "Faiss OPQ, 50 rounds"]
+    few, many = (ProductQuantizer(True, rounds).fit(training, 32, 0) for rounds in (1, 30))
+    assert few.digest != many.digest
 
 
 @pytest.mark.parametrize("rotate", [False, True])

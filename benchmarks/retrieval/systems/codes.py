@@ -27,6 +27,9 @@ from index.engines.queries import Queries
 
 ROTATIONS = 10
 """Draws of what is random, as in Hashing-Baseline (arXiv 2509.14427)."""
+DRAWS = 3
+"""Draws of what is fitted from a random start: ITQ, and Faiss' quantizers. A single one is a
+seed's figure, not a method's."""
 
 
 @dataclass
@@ -48,6 +51,23 @@ class TrainingFree:
         """Any length that a code may have, more bits than dimensions too."""
         del dim
         return reason_against(bits)
+
+    def notes(self, training_rows: int, dim: int, bits: int | None) -> str:
+        """What a reader must know of its codes at this length; empty where there is nothing.
+
+        Args:
+            training_rows: items that it is fitted on.
+            dim: length of an embedding.
+            bits: of a code.
+        """
+        components = max(1, min(training_rows - 1, dim))
+        if self.kind == "lsh" or bits is None or bits <= components:
+            return ""
+        return (
+            f"{self.name} at {bits} bits has more bits than the {components} components that "
+            f"{training_rows:,} training rows of {dim} dimensions can have: further rotations of "
+            "the same components are appended."
+        )
 
     def fit(self, training: Training, bits: int | None, seed: int) -> FittedCodes:
         """Fit the hasher.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.retrieval.systems.base import System
-from benchmarks.retrieval.systems.codes import TrainingFree
+from benchmarks.retrieval.systems.codes import DRAWS, TrainingFree
 from benchmarks.retrieval.systems.learned import SavedHasher, TrainedHere
 from benchmarks.retrieval.systems.quantized import ProductQuantizer
 from benchmarks.retrieval.systems.vectors import FloatVectors
@@ -18,7 +18,7 @@ UNLABELLED: dict[str, System] = {
     "int8": FloatVectors("int8"),
     "centred": FloatVectors("centred"),
     "hb": TrainingFree("Hashing-Baseline", "pca"),
-    "itq": TrainingFree("ITQ", "itq", draws=1),
+    "itq": TrainingFree("ITQ", "itq", draws=DRAWS),
     "lsh": TrainingFree("random projection", "lsh"),
     "pq": ProductQuantizer(rotate=False),
     "opq": ProductQuantizer(rotate=True),
