@@ -41,6 +41,7 @@ PLACEHOLDERS = ("common", "scientific", "taxonomy", "name")
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 MAX_PROMPTS = 100
 """Most templates of one run."""
+_SHOWN = 5
 
 
 def fill(template: str, taxon: Mapping[str, str], name: str) -> str:
@@ -142,10 +143,31 @@ def class_ids(classes: Classes) -> list[str]:
     ids = []
     for number, name in enumerate(classes.names):
         own = "_".join(name.split()) or f"[{number}]"
-        own = f"{own}[{number}]" if own in met else own
+        while own in met:
+            own = f"{own}[{number}]"
         met.add(own)
         ids.append(own)
     return ids
+
+
+def told_prompts(protocol: Protocol, default: Sequence[str], what: str = "label") -> str:
+    """The sentence for `Task.notes` on how queries in words are put.
+
+    Args:
+        protocol: its prompts, and whether they are averaged.
+        default: templates where it has none.
+        what: is put into the templates, in a word.
+    """
+    templates = tuple(protocol.prompts or default)
+    if templates == ("{name}",):
+        return f"Asked with the {what} as it stands, without a prompt"
+    shown = ", ".join(f"'{template[:200]}'" for template in templates[:_SHOWN])
+    more = f" and {len(templates) - _SHOWN} more" if len(templates) > _SHOWN else ""
+    if len(templates) == 1:
+        return f"Asked with the prompt {shown}"
+    if protocol.average_prompts:
+        return f"Asked with the mean of {len(templates)} prompts' embeddings: {shown}{more}"
+    return f"Asked once with each of {len(templates)} prompts: {shown}{more}"
 
 
 def fallbacks(

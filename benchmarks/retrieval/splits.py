@@ -21,6 +21,11 @@ from benchmarks.retrieval.tasks import Asked, Classes, Contents, Items, Task, Tr
 from bittern.errors import InvalidInputError, QrelsError
 
 SEEN, NOVEL = "seen", "novel"
+OWN_SPLIT = (
+    "Seen and novel are this run's own split: systems fitted on items see items of the seen "
+    "classes only; what an encoder or a saved model was trained on is not known here"
+)
+"""What groups of classes say, and what they do not."""
 _NAMED = 3
 
 
@@ -109,12 +114,12 @@ def with_groups(task: Task, novel: NDArray[np.bool_]) -> Task:
     groups = {SEEN: known & ~of_query, NOVEL: known & of_query}
     made = {name: members for name, members in groups.items() if members.any()}
     training = _seen_only(task.training, novel) if task.training else None
-    note = f"{int(novel.sum()):,} of {len(novel):,} classes are novel"
+    counted = f"{int(novel.sum()):,} of {len(novel):,} classes are novel"
     return replace(
         task,
         groups={**task.groups, **made},
         training=training,
-        notes=(*task.notes, note),
+        notes=(*task.notes, counted, OWN_SPLIT),
     )
 
 

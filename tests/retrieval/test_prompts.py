@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from benchmarks.retrieval.prompts import (
     asked_in_words,
     fallbacks,
     fill,
+    told_prompts,
 )
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.tasks import Classes
@@ -102,6 +105,39 @@ def test_classes_of_one_name_keep_ids_of_their_own() -> None:
     twins = Classes(["Oenanthe", "Oenanthe"])
     asked = asked_in_words(twins, np.arange(2), Protocol(), ("{name}",))
     assert list(asked.ids) == ["Oenanthe", "Oenanthe[1]"]
+
+
+def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
+    names = [
+        "Oenanthe",
+        "Oenanthe[2]",
+        "Oenanthe",
+        "Oenanthe",
+        "Oenanthe_a",
+        "Oenanthe a",
+        "[7]",
+        "",
+    ]
+    ids = asked_in_words(Classes([*names]), np.arange(8), Protocol(prompts=("a {name}",)), ()).ids
+    assert len(set(ids)) == len(names)
+    assert list(ids)[:4] == ["Oenanthe", "Oenanthe[2]", "Oenanthe[2][2]", "Oenanthe[3]"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, "Asked with the prompt 'a photo of {common}'"),
+        ({"prompts": ("{name}",)}, "Asked with the label as it stands, without a prompt"),
+        ({"prompts": ("a {name}", "{name}")}, "Asked once with each of 2 prompts: 'a {name}', "),
+        (
+            {"prompts": ("a {name}", "{name}"), "average_prompts": True},
+            "Asked with the mean of 2 prompts' embeddings: 'a {name}', '{name}'",
+        ),
+        ({"prompts": [f"{n} {{name}}" for n in range(9)]}, "'4 {name}' and 4 more"),
+    ],
+)
+def test_prompts_that_are_used_are_told(options: dict[str, Any], told: str) -> None:
+    assert told in told_prompts(Protocol(**options), IMAGE_PROMPTS)
 
 
 def test_prompt_that_is_given_twice_is_refused() -> None:

@@ -150,6 +150,7 @@ def test_groups_tell_queries_by_their_class() -> None:
     assert told.groups["novel"].tolist() == novel.tolist()
     assert told.groups["seen"].tolist() == (~novel).tolist()
     assert "2 of 5 classes are novel" in told.notes
+    assert any("this run's own split" in note for note in told.notes)
 
 
 def test_novel_classes_are_taken_out_of_what_is_fitted_on() -> None:

@@ -65,6 +65,7 @@ def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
     assert task.asked.contents[0] == ("a photo of Domestic Cattle",)
     assert task.asked.contents[10] == ("a photo of Papilio machaon",)
     assert task.notes == (
+        "Asked with the prompt 'a photo of {common}'",
         "1 of 11 classes have no common name and are asked for by their scientific one",
     )
     assert list(task.left_out) == []

@@ -305,3 +305,34 @@ def test_file_names_below_the_split_or_the_category_are_found_too(data: Path) ->
     expected = right(only_task(data))
     edited(data, shorten)
     assert right(only_task(data)) == expected
+
+
+def test_only_splits_that_are_used_are_checked_before_a_model_is_loaded(data: Path) -> None:
+    (data / "test.json").unlink()
+    INatSounds().check(data, Protocol(database="val"))
+    for options in ({}, {"database": "test"}):
+        with pytest.raises(LayoutError, match=r"lacks 1 piece .*\n.*test\.json"):
+            INatSounds().check(data, Protocol(**options))
+    (data / "train.json").unlink()
+    INatSounds().check(data, Protocol(database="val"))
+    with pytest.raises(LayoutError, match=r"train\.json"):
+        INatSounds().check(data, Protocol(database="val", fit_on="training"))
+    with pytest.raises(InvalidInputError, match="no split 'dev'"):
+        INatSounds().check(data, Protocol(database="dev"))
+
+
+def test_soundscapes_that_are_not_there_are_missed_before_a_model_is_loaded(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LayoutError, match="soundscapes"):
+        INatSounds().check(data, Protocol(soundscapes=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize(
+    ("windows", "rule"), [("max", "best window"), ("mean", "mean distance"), ("separate", "Every")]
+)
+def test_notes_tell_the_prompt_and_how_windows_count(data: Path, windows: str, rule: str) -> None:
+    notes = " ".join(only_task(data, windows=windows).notes)
+    assert "'The sound of {common}'" in notes
+    assert rule in notes
+    assert "averages over a file's windows" in notes

@@ -34,7 +34,8 @@ def data(whole: Path, tmp_path: Path) -> Path:
 
 
 def tasks(data: Path, **options: Any) -> list[Task]:
-    return Inquire().tasks(data, Protocol(**options), TOWERS)
+    """Those for the queries of both splits, unless told otherwise."""
+    return Inquire().tasks(data, Protocol(**{"database": "all", **options}), TOWERS)
 
 
 def full(data: Path, **options: Any) -> Task:
@@ -57,7 +58,7 @@ def photos(task: Task, relevance: Relevance | None = None) -> dict[str, set[str]
 
 def test_it_is_a_suite_that_reports_what_the_paper_reports() -> None:
     suite: Suite = Inquire()
-    assert list(suite.measures) == ["AP_minR@50", "nDCG@50", "MRR"]
+    assert list(suite.measures) == ["AP_minR@50", "nDCG@50", "MRR@50"]
 
 
 def test_all_images_are_ranked_for_every_query_that_something_answers(whole: Path) -> None:
@@ -79,6 +80,87 @@ def test_published_splits_of_the_queries_are_groups(whole: Path) -> None:
     task = full(whole)
     assert task.groups["val"].tolist() == [True, True, False, False]
     assert task.groups["test"].tolist() == [False, False, True, True]
+
+
+def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
+    whole: Path,
+) -> None:
+    for task in (full(whole, database=""), full(whole, database="test")):
+        assert list(task.asked.ids) == ["7", "40"]
+        assert not task.groups
+        assert list(task.left_out) == [
+            "1 of 3 queries have no relevant item and were not asked (95)"
+        ]
+        assert photos(task) == {own: set(inquire.RELEVANT[own]) for own in ("7", "40")}
+        assert task.notes[0].startswith("The queries of the test split are asked")
+    val = full(whole, database="val")
+    assert list(val.asked.ids) == ["13", "268"]
+    assert "for tuning" in val.notes[0]
+
+
+def test_rerank_of_one_split_ranks_the_candidates_of_its_queries_alone(
+    whole: Path, data: Path
+) -> None:
+    (data / "train.json").unlink()
+    for task in (rerank(whole, database="test"), rerank(data, database="test")):
+        assert photos(task) == {"7": {"jaguars-1", "kitten-1"}}
+        assert photos(task, task.candidates) == {"7": set(inquire.CANDIDATES["7"])}
+        assert len(task.items) == len(inquire.CANDIDATES["7"])
+
+
+def test_each_task_is_measured_as_its_own_script_does(whole: Path) -> None:
+    first, second = tasks(whole)
+    assert not first.measures
+    assert second.measures == ("AP_minR@100", "nDCG@100", "MRR")
+
+
+@pytest.mark.parametrize(("split", "other"), [("val", "test"), ("test", "val")])
+def test_queries_of_the_other_split_need_not_be_there(
+    whole: Path, data: Path, split: str, other: str
+) -> None:
+    (data / f"inquire_queries_{other}.csv").unlink()
+    Inquire().check(data, Protocol(database=split))
+    first, second = tasks(data, database=split)
+    assert photos(first) == photos(full(whole, database=split))
+    assert photos(second) == photos(rerank(whole, database=split))
+    assert any(
+        "of the split that is not asked, whose file is not there" in t for t in first.left_out
+    )
+    (data / "train.json").unlink()
+    assert photos(rerank(data, database=split)) == photos(second)
+    with pytest.raises(LayoutError, match=f"inquire_queries_{other}"):
+        Inquire().check(data, Protocol(database=other))
+
+
+def test_rerank_alone_is_checked_for_what_it_needs_alone(data: Path) -> None:
+    only = Protocol(candidates="rerank")
+    for piece in ("train.json", "inquire_annotations.csv"):
+        (data / piece).unlink()
+    shutil.rmtree(data / "train")
+    Inquire().check(data, only)
+    with pytest.raises(LayoutError, match="lacks 3 pieces"):
+        Inquire().check(data, Protocol())
+    shutil.rmtree(data / "rerank")
+    with pytest.raises(LayoutError, match="lacks 1 piece") as refused:
+        Inquire().check(data, only)
+    assert "train.json" not in str(refused.value)
+
+
+def test_rerank_ranks_pictures_of_its_own_where_photographs_of_inat24_are_not_there(
+    whole: Path, data: Path
+) -> None:
+    shutil.rmtree(data / "train")
+    assert photos(rerank(data)) == photos(rerank(whole))
+    assert any("iNat24 is not there, or not whole" in note for note in rerank(data).notes)
+
+
+def test_split_that_one_file_of_queries_does_not_tell_is_refused(data: Path) -> None:
+    for split in ("val", "test"):
+        (data / f"inquire_queries_{split}.csv").unlink()
+    inquire.write_queries(data / "inquire_queries.csv", {**inquire.VAL, **inquire.TEST})
+    assert "does not tell the splits" in full(data, database="").notes[0]
+    with pytest.raises(LayoutError, match="does not tell val from test"):
+        Inquire().check(data, Protocol(database="test"))
 
 
 def test_rerank_ranks_the_candidates_and_counts_what_is_relevant_among_them(whole: Path) -> None:
@@ -332,7 +414,7 @@ def test_candidate_that_there_is_not_is_told_by_its_row(data: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("level", "genus"), ("novel", "random"), ("database", "val")]
+    ("option", "value"), [("level", "genus"), ("novel", "random"), ("database", "train")]
 )
 def test_option_that_needs_classes_is_refused(whole: Path, option: str, value: str) -> None:
     with pytest.raises(InvalidInputError) as refused:

@@ -167,3 +167,20 @@ def test_annotations_of_nothing_are_refused(data: Path) -> None:
     (data / "annotations.csv").write_text(f"{headings}\n{FIRST},1,2,3,4,????\n", encoding="utf-8")
     with pytest.raises(QrelsError, match="no annotation of a species"):
         tasks(data)
+
+
+def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(data: Path) -> None:
+    Soundscapes().check(data, Protocol(level="genus"))
+    for options in ({"level": "family"}, {"database": "test"}, {"fit_on": "training"}):
+        with pytest.raises(InvalidInputError):
+            Soundscapes().check(data, Protocol(**options))
+    (data / "species.csv").unlink()
+    with pytest.raises(LayoutError, match=r"species\.csv"):
+        Soundscapes().check(data, Protocol())
+
+
+def test_it_is_told_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:
+    windows, recordings = tasks(data)
+    assert any("not ranked on the same items" in note for note in windows.notes)
+    assert not any("not ranked on the same items" in note for note in recordings.notes)
+    assert any("'The sound of {common}'" in note for note in recordings.notes)

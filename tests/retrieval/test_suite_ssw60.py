@@ -240,3 +240,39 @@ def test_a_table_that_is_no_text_is_refused(data: Path) -> None:
     (data / "images_inat.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
     with pytest.raises(LayoutError, match=r"images_inat\.csv"):
         tasks(data)
+
+
+def test_what_is_missing_for_every_model_is_refused_before_any_is_loaded(data: Path) -> None:
+    SSW60().check(data, Protocol())
+    with pytest.raises(InvalidInputError, match="--database"):
+        SSW60().check(data, Protocol(database="inat:nabirds"))
+    (data / "images_nabirds.csv").unlink()
+    SSW60().check(data, Protocol(database="inat"))
+    with pytest.raises(LayoutError, match="lacks 1 piece "):
+        SSW60().check(data, Protocol())
+    (data / "audio_ml.csv").unlink()
+    with pytest.raises(LayoutError, match=r"audio_ml\.csv"):
+        SSW60().check(data, Protocol(database="inat"))
+
+
+def test_recordings_need_not_be_there_for_models_that_hear_nothing(data: Path) -> None:
+    (data / "audio_ml.csv").unlink()
+    (data / "audio_ml").rename(data / "elsewhere")
+    SSW60().check(data, Protocol())
+    assert set(tasks(data, frozenset({"text", "image"}))) == {"text→image"}
+    with pytest.raises(LayoutError, match="audio_ml"):
+        tasks(data)
+
+
+def test_notes_tell_prompts_and_what_becomes_of_recordings_that_are_asked_with(data: Path) -> None:
+    notes = {name: " ".join(task.notes) for name, task in tasks(data).items()}
+    assert "the mean of its windows" in notes["audio→image"]
+    assert "the mean of its windows" not in notes["image→audio"]
+    assert "'The sound of {common}'" in notes["text→audio"]
+    assert "'a photo of {common}'" in notes["text→image"]
+
+
+def test_queries_by_media_tell_their_class(data: Path) -> None:
+    by_name = tasks(data)
+    assert by_name["audio→image"].asked.classes.tolist() == [0, 1, 2, 3]
+    assert by_name["image→audio"].asked.classes.tolist() == [0, 1, 2, 1, 3]

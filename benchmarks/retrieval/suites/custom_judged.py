@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.prompts import fill
+from benchmarks.retrieval.prompts import fill, told_prompts
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
 from benchmarks.retrieval.suites.custom_archive import ArchiveItems
 from benchmarks.retrieval.suites.custom_queries import OwnQuery
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, Asked, Classes, Items, Relevance, Task
+from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
+from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
 from benchmarks.retrieval.trec import PlacesOf, escaped, read_qrels
 from benchmarks.retrieval.windows import window_ids
 from service.requests import MediaItem
 
 _WINDOW = "#t="
+_AS_IT_IS = ("{name}",)
 
 
 class Judged:
@@ -64,13 +66,22 @@ class Judged:
             classes=Classes(()),
             groups=_groups([self._queries[q].group for q in queries]),
             left_out=(*self._left_out, *told),
-            notes=("What is right is what qrels.txt says; what it does not name is wrong.",),
+            notes=(
+                "What is right is what qrels.txt says; what it does not name is wrong.",
+                *self._put(asked),
+            ),
         )
         answered = leave_out_unanswerable(task)
         if self._protocol.windows != "separate" or target != AUDIO:
             return answered
         kept = queries[relevance.counts > 0]
         return replace(answered, by_window=partial(self._over_windows, answered, kept))
+
+    def _put(self, asked: str) -> list[str]:
+        """How queries of a modality are put, in sentences."""
+        if asked == TEXT:
+            return [told_prompts(self._protocol, _AS_IT_IS, "query")]
+        return [ASKED_BY_RECORDING] if asked == AUDIO else []
 
     def _over_windows(
         self,
@@ -178,7 +189,7 @@ def _asked(
     ids: list[str] = []
     contents: list[tuple[str, ...] | MediaItem] = []
     asking: list[int] = []
-    templates = tuple(protocol.prompts or ("{name}",))
+    templates = tuple(protocol.prompts or _AS_IT_IS)
     for number, query in enumerate(queries):
         if isinstance(query.content, MediaItem):
             each: list[tuple[str, ...] | MediaItem] = [query.content]

@@ -14,11 +14,12 @@ import numpy as np
 
 from benchmarks.collection import SAMPLE
 from benchmarks.retrieval.layouts import described
-from benchmarks.retrieval.prompts import asked_in_words, check_templates
+from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import leave_out_unanswerable
 from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.field_media import listed_media
+from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
 from benchmarks.retrieval.tasks import (
     AUDIO,
     IMAGE,
@@ -51,7 +52,7 @@ class FieldSuite(Suite):
         ),
     )
     needs_data = False
-    measures: Sequence[str] = ("AP", "P@5", "hit@5", "MRR", "nDCG@10")
+    measures: Sequence[str] = ("AP", "R-prec", "hit@5", "MRR", "nDCG@10")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
         """Refuse what cannot be run before anything is read.
@@ -179,7 +180,10 @@ def _task(
         relevance=Relevance.by_class(questions.classes, ranked.classes),
         classes=classes,
         left_out=tuple(told),
-        notes=("What has the same label is relevant; a label's words are its query.",),
+        notes=(
+            "What has the same label is relevant",
+            told_prompts(protocol, PROMPTS) if asked == TEXT else ASKED_BY_RECORDING,
+        ),
     )
     return leave_out_unanswerable(task)
 

@@ -13,7 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.retrieval.layouts import check, check_files, left_out_files, place
-from benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words, check_templates, fallbacks
+from benchmarks.retrieval.prompts import (
+    IMAGE_PROMPTS,
+    asked_in_words,
+    check_templates,
+    fallbacks,
+    told_prompts,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
@@ -41,13 +47,18 @@ class INat24(Suite):
     needs_data = True
     measures: Sequence[str] = ("AP_minR@50", "AP", "nDCG@50", "R-prec", "P@10", "MRR")
 
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        refuse_other_splits(protocol, self.name)
+        check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
+        check(data, self.pieces, self.name)
+
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """One task, ``text→image``; none for a model without both towers. See `Suite.tasks`."""
+        self.check(data, protocol)
         folder = check(data, self.pieces, self.name)
-        refuse_other_splits(protocol, self.name)
         if not {TEXT, IMAGE} <= towers:
             return []
-        check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
         images, left_out = images_there(folder, protocol)
         every = np.arange(len(images.species))
         asked = asked_in_words(images.species, every, protocol, IMAGE_PROMPTS)
@@ -61,7 +72,8 @@ class INat24(Suite):
         )
         task = by_protocol(task, protocol, IMAGE_PROMPTS)
         told = fallbacks(task.classes, np.unique(task.asked.classes), protocol, IMAGE_PROMPTS)
-        return [replace(task, notes=(*task.notes, *told))]
+        notes = (*task.notes, told_prompts(protocol, IMAGE_PROMPTS), *told)
+        return [replace(task, notes=notes)]
 
 
 def refuse_other_splits(protocol: Protocol, suite_name: str) -> None:

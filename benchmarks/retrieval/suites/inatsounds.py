@@ -15,18 +15,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.retrieval.layouts import check, check_files, left_out_files
-from benchmarks.retrieval.prompts import AUDIO_PROMPTS, asked_in_words, fallbacks
+from benchmarks.retrieval.prompts import (
+    AUDIO_PROMPTS,
+    asked_in_words,
+    check_templates,
+    fallbacks,
+    told_prompts,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.suites.inatsounds_files import Category, Split, read_split
 from benchmarks.retrieval.suites.media_files import MediaFiles
-from benchmarks.retrieval.suites.soundscapes import Fitting, soundscape_tasks
+from benchmarks.retrieval.suites.soundscapes import (
+    Fitting,
+    check_soundscapes,
+    soundscape_tasks,
+)
 from benchmarks.retrieval.tasks import AUDIO, TEXT, Classes, Items, Relevance, Task, TrainingPart
 from bittern.errors import InvalidInputError, LayoutError
 
 ORIGIN = "the iNatSounds 2024 release (visipedia/inat_sounds)"
 SPLITS = ("train", "val", "test")
+_BY_WINDOWS = {
+    "max": "A recording counts by its best window (--windows max)",
+    "mean": "A recording counts by the mean distance of its windows (--windows mean)",
+    "separate": "Every window is an item, right where its recording is (--windows separate)",
+}
 _SIZES = {"train": ("137,012", "81 GB", "14 MB"), "val": ("45,698", "25 GB", "3.7 MB")}
 _SIZES["test"] = ("49,527", "27 GB", "4.0 MB")
 
@@ -64,6 +79,12 @@ class INatSounds(Suite):
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded: of the splits, only those that are
+        used must be there. See `Suite.check`.
+        """
+        _checked(data, protocol)
+
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """Names of the evaluated species against the split ``protocol.database``, else ``test``;
         against soundscapes as well where the protocol names some.
@@ -73,32 +94,40 @@ class INatSounds(Suite):
             QrelsError: annotations that cannot be used.
             InvalidInputError: there is no such split, or it is what systems are to be fitted on.
         """
-        split = protocol.database or "test"
-        fitted = protocol.fit_on == "training"
-        if split not in SPLITS:
-            raise InvalidInputError(
-                f"iNatSounds has no split '{split[:60]}'; give --database {', '.join(SPLITS)}",
-                field="database",
-            )
-        if fitted and split == "train":
-            raise InvalidInputError(
-                "the training split is both fitted on and searched; search another --database, or "
-                "--fit-on items",
-                field="database",
-            )
-        wanted = [
-            piece
-            for each in ([split, "train"] if fitted else [split])
-            for piece in _pieces(each, optional=False)
-        ]
-        root = check(data, wanted, self.name)
+        root = _checked(data, protocol)
         if not {TEXT, AUDIO} <= towers:
             return []
         lenient = protocol.unknown == "skip"
-        told = [read_split(root, split, lenient=lenient)]
-        if fitted:
-            told.append(read_split(root, "train", lenient=lenient))
+        told = [read_split(root, split, lenient=lenient) for split in _used(protocol)]
         return _tasks(root, told, protocol)
+
+
+def _used(protocol: Protocol) -> list[str]:
+    """The split that is searched, and that which is fitted on."""
+    return [protocol.database or "test", *(["train"] if protocol.fit_on == "training" else [])]
+
+
+def _checked(data: Path | None, protocol: Protocol) -> Path:
+    """The data folder, if what the protocol asks for can be run on it."""
+    split, *fitted = _used(protocol)
+    if split not in SPLITS:
+        raise InvalidInputError(
+            f"iNatSounds has no split '{split[:60]}'; give --database {', '.join(SPLITS)}",
+            field="database",
+        )
+    if split in fitted:
+        raise InvalidInputError(
+            "the training split is both fitted on and searched; search another --database, or "
+            "--fit-on items",
+            field="database",
+        )
+    if protocol.prompts:
+        check_templates(protocol.prompts)
+    wanted = [piece for each in (split, *fitted) for piece in _pieces(each, optional=False)]
+    root = check(data, wanted, INatSounds.name)
+    if protocol.soundscapes:
+        check_soundscapes(Path(protocol.soundscapes), protocol)
+    return root
 
 
 def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task]:
@@ -117,6 +146,8 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
         training, more = _training(root, splits[1], categories, place, classes, protocol)
         left_out += more
     notes = [f"The {searched.name} split is searched; species that it evaluates are asked for."]
+    notes.append(told_prompts(protocol, AUDIO_PROMPTS))
+    notes.append(f"{_BY_WINDOWS[protocol.windows]}; others report averages over a file's windows")
     if protocol.level == "species":
         notes += fallbacks(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
     task = Task(

@@ -3,11 +3,15 @@
 Vendrow et al., "INQUIRE: A Natural World Text-to-Image Retrieval Benchmark", NeurIPS 2024 (arXiv
 2411.02537). Two tasks: Fullrank ranks all of the images; Rerank ranks anew the 100 candidates of
 each query that are given with the data, and counts what is relevant among these alone. There is no
-prompt template: queries are embedded as they are. AP is divided by min(R, 50) there
-(``AP_minR@50``). Queries of the published splits, `val` and `test`, are groups.
+prompt template: queries are embedded as they are. AP is divided by min(R, k) there, over the first
+50 of the full ranking (``AP_minR@50``) and all 100 candidates (``AP_minR@100``).
 
-With `--candidates rerank` only the candidates' images are needed; and where there is no
-`train.json` at all, the pictures inside INQUIRE-Rerank's own files are ranked.
+The authors' scripts ask the queries of `test` (200; 160 of them have candidates) and leave `val`
+for tuning. So it is here: ``protocol.database`` is ``test`` unless told otherwise, ``val``, or
+``all``, with a group for each.
+
+With `--candidates rerank` only the candidates' images are needed; and where iNat24 or the
+annotations are not there, the pictures inside INQUIRE-Rerank's own files are ranked.
 """
 
 from __future__ import annotations
@@ -19,13 +23,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.layouts import check, check_files, found, left_out_files, place
-from benchmarks.retrieval.prompts import asked_in_words
+from benchmarks.retrieval.layouts import (
+    check,
+    check_files,
+    described,
+    found,
+    left_out_files,
+    place,
+)
+from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import leave_out_unanswerable
 from benchmarks.retrieval.suites import inquire_files
 from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.inat24 import items_of, refuse_other_splits
+from benchmarks.retrieval.suites.inat24 import items_of
 from benchmarks.retrieval.suites.inat24_files import (
     IMAGES,
     LISTED,
@@ -51,6 +62,10 @@ AS_IT_IS = ("{name}",)
 """No template."""
 RERANK = f"{TEXT}→{IMAGE}, rerank 100"
 """Name of the second task."""
+RERANK_MEASURES = ("AP_minR@100", "nDCG@100", "MRR")
+"""All of a query's candidates are looked at."""
+ASKED = {"": (TEST,), TEST: (TEST,), VAL: (VAL,), "all": (VAL, TEST)}
+"""Which queries a `--database` means."""
 
 
 class Inquire(Suite):
@@ -67,28 +82,22 @@ class Inquire(Suite):
         CANDIDATES,
     )
     needs_data = True
-    measures: Sequence[str] = ("AP_minR@50", "nDCG@50", "MRR")
+    measures: Sequence[str] = ("AP_minR@50", "nDCG@50", "MRR@50")
+
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        _checked(data, protocol)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """``text→image`` and ``text→image, rerank 100``, as far as wanted; none for a model
         without both towers. See `Suite.tasks`.
         """
-        alone = protocol.candidates == "rerank" and data is not None and _pictures_alone(data)
-        pieces = (QUERIES_VAL, QUERIES_TEST, CANDIDATES) if alone else self.pieces
-        folder = check(data, pieces, self.name)
-        _refuse(protocol)
+        folder = _checked(data, protocol)
         rerank = protocol.candidates != "full" and found(folder, CANDIDATES) is not None
-        if protocol.candidates == "rerank" and not rerank:
-            raise LayoutError(
-                f"{folder} lacks the candidates that are to be ranked anew: "
-                f"{CANDIDATES.path}: {CANDIDATES.what}; from {CANDIDATES.origin}; "
-                f"{CANDIDATES.size}; put them there, or choose --candidates full",
-                field="data",
-            )
         if not {TEXT, IMAGE} <= towers:
             return []
-        queries = inquire_files.read_queries(folder)
-        if alone:
+        queries = inquire_files.read_queries(folder, ASKED[protocol.database])
+        if protocol.candidates == "rerank" and _pictures_alone(folder):
             return [_of_pictures(folder, queries, protocol)]
         images = read_images(place(folder, METADATA), protocol.unknown)
         matching = Matching(queries, images, protocol)
@@ -185,15 +194,46 @@ def _rerank(question: _Question, relevant: Pairs, given: Pairs) -> Task:
             f"{skipped:,} of {len(given.queries):,} candidates are images that were skipped"
         )
     note = "only what is relevant among a query's candidates counts as relevant"
-    return _task(question, RERANK, relevance, candidates, left_out, [note])
+    task = _task(question, RERANK, relevance, candidates, left_out, [note])
+    return replace(task, measures=RERANK_MEASURES)
+
+
+def _checked(data: Path | None, protocol: Protocol) -> Path:
+    """The data folder, if what the protocol asks for can be run on it."""
+    _refuse(protocol)
+    splits = ASKED[protocol.database]
+    queries = [
+        piece for split, piece in ((VAL, QUERIES_VAL), (TEST, QUERIES_TEST)) if split in splits
+    ]
+    given = (METADATA, IMAGES, *queries, ANNOTATIONS, CANDIDATES)
+    # Candidates to rank anew bring their pictures with them, unless iNat24 is there.
+    anew = protocol.candidates == "rerank" and data is not None and data.is_dir()
+    if anew and data is not None:
+        candidates = found(data, CANDIDATES)
+        if _pictures_alone(data) or (candidates is None and found(data, METADATA) is None):
+            given = (*queries, replace(CANDIDATES, optional=False))
+    folder = check(data, given, Inquire.name)
+    if anew and found(folder, CANDIDATES) is None:
+        raise LayoutError(
+            f"{folder} lacks the candidates that are to be ranked anew: {described(CANDIDATES)}; "
+            "put them there, or choose --candidates full",
+            field="data",
+        )
+    if protocol.database in (VAL, TEST) and inquire_files.in_one_file(folder):
+        raise LayoutError(
+            f"{folder} has all queries in one file, which does not tell {VAL} from {TEST}; leave "
+            "--database out, or put there the two files of a later release",
+            field="data",
+        )
+    return folder
 
 
 def _pictures_alone(data: Path) -> bool:
-    """Whether there is no iNat24, but files with the pictures of the candidates."""
-    if not data.is_dir() or found(data, METADATA) is not None:
-        return False
+    """Whether files with the candidates' pictures are there, and iNat24 is not, or not whole."""
     candidates = found(data, CANDIDATES)
-    return candidates is not None and candidates.is_dir()
+    if candidates is None or not candidates.is_dir():
+        return False
+    return any(found(data, piece) is None for piece in (METADATA, IMAGES, ANNOTATIONS))
 
 
 def _of_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
@@ -201,7 +241,7 @@ def _of_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
     every = np.arange(len(items))
     question = _Question(protocol, queries, len(items), every, items, told)
     task = _rerank(question, relevant, given)
-    note = "the pictures are those inside INQUIRE-Rerank's files, iNat24 is not there"
+    note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is not there, or not whole"
     return replace(task, notes=(*task.notes, note))
 
 
@@ -213,8 +253,10 @@ def _task(
     left_out: Sequence[str],
     notes: Sequence[str] = (),
 ) -> Task:
-    asked, of = _asked(question.queries, question.protocol)
-    splits = np.array(question.queries.splits)[of]
+    queries, protocol = question.queries, question.protocol
+    asked, of = _asked(queries, protocol)
+    splits = np.array(queries.splits)[of]
+    groups = {split: splits == split for split in (VAL, TEST) if (splits == split).any()}
     return leave_out_unanswerable(
         Task(
             name=name,
@@ -223,28 +265,52 @@ def _task(
             relevance=relevance.only(of),
             classes=Classes(()),
             candidates=candidates.only(of) if candidates else None,
-            groups={split: splits == split for split in (VAL, TEST) if (splits == split).any()},
+            groups=groups if len(groups) > 1 else {},
             left_out=(*question.left_out, *left_out),
-            notes=notes,
+            notes=(_told_splits(queries), told_prompts(protocol, AS_IT_IS, "query"), *notes),
         )
     )
 
 
 def _asked(queries: Queries, protocol: Protocol) -> tuple[Asked, NDArray[np.int64]]:
-    """The queries in the protocol's prompts, and which of the published ones each is."""
-    named = asked_in_words(
-        Classes(queries.texts), np.arange(len(queries)), protocol, AS_IT_IS, side=TEXT
-    )
+    """Those that are asked in the protocol's prompts, and which of the published ones each is."""
+    places = np.flatnonzero(queries.are_asked)
+    named = asked_in_words(Classes(queries.texts), places, protocol, AS_IT_IS, side=TEXT)
     of = named.classes.astype(np.int64)
-    each = len(named) // len(queries)
+    each = len(named) // len(places)
     ids = [queries.ids[i] + (f"#{n % each}" if each > 1 else "") for n, i in enumerate(of.tolist())]
     none = np.full(len(of), -1, np.int32)
     return Asked(ids, TEXT, named.contents, none, TEXT), of
 
 
+def _told_splits(queries: Queries) -> str:
+    if not any(queries.splits):
+        return (
+            "All queries are asked: their file does not tell the splits. Published figures are of "
+            f"the {TEST} queries"
+        )
+    if len(queries.wanted) > 1:
+        return f"Queries of {VAL} and {TEST} are asked; published figures are of {TEST} alone"
+    (split,) = queries.wanted
+    usual = "as published figures are by default" if split == TEST else "which is for tuning"
+    return f"The queries of the {split} split are asked, {usual}"
+
+
 def _refuse(protocol: Protocol) -> None:
-    """INQUIRE's queries ask for no classes."""
-    refuse_other_splits(protocol, Inquire.name)
+    """INQUIRE's queries ask for no classes, and are of two splits.
+
+    Raises:
+        InvalidInputError: the protocol asks for something else.
+    """
+    if protocol.prompts:
+        check_templates(protocol.prompts)
+    if protocol.database not in ASKED:
+        raise InvalidInputError(
+            f"INQUIRE has no queries '{protocol.database[:60]}'; give --database "
+            f"{', '.join(name for name in ASKED if name)}, which says what queries are asked (the "
+            "images have one split)",
+            field="database",
+        )
     for option, value, usual in (
         ("level", protocol.level, "species"),
         ("novel", protocol.novel, "none"),

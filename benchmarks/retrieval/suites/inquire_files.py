@@ -15,11 +15,14 @@ not part of INQUIRE-Rerank. A CSV is read as well: ``query_id`` or ``query`` (th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.retrieval.layouts import place, table_rows, wrong_layout
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.retrieval.layouts import found, place, table_rows, wrong_layout
 from benchmarks.retrieval.suites.base import Piece
 from bittern.errors import LayoutError, QrelsError
 
@@ -65,14 +68,24 @@ class Queries:
         ids: as published; unique.
         texts: in words.
         splits: ``val`` or ``test``; empty where one file holds both.
+        wanted: the splits that are asked.
+        partial: whether the file of a split that is not asked is not there: other files may then
+            name queries that are in none.
     """
 
     ids: Sequence[str]
     texts: Sequence[str]
     splits: Sequence[str]
+    wanted: Collection[str] = (VAL, TEST)
+    partial: bool = False
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def are_asked(self) -> NDArray[np.bool_]:
+        """Whether each is of a split that is asked, or of one that is not told: bool [n]."""
+        return np.array([not split or split in self.wanted for split in self.splits], np.bool_)
 
 
 @dataclass(frozen=True)
@@ -92,14 +105,24 @@ class Pair:
     path: str = ""
 
 
-def read_queries(data: Path) -> Queries:
-    """The queries.
+def in_one_file(data: Path) -> bool:
+    """Whether one file holds the queries of both splits, and does not tell them apart."""
+    path = found(data, QUERIES_VAL)
+    return path is not None and path == found(data, QUERIES_TEST)
+
+
+def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
+    """The queries: those of the wanted splits, and of the other one if its file is there.
 
     Raises:
         LayoutError: a file cannot be used, or an id stands twice.
     """
-    files = {place(data, QUERIES_VAL): VAL, place(data, QUERIES_TEST): TEST}
-    if len(files) == 1:
+    pieces = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
+    there = {
+        split: piece for split, piece in pieces.items() if split in wanted or found(data, piece)
+    }
+    files = {place(data, piece): split for split, piece in there.items()}
+    if in_one_file(data):
         files = dict.fromkeys(files, "")
     ids: dict[str, None] = {}
     texts, splits = [], []
@@ -120,7 +143,7 @@ def read_queries(data: Path) -> Queries:
             splits.append(split)
         if len(ids) == before:
             raise LayoutError(f"{path} holds no query; take {origin}", field="data")
-    return Queries(list(ids), texts, splits)
+    return Queries(list(ids), texts, splits, wanted, partial=len(there) < len(pieces))
 
 
 def read_annotations(data: Path) -> Iterator[Pair]:

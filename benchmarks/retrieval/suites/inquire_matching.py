@@ -34,6 +34,11 @@ class Pairs:
         offsets = np.searchsorted(of, np.arange(queries + 1)).astype(np.int64)
         return Relevance(offsets, items, np.ones(len(items), np.int32))
 
+    def only(self, queries: NDArray[np.bool_]) -> Pairs:
+        """Those of some queries, bool [q]."""
+        kept = queries[self.queries]
+        return Pairs(self.queries[kept], self.images[kept])
+
     def among(self, others: Pairs, images: int) -> Pairs:
         """Those that are among others as well."""
         own = self.queries * images + self.images
@@ -50,17 +55,20 @@ class Matching:
 
     def __init__(self, queries: Queries, images: Images, protocol: Protocol) -> None:
         self._queries = {own: number for number, own in enumerate(queries.ids)}
+        self._published = queries
         self._images = images
         self._unknown = protocol.unknown
         self.left_out: list[str] = []
 
     def pairs(self, lines: Iterable[Pair], what: str) -> Pairs:
-        """The pairs of a file, each once.
+        """The pairs of a file for queries that are asked, each once.
 
         Raises:
             QrelsError: lines name queries or images that there are not, unless these are skipped.
         """
         read = list(lines)
+        if self._published.partial:
+            read = self._of_known_queries(read, what)
         queries = np.array([self._queries.get(line.query, -1) for line in read], np.int64)
         images = self._found(read)
         lost = np.flatnonzero((queries < 0) | (images < 0))
@@ -71,7 +79,13 @@ class Matching:
         again = int(known.sum()) - len(both)
         if again:
             self.left_out.append(f"{again:,} of {len(read):,} {what} stand twice and count once")
-        return Pairs(both[:, 0], both[:, 1])
+        return Pairs(both[:, 0], both[:, 1]).only(self._published.are_asked)
+
+    def _of_known_queries(self, read: Sequence[Pair], what: str) -> list[Pair]:
+        known = [line for line in read if line.query in self._queries]
+        if len(known) < len(read):
+            self.left_out.append(other_queries(len(read) - len(known), len(read), what))
+        return known
 
     def _found(self, read: Sequence[Pair]) -> NDArray[np.int64]:
         """Places of the lines' images; -1 where there is none of that id, or under another path."""
@@ -112,6 +126,14 @@ class Matching:
                 "INQUIRE; leave these lines out with --unknown skip"
             )
         self.left_out.append(told)
+
+
+def other_queries(lost: int, lines: int, what: str) -> str:
+    """The sentence on lines about queries whose file is not there, and need not be."""
+    return (
+        f"{lost:,} of {lines:,} {what} are of queries of the split that is not asked, whose file "
+        "is not there"
+    )
 
 
 def _is_id(told: str) -> bool:

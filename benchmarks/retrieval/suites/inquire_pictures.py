@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.retrieval.layouts import place, wrong_layout
 from benchmarks.retrieval.suites.inat24_columns import Numbers
 from benchmarks.retrieval.suites.inquire_files import CANDIDATES, Queries, by_text, plain
-from benchmarks.retrieval.suites.inquire_matching import Pairs
+from benchmarks.retrieval.suites.inquire_matching import Pairs, other_queries
 from benchmarks.retrieval.tasks import IMAGE, Items
 from bittern.errors import LayoutError, QrelsError
 from service.requests import MediaItem
@@ -112,11 +112,15 @@ def read_pictures(
     given: list[tuple[int, int]] = []
     relevant: list[bool] = []
     lost: list[str] = []
+    asked, not_asked = queries.are_asked, 0
     for number, shard in enumerate(shards):
         for group, row, line in _lines(shard):
             query = ids.get(plain(str(line["query"])))
             if query is None:
                 lost.append(f"{shard.name}, row group {group}, row {row}")
+                continue
+            if not asked[numbers[query]]:
+                not_asked += 1
                 continue
             image = line["inat24_image_id"]
             if image not in images:
@@ -127,7 +131,11 @@ def read_pictures(
             relevant.append(bool(line["relevant"]))
             if len(given) > MAX_ROWS:
                 raise LayoutError(f"{shard.parent} has more than {MAX_ROWS:,} rows", field="data")
-    told = _told(lost, len(given), unknown)
+    lines = len(given) + len(lost) + not_asked
+    if lost and queries.partial:
+        told = [other_queries(len(lost), lines, "candidates")]
+    else:
+        told = _told(lost, lines, unknown)
     pairs = np.array(given, np.int64).reshape(-1, 2)
     chosen = np.array(relevant, np.bool_)
     items = Items(
@@ -180,11 +188,11 @@ def _pairs(both: NDArray[np.int64]) -> Pairs:
     return Pairs(once[:, 0], once[:, 1])
 
 
-def _told(lost: Sequence[str], kept: int, unknown: Literal["error", "skip"]) -> list[str]:
+def _told(lost: Sequence[str], lines: int, unknown: Literal["error", "skip"]) -> list[str]:
     if not lost:
         return []
     told = (
-        f"{len(lost):,} of {kept + len(lost):,} candidates are of queries that there are not "
+        f"{len(lost):,} of {lines:,} candidates are of queries that there are not "
         f"(the first: {lost[0]})"
     )
     if unknown == "error":

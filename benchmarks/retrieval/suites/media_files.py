@@ -8,6 +8,12 @@ from typing import Any
 
 from service.requests import MediaItem
 
+ASKED_BY_RECORDING = (
+    "A recording that is asked with is the mean of its windows' embeddings, whatever --windows "
+    "says of those that are searched"
+)
+"""For `Task.notes`, where recordings are queries."""
+
 
 class MediaFiles(Sequence[Any]):
     """Photographs or recordings below a folder, as `MediaItem`s made when they are asked for.

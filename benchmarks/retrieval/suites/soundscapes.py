@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.retrieval.layouts import check
-from benchmarks.retrieval.prompts import AUDIO_PROMPTS, asked_in_words, fallbacks
+from benchmarks.retrieval.prompts import (
+    AUDIO_PROMPTS,
+    asked_in_words,
+    check_templates,
+    fallbacks,
+    told_prompts,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
@@ -47,6 +53,11 @@ PIECES = (
     Piece("species.csv", "names of the species codes", _PAGE, "a few KB"),
 )
 
+ENCODERS_WINDOWS = (
+    "Windows are cut as the encoder takes them, and which of them are right depends on where they "
+    "are: two encoders with other windows are not ranked on the same items"
+)
+
 
 @dataclass(frozen=True)
 class Fitting:
@@ -73,6 +84,15 @@ class Soundscapes(Suite):
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        if protocol.database or protocol.fit_on == "training":
+            raise InvalidInputError(
+                "soundscapes have no published splits: leave out --database, and --fit-on items",
+                field="database",
+            )
+        check_soundscapes(data, protocol)
+
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """Names against windows and, unless each window is to be an item, against recordings.
 
@@ -81,13 +101,27 @@ class Soundscapes(Suite):
             QrelsError: annotations that cannot be used.
             InvalidInputError: a split is asked for, or a rank that the species table has not.
         """
+        self.check(data, protocol)
         root = check(data, self.pieces, self.name)
-        if protocol.database or protocol.fit_on == "training":
-            raise InvalidInputError(
-                "soundscapes have no published splits: leave out --database, and --fit-on items",
-                field="database",
-            )
         return soundscape_tasks(root, protocol) if {TEXT, AUDIO} <= towers else []
+
+
+def check_soundscapes(data: Path | None, protocol: Protocol) -> None:
+    """Refuse what cannot be run on a collection, before anything is loaded.
+
+    Raises:
+        LayoutError: pieces are missing.
+        InvalidInputError: the protocol asks for a rank that species tables do not tell.
+    """
+    if protocol.level not in ("species", "genus"):
+        raise InvalidInputError(
+            f"the species of soundscapes come without their {protocol.level}; choose --level "
+            "species or genus",
+            field="level",
+        )
+    if protocol.prompts:
+        check_templates(protocol.prompts)
+    check(data, PIECES, Soundscapes.name)
 
 
 def soundscape_tasks(
@@ -107,7 +141,7 @@ def soundscape_tasks(
         QrelsError: annotations that cannot be used.
         InvalidInputError: the classes do not tell the level.
     """
-    check(data, PIECES, Soundscapes.name)
+    check_soundscapes(data, protocol)
     collection = read_collection(data, protocol)
     codes = {code: number for number, code in enumerate(collection.species)}
     labels = np.array([codes[code] for code in collection.codes], np.int32)
@@ -116,7 +150,8 @@ def soundscape_tasks(
     if fitting is not None:
         told = _fitted(told, fitting)
     whole, annotations = _of_recordings(told, data, collection)
-    windows = replace(whole, name=f"{prefix}text→audio, windows")
+    name = f"{prefix}text→audio, windows"
+    windows = replace(whole, name=name, notes=(*whole.notes, ENCODERS_WINDOWS))
     windows = replace(windows, by_window=partial(windows_as_items, windows, annotations))
     if protocol.windows == "separate":
         return [windows]
@@ -147,6 +182,7 @@ def _of_annotations(
         classes=classes,
         left_out=collection.left_out,
         notes=[
+            told_prompts(protocol, AUDIO_PROMPTS),
             *fallbacks(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS),
             f"{len(collection.names):,} recordings with {len(labels):,} annotations of "
             f"{len(np.unique(labels)):,} species; some are of several at once.",
@@ -202,6 +238,7 @@ def _fitted(task: Task, fitting: Fitting) -> Task:
     told = fitting.part.items.classes
     items = replace(fitting.part.items, classes=np.where(told < 0, np.int32(-1), place[told]))
     queries = replace(fitting.part.queries, classes=place[fitting.part.queries.classes])
+    # Here seen is what the training part has, not a split of this run's own.
     seen = np.isin(task.asked.classes, items.classes)
     groups = {SEEN: seen, NOVEL: ~seen}
     return replace(

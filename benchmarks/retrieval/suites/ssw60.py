@@ -17,12 +17,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.layouts import check
-from benchmarks.retrieval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, asked_in_words
+from benchmarks.retrieval.layouts import check, found
+from benchmarks.retrieval.prompts import (
+    AUDIO_PROMPTS,
+    IMAGE_PROMPTS,
+    asked_in_words,
+    check_templates,
+    told_prompts,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.media_files import MediaFiles
+from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING, MediaFiles
 from benchmarks.retrieval.suites.ssw60_files import (
     Assets,
     read_assets,
@@ -75,6 +81,25 @@ class SSW60(Suite):
     pieces: Sequence[Piece] = (_TAXA, *(piece for pair in _PIECES.values() for piece in pair))
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
+
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is loaded.
+
+        What a model has towers for is not known yet, so either the recordings or the photographs
+        that are chosen may be wholly absent; `tasks` misses them if they are wanted after all.
+
+        Raises:
+            LayoutError: pieces are missing without which no task can be run.
+            InvalidInputError: the protocol asks for what this suite has not.
+        """
+        sets, _ = _database(protocol)
+        if protocol.prompts:
+            check_templates(protocol.prompts)
+        kinds = [_PIECES["audio_ml"], [piece for table in SETS[sets] for piece in _PIECES[table]]]
+        if data is not None and data.is_dir():
+            some = [kind for kind in kinds if any(found(data, piece) for piece in kind)]
+            kinds = some or kinds
+        check(data, [_TAXA, *(piece for kind in kinds for piece in kind)], self.name)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """audio→image, text→audio, text→image and image→audio, as far as there are towers.
@@ -183,8 +208,13 @@ class _World:
             training = TrainingPart(part, self._asked(by, of, "train", np.unique(part.classes)))
         photographs = "iNat2021 and NABirds" if self.sets == "both" else self.sets
         notes = [f"The {self.split} split is searched."]
-        if by != TEXT:
+        if by == TEXT:
+            prompts = AUDIO_PROMPTS if of == AUDIO else IMAGE_PROMPTS
+            notes.append(told_prompts(self.protocol, prompts))
+        else:
             notes.append(f"Queries are of the {_QUERY_SPLIT} split.")
+        if by == AUDIO:
+            notes.append(ASKED_BY_RECORDING)
         if IMAGE in (by, of):
             notes.append(f"Photographs are those of {photographs}.")
         left_out = [told for m in (by, of) if m in self.assets for told in self.assets[m].left_out]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.prompts import asked_in_words, check_templates
+from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Items, Relevance, Task, TrainingPart
@@ -40,6 +40,8 @@ NAME_SIDE, GLOSS_SIDE = TEXT, "gloss"
 """What hashers call the two sides, as in `benchmarks.words.learned`."""
 PROMPTS = ("{name}",)
 """The name as it is: no prompt."""
+SEEDS_APART = 1_000
+"""Between the splits of two seeds, so that they share none."""
 _DIM = 384
 
 
@@ -98,7 +100,9 @@ class WordsSuite(Suite):
             np.empty((len(words.names), 0), np.float32),
         )
         return [
-            _task(words, ids, split(without, protocol.seed + repeat), repeat, protocol)
+            _task(
+                words, ids, split(without, SEEDS_APART * protocol.seed + repeat), repeat, protocol
+            )
             for repeat in range(protocol.repeats)
         ]
 
@@ -170,6 +174,7 @@ def _task(
             f"drawn at random; {len(parts.train_rows):,} items of the seen ones are for training "
             "and not ranked",
             "Everything is fitted on the training half of the seen classes, their names included",
+            told_prompts(protocol, PROMPTS, "group's name"),
         ),
     )
 
