@@ -64,7 +64,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A system that a task is not measured with."""
+    """A system that a task is not measured with, or of which something is to be said."""
 
     task: str
     system: str
@@ -81,12 +81,14 @@ class Done:
         measures: names; the first is the main one.
         kept: one per system and length.
         left_out: systems that it is not measured with.
+        remarks: on systems that it is measured with.
     """
 
     job: Job
     measures: Sequence[str]
     kept: Sequence[Kept]
     left_out: Sequence[LeftOut]
+    remarks: Sequence[LeftOut] = ()
 
 
 def results_of(
@@ -120,11 +122,15 @@ def results_of(
         comparisons=aggregate.comparisons_of(lines, request.protocol.seed),
         classes=_classes(lines, jobs),
         shown=_shown(lines, done, request.out),
-        notes=[*_told([one for each in done for one in each.left_out]), UNKNOWN],
+        notes=[
+            *_told([one for each in done for one in each.left_out], "is left out"),
+            *_told([one for each in done for one in each.remarks], "repeats components"),
+            UNKNOWN,
+        ],
     )
 
 
-def _told(left_out: Sequence[LeftOut]) -> list[str]:
+def _told(left_out: Sequence[LeftOut], what: str) -> list[str]:
     """Which systems are left out, at which lengths, in which tasks, and why."""
     by_system: dict[tuple[str, str], list[LeftOut]] = {}
     for one in left_out:
@@ -134,7 +140,7 @@ def _told(left_out: Sequence[LeftOut]) -> list[str]:
         lengths = ", ".join(str(n) for n in sorted({one.bits for one in all_of_it if one.bits}))
         tasks = "; ".join(dict.fromkeys(one.task for one in all_of_it))
         at = f" at {lengths} bits" if lengths else ""
-        told.append(f"{system} is left out{at} ({tasks}), for example: {all_of_it[0].reason}")
+        told.append(f"{system} {what}{at} ({tasks}), for example: {all_of_it[0].reason}")
     return told
 
 

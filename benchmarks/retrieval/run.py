@@ -22,6 +22,7 @@ from benchmarks.retrieval.request import EvalRequest, claim
 from benchmarks.retrieval.results import Results
 from benchmarks.retrieval.suites import suite_named
 from benchmarks.retrieval.systems.base import System
+from benchmarks.retrieval.systems.codes import TrainingFree
 from benchmarks.retrieval.systems.learned import SavedHasher
 from benchmarks.retrieval.trec_files import write_judgements, write_runs
 
@@ -52,9 +53,10 @@ def evaluate(request: EvalRequest, screen: Screen, command: str = "") -> Results
     for job in jobs_of(suite, request, screen):
         measures = tuple(request.measures or job.task.measures or suite.measures)
         cells, left_out = _measured(job, request, measures, screen)
+        remarks = _remarks(job, request)
         # What was fitted on is large, and has served.
         fitted = replace(job, vectors=job.vectors.without_training())
-        done.append(Done(fitted, measures, cells, left_out))
+        done.append(Done(fitted, measures, cells, left_out, remarks))
     screen.stage("putting together", None)
     return results_of(suite, request, done, begun)
 
@@ -108,6 +110,18 @@ def _work(job: Job, request: EvalRequest) -> tuple[list[CellWork], list[LeftOut]
             again = 0 if isinstance(system, StoredModel) else request.rerank  # codes are all it has
             work.append(CellWork(job.task, job.space.name, system, bits, job.vectors, again))
     return work, left_out
+
+
+def _remarks(job: Job, request: EvalRequest) -> list[LeftOut]:
+    """What is to be said of systems that are measured all the same."""
+    rows, dim = len(job.vectors.training.items), job.vectors.rows.dim
+    return [
+        LeftOut(job.task.name, system.name, bits, text)
+        for system in job.systems
+        if isinstance(system, TrainingFree)
+        for bits in _lengths(system, job, request)
+        if (text := system.notes(rows, dim, bits or 0))
+    ]
 
 
 def _lengths(system: System, job: Job, request: EvalRequest) -> Sequence[int | None]:

@@ -48,7 +48,7 @@ def test_a_saved_model_is_what_it_is_whatever_the_training_and_seed(
 ) -> None:
     system = SavedHasher(saved)
     one, other = system.fit(training, 16, 0), system.fit(training, 16, 5)
-    assert (system.name, one.bits) == ("pond", 16)
+    assert (system.name, one.bits) == ("pond pca", 16)
     assert one.digest == other.digest
     expected = pack(saved.hasher.logits(training.items, "image"))
     assert np.array_equal(one.store(training.items), expected)
@@ -146,12 +146,12 @@ def test_all_systems_are_had_where_there_are_labels_and_models(saved: SavedModel
     everything = systems_for(True, [saved])
     assert len(everything) == len(UNLABELLED) + len(LABELLED) + 1
     assert len({system.name for system in everything}) == len(everything)
-    assert everything[-1].name == "pond"
+    assert everything[-1].name == "pond pca"
 
 
 def test_systems_are_chosen_by_name_each_once_in_a_fixed_order(saved: SavedModel) -> None:
     chosen = named([" ITQ", "learned", "hb", "itq", ""], False, [saved])
-    assert [system.name for system in chosen] == ["Hashing-Baseline", "ITQ", "pond"]
+    assert [system.name for system in chosen] == ["Hashing-Baseline", "ITQ", "pond pca"]
     everything = named(NAMES, True, [saved])
     assert [s.name for s in everything] == [s.name for s in systems_for(True, [saved])]
 

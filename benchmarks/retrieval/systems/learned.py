@@ -34,8 +34,10 @@ class SavedHasher:
     coded: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
-        # The lengths of one family share a row of a table, and a line of a plot.
-        self.name = self.saved.card.name.removesuffix(f"-{self.saved.card.bits}")
+        # The lengths of one family share a row of a table and a line of a plot, where they are of
+        # one kind: `field` has trained codes at some lengths, and calibrated ones at others.
+        family = self.saved.card.name.removesuffix(f"-{self.saved.card.bits}")
+        self.name = f"{family} {self.saved.card.hasher.get('kind', '')}".strip()
 
     def fits(self, dim: int, bits: int | None) -> str:
         """At the model's own length, on embeddings of its own encoder's."""
