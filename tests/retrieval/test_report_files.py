@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from benchmarks.retrieval.report import read_results, stored, write_report
+from benchmarks.retrieval.report.abstract import abstract
 from benchmarks.retrieval.report.markdown import results_markdown
 from benchmarks.retrieval.report.stored import results_json
 from benchmarks.retrieval.report.tables import results_csv
-from benchmarks.retrieval.results import Results, ShownHit, ShownQuery
+from benchmarks.retrieval.report.wording import deviations, ties
+from benchmarks.retrieval.results import Figure, Results, ShownHit, ShownQuery
 from bittern.errors import BitternError, InvalidInputError, LimitExceededError, SourceNotFoundError
 from tests.retrieval.example_results import MEASURES, example_results
 
@@ -163,11 +165,67 @@ def test_no_cell_of_the_csv_is_a_formula(results: Results) -> None:
 def test_markdown_has_every_system_of_every_task_and_group(results: Results) -> None:
     text = results_markdown(results)
 
-    assert text.count("## text→image: ") == 3
+    titles = ("All systems, all: 60", "All systems, seen: 45", "All systems, novel: 15")
+    assert [text.count(f"<summary>{title} queries</summary>") for title in titles] == [2, 2, 2]
     figure = results.rows[3].figures[MEASURES[0]]
     cell = f"{figure.expected:.3f} [{figure.low:.3f} to {figure.high:.3f}]"
-    assert f"{cell}; ties {figure.worst:.3f} to {figure.best:.3f}" in text
+    tied = f"ties {figure.worst:.3f} to {figure.best:.3f}"
+    assert f"{cell}; {tied}; ± 0.004 over 10 seeds" in text
     assert sum(line.startswith("| Hashing-Baseline") for line in text.splitlines()) == 2 * 3 * 8
+
+
+def test_markdown_begins_with_the_main_systems_and_says_how_figures_came_by(
+    results: Results,
+) -> None:
+    text = results_markdown(results)
+
+    first = next(line for line in text.splitlines() if line.startswith("| text→image"))
+    assert first.startswith("| text→image | all | AP")
+    assert "| 60 | 24\\* | 0.031 | 0.610 [" in first
+    assert first.count(" to ") == 3  # float32, 64 and 256 bits
+    assert "sign-flip" in text
+    assert "BCa, 2,000 resamples" in text
+    assert "Family: codes and Hashing-Baseline of the same length" in text
+    assert "share of the right items that are among the first 50" in text
+
+
+@pytest.mark.parametrize(
+    ("worst", "best", "shown"),
+    [(0.5, 0.5, "–"), (0.5001, 0.5003, "–"), (0.5, 0.502, "0.500 to 0.502")],
+)
+def test_ties_that_do_not_show_in_three_digits_are_not_told(
+    worst: float, best: float, shown: str
+) -> None:
+    assert ties(Figure(0.5, 0.5, best, worst, 0.4, 0.6)) == shown
+
+
+def test_deviations_say_over_how_many_seeds_and_splits() -> None:
+    figure = Figure(*[0.5] * 6, deviation=0.004, deviation_splits=0.02)
+
+    assert deviations(figure, 30, 3) == "± 0.004 over 10 seeds, ± 0.020 over 3 splits"
+    assert deviations(Figure(*[0.5] * 6), 1, 1) == ""
+
+
+def test_the_abstract_takes_the_nearest_lengths_and_those_of_a_model_that_has_no_other(
+    results: Results,
+) -> None:
+    rows = [row for row in results.rows if row.bits in (None, 32, 128) and row.system != "learned"]
+    saved = [row for row in results.rows if row.system == "learned" and row.bits == 256]
+
+    found = abstract(_small(results, rows=[*rows, *saved]))
+
+    assert found.lengths == [32, 128, 256]
+    (figures,) = [figures for name, figures in found.parts[0].systems if name == "learned"]
+    assert [figure is not None for figure in figures] == [False, False, True]
+    assert "random projection" not in dict(found.parts[0].systems)
+
+
+def test_each_task_and_model_has_the_measures_of_its_own_task(results: Results) -> None:
+    tasks = [results.tasks[0], dataclasses.replace(results.tasks[1], measures=["nDCG@50"])]
+
+    found = abstract(dataclasses.replace(results, tasks=tasks))
+
+    assert found.measures == [MEASURES[0], "nDCG@50"]
 
 
 def test_names_cannot_leave_their_cells_in_markdown(results: Results) -> None:

@@ -120,10 +120,11 @@ def test_a_page_shows_so_many_queries_hits_and_bytes_and_says_so(
     monkeypatch.setattr(cards, "MOST_HITS", 3)
     monkeypatch.setattr(cards, "MOST_MEDIA_BYTES", 30_000)
 
-    made, left = cards.query_cards([query] * 5)
+    made, left = cards.query_cards([query] * 5, {query.task: "AP"})
 
     assert (len(made), left) == (2, 3)
     assert all(len(one.hits) == 3 for one in made)
+    assert made[0].measure == "AP"
     assert made[0].hits_left == len(query.hits) - 3
     pictures = [hit.shown for one in made for hit in one.hits if hit.shown]
     assert sum(len(picture.source) for picture in pictures) <= 30_000
@@ -135,7 +136,7 @@ def test_media_without_a_credit_say_that_it_is_missing() -> None:
     hit = dataclasses.replace(example_results().shown[0].hits[0], credit="  ")
     text = ShownHit(1, "t", True, 1.0, "text", "", text="words")
 
-    (card,), _ = cards.query_cards([ShownQuery("t", "q", "q", "", "s", 1.0, 1, [hit, text])])
+    (card,), _ = cards.query_cards([ShownQuery("t", "q", "q", "", "s", 1.0, 1, [hit, text])], {})
 
     assert card.hits[0].credit == cards.NO_CREDIT
     assert card.hits[1].credit == ""

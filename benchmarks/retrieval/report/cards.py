@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.retrieval.report import media
@@ -48,7 +48,8 @@ class QueryCard:
     Attributes:
         anchor: its id on the page.
         task, title, label: of what, what was asked, by which system.
-        value: the main measure of this query.
+        measure: name of its task's main measure.
+        value: that of this query.
         relevant: how many items are right.
         shown: the picture that was asked with; None for a text.
         hits: the nearest.
@@ -59,6 +60,7 @@ class QueryCard:
     task: str
     title: str
     label: str
+    measure: str
     value: str
     relevant: int
     shown: Shown | None
@@ -66,10 +68,20 @@ class QueryCard:
     hits_left: int
 
 
-def query_cards(queries: Sequence[ShownQuery]) -> tuple[list[QueryCard], int]:
-    """Cards of the first queries, and how many queries were left out."""
+def query_cards(
+    queries: Sequence[ShownQuery], measures: Mapping[str, str]
+) -> tuple[list[QueryCard], int]:
+    """Cards of the first queries, and how many queries were left out.
+
+    Args:
+        queries: as they were chosen.
+        measures: the main measure of each task.
+    """
     room = _Room()
-    cards = [_query(query, f"query-{n}", room) for n, query in enumerate(queries[:MOST_QUERIES], 1)]
+    cards = [
+        _query(query, f"query-{n}", measures.get(query.task, ""), room)
+        for n, query in enumerate(queries[:MOST_QUERIES], 1)
+    ]
     return cards, max(0, len(queries) - MOST_QUERIES)
 
 
@@ -92,7 +104,7 @@ class _Room:
         return picture
 
 
-def _query(query: ShownQuery, anchor: str, room: _Room) -> QueryCard:
+def _query(query: ShownQuery, anchor: str, measure: str, room: _Room) -> QueryCard:
     shown = None
     if query.media:
         shown = room.shown(query.media, media.kind_of(query.media), query.query, None, None)
@@ -101,6 +113,7 @@ def _query(query: ShownQuery, anchor: str, room: _Room) -> QueryCard:
         plain(query.task, 120),
         plain(query.text or query.query, 300),
         plain(query.label, 120),
+        plain(measure, 40),
         value(query.value),
         query.relevant,
         shown,

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from html import escape
 
+from benchmarks.retrieval.report.abstract import abstract, measures_of
+from benchmarks.retrieval.report.meanings import meaning
+from benchmarks.retrieval.report.methods import FEWEST, independent, methods, question
 from benchmarks.retrieval.report.plots.style import Plot
 from benchmarks.retrieval.report.wording import (
     NONE,
     amount,
+    counted,
+    deviations,
     distance,
     flat,
     interval,
@@ -19,6 +25,7 @@ from benchmarks.retrieval.report.wording import (
     small,
     ties,
     value,
+    without_model,
 )
 from benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
 
@@ -42,22 +49,87 @@ def _lines(results: Results, plots: Sequence[tuple[str, Plot]]) -> Iterator[str]
     yield ""
     yield from (f"- {_text(note)}" for note in results.notes)
     yield ""
+    yield from _abstract(results)
+    yield "## How to read the numbers"
+    yield ""
+    for words in methods(results):
+        yield _text(words)
+        yield ""
     yield (
-        "Values are means over queries, ties counted by their expectation over random orders; "
-        "in brackets the 95% bootstrap interval over queries, then the worst and the best order "
-        "of ties where they differ."
+        "In a cell: the value, in brackets its interval, then the worst and the best order of "
+        "ties, then deviations, where there are any."
     )
     yield ""
+    yield from (f"- {_text(name)}: {_text(meaning(name) or NONE)}" for name in results.measures)
+    yield ""
     yield from _tasks(results.tasks)
-    for (task, group), rows in parts(results.rows).items():
-        yield f"## {_text(task)}: {_text(group)}"
+    models = {row.model for row in results.rows}
+    tables = parts(results.rows)
+    for task in dict.fromkeys(task for task, _ in tables):
+        yield f"## {_text(task)}"
         yield ""
-        yield from _systems(rows, results.measures)
-        some = [c for c in results.comparisons if (c.task, c.group) == (task, group)]
-        yield from _comparisons(some)
-        if group == "all":
-            yield from _pictures(task, plots)
+        yield from _pictures(task, plots)
+        splits = {s.model: s.splits for s in results.tasks if s.name == task}
+        groups = {group: rows for (name, group), rows in tables.items() if name == task}
+        for group, rows in groups.items():
+            title = "All systems" + (f", {group}" if list(groups) != ["all"] else "")
+            queries = counted(max(row.queries for row in rows), "query", "queries")
+            yield from _folded(
+                f"{title}: {queries}", _systems(rows, measures_of(results, task), splits)
+            )
+            some = [c for c in results.comparisons if (c.task, c.group) == (task, group)]
+            if some:
+                yield from _folded(f"{title}: paired comparisons", _comparisons(some, models))
     yield from _repeat(results)
+
+
+def _folded(title: str, lines: Iterable[str]) -> Iterator[str]:
+    """What a reader opens where HTML is shown, and finds in the text anyway."""
+    yield f"<details><summary>{escape(plain(title))}</summary>"
+    yield ""
+    yield from lines
+    yield "</details>"
+    yield ""
+
+
+def _abstract(results: Results) -> Iterator[str]:
+    found = abstract(results)
+    if not found.parts:
+        return
+    yield "The main measure with its 95% interval, codes by asymmetric distance:"
+    yield ""
+    lengths = [f"{bits} bits" for bits in found.lengths]
+    head = ("task", "model", "queries for", "measure", "queries", "independent", "chance")
+    grouped = {part.group for part in found.parts} != {"all"}
+    several = len({part.model for part in found.parts}) > 1
+    kept = [True, several, grouped, True, True, True, True]
+    lines = []
+    for part in found.parts:
+        about = [
+            *(_text(words) for words in (part.task, part.model, part.group, part.measure)),
+            *(f"{part.queries:,}", _text(independent(part.clusters)), value(part.chance)),
+        ]
+        floats = _short(part.floats)
+        for name, figures in part.systems or [(NONE, [])]:
+            cells = [_short(figure) for figure in figures] or [""] * len(lengths)
+            shown = [cell for cell, keep in zip(about, kept, strict=True) if keep]
+            lines.append([*shown, floats, _text(name), *cells])
+            about, floats = [""] * len(about), ""
+    names = [name for name, keep in zip(head, kept, strict=True) if keep]
+    sides = "l" * sum(kept[:4]) + "rrrrl" + "r" * len(lengths)
+    yield from _table([*names, "float32", "system", *lengths], lines, sides)
+    if any(part.clusters < FEWEST for part in found.parts):
+        yield "\\* Few independent queries: intervals are rough."
+        yield ""
+    if any(more > 0 for more in found.cut):
+        yield "There are more tasks, or systems, below."
+        yield ""
+
+
+def _short(figure: Figure | None) -> str:
+    if figure is None or value(figure.expected) == NONE:
+        return NONE
+    return f"{value(figure.expected)} [{interval(figure.low, figure.high)}]"
 
 
 def _tasks(tasks: Sequence[TaskSummary]) -> Iterator[str]:
@@ -70,7 +142,10 @@ def _tasks(tasks: Sequence[TaskSummary]) -> Iterator[str]:
             _text(t.name),
             _text(t.model),
             _text(g.name),
-            *(amount(n) for n in (g.queries, g.clusters, t.items, t.rows)),
+            amount(g.queries),
+            _text(independent(g.clusters)),
+            amount(t.items),
+            amount(t.rows),
             small(g.relevant),
             "all" if t.depth is None else amount(t.depth),
             value(g.chance),
@@ -85,55 +160,65 @@ def _tasks(tasks: Sequence[TaskSummary]) -> Iterator[str]:
     yield ""
 
 
-def _systems(rows: Sequence[Row], measures: Sequence[str]) -> Iterator[str]:
+def _systems(
+    rows: Sequence[Row], measures: Sequence[str], splits: Mapping[str, int]
+) -> Iterator[str]:
     several = len({row.model for row in rows}) > 1
-    head = (["model"] if several else []) + ["system", "bits", "distance", "bytes", "ms/query"]
+    timed = any(row.search_ms is not None for row in rows)
+    head = (
+        *(["model"] if several else []),
+        *("system", "bits", "distance", "bytes"),
+        *(["ms/search"] if timed else []),
+    )
     yield from _table(
         [*head, *(_text(name) for name in measures)],
         [
             [
                 *([_text(row.model)] if several else []),
-                _text(row.system) + (f" (mean of {row.draws})" if row.draws > 1 else ""),
+                _text(row.system),
                 str(row.bits or NONE),
                 _text(distance(row)),
                 amount(row.bytes_per_item),
-                small(row.search_ms),
-                *(_cell(row.figures.get(name)) for name in measures),
+                *([small(row.search_ms)] if timed else []),
+                *(
+                    _cell(row.figures.get(name), row.draws, splits.get(row.model, 1))
+                    for name in measures
+                ),
             ]
             for row in rows
         ],
-        ("l" if several else "") + "lrlrr" + "r" * len(measures),
+        ("l" if several else "") + "lrlr" + ("r" if timed else "") + "r" * len(measures),
     )
 
 
-def _cell(figure: Figure | None) -> str:
+def _cell(figure: Figure | None, draws: int, splits: int) -> str:
     if figure is None or value(figure.expected) == NONE:
         return NONE
-    tied = f"; ties {ties(figure)}" if figure.worst != figure.best else ""
-    return f"{value(figure.expected)} [{interval(figure.low, figure.high)}]{tied}"
+    tied = f"; ties {ties(figure)}" if ties(figure) != NONE else ""
+    drawn = deviations(figure, draws, splits)
+    return f"{_short(figure)}{tied}{f'; {drawn}' if drawn else ''}"
 
 
-def _comparisons(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    if not comparisons:
-        return
-    yield "Paired over the same queries, randomisation test, Holm's correction:"
-    yield ""
-    yield from _table(
-        ("measure", "a", "b", "a − b", "95% interval", "p", "p, corrected"),
-        [
-            (
-                _text(c.measure),
-                _text(c.a),
-                _text(c.b),
-                signed(c.difference),
-                interval(c.low, c.high, sign=True),
-                _text(probability(c.p)),
-                _text(probability(c.p_adjusted)),
-            )
-            for c in comparisons
-        ],
-        "lllrrrr",
-    )
+def _comparisons(comparisons: Sequence[Comparison], models: set[str]) -> Iterator[str]:
+    for family in dict.fromkeys(c.family for c in comparisons):
+        some = [c for c in comparisons if c.family == family]
+        yield f"Family: {_text(question(family))}"
+        yield ""
+        yield from _table(
+            ("a", "b", f"a − b, {_text(some[0].measure)}", "95% interval", "p", "p, corrected"),
+            [
+                (
+                    _text(without_model(c.a, models)),
+                    _text(without_model(c.b, models)),
+                    signed(c.difference),
+                    interval(c.low, c.high, sign=True),
+                    _text(probability(c.p)),
+                    _text(probability(c.p_adjusted)),
+                )
+                for c in some
+            ],
+            "llrrrr",
+        )
 
 
 def _pictures(task: str, plots: Sequence[tuple[str, Plot]]) -> Iterator[str]:

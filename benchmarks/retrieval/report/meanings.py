@@ -13,7 +13,11 @@ _MEANINGS = {
     ),
     "AP": (
         "average precision: the mean, over all right items, of the precision at their ranks "
-        "(trec_eval's map; with @k, map_cut: what lies deeper counts as not found)"
+        "(trec_eval's map)"
+    ),
+    "AP@": (
+        "average precision of the first {k} ranks, divided by the number of all right items: what "
+        "lies deeper counts as not found (trec_eval's map_cut)"
     ),
     "nDCG": (
         "discounted cumulative gain, an item's grade divided by the logarithm of its rank, "
@@ -33,5 +37,5 @@ _MEANINGS = {
 
 def meaning(measure: str) -> str:
     """What a measure of this name says; empty where the name is not known here."""
-    base, _, depth = measure.partition("@")
-    return _MEANINGS.get(base, "").format(k=depth or "k")
+    base, at, depth = measure.partition("@")
+    return _MEANINGS.get(base + at, _MEANINGS.get(base, "")).format(k=depth or "k")

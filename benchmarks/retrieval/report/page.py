@@ -7,98 +7,25 @@ Its size is bounded by the limits below, and the page says what they left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from benchmarks.retrieval.report import cards, wording
+from benchmarks.retrieval.report.abstract import abstract
 from benchmarks.retrieval.report.cards import QueryCard, query_cards
 from benchmarks.retrieval.report.meanings import meaning
-from benchmarks.retrieval.report.plots.style import Plot, inline
-from benchmarks.retrieval.report.wording import parts, plain
-from benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
+from benchmarks.retrieval.report.methods import FEWEST, independent, methods
+from benchmarks.retrieval.report.plots.style import Plot
+from benchmarks.retrieval.report.sections import left_out, sections_of
+from benchmarks.retrieval.report.wording import plain
+from benchmarks.retrieval.results import Results
 
-MOST_TABLES, MOST_ROWS, MOST_COMPARISONS, MOST_TASKS, MOST_PLOTS = 100, 400, 100, 50, 60
-MOST_LINES = 1000
-"""Of a table of versions, digests or options."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A measure of a row, in words.
-
-    Attributes:
-        expected, interval, ties, deviation: as they are shown.
-        best: whether no row of the table has a higher value.
-    """
-
-    expected: str
-    interval: str
-    ties: str
-    deviation: str
-    best: bool
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table of systems."""
-
-    model: str
-    system: str
-    draws: int
-    bits: str
-    distance: str
-    bytes_per_item: str
-    milliseconds: str
-    cells: Sequence[Cell]
-
-
-@dataclass(frozen=True)
-class Table:
-    """One task and group.
-
-    Attributes:
-        anchor: its id on the page.
-        group: name of the group.
-        queries: how many.
-        lines: the systems, in the run's order.
-        varied: whether some have a deviation over draws.
-        cut: how many lines are left out.
-        comparisons: paired tests.
-        compared_cut: how many comparisons are left out.
-    """
-
-    anchor: str
-    group: str
-    queries: str
-    lines: Sequence[Line]
-    varied: bool
-    cut: int
-    comparisons: Sequence[Comparison]
-    compared_cut: int
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """A plot on the page."""
-
-    title: str
-    caption: str
-    svg: Markup
-    narrow: Markup
-
-
-@dataclass
-class Section:
-    """All of one task."""
-
-    anchor: str
-    name: str
-    summary: TaskSummary | None
-    plots: list[Drawn] = field(default_factory=list)
-    tables: list[Table] = field(default_factory=list)
+MOST_NOTES, MOST_MODELS, MOST_LINES = 100, 50, 1000
+"""Of notes of the run or of a task; of models; of lines in a table of versions or options."""
+OPEN_QUERIES = 2
+"""So many of the chosen queries are unfolded."""
 
 
 def page(results: Results, plots: Sequence[Plot]) -> str:
@@ -119,7 +46,7 @@ def page(results: Results, plots: Sequence[Plot]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["plain"] = plain
-    queries, left = query_cards(results.shown)
+    queries, left = query_cards(results.shown, _mains(results))
     return environment.get_template(
         "page.html"
     ).render(
@@ -127,86 +54,21 @@ def page(results: Results, plots: Sequence[Plot]) -> str:
         css=Markup((here / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
         wording=wording,
         limits=cards,
-        several_models=len({row.model for row in results.rows}) > 1,
+        models_asked={row.model for row in results.rows},
+        abstract=abstract(results),
+        methods=methods(results),
+        independent=independent,
+        fewest=FEWEST,
+        left_out=[*left_out(results, plots), *_left_out(results)],
+        most_notes=MOST_NOTES,
+        open_queries=OPEN_QUERIES,
         meanings=[(name, meaning(name)) for name in results.measures],
-        sections=_sections(results, plots),
+        sections=sections_of(results, plots),
         queries=queries,
         queries_left=left,
         about=_about(results, queries),
         repeat=_repeat(results),
-        models=[wording.flat(model)[:MOST_LINES] for model in results.models[:MOST_TASKS]],
-    )
-
-
-def _sections(results: Results, plots: Sequence[Plot]) -> list[Section]:
-    tables = parts(results.rows)
-    summaries = {summary.name: summary for summary in results.tasks}
-    names = list(dict.fromkeys([*summaries, *(task for task, _ in tables)]))[:MOST_TASKS]
-    sections = {
-        name: Section(f"task-{number}", name, summaries.get(name))
-        for number, name in enumerate(names, 1)
-    }
-    for number, ((task, group), rows) in enumerate(list(tables.items())[:MOST_TABLES], 1):
-        if task in sections:
-            sections[task].tables.append(_table(f"table-{number}", group, rows, results))
-    for number, plot in enumerate(plots[:MOST_PLOTS], 1):
-        if plot.task in sections:
-            label = str(escape(f"Plot: {plot.title}. {plot.caption}"))
-            # Markup: drawn by us; names inside it were escaped when it was written.
-            svg = Markup(inline(plot.svg, f"p{number}", label))  # noqa: S704
-            narrow = Markup(inline(plot.narrow, f"n{number}", label))  # noqa: S704
-            sections[plot.task].plots.append(Drawn(plot.title, plot.caption, svg, narrow))
-    return list(sections.values())
-
-
-def _table(anchor: str, group: str, rows: Sequence[Row], results: Results) -> Table:
-    best = {
-        name: max(
-            (round(r.figures[name].expected, 3) for r in rows if _is_number(r.figures.get(name))),
-            default=None,
-        )
-        for name in results.measures
-    }
-    compared = [c for c in results.comparisons if (c.task, c.group) == (rows[0].task, group)]
-    lines = [_line(row, results.measures, best) for row in rows[:MOST_ROWS]]
-    return Table(
-        anchor,
-        group,
-        wording.amount(max(row.queries for row in rows)),
-        lines,
-        any(line.cells and line.cells[0].deviation for line in lines),
-        max(0, len(rows) - MOST_ROWS),
-        compared[:MOST_COMPARISONS],
-        max(0, len(compared) - MOST_COMPARISONS),
-    )
-
-
-def _is_number(figure: Figure | None) -> bool:
-    return figure is not None and wording.value(figure.expected) != wording.NONE
-
-
-def _line(row: Row, measures: Sequence[str], best: Mapping[str, float | None]) -> Line:
-    return Line(
-        row.model,
-        row.system,
-        row.draws,
-        str(row.bits or wording.NONE),
-        wording.distance(row),
-        wording.amount(row.bytes_per_item),
-        wording.small(row.search_ms),
-        [_cell(row.figures.get(name), best[name]) for name in measures],
-    )
-
-
-def _cell(figure: Figure | None, best: float | None) -> Cell:
-    if figure is None:
-        return Cell(wording.NONE, wording.NONE, wording.NONE, "", best=False)
-    return Cell(
-        wording.value(figure.expected),
-        wording.interval(figure.low, figure.high),
-        wording.ties(figure),
-        "" if figure.deviation is None else f"± {wording.value(figure.deviation)}",
-        best=best is not None and round(figure.expected, 3) == best,
+        models=[wording.flat(model)[:MOST_LINES] for model in results.models[:MOST_MODELS]],
     )
 
 
@@ -216,11 +78,37 @@ def _about(results: Results, queries: Sequence[QueryCard]) -> Iterator[tuple[str
     yield "Tasks", wording.amount(len(results.tasks))
     yield "Systems", wording.amount(len(systems))
     yield "Models", ", ".join(plain(m.get("name", ""), 60) for m in results.models) or wording.NONE
-    yield "Main measure", plain(results.measures[0], 60) if results.measures else wording.NONE
+    if main := dict.fromkeys(_mains(results).values()):
+        yield "Main measure", ", ".join(plain(name, 60) for name in main)
     if date := results.machine.get("date"):
         yield "Date", plain(date, 40)
     if queries:
         yield "Queries shown", wording.amount(len(queries))
+
+
+def _mains(results: Results) -> dict[str, str]:
+    return {s.name: s.measures[0] for s in results.tasks if s.measures}
+
+
+def _left_out(results: Results) -> Iterator[str]:
+    """Sentences for the limits of this module."""
+    for shown, there, things in (
+        (MOST_NOTES, len(results.notes), "notes of the run"),
+        (MOST_NOTES, max((len(s.notes) for s in results.tasks), default=0), "notes of a task"),
+        (
+            MOST_NOTES,
+            max((len(s.left_out) for s in results.tasks), default=0),
+            "sentences on what a task leaves out",
+        ),
+        (MOST_MODELS, len(results.models), "models"),
+        (
+            MOST_LINES,
+            max(len(wording.flat(v)) for v in (results.protocol, results.digests, results.machine)),
+            "lines of a table on how to repeat it",
+        ),
+    ):
+        if there > shown:
+            yield f"This page shows {shown:,} of {there:,} {things}; all are in results.json."
 
 
 def _repeat(results: Results) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from benchmarks.retrieval.report.abstract import by_model, group_of, measures_of
 from benchmarks.retrieval.report.plots.classes import draw_classes
 from benchmarks.retrieval.report.plots.groups import draw_groups
 from benchmarks.retrieval.report.plots.quality import draw_quality
@@ -24,24 +25,26 @@ def draw(results: Results) -> list[Plot]:
 
 
 def _drawn(results: Results) -> Iterator[Plot]:
-    if not results.measures:
-        return
     tables = parts(results.rows)
     for task in dict.fromkeys(name for name, _ in tables):
+        measures = measures_of(results, task)
+        if not measures:
+            continue
         group = "all" if (task, "all") in tables else next(g for t, g in tables if t == task)
-        chance = next(
-            (
-                g.chance
-                for s in results.tasks
-                if s.name == task
-                for g in s.groups
-                if g.name == group
-            ),
-            None,
-        )
-        for against in ("bytes", "time"):
-            yield from draw_quality(tables[task, group], results.measures[0], against, chance)
-        groups = {g: rows for (t, g), rows in tables.items() if t == task}
-        yield from draw_groups(groups, results.measures[0])
+        models = by_model(tables[task, group])
+        for model, rows in models.items():
+            summary = group_of(results, task, model, group)
+            chance = summary.chance if summary else None
+            for against in ("bytes", "time"):
+                shown = model if len(models) > 1 else ""
+                yield from draw_quality(rows, measures[0], against, chance, shown)
+        for model in models:
+            own = {
+                g: [row for row in rows if row.model == model]
+                for (t, g), rows in tables.items()
+                if t == task
+            }
+            chances = {g: found.chance for g in own if (found := group_of(results, task, model, g))}
+            yield from draw_groups(own, measures[0], chances, model if len(models) > 1 else "")
         classes = [c for c in results.classes if c.task == task]
-        yield from draw_classes(classes, results.measures[0])
+        yield from draw_classes(classes, measures[0], {row.model for row in results.rows})

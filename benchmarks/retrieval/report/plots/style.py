@@ -26,11 +26,12 @@ WIDE, NARROW = 7.6, 4.2
 """Inches: of a file and a large screen, and of a telephone."""
 FADED = 0.14
 """Opacity of bands."""
+_FONT, _LIKE_IT = "DejaVu Sans", "Verdana, Arial, sans-serif"
 _SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "bittern",
     "svg.fonttype": "none",
     "text.parse_math": False,
-    "font.family": "DejaVu Sans",
+    "font.family": _FONT,
     "font.size": 10,
     "text.color": INK,
     "axes.edgecolor": MUTED,
@@ -83,6 +84,13 @@ class Plot:
 @contextmanager
 def sheet(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """One empty pair of axes, in inches; leave the block only when it is written."""
+    with paper(width, height) as figure:
+        yield figure, figure.subplots()
+
+
+@contextmanager
+def paper(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure, in inches; leave the block only when it is written."""
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +101,7 @@ def sheet(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         settings.update(_SETTINGS)
         figure = Figure(figsize=(width, height))
         FigureCanvasAgg(figure)
-        yield figure, figure.subplots()
+        yield figure
 
 
 def written(figure: Figure) -> str:
@@ -101,7 +109,7 @@ def written(figure: Figure) -> str:
     data = io.BytesIO()
     nothing: Any = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(data, format="svg", metadata=nothing)
-    return data.getvalue().decode("utf-8")
+    return data.getvalue().decode("utf-8").replace(f"'{_FONT}'", f"'{_FONT}', {_LIKE_IT}")
 
 
 def inline(svg: str, prefix: str, label: str) -> str:
