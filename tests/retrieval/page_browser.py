@@ -71,6 +71,10 @@ class Seen:
         """What a script in the page gives; the page's own policy does not bind it."""
         return self.page.evaluate(script)
 
+    def unfold(self) -> None:
+        """Open whatever is folded."""
+        self.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:

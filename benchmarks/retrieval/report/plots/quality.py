@@ -254,13 +254,15 @@ def _draw_floats(axes: Axes, drawing: Drawing) -> None:
             _bar(axes, x, figure, MUTED)
     _scale(axes, drawing, [line.points[0][0] for line in drawing.floats])
     axes.set_xlabel("float vectors")
-    lowest = min(
-        figure.low if math.isfinite(figure.low) else figure.expected
-        for line in drawing.floats for _, figure in line.points
-    )  # fmt: skip
+    figures = [figure for line in drawing.floats for _, figure in line.points]
+    lowest = min(f.low if math.isfinite(f.low) else f.expected for f in figures)
+    highest = max(f.high if math.isfinite(f.high) else f.expected for f in figures)
+    room = axes.get_ylim()[1]
+    below = lowest > room - highest
     names = [plain(line.label, 18) for line in drawing.floats[:6]]
     axes.text(
-        0.5, lowest - 0.03 * axes.get_ylim()[1], "\n".join(names), va="top", ha="center",
+        0.5, lowest - 0.03 * room if below else highest + 0.03 * room, "\n".join(names),
+        va="top" if below else "bottom", ha="center",
         fontsize=8, color=MUTED, transform=axes.get_yaxis_transform(), linespacing=1.3,
     )  # fmt: skip
 
