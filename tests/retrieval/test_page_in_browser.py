@@ -312,6 +312,9 @@ def test_without_a_browser_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) 
 def test_the_page_prints(browser: Browser, index: Path) -> None:
     with opened(browser, index, "desktop") as page:
         page.page.emulate_media(media="print")
+        box = page.page.locator("table.systems").first.bounding_box()
+        assert box is not None
+        assert box["height"] > 300  # what is folded on the screen is printed
         assert page.run(
             "[...document.querySelectorAll('.tall')].every(b => b.scrollHeight <= b.clientHeight)"
         )

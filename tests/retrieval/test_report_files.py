@@ -200,7 +200,7 @@ def test_ties_that_do_not_show_in_three_digits_are_not_told(
 
 
 def test_deviations_say_over_how_many_seeds_and_splits() -> None:
-    figure = Figure(*[0.5] * 6, deviation=0.004, deviation_splits=0.02)
+    figure = Figure(0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.004, 0.02)
 
     assert deviations(figure, 30, 3) == "± 0.004 over 10 seeds, ± 0.020 over 3 splits"
     assert deviations(Figure(*[0.5] * 6), 1, 1) == ""

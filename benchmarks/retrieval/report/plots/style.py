@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PAPER, INK, MUTED, GRID = "#fffffe", "#1d262b", "#55626a", "#dde2e5"
-COLOURS = ("#0067a3", "#bd4b00", "#00785a", "#a63d7c", "#8f6400", "#5c48a8", "#565d61", "#7d4a2d")
+COLOURS = (
+    "#0067a3", "#bd4b00", "#00785a", "#a63d7c", "#8f6400", "#5c48a8", "#565d61", "#7d4a2d",
+    "#b3261e", "#4d6b10",
+)  # fmt: skip
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "<", ">", "h")
 WIDE, NARROW = 7.6, 4.2
 """Inches: of a file and a large screen, and of a telephone."""
