@@ -119,7 +119,7 @@ def _lengths(rows: Sequence[Row]) -> list[int]:
     common = {bits for bits, count in counts.items() if 2 * count >= max(counts.values())}
     lengths = {_nearest(common, bits) for bits in WANTED_BITS}
     for own in by_system.values():  # a saved model may have one length only
-        if not own & lengths and len(lengths) < MOST_LENGTHS:
+        if len(own) == 1 and not own & lengths and len(lengths) < MOST_LENGTHS:
             lengths.add(_nearest(own, WANTED_BITS[-1]))
     return sorted(lengths)
 
@@ -149,7 +149,11 @@ def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Ite
                 max(row.clusters for row in own),
                 summary.chance if summary else None,
                 floats[0].figures.get(names[0]) if floats else None,
-                [(name, [at.get(n) for n in lengths]) for name, at in systems.items()],
+                [
+                    (name, [at.get(n) for n in lengths])
+                    for name, at in systems.items()
+                    if set(at) & set(lengths)
+                ],
             )
 
 

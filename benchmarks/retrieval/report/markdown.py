@@ -47,9 +47,9 @@ def _lines(results: Results, plots: Sequence[tuple[str, Plot]]) -> Iterator[str]
     yield ""
     yield _text(results.about)
     yield ""
+    yield from _abstract(results)
     yield from (f"- {_text(note)}" for note in results.notes)
     yield ""
-    yield from _abstract(results)
     yield "## How to read the numbers"
     yield ""
     for words in methods(results):

@@ -8,7 +8,7 @@ FEWEST = 30
 """With fewer independent queries, intervals and tests are called rough."""
 FAMILIES = {
     "baseline": "codes and Hashing-Baseline of the same length",
-    "float": "the longest codes of a system and float vectors",
+    "float": "codes and float vectors",
     "distance": "asymmetric and symmetric distance to the same codes",
     "model": "the same system over two models",
 }
