@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_windows_can_be_items_of_an_archive(with_archive: Path) -> None:
     "changed", [{"systems": ("itq",)}, {"bits": (16,)}, {"embeddings": Path("elsewhere")}]
 )
 def test_what_stored_codes_cannot_do_is_refused(
-    with_archive: Path, changed: dict[str, object]
+    with_archive: Path, changed: dict[str, Any]
 ) -> None:
     assert changed.get("bits") != DEFAULT_BITS
     with pytest.raises(InvalidInputError, match="stored codes are ranked as they are"):
