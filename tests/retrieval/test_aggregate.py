@@ -17,7 +17,7 @@ from benchmarks.retrieval.aggregate import (
     named,
 )
 from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.results import Row
+from benchmarks.retrieval.results import TIES, Row
 from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
 
 PLAIN = Variant("asymmetric")
@@ -179,3 +179,45 @@ def test_a_system_without_the_main_measure_is_no_headline() -> None:
 def test_a_class_has_the_mean_of_its_queries() -> None:
     line = a_line("ITQ", 8, "asymmetric", [0.2, 0.6, 0.9, np.nan])
     assert by_class(replace(line, clusters=np.array([0, 0, -3, 0]))) == {0: pytest.approx(0.4)}
+
+
+def test_an_interval_is_of_the_expected_values_and_not_of_the_products_order() -> None:
+    names = [f"q{number}" for number in range(6)]
+    cell = a_cell([[0.5] * 6])
+    ranked = cell.variants[PLAIN]
+    values = ranked.values["AP"].copy()
+    values[TIES.index("ranked")] = [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    spread = replace(cell, variants={PLAIN: replace(ranked, values={"AP": values})})
+    lines = lines_of([Measured(a_task(names, [True] * 6), spread)], ["AP"], 0)
+    figure = lines[0].row.figures["AP"]
+    assert (figure.low, figure.high) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert lines[0].values.tolist() == [0.5] * 6
+
+
+def test_a_split_without_a_group_gives_it_nothing() -> None:
+    first = Measured(a_task(["a", "b"], [True, False], 0), a_cell([[0.2, 0.5]]))
+    bare = replace(a_task(["a", "b"], [True, True], 1), groups={})
+    lines = {
+        line.row.group: line
+        for line in lines_of([first, Measured(bare, a_cell([[0.4, 0.9]]))], ["AP"], 0)
+    }
+    assert lines["novel"].queries == ("b",)
+    assert lines["novel"].values.tolist() == [pytest.approx(0.5)]
+    assert lines["seen"].values.tolist() == [pytest.approx(0.2)]
+
+
+def test_systems_on_other_queries_are_not_compared() -> None:
+    one = a_line("ITQ", 64, "asymmetric", [0.6, 0.5])
+    other = a_line("float32", None, "cosine", [0.5, 0.5])
+    assert len(comparisons_of([one, other], 0)) == 1
+    assert comparisons_of([one, replace(other, queries=("q0", "q9"))], 0) == []
+
+
+def test_a_measure_that_one_split_has_not_is_left_out_of_all() -> None:
+    first = Measured(a_task(["a", "b"], [True, True], 0), a_cell([[0.2, 0.5]]))
+    cell = a_cell([[0.4, 0.9]])
+    ranked = cell.variants[PLAIN]
+    more = replace(ranked, values={**ranked.values, "P_H2": ranked.values["AP"]})
+    second = Measured(a_task(["a", "b"], [True, True], 1), replace(cell, variants={PLAIN: more}))
+    for measured in ([first, second], [second, first]):
+        assert list(lines_of(measured, ["AP", "P_H2"], 0)[0].row.figures) == ["AP"]
