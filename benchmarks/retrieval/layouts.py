@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.prompts import RANKS
 from benchmarks.retrieval.suites.base import Piece
 from bittern.errors import LayoutError, ManifestError
@@ -57,11 +58,11 @@ def check(data: Path | None, pieces: Sequence[Piece], suite_name: str) -> Path:
     lacking = [piece for piece in pieces if not piece.optional and found(data, piece) is None]
     if lacking:
         listed = "\n".join(f"  {described(piece)}" for piece in lacking)
-        noun = "piece" if len(lacking) == 1 else "pieces"
+        them = agreeing(len(lacking), "it", "them")
         raise LayoutError(
-            f"{data} lacks {len(lacking)} {noun} of {suite_name}'s {len(pieces)}:\n{listed}\n"
-            "Bittern fetches none of them: put them there under these names, or give another "
-            "--data",
+            f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(pieces)}:\n"
+            f"{listed}\nBittern does not fetch {them}: put {them} there under "
+            f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
             field="data",
             details={"missing": ", ".join(piece.path for piece in lacking)},
         )
@@ -143,10 +144,13 @@ def left_out_files(there: NDArray[np.bool_], what: str) -> list[str]:
     lacking = int(np.count_nonzero(~there))
     if not lacking:
         return []
-    return [f"{lacking:,} of {len(there):,} {what} are not there and were skipped"]
+    was = agreeing(lacking, "is not there and was", "are not there and were")
+    return [f"{lacking:,} of {len(there):,} {what} {was} skipped"]
 
 
-def wrong_layout(path: Path, expected: str, got: str, remedy: str) -> LayoutError:
+def wrong_layout(
+    path: Path, expected: str, got: str, remedy: str, *, published: bool = True
+) -> LayoutError:
     """The error for a file that is there, but in no layout that is known.
 
     Args:
@@ -154,9 +158,11 @@ def wrong_layout(path: Path, expected: str, got: str, remedy: str) -> LayoutErro
         expected: what the published layout has.
         got: what the file has.
         remedy: what to do.
+        published: whether the layout is one that somebody has published, and not one's own.
     """
+    layout = "the published layout" if published else "the layout that is read"
     return LayoutError(
-        f"{path} is not in the published layout: expected {expected}, found {got}; {remedy}",
+        f"{path} is not in {layout}: expected {expected}, found {got}; {remedy}",
         field="data",
         details={"expected": expected, "found": got},
     )
@@ -200,7 +206,11 @@ def json_elements(
 
 
 def table_rows(
-    path: Path, columns: Sequence[str], origin: str, filled: Sequence[str] | None = None
+    path: Path,
+    columns: Sequence[str],
+    origin: str,
+    filled: Sequence[str] | None = None,
+    own: str = "",
 ) -> Iterator[tuple[int, Mapping[str, str]]]:
     """The rows of a CSV file, with their line numbers; empty cells are left out.
 
@@ -209,12 +219,14 @@ def table_rows(
         columns: columns that it must have, once each; it may have more.
         origin: where the right file comes from.
         filled: those that no row may leave empty; None for all of `columns`.
+        own: for a file that its user writes: what to do where it is wrong, in place of taking
+            another one.
 
     Raises:
         LayoutError: it cannot be read, lacks columns, or a row is damaged or leaves a cell empty;
             it has more than 20,000,000 rows.
     """
-    remedy = f"take it from {origin}"
+    remedy = own or f"take it from {origin}"
     if not path.stat().st_size:
         raise LayoutError(f"{path} is empty; {remedy}", field="data")
 
@@ -222,7 +234,8 @@ def table_rows(
         bare = [heading.strip() for heading in headings]
         if any(bare.count(column) != 1 for column in columns):
             got = "columns " + ", ".join(f"'{h[:60]}'" for h in bare[:_KEYS])
-            raise wrong_layout(path, "columns " + ", ".join(columns), got, remedy)
+            expected = "columns " + ", ".join(columns)
+            raise wrong_layout(path, expected, got, remedy, published=not own)
         return bare
 
     try:
@@ -276,13 +289,13 @@ def _not_there(root: Path, paths: Sequence[str], there: NDArray[np.bool_], what:
     first = ", ".join(paths[int(i)] for i in gone[:_NAMED])
     if len(gone) == len(paths):
         return (
-            f"not one of {len(paths):,} {what} is there, the first: {first}; "
+            f"not one of {len(paths):,} {what} is there, for example {first}; "
             f"looked for below {root}"
         )
     return (
-        f"{len(gone):,} of {len(paths):,} {what} are not there, the first: {first}; restore them "
-        f"below {root}, or pass --missing skip to evaluate what is there (it is printed in the "
-        "report)"
+        f"{len(gone):,} of {len(paths):,} {what} {agreeing(len(gone), 'is', 'are')} not there, "
+        f"the first: {first}; restore {agreeing(len(gone), 'it', 'them')} below {root}, or pass "
+        "--missing skip to evaluate what is there (the report counts what is not)"
     )
 
 

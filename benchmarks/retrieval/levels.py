@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, asked_in_words
 from benchmarks.retrieval.protocol import Level, Protocol
 from benchmarks.retrieval.tasks import (
@@ -72,7 +73,7 @@ def at_level(
     taxa = taxa_of(task.classes, level)
     if (taxa < 0).all():
         raise InvalidInputError(
-            f"none of the {len(taxa):,} classes of {task.name} tells its {level}; choose another "
+            f"no class of {task.name} tells its {level} (there are {len(taxa):,}); choose another "
             "--level, or data with that rank",
             field="level",
         )
@@ -82,7 +83,9 @@ def at_level(
     asked, not_asked = _asked_at(task.asked, classes, taxa, protocol or Protocol(), templates)
     if not_asked:
         left_out.append(
-            f"{not_asked:,} of {len(task.asked):,} queries have no {level} and were not asked"
+            f"{some_of(not_asked, len(task.asked), 'query', 'queries')} "
+            f"{agreeing(not_asked, 'has', 'have')} no {level} and "
+            f"{agreeing(not_asked, 'was', 'were')} not asked"
         )
     training = task.training and TrainingPart(
         _items_at(task.training.items, taxa, level)[0],
@@ -122,7 +125,10 @@ def _regrouped(classes: Classes, taxa: NDArray[np.int64], level: str) -> Classes
 def _items_at(items: Items, taxa: NDArray[np.int64], level: str) -> tuple[Items, list[str]]:
     higher = _mapped(items.classes, taxa)
     lost = int(np.count_nonzero((items.classes >= 0) & (higher < 0)))
-    told = [f"{lost:,} of {len(items):,} items have no {level} and are right for no query"]
+    told = [
+        f"{some_of(lost, len(items), 'item')} {agreeing(lost, 'has', 'have')} no {level} and "
+        f"{agreeing(lost, 'is', 'are')} right for no query"
+    ]
     return replace(items, classes=higher), told if lost else []
 
 

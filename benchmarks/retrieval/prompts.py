@@ -10,19 +10,21 @@ A template names the class by placeholders:
 
 Not every class has a name of each kind. A class without a common name is asked for by its
 scientific one, one without that by `{name}`; of the taxonomy, the ranks that are known are given.
-`fallbacks` counts them.
+`with_fallbacks` counts them.
 """
 
 from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted, some_of
 from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import TEXT, Asked, Classes
+from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Task
 from bittern.errors import InvalidInputError
 from service.requests import MAX_TEXT_CHARS
 
@@ -42,6 +44,7 @@ RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 MAX_PROMPTS = 100
 """Most templates of one run."""
 _SHOWN = 5
+_NONE = "No class that is asked for"
 
 
 def fill(template: str, taxon: Mapping[str, str], name: str) -> str:
@@ -82,7 +85,7 @@ def check_templates(templates: Sequence[str]) -> None:
     """
     if not 1 <= len(templates) <= MAX_PROMPTS:
         raise InvalidInputError(
-            f"{len(templates)} prompts; give 1 to {MAX_PROMPTS}", field="prompts"
+            f"{counted(len(templates), 'prompt')}; give 1 to {MAX_PROMPTS}", field="prompts"
         )
     for number, template in enumerate(templates):
         _parsed(template)
@@ -170,21 +173,62 @@ def told_prompts(protocol: Protocol, default: Sequence[str], what: str = "label"
     return f"Asked once with each of {len(templates)} prompts: {shown}{more}"
 
 
+def with_fallbacks(task: Task, protocol: Protocol, default: Sequence[str]) -> Task:
+    """The task, saying for how many of the classes that are asked for a name is not known.
+
+    Where that is all of them, another question is asked than the template says: `left_out` begins
+    with it then, and not only `notes` have it.
+
+    Args:
+        task: with queries in words.
+        protocol: its prompts, if it has any.
+        default: templates where it has none.
+    """
+    asked = np.unique(task.asked.classes)
+    told = fallbacks(task.classes, asked[asked >= 0], protocol, default)
+    of_all = [sentence for sentence in told if sentence.startswith(_NONE)]
+    return replace(task, notes=(*task.notes, *told), left_out=(*of_all, *task.left_out))
+
+
 def fallbacks(
     classes: Classes, places: NDArray[np.integer], protocol: Protocol, default: Sequence[str]
 ) -> list[str]:
-    """Sentences for `Task.notes`: how many of the classes have no name of the kind asked for."""
+    """Sentences: how many of the classes have no name of the kind asked for."""
     templates = protocol.prompts or default
     wanted = {key for template in templates for _, key in _parsed(template)}
+    taxa = [classes.taxa[i] if classes.taxa else {} for i in places.tolist()]
     told = []
-    for key, column, instead in (
-        ("common", "vernacularName", "common name and are asked for by their scientific one"),
-        ("scientific", "scientificName", "scientific name and are asked for by their label"),
+    for key, kind, lacks, instead in (
+        ("common", "common name", _no_common, "scientific name"),
+        ("scientific", "scientific name", _no_scientific, "label"),
+        ("taxonomy", "taxonomy", _no_taxonomy, "label"),
     ):
-        lacking = sum(not (classes.taxa and classes.taxa[i].get(column)) for i in places.tolist())
-        if key in wanted and lacking:
-            told.append(f"{lacking:,} of {len(places):,} classes have no {instead}")
+        lacking = sum(map(lacks, taxa))
+        if key not in wanted or not lacking:
+            continue
+        if key == "common" and all(_no_scientific(taxon) for taxon in taxa if lacks(taxon)):
+            instead = "label"
+        if lacking == len(places):
+            told.append(f"{_NONE} has a {kind}: {{{key}}} stands for the {instead} in all queries")
+        else:
+            told.append(
+                f"{some_of(lacking, len(places), 'class', 'classes')} "
+                f"{agreeing(lacking, 'has', 'have')} no {kind} and "
+                f"{agreeing(lacking, 'is asked for by its', 'are asked for by their')} {instead}"
+            )
     return told
+
+
+def _no_common(taxon: Mapping[str, str]) -> bool:
+    return not taxon.get("vernacularName")
+
+
+def _no_scientific(taxon: Mapping[str, str]) -> bool:
+    return not taxon.get("scientificName")
+
+
+def _no_taxonomy(taxon: Mapping[str, str]) -> bool:
+    return not _taxonomy(taxon, "")
 
 
 def _taxonomy(taxon: Mapping[str, str], name: str) -> str:

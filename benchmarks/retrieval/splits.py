@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted, some_of
 from benchmarks.retrieval.levels import at_level, rank_above, taxa_of
 from benchmarks.retrieval.protocol import Level, Novel, Protocol
-from benchmarks.retrieval.tasks import Asked, Classes, Contents, Items, Task, TrainingPart
+from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Contents, Items, Task, TrainingPart
 from bittern.errors import InvalidInputError, QrelsError
+from service.requests import MediaItem
 
 SEEN, NOVEL = "seen", "novel"
 OWN_SPLIT = (
@@ -84,16 +86,17 @@ def novel_classes(
         if len(lacking):
             first = ", ".join(classes.names[int(i)] for i in lacking[:_NAMED])
             raise InvalidInputError(
-                f"{len(lacking):,} of {len(classes):,} classes have no {rank}, so they cannot be "
-                f"held out by taxonomy (the first: {first}); hold classes out at random, or "
-                "complete the data's taxonomy",
+                f"{some_of(len(lacking), len(classes), 'class', 'classes')} "
+                f"{agreeing(len(lacking), 'has', 'have')} no {rank}, so nothing can be held out by "
+                f"taxonomy (the first: {first}); hold classes out at random, or complete the "
+                "data's taxonomy",
                 field="novel",
             )
     sizes = np.bincount(taxa) if len(taxa) else np.zeros(0, np.int64)
     if len(sizes) < 2:
         raise InvalidInputError(
-            f"{len(classes)} classes in {len(sizes)} group(s) cannot be parted into seen and "
-            "novel ones; there must be two groups at least",
+            f"{counted(len(classes), 'class', 'classes')} in {counted(len(sizes), 'group')} cannot "
+            "be parted into seen and novel ones; there must be two groups at least",
             field="novel",
         )
     return _drawn(sizes, share * len(classes), np.random.default_rng(seed))[taxa]
@@ -114,12 +117,15 @@ def with_groups(task: Task, novel: NDArray[np.bool_]) -> Task:
     groups = {SEEN: known & ~of_query, NOVEL: known & of_query}
     made = {name: members for name, members in groups.items() if members.any()}
     training = _seen_only(task.training, novel) if task.training else None
-    counted = f"{int(novel.sum()):,} of {len(novel):,} classes are novel"
+    number = int(novel.sum())
+    share = (
+        f"{some_of(number, len(novel), 'class', 'classes')} {agreeing(number, 'is', 'are')} novel"
+    )
     return replace(
         task,
         groups={**task.groups, **made},
         training=training,
-        notes=(*task.notes, counted, OWN_SPLIT),
+        notes=(*task.notes, share, OWN_SPLIT),
     )
 
 
@@ -130,28 +136,23 @@ def leave_out_unanswerable(task: Task) -> Task:
         QrelsError: no query is left.
     """
     answered = task.relevance.counts > 0
-    told = list(task.left_out)
-    if len(task.classes) and (task.items.classes >= 0).any():
-        filled = np.zeros(len(task.classes), np.bool_)
-        filled[task.items.classes[task.items.classes >= 0]] = True
-        if not filled.all():
-            empty = np.flatnonzero(~filled)
-            told.append(
-                f"{len(empty):,} of {len(task.classes):,} classes have no item "
-                f"({_first(task.classes.names, empty)})"
-            )
+    if len(answered) and not answered.any():
+        raise QrelsError(
+            f"no query of {task.name} has a relevant item "
+            f"({counted(len(answered), 'query', 'queries')}, {counted(len(task.items), 'item')} to "
+            "be ranked); queries, judgements and items do not "
+            "belong together, or too many items are missing"
+        )
+    told = [*task.left_out, *_empty_classes(task)]
     if answered.all() and len(answered):
         return replace(task, left_out=tuple(told))
-    if not answered.any():
-        raise QrelsError(
-            f"none of the {len(answered):,} queries of {task.name} has a relevant item among the "
-            f"{len(task.items):,} that are ranked; queries, judgements and items do not belong "
-            "together, or too many items are missing"
-        )
+    if not len(answered):
+        raise QrelsError(f"{task.name} has no query to ask; give at least one")
     gone = np.flatnonzero(~answered)
     told.append(
-        f"{len(gone):,} of {len(answered):,} queries have no relevant item and were not asked "
-        f"({_first(task.asked.ids, gone)})"
+        f"{some_of(len(gone), len(answered), 'query', 'queries')} "
+        f"{agreeing(len(gone), 'has', 'have')} no relevant item and "
+        f"{agreeing(len(gone), 'was', 'were')} not asked ({_first(_shown_names(task, gone))})"
     )
     kept = np.flatnonzero(answered)
     return replace(
@@ -164,6 +165,39 @@ def leave_out_unanswerable(task: Task) -> Task:
         },
         left_out=tuple(told),
     )
+
+
+def _empty_classes(task: Task) -> list[str]:
+    """Sentences on classes without an item; those asked for in words are told as queries."""
+    labels = task.items.classes[task.items.classes >= 0]
+    if not len(task.classes) or not len(labels):
+        return []
+    empty = np.ones(len(task.classes), np.bool_)
+    empty[labels] = False
+    asked = np.zeros(len(task.classes), np.bool_)
+    asked[task.asked.classes[task.asked.classes >= 0]] = True
+    kinds = [(empty & ~asked, "is not asked for", "are not asked for")]
+    if task.asked.modality != TEXT:
+        kinds.append((empty & asked, "cannot be found", "cannot be found"))
+    return [
+        f"{some_of(len(places), len(task.classes), 'class', 'classes')} "
+        f"{agreeing(len(places), 'has', 'have')} no item and {agreeing(len(places), one, many)} "
+        f"({_first([task.classes.names[i] for i in places.tolist()])})"
+        for chosen, one, many in kinds
+        if len(places := np.flatnonzero(chosen))
+    ]
+
+
+def _shown_names(task: Task, places: NDArray[np.integer]) -> list[str]:
+    """Queries as people know them: classes by name, media by file, others by id."""
+    names = []
+    for place in places.tolist():
+        number, content = int(task.asked.classes[place]), task.asked.contents[place]
+        if isinstance(content, MediaItem):
+            names.append(content.media or task.asked.ids[place])
+        else:
+            names.append(task.classes.names[number] if number >= 0 else task.asked.ids[place])
+    return list(dict.fromkeys(names))
 
 
 def some_asked(asked: Asked, places: NDArray[np.integer]) -> Asked:
@@ -245,6 +279,7 @@ def _drawn(sizes: NDArray[np.int64], wanted: float, rng: np.random.Generator) ->
     return chosen
 
 
-def _first(names: Sequence[str], places: NDArray[np.integer]) -> str:
-    shown = ", ".join(str(names[int(i)])[:60] for i in places[:_NAMED])
-    return shown + (", ..." if len(places) > _NAMED else "")
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(str(name)[:60] for name in names[:_NAMED]) + (
+        ", ..." if len(names) > _NAMED else ""
+    )

@@ -11,12 +11,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.tasks import Relevance
 from benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
 from bittern.errors import QrelsError
 
 _LARGEST_GRADE = (1 << 31) - 1
 _SHOWN = 5
+QUERY, ITEM = ("query", "queries"), ("item", "items")
 
 Unknown = Literal["error", "skip"]
 PlacesOf = Callable[[str], Sequence[int]]
@@ -101,9 +103,15 @@ class _Names:
 
 @dataclass
 class UnknownIds:
-    """Ids that are not there: the first few, and how many lines name one."""
+    """Ids that are not there: the first few, and how many lines name one.
 
-    what: str
+    Attributes:
+        what: is named, one or several: ``("query", "queries")``.
+        lines: how many.
+        first: the first few.
+    """
+
+    what: tuple[str, str]
     lines: int = 0
     first: list[str] = field(default_factory=list)
 
@@ -125,7 +133,9 @@ class UnknownIds:
 
     def __str__(self) -> str:
         more = f" and {self.lines - len(self.first):,} more" if self.lines > _SHOWN else ""
-        return f"{self.lines:,} {self.what} that there are not: {', '.join(self.first)}{more}"
+        if self.lines == 1:
+            return f"1 line names an unknown {self.what[0]}: {self.first[0]}"
+        return f"{self.lines:,} lines name unknown {self.what[1]}: {', '.join(self.first)}{more}"
 
 
 class _Judgements:
@@ -136,15 +146,15 @@ class _Judgements:
         self._queries_known, self._names_known = queries, names
         self._queries, self._names = array("i"), array("i")
         self._grades, self._numbers = array("i"), array("i")
-        self.unknown = (UnknownIds("lines name queries"), UnknownIds("lines name items"))
+        self.unknown = (UnknownIds(QUERY), UnknownIds(ITEM))
         self._repeated = self._below = 0
 
     def add(self, path: Path, number: int, cells: list[str]) -> None:
         """One line."""
         if len(cells) != 4:
             raise QrelsError(
-                f"{path}, line {number}: {len(cells)} cells; a line is 'query 0 item grade', and "
-                "ids with spaces are written as in addresses ('snow%20owl')",
+                f"{path}, line {number}: {counted(len(cells), 'cell')}; a line is 'query 0 item "
+                "grade', and ids with spaces are written as in addresses ('snow%20owl')",
                 field="qrels",
             )
         self.lines += 1
@@ -183,8 +193,8 @@ class _Judgements:
         found = _highest(*self._names_known.spread(queries, names, grades), count)
         if not len(found.items):
             raise QrelsError(
-                f"{path}: none of {self.lines:,} judgements says that an item is relevant to a "
-                "query that is asked; a grade of 1 or more does",
+                f"{path}: no judgement ({counted(self.lines, 'line')}) says that an item is "
+                "relevant to a query that is asked; a grade of 1 or more does",
                 field="qrels",
             )
         return found
@@ -193,9 +203,11 @@ class _Judgements:
         """Sentences."""
         told = [f"qrels: {each}; left out" for each in self.unknown if each.lines]
         if self._repeated:
-            told.append(f"qrels: {self._repeated:,} lines say what another says; counted once")
+            says = agreeing(self._repeated, "line says what another says", "lines repeat others")
+            told.append(f"qrels: {self._repeated:,} {says}; counted once")
         if self._below:
-            told.append(f"qrels: {self._below:,} lines have grade 0 or less: not relevant")
+            has = agreeing(self._below, "line has", "lines have")
+            told.append(f"qrels: {self._below:,} {has} grade 0 or less: not relevant")
         return told
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import counted
 from benchmarks.retrieval.places import Places
 from benchmarks.retrieval.tasks import Relevance
 from benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
-from benchmarks.retrieval.trec_qrels import Unknown, UnknownIds
+from benchmarks.retrieval.trec_qrels import ITEM, QUERY, Unknown, UnknownIds
 from bittern.errors import InvalidInputError, LimitExceededError, QrelsError
 
 MAX_HITS = 1 << 24
@@ -55,7 +56,7 @@ def write_run(
         )
     if hits.shape[1] > MAX_HITS:
         raise LimitExceededError(
-            f"{hits.shape[1]:,} hits per query are more than trec_eval can tell apart "
+            f"{counted(hits.shape[1], 'hit')} per query are more than trec_eval can tell apart "
             f"({MAX_HITS:,}); write fewer"
         )
     name = re.sub(r"\s+", "-", tag.strip()) or "bittern"
@@ -76,8 +77,8 @@ def _checked(query: str, row: NDArray[np.integer], count: int) -> list[int]:
     beyond = bool(len(none)) and bool((row[none[0] :] != -1).any())
     if beyond or (len(found) and (found.min() < 0 or found.max() >= count)):
         raise InvalidInputError(
-            f"the hits of query {query!r} must be places of {count:,} items, and -1 only behind "
-            "the last one"
+            f"the hits of query {query!r} must be places of {counted(count, 'item')}, and -1 only "
+            "behind the last one"
         )
     if len(np.unique(found)) < len(found):
         raise InvalidInputError(f"an item is twice among the hits of query {query!r}")
@@ -126,7 +127,7 @@ class _Run:
 
     def __init__(self, path: Path, queries: Sequence[str], items: Sequence[str]) -> None:
         self.lines = 0
-        self.unknown = (UnknownIds("lines name queries"), UnknownIds("lines name items"))
+        self.unknown = (UnknownIds(QUERY), UnknownIds(ITEM))
         self._path, self._ids = path, items
         self._asked, self._known = places_by_id(queries), places_by_id(items)
         self._count = len(queries)
@@ -137,8 +138,9 @@ class _Run:
         """One line."""
         if len(cells) != 6:
             raise QrelsError(
-                f"{self._path}, line {number}: {len(cells)} cells; a line is 'query Q0 item rank "
-                "score tag', and ids with spaces are written as in addresses ('snow%20owl')",
+                f"{self._path}, line {number}: {counted(len(cells), 'cell')}; a line is 'query "
+                "Q0 item rank score tag', and ids with spaces are written as in addresses "
+                "('snow%20owl')",
                 field="run",
             )
         self.lines += 1
@@ -169,7 +171,8 @@ class _Run:
         deepest = int(sizes.max())
         if self._count * deepest > _MOST_CELLS:
             raise QrelsError(
-                f"a run of {self._count:,} queries with up to {deepest:,} items each is too large "
+                f"a run of {counted(self._count, 'query', 'queries')} with up to "
+                f"{counted(deepest, 'item')} each is too large "
                 f"to be held at once ({_MOST_CELLS:,} places); cut it to fewer items per query"
             )
         hits = np.full((self._count, deepest), -1, np.int64)

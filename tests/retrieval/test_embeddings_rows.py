@@ -256,12 +256,27 @@ def test_another_length_than_the_models_is_refused(tmp_path: Path) -> None:
         PrecomputedRows.open(folder, ["a", "b"], dim=768)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, 3.0])
-def test_a_row_that_is_no_unit_vector_is_named(tmp_path: Path, value: float) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_rows_without_an_embedding_are_counted_and_the_first_is_named(
+    tmp_path: Path, value: float
+) -> None:
+    values = unit(4)
+    values[[1, 3]] = [value, 0, 0, 0, 0]
+    told = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
+    with pytest.raises(InvalidInputError, match=told):
+        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"])
+
+
+def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path) -> None:
     values = unit(3)
-    values[1] = [value, 0, 0, 0, 0]
-    with pytest.raises(InvalidInputError, match=r"row 1 of .* norm"):
+    values[2] = [3, 0, 0, 0, 0]
+    told = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
+    with pytest.raises(InvalidInputError, match=told) as caught:
         PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"])
+    assert "--missing" not in caught.value.message
+    values[0, 0] = np.nan
+    with pytest.raises(InvalidInputError, match=r"1 of 3 rows .* NaN.*1 of 3 rows .* norm 1"):
+        PrecomputedRows.open(bring(tmp_path / "both", values, ["a", "b", "c"]), ["a"])
 
 
 def nothing(folder: Path) -> None:

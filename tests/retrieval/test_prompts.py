@@ -12,9 +12,10 @@ from benchmarks.retrieval.prompts import (
     fallbacks,
     fill,
     told_prompts,
+    with_fallbacks,
 )
 from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import Classes
+from benchmarks.retrieval.tasks import Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError
 
 OWL = {
@@ -149,5 +150,22 @@ def test_prompt_that_is_given_twice_is_refused() -> None:
 def test_classes_without_the_name_that_is_asked_for_are_counted() -> None:
     every = np.arange(2)
     told = fallbacks(CLASSES, every, Protocol(), IMAGE_PROMPTS)
-    assert told == ["1 of 2 classes have no common name and are asked for by their scientific one"]
+    assert told == ["1 of 2 classes has no common name and is asked for by its label"]
     assert fallbacks(CLASSES, every, Protocol(prompts=("{name}",)), IMAGE_PROMPTS) == []
+
+
+def test_where_no_class_has_the_name_that_is_asked_for_it_is_said_first() -> None:
+    classes = Classes(["a", "b"], [{"scientificName": "Strix aluco"}, {"scientificName": "Bubo"}])
+    asked = asked_in_words(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
+    items = Items(("x",), "image", ("x",), np.zeros(1, np.int32), "image")
+    relevance = Relevance.by_class(asked.classes, items.classes)
+    task = Task("text→image", asked, items, relevance, classes, left_out=("x is not there",))
+    told = with_fallbacks(task, Protocol(), IMAGE_PROMPTS)
+    sentence = (
+        "No class that is asked for has a common name: {common} stands for the scientific name in "
+        "all queries"
+    )
+    assert list(told.left_out) == [sentence, "x is not there"]
+    assert list(told.notes) == [sentence]
+    plain = with_fallbacks(task, Protocol(prompts=("{scientific}",)), IMAGE_PROMPTS)
+    assert list(plain.left_out) == ["x is not there"]

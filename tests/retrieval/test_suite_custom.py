@@ -268,7 +268,7 @@ def test_a_window_that_an_archive_has_not_is_unknown(with_archive: Path) -> None
     with pytest.raises(QrelsError, match=r"two\.wav#t=7,8' \(line 9\)"):
         tasks(with_archive)
     told = tasks(with_archive, Protocol(unknown="skip"))["text→image"].left_out
-    assert any("1 lines name items" in sentence for sentence in told)
+    assert any("1 line names an unknown item" in sentence for sentence in told)
 
 
 def test_an_archive_that_is_none_is_refused(with_archive: Path) -> None:
@@ -320,9 +320,9 @@ def test_an_archive_beside_media_is_refused(data: Path) -> None:
         ("x," + "a" * 2001 + ",,image,", "line 7: the text has 2,001 characters"),
         ("x,words,,image,all", "none called 'all'"),
         ("x,words,image", "line 7: the row has 3 cells"),
-        ("x,,gone.png,image,", r"1 queries name files .*gone.png \(line 7\).*--missing skip"),
-        ("x,,a\0b.png,image,", "1 queries name files"),
-        ("x,,../" + "a" * 300 + ".png,image,", "1 queries name files"),
+        ("x,,gone.png,image,", r"1 query names a file .*gone.png \(line 7\).*--missing skip"),
+        ("x,,a\0b.png,image,", "1 query names a file"),
+        ("x,,../" + "a" * 300 + ".png,image,", "1 query names a file"),
     ],
 )
 def test_a_query_of_no_use_is_refused_with_its_line(data: Path, row: str, told: str) -> None:
@@ -334,7 +334,7 @@ def test_a_query_of_no_use_is_refused_with_its_line(data: Path, row: str, told: 
 def test_queries_without_their_file_can_be_left_out(data: Path) -> None:
     rewritten(data / "queries.csv", lambda text: text + "x,,gone.png,image,\n")
     found = tasks(data, Protocol(missing="skip"))
-    assert any("1 queries have no file" in told for told in found["text→image"].left_out)
+    assert any("1 query has no file" in told for told in found["text→image"].left_out)
 
 
 @pytest.mark.parametrize("content", [b"", b"query_id,target\n", b"id,target\nx,image\n", b"\xff\n"])
@@ -368,7 +368,7 @@ def test_a_query_that_nothing_answers_is_left_out_and_counted(data: Path) -> Non
     rewritten(data / "qrels.txt", lambda text: text.replace("blue 0 blue.png 1\n", ""))
     task = tasks(data)["text→image"]
     assert list(task.asked.ids) == ["red"]
-    assert any("1 of 2 queries have no relevant item" in told for told in task.left_out)
+    assert any("1 of 2 queries has no relevant item" in told for told in task.left_out)
 
 
 def test_judgements_of_another_modality_are_left_out_and_counted(data: Path) -> None:
@@ -376,7 +376,7 @@ def test_judgements_of_another_modality_are_left_out_and_counted(data: Path) -> 
         qrels.write("red 0 sounds/red.wav 1\n")
     task = tasks(data)["text→image"]
     assert right(task, "red") == {"red.png": 2}
-    assert any("1 judgements are of items of another modality" in told for told in task.left_out)
+    assert any("1 judgement is of an item of another modality" in told for told in task.left_out)
 
 
 def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
@@ -387,11 +387,11 @@ def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
     names += [f"sounds/{name}.wav" for name in ("red", "green", "blue", "two")]
     lines = [f"{name},media/{name}" for name in names]
     (data / "manifest.csv").write_text("\n".join(["occurrenceID,media", *lines]))
-    with pytest.raises(LayoutError, match=r"1 entries of .*gone\.png"):
+    with pytest.raises(LayoutError, match=r"1 entry of .*gone\.png"):
         tasks(data)
     found = tasks(data, Protocol(missing="skip"))["text→image"]
     assert len(found.items) == 3
-    assert any("1 entries of manifest.csv" in told for told in found.left_out)
+    assert any("1 entry of manifest.csv" in told for told in found.left_out)
 
 
 @pytest.mark.parametrize(
@@ -401,3 +401,12 @@ def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
 def test_what_custom_has_not_is_refused(data: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError, match=f"custom has no --{next(iter(changes))} to choose"):
         CustomSuite().check(data, replace(Protocol(), **changes))
+
+
+def test_a_table_of_ones_own_is_mended_and_not_taken_from_elsewhere(data: Path) -> None:
+    (data / "queries.csv").write_text("id,text\nq1,an owl\n")
+    with pytest.raises(LayoutError) as caught:
+        tasks(data)
+    assert "published" not in caught.value.message
+    assert "write it yourself" in caught.value.message
+    assert "q1,an owl,,image" in caught.value.message

@@ -74,14 +74,14 @@ def test_labels_are_asked_and_what_has_the_same_label_is_right(folder: Path) -> 
 
 
 def test_items_without_a_label_are_counted(folder: Path) -> None:
-    assert "1 items have no label, and are not ranked" in tasks(folder)["text→image"].left_out
+    assert "1 item has no label and is not ranked" in tasks(folder)["text→image"].left_out
 
 
 def test_recordings_ask_whose_label_some_picture_has(folder: Path) -> None:
     task = tasks(folder)["audio→image"]
     assert list(task.asked.ids) == ["owl-2"]
     assert task.relevance.of(0).tolist() == [2]
-    assert any("1 of 2 recordings have a label that no picture" in t for t in task.left_out)
+    assert any("1 of 2 recordings has a label that no picture" in t for t in task.left_out)
 
 
 def test_metadata_stay_with_the_media_for_the_report(folder: Path) -> None:
@@ -154,11 +154,11 @@ def test_a_manifest_that_cannot_be_read_is_refused(tmp_path: Path, content: byte
 def test_rows_of_no_use_end_the_run_unless_they_are_to_be_skipped(folder: Path) -> None:
     with (folder / "manifest.csv").open("a") as manifest:
         manifest.write("gone-1,gone.jpg,owl,,\n")
-    with pytest.raises(LayoutError, match=r"1 entries .*gone\.jpg.*--missing skip"):
+    with pytest.raises(LayoutError, match=r"1 entry .*gone\.jpg.*--missing skip"):
         tasks(folder)
     task = tasks(folder, Protocol(missing="skip"))["text→image"]
     assert len(task.items) == 3
-    assert any("1 entries of manifest.csv" in told for told in task.left_out)
+    assert any("1 entry of manifest.csv" in told for told in task.left_out)
 
 
 def test_a_manifest_that_is_too_long_is_refused(

@@ -66,7 +66,7 @@ def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
     assert task.asked.contents[10] == ("a photo of Papilio machaon",)
     assert task.notes == (
         "Asked with the prompt 'a photo of {common}'",
-        "1 of 11 classes have no common name and are asked for by their scientific one",
+        "1 of 11 classes has no common name and is asked for by its scientific name",
     )
     assert list(task.left_out) == []
 
@@ -222,7 +222,7 @@ def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
         asked(data)
     task = asked(data, unknown="skip")
     assert any(told.startswith("1 of 14 annotations") for told in task.left_out)
-    assert "1 of 14 images have no label and answer no query" in task.left_out
+    assert "1 of 14 images has no label and answers no query" in task.left_out
     assert "Capra_nubiana" not in answers(task)
 
 
@@ -237,8 +237,7 @@ def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None
     task = asked(changed(data, lambda c: c["categories"].append(extra)))
     assert len(task.asked) == 11
     assert list(task.left_out) == [
-        "1 of 12 classes have no item (Bubo bubo)",
-        "1 of 12 queries have no relevant item and were not asked (Bubo_bubo)",
+        "1 of 12 queries has no relevant item and was not asked (Bubo bubo)",
     ]
 
 

@@ -66,7 +66,7 @@ def test_all_images_are_ranked_for_every_query_that_something_answers(whole: Pat
     assert len(task.items) == 14
     assert task.candidates is None
     assert photos(task) == {own: set(each) for own, each in inquire.RELEVANT.items() if each}
-    assert list(task.left_out) == ["1 of 5 queries have no relevant item and were not asked (95)"]
+    assert list(task.left_out) == ["1 of 5 queries has no relevant item and was not asked (95)"]
 
 
 def test_queries_are_asked_in_their_own_words_and_for_no_class(whole: Path) -> None:
@@ -88,9 +88,7 @@ def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
     for task in (full(whole, database=""), full(whole, database="test")):
         assert list(task.asked.ids) == ["7", "40"]
         assert not task.groups
-        assert list(task.left_out) == [
-            "1 of 3 queries have no relevant item and were not asked (95)"
-        ]
+        assert list(task.left_out) == ["1 of 3 queries has no relevant item and was not asked (95)"]
         assert photos(task) == {own: set(inquire.RELEVANT[own]) for own in ("7", "40")}
         assert task.notes[0].startswith("The queries of the test split are asked")
     val = full(whole, database="val")
@@ -225,7 +223,7 @@ def test_row_of_the_rerank_without_an_image_id_is_refused_by_its_number(data: Pa
 def test_pictures_for_queries_that_there_are_not_end_the_run_unless_skipped(data: Path) -> None:
     (data / "train.json").unlink()
     inquire.write_queries(data / "inquire_queries_test.csv", {"40": "another"})
-    with pytest.raises(QrelsError, match="4 of 12 candidates are of queries that there are not"):
+    with pytest.raises(QrelsError, match="4 of 12 candidates are of unknown queries"):
         rerank(data)
     assert list(rerank(data, unknown="skip").asked.ids) == ["13", "268"]
 
@@ -241,7 +239,7 @@ def test_without_candidates_the_rerank_is_left_out_and_said_so(data: Path) -> No
     shutil.rmtree(data / "rerank")
     (task,) = tasks(data)
     assert task.name == "text→image"
-    assert any("INQUIRE-Rerank, whose candidates are not there" in t for t in task.left_out)
+    assert any("INQUIRE-Rerank was not run" in t for t in task.left_out)
     with pytest.raises(LayoutError, match=r"lacks the candidates.*1\.9 GB.*--candidates full"):
         rerank(data)
     full(data)
@@ -358,7 +356,7 @@ def test_annotation_that_stands_twice_counts_once_and_is_counted(data: Path) -> 
     inquire.write_annotations(data, [*LINES, LINES[0]])
     task = full(data)
     assert photos(task)["13"] == set(inquire.RELEVANT["13"])
-    assert "1 of 11 annotations stand twice and count once" in task.left_out
+    assert "1 of 11 annotations stands there twice and counts once" in task.left_out
 
 
 def test_query_that_stands_twice_is_refused(data: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import some_of
 from benchmarks.retrieval.embeddings.base import EmbeddedRows
 from benchmarks.retrieval.embeddings.encoding import embed
 from benchmarks.retrieval.embeddings.progress import OnProgress
@@ -71,9 +72,10 @@ def embed_asked(
     rows = embed(work, on_progress=on_progress, cancelled=cancelled)
     if rows.failed:
         place, why = rows.failed[0]
+        what = "text" if asked.modality == TEXT else "recording"
         raise QueryError(
             f"query '{asked.ids[queries[place]]}' cannot be embedded: {why}. Mend it, or leave it "
-            f"out; {len(rows.failed)} of {len(contents)} could not be embedded.",
+            f"out; {some_of(len(rows.failed), len(contents), what)} could not be embedded.",
             field="queries",
         )
     return _means(rows, members, lambda query: asked.ids[query])

@@ -13,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.embeddings.contents import contents_digest, tower_print
 from benchmarks.retrieval.embeddings.progress import OnProgress, Watch
 from benchmarks.retrieval.embeddings.rows import ShardedRows
@@ -82,9 +83,10 @@ def failures(failed: Sequence[tuple[int, str]], ids: Sequence[str], cache: Path)
     more = len(failed) - _FAILURES_SHOWN
     also = f"; and {more} more" if more > 0 else ""
     return (
-        f"{len(failed)} of {len(ids)} items could not be embedded: {shown}{also}. Leave them out "
-        "with --missing skip, or mend these files: what has changed is embedded anew, the rest is "
-        f"kept in {cache}"
+        f"{some_of(len(failed), len(ids), 'item')} could not be embedded: {shown}{also}. Leave "
+        f"{agreeing(len(failed), 'it', 'them')} out with --missing skip, or mend "
+        f"{agreeing(len(failed), 'this file', 'these files')}: what has changed is "
+        f"embedded anew, the rest is kept in {cache}"
     )
 
 

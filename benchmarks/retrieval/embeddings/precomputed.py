@@ -28,6 +28,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted, some_of
 from benchmarks.retrieval.embeddings.arrays import checked_rows
 from benchmarks.retrieval.embeddings.tensor_files import tensors_of
 from bittern.errors import InvalidInputError, MediaError, SourceNotFoundError
@@ -36,6 +37,7 @@ from hashing.training.embeddings import SET_FILE, EmbeddingSet
 MOST_OFF = 0.01
 """So far from 1 the norm of an embedding may be: float16 rounds."""
 _SCAN_ROWS = 8_192
+_LEAST_NORM = 1e-6
 _MOST_ROWS = 20_000_000
 _LARGEST_IDS = 4 << 30
 _log = logging.getLogger(__name__)
@@ -114,12 +116,14 @@ class PrecomputedRows:
         rows, found_dim = array.shape
         if dim is not None and found_dim != dim:
             raise InvalidInputError(
-                f"{stored.path} has embeddings of {found_dim} dimensions, the model's have {dim}"
+                f"{stored.path} has embeddings of {counted(found_dim, 'dimension')}, the model's "
+                f"have {dim}"
             )
         names = _read_ids(folder)
         if len(names) != rows:
             raise InvalidInputError(
-                f"{folder} has {rows} embeddings and {len(names)} ids; it needs one id per row"
+                f"{folder} has {counted(rows, 'embedding')} and {counted(len(names), 'id')}; it "
+                "needs one id per row"
             )
         owners, order = _matched(names, ids)
         without = np.setdiff1d(np.arange(len(ids)), owners)
@@ -127,10 +131,11 @@ class PrecomputedRows:
             _log.info("%d rows of %s are of items not asked for", rows - len(order), folder)
         failed = [(int(place), f"{folder} has no embedding of it") for place in without]
         if failed and missing == "error":
+            them = agreeing(len(failed), "it", "them")
             shown = ", ".join(repr(ids[place]) for place, _ in failed[:5])
             raise MediaError(
-                f"{folder} has no embeddings of {len(failed)} of {len(ids)} items: {shown}"
-                f"{', …' if len(failed) > 5 else ''}. Embed them too, or leave them out with "
+                f"{folder} has no embedding of {some_of(len(failed), len(ids), 'item')}: {shown}"
+                f"{', …' if len(failed) > 5 else ''}. Embed {them} too, or leave {them} out with "
                 "--missing skip."
             )
         spans = _spans(folder, rows)
@@ -276,18 +281,53 @@ def _spans(folder: Path, rows: int) -> NDArray[np.float32]:
 
 
 def _scan(stored: _Stored, rows: int) -> hashlib._Hash:
-    """Look at every embedding; the digest of all of them so far."""
+    """Look at every embedding; the digest of all of them so far.
+
+    Raises:
+        InvalidInputError: rows with NaN, or of another norm than 1: how many, and the first.
+    """
     digest = hashlib.sha256()
+    unusable, long = _Rows(), _Rows()
     for first in range(0, rows, _SCAN_ROWS):
         block = np.array(stored.mapped()[first : first + _SCAN_ROWS])
         digest.update(f"{block.dtype} {block.shape} ".encode())
         digest.update(block.data)
-        norms = np.linalg.norm(block.astype(np.float32), axis=1)
-        bad = np.flatnonzero(~(np.abs(norms - 1.0) <= MOST_OFF))  # NaN is not below anything
-        if len(bad):
-            raise InvalidInputError(
-                f"row {first + int(bad[0])} of {stored.path} has the norm {norms[bad[0]]:.4g}: "
-                "embeddings must have no NaN and the norm 1. Leave out what could not be "
-                "embedded, and divide each row by its norm."
-            )
+        norms = np.linalg.norm(block.astype(np.float64), axis=1)
+        none = ~np.isfinite(norms) | (norms < _LEAST_NORM)
+        unusable.add(first, none, norms)
+        long.add(first, ~none & ~(np.abs(norms - 1.0) <= MOST_OFF), norms)
+    told = []
+    if unusable.number:
+        them = agreeing(unusable.number, "it and its id", "them and their ids")
+        told.append(
+            f"{some_of(unusable.number, rows, 'row')} of {stored.path} "
+            f"{agreeing(unusable.number, 'holds', 'hold')} NaN, infinity or nothing but zeros; the "
+            f"first is row {unusable.first}, counted from 0. Take {them} out of the folder, or "
+            "embed these items again; items without a row can be left out with --missing skip"
+        )
+    if long.number:
+        told.append(
+            f"{some_of(long.number, rows, 'row')} of {stored.path} "
+            f"{agreeing(long.number, 'does', 'do')} not have the norm 1; the first is row "
+            f"{long.first}, counted from 0, with {long.norm:.4g}. Divide each by its norm: "
+            "a / numpy.linalg.norm(a, axis=1, keepdims=True)"
+        )
+    if told:
+        raise InvalidInputError(". ".join(told), field="embeddings")
     return digest
+
+
+@dataclass
+class _Rows:
+    """How many rows are wrong in one way, the first of them, and its norm."""
+
+    number: int = 0
+    first: int = -1
+    norm: float = 0.0
+
+    def add(self, begin: int, wrong: NDArray[np.bool_], norms: NDArray[np.float64]) -> None:
+        """Those of the rows from `begin` on."""
+        places = np.flatnonzero(wrong)
+        if len(places) and not self.number:
+            self.first, self.norm = begin + int(places[0]), float(norms[places[0]])
+        self.number += len(places)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.embeddings.shards import Shard
 from bittern.errors import LimitExceededError
 from service.jobs.report import Stages, new_stages
@@ -117,7 +118,8 @@ def check_room(folder: Path, needed: int, rows: int, dim: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise LimitExceededError(
-            f"{rows} embeddings of {dim} float32 need {needed / 1e9:.1f} GB, the disk of {folder} "
+            f"{counted(rows, 'embedding')} of {dim} float32 "
+            f"{agreeing(rows, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} "
             f"has {free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
             details={"needed": str(needed), "free": str(free)},
         )

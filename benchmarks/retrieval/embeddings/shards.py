@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from xxhash import xxh3_128_hexdigest
 
+from benchmarks.retrieval.counting import counted
 from benchmarks.retrieval.embeddings.tensor_files import LARGEST_HEADER, Tensor, tensors_of
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from index.durable import replace_file
@@ -154,8 +155,8 @@ def read_shard(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
         record = _read_record(record_path)
         if (record.digest, record.items, record.dim) != (digest, items, dim):
             raise InvalidInputError(
-                f"{record_path} is of {record.items} items of {record.dim} dimensions and the "
-                f"digest {record.digest[:12]}, not of {items}, {dim} and {digest[:12]}"
+                f"{record_path} is of {counted(record.items, 'item')} of {record.dim} dimensions "
+                f"and the digest {record.digest[:12]}, not of {items}, {dim} and {digest[:12]}"
             )
         return _checked(tensor_file(folder, digest), record)
     except (InvalidInputError, OSError) as error:

@@ -32,16 +32,25 @@ from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Items, Task
 from bittern.errors import InvalidInputError, LayoutError
 
 ARCHIVE = "archive/"
-_OWN = "yourself"
+_OWN = "you, who write it"
 _QUERIES = Piece(
-    "queries.csv", "columns query_id, text or media, target (image or audio)", _OWN, "a line each"
+    "queries.csv",
+    "columns query_id, text or media, target (image or audio), and group if wanted; for example, "
+    "below the header query_id,text,media,target: q1,an owl,,image",
+    _OWN,
+    "one line per query",
 )
-_QRELS = Piece("qrels.txt", "judgements as TREC has them: query 0 item grade", _OWN, "a line each")
+_QRELS = Piece(
+    "qrels.txt",
+    "judgements as TREC has them, query 0 item grade; for example: q1 0 tawny-owl-1 1",
+    _OWN,
+    "one line per judgement",
+)
 _ITEMS = Piece(
     "archive/|manifest.csv|manifest.tsv|manifest.parquet|items/|items.csv|items.json|items.tar",
     "a Bittern archive, or media as bittern index takes them",
-    "bittern index, or yourself",
-    "32 bytes of codes per observation",
+    "you, or bittern index for an archive",
+    "any",
 )
 
 

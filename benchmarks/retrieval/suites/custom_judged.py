@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.prompts import fill, told_prompts
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
@@ -134,10 +135,13 @@ class Judged:
         inside = (mine.items >= begin) & (mine.items < begin + len(items[target]))
         told = []
         if not inside.all():
-            told.append(
-                f"qrels: {int((~inside).sum()):,} judgements are of items of another modality than "
-                f"their query asks for ({target}); left out"
+            others = int((~inside).sum())
+            of = agreeing(
+                others,
+                "is of an item of another modality than its query asks",
+                "are of items of another modality than their queries ask",
             )
+            told.append(f"qrels: {counted(others, 'judgement')} {of} for ({target}); left out")
         before = np.concatenate([[0], np.cumsum(inside)]).astype(np.int64)
         offsets = before[mine.offsets]
         return Relevance(offsets, mine.items[inside] - begin, mine.grades[inside]), told

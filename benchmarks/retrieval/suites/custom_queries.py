@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.layouts import Missing, table_rows
 from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT
 from bittern.errors import LayoutError, LimitExceededError
@@ -24,7 +25,10 @@ from service.sources.base import modality_of_suffix
 MAX_QUERIES = 1_000_000
 """Most queries: they are kept in memory."""
 MAX_GROUPS = 50
-ORIGIN = "yourself: query_id, text or media, and target"
+OWN = (
+    "write it yourself, with the columns query_id, text or media, and target; for example, below "
+    "the header query_id,text,media,target: q1,an owl,,image"
+)
 _KINDS = {"image": IMAGE, "stillimage": IMAGE, "audio": AUDIO, "sound": AUDIO}
 _NAMED = 3
 
@@ -63,7 +67,7 @@ def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str
     gone: list[str] = []
     lines: dict[str, int] = {}
     groups: set[str] = set()
-    for number, row in table_rows(path, ("query_id", "target"), ORIGIN):
+    for number, row in table_rows(path, ("query_id", "target"), "", own=OWN):
         where = f"{path}, line {number}"
         if len(lines) >= MAX_QUERIES:
             raise LimitExceededError(
@@ -85,7 +89,9 @@ def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str
         else:
             found.append(query)
     _check(path, found, gone, groups, missing)
-    return found, [f"{len(gone):,} queries have no file ({_first(gone)})"] if gone else []
+    are = agreeing(len(gone), "has no file and is", "have no file and are")
+    told = f"{counted(len(gone), 'query', 'queries')} {are} not asked ({_first(gone)})"
+    return found, [told] if gone else []
 
 
 def _check(
@@ -93,16 +99,18 @@ def _check(
 ) -> None:
     if gone and (missing == "error" or not found):
         raise LayoutError(
-            f"{path}: {len(gone):,} queries name files that are not there: {_first(gone)}; put "
-            f"them below {path.parent}, or leave such queries out with --missing skip",
+            f"{path}: {counted(len(gone), 'query names a file', 'queries name files')} that "
+            f"{agreeing(len(gone), 'is', 'are')} not there: {_first(gone)}; put "
+            f"{agreeing(len(gone), 'it', 'them')} below {path.parent}, or leave such queries out "
+            "with --missing skip",
             field="data",
         )
     if not found:
         raise LayoutError(f"{path} has a header and no queries; write one per line", field="data")
     if len(groups) > MAX_GROUPS or "all" in groups:
         raise LayoutError(
-            f"{path} has {len(groups)} groups of queries; there may be {MAX_GROUPS}, and none "
-            "called 'all'",
+            f"{path} has {counted(len(groups), 'group')} of queries; there may be {MAX_GROUPS}, "
+            "and none called 'all'",
             field="data",
         )
 

@@ -13,8 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.collection import SAMPLE
+from benchmarks.retrieval.counting import agreeing, counted, some_of
 from benchmarks.retrieval.layouts import described
-from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
+from benchmarks.retrieval.prompts import (
+    asked_in_words,
+    check_templates,
+    told_prompts,
+    with_fallbacks,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import leave_out_unanswerable
 from benchmarks.retrieval.suites.base import Piece, Suite
@@ -36,6 +42,7 @@ from service.requests import MediaItem
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
+_NAMED = 3
 
 
 class FieldSuite(Suite):
@@ -141,7 +148,8 @@ def _listed(manifest: Path, protocol: Protocol) -> _Listed:
             f"{manifest} has no column 'label' with relevance classes; add one", field="data"
         )
     if unlabelled:
-        left_out.append(f"{unlabelled} items have no label, and are not ranked")
+        have = agreeing(unlabelled, "has no label and is", "have no label and are")
+        left_out.append(f"{counted(unlabelled, 'item')} {have} not ranked")
     return _Listed(media, left_out)
 
 
@@ -168,9 +176,16 @@ def _task(
     else:
         answerable = _answerable(queries, items)
         if len(answerable) < len(queries):
+            gone = [item for item in queries if item not in answerable]
+            have = agreeing(
+                len(gone),
+                "has a label that no picture has, and is",
+                "have labels that no picture has, and are",
+            )
+            first = ", ".join(item.media for item in gone[:_NAMED])
+            more = ", ..." if len(gone) > _NAMED else ""
             told.append(
-                f"{len(queries) - len(answerable)} of {len(queries)} recordings have a label that "
-                "no picture has, and are not asked"
+                f"{some_of(len(gone), len(queries), 'recording')} {have} not asked ({first}{more})"
             )
         questions = _recordings(answerable, asked, place)
     task = Task(
@@ -185,6 +200,8 @@ def _task(
             told_prompts(protocol, PROMPTS) if asked == TEXT else ASKED_BY_RECORDING,
         ),
     )
+    if asked == TEXT:
+        task = with_fallbacks(task, protocol, PROMPTS)
     return leave_out_unanswerable(task)
 
 

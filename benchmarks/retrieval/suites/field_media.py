@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.layouts import Missing
 from bittern.errors import BitternError, LayoutError, LimitExceededError
 from service.requests import MediaItem
@@ -46,9 +47,12 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
     first = "; ".join(unusable[:_NAMED])
     if unusable and missing == "error":
         raise LayoutError(
-            f"{len(unusable):,} entries of {path} cannot be used: {first}; mend them, or leave "
-            "them out with --missing skip",
+            f"{counted(len(unusable), 'entry', 'entries')} of {path} cannot be used: {first}; mend "
+            f"{(them := agreeing(len(unusable), 'it', 'them'))}, or leave {them} out with "
+            "--missing skip",
             field="data",
         )
-    told = [f"{len(unusable):,} entries of {path.name} cannot be used ({first})"]
+    entries = counted(len(unusable), "entry", "entries")
+    was = agreeing(len(unusable), "was", "were")
+    told = [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]
     return media, told if unusable else []

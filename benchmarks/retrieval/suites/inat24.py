@@ -17,8 +17,8 @@ from benchmarks.retrieval.prompts import (
     IMAGE_PROMPTS,
     asked_in_words,
     check_templates,
-    fallbacks,
     told_prompts,
+    with_fallbacks,
 )
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
@@ -71,9 +71,8 @@ class INat24(Suite):
             left_out=left_out,
         )
         task = by_protocol(task, protocol, IMAGE_PROMPTS)
-        told = fallbacks(task.classes, np.unique(task.asked.classes), protocol, IMAGE_PROMPTS)
-        notes = (*task.notes, told_prompts(protocol, IMAGE_PROMPTS), *told)
-        return [replace(task, notes=notes)]
+        task = replace(task, notes=(*task.notes, told_prompts(protocol, IMAGE_PROMPTS)))
+        return [with_fallbacks(task, protocol, IMAGE_PROMPTS)]
 
 
 def refuse_other_splits(protocol: Protocol, suite_name: str) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.layouts import coco_taxon, json_elements, wrong_layout
 from benchmarks.retrieval.suites.base import Piece
 from benchmarks.retrieval.suites.inat24_columns import Column, Texts, places_of
@@ -243,7 +244,8 @@ class _Reading:
             )
         bare = int(np.count_nonzero(classes < 0))
         if bare:
-            told.append(f"{bare:,} of {len(ids):,} images have no label and answer no query")
+            have = agreeing(bare, "has no label and answers", "have no label and answer")
+            told.append(f"{some_of(bare, len(ids), 'image')} {have} no query")
         return classes, told
 
     def _lost(
@@ -253,9 +255,11 @@ class _Reading:
             f"image {self._about[i]}" if images[i] < 0 else f"category {self._label[i]}"
             for i in np.flatnonzero(lost)[:_NAMED]
         ]
+        number = int(lost.sum())
+        names = agreeing(number, "names an image or category", "name images or categories")
         return (
-            f"{int(lost.sum()):,} of {len(lost):,} annotations in {self._path.name} name images or "
-            f"categories that are not in it ({', '.join(first)})"
+            f"{some_of(number, len(lost), 'annotation')} in {self._path.name} {names} that "
+            f"{agreeing(number, 'is', 'are')} not in it ({', '.join(first)})"
         )
 
     def _refuse_twice(self, ids: NDArray[np.int64], paths: Texts) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.layouts import check, check_files, left_out_files
 from benchmarks.retrieval.prompts import (
     AUDIO_PROMPTS,
     asked_in_words,
     check_templates,
-    fallbacks,
     told_prompts,
+    with_fallbacks,
 )
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import by_protocol
@@ -37,6 +38,7 @@ from bittern.errors import InvalidInputError, LayoutError
 
 ORIGIN = "the iNatSounds 2024 release (visipedia/inat_sounds)"
 SPLITS = ("train", "val", "test")
+_NAMED = 3
 _BY_WINDOWS = {
     "max": "A recording counts by its best window (--windows max)",
     "mean": "A recording counts by the mean distance of its windows (--windows mean)",
@@ -145,11 +147,9 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
     if len(splits) > 1:
         training, more = _training(root, splits[1], categories, place, classes, protocol)
         left_out += more
-    notes = [f"The {searched.name} split is searched; species that it evaluates are asked for."]
+    notes = [f"The {searched.name} split is searched. {_told_evaluated(classes, evaluated)}"]
     notes.append(told_prompts(protocol, AUDIO_PROMPTS))
     notes.append(f"{_BY_WINDOWS[protocol.windows]}; others report averages over a file's windows")
-    if protocol.level == "species":
-        notes += fallbacks(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
     task = Task(
         name="text→audio",
         asked=asked,
@@ -160,7 +160,7 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
         left_out=left_out,
         notes=notes,
     )
-    task = by_protocol(task, protocol, AUDIO_PROMPTS)
+    task = with_fallbacks(by_protocol(task, protocol, AUDIO_PROMPTS), protocol, AUDIO_PROMPTS)
     if not protocol.soundscapes:
         return [task]
     # Novel to the soundscapes is what is not in the training part, which by now is so parted.
@@ -168,6 +168,19 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
     plain = replace(protocol, novel="none")
     folder = Path(protocol.soundscapes)
     return [task, *soundscape_tasks(folder, plain, fitting=fitting, prefix="soundscapes ")]
+
+
+def _told_evaluated(classes: Classes, evaluated: NDArray[np.bool_]) -> str:
+    """Which species are asked for, in a sentence."""
+    number = int(evaluated.sum())
+    told = (
+        f"{some_of(number, len(classes), 'species', 'species')} {agreeing(number, 'is', 'are')} "
+        "asked for, which the data set marks for evaluation"
+    )
+    others = [classes.names[i] for i in np.flatnonzero(~evaluated).tolist()]
+    more = ", ..." if len(others) > _NAMED else ""
+    first = f"{', '.join(others[:_NAMED])}{more}"
+    return f"{told}; recordings of the others are searched as well ({first})" if others else told
 
 
 def _agreed(splits: Sequence[Split]) -> dict[int, Category]:
@@ -230,4 +243,4 @@ def _training(
     """The recordings of the training split, and the names of all their species."""
     items, left_out = _items(root, split, categories, place, protocol)
     queries = asked_in_words(classes, np.unique(items.classes), protocol, AUDIO_PROMPTS)
-    return TrainingPart(items, queries), [f"of the training split: {told}" for told in left_out]
+    return TrainingPart(items, queries), [f"Of the training split: {told}" for told in left_out]

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from bittern.errors import LayoutError, QrelsError
 
 MAX_FILE_BYTES = 256 << 20
@@ -189,19 +190,25 @@ def _labels(
     names = list(rows)
     bare = [f"id {names[row]}" for row in np.flatnonzero(labels < 0)]
     troubles = (
-        (unknown, annotations, "annotations name recordings or categories that it has not"),
-        (again, annotations, "annotations come twice"),
-        (bare, rows, "recordings have no annotation"),
+        (
+            unknown,
+            (annotations, "annotation"),
+            ("names a recording or category", "name recordings or categories"),
+            " that it has not",
+        ),
+        (again, (annotations, "annotation"), ("repeats", "repeat"), " another"),
+        (bare, (rows, "recording"), ("has", "have"), " no annotation"),
     )
     told = [
-        f"{len(those):,} of {len(whole):,} {what}: {_some(those)}"
-        for those, whole, what in troubles
+        f"{some_of(len(those), len(whole), noun)} {agreeing(len(those), *verbs)}{rest}: "
+        f"{_some(those)}"
+        for those, (whole, noun), verbs, rest in troubles
         if those
     ]
     if told and not lenient:
         raise QrelsError(
-            f"{path.name}: {'; '.join(told)}. Unpack it again, or leave these out by setting "
-            "unknown to skip",
+            f"{path.name}: {'; '.join(told)}. Unpack it again, or leave these out with "
+            "--unknown skip",
             field="data",
         )
     if not (labels >= 0).any():

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.layouts import (
     check,
     check_files,
@@ -173,13 +174,16 @@ def _question(
 def _fullrank(question: _Question, relevant: Pairs, lacks_candidates: bool) -> Task:
     left_out = []
     if lacks_candidates:
-        left_out.append(f"INQUIRE-Rerank, whose candidates are not there ({CANDIDATES.path})")
+        left_out.append(
+            f"INQUIRE-Rerank was not run, for its candidates are not there ({CANDIDATES.path})"
+        )
     relevance = question.relevance(relevant)
     skipped = len(relevant.queries) - len(relevance.items)
     if skipped:
         left_out.append(
-            f"{skipped:,} of {len(relevant.queries):,} annotations are about images that were "
-            "skipped"
+            f"{some_of(skipped, len(relevant.queries), 'annotation')} "
+            f"{agreeing(skipped, 'is about an image', 'are about images')} that "
+            f"{agreeing(skipped, 'was', 'were')} skipped"
         )
     return _task(question, f"{TEXT}→{IMAGE}", relevance, None, left_out)
 
@@ -191,7 +195,8 @@ def _rerank(question: _Question, relevant: Pairs, given: Pairs) -> Task:
     skipped = len(given.queries) - len(candidates.items)
     if skipped:
         left_out.append(
-            f"{skipped:,} of {len(given.queries):,} candidates are images that were skipped"
+            f"{some_of(skipped, len(given.queries), 'candidate')} "
+            f"{agreeing(skipped, 'is an image that was', 'are images that were')} skipped"
         )
     note = "only what is relevant among a query's candidates counts as relevant"
     task = _task(question, RERANK, relevance, candidates, left_out, [note])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.suites.inat24_files import Images
 from benchmarks.retrieval.suites.inquire_files import Pair, Queries
@@ -78,7 +79,8 @@ class Matching:
         both = np.unique(np.stack([queries[known], images[known]], 1), axis=0)
         again = int(known.sum()) - len(both)
         if again:
-            self.left_out.append(f"{again:,} of {len(read):,} {what} stand twice and count once")
+            stand = agreeing(again, "stands there twice and counts", "stand there twice and count")
+            self.left_out.append(f"{again:,} of {len(read):,} {what} {stand} once")
         return Pairs(both[:, 0], both[:, 1]).only(self._published.are_asked)
 
     def _of_known_queries(self, read: Sequence[Pair], what: str) -> list[Pair]:
@@ -116,10 +118,10 @@ class Matching:
             + (f"query '{read[i].query[:60]}'" if queries[i] < 0 else f"image {_named(read[i])}")
             for i in lost[:_NAMED].tolist()
         )
-        told = (
-            f"{len(lost):,} of {len(read):,} {what} name queries or images that there are not "
-            f"({first})"
+        name = agreeing(
+            len(lost), "names an unknown query or image", "name unknown queries or images"
         )
+        told = f"{len(lost):,} of {len(read):,} {what} {name} ({first})"
         if self._unknown == "error":
             raise QrelsError(
                 f"{told}; queries, {what} and train.json have to be of the same release of "
@@ -131,8 +133,8 @@ class Matching:
 def other_queries(lost: int, lines: int, what: str) -> str:
     """The sentence on lines about queries whose file is not there, and need not be."""
     return (
-        f"{lost:,} of {lines:,} {what} are of queries of the split that is not asked, whose file "
-        "is not there"
+        f"{lost:,} of {lines:,} {what} {agreeing(lost, 'is', 'are')} of queries of the split that "
+        "is not asked, whose file is not there; left out"
     )
 
 

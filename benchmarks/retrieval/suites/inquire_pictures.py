@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing
 from benchmarks.retrieval.layouts import place, wrong_layout
 from benchmarks.retrieval.suites.inat24_columns import Numbers
 from benchmarks.retrieval.suites.inquire_files import CANDIDATES, Queries, by_text, plain
@@ -192,8 +193,8 @@ def _told(lost: Sequence[str], lines: int, unknown: Literal["error", "skip"]) ->
     if not lost:
         return []
     told = (
-        f"{len(lost):,} of {lines:,} candidates are of queries that there are not "
-        f"(the first: {lost[0]})"
+        f"{len(lost):,} of {lines:,} candidates {agreeing(len(lost), 'is', 'are')} of unknown "
+        f"queries (the first: {lost[0]})"
     )
     if unknown == "error":
         raise QrelsError(

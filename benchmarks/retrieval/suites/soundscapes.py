@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import counted
 from benchmarks.retrieval.layouts import check
 from benchmarks.retrieval.prompts import (
     AUDIO_PROMPTS,
     asked_in_words,
     check_templates,
-    fallbacks,
     told_prompts,
+    with_fallbacks,
 )
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
@@ -146,7 +147,7 @@ def soundscape_tasks(
     codes = {code: number for number, code in enumerate(collection.species)}
     labels = np.array([codes[code] for code in collection.codes], np.int32)
     told = _of_annotations(data, collection, labels, protocol)
-    told = by_protocol(told, protocol, AUDIO_PROMPTS)
+    told = with_fallbacks(by_protocol(told, protocol, AUDIO_PROMPTS), protocol, AUDIO_PROMPTS)
     if fitting is not None:
         told = _fitted(told, fitting)
     whole, annotations = _of_recordings(told, data, collection)
@@ -183,9 +184,9 @@ def _of_annotations(
         left_out=collection.left_out,
         notes=[
             told_prompts(protocol, AUDIO_PROMPTS),
-            *fallbacks(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS),
-            f"{len(collection.names):,} recordings with {len(labels):,} annotations of "
-            f"{len(np.unique(labels)):,} species; some are of several at once.",
+            f"{counted(len(collection.names), 'recording')} with "
+            f"{counted(len(labels), 'annotation')} of {len(np.unique(labels)):,} species; a "
+            "stretch may be of several at once.",
         ],
     )
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, some_of
 from benchmarks.retrieval.layouts import check_files, left_out_files, table_rows, wrong_layout
 from benchmarks.retrieval.protocol import Protocol
 from bittern.errors import LayoutError, QrelsError
@@ -152,21 +153,28 @@ def _boxes(
         most = ", ".join(f"'{code[:40]}' ({count})" for code, count in unknown.most_common(_TOLD))
         more = f" and {len(unknown) - _TOLD} more codes" if len(unknown) > _TOLD else ""
         troubles.append(
-            f"{unknown.total():,} of {lines:,} annotations are of codes that species.csv lacks: "
+            f"{some_of(unknown.total(), lines, 'annotation')} "
+            f"{agreeing(unknown.total(), 'is of a code', 'are of codes')} that species.csv lacks: "
             f"{most}{more}"
         )
     if never:
         first = ", ".join(str(line) for line in never[:_TOLD])
+        more = ", ..." if len(never) > _TOLD else ""
+        bad = agreeing(len(never), "ends before it begins, or is", "end before they begin, or are")
         troubles.append(
-            f"{len(never):,} of {lines:,} annotations end before they begin, or are at no time: "
-            f"those in lines {first}{', ...' if len(never) > _TOLD else ''}"
+            f"{some_of(len(never), lines, 'annotation')} {bad} at no time: "
+            f"{agreeing(len(never), 'that in line', 'those in lines')} {first}{more}"
         )
     harmless = []
     if unidentified:
-        told = f"{unidentified:,} of {lines:,} annotations are of sounds that nobody could tell"
-        harmless.append(told)
+        mark = agreeing(unidentified, "marks a sound", "mark sounds")
+        harmless.append(
+            f"{some_of(unidentified, lines, 'annotation')} {mark} that the annotators could not "
+            f"identify ({UNIDENTIFIED}); {agreeing(unidentified, 'it is', 'they are')} left out"
+        )
     if again:
-        harmless.append(f"{again:,} of {lines:,} annotations stand there already")
+        repeat = agreeing(again, "repeats another and counts", "repeat others and count")
+        harmless.append(f"{some_of(again, lines, 'annotation')} {repeat} once")
     return list(boxes), troubles, harmless
 
 

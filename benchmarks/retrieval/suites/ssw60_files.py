@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted, some_of
 from benchmarks.retrieval.layouts import check_files, left_out_files, table_rows, wrong_layout
 from bittern.errors import LayoutError, QrelsError
 
@@ -142,8 +143,10 @@ def read_assets(data: Path, name: str, suffix: str, species: int, *, lenient: bo
         splits.append(row["split"])
         holders.append(next((row[column] for column in _HOLDERS if column in row), ""))
     more = f" and {len(unknown) - _TOLD} more" if len(unknown) > _TOLD else ""
-    count = f"{len(unknown):,} of {len(unknown) + len(lines):,} labels"
-    told = f"{path.name}: {count} are not in taxa.csv: {', '.join(unknown[:_TOLD])}"
+    are = f"{some_of(len(unknown), len(unknown) + len(lines), 'label')} " + agreeing(
+        len(unknown), "is", "are"
+    )
+    told = f"{path.name}: {are} not in taxa.csv: {', '.join(unknown[:_TOLD])}"
     if unknown and not lenient:
         raise QrelsError(
             f"{told}{more}. Take both tables from {ORIGIN}, or leave these out by --unknown skip",
@@ -177,8 +180,13 @@ def with_files(data: Path, assets: Assets, missing: str, what: str) -> Assets:
     if absent:
         released = np.ones(len(assets), np.bool_)
         released[absent] = False
+        gone = [assets.files[i] for i in absent]
         assets = assets.only(released)
-        left_out.append("a NABirds photograph that the tables list and the release lacks")
+        photographs = counted(len(absent), "NABirds photograph")
+        are = agreeing(
+            len(absent), "is not in the release; it is", "are not in the release; they are"
+        )
+        left_out.append(f"{photographs} that the tables list {are} left out ({', '.join(gone)})")
     there = check_files(data, assets.files, "skip" if missing == "skip" else "error", what)
     left_out += left_out_files(there, what)
     kept = assets.only(there)

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
+from benchmarks.retrieval.prompts import (
+    asked_in_words,
+    check_templates,
+    told_prompts,
+    with_fallbacks,
+)
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.suites.base import Piece, Suite
 from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Items, Relevance, Task, TrainingPart
@@ -160,7 +165,7 @@ def _task(
         items=_items(words, ids, parts.train_rows),
         queries=_asked(classes, parts.seen, protocol),
     )
-    return Task(
+    task = Task(
         name="text→text",
         asked=asked,
         items=items,
@@ -177,6 +182,7 @@ def _task(
             told_prompts(protocol, PROMPTS, "group's name"),
         ),
     )
+    return with_fallbacks(task, protocol, PROMPTS)
 
 
 def _items(words: Words, ids: Sequence[str], rows: NDArray[np.int64]) -> Items:
