@@ -190,7 +190,7 @@ def test_an_interval_is_of_the_expected_values_and_not_of_the_products_order() -
     spread = replace(cell, variants={PLAIN: replace(ranked, values={"AP": values})})
     lines = lines_of([Measured(a_task(names, [True] * 6), spread)], ["AP"], 0)
     figure = lines[0].row.figures["AP"]
-    assert (figure.low, figure.high) == (pytest.approx(0.5), pytest.approx(0.5))
+    assert [figure.low, figure.high] == pytest.approx([0.5, 0.5])
     assert lines[0].values.tolist() == [0.5] * 6
 
 

@@ -321,7 +321,7 @@ def test_each_group_has_its_own_chance_and_each_model_its_own_summary(tmp_path: 
 def test_what_was_left_out_and_what_failed_is_told_with_counts(tmp_path: Path) -> None:
     task = a_task(2, 3, sparse([0, 2], [1, 2]))
     vectors = vectors_at([0, 40], [0, 1], [0, 40])
-    vectors.rows.failed = ((2, "no such file"),)  # type: ignore[misc]
+    vectors.rows.failed = ((2, "no such file"),)
     cell = cell_of(tmp_path, task, vectors)
     left = [LeftOut("text→audio", "PQ", bits, f"{bits} rows are too few") for bits in (16, 8)]
     results = outcome(tmp_path, [(task, vectors, cell)], left)
