@@ -50,7 +50,7 @@ _ITEMS = Piece(
     "archive/|manifest.csv|manifest.tsv|manifest.parquet|items/|items.csv|items.json|items.tar",
     "a Bittern archive, or media as bittern index takes them",
     "you, or bittern index for an archive",
-    "any",
+    "of any size",
 )
 
 
