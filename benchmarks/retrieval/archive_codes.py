@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.embeddings.asking import embed_asked
 from benchmarks.retrieval.measuring import Vectors
 from benchmarks.retrieval.spaces import Space
@@ -166,6 +167,8 @@ def _part(task: Task, stored: StoredCodes, cache: Path, embedders: Embedders) ->
     vectors = Vectors(rows, logits, Training(nothing, task.items.side, nothing, task.asked.side))
     space = Space(stored.name, model.embedder, saved.card.licence, (saved,))
     if stored.uncoded:
-        told = f"{stored.uncoded} items have no code by {stored.name}: they are never found"
+        have = agreeing(stored.uncoded, "has", "have")
+        what = counted(stored.uncoded, "item")
+        told = f"{what} {have} no code by {stored.name}, and can never be found"
         task = replace(task, left_out=(*task.left_out, told))
     return StoredPart(task, space, vectors, StoredModel(stored))

@@ -31,8 +31,11 @@ SHOWN = 20
 """Ranks of which distance and window are kept as well."""
 
 
-class NotFittedError(InvalidInputError):
-    """A system that cannot be fitted on a training part; others can be measured all the same."""
+class NotFittedError(Exception):
+    """A system that cannot be fitted on a training part; others can be measured all the same.
+
+    It never leaves a run, which tells the reason among its results.
+    """
 
 
 FEW_PAIRS = 100_000_000

@@ -15,6 +15,7 @@ from benchmarks import machine
 from benchmarks.retrieval import aggregate
 from benchmarks.retrieval.aggregate import Line, Measured
 from benchmarks.retrieval.cells import CELLS, Cell, read_cell
+from benchmarks.retrieval.counting import agreeing, counted
 from benchmarks.retrieval.jobs import Job
 from benchmarks.retrieval.measures import Measure, chance, measure
 from benchmarks.retrieval.measuring import depth_of
@@ -238,8 +239,9 @@ def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
     if failed:
         hit = int(np.isin(task.relevance.items, list(failed)).sum())
         told.append(
-            f"{len(failed)} items could not be used and count as not found; they are the right "
-            f"answer {hit} times"
+            f"{counted(len(failed), 'item')} could not be used and "
+            f"{agreeing(len(failed), 'counts', 'count')} as not found; the right answer "
+            f"{counted(hit, 'time')}"
         )
     return TaskSummary(
         name=task.name,

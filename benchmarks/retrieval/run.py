@@ -76,7 +76,7 @@ def _measured(
         try:
             cell = _cell(one, key, request, measures, screen)
         except NotFittedError as error:
-            left_out.append(LeftOut(job.task.name, one.system.name, one.bits, error.message))
+            left_out.append(LeftOut(job.task.name, one.system.name, one.bits, str(error)))
         else:
             if request.trec:
                 write_runs(request.out / TREC, job.task, cell, job.space.name)

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.retrieval.archive_codes import BitsAsTheyAre, StoredBits
 from benchmarks.retrieval.cells import read_cell
 from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
 from benchmarks.retrieval.results import Results
 from benchmarks.retrieval.run import evaluate
+from benchmarks.retrieval.suites.custom_archive import StoredCodes
 from bittern.errors import InvalidInputError
 from index.archive import Archive
 from service.engine import Engine
-from service.requests import Query
-from tests.engine.toy import ToyEncoder
+from service.requests import MediaItem, Query
+from tests.engine.toy import ToyEncoder, picture
 from tests.retrieval.test_suite_custom import data, with_archive
 from tests.retrieval.toy_runs import Quiet
 
@@ -100,3 +102,37 @@ def test_what_stored_codes_cannot_do_is_refused(
     assert changed.get("bits") != DEFAULT_BITS
     with pytest.raises(InvalidInputError, match="stored codes are ranked as they are"):
         a_run(with_archive, **changed)
+
+
+def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
+    codes = np.array([[0b00000101], [0b11111111]], dtype=np.uint8)
+    stored = StoredCodes(
+        "toy", "d", frozenset(), Path(), codes, np.arange(2), np.full((2, 2), np.nan), 0
+    )
+    rows = StoredBits(stored)
+    assert rows.read(np.array([0])).tolist() == [[1, -1, 1, -1, -1, -1, -1, -1]]
+    fitted = BitsAsTheyAre(8, "d")
+    np.testing.assert_array_equal(fitted.store(rows.read(np.arange(2))), codes)
+    queries = rows.read(np.array([1, 0]))
+    asked = fitted.ask(queries, "symmetric")
+    assert fitted.distances(asked, codes, 0, 2).tolist() == [[6, 0], [0, 6]]
+    assert fitted.distances(asked, codes, 1, 2).tolist() == [[0, 6]]
+    soft = fitted.distances(fitted.ask(queries, "asymmetric"), codes, 0, 2)
+    assert soft.shape == (2, 2)
+    assert soft[0, 1] < soft[0, 0]
+    assert soft[1, 0] < soft[1, 1]
+
+
+def test_items_that_a_model_has_not_coded_are_counted(with_archive: Path) -> None:
+    with Archive.open(with_archive / "archive", write=True) as archive:
+        engine = Engine(archive, load_encoder=lambda name: ToyEncoder())
+        extra = MediaItem("extra", "extra.png", "image", data=picture("green", jitter=40))
+        list(engine.add([extra], model="toy-64"))
+    results = a_run(with_archive)
+    told = {
+        task.model: [text for text in task.left_out if "never be found" in text]
+        for task in results.tasks
+        if task.name == "text→image"
+    }
+    assert told["toy-64"] == []
+    assert told["toy-32"] == ["1 item has no code by toy-32, and can never be found"]

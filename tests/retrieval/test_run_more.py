@@ -329,5 +329,5 @@ def test_what_was_left_out_and_what_failed_is_told_with_counts(tmp_path: Path) -
         "PQ is left out at 8, 16 bits (text→audio), for example: 16 rows are too few"
     )
     assert list(results.tasks[0].left_out) == [
-        "1 items could not be used and count as not found; they are the right answer 2 times"
+        "1 item could not be used and counts as not found; the right answer 2 times"
     ]

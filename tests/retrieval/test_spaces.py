@@ -98,5 +98,5 @@ def test_only_words_has_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert [space.name for space in spaces_for(WORDS, ["bird", MINILM], [16])] == [MINILM, "bird"]
     assert [space.name for space in spaces_for(WORDS, ["bird"], [16])] == ["bird"]
     assert [space.name for space in spaces_for("field", [], [16])] == [DEFAULT_ENCODER]
-    spaces_for("field", [MINILM], [16])
+    assert [space.name for space in spaces_for("field", [MINILM], [16])] == [MINILM]
     assert asked == [[], ["bird"], ["bird"], [DEFAULT_ENCODER], [MINILM]]

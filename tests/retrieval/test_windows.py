@@ -92,3 +92,10 @@ def test_a_task_that_knows_what_is_heard_when_says_itself_what_is_right() -> Non
 def test_windows_of_unknown_times_are_told_apart_by_their_row() -> None:
     task, _ = with_windows(a_task(), rows_of(spans=False), SEPARATE)
     assert list(task.items.ids)[:3] == ["a#window=0", "a#window=1", "c#window=2"]
+
+
+def test_windows_as_items_are_not_taken_for_recordings_with_the_same_rows() -> None:
+    rows = rows_of()
+    _, each = with_windows(a_task(), rows, SEPARATE)
+    assert each.digest != rows.digest
+    np.testing.assert_array_equal(each.read(np.array([4, 1])), rows.read(np.array([4, 1])))
