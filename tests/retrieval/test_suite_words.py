@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +11,10 @@ from benchmarks.retrieval.protocol import Protocol
 from benchmarks.retrieval.suites import words as suite_words
 from benchmarks.retrieval.suites.words import GLOSS_SIDE, NAME_SIDE, MiniLMTower, WordsSuite
 from benchmarks.retrieval.tasks import Contents, Task
-from benchmarks.words.data import EmbeddedWords, cache_folder, collect, embed, load
+from benchmarks.words.data import EmbeddedWords, collect, embed
 from benchmarks.words.learned import GLOSS
-from benchmarks.words.protocol import evaluate, split
-from benchmarks.words.wordnet import INSTALLED, NOUNS, read_nouns
+from benchmarks.words.protocol import split
+from benchmarks.words.wordnet import NOUNS, read_nouns
 from bittern.errors import (
     InvalidInputError,
     LayoutError,
@@ -215,26 +214,3 @@ def test_the_tower_makes_the_embeddings_of_the_words_benchmark(tmp_path: Path) -
     assert tower.embed(Modality.TEXT, texts) == pytest.approx(embed(texts, tmp_path), abs=1e-6)
     assert len(tower.digest(Modality.TEXT)) == 64
     assert tower.digest(Modality.TEXT) == MiniLMTower().digest(Modality.TEXT)
-
-
-def test_the_committed_figures_come_out_again() -> None:
-    """Needs WordNet and its embeddings on this machine; nothing is fetched for a test."""
-    cached = cache_folder() / "wordnet-base" / NOUNS
-    here = [path.parent for path in (INSTALLED / NOUNS, cached) if path.is_file()]
-    if not here or len(list(cache_folder().glob("*.safetensors"))) == 0:
-        pytest.skip("WordNet or its embeddings are not on this machine: python -m benchmarks words")
-    words = load(here[0])
-    of_text = dict(zip(words.words.texts, words.items, strict=True))
-    results = Path(suite_words.__file__).parents[2] / "results" / "words.json"
-    figures = json.loads(results.read_text())["words"]["values"]["figures"]
-    for task in WordsSuite().tasks(here[0], Protocol(), TEXT_ONLY):
-        database = np.stack([of_text[str(text)] for text in listed(task.items.contents)])
-        ranked = evaluate(split(words, task.repeat), -(words.queries @ database.T))
-        told = [
-            (f["seen"], f["novel"])
-            for f in figures
-            if f["contestant"] == "float cosine" and f["split"] == task.repeat
-        ]
-        assert told == [
-            (pytest.approx(ranked.seen, abs=1e-6), pytest.approx(ranked.novel, abs=1e-6))
-        ]
