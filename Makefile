@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-SOURCES := bittern encoders hashing index service benchmarks tests
+# The type checker reads the layout that is installed: bittern/index and so on, as links.
+LAYOUT := $(VENV)/layout
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test lint types unit browser soak bench bench-search bench-jobs protos clean help
@@ -30,7 +31,11 @@ lint: $(INSTALLED)
 	cd protos && ../$(BIN)/buf lint
 
 types: $(INSTALLED)
-	$(BIN)/mypy $(SOURCES)
+	@rm -rf $(LAYOUT) && mkdir -p $(LAYOUT)/bittern
+	@ln -s $(CURDIR)/bittern/* $(CURDIR)/encoders $(CURDIR)/hashing $(CURDIR)/index \
+	  $(CURDIR)/service $(CURDIR)/benchmarks $(LAYOUT)/bittern
+	@ln -s $(CURDIR)/tests $(CURDIR)/pyproject.toml $(LAYOUT)
+	cd $(LAYOUT) && ../bin/mypy --cache-dir $(CURDIR)/.mypy_cache bittern tests
 
 unit: $(INSTALLED) browser
 	$(BIN)/python -m pytest
@@ -53,16 +58,16 @@ soak: $(INSTALLED)
 	$(BIN)/python -m tests.damage.soak $(CASES) $(SEED)
 
 bench: $(INSTALLED)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m bittern.benchmarks
 
 # Threads of OpenMP that wait would otherwise spin, and slow down whoever has the next turn.
 bench-search: $(INSTALLED)
-	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks search \
+	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m bittern.benchmarks search \
 	  --json benchmarks/results/search.json --plot docs/search-speed.svg \
 	  | tee benchmarks/results/search.txt
 
 bench-jobs: $(INSTALLED)
-	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m benchmarks jobs \
+	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m bittern.benchmarks jobs \
 	  --json benchmarks/results/jobs.json | tee benchmarks/results/jobs.txt
 
 protos: $(INSTALLED)

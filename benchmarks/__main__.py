@@ -1,4 +1,4 @@
-"""`python -m benchmarks [PART ...] [--json FILE]`: see `PARTS` and `ON_REQUEST`."""
+"""`python -m bittern.benchmarks [PART ...] [--json FILE]`: see `PARTS` and `ON_REQUEST`."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
-from benchmarks.report import Report, show
+from bittern.benchmarks import machine
+from bittern.benchmarks.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     """The part's measurement; its libraries are loaded when it is run."""
-    from benchmarks import encode, quality, service
+    from bittern.benchmarks import encode, quality, service
     from bittern.cli.screen import licence_notice
 
     if part == "search":
@@ -63,11 +63,11 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     if part == "evaluation":
         return lambda: _evaluation(options)
     if part == "embeddings":
-        from benchmarks import embedding_scale
+        from bittern.benchmarks import embedding_scale
 
         return lambda: embedding_scale.run(options.rows or embedding_scale.ROWS)
     if part == "sharded":
-        from benchmarks import sharded
+        from bittern.benchmarks import sharded
 
         return lambda: sharded.run(rows=options.rows, rounds=options.rounds)
     licence_notice(options.encoder)
@@ -79,8 +79,8 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
 
 
 def _search(options: argparse.Namespace) -> Report:
-    from benchmarks.search.run import run
-    from benchmarks.search.settings import Settings
+    from bittern.benchmarks.search.run import run
+    from bittern.benchmarks.search.settings import Settings
 
     if options.quick:
         settings = Settings.quick()
@@ -95,8 +95,8 @@ def _search(options: argparse.Namespace) -> Report:
 
 
 def _words(options: argparse.Namespace) -> Report:
-    from benchmarks.words import run as words
-    from benchmarks.words.data import FILES
+    from bittern.benchmarks.words import run as words
+    from bittern.benchmarks.words.data import FILES
 
     seeds, bits = (words.QUICK_SEEDS, words.QUICK_BITS) if options.quick else (None, None)
     return words.run(
@@ -112,7 +112,7 @@ def _words(options: argparse.Namespace) -> Report:
 
 
 def _cutoff(options: argparse.Namespace) -> Report:
-    from benchmarks import cutoff
+    from bittern.benchmarks import cutoff
 
     quick = cutoff.Settings(seeds=1, bits=cutoff.BITS[:1], rows=cutoff.SYNTHETIC_ROWS // 10)
     settings = quick if options.quick else cutoff.Settings()
@@ -128,13 +128,13 @@ def _cutoff(options: argparse.Namespace) -> Report:
 
 
 def _training(options: argparse.Namespace) -> Report:
-    from benchmarks import training
+    from bittern.benchmarks import training
 
     return training.run(rows=options.rows, rounds=options.rounds, towers=not options.quick)
 
 
 def _gpu(options: argparse.Namespace) -> Report:
-    from benchmarks import search_gpu
+    from bittern.benchmarks import search_gpu
 
     return search_gpu.run(options.rows, options.bits, options.rounds)
 
@@ -142,7 +142,7 @@ def _gpu(options: argparse.Namespace) -> Report:
 def _evaluation(options: argparse.Namespace) -> Report:
     from dataclasses import replace
 
-    from benchmarks.evaluation_cost import Size, run
+    from bittern.benchmarks.evaluation_cost import Size, run
 
     changed = {"rows": options.rows, "queries": options.queries, "rounds": options.rounds}
     size = Size.quick() if options.quick else Size()
@@ -152,7 +152,7 @@ def _evaluation(options: argparse.Namespace) -> Report:
 def _jobs(options: argparse.Namespace) -> Report:
     from dataclasses import replace
 
-    from benchmarks.jobs.run import Settings, run
+    from bittern.benchmarks.jobs.run import Settings, run
 
     settings = Settings.quick() if options.quick else Settings()
     changed = {"rounds": options.rounds, "parts": options.only}
@@ -160,12 +160,12 @@ def _jobs(options: argparse.Namespace) -> Report:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from benchmarks.collection import SAMPLE
+    from bittern.benchmarks.collection import SAMPLE
 
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
+        prog="python -m bittern.benchmarks",
         description="Measure quality and speed on this machine. Nothing passes or fails.",
-        epilog="Example: python -m benchmarks search --rows 2000000 --json search.json",
+        epilog="Example: python -m bittern.benchmarks search --rows 2000000 --json search.json",
     )
     parser.add_argument(
         "part",
@@ -219,7 +219,7 @@ def _part(text: str) -> str:
 
 
 def _bits(text: str) -> int:
-    from hashing.codes import check_bits
+    from bittern.hashing.codes import check_bits
 
     try:
         return check_bits(int(text))

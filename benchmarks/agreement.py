@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.collection import Collection
-from benchmarks.ranking import items_in_order
-from benchmarks.report import Table
-from benchmarks.scoring import asymmetric_distances
-from benchmarks.tasks import Task
-from hashing.saved import SavedModel
-from index.archive import Archive
-from index.observation import AddStatus
-from service.committing import Commits
-from service.engine import Engine
-from service.requests import MAX_K, MediaItem, Query
+from bittern.benchmarks.collection import Collection
+from bittern.benchmarks.ranking import items_in_order
+from bittern.benchmarks.report import Table
+from bittern.benchmarks.scoring import asymmetric_distances
+from bittern.benchmarks.tasks import Task
+from bittern.hashing.saved import SavedModel
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.committing import Commits
+from bittern.service.engine import Engine
+from bittern.service.requests import MAX_K, MediaItem, Query
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from hashing.training.device import Placement, placement
-from hashing.training.heads import PairsObjective
-from hashing.training.optimiser import Optimiser
-from hashing.training.streaming import EmbeddingBatch
+from bittern.hashing.training.device import Placement, placement
+from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.optimiser import Optimiser
+from bittern.hashing.training.streaming import EmbeddingBatch
 
 Work = Callable[[int], None]
 """Does so many steps."""

@@ -9,16 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import say
+import bittern
+from bittern.benchmarks.report import say
+from bittern.encoders.base import Modality
 from bittern.errors import ManifestError
-from encoders.base import Modality
-from service.engine import catalogue_encoder
-from service.models import Embedder
-from service.pipeline import Embedded, embed_items
-from service.requests import MediaItem
-from service.sources import read_source
+from bittern.service.engine import catalogue_encoder
+from bittern.service.models import Embedder
+from bittern.service.pipeline import Embedded, embed_items
+from bittern.service.requests import MediaItem
+from bittern.service.sources import read_source
 
-SAMPLE = Path(__file__).parents[1] / "bittern" / "sample" / "manifest.csv"
+SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 """The sample media that ship with Bittern."""
 
 

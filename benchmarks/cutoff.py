@@ -1,8 +1,8 @@
 """Whether a relevance cut-off knows when there is nothing to find, and what it lets through.
 
-Three kinds of query are asked, described in `benchmarks.cutoff_outcomes`. On the words
+Three kinds of query are asked, described in `bittern.benchmarks.cutoff_outcomes`. On the words
 (`benchmarks.words`) the cut-off was chosen among contenders; the sample archive and a million
-synthetic codes check it. The reference queries are `service.reference_texts`; queries from
+synthetic codes check it. The reference queries are `bittern.service.reference_texts`; queries from
 elsewhere are WordNet's names of artifacts, persons and abstractions.
 """
 
@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collection import SAMPLE, Collection, embed_manifest
-from benchmarks.cutoff_outcomes import Asked, Outcome, at_rates, contenders, weights_of
-from benchmarks.models import model_of
-from benchmarks.report import Report, Table, say
-from benchmarks.tasks import tasks
-from benchmarks.words import data, wordnet
-from benchmarks.words.contestants import Fit, training_free
-from benchmarks.words.learned import GLOSS, plain_hybrid
-from benchmarks.words.protocol import ITEM, QUERY, WordsTask, split
-from hashing.base import Hasher
-from hashing.codes import pack
-from hashing.training.alignment import WORDS
-from index.relevance import SAMPLE_ROWS, Cutoff
-from service.reference_texts import REFERENCE_TEXTS
+from bittern.benchmarks.collection import SAMPLE, Collection, embed_manifest
+from bittern.benchmarks.cutoff_outcomes import Asked, Outcome, at_rates, contenders, weights_of
+from bittern.benchmarks.models import model_of
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.tasks import tasks
+from bittern.benchmarks.words import data, wordnet
+from bittern.benchmarks.words.contestants import Fit, training_free
+from bittern.benchmarks.words.learned import GLOSS, plain_hybrid
+from bittern.benchmarks.words.protocol import ITEM, QUERY, WordsTask, split
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import pack
+from bittern.hashing.training.alignment import WORDS
+from bittern.index.relevance import SAMPLE_ROWS, Cutoff
+from bittern.service.reference_texts import REFERENCE_TEXTS
 
 SEEDS = 3
 BITS = (64, 256)

@@ -14,8 +14,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.codes import probabilities
-from index.relevance import SAMPLE_ROWS, Background, sample_places, similarities
+from bittern.hashing.codes import probabilities
+from bittern.index.relevance import SAMPLE_ROWS, Background, sample_places, similarities
 
 HINDSIGHT = 0.05
 """False-alarm rate at which contenders are compared, their thresholds set by the outcome."""

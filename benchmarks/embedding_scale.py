@@ -11,13 +11,13 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.memory import MIB, peak_memory
-from benchmarks.report import Report, Table, say
-from benchmarks.retrieval.embeddings.progress import check_room
-from benchmarks.retrieval.embeddings.rows import ShardedRows
-from benchmarks.retrieval.embeddings.shards import Content, Shard, read_shard, write_shard
-from benchmarks.retrieval.embeddings.work import SHARD_ITEMS
-from encoders.base import Modality
+from bittern.benchmarks.memory import MIB, peak_memory
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.retrieval.embeddings.progress import check_room
+from bittern.benchmarks.retrieval.embeddings.rows import ShardedRows
+from bittern.benchmarks.retrieval.embeddings.shards import Content, Shard, read_shard, write_shard
+from bittern.benchmarks.retrieval.embeddings.work import SHARD_ITEMS
+from bittern.encoders.base import Modality
 
 ROWS, DIM = 1_000_000, 768
 TILE_ROWS = 65_536

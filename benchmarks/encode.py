@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.collection import SAMPLE, load_embedder, media_of
-from benchmarks.flips import flipped_bits
-from benchmarks.models import model_of
-from benchmarks.report import Report, Table, say
-from benchmarks.timing import Rounds, Spread, interleaved
-from encoders.base import Media, Modality
-from index.archive import Archive
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.report import JobReport
-from service.models import Embedder, Model
-from service.pipeline import NETWORK_BATCH, decode
-from service.requests import MediaItem
+from bittern.benchmarks.collection import SAMPLE, load_embedder, media_of
+from bittern.benchmarks.flips import flipped_bits
+from bittern.benchmarks.models import model_of
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.timing import Rounds, Spread, interleaved
+from bittern.encoders.base import Media, Modality
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.report import JobReport
+from bittern.service.models import Embedder, Model
+from bittern.service.pipeline import NETWORK_BATCH, decode
+from bittern.service.requests import MediaItem
 
 ROUNDS = 3
 TARGET = 1.3

@@ -15,19 +15,19 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.memory import MIB, peak_memory
-from benchmarks.report import Report, Table, say
-from benchmarks.retrieval.measures import Tie, measure
-from benchmarks.retrieval.ranking import Limits, Searched, Settings, rank
-from benchmarks.retrieval.systems.base import Metric
-from benchmarks.retrieval.tasks import Relevance
-from benchmarks.search.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
-from benchmarks.timing import Rounds
-from hashing.codes import pack, unpack
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
-from index.engines.queries import Queries
-from index.engines.scans import give_back_freed
+from bittern.benchmarks.memory import MIB, peak_memory
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.retrieval.measures import Tie, measure
+from bittern.benchmarks.retrieval.ranking import Limits, Searched, Settings, rank
+from bittern.benchmarks.retrieval.systems.base import Metric
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.search.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
+from bittern.benchmarks.timing import Rounds
+from bittern.hashing.codes import pack, unpack
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import give_back_freed
 
 MEASURES = ("AP_hits@{k}", "AP_minR@{k}", "P@10", "hit@10")
 METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric")
@@ -64,7 +64,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Species:
-    """Codes around species, as `benchmarks.search.codes` draws them, with what is right.
+    """Codes around species, as `bittern.benchmarks.search.codes` draws them, with what is right.
 
     Attributes:
         codes: uint8 [n, bits/8].

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table
-from encoders.base import Media, Modality
-from hashing.codes import hamming_distance
-from service.models import Model
-from service.pipeline import NETWORK_BATCH
+from bittern.benchmarks.report import Table
+from bittern.encoders.base import Media, Modality
+from bittern.hashing.codes import hamming_distance
+from bittern.service.models import Model
+from bittern.service.pipeline import NETWORK_BATCH
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,16 @@ from typing import Any
 
 import torch
 
-from benchmarks.memory import MIB, peak_memory
-from benchmarks.random_weights import write_clap, write_openclip
-from benchmarks.report import Table, say
-from benchmarks.timing import Rounds, interleaved
-from benchmarks.tower_pairs import TowerPairs, random_pairs
-from encoders.base import Encoder, Modality
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
-from hashing.training.config import TrainingConfig
-from hashing.training.device import placement
+from bittern.benchmarks.memory import MIB, peak_memory
+from bittern.benchmarks.random_weights import write_clap, write_openclip
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.timing import Rounds, interleaved
+from bittern.benchmarks.tower_pairs import TowerPairs, random_pairs
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.device import placement
 
 ROUNDS = 3
 PAIRS_CPU = 8

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from index.engines.threads import usable_cores
+from bittern.index.engines.threads import usable_cores
 
 _PACKAGES = (
     "bittern-search",

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import say
-from hashing.saved import SavedModel
-from hashing.training_free import Kind
-from service.fitting import DEFAULT_BITS, fitted_model
-from service.indexing import IndexOptions, ready_model
-from service.models import Embedder
+from bittern.benchmarks.report import say
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import Kind
+from bittern.service.fitting import DEFAULT_BITS, fitted_model
+from bittern.service.indexing import IndexOptions, ready_model
+from bittern.service.models import Embedder
 
 
 def model_of(

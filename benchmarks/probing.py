@@ -25,17 +25,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bare_work import head_work, matrix_work, step_work
-from benchmarks.memory import MIB, own_memory, peak_memory
-from benchmarks.report import Table, say
-from benchmarks.timing import Rounds, interleaved
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.heads import MOST_HELD_OUT, PairsObjective
-from hashing.training.loop import train
-from hashing.training.records import EpochRecord
-from hashing.training.sampling import BUFFER_ROWS
+from bittern.benchmarks.bare_work import head_work, matrix_work, step_work
+from bittern.benchmarks.memory import MIB, own_memory, peak_memory
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.timing import Rounds, interleaved
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.heads import MOST_HELD_OUT, PairsObjective
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.records import EpochRecord
+from bittern.hashing.training.sampling import BUFFER_ROWS
 
 ROWS = 100_000
 DIM = 768
@@ -49,7 +49,7 @@ _MOST_BARE_STEPS = 400
 _DRAWN_ROWS = 2048
 _BUFFERS = 3
 """The buffer in use, the one being read, the file's pages behind it: see
-`hashing.training.streaming`."""
+`bittern.hashing.training.streaming`."""
 _WARM_UP_BATCHES = 4
 _BARE = ("steps", "heads", "matrices")
 
@@ -178,7 +178,7 @@ def _read(objective: PairsObjective, turns: _Turns) -> None:
 
 
 def memory_bound(probing: Probing) -> int:
-    """Bytes of embeddings that `hashing.training.streaming` promises to hold at most."""
+    """Bytes of embeddings that `bittern.hashing.training.streaming` promises to hold at most."""
     rows = min(BUFFER_ROWS, probing.rows)
     return _BUFFERS * rows * probing.dim * _BYTES * 2
 

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.agreement import agreement_with_archive
-from benchmarks.collection import SAMPLE, Collection, embed_manifest
-from benchmarks.models import model_of
-from benchmarks.report import Report, Table, say
-from benchmarks.scoring import TOP, Score, ceiling, chance, code_scores, float_score
-from benchmarks.tasks import Task, tasks
-from encoders.base import Modality
-from hashing.saved import SavedModel
-from hashing.training_free import Kind
+from bittern.benchmarks.agreement import agreement_with_archive
+from bittern.benchmarks.collection import SAMPLE, Collection, embed_manifest
+from bittern.benchmarks.models import model_of
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.scoring import TOP, Score, ceiling, chance, code_scores, float_score
+from bittern.benchmarks.tasks import Task, tasks
+from bittern.encoders.base import Modality
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import Kind
 
 BITS = (64, 128, 256)
 KINDS: tuple[Kind, ...] = ("itq", "pca", "lsh")

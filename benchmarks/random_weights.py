@@ -45,7 +45,7 @@ _SPECIAL = ["<s>", "<pad>", "</s>", _UNKNOWN, "<mask>"]
 
 
 def write_openclip(folder: Path, model: Mapping[str, Any] = VIT_B_16) -> Path:
-    """A folder that `encoders.openclip.OpenClipEncoder` loads.
+    """A folder that `bittern.encoders.openclip.OpenClipEncoder` loads.
 
     Args:
         folder: made where it is missing.
@@ -69,7 +69,7 @@ def write_clap(
     model: Mapping[str, Any] = HTSAT_ROBERTA,
     features: Mapping[str, Any] = CLAP_FEATURES,
 ) -> Path:
-    """A folder that `encoders.clap.ClapEncoder` loads; its vocabulary is small.
+    """A folder that `bittern.encoders.clap.ClapEncoder` loads; its vocabulary is small.
 
     Args:
         folder: made where it is missing.

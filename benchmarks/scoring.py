@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import measures
-from benchmarks.ranking import items_in_order, orders_within_ties
-from benchmarks.tasks import Task
-from hashing.codes import asymmetric_distance, hamming_distance, pack
-from hashing.saved import SavedModel
+from bittern.benchmarks import measures
+from bittern.benchmarks.ranking import items_in_order, orders_within_ties
+from bittern.benchmarks.tasks import Task
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
+from bittern.hashing.saved import SavedModel
 
 TOP = 5
 Score = dict[str, Any]

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import Report, Table, say
-from benchmarks.search.codes import METRICS, Collection, clustered
-from benchmarks.timing import Contestants, Rounds, interleaved
-from index.engines.blocks import CodeBlocks
-from index.engines.device_memory import DeviceMemory, available_device
-from index.engines.device_scans import DeviceScan
-from index.engines.flat import FlatEngine
-from index.engines.gpu import GpuEngine
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.search.codes import METRICS, Collection, clustered
+from bittern.benchmarks.timing import Contestants, Rounds, interleaved
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.device_memory import DeviceMemory, available_device
+from bittern.index.engines.device_scans import DeviceScan
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.gpu import GpuEngine
 
 ROWS = (1_000_000, 10_000_000)
 BITS = (64, 256)

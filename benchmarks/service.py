@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.collection import SAMPLE, Collection, embed_manifest
-from benchmarks.load import Ask, answers_per_second
-from benchmarks.models import model_of
-from benchmarks.report import Report, Table, say
-from benchmarks.timing import Rounds, interleaved
+from bittern.benchmarks.collection import SAMPLE, Collection, embed_manifest
+from bittern.benchmarks.load import Ask, answers_per_second
+from bittern.benchmarks.models import model_of
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.timing import Rounds, interleaved
 from bittern.client import RemoteArchive, connect
-from index.archive import Archive
-from service.committing import Commits
-from service.config import ServiceConfig
-from service.engine import Engine
-from service.requests import Query
-from service.server import serve
+from bittern.index.archive import Archive
+from bittern.service.committing import Commits
+from bittern.service.config import ServiceConfig
+from bittern.service.engine import Engine
+from bittern.service.requests import Query
+from bittern.service.server import serve
 
 WORDS = "a giraffe in the savanna"
 K = 10

@@ -18,22 +18,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import Report, Table, say
-from benchmarks.search.codes import METRICS, Collection, clustered
-from benchmarks.timing import Contestants, Rounds, interleaved
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.search.codes import METRICS, Collection, clustered
+from bittern.benchmarks.timing import Contestants, Rounds, interleaved
 from bittern.errors import BitternError, InternalError
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.engines.sharded import ShardedEngine, Sharding, StoreSource, local_cluster
-from index.engines.sharded.cluster import ray_library
-from index.engines.sharded.shard import Asked, Found
-from index.models import ModelRecord
-from index.observation import Metric
-from index.store import Store
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded import ShardedEngine, Sharding, StoreSource, local_cluster
+from bittern.index.engines.sharded.cluster import ray_library
+from bittern.index.engines.sharded.shard import Asked, Found
+from bittern.index.models import ModelRecord
+from bittern.index.observation import Metric
+from bittern.index.store import Store
 
 ROWS = 2_000_000
 ROUNDS = 7

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.collection import Collection, Items
-from encoders.base import Modality
-from service.requests import MediaItem
+from bittern.benchmarks.collection import Collection, Items
+from bittern.encoders.base import Modality
+from bittern.service.requests import MediaItem
 
 
 @dataclass(frozen=True)

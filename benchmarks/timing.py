@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import bar
+from bittern.benchmarks.report import bar
 
 Contestants = Mapping[str, Callable[[], object]]
 

@@ -1,6 +1,6 @@
 """Towers with adapters and heads, and a training step on pairs that are in memory.
 
-The loss and the optimiser are those of `service.training.raw`, less media and files.
+The loss and the optimiser are those of `bittern.service.training.raw`, less media and files.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.bare_work import synchronise
-from benchmarks.random_weights import CAPTIONS
-from encoders.adapters import LoraSettings
-from encoders.assembly import AssembledEncoder, begin
-from encoders.base import Encoder, Media, Modality
-from encoders.plans import TowerPlan
-from hashing.alignment import cross_view_loss
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.config import TrainingConfig
-from hashing.training.device import Placement, placement
-from hashing.training.optimiser import Optimiser
+from bittern.benchmarks.bare_work import synchronise
+from bittern.benchmarks.random_weights import CAPTIONS
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.assembly import AssembledEncoder, begin
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.plans import TowerPlan
+from bittern.hashing.alignment import cross_view_loss
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.device import Placement, placement
+from bittern.hashing.training.optimiser import Optimiser
 
 _LONGER_SIDE = 256
 _STEPS_OF_THE_SCHEDULE = 1 << 20

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks import lora, probing
-from benchmarks.lora import SUBJECTS, Subject
-from benchmarks.probing import Probing
-from benchmarks.report import Report
-from hashing.training.config import TrainingConfig
+from bittern.benchmarks import lora, probing
+from bittern.benchmarks.lora import SUBJECTS, Subject
+from bittern.benchmarks.probing import Probing
+from bittern.benchmarks.report import Report
+from bittern.hashing.training.config import TrainingConfig
 
 
 def run(

@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from bittern.api import ArchiveAPI as ArchiveAPI
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
+    from bittern.index.engines.options import SearchOptions as SearchOptions
+    from bittern.index.observation import AddResult as AddResult
+    from bittern.index.observation import AddStatus as AddStatus
+    from bittern.index.observation import ArchiveStats as ArchiveStats
+    from bittern.index.observation import EngineStats as EngineStats
+    from bittern.index.observation import Hit as Hit
+    from bittern.index.observation import Observation as Observation
     from bittern.local import LocalArchive as LocalArchive
-    from index.engines.options import SearchOptions as SearchOptions
-    from index.observation import AddResult as AddResult
-    from index.observation import AddStatus as AddStatus
-    from index.observation import ArchiveStats as ArchiveStats
-    from index.observation import EngineStats as EngineStats
-    from index.observation import Hit as Hit
-    from index.observation import Observation as Observation
-    from service.requests import Encoded as Encoded
-    from service.requests import MediaItem as MediaItem
-    from service.requests import ModelInfo as ModelInfo
-    from service.requests import SearchResult as SearchResult
+    from bittern.service.requests import Encoded as Encoded
+    from bittern.service.requests import MediaItem as MediaItem
+    from bittern.service.requests import ModelInfo as ModelInfo
+    from bittern.service.requests import SearchResult as SearchResult
 
 _HOMES = {
     "Adding": "bittern.adding",
@@ -44,17 +44,17 @@ _HOMES = {
     "LocalArchive": "bittern.local",
     "RemoteArchive": "bittern.client",
     "connect": "bittern.client",
-    "AddResult": "index.observation",
-    "AddStatus": "index.observation",
-    "ArchiveStats": "index.observation",
-    "EngineStats": "index.observation",
-    "Hit": "index.observation",
-    "Observation": "index.observation",
-    "Encoded": "service.requests",
-    "MediaItem": "service.requests",
-    "ModelInfo": "service.requests",
-    "SearchOptions": "index.engines.options",
-    "SearchResult": "service.requests",
+    "AddResult": "bittern.index.observation",
+    "AddStatus": "bittern.index.observation",
+    "ArchiveStats": "bittern.index.observation",
+    "EngineStats": "bittern.index.observation",
+    "Hit": "bittern.index.observation",
+    "Observation": "bittern.index.observation",
+    "Encoded": "bittern.service.requests",
+    "MediaItem": "bittern.service.requests",
+    "ModelInfo": "bittern.service.requests",
+    "SearchOptions": "bittern.index.engines.options",
+    "SearchResult": "bittern.service.requests",
 }
 
 __all__ = ["__version__", "errors", "open", *sorted(_HOMES)]

@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
-from index.observation import AddResult, AddStatus
+from bittern.index.observation import AddResult, AddStatus
 
 MAX_FAILURES_KEPT = 1_000
 """Failures that `AddTotals` keeps word for word; all of them are counted."""

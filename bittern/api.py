@@ -24,8 +24,16 @@ from bittern.arguments import (
     make_query,
 )
 from bittern.errors import QueryError
-from index.observation import AddResult, ArchiveStats, Hit, Metric, Observation, OnDuplicate, Page
-from service.exporting import (
+from bittern.index.observation import (
+    AddResult,
+    ArchiveStats,
+    Hit,
+    Metric,
+    Observation,
+    OnDuplicate,
+    Page,
+)
+from bittern.service.exporting import (
     FOLDER,
     Exported,
     Piece,
@@ -35,9 +43,9 @@ from service.exporting import (
     write_file,
     writer_of,
 )
-from service.exporting.base import OnProgress, check_file
-from service.limits import check_model, check_page_size, check_string, check_where
-from service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.service.exporting.base import OnProgress, check_file
+from bittern.service.limits import check_model, check_page_size, check_string, check_where
+from bittern.service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 
 class ArchiveAPI(ABC):

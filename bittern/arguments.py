@@ -1,6 +1,6 @@
 """From the arguments of `ArchiveAPI` to the values that an archive is asked with.
 
-Reads files, and leaves it to `service.limits` to say what is wrong, so that both kinds of
+Reads files, and leaves it to `bittern.service.limits` to say what is wrong, so that both kinds of
 archive refuse the same mistakes in the same words.
 """
 
@@ -18,8 +18,8 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from index.observation import Metric, OnDuplicate
-from service.limits import (
+from bittern.index.observation import Metric, OnDuplicate
+from bittern.service.limits import (
     DEFAULT_LIMITS,
     check_ids,
     check_input,
@@ -27,7 +27,7 @@ from service.limits import (
     check_within,
     only_one,
 )
-from service.requests import MediaItem, Query
+from bittern.service.requests import MediaItem, Query
 
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
@@ -59,7 +59,7 @@ def make_query(
     """The query that the arguments of `ArchiveAPI.search` ask for, files read.
 
     Raises:
-        QueryError, CodeError, FilterError: see `service.limits.check_query`.
+        QueryError, CodeError, FilterError: see `bittern.service.limits.check_query`.
         SourceNotFoundError, MediaTooLargeError, UnreadableMediaError: see `read_media`.
     """
     kind = only_one({"text": text, "image": image, "audio": audio, "id": id, "code": code})

@@ -19,11 +19,7 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
-from bittern.jobs import RemoteJobs
-from bittern.outbox import Outbox
-from bittern.v1 import archive_service_pb2 as pb
-from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from index.observation import (
+from bittern.index.observation import (
     AddResult,
     AddStatus,
     ArchiveStats,
@@ -32,12 +28,16 @@ from index.observation import (
     OnDuplicate,
     Page,
 )
-from service import convert, convert_add, convert_export, convert_stats
-from service.exporting.base import Exported, OnProgress, Piece
-from service.exporting.formats import FOLDER, writer_of
-from service.limits import check_item
-from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
-from service.status import from_rpc_error
+from bittern.jobs import RemoteJobs
+from bittern.outbox import Outbox
+from bittern.service import convert, convert_add, convert_export, convert_stats
+from bittern.service.exporting.base import Exported, OnProgress, Piece
+from bittern.service.exporting.formats import FOLDER, writer_of
+from bittern.service.limits import check_item
+from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.service.status import from_rpc_error
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024

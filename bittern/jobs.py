@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 import grpc
 
 from bittern.arguments import check_on_duplicate
+from bittern.index.observation import OnDuplicate
+from bittern.service.jobs.convert import Job, job_from_wire, spec_to_wire
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.sources import SourceOptions
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
-from index.observation import OnDuplicate
-from service.jobs.convert import Job, job_from_wire, spec_to_wire
-from service.jobs.spec import JobSpec
-from service.sources import SourceOptions
 
 _PAGE_SIZE = 1_000
 

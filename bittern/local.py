@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from index.observation import AddResult, ArchiveStats, Hit, Observation, OnDuplicate, Page
-from service.exporting.base import Exported, OnProgress, Piece, pieces
-from service.exporting.folder import media_of_hits, media_of_observations, write_folder
-from service.exporting.formats import writer_of
-from service.exporting.rows import metadata_types
-from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.index.observation import AddResult, ArchiveStats, Hit, Observation, OnDuplicate, Page
+from bittern.service.exporting.base import Exported, OnProgress, Piece, pieces
+from bittern.service.exporting.folder import media_of_hits, media_of_observations, write_folder
+from bittern.service.exporting.formats import writer_of
+from bittern.service.exporting.rows import metadata_types
+from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 if TYPE_CHECKING:
-    from index.engines.options import SearchOptions
-    from index.snapshots import SnapshotInfo
-    from service.engine import Engine
+    from bittern.index.engines.options import SearchOptions
+    from bittern.index.snapshots import SnapshotInfo
+    from bittern.service.engine import Engine
 
 FOLDER_PAGE = 1_000
 """Observations that are looked up at a time while their media are copied."""
@@ -141,6 +141,6 @@ def open_archive(
     snapshot: str | int | None = None,
 ) -> LocalArchive:
     """Open an archive folder in this process; see `bittern.open`."""
-    from service.engine import Engine
+    from bittern.service.engine import Engine
 
     return LocalArchive(Engine.open(Path(path), write=write, search=search, snapshot=snapshot))

@@ -8,7 +8,7 @@ The tower itself always runs as in use: its own dropout and stochastic depth are
 batch normalisation of a spectrogram uses the stored statistics. Only the adapters' own dropout
 tells training from use, so what is trained is what runs later.
 
-`peft` does the work; `encoders.attention` says what it needs help with.
+`peft` does the work; `bittern.encoders.attention` says what it needs help with.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.trained import copy_tensors, place_tensors
 from bittern.errors import InvalidInputError, PreconditionError
-from encoders.base import Encoder, Modality
-from encoders.trained import copy_tensors, place_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -151,7 +151,7 @@ class Adapters:
 
     def remove(self) -> None:
         """Take the adapters off for good: the tower is what it was before `attach`."""
-        from encoders.attention import SplitAttention
+        from bittern.encoders.attention import SplitAttention
 
         self.set_checkpointing(False)
         for name, layer in self._layers.items():
@@ -162,7 +162,7 @@ class Adapters:
         vars(self._root).pop("peft_config", None)
 
     def _enable(self, enabled: bool) -> None:
-        from encoders.attention import SplitAttention
+        from bittern.encoders.attention import SplitAttention
 
         for layer in self._layers.values():
             layer.enable_adapters(enabled)
@@ -248,7 +248,7 @@ def _unsuitable(encoder: Encoder, modality: Modality) -> InvalidInputError:
 
 
 def _split_attention(root: torch.nn.Module) -> None:
-    from encoders.attention import SplitAttention
+    from bittern.encoders.attention import SplitAttention
 
     for name, module in list(root.named_modules()):
         if re.fullmatch(r".*resblocks\.\d+\.attn", name) and SplitAttention.can_split(module):

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
+from bittern.encoders.plans import Plans, TowerPlan, plans_from_json, plans_to_json
+from bittern.encoders.trained import copy_tensors, place_tensors
 from bittern.errors import InvalidInputError, ModelDamagedError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Encoder, Media, Modality
-from encoders.plans import Plans, TowerPlan, plans_from_json, plans_to_json
-from encoders.trained import copy_tensors, place_tensors
 
 if TYPE_CHECKING:
     import torch
 
-    from encoders.towers import TrainableTower
+    from bittern.encoders.towers import TrainableTower
 
 __all__ = [
     "AssembledEncoder",
@@ -40,7 +40,7 @@ _MAX_DIM = 2**16
 
 
 class AssembledEncoder:
-    """Towers of several encoders in one space. See `encoders.base.Encoder`.
+    """Towers of several encoders in one space. See `bittern.encoders.base.Encoder`.
 
     Made by `assemble`, for use, or `begin`, for training.
 
@@ -245,7 +245,7 @@ def _build(
     *,
     seed: int,
 ) -> dict[Modality, TrainableTower]:
-    from encoders.towers import TrainableTower
+    from bittern.encoders.towers import TrainableTower
 
     if not plans:
         raise InvalidInputError(f"{name}: an encoder needs at least one tower")

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Audio, AudioWindowing, Padding
+from bittern.encoders.recordings import AudioInfo, AudioLimits, Sound, open_recording, probe
 from bittern.errors import InvalidInputError, MediaTooLargeError, UnreadableMediaError
-from encoders.base import Audio, AudioWindowing, Padding
-from encoders.recordings import AudioInfo, AudioLimits, Sound, open_recording, probe
 
 __all__ = ["AudioInfo", "AudioLimits", "AudioWindow", "probe", "windows"]
 

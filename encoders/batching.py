@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Audio, Image, Media
 from bittern.errors import InvalidInputError, ModelDamagedError, QueryError
-from encoders.base import Audio, Image, Media
 
 if TYPE_CHECKING:
     import torch

@@ -23,21 +23,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
-from bittern.errors import (
-    BitternError,
-    ModelDamagedError,
-    ModelNotFoundError,
-    WeightsMissingError,
-)
-from encoders.base import Encoder, Modality
-from encoders.entry import EncoderEntry
-from encoders.weights import (
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.entry import EncoderEntry
+from bittern.encoders.weights import (
     WeightsStatus,
     download,
     local_folder,
     offline,
     packages_status,
     recorded_sha256,
+)
+from bittern.errors import (
+    BitternError,
+    ModelDamagedError,
+    ModelNotFoundError,
+    WeightsMissingError,
 )
 
 __all__ = [
@@ -182,7 +182,7 @@ def load_encoder(
     """
     entry = find_entry(name_or_entry) if isinstance(name_or_entry, str) else name_or_entry
     if entry.layout == "embedded":
-        field = importlib.import_module("encoders.field")
+        field = importlib.import_module("bittern.encoders.field")
         return cast(Encoder, field.load(device=device))
     try:
         folder = local_folder(entry, weights)
@@ -193,11 +193,11 @@ def load_encoder(
     sha256 = recorded_sha256(entry, folder)
     encoder: Encoder
     if entry.layout == "open_clip":
-        from encoders.openclip import OpenClipEncoder
+        from bittern.encoders.openclip import OpenClipEncoder
 
         encoder = OpenClipEncoder(folder, name=entry.name, device=device, sha256=sha256)
     else:
-        from encoders.clap import ClapEncoder
+        from bittern.encoders.clap import ClapEncoder
 
         encoder = ClapEncoder(folder, name=entry.name, device=device, sha256=sha256)
     if encoder.dim != entry.dim:

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Media, Modality
-from encoders.batching import check_texts, check_windows, in_portions
-from encoders.checkpoints import (
+from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.batching import check_texts, check_windows, in_portions
+from bittern.encoders.checkpoints import (
     check_tokenizer,
     check_vocabulary,
     load_into,
@@ -34,7 +33,8 @@ from encoders.checkpoints import (
     tower_digest,
     weights_file,
 )
-from encoders.decoding import SOUNDS
+from bittern.encoders.decoding import SOUNDS
+from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ WINDOWING = "windows side by side, the last one repeated until full"
 
 
 class ClapEncoder:
-    """Text and audio towers of one CLAP checkpoint. See `encoders.base.Encoder`.
+    """Text and audio towers of one CLAP checkpoint. See `bittern.encoders.base.Encoder`.
 
     Attributes:
         name: catalogue name.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from encoders.base import Modality
+from bittern.encoders.base import Modality
 
 Layout = Literal["open_clip", "clap", "embedded"]
 

@@ -35,13 +35,13 @@ from PIL import (
 from PIL import Image as PillowImage
 from PIL.ImageFile import ImageFile
 
+from bittern.encoders.base import Image
 from bittern.errors import (
     MediaTooLargeError,
     SourceNotFoundError,
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from encoders.base import Image
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
 """The formats that are read."""

@@ -1,6 +1,6 @@
 """Image-text encoders in the layout of open_clip, such as BioCLIP (arXiv 2311.18803, 2505.23883).
 
-`encoders.openclip_folder` says which files a checkpoint has, and what is not read of them.
+`bittern.encoders.openclip_folder` says which files a checkpoint has, and what is not read of them.
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import QueryError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Image, Media, Modality
-from encoders.batching import check_images, check_texts, in_portions
-from encoders.checkpoints import (
+from bittern.encoders.base import AudioWindowing, Image, Media, Modality
+from bittern.encoders.batching import check_images, check_texts, in_portions
+from bittern.encoders.checkpoints import (
     load_into,
     pick_device,
     read_tensors,
     sha256_of_weights,
     weights_file,
 )
-from encoders.openclip_folder import (
+from bittern.encoders.openclip_folder import (
     WEIGHTS,
     Precision,
     build,
@@ -33,6 +32,7 @@ from encoders.openclip_folder import (
     read_config,
     torch_dtype,
 )
+from bittern.errors import QueryError, UnsupportedModalityError
 
 if TYPE_CHECKING:
     import torch
@@ -43,7 +43,7 @@ centre crop drops the rest anyway, and one of 1 x 50,000 pixels would become 7 G
 
 
 class OpenClipEncoder:
-    """Text and image towers of one open_clip checkpoint. See `encoders.base.Encoder`.
+    """Text and image towers of one open_clip checkpoint. See `bittern.encoders.base.Encoder`.
 
     Attributes:
         name: catalogue name.

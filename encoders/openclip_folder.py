@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bittern.errors import ModelDamagedError
-from encoders.base import Modality
-from encoders.checkpoints import (
+from bittern.encoders.base import Modality
+from bittern.encoders.checkpoints import (
     check_tokenizer,
     check_vocabulary,
     read_json,
     sha256_of_files,
     tower_digest,
 )
-from encoders.decoding import PICTURES
+from bittern.encoders.decoding import PICTURES
+from bittern.errors import ModelDamagedError
 
 if TYPE_CHECKING:
     import torch

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError, ModelDamagedError
-from encoders.adapters import LoraSettings
-from encoders.base import Modality
 
 _MAX_NAME = 100
 

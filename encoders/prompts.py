@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, QueryError
-from encoders.base import Encoder, Modality
 
 IMAGE_TEMPLATES = (
     "a photo of {common}",

@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders.adapters import Adapters, LoraSettings, attach
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.checkpoints import tower_digest
+from bittern.encoders.trained import copy_tensors, place_tensors
 from bittern.errors import ModelDamagedError, UnsupportedModalityError
-from encoders.adapters import Adapters, LoraSettings, attach
-from encoders.base import Encoder, Media, Modality
-from encoders.checkpoints import tower_digest
-from encoders.trained import copy_tensors, place_tensors
 
 
 class TrainableTower(torch.nn.Module):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.checkpoints import check_fit
 from bittern.errors import ModelDamagedError
-from encoders.checkpoints import check_fit
 
 if TYPE_CHECKING:
     import torch

@@ -12,8 +12,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from bittern.encoders.entry import EncoderEntry, Layout
 from bittern.errors import SourceNotFoundError, WeightsMissingError
-from encoders.entry import EncoderEntry, Layout
 
 WEIGHTS_VARIABLE = "BITTERN_WEIGHTS"
 """Environment variable: a folder with one folder of weights per encoder, named like it."""
@@ -64,7 +64,7 @@ class WeightsStatus:
 
 def packages_status() -> WeightsStatus:
     """Whether the packages that hold the weights of `field` are installed."""
-    from encoders.field.packages import require
+    from bittern.encoders.field.packages import require
 
     try:
         for package in _FIELD_PACKAGES:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bittern.errors import InvalidInputError
-from hashing.codes import check_bits
+from bittern.hashing.codes import check_bits
 
 Size = Literal["small", "large"]
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import BitternError, CodeError
-from hashing import aligned, hybrid
-from hashing.base import Hasher
-from hashing.linear import LinearHasher
+from bittern.hashing import aligned, hybrid
+from bittern.hashing.base import Hasher
+from bittern.hashing.linear import LinearHasher
 
 LINEAR = ("pca", "itq", "lsh")
 LEARNED = "hashcoder"
@@ -32,7 +32,7 @@ def restore(tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any
         if kind == hybrid.KIND:
             return _restore_hybrid(tensors, config)
         if kind == LEARNED:
-            from hashing.learned import LearnedHasher
+            from bittern.hashing.learned import LearnedHasher
 
             return LearnedHasher.restore(tensors, config)
         if kind == aligned.KIND:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from hashing.base import checked_embeddings
+from bittern.hashing.base import checked_embeddings
 
 if TYPE_CHECKING:
     import torch
 
-    from hashing.hashcoder import HashCoder
+    from bittern.hashing.hashcoder import HashCoder
 
 KIND = "hashcoder"
 _HEAD = "head."
@@ -86,7 +86,7 @@ class LearnedHasher:
         return next(iter(self.heads.values())).bits
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """Run the head; see `hashing.base.Hasher`.
+        """Run the head; see `bittern.hashing.base.Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.
@@ -164,7 +164,7 @@ def _hollow(dim: int, bits: int, size: Any) -> HashCoder:
     """A head of shapes alone: takes no memory, and nothing from torch's generator."""
     import torch
 
-    from hashing.hashcoder import HashCoder
+    from bittern.hashing.hashcoder import HashCoder
 
     with torch.device("meta"):
         return HashCoder(dim, bits, size)

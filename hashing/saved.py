@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import BitternError, ModelDamagedError, ModelNotFoundError
-from hashing.base import Hasher
-from hashing.kinds import KINDS, restore
+from bittern.hashing.base import Hasher
+from bittern.hashing.kinds import KINDS, restore
 
 CARD_FILE = "model.json"
 TENSOR_FILE = "hasher.safetensors"
@@ -119,7 +119,7 @@ class SavedModel:
 
         Args:
             name: what people will call it.
-            hasher: any kind that `hashing.kinds` knows.
+            hasher: any kind that `bittern.hashing.kinds` knows.
             encoder: catalogue name of the encoder; of several, joined by ``+``.
             towers: per modality, the tower's digest as it is used, adapters included.
             licence: of the weights behind it.

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, InvalidInputError
-from hashing.codes import check_bits
-from hashing.linear import LinearHasher
+from bittern.hashing.codes import check_bits
+from bittern.hashing.linear import LinearHasher
 
 Kind = Literal["pca", "itq", "lsh"]
 Embeddings = Mapping[str, NDArray[np.floating]]

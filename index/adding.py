@@ -27,10 +27,16 @@ from typing import Any
 import numpy as np
 
 from bittern.errors import BitternError, CodeError, DuplicateObservationError, MetadataError
-from index.columns import MetadataColumns, Value
-from index.models import ModelRecord
-from index.observation import AddResult, AddStatus, CodedObservation, Observation, OnDuplicate
-from index.store import is_unicode
+from bittern.index.columns import MetadataColumns, Value
+from bittern.index.models import ModelRecord
+from bittern.index.observation import (
+    AddResult,
+    AddStatus,
+    CodedObservation,
+    Observation,
+    OnDuplicate,
+)
+from bittern.index.store import is_unicode
 
 MAX_ID_CHARS = 1024
 MAX_WINDOWS = 100_000

@@ -16,18 +16,18 @@ from typing import Self
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
-from index.asking import SearchableArchive
-from index.checking.opening import check_at_open
-from index.engines.options import SearchOptions, check_options
-from index.folder import ArchiveFolder, Header
-from index.models import ModelRecord
-from index.observation import AddResult, CodedObservation, OnDuplicate
-from index.pinning import store_at
-from index.snapshots import SnapshotInfo, Snapshots, steady
-from index.store import Store
-from index.succession import unnamed_files
-from index.sums import NAME
-from index.writer import Writer
+from bittern.index.asking import SearchableArchive
+from bittern.index.checking.opening import check_at_open
+from bittern.index.engines.options import SearchOptions, check_options
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.models import ModelRecord
+from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
+from bittern.index.pinning import store_at
+from bittern.index.snapshots import SnapshotInfo, Snapshots, steady
+from bittern.index.store import Store
+from bittern.index.succession import unnamed_files
+from bittern.index.sums import NAME
+from bittern.index.writer import Writer
 
 
 class Archive(SearchableArchive):
@@ -199,7 +199,7 @@ class Archive(SearchableArchive):
         """Add media items in one atomic commit; returns when it is done.
 
         A bad item fails alone, with its reason in its result. What happens to items that
-        are there already is tabled in `index.adding`.
+        are there already is tabled in `bittern.index.adding`.
 
         Args:
             items: for each media item all of its observations, with codes.

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.nearest import Nearest
-from index.observation import Answer, Hit, Metric
-from index.reading import ReadableArchive
-from index.renewing import asks_again
-from index.searching import (
+from bittern.index.engines.nearest import Nearest
+from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.reading import ReadableArchive
+from bittern.index.renewing import asks_again
+from bittern.index.searching import (
     Question,
     answer,
     check_modality,

@@ -31,18 +31,18 @@ from bittern.errors import (
     InvalidInputError,
     PreconditionError,
 )
-from index.checking.manifests import (
+from bittern.files import sync_folder
+from bittern.index.checking.manifests import (
     UnreadableManifestError,
     manifest_files,
     read_manifest,
     table_folder,
 )
-from index.durable import sync_folder
-from index.folder import ArchiveFolder, Header, Switch, write_json
-from index.pinning import pin, store_at, unpin
-from index.snapshots import Snapshots, steady
-from index.store import Store
-from index.sums import Sum, files_below, read_sums, replace_sums, sum_of
+from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
+from bittern.index.pinning import pin, store_at, unpin
+from bittern.index.snapshots import Snapshots, steady
+from bittern.index.store import Store
+from bittern.index.sums import Sum, files_below, read_sums, replace_sums, sum_of
 
 _NOTE = "backup.json"
 

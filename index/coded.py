@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.engines.blocks import CodeBlocks
+from bittern.index.engines.blocks import CodeBlocks
 
 Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Rows and their codes: int64 [n], uint8 [n, bits/8]."""

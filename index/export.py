@@ -17,11 +17,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError, QueryError
-from index.columns import IDENTITY, suggestion
-from index.models import ModelRecord
-from index.pinning import pin, unpin
-from index.snapshot import Snapshot
-from index.store import Store
+from bittern.index.columns import IDENTITY, suggestion
+from bittern.index.models import ModelRecord
+from bittern.index.pinning import pin, unpin
+from bittern.index.snapshot import Snapshot
+from bittern.index.store import Store
 
 _log = logging.getLogger(__name__)
 

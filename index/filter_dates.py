@@ -11,7 +11,7 @@ import re
 from datetime import date, timedelta
 
 from bittern.errors import FilterError
-from index.store import quoted
+from bittern.index.store import quoted
 
 _MONTH = "(?:0[1-9]|1[0-2])"
 _LEAP_YEAR = (

@@ -10,9 +10,9 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 
 from bittern.errors import FilterError
-from index.columns import ColumnType
-from index.filter_dates import during
-from index.store import quoted
+from bittern.index.columns import ColumnType
+from bittern.index.filter_dates import during
+from bittern.index.store import quoted
 
 Argument = str | float
 """A literal that a condition was given."""

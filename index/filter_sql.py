@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from bittern.errors import FilterError
-from index import filter_dates
-from index.columns import ColumnType, suggestion
-from index.filter_functions import CONDITIONS, Argument, condition
-from index.store import quoted
+from bittern.index import filter_dates
+from bittern.index.columns import ColumnType, suggestion
+from bittern.index.filter_functions import CONDITIONS, Argument, condition
+from bittern.index.store import quoted
 
 if TYPE_CHECKING:
     from sqlglot import exp

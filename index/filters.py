@@ -12,7 +12,7 @@
                  | year(text) | month(text) | day_of_year(text)
 
 Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. What the named conditions mean stands
-in `index.filter_functions`, how dates are read in `index.filter_dates`. Column names are matched
+in `filter_functions`, how dates are read in `filter_dates`. Column names are matched
 whatever their case; quote them with "..." or `...` where SQL reads them as something else.
 
 A condition is parsed, checked and written anew: nothing of the caller's text reaches the
@@ -25,8 +25,8 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from index.columns import ColumnType
-from index.filter_sql import MAX_DEPTH, Renderer, refused, too_deep
+from bittern.index.columns import ColumnType
+from bittern.index.filter_sql import MAX_DEPTH, Renderer, refused, too_deep
 
 if TYPE_CHECKING:
     from sqlglot import Dialect, exp

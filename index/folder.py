@@ -38,8 +38,8 @@ from bittern.errors import (
     BitternError,
     PreconditionError,
 )
-from index.durable import replace_file
-from index.models import ModelRecord
+from bittern.files import replace_file
+from bittern.index.models import ModelRecord
 
 FORMAT_VERSION = 2
 """Newest version that is read. It is written only as long as there is something in the archive

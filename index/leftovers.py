@@ -13,11 +13,11 @@ import shutil
 from pathlib import Path
 
 from bittern.errors import BitternError
-from index.columns import is_code_or_embedding
-from index.folder import ArchiveFolder, Header
-from index.pinning import drop_columns, unpin_abandoned
-from index.snapshots import Snapshots
-from index.store import Store
+from bittern.index.columns import is_code_or_embedding
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.pinning import drop_columns, unpin_abandoned
+from bittern.index.snapshots import Snapshots
+from bittern.index.store import Store
 
 _log = logging.getLogger(__name__)
 

@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.coded import ascending, coded, in_order, int64s, joined, unchanged
-from index.engines.blocks import CodeBlocks
-from index.row_map import RowMap
-from index.store import ROW_ID, Store
+from bittern.index.coded import ascending, coded, in_order, int64s, joined, unchanged
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.row_map import RowMap
+from bittern.index.store import ROW_ID, Store
 
 MODALITIES = ("image", "audio")
 Blocks = dict[str, CodeBlocks]

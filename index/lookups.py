@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from index.store import LookupKind, Store
+from bittern.index.store import LookupKind, Store
 
 LOOKUPS_FROM = 50_000
 """Rows from which on an archive has look-up indexes."""

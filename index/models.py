@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from bittern.errors import BitternError, CodeError, InvalidInputError
-from hashing.codes import check_bits
+from bittern.hashing.codes import check_bits
 
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _DIGEST_DIGITS_IN_COLUMN = 16

@@ -22,7 +22,7 @@ from typing import Any
 import xxhash
 
 from bittern.errors import NotFoundError, PreconditionError
-from index.store import Store
+from bittern.index.store import Store
 
 _ABANDONED_S = 2 * 86_400.0
 """Age from which a pin that nobody names is what a killed process has left."""

@@ -22,17 +22,17 @@ from bittern.errors import (
     ObservationNotFoundError,
     PreconditionError,
 )
-from index.columns import FINGERPRINT, IDENTITY
-from index.derived import DerivedFiles
-from index.derived.index_files import IndexFiles
-from index.engines.choosing import Engines
-from index.engines.options import SearchOptions
-from index.engines.rows import RowSet
-from index.export import batches_of
-from index.filters import compile_where
-from index.folder import ArchiveFolder, Header
-from index.models import ModelRecord
-from index.observation import (
+from bittern.index.columns import FINGERPRINT, IDENTITY
+from bittern.index.derived import DerivedFiles
+from bittern.index.derived.index_files import IndexFiles
+from bittern.index.engines.choosing import Engines
+from bittern.index.engines.options import SearchOptions
+from bittern.index.engines.rows import RowSet
+from bittern.index.export import batches_of
+from bittern.index.filters import compile_where
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.models import ModelRecord
+from bittern.index.observation import (
     ArchiveStats,
     CodedBefore,
     EngineStats,
@@ -40,16 +40,16 @@ from index.observation import (
     Observation,
     Page,
 )
-from index.paging import page_of
-from index.renewing import asks_again
-from index.sameness import Sameness
-from index.searching import check_modality, engine_name
-from index.snapshot import Snapshot
-from index.statistics import statistics_of
-from index.store import Store, one_of, quoted
+from bittern.index.paging import page_of
+from bittern.index.renewing import asks_again
+from bittern.index.sameness import Sameness
+from bittern.index.searching import check_modality, engine_name
+from bittern.index.snapshot import Snapshot
+from bittern.index.statistics import statistics_of
+from bittern.index.store import Store, one_of, quoted
 
 if TYPE_CHECKING:
-    from index.checking import OnChecked, Verification
+    from bittern.index.checking import OnChecked, Verification
 
 
 class ReadableArchive:
@@ -275,7 +275,7 @@ class ReadableArchive:
         Args:
             on_checked: called with bytes of files that are checked, and with all bytes.
         """
-        from index.checking import snapshot_to_verify, verified
+        from bittern.index.checking import snapshot_to_verify, verified
 
         with self._lock:
             self._check_open()

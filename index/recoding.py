@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from index.archive import Archive
-from index.columns import FINGERPRINT
-from index.models import ModelRecord
-from index.observation import Fingerprint, Observation
-from index.store import one_of
+from bittern.index.archive import Archive
+from bittern.index.columns import FINGERPRINT
+from bittern.index.models import ModelRecord
+from bittern.index.observation import Fingerprint, Observation
+from bittern.index.store import one_of
 
 
 @dataclass

@@ -32,7 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, QueryError
-from hashing.codes import check_codes, unpack
+from bittern.hashing.codes import check_codes, unpack
 
 SAMPLE_ROWS = 4096
 """Codes that the reference queries are asked of; all of them in a smaller archive."""

@@ -4,7 +4,7 @@ Nothing is rewound. Rows that were written or deleted since are written as they 
 that have come since are removed, and all of that is one commit like any other: row numbers
 never go back, `committed` says what has changed, and so readers, derived files and indexes
 follow as they follow every commit. The models change with the same commit (see
-`index.folder.Switch`).
+`bittern.index.folder.Switch`).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from index.coded import int64s
-from index.folder import ArchiveFolder, Switch
-from index.models import ModelRecord
-from index.pinning import replace_rows
-from index.store import Store
+from bittern.index.coded import int64s
+from bittern.index.folder import ArchiveFolder, Switch
+from bittern.index.models import ModelRecord
+from bittern.index.pinning import replace_rows
+from bittern.index.store import Store
 
 _READ_BY_NUMBER = 5_000
 """So few rows are looked up; for more the old version is read from end to end."""

@@ -8,7 +8,7 @@ The checksum of the version's manifest tells them apart (see `versions.identity`
 from __future__ import annotations
 
 from bittern.errors import ArchiveDamagedError
-from index.store import Store
+from bittern.index.store import Store
 
 
 class Sameness:

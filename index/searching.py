@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, QueryError
-from hashing.codes import pack
-from index.engines.choosing import Engines
-from index.engines.engine import SearchEngine
-from index.engines.nearest import Nearest
-from index.engines.options import check_recall
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.models import ModelRecord
-from index.observation import Answer, Hit, Metric
-from index.snapshot import MODALITIES, Snapshot
+from bittern.hashing.codes import pack
+from bittern.index.engines.choosing import Engines
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.options import check_recall
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.models import ModelRecord
+from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.snapshot import MODALITIES, Snapshot
 
 MAX_K = 10_000
 """Most hits of one search."""

@@ -16,11 +16,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.coded import int64s
-from index.columns import IDENTITY, as_given
-from index.derived.index_files import IndexFiles
-from index.engines.rows import RowSet
-from index.loading import (
+from bittern.index.coded import int64s
+from bittern.index.columns import IDENTITY, as_given
+from bittern.index.derived.index_files import IndexFiles
+from bittern.index.engines.rows import RowSet
+from bittern.index.loading import (
     MODALITIES,
     Blocks,
     Change,
@@ -31,10 +31,10 @@ from index.loading import (
     read_rows,
     rows_since,
 )
-from index.models import ModelRecord
-from index.observation import Observation
-from index.row_map import RowMap
-from index.store import ROW_ID, Store
+from bittern.index.models import ModelRecord
+from bittern.index.observation import Observation
+from bittern.index.row_map import RowMap
+from bittern.index.store import ROW_ID, Store
 
 __all__ = ["MODALITIES", "Blocks", "Snapshot"]
 _REMEMBERED_CONDITIONS = 16

@@ -21,17 +21,17 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, BitternError, FilterError, PreconditionError
-from index.columns import (
+from bittern.index.columns import (
     DARWIN_CORE,
     IDENTITY,
     INTERNAL,
     ColumnType,
     is_code_or_embedding,
 )
-from index.interrupts import uninterrupted
-from index.library import first_line, is_failure, lancedb
-from index.models import ModelRecord
-from index.versions import OldVersions, identity, manifest
+from bittern.index.interrupts import uninterrupted
+from bittern.index.library import first_line, is_failure, lancedb
+from bittern.index.models import ModelRecord
+from bittern.index.versions import OldVersions, identity, manifest
 
 LookupKind = Literal["sorted", "bitmap"]
 """An index in the order of a column's values, or one bitmap of rows for each value."""

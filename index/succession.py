@@ -17,11 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from bittern.errors import DigestMismatchError, PreconditionError
-from index.columns import is_code_or_embedding
-from index.folder import ArchiveFolder, Header
-from index.models import ModelRecord
-from index.pinning import drop_columns
-from index.store import Store
+from bittern.index.columns import is_code_or_embedding
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.models import ModelRecord
+from bittern.index.pinning import drop_columns
+from bittern.index.store import Store
 
 
 def switched(header: Header, digest: str) -> Header:

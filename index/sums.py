@@ -23,7 +23,7 @@ from pathlib import Path
 
 import xxhash
 
-from index.durable import replace_file
+from bittern.files import replace_file
 
 NAME = "sums"
 _GONE = "-"

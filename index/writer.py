@@ -18,19 +18,19 @@ from bittern.errors import (
     PreconditionError,
     QueryError,
 )
-from index.adding import PlannedItem, Planner, StoredItem, rows_of
-from index.checking.settling import Settler
-from index.columns import FINGERPRINT, INTERNAL, MetadataColumns
-from index.folder import ArchiveFolder, Header, with_model
-from index.leftovers import clear_leftovers
-from index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
-from index.models import ModelRecord, write_model_files
-from index.observation import AddResult, CodedObservation, OnDuplicate
-from index.pinning import store_at
-from index.restoring import restore
-from index.snapshots import SnapshotInfo
-from index.store import Store, arrow_type, one_of
-from index.succession import (
+from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
+from bittern.index.checking.settling import Settler
+from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
+from bittern.index.folder import ArchiveFolder, Header, with_model
+from bittern.index.leftovers import clear_leftovers
+from bittern.index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
+from bittern.index.models import ModelRecord, write_model_files
+from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
+from bittern.index.pinning import store_at
+from bittern.index.restoring import restore
+from bittern.index.snapshots import SnapshotInfo
+from bittern.index.store import Store, arrow_type, one_of
+from bittern.index.succession import (
     drop_files,
     drop_unnamed,
     switched,

@@ -11,15 +11,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, InvalidInputError
+from bittern.index.observation import AddResult, AddStatus, OnDuplicate
+from bittern.service.config import ServiceConfig
+from bittern.service.convert_add import add_result_to_wire, item_from_wire, on_duplicate_from_wire
+from bittern.service.deadline import Deadline
+from bittern.service.incoming import Incoming
+from bittern.service.limits import check_media, check_model
+from bittern.service.requests import MediaItem
+from bittern.service.servable import Servable
 from bittern.v1 import archive_service_pb2 as pb
-from index.observation import AddResult, AddStatus, OnDuplicate
-from service.config import ServiceConfig
-from service.convert_add import add_result_to_wire, item_from_wire, on_duplicate_from_wire
-from service.deadline import Deadline
-from service.incoming import Incoming
-from service.limits import check_media, check_model
-from service.requests import MediaItem
-from service.servable import Servable
 
 DEFAULT_BATCH_SIZE = 64
 

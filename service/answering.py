@@ -12,8 +12,8 @@ import grpc
 from grpc_status import rpc_status
 
 from bittern.errors import BitternError, InternalError
-from service.deadline import Deadline
-from service.status import to_status
+from bittern.service.deadline import Deadline
+from bittern.service.status import to_status
 
 log = logging.getLogger("bittern.service")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
+from bittern.encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,6 @@ def licence_notice(encoder: str) -> str:
     """What a user must be told before using an encoder for the first time; mostly nothing."""
     if encoder != "field":
         return ""
-    from encoders.field import licence_notice as notice
+    from bittern.encoders.field import licence_notice as notice
 
     return notice()

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError, ObservationNotFoundError
-from encoders.base import Modality
-from index.archive import Archive
-from index.models import ModelRecord
-from index.observation import Observation, Page
-from service.engine import Engine
-from service.models import Model
-from service.pipeline import Embedded, embed_items
-from service.requests import MediaItem
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.index.observation import Observation, Page
+from bittern.service.engine import Engine
+from bittern.service.models import Model
+from bittern.service.pipeline import Embedded, embed_items
+from bittern.service.requests import MediaItem
 
 SAMPLE = 16
 """Media items per model that are coded again, unless said otherwise."""

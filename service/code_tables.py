@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from encoders.base import Modality
-from hashing.saved import ModelCard
-from service.models import Model
-from service.pipeline import Embedded
+from bittern.encoders.base import Modality
+from bittern.hashing.saved import ModelCard
+from bittern.service.models import Model
+from bittern.service.pipeline import Embedded
 
 BIT_ORDER = "bit i of a code is bit i % 8 (little-endian) of byte i // 8"
 

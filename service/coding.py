@@ -12,12 +12,12 @@ from time import perf_counter
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from index.observation import AddResult, AddStatus
-from service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
-from service.committing import without_untaken
-from service.embedders import Embedders
-from service.engine import catalogue_encoder
-from service.indexing import (
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
+from bittern.service.committing import without_untaken
+from bittern.service.embedders import Embedders
+from bittern.service.engine import catalogue_encoder
+from bittern.service.indexing import (
     Embedding,
     Watch,
     chained,
@@ -27,11 +27,11 @@ from service.indexing import (
     fitted_on_sample,
     warnings_of,
 )
-from service.jobs.report import JobReport
-from service.model_choice import IndexOptions, check_modalities, ready_model
-from service.models import EncoderLoader, Model
-from service.parts import Parts
-from service.pipeline import Embedded, Entry, Pace, store_all
+from bittern.service.jobs.report import JobReport
+from bittern.service.model_choice import IndexOptions, check_modalities, ready_model
+from bittern.service.models import EncoderLoader, Model
+from bittern.service.parts import Parts
+from bittern.service.pipeline import Embedded, Entry, Pace, store_all
 
 __all__ = [
     "BIT_ORDER",
@@ -60,7 +60,7 @@ def code_source(
     A run that was stopped or killed is gone on with by the same call.
 
     Args:
-        entries: what `service.sources.read_source` listed; gone through lazily.
+        entries: what `bittern.service.sources.read_source` listed; gone through lazily.
         to: a Parquet file.
         options: which model, and when to commit; nothing else of them plays a part.
         watch: who looks on.

@@ -8,10 +8,10 @@ from itertools import islice
 from time import perf_counter
 from typing import TypeVar
 
+from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
-from encoders.base import Modality
-from index.archive import Archive
-from index.observation import (
+from bittern.index.archive import Archive
+from bittern.index.observation import (
     AddResult,
     AddStatus,
     CodedBefore,
@@ -19,14 +19,14 @@ from index.observation import (
     Fingerprint,
     OnDuplicate,
 )
-from service.jobs.report import Stages, new_stages
-from service.models import Model
-from service.pipeline.pieces import Asked, Embedded, Entry, Recheck
-from service.pipeline.reading import another_file
-from service.pipeline.storing import COMMIT_ITEMS
-from service.requests import MediaItem
-from service.sources.base import other_id
-from service.sources.ids import id_of_name
+from bittern.service.jobs.report import Stages, new_stages
+from bittern.service.models import Model
+from bittern.service.pipeline.pieces import Asked, Embedded, Entry, Recheck
+from bittern.service.pipeline.reading import another_file
+from bittern.service.pipeline.storing import COMMIT_ITEMS
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import other_id
+from bittern.service.sources.ids import id_of_name
 
 __all__ = [
     "COMMIT_ITEMS",

@@ -10,12 +10,12 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from bittern.errors import MetadataError, QueryError
+from bittern.index.observation import Hit, Metadata, Metric, Observation
+from bittern.index.relevance import HIGHEST_RATE, LOWEST_RATE
+from bittern.service.limits import check_relevance
+from bittern.service.requests import DEFAULT_K, Query, SearchResult
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
-from index.observation import Hit, Metadata, Metric, Observation
-from index.relevance import HIGHEST_RATE, LOWEST_RATE
-from service.limits import check_relevance
-from service.requests import DEFAULT_K, Query, SearchResult
 
 _MODALITIES: dict[str, opb.Modality.ValueType] = {
     "text": opb.MODALITY_TEXT,

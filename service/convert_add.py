@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bittern.errors import QueryError
-from bittern.v1 import archive_service_pb2 as pb
-from index.observation import AddResult, AddStatus, OnDuplicate
-from service.convert import (
+from bittern.index.observation import AddResult, AddStatus, OnDuplicate
+from bittern.service.convert import (
     metadata_from_wire,
     modality_from_wire,
     modality_to_wire,
@@ -13,7 +12,8 @@ from service.convert import (
     number_of,
     write_metadata,
 )
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
+from bittern.v1 import archive_service_pb2 as pb
 
 _ON_DUPLICATE: dict[OnDuplicate, pb.OnDuplicate.ValueType] = {
     "error": pb.ON_DUPLICATE_ERROR,

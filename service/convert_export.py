@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bittern.errors import QueryError
+from bittern.service.convert import name_of, number_of
+from bittern.service.exporting.base import Piece
 from bittern.v1 import archive_service_pb2 as pb
-from service.convert import name_of, number_of
-from service.exporting.base import Piece
 
 _FORMATS: dict[str, pb.ExportFormat.ValueType] = {
     "csv": pb.EXPORT_FORMAT_CSV,

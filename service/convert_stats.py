@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from bittern.index.observation import ArchiveStats, EngineStats, ModelStats
+from bittern.service.convert import modality_from_wire, modality_to_wire
+from bittern.service.requests import Encoded, ModelInfo
 from bittern.v1 import archive_service_pb2 as pb
-from index.observation import ArchiveStats, EngineStats, ModelStats
-from service.convert import modality_from_wire, modality_to_wire
-from service.requests import Encoded, ModelInfo
 
 
 def encoded_to_wire(encoded: Encoded) -> pb.Encoded:

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.assembly import assemble
+from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
+from bittern.encoders.plans import Plans, plans_from_json
 from bittern.errors import ModelDamagedError, ModelNotFoundError
-from encoders.assembly import assemble
-from encoders.base import AudioWindowing, Encoder, Media, Modality
-from encoders.plans import Plans, plans_from_json
-from hashing.saved import ModelCard, SavedModel, model_digest
-from service.catalogue import encoder_names
-from service.models import Embedder, EncoderLoader
+from bittern.hashing.saved import ModelCard, SavedModel, model_digest
+from bittern.service.catalogue import encoder_names
+from bittern.service.models import Embedder, EncoderLoader
 
 
 class Embedders:

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
 from bittern.errors import (
     ModelNotFoundError,
     ObservationNotFoundError,
     PreconditionError,
     UnsupportedModalityError,
 )
-from encoders.base import Encoder, Modality
-from hashing.codes import pack
-from hashing.saved import SavedModel
-from index.archive import Archive
-from index.engines.options import SearchOptions
-from index.models import ModelRecord
-from index.observation import (
+from bittern.hashing.codes import pack
+from bittern.hashing.saved import SavedModel
+from bittern.index.archive import Archive
+from bittern.index.engines.options import SearchOptions
+from bittern.index.models import ModelRecord
+from bittern.index.observation import (
     AddResult,
     ArchiveStats,
     Metric,
@@ -34,19 +34,19 @@ from index.observation import (
     OnDuplicate,
     Page,
 )
-from service import queries
-from service.catalogue import encoder_names, weights_of
-from service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
-from service.deadline import Deadline
-from service.embedders import Embedders
-from service.exporting.base import Rows
-from service.exporting.rows import rows_of_archive
-from service.jobs.report import Stages, new_stages
-from service.models import EncoderLoader, Model
-from service.nearness import Nearness, Vector
-from service.pipeline import embed_items
-from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
-from service.saved_models import load_saved
+from bittern.service import queries
+from bittern.service.catalogue import encoder_names, weights_of
+from bittern.service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
+from bittern.service.deadline import Deadline
+from bittern.service.embedders import Embedders
+from bittern.service.exporting.base import Rows
+from bittern.service.exporting.rows import rows_of_archive
+from bittern.service.jobs.report import Stages, new_stages
+from bittern.service.models import EncoderLoader, Model
+from bittern.service.nearness import Nearness, Vector
+from bittern.service.pipeline import embed_items
+from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.service.saved_models import load_saved
 
 logger = logging.getLogger("bittern.engine")
 
@@ -57,7 +57,7 @@ _SHORTEST_DIGEST = 8
 
 def catalogue_encoder(name: str) -> Encoder:
     """Load an encoder by its catalogue name."""
-    from encoders.catalogue import load_encoder
+    from bittern.encoders.catalogue import load_encoder
 
     return load_encoder(name)
 
@@ -352,7 +352,7 @@ class Engine:
         return self.archive.delete(ids)
 
     def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
-        """Observations in row order, as one commit left them, for `service.exporting`.
+        """Observations in row order, as one commit left them, for `bittern.service.exporting`.
 
         Args:
             where: SQL condition; None for all.

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.base import Encoder, Modality
-from encoders.catalogue import CATALOGUE
-from encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
-from hashing.linear import LinearHasher
-from hashing.saved import SavedModel
-from hashing.training_free import Kind, fit
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.catalogue import CATALOGUE
+from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
+from bittern.hashing.linear import LinearHasher
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import Kind, fit
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Saved models that come with the package, one folder each, named like the model."""
@@ -48,7 +48,7 @@ def calibrated_model(bits: int, encoder: Encoder, kind: Kind | None = None) -> S
         encoder: the loaded `field`, for its digests.
         kind: hasher; PCA + rotation by default (docs/decisions/0003).
     """
-    from encoders.field import calibration
+    from bittern.encoders.field import calibration
 
     hasher = fit(kind or "pca", calibration(), bits, basis=[Modality.AUDIO, Modality.IMAGE])
     return _describe(model_name("field", bits, kind), encoder, hasher)

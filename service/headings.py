@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 
 from bittern.errors import ManifestError
-from index.columns import DARWIN_CORE, IDENTITY, INTERNAL, is_code_or_embedding
+from bittern.index.columns import DARWIN_CORE, IDENTITY, INTERNAL, is_code_or_embedding
 
 OWN = ("media", "occurrenceID", "type")
 """Columns that say what a row is."""

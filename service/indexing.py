@@ -9,13 +9,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.saved import SavedModel
-from index.models import ModelRecord
-from service.committing import Commits, without_untaken
-from service.engine import Engine
-from service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
-from service.jobs.report import Cancelled, JobReport, OnProgress, Stages, never
-from service.model_choice import (
+from bittern.hashing.saved import SavedModel
+from bittern.index.models import ModelRecord
+from bittern.service.committing import Commits, without_untaken
+from bittern.service.engine import Engine
+from bittern.service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
+from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, Stages, never
+from bittern.service.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
     encoders_behind,
@@ -23,8 +23,8 @@ from service.model_choice import (
     ready_model,
     settled_model,
 )
-from service.models import Embedder, Model
-from service.pipeline import Asked, Embedded, Entry, Pace, embed_items, store_all
+from bittern.service.models import Embedder, Model
+from bittern.service.pipeline import Asked, Embedded, Entry, Pace, embed_items, store_all
 
 __all__ = [
     "DEFAULT_ENCODER",

@@ -23,12 +23,12 @@ from bittern.errors import (
     MediaTooLargeError,
     QueryError,
 )
-from index.columns import check_metadata
-from index.engines.options import check_recall
-from index.observation import Metric
-from index.relevance import HIGHEST_RATE, LOWEST_RATE, Cutoff, false_alarm_rate
-from service.config import ServiceConfig
-from service.requests import MediaItem, Query
+from bittern.index.columns import check_metadata
+from bittern.index.engines.options import check_recall
+from bittern.index.observation import Metric
+from bittern.index.relevance import HIGHEST_RATE, LOWEST_RATE, Cutoff, false_alarm_rate
+from bittern.service.config import ServiceConfig
+from bittern.service.requests import MediaItem, Query
 
 DEFAULT_LIMITS = ServiceConfig()
 DEFAULT_PAGE_SIZE = 100

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import get_args
 
+from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import (
     BitternError,
     InvalidInputError,
@@ -14,22 +16,20 @@ from bittern.errors import (
     PreconditionError,
     UnsupportedModalityError,
 )
-from encoders.base import Modality
-from encoders.catalogue import CATALOGUE
-from hashing.codes import check_bits
-from hashing.saved import CARD_FILE, ModelCard, SavedModel
-from hashing.training_free import Kind
-from index.models import ModelRecord
-from index.observation import OnDuplicate
-from service.catalogue import encoder_names
-from service.committing import check_towers
-from service.embedders import Embedders
-from service.engine import Engine
-from service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
-from service.models import Embedder, Model
-from service.pipeline import COMMIT_ITEMS, COMMIT_S, Entry
-from service.requests import MediaItem
-from service.saved_models import load_saved, model_folder, model_places, unfinished_training
+from bittern.hashing.codes import check_bits
+from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
+from bittern.hashing.training_free import Kind
+from bittern.index.models import ModelRecord
+from bittern.index.observation import OnDuplicate
+from bittern.service.catalogue import encoder_names
+from bittern.service.committing import check_towers
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine
+from bittern.service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
+from bittern.service.models import Embedder, Model
+from bittern.service.pipeline import COMMIT_ITEMS, COMMIT_S, Entry
+from bittern.service.requests import MediaItem
+from bittern.service.saved_models import load_saved, model_folder, model_places, unfinished_training
 
 DEFAULT_ENCODER = "field"
 PEEKED = 1_000
@@ -238,7 +238,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
     """The shipped, calibrated or saved model of this name; None if it needs media to be fitted.
 
     Names of shipped models and of the catalogue come first; anything else is the path of a
-    saved model's folder, or its name in one of `service.saved_models.model_places`.
+    saved model's folder, or its name in one of `bittern.service.saved_models.model_places`.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.

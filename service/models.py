@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
 from bittern.errors import DigestMismatchError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Encoder, Media, Modality
-from hashing.codes import pack
-from hashing.kinds import LINEAR
-from hashing.saved import ModelCard, SavedModel
+from bittern.hashing.codes import pack
+from bittern.hashing.kinds import LINEAR
+from bittern.hashing.saved import ModelCard, SavedModel
 
 EncoderLoader = Callable[[str], Encoder]
 

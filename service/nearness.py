@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
-from encoders.base import Modality
-from hashing.codes import pack
-from index.archive import Archive
-from index.engines.queries import Queries
-from index.observation import Answer, Hit, Metric
-from index.relevance import Background, false_alarm_rate, sample_places
-from service.deadline import Deadline
-from service.limits import check_within
-from service.models import Model
-from service.reference_texts import REFERENCE_TEXTS
-from service.requests import Query
+from bittern.hashing.codes import pack
+from bittern.index.archive import Archive
+from bittern.index.engines.queries import Queries
+from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.relevance import Background, false_alarm_rate, sample_places
+from bittern.service.deadline import Deadline
+from bittern.service.limits import check_within
+from bittern.service.models import Model
+from bittern.service.reference_texts import REFERENCE_TEXTS
+from bittern.service.requests import Query
 
 _TEXTS_AT_ONCE = 32
 _Key = tuple[str, Modality, Metric]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import AudioWindowing, Modality
 from bittern.errors import QueryError
-from encoders.base import AudioWindowing, Modality
-from hashing.codes import check_codes
-from index.archive import Archive
-from service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
-from service.models import Model
-from service.pipeline import Piece, decode
-from service.requests import MediaItem, Query
+from bittern.hashing.codes import check_codes
+from bittern.index.archive import Archive
+from bittern.service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
+from bittern.service.models import Model
+from bittern.service.pipeline import Piece, decode
+from bittern.service.requests import MediaItem, Query
 
 _LIMITS = replace(DEFAULT_LIMITS, max_item_bytes=maxsize)
 """Files are not measured here: those who read them have limits of their own."""

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from index.observation import Hit, Metadata, Metric
-from service import result_table
+from bittern.index.observation import Hit, Metadata, Metric
+from bittern.service import result_table
 
 MAX_K = 10_000
 """Most hits one search may ask for."""

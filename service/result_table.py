@@ -5,10 +5,10 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from index.observation import Hit, Observation
+from bittern.index.observation import Hit, Observation
 
 if TYPE_CHECKING:
-    from service.requests import SearchResult
+    from bittern.service.requests import SearchResult
 
 _COLUMNS = ("rank", "distance", "name", "media", "window", "licence")
 _WIDEST = 48

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError, ModelDamagedError, SourceNotFoundError
-from encoders.base import Modality
-from hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
-from service.catalogue import encoder_names, weights_of
-from service.embedders import plans_of
-from service.fitting import SHIPPED
+from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
+from bittern.service.catalogue import encoder_names, weights_of
+from bittern.service.embedders import plans_of
+from bittern.service.fitting import SHIPPED
 
 MODELS_FOLDER = "models"
 _BEGUN = Path("training", "request.json")

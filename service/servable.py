@@ -6,10 +6,10 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from index.observation import AddResult, ArchiveStats, Observation, OnDuplicate, Page
-from service.deadline import Deadline
-from service.exporting.base import Rows
-from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.index.observation import AddResult, ArchiveStats, Observation, OnDuplicate, Page
+from bittern.service.deadline import Deadline
+from bittern.service.exporting.base import Rows
+from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 
 class Servable(Protocol):

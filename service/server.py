@@ -16,15 +16,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bittern.errors import InvalidInputError, PreconditionError
+from bittern.service.config import ServiceConfig
+from bittern.service.jobs.servicer import JobServicer
+from bittern.service.jobs.serving import Jobs
+from bittern.service.servable import Servable
+from bittern.service.servicer import ArchiveServicer
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from bittern.v1 import job_service_pb2 as job_pb
 from bittern.v1 import job_service_pb2_grpc as job_pb_grpc
-from service.config import ServiceConfig
-from service.jobs.servicer import JobServicer
-from service.jobs.serving import Jobs
-from service.servable import Servable
-from service.servicer import ArchiveServicer
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name

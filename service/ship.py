@@ -1,4 +1,4 @@
-"""Builds the models that ship with the package: ``python -m service.ship``.
+"""Builds the models that ship with the package: ``python -m bittern.service.ship``.
 
 `field` has hybrid codes at 64, 128 and 256 bits: training-free bits, and learned ones that were
 trained on no media (docs/learned-field.md). They are made once, so that codes mean the same in
@@ -12,13 +12,18 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from service.fitting import SHIPPED
-from service.training.field_heads import LEARNED_BITS, described, simulated_set, train_hybrid
+from bittern.service.fitting import SHIPPED
+from bittern.service.training.field_heads import (
+    LEARNED_BITS,
+    described,
+    simulated_set,
+    train_hybrid,
+)
 
 
 def main() -> None:
     """Train the models and write a folder for each."""
-    parser = argparse.ArgumentParser(prog="python -m service.ship", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bittern.service.ship", description=__doc__)
     known = sorted(LEARNED_BITS)
     parser.add_argument("--bits", type=int, nargs="+", default=known, choices=known)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,6 +1,6 @@
 """The pipeline in a process of its own: how far its memory grows, and what a kill costs.
 
-    python -m benchmarks.jobs.alone MODEL WEIGHTS SOURCE ARCHIVE
+    python -m bittern.benchmarks.jobs.alone MODEL WEIGHTS SOURCE ARCHIVE
 
 Prints one JSON line when everything is loaded, and one when the source is coded.
 """
@@ -12,17 +12,17 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from benchmarks.memory import peak_memory
+from bittern.benchmarks.memory import peak_memory
 
 
 def main(name: str, weights: str, source: str, place: str) -> None:
     """Code a source into an archive, from the second item on with everything loaded."""
-    from benchmarks.jobs.models import loaded_model
-    from index.archive import Archive
-    from service.engine import Engine
-    from service.indexing import IndexOptions, index_source
-    from service.pipeline import embed_items
-    from service.sources import read_source
+    from bittern.benchmarks.jobs.models import loaded_model
+    from bittern.index.archive import Archive
+    from bittern.service.engine import Engine
+    from bittern.service.indexing import IndexOptions, index_source
+    from bittern.service.pipeline import embed_items
+    from bittern.service.sources import read_source
 
     begun = perf_counter()
     model = loaded_model(name, Path(weights))

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table, say
-from benchmarks.search.archives import coded, files_of, model_of, write_archive
-from benchmarks.search.codes import clustered
-from benchmarks.search.ratio import Ratio, short
-from benchmarks.timing import Spread
-from index.archive import Archive
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.archives import coded, files_of, model_of, write_archive
+from bittern.benchmarks.search.codes import clustered
+from bittern.benchmarks.search.ratio import Ratio, short
+from bittern.benchmarks.timing import Spread
+from bittern.index.archive import Archive
 
 COMMIT_ROWS = 1_000
 BITS = 256
@@ -133,7 +133,7 @@ def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int) -> Sizes:
 
 
 def _opening(path: Path, queries: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.search.opening", str(path), str(queries)]
+    command = [sys.executable, "-m", "bittern.benchmarks.search.opening", str(path), str(queries)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     values: dict[str, float] = json.loads(done.stdout)
     return values

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table, say
-from service.jobs.ray import cluster, embed_on_ray
-from service.jobs.report import new_stages
-from service.models import Model
-from service.pipeline import Embedded, embed_items
-from service.requests import MediaItem
+from bittern.benchmarks.report import Table, say
+from bittern.service.jobs.ray import cluster, embed_on_ray
+from bittern.service.jobs.report import new_stages
+from bittern.service.models import Model
+from bittern.service.pipeline import Embedded, embed_items
+from bittern.service.requests import MediaItem
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def measure_engines(model: Model, items: Sequence[MediaItem], workers: int) -> E
 
 
 def _flips(model: Model, one: Embedded, other: Embedded) -> float:
-    from encoders.base import Modality
+    from bittern.encoders.base import Modality
 
     assert one.item is not None
     modality = Modality(one.item.modality)

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from benchmarks.collection import SAMPLE, media_of
+from bittern.benchmarks.collection import SAMPLE, media_of
 
 WIDTH, HEIGHT = 4000, 3000
 RATE = 48_000

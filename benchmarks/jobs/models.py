@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.models import model_of
-from benchmarks.random_weights import write_openclip
-from benchmarks.report import say
-from encoders.base import Encoder, Modality
-from service.engine import catalogue_encoder
-from service.models import Embedder, Model
+from bittern.benchmarks.models import model_of
+from bittern.benchmarks.random_weights import write_openclip
+from bittern.benchmarks.report import say
+from bittern.encoders.base import Encoder, Modality
+from bittern.service.engine import catalogue_encoder
+from bittern.service.models import Embedder, Model
 
 RANDOM = "bioclip"
 """The network of imageomics/bioclip (arXiv 2311.18803), CLIP's ViT-B/16; weights are random."""
@@ -24,7 +24,7 @@ def encoder_loader(weights: Path) -> Callable[[str], Encoder]:
     def load(name: str) -> Encoder:
         if name != RANDOM:
             return catalogue_encoder(name)
-        from encoders.openclip import OpenClipEncoder
+        from bittern.encoders.openclip import OpenClipEncoder
 
         return OpenClipEncoder(weights, name=RANDOM, device="cpu")
 

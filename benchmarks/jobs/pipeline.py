@@ -17,17 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table, say
-from benchmarks.search.ratio import Ratio
-from benchmarks.timing import Spread
-from encoders.base import Media, Modality
-from index.archive import Archive
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.report import STAGES, JobReport
-from service.models import Model
-from service.pipeline import NETWORK_BATCH, decode
-from service.requests import MediaItem
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.ratio import Ratio
+from bittern.benchmarks.timing import Spread
+from bittern.encoders.base import Media, Modality
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.report import STAGES, JobReport
+from bittern.service.models import Model
+from bittern.service.pipeline import NETWORK_BATCH, decode
+from bittern.service.requests import MediaItem
 
 WANTED = 0.9
 

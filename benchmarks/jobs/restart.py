@@ -10,8 +10,8 @@ from pathlib import Path
 from time import sleep
 from typing import IO, Any
 
-from benchmarks.report import Table, say
-from index.archive import Archive
+from bittern.benchmarks.report import Table, say
+from bittern.index.archive import Archive
 
 _LOOK_EVERY_S = 0.05
 
@@ -96,7 +96,7 @@ def measure_restart(source: Path, items: int, folder: Path, weights: Path) -> Re
 
 
 def _started(source: Path, place: Path, weights: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.jobs.alone", "field"]
+    command = [sys.executable, "-m", "bittern.benchmarks.jobs.alone", "field"]
     return subprocess.Popen(  # noqa: S603
         [*command, str(weights), str(source), str(place)], stdout=subprocess.PIPE, text=True
     )

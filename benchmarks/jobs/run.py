@@ -13,23 +13,23 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from benchmarks.jobs.archives import measure_sizes
-from benchmarks.jobs.engines import measure_engines
-from benchmarks.jobs.media import write_photographs, write_recordings
-from benchmarks.jobs.models import RANDOM, loaded_model
-from benchmarks.jobs.pipeline import (
+from bittern.benchmarks.jobs.archives import measure_sizes
+from bittern.benchmarks.jobs.engines import measure_engines
+from bittern.benchmarks.jobs.media import write_photographs, write_recordings
+from bittern.benchmarks.jobs.models import RANDOM, loaded_model
+from bittern.benchmarks.jobs.pipeline import (
     Course,
     courses_to_json,
     pipeline_table,
     run_course,
     stage_table,
 )
-from benchmarks.jobs.restart import measure_restart
-from benchmarks.jobs.upkeep import measure_upkeep
-from benchmarks.report import Report, Table, say
-from benchmarks.search.ratio import Ratio, ratio_table, short
-from service.requests import MediaItem
-from service.sources import read_source
+from bittern.benchmarks.jobs.restart import measure_restart
+from bittern.benchmarks.jobs.upkeep import measure_upkeep
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.search.ratio import Ratio, ratio_table, short
+from bittern.service.requests import MediaItem
+from bittern.service.sources import read_source
 
 PARTS = ("pipeline", "archives", "upkeep", "restart", "engines")
 
@@ -152,7 +152,7 @@ class _Work:
         say(f"{course.name}: memory, in a process of its own")
         place = self._folder / f"alone-{course.name}".replace(" ", "-").replace("/", "-")
         name = course.model.embedder.name
-        command = [sys.executable, "-m", "benchmarks.jobs.alone", name, str(self._weights)]
+        command = [sys.executable, "-m", "bittern.benchmarks.jobs.alone", name, str(self._weights)]
         done = subprocess.run(  # noqa: S603
             [*command, str(source), str(place)], check=True, stdout=subprocess.PIPE, text=True
         )

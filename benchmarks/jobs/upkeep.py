@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.jobs.archives import BITS
-from benchmarks.report import Table, bar
-from benchmarks.search.archives import coded, files_of, model_of
-from benchmarks.search.codes import clustered
-from benchmarks.search.ratio import Ratio, once
-from index.archive import Archive
+from bittern.benchmarks.jobs.archives import BITS
+from bittern.benchmarks.report import Table, bar
+from bittern.benchmarks.search.archives import coded, files_of, model_of
+from bittern.benchmarks.search.codes import clustered
+from bittern.benchmarks.search.ratio import Ratio, once
+from bittern.index.archive import Archive
 
 ROWS_PER_COMMIT = 4
 _STEPS = 10

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.results import TIES, Comparison, Figure, Row
-from benchmarks.retrieval.statistics import holm, intervals, paired
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.retrieval.results import TIES, Comparison, Figure, Row
+from bittern.benchmarks.retrieval.statistics import holm, intervals, paired
+from bittern.benchmarks.retrieval.tasks import Task
 
 ALL = "all"
 REFERENCE = "Hashing-Baseline"

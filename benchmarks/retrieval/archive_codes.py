@@ -13,25 +13,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.embeddings.asking import embed_asked
-from benchmarks.retrieval.measuring import Vectors
-from benchmarks.retrieval.spaces import Space
-from benchmarks.retrieval.suites.custom_archive import ArchiveItems, StoredCodes
-from benchmarks.retrieval.systems.base import Metric, Training
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.embeddings.asking import embed_asked
+from bittern.benchmarks.retrieval.measuring import Vectors
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.benchmarks.retrieval.suites.custom_archive import ArchiveItems, StoredCodes
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.tasks import Task
+from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
-from encoders.base import Modality
-from hashing.codes import hamming_distance, pack, unpack
-from index.engines.queries import Queries
-from service.embedders import Embedders
-from service.engine import catalogue_encoder
-from service.models import Model
-from service.saved_models import load_saved
+from bittern.hashing.codes import hamming_distance, pack, unpack
+from bittern.index.engines.queries import Queries
+from bittern.service.embedders import Embedders
+from bittern.service.engine import catalogue_encoder
+from bittern.service.models import Model
+from bittern.service.saved_models import load_saved
+from bittern.text import agreeing, counted
 
 
 class StoredBits:
-    """Stored codes as rows: a bit is 1 or -1 (`benchmarks.retrieval.embeddings.base`)."""
+    """Stored codes as rows: a bit is 1 or -1 (`bittern.benchmarks.retrieval.embeddings.base`)."""
 
     def __init__(self, stored: StoredCodes) -> None:
         self.dim = stored.bits

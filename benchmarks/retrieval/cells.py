@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.results import TIES
-from index.durable import replace_file
+from bittern.benchmarks.retrieval.results import TIES
+from bittern.files import replace_file
 
 _log = logging.getLogger("bittern.eval")
 CELLS = "cells"

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.asking import embed_asked
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.embeddings.encoding import embed_items
-from benchmarks.retrieval.embeddings.precomputed import PrecomputedRows
-from benchmarks.retrieval.measuring import Vectors
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.request import EvalRequest
-from benchmarks.retrieval.spaces import Space
-from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.tasks import Items, Task, TrainingPart
+from bittern.benchmarks.retrieval.embeddings.asking import embed_asked
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.embeddings.encoding import embed_items
+from bittern.benchmarks.retrieval.embeddings.precomputed import PrecomputedRows
+from bittern.benchmarks.retrieval.measuring import Vectors
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.request import EvalRequest
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.benchmarks.retrieval.systems.base import Training
+from bittern.benchmarks.retrieval.tasks import Items, Task, TrainingPart
 from bittern.errors import InvalidInputError
 
 NOVEL = "novel"

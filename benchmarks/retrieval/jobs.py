@@ -11,21 +11,21 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from benchmarks.retrieval.archive_codes import stored_parts
-from benchmarks.retrieval.fitting import fitted_on, vectors_of
-from benchmarks.retrieval.measuring import Vectors
-from benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
-from benchmarks.retrieval.spaces import Space, spaces_for
-from benchmarks.retrieval.suites import Suite
-from benchmarks.retrieval.suites.custom import ARCHIVE
-from benchmarks.retrieval.systems.base import System
-from benchmarks.retrieval.systems.learned import SavedHasher
-from benchmarks.retrieval.systems.selection import named, systems_for
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Task
-from benchmarks.retrieval.windows import with_windows
+from bittern.benchmarks.retrieval.archive_codes import stored_parts
+from bittern.benchmarks.retrieval.fitting import fitted_on, vectors_of
+from bittern.benchmarks.retrieval.measuring import Vectors
+from bittern.benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
+from bittern.benchmarks.retrieval.spaces import Space, spaces_for
+from bittern.benchmarks.retrieval.suites import Suite
+from bittern.benchmarks.retrieval.suites.custom import ARCHIVE
+from bittern.benchmarks.retrieval.systems.base import System
+from bittern.benchmarks.retrieval.systems.learned import SavedHasher
+from bittern.benchmarks.retrieval.systems.selection import named, systems_for
+from bittern.benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Task
+from bittern.benchmarks.retrieval.windows import with_windows
 from bittern.errors import InvalidInputError
-from service.embedders import Embedders
-from service.engine import catalogue_encoder
+from bittern.service.embedders import Embedders
+from bittern.service.engine import catalogue_encoder
 
 
 class Screen(Interface):

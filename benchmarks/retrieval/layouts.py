@@ -2,7 +2,7 @@
 
 What is missing is told in one message, all of it, with where it comes from and how large it is.
 Whatever is read is read within limits: JSON element by element (`service.sources.json_items`),
-tables row by row (`service.sources.tables`).
+tables row by row (`bittern.service.sources.tables`).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.prompts import RANKS
-from benchmarks.retrieval.suites.base import Piece
+from bittern.benchmarks.retrieval.prompts import RANKS
+from bittern.benchmarks.retrieval.suites.base import Piece
 from bittern.errors import LayoutError, ManifestError
-from service.sources.field_values import text
-from service.sources.json_items import Element, elements, first_keys
-from service.sources.tables import Table
+from bittern.service.sources.field_values import text
+from bittern.service.sources.json_items import Element, elements, first_keys
+from bittern.service.sources.tables import Table
+from bittern.text import agreeing, counted
 
 MAX_ROWS = 20_000_000
 """Most rows of a table."""

@@ -8,10 +8,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, asked_in_words
-from benchmarks.retrieval.protocol import Level, Protocol
-from benchmarks.retrieval.tasks import (
+from bittern.benchmarks.retrieval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, asked_in_words
+from bittern.benchmarks.retrieval.protocol import Level, Protocol
+from bittern.benchmarks.retrieval.tasks import (
     AUDIO,
     TEXT,
     Asked,
@@ -22,6 +21,7 @@ from benchmarks.retrieval.tasks import (
     TrainingPart,
 )
 from bittern.errors import InvalidInputError
+from bittern.text import agreeing, some_of
 
 
 def rank_above(level: Level) -> str:

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import machine
-from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.measures import measure
-from benchmarks.retrieval.ranking import Ranking, Searched, Settings, default_depth, rank
-from benchmarks.retrieval.ranking.settings import DEEP
-from benchmarks.retrieval.request import EvalRequest
-from benchmarks.retrieval.results import TIES
-from benchmarks.retrieval.search_time import MOST_TIMED_BYTES, search_ms
-from benchmarks.retrieval.systems.base import Fitted, System, Training
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks import machine
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.measures import measure
+from bittern.benchmarks.retrieval.ranking import Ranking, Searched, Settings, default_depth, rank
+from bittern.benchmarks.retrieval.ranking.settings import DEEP
+from bittern.benchmarks.retrieval.request import EvalRequest
+from bittern.benchmarks.retrieval.results import TIES
+from bittern.benchmarks.retrieval.search_time import MOST_TIMED_BYTES, search_ms
+from bittern.benchmarks.retrieval.systems.base import Fitted, System, Training
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import CodeError, InvalidInputError
 
 SEEDS_APART = 1_000

@@ -11,20 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import machine
-from benchmarks.retrieval import aggregate
-from benchmarks.retrieval.aggregate import Line, Measured
-from benchmarks.retrieval.cells import CELLS, Cell, read_cell
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.jobs import Job
-from benchmarks.retrieval.measures import Measure, chance, measure
-from benchmarks.retrieval.measuring import depth_of
-from benchmarks.retrieval.request import EvalRequest
-from benchmarks.retrieval.results import ClassFigure, GroupSummary, Results, ShownQuery, TaskSummary
-from benchmarks.retrieval.showing import shown_queries
-from benchmarks.retrieval.spaces import Space
-from benchmarks.retrieval.suites import Suite
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks import machine
+from bittern.benchmarks.retrieval import aggregate
+from bittern.benchmarks.retrieval.aggregate import Line, Measured
+from bittern.benchmarks.retrieval.cells import CELLS, Cell, read_cell
+from bittern.benchmarks.retrieval.jobs import Job
+from bittern.benchmarks.retrieval.measures import Measure, chance, measure
+from bittern.benchmarks.retrieval.measuring import depth_of
+from bittern.benchmarks.retrieval.request import EvalRequest
+from bittern.benchmarks.retrieval.results import (
+    ClassFigure,
+    GroupSummary,
+    Results,
+    ShownQuery,
+    TaskSummary,
+)
+from bittern.benchmarks.retrieval.showing import shown_queries
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.benchmarks.retrieval.suites import Suite
+from bittern.benchmarks.retrieval.tasks import Task
+from bittern.text import agreeing, counted
 
 UNKNOWN = (
     "What encoders and saved models were trained on is not known here: where they saw the items or "

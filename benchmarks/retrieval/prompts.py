@@ -22,11 +22,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted, some_of
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.tasks import TEXT, Asked, Classes, Task
 from bittern.errors import InvalidInputError
-from service.requests import MAX_TEXT_CHARS
+from bittern.service.requests import MAX_TEXT_CHARS
+from bittern.text import agreeing, counted, some_of
 
 IMAGE_PROMPTS = ("a photo of {common}",)
 """What suites of photographs ask, unless told otherwise."""

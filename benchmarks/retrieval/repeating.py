@@ -6,8 +6,8 @@ import shlex
 from dataclasses import fields
 from pathlib import Path
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
 
 _OTHERWISE = {"prompts": "prompt"}
 

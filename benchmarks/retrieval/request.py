@@ -2,7 +2,7 @@
 
 RUN/
 ├── run.json             the request; another one is refused this folder
-├── cells/               what has been measured (`benchmarks.retrieval.cells`)
+├── cells/               what has been measured (`bittern.benchmarks.retrieval.cells`)
 ├── results.json, results.csv, results.md, index.html, plots/      the report
 └── trec/                runs and qrels
 """
@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.retrieval.cells import CELLS
-from benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.cells import CELLS
+from bittern.benchmarks.retrieval.protocol import Protocol
 from bittern.errors import InvalidInputError, PreconditionError
-from hashing.codes import check_bits
-from index.durable import replace_file
+from bittern.files import replace_file
+from bittern.hashing.codes import check_bits
 
 RUN_FILE = "run.json"
 FORMAT = 1
@@ -44,7 +44,7 @@ class EvalRequest:
         protocol: everything else that papers differ in.
         cache: folder of embeddings; None for the user's cache.
         embeddings: folder with the items' embeddings, made elsewhere; see
-            `benchmarks.retrieval.embeddings.precomputed`.
+            `bittern.benchmarks.retrieval.embeddings.precomputed`.
         trec: whether runs and qrels are written.
     """
 
@@ -67,7 +67,7 @@ class EvalRequest:
         Raises:
             CodeError, InvalidInputError: it cannot; the message says what may be asked for.
         """
-        from benchmarks.retrieval.systems.selection import NAMES
+        from bittern.benchmarks.retrieval.systems.selection import NAMES
 
         for length in self.bits:
             check_bits(length)
@@ -114,7 +114,7 @@ class EvalRequest:
         Raises:
             InvalidInputError: one of them; the message says what may be asked for.
         """
-        from benchmarks.retrieval.measures import measure
+        from bittern.benchmarks.retrieval.measures import measure
 
         depth = self.protocol.depth
         for name in names:

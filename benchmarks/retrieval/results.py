@@ -231,7 +231,7 @@ class Results:
         measures: names of all, in order; `TaskSummary.measures` has those of a task.
         models: name, kind, digest, licence, windows of each model.
         digests: of data, embeddings, relevance.
-        machine: as `benchmarks.machine.describe` gives it, with date and seconds taken.
+        machine: as `bittern.benchmarks.machine.describe` gives it, with date and seconds taken.
         tasks, rows, comparisons, classes, shown: the numbers.
         notes: sentences for the top of the page.
     """

@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.retrieval.archive_codes import StoredModel
-from benchmarks.retrieval.cells import CELLS, Cell, key_of, read_cell, write_cell
-from benchmarks.retrieval.jobs import Job, Screen, jobs_of
-from benchmarks.retrieval.measuring import CellWork, NotFittedError, depth_of, measured_cell
-from benchmarks.retrieval.outcome import Begun, Done, Kept, LeftOut, results_of
-from benchmarks.retrieval.request import EvalRequest, claim
-from benchmarks.retrieval.results import Results
-from benchmarks.retrieval.suites import suite_named
-from benchmarks.retrieval.systems.base import System
-from benchmarks.retrieval.systems.codes import TrainingFree
-from benchmarks.retrieval.systems.learned import SavedHasher
-from benchmarks.retrieval.trec_files import write_judgements, write_runs
+from bittern.benchmarks.retrieval.archive_codes import StoredModel
+from bittern.benchmarks.retrieval.cells import CELLS, Cell, key_of, read_cell, write_cell
+from bittern.benchmarks.retrieval.jobs import Job, Screen, jobs_of
+from bittern.benchmarks.retrieval.measuring import CellWork, NotFittedError, depth_of, measured_cell
+from bittern.benchmarks.retrieval.outcome import Begun, Done, Kept, LeftOut, results_of
+from bittern.benchmarks.retrieval.request import EvalRequest, claim
+from bittern.benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.suites import suite_named
+from bittern.benchmarks.retrieval.systems.base import System
+from bittern.benchmarks.retrieval.systems.codes import TrainingFree
+from bittern.benchmarks.retrieval.systems.learned import SavedHasher
+from bittern.benchmarks.retrieval.trec_files import write_judgements, write_runs
 
 MEASURING = 2
 """Version of how cells are measured; part of their keys."""

@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Fitted, Metric
-from benchmarks.retrieval.systems.quantized import FittedQuantizer
-from benchmarks.retrieval.systems.vectors import FittedVectors
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
-from index.engines.queries import Queries
-from index.engines.threads import faiss_threads
+from bittern.benchmarks.retrieval.systems.base import Fitted, Metric
+from bittern.benchmarks.retrieval.systems.quantized import FittedQuantizer
+from bittern.benchmarks.retrieval.systems.vectors import FittedVectors
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.threads import faiss_threads
 
 NEAREST = 100
 """Rows that a search is for."""
@@ -45,7 +45,7 @@ def search_ms(
 ) -> float | None:
     """Milliseconds of one search on one thread, the median over up to 32 queries.
 
-    - codes: `index.engines.flat.FlatEngine`, exact, by either distance;
+    - codes: `bittern.index.engines.flat.FlatEngine`, exact, by either distance;
     - ``float32``, ``centred``: Faiss' `IndexFlatIP`; ``float16``, ``int8``: its
       `IndexScalarQuantizer`, by inner product;
     - PQ and OPQ: its `IndexPQ`; by the symmetric distance, encoding the query is part of the

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.aggregate import Line, Measured, named
-from benchmarks.retrieval.cells import Ranked, Variant
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.results import ShownHit, ShownQuery
-from benchmarks.retrieval.tasks import TEXT, Task
-from index.durable import replace_file
-from service.requests import MediaItem
+from bittern.benchmarks.retrieval.aggregate import Line, Measured, named
+from bittern.benchmarks.retrieval.cells import Ranked, Variant
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.results import ShownHit, ShownQuery
+from bittern.benchmarks.retrieval.tasks import TEXT, Task
+from bittern.files import replace_file
+from bittern.service.requests import MediaItem
 
 QUERIES = 6
 HITS = 8

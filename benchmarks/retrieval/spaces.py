@@ -15,21 +15,21 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
 from bittern.errors import BitternError
-from encoders.base import AudioWindowing, Encoder, Media, Modality
-from hashing.saved import SavedModel
-from service.catalogue import encoder_names, encoders
-from service.embedders import Embedders
-from service.engine import catalogue_encoder
-from service.indexing import IndexOptions, ready_model
-from service.model_choice import DEFAULT_ENCODER
-from service.models import Model
+from bittern.hashing.saved import SavedModel
+from bittern.service.catalogue import encoder_names, encoders
+from bittern.service.embedders import Embedders
+from bittern.service.engine import catalogue_encoder
+from bittern.service.indexing import IndexOptions, ready_model
+from bittern.service.model_choice import DEFAULT_ENCODER
+from bittern.service.models import Model
 
 WORDS, MINILM = "words", "minilm"
 
 
 class Towers(Protocol):
-    """What embeds: a `service.models.Embedder`, or what a suite brings along."""
+    """What embeds: a `bittern.service.models.Embedder`, or what a suite brings along."""
 
     name: str
 
@@ -90,7 +90,7 @@ def spaces_for(suite: str, names: Sequence[str], bits: Sequence[int]) -> list[Sp
     named = list(names) or [MINILM if suite == WORDS else DEFAULT_ENCODER]
     found = spaces([name for name in named if (suite, name) != (WORDS, MINILM)], bits)
     if suite == WORDS and MINILM in named:
-        from benchmarks.retrieval.suites.words import MiniLMTower
+        from bittern.benchmarks.retrieval.suites.words import MiniLMTower
 
         found.insert(0, Space(MINILM, MiniLMTower(), "Apache-2.0"))
     return _told_apart(found)
@@ -161,7 +161,7 @@ def _joined(one: Space, other: Space) -> Space:
 
 def licences_of(names: Sequence[str]) -> list[str]:
     """Encoders behind some models, whose licences are to be shown before their first use."""
-    from service.model_choice import encoders_behind
+    from bittern.service.model_choice import encoders_behind
 
     found: list[str] = []
     for name in names:

@@ -15,12 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted, some_of
-from benchmarks.retrieval.levels import at_level, rank_above, taxa_of
-from benchmarks.retrieval.protocol import Level, Novel, Protocol
-from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Contents, Items, Task, TrainingPart
+from bittern.benchmarks.retrieval.levels import at_level, rank_above, taxa_of
+from bittern.benchmarks.retrieval.protocol import Level, Novel, Protocol
+from bittern.benchmarks.retrieval.tasks import (
+    TEXT,
+    Asked,
+    Classes,
+    Contents,
+    Items,
+    Task,
+    TrainingPart,
+)
 from bittern.errors import InvalidInputError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
+from bittern.text import agreeing, counted, some_of
 
 SEEN, NOVEL = "seen", "novel"
 OWN_SPLIT = (

@@ -8,9 +8,9 @@ Cells are separated by whitespace. Ids that hold whitespace are written as in ad
 and equal scores by item, so every run that is written here has scores that fall strictly.
 """
 
-from benchmarks.retrieval.trec_lines import escaped
-from benchmarks.retrieval.trec_qrels import PlacesOf, Unknown, read_qrels, write_qrels
-from benchmarks.retrieval.trec_runs import places_of_run, read_run, write_run
+from bittern.benchmarks.retrieval.trec_lines import escaped
+from bittern.benchmarks.retrieval.trec_qrels import PlacesOf, Unknown, read_qrels, write_qrels
+from bittern.benchmarks.retrieval.trec_runs import places_of_run, read_run, write_run
 
 __all__ = [
     "PlacesOf",

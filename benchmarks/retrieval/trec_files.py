@@ -12,9 +12,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from benchmarks.retrieval.cells import Cell
-from benchmarks.retrieval.tasks import Task
-from benchmarks.retrieval.trec import write_qrels, write_run
+from bittern.benchmarks.retrieval.cells import Cell
+from bittern.benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.trec import write_qrels, write_run
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST = 80

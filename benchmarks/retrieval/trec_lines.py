@@ -12,7 +12,7 @@ from typing import IO
 from urllib.parse import quote
 
 from bittern.errors import InvalidInputError, LimitExceededError, QrelsError, SourceNotFoundError
-from index.durable import sync_folder
+from bittern.files import sync_folder
 
 MAX_LINE_BYTES = 64 << 10
 """Longest line."""

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.tasks import Relevance
-from benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
 from bittern.errors import QrelsError
+from bittern.text import agreeing, counted
 
 _LARGEST_GRADE = (1 << 31) - 1
 _SHOWN = 5

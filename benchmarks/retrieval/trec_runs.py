@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import counted
-from benchmarks.retrieval.places import Places
-from benchmarks.retrieval.tasks import Relevance
-from benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
-from benchmarks.retrieval.trec_qrels import ITEM, QUERY, Unknown, UnknownIds
+from bittern.benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.trec_lines import escaped, lines_of, places_by_id, replacing
+from bittern.benchmarks.retrieval.trec_qrels import ITEM, QUERY, Unknown, UnknownIds
 from bittern.errors import InvalidInputError, LimitExceededError, QrelsError
+from bittern.text import counted
 
 MAX_HITS = 1 << 24
 """Most hits of one query: trec_eval keeps scores as 32-bit floats, which tell so many apart."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import AUDIO, Contents, Items, Relevance, Task
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.tasks import AUDIO, Contents, Items, Relevance, Task
 from bittern.errors import InvalidInputError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 
 
 @dataclass(frozen=True)

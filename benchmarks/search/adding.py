@@ -16,16 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import say
-from benchmarks.search.archives import coded, model_of
-from benchmarks.search.codes import Collection
-from benchmarks.search.engines import blocks_of, warmed
-from benchmarks.search.ratio import Ratio, once, short
-from benchmarks.search.settings import K
-from benchmarks.timing import Spread
-from index.archive import Archive
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
+from bittern.benchmarks.report import say
+from bittern.benchmarks.search.archives import coded, model_of
+from bittern.benchmarks.search.codes import Collection
+from bittern.benchmarks.search.engines import blocks_of, warmed
+from bittern.benchmarks.search.ratio import Ratio, once, short
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Spread
+from bittern.index.archive import Archive
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
 
 ADDED_ROWS = 10_000
 WANTED = 1.5

@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from benchmarks.search.codes import MOST_SPECIES, Collection
-from index.archive import Archive
-from index.lookups import make_lookups
-from index.models import ModelRecord
-from index.observation import CodedObservation, Observation
-from index.store import TABLE, Store
+from bittern.benchmarks.search.codes import MOST_SPECIES, Collection
+from bittern.index.archive import Archive
+from bittern.index.lookups import make_lookups
+from bittern.index.models import ModelRecord
+from bittern.index.observation import CodedObservation, Observation
+from bittern.index.store import TABLE, Store
 
 _COMMIT_ROWS = 1 << 20
 _READ_BYTES = 8 << 20

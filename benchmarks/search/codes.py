@@ -17,9 +17,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.codes import pack, unpack
-from index.engines.queries import Queries
-from index.observation import Metric
+from bittern.hashing.codes import pack, unpack
+from bittern.index.engines.queries import Queries
+from bittern.index.observation import Metric
 
 METRICS: tuple[Metric, ...] = ("asymmetric", "hamming")
 MOST_SPECIES = 10_000
@@ -101,8 +101,8 @@ def words(rows: int, bits: int, queries: int = QUERIES, seed: int = SEED) -> Col
         SourceNotFoundError, LimitExceededError, InvalidInputError: WordNet cannot be used.
         WeightsMissingError: MiniLM is not installed.
     """
-    from benchmarks.words.data import load
-    from hashing.training_free import fit
+    from bittern.benchmarks.words.data import load
+    from bittern.hashing.training_free import fit
 
     embedded = load()
     hasher = fit(

@@ -11,10 +11,10 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import say
-from benchmarks.search.codes import Collection
-from index.engines.queries import Queries
-from index.observation import Metric
+from bittern.benchmarks.report import say
+from bittern.benchmarks.search.codes import Collection
+from bittern.index.engines.queries import Queries
+from bittern.index.observation import Metric
 
 INSTALL = "pip install 'bittern-search[bench]'"
 

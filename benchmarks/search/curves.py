@@ -10,17 +10,17 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import Table, say
-from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import Contestant, Tuned, built
-from benchmarks.search.engines import APPROXIMATE, ask, flat_engine
-from benchmarks.search.exact import described, one_by_one, ours
-from benchmarks.search.exactness import recall
-from benchmarks.search.peers import PEERS
-from benchmarks.search.ratio import Ratio, ratio_table
-from benchmarks.search.settings import K
-from benchmarks.timing import Rounds, Spread, interleaved
-from index.observation import Metric
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.codes import METRICS, Collection
+from bittern.benchmarks.search.contestants import Contestant, Tuned, built
+from bittern.benchmarks.search.engines import APPROXIMATE, ask, flat_engine
+from bittern.benchmarks.search.exact import described, one_by_one, ours
+from bittern.benchmarks.search.exactness import recall
+from bittern.benchmarks.search.peers import PEERS
+from bittern.benchmarks.search.ratio import Ratio, ratio_table
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Rounds, Spread, interleaved
+from bittern.index.observation import Metric
 
 GOOD_RECALL = 0.95
 WANTED = 0.1

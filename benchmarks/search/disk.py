@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table, say
-from benchmarks.search.adding import Adding, adding_in_memory, adding_to_archives
-from benchmarks.search.archives import forget, read_once, write_archive
-from benchmarks.search.codes import Collection
-from benchmarks.search.opening import Opened
-from benchmarks.search.ratio import Ratio, once, ratio_table, short
-from benchmarks.search.resident import in_process
-from benchmarks.search.settings import K
-from benchmarks.timing import Spread
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.adding import Adding, adding_in_memory, adding_to_archives
+from bittern.benchmarks.search.archives import forget, read_once, write_archive
+from bittern.benchmarks.search.codes import Collection
+from bittern.benchmarks.search.opening import Opened
+from bittern.benchmarks.search.ratio import Ratio, once, ratio_table, short
+from bittern.benchmarks.search.resident import in_process
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Spread
 
 _OPENINGS = 3
 CACHES = ("cold", "warm")
@@ -149,7 +149,7 @@ def measure_disk(collection: Collection, rows: tuple[int, int], rounds: int) -> 
 
 
 def _opened(arguments: list[str]) -> Opened:
-    return Opened(**in_process("benchmarks.search.opening", arguments))
+    return Opened(**in_process("bittern.benchmarks.search.opening", arguments))
 
 
 def _prepare(cache: str, path: Path) -> None:

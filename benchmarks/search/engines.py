@@ -11,16 +11,16 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import Ask, Contestant, Tuned
-from index.engines.approximate import Allowed, ApproximateEngine, Structure
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.graph import Graph
-from index.engines.ivf import InvertedLists
-from index.engines.queries import Queries
-from index.engines.scans import Candidates
+from bittern.benchmarks.search.codes import METRICS, Collection
+from bittern.benchmarks.search.contestants import Ask, Contestant, Tuned
+from bittern.index.engines.approximate import Allowed, ApproximateEngine, Structure
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.graph import Graph
+from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import Candidates
 
 E = TypeVar("E", bound=SearchEngine)
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -120,7 +120,7 @@ class AtEffort:
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> list[Candidates]:
-        """See `index.engines.approximate.Structure`."""
+        """See `bittern.index.engines.approximate.Structure`."""
         del recall
         return self._scan(queries, count, allowed, self._effort)
 

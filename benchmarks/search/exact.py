@@ -11,19 +11,19 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.report import Table, say
-from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import Ask, built
-from benchmarks.search.engines import flat_engine
-from benchmarks.search.exactness import Exactness, brute_force, exactness
-from benchmarks.search.peers import PEERS
-from benchmarks.search.ratio import Ratio, ratio_table, short
-from benchmarks.search.settings import K
-from benchmarks.timing import Rounds, interleaved
-from index.engines.flat import FlatEngine
-from index.engines.queries import Queries
-from index.engines.threads import usable_cores
-from index.observation import Metric
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.codes import METRICS, Collection
+from bittern.benchmarks.search.contestants import Ask, built
+from bittern.benchmarks.search.engines import flat_engine
+from bittern.benchmarks.search.exactness import Exactness, brute_force, exactness
+from bittern.benchmarks.search.peers import PEERS
+from bittern.benchmarks.search.ratio import Ratio, ratio_table, short
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Rounds, interleaved
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.threads import usable_cores
+from bittern.index.observation import Metric
 
 READ = "plain read"
 FAISS = "faiss IndexBinaryFlat"

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import Table, say
-from benchmarks.search.codes import METRICS, SEED, Collection
-from benchmarks.search.engines import flat_engine
-from benchmarks.search.exact import described
-from benchmarks.search.exactness import all_distances
-from benchmarks.search.ratio import Ratio
-from benchmarks.search.settings import K
-from benchmarks.timing import Rounds, Spread, interleaved
-from index.engines.engine import SearchEngine
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.observation import Metric
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.codes import METRICS, SEED, Collection
+from bittern.benchmarks.search.engines import flat_engine
+from bittern.benchmarks.search.exact import described
+from bittern.benchmarks.search.exactness import all_distances
+from bittern.benchmarks.search.ratio import Ratio
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Rounds, Spread, interleaved
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.observation import Metric
 
 SHARES = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 0.9, 1.0)
 KINDS = ("independent", "farthest")

@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.report import Table, say
-from benchmarks.search.codes import METRICS, Collection
-from benchmarks.search.contestants import Ask
-from benchmarks.search.engines import ask, flat_engine
-from benchmarks.search.peers import faiss_flat
-from benchmarks.search.settings import K
-from benchmarks.timing import Rounds, interleaved
-from index.engines.queries import Queries
-from index.engines.threads import usable_cores
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.codes import METRICS, Collection
+from bittern.benchmarks.search.contestants import Ask
+from bittern.benchmarks.search.engines import ask, flat_engine
+from bittern.benchmarks.search.peers import faiss_flat
+from bittern.benchmarks.search.settings import K
+from bittern.benchmarks.timing import Rounds, interleaved
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.threads import usable_cores
 
 FAISS = "faiss"
 _MOST_SECONDS = 3.0

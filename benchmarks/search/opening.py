@@ -1,6 +1,6 @@
 """From an archive on disk to its first answer, in a process of its own.
 
-    python -m benchmarks.search.opening ARCHIVE QUERIES.npy
+    python -m bittern.benchmarks.search.opening ARCHIVE QUERIES.npy
 
 Loading Python and its libraries is timed apart: it is the same for an archive of any size.
 """
@@ -12,7 +12,7 @@ import sys
 from dataclasses import asdict, dataclass
 from time import perf_counter
 
-from benchmarks.memory import resident_memory
+from bittern.benchmarks.memory import resident_memory
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ def main(archive: str, queries: str) -> None:
     import lancedb  # noqa: F401
     import numpy as np
 
-    from benchmarks.search.settings import K
-    from index.archive import Archive
+    from bittern.benchmarks.search.settings import K
+    from bittern.index.archive import Archive
 
     logits = np.load(queries)
     imported = perf_counter()

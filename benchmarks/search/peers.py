@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.search.codes import Collection
-from benchmarks.search.contestants import Ask, Contestant, Tuned
-from index.engines.queries import Queries
+from bittern.benchmarks.search.codes import Collection
+from bittern.benchmarks.search.contestants import Ask, Contestant, Tuned
+from bittern.index.engines.queries import Queries
 
 HIGHEST_LISTS = 4096
 _TRAINING_POINTS_PER_LIST = 40

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search.curves import GOOD_RECALL, Curves
+from bittern.benchmarks.search.curves import GOOD_RECALL, Curves
 
 _OURS = ("#134074", "#5b8def", "#0b6e4f", "#3aa17e", "#6a4c93", "#b39bc8")
 _THEIRS = ("#c8553d", "#f2a541", "#8c5e3c", "#d96c9f", "#777777", "#b0b0b0")

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.report import Table
-from benchmarks.timing import Spread
+from bittern.benchmarks.report import Table
+from bittern.benchmarks.timing import Spread
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How much memory codes take: in a process of its own, before they are there and after.
 
-    python -m benchmarks.search.resident FILE BITS ENGINE
+    python -m bittern.benchmarks.search.resident FILE BITS ENGINE
 
 The libraries are loaded and have answered a search before the first look. FILE holds the codes
 and nothing else. The second look comes after searches by both metrics, so that everything that
@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.memory import resident_memory
-from benchmarks.report import Table, say
-from benchmarks.search.codes import Collection, clustered
-from benchmarks.search.engines import engine_of
-from benchmarks.search.ratio import Ratio, once
-from benchmarks.search.settings import K
+from bittern.benchmarks.memory import resident_memory
+from bittern.benchmarks.report import Table, say
+from bittern.benchmarks.search.codes import Collection, clustered
+from bittern.benchmarks.search.engines import engine_of
+from bittern.benchmarks.search.ratio import Ratio, once
+from bittern.benchmarks.search.settings import K
 
 ROOT = Path(__file__).parents[2]
 _FEW_ROWS = 5_000
@@ -80,7 +80,7 @@ def measure_resident(collection: Collection, kind: str) -> Resident:
         file = Path(folder) / "codes.bin"
         collection.codes.tofile(file)
         arguments = [str(file), str(collection.bits), kind]
-        return Resident(**in_process("benchmarks.search.resident", arguments))
+        return Resident(**in_process("bittern.benchmarks.search.resident", arguments))
 
 
 def resident_table(found: list[Resident]) -> Table:

@@ -13,8 +13,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.report import Report, Table, say
-from benchmarks.search.codes import (
+from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.search.codes import (
     NOISE,
     SPECIES_APART,
     SPECIES_PER_GENUS,
@@ -22,17 +22,17 @@ from benchmarks.search.codes import (
     clustered,
     words,
 )
-from benchmarks.search.curves import Curves, measure_curves
-from benchmarks.search.disk import measure_disk
-from benchmarks.search.engines import ENGINES
-from benchmarks.search.exact import described, measure_exact
-from benchmarks.search.filters import measure_filters
-from benchmarks.search.grid import Cell, grid_table, measure_grid
-from benchmarks.search.ratio import HEADS, Ratio
-from benchmarks.search.resident import measure_resident, resident_table
-from benchmarks.search.settings import GRAPH_MEMORY_ROWS, GRAPH_ROWS, Settings
+from bittern.benchmarks.search.curves import Curves, measure_curves
+from bittern.benchmarks.search.disk import measure_disk
+from bittern.benchmarks.search.engines import ENGINES
+from bittern.benchmarks.search.exact import described, measure_exact
+from bittern.benchmarks.search.filters import measure_filters
+from bittern.benchmarks.search.grid import Cell, grid_table, measure_grid
+from bittern.benchmarks.search.ratio import HEADS, Ratio
+from bittern.benchmarks.search.resident import measure_resident, resident_table
+from bittern.benchmarks.search.settings import GRAPH_MEMORY_ROWS, GRAPH_ROWS, Settings
 from bittern.errors import BitternError
-from index.engines.threads import usable_cores
+from bittern.index.engines.threads import usable_cores
 
 
 @dataclass
@@ -85,7 +85,7 @@ def run(settings: Settings, plot: Path | None = None) -> Report:
     for name in settings.parts:
         results.attempt(name, parts[name])
     if plot and results.curves:
-        from benchmarks.search.plot import draw
+        from bittern.benchmarks.search.plot import draw
 
         results.attempt("plot", lambda: draw(results.curves, plot))
     if results.wanted:

@@ -1,7 +1,7 @@
 """What is compared: methods that are fitted on the training part of a split, then measured.
 
 To add a method that makes codes, add `codes(name, fit)` to `CONTESTANTS`, where `fit` makes a
-`hashing.base.Hasher` from `Training`, a number of bits and a seed, and sees nothing else.
+`bittern.hashing.base.Hasher` from `Training`, a number of bits and a seed, and sees nothing else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.words import quantizers
-from benchmarks.words.protocol import (
+from bittern.benchmarks.words import quantizers
+from bittern.benchmarks.words.protocol import (
     ITEM,
     QUERY,
     Quality,
@@ -22,8 +22,8 @@ from benchmarks.words.protocol import (
     evaluate,
     evaluate_hasher,
 )
-from hashing.base import Hasher
-from hashing.training_free import Kind, fit
+from bittern.hashing.base import Hasher
+from bittern.hashing.training_free import Kind, fit
 
 ASYMMETRIC, SYMMETRIC, COSINE = "asymmetric", "symmetric", "cosine"
 ROTATIONS = 5
@@ -74,7 +74,7 @@ def codes(
 
 
 def training_free(kind: Kind) -> Fit:
-    """A hasher of `hashing.training_free`, as Bittern fits it.
+    """A hasher of `bittern.hashing.training_free`, as Bittern fits it.
 
     The components are those of the glosses, which is what is stored. Names and glosses are
     centred on the mean of their own training texts, each text once.

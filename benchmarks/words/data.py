@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.report import say
-from benchmarks.words.wordnet import Synset, find_nouns, read_nouns
+from bittern.benchmarks.report import say
+from bittern.benchmarks.words.wordnet import Synset, find_nouns, read_nouns
 from bittern.errors import InvalidInputError
 
 FILES = (5, 20)
@@ -153,8 +153,8 @@ def embed(texts: Sequence[str], cache: Path) -> NDArray[np.float32]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
-    from encoders.field.packages import sha256
-    from encoders.field.text import BATCH, MiniLM
+    from bittern.encoders.field.packages import sha256
+    from bittern.encoders.field.text import BATCH, MiniLM
 
     state = hashlib.sha256(f"{_TOWER} {BATCH}".encode())
     for part in (*(sha256(path) for path in MiniLM.files()), *texts):

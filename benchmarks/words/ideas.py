@@ -1,6 +1,6 @@
 """What else was tried on the words benchmark, kept so that it can be measured again.
 
-    python -m benchmarks words --ideas
+    python -m bittern.benchmarks words --ideas
 
 The first part is in floats: what a map of glosses or names does to cosine similarity, before
 any bit is made. The second is in codes. Every idea sees the training part alone.
@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.words.contestants import COSINE, Contestant, Fit, codes
-from benchmarks.words.data import load
-from benchmarks.words.learned import GLOSS, chosen, configured, heads, trained, written
-from benchmarks.words.protocol import Quality, Training, WordsTask, evaluate
-from hashing.aligned import Moments, alignment_map
-from hashing.base import Hasher
-from hashing.training.alignment import WORDS
-from hashing.training.heads import LabelsObjective
-from hashing.training.plans import HybridPlan
+from bittern.benchmarks.words.contestants import COSINE, Contestant, Fit, codes
+from bittern.benchmarks.words.data import load
+from bittern.benchmarks.words.learned import GLOSS, chosen, configured, heads, trained, written
+from bittern.benchmarks.words.protocol import Quality, Training, WordsTask, evaluate
+from bittern.hashing.aligned import Moments, alignment_map
+from bittern.hashing.base import Hasher
+from bittern.hashing.training.alignment import WORDS
+from bittern.hashing.training.heads import LabelsObjective
+from bittern.hashing.training.plans import HybridPlan
 
 OTHER_WORDS = (6, 13, 18)
 """Lexicographer files of artifacts, food and persons: no animal, no plant."""
@@ -74,7 +74,7 @@ def whitened(strength: float, *, around_names: bool) -> Move:
 def to_names(
     ridge: float, *, balanced: bool, targets: Callable[[Rows], Rows] | None = None
 ) -> Move:
-    """The alignment of `hashing.aligned`: glosses towards the names of their classes."""
+    """The alignment of `bittern.hashing.aligned`: glosses towards the names of their classes."""
 
     def move(training: Training) -> tuple[Rows, Rows]:
         glosses, names = _centred(training)

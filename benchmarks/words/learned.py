@@ -11,21 +11,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.words.contestants import Contestant, Fit, codes
-from benchmarks.words.protocol import Training
-from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
-from hashing.learned import LearnedHasher
-from hashing.training.alignment import WORDS
-from hashing.training.choosing import choose_plan
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.hybrid import fit_hybrid
-from hashing.training.loop import train
-from hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
-from hashing.training_free import fit as fit_training_free
+from bittern.benchmarks.words.contestants import Contestant, Fit, codes
+from bittern.benchmarks.words.protocol import Training
+from bittern.hashing.base import Hasher
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.alignment import WORDS
+from bittern.hashing.training.choosing import choose_plan
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.hybrid import fit_hybrid
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
+from bittern.hashing.training_free import fit as fit_training_free
 
 GLOSS = "gloss"
 EPOCHS = 20

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.words.data import EmbeddedWords
+from bittern.benchmarks.words.data import EmbeddedWords
 from bittern.errors import InvalidInputError
-from hashing.base import Hasher
-from hashing.codes import asymmetric_distance, hamming_distance, pack
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
 
 SEEN_SHARE = 0.8
 """Of the classes."""

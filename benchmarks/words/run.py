@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measures import chance_of_average_precision
-from benchmarks.report import Report, Table, bar, say
-from benchmarks.words.contestants import CONTESTANTS, Contestant
-from benchmarks.words.data import FILES, EmbeddedWords, load
-from benchmarks.words.protocol import WordsTask, split
+from bittern.benchmarks.measures import chance_of_average_precision
+from bittern.benchmarks.report import Report, Table, bar, say
+from bittern.benchmarks.words.contestants import CONTESTANTS, Contestant
+from bittern.benchmarks.words.data import FILES, EmbeddedWords, load
+from bittern.benchmarks.words.protocol import WordsTask, split
 
 BITS = (16, 32, 64, 128, 256)
 SEEDS = 3
@@ -83,8 +83,8 @@ def run(settings: Settings) -> Report:
         SourceNotFoundError, InvalidInputError, WeightsMissingError: the data cannot be had.
         CodeError: unusable bits.
     """
-    from benchmarks.words.ideas import IDEAS
-    from benchmarks.words.learned import LEARNED
+    from bittern.benchmarks.words.ideas import IDEAS
+    from bittern.benchmarks.words.learned import LEARNED
 
     words = load(settings.folder, settings.files, by_definition=settings.by_definition)
     return report(words, settings, IDEAS if settings.ideas else (*CONTESTANTS, *LEARNED))

@@ -14,8 +14,8 @@ from rich.text import Text
 from bittern.cli.screen import err, out, plain, print_json
 
 if TYPE_CHECKING:
-    from service.catalogue import EncoderInfo
-    from service.saved_models import SavedModelInfo
+    from bittern.service.catalogue import EncoderInfo
+    from bittern.service.saved_models import SavedModelInfo
 
 
 def attach_models(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def models(
 
     Example: bittern models --folder runs
     """
-    from service.catalogue import encoders
-    from service.saved_models import saved_models
+    from bittern.service.catalogue import encoders
+    from bittern.service.saved_models import saved_models
 
     saved = saved_models(folder or [])
     infos = encoders()

@@ -57,7 +57,7 @@ def demo(
     """
     from bittern.cli.job_screen import INTERRUPTED, print_report, run_with_bar
     from bittern.errors import DigestMismatchError
-    from service.jobs.spec import JobSpec
+    from bittern.service.jobs.spec import JobSpec
 
     licence_notice("field")
     spec = JobSpec(kind="index", target=str(archive), source=str(SAMPLE / "manifest.csv"))
@@ -77,9 +77,9 @@ def demo(
 
 def _ask_over_grpc(archive: Path) -> None:
     from bittern.client import connect
-    from service.config import ServiceConfig
-    from service.engine import Engine
-    from service.server import serve
+    from bittern.service.config import ServiceConfig
+    from bittern.service.engine import Engine
+    from bittern.service.server import serve
 
     engine = Engine.open(archive)
     try:

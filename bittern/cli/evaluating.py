@@ -228,7 +228,7 @@ def evaluate(
 
     Example: bittern eval inquire --data inat24/ --model bioclip-2 --out inquire-run
     """
-    from benchmarks.retrieval.request import EvalRequest
+    from bittern.benchmarks.retrieval.request import EvalRequest
 
     if layout:
         _print_layout(suite)
@@ -249,7 +249,7 @@ def evaluate(
                 f"--{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}",
                 field=option,
             )
-    from benchmarks.retrieval.protocol import Protocol
+    from bittern.benchmarks.retrieval.protocol import Protocol
 
     protocol = Protocol(
         prompts=tuple(prompt or ()),
@@ -287,10 +287,10 @@ def evaluate(
 
 
 def _run(request: Any, as_program: bool) -> None:
-    from benchmarks.retrieval.repeating import command_of
-    from benchmarks.retrieval.report import write_report
-    from benchmarks.retrieval.run import evaluate
-    from benchmarks.retrieval.spaces import licences_of
+    from bittern.benchmarks.retrieval.repeating import command_of
+    from bittern.benchmarks.retrieval.report import write_report
+    from bittern.benchmarks.retrieval.run import evaluate
+    from bittern.benchmarks.retrieval.spaces import licences_of
 
     request = request.checked()
     for name in licences_of(request.models or (() if request.suite == "words" else ("field",))):
@@ -307,7 +307,7 @@ def _run(request: Any, as_program: bool) -> None:
         print((request.out / "results.json").read_text(encoding="utf-8"), end="")
         return
     print_results(results)
-    err.print(plain(f"report: {request.out / 'index.html'}"), soft_wrap=True)
+    err.print(plain(f"report: {request.out / 'bittern.index.html'}"), soft_wrap=True)
 
 
 def _split(text: str) -> list[str]:
@@ -325,8 +325,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _print_layout(suite: str) -> None:
-    from benchmarks.retrieval.suites import suite_named
-    from benchmarks.retrieval.systems.selection import NAMES
+    from bittern.benchmarks.retrieval.suites import suite_named
+    from bittern.benchmarks.retrieval.systems.selection import NAMES
 
     told = suite_named(suite)
     out.print(plain(f"{told.name}: {told.about}"), soft_wrap=True)

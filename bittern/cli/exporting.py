@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bittern.api import ArchiveAPI
-    from service.exporting import Exported
-    from service.requests import SearchResult
+    from bittern.service.exporting import Exported
+    from bittern.service.requests import SearchResult
 
 FORMAT_HELP = (
     "csv, parquet, jsonl, geojson, raven (selection table), ids (of iNaturalist) or folder "

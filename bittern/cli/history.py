@@ -28,7 +28,7 @@ from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from index.snapshots import SnapshotInfo
+    from bittern.index.snapshots import SnapshotInfo
 
 _BESIDE_NAMES = 74
 """Columns that a list of snapshots takes beside their names at least."""
@@ -67,8 +67,8 @@ def snapshots(
     Example: bittern search my-archive "an owl" --snapshot before-cleaning
     """
     from bittern.errors import InvalidInputError
-    from index.archive import Archive
-    from index.snapshots import as_program as told
+    from bittern.index.archive import Archive
+    from bittern.index.snapshots import as_program as told
 
     refuse_address(archive, "snapshots are taken where the archive lies")
     if take is not None and drop is not None:
@@ -105,7 +105,7 @@ def restore(
 
     Example: bittern restore my-archive before-cleaning
     """
-    from index.archive import Archive
+    from bittern.index.archive import Archive
 
     refuse_address(archive, "an archive is restored where it lies")
     with Archive.open(archive, write=True) as opened, working("restoring"):
@@ -158,7 +158,7 @@ def backup(
 
     Example: bittern backup my-archive before-the-update --link
     """
-    from index.backup import backup as copied
+    from bittern.index.backup import backup as copied
 
     refuse_address(archive, "a backup is made where the archive lies")
     with working("copying"):
@@ -226,7 +226,7 @@ def reencode(
 
     Example: bittern reencode my-archive --model runs/owls --give-up
     """
-    from service.jobs.spec import JobSpec
+    from bittern.service.jobs.spec import JobSpec
 
     refuse_address(archive, "an archive is coded anew where it lies")
     if give_up:
@@ -256,8 +256,8 @@ def reencode(
 def _give_up(
     archive: Path, model: str, bits: int | None, hasher: str | None, *, as_program: bool
 ) -> None:
-    from index.archive import Archive
-    from service.jobs.reencode import give_up
+    from bittern.index.archive import Archive
+    from bittern.service.jobs.reencode import give_up
 
     with Archive.open(archive, write=True) as opened, working("removing"):
         record = give_up(opened, model, bits, hasher)
@@ -271,7 +271,7 @@ def _give_up(
 
 def _check_there(archive: Path) -> None:
     """Refuse what is no archive before a report is written into it."""
-    from index.folder import ArchiveFolder
+    from bittern.index.folder import ArchiveFolder
 
     ArchiveFolder(archive).check_present()
 

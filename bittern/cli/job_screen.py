@@ -23,9 +23,9 @@ from rich.progress import (
 from bittern.cli.screen import counted, err, plain, print_error, print_failures, print_json
 
 if TYPE_CHECKING:
-    from service.jobs.report import JobReport
-    from service.jobs.spec import JobSpec
-    from service.sources import SourceOptions
+    from bittern.service.jobs.report import JobReport
+    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.sources import SourceOptions
 
 FAILED = 1
 INTERRUPTED = 130
@@ -51,7 +51,7 @@ FORMATS = (
     "folder",
     "manifest",
 )
-"""Names of `service.sources.formats.READERS`, which takes longer to load."""
+"""Names of `bittern.service.sources.formats.READERS`, which takes longer to load."""
 Bits = Annotated[
     int | None,
     typer.Option(help="Code length, where a hasher is made. [default: 256]", show_default=False),
@@ -131,7 +131,7 @@ def reading_of(
         InvalidInputError: a column that is not HEADING=NAME.
     """
     from bittern.errors import InvalidInputError
-    from service.sources import SourceOptions
+    from bittern.service.sources import SourceOptions
 
     columns: dict[str, str] = {}
     for one in column or ():
@@ -154,7 +154,7 @@ def reading_of(
 
 def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -> JobReport:
     """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
-    from service.jobs.run import Place, run_job
+    from bittern.service.jobs.run import Place, run_job
 
     if report_to is not None:
         _check_report(report_to)
@@ -300,7 +300,7 @@ def end(spec: JobSpec, report: JobReport, *, as_program: bool, written: Path | N
     Raises:
         typer.Exit: with 130 where it was stopped, 1 where it failed.
     """
-    from service.jobs.run import report_file
+    from bittern.service.jobs.run import report_file
 
     if as_program:
         told: dict[str, Any] = report.to_json()

@@ -14,8 +14,8 @@ import typer
 from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, progress, working
 
 if TYPE_CHECKING:
-    from index.checking import Verification
-    from service.checking import SampleCheck
+    from bittern.index.checking import Verification
+    from bittern.service.checking import SampleCheck
 
 _SHOWN = 20
 
@@ -69,16 +69,16 @@ def verify(
 
 def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None]:
     from bittern.errors import ArchiveDamagedError
-    from index.archive import Archive
-    from index.checking import verified_files
-    from index.folder import ArchiveFolder
+    from bittern.index.archive import Archive
+    from bittern.index.checking import verified_files
+    from bittern.index.folder import ArchiveFolder
 
     bar, task = progress("checking MiB", 0)
 
     def on_checked(done: int, total: int) -> None:
         bar.update(task, completed=done >> 20, total=total >> 20)
 
-    with _without_log("index.derived"), bar:
+    with _without_log("bittern.index.derived"), bar:
         try:
             opened = Archive.open(path)
         except ArchiveDamagedError as error:
@@ -99,14 +99,14 @@ def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None
 
 
 def _coded_again(opened: Any, sample: int) -> SampleCheck:
-    from service.checking import check_sample
+    from bittern.service.checking import check_sample
 
     with working("coding a sample again"):
         return check_sample(opened, sample)
 
 
 def _unopened(message: str) -> Any:
-    from index.checking import Finding
+    from bittern.index.checking import Finding
 
     return Finding("rows", message, "run bittern repair")
 
@@ -204,14 +204,14 @@ def repair(
 
     Example: bittern repair my-archive --dry-run
     """
-    from index.checking.repairing import repair as repaired
+    from bittern.index.checking.repairing import repair as repaired
 
     def on_step(what: str) -> None:
         if not as_program:
             line = f"would {what}" if dry_run else what
             out.print(plain(line), soft_wrap=not out.is_terminal)
 
-    with _without_log("index.derived"):
+    with _without_log("bittern.index.derived"):
         done = repaired(archive, dry_run=dry_run, on_step=on_step)
     if as_program:
         print_json(

@@ -13,8 +13,8 @@ from bittern.cli.reaching import refuse_address
 from bittern.cli.screen import byte_size, err, out, plain, print_json, working
 
 if TYPE_CHECKING:
-    from index.archive import Archive
-    from index.models import ModelRecord
+    from bittern.index.archive import Archive
+    from bittern.index.models import ModelRecord
 
 _KINDS = ("auto", "ivf", "graph")
 _WANTED = 0.95
@@ -73,9 +73,9 @@ def optimize(
     Example: bittern optimize my-archive --engine graph
     """
     from bittern.errors import QueryError
-    from index.archive import Archive
-    from index.engines.options import MAX_THREADS, SearchOptions
-    from index.engines.threads import usable_cores
+    from bittern.index.archive import Archive
+    from bittern.index.engines.options import MAX_THREADS, SearchOptions
+    from bittern.index.engines.threads import usable_cores
 
     refuse_address(archive, "an index is built where the archive lies")
     if engine not in _KINDS:

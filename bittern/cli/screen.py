@@ -25,8 +25,8 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from index.observation import AddResult, Hit, Observation
-    from service.requests import SearchResult
+    from bittern.index.observation import AddResult, Hit, Observation
+    from bittern.service.requests import SearchResult
 
 _WIDE = 120
 """Columns of a terminal from which on a hit fits on one line."""
@@ -152,7 +152,7 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
 
 def hits_table(result: SearchResult, title: str = "") -> Table:
     """Hits as a table that a person likes to read; on a narrow terminal two lines a hit."""
-    from service.result_table import name_of
+    from bittern.service.result_table import name_of
 
     narrow = out.width < _WIDE
     sound = result.target == "audio"
@@ -220,8 +220,8 @@ def licence_notice(encoder: str) -> None:
     """
     from platformdirs import user_state_path
 
-    from service.catalogue import encoder_names
-    from service.catalogue import licence_notice as notice_of
+    from bittern.service.catalogue import encoder_names
+    from bittern.service.catalogue import licence_notice as notice_of
 
     for name in encoder_names(encoder):
         marker = user_state_path("bittern") / f"licence-shown-{Path(name).name}"

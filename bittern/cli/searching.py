@@ -25,7 +25,7 @@ from bittern.cli.screen import (
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
-    from service.requests import SearchResult
+    from bittern.service.requests import SearchResult
 
 
 def attach(app: typer.Typer) -> None:
@@ -155,8 +155,8 @@ def search(
 def _check_save(save: str | None, format_: str | None) -> None:
     """Refuse a file that could not be written, before anything is searched."""
     from bittern.errors import InvalidInputError
-    from service.exporting import FOLDER, format_of
-    from service.exporting.base import check_file
+    from bittern.service.exporting import FOLDER, format_of
+    from bittern.service.exporting.base import check_file
 
     if save is None:
         raise InvalidInputError("--format says how hits are saved: add --save FILE", field="format")
@@ -174,7 +174,7 @@ def _number_or_name(given: str | None) -> str | float | None:
 
 def _is_judged(opened: ArchiveAPI, result: SearchResult, within: float | None) -> bool:
     """Whether relevance could be judged; where `within` is the cut-off, by the number of rows."""
-    from index.relevance import FEWEST_ROWS
+    from bittern.index.relevance import FEWEST_ROWS
 
     if result.cutoff is None or result.cutoff != within:
         return result.cutoff is not None
@@ -186,7 +186,7 @@ def _hint_at_an_index(
     opened: ArchiveAPI, archive: str, result: SearchResult, recall: float | None
 ) -> None:
     """Where less than all was wanted of a large archive in vain: how to make an index."""
-    from index.engines.choosing import APPROXIMATE_FROM
+    from bittern.index.engines.choosing import APPROXIMATE_FROM
 
     if recall is None or recall >= 1 or not Path(archive).exists():
         return
@@ -206,7 +206,7 @@ def _hint_at_an_index(
 
 def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
     """What to say where there is no hit: what comes closest, and how to see it."""
-    from service.result_table import distance, left_out
+    from bittern.service.result_table import distance, left_out
 
     there = f" where {where}" if where else ""
     if result.cutoff is None or result.nearest is None:
@@ -221,7 +221,7 @@ def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> 
 
 def _how(result: SearchResult) -> str:
     """What was not searched in full, or not shown in full."""
-    from service.result_table import distance
+    from bittern.service.result_table import distance
 
     near = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
     return near + _approximate(result)

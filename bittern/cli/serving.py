@@ -69,12 +69,12 @@ def serve(
     import logging
 
     from bittern.errors import InvalidInputError, QueryError
-    from index.engines.options import SearchOptions
-    from service.config import ServiceConfig
-    from service.engine import Engine
-    from service.jobs.allowed import AllowedFolders
-    from service.jobs.serving import Jobs, folders_by_name
-    from service.server import serve as start
+    from bittern.index.engines.options import SearchOptions
+    from bittern.service.config import ServiceConfig
+    from bittern.service.engine import Engine
+    from bittern.service.jobs.allowed import AllowedFolders
+    from bittern.service.jobs.serving import Jobs, folders_by_name
+    from bittern.service.server import serve as start
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
     try:
@@ -119,7 +119,7 @@ def warn_without_gpu() -> None:
     """One line in the log where a graphics card was asked for and none can be used."""
     import logging
 
-    from index.engines.device_memory import available_device
+    from bittern.index.engines.device_memory import available_device
 
     if available_device() is None:
         logging.getLogger("bittern.service").warning(

@@ -14,7 +14,7 @@ from bittern.cli.reaching import reach
 from bittern.cli.screen import byte_size, counted, out, plain, print_json
 
 if TYPE_CHECKING:
-    from index.observation import ArchiveStats, EngineStats
+    from bittern.index.observation import ArchiveStats, EngineStats
 
 
 def attach(app: typer.Typer) -> None:
@@ -62,7 +62,7 @@ def stats(
 
 
 def _of_folder(path: Path, snapshot: str | None) -> ArchiveStats:
-    from service.engine import Engine
+    from bittern.service.engine import Engine
 
     engine = Engine.open(path, snapshot=snapshot)
     try:

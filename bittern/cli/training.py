@@ -18,7 +18,7 @@ from bittern.cli.screen import (
 from bittern.cli.training_report import print_report, report_as_json
 
 if TYPE_CHECKING:
-    from service.training.request import TrainingRequest, What
+    from bittern.service.training.request import TrainingRequest, What
 
 Source = Annotated[
     Path, typer.Argument(help="CSV manifest, folder of media, or folder with embeddings.")
@@ -214,8 +214,8 @@ def _request(
     lora: bool,
     **more: Any,
 ) -> TrainingRequest:
-    from service.training.request import TrainingRequest
-    from service.training.settings import gather
+    from bittern.service.training.request import TrainingRequest
+    from bittern.service.training.settings import gather
 
     merged, must_validate = gather(what, model, config, settings or [], options, lora=lora)
     return TrainingRequest(
@@ -230,11 +230,13 @@ def _request(
 
 
 def _run(request: TrainingRequest, as_program: bool) -> None:
-    from service.training.run import train_model
+    from bittern.service.training.run import train_model
 
     if request.model:
         licence_notice(request.model)
-    logging.getLogger("hashing.training").setLevel(logging.ERROR)  # the report repeats warnings
+    logging.getLogger("bittern.hashing.training").setLevel(
+        logging.ERROR
+    )  # the report repeats warnings
     bars = _Bars()
     try:
         with bars.shown:

@@ -19,7 +19,7 @@ from bittern.cli.screen import (
 )
 
 if TYPE_CHECKING:
-    from service.training.request import TrainingReport, TrainingRequest
+    from bittern.service.training.request import TrainingReport, TrainingRequest
 
 FEW_QUERIES = 30
 

@@ -11,14 +11,14 @@ training that is resumed, or that reads its media with other threads, sees the s
 
 from __future__ import annotations
 
-from encoders.augmentation.pictures import (
+from bittern.encoders.augmentation.pictures import (
     PICTURE_SETS,
     PictureAugmentation,
     PicturePlan,
     picture_augmentation,
 )
-from encoders.augmentation.seeds import view_generator, view_seed
-from encoders.augmentation.sounds import (
+from bittern.encoders.augmentation.seeds import view_generator, view_seed
+from bittern.encoders.augmentation.sounds import (
     SOUND_SETS,
     SoundAugmentation,
     SoundPlan,

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bittern.encoders.base import Image
+from bittern.encoders.batching import check_images
 from bittern.errors import InvalidInputError
-from encoders.base import Image
-from encoders.batching import check_images
 
 if TYPE_CHECKING:
     import torch

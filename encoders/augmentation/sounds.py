@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Audio
+from bittern.encoders.batching import check_windows
 from bittern.errors import InvalidInputError
-from encoders.base import Audio
-from encoders.batching import check_windows
 
 _EDGE_S = 0.005
 """Silences fade out and in over 5 ms: a hard edge would be a click, on all frequencies."""

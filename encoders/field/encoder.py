@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Media, Modality
-from encoders.decoding import PICTURES, SOUNDS
-from encoders.field.audio import FRAME, SAMPLE_RATE, BirdNET
-from encoders.field.concepts import (
+from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.decoding import PICTURES, SOUNDS
+from bittern.encoders.field.audio import FRAME, SAMPLE_RATE, BirdNET
+from bittern.encoders.field.concepts import (
     DIM,
     Concepts,
     keep_largest,
@@ -25,9 +24,10 @@ from encoders.field.concepts import (
     softmax,
     unit,
 )
-from encoders.field.image import EfficientNetLite2
-from encoders.field.packages import sha256
-from encoders.field.text import MiniLM
+from bittern.encoders.field.image import EfficientNetLite2
+from bittern.encoders.field.packages import sha256
+from bittern.encoders.field.text import MiniLM
+from bittern.errors import InvalidInputError, UnsupportedModalityError
 
 WINDOW_S = 3.0
 HOP_S = 3.0

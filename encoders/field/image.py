@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from encoders.field.packages import package_file, require
-from encoders.field.workers import each_in_one_thread
+from bittern.encoders.field.packages import package_file, require
+from bittern.encoders.field.workers import each_in_one_thread
 
 if TYPE_CHECKING:
     from torch.nn import Module

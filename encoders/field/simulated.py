@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.field.concepts import (
+from bittern.encoders.field.concepts import (
     Concepts,
     keep_largest,
     load_concepts,
@@ -27,7 +27,7 @@ from encoders.field.concepts import (
     softmax,
     unit,
 )
-from encoders.field.vocabulary import KNOWN_IMAGES
+from bittern.encoders.field.vocabulary import KNOWN_IMAGES
 
 Range = tuple[float, float]
 _PORTION = 2000
@@ -62,7 +62,7 @@ class Simulator:
     """Draws embeddings of pictures and of sounds by class.
 
     Args:
-        image_rows: float32 [1000, d], centred weight rows (`encoders.field.weight_rows`).
+        image_rows: float32 [1000, d], centred weight rows (`bittern.encoders.field.weight_rows`).
         audio_rows: float32 [6522, e], likewise.
         relatives: per relatives' class its image classes (`Vocabulary.relatives`).
         concepts: label vectors and priors; those of the encoder by default.

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.field.packages import package_file
+from bittern.encoders.field.workers import each_in_one_thread
 from bittern.errors import QueryError
-from encoders.field.packages import package_file
-from encoders.field.workers import each_in_one_thread
 
 MAX_TOKENS = 256
 BATCH = 64

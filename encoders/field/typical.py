@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.field.concepts import load_concepts, softmax, unit
+from bittern.encoders.field.concepts import load_concepts, softmax, unit
 
 _NEIGHBOUR_TEMPERATURE = 0.1
 _OWN_SHARE = np.float32(0.6)

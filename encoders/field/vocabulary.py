@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from encoders.field.classes import ClassName, audio_classes, image_classes, read_kin
+from bittern.encoders.field.classes import ClassName, audio_classes, image_classes, read_kin
 
 KNOWN_IMAGES = 1000
 """Classes of the image network; numbers from here on are relatives' classes."""

@@ -2,7 +2,7 @@
 
 A classifier's last layer has a row of weights per class. Rows that point the same way belong to
 classes that the network confuses, which is all that is needed to simulate what it would answer
-to media that nobody has (`encoders.field.simulated`).
+to media that nobody has (`bittern.encoders.field.simulated`).
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.field.audio import BirdNET
+from bittern.encoders.field.image import EfficientNetLite2
+from bittern.encoders.field.packages import require
 from bittern.errors import ModelDamagedError
-from encoders.field.audio import BirdNET
-from encoders.field.image import EfficientNetLite2
-from encoders.field.packages import require
 
 _AUDIO_KERNEL = "model/CLASS_DENSE_LAYER/MatMul"
 

@@ -47,13 +47,13 @@ class Taxonomy:
     """The animals of WordNet.
 
     Args:
-        folder: where `data.noun` and `index.noun` are.
+        folder: where `data.noun` and `bittern.index.noun` are.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:
         self._synsets = dict(_synset(line) for line in _lines(folder / "data.noun"))
         self._senses: dict[str, list[str]] = {}
-        for line in _lines(folder / "index.noun"):
+        for line in _lines(folder / "bittern.index.noun"):
             word, offsets = _senses(line)
             if animals := [o for o in offsets if self.is_animal(o)]:
                 self._senses[word] = animals
@@ -133,7 +133,7 @@ def _synset(line: str) -> tuple[str, Synset]:
 
 
 def _senses(line: str) -> tuple[str, list[str]]:
-    """One line of `index.noun`: a word and its synsets, the most frequent meaning first."""
+    """One line of `bittern.index.noun`: a word and its synsets, the most frequent meaning first."""
     fields = line.split()
     count = int(fields[2])
     return fields[0].replace("_", " "), fields[-count:]

@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.aligned import Matrix, Moments, alignment_map
-from hashing.hashcoder import HashCoder
-from hashing.learned import LearnedHasher
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import HeadObjective
+from bittern.hashing.aligned import Matrix, Moments, alignment_map
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.heads import HeadObjective
 
 WORDS = "text"
 _READ_ROWS = 8192
@@ -95,7 +95,7 @@ class AlignedHeads(CentredHeads):
         Args:
             inner: the heads, on the CPU.
             moments: of every medium that is moved, with the centres of media and of words.
-            ridge: see `hashing.aligned.alignment_map`.
+            ridge: see `bittern.hashing.aligned.alignment_map`.
             words: the modality that media are moved towards, and that stays where it is, as
                 does any modality without moments.
         """

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from hashing.hashcoder import HashCoder
-from hashing.training.centred_heads import CentredHeads
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.training.centred_heads import CentredHeads
 
 
 @torch.no_grad()

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.hashcoder import HashCoder
-from hashing.training.config import TrainingConfig
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.training.config import TrainingConfig
 
 _SHARED = "shared"
 

@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
-from hashing.training.alignment import WORDS, classes_of, moments_of
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.hybrid import aligned_part, learned_part, objective_for
-from hashing.training.plans import PLANS, HybridPlan
-from hashing.training.validation import mean_average_precision
+from bittern.hashing.base import Hasher
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.training.alignment import WORDS, classes_of, moments_of
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.hybrid import aligned_part, learned_part, objective_for
+from bittern.hashing.training.plans import PLANS, HybridPlan
+from bittern.hashing.training.validation import mean_average_precision
 
 NOVEL_SHARE = 0.2
 """Of the classes: held out as if nobody had known them."""

@@ -147,7 +147,7 @@ def parse_config(text: str, *, source: str = "the settings") -> TrainingConfig:
     Raises:
         InvalidInputError: too long, not a mapping, an unknown or repeated field, a bad value.
     """
-    from hashing.training.yaml_mapping import load_mapping
+    from bittern.hashing.training.yaml_mapping import load_mapping
 
     if len(text) > LARGEST_FILE:
         raise InvalidInputError(f"{source} is longer than the {LARGEST_FILE} characters allowed")

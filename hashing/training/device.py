@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from bittern.errors import InvalidInputError
-from hashing.training.config import TrainingConfig
+from bittern.hashing.training.config import TrainingConfig
 
 _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

@@ -14,7 +14,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, InvalidInputError
-from hashing.training.embeddings import (
+from bittern.hashing.training.embeddings import (
     RESERVED,
     SET_FILE,
     EmbeddingSet,

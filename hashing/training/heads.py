@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.alignment import Loss, cross_view_loss, supervised_loss
-from hashing.hashcoder import HashCoder
-from hashing.training.batch_norm import settle
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.config import TrainingConfig
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.objective import Step
-from hashing.training.sampling import BUFFER_ROWS, Sampler
-from hashing.training.streaming import EmbeddingBatch, stream
-from hashing.training.validation import mean_average_precision
+from bittern.hashing.alignment import Loss, cross_view_loss, supervised_loss
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.training.batch_norm import settle
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training.sampling import BUFFER_ROWS, Sampler
+from bittern.hashing.training.streaming import EmbeddingBatch, stream
+from bittern.hashing.training.validation import mean_average_precision
 
 _VALIDATION_QUERIES = 512
 _SETTLING_ROWS = 4096
@@ -50,7 +50,7 @@ class HeadObjective(ABC):
         Args:
             source: the embeddings.
             config: the settings.
-            buffer_rows: rows in memory at a time; see `hashing.training.streaming.stream`.
+            buffer_rows: rows in memory at a time; see `bittern.hashing.training.streaming.stream`.
 
         Raises:
             InvalidInputError: the set cannot be trained on so; says why.

@@ -14,20 +14,20 @@ from typing import TypedDict, Unpack
 
 import numpy as np
 
-from hashing.aligned import AlignedHasher, Moments, fit_aligned
-from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
-from hashing.training.alignment import WORDS, align, moments_of
-from hashing.training.config import TrainingConfig
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.loop import train
-from hashing.training.plans import HybridPlan
-from hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.hashing.aligned import AlignedHasher, Moments, fit_aligned
+from bittern.hashing.base import Hasher
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.training.alignment import WORDS, align, moments_of
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.plans import HybridPlan
+from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
 
 
 class TrainOptions(TypedDict, total=False):
-    """What `hashing.training.loop.train` takes besides data, settings and folder."""
+    """What `bittern.hashing.training.loop.train` takes besides data, settings and folder."""
 
     resume: bool
     plots: bool
@@ -57,14 +57,14 @@ def fit_hybrid(
         config: of the training; its bits are those of the whole code.
         plan: how they are shared out.
         run_folder: where the training keeps its log and checkpoint.
-        options: handed on to `hashing.training.loop.train`.
+        options: handed on to `bittern.hashing.training.loop.train`.
 
     Returns:
         The hasher, and how the training went; None if no bit was learned.
 
     Raises:
         InvalidInputError: the set cannot be used so.
-        TrainingError: see `hashing.training.loop.train`.
+        TrainingError: see `bittern.hashing.training.loop.train`.
     """
     count = plan.learned_bits(config.bits)
     objective = objective_for(source, replace(config, bits=count or config.bits))

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hashing.training.checkpoint import write_text_atomically
-from hashing.training.records import EpochRecord
+from bittern.hashing.training.checkpoint import write_text_atomically
+from bittern.hashing.training.records import EpochRecord
 
 JSON_FILE = "log.jsonl"
 CSV_FILE = "log.csv"

@@ -17,15 +17,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from bittern.errors import TrainingError
-from hashing.training.bits import BitStatistics, bit_statistics
-from hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
-from hashing.training.config import TrainingConfig
-from hashing.training.device import Placement, placement
-from hashing.training.log import RunLog
-from hashing.training.objective import Objective
-from hashing.training.plots import PLOT_FILE, draw
-from hashing.training.records import EpochRecord, Progress, TrainingResult
-from hashing.training.run_state import RunState
+from bittern.hashing.training.bits import BitStatistics, bit_statistics
+from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.device import Placement, placement
+from bittern.hashing.training.log import RunLog
+from bittern.hashing.training.objective import Objective
+from bittern.hashing.training.plots import PLOT_FILE, draw
+from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.hashing.training.run_state import RunState
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "run.lock"

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from hashing.training.config import TrainingConfig
-from hashing.training.device import Placement
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.device import Placement
 
 
 class Optimiser:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bittern.errors import InvalidInputError
-from hashing.hybrid import LEAST_WEIGHT
+from bittern.hashing.hybrid import LEAST_WEIGHT
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class HybridPlan:
     """How the bits are shared out.
 
     Attributes:
-        ridge: of the aligned bits; see `hashing.aligned.alignment_map`.
+        ridge: of the aligned bits; see `bittern.hashing.aligned.alignment_map`.
         learned_share: of the bits, rounded to whole bytes; 0 for aligned bits alone, 1 for
             learned bits alone.
         learned_ridge: of the alignment that lies before the heads.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hashing.training.bits import BitStatistics
-from hashing.training.records import EpochRecord
+from bittern.hashing.training.bits import BitStatistics
+from bittern.hashing.training.records import EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hashing.training.bits import BitStatistics
+from bittern.hashing.training.bits import BitStatistics
 
 
 @dataclass(frozen=True)

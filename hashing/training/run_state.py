@@ -13,19 +13,19 @@ import torch
 from pydantic import TypeAdapter
 
 from bittern.errors import TrainingError
-from hashing.training.bits import BitStatistics
-from hashing.training.checkpoint import (
+from bittern.hashing.training.bits import BitStatistics
+from bittern.hashing.training.checkpoint import (
     load_checkpoint,
     refusing_nonsense,
     save_checkpoint,
     shapes,
     under,
 )
-from hashing.training.config import TrainingConfig, differing
-from hashing.training.device import Placement
-from hashing.training.objective import Objective, Step
-from hashing.training.optimiser import Optimiser
-from hashing.training.records import EpochRecord
+from bittern.hashing.training.config import TrainingConfig, differing
+from bittern.hashing.training.device import Placement
+from bittern.hashing.training.objective import Objective, Step
+from bittern.hashing.training.optimiser import Optimiser
+from bittern.hashing.training.records import EpochRecord
 
 Batch = TypeVar("Batch")
 _MOST_THREADS = 1024

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.sampling import BufferPlan, Sampler
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.sampling import BufferPlan, Sampler
 
 
 @dataclass(frozen=True)

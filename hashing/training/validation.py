@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from hashing.codes import probabilities, unpack
+from bittern.hashing.codes import probabilities, unpack
 
 _BLOCK_CELLS = 1 << 22
 _DECIMALS = 9

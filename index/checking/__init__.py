@@ -6,9 +6,9 @@ rows.py       rows, models and index agree          orphans.py    files that bel
 repairing.py  what can be put right without loss of anything that is sound
 """
 
-from index.checking.findings import Finding, OnChecked, Verification
-from index.checking.rows import snapshot_to_verify
-from index.checking.verifying import verified, verified_files
+from bittern.index.checking.findings import Finding, OnChecked, Verification
+from bittern.index.checking.rows import snapshot_to_verify
+from bittern.index.checking.verifying import verified, verified_files
 
 __all__ = [
     "Finding",

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from index.checking.findings import Finding, OnChecked
-from index.checking.manifests import (
+from bittern.index.checking.findings import Finding, OnChecked
+from bittern.index.checking.manifests import (
     Manifest,
     UnreadableManifestError,
     manifest_files,
     read_manifest,
     table_folder,
 )
-from index.checking.opening import file_problem, newest_settled
-from index.folder import ArchiveFolder
-from index.sums import NAME, Sums, files_below, read_sums
+from bittern.index.checking.opening import file_problem, newest_settled
+from bittern.index.folder import ArchiveFolder
+from bittern.index.sums import NAME, Sums, files_below, read_sums
 
 REPAIR = "run bittern repair, or restore the archive from a backup"
 _REREGISTER = (

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
-from index.store import TABLE
+from bittern.index.store import TABLE
 
 _MAGIC = b"LANC"
 _FOOTER = struct.Struct("<QHH4s")

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bittern.errors import ArchiveDamagedError
-from index.checking.contents import CheckedFiles
-from index.checking.manifests import (
+from bittern.index.checking.contents import CheckedFiles
+from bittern.index.checking.manifests import (
     Manifest,
     changes_rows,
     manifest_files,
@@ -23,9 +23,9 @@ from index.checking.manifests import (
     read_manifest,
     table_folder,
 )
-from index.checking.opening import newest_settled
-from index.folder import ArchiveFolder
-from index.store import Store
+from bittern.index.checking.opening import newest_settled
+from bittern.index.folder import ArchiveFolder
+from bittern.index.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError
-from index.checking.manifests import (
+from bittern.index.checking.manifests import (
     Manifest,
     UnreadableManifestError,
     manifest_files,
     read_manifest,
     table_folder,
 )
-from index.folder import ArchiveFolder
-from index.sums import Sum, Sums, read_sums, sum_of
+from bittern.index.folder import ArchiveFolder
+from bittern.index.sums import Sum, Sums, read_sums, sum_of
 
 CONTENTS_UP_TO_BYTES = 64 << 20
 """Bytes of the newest version up to which contents are compared at opening: XXH3 reads what is

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from index.checking.manifests import Manifest, table_folder
-from index.folder import ArchiveFolder
-from index.sums import NAME, files_below
+from bittern.index.checking.manifests import Manifest, table_folder
+from bittern.index.folder import ArchiveFolder
+from bittern.index.sums import NAME, files_below
 
 _NEEDED = ("data", "_deletions", "_indices")
 

@@ -21,19 +21,19 @@ from pathlib import Path
 import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError, PreconditionError
-from index.checking.contents import CheckedFiles, check_files
-from index.checking.manifests import manifest_files, parsed_manifest, table_folder
-from index.checking.mending import Mending, manifest_name, plan_mending
-from index.checking.orphans import orphans
-from index.checking.settling import Settler
-from index.columns import is_code_or_embedding
-from index.derived import DerivedFiles
-from index.durable import sync_folder
-from index.folder import ArchiveFolder, Header, same_header
-from index.snapshots import Snapshots, models_in_use
-from index.store import Store
-from index.succession import drop_code_columns
-from index.sums import read_sums, replace_sums
+from bittern.files import sync_folder
+from bittern.index.checking.contents import CheckedFiles, check_files
+from bittern.index.checking.manifests import manifest_files, parsed_manifest, table_folder
+from bittern.index.checking.mending import Mending, manifest_name, plan_mending
+from bittern.index.checking.orphans import orphans
+from bittern.index.checking.settling import Settler
+from bittern.index.columns import is_code_or_embedding
+from bittern.index.derived import DerivedFiles
+from bittern.index.folder import ArchiveFolder, Header, same_header
+from bittern.index.snapshots import Snapshots, models_in_use
+from bittern.index.store import Store
+from bittern.index.succession import drop_code_columns
+from bittern.index.sums import read_sums, replace_sums
 
 LOST_FOUND = "lost-found"
 OnStep = Callable[[str], None]

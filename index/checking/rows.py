@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from index.columns import is_code_or_embedding
-from index.derived import DerivedFiles
-from index.derived.index_files import IndexFiles
-from index.folder import ArchiveFolder, Header
-from index.snapshot import MODALITIES, Snapshot
-from index.store import Store
+from bittern.index.columns import is_code_or_embedding
+from bittern.index.derived import DerivedFiles
+from bittern.index.derived.index_files import IndexFiles
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.snapshot import MODALITIES, Snapshot
+from bittern.index.store import Store
 
 _SHOWN = 5
 

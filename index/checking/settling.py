@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 
 from bittern.errors import PreconditionError
-from index.checking.manifests import (
+from bittern.files import sync_folder
+from bittern.index.checking.manifests import (
     Manifest,
     StoreFile,
     UnreadableManifestError,
@@ -22,10 +23,9 @@ from index.checking.manifests import (
     read_manifest,
     table_folder,
 )
-from index.durable import sync_folder
-from index.folder import ArchiveFolder
-from index.store import Store
-from index.sums import (
+from bittern.index.folder import ArchiveFolder
+from bittern.index.store import Store
+from bittern.index.sums import (
     Sum,
     append_sums,
     files_below,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bittern.errors import ArchiveDamagedError, BitternError
-from index.checking.contents import CheckedFiles, check_files, content_findings
-from index.checking.findings import Finding, OnChecked, Verification
-from index.checking.orphans import orphans
-from index.checking.rows import derived_damage, index_problems, model_problems, row_problems
-from index.folder import ArchiveFolder, Header
-from index.snapshot import MODALITIES, Snapshot
-from index.snapshots import models_in_use
+from bittern.index.checking.contents import CheckedFiles, check_files, content_findings
+from bittern.index.checking.findings import Finding, OnChecked, Verification
+from bittern.index.checking.orphans import orphans
+from bittern.index.checking.rows import derived_damage, index_problems, model_problems, row_problems
+from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.snapshot import MODALITIES, Snapshot
+from bittern.index.snapshots import models_in_use
 
 _ROWS_REMEDY = (
     "restore a snapshot or a backup, or delete these observations and index their media again"

@@ -32,9 +32,9 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from index.derived.arrays import read_array, write_array
-from index.derived.judging import OutdatedError, UnusableError, judging
-from index.store import Store
+from bittern.index.derived.arrays import read_array, write_array
+from bittern.index.derived.judging import OutdatedError, UnusableError, judging
+from bittern.index.store import Store
 
 FORMAT = "bittern-derived"
 FORMAT_VERSION = 1

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.derived.files import DerivedFiles, DerivedSet
-from index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
-from index.engines.rows import RowNumbers
-from index.loading import MODALITIES, Blocks, Rows
-from index.row_map import RowMap
-from index.store import Store
+from bittern.index.derived.files import DerivedFiles, DerivedSet
+from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
+from bittern.index.engines.rows import RowNumbers
+from bittern.index.loading import MODALITIES, Blocks, Rows
+from bittern.index.row_map import RowMap
+from bittern.index.store import Store
 
 if TYPE_CHECKING:
-    from index.snapshot import Snapshot
+    from bittern.index.snapshot import Snapshot
 
 KEPT_FROM = 200_000
 """Rows from which on reading an archive from its store takes long enough to keep files."""

@@ -16,14 +16,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines import planning
-from index.engines.blocks import Block, BlockSelection, CodeBlocks, Selection
-from index.engines.flat import FlatEngine, search_selection
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.engines.scans import Candidates, gathered
-from index.engines.threads import for_each
+from bittern.index.engines import planning
+from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks, Selection
+from bittern.index.engines.flat import FlatEngine, search_selection
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.scans import Candidates, gathered
+from bittern.index.engines.threads import for_each
 
 LEAST_ROWS = 8_000
 """So few rows that may be found are searched exactly: it takes no longer."""

@@ -17,9 +17,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.codes import check_codes
-from index.engines.rows import RowNumbers, RowSet
-from index.engines.scans import FastScan, gathered
+from bittern.hashing.codes import check_codes
+from bittern.index.engines.rows import RowNumbers, RowSet
+from bittern.index.engines.scans import FastScan, gathered
 
 BLOCK_ROWS = 1 << 20
 """Most rows of a block: large enough that beginning a scan anew costs little beside it."""

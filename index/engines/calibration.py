@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.queries import Queries
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
 
 K = 100
 _QUERIES = 32

@@ -27,15 +27,15 @@ from bittern.errors import (
     LimitExceededError,
     PreconditionError,
 )
-from index.engines.approximate import ApproximateEngine, Coverage, Structure
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.ivf import InvertedLists
-from index.engines.kept_indexes import restored, stored
-from index.engines.options import SearchOptions, check_recall
-from index.engines.threads import usable_cores
-from index.observation import EngineStats
+from bittern.index.engines.approximate import ApproximateEngine, Coverage, Structure
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.kept_indexes import restored, stored
+from bittern.index.engines.options import SearchOptions, check_recall
+from bittern.index.engines.threads import usable_cores
+from bittern.index.observation import EngineStats
 
 APPROXIMATE_FROM = 200_000
 """Fewer rows are searched exactly, whatever recall is wanted: it takes no longer."""
@@ -212,7 +212,7 @@ class Engines:
         large = self.options.engine == "auto" and len(blocks) >= GPU_FROM
         if self.options.engine != "gpu" and not (large and _has_gpu()):
             return "flat", exact
-        from index.engines.device_memory import available_device
+        from bittern.index.engines.device_memory import available_device
 
         if available_device() is None:
             asked = self.options.engine == "gpu"
@@ -222,8 +222,8 @@ class Engines:
         return "gpu", f"{exact}, on the graphics card"
 
     def _on_gpu(self, name: str, blocks: CodeBlocks) -> SearchEngine | None:
-        from index.engines.device_memory import available_device
-        from index.engines.gpu import GpuEngine
+        from bittern.index.engines.device_memory import available_device
+        from bittern.index.engines.gpu import GpuEngine
 
         try:
             return GpuEngine(
@@ -350,7 +350,7 @@ def _built_anew(
     check: Callable[[], None],
 ) -> Structure:
     if kind == "graph":
-        from index.engines.graph import Graph
+        from bittern.index.engines.graph import Graph
 
         graph: Structure = Graph.build(blocks, threads=threads, check=check)
         return graph

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bittern.errors import InvalidInputError, LimitExceededError, PreconditionError
-from index.engines.blocks import Block
+from bittern.index.engines.blocks import Block
 
 if TYPE_CHECKING:
     import torch

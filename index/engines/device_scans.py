@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines import planning
-from index.engines.blocks import BlockSelection
-from index.engines.device_memory import LEAST_TILE_ROWS, WORKSPACE, DeviceMemory
-from index.engines.queries import Queries
-from index.engines.scans import Candidates
+from bittern.index.engines import planning
+from bittern.index.engines.blocks import BlockSelection
+from bittern.index.engines.device_memory import LEAST_TILE_ROWS, WORKSPACE, DeviceMemory
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import Candidates
 
 if TYPE_CHECKING:
     import torch

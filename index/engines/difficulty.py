@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
 
 KS = (10, 100)
 """Recall counts for the worse of these."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 
 
 class SearchEngine(Protocol):

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import QueryError
-from index.engines import planning
-from index.engines.blocks import BlockSelection, CodeBlocks, Selection
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.engines.scans import Candidates, gathered
-from index.engines.threads import for_each
+from bittern.index.engines import planning
+from bittern.index.engines.blocks import BlockSelection, CodeBlocks, Selection
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.scans import Candidates, gathered
+from bittern.index.engines.threads import for_each
 
 _FIRST, _SECOND = (2, 200), (16, 2_000)
 """How many candidates are asked for in turn, as (times k, plus)."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import logging
 
 from bittern.errors import BitternError, LimitExceededError
-from index.engines.blocks import CodeBlocks
-from index.engines.device_memory import WORKSPACE, DeviceMemory, shared_memory
-from index.engines.device_scans import LEAST_ROWS, DeviceScan
-from index.engines.flat import FlatEngine, search_selection
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.device_memory import WORKSPACE, DeviceMemory, shared_memory
+from bittern.index.engines.device_scans import LEAST_ROWS, DeviceScan
+from bittern.index.engines.flat import FlatEngine, search_selection
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 
 _log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """A graph over binary codes: searches follow links from node to node towards the query.
 
-The links are those of HNSW (`index.engines.hnsw`), between distinct codes. How many nodes
+The links are those of HNSW (`bittern.index.engines.hnsw`), between distinct codes. How many nodes
 are kept in view, the beam, decides what is found; how wide a beam a wanted recall takes is
 measured when the graph is built, on queries that were held out.
 """
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
-from index.engines import planning
-from index.engines.approximate import Allowed, ApproximateEngine, WithEffort
-from index.engines.blocks import BlockSelection, CodeBlocks
-from index.engines.calibration import Curve, measured
-from index.engines.distinct import DistinctCodes
-from index.engines.hnsw import LEAST_LINKS, MOST_LINKS, LinkedCodes, Links
-from index.engines.queries import Queries
-from index.engines.scans import Candidates
+from bittern.index.engines import planning
+from bittern.index.engines.approximate import Allowed, ApproximateEngine, WithEffort
+from bittern.index.engines.blocks import BlockSelection, CodeBlocks
+from bittern.index.engines.calibration import Curve, measured
+from bittern.index.engines.distinct import DistinctCodes
+from bittern.index.engines.hnsw import LEAST_LINKS, MOST_LINKS, LinkedCodes, Links
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import Candidates
 
 M = 16
 EF_CONSTRUCTION = 100
@@ -126,7 +126,7 @@ class Graph:
         one code that has changed since can move the links of all others, which nothing here
         can tell as long as there are as many nodes: answers would stay sound and recall would
         fall without a word. The caller sees to it that every code is what it was
-        (`index.engines.kept_indexes`).
+        (`bittern.index.engines.kept_indexes`).
 
         Args:
             base: the same codes in the same order as when `arrays` was called.

@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines import planning
-from index.engines.blocks import Block, BlockSelection
-from index.engines.queries import Queries
-from index.engines.rows import RowNumbers
-from index.engines.scans import ScaledWeights
-from index.engines.threads import faiss_threads
+from bittern.index.engines import planning
+from bittern.index.engines.blocks import Block, BlockSelection
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowNumbers
+from bittern.index.engines.scans import ScaledWeights
+from bittern.index.engines.threads import faiss_threads
 
 LEAST_LINKS, MOST_LINKS = 2, 64
 _MOST_ENTRIES = 1 << 16

@@ -5,7 +5,7 @@ centroid, of length 1, with which it has the greatest inner product, and a query
 lists that are so for its weights. Within a list the scan is that of the exact engine
 (`index.engines.scans`), so symmetric and asymmetric queries, with and without a filter, run on
 one index. How many lists a wanted recall takes is measured when the index is built, for
-queries near and far (`index.engines.difficulty`), and kept with it.
+queries near and far (`bittern.index.engines.difficulty`), and kept with it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.approximate import Allowed, ApproximateEngine, WithEffort
-from index.engines.blocks import Block, CodeBlocks
-from index.engines.difficulty import Difficulty, K
-from index.engines.marks import marks_of_codes
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowNumbers
-from index.engines.scans import (
+from bittern.index.engines.approximate import Allowed, ApproximateEngine, WithEffort
+from bittern.index.engines.blocks import Block, CodeBlocks
+from bittern.index.engines.difficulty import Difficulty, K
+from bittern.index.engines.marks import marks_of_codes
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowNumbers
+from bittern.index.engines.scans import (
     FEWEST,
     Candidates,
     ScaledWeights,
@@ -36,7 +36,7 @@ from index.engines.scans import (
     nibble_index,
     rounded_candidates,
 )
-from index.engines.threads import faiss_threads
+from bittern.index.engines.threads import faiss_threads
 
 Check = Callable[[], None]
 MIN_LISTS, MAX_LISTS = 16, 8_192
@@ -174,7 +174,7 @@ class InvertedLists:
         Args:
             blocks: the codes of a generation.
             rows: int64 [n], ascending: what the stored members belong to.
-            marks: uint16 [n]: of their codes then (see `index.engines.marks`).
+            marks: uint16 [n]: of their codes then (see `bittern.index.engines.marks`).
             arrays: of `arrays`.
 
         Raises:

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.approximate import Structure
-from index.engines.blocks import CodeBlocks
-from index.engines.ivf import InvertedLists
-from index.engines.marks import marks_of
+from bittern.index.engines.approximate import Structure
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.marks import marks_of
 
 _MOST_ROWS = 1 << 40
 
@@ -50,7 +50,7 @@ def restored(kind: str, blocks: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) 
     rows = rows_of(arrays["runs"], len(marks))
     if kind == "ivf":
         return InvertedLists.restored(blocks, rows, marks, arrays)
-    from index.engines.graph import Graph
+    from bittern.index.engines.graph import Graph
 
     base = _restricted(blocks, rows)
     if not np.array_equal(marks_of(base), marks):

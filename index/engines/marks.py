@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.blocks import CodeBlocks
+from bittern.index.engines.blocks import CodeBlocks
 
 _MULTIPLIER = np.uint32(0x9E3779B1)
 _BATCH = 1 << 16

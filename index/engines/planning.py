@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.blocks import BlockSelection
-from index.engines.queries import Queries
-from index.engines.scans import Candidates, gathered, scan_raw
-from index.engines.threads import usable_cores
+from bittern.index.engines.blocks import BlockSelection
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import Candidates, gathered, scan_raw
+from bittern.index.engines.threads import usable_cores
 
 _SCORE_ALL = 256
 """So few rows are scored exactly at once."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from hashing.codes import DistanceTables, check_bits, check_codes, probabilities, unpack
-from index.observation import Metric
+from bittern.hashing.codes import DistanceTables, check_bits, check_codes, probabilities, unpack
+from bittern.index.observation import Metric
 
 _LARGEST = 1e100
 """Greater weights could overflow where they are added up."""

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.queries import Queries
+from bittern.index.engines.queries import Queries
 
 _FAST_MAX_BITS = 1024
 """Longest codes of the fast layout: 255 per nibble must fit the scan's 16-bit sums."""

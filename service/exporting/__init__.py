@@ -6,9 +6,9 @@ over the wire. Media with a manifest (`service.exporting.folder`) are the one ki
 
 from __future__ import annotations
 
-from service.exporting.base import Exported, Piece, Rows, Writer, pieces, write_file
-from service.exporting.formats import FOLDER, FORMATS, WRITERS, format_of, writer_of
-from service.exporting.rows import rows_of_archive, rows_of_hits, rows_of_observations
+from bittern.service.exporting.base import Exported, Piece, Rows, Writer, pieces, write_file
+from bittern.service.exporting.formats import FOLDER, FORMATS, WRITERS, format_of, writer_of
+from bittern.service.exporting.rows import rows_of_archive, rows_of_hits, rows_of_observations
 
 __all__ = [
     "FOLDER",

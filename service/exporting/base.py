@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 
 from bittern.errors import InvalidInputError
-from index.columns import Value, as_given
+from bittern.index.columns import Value, as_given
 
 MAX_PIECE_BYTES = 1 << 20
 """Most bytes of one piece."""

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from index.columns import as_given
-from index.observation import Hit, Observation
-from service.exporting.base import Exported, OnProgress
-from service.exporting.formats import FOLDER
-from service.exporting.spreadsheets import harmless
+from bittern.index.columns import as_given
+from bittern.index.observation import Hit, Observation
+from bittern.service.exporting.base import Exported, OnProgress
+from bittern.service.exporting.formats import FOLDER
+from bittern.service.exporting.spreadsheets import harmless
 
 _TYPES = {"image": "StillImage", "audio": "Sound"}
 _FIRST = ("media", "occurrenceID", "type")
@@ -202,7 +202,7 @@ class _Copying:
 
 
 def _copy(seen: Observation, to: Path, allowed: Sequence[Path]) -> str:
-    from service.sources.base import modality_of_suffix
+    from bittern.service.sources.base import modality_of_suffix
 
     source, root = Path(seen.media), Path(seen.media_root)
     if not source.is_absolute():

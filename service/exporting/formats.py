@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bittern.errors import PreconditionError, QueryError
-from service.exporting.base import Writer
-from service.exporting.inaturalist_ids import InaturalistIdsWriter
-from service.exporting.json_texts import GeoJsonWriter, JsonLinesWriter
-from service.exporting.raven import RavenWriter
-from service.exporting.tables import CsvWriter, ParquetWriter
+from bittern.service.exporting.base import Writer
+from bittern.service.exporting.inaturalist_ids import InaturalistIdsWriter
+from bittern.service.exporting.json_texts import GeoJsonWriter, JsonLinesWriter
+from bittern.service.exporting.raven import RavenWriter
+from bittern.service.exporting.tables import CsvWriter, ParquetWriter
 
 FOLDER = "folder"
 """Media with a manifest: the one kind that is not a file."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from index.columns import Value
-from service.exporting.base import Rows
+from bittern.index.columns import Value
+from bittern.service.exporting.base import Rows
 
 _ADDRESS = re.compile(
     r"(?:^|//|\.)inaturalist(?:\.[a-z]{2,10}){1,3}/observations/([0-9]{1,18})(?![0-9])",

@@ -6,8 +6,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from index.columns import Value
-from service.exporting.base import Rows
+from bittern.index.columns import Value
+from bittern.service.exporting.base import Rows
 
 _PLACE = ("decimalLongitude", "decimalLatitude")
 

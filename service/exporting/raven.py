@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from index.columns import Value
-from service.exporting.base import Rows
-from service.exporting.spreadsheets import harmless
+from bittern.index.columns import Value
+from bittern.service.exporting.base import Rows
+from bittern.service.exporting.spreadsheets import harmless
 
 LOWEST_HZ, HIGHEST_HZ = 0, 24_000
 """The frequencies of a selection. Windows have no bounds in frequency: this is all that a recording

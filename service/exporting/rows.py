@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
-from index.observation import Hit, Observation
-from service.exporting.base import Rows
+from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
+from bittern.index.observation import Hit, Observation
+from bittern.service.exporting.base import Rows
 
 if TYPE_CHECKING:
-    from index.archive import Archive
+    from bittern.index.archive import Archive
 
 BATCH_ROWS = 1_000
 HIT_COLUMNS: Mapping[str, ColumnType] = {"rank": "int64", "distance": "double"}
@@ -43,8 +43,8 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     fields = [(name, _ARROW[kind]) for name, kind in columns.items()]
     schema = pa.schema(fields)
     if digest:
-        from hashing.saved import SavedModel
-        from service.code_tables import about_codes
+        from bittern.hashing.saved import SavedModel
+        from bittern.service.code_tables import about_codes
 
         card = SavedModel.load(archive.model_folder(digest)).card
         schema = schema.append(pa.field("code", pa.binary(card.bits // 8)))

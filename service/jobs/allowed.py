@@ -13,10 +13,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundError
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources import Entry, Listed, Source, SourceOptions, read_source
-from service.sources.base import modality_of_suffix
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources import Entry, Listed, Source, SourceOptions, read_source
+from bittern.service.sources.base import modality_of_suffix
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SOURCE_CHARS = 4_096
@@ -98,7 +98,7 @@ class AllowedFolders:
         """The media that a call names; those that lie elsewhere are entries that have failed.
 
         Raises:
-            as `find` and `service.sources.read_source`; nothing is ever fetched.
+            as `find` and `bittern.service.sources.read_source`; nothing is ever fetched.
         """
         path = self.find(asked)
         if options.media is not None:

@@ -8,19 +8,19 @@ from datetime import datetime
 from typing import Any
 
 from bittern.errors import InvalidInputError
-from bittern.v1 import job_service_pb2 as pb
-from index.observation import AddResult, AddStatus
-from service.convert import name_of
-from service.convert_add import (
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.convert import name_of
+from bittern.service.convert_add import (
     add_result_from_wire,
     add_result_to_wire,
     on_duplicate_from_wire,
     on_duplicate_to_wire,
 )
-from service.jobs.record import JobRecord, JobState
-from service.jobs.report import JobReport, StageWork
-from service.jobs.spec import JobSpec
-from service.sources import SourceOptions
+from bittern.service.jobs.record import JobRecord, JobState
+from bittern.service.jobs.report import JobReport, StageWork
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.sources import SourceOptions
+from bittern.v1 import job_service_pb2 as pb
 
 MAX_GLOBS = 100
 MAX_COLUMNS = 500

@@ -19,9 +19,9 @@ def check_model_name(name: str, known: set[str]) -> None:
         QueryError: it is a path.
         ModelNotFoundError: there is no such model.
     """
-    from encoders.catalogue import CATALOGUE
-    from service.fitting import SHIPPED
-    from service.saved_models import model_folder
+    from bittern.encoders.catalogue import CATALOGUE
+    from bittern.service.fitting import SHIPPED
+    from bittern.service.saved_models import model_folder
 
     if (
         not name

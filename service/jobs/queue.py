@@ -24,10 +24,10 @@ from bittern.errors import (
     LimitExceededError,
     ServiceUnavailableError,
 )
-from index.observation import AddStatus
-from service.jobs.record import JobFolder, JobRecord, JobState, now, progress_of
-from service.jobs.report import JobReport, OnProgress
-from service.jobs.spec import JobSpec
+from bittern.index.observation import AddStatus
+from bittern.service.jobs.record import JobFolder, JobRecord, JobState, now, progress_of
+from bittern.service.jobs.report import JobReport, OnProgress
+from bittern.service.jobs.spec import JobSpec
 
 MAX_WAITING = 100
 """Most jobs that have not ended."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
-from index.durable import replace_file
-from index.observation import AddStatus
-from service.jobs.report import JobReport
-from service.jobs.spec import JobSpec
+from bittern.files import replace_file
+from bittern.index.observation import AddStatus
+from bittern.service.jobs.report import JobReport
+from bittern.service.jobs.spec import JobSpec
 
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _MAX_FILE_BYTES = 16 << 20

@@ -20,26 +20,26 @@ from time import perf_counter
 
 import numpy as np
 
+from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import BitternError, ModelNotFoundError, PreconditionError, SourceNotFoundError
-from encoders.base import Modality
-from encoders.catalogue import CATALOGUE
-from hashing.saved import SavedModel
-from index.archive import Archive
-from index.models import ModelRecord
-from index.observation import AddResult, AddStatus, CodedObservation
-from index.recoding import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
-from index.succession import replaced
-from service.committing import Commits
-from service.embedders import Embedders
-from service.engine import Engine, catalogue_encoder
-from service.fitting import FIT_ROWS, fitted_model
-from service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
-from service.jobs.report import Cancelled, JobReport, OnProgress, never
-from service.jobs.spec import JobSpec
-from service.model_choice import IndexOptions, ready_model
-from service.models import Model
-from service.pipeline import Embedded, Pace, embed_items, store_all
-from service.sources.archive import ArchiveMedia
+from bittern.hashing.saved import SavedModel
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.index.observation import AddResult, AddStatus, CodedObservation
+from bittern.index.recoding import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
+from bittern.index.succession import replaced
+from bittern.service.committing import Commits
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine, catalogue_encoder
+from bittern.service.fitting import FIT_ROWS, fitted_model
+from bittern.service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
+from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.model_choice import IndexOptions, ready_model
+from bittern.service.models import Model
+from bittern.service.pipeline import Embedded, Pace, embed_items, store_all
+from bittern.service.sources.archive import ArchiveMedia
 
 FROM_EMBEDDINGS_AT_ONCE = 2_048
 """Media per commit where nothing has to be decoded."""

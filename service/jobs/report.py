@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from index.durable import replace_file
-from index.observation import AddResult, AddStatus
+from bittern.files import replace_file
+from bittern.index.observation import AddResult, AddStatus
 
 STAGES = ("list", "read", "decode", "network", "hash", "commit")
 FAILURES_KEPT = 10_000

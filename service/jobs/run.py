@@ -15,16 +15,16 @@ from pathlib import Path
 from time import monotonic
 
 from bittern.errors import BitternError
-from index.archive import Archive
-from index.folder import ArchiveFolder
-from service.coding import code_source
-from service.embedders import Embedders
-from service.engine import Engine, catalogue_encoder
-from service.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
-from service.jobs.report import Cancelled, JobReport, OnProgress, never
-from service.jobs.spec import JobSpec
-from service.model_choice import load_first
-from service.sources import Entry, Source, read_source
+from bittern.index.archive import Archive
+from bittern.index.folder import ArchiveFolder
+from bittern.service.coding import code_source
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine, catalogue_encoder
+from bittern.service.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
+from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.model_choice import load_first
+from bittern.service.sources import Entry, Source, read_source
 
 REPORT_EVERY_S = 5.0
 """How often the report of a running job is written down."""
@@ -107,7 +107,7 @@ def judged(spec: JobSpec, report: JobReport) -> JobReport:
 
 def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
     if spec.kind == "reencode":
-        from service.jobs.reencode import reencode
+        from bittern.service.jobs.reencode import reencode
 
         with _engine(spec, (), place, watch) as engine:
             return reencode(
@@ -156,7 +156,7 @@ def _embedding(spec: JobSpec) -> Iterator[Embedding]:
     if spec.engine == "local":
         yield embed_here
         return
-    from service.jobs.ray import cluster, embedding_on_ray
+    from bittern.service.jobs.ray import cluster, embedding_on_ray
 
     with cluster(spec.workers):
         yield embedding_on_ray(spec.workers)

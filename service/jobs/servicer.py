@@ -10,17 +10,17 @@ from dataclasses import replace
 import grpc
 
 from bittern.errors import InvalidInputError, LimitExceededError
+from bittern.service import limits
+from bittern.service.answering import answering
+from bittern.service.config import ServiceConfig
+from bittern.service.jobs.allowed import AllowedFolders
+from bittern.service.jobs.convert import job_to_wire, spec_from_wire
+from bittern.service.jobs.model_names import check_model_name
+from bittern.service.jobs.queue import JobQueue
+from bittern.service.jobs.record import JobRecord
+from bittern.service.servable import Servable
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
-from service import limits
-from service.answering import answering
-from service.config import ServiceConfig
-from service.jobs.allowed import AllowedFolders
-from service.jobs.convert import job_to_wire, spec_from_wire
-from service.jobs.model_names import check_model_name
-from service.jobs.queue import JobQueue
-from service.jobs.record import JobRecord
-from service.servable import Servable
 
 _MAX_REQUEST_ID_CHARS = 100
 

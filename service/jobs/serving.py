@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.errors import BitternError, InvalidInputError, PreconditionError
-from service.jobs.allowed import AllowedFolders
-from service.jobs.model_names import check_model_name
-from service.jobs.queue import JobQueue
-from service.jobs.record import JobRecord
-from service.jobs.report import JobReport, OnProgress
-from service.jobs.spec import JobSpec
-from service.sources import Source
+from bittern.service.jobs.allowed import AllowedFolders
+from bittern.service.jobs.model_names import check_model_name
+from bittern.service.jobs.queue import JobQueue
+from bittern.service.jobs.record import JobRecord
+from bittern.service.jobs.report import JobReport, OnProgress
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.sources import Source
 
 if TYPE_CHECKING:
-    from service.engine import Engine
+    from bittern.service.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def index_job(
     cancelled: Callable[[], bool],
 ) -> JobReport:
     """Index a source into an archive that is open."""
-    from service.indexing import Watch, index_source
-    from service.jobs.run import options_of
+    from bittern.service.indexing import Watch, index_source
+    from bittern.service.jobs.run import options_of
 
     report = JobReport()
 

@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from bittern.errors import InvalidInputError
-from hashing.training_free import Kind
-from index.observation import OnDuplicate
-from service.sources import SourceOptions
+from bittern.hashing.training_free import Kind
+from bittern.index.observation import OnDuplicate
+from bittern.service.sources import SourceOptions
 
 JobKind = Literal["index", "encode", "reencode"]
 """Into an archive; into a Parquet file; the media of an archive anew, with another model."""
@@ -25,7 +25,7 @@ class JobSpec:
         target: archive folder, or Parquet file.
         source: folder, file or address of what is to be coded; empty for ``reencode``.
         reading: how the source is to be read.
-        model: see `service.model_choice.IndexOptions`; so are the next four.
+        model: see `bittern.service.model_choice.IndexOptions`; so are the next four.
         bits: code length, where a hasher is made.
         hasher: kind of hasher, where one is made.
         on_duplicate: what to do with items that the archive has already.

@@ -12,11 +12,19 @@ storing.py    hash and commit, beside the network
 
 from __future__ import annotations
 
-from service.pipeline.batches import NETWORK_BATCH
-from service.pipeline.embedding import FLUSH_ITEMS, embed_items
-from service.pipeline.pieces import Asked, Embedded, Entry, Piece, Recheck, decode, fragment_id
-from service.pipeline.slots import Bounds
-from service.pipeline.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
+from bittern.service.pipeline.batches import NETWORK_BATCH
+from bittern.service.pipeline.embedding import FLUSH_ITEMS, embed_items
+from bittern.service.pipeline.pieces import (
+    Asked,
+    Embedded,
+    Entry,
+    Piece,
+    Recheck,
+    decode,
+    fragment_id,
+)
+from bittern.service.pipeline.slots import Bounds
+from bittern.service.pipeline.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
 
 __all__ = [
     "COMMIT_ITEMS",

@@ -22,11 +22,18 @@ from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 from bittern.errors import BitternError
-from index.observation import AddResult
-from service.jobs.report import Cancelled, Stages, StageWork
-from service.pipeline.pieces import Asked, Piece
-from service.pipeline.reading import Loaded
-from service.pipeline.slots import Bounds, Slot, close_stream, given_bytes, is_settled, named
+from bittern.index.observation import AddResult
+from bittern.service.jobs.report import Cancelled, Stages, StageWork
+from bittern.service.pipeline.pieces import Asked, Piece
+from bittern.service.pipeline.reading import Loaded
+from bittern.service.pipeline.slots import (
+    Bounds,
+    Slot,
+    close_stream,
+    given_bytes,
+    is_settled,
+    named,
+)
 
 _LOOK_UP_S = 0.25
 """How often whoever waits looks whether the job is to stop, in seconds."""

@@ -6,12 +6,12 @@ from collections import deque
 from collections.abc import Iterator
 from time import perf_counter
 
+from bittern.encoders.base import Media, Modality
 from bittern.errors import BitternError, InvalidInputError
-from encoders.base import Media, Modality
-from index.observation import AddResult, AddStatus
-from service.jobs.report import StageWork
-from service.models import Embedder
-from service.pipeline.pieces import Embedded, Piece
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.jobs.report import StageWork
+from bittern.service.models import Embedder
+from bittern.service.pipeline.pieces import Embedded, Piece
 
 NETWORK_BATCH = 16
 """Pieces per call of a network."""

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError
-from encoders.base import Modality
-from index.observation import AddResult
-from service.jobs.report import Cancelled, Stages, never, new_stages
-from service.models import Embedder
-from service.pipeline.ahead import Ahead
-from service.pipeline.batches import Batches
-from service.pipeline.pieces import Asked, Embedded, Piece, Recheck, decode
-from service.pipeline.reading import Loaded, read
-from service.pipeline.slots import Bounds, Slot
+from bittern.index.observation import AddResult
+from bittern.service.jobs.report import Cancelled, Stages, never, new_stages
+from bittern.service.models import Embedder
+from bittern.service.pipeline.ahead import Ahead
+from bittern.service.pipeline.batches import Batches
+from bittern.service.pipeline.pieces import Asked, Embedded, Piece, Recheck, decode
+from bittern.service.pipeline.reading import Loaded, read
+from bittern.service.pipeline.slots import Bounds, Slot
 
 FLUSH_ITEMS = 64
 """After so many items of the listing, batches run even where they are not full."""
@@ -42,7 +42,7 @@ def embed_items(
         stages: filled in as work goes on.
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
         fetch: beginnings of addresses that may be fetched.
-        bounds: threads and memory; see `service.pipeline.slots`.
+        bounds: threads and memory; see `bittern.service.pipeline.slots`.
 
     Raises:
         Exception: what the listing has raised, once everything before is embedded; what the

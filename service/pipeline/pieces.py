@@ -10,12 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.audio import windows
-from encoders.base import AudioWindowing, Media, Modality
-from encoders.decoding import SHORTER_SIDE
-from encoders.images import decode_image
-from index.observation import AddResult, Fingerprint, Observation
-from service.requests import MediaItem
+from bittern.encoders.audio import windows
+from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.decoding import SHORTER_SIDE
+from bittern.encoders.images import decode_image
+from bittern.index.observation import AddResult, Fingerprint, Observation
+from bittern.service.requests import MediaItem
 
 
 @dataclass(frozen=True, slots=True)

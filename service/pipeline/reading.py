@@ -12,18 +12,18 @@ from pathlib import Path
 
 from xxhash import xxh3_128
 
+from bittern.encoders.images import ImageLimits
+from bittern.encoders.recordings import AudioLimits
 from bittern.errors import (
     DuplicateObservationError,
     MediaTooLargeError,
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from encoders.images import ImageLimits
-from encoders.recordings import AudioLimits
-from index.observation import AddResult, AddStatus, Fingerprint
-from service.limits import check_item
-from service.pipeline.pieces import Recheck
-from service.requests import MediaItem
+from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.service.limits import check_item
+from bittern.service.pipeline.pieces import Recheck
+from bittern.service.requests import MediaItem
 
 WHOLE_BYTES = 32 << 20
 """Recordings up to this size are read whole."""
@@ -89,7 +89,7 @@ def _load(item: MediaItem, fetch: tuple[str, ...]) -> Loaded:
         data = bytes(item.data)
         return Loaded(replace(item, data=None), data, fingerprint_of(data))
     if item.path is None and item.url is not None:
-        from service.sources.remote import open_media
+        from bittern.service.sources.remote import open_media
 
         source = open_media(item, fetch)
         if isinstance(source, bytes):

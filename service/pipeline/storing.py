@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from index.observation import AddResult, AddStatus
-from service.jobs.report import JobReport, OnProgress
-from service.pipeline.pieces import Embedded
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.jobs.report import JobReport, OnProgress
+from bittern.service.pipeline.pieces import Embedded
 
 COMMIT_ITEMS = 64
 """Items per atomic commit."""
@@ -53,7 +53,7 @@ def store_all(
     Whatever ends the stream, an error too, what was embedded before is committed.
 
     Args:
-        stream: from `service.pipeline.embed_items`.
+        stream: from `bittern.service.pipeline.embed_items`.
         commit: what stores.
         report: counted up after each commit.
         pace: when to commit.

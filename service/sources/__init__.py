@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
-from service.sources.addresses import check_prefixes, is_address, parsed
-from service.sources.base import (
+from bittern.service.sources.addresses import check_prefixes, is_address, parsed
+from bittern.service.sources.base import (
     AUDIO_SUFFIXES,
     IMAGE_SUFFIXES,
     Entry,
@@ -24,9 +24,9 @@ from service.sources.base import (
     SourceOptions,
     another_medium,
 )
-from service.sources.elsewhere import source_at
-from service.sources.formats import READERS, check_form
-from service.sources.globs import folder_and_glob
+from bittern.service.sources.elsewhere import source_at
+from bittern.service.sources.formats import READERS, check_form
+from bittern.service.sources.globs import folder_and_glob
 
 __all__ = [
     "AUDIO_SUFFIXES",

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
-from index.archive import Archive
-from index.observation import AddResult, AddStatus, Fingerprint
-from index.recoding import StoredMedium, media_of
-from service.requests import MediaItem
-from service.sources.addresses import below, is_address, may_fetch
-from service.sources.base import Entry
+from bittern.index.archive import Archive
+from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.recoding import StoredMedium, media_of
+from bittern.service.requests import MediaItem
+from bittern.service.sources.addresses import below, is_address, may_fetch
+from bittern.service.sources.base import Entry
 
 _AT_ONCE = 256
 

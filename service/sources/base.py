@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, SourceUnreachableError
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources.ids import id_of_name
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources.ids import id_of_name
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})

@@ -20,13 +20,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from index.columns import Value
-from service.requests import MediaItem
-from service.sources.base import Listed, SourceOptions, failed
-from service.sources.camtrap_join import ObservationIndex
-from service.sources.camtrap_package import CamtrapPackage, TableRow, is_camtrap
-from service.sources.field_values import checked, event_date, licence, number, text
-from service.sources.media_places import FoundMedia, MediaPlaces, is_address, modality_of_media
+from bittern.index.columns import Value
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import Listed, SourceOptions, failed
+from bittern.service.sources.camtrap_join import ObservationIndex
+from bittern.service.sources.camtrap_package import CamtrapPackage, TableRow, is_camtrap
+from bittern.service.sources.field_values import checked, event_date, licence, number, text
+from bittern.service.sources.media_places import (
+    FoundMedia,
+    MediaPlaces,
+    is_address,
+    modality_of_media,
+)
 
 __all__ = ["camtrap_entries", "is_camtrap"]
 

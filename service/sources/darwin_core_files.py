@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from service.sources.darwin_core_meta import MAX_META_BYTES, Table
-from service.sources.delimited import rows
+from bittern.service.sources.darwin_core_meta import MAX_META_BYTES, Table
+from bittern.service.sources.delimited import rows
 
 META = "meta.xml"
 MAX_RATIO = 200

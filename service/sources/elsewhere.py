@@ -10,14 +10,14 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from service.requests import MediaItem
-from service.sources.base import Listed, Source, SourceOptions
-from service.sources.folder import Directory, walk
-from service.sources.ids import id_of_name
-from service.sources.manifest import MANIFEST_SUFFIXES, table_entries
-from service.sources.remote import repeated, system_of
-from service.sources.tables import Table
-from service.sources.tar import TAR_SUFFIXES, remote_shard_entries
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import Listed, Source, SourceOptions
+from bittern.service.sources.folder import Directory, walk
+from bittern.service.sources.ids import id_of_name
+from bittern.service.sources.manifest import MANIFEST_SUFFIXES, table_entries
+from bittern.service.sources.remote import repeated, system_of
+from bittern.service.sources.tables import Table
+from bittern.service.sources.tar import TAR_SUFFIXES, remote_shard_entries
 
 REMOTE_FORMATS = ("folder", "manifest", "tar")
 

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
-from index.columns import DARWIN_CORE, MetadataColumns, Value
-from service.headings import OWN, kept_names
-from service.sources.licences import licence_code
+from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
+from bittern.service.headings import OWN, kept_names
+from bittern.service.sources.licences import licence_code
 
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _DATE_AND_TIME = re.compile(

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources.base import Listed, SourceOptions, failed, modality_of_suffix
-from service.sources.globs import matcher
-from service.sources.ids import id_of_name
-from service.sources.names import Names, names_of_siblings
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import Listed, SourceOptions, failed, modality_of_suffix
+from bittern.service.sources.globs import matcher
+from bittern.service.sources.ids import id_of_name
+from bittern.service.sources.names import Names, names_of_siblings
 
 MAX_DEPTH = 100
 """Deepest nesting of folders."""
@@ -47,7 +47,7 @@ def folder_entries(folder: Path, options: SourceOptions) -> Iterator[Listed]:
     Names are gone through in their order, and hidden ones left out. Memory is bounded by the names
     in one folder, and those of the folders on the way to it. Links to files are media; links to
     folders are not followed, and told. What folders' names tell about species becomes metadata
-    (`service.sources.names`).
+    (`bittern.service.sources.names`).
     """
     root = str(folder.resolve())
     for found in walk(lambda below: _directory(folder / below), folder.resolve().name, options):
@@ -79,7 +79,7 @@ def walk(
         look: lists the folder at a path below the source; "" is the source itself. Raises a
             `BitternError` where that cannot be done.
         name: the source's own name.
-        options: `include` and `exclude` are globs over paths, see `service.sources.globs`.
+        options: `include` and `exclude` are globs over paths, see `bittern.service.sources.globs`.
 
     Yields:
         media, and what could not be looked into, as entries.

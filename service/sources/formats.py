@@ -6,19 +6,19 @@ import zipfile
 from pathlib import Path
 
 from bittern.errors import ManifestError
-from service.sources.base import Reader
-from service.sources.camtrap import camtrap_entries, is_camtrap
-from service.sources.coco import coco_entries, is_coco
-from service.sources.darwin_core import darwin_core_entries, is_darwin_core
-from service.sources.folder import folder_count, folder_entries
-from service.sources.inaturalist_export import (
+from bittern.service.sources.base import Reader
+from bittern.service.sources.camtrap import camtrap_entries, is_camtrap
+from bittern.service.sources.coco import coco_entries, is_coco
+from bittern.service.sources.darwin_core import darwin_core_entries, is_darwin_core
+from bittern.service.sources.folder import folder_count, folder_entries
+from bittern.service.sources.inaturalist_export import (
     inaturalist_export_entries,
     is_inaturalist_export,
 )
-from service.sources.inaturalist_open_data import is_open_data, open_data_entries
-from service.sources.manifest import MANIFEST_SUFFIXES, manifest_count, manifest_entries
-from service.sources.tar import is_shards, shard_entries
-from service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
+from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
+from bittern.service.sources.manifest import MANIFEST_SUFFIXES, manifest_count, manifest_entries
+from bittern.service.sources.tar import is_shards, shard_entries
+from bittern.service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
 
 READERS: tuple[Reader, ...] = (
     # The first that recognises a path reads it: special formats come before general ones.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from bittern.errors import ManifestError
-from service.sources.delimited import Dialect, rows
+from bittern.service.sources.delimited import Dialect, rows
 
 HEADER_BYTES = 64 << 10
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile)

@@ -18,16 +18,22 @@ from contextlib import closing
 from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from index.columns import DARWIN_CORE, MetadataColumns, Value
-from service.requests import MediaItem
-from service.sources.base import IMAGE_SUFFIXES, Listed, SourceOptions, another_medium, failed
-from service.sources.delimited import TAB_SEPARATED
-from service.sources.inaturalist_export import SITE, VERSION
-from service.sources.inaturalist_files import Row, header, table
-from service.sources.inaturalist_media import OPEN_DATA, SIZES, photo_address
-from service.sources.inaturalist_tables import JoinedTables
-from service.sources.licences import licence_code
-from service.sources.media_places import MediaPlaces
+from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import (
+    IMAGE_SUFFIXES,
+    Listed,
+    SourceOptions,
+    another_medium,
+    failed,
+)
+from bittern.service.sources.delimited import TAB_SEPARATED
+from bittern.service.sources.inaturalist_export import SITE, VERSION
+from bittern.service.sources.inaturalist_files import Row, header, table
+from bittern.service.sources.inaturalist_media import OPEN_DATA, SIZES, photo_address
+from bittern.service.sources.inaturalist_tables import JoinedTables
+from bittern.service.sources.licences import licence_code
+from bittern.service.sources.media_places import MediaPlaces
 
 _NEEDED = {
     "photos": {"photo_id", "observation_uuid", "extension"},

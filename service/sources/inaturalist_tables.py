@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Iterator
 from functools import lru_cache
 
-from service.sources.inaturalist_files import Row
+from bittern.service.sources.inaturalist_files import Row
 
 _DIGITS = re.compile(r"\d{1,18}")
 TAXA_KEPT = 10_000

@@ -8,14 +8,20 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from service.headings import column_names, likely_media, shown
-from service.requests import MediaItem
-from service.sources.addresses import below, is_address, may_fetch, parsed
-from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
-from service.sources.first_lines import FirstLines
-from service.sources.ids import id_of_name
-from service.sources.number_cells import NumberCells, separator_of
-from service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
+from bittern.service.headings import column_names, likely_media, shown
+from bittern.service.requests import MediaItem
+from bittern.service.sources.addresses import below, is_address, may_fetch, parsed
+from bittern.service.sources.base import (
+    Listed,
+    SourceOptions,
+    another_medium,
+    failed,
+    modality_of_suffix,
+)
+from bittern.service.sources.first_lines import FirstLines
+from bittern.service.sources.ids import id_of_name
+from bittern.service.sources.number_cells import NumberCells, separator_of
+from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _HEAD_BYTES = 1 << 20

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from bittern.errors import ManifestError, SourceNotFoundError, UnsupportedMediaError
-from service.sources.base import SourceOptions, modality_of_suffix
+from bittern.service.sources.base import SourceOptions, modality_of_suffix
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SIZES = frozenset(
@@ -135,7 +135,7 @@ class MediaPlaces:
     def _may_fetch(self, address: str) -> bool:
         if not self._fetch:
             return False
-        from service.sources.addresses import may_fetch  # which knows addresses from here
+        from bittern.service.sources.addresses import may_fetch  # which knows addresses from here
 
         return may_fetch(address, self._fetch)
 

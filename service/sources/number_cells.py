@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 
 from bittern.errors import MetadataError
-from index.columns import DARWIN_CORE, MetadataColumns, Value
+from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
 
 NUMBERS = tuple(name for name, kind in DARWIN_CORE.items() if kind == "double")
 """Columns whose cells have to be numbers."""

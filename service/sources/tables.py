@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ManifestError
-from index.columns import Value
-from service.sources.delimited import MAX_FIELD_CHARS, MAX_LINE_BYTES, Dialect, rows
-from service.sources.remote import open_address
+from bittern.index.columns import Value
+from bittern.service.sources.delimited import MAX_FIELD_CHARS, MAX_LINE_BYTES, Dialect, rows
+from bittern.service.sources.remote import open_address
 
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})

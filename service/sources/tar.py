@@ -19,16 +19,22 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
-from index.columns import Value
-from service.headings import column_names
-from service.requests import MediaItem
-from service.sources.base import Listed, SourceOptions, another_medium, failed, modality_of_suffix
-from service.sources.first_lines import FirstLines
-from service.sources.globs import matcher
-from service.sources.ids import id_of_name
-from service.sources.remote import open_address, system_of
-from service.sources.spooled import MAX_MEDIA_BYTES, spool
-from service.sources.tar_stream import MAX_NAME_CHARS, Member, members
+from bittern.index.columns import Value
+from bittern.service.headings import column_names
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import (
+    Listed,
+    SourceOptions,
+    another_medium,
+    failed,
+    modality_of_suffix,
+)
+from bittern.service.sources.first_lines import FirstLines
+from bittern.service.sources.globs import matcher
+from bittern.service.sources.ids import id_of_name
+from bittern.service.sources.remote import open_address, system_of
+from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
+from bittern.service.sources.tar_stream import MAX_NAME_CHARS, Member, members
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2")
 MAX_SHARDS = 100_000

@@ -16,13 +16,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, ManifestError
-from index.columns import Value
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources.base import AUDIO_SUFFIXES, Listed, SourceOptions, failed, modality_of_suffix
-from service.sources.field_values import checked, event_date, kept_columns, licence, text
-from service.sources.json_items import Element, elements, first_keys
-from service.sources.media_places import MediaPlaces
+from bittern.index.columns import Value
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import (
+    AUDIO_SUFFIXES,
+    Listed,
+    SourceOptions,
+    failed,
+    modality_of_suffix,
+)
+from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
+from bittern.service.sources.json_items import Element, elements, first_keys
+from bittern.service.sources.media_places import MediaPlaces
 
 _RECORDINGS = frozenset({"recordings"})
 _OF_A_RECORDING = frozenset({"id", "gen", "sp"})

@@ -14,37 +14,37 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bittern.encoders.assembly import TowerPlan, begin, plans_to_json
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.catalogue import find_entry
+from bittern.encoders.plans import Plans
+from bittern.encoders.prompts import IMAGE_TEMPLATES
 from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
-from encoders.assembly import TowerPlan, begin, plans_to_json
-from encoders.base import Encoder, Modality
-from encoders.catalogue import find_entry
-from encoders.plans import Plans
-from encoders.prompts import IMAGE_TEMPLATES
-from hashing.base import Hasher
-from hashing.saved import SavedModel
-from hashing.training.bits import bit_statistics
-from hashing.training.records import TrainingResult
-from service.embedders import Embedders, plans_of
-from service.fitting import shipped_model
-from service.saved_models import load_saved, model_folder
-from service.training.embedding import Embeddings, Towers, embed_examples
-from service.training.examples import Examples
-from service.training.fitting import Fitted, TrainingData, run_training
-from service.training.modalities import modalities_of, with_modality
-from service.training.preparing import Prepared, only_media, part_of, prepare
-from service.training.probing import evenly
-from service.training.raw import MOST_RAW_ITEMS
-from service.training.request import (
+from bittern.hashing.base import Hasher
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training.bits import bit_statistics
+from bittern.hashing.training.records import TrainingResult
+from bittern.service.embedders import Embedders, plans_of
+from bittern.service.fitting import shipped_model
+from bittern.service.saved_models import load_saved, model_folder
+from bittern.service.training.embedding import Embeddings, Towers, embed_examples
+from bittern.service.training.examples import Examples
+from bittern.service.training.fitting import Fitted, TrainingData, run_training
+from bittern.service.training.modalities import modalities_of, with_modality
+from bittern.service.training.preparing import Prepared, only_media, part_of, prepare
+from bittern.service.training.probing import evenly
+from bittern.service.training.raw import MOST_RAW_ITEMS
+from bittern.service.training.request import (
     Comparison,
     LoadEncoder,
     OnProgress,
     TrainingRequest,
 )
-from service.training.saving import Encoding, OutFolder, licence_of
-from service.training.sources import read_pairs
-from service.training.students import Distillation, DistillObjective
-from service.training.towers import lora_of
-from service.training.validating import Task
+from bittern.service.training.saving import Encoding, OutFolder, licence_of
+from bittern.service.training.sources import read_pairs
+from bittern.service.training.students import Distillation, DistillObjective
+from bittern.service.training.towers import lora_of
+from bittern.service.training.validating import Task
 
 _MEAN_ROWS = 8192
 
@@ -97,7 +97,7 @@ def distill(
     """Train the student, and extend the teacher by it; `out` is held.
 
     Raises:
-        TrainingError: as `hashing.training.loop.train`.
+        TrainingError: as `bittern.hashing.training.loop.train`.
     """
     config, teacher, listener = request.config, lesson.teacher, lesson.listener
     assert request.model is not None

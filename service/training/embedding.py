@@ -2,7 +2,7 @@
 
     OUT/training/embeddings/<key>/
     ├── image.json     which example and window each row is, and what could not be used
-    ├── image/         the set (`hashing.training.embeddings`)
+    ├── image/         the set (`bittern.hashing.training.embeddings`)
     └── audio...
 
 The key is over the examples, their files' sizes and times, and the towers: a run that is begun
@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, ManifestError
-from encoders.base import Encoder, Modality
-from hashing.training.checkpoint import write_text_atomically
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from service.models import Embedder
-from service.pipeline import Embedded, embed_items
-from service.requests import MediaItem
-from service.training.examples import Example, Examples, Skipped
-from service.training.request import OnProgress, digest_of
+from bittern.hashing.training.checkpoint import write_text_atomically
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.service.models import Embedder
+from bittern.service.pipeline import Embedded, embed_items
+from bittern.service.requests import MediaItem
+from bittern.service.training.examples import Example, Examples, Skipped
+from bittern.service.training.request import OnProgress, digest_of
 
 MOST_WINDOWS = 32
 """Windows of one recording that are trained on."""

@@ -1,4 +1,4 @@
-"""Heads for `field` that are trained without any media; `python -m service.ship` makes them.
+"""Heads for `field` that are trained on no media; `python -m bittern.service.ship` makes them.
 
 A word, a simulated picture and a simulated sound of the same concept are asked for each other's
 code (CroVCA, arXiv 2510.27584, across modalities as in arXiv 2601.22783). The learned bits stand
@@ -19,22 +19,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.base import Modality
-from encoders.field.concepts import load_concepts, unit
-from encoders.field.simulated import Simulator
-from encoders.field.text import BATCH as TEXT_BATCH
-from encoders.field.text import MiniLM
-from encoders.field.vocabulary import KNOWN_IMAGES, TEMPLATES, Concept, Vocabulary, vocabulary
-from encoders.field.weight_rows import audio_rows, image_rows
-from hashing.alignment import alignment, coding_rate
-from hashing.hashcoder import HashCoder
-from hashing.hybrid import HybridHasher
-from hashing.learned import LearnedHasher
-from hashing.saved import SavedModel, Story
-from hashing.training.config import TrainingConfig
-from hashing.training.loop import train
-from hashing.training.objective import Step
-from hashing.training_free import fit
+from bittern.encoders.base import Modality
+from bittern.encoders.field.concepts import load_concepts, unit
+from bittern.encoders.field.simulated import Simulator
+from bittern.encoders.field.text import BATCH as TEXT_BATCH
+from bittern.encoders.field.text import MiniLM
+from bittern.encoders.field.vocabulary import (
+    KNOWN_IMAGES,
+    TEMPLATES,
+    Concept,
+    Vocabulary,
+    vocabulary,
+)
+from bittern.encoders.field.weight_rows import audio_rows, image_rows
+from bittern.hashing.alignment import alignment, coding_rate
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training_free import fit
 
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -173,7 +179,7 @@ def _rows(
 class ConceptObjective:
     """One head for all modalities, asked to give what shows a concept one code.
 
-    See `hashing.training.objective.Objective`.
+    See `bittern.hashing.training.objective.Objective`.
     """
 
     steps_per_epoch = STEPS_PER_EPOCH
@@ -248,7 +254,7 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
         seed: of the head, the batches and the rotation.
         run_folder: for checkpoints and logs.
     """
-    from encoders.field import calibration
+    from bittern.encoders.field import calibration
 
     learned = LEARNED_BITS[bits]
     config = TrainingConfig(bits=learned, heads="shared", seed=seed, device="cpu")
@@ -261,9 +267,9 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
 
 def described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
     """The saved model that ships."""
-    from encoders.catalogue import CATALOGUE
-    from service.engine import catalogue_encoder
-    from service.fitting import model_name
+    from bittern.encoders.catalogue import CATALOGUE
+    from bittern.service.engine import catalogue_encoder
+    from bittern.service.fitting import model_name
 
     encoder = catalogue_encoder("field")
     return SavedModel.describe(

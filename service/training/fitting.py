@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, TrainingError
-from hashing.base import Hasher
-from hashing.learned import LearnedHasher
-from hashing.training.config import TrainingConfig
-from hashing.training.loop import train
-from hashing.training.records import EpochRecord, Progress, TrainingResult
-from service.training import hybrids
-from service.training.probing import Part, ProbingObjective, tasks_of
-from service.training.request import Comparison, OnProgress
-from service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
+from bittern.hashing.base import Hasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.service.training import hybrids
+from bittern.service.training.probing import Part, ProbingObjective, tasks_of
+from bittern.service.training.request import Comparison, OnProgress
+from bittern.service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
 
 HASHERS = ("hashcoder", *hybrids.CHOICES)
 """Learned bits; aligned ones; both. See docs/learned.md."""
@@ -95,7 +95,7 @@ def fit_hasher(
 
     Raises:
         InvalidInputError: no such kind, or data that cannot be trained on.
-        TrainingError: as `hashing.training.loop.train`.
+        TrainingError: as `bittern.hashing.training.loop.train`.
     """
     check_hasher(kind)
     if kind in hybrids.CHOICES:

@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import BitternError, InvalidInputError, TrainingError
-from hashing.aligned import Moments
-from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
-from hashing.training.alignment import moments_of
-from hashing.training.bits import bit_statistics
-from hashing.training.checkpoint import write_text_atomically
-from hashing.training.choosing import choose_plan
-from hashing.training.config import FREE_ON_RESUME, TrainingConfig
-from hashing.training.hybrid import aligned_part
-from hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
-from service.training.probing import Part
-from service.training.request import OnProgress, digest_of
+from bittern.hashing.aligned import Moments
+from bittern.hashing.base import Hasher
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.training.alignment import moments_of
+from bittern.hashing.training.bits import bit_statistics
+from bittern.hashing.training.checkpoint import write_text_atomically
+from bittern.hashing.training.choosing import choose_plan
+from bittern.hashing.training.config import FREE_ON_RESUME, TrainingConfig
+from bittern.hashing.training.hybrid import aligned_part
+from bittern.hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
+from bittern.service.training.probing import Part
+from bittern.service.training.request import OnProgress, digest_of
 
 PLAN_FILE = "plan.json"
 CHOICES = {"aligned": ALIGNED_PLANS, "hybrid": PLANS}

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from bittern.errors import InvalidInputError, ManifestError
-from index.observation import AddResult
-from service.headings import column_names
-from service.requests import MediaItem
-from service.sources import Source, read_source
-from service.training.examples import Example, Examples, Skipped
+from bittern.index.observation import AddResult
+from bittern.service.headings import column_names
+from bittern.service.requests import MediaItem
+from bittern.service.sources import Source, read_source
+from bittern.service.training.examples import Example, Examples, Skipped
 
 _SHOWN = 3
 Reading = Callable[[MediaItem], Example]
@@ -19,7 +19,7 @@ Reading = Callable[[MediaItem], Example]
 
 
 def list_media(source: Path) -> Listing:
-    """What `service.sources.read_source` lists; nothing is decoded.
+    """What `bittern.service.sources.read_source` lists; nothing is decoded.
 
     Raises:
         SourceNotFoundError: nothing there, or no media in it.

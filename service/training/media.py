@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.audio import windows
+from bittern.encoders.augmentation import picture_augmentation, sound_augmentation, view_generator
+from bittern.encoders.base import AudioWindowing, Media
+from bittern.encoders.decoding import SHORTER_SIDE
+from bittern.encoders.images import decode_image
 from bittern.errors import BitternError, TrainingError
-from encoders.audio import windows
-from encoders.augmentation import picture_augmentation, sound_augmentation, view_generator
-from encoders.base import AudioWindowing, Media
-from encoders.decoding import SHORTER_SIDE
-from encoders.images import decode_image
-from service.training.embedding import Embeddings
-from service.training.examples import Example
+from bittern.service.training.embedding import Embeddings
+from bittern.service.training.examples import Example
 
 BATCHES_AHEAD = 2
 _MOST_DECODERS = 16

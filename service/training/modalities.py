@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from hashing.aligned import AlignedHasher
-from hashing.base import Hasher
-from hashing.hybrid import HybridHasher
-from hashing.learned import LearnedHasher
-from hashing.linear import LinearHasher
+from bittern.hashing.aligned import AlignedHasher
+from bittern.hashing.base import Hasher
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.linear import LinearHasher
 
 
 def modalities_of(hasher: Hasher) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 from bittern.errors import InvalidInputError, QueryError
-from encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 
 NAME_COLUMNS = ("vernacularName", "scientificName", "species")
 """Columns that name a taxon."""

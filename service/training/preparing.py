@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, UnsupportedModalityError
-from encoders.base import Encoder, Modality
-from service.training.embedding import Embeddings
-from service.training.examples import Example, Examples, Skipped, check_enough
-from service.training.naming import captions_of, names_of_folder
-from service.training.probing import Part
-from service.training.request import TrainingRequest
-from service.training.sources import read_labels, read_pairs
-from service.training.splitting import HeldOut, split
+from bittern.service.training.embedding import Embeddings
+from bittern.service.training.examples import Example, Examples, Skipped, check_enough
+from bittern.service.training.naming import captions_of, names_of_folder
+from bittern.service.training.probing import Part
+from bittern.service.training.request import TrainingRequest
+from bittern.service.training.sources import read_labels, read_pairs
+from bittern.service.training.splitting import HeldOut, split
 
 _ENOUGH = 0.5
 """The better way of holding out is taken if it holds out this part of the share."""

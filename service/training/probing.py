@@ -16,18 +16,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.aligned import Moments
-from hashing.hashcoder import HashCoder
-from hashing.training.alignment import AlignedHeads
-from hashing.training.batch_norm import settle
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.config import TrainingConfig
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.objective import Step
-from hashing.training.streaming import EmbeddingBatch
-from service.training.request import digest_of
-from service.training.validating import MOST_ITEMS, HeldOut, Task, measure
+from bittern.hashing.aligned import Moments
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.training.alignment import AlignedHeads
+from bittern.hashing.training.batch_norm import settle
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training.streaming import EmbeddingBatch
+from bittern.service.training.request import digest_of
+from bittern.service.training.validating import MOST_ITEMS, HeldOut, Task, measure
 
 _SETTLING_ROWS = 4096
 _ROWS_AT_A_TIME = 8192
@@ -231,7 +231,7 @@ class ProbingObjective:
 
         Args:
             moments: per medium.
-            ridge: see `hashing.aligned.alignment_map`.
+            ridge: see `bittern.hashing.aligned.alignment_map`.
 
         Returns:
             The module that is trained from now on.

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.assembly import AssembledEncoder
-from encoders.base import Modality
-from hashing.training.config import TrainingConfig
-from hashing.training.sampling import Sampler
-from service.training.embedding import Embeddings, variant
-from service.training.media import Reader
-from service.training.probing import Part, draw, evenly
-from service.training.validating import HeldOut
+from bittern.encoders.assembly import AssembledEncoder
+from bittern.encoders.base import Modality
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.sampling import Sampler
+from bittern.service.training.embedding import Embeddings, variant
+from bittern.service.training.media import Reader
+from bittern.service.training.probing import Part, draw, evenly
+from bittern.service.training.validating import HeldOut
 
 MOST_RAW_ITEMS = 1024
 """Held-out rows that are decoded and embedded again after each epoch."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from encoders.base import Encoder
-from hashing.training.config import FREE_ON_RESUME, TrainingConfig
-from service.training.examples import Skipped
+from bittern.encoders.base import Encoder
+from bittern.hashing.training.config import FREE_ON_RESUME, TrainingConfig
+from bittern.service.training.examples import Skipped
 
 What = Literal["pairs", "labels", "distill"]
 LoadEncoder = Callable[[str, str | None], Encoder]
@@ -31,7 +31,7 @@ class TrainingRequest:
         model: encoder; of ``distill`` the student. None where the set of embeddings says it.
         config: the settings; adapters are trained where `lora_rank` is not 0.
         teacher: saved model whose space is taught; ``distill`` only.
-        hasher: what is fitted, see `service.training.fitting`.
+        hasher: what is fitted, see `bittern.service.training.fitting`.
         modality: ``image`` or ``audio`` to train on these media only; None for all.
         caption_column: a manifest's column of captions.
         label_column: a manifest's column of labels.

@@ -8,21 +8,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.catalogue import CATALOGUE, find_entry, load_encoder
 from bittern.errors import InvalidInputError
-from encoders.base import Encoder, Modality
-from encoders.catalogue import CATALOGUE, find_entry, load_encoder
-from hashing.saved import SavedModel, Story
-from hashing.training.config import TrainingConfig
-from hashing.training.embeddings import SET_FILE, EmbeddingSet
-from service.fitting import animal_captions
-from service.training.embedding import Towers, embed_examples
-from service.training.examples import Examples, Skipped
-from service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
-from service.training.modalities import modalities_of
-from service.training.preparing import Prepared, part_of, prepare, read_examples
-from service.training.probing import Part
-from service.training.request import LoadEncoder, OnProgress, TrainingReport, TrainingRequest
-from service.training.saving import Encoding, OutFolder, licence_of
+from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.service.fitting import animal_captions
+from bittern.service.training.embedding import Towers, embed_examples
+from bittern.service.training.examples import Examples, Skipped
+from bittern.service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
+from bittern.service.training.modalities import modalities_of
+from bittern.service.training.preparing import Prepared, part_of, prepare, read_examples
+from bittern.service.training.probing import Part
+from bittern.service.training.request import (
+    LoadEncoder,
+    OnProgress,
+    TrainingReport,
+    TrainingRequest,
+)
+from bittern.service.training.saving import Encoding, OutFolder, licence_of
 
 
 def _load(name: str, device: str | None) -> Encoder:
@@ -99,7 +104,7 @@ def _train_on_media(
     data = TrainingData(parts, request.what == "labels", _words(request, encoder, text))
     skipped = [*examples.skipped, *(s for e in embedded for s in e.rows.skipped)]
     if request.config.lora_rank:
-        from service.training.towers import fit_towers
+        from bittern.service.training.towers import fit_towers
 
         fitted, encoding = fit_towers(request, data, embedded, encoder, out, progress)
     else:
@@ -157,7 +162,7 @@ def _distill(
     request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
 ) -> TrainingReport:
     """A model of the teacher's towers, and the student's."""
-    from service.training.distilling import distill, prepare_lesson
+    from bittern.service.training.distilling import distill, prepare_lesson
 
     if request.model is None:
         raise InvalidInputError("name the student's encoder with --student", field="student")

@@ -23,11 +23,11 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError, TrainingError
-from encoders.catalogue import CATALOGUE
-from hashing.saved import CARD_FILE, SavedModel
-from hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
-from service.training.request import TrainingRequest
+from bittern.hashing.saved import CARD_FILE, SavedModel
+from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from bittern.service.training.request import TrainingRequest
 
 RUN = "training"
 REQUEST_FILE = "request.json"

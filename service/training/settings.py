@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bittern.encoders.adapters import MAX_RANK
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError
-from encoders.adapters import MAX_RANK
-from encoders.catalogue import CATALOGUE
-from hashing.training.config import LARGEST_FILE, TrainingConfig, config_from
-from hashing.training.yaml_mapping import load_mapping
-from service.saved_models import encoders_of_saved
-from service.training.request import What
+from bittern.hashing.training.config import LARGEST_FILE, TrainingConfig, config_from
+from bittern.hashing.training.yaml_mapping import load_mapping
+from bittern.service.saved_models import encoders_of_saved
+from bittern.service.training.request import What
 
 LORA_RANK = 16
 """Of CroVCA (arXiv 2510.27584)."""
@@ -85,7 +85,7 @@ def _check_encoder(model: str | None) -> None:
 
 def _check(config: TrainingConfig) -> None:
     if config.device or config.precision == "fp16":
-        from hashing.training.device import placement
+        from bittern.hashing.training.device import placement
 
         placement(config)
     if config.augmentation and config.augmentation not in AUGMENTATIONS:

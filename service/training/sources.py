@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from bittern.encoders.prompts import Names
 from bittern.errors import InvalidInputError, ManifestError
-from encoders.prompts import Names
-from service.requests import MAX_TEXT_CHARS, MediaItem
-from service.training.examples import Example, Examples
-from service.training.listing import Reading, list_media
-from service.training.naming import (
+from bittern.service.requests import MAX_TEXT_CHARS, MediaItem
+from bittern.service.training.examples import Example, Examples
+from bittern.service.training.listing import Reading, list_media
+from bittern.service.training.naming import (
     NAME_COLUMNS,
     captions_of,
     check_templates,
@@ -48,7 +48,7 @@ def read_pairs(
     a folder, the names are those of its subfolders (``Strix aluco/1.jpg``, ``tawny owl/1.jpg``).
 
     Args:
-        source: manifest or folder, as `service.sources.read_source` takes it.
+        source: manifest or folder, as `bittern.service.sources.read_source` takes it.
         caption_column: a manifest's column with one caption per row.
         templates: with `{common}`, `{scientific}`, `{taxonomy}`; None means the published ones
             of pictures or sounds.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Literal, get_args
 
 from bittern.errors import InvalidInputError
-from service.training.examples import Example, Examples
+from bittern.service.training.examples import Example, Examples
 
 HeldOut = Literal["items", "groups"]
 """What is held out: ``items`` of groups that are trained on as well (seen classes), or whole

@@ -11,22 +11,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.assembly import TowerPlan
-from encoders.towers import TrainableTower
-from hashing.contrastive import Scale, contrastive_loss
-from hashing.saved import SavedModel
-from hashing.training.config import TrainingConfig
-from hashing.training.objective import Step
-from hashing.training.sampling import Sampler
-from hashing.training.streaming import EmbeddingBatch, stream
-from service.training.embedding import Embeddings
-from service.training.media import Reader, prefetched
-from service.training.probing import Part, draw, evenly
-from service.training.raw import MOST_RAW_ITEMS
-from service.training.request import (
+from bittern.encoders.assembly import TowerPlan
+from bittern.encoders.towers import TrainableTower
+from bittern.hashing.contrastive import Scale, contrastive_loss
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training.sampling import Sampler
+from bittern.hashing.training.streaming import EmbeddingBatch, stream
+from bittern.service.training.embedding import Embeddings
+from bittern.service.training.media import Reader, prefetched
+from bittern.service.training.probing import Part, draw, evenly
+from bittern.service.training.raw import MOST_RAW_ITEMS
+from bittern.service.training.request import (
     digest_of,
 )
-from service.training.validating import MOST_ITEMS, MOST_QUERIES, Task
+from bittern.service.training.validating import MOST_ITEMS, MOST_QUERIES, Task
 
 _AT_A_TIME = 32
 

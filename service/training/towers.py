@@ -19,30 +19,30 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin, plans_to_json
+from bittern.encoders.base import Encoder, Media, Modality
 from bittern.errors import InvalidInputError
-from encoders.adapters import LoraSettings
-from encoders.assembly import AssembledEncoder, TowerPlan, begin, plans_to_json
-from encoders.base import Encoder, Media, Modality
-from hashing.alignment import cross_view_loss, supervised_loss
-from hashing.learned import LearnedHasher
-from hashing.training.batch_norm import average_over_epoch
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.config import TrainingConfig
-from hashing.training.objective import Step
-from service.training.embedding import Embeddings
-from service.training.fitting import (
+from bittern.hashing.alignment import cross_view_loss, supervised_loss
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.batch_norm import average_over_epoch
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.objective import Step
+from bittern.service.training.embedding import Embeddings
+from bittern.service.training.fitting import (
     Fitted,
     TrainingData,
     metrics_of,
     run_training,
     settings_of,
 )
-from service.training.media import membership_of, prefetched
-from service.training.probing import joint_means, logits_of
-from service.training.raw import MOST_RAW_ITEMS, RawBatch, RawPart, batches_of
-from service.training.request import OnProgress, TrainingRequest, digest_of
-from service.training.saving import Encoding, OutFolder, licence_of
-from service.training.validating import Task, compare, measure
+from bittern.service.training.media import membership_of, prefetched
+from bittern.service.training.probing import joint_means, logits_of
+from bittern.service.training.raw import MOST_RAW_ITEMS, RawBatch, RawPart, batches_of
+from bittern.service.training.request import OnProgress, TrainingRequest, digest_of
+from bittern.service.training.saving import Encoding, OutFolder, licence_of
+from bittern.service.training.validating import Task, compare, measure
 
 
 class _Trained(torch.nn.Module):
@@ -193,7 +193,7 @@ def fit_towers(
     Raises:
         InvalidInputError: a hasher that is not trained by gradients, or towers that cannot take
             adapters.
-        TrainingError: as `hashing.training.loop.train`, or a file can no longer be read.
+        TrainingError: as `bittern.hashing.training.loop.train`, or a file can no longer be read.
     """
     config = request.config
     if request.hasher != "hashcoder":

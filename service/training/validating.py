@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hashing.training.validation import mean_average_precision
-from hashing.training_free import fit
-from service.training.request import Comparison
+from bittern.hashing.training.validation import mean_average_precision
+from bittern.hashing.training_free import fit
+from bittern.service.training.request import Comparison
 
 MOST_QUERIES = 512
 MOST_ITEMS = 4096

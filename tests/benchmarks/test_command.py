@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.__main__ import main
+from bittern.benchmarks.__main__ import main
 
 
 def test_search_prints_a_table_and_writes_its_numbers(

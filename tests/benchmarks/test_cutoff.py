@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.cutoff import RATES, synthetic
-from benchmarks.cutoff_outcomes import (
+from bittern.benchmarks.cutoff import RATES, synthetic
+from bittern.benchmarks.cutoff_outcomes import (
     CONTENDERS,
     Asked,
     at_rates,
@@ -16,8 +16,8 @@ from benchmarks.cutoff_outcomes import (
     outcome,
     weights_of,
 )
-from hashing.codes import asymmetric_distance, hamming_distance, pack, unpack
-from index.relevance import Cutoff, similarities
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack, unpack
+from bittern.index.relevance import Cutoff, similarities
 
 LOGITS = np.random.default_rng(0).normal(0, 2, (5, 64))
 CODES = np.random.default_rng(1).integers(0, 256, (200, 8), dtype=np.uint8)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import measures
+from bittern.benchmarks import measures
 from bittern.errors import InvalidInputError
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import measures
-from benchmarks.ranking import items_in_order, orders_within_ties
+from bittern.benchmarks import measures
+from bittern.benchmarks.ranking import items_in_order, orders_within_ties
 
 
 def test_a_recording_stands_at_the_place_of_its_best_window() -> None:

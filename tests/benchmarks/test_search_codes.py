@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.search.codes import (
+from bittern.benchmarks.search.codes import (
     NOISE,
     REPEATED_NOISE,
     ROWS_PER_SPECIES,
@@ -12,7 +12,7 @@ from benchmarks.search.codes import (
     flips,
     repeated,
 )
-from hashing.codes import hamming_distance
+from bittern.hashing.codes import hamming_distance
 
 
 def test_codes_are_close_to_others_of_their_species() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.search.adding import Adding, Turn, adding_to_archives
-from benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
-from benchmarks.search.codes import clustered
-from benchmarks.search.exactness import brute_force
-from benchmarks.search.opening import Opened, main
-from benchmarks.search.resident import Resident
-from index.archive import Archive
+from bittern.benchmarks.search.adding import Adding, Turn, adding_to_archives
+from bittern.benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
+from bittern.benchmarks.search.codes import clustered
+from bittern.benchmarks.search.exactness import brute_force
+from bittern.benchmarks.search.opening import Opened, main
+from bittern.benchmarks.search.resident import Resident
+from bittern.index.archive import Archive
 
 
 def test_an_archive_written_in_bulk_is_one(tmp_path: Path) -> None:

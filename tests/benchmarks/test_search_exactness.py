@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.search.codes import METRICS, clustered
-from benchmarks.search.engines import flat_engine
-from benchmarks.search.exactness import brute_force, exactness, recall
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.observation import Metric
+from bittern.benchmarks.search.codes import METRICS, clustered
+from bittern.benchmarks.search.engines import flat_engine
+from bittern.benchmarks.search.exactness import brute_force, exactness, recall
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.observation import Metric
 
 
 def answer(distances: list[float], rows: list[int]) -> Nearest:

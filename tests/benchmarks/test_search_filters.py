@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.search.codes import clustered
-from benchmarks.search.engines import flat_engine
-from benchmarks.search.exactness import all_distances
-from benchmarks.search.filters import (
+from bittern.benchmarks.search.codes import clustered
+from bittern.benchmarks.search.engines import flat_engine
+from bittern.benchmarks.search.exactness import all_distances
+from bittern.benchmarks.search.filters import (
     KINDS,
     SHARES,
     USES,
@@ -13,10 +13,10 @@ from benchmarks.search.filters import (
     is_right,
     measure_filters,
 )
-from index.engines.engine import SearchEngine
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 
 
 class ForgetsTheNearest:

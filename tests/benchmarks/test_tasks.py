@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from benchmarks.collection import Collection
-from benchmarks.tasks import Task, tasks
-from encoders.base import Modality
-from index.observation import AddResult, AddStatus
-from service.models import Embedder
-from service.pipeline import Embedded
-from service.requests import MediaItem
+from bittern.benchmarks.collection import Collection
+from bittern.benchmarks.tasks import Task, tasks
+from bittern.encoders.base import Modality
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.models import Embedder
+from bittern.service.pipeline import Embedded
+from bittern.service.requests import MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 
 

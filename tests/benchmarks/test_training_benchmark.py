@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bare_work, lora, probing, training
-from benchmarks.__main__ import main
-from benchmarks.lora import Subject
-from benchmarks.memory import MIB, own_memory, peak_memory
-from benchmarks.probing import Probing, write_set
-from benchmarks.random_weights import CLAP_FEATURES, write_clap, write_openclip
-from benchmarks.report import Report, show
-from benchmarks.tower_pairs import TowerPairs, random_pairs
-from encoders.base import Modality
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
-from hashing.training.config import TrainingConfig
-from hashing.training.heads import PairsObjective
-from hashing.training.streaming import EmbeddingBatch
+from bittern.benchmarks import bare_work, lora, probing, training
+from bittern.benchmarks.__main__ import main
+from bittern.benchmarks.lora import Subject
+from bittern.benchmarks.memory import MIB, own_memory, peak_memory
+from bittern.benchmarks.probing import Probing, write_set
+from bittern.benchmarks.random_weights import CLAP_FEATURES, write_clap, write_openclip
+from bittern.benchmarks.report import Report, show
+from bittern.benchmarks.tower_pairs import TowerPairs, random_pairs
+from bittern.encoders.base import Modality
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.streaming import EmbeddingBatch
 from tests.encoders import tiny
 
 Bare = Callable[[PairsObjective, Sequence[EmbeddingBatch]], Callable[[int], None]]
@@ -79,7 +79,7 @@ SUBJECTS = (
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A plot takes longer than these trainings; threads would only wait for one another."""
-    monkeypatch.setattr("hashing.training.loop.draw", lambda *_: None)
+    monkeypatch.setattr("bittern.hashing.training.loop.draw", lambda *_: None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

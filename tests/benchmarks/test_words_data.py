@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.words import wordnet
-from benchmarks.words.data import (
+from bittern.benchmarks.words import wordnet
+from bittern.benchmarks.words.data import (
     EmbeddedWords,
     Words,
     asked_by_definition,
@@ -16,7 +16,7 @@ from benchmarks.words.data import (
     embed,
     first_clause,
 )
-from benchmarks.words.wordnet import find_nouns, read_nouns
+from bittern.benchmarks.words.wordnet import find_nouns, read_nouns
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
 ANIMAL, PLANT, ARTIFACT = 5, 20, 6
@@ -189,7 +189,7 @@ class Counted:
 def test_texts_are_embedded_once_and_other_texts_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("encoders.field.text.MiniLM", Counted)
+    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", Counted)
     monkeypatch.setattr(Counted, "calls", 0)
     for _ in range(2):
         assert embed(["owl", "tern"], tmp_path).tolist() == [[3.0], [4.0]]
@@ -199,7 +199,7 @@ def test_texts_are_embedded_once_and_other_texts_anew(
 
 
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("encoders.field.text.MiniLM", Counted)
+    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", Counted)
     embed(["owl"], tmp_path)
     (kept,) = tmp_path.iterdir()
     kept.write_bytes(kept.read_bytes()[:20])

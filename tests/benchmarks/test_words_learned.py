@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.words import learned
-from benchmarks.words.contestants import Fit
-from benchmarks.words.data import EmbeddedWords, Words
-from benchmarks.words.learned import GLOSS, LEARNED, chosen, plain_hybrid, written
-from benchmarks.words.protocol import Training, split
-from hashing.hybrid import HybridHasher
-from hashing.training.alignment import WORDS
-from hashing.training.heads import LabelsObjective, PairsObjective
-from hashing.training.plans import HybridPlan
+from bittern.benchmarks.words import learned
+from bittern.benchmarks.words.contestants import Fit
+from bittern.benchmarks.words.data import EmbeddedWords, Words
+from bittern.benchmarks.words.learned import GLOSS, LEARNED, chosen, plain_hybrid, written
+from bittern.benchmarks.words.protocol import Training, split
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.training.alignment import WORDS
+from bittern.hashing.training.heads import LabelsObjective, PairsObjective
+from bittern.hashing.training.plans import HybridPlan
 
 CLASSES, EACH, DIM = 40, 20, 32
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.measures import average_precision
-from benchmarks.words.data import EmbeddedWords, Words
-from benchmarks.words.protocol import (
+from bittern.benchmarks.measures import average_precision
+from bittern.benchmarks.words.data import EmbeddedWords, Words
+from bittern.benchmarks.words.protocol import (
     Training,
     WordsTask,
     evaluate,
@@ -19,7 +19,7 @@ from benchmarks.words.protocol import (
     split,
 )
 from bittern.errors import InvalidInputError
-from hashing.training_free import fit
+from bittern.hashing.training_free import fit
 
 CLASSES, EACH, DIM = 20, 12, 8
 

@@ -7,15 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.__main__ import main
-from benchmarks.report import NARROWEST
-from benchmarks.words import data
-from benchmarks.words.contestants import CONTESTANTS, Contestant, centred, codes, training_free
-from benchmarks.words.data import EmbeddedWords, Words
-from benchmarks.words.learned import LEARNED
-from benchmarks.words.protocol import Quality, Training, WordsTask, evaluate, split
-from benchmarks.words.run import Settings, report
-from hashing.base import Hasher
+from bittern.benchmarks.__main__ import main
+from bittern.benchmarks.report import NARROWEST
+from bittern.benchmarks.words import data
+from bittern.benchmarks.words.contestants import (
+    CONTESTANTS,
+    Contestant,
+    centred,
+    codes,
+    training_free,
+)
+from bittern.benchmarks.words.data import EmbeddedWords, Words
+from bittern.benchmarks.words.learned import LEARNED
+from bittern.benchmarks.words.protocol import Quality, Training, WordsTask, evaluate, split
+from bittern.benchmarks.words.run import Settings, report
+from bittern.hashing.base import Hasher
 
 CLASSES, EACH, DIM = 40, 20, 32
 

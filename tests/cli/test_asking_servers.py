@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from index.observation import ArchiveStats
-from service.config import ServiceConfig
-from service.server import serve
+from bittern.index.observation import ArchiveStats
+from bittern.service.config import ServiceConfig
+from bittern.service.server import serve
 from tests.cli.conftest import Run
 from tests.service.fake_engine import ENGINE, FakeEngine
 

@@ -144,7 +144,7 @@ def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
 @pytest.fixture
 def large(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the archive, of a size from which on indexes are of use."""
-    monkeypatch.setattr("index.engines.choosing.APPROXIMATE_FROM", 2)
+    monkeypatch.setattr("bittern.index.engines.choosing.APPROXIMATE_FROM", 2)
     return Path(shutil.copytree(archive, tmp_path / "large"))
 
 
@@ -461,11 +461,11 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
 def test_a_server_that_is_to_use_a_graphics_card_says_at_once_that_there_is_none(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: None)
+    monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: None)
     warn_without_gpu()
     [line] = caplog.records
     assert line.levelname == "WARNING"
     assert "no graphics card can be used" in line.getMessage()
-    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: "cuda:0")
+    monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: "cuda:0")
     warn_without_gpu()
     assert len(caplog.records) == 1

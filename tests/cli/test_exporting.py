@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import bittern
-from service.config import ServiceConfig
-from service.server import serve
+from bittern.service.config import ServiceConfig
+from bittern.service.server import serve
 from tests.cli.conftest import Run
 from tests.service.fake_engine import FakeEngine
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.jobs.allowed import AllowedFolders
-from service.jobs.queue import JobQueue
-from service.jobs.record import JobRecord
-from service.jobs.report import JobReport, OnProgress
-from service.jobs.serving import Jobs
-from service.server import serve
+from bittern.service.jobs.allowed import AllowedFolders
+from bittern.service.jobs.queue import JobQueue
+from bittern.service.jobs.record import JobRecord
+from bittern.service.jobs.report import JobReport, OnProgress
+from bittern.service.jobs.serving import Jobs
+from bittern.service.server import serve
 from tests.cli.conftest import Run
 from tests.jobs.test_queue import WAIT_S, Runner
 from tests.service.fake_engine import FakeEngine
@@ -91,6 +91,6 @@ def test_help_calls_things_by_names_that_are_typed(run: Run) -> None:
 
 def test_help_names_every_format_of_sources(run: Run) -> None:
     from bittern.cli.job_screen import FORMATS
-    from service.sources.formats import READERS
+    from bittern.service.sources.formats import READERS
 
     assert tuple(reader.name for reader in READERS) == FORMATS

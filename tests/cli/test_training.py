@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hashing.training import loop
+from bittern.hashing.training import loop
 from tests.cli.conftest import SAMPLE, Run
 from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
 
@@ -149,7 +149,7 @@ def test_misuse_ends_with_a_message_and_leaves_nothing(
 def test_ctrl_c_says_how_to_go_on(
     run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from service.training import run as running
+    from bittern.service.training import run as running
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bittern.errors import ArchiveDamagedError, BitternError
-from index.archive import Archive
-from index.checking.repairing import repair
+from bittern.index.archive import Archive
+from bittern.index.checking.repairing import repair
 from tests.golden.make import HERON, answers, change, fill, photo
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from index import writer as writer_module
-from index.archive import Archive
-from index.checking.repairing import repair
-from index.folder import ArchiveFolder, same_header
+from bittern.index import writer as writer_module
+from bittern.index.archive import Archive
+from bittern.index.checking.repairing import repair
+from bittern.index.folder import ArchiveFolder, same_header
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
 from tests.encoders import tiny
 
 

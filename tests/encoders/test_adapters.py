@@ -11,13 +11,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders.adapters import Adapters, LoraSettings, attach
+from bittern.encoders.attention import SplitAttention
+from bittern.encoders.base import Media, Modality
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
+from bittern.encoders.towers import TrainableTower
 from bittern.errors import InvalidInputError, ModelDamagedError, PreconditionError
-from encoders.adapters import Adapters, LoraSettings, attach
-from encoders.attention import SplitAttention
-from encoders.base import Media, Modality
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
-from encoders.towers import TrainableTower
 from tests.encoders import tiny
 
 SETTINGS = LoraSettings(rank=4, alpha=8, dropout=0.5)
@@ -404,7 +404,7 @@ def test_removed_adapters_make_room_for_others(folders: dict[str, Path]) -> None
 
 
 def test_an_encoder_without_torch_towers_takes_no_adapters() -> None:
-    from encoders.field.encoder import FieldEncoder
+    from bittern.encoders.field.encoder import FieldEncoder
 
     with pytest.raises(InvalidInputError, match="field has no text tower that adapters"):
         attach(FieldEncoder(), Modality.TEXT, SETTINGS, seed=1)

@@ -13,15 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from bittern.errors import (
-    InvalidInputError,
-    ModelDamagedError,
-    QueryError,
-    UnsupportedModalityError,
-)
-from encoders import towers
-from encoders.adapters import LoraSettings
-from encoders.assembly import (
+from bittern.encoders import towers
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.assembly import (
     AssembledEncoder,
     TowerPlan,
     assemble,
@@ -29,9 +23,15 @@ from encoders.assembly import (
     plans_from_json,
     plans_to_json,
 )
-from encoders.base import Encoder, Media, Modality
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
+from bittern.errors import (
+    InvalidInputError,
+    ModelDamagedError,
+    QueryError,
+    UnsupportedModalityError,
+)
 from tests.encoders import tiny
 
 LORA = LoraSettings(rank=4, alpha=4, dropout=0.5)
@@ -218,7 +218,7 @@ def test_digests_follow_the_training(load: Load) -> None:
 
 
 def test_the_embedded_encoder_takes_a_linear_map_behind_a_tower() -> None:
-    from encoders.field.encoder import FieldEncoder
+    from bittern.encoders.field.encoder import FieldEncoder
 
     plans = {Modality.TEXT: TowerPlan("field", projection=True)}
     training = begin("pond", plans, lambda _: FieldEncoder(), dim=16, seed=0)
@@ -231,7 +231,7 @@ def test_the_embedded_encoder_takes_a_linear_map_behind_a_tower() -> None:
 
 
 def test_the_embedded_encoder_takes_no_adapters() -> None:
-    from encoders.field.encoder import FieldEncoder
+    from bittern.encoders.field.encoder import FieldEncoder
 
     plans = {Modality.TEXT: TowerPlan("field", lora=LORA)}
     with pytest.raises(InvalidInputError, match="field has no text tower that adapters"):

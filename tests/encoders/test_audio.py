@@ -17,6 +17,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bittern.encoders.audio import AudioInfo, AudioLimits, probe, windows
+from bittern.encoders.base import AudioWindowing
 from bittern.errors import (
     InvalidInputError,
     MediaError,
@@ -25,8 +27,6 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from encoders.audio import AudioInfo, AudioLimits, probe, windows
-from encoders.base import AudioWindowing
 
 TEN_SECONDS = AudioWindowing(sample_rate=8_000, window_s=10.0, hop_s=10.0)
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bittern.errors import InvalidInputError
-from encoders.augmentation import (
+from bittern.encoders.augmentation import (
     PICTURE_SETS,
     SOUND_SETS,
     PictureAugmentation,
@@ -20,7 +19,8 @@ from encoders.augmentation import (
     view_generator,
     view_seed,
 )
-from encoders.base import Audio, Image
+from bittern.encoders.base import Audio, Image
+from bittern.errors import InvalidInputError
 
 RATE = 8_000
 

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bittern.encoders import weights as weights_module
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.catalogue import CATALOGUE, find_entry, find_weights, load_encoder
+from bittern.encoders.checkpoints import sha256_of_file
+from bittern.encoders.clap import ClapEncoder
+from bittern.encoders.openclip import OpenClipEncoder
 from bittern.errors import (
     ModelDamagedError,
     ModelNotFoundError,
     SourceNotFoundError,
     WeightsMissingError,
 )
-from encoders import weights as weights_module
-from encoders.base import Encoder, Modality
-from encoders.catalogue import CATALOGUE, find_entry, find_weights, load_encoder
-from encoders.checkpoints import sha256_of_file
-from encoders.clap import ClapEncoder
-from encoders.openclip import OpenClipEncoder
 from tests.encoders import tiny
 
 HUB_NAMES = ["bioclip", "bioclip-2", "bioclip-2.5", "biolingual"]

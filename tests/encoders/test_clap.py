@@ -11,14 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders.base import AudioWindowing, Encoder, Modality
+from bittern.encoders.clap import ClapEncoder
 from bittern.errors import (
     InvalidInputError,
     ModelDamagedError,
     QueryError,
     UnsupportedModalityError,
 )
-from encoders.base import AudioWindowing, Encoder, Modality
-from encoders.clap import ClapEncoder
 from tests.encoders import tiny
 
 SAMPLES = 8_000

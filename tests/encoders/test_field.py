@@ -6,18 +6,18 @@ import soundfile
 import soxr
 from PIL import Image
 
-import encoders.field
+import bittern.encoders.field
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.field.encoder import FieldEncoder
+from bittern.encoders.field.image import views
 from bittern.errors import InvalidInputError, QueryError, UnsupportedModalityError
-from encoders.base import Encoder, Media, Modality
-from encoders.field.encoder import FieldEncoder
-from encoders.field.image import views
 
 SAMPLE = Path(__file__).parents[2] / "bittern" / "sample"
 
 
 @pytest.fixture(scope="module")
 def field() -> FieldEncoder:
-    return encoders.field.load()
+    return bittern.encoders.field.load()
 
 
 def picture(name: str) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_each_tower_has_its_own_digest(field: FieldEncoder) -> None:
 
 
 def test_calibration_has_unit_rows_for_each_modality() -> None:
-    embeddings = encoders.field.calibration()
+    embeddings = bittern.encoders.field.calibration()
     assert set(embeddings) == {"text", "image", "audio"}
     for rows in embeddings.values():
         assert rows.shape[1] == 384

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import encoders.field
+import bittern.encoders.field
+from bittern.encoders.base import Modality
+from bittern.encoders.field import concepts, packages
+from bittern.encoders.field.build import class_vectors, with_kin_of_genus
+from bittern.encoders.field.classes import STYLES, audio_classes, image_classes, read_kin, texts_of
+from bittern.encoders.field.text import BATCH, MiniLM
 from bittern.errors import InvalidInputError, ModelDamagedError, WeightsMissingError
-from encoders.base import Modality
-from encoders.field import concepts, packages
-from encoders.field.build import class_vectors, with_kin_of_genus
-from encoders.field.classes import STYLES, audio_classes, image_classes, read_kin, texts_of
-from encoders.field.text import BATCH, MiniLM
 
 
 @pytest.mark.parametrize("modality", ["image", "audio"])
@@ -102,7 +102,7 @@ def test_digests_change_with_settings_and_with_vectors() -> None:
 
 def test_a_text_query_loads_no_other_tower() -> None:
     code = (
-        "import json, sys, encoders.field as f;"
+        "import json, sys, bittern.encoders.field as f;"
         "f.load().encode('text', ['owl']);"
         "print(json.dumps(sorted(sys.modules)))"
     )
@@ -115,17 +115,17 @@ def test_a_text_query_loads_no_other_tower() -> None:
 
 def test_threads_below_one_are_refused() -> None:
     with pytest.raises(InvalidInputError, match="threads must be at least 1, not 0"):
-        encoders.field.load(threads=0)
+        bittern.encoders.field.load(threads=0)
 
 
 def test_the_licence_notice_names_the_licence_and_the_model() -> None:
-    notice = encoders.field.licence_notice()
+    notice = bittern.encoders.field.licence_notice()
     assert "CC BY-NC-SA 4.0" in notice
     assert "BirdNET" in notice
 
 
 def test_calibration_is_the_same_every_time_and_centred() -> None:
-    first, second = encoders.field.calibration(), encoders.field.calibration()
+    first, second = bittern.encoders.field.calibration(), bittern.encoders.field.calibration()
     for modality in Modality:
         np.testing.assert_array_equal(first[modality], second[modality])
         assert len(first[modality]) > 1000

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from bittern.encoders.images import FORMATS, ImageLimits, decode_image
 from bittern.errors import (
     MediaError,
     MediaTooLargeError,
@@ -24,7 +25,6 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from encoders.images import FORMATS, ImageLimits, decode_image
 
 
 def scene(height: int = 40, width: int = 60) -> NDArray[np.uint8]:

@@ -14,6 +14,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.openclip import OpenClipEncoder, without_extremes
 from bittern.errors import (
     InvalidInputError,
     ModelDamagedError,
@@ -21,8 +23,6 @@ from bittern.errors import (
     QueryError,
     UnsupportedModalityError,
 )
-from encoders.base import Encoder, Modality
-from encoders.openclip import OpenClipEncoder, without_extremes
 from tests.encoders import tiny
 
 

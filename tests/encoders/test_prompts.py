@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bittern.errors import InvalidInputError, QueryError
-from encoders.base import AudioWindowing, Media, Modality
-from encoders.openclip import OpenClipEncoder
-from encoders.prompts import (
+from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.openclip import OpenClipEncoder
+from bittern.encoders.prompts import (
     AUDIO_TEMPLATES,
     IMAGE_TEMPLATES,
     Names,
     captions,
     class_embedding,
 )
+from bittern.errors import InvalidInputError, QueryError
 
 OWL = Names(common="tawny owl", scientific="Strix aluco", taxonomy="Animalia Chordata Aves")
 

@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from encoders.base import Modality
-from encoders.entry import EncoderEntry
+from bittern.encoders.base import Modality
+from bittern.encoders.entry import EncoderEntry
 
 CORPUS = [
     "a photo of a tawny owl",
@@ -170,7 +170,7 @@ def _byte_level_bpe() -> Any:
 
 def write_hub_cache(cache: Path, hub_id: str, folder: Path, *, commit: str = COMMIT) -> Path:
     """A Hugging Face cache with one repository: blobs, a snapshot of links, and `refs/main`."""
-    from encoders.checkpoints import sha256_of_file
+    from bittern.encoders.checkpoints import sha256_of_file
 
     repository = cache / f"models--{hub_id.replace('/', '--')}"
     snapshot = repository / "snapshots" / commit

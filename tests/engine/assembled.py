@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.adapters import LoraSettings
-from encoders.assembly import AssembledEncoder, TowerPlan, assemble, begin, plans_to_json
-from encoders.base import Encoder, Media, Modality
-from encoders.catalogue import load_encoder
-from hashing.base import Hasher
-from hashing.hashcoder import HashCoder
-from hashing.hybrid import HybridHasher
-from hashing.learned import LearnedHasher
-from hashing.saved import SavedModel, Story
-from hashing.training_free import fit
-from service.pipeline import decode
-from service.requests import MediaItem
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.assembly import AssembledEncoder, TowerPlan, assemble, begin, plans_to_json
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.catalogue import load_encoder
+from bittern.hashing.base import Hasher
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.training_free import fit
+from bittern.service.pipeline import decode
+from bittern.service.requests import MediaItem
 from tests.encoders.tiny import write_clap, write_openclip
 from tests.engine.toy import COLOURS, picture, sound
 

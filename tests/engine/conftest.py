@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.base import Modality
-from hashing.saved import SavedModel
-from hashing.training_free import fit
-from index.archive import Archive
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.sources import read_source
+from bittern.encoders.base import Modality
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import fit
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, fill_folder
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.catalogue import CATALOGUE, load_encoder
 from bittern.errors import (
     BitternError,
     DigestMismatchError,
@@ -20,20 +22,18 @@ from bittern.errors import (
     UnsupportedModalityError,
     WeightsMissingError,
 )
+from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
 from bittern.local import LocalArchive
-from encoders.base import Encoder, Modality
-from encoders.catalogue import CATALOGUE, load_encoder
-from hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
-from index.archive import Archive
-from index.observation import AddStatus
-from service.coding import code_source
-from service.embedders import Embedders
-from service.engine import Engine, catalogue_encoder
-from service.indexing import index_source
-from service.model_choice import IndexOptions, load_first
-from service.requests import Query
-from service.saved_models import load_saved
-from service.sources import read_source
+from bittern.service.coding import code_source
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine, catalogue_encoder
+from bittern.service.indexing import index_source
+from bittern.service.model_choice import IndexOptions, load_first
+from bittern.service.requests import Query
+from bittern.service.saved_models import load_saved
+from bittern.service.sources import read_source
 from tests.encoders.tiny import clap_entry, openclip_entry
 from tests.engine.assembled import (
     BOTH,

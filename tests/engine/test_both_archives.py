@@ -26,12 +26,12 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
+from bittern.index.observation import AddStatus
 from bittern.local import LocalArchive
-from index.observation import AddStatus
-from service.config import ServiceConfig
-from service.engine import Engine
-from service.requests import MediaItem, Query
-from service.server import serve
+from bittern.service.config import ServiceConfig
+from bittern.service.engine import Engine
+from bittern.service.requests import MediaItem, Query
+from bittern.service.server import serve
 from tests.engine.toy import picture, sound
 
 

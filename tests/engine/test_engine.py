@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bittern
+from bittern.encoders.base import Modality
 from bittern.errors import (
     BitternError,
     CodeError,
@@ -18,13 +19,12 @@ from bittern.errors import (
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from encoders.base import Modality
-from hashing.codes import pack
-from index.engines.options import SearchOptions
-from index.observation import AddStatus
-from service.deadline import Deadline
-from service.engine import Engine
-from service.requests import MediaItem, Query
+from bittern.hashing.codes import pack
+from bittern.index.engines.options import SearchOptions
+from bittern.index.observation import AddStatus
+from bittern.service.deadline import Deadline
+from bittern.service.engine import Engine
+from bittern.service.requests import MediaItem, Query
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound
 

@@ -20,12 +20,12 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.local import LocalArchive
-from service.config import ServiceConfig
-from service.engine import Engine
-from service.exporting import WRITERS
-from service.indexing import IndexOptions, index_source
-from service.server import serve
-from service.sources import read_source
+from bittern.service.config import ServiceConfig
+from bittern.service.engine import Engine
+from bittern.service.exporting import WRITERS
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.server import serve
+from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder
 
 FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from bittern.encoders.base import Encoder
+from bittern.encoders.catalogue import load_encoder
 from bittern.errors import UnsupportedModalityError
-from encoders.base import Encoder
-from encoders.catalogue import load_encoder
-from index.archive import Archive
-from index.observation import AddStatus
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.requests import Query
-from service.sources import read_source
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.requests import Query
+from bittern.service.sources import read_source
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip
 from tests.engine.toy import fill_folder, picture, sound
 

@@ -7,20 +7,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from bittern.encoders.base import Modality
 from bittern.errors import ManifestError, ModelNotFoundError, SourceNotFoundError
-from encoders.base import Modality
-from hashing.codes import pack
-from hashing.saved import SavedModel
-from hashing.training_free import fit
-from index.archive import Archive
-from index.observation import AddStatus
-from service.coding import code_source
-from service.engine import Engine
-from service.headings import kept_names
-from service.indexing import IndexOptions, index_source
-from service.jobs.report import JobReport
-from service.requests import MediaItem, Query
-from service.sources import read_source
+from bittern.hashing.codes import pack
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import fit
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.coding import code_source
+from bittern.service.engine import Engine
+from bittern.service.headings import kept_names
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.report import JobReport
+from bittern.service.requests import MediaItem, Query
+from bittern.service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import PreconditionError, UnsupportedModalityError
-from index.observation import AddStatus
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.reencode import reencode
-from service.jobs.spec import JobSpec
-from service.requests import MediaItem, Query
-from service.sources import read_source
+from bittern.index.observation import AddStatus
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.reencode import reencode
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.requests import MediaItem, Query
+from bittern.service.sources import read_source
 from tests.engine.conftest import toy_model
 from tests.engine.test_indexing import eyes  # noqa: F401 - a fixture
 from tests.engine.toy import ToyEncoder, picture

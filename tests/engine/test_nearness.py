@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 
 from bittern.api import ArchiveAPI
 from bittern.client import connect
+from bittern.encoders.base import Media, Modality
 from bittern.errors import DeadlineExceededError, UnsupportedModalityError
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import fit
+from bittern.index.archive import Archive
+from bittern.index.engines.options import SearchOptions
 from bittern.local import LocalArchive
-from encoders.base import Media, Modality
-from hashing.saved import SavedModel
-from hashing.training_free import fit
-from index.archive import Archive
-from index.engines.options import SearchOptions
-from service.config import ServiceConfig
-from service.deadline import Deadline
-from service.engine import Engine
-from service.reference_texts import REFERENCE_TEXTS
-from service.requests import MediaItem, Query
-from service.server import serve
+from bittern.service.config import ServiceConfig
+from bittern.service.deadline import Deadline
+from bittern.service.engine import Engine
+from bittern.service.reference_texts import REFERENCE_TEXTS
+from bittern.service.requests import MediaItem, Query
+from bittern.service.server import serve
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bittern.encoders.base import Encoder, Media, Modality
+from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import (
     BitternError,
     InvalidInputError,
@@ -19,18 +21,16 @@ from bittern.errors import (
     SourceNotFoundError,
     TrainingError,
 )
-from encoders.base import Encoder, Media, Modality
-from encoders.catalogue import CATALOGUE
-from hashing.saved import SavedModel
-from hashing.training import loop
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from service.training.probing import Part, draw
-from service.training.request import TrainingReport, TrainingRequest
-from service.training.run import train_model
-from service.training.saving import OutFolder
-from service.training.settings import gather
-from service.training.validating import HeldOut
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training import loop
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.service.training.probing import Part, draw
+from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.service.training.run import train_model
+from bittern.service.training.saving import OutFolder
+from bittern.service.training.settings import gather
+from bittern.service.training.validating import HeldOut
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
@@ -344,7 +344,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_a_run_whose_bits_are_all_constant_is_refused_and_leaves_no_model(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hashing.training.bits import BitStatistics
+    from bittern.hashing.training.bits import BitStatistics
 
     monkeypatch.setattr(BitStatistics, "collapsed", True)
     with pytest.raises(TrainingError, match=r"collapsed.*rate_weight"):

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from bittern.errors import InvalidInputError, TrainingError
-from hashing.hybrid import HybridHasher
-from hashing.saved import SavedModel
-from hashing.training import loop
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.plans import HybridPlan
-from service.training import hybrids
-from service.training.hybrids import PLAN_FILE
-from service.training.request import TrainingReport, TrainingRequest
-from service.training.run import train_model
-from service.training.settings import gather
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training import loop
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.plans import HybridPlan
+from bittern.service.training import hybrids
+from bittern.service.training.hybrids import PLAN_FILE
+from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.service.training.run import train_model
+from bittern.service.training.settings import gather
 from tests.encoders.tiny import OPENCLIP_DIM
 from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
 

@@ -7,16 +7,16 @@ import pytest
 
 import bittern
 from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
-from service.training.examples import Example, Examples, check_enough
-from service.training.naming import names_of_folder, names_of_row
-from service.training.sources import (
+from bittern.service.training.examples import Example, Examples, check_enough
+from bittern.service.training.naming import names_of_folder, names_of_row
+from bittern.service.training.sources import (
     MAX_CAPTION_CHARS,
     MAX_LABEL_CHARS,
     MAX_LABELS,
     read_labels,
     read_pairs,
 )
-from service.training.splitting import HeldOut, split
+from bittern.service.training.splitting import HeldOut, split
 
 SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 

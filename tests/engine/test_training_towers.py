@@ -10,32 +10,32 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import load_encoder
 from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
-from encoders.base import Modality
-from encoders.catalogue import load_encoder
-from hashing.aligned import AlignedHasher
-from hashing.base import Hasher
-from hashing.hashcoder import HashCoder
-from hashing.hybrid import HybridHasher
-from hashing.learned import LearnedHasher
-from hashing.linear import LinearHasher
-from hashing.saved import SavedModel
-from hashing.training import loop
-from index.archive import Archive
-from index.observation import AddStatus
-from service.embedders import Embedders
-from service.engine import Engine
-from service.indexing import index_source
-from service.model_choice import IndexOptions
-from service.requests import Query
-from service.sources import read_source
-from service.training import run
-from service.training.embedding import MOST_WINDOWS
-from service.training.modalities import modalities_of, with_modality
-from service.training.request import TrainingReport, TrainingRequest
-from service.training.run import train_model
-from service.training.saving import OutFolder
-from service.training.settings import gather
+from bittern.hashing.aligned import AlignedHasher
+from bittern.hashing.base import Hasher
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.linear import LinearHasher
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training import loop
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine
+from bittern.service.indexing import index_source
+from bittern.service.model_choice import IndexOptions
+from bittern.service.requests import Query
+from bittern.service.sources import read_source
+from bittern.service.training import run
+from bittern.service.training.embedding import MOST_WINDOWS
+from bittern.service.training.modalities import modalities_of, with_modality
+from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.service.training.run import train_model
+from bittern.service.training.saving import OutFolder
+from bittern.service.training.settings import gather
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
 SMALL = {

@@ -11,8 +11,8 @@ import soundfile
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
+from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.errors import InvalidInputError, UnsupportedModalityError
-from encoders.base import AudioWindowing, Media, Modality
 
 COLOURS = {"red": (250, 10, 10), "green": (10, 250, 10), "blue": (10, 10, 250)}
 PITCHES = {"red": 400.0, "green": 1600.0, "blue": 6400.0}

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from PIL import Image as Pillow
 
-from encoders.catalogue import CATALOGUE
+from bittern.encoders.catalogue import CATALOGUE
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip
 
 SPECIES = ("tawny owl", "red fox", "grey seal", "common frog", "brown hare", "blue tit")

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from index.archive import Archive
-from index.observation import CodedObservation
+from bittern.index.archive import Archive
+from bittern.index.observation import CodedObservation
 from tests.index.samples import OWL, photo, recording
 
 PLACES: list[tuple[str, dict[str, Any]]] = [

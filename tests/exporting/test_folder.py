@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from index.archive import Archive
-from index.observation import Hit, Observation
-from service.exporting.base import Exported
-from service.exporting.folder import (
+from bittern.index.archive import Archive
+from bittern.index.observation import Hit, Observation
+from bittern.service.exporting.base import Exported
+from bittern.service.exporting.folder import (
     Medium,
     media_of_hits,
     media_of_observations,
     write_folder,
 )
-from service.requests import MediaItem
-from service.sources import read_source
+from bittern.service.requests import MediaItem
+from bittern.service.sources import read_source
 
 COLUMNS = ["scientificName", "license", "rightsHolder", "type", "Rank", "captive"]
 Export = Callable[..., Exported]

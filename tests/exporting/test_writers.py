@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import PreconditionError, QueryError
-from index.archive import Archive
-from index.observation import Hit, Observation
-from service.exporting import (
+from bittern.index.archive import Archive
+from bittern.index.observation import Hit, Observation
+from bittern.service.exporting import (
     FORMATS,
     WRITERS,
     Rows,
@@ -30,9 +30,9 @@ from service.exporting import (
     write_file,
     writer_of,
 )
-from service.exporting.base import MAX_PIECE_BYTES
-from service.exporting.inaturalist_ids import inaturalist_id
-from service.exporting.spreadsheets import harmless
+from bittern.service.exporting.base import MAX_PIECE_BYTES
+from bittern.service.exporting.inaturalist_ids import inaturalist_id
+from bittern.service.exporting.spreadsheets import harmless
 
 TABLES = ("csv", "jsonl", "geojson", "raven", "ids")
 

@@ -19,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
-import index
+import bittern.index
 from bittern import __version__
-from index.archive import Archive
-from index.models import ModelRecord
-from index.observation import CodedObservation, Observation
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.index.observation import CodedObservation, Observation
 
 WHERES = (
     "scientificName = 'Botaurus stellaris'",
@@ -201,7 +201,7 @@ def main(golden: Path) -> None:
             expected = answers(archive)
         version = json.loads((path / "archive.json").read_text("utf-8"))["format_version"]
         target = golden / f"format-{version}" / f"bittern-{__version__}.tar.gz"
-        print(f"with {index.__file__}: {target}")
+        print(f"with {bittern.index.__file__}: {target}")
         if target.exists():
             sys.exit(f"{target} is there already")
         target.parent.mkdir(exist_ok=True)

@@ -12,7 +12,7 @@ import pytest
 import xxhash
 
 from bittern.errors import ArchiveVersionError
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.golden.make import HERON, answers, photo
 
 ARCHIVES = sorted(Path(__file__).parent.glob("format-*/*.tar.gz"))

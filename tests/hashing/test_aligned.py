@@ -7,11 +7,11 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, UnsupportedModalityError
-from hashing.aligned import Moments, alignment_map, fit_aligned
-from hashing.base import Hasher
-from hashing.codes import asymmetric_distance, pack
-from hashing.kinds import restore
-from hashing.training_free import fit
+from bittern.hashing.aligned import Moments, alignment_map, fit_aligned
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import asymmetric_distance, pack
+from bittern.hashing.kinds import restore
+from bittern.hashing.training_free import fit
 
 DIM = 16
 RNG = np.random.default_rng(3)

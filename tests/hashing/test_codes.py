@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import CodeError
-from hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
 
 
 def random_logits(seed: int, n: int, bits: int) -> np.ndarray:

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from bittern.errors import CodeError, InvalidInputError, ModelDamagedError, UnsupportedModalityError
-from hashing.base import Hasher
-from hashing.codes import pack
-from hashing.hashcoder import HashCoder, Size
-from hashing.hybrid import HybridHasher, weigh
-from hashing.kinds import restore
-from hashing.learned import LearnedHasher
-from hashing.saved import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story
-from hashing.training_free import fit
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import pack
+from bittern.hashing.hashcoder import HashCoder, Size
+from bittern.hashing.hybrid import HybridHasher, weigh
+from bittern.hashing.kinds import restore
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.saved import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story
+from bittern.hashing.training_free import fit
 
 DIM, BITS = 12, 16
 RNG = np.random.default_rng(7)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from bittern.errors import ModelDamagedError, ModelNotFoundError
-from hashing.base import Hasher
-from hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
-from hashing.training_free import fit
+from bittern.hashing.base import Hasher
+from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
+from bittern.hashing.training_free import fit
 
 
 def embeddings() -> np.ndarray:

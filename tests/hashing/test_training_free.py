@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import BitternError, CodeError, InvalidInputError, UnsupportedModalityError
-from hashing.codes import asymmetric_distance, pack
-from hashing.training_free import Kind, fit, principal_components, random_rotation
+from bittern.hashing.codes import asymmetric_distance, pack
+from bittern.hashing.training_free import Kind, fit, principal_components, random_rotation
 
 KINDS: list[Kind] = ["pca", "itq", "lsh"]
 

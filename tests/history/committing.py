@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from itertools import count
 
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, photo
 
 if __name__ == "__main__":

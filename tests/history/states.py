@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from index.archive import Archive
+from bittern.index.archive import Archive
 
 
 def state(archive: Archive) -> dict[str, Any]:

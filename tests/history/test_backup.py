@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ArchiveDamagedError, InvalidInputError, PreconditionError
-from index import backup as module
-from index.archive import Archive
-from index.backup import backup
-from index.checking import manifests
-from index.checking.manifests import manifest_files, read_manifest
-from index.sums import append_sums, sum_of
+from bittern.index import backup as module
+from bittern.index.archive import Archive
+from bittern.index.backup import backup
+from bittern.index.checking import manifests
+from bittern.index.checking.manifests import manifest_files, read_manifest
+from bittern.index.sums import append_sums, sum_of
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, photo, recording
 

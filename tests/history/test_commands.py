@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from bittern.cli.app import app
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, ids, photo
 
 runner = CliRunner()

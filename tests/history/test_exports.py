@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
-from index import backup as backup_module
-from index import export as export_module
-from index.archive import Archive
-from index.backup import backup
-from index.pinning import pin, unpin
-from index.snapshots import models_in_use
-from index.store import Store
-from index.versions import OldVersions
+from bittern.index import backup as backup_module
+from bittern.index import export as export_module
+from bittern.index.archive import Archive
+from bittern.index.backup import backup
+from bittern.index.pinning import pin, unpin
+from bittern.index.snapshots import models_in_use
+from bittern.index.store import Store
+from bittern.index.versions import OldVersions
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, photo
 
@@ -116,9 +116,9 @@ def test_the_next_writer_lets_go_what_a_killed_process_kept_and_nothing_else(
 _KEEPS = """
 import os, sys
 from pathlib import Path
-from index.pinning import pin
-from index.store import Store
-from index.versions import OldVersions
+from bittern.index.pinning import pin
+from bittern.index.store import Store
+from bittern.index.versions import OldVersions
 store = Store(Path(sys.argv[1]))
 print(pin(store, store.version, while_running=True), flush=True)
 os.kill(os.getpid(), 9)

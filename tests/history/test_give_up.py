@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from bittern.cli.app import app
 from bittern.errors import ModelNotFoundError, PreconditionError
-from index import folder, pinning, succession, writer
-from index.archive import Archive
-from service.engine import Engine
-from service.jobs.reencode import give_up, reencode
-from service.jobs.spec import JobSpec
+from bittern.index import folder, pinning, succession, writer
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.jobs.reencode import give_up, reencode
+from bittern.service.jobs.spec import JobSpec
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 from tests.history.states import state

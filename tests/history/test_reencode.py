@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from bittern.errors import ArchiveVersionError, ModelNotFoundError, PreconditionError
-from index import folder as folder_module
-from index.archive import Archive
-from index.observation import AddStatus
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.reencode import reencode
-from service.jobs.report import JobReport
-from service.jobs.spec import JobSpec
-from service.requests import Query
-from service.sources import read_source
+from bittern.index import folder as folder_module
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.reencode import reencode
+from bittern.service.jobs.report import JobReport
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.requests import Query
+from bittern.service.sources import read_source
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture
 
@@ -263,8 +263,8 @@ class KilledError(BaseException):
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from index import folder, pinning, succession, writer
-    from index.store import Store
+    from bittern.index import folder, pinning, succession, writer
+    from bittern.index.store import Store
 
     path = engine.archive.path
     engine.close()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from index.archive import Archive
-from index.backup import backup
+from bittern.index.archive import Archive
+from bittern.index.backup import backup
 from tests.index.samples import OWL, ids, photo
 
 

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import InvalidInputError, NotFoundError, PreconditionError
-from index.archive import Archive
-from index.folder import ArchiveFolder
-from index.store import Store
-from index.writer import Writer
+from bittern.index.archive import Archive
+from bittern.index.folder import ArchiveFolder
+from bittern.index.store import Store
+from bittern.index.writer import Writer
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
@@ -211,7 +211,7 @@ class KilledError(BaseException):
 def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from index import folder, pinning, restoring, succession
+    from bittern.index import folder, pinning, restoring, succession
 
     path = tmp_path / "marsh"
     with Archive.create(path) as archive:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL
 
 

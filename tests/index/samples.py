@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.archive import Archive
-from index.models import ModelRecord
-from index.observation import CodedObservation, Observation
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.index.observation import CodedObservation, Observation
 
 
 def model(name: str = "owl", bits: int = 64) -> ModelRecord:

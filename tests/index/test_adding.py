@@ -16,10 +16,10 @@ from bittern.errors import (
     PreconditionError,
     QueryError,
 )
-from index.archive import Archive
-from index.models import ModelRecord
-from index.observation import AddResult, AddStatus, CodedObservation, Observation
-from index.store import Store
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.index.observation import AddResult, AddStatus, CodedObservation, Observation
+from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, code, ids, model, photo, recording, statuses
 
 

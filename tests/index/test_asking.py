@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import CodeError, QueryError
-from hashing.codes import hamming_distance
-from index.archive import Archive
+from bittern.hashing.codes import hamming_distance
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, code, photo, recording
 
 

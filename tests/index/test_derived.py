@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.archive import Archive
-from index.derived import DerivedFiles
-from index.derived import index_files as index_files_module
-from index.derived.index_files import IndexFiles
-from index.loading import MODALITIES
-from index.snapshot import Snapshot
-from index.store import Store
+from bittern.index.archive import Archive
+from bittern.index.derived import DerivedFiles
+from bittern.index.derived import index_files as index_files_module
+from bittern.index.derived.index_files import IndexFiles
+from bittern.index.loading import MODALITIES
+from bittern.index.snapshot import Snapshot
+from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo, recording
 
 

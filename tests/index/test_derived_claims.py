@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.archive import Archive
-from index.derived import DerivedFiles
-from index.derived import index_files as index_files_module
-from index.derived.arrays import read_array, write_array
-from index.derived.files import _digest
-from index.derived.index_files import IndexFiles
-from index.snapshot import Snapshot
-from index.store import Store
+from bittern.index.archive import Archive
+from bittern.index.derived import DerivedFiles
+from bittern.index.derived import index_files as index_files_module
+from bittern.index.derived.arrays import read_array, write_array
+from bittern.index.derived.files import _digest
+from bittern.index.derived.index_files import IndexFiles
+from bittern.index.snapshot import Snapshot
+from bittern.index.store import Store
 from tests.index.samples import OWL, photo
 
 ROWS = 50
@@ -147,7 +147,7 @@ def test_whatever_a_library_raises_is_damage(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("index.derived.files.read_array", broken)
+        patched.setattr("bittern.index.derived.files.read_array", broken)
         assert "ZeroDivisionError" in sets(path).damage("rows")
         assert sets(path).read("rows") is None
 

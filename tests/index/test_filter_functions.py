@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import FilterError
-from index import filter_dates, lookups
-from index.archive import Archive
+from bittern.index import filter_dates, lookups
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, ids, photo
 
 Row = dict[str, Any]

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import FilterError
-from index.archive import Archive
-from index.columns import DARWIN_CORE, IDENTITY
-from index.filters import compile_where
+from bittern.index.archive import Archive
+from bittern.index.columns import DARWIN_CORE, IDENTITY
+from bittern.index.filters import compile_where
 from tests.index.samples import OWL, ids, photo, recording
 
 COLUMNS = {**IDENTITY, **DARWIN_CORE, "tally": "int64", "captive": "bool"}

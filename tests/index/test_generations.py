@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from index.archive import Archive
-from index.snapshot import Snapshot
+from bittern.index.archive import Archive
+from bittern.index.snapshot import Snapshot
 from tests.index.samples import BAT, OWL, code, ids, photo, recording
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from index.interrupts import uninterrupted
+from bittern.index.interrupts import uninterrupted
 
 
 @pytest.fixture

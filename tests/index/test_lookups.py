@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import lookups
-from index.archive import Archive
-from index.columns import DARWIN_CORE, IDENTITY
-from index.filters import compile_where
-from index.snapshot import Snapshot
+from bittern.index import lookups
+from bittern.index.archive import Archive
+from bittern.index.columns import DARWIN_CORE, IDENTITY
+from bittern.index.filters import compile_where
+from bittern.index.snapshot import Snapshot
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
 SPECIES = ["Bubo bubo", "Bubo", "bubo bubo", "100% owl", "o'wl", "", "Ardea"]

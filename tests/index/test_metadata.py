@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index.archive import Archive
-from index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
-from index.observation import AddStatus
+from bittern.index.archive import Archive
+from bittern.index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
+from bittern.index.observation import AddStatus
 from tests.index.samples import OWL, photo
 
 

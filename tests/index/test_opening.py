@@ -21,8 +21,8 @@ from bittern.errors import (
     ArchiveVersionError,
     PreconditionError,
 )
-from index.archive import Archive
-from index.folder import FORMAT_VERSION
+from bittern.index.archive import Archive
+from bittern.index.folder import FORMAT_VERSION
 from tests.index.samples import BAT, OWL, ids, photo
 
 
@@ -54,7 +54,9 @@ def test_an_archive_has_the_name_it_was_given(tmp_path: Path) -> None:
 
 
 def test_making_an_archive_prints_nothing(tmp_path: Path) -> None:
-    script = "import sys; from index.archive import Archive; Archive.create(sys.argv[1]).close()"
+    script = (
+        "import sys; from bittern.index.archive import Archive; Archive.create(sys.argv[1]).close()"
+    )
     environment = {name: value for name, value in os.environ.items() if name != "LANCEDB_LOG"}
     made = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "new")],
@@ -274,7 +276,7 @@ def test_a_second_writer_is_refused_and_readers_are_not(path: Path) -> None:
 
 def test_a_writer_in_another_process_is_noticed_and_its_death_frees_the_lock(path: Path) -> None:
     script = (
-        "import sys; from index.archive import Archive\n"
+        "import sys; from bittern.index.archive import Archive\n"
         "a = Archive.open(sys.argv[1], write=True); print('open', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

@@ -8,8 +8,8 @@ import pytest
 
 import bittern
 from bittern.errors import QueryError
-from index.archive import Archive
-from index.engines.options import SearchOptions
+from bittern.index.archive import Archive
+from bittern.index.engines.options import SearchOptions
 
 
 @pytest.mark.parametrize(

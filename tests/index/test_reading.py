@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bittern.errors import ObservationNotFoundError, PreconditionError, QueryError
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, QueryError
-from hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
-from index.relevance import (
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
+from bittern.index.relevance import (
     FEWEST_QUERIES,
     FEWEST_ROWS,
     HIGHEST_RATE,

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.row_map import RowMap
+from bittern.index.row_map import RowMap
 
 _PLACES = st.dictionaries(st.integers(0, 40), st.integers(0, 2**33), max_size=30)
 _ROWS = st.sets(st.integers(0, 45), max_size=20)

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import CodeError, DigestMismatchError, FilterError, QueryError
-from hashing.codes import asymmetric_distance, hamming_distance
-from index.archive import Archive
-from index.observation import CodedObservation, Metadata, Metric, Observation
+from bittern.hashing.codes import asymmetric_distance, hamming_distance
+from bittern.index.archive import Archive
+from bittern.index.observation import CodedObservation, Metadata, Metric, Observation
 from tests.index.samples import BAT, OWL, photo, recording
 
 N = 120

@@ -15,18 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.errors import InvalidInputError
-from index.archive import Archive
-from index.observation import AddStatus
-from service.embedders import Embedders
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.ray import Worker
-from service.jobs.report import new_stages
-from service.jobs.spec import JobSpec
-from service.jobs.units import embedded_of, units_of
-from service.limits import check_item
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.embedders import Embedders
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.ray import Worker
+from bittern.service.jobs.report import new_stages
+from bittern.service.jobs.spec import JobSpec
+from bittern.service.jobs.units import embedded_of, units_of
+from bittern.service.limits import check_item
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.test_job_commands import bittern
 from tests.jobs.toy_job import Counted, run, save_model, stored

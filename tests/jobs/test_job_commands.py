@@ -9,17 +9,19 @@ import pytest
 
 from bittern.cli import main
 from bittern.cli.job_screen import stopping
-from service.embedders import Embedders
-from service.jobs.report import JobReport
-from service.jobs.run import Place, report_file, run_job
-from service.jobs.spec import JobSpec
+from bittern.service.embedders import Embedders
+from bittern.service.jobs.report import JobReport
+from bittern.service.jobs.run import Place, report_file, run_job
+from bittern.service.jobs.spec import JobSpec
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.toy_job import fill, save_model
 
 
 def bittern(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Exit status of a command that runs with the toy encoder."""
-    monkeypatch.setattr("service.jobs.run.catalogue_encoder", lambda name: ToyEncoder(name=name))
+    monkeypatch.setattr(
+        "bittern.service.jobs.run.catalogue_encoder", lambda name: ToyEncoder(name=name)
+    )
     monkeypatch.setattr(sys, "argv", ["bittern", *map(str, arguments)])
     with pytest.raises(SystemExit) as ended:
         main()
@@ -64,7 +66,7 @@ def test_a_job_of_which_no_item_can_be_used_has_failed_and_says_so(
         (tmp_path / "media" / name).write_bytes(b"no picture")
     asked = [tmp_path / "archive", tmp_path / "media", "--model", save_model(tmp_path / "model")]
     assert bittern(monkeypatch, "index", *asked) == 1
-    told = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
+    told = json.loads((tmp_path / "archive" / "reports" / "bittern.index.json").read_text())
     assert (told["state"], told["error"]) == ("failed", "none of the 2 items could be used")
     assert "error: none of the 2 items could be used" in capsys.readouterr().err
 
@@ -83,7 +85,7 @@ def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
     told = capsys.readouterr().err
     assert "skipped: 4 not changed since they were coded" in told
     assert "per second of work: " in told
-    assert f"report: {tmp_path / 'archive' / 'reports' / 'index.json'}" in told
+    assert f"report: {tmp_path / 'archive' / 'reports' / 'bittern.index.json'}" in told
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,12 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.errors import SourceNotFoundError as NothingThereError
-from index.observation import AddResult, AddStatus
-from service.jobs import queue as queue_module
-from service.jobs.queue import JobQueue
-from service.jobs.record import JobFolder, JobRecord, JobState, progress_of
-from service.jobs.report import JobReport, OnProgress
-from service.jobs.spec import JobSpec
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.jobs import queue as queue_module
+from bittern.service.jobs.queue import JobQueue
+from bittern.service.jobs.record import JobFolder, JobRecord, JobState, progress_of
+from bittern.service.jobs.report import JobReport, OnProgress
+from bittern.service.jobs.spec import JobSpec
 
 WAIT_S = 20.0
 SPEC = JobSpec(kind="index", target="marsh", source="herons")
@@ -328,7 +328,7 @@ def test_a_clock_that_jumps_back_changes_no_order(
     run = Runner()
     jobs = queue_at(tmp_path, run)
     first = jobs.submit("marsh", SPEC).id
-    monkeypatch.setattr("service.jobs.queue.time.time", lambda: 1.0)
+    monkeypatch.setattr("bittern.service.jobs.queue.time.time", lambda: 1.0)
     assert jobs.submit("marsh", SPEC).id > first
     jobs.close()
 

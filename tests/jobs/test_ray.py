@@ -12,24 +12,24 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoders.base import Media, Modality
-from index.archive import Archive
-from index.engines.sharded.cluster import local_cluster
-from index.observation import AddResult, AddStatus, Fingerprint
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.jobs.ray import embed_on_ray, embedding_on_ray
-from service.jobs.report import new_stages
-from service.jobs.units import (
+from bittern.encoders.base import Media, Modality
+from bittern.index.archive import Archive
+from bittern.index.engines.sharded.cluster import local_cluster
+from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.ray import embed_on_ray, embedding_on_ray
+from bittern.service.jobs.report import new_stages
+from bittern.service.jobs.units import (
     UNIT_ITEMS,
     embedded_of,
     embedded_to_table,
     entries_of,
     units_of,
 )
-from service.models import Embedder
-from service.pipeline import Asked, Embedded, Recheck, embed_items
-from service.requests import MediaItem
+from bittern.service.models import Embedder
+from bittern.service.pipeline import Asked, Embedded, Recheck, embed_items
+from bittern.service.requests import MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 

@@ -19,12 +19,12 @@ from bittern.errors import (
     PreconditionError,
     SourceUnreachableError,
 )
-from index.archive import Archive
-from index.observation import AddStatus
-from service.jobs.report import JobReport
-from service.jobs.run import _counted, report_file
-from service.jobs.spec import JobKind, JobSpec
-from service.sources import Listed, Source, read_source
+from bittern.index.archive import Archive
+from bittern.index.observation import AddStatus
+from bittern.service.jobs.report import JobReport
+from bittern.service.jobs.run import _counted, report_file
+from bittern.service.jobs.spec import JobKind, JobSpec
+from bittern.service.sources import Listed, Source, read_source
 from tests.engine.toy import picture
 from tests.jobs.toy_job import Counted, fill, run, save_model, stored
 
@@ -295,8 +295,10 @@ def test_a_job_whose_listing_breaks_off_fails_with_what_it_had_stored(
 
     spec = spec_of(kind)
     with monkeypatch.context() as patched:
-        patched.setattr("service.jobs.run.read_source", broken)
-        patched.setattr("service.model_choice.PEEKED", 8)  # else it meets that before it begins
+        patched.setattr("bittern.service.jobs.run.read_source", broken)
+        patched.setattr(
+            "bittern.service.model_choice.PEEKED", 8
+        )  # else it meets that before it begins
         for _ in range(1 + again):
             with pytest.raises(typed, match=str(raised)):
                 run(spec)

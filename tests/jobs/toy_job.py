@@ -17,14 +17,14 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from encoders.base import Media, Modality
-from hashing.saved import SavedModel
-from hashing.training_free import fit
-from index.archive import Archive
-from service.embedders import Embedders
-from service.jobs.report import Cancelled, JobReport, OnProgress, never
-from service.jobs.run import Place, run_job
-from service.jobs.spec import JobSpec
+from bittern.encoders.base import Media, Modality
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import fit
+from bittern.index.archive import Archive
+from bittern.service.embedders import Embedders
+from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.run import Place, run_job
+from bittern.service.jobs.spec import JobSpec
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

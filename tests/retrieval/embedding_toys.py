@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings import work
-from benchmarks.retrieval.tasks import Items
-from encoders.base import Media, Modality
-from service.models import Embedder
-from service.requests import MediaItem
+from bittern.benchmarks.retrieval.embeddings import work
+from bittern.benchmarks.retrieval.tasks import Items
+from bittern.encoders.base import Media, Modality
+from bittern.service.models import Embedder
+from bittern.service.requests import MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 import bittern
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.results import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.results import (
     ClassFigure,
     Comparison,
     Figure,

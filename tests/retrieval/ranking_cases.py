@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.ranking import Searched, Settings
-from benchmarks.retrieval.systems.base import Metric
-from benchmarks.retrieval.systems.exact import cosine_distances
-from benchmarks.retrieval.tasks import Relevance
-from hashing.codes import pack
-from index.engines.queries import Queries
+from bittern.benchmarks.retrieval.ranking import Searched, Settings
+from bittern.benchmarks.retrieval.systems.base import Metric
+from bittern.benchmarks.retrieval.systems.exact import cosine_distances
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.hashing.codes import pack
+from bittern.index.engines.queries import Queries
 
 
 class Codes:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.aggregate import (
+from bittern.benchmarks.retrieval.aggregate import (
     Line,
     Measured,
     by_class,
@@ -16,9 +16,9 @@ from benchmarks.retrieval.aggregate import (
     lines_of,
     named,
 )
-from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.results import TIES, Row
-from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.retrieval.results import TIES, Row
+from bittern.benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
 
 PLAIN = Variant("asymmetric")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.cells import Cell, Ranked, Variant, key_of, read_cell, write_cell
-from benchmarks.retrieval.results import TIES
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant, key_of, read_cell, write_cell
+from bittern.benchmarks.retrieval.results import TIES
 
 KEY = key_of({"system": "ITQ", "bits": 64})
 

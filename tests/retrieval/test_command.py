@@ -52,7 +52,7 @@ def test_what_stopped_a_run_is_told_and_what_to_do(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("benchmarks.retrieval.run.measured_cell", stop)
+    monkeypatch.setattr("bittern.benchmarks.retrieval.run.measured_cell", stop)
     done = run(*ASKED, "--out", "run")
     assert done.status == 130
     assert "The same command goes on from there" in done.err

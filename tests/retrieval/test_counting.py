@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from benchmarks.retrieval.counting import agreeing, counted, some_of
+from bittern.text import agreeing, counted, some_of
 
 
 def test_one_of_a_kind_is_not_told_in_the_plural() -> None:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings import asking
-from benchmarks.retrieval.embeddings.asking import embed_asked
-from benchmarks.retrieval.tasks import Asked
+from bittern.benchmarks.retrieval.embeddings import asking
+from bittern.benchmarks.retrieval.embeddings.asking import embed_asked
+from bittern.benchmarks.retrieval.tasks import Asked
+from bittern.encoders.base import Media, Modality
 from bittern.errors import QueryError
-from encoders.base import Media, Modality
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.engine.toy import ToyEncoder, sound
 from tests.retrieval.embedding_toys import Counting, embedder, images, recordings
 

@@ -16,11 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from benchmarks.retrieval.embeddings import progress
-from benchmarks.retrieval.embeddings.encoding import embed_items
-from benchmarks.retrieval.embeddings.progress import Progress
-from benchmarks.retrieval.embeddings.rows import ShardedRows
-from benchmarks.retrieval.tasks import Items
+from bittern.benchmarks.retrieval.embeddings import progress
+from bittern.benchmarks.retrieval.embeddings.encoding import embed_items
+from bittern.benchmarks.retrieval.embeddings.progress import Progress
+from bittern.benchmarks.retrieval.embeddings.rows import ShardedRows
+from bittern.benchmarks.retrieval.tasks import Items
+from bittern.encoders.base import Media, Modality
 from bittern.errors import (
     InvalidInputError,
     LimitExceededError,
@@ -28,8 +29,7 @@ from bittern.errors import (
     PreconditionError,
     UnsupportedModalityError,
 )
-from encoders.base import Media, Modality
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture
 from tests.retrieval.embedding_toys import (
     Counting,

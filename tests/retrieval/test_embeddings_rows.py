@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from benchmarks.memory import own_memory
-from benchmarks.retrieval.embeddings.arrays import ArrayRows
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.embeddings.precomputed import PrecomputedRows
-from benchmarks.retrieval.embeddings.rows import ShardedRows
-from benchmarks.retrieval.embeddings.shards import Content, read_shard, write_shard
+from bittern.benchmarks.memory import own_memory
+from bittern.benchmarks.retrieval.embeddings.arrays import ArrayRows
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.embeddings.precomputed import PrecomputedRows
+from bittern.benchmarks.retrieval.embeddings.rows import ShardedRows
+from bittern.benchmarks.retrieval.embeddings.shards import Content, read_shard, write_shard
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import View
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import View
 
 DIM = 5
 OWNERS = np.array([0, 1, 1, 1, 2, 4, 4, 5, 7, 7])

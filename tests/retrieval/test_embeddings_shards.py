@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import save
 from xxhash import xxh3_128_hexdigest
 
-from benchmarks.retrieval.embeddings import shards
-from benchmarks.retrieval.embeddings.encoding import embed_items
-from benchmarks.retrieval.embeddings.shards import Content, read_shard, write_shard
-from benchmarks.retrieval.embeddings.tensor_files import tensors_of
+from bittern.benchmarks.retrieval.embeddings import shards
+from bittern.benchmarks.retrieval.embeddings.encoding import embed_items
+from bittern.benchmarks.retrieval.embeddings.shards import Content, read_shard, write_shard
+from bittern.benchmarks.retrieval.embeddings.tensor_files import tensors_of
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from tests.retrieval.embedding_toys import (
     Counting,

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.fitting import drawn_rows, vectors_of
-from benchmarks.retrieval.measuring import Vectors
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.spaces import Space
-from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task, TrainingPart
+from bittern.benchmarks.retrieval.fitting import drawn_rows, vectors_of
+from bittern.benchmarks.retrieval.measuring import Vectors
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task, TrainingPart
 from bittern.errors import InvalidInputError
-from service.models import Embedder
+from bittern.service.models import Embedder
 from tests.engine.toy import COLOURS, DIM, ToyEncoder
 from tests.retrieval.toy_runs import request
 

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.retrieval import layouts
-from benchmarks.retrieval.layouts import (
+from bittern.benchmarks.retrieval import layouts
+from bittern.benchmarks.retrieval.layouts import (
     check,
     check_files,
     json_elements,
     left_out_files,
     table_rows,
 )
-from benchmarks.retrieval.suites.base import Piece
+from bittern.benchmarks.retrieval.suites.base import Piece
 from bittern.errors import LayoutError
 
 LIST = Piece("list.json|in/list.json", "what there is", '"list.tar.gz" of the release', "5 MB")

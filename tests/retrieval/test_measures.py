@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from benchmarks.measures import (
+from bittern.benchmarks.measures import (
     chance_of_average_precision,
     chance_of_hit_at,
     chance_of_precision_at,
 )
-from benchmarks.retrieval.measures import MEASURES, Tie, chance, measure, places_of
-from benchmarks.retrieval.places import Places
-from benchmarks.retrieval.results import TIES
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.measures import MEASURES, Tie, chance, measure, places_of
+from bittern.benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.results import TIES
+from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.errors import InvalidInputError
 
 QUERIES, ITEMS = 40, 60

@@ -10,10 +10,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.measures import Tie, draws, measure
-from benchmarks.retrieval.measures.draws import mean_over_hits, mean_reciprocal, no_hit
-from benchmarks.retrieval.measures.sums import discounts, reciprocals
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.measures import Tie, draws, measure
+from bittern.benchmarks.retrieval.measures.draws import mean_over_hits, mean_reciprocal, no_hit
+from bittern.benchmarks.retrieval.measures.sums import discounts, reciprocals
+from bittern.benchmarks.retrieval.places import Places
 
 NAMES = ("AP_hits@1000", "AP_minR@1000", "AP", "AP@1000", "nDCG", "nDCG@1000", "R-prec")
 MORE = ("Recall@1000", "P@1000", "MRR", "MRR@1000", "hit@1000")

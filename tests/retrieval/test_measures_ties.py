@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.retrieval.measures import Tie, measure, places_of
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.measures import Tie, measure, places_of
+from bittern.benchmarks.retrieval.tasks import Relevance
 
 Ranking = tuple[int, ...]
 """Grades of the ranked items, best first; 0 for what is not relevant."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval.measuring import CellWork, depth_of, seeds_of, variants_of
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.request import EvalRequest
+from bittern.benchmarks.retrieval.measuring import CellWork, depth_of, seeds_of, variants_of
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.request import EvalRequest
 
 CUT = ("AP_minR@50", "nDCG@50", "MRR", "P_H2")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from benchmarks.retrieval.report import sections, write_report
-from benchmarks.retrieval.report import wording as w
-from benchmarks.retrieval.report.page import page
-from benchmarks.retrieval.report.plots import draw
-from benchmarks.retrieval.results import Figure, Results, Row, ShownHit, ShownQuery
+from bittern.benchmarks.retrieval.report import sections, write_report
+from bittern.benchmarks.retrieval.report import wording as w
+from bittern.benchmarks.retrieval.report.page import page
+from bittern.benchmarks.retrieval.report.plots import draw
+from bittern.benchmarks.retrieval.results import Figure, Results, Row, ShownHit, ShownQuery
 from tests.retrieval.example_results import PICTURES, SAMPLE, example_results
 from tests.retrieval.page_browser import CONTRASTS, SIZES, Seen, chromium, opened
 

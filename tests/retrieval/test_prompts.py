@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.prompts import (
     IMAGE_CAPTIONS,
     IMAGE_PROMPTS,
     asked_in_words,
@@ -14,8 +14,8 @@ from benchmarks.retrieval.prompts import (
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import Classes, Items, Relevance, Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.tasks import Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError
 
 OWL = {

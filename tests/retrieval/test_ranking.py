@@ -11,11 +11,18 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.protocol import Windows
-from benchmarks.retrieval.ranking import Limits, Ranking, Searched, Settings, default_depth, rank
-from benchmarks.retrieval.systems.base import Metric, Training
-from benchmarks.retrieval.systems.vectors import FloatVectors
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.protocol import Windows
+from bittern.benchmarks.retrieval.ranking import (
+    Limits,
+    Ranking,
+    Searched,
+    Settings,
+    default_depth,
+    rank,
+)
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.systems.vectors import FloatVectors
+from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.errors import InvalidInputError
 from tests.retrieval.ranking_cases import Case, Codes, Rows, Vectors, case, pairs, sorted_plainly
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval.report import read_results, stored, write_report
-from benchmarks.retrieval.report.abstract import abstract
-from benchmarks.retrieval.report.markdown import results_markdown
-from benchmarks.retrieval.report.stored import results_json
-from benchmarks.retrieval.report.tables import results_csv
-from benchmarks.retrieval.report.wording import deviations, ties
-from benchmarks.retrieval.results import Figure, Results, ShownHit, ShownQuery
+from bittern.benchmarks.retrieval.report import read_results, stored, write_report
+from bittern.benchmarks.retrieval.report.abstract import abstract
+from bittern.benchmarks.retrieval.report.markdown import results_markdown
+from bittern.benchmarks.retrieval.report.stored import results_json
+from bittern.benchmarks.retrieval.report.tables import results_csv
+from bittern.benchmarks.retrieval.report.wording import deviations, ties
+from bittern.benchmarks.retrieval.results import Figure, Results, ShownHit, ShownQuery
 from bittern.errors import BitternError, InvalidInputError, LimitExceededError, SourceNotFoundError
 from tests.retrieval.example_results import MEASURES, example_results
 

@@ -13,9 +13,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from benchmarks.retrieval.report import cards, media
-from benchmarks.retrieval.report.media import LONGEST_SIDE, Shown, kind_of, shown
-from benchmarks.retrieval.results import ShownHit, ShownQuery
+from bittern.benchmarks.retrieval.report import cards, media
+from bittern.benchmarks.retrieval.report.media import LONGEST_SIDE, Shown, kind_of, shown
+from bittern.benchmarks.retrieval.results import ShownHit, ShownQuery
 from tests.retrieval.example_results import SAMPLE, example_results
 
 

@@ -10,9 +10,9 @@ import xml.etree.ElementTree as Tree
 
 import pytest
 
-from benchmarks.retrieval.report.plots import Plot, draw
-from benchmarks.retrieval.report.plots.style import COLOURS, inline, spread
-from benchmarks.retrieval.results import Figure, Results
+from bittern.benchmarks.retrieval.report.plots import Plot, draw
+from bittern.benchmarks.retrieval.report.plots.style import COLOURS, inline, spread
+from bittern.benchmarks.retrieval.results import Figure, Results
 from tests.retrieval.example_results import PICTURES, SOUNDS, example_results
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.repeating import command_of
-from benchmarks.retrieval.request import RUN_FILE, EvalRequest, claim
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.repeating import command_of
+from bittern.benchmarks.retrieval.request import RUN_FILE, EvalRequest, claim
 from bittern.errors import BitternError, InvalidInputError
 
 

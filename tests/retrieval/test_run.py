@@ -10,13 +10,13 @@ import ir_measures
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import measuring
-from benchmarks.retrieval import run as run_module
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.results import Results, Row
-from benchmarks.retrieval.run import evaluate
+from bittern.benchmarks.retrieval import measuring
+from bittern.benchmarks.retrieval import run as run_module
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.results import Results, Row
+from bittern.benchmarks.retrieval.run import evaluate
+from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError, LayoutError
-from encoders.base import Modality
 from tests.retrieval.toy_runs import Quiet, request, towers
 
 
@@ -132,7 +132,9 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
 def test_missing_data_are_named_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "bittern.benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded")
+    )
     with pytest.raises(LayoutError, match="inquire needs its data"):
         evaluate(request(tmp_path, suite="inquire", data=None), Quiet())
 
@@ -268,8 +270,8 @@ def test_all_systems_are_cut_at_the_same_depth(
 def test_nothing_is_fitted_on_novel_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.retrieval import fitting
-    from benchmarks.retrieval.embeddings.arrays import ArrayRows
+    from bittern.benchmarks.retrieval import fitting
+    from bittern.benchmarks.retrieval.embeddings.arrays import ArrayRows
     from tests.retrieval.test_windows import a_task
 
     task = replace(a_task(), groups={"novel": np.array([False, True])})

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.archive_codes import BitsAsTheyAre, StoredBits
-from benchmarks.retrieval.cells import read_cell
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
-from benchmarks.retrieval.results import Results
-from benchmarks.retrieval.run import evaluate
-from benchmarks.retrieval.suites.custom_archive import StoredCodes
+from bittern.benchmarks.retrieval.archive_codes import BitsAsTheyAre, StoredBits
+from bittern.benchmarks.retrieval.cells import read_cell
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.request import DEFAULT_BITS, EvalRequest
+from bittern.benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.run import evaluate
+from bittern.benchmarks.retrieval.suites.custom_archive import StoredCodes
 from bittern.errors import InvalidInputError
-from index.archive import Archive
-from service.engine import Engine
-from service.requests import MediaItem, Query
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.requests import MediaItem, Query
 from tests.engine.toy import ToyEncoder, picture
 from tests.retrieval.test_suite_custom import data, with_archive
 from tests.retrieval.toy_runs import Quiet
@@ -28,7 +28,9 @@ __all__ = ["data", "with_archive"]
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.retrieval.jobs.catalogue_encoder", lambda name: ToyEncoder())
+    monkeypatch.setattr(
+        "bittern.benchmarks.retrieval.jobs.catalogue_encoder", lambda name: ToyEncoder()
+    )
 
 
 def a_run(folder: Path, out: str = "run", **changed: object) -> Results:

@@ -12,24 +12,24 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.retrieval import measuring
-from benchmarks.retrieval.archive_codes import StoredModel
-from benchmarks.retrieval.cells import Cell, Variant
-from benchmarks.retrieval.embeddings.arrays import ArrayRows
-from benchmarks.retrieval.jobs import Job, _of_the_asked, _systems, digest_of
-from benchmarks.retrieval.measuring import CellWork, Vectors, measured_cell
-from benchmarks.retrieval.outcome import Begun, Done, Kept, LeftOut, results_of
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.run import _identity
-from benchmarks.retrieval.spaces import Space
-from benchmarks.retrieval.suites import suite_named
-from benchmarks.retrieval.suites.custom_archive import StoredCodes
-from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.systems.learned import SavedHasher
-from benchmarks.retrieval.systems.selection import UNLABELLED
-from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
-from hashing.saved import SavedModel
-from service.models import Embedder
+from bittern.benchmarks.retrieval import measuring
+from bittern.benchmarks.retrieval.archive_codes import StoredModel
+from bittern.benchmarks.retrieval.cells import Cell, Variant
+from bittern.benchmarks.retrieval.embeddings.arrays import ArrayRows
+from bittern.benchmarks.retrieval.jobs import Job, _of_the_asked, _systems, digest_of
+from bittern.benchmarks.retrieval.measuring import CellWork, Vectors, measured_cell
+from bittern.benchmarks.retrieval.outcome import Begun, Done, Kept, LeftOut, results_of
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.run import _identity
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.benchmarks.retrieval.suites import suite_named
+from bittern.benchmarks.retrieval.suites.custom_archive import StoredCodes
+from bittern.benchmarks.retrieval.systems.base import Training
+from bittern.benchmarks.retrieval.systems.learned import SavedHasher
+from bittern.benchmarks.retrieval.systems.selection import UNLABELLED
+from bittern.benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.hashing.saved import SavedModel
+from bittern.service.models import Embedder
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 from tests.retrieval.toy_runs import request
@@ -143,7 +143,7 @@ def outcome(
         done.append(Done(job, ["AP"], [kept], left_out))
     # Hits are read from the run's folder, where these cells are not.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("benchmarks.retrieval.outcome._shown", lambda *given: [])
+        patch.setattr("bittern.benchmarks.retrieval.outcome._shown", lambda *given: [])
         return results_of(suite_named("custom"), request(tmp_path), done, Begun("", 0.0, None))
 
 

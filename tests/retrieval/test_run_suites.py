@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.report import write_report
-from benchmarks.retrieval.results import Results
-from benchmarks.retrieval.run import evaluate
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.report import write_report
+from bittern.benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.run import evaluate
 from bittern.errors import LayoutError
 from tests.retrieval.miniatures import inat24, inatsounds, inquire, soundscapes, ssw60
 from tests.retrieval.toy_runs import Quiet, request, towers
@@ -70,7 +70,9 @@ def test_a_suite_runs_from_its_published_layout_to_a_report(
 def test_a_folder_of_another_suite_is_refused_before_anything_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
 ) -> None:
-    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "bittern.benchmarks.retrieval.jobs.spaces_for", lambda *a: pytest.fail("loaded")
+    )
     other = tmp_path / suite
     other.mkdir()
     (other / "holiday.jpg").write_bytes(b"")

@@ -7,12 +7,12 @@ import faiss
 import numpy as np
 import pytest
 
-from benchmarks.retrieval import search_time
-from benchmarks.retrieval.archive_codes import BitsAsTheyAre
-from benchmarks.retrieval.search_time import search_ms
-from benchmarks.retrieval.systems.base import Fitted, Metric, Training
-from benchmarks.retrieval.systems.quantized import FittedQuantizer
-from benchmarks.retrieval.systems.selection import UNLABELLED
+from bittern.benchmarks.retrieval import search_time
+from bittern.benchmarks.retrieval.archive_codes import BitsAsTheyAre
+from bittern.benchmarks.retrieval.search_time import search_ms
+from bittern.benchmarks.retrieval.systems.base import Fitted, Metric, Training
+from bittern.benchmarks.retrieval.systems.quantized import FittedQuantizer
+from bittern.benchmarks.retrieval.systems.selection import UNLABELLED
 from bittern.errors import CodeError, InvalidInputError
 
 DIM, BITS, ROWS = 24, 24, 400

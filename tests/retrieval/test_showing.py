@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.retrieval.aggregate import Line, Measured
-from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.results import Row
-from benchmarks.retrieval.showing import chosen, shown_queries
-from service.requests import MediaItem
+from bittern.benchmarks.retrieval.aggregate import Line, Measured
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.retrieval.results import Row
+from bittern.benchmarks.retrieval.showing import chosen, shown_queries
+from bittern.service.requests import MediaItem
 from tests.engine.toy import picture
 from tests.retrieval.test_windows import a_task, rows_of
 

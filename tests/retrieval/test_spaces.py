@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval import spaces as spaces_module
-from benchmarks.retrieval.spaces import MINILM, WORDS, Space, spaces, spaces_for
-from hashing.saved import SavedModel
-from service.embedders import Embedders
-from service.model_choice import DEFAULT_ENCODER
-from service.models import Embedder
+from bittern.benchmarks.retrieval import spaces as spaces_module
+from bittern.benchmarks.retrieval.spaces import MINILM, WORDS, Space, spaces, spaces_for
+from bittern.hashing.saved import SavedModel
+from bittern.service.embedders import Embedders
+from bittern.service.model_choice import DEFAULT_ENCODER
+from bittern.service.models import Embedder
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 

@@ -8,17 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.levels import at_level, taxa_of
-from benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import (
+from bittern.benchmarks.retrieval.levels import at_level, taxa_of
+from bittern.benchmarks.retrieval.prompts import IMAGE_PROMPTS, asked_in_words
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import (
     by_protocol,
     leave_out_unanswerable,
     novel_classes,
     some_items,
     with_groups,
 )
-from benchmarks.retrieval.tasks import (
+from bittern.benchmarks.retrieval.tasks import (
     Asked,
     Classes,
     Items,
@@ -27,7 +27,7 @@ from benchmarks.retrieval.tasks import (
     TrainingPart,
 )
 from bittern.errors import InvalidInputError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 
 NAMES = ["Capra hircus", "Capra nubiana", "Bos taurus", "Felis catus", "Panthera onca"]
 FAMILIES = ["Bovidae", "Bovidae", "Bovidae", "Felidae", "Felidae"]

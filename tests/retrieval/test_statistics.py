@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.retrieval import statistics
-from benchmarks.retrieval.statistics import holm, interval, intervals, paired, undefined
+from bittern.benchmarks.retrieval import statistics
+from bittern.benchmarks.retrieval.statistics import holm, interval, intervals, paired, undefined
 from bittern.errors import InvalidInputError
 
 PRECISIONS = np.random.default_rng(0).beta(0.4, 1.2, 60)

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.retrieval.statistics import interval, intervals, paired
+from bittern.benchmarks.retrieval.statistics import interval, intervals, paired
 from bittern.errors import InvalidInputError
 
 PRECISIONS = np.random.default_rng(0).beta(0.4, 1.2, 60)

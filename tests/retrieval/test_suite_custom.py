@@ -8,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites import custom_queries
-from benchmarks.retrieval.suites.custom import CustomSuite
-from benchmarks.retrieval.suites.custom_archive import ArchiveItems
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites import custom_queries
+from bittern.benchmarks.retrieval.suites.custom import CustomSuite
+from bittern.benchmarks.retrieval.suites.custom_archive import ArchiveItems
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError, QrelsError
-from hashing.codes import pack
-from index.archive import Archive
-from service.engine import Engine
-from service.indexing import IndexOptions, index_source
-from service.requests import MediaItem
-from service.saved_models import load_saved
-from service.sources import read_source
+from bittern.hashing.codes import pack
+from bittern.index.archive import Archive
+from bittern.service.engine import Engine
+from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.requests import MediaItem
+from bittern.service.saved_models import load_saved
+from bittern.service.sources import read_source
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder, picture, sound
 

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.collection import SAMPLE, Collection, media_of
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites import field_media
-from benchmarks.retrieval.suites.field import FieldSuite
-from benchmarks.retrieval.tasks import Task
-from benchmarks.tasks import tasks as earlier_tasks
+from bittern.benchmarks.collection import SAMPLE, Collection, media_of
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites import field_media
+from bittern.benchmarks.retrieval.suites.field import FieldSuite
+from bittern.benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.tasks import tasks as earlier_tasks
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
-from service.models import Embedder
-from service.pipeline import Embedded
-from service.requests import MediaItem
+from bittern.service.models import Embedder
+from bittern.service.pipeline import Embedded
+from bittern.service.requests import MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 
 ALL = frozenset({"text", "image", "audio"})

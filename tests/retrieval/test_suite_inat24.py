@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.base import Suite
-from benchmarks.retrieval.suites.inat24 import INat24
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.base import Suite
+from bittern.benchmarks.retrieval.suites.inat24 import INat24
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.retrieval.miniatures import inat24
 
 TOWERS = frozenset({"text", "image"})

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.inatsounds import INatSounds
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.inatsounds import INatSounds
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.retrieval.miniatures import inatsounds, soundscapes
 
 TOWERS = frozenset({"text", "audio"})

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.base import Suite
-from benchmarks.retrieval.suites.inquire import Inquire
-from benchmarks.retrieval.tasks import Relevance, Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.base import Suite
+from bittern.benchmarks.retrieval.suites.inquire import Inquire
+from bittern.benchmarks.retrieval.tasks import Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.retrieval.miniatures import inat24, inquire
 
 TOWERS = frozenset({"text", "image"})

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.soundscapes import Soundscapes
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.soundscapes import Soundscapes
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.retrieval.miniatures import soundscapes
 
 TOWERS = frozenset({"text", "audio"})

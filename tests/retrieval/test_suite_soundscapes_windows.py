@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.suites.soundscapes_windows import Annotations, windows_as_items
-from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.retrieval.suites.soundscapes_windows import Annotations, windows_as_items
+from bittern.benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError, QrelsError
 
 THREE = np.array([[0, 3], [3, 6], [6, 9], [9, 10]], np.float32)

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.ssw60 import SSW60
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.ssw60 import SSW60
+from bittern.benchmarks.retrieval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
 from tests.retrieval.miniatures import ssw60
 
 ALL = frozenset({"text", "image", "audio"})

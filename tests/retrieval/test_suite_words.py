@@ -7,22 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites import words as suite_words
-from benchmarks.retrieval.suites.words import GLOSS_SIDE, NAME_SIDE, MiniLMTower, WordsSuite
-from benchmarks.retrieval.tasks import Contents, Task
-from benchmarks.words.data import EmbeddedWords, collect, embed
-from benchmarks.words.learned import GLOSS
-from benchmarks.words.protocol import split
-from benchmarks.words.wordnet import NOUNS, read_nouns
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites import words as suite_words
+from bittern.benchmarks.retrieval.suites.words import GLOSS_SIDE, NAME_SIDE, MiniLMTower, WordsSuite
+from bittern.benchmarks.retrieval.tasks import Contents, Task
+from bittern.benchmarks.words.data import EmbeddedWords, collect, embed
+from bittern.benchmarks.words.learned import GLOSS
+from bittern.benchmarks.words.protocol import split
+from bittern.benchmarks.words.wordnet import NOUNS, read_nouns
+from bittern.encoders.base import Modality
 from bittern.errors import (
     InvalidInputError,
     LayoutError,
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from encoders.base import Modality
-from hashing.training.alignment import WORDS
+from bittern.hashing.training.alignment import WORDS
 
 TEXT_ONLY = frozenset({"text"})
 CLASSES, PER_CLASS = 6, 5
@@ -197,7 +197,7 @@ class _Letters:
 
 
 def test_the_tower_is_an_embedder_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("encoders.field.text.MiniLM", _Letters)
+    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", _Letters)
     tower = MiniLMTower()
     assert (tower.name, tower.windowing) == ("minilm", None)
     assert tower.encoder().modalities == {Modality.TEXT}

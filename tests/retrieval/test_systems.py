@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Fitted, System, Training
-from benchmarks.retrieval.systems.selection import LABELLED, UNLABELLED
-from benchmarks.words import learned
+from bittern.benchmarks.retrieval.systems.base import Fitted, System, Training
+from bittern.benchmarks.retrieval.systems.selection import LABELLED, UNLABELLED
+from bittern.benchmarks.words import learned
 from bittern.errors import CodeError, InvalidInputError
 
 CLASSES, EACH, DIM, BITS = 12, 40, 24, 24

@@ -5,7 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.retrieval.systems.exact import cosine_distances, squared_distances, unit, whole
+from bittern.benchmarks.retrieval.systems.exact import (
+    cosine_distances,
+    squared_distances,
+    unit,
+    whole,
+)
 
 
 @given(st.integers(1, 900), st.integers(0, 2**32 - 1))

@@ -6,16 +6,16 @@ import faiss
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.systems.codes import FittedCodes, TrainingFree
-from benchmarks.retrieval.systems.exact import unit
-from benchmarks.retrieval.systems.quantized import ProductQuantizer
-from benchmarks.retrieval.systems.selection import UNLABELLED
-from benchmarks.retrieval.systems.vectors import FloatVectors
-from benchmarks.words import quantizers
+from bittern.benchmarks.retrieval.systems.base import Training
+from bittern.benchmarks.retrieval.systems.codes import FittedCodes, TrainingFree
+from bittern.benchmarks.retrieval.systems.exact import unit
+from bittern.benchmarks.retrieval.systems.quantized import ProductQuantizer
+from bittern.benchmarks.retrieval.systems.selection import UNLABELLED
+from bittern.benchmarks.retrieval.systems.vectors import FloatVectors
+from bittern.benchmarks.words import quantizers
 from bittern.errors import CodeError, InvalidInputError
-from hashing.codes import asymmetric_distance, hamming_distance, pack
-from hashing.training_free import fit
+from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
+from bittern.hashing.training_free import fit
 
 DIM, ROWS, ASKED = 48, 700, 20
 

@@ -3,22 +3,22 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.systems.codes import FittedCodes
-from benchmarks.retrieval.systems.learned import METHODS, SavedHasher, TrainedHere
-from benchmarks.retrieval.systems.selection import (
+from bittern.benchmarks.retrieval.systems.base import Training
+from bittern.benchmarks.retrieval.systems.codes import FittedCodes
+from bittern.benchmarks.retrieval.systems.learned import METHODS, SavedHasher, TrainedHere
+from bittern.benchmarks.retrieval.systems.selection import (
     LABELLED,
     NAMES,
     UNLABELLED,
     named,
     systems_for,
 )
-from benchmarks.words import learned
+from bittern.benchmarks.words import learned
 from bittern.errors import InvalidInputError, UnsupportedModalityError
-from hashing.codes import pack
-from hashing.hybrid import HybridHasher
-from hashing.saved import SavedModel
-from hashing.training_free import fit
+from bittern.hashing.codes import pack
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.saved import SavedModel
+from bittern.hashing.training_free import fit
 
 DIM, CLASSES, EACH = 16, 15, 40
 

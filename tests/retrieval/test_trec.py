@@ -9,10 +9,10 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.retrieval import trec_lines
-from benchmarks.retrieval.measures import measure
-from benchmarks.retrieval.tasks import Relevance
-from benchmarks.retrieval.trec import (
+from bittern.benchmarks.retrieval import trec_lines
+from bittern.benchmarks.retrieval.measures import measure
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.trec import (
     escaped,
     places_of_run,
     read_qrels,

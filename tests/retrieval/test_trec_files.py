@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.retrieval.cells import Cell, Ranked, Variant
-from benchmarks.retrieval.tasks import Relevance
-from benchmarks.retrieval.trec_files import write_judgements, write_runs
+from bittern.benchmarks.retrieval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.trec_files import write_judgements, write_runs
 from tests.retrieval.test_windows import a_task
 
 

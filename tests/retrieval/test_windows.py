@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.retrieval.embeddings.arrays import ArrayRows
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
-from benchmarks.retrieval.windows import with_windows
+from bittern.benchmarks.retrieval.embeddings.arrays import ArrayRows
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.retrieval.windows import with_windows
 from bittern.errors import InvalidInputError
 
 SEPARATE = Protocol(windows="separate")

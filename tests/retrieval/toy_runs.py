@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.request import EvalRequest
-from benchmarks.retrieval.spaces import Space
-from encoders.base import Modality
-from service.models import Embedder
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.request import EvalRequest
+from bittern.benchmarks.retrieval.spaces import Space
+from bittern.encoders.base import Modality
+from bittern.service.models import Embedder
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 
@@ -53,7 +53,7 @@ def towers(monkeypatch: pytest.MonkeyPatch, *modalities: Modality) -> ToyEncoder
     def toy(suite: str, names: object, bits: object) -> list[Space]:
         return [Space("toy", Embedder("toy", lambda name: encoder), "CC0")]
 
-    monkeypatch.setattr("benchmarks.retrieval.jobs.spaces_for", toy)
+    monkeypatch.setattr("bittern.benchmarks.retrieval.jobs.spaces_for", toy)
     return encoder
 
 

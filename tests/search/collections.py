@@ -9,11 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 
 Make = Callable[[CodeBlocks], SearchEngine]
 Pairs = list[tuple[float, int]]

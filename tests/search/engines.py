@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index.engines.approximate import ApproximateEngine
-from index.engines.blocks import CodeBlocks
-from index.engines.calibration import Curve
-from index.engines.device_memory import DeviceMemory
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.gpu import GpuEngine
-from index.engines.graph import Graph
-from index.engines.ivf import InvertedLists
+from bittern.index.engines.approximate import ApproximateEngine
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.calibration import Curve
+from bittern.index.engines.device_memory import DeviceMemory
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.gpu import GpuEngine
+from bittern.index.engines.graph import Graph
+from bittern.index.engines.ivf import InvertedLists
 
 DEVICE = os.environ.get("BITTERN_TEST_DEVICE", "cpu")
 """PyTorch's device in these tests; set it to ``cuda`` where there is a card."""

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from index.engines import blocks as blocks_module
-from index.engines.blocks import CodeBlocks
-from index.engines.rows import RowNumbers, RowSet
+from bittern.index.engines import blocks as blocks_module
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.rows import RowNumbers, RowSet
 
 
 def some_codes(rows: NDArray[np.int64]) -> NDArray[np.uint8]:

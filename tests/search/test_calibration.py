@@ -12,9 +12,9 @@ from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.blocks import CodeBlocks
-from index.engines.calibration import Curve, measured
-from index.engines.flat import FlatEngine
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.calibration import Curve, measured
+from bittern.index.engines.flat import FlatEngine
 
 CURVE = Curve(100, np.array([300, 1_200]), np.array([0.9, 0.999]))
 

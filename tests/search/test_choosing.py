@@ -11,15 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
-from index.engines import choosing
-from index.engines.approximate import ApproximateEngine
-from index.engines.blocks import CodeBlocks
-from index.engines.calibration import recall
-from index.engines.choosing import Engines
-from index.engines.flat import FlatEngine
-from index.engines.ivf import InvertedLists
-from index.engines.options import SearchOptions
-from index.engines.queries import Queries
+from bittern.index.engines import choosing
+from bittern.index.engines.approximate import ApproximateEngine
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.calibration import recall
+from bittern.index.engines.choosing import Engines
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.options import SearchOptions
+from bittern.index.engines.queries import Queries
 from tests.search.test_ivf import clustered
 
 
@@ -199,7 +199,7 @@ def test_an_index_that_cannot_be_built_leaves_searches_exact(
 def test_without_a_graphics_card_the_cpu_answers_and_says_so(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: None)
+    monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: None)
     engines = Engines(SearchOptions(engine="gpu"))
     assert engines.engine("owl", blocks).kind == "flat"
     assert "no graphics card" in engines.stats("owl", blocks).reason
@@ -208,7 +208,7 @@ def test_without_a_graphics_card_the_cpu_answers_and_says_so(
 def test_codes_that_do_not_fit_the_card_are_searched_on_the_cpu(
     blocks: CodeBlocks, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("index.engines.device_memory.available_device", lambda: "cpu")
+    monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: "cpu")
     engines = Engines(SearchOptions(engine="gpu", gpu_memory=1_000))
     for _ in range(3):
         assert engines.engine("owl", blocks).kind == "flat"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from bittern.errors import CodeError, QueryError
-from index.engines.engine import SearchEngine
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 from tests.search.collections import Collection, Make, cases, collection, pairs, questions
 from tests.search.engines import ALL, EXACT
 

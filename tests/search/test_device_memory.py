@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, LimitExceededError, PreconditionError
-from index.engines import device_memory
-from index.engines.blocks import Block, CodeBlocks
-from index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory, shared_memory
-from index.engines.flat import FlatEngine
-from index.engines.gpu import GpuEngine
+from bittern.index.engines import device_memory
+from bittern.index.engines.blocks import Block, CodeBlocks
+from bittern.index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory, shared_memory
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.gpu import GpuEngine
 from tests.search.collections import collection, pairs, questions
 from tests.search.test_gpu import METRICS, block, engine_of, memory_of
 

@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import LimitExceededError
-from hashing.codes import MAX_BITS
-from index.engines import device_memory, device_scans, gpu
-from index.engines.blocks import Block, BlockSelection, CodeBlocks
-from index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory
-from index.engines.device_scans import DeviceScan, WholeWeights
-from index.engines.gpu import MOST_NEAREST, GpuEngine
-from index.engines.queries import Queries
-from index.engines.rows import RowNumbers
-from index.engines.scans import Candidates
+from bittern.hashing.codes import MAX_BITS
+from bittern.index.engines import device_memory, device_scans, gpu
+from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks
+from bittern.index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory
+from bittern.index.engines.device_scans import DeviceScan, WholeWeights
+from bittern.index.engines.gpu import MOST_NEAREST, GpuEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowNumbers
+from bittern.index.engines.scans import Candidates
 from tests.search.collections import collection, pairs, questions
 from tests.search.engines import DEVICE
 

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
-from hashing.codes import unpack
-from index.engines import hnsw as hnsw_module
-from index.engines.approximate import Allowed, ApproximateEngine
-from index.engines.blocks import CodeBlocks
-from index.engines.calibration import Curve, recall
-from index.engines.distinct import DistinctCodes
-from index.engines.flat import FlatEngine
-from index.engines.graph import Graph
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.hashing.codes import unpack
+from bittern.index.engines import hnsw as hnsw_module
+from bittern.index.engines.approximate import Allowed, ApproximateEngine
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.calibration import Curve, recall
+from bittern.index.engines.distinct import DistinctCodes
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.graph import Graph
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 from tests.search.collections import pairs, questions
 
 ROWS = 20_000

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from index.engines.approximate import ApproximateEngine, WithEffort
-from index.engines.blocks import CodeBlocks
-from index.engines.calibration import recall
-from index.engines.difficulty import Difficulty
-from index.engines.flat import FlatEngine
-from index.engines.ivf import InvertedLists, lists_for
-from index.engines.kept_indexes import restored, rows_of, runs_of, stored
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
+from bittern.index.engines.approximate import ApproximateEngine, WithEffort
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.calibration import recall
+from bittern.index.engines.difficulty import Difficulty
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.ivf import InvertedLists, lists_for
+from bittern.index.engines.kept_indexes import restored, rows_of, runs_of, stored
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
 
 
 def clustered(n: int, bits: int = 64, *, seed: int = 0, centres: int = 60) -> NDArray[np.uint8]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from index.engines.queries import Queries
-from index.engines.scans import Candidates, FastScan, scan_raw
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import Candidates, FastScan, scan_raw
 from tests.search.collections import questions
 
 

@@ -22,21 +22,21 @@ from bittern.errors import (
     ServiceUnavailableError,
     ShardUnavailableError,
 )
-from index.archive import Archive
-from index.engines.blocks import CodeBlocks
-from index.engines.engine import SearchEngine
-from index.engines.flat import FlatEngine
-from index.engines.rows import RowSet
-from index.engines.sharded import (
+from bittern.index.archive import Archive
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded import (
     MemorySource,
     ShardedEngine,
     Sharding,
     StoreSource,
     local_cluster,
 )
-from index.engines.sharded.cluster import ray_library
-from index.engines.sharded.sources import Known
-from index.engines.sharded.stripes import Stripes
+from bittern.index.engines.sharded.cluster import ray_library
+from bittern.index.engines.sharded.sources import Known
+from bittern.index.engines.sharded.stripes import Stripes
 from tests.index.samples import OWL, photo
 from tests.search import test_contract as contract
 from tests.search.collections import collection, pairs, questions

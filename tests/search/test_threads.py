@@ -7,7 +7,7 @@ import threading
 import faiss
 import pytest
 
-from index.engines.threads import faiss_threads, for_each, usable_cores
+from bittern.index.engines.threads import faiss_threads, for_each, usable_cores
 
 
 def test_results_come_in_the_order_of_the_items() -> None:

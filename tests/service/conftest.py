@@ -8,9 +8,9 @@ import grpc
 import pytest
 
 from bittern.client import RemoteArchive, connect
+from bittern.service.config import ServiceConfig
+from bittern.service.server import Server, serve
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service.config import ServiceConfig
-from service.server import Server, serve
 from tests.service.fake_engine import FakeEngine
 
 

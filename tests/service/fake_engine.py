@@ -15,7 +15,7 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from index.observation import (
+from bittern.index.observation import (
     AddResult,
     AddStatus,
     ArchiveStats,
@@ -26,9 +26,9 @@ from index.observation import (
     OnDuplicate,
     Page,
 )
-from service.deadline import Deadline
-from service.exporting import Rows, rows_of_observations
-from service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.service.deadline import Deadline
+from bittern.service.exporting import Rows, rows_of_observations
+from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 BITS = 64
 MODEL = "fake-64"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
-from service.deadline import Deadline
-from service.server import serve
+from bittern.service.deadline import Deadline
+from bittern.service.server import serve
 from tests.service.fake_engine import FakeEngine
 
 

@@ -21,16 +21,16 @@ from bittern.errors import (
     ModelNotFoundError,
     ServiceUnavailableError,
 )
+from bittern.index.observation import AddStatus
+from bittern.service.add_stream import answer_add
+from bittern.service.config import ServiceConfig
+from bittern.service.deadline import Deadline
+from bittern.service.requests import MediaItem
+from bittern.service.server import Server
+from bittern.service.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from bittern.v1 import observation_pb2 as opb
-from index.observation import AddStatus
-from service.add_stream import answer_add
-from service.config import ServiceConfig
-from service.deadline import Deadline
-from service.requests import MediaItem
-from service.server import Server
-from service.status import from_rpc_error
 from tests.service.fake_engine import PATIENCE_S, FakeEngine
 
 FLUSH = pb.AddRequest(flush=pb.AddFlush())

@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from bittern.v1 import archive_service_pb2 as pb
-from bittern.v1 import observation_pb2 as opb
-from index.observation import (
+from bittern.index.observation import (
     AddResult,
     AddStatus,
     ArchiveStats,
@@ -20,8 +18,10 @@ from index.observation import (
     ModelStats,
     Observation,
 )
-from service import convert, convert_add, convert_stats
-from service.requests import Query, SearchResult
+from bittern.service import convert, convert_add, convert_stats
+from bittern.service.requests import Query, SearchResult
+from bittern.v1 import archive_service_pb2 as pb
+from bittern.v1 import observation_pb2 as opb
 
 TEXT = st.text(st.characters(codec="utf-8"))
 VALUES = (

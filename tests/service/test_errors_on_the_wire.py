@@ -28,10 +28,10 @@ from bittern.errors import (
     ServiceUnavailableError,
     UnsupportedModalityError,
 )
+from bittern.service.server import serve
+from bittern.service.status import from_rpc_error, shorten, to_status
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service.server import serve
-from service.status import from_rpc_error, shorten, to_status
 from tests.service.fake_engine import FakeEngine
 
 

@@ -23,13 +23,13 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
+from bittern.service.config import ServiceConfig
+from bittern.service.convert_export import format_from_wire, format_to_wire
+from bittern.service.exporting import FORMATS, WRITERS, rows_of_observations
+from bittern.service.server import Server
+from bittern.service.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service.config import ServiceConfig
-from service.convert_export import format_from_wire, format_to_wire
-from service.exporting import FORMATS, WRITERS, rows_of_observations
-from service.server import Server
-from service.status import from_rpc_error
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, heron
 
 MIB = 1 << 20

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.field.concepts import unit
-from encoders.field.vocabulary import Concept, Vocabulary
-from hashing.training.config import TrainingConfig
-from hashing.training.loop import train
-from service.training import field_heads
-from service.training.field_heads import ConceptObjective, SimulatedSet
+from bittern.encoders.field.concepts import unit
+from bittern.encoders.field.vocabulary import Concept, Vocabulary
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.loop import train
+from bittern.service.training import field_heads
+from bittern.service.training.field_heads import ConceptObjective, SimulatedSet
 
 DIM = 16
 KINDS = 24
@@ -89,7 +89,7 @@ def test_the_free_bits_of_a_hybrid_come_first_and_the_learned_ones_last(
 ) -> None:
     rng = np.random.default_rng(3)
     typical = {m: unit(rng.standard_normal((50, DIM))) for m in ("text", "image", "audio")}
-    monkeypatch.setattr("encoders.field.calibration", lambda: typical)
+    monkeypatch.setattr("bittern.encoders.field.calibration", lambda: typical)
     monkeypatch.setitem(field_heads.LEARNED_BITS, 64, 48)
     hybrid = field_heads.train_hybrid(source, 64, 0, tmp_path / "run")
     assert [part.bits for part in hybrid.parts] == [16, 48]

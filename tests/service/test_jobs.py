@@ -17,14 +17,14 @@ from bittern.errors import (
     QueryError,
     SourceNotFoundError,
 )
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.config import ServiceConfig
+from bittern.service.jobs.allowed import AllowedFolders
+from bittern.service.jobs.queue import JobQueue
+from bittern.service.jobs.serving import Jobs
+from bittern.service.server import Server, serve
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
-from index.observation import AddResult, AddStatus
-from service.config import ServiceConfig
-from service.jobs.allowed import AllowedFolders
-from service.jobs.queue import JobQueue
-from service.jobs.serving import Jobs
-from service.server import Server, serve
 from tests.jobs.test_queue import WAIT_S, Runner
 from tests.service.fake_engine import MODEL, FakeEngine
 

@@ -18,11 +18,11 @@ from bittern.errors import (
     MediaTooLargeError,
     QueryError,
 )
+from bittern.service.config import ServiceConfig
+from bittern.service.requests import MAX_K, MAX_TEXT_CHARS
+from bittern.service.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from service.config import ServiceConfig
-from service.requests import MAX_K, MAX_TEXT_CHARS
-from service.status import from_rpc_error
 from tests.service.fake_engine import FakeEngine
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from index.observation import Hit
-from service.requests import SearchResult
+from bittern.index.observation import Hit
+from bittern.service.requests import SearchResult
 from tests.service.fake_engine import heron, owl
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from bittern.errors import BitternError
-from service.sources import Listed, SourceOptions
+from bittern.service.sources import Listed, SourceOptions
 
 PIECES = (
     b"[" * 50, b"{", b"}", b"null", b"NaN", b"-1e999", b"9" * 400, b'"', b"\\ud800", b"\x00",

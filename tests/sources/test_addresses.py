@@ -16,13 +16,13 @@ from bittern.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
+from bittern.index.observation import AddResult
+from bittern.service.convert import modality_to_wire
+from bittern.service.convert_add import item_from_wire
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source, remote
+from bittern.service.sources.addresses import check_prefixes, may_fetch
 from bittern.v1 import archive_service_pb2 as pb
-from index.observation import AddResult
-from service.convert import modality_to_wire
-from service.convert_add import item_from_wire
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source, remote
-from service.sources.addresses import check_prefixes, may_fetch
 
 
 class _Pages(http.server.BaseHTTPRequestHandler):

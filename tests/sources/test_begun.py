@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import BitternError, ManifestError, SourceUnreachableError
-from service.requests import MediaItem
-from service.sources.base import _KEPT_ENTRIES, Entry, Listed, Source
+from bittern.service.requests import MediaItem
+from bittern.service.sources.base import _KEPT_ENTRIES, Entry, Listed, Source
 
 
 class Listing:

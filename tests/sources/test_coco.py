@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from bittern.errors import ManifestError
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source
-from service.sources.coco import coco_entries
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source
+from bittern.service.sources.coco import coco_entries
 from tests.sources.damage import damaged, raises_only_ours
 
 ALPACA: dict[str, Any] = {

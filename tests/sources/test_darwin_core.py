@@ -7,10 +7,10 @@ import pytest
 from dwca.read import DwCAReader
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from index.observation import AddResult
-from service.requests import MediaItem
-from service.sources import Source, SourceOptions, read_source
-from service.sources.delimited import MAX_LINE_BYTES
+from bittern.index.observation import AddResult
+from bittern.service.requests import MediaItem
+from bittern.service.sources import Source, SourceOptions, read_source
+from bittern.service.sources.delimited import MAX_LINE_BYTES
 from tests.sources.archives import (
     AUDUBON,
     DC,

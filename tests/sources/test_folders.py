@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from index.observation import AddResult
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source
-from service.sources.globs import matcher
-from service.sources.names import names_of_siblings
+from bittern.index.observation import AddResult
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source
+from bittern.service.sources.globs import matcher
+from bittern.service.sources.names import names_of_siblings
 
 
 def folder(root: Path, *names: str) -> Path:

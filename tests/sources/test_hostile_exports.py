@@ -13,11 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import BitternError
-from index.observation import AddResult
-from service.sources import SourceOptions
-from service.sources.darwin_core import darwin_core_entries, is_darwin_core
-from service.sources.inaturalist_export import inaturalist_export_entries, is_inaturalist_export
-from service.sources.inaturalist_open_data import is_open_data, open_data_entries
+from bittern.index.observation import AddResult
+from bittern.service.sources import SourceOptions
+from bittern.service.sources.darwin_core import darwin_core_entries, is_darwin_core
+from bittern.service.sources.inaturalist_export import (
+    inaturalist_export_entries,
+    is_inaturalist_export,
+)
+from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
 from tests.sources.archives import FIXTURES, SAMPLE, zipped
 
 HERE = SourceOptions(media=str(SAMPLE), fetch=("https://media.example.org/",))

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from index.observation import AddResult
-from service.requests import MediaItem
-from service.sources import Source, SourceOptions, read_source
-from service.sources.licences import licence_code
+from bittern.index.observation import AddResult
+from bittern.service.requests import MediaItem
+from bittern.service.sources import Source, SourceOptions, read_source
+from bittern.service.sources.licences import licence_code
 from tests.sources.archives import FIXTURES, SAMPLE, copied
 
 EXPORT = FIXTURES / "inaturalist_export" / "observations-1.csv"

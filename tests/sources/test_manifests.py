@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.errors import ManifestError
-from index.observation import AddResult
-from service.headings import column_names
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source
-from service.sources.first_lines import FirstLines
-from service.sources.tables import Table
+from bittern.index.observation import AddResult
+from bittern.service.headings import column_names
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source
+from bittern.service.sources.first_lines import FirstLines
+from bittern.service.sources.tables import Table
 
 
 def manifest(folder: Path, text: str | bytes, *media: str) -> Path:

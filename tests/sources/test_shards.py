@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from index.observation import AddResult
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source, spooled
-from service.sources.tar import expanded
-from service.sources.tar_stream import members
+from bittern.index.observation import AddResult
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source, spooled
+from bittern.service.sources.tar import expanded
+from bittern.service.sources.tar_stream import members
 
 
 def shard(path: Path, members: dict[str, bytes], mode: str = "w", **kwargs: int) -> Path:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from bittern.errors import ManifestError
-from index.observation import AddResult, AddStatus
-from service.requests import MediaItem
-from service.sources import SourceOptions, read_source
-from service.sources.field_values import event_date
-from service.sources.xeno_canto import xeno_canto_entries
+from bittern.index.observation import AddResult, AddStatus
+from bittern.service.requests import MediaItem
+from bittern.service.sources import SourceOptions, read_source
+from bittern.service.sources.field_values import event_date
+from bittern.service.sources.xeno_canto import xeno_canto_entries
 from tests.sources.damage import damaged, raises_only_ours
 
 

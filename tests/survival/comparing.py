@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from index.archive import Archive
-from index.store import Store
+from bittern.index.archive import Archive
+from bittern.index.store import Store
 from tests.index.samples import code
 from tests.survival.content import COUNTRIES, DIM, Content, embedding, record_of
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from index.models import ModelRecord
-from index.observation import CodedObservation, Fingerprint, Observation
+from bittern.index.models import ModelRecord
+from bittern.index.observation import CodedObservation, Fingerprint, Observation
 from tests.index.samples import code, model
 
 Operation = dict[str, Any]

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bittern.errors import BitternError
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.survival.comparing import check_answers, is_held
 from tests.survival.content import Content, Operation, next_operation
 from tests.survival.worker import Worker

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bittern.errors import ArchiveLockedError, PreconditionError
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, code, photo
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.survival import journal
 from tests.survival.comparing import check_answers, disk_bytes, is_held, problems
 from tests.survival.content import Content, Operation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, photo
 from tests.survival.disks import on_read_only_disk, on_small_disk
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from index import versions
-from index.archive import Archive
-from index.store import Store
+from bittern.index import versions
+from bittern.index.archive import Archive
+from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo
 from tests.survival import journal
 from tests.survival.comparing import is_held

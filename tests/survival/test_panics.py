@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
-from index.archive import Archive
+from bittern.index.archive import Archive
 from tests.index.samples import OWL, ids, photo
 
 

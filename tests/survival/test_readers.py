@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ArchiveDamagedError
-from index import versions
-from index.archive import Archive
-from index.versions import OldVersions, manifest
+from bittern.index import versions
+from bittern.index.archive import Archive
+from bittern.index.versions import OldVersions, manifest
 from tests.index.samples import OWL, code, ids, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore:optimize")

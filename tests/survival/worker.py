@@ -21,10 +21,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from index import lookups, versions, writer
-from index.archive import Archive
-from index.derived import index_files
-from index.store import Store
+from bittern.index import lookups, versions, writer
+from bittern.index.archive import Archive
+from bittern.index.derived import index_files
+from bittern.index.store import Store
 from tests.survival.content import Content, Operation, next_operation, observations, record_of
 from tests.survival.journal import Journal, content_from_json
 

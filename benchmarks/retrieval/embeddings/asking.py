@@ -8,17 +8,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import some_of
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.embeddings.encoding import embed
-from benchmarks.retrieval.embeddings.progress import OnProgress
-from benchmarks.retrieval.embeddings.work import TEXT_BATCH, Work
-from benchmarks.retrieval.tasks import TEXT, Asked
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.embeddings.encoding import embed
+from bittern.benchmarks.retrieval.embeddings.progress import OnProgress
+from bittern.benchmarks.retrieval.embeddings.work import TEXT_BATCH, Work
+from bittern.benchmarks.retrieval.tasks import TEXT, Asked
+from bittern.encoders.base import Modality
 from bittern.errors import QueryError
-from encoders.base import Modality
-from service.jobs.report import Cancelled, never
-from service.models import Embedder
-from service.requests import MediaItem
+from bittern.service.jobs.report import Cancelled, never
+from bittern.service.models import Embedder
+from bittern.service.requests import MediaItem
+from bittern.text import some_of
 
 ALONE = 2_048
 """So many different texts go through the tower each by itself, as a search embeds them. More go

@@ -27,12 +27,12 @@ from pathlib import Path
 
 from xxhash import xxh3_128_hexdigest
 
-from benchmarks.retrieval.tasks import TEXT
+from bittern.benchmarks.retrieval.tasks import TEXT
+from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
-from encoders.base import Modality
-from service.models import Embedder
-from service.pipeline import FLUSH_ITEMS, NETWORK_BATCH
-from service.requests import MediaItem
+from bittern.service.models import Embedder
+from bittern.service.pipeline import FLUSH_ITEMS, NETWORK_BATCH
+from bittern.service.requests import MediaItem
 
 _FORMAT = 1
 

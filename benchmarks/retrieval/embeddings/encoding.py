@@ -13,23 +13,23 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.embeddings.contents import contents_digest, tower_print
-from benchmarks.retrieval.embeddings.progress import OnProgress, Watch
-from benchmarks.retrieval.embeddings.rows import ShardedRows
-from benchmarks.retrieval.embeddings.shards import (
+from bittern.benchmarks.retrieval.embeddings.contents import contents_digest, tower_print
+from bittern.benchmarks.retrieval.embeddings.progress import OnProgress, Watch
+from bittern.benchmarks.retrieval.embeddings.rows import ShardedRows
+from bittern.benchmarks.retrieval.embeddings.shards import (
     Shard,
     read_shard,
     record_file,
     remove_leftovers,
     write_shard,
 )
-from benchmarks.retrieval.embeddings.work import Work, content_of, stopped
-from benchmarks.retrieval.tasks import Items
+from bittern.benchmarks.retrieval.embeddings.work import Work, content_of, stopped
+from bittern.benchmarks.retrieval.tasks import Items
+from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, MediaError
-from encoders.base import Modality
-from service.jobs.report import Cancelled, never
-from service.models import Embedder
+from bittern.service.jobs.report import Cancelled, never
+from bittern.service.models import Embedder
+from bittern.text import agreeing, some_of
 
 Missing = Literal["error", "skip"]
 _FAILURES_SHOWN = 5

@@ -3,7 +3,7 @@
     FOLDER/
     ├── embeddings.npy           float16 or float32 [rows, dim], unit norm, as numpy.save writes it
     │   or embeddings.safetensors    one tensor, `embeddings`
-    │   or set.json and <view>.npy   as `hashing.training.embeddings` has them
+    │   or set.json and <view>.npy   as `bittern.hashing.training.embeddings` has them
     ├── ids.txt                  the item of each row, one a line (UTF-8)
     │   or ids.json                  a list of strings
     │   or ids.parquet               a column `id`, or the only column
@@ -28,11 +28,11 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted, some_of
-from benchmarks.retrieval.embeddings.arrays import checked_rows
-from benchmarks.retrieval.embeddings.tensor_files import tensors_of
+from bittern.benchmarks.retrieval.embeddings.arrays import checked_rows
+from bittern.benchmarks.retrieval.embeddings.tensor_files import tensors_of
 from bittern.errors import InvalidInputError, MediaError, SourceNotFoundError
-from hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.text import agreeing, counted, some_of
 
 MOST_OFF = 0.01
 """So far from 1 the norm of an embedding may be: float16 rounds."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.embeddings.shards import Shard
+from bittern.benchmarks.retrieval.embeddings.shards import Shard
 from bittern.errors import LimitExceededError
-from service.jobs.report import Stages, new_stages
+from bittern.service.jobs.report import Stages, new_stages
+from bittern.text import agreeing, counted
 
 _TOLD_S = 0.5
 _log = logging.getLogger(__name__)

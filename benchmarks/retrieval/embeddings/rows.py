@@ -8,8 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.arrays import checked_rows
-from benchmarks.retrieval.embeddings.shards import Shard
+from bittern.benchmarks.retrieval.embeddings.arrays import checked_rows
+from bittern.benchmarks.retrieval.embeddings.shards import Shard
 from bittern.errors import ArchiveDamagedError
 
 

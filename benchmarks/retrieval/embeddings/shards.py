@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from xxhash import xxh3_128_hexdigest
 
-from benchmarks.retrieval.counting import counted
-from benchmarks.retrieval.embeddings.tensor_files import LARGEST_HEADER, Tensor, tensors_of
+from bittern.benchmarks.retrieval.embeddings.tensor_files import LARGEST_HEADER, Tensor, tensors_of
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
-from index.durable import replace_file
+from bittern.files import replace_file
+from bittern.text import counted
 
 PARTIAL = ".partial-"
 """What names of files begin with that are being written."""

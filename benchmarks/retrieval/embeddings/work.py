@@ -11,16 +11,16 @@ from time import monotonic
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.progress import Watch
-from benchmarks.retrieval.embeddings.shards import Content
-from benchmarks.retrieval.tasks import Contents
+from bittern.benchmarks.retrieval.embeddings.progress import Watch
+from bittern.benchmarks.retrieval.embeddings.shards import Content
+from bittern.benchmarks.retrieval.tasks import Contents
+from bittern.encoders.base import Modality
 from bittern.errors import CodeError, InvalidInputError, PreconditionError
-from encoders.base import Modality
-from service import pipeline
-from service.jobs.report import Cancelled, Stages
-from service.models import Embedder
-from service.pipeline.slots import close_stream
-from service.requests import MediaItem
+from bittern.service import pipeline
+from bittern.service.jobs.report import Cancelled, Stages
+from bittern.service.models import Embedder
+from bittern.service.pipeline.slots import close_stream
+from bittern.service.requests import MediaItem
 
 SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
 """Items per shard: a kill repeats one at the most. A recording may have a thousand windows."""

@@ -8,10 +8,10 @@ called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (IN
 ``AP@k`` (trec_eval).
 """
 
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.chance import chance
-from benchmarks.retrieval.measures.full_sort import places_of
-from benchmarks.retrieval.measures.names import MEASURES, Listed, measure
-from benchmarks.retrieval.measures.ties import Tie
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.chance import chance
+from bittern.benchmarks.retrieval.measures.full_sort import places_of
+from bittern.benchmarks.retrieval.measures.names import MEASURES, Listed, measure
+from bittern.benchmarks.retrieval.measures.ties import Tie
 
 __all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "places_of"]

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from benchmarks.retrieval.measures.base import Cut, Measure
-from benchmarks.retrieval.measures.sums import reciprocals
-from benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order, per_query
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.measures.base import Cut, Measure
+from bittern.benchmarks.retrieval.measures.sums import reciprocals
+from bittern.benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order, per_query
+from bittern.benchmarks.retrieval.places import Places
 
 
 def precisions(

@@ -12,11 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.retrieval.measures.average_precision import precisions
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.draws import mean_over_hits
-from benchmarks.retrieval.measures.sums import reciprocals
-from benchmarks.retrieval.measures.ties import (
+from bittern.benchmarks.retrieval.measures.average_precision import precisions
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.draws import mean_over_hits
+from bittern.benchmarks.retrieval.measures.sums import reciprocals
+from bittern.benchmarks.retrieval.measures.ties import (
     Floats,
     Groups,
     Ints,
@@ -25,7 +25,7 @@ from benchmarks.retrieval.measures.ties import (
     order_of,
     per_query,
 )
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.places import Places
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 
 import numpy as np
 
-from benchmarks.retrieval.measures.ties import (
+from bittern.benchmarks.retrieval.measures.ties import (
     Floats,
     Groups,
     Ints,
@@ -17,7 +17,7 @@ from benchmarks.retrieval.measures.ties import (
     groups_of,
     order_of,
 )
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.places import Places
 from bittern.errors import InvalidInputError
 
 Cut = Literal["always", "optional", "never"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.ties import Floats, Ints
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.ties import Floats, Ints
+from bittern.benchmarks.retrieval.places import Places
 from bittern.errors import InvalidInputError
 
 _ENTRIES = 1 << 22

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from benchmarks.retrieval.measures.sums import reciprocals
-from benchmarks.retrieval.measures.ties import Floats, Ints
+from bittern.benchmarks.retrieval.measures.sums import reciprocals
+from bittern.benchmarks.retrieval.measures.ties import Floats, Ints
 
 _CELLS = 1 << 20  # numbers in one table of `mean_over_hits`
 _NEGLIGIBLE = 36.0  # exp(-36) is 2e-16

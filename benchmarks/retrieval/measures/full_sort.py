@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.measures.ties import Ints
-from benchmarks.retrieval.places import Places
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.measures.ties import Ints
+from bittern.benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.errors import InvalidInputError
 
 

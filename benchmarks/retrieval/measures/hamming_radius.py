@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order
+from bittern.benchmarks.retrieval.places import Places
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from benchmarks.retrieval.measures.average_precision import (
+from bittern.benchmarks.retrieval.measures.average_precision import (
     AveragePrecision,
     AveragePrecisionOfCutoff,
 )
-from benchmarks.retrieval.measures.average_precision_of_hits import AveragePrecisionOfHits
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.first_hit import Hit, ReciprocalRank
-from benchmarks.retrieval.measures.hamming_radius import PrecisionInRadius
-from benchmarks.retrieval.measures.hits import Precision, Recall, RPrecision
-from benchmarks.retrieval.measures.ndcg import NDCG
+from bittern.benchmarks.retrieval.measures.average_precision_of_hits import AveragePrecisionOfHits
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.first_hit import Hit, ReciprocalRank
+from bittern.benchmarks.retrieval.measures.hamming_radius import PrecisionInRadius
+from bittern.benchmarks.retrieval.measures.hits import Precision, Recall, RPrecision
+from bittern.benchmarks.retrieval.measures.ndcg import NDCG
 from bittern.errors import InvalidInputError
 
 _KINDS: tuple[type[Measure], ...] = (

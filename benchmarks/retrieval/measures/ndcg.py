@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.retrieval.measures.base import Measure
-from benchmarks.retrieval.measures.sums import discounts
-from benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order, per_query
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.measures.base import Measure
+from bittern.benchmarks.retrieval.measures.sums import discounts
+from bittern.benchmarks.retrieval.measures.ties import Floats, Groups, Ints, Order, per_query
+from bittern.benchmarks.retrieval.places import Places
 
 
 @dataclass(frozen=True)

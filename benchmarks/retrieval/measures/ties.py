@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.places import Places
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

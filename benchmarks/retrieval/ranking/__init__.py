@@ -11,8 +11,8 @@ counts by its nearest row, or by the mean over its rows.
 
 from __future__ import annotations
 
-from benchmarks.retrieval.ranking.run import rank
-from benchmarks.retrieval.ranking.settings import (
+from bittern.benchmarks.retrieval.ranking.run import rank
+from bittern.benchmarks.retrieval.ranking.settings import (
     Limits,
     Ranking,
     Searched,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.ranking.counting import Tile
-from benchmarks.retrieval.ranking.placed import Nearest, Placed, joined
-from benchmarks.retrieval.ranking.settings import RADIUS
-from benchmarks.retrieval.ranking.units import Ints, Units, Wanted
-from benchmarks.retrieval.ranking.whole import Asking
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.ranking.counting import Tile
+from bittern.benchmarks.retrieval.ranking.placed import Nearest, Placed, joined
+from bittern.benchmarks.retrieval.ranking.settings import RADIUS
+from bittern.benchmarks.retrieval.ranking.units import Ints, Units, Wanted
+from bittern.benchmarks.retrieval.ranking.whole import Asking
 
 
 def ranked_candidates(

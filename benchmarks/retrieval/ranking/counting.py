@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.ranking.units import Ints
+from bittern.benchmarks.retrieval.ranking.units import Ints
 
 _COUNTABLE = 1 << 16
 """Whole numbers below it are counted, and sorted by radix."""

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.ranking.counting import in_lists
-from benchmarks.retrieval.ranking.placed import Nearest, Placed, joined
-from benchmarks.retrieval.ranking.settings import RADIUS, Limits
-from benchmarks.retrieval.ranking.stored import Stored
-from benchmarks.retrieval.ranking.units import Ints, Units, Wanted, lookup, offsets_of
-from benchmarks.retrieval.ranking.whole import Asking, Whole
-from index.engines.blocks import CodeBlocks
-from index.engines.flat import FlatEngine
-from index.engines.queries import Queries
+from bittern.benchmarks.retrieval.ranking.counting import in_lists
+from bittern.benchmarks.retrieval.ranking.placed import Nearest, Placed, joined
+from bittern.benchmarks.retrieval.ranking.settings import RADIUS, Limits
+from bittern.benchmarks.retrieval.ranking.stored import Stored
+from bittern.benchmarks.retrieval.ranking.units import Ints, Units, Wanted, lookup, offsets_of
+from bittern.benchmarks.retrieval.ranking.whole import Asking, Whole
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
 
 _MORE = 4
 """How many times as many are asked for where it was not enough."""

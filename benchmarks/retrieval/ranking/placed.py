@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.places import Places
-from benchmarks.retrieval.ranking.units import Ints, Wanted, offsets_of
+from bittern.benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.ranking.units import Ints, Wanted, offsets_of
 
 
 @dataclass(frozen=True)

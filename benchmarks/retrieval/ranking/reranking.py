@@ -7,14 +7,21 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.ranking.counting import in_lists
-from benchmarks.retrieval.ranking.placed import Nearest, Placed
-from benchmarks.retrieval.ranking.settings import Limits
-from benchmarks.retrieval.ranking.units import Ints, Units, Wanted, first_least, lookup, offsets_of
-from benchmarks.retrieval.systems.exact import cosine_distances
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.ranking.counting import in_lists
+from bittern.benchmarks.retrieval.ranking.placed import Nearest, Placed
+from bittern.benchmarks.retrieval.ranking.settings import Limits
+from bittern.benchmarks.retrieval.ranking.units import (
+    Ints,
+    Units,
+    Wanted,
+    first_least,
+    lookup,
+    offsets_of,
+)
+from bittern.benchmarks.retrieval.systems.exact import cosine_distances
 from bittern.errors import InvalidInputError
-from index.engines.threads import for_each, usable_cores
+from bittern.index.engines.threads import for_each, usable_cores
 
 
 def reranked(

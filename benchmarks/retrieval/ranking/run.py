@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.ranking.candidates import ranked_candidates
-from benchmarks.retrieval.ranking.deep import Deep
-from benchmarks.retrieval.ranking.placed import Placed
-from benchmarks.retrieval.ranking.reranking import reranked
-from benchmarks.retrieval.ranking.settings import Ranking, Searched, Settings
-from benchmarks.retrieval.ranking.stored import Clock, Stored
-from benchmarks.retrieval.ranking.units import Ints, Units, Wanted
-from benchmarks.retrieval.ranking.whole import Asking, Whole
-from benchmarks.retrieval.systems.base import Fitted, Metric
+from bittern.benchmarks.retrieval.ranking.candidates import ranked_candidates
+from bittern.benchmarks.retrieval.ranking.deep import Deep
+from bittern.benchmarks.retrieval.ranking.placed import Placed
+from bittern.benchmarks.retrieval.ranking.reranking import reranked
+from bittern.benchmarks.retrieval.ranking.settings import Ranking, Searched, Settings
+from bittern.benchmarks.retrieval.ranking.stored import Clock, Stored
+from bittern.benchmarks.retrieval.ranking.units import Ints, Units, Wanted
+from bittern.benchmarks.retrieval.ranking.whole import Asking, Whole
+from bittern.benchmarks.retrieval.systems.base import Fitted, Metric
 from bittern.errors import InvalidInputError
 
 _DEFAULT = Settings()

@@ -8,10 +8,10 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.places import Places
-from benchmarks.retrieval.protocol import Windows
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.places import Places
+from bittern.benchmarks.retrieval.protocol import Windows
+from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.errors import InvalidInputError
 
 DEEP = 1_000

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.embeddings.base import EmbeddedRows
-from benchmarks.retrieval.ranking.settings import Limits
-from benchmarks.retrieval.ranking.units import Units
-from benchmarks.retrieval.systems.base import Fitted
+from bittern.benchmarks.retrieval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.retrieval.ranking.settings import Limits
+from bittern.benchmarks.retrieval.ranking.units import Units
+from bittern.benchmarks.retrieval.systems.base import Fitted
 
 
 class Clock:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.protocol import Windows
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.protocol import Windows
+from bittern.benchmarks.retrieval.tasks import Relevance
 
 Ints = NDArray[np.int64]
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.ranking.counting import Tile
-from benchmarks.retrieval.ranking.placed import Nearest, Placed
-from benchmarks.retrieval.ranking.settings import RADIUS, Limits
-from benchmarks.retrieval.ranking.stored import Stored
-from benchmarks.retrieval.ranking.units import Ints, Units, Wanted
-from benchmarks.retrieval.systems.base import Fitted, Metric
+from bittern.benchmarks.retrieval.ranking.counting import Tile
+from bittern.benchmarks.retrieval.ranking.placed import Nearest, Placed
+from bittern.benchmarks.retrieval.ranking.settings import RADIUS, Limits
+from bittern.benchmarks.retrieval.ranking.stored import Stored
+from bittern.benchmarks.retrieval.ranking.units import Ints, Units, Wanted
+from bittern.benchmarks.retrieval.systems.base import Fitted, Metric
 from bittern.errors import InvalidInputError
-from index.engines.threads import for_each, usable_cores
+from bittern.index.engines.threads import for_each, usable_cores
 
 _MOST_QUERIES = 64
 """Asked together; tables of asymmetric distances take 64 KiB for each query at 256 bits."""

@@ -12,7 +12,7 @@ Names, captions and texts come from other people's data and are written as text 
 
 from __future__ import annotations
 
-from benchmarks.retrieval.report.stored import read_results
-from benchmarks.retrieval.report.writing import write_report
+from bittern.benchmarks.retrieval.report.stored import read_results
+from bittern.benchmarks.retrieval.report.writing import write_report
 
 __all__ = ["read_results", "write_report"]

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from benchmarks.retrieval.report.wording import parts
-from benchmarks.retrieval.results import Figure, GroupSummary, Results, Row
+from bittern.benchmarks.retrieval.report.wording import parts
+from bittern.benchmarks.retrieval.results import Figure, GroupSummary, Results, Row
 
 WANTED_BITS = (64, 256)
 MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60

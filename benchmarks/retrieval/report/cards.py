@@ -6,10 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.retrieval.report import media
-from benchmarks.retrieval.report.media import Shown
-from benchmarks.retrieval.report.wording import plain, small, value
-from benchmarks.retrieval.results import ShownHit, ShownQuery
+from bittern.benchmarks.retrieval.report import media
+from bittern.benchmarks.retrieval.report.media import Shown
+from bittern.benchmarks.retrieval.report.wording import plain, small, value
+from bittern.benchmarks.retrieval.results import ShownHit, ShownQuery
 
 MOST_QUERIES, MOST_HITS = 24, 12
 MOST_MEDIA_BYTES = 8 * 2**20

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
-from benchmarks.retrieval.report.abstract import abstract, measures_of
-from benchmarks.retrieval.report.meanings import meaning
-from benchmarks.retrieval.report.methods import FEWEST, independent, methods, question
-from benchmarks.retrieval.report.plots.style import Plot
-from benchmarks.retrieval.report.wording import (
+from bittern.benchmarks.retrieval.report.abstract import abstract, measures_of
+from bittern.benchmarks.retrieval.report.meanings import meaning
+from bittern.benchmarks.retrieval.report.methods import FEWEST, independent, methods, question
+from bittern.benchmarks.retrieval.report.plots.style import Plot
+from bittern.benchmarks.retrieval.report.wording import (
     NONE,
     amount,
     counted,
@@ -27,7 +27,7 @@ from benchmarks.retrieval.report.wording import (
     value,
     without_model,
 )
-from benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
+from bittern.benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|#~&$@!])")
 

@@ -1,7 +1,7 @@
 """Photographs and recordings of chosen queries, made small enough to travel inside a page.
 
-Media are decoded by the same careful readers as everywhere (`encoders.images`,
-`encoders.recordings`); what cannot be shown becomes a sentence that says why.
+Media are decoded by the same careful readers as everywhere (`bittern.encoders.images`,
+`bittern.encoders.recordings`); what cannot be shown becomes a sentence that says why.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.report.wording import plain, small
+from bittern.benchmarks.retrieval.report.wording import plain, small
+from bittern.encoders.images import ImageLimits, decode_image
+from bittern.encoders.recordings import AudioLimits, audio_format, open_recording
 from bittern.errors import (
     BitternError,
     MediaTooLargeError,
@@ -23,8 +25,6 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from encoders.images import ImageLimits, decode_image
-from encoders.recordings import AudioLimits, audio_format, open_recording
 
 LONGEST_SIDE = 240
 """Pixels of a thumbnail's longer side."""

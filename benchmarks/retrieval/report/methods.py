@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.results import Results
 
 FEWEST = 30
 """With fewer independent queries, intervals and tests are called rough."""

@@ -12,15 +12,15 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from benchmarks.retrieval.report import cards, wording
-from benchmarks.retrieval.report.abstract import abstract
-from benchmarks.retrieval.report.cards import QueryCard, query_cards
-from benchmarks.retrieval.report.meanings import meaning
-from benchmarks.retrieval.report.methods import FEWEST, independent, methods
-from benchmarks.retrieval.report.plots.style import Plot
-from benchmarks.retrieval.report.sections import left_out, sections_of
-from benchmarks.retrieval.report.wording import plain
-from benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.report import cards, wording
+from bittern.benchmarks.retrieval.report.abstract import abstract
+from bittern.benchmarks.retrieval.report.cards import QueryCard, query_cards
+from bittern.benchmarks.retrieval.report.meanings import meaning
+from bittern.benchmarks.retrieval.report.methods import FEWEST, independent, methods
+from bittern.benchmarks.retrieval.report.plots.style import Plot
+from bittern.benchmarks.retrieval.report.sections import left_out, sections_of
+from bittern.benchmarks.retrieval.report.wording import plain
+from bittern.benchmarks.retrieval.results import Results
 
 MOST_NOTES, MOST_MODELS, MOST_LINES = 100, 50, 1000
 """Of notes of the run or of a task; of models; of lines in a table of versions or options."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-from benchmarks.retrieval.report import wording
-from benchmarks.retrieval.report.abstract import measures_of
-from benchmarks.retrieval.report.methods import question
-from benchmarks.retrieval.report.plots.style import Plot, inline
-from benchmarks.retrieval.report.wording import parts, plain
-from benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
+from bittern.benchmarks.retrieval.report import wording
+from bittern.benchmarks.retrieval.report.abstract import measures_of
+from bittern.benchmarks.retrieval.report.methods import question
+from bittern.benchmarks.retrieval.report.plots.style import Plot, inline
+from bittern.benchmarks.retrieval.report.wording import parts, plain
+from bittern.benchmarks.retrieval.results import Comparison, Figure, Results, Row, TaskSummary
 
 MOST_TABLES, MOST_ROWS, MOST_COMPARISONS, MOST_TASKS, MOST_PLOTS = 100, 400, 100, 50, 60
 FIRST = ("bytes", "groups")

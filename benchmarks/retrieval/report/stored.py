@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.results import Results
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
 VERSION = 2

@@ -6,9 +6,9 @@ import csv
 import io
 import math
 
-from benchmarks.retrieval.report.wording import plain
-from benchmarks.retrieval.results import Figure, Results, Row
-from service.exporting.spreadsheets import harmless
+from bittern.benchmarks.retrieval.report.wording import plain
+from bittern.benchmarks.retrieval.results import Figure, Results, Row
+from bittern.service.exporting.spreadsheets import harmless
 
 COLUMNS = (
     "suite", "task", "group", "model", "system", "metric", "bits", "bytes_per_item", "rerank",

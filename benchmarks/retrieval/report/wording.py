@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from benchmarks.retrieval.results import Figure, Row
+from bittern.benchmarks.retrieval.results import Figure, Row
 
 NONE = "–"
 """What stands where there is no value."""

@@ -7,13 +7,13 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.retrieval.report.markdown import results_markdown
-from benchmarks.retrieval.report.page import page
-from benchmarks.retrieval.report.plots import Plot, draw
-from benchmarks.retrieval.report.stored import results_json
-from benchmarks.retrieval.report.tables import results_csv
-from benchmarks.retrieval.report.wording import slug
-from benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.report.markdown import results_markdown
+from bittern.benchmarks.retrieval.report.page import page
+from bittern.benchmarks.retrieval.report.plots import Plot, draw
+from bittern.benchmarks.retrieval.report.stored import results_json
+from bittern.benchmarks.retrieval.report.tables import results_csv
+from bittern.benchmarks.retrieval.report.wording import slug
+from bittern.benchmarks.retrieval.results import Results
 from bittern.errors import InvalidInputError
 
 PLOTS = "plots"

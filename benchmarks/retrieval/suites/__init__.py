@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
 from bittern.errors import InvalidInputError
 
 _SUITES = {

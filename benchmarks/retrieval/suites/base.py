@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol as Interface
 
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.tasks import Task
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Suite(Interface):
             LayoutError: pieces are missing; all of them are named in one message.
             InvalidInputError: the protocol asks for what this suite has not.
         """
-        from benchmarks.retrieval.layouts import check
+        from bittern.benchmarks.retrieval.layouts import check
 
         del protocol
         if self.needs_data:

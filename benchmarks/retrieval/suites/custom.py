@@ -1,7 +1,7 @@
 """Queries and judgements of one's own, over an archive or over media.
 
     DATA/
-    ├── queries.csv     see `benchmarks.retrieval.suites.custom_queries`
+    ├── queries.csv     see `bittern.benchmarks.retrieval.suites.custom_queries`
     ├── qrels.txt       TREC's: query 0 item grade
     └── archive/        a Bittern archive, whose stored codes are ranked; or
         manifest.csv    or items/: whatever `bittern index` takes, ranked by embeddings
@@ -20,15 +20,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.retrieval import layouts
-from benchmarks.retrieval.prompts import check_templates
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.custom_archive import read_archive
-from benchmarks.retrieval.suites.custom_judged import Judged
-from benchmarks.retrieval.suites.custom_queries import read_queries
-from benchmarks.retrieval.suites.field_media import listed_media
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Items, Task
+from bittern.benchmarks.retrieval import layouts
+from bittern.benchmarks.retrieval.prompts import check_templates
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.custom_archive import read_archive
+from bittern.benchmarks.retrieval.suites.custom_judged import Judged
+from bittern.benchmarks.retrieval.suites.custom_queries import read_queries
+from bittern.benchmarks.retrieval.suites.field_media import listed_media
+from bittern.benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Items, Task
 from bittern.errors import InvalidInputError, LayoutError
 
 ARCHIVE = "archive/"

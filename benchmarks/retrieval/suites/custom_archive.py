@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, Items
+from bittern.benchmarks.retrieval.tasks import AUDIO, IMAGE, Items
 from bittern.errors import BitternError, LayoutError, PreconditionError
-from index.archive import Archive
-from index.models import ModelRecord
-from service.requests import MediaItem
+from bittern.index.archive import Archive
+from bittern.index.models import ModelRecord
+from bittern.service.requests import MediaItem
 
 _BATCH = 50_000
 _COLUMNS = ("id", "occurrenceID", "start_s", "end_s")
@@ -34,7 +34,7 @@ class StoredCodes:
         name: of the model.
         digest: hex SHA-256 of everything that decides a code.
         modalities: what it has towers for; it answers queries of these.
-        folder: where the archive keeps it (`service.saved_models.load_saved`).
+        folder: where the archive keeps it (`bittern.service.saved_models.load_saved`).
         codes: uint8 [rows, bits/8].
         owners: int64 [rows], the item of each row, not falling.
         spans: float32 [rows, 2], start and end in seconds; NaN for pictures.

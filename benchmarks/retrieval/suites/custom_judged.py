@@ -10,17 +10,26 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.prompts import fill, told_prompts
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
-from benchmarks.retrieval.suites.custom_archive import ArchiveItems
-from benchmarks.retrieval.suites.custom_queries import OwnQuery
-from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
-from benchmarks.retrieval.trec import PlacesOf, escaped, read_qrels
-from benchmarks.retrieval.windows import window_ids
-from service.requests import MediaItem
+from bittern.benchmarks.retrieval.prompts import fill, told_prompts
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
+from bittern.benchmarks.retrieval.suites.custom_archive import ArchiveItems
+from bittern.benchmarks.retrieval.suites.custom_queries import OwnQuery
+from bittern.benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
+from bittern.benchmarks.retrieval.tasks import (
+    AUDIO,
+    IMAGE,
+    TEXT,
+    Asked,
+    Classes,
+    Items,
+    Relevance,
+    Task,
+)
+from bittern.benchmarks.retrieval.trec import PlacesOf, escaped, read_qrels
+from bittern.benchmarks.retrieval.windows import window_ids
+from bittern.service.requests import MediaItem
+from bittern.text import agreeing, counted
 
 _WINDOW = "#t="
 _AS_IT_IS = ("{name}",)

@@ -15,12 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.layouts import Missing, table_rows
-from benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT
+from bittern.benchmarks.retrieval.layouts import Missing, table_rows
+from bittern.benchmarks.retrieval.tasks import AUDIO, IMAGE, TEXT
 from bittern.errors import LayoutError, LimitExceededError
-from service.requests import MAX_TEXT_CHARS, MediaItem
-from service.sources.base import modality_of_suffix
+from bittern.service.requests import MAX_TEXT_CHARS, MediaItem
+from bittern.service.sources.base import modality_of_suffix
+from bittern.text import agreeing, counted
 
 MAX_QUERIES = 1_000_000
 """Most queries: they are kept in memory."""

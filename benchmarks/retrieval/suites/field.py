@@ -1,7 +1,7 @@
 """The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
 
 Queries are the labels as plain words (text→image, text→audio), and recordings whose label some
-picture has (audio→image). What has the same label is relevant. See `benchmarks.tasks`.
+picture has (audio→image). What has the same label is relevant. See `bittern.benchmarks.tasks`.
 """
 
 from __future__ import annotations
@@ -12,21 +12,20 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.collection import SAMPLE
-from benchmarks.retrieval.counting import agreeing, counted, some_of
-from benchmarks.retrieval.layouts import described
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.collection import SAMPLE
+from bittern.benchmarks.retrieval.layouts import described
+from bittern.benchmarks.retrieval.prompts import (
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import leave_out_unanswerable
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.field_media import listed_media
-from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
-from benchmarks.retrieval.tasks import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import leave_out_unanswerable
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.field_media import listed_media
+from bittern.benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING
+from bittern.benchmarks.retrieval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
@@ -37,7 +36,8 @@ from benchmarks.retrieval.tasks import (
     Task,
 )
 from bittern.errors import InvalidInputError, LayoutError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
+from bittern.text import agreeing, counted, some_of
 
 PROMPTS = ("{name}",)
 """The label as it is."""

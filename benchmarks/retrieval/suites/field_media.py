@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.retrieval.counting import agreeing, counted
-from benchmarks.retrieval.layouts import Missing
+from bittern.benchmarks.retrieval.layouts import Missing
 from bittern.errors import BitternError, LayoutError, LimitExceededError
-from service.requests import MediaItem
-from service.sources import read_source
+from bittern.service.requests import MediaItem
+from bittern.service.sources import read_source
+from bittern.text import agreeing, counted
 
 MAX_ITEMS = 1_000_000
 """Most entries: they are kept in memory."""
@@ -19,7 +19,7 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
     """The usable entries, and sentences on what was left out.
 
     Args:
-        path: a folder, a manifest, or a file of another format of `service.sources`.
+        path: a folder, a manifest, or a file of another format of `bittern.service.sources`.
         missing: whether an entry of no use (its file is not there, say) ends it.
 
     Raises:

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.retrieval.layouts import check, check_files, left_out_files, place
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.layouts import check, check_files, left_out_files, place
+from bittern.benchmarks.retrieval.prompts import (
     IMAGE_PROMPTS,
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.inat24_columns import Numbers
-from benchmarks.retrieval.suites.inat24_files import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import by_protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.inat24_columns import Numbers
+from bittern.benchmarks.retrieval.suites.inat24_files import (
     IMAGES,
     LISTED,
     METADATA,
@@ -32,7 +32,7 @@ from benchmarks.retrieval.suites.inat24_files import (
     Photographs,
     read_images,
 )
-from benchmarks.retrieval.tasks import IMAGE, TEXT, Items, Relevance, Task
+from bittern.benchmarks.retrieval.tasks import IMAGE, TEXT, Items, Relevance, Task
 from bittern.errors import InvalidInputError
 
 SPLIT = "train"

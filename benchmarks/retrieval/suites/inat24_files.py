@@ -19,14 +19,14 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.layouts import coco_taxon, json_elements, wrong_layout
-from benchmarks.retrieval.suites.base import Piece
-from benchmarks.retrieval.suites.inat24_columns import Column, Texts, places_of
-from benchmarks.retrieval.tasks import IMAGE, Classes
+from bittern.benchmarks.retrieval.layouts import coco_taxon, json_elements, wrong_layout
+from bittern.benchmarks.retrieval.suites.base import Piece
+from bittern.benchmarks.retrieval.suites.inat24_columns import Column, Texts, places_of
+from bittern.benchmarks.retrieval.tasks import IMAGE, Classes
 from bittern.errors import LayoutError, QrelsError
-from service.requests import MediaItem
-from service.sources.field_values import licence, text
+from bittern.service.requests import MediaItem
+from bittern.service.sources.field_values import licence, text
+from bittern.text import agreeing, some_of
 
 MAX_CATEGORIES = 1_000_000
 """Most species of a file."""

@@ -14,27 +14,35 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.layouts import check, check_files, left_out_files
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.layouts import check, check_files, left_out_files
+from bittern.benchmarks.retrieval.prompts import (
     AUDIO_PROMPTS,
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.inatsounds_files import Category, Split, read_split
-from benchmarks.retrieval.suites.media_files import MediaFiles
-from benchmarks.retrieval.suites.soundscapes import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import by_protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.inatsounds_files import Category, Split, read_split
+from bittern.benchmarks.retrieval.suites.media_files import MediaFiles
+from bittern.benchmarks.retrieval.suites.soundscapes import (
     Fitting,
     check_soundscapes,
     soundscape_tasks,
 )
-from benchmarks.retrieval.tasks import AUDIO, TEXT, Classes, Items, Relevance, Task, TrainingPart
+from bittern.benchmarks.retrieval.tasks import (
+    AUDIO,
+    TEXT,
+    Classes,
+    Items,
+    Relevance,
+    Task,
+    TrainingPart,
+)
 from bittern.errors import InvalidInputError, LayoutError
+from bittern.text import agreeing, some_of
 
 ORIGIN = "the iNatSounds 2024 release (visipedia/inat_sounds)"
 SPLITS = ("train", "val", "test")

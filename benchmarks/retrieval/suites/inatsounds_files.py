@@ -17,8 +17,8 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
 from bittern.errors import LayoutError, QrelsError
+from bittern.text import agreeing, some_of
 
 MAX_FILE_BYTES = 256 << 20
 """Largest annotation file: that of the training split has about 45 MB."""

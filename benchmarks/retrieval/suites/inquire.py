@@ -23,8 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.layouts import (
+from bittern.benchmarks.retrieval.layouts import (
     check,
     check_files,
     described,
@@ -32,20 +31,20 @@ from benchmarks.retrieval.layouts import (
     left_out_files,
     place,
 )
-from benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import leave_out_unanswerable
-from benchmarks.retrieval.suites import inquire_files
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.inat24 import items_of
-from benchmarks.retrieval.suites.inat24_files import (
+from bittern.benchmarks.retrieval.prompts import asked_in_words, check_templates, told_prompts
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import leave_out_unanswerable
+from bittern.benchmarks.retrieval.suites import inquire_files
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.inat24 import items_of
+from bittern.benchmarks.retrieval.suites.inat24_files import (
     IMAGES,
     LISTED,
     METADATA,
     Images,
     read_images,
 )
-from benchmarks.retrieval.suites.inquire_files import (
+from bittern.benchmarks.retrieval.suites.inquire_files import (
     ANNOTATIONS,
     CANDIDATES,
     QUERIES_TEST,
@@ -54,10 +53,11 @@ from benchmarks.retrieval.suites.inquire_files import (
     VAL,
     Queries,
 )
-from benchmarks.retrieval.suites.inquire_matching import Matching, Pairs
-from benchmarks.retrieval.suites.inquire_pictures import read_pictures
-from benchmarks.retrieval.tasks import IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.retrieval.suites.inquire_matching import Matching, Pairs
+from bittern.benchmarks.retrieval.suites.inquire_pictures import read_pictures
+from bittern.benchmarks.retrieval.tasks import IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError
+from bittern.text import agreeing, some_of
 
 AS_IT_IS = ("{name}",)
 """No template."""

@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.layouts import found, place, table_rows, wrong_layout
-from benchmarks.retrieval.suites.base import Piece
+from bittern.benchmarks.retrieval.layouts import found, place, table_rows, wrong_layout
+from bittern.benchmarks.retrieval.suites.base import Piece
 from bittern.errors import LayoutError, QrelsError
 
 _RELEASE = "the data of INQUIRE's repository"

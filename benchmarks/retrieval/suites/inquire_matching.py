@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.inat24_files import Images
-from benchmarks.retrieval.suites.inquire_files import Pair, Queries
-from benchmarks.retrieval.tasks import Relevance
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.inat24_files import Images
+from bittern.benchmarks.retrieval.suites.inquire_files import Pair, Queries
+from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.errors import QrelsError
+from bittern.text import agreeing
 
 _NAMED = 3
 _INT64_DIGITS = 18

@@ -15,14 +15,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing
-from benchmarks.retrieval.layouts import place, wrong_layout
-from benchmarks.retrieval.suites.inat24_columns import Numbers
-from benchmarks.retrieval.suites.inquire_files import CANDIDATES, Queries, by_text, plain
-from benchmarks.retrieval.suites.inquire_matching import Pairs, other_queries
-from benchmarks.retrieval.tasks import IMAGE, Items
+from bittern.benchmarks.retrieval.layouts import place, wrong_layout
+from bittern.benchmarks.retrieval.suites.inat24_columns import Numbers
+from bittern.benchmarks.retrieval.suites.inquire_files import CANDIDATES, Queries, by_text, plain
+from bittern.benchmarks.retrieval.suites.inquire_matching import Pairs, other_queries
+from bittern.benchmarks.retrieval.tasks import IMAGE, Items
 from bittern.errors import LayoutError, QrelsError
-from service.requests import MediaItem
+from bittern.service.requests import MediaItem
+from bittern.text import agreeing
 
 MAX_ROWS = 1_000_000
 """Most lines of all files."""

@@ -15,32 +15,40 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import counted
-from benchmarks.retrieval.layouts import check
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.layouts import check
+from bittern.benchmarks.retrieval.prompts import (
     AUDIO_PROMPTS,
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.media_files import MediaFiles
-from benchmarks.retrieval.suites.soundscapes_files import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import NOVEL, SEEN, Chosen, by_protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.media_files import MediaFiles
+from bittern.benchmarks.retrieval.suites.soundscapes_files import (
     FOLDER,
     Collection,
     read_collection,
 )
-from benchmarks.retrieval.suites.soundscapes_windows import (
+from bittern.benchmarks.retrieval.suites.soundscapes_windows import (
     Annotations,
     gathered,
     unique_pairs,
     windows_as_items,
 )
-from benchmarks.retrieval.tasks import AUDIO, TEXT, Classes, Items, Relevance, Task, TrainingPart
+from bittern.benchmarks.retrieval.tasks import (
+    AUDIO,
+    TEXT,
+    Classes,
+    Items,
+    Relevance,
+    Task,
+    TrainingPart,
+)
 from bittern.errors import InvalidInputError
+from bittern.text import counted
 
 _PAGE = "the collection's page on Zenodo (Kahl, Navine et al., 2022)"
 PIECES = (

@@ -19,10 +19,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, some_of
-from benchmarks.retrieval.layouts import check_files, left_out_files, table_rows, wrong_layout
-from benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.layouts import (
+    check_files,
+    left_out_files,
+    table_rows,
+    wrong_layout,
+)
+from bittern.benchmarks.retrieval.protocol import Protocol
 from bittern.errors import LayoutError, QrelsError
+from bittern.text import agreeing, some_of
 
 ORIGIN = "a collection of fully annotated soundscape recordings on Zenodo (Kahl, Navine et al.)"
 FOLDER = "soundscape_data"

@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
-from benchmarks.retrieval.tasks import Items, Relevance, Task
-from benchmarks.retrieval.windows import window_ids
+from bittern.benchmarks.retrieval.splits import Chosen, leave_out_unanswerable
+from bittern.benchmarks.retrieval.tasks import Items, Relevance, Task
+from bittern.benchmarks.retrieval.windows import window_ids
 from bittern.errors import InvalidInputError
 
 MIN_OVERLAP_S = 0.5

@@ -17,25 +17,25 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.layouts import check, found
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.layouts import check, found
+from bittern.benchmarks.retrieval.prompts import (
     AUDIO_PROMPTS,
     IMAGE_PROMPTS,
     asked_in_words,
     check_templates,
     told_prompts,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.splits import by_protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING, MediaFiles
-from benchmarks.retrieval.suites.ssw60_files import (
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.splits import by_protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.suites.media_files import ASKED_BY_RECORDING, MediaFiles
+from bittern.benchmarks.retrieval.suites.ssw60_files import (
     Assets,
     read_assets,
     read_taxa,
     with_files,
 )
-from benchmarks.retrieval.tasks import (
+from bittern.benchmarks.retrieval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,

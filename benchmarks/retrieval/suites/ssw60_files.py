@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.counting import agreeing, counted, some_of
-from benchmarks.retrieval.layouts import check_files, left_out_files, table_rows, wrong_layout
+from bittern.benchmarks.retrieval.layouts import (
+    check_files,
+    left_out_files,
+    table_rows,
+    wrong_layout,
+)
 from bittern.errors import LayoutError, QrelsError
+from bittern.text import agreeing, counted, some_of
 
 ORIGIN = "ssw60.tar.gz of the SSW60 release (Van Horn et al., ECCV 2022)"
 _HOLDERS = ("photographer", "rights_holder")

@@ -1,6 +1,6 @@
 """The words benchmark (`benchmarks.words`): glosses of WordNet found by the names of their groups.
 
-Items, classes and splits are those of `benchmarks.words`, so figures can be held against
+Items, classes and splits are those of `bittern.benchmarks.words`, so figures can be held against
 `benchmarks/results/words.json`. Half of the items of the seen classes are for training, labels and
 names included; everything else is ranked. One task per random split.
 """
@@ -15,19 +15,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.prompts import (
+from bittern.benchmarks.retrieval.prompts import (
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from benchmarks.retrieval.protocol import Protocol
-from benchmarks.retrieval.suites.base import Piece, Suite
-from benchmarks.retrieval.tasks import TEXT, Asked, Classes, Items, Relevance, Task, TrainingPart
-from benchmarks.words import data as wordnet_words
-from benchmarks.words.data import EmbeddedWords, Words, cache_folder, collect
-from benchmarks.words.protocol import SEEN_SHARE, WordsTask, split
-from benchmarks.words.wordnet import NOUNS, find_nouns, read_nouns
+from bittern.benchmarks.retrieval.protocol import Protocol
+from bittern.benchmarks.retrieval.suites.base import Piece, Suite
+from bittern.benchmarks.retrieval.tasks import (
+    TEXT,
+    Asked,
+    Classes,
+    Items,
+    Relevance,
+    Task,
+    TrainingPart,
+)
+from bittern.benchmarks.words import data as wordnet_words
+from bittern.benchmarks.words.data import EmbeddedWords, Words, cache_folder, collect
+from bittern.benchmarks.words.protocol import SEEN_SHARE, WordsTask, split
+from bittern.benchmarks.words.wordnet import NOUNS, find_nouns, read_nouns
+from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.errors import (
     InvalidInputError,
     LayoutError,
@@ -35,14 +44,13 @@ from bittern.errors import (
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from encoders.base import AudioWindowing, Media, Modality
-from service.models import Embedder
+from bittern.service.models import Embedder
 
 if TYPE_CHECKING:
-    from encoders.field.text import MiniLM
+    from bittern.encoders.field.text import MiniLM
 
 NAME_SIDE, GLOSS_SIDE = TEXT, "gloss"
-"""What hashers call the two sides, as in `benchmarks.words.learned`."""
+"""What hashers call the two sides, as in `bittern.benchmarks.words.learned`."""
 PROMPTS = ("{name}",)
 """The name as it is: no prompt."""
 SEEDS_APART = 1_000
@@ -243,7 +251,7 @@ class _TextEncoder:
         if modality != Modality.TEXT:
             raise UnsupportedModalityError(f"minilm takes text, not {modality}")
         if self._tower is None:
-            from encoders.field.text import BATCH, MiniLM
+            from bittern.encoders.field.text import BATCH, MiniLM
 
             self._tower = MiniLM(batch=BATCH)
         return self._tower.encode([str(text) for text in batch])
@@ -252,8 +260,8 @@ class _TextEncoder:
 def _digest() -> str:
     import hashlib
 
-    from encoders.field.packages import sha256
-    from encoders.field.text import BATCH, MiniLM
+    from bittern.encoders.field.packages import sha256
+    from bittern.encoders.field.text import BATCH, MiniLM
 
     told = " ".join(["MiniLM-L6", str(BATCH), *(sha256(path) for path in MiniLM.files())])
     return hashlib.sha256(told.encode()).hexdigest()

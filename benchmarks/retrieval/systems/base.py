@@ -56,7 +56,7 @@ class Fitted(Protocol):
 
     def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
         """Queries, float32 [q, dim], as `distances` takes them (for codes:
-        `index.engines.queries.Queries`).
+        `bittern.index.engines.queries.Queries`).
         """
         ...
 

@@ -1,7 +1,7 @@
 """Binary codes of a hasher, and the training-free hashers as systems.
 
 Centres are those of either side's training rows; components are those of the items alone, which
-is what is stored. Distances are the product's own (`index.engines.queries.Queries`).
+is what is stored. Distances are the product's own (`bittern.index.engines.queries.Queries`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Metric, Training
-from benchmarks.retrieval.systems.inputs import (
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.systems.inputs import (
     check_metric,
     checked,
     checked_training,
@@ -20,10 +20,10 @@ from benchmarks.retrieval.systems.inputs import (
     reason_against,
 )
 from bittern.errors import InvalidInputError
-from hashing.base import Hasher
-from hashing.codes import pack
-from hashing.training_free import Kind, fit
-from index.engines.queries import Queries
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import pack
+from bittern.hashing.training_free import Kind, fit
+from bittern.index.engines.queries import Queries
 
 ROTATIONS = 10
 """Draws of what is random, as in Hashing-Baseline (arXiv 2509.14427)."""
@@ -34,7 +34,7 @@ seed's figure, not a method's."""
 
 @dataclass
 class TrainingFree:
-    """A hasher of `hashing.training_free`.
+    """A hasher of `bittern.hashing.training_free`.
 
     Attributes:
         name: as it is printed.

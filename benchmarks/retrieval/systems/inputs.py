@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
 from bittern.errors import CodeError, InvalidInputError
-from hashing.codes import check_bits
+from bittern.hashing.codes import check_bits
 
 SHOWN_ROWS = 5
 
@@ -77,7 +77,7 @@ def centres(training: Training) -> tuple[NDArray[np.float32], NDArray[np.float32
     """Means of training items and of training queries, float32 [dim] each.
 
     Where both sides are the same, the items' mean is that of both. A single row is no cloud:
-    its centre is 0, as in `hashing.training_free`.
+    its centre is 0, as in `bittern.hashing.training_free`.
     """
     items = _centre(training.items)
     same = training.asked_side == training.item_side

@@ -9,16 +9,16 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Training
-from benchmarks.retrieval.systems.codes import FittedCodes, needed
-from benchmarks.retrieval.systems.inputs import checked_training, reason_against
+from bittern.benchmarks.retrieval.systems.base import Training
+from bittern.benchmarks.retrieval.systems.codes import FittedCodes, needed
+from bittern.benchmarks.retrieval.systems.inputs import checked_training, reason_against
 from bittern.errors import InvalidInputError
-from hashing.base import Hasher
-from hashing.saved import SavedModel
+from bittern.hashing.base import Hasher
+from bittern.hashing.saved import SavedModel
 
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
-"""That some can be held out of, to choose on; `hashing.training.choosing` refuses fewer."""
+"""That some can be held out of, to choose on; `bittern.hashing.training.choosing` refuses fewer."""
 
 
 @dataclass
@@ -99,9 +99,9 @@ class TrainedHere:
             InvalidInputError: no labels, or labels without a text, or too few items or classes.
             TrainingError: the training diverged or collapsed.
         """
-        from benchmarks.words import learned
-        from benchmarks.words.protocol import Training as LabelledTraining
-        from hashing.training.alignment import WORDS
+        from bittern.benchmarks.words import learned
+        from bittern.benchmarks.words.protocol import Training as LabelledTraining
+        from bittern.hashing.training.alignment import WORDS
 
         length = needed(self.fits(training.items.shape[1], bits), bits)
         checked_training(training)
@@ -143,42 +143,42 @@ Fit = Callable[..., Hasher]
 
 
 def _pairs() -> Fit:
-    from benchmarks.words.learned import heads
-    from hashing.training.heads import PairsObjective
+    from bittern.benchmarks.words.learned import heads
+    from bittern.hashing.training.heads import PairsObjective
 
     return heads(PairsObjective)
 
 
 def _supervised() -> Fit:
-    from benchmarks.words.learned import heads
-    from hashing.training.heads import LabelsObjective
+    from bittern.benchmarks.words.learned import heads
+    from bittern.hashing.training.heads import LabelsObjective
 
     return heads(LabelsObjective)
 
 
 def _aligned_heads() -> Fit:
-    from benchmarks.words.learned import chosen
-    from hashing.training.plans import HybridPlan
+    from bittern.benchmarks.words.learned import chosen
+    from bittern.hashing.training.plans import HybridPlan
 
     return chosen((HybridPlan(learned_share=1.0),))
 
 
 def _plain_hybrid() -> Fit:
-    from benchmarks.words.learned import plain_hybrid
+    from bittern.benchmarks.words.learned import plain_hybrid
 
     return plain_hybrid
 
 
 def _aligned() -> Fit:
-    from benchmarks.words.learned import chosen
-    from hashing.training.plans import ALIGNED_PLANS
+    from bittern.benchmarks.words.learned import chosen
+    from bittern.hashing.training.plans import ALIGNED_PLANS
 
     return chosen(ALIGNED_PLANS)
 
 
 def _hybrid() -> Fit:
-    from benchmarks.words.learned import chosen
-    from hashing.training.plans import PLANS
+    from bittern.benchmarks.words.learned import chosen
+    from bittern.hashing.training.plans import PLANS
 
     return chosen(PLANS)
 

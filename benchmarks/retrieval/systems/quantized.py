@@ -26,10 +26,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Metric, Training
-from benchmarks.retrieval.systems.codes import DRAWS, needed
-from benchmarks.retrieval.systems.exact import UNIT_BITS, Matrix, squared_distances, unit, whole
-from benchmarks.retrieval.systems.inputs import (
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.systems.codes import DRAWS, needed
+from bittern.benchmarks.retrieval.systems.exact import (
+    UNIT_BITS,
+    Matrix,
+    squared_distances,
+    unit,
+    whole,
+)
+from bittern.benchmarks.retrieval.systems.inputs import (
     centres,
     check_metric,
     checked,
@@ -37,7 +43,7 @@ from benchmarks.retrieval.systems.inputs import (
     digest_of,
     reason_against,
 )
-from benchmarks.words import quantizers
+from bittern.benchmarks.words import quantizers
 
 _BLOCK_ROWS = 4096
 

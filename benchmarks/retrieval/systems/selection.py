@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.retrieval.systems.base import System
-from benchmarks.retrieval.systems.codes import DRAWS, TrainingFree
-from benchmarks.retrieval.systems.learned import SavedHasher, TrainedHere
-from benchmarks.retrieval.systems.quantized import ProductQuantizer
-from benchmarks.retrieval.systems.vectors import FloatVectors
+from bittern.benchmarks.retrieval.systems.base import System
+from bittern.benchmarks.retrieval.systems.codes import DRAWS, TrainingFree
+from bittern.benchmarks.retrieval.systems.learned import SavedHasher, TrainedHere
+from bittern.benchmarks.retrieval.systems.quantized import ProductQuantizer
+from bittern.benchmarks.retrieval.systems.vectors import FloatVectors
 from bittern.errors import InvalidInputError
-from hashing.saved import SavedModel
+from bittern.hashing.saved import SavedModel
 
 UNLABELLED: dict[str, System] = {
     "float32": FloatVectors("float32"),

@@ -18,9 +18,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.retrieval.systems.base import Metric, Training
-from benchmarks.retrieval.systems.exact import cosine_distances
-from benchmarks.retrieval.systems.inputs import (
+from bittern.benchmarks.retrieval.systems.base import Metric, Training
+from bittern.benchmarks.retrieval.systems.exact import cosine_distances
+from bittern.benchmarks.retrieval.systems.inputs import (
     centres,
     check_metric,
     checked,

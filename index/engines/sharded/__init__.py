@@ -8,10 +8,10 @@ engine.py    scatter, gather, merge
 cluster.py   Ray on this machine alone
 """
 
-from index.engines.sharded.cluster import local_cluster
-from index.engines.sharded.engine import Partial, ShardedEngine
-from index.engines.sharded.members import Sharding, ShardStatus
-from index.engines.sharded.sources import MemorySource, Source, StoreSource
+from bittern.index.engines.sharded.cluster import local_cluster
+from bittern.index.engines.sharded.engine import Partial, ShardedEngine
+from bittern.index.engines.sharded.members import Sharding, ShardStatus
+from bittern.index.engines.sharded.sources import MemorySource, Source, StoreSource
 
 __all__ = [
     "MemorySource",

@@ -25,13 +25,13 @@ from bittern.errors import (
     QueryError,
     ShardUnavailableError,
 )
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.engines.sharded.cluster import ray_library
-from index.engines.sharded.members import Members, Sharding, ShardStatus
-from index.engines.sharded.shard import Asked, Found, GenerationGoneError, Limits
-from index.engines.sharded.sources import Source
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded.cluster import ray_library
+from bittern.index.engines.sharded.members import Members, Sharding, ShardStatus
+from bittern.index.engines.sharded.shard import Asked, Found, GenerationGoneError, Limits
+from bittern.index.engines.sharded.sources import Source
 
 _ATTEMPTS = 3
 """A search starts again when the generation that it named is let go meanwhile."""

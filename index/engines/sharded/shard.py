@@ -13,13 +13,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.flat import FlatEngine
-from index.engines.nearest import Nearest
-from index.engines.queries import Queries
-from index.engines.rows import RowSet
-from index.engines.sharded.sources import Known, Source
-from index.engines.sharded.stripes import PackedRows, Stripes
-from index.observation import Metric
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded.sources import Known, Source
+from bittern.index.engines.sharded.stripes import PackedRows, Stripes
+from bittern.index.observation import Metric
 
 _REMEMBERED_ROW_SETS = 16
 

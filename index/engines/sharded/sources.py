@@ -14,11 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from hashing.codes import check_codes
-from index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
-from index.engines.rows import RowNumbers
-from index.engines.sharded.stripes import Stripes
-from index.store import Store, quoted
+from bittern.hashing.codes import check_codes
+from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
+from bittern.index.engines.rows import RowNumbers
+from bittern.index.engines.sharded.stripes import Stripes
+from bittern.index.store import Store, quoted
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.engines.blocks import BLOCK_ROWS
+from bittern.index.engines.blocks import BLOCK_ROWS
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from hashing.training import loop
+from bittern.hashing.training import loop
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import torch
 
-from hashing.training.config import read_config
-from hashing.training.embeddings import EmbeddingSet
-from hashing.training.heads import PairsObjective
-from hashing.training.loop import train
-from hashing.training.records import Progress
+from bittern.hashing.training.config import read_config
+from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.records import Progress
 
 
 def die(progress: Progress) -> None:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hashing.alignment import cross_view_loss
-from hashing.hashcoder import HashCoder
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.objective import Step
+from bittern.hashing.alignment import cross_view_loss
+from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.objective import Step
 
 DIM = 12
 CLASSES = 6

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hashing.training.batch_norm import average_over_epoch, settle
-from hashing.training.centred_heads import CentredHeads
-from hashing.training.config import TrainingConfig
+from bittern.hashing.training.batch_norm import average_over_epoch, settle
+from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.training.config import TrainingConfig
 
 DIM = 12
 

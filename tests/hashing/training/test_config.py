@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bittern.errors import InvalidInputError
-from hashing.training.config import (
+from bittern.hashing.training.config import (
     LARGEST_FILE,
     TrainingConfig,
     config_from,
@@ -17,7 +17,7 @@ from hashing.training.config import (
     parse_config,
     read_config,
 )
-from hashing.training.yaml_mapping import load_mapping
+from bittern.hashing.training.yaml_mapping import load_mapping
 
 
 @pytest.mark.parametrize(

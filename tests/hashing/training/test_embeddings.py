@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import CodeError, InvalidInputError, SourceNotFoundError
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import SET_FILE, EmbeddingSet, View
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet, View
 from tests.hashing.training.sets import DIM, embeddings, make_set
 
 

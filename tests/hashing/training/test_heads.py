@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bittern.errors import InvalidInputError
-from hashing.learned import LearnedHasher
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
-from hashing.training.loop import train
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.loop import train
 from tests.hashing.training.sets import CLASSES, DIM, SMALL, embeddings, make_set
 
 

@@ -12,18 +12,18 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.aligned import alignment_map, fit_aligned
-from hashing.hybrid import HybridHasher
-from hashing.kinds import restore
-from hashing.learned import LearnedHasher
-from hashing.training.alignment import align, moments_of
-from hashing.training.batch_norm import settle
-from hashing.training.choosing import choose_plan
-from hashing.training.config import TrainingConfig
-from hashing.training.embedding_writer import EmbeddingWriter
-from hashing.training.embeddings import EmbeddingSet, View
-from hashing.training.hybrid import fit_hybrid, objective_for
-from hashing.training.plans import HybridPlan
+from bittern.hashing.aligned import alignment_map, fit_aligned
+from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.kinds import restore
+from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.training.alignment import align, moments_of
+from bittern.hashing.training.batch_norm import settle
+from bittern.hashing.training.choosing import choose_plan
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.hashing.training.hybrid import fit_hybrid, objective_for
+from bittern.hashing.training.plans import HybridPlan
 
 DIM, CLASSES, EACH = 12, 20, 12
 CONFIG = TrainingConfig(bits=32, epochs=2, batch_size=32, validation_share=0.0, precision="fp32")

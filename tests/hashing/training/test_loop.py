@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from bittern.errors import InvalidInputError, TrainingError
-from hashing.training.config import TrainingConfig
-from hashing.training.loop import train
-from hashing.training.objective import Step
-from hashing.training.records import Progress
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training.records import Progress
 from tests.hashing.training.sets import DIM, Toy, equal, weights
 
 CONFIG = TrainingConfig(bits=8, batch_size=64, epochs=3, device="cpu")

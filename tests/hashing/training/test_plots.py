@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hashing.training.bits import bit_statistics
-from hashing.training.config import TrainingConfig
-from hashing.training.loop import train
-from hashing.training.plots import draw
-from hashing.training.records import EpochRecord
+from bittern.hashing.training.bits import bit_statistics
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.plots import draw
+from bittern.hashing.training.records import EpochRecord
 from tests.hashing.training.sets import Toy
 
 

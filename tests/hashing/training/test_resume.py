@@ -15,12 +15,12 @@ import torch
 from safetensors.torch import save_file
 
 from bittern.errors import ModelDamagedError, TrainingError
-from hashing.training import loop
-from hashing.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
-from hashing.training.config import TrainingConfig
-from hashing.training.heads import PairsObjective
-from hashing.training.loop import train
-from hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.hashing.training import loop
+from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
+from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.loop import train
+from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
 from tests.hashing.training.sets import DIM, SMALL, Toy, equal, make_set, weights
 
 CONFIG = TrainingConfig(
@@ -96,9 +96,9 @@ def test_a_run_killed_at_the_end_of_an_epoch_reaches_the_same(
 
     with monkeypatch.context() as patched:
         if moment == "log":
-            patched.setattr("hashing.training.log.write_text_atomically", die)
+            patched.setattr("bittern.hashing.training.log.write_text_atomically", die)
         elif moment == "checkpoint":
-            patched.setattr("hashing.training.checkpoint._flush_folder", die)
+            patched.setattr("bittern.hashing.training.checkpoint._flush_folder", die)
         else:
             patched.setattr(loop, "draw", die)
         with pytest.raises(Killed):
@@ -147,7 +147,7 @@ def test_a_checkpoint_cut_off_while_it_was_written_leaves_the_one_before(
         to.write_bytes(b"half of a file")
         raise Killed
 
-    monkeypatch.setattr("hashing.training.checkpoint.save_file", cut)
+    monkeypatch.setattr("bittern.hashing.training.checkpoint.save_file", cut)
     with pytest.raises(Killed):
         save_checkpoint(path, {"a": torch.zeros(2)}, {"number": 2})
     tensors, state = load_checkpoint(path)

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from hashing.training.sampling import Sampler
+from bittern.hashing.training.sampling import Sampler
 
 
 def batches(sampler: Sampler, epoch: int, start: int = 0) -> list[NDArray[np.int64]]:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bittern.errors import CodeError
-from hashing.codes import asymmetric_distance, pack
-from hashing.training.validation import mean_average_precision
+from bittern.hashing.codes import asymmetric_distance, pack
+from bittern.hashing.training.validation import mean_average_precision
 
 
 def test_a_case_worked_by_hand() -> None:

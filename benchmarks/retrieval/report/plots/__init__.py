@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.retrieval.report.abstract import by_model, group_of, measures_of
-from benchmarks.retrieval.report.plots.classes import draw_classes
-from benchmarks.retrieval.report.plots.groups import draw_groups
-from benchmarks.retrieval.report.plots.quality import draw_quality
-from benchmarks.retrieval.report.plots.style import Plot
-from benchmarks.retrieval.report.wording import parts
-from benchmarks.retrieval.results import Results
+from bittern.benchmarks.retrieval.report.abstract import by_model, group_of, measures_of
+from bittern.benchmarks.retrieval.report.plots.classes import draw_classes
+from bittern.benchmarks.retrieval.report.plots.groups import draw_groups
+from bittern.benchmarks.retrieval.report.plots.quality import draw_quality
+from bittern.benchmarks.retrieval.report.plots.style import Plot
+from bittern.benchmarks.retrieval.report.wording import parts
+from bittern.benchmarks.retrieval.results import Results
 
 __all__ = ["Plot", "draw"]
 

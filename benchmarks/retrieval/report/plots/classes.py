@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks.retrieval.report.plots.style import (
+from bittern.benchmarks.retrieval.report.plots.style import (
     COLOURS,
     MARKERS,
     NARROW,
@@ -17,8 +17,8 @@ from benchmarks.retrieval.report.plots.style import (
     spread,
     written,
 )
-from benchmarks.retrieval.report.wording import amount, plain, without_model
-from benchmarks.retrieval.results import ClassFigure
+from bittern.benchmarks.retrieval.report.wording import amount, plain, without_model
+from bittern.benchmarks.retrieval.results import ClassFigure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.retrieval.report.plots.style import (
+from bittern.benchmarks.retrieval.report.plots.style import (
     COLOURS,
     MUTED,
     NARROW,
@@ -20,8 +20,8 @@ from benchmarks.retrieval.report.plots.style import (
     paper,
     written,
 )
-from benchmarks.retrieval.report.wording import plain
-from benchmarks.retrieval.results import Figure, Row
+from bittern.benchmarks.retrieval.report.wording import plain
+from bittern.benchmarks.retrieval.results import Figure, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.retrieval.report.plots.style import (
+from bittern.benchmarks.retrieval.report.plots.style import (
     COLOURS,
     MARKERS,
     MUTED,
@@ -18,8 +18,8 @@ from benchmarks.retrieval.report.plots.style import (
     spread,
     written,
 )
-from benchmarks.retrieval.report.wording import amount, counted, plain, value
-from benchmarks.retrieval.results import Figure, Row
+from bittern.benchmarks.retrieval.report.wording import amount, counted, plain, value
+from bittern.benchmarks.retrieval.results import Figure, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
