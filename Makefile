@@ -8,13 +8,14 @@ INSTALLED := $(VENV)/.installed
 LAYOUT := $(VENV)/layout
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit browser soak bench bench-search bench-jobs protos clean help
+.PHONY: demo test lint types unit browser matrix soak bench bench-search bench-jobs protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests; installs chromium where there is none"
-	@echo "make soak    kill a writer 200 times and look for losses, damage files 200 times; ROUNDS=2000"
-	@echo "             CASES=2000 SEED=7 for more, or again"
+	@echo "make matrix  all tests with three CPU capabilities and two numbers of threads; TESTS=tests/hashing for some"
+	@echo "make soak    property tests on random examples, 200 kills of a writer, 200 damaged archives;"
+	@echo "             ROUNDS=2000 CASES=2000 SEED=7 for more, or the same ones again"
 	@echo "make bench   quality and speed, measured here"
 	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"
 	@echo "make bench-jobs      jobs: pipeline, commits, upkeep, restart, Ray; about a quarter of an hour"
@@ -38,7 +39,7 @@ types: $(INSTALLED)
 	cd $(LAYOUT) && ../bin/mypy --cache-dir $(CURDIR)/.mypy_cache bittern tests
 
 unit: $(INSTALLED) browser
-	$(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist loadfile
 
 # Tests look at the page of a benchmark run in a real browser. Where there is none, root gets
 # Debian's, and everybody else is told what to install.
@@ -51,9 +52,20 @@ browser:
 	  apt-get update -qq && \
 	  apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
+# Before a release: sums of floats differ between instruction sets and numbers of threads.
+matrix: $(INSTALLED)
+	@for capability in default avx2 native; do for threads in 1 2; do \
+	  echo "capability $$capability, threads $$threads"; \
+	  if [ $$capability = native ]; then unset ATEN_CPU_CAPABILITY; \
+	  else export ATEN_CPU_CAPABILITY=$$capability; fi; \
+	  OMP_NUM_THREADS=$$threads OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist loadfile \
+	    --durations=0 $(TESTS) || exit 1; \
+	done; done
+
 ROUNDS ?= 200
 CASES ?= 200
 soak: $(INSTALLED)
+	HYPOTHESIS_PROFILE=random $(BIN)/python -m pytest -m hypothesis $(if $(SEED),--hypothesis-seed $(SEED))
 	$(BIN)/python -m tests.survival.soak --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
 	$(BIN)/python -m tests.damage.soak $(CASES) $(SEED)
 

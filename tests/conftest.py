@@ -1,8 +1,15 @@
-"""No test asks the network; hubs are off before anything imports their clients."""
+"""No test uses the network, and examples are the same in every run but those of `make soak`."""
 
 from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
+# Set before anything imports a hub's client.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("fixed", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
