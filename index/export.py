@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError, QueryError
 from bittern.index.columns import IDENTITY, suggestion
+from bittern.index.generation import Snapshot
 from bittern.index.models import ModelRecord
 from bittern.index.pinning import pin, unpin
-from bittern.index.snapshot import Snapshot
 from bittern.index.store import Store
 
 _log = logging.getLogger(__name__)

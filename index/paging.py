@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import QueryError
+from bittern.index.generation import Snapshot
 from bittern.index.observation import Page
-from bittern.index.snapshot import Snapshot
 
 MAX_PAGE_SIZE = 10_000
 _TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")

@@ -23,14 +23,15 @@ from bittern.errors import (
     PreconditionError,
 )
 from bittern.index.columns import FINGERPRINT, IDENTITY
-from bittern.index.derived import DerivedFiles
-from bittern.index.derived.index_files import IndexFiles
+from bittern.index.derived_files import DerivedFiles
+from bittern.index.derived_index import IndexFiles
 from bittern.index.engines.choosing import Engines
 from bittern.index.engines.options import SearchOptions
 from bittern.index.engines.rows import RowSet
 from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.generation import Snapshot
 from bittern.index.models import ModelRecord
 from bittern.index.observation import (
     ArchiveStats,
@@ -44,7 +45,6 @@ from bittern.index.paging import page_of
 from bittern.index.renewing import asks_again
 from bittern.index.sameness import Sameness
 from bittern.index.searching import check_modality, engine_name
-from bittern.index.snapshot import Snapshot
 from bittern.index.statistics import statistics_of
 from bittern.index.store import Store, one_of, quoted
 

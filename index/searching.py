@@ -17,9 +17,9 @@ from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.options import check_recall
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
+from bittern.index.generation import MODALITIES, Snapshot
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer, Hit, Metric
-from bittern.index.snapshot import MODALITIES, Snapshot
 
 MAX_K = 10_000
 """Most hits of one search."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bittern.index.generation import MODALITIES, Snapshot
 from bittern.index.models import ModelRecord
 from bittern.index.observation import ArchiveStats, ModelStats
-from bittern.index.snapshot import MODALITIES, Snapshot
 
 
 def statistics_of(snapshot: Snapshot, name: str, records: Sequence[ModelRecord]) -> ArchiveStats:

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.search.codes import METRICS, Collection
 from bittern.benchmarks.search.contestants import Ask, Contestant, Tuned
-from bittern.index.engines.approximate import Allowed, ApproximateEngine, Structure
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.graph import Graph
-from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.inverted_lists import InvertedLists
+from bittern.index.engines.ivf import Allowed, ApproximateEngine, Structure
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates
 
@@ -120,7 +120,7 @@ class AtEffort:
     def candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> list[Candidates]:
-        """See `bittern.index.engines.approximate.Structure`."""
+        """See `bittern.index.engines.ivf.Structure`."""
         del recall
         return self._scan(queries, count, allowed, self._effort)
 

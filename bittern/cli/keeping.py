@@ -78,7 +78,7 @@ def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None
     def on_checked(done: int, total: int) -> None:
         bar.update(task, completed=done >> 20, total=total >> 20)
 
-    with _without_log("bittern.index.derived"), bar:
+    with _without_log("bittern.index.derived_files"), bar:
         try:
             opened = Archive.open(path)
         except ArchiveDamagedError as error:
@@ -211,7 +211,7 @@ def repair(
             line = f"would {what}" if dry_run else what
             out.print(plain(line), soft_wrap=not out.is_terminal)
 
-    with _without_log("bittern.index.derived"):
+    with _without_log("bittern.index.derived_files"):
         done = repaired(archive, dry_run=dry_run, on_step=on_step)
     if as_program:
         print_json(

@@ -28,7 +28,7 @@ from bittern.index.checking.mending import Mending, manifest_name, plan_mending
 from bittern.index.checking.orphans import orphans
 from bittern.index.checking.settling import Settler
 from bittern.index.columns import is_code_or_embedding
-from bittern.index.derived import DerivedFiles
+from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header, same_header
 from bittern.index.snapshots import Snapshots, models_in_use
 from bittern.index.store import Store

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from bittern.index.columns import is_code_or_embedding
-from bittern.index.derived import DerivedFiles
-from bittern.index.derived.index_files import IndexFiles
+from bittern.index.derived_files import DerivedFiles
+from bittern.index.derived_index import IndexFiles
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.snapshot import MODALITIES, Snapshot
+from bittern.index.generation import MODALITIES, Snapshot
 from bittern.index.store import Store
 
 _SHOWN = 5

@@ -10,7 +10,7 @@ from bittern.index.checking.findings import Finding, OnChecked, Verification
 from bittern.index.checking.orphans import orphans
 from bittern.index.checking.rows import derived_damage, index_problems, model_problems, row_problems
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.snapshot import MODALITIES, Snapshot
+from bittern.index.generation import MODALITIES, Snapshot
 from bittern.index.snapshots import models_in_use
 
 _ROWS_REMEDY = (

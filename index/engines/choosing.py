@@ -27,11 +27,11 @@ from bittern.errors import (
     LimitExceededError,
     PreconditionError,
 )
-from bittern.index.engines.approximate import ApproximateEngine, Coverage, Structure
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.inverted_lists import InvertedLists
+from bittern.index.engines.ivf import ApproximateEngine, Coverage, Structure
 from bittern.index.engines.kept_indexes import restored, stored
 from bittern.index.engines.options import SearchOptions, check_recall
 from bittern.index.engines.threads import usable_cores

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
 from bittern.index.engines import planning
-from bittern.index.engines.approximate import Allowed, ApproximateEngine, WithEffort
 from bittern.index.engines.blocks import BlockSelection, CodeBlocks
 from bittern.index.engines.calibration import Curve, measured
 from bittern.index.engines.distinct import DistinctCodes
 from bittern.index.engines.hnsw import LEAST_LINKS, MOST_LINKS, LinkedCodes, Links
+from bittern.index.engines.ivf import Allowed, ApproximateEngine, WithEffort
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates
 

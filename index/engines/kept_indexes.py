@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from bittern.index.engines.approximate import Structure
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.inverted_lists import InvertedLists
+from bittern.index.engines.ivf import Structure
 from bittern.index.engines.marks import marks_of
 
 _MOST_ROWS = 1 << 40

@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bittern.index import derived_index
 from bittern.index.archive import Archive
-from bittern.index.derived import DerivedFiles
-from bittern.index.derived import index_files as index_files_module
-from bittern.index.derived.index_files import IndexFiles
+from bittern.index.derived_files import DerivedFiles
+from bittern.index.derived_index import IndexFiles
+from bittern.index.generation import Snapshot
 from bittern.index.loading import MODALITIES
-from bittern.index.snapshot import Snapshot
 from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo, recording
 
 
 @pytest.fixture(autouse=True)
 def kept_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_files_module, "KEPT_FROM", 1)
+    monkeypatch.setattr(derived_index, "KEPT_FROM", 1)
 
 
 @pytest.fixture
@@ -409,7 +409,7 @@ def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
 
 
 def test_a_small_archive_keeps_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index_files_module, "KEPT_FROM", 200_000)
+    monkeypatch.setattr(derived_index, "KEPT_FROM", 200_000)
     archive.add([photo("a")], model=OWL.digest)
     archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
     archive.close()

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bittern.index import derived_index
 from bittern.index.archive import Archive
-from bittern.index.derived import DerivedFiles
-from bittern.index.derived import index_files as index_files_module
 from bittern.index.derived.arrays import read_array, write_array
-from bittern.index.derived.files import _digest
-from bittern.index.derived.index_files import IndexFiles
-from bittern.index.snapshot import Snapshot
+from bittern.index.derived_files import DerivedFiles, _digest
+from bittern.index.derived_index import IndexFiles
+from bittern.index.generation import Snapshot
 from bittern.index.store import Store
 from tests.index.samples import OWL, photo
 
@@ -27,7 +26,7 @@ CODES = f"codes-{OWL.code_column}"
 
 @pytest.fixture
 def path(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(index_files_module, "KEPT_FROM", 1)
+    monkeypatch.setattr(derived_index, "KEPT_FROM", 1)
     archive.add([photo(f"p{i}", seed=i) for i in range(ROWS)], model=OWL.digest)
     answer(archive)
     archive.close()
@@ -147,7 +146,7 @@ def test_whatever_a_library_raises_is_damage(
         raise ZeroDivisionError
 
     with monkeypatch.context() as patched:
-        patched.setattr("bittern.index.derived.files.read_array", broken)
+        patched.setattr("bittern.index.derived_files.read_array", broken)
         assert "ZeroDivisionError" in sets(path).damage("rows")
         assert sets(path).read("rows") is None
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bittern.index.archive import Archive
-from bittern.index.snapshot import Snapshot
+from bittern.index.generation import Snapshot
 from tests.index.samples import BAT, OWL, code, ids, photo, recording
 
 

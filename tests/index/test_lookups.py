@@ -14,7 +14,7 @@ from bittern.index import lookups
 from bittern.index.archive import Archive
 from bittern.index.columns import DARWIN_CORE, IDENTITY
 from bittern.index.filters import compile_where
-from bittern.index.snapshot import Snapshot
+from bittern.index.generation import Snapshot
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
 SPECIES = ["Bubo bubo", "Bubo", "bubo bubo", "100% owl", "o'wl", "", "Ardea"]

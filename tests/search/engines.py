@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.index.engines.approximate import ApproximateEngine
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.calibration import Curve
 from bittern.index.engines.device_memory import DeviceMemory
@@ -16,7 +15,8 @@ from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.gpu import GpuEngine
 from bittern.index.engines.graph import Graph
-from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.inverted_lists import InvertedLists
+from bittern.index.engines.ivf import ApproximateEngine
 
 DEVICE = os.environ.get("BITTERN_TEST_DEVICE", "cpu")
 """PyTorch's device in these tests; set it to ``cuda`` where there is a card."""

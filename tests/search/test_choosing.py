@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, QueryError
 from bittern.index.engines import choosing
-from bittern.index.engines.approximate import ApproximateEngine
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.calibration import recall
 from bittern.index.engines.choosing import Engines
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.ivf import InvertedLists
+from bittern.index.engines.inverted_lists import InvertedLists
+from bittern.index.engines.ivf import ApproximateEngine
 from bittern.index.engines.options import SearchOptions
 from bittern.index.engines.queries import Queries
 from tests.search.test_ivf import clustered

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError, QueryError
 from bittern.hashing.codes import unpack
 from bittern.index.engines import hnsw as hnsw_module
-from bittern.index.engines.approximate import Allowed, ApproximateEngine
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.calibration import Curve, recall
 from bittern.index.engines.distinct import DistinctCodes
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.graph import Graph
+from bittern.index.engines.ivf import Allowed, ApproximateEngine
 from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet

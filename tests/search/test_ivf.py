@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from bittern.index.engines.approximate import ApproximateEngine, WithEffort
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.calibration import recall
 from bittern.index.engines.difficulty import Difficulty
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.ivf import InvertedLists, lists_for
+from bittern.index.engines.inverted_lists import InvertedLists, lists_for
+from bittern.index.engines.ivf import ApproximateEngine, WithEffort
 from bittern.index.engines.kept_indexes import restored, rows_of, runs_of, stored
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet

@@ -35,8 +35,8 @@ from bittern.index.engines.sharded import (
     local_cluster,
 )
 from bittern.index.engines.sharded.cluster import ray_library
+from bittern.index.engines.sharded.partitions import Stripes
 from bittern.index.engines.sharded.sources import Known
-from bittern.index.engines.sharded.stripes import Stripes
 from tests.index.samples import OWL, photo
 from tests.search import test_contract as contract
 from tests.search.collections import collection, pairs, questions

@@ -13,9 +13,9 @@ from bittern.errors import ArchiveDamagedError
 from bittern.index.archive import Archive
 from bittern.index.engines.blocks import BLOCK_ROWS, CodeBlocks
 from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.sharded.partitions import Stripes
 from bittern.index.engines.sharded.shard import Asked, Found, GenerationGoneError, Limits, Shard
 from bittern.index.engines.sharded.sources import Known, StoreSource, blocks_of
-from bittern.index.engines.sharded.stripes import Stripes
 from tests.index.samples import BAT, OWL, photo, recording
 from tests.search.collections import collection, pairs, questions
 

@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bittern.index import lookups, versions, writer
+from bittern.index import derived_index, lookups, versions, writer
 from bittern.index.archive import Archive
-from bittern.index.derived import index_files
 from bittern.index.store import Store
 from tests.survival.content import Content, Operation, next_operation, observations, record_of
 from tests.survival.journal import Journal, content_from_json
@@ -128,7 +127,7 @@ class Steps:
 def work(order: dict[str, Any]) -> None:
     """Carry out one order, in a process of its own."""
     lookups.LOOKUPS_FROM = 60
-    index_files.KEPT_FROM = 20
+    derived_index.KEPT_FROM = 20
     writer._COMPACT_AFTER_COMMITS = 9
     journal = Journal(Path(order["journal"]), to=sys.stdout.fileno())
     worker = Worker(

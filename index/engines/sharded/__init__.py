@@ -8,9 +8,9 @@ engine.py    scatter, gather, merge
 cluster.py   Ray on this machine alone
 """
 
+from bittern.index.engines.sharded.actors import Sharding, ShardStatus
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.engines.sharded.engine import Partial, ShardedEngine
-from bittern.index.engines.sharded.members import Sharding, ShardStatus
 from bittern.index.engines.sharded.sources import MemorySource, Source, StoreSource
 
 __all__ = [

@@ -28,8 +28,8 @@ from bittern.errors import (
 from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded.actors import Members, Sharding, ShardStatus
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.engines.sharded.members import Members, Sharding, ShardStatus
 from bittern.index.engines.sharded.shard import Asked, Found, GenerationGoneError, Limits
 from bittern.index.engines.sharded.sources import Source
 

@@ -17,8 +17,8 @@ from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
+from bittern.index.engines.sharded.partitions import PackedRows, Stripes
 from bittern.index.engines.sharded.sources import Known, Source
-from bittern.index.engines.sharded.stripes import PackedRows, Stripes
 from bittern.index.observation import Metric
 
 _REMEMBERED_ROW_SETS = 16

@@ -17,7 +17,7 @@ from bittern.errors import ArchiveDamagedError
 from bittern.hashing.codes import check_codes
 from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
 from bittern.index.engines.rows import RowNumbers
-from bittern.index.engines.sharded.stripes import Stripes
+from bittern.index.engines.sharded.partitions import Stripes
 from bittern.index.store import Store, quoted
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from bittern.index.coded import int64s
 from bittern.index.columns import IDENTITY, as_given
-from bittern.index.derived.index_files import IndexFiles
+from bittern.index.derived_index import IndexFiles
 from bittern.index.engines.rows import RowSet
 from bittern.index.loading import (
     MODALITIES,

@@ -18,9 +18,9 @@ from typing import Any
 from bittern.errors import BitternError, PreconditionError
 from bittern.index.engines.blocks import BLOCK_ROWS
 from bittern.index.engines.sharded.cluster import ray_library
+from bittern.index.engines.sharded.partitions import Stripes
 from bittern.index.engines.sharded.shard import Loaded, Shard
 from bittern.index.engines.sharded.sources import Source
-from bittern.index.engines.sharded.stripes import Stripes
 
 _CALLS_AT_ONCE = 16
 """Of one actor: searches, and a load."""

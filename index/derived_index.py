@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.index.derived.files import DerivedFiles, DerivedSet
+from bittern.index.derived_files import DerivedFiles, DerivedSet
 from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
 from bittern.index.engines.rows import RowNumbers
 from bittern.index.loading import MODALITIES, Blocks, Rows
@@ -22,7 +22,7 @@ from bittern.index.row_map import RowMap
 from bittern.index.store import Store
 
 if TYPE_CHECKING:
-    from bittern.index.snapshot import Snapshot
+    from bittern.index.generation import Snapshot
 
 KEPT_FROM = 200_000
 """Rows from which on reading an archive from its store takes long enough to keep files."""
