@@ -11,12 +11,12 @@ from time import perf_counter
 
 import numpy as np
 
+from bittern.benchmarks.eval.embeddings.progress import check_room
+from bittern.benchmarks.eval.embeddings.rows import ShardedRows
+from bittern.benchmarks.eval.embeddings.shards import Content, Shard, read_shard, write_shard
+from bittern.benchmarks.eval.embeddings.work import SHARD_ITEMS
 from bittern.benchmarks.memory import MIB, peak_memory
 from bittern.benchmarks.report import Report, Table, say
-from bittern.benchmarks.retrieval.embeddings.progress import check_room
-from bittern.benchmarks.retrieval.embeddings.rows import ShardedRows
-from bittern.benchmarks.retrieval.embeddings.shards import Content, Shard, read_shard, write_shard
-from bittern.benchmarks.retrieval.embeddings.work import SHARD_ITEMS
 from bittern.encoders.base import Modality
 
 ROWS, DIM = 1_000_000, 768

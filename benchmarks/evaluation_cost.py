@@ -15,12 +15,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.benchmarks.eval.measures import Tie, measure
+from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
+from bittern.benchmarks.eval.systems.base import Metric
+from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.memory import MIB, peak_memory
 from bittern.benchmarks.report import Report, Table, say
-from bittern.benchmarks.retrieval.measures import Tie, measure
-from bittern.benchmarks.retrieval.ranking import Limits, Searched, Settings, rank
-from bittern.benchmarks.retrieval.systems.base import Metric
-from bittern.benchmarks.retrieval.tasks import Relevance
 from bittern.benchmarks.search.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
 from bittern.benchmarks.timing import Rounds
 from bittern.hashing.codes import pack, unpack

@@ -10,7 +10,7 @@ from bittern.cli.screen import counted, err, out, plain, progress
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from bittern.benchmarks.retrieval.results import Results, Row
+    from bittern.benchmarks.eval.results import Results, Row
 
 
 class Bar:

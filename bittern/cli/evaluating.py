@@ -228,7 +228,7 @@ def evaluate(
 
     Example: bittern eval inquire --data inat24/ --model bioclip-2 --out inquire-run
     """
-    from bittern.benchmarks.retrieval.request import EvalRequest
+    from bittern.benchmarks.eval.request import EvalRequest
 
     if layout:
         _print_layout(suite)
@@ -249,7 +249,7 @@ def evaluate(
                 f"--{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}",
                 field=option,
             )
-    from bittern.benchmarks.retrieval.protocol import Protocol
+    from bittern.benchmarks.eval.protocol import Protocol
 
     protocol = Protocol(
         prompts=tuple(prompt or ()),
@@ -287,10 +287,10 @@ def evaluate(
 
 
 def _run(request: Any, as_program: bool) -> None:
-    from bittern.benchmarks.retrieval.repeating import command_of
-    from bittern.benchmarks.retrieval.report import write_report
-    from bittern.benchmarks.retrieval.run import evaluate
-    from bittern.benchmarks.retrieval.spaces import licences_of
+    from bittern.benchmarks.eval.repeating import command_of
+    from bittern.benchmarks.eval.report import write_report
+    from bittern.benchmarks.eval.run import evaluate
+    from bittern.benchmarks.eval.spaces import licences_of
 
     request = request.checked()
     for name in licences_of(request.models or (() if request.suite == "words" else ("field",))):
@@ -325,8 +325,8 @@ def _numbers(text: str) -> list[int]:
 
 
 def _print_layout(suite: str) -> None:
-    from bittern.benchmarks.retrieval.suites import suite_named
-    from bittern.benchmarks.retrieval.systems.selection import NAMES
+    from bittern.benchmarks.eval.suites import suite_named
+    from bittern.benchmarks.eval.systems.selection import NAMES
 
     told = suite_named(suite)
     out.print(plain(f"{told.name}: {told.about}"), soft_wrap=True)

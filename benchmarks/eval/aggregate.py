@@ -1,0 +1,323 @@
+"""From per-query values to the rows, comparisons and classes of the results.
+
+A figure is the mean over queries of the mean over draws (seeds, random splits). Its interval is
+a bootstrap over queries, which is what would differ in another collection of questions (over
+classes, where several queries ask for one); deviations over seeds and splits are told beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.eval.results import TIES, Comparison, Figure, Row
+from bittern.benchmarks.eval.statistics import holm, intervals, paired
+from bittern.benchmarks.eval.tasks import Task
+
+ALL = "all"
+REFERENCE = "Hashing-Baseline"
+"""What codes of the same length are compared with."""
+FLOAT = "float32"
+"""What all codes are compared with."""
+FAMILIES = ("baseline", "float", "distance", "model")
+"""Questions that paired tests answer; see `comparisons_of`."""
+_EXPECTED = TIES.index("expected")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the results with what it was averaged from.
+
+    Attributes:
+        row: the row.
+        main: name of the main measure.
+        queries: ids of the queries.
+        clusters: int64 [queries]; queries for the same class share a number.
+        values: of the main measure, expected over ties, mean over draws: float64 [queries].
+    """
+
+    row: Row
+    main: str
+    queries: tuple[str, ...]
+    clusters: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell beside its task."""
+
+    task: Task
+    cell: Cell
+
+
+def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -> list[Line]:
+    """The rows of one system at one length on one task, random splits put together.
+
+    Args:
+        measured: one per repeat of the task.
+        measures: names; the first is the main one.
+        seed: of the bootstrap.
+    """
+    found = []
+    for group in groups_of([m.task for m in measured]):
+        asked = [clusters_of(m.task, group) for m in measured]
+        for variant in measured[0].cell.variants:
+            values = [_grouped(m, variant, group) for m in measured]
+            line = _line(measured[0], variant, group, values, asked, measures, seed)
+            if line.queries:
+                found.append(line)
+    return found
+
+
+def groups_of(tasks: Iterable[Task]) -> list[str]:
+    """``all``, and the named parts of the queries."""
+    named = dict.fromkeys(name for task in tasks for name in task.groups)
+    return [ALL, *named]
+
+
+def chosen(task: Task, group: str) -> NDArray[np.bool_]:
+    """The queries of a group, bool [q]."""
+    everyone = np.ones(len(task.asked), dtype=np.bool_)
+    return everyone if group == ALL else task.groups.get(group, ~everyone)
+
+
+def clusters_of(task: Task, group: str) -> dict[str, int]:
+    """The queries of a group by id, and what they are a part of: their class, or themselves."""
+    classes = task.asked.classes
+    return {
+        task.asked.ids[i]: int(classes[i]) if classes[i] >= 0 else -1 - i
+        for i in np.flatnonzero(chosen(task, group)).tolist()
+    }
+
+
+def _grouped(measured: Measured, variant: Variant, group: str) -> Ranked:
+    ranked, inside = measured.cell.variants[variant], chosen(measured.task, group)
+    values = {name: array[:, :, inside] for name, array in ranked.values.items()}
+    return replace(ranked, values=values)
+
+
+def _line(
+    first: Measured,
+    variant: Variant,
+    group: str,
+    repeats: Sequence[Ranked],
+    asked: Sequence[Mapping[str, int]],
+    measures: Sequence[str],
+    seed: int,
+) -> Line:
+    together = {name: cluster for each in asked for name, cluster in each.items()}
+    ids = [list(each) for each in asked]
+    queries = tuple(together)
+    clusters = np.array(list(together.values()), dtype=np.int64)
+    drawn = {
+        measure: arrays
+        for measure in measures
+        if len(arrays := [r.values[measure] for r in repeats if measure in r.values])
+        == len(repeats)
+    }
+    by_query = {measure: _by_query(arrays, ids, queries) for measure, arrays in drawn.items()}
+    defined = [m for m, values in by_query.items() if values.size and not np.isnan(values).all()]
+    figures = {}
+    if defined:
+        expected = np.stack([by_query[measure][_EXPECTED] for measure in defined])
+        bounds = intervals(expected, seed, clusters=clusters)
+        figures = {
+            measure: _figure(drawn[measure], by_query[measure], (float(low), float(high)))
+            for measure, (low, high) in zip(defined, bounds, strict=True)
+        }
+    main = by_query[measures[0]][_EXPECTED] if measures[0] in defined else np.empty(0)
+    about = first.cell.about
+    row = Row(
+        task=first.task.name,
+        group=group,
+        model=str(about["model"]),
+        system=str(about["system"]),
+        metric=variant.metric,
+        bits=None if about["bits"] is None else int(about["bits"]),
+        bytes_per_item=float(np.mean([ranked.bytes_per_item for ranked in repeats])),
+        rerank=variant.rerank,
+        draws=sum(next(iter(ranked.values.values())).shape[1] for ranked in repeats),
+        queries=len(queries),
+        clusters=len(set(together.values())),
+        search_ms=_mean([ranked.search_ms for ranked in repeats]),
+        figures=figures,
+    )
+    return Line(row, measures[0], queries, clusters, main)
+
+
+def _mean(times: Sequence[float | None]) -> float | None:
+    known = [time for time in times if time is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _by_query(
+    arrays: Sequence[NDArray[np.float64]],
+    ids: Sequence[Sequence[str]],
+    queries: Sequence[str],
+) -> NDArray[np.float64]:
+    """Means over draws and splits of each query: float64 [ties, queries]."""
+    if len(arrays) == 1:
+        alone: NDArray[np.float64] = arrays[0].mean(axis=1)
+        return alone
+    place = {name: number for number, name in enumerate(queries)}
+    sums = np.zeros((len(TIES), len(queries)))
+    counts = np.zeros(len(queries))
+    for array, names in zip(arrays, ids, strict=True):
+        where = np.array([place[name] for name in names], dtype=np.int64)
+        sums[:, where] += array.mean(axis=1)
+        counts[where] += 1
+    return sums / counts
+
+
+def _figure(
+    arrays: Sequence[NDArray[np.float64]],
+    by_query: NDArray[np.float64],
+    bounds: tuple[float, float],
+) -> Figure:
+    means = {tie: float(np.nanmean(by_query[number])) for number, tie in enumerate(TIES)}
+    low, high = bounds
+    # A split whose group is empty, or undefined, has no mean of its own.
+    drawn = [
+        np.nanmean(array[_EXPECTED], axis=1)
+        for array in arrays
+        if array.size and not np.isnan(array[_EXPECTED]).all()
+    ]
+    seeds = [
+        float(np.var(means_of_split, ddof=1)) for means_of_split in drawn if len(means_of_split) > 1
+    ]
+    splits = [float(np.mean(means_of_split)) for means_of_split in drawn]
+    return Figure(
+        low=low,
+        high=high,
+        deviation=float(np.sqrt(np.mean(seeds))) if seeds else None,
+        deviation_splits=float(np.std(splits, ddof=1)) if len(splits) > 1 else None,
+        **means,
+    )
+
+
+def comparisons_of(lines: Sequence[Line], seed: int) -> list[Comparison]:
+    """Paired tests within each task and group, by the main measure.
+
+    Four questions, each a family of its own under Holm's correction: codes and Hashing-Baseline
+    of the same length; codes and float vectors; the asymmetric and the symmetric distance of the
+    longest codes of a system; the same system over two models. Codes are asked by the asymmetric
+    distance, and re-ranked ones are left out.
+    """
+    found = []
+    for task, group in dict.fromkeys((line.row.task, line.row.group) for line in lines):
+        here = [line for line in lines if (line.row.task, line.row.group) == (task, group)]
+        here = [line for line in here if not line.row.rerank and line.values.size]
+        for family in FAMILIES:
+            pairs = [pair for pair in _pairs(here, family) if _comparable(*pair)]
+            found += _compared(pairs, family, seed)
+    return found
+
+
+def _compared(pairs: Sequence[tuple[Line, Line]], family: str, seed: int) -> list[Comparison]:
+    tests = [paired(a.values, b.values, seed, clusters=a.clusters) for a, b in pairs]
+    adjusted = holm([test.p for test in tests])
+    return [
+        Comparison(
+            task=a.row.task,
+            group=a.row.group,
+            measure=a.main,
+            family=family,
+            a=named(a.row),
+            b=named(b.row),
+            difference=test.difference,
+            low=test.low,
+            high=test.high,
+            p=test.p,
+            p_adjusted=p,
+        )
+        for (a, b), test, p in zip(pairs, tests, adjusted, strict=True)
+    ]
+
+
+def named(row: Row) -> str:
+    """A row's label with its model."""
+    return f"{row.model}: {row.label}"
+
+
+def _comparable(one: Line, other: Line) -> bool:
+    """Whether some query is defined for both."""
+    return one.queries == other.queries and not np.isnan(one.values + other.values).all()
+
+
+def _pairs(lines: Sequence[Line], family: str) -> list[tuple[Line, Line]]:
+    """Which two are compared, each pair once."""
+    order = {id(line): number for number, line in enumerate(lines)}
+    return [
+        (one, other)
+        for one in lines
+        for other in lines
+        if one.row.bits is not None
+        and one.row.metric == "asymmetric"
+        and one is not other
+        and _is_pair(one.row, other.row, family, lines)
+        and (family != "model" or order[id(one)] < order[id(other)])
+    ]
+
+
+def _is_pair(one: Row, other: Row, family: str, lines: Sequence[Line]) -> bool:
+    if family == "model":
+        mine = (one.system, one.bits, one.metric)
+        return one.model != other.model and mine == (other.system, other.bits, other.metric)
+    if one.model != other.model:
+        return False
+    if family == "baseline":
+        return (other.system, other.bits, other.metric) == (REFERENCE, one.bits, "asymmetric")
+    if family == "float":
+        return other.system == FLOAT
+    longest = max(
+        line.row.bits or 0
+        for line in lines
+        if (line.row.model, line.row.system) == (one.model, one.system)
+    )
+    return one.bits == longest and (other.system, other.bits, other.metric) == (
+        one.system,
+        longest,
+        "symmetric",
+    )
+
+
+def headline(lines: Sequence[Line], task: str, group: str = ALL) -> list[Line]:
+    """The few lines of a task that plots of single classes and shown hits are about.
+
+    They are fixed, not chosen by their figures: of the first model, at the longest length it has,
+    asymmetric, a learned system (the last that was measured), Hashing-Baseline, and the float
+    vectors.
+    """
+    here = [
+        line
+        for line in lines
+        if (line.row.task, line.row.group) == (task, group)
+        and not line.row.rerank
+        and line.values.size
+    ]
+    here = [line for line in here if line.row.model == here[0].row.model]
+    coded = [line for line in here if line.row.bits and line.row.metric == "asymmetric"]
+    names = list(dict.fromkeys(line.row.system for line in coded if line.row.system != REFERENCE))
+    last = [line for line in coded if line.row.system in names[-1:]]
+    baseline = [line for line in coded if line.row.system == REFERENCE]
+    floats = [line for line in here if line.row.system == FLOAT]
+    found = [max(each, key=_bits) for each in (last, baseline) if each] + floats[:1]
+    return found or here[:1]
+
+
+def _bits(line: Line) -> int:
+    return line.row.bits or 0
+
+
+def by_class(line: Line) -> Mapping[int, float]:
+    """Mean of the main measure over the queries of each class that is asked for."""
+    found: dict[int, list[float]] = {}
+    for number, value in zip(line.clusters.tolist(), line.values.tolist(), strict=True):
+        if number >= 0 and not np.isnan(value):
+            found.setdefault(number, []).append(value)
+    return {number: float(np.mean(values)) for number, values in found.items()}

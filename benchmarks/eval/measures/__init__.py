@@ -1,0 +1,17 @@
+"""Retrieval measures over places, one small file each.
+
+    measure("AP_minR@50").of(places, "expected")    float64 [q]
+
+`ties` has the groups of equal distance, `sums` and `draws` the arithmetic of random orders in
+closed form, `full_sort` makes places of few queries by plain sorting. Three different things are
+called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (INQUIRE) and
+``AP@k`` (trec_eval).
+"""
+
+from bittern.benchmarks.eval.measures.base import Measure
+from bittern.benchmarks.eval.measures.chance import chance
+from bittern.benchmarks.eval.measures.full_sort import places_of
+from bittern.benchmarks.eval.measures.names import MEASURES, Listed, measure
+from bittern.benchmarks.eval.measures.ties import Tie
+
+__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "places_of"]

@@ -1,0 +1,261 @@
+"""One cell: a system fitted at one length with each of its seeds, ranked and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks import machine
+from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
+from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.eval.measures import measure
+from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, default_depth, rank
+from bittern.benchmarks.eval.ranking.settings import DEEP
+from bittern.benchmarks.eval.request import EvalRequest
+from bittern.benchmarks.eval.results import TIES
+from bittern.benchmarks.eval.search_time import MOST_TIMED_BYTES, search_ms
+from bittern.benchmarks.eval.systems.base import Fitted, System, Training
+from bittern.benchmarks.eval.tasks import Task
+from bittern.errors import CodeError, InvalidInputError
+
+SEEDS_APART = 1_000
+"""Between the seeds of two random splits, so that no two draws share one."""
+DEEPEST_RUN = 1_000
+"""Ranks that are kept of each query, as in runs of TREC."""
+MOST_KEPT = 2_000_000
+"""Ranks that are kept in all; of very many queries each keeps fewer."""
+SHOWN = 20
+"""Ranks of which distance and window are kept as well."""
+
+
+class NotFittedError(Exception):
+    """A system that cannot be fitted on a training part; others can be measured all the same.
+
+    It never leaves a run, which tells the reason among its results.
+    """
+
+
+FEW_PAIRS = 100_000_000
+"""Distances of queries to rows that are all worked out, whatever is asked for: some seconds."""
+_SHALLOW = ("MRR", "P_H2")
+"""Measures that look at the nearest alone, though they have no cutoff."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A task in one embedding space.
+
+    Attributes:
+        rows: of the items.
+        asked: float32 [q, dim], the queries.
+        training: what may be fitted on.
+    """
+
+    rows: EmbeddedRows
+    asked: NDArray[np.float32]
+    training: Training
+
+    def without_training(self) -> Vectors:
+        """The same, with nothing to fit on."""
+        part = self.training
+        none = np.empty((0, part.items.shape[1]), dtype=np.float32)
+        return replace(self, training=Training(none, part.item_side, none, part.asked_side))
+
+
+@dataclass(frozen=True)
+class CellWork:
+    """What one cell is made of.
+
+    `rerank`: so many of the nearest are ranked anew as well; 0 for not.
+    """
+
+    task: Task
+    model: str
+    system: System
+    bits: int | None
+    vectors: Vectors
+    rerank: int = 0
+
+
+def seeds_of(work: CellWork, seed: int) -> list[int]:
+    """One seed per draw."""
+    first = seed + SEEDS_APART * work.task.repeat
+    return list(range(first, first + work.system.draws))
+
+
+def measured_cell(
+    work: CellWork,
+    request: EvalRequest,
+    measures: Sequence[str],
+    advance: Callable[[], None] = lambda: None,
+) -> Cell:
+    """Fit, rank and measure, draw after draw.
+
+    Raises:
+        NotFittedError: the system cannot be fitted on this training part.
+        BitternError: an embedding cannot be used.
+    """
+    drawn: dict[Variant, list[tuple[Ranking, NDArray[np.float64]]]] = {}
+    digests = []
+    bytes_per_row = 0.0
+    times: dict[str, float | None] = {}
+    seeds = seeds_of(work, request.protocol.seed)
+    for seed in seeds:
+        fitted = _fitted(work, seed)
+        digests.append(fitted.digest)
+        bytes_per_row = fitted.bytes_per_row
+        times = times or _search_times(fitted, work.vectors)
+        for variant, ranking in _rankings(work, fitted, request, measures):
+            values = _values(ranking, measures)
+            kept = ranking if variant not in drawn else _without_hits(ranking)
+            drawn.setdefault(variant, []).append((kept, values))
+        advance()
+    per_item = len(work.vectors.rows) / max(len(np.unique(work.vectors.rows.owners)), 1)
+    again = 4.0 * work.vectors.rows.dim
+    variants = {}
+    for variant, parts in drawn.items():
+        defined = _defined(parts, measures)
+        if defined:
+            stored = bytes_per_row + (again if variant.rerank else 0.0)
+            time = None if variant.rerank else times[variant.metric]
+            variants[variant] = _joined(parts[0][0], defined, time, per_item * stored)
+    if not variants:
+        raise NotFittedError(f"none of {', '.join(measures)} is defined for its distances")
+    about = {
+        "task": work.task.name,
+        "repeat": work.task.repeat,
+        "model": work.model,
+        "system": work.system.name,
+        "bits": work.bits,
+        "seeds": seeds,
+        "digests": digests,
+        "revision": machine.revision(),
+        "cpu": machine.cpu_model(),
+    }
+    return Cell(about, variants)
+
+
+def _fitted(work: CellWork, seed: int) -> Fitted:
+    try:
+        return work.system.fit(work.vectors.training, work.bits, seed)
+    except CodeError:
+        raise  # embeddings that nothing can use
+    except InvalidInputError as error:
+        raise NotFittedError(error.message) from error
+
+
+def _search_times(fitted: Fitted, vectors: Vectors) -> dict[str, float | None]:
+    """Milliseconds of one search by each distance; None where that would take too much memory."""
+    if fitted.bytes_per_row * len(vectors.rows) > MOST_TIMED_BYTES:
+        return dict.fromkeys(fitted.metrics)
+    stored = np.concatenate([fitted.store(tile) for _, tile in vectors.rows.tiles()])
+    return {metric: search_ms(fitted, stored, vectors.asked, metric) for metric in fitted.metrics}
+
+
+def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) -> list[Variant]:
+    """How codes of a system are ranked: by each metric; the asymmetric one re-ranked as well."""
+    found = [Variant(metric) for metric in fitted_metrics]
+    if rerank and bits is not None and "asymmetric" in fitted_metrics:
+        found.append(Variant("asymmetric", rerank))
+    return found
+
+
+def _rankings(
+    work: CellWork, fitted: Fitted, request: EvalRequest, measures: Sequence[str]
+) -> Iterator[tuple[Variant, Ranking]]:
+    task, vectors = work.task, work.vectors
+    depth = depth_of(task, vectors.rows, request, measures)
+    deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.asked), 1)))
+    searched = Searched(vectors.rows, len(task.items), task.relevance)
+    # Windows that are items by now are ranked as items.
+    windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
+    rerank = work.rerank if work.rerank < fewest_ranked(task) else 0
+    for variant in variants_of(fitted.metrics, fitted.bits, rerank):
+        settings = Settings(
+            windows=windows,
+            depth=depth,
+            candidates=task.candidates,
+            rerank=variant.rerank,
+            keep=min(deep, depth) if depth else deep,
+        )
+        yield (
+            variant,
+            rank(
+                fitted,
+                vectors.asked,
+                variant.metric,  # type: ignore[arg-type]  # one of `fitted.metrics`
+                searched,
+                settings,
+            ),
+        )
+
+
+def fewest_ranked(task: Task) -> int:
+    """Items that are ranked for a query, at least: to rank all of them anew is no re-ranking."""
+    if task.candidates is not None:
+        return int(task.candidates.counts.min())
+    return len(task.items)
+
+
+def depth_of(
+    task: Task, rows: EmbeddedRows, request: EvalRequest, measures: Sequence[str]
+) -> int | None:
+    """How deep all systems are ranked: what was asked for (0: everything), else as size allows.
+
+    Where all measures are cut, no deeper than they (or `DEEP`) look, as soon as that saves time;
+    a first right item below that counts as none for ``MRR``. Candidates are ranked whole.
+    """
+    asked = request.protocol.depth
+    if asked is not None or task.candidates is not None:
+        return asked or None
+    cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
+    if len(task.asked) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
+        return max(DEEP, *(cut or 0 for cut in cuts))
+    return default_depth(len(task.asked), len(rows), coded=True)
+
+
+def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
+    """float64 [measures, ties, q]."""
+    places = ranking.places
+    return np.array([[measure(name).of(places, tie) for tie in TIES] for name in measures])
+
+
+def _without_hits(ranking: Ranking) -> Ranking:
+    """Only what is read of further draws: hits of all draws would fill the memory."""
+    return replace(
+        ranking,
+        hits=ranking.hits[:, :0].copy(),
+        distances=ranking.distances[:, :0].copy(),
+        rows=ranking.rows[:, :0].copy(),
+    )
+
+
+def _defined(
+    parts: Sequence[tuple[Ranking, NDArray[np.float64]]], measures: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """Values of each measure that has any: float64 [ties, draws, q]."""
+    values = np.stack([values for _, values in parts], axis=2)  # [measures, ties, draws, q]
+    return {
+        name: values[number]
+        for number, name in enumerate(measures)
+        if not np.isnan(values[number]).all()
+    }
+
+
+def _joined(
+    first: Ranking,
+    values: dict[str, NDArray[np.float64]],
+    search_ms: float | None,
+    bytes_per_item: float,
+) -> Ranked:
+    return Ranked(
+        values=values,
+        hits=first.hits.astype(np.int32),
+        distances=first.distances[:, :SHOWN].astype(np.float64),
+        rows=first.rows[:, :SHOWN].astype(np.int64),
+        search_ms=search_ms,
+        bytes_per_item=bytes_per_item,
+    )

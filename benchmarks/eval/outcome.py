@@ -1,0 +1,351 @@
+"""What a run comes to: its results, from what was measured of each task."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bittern.benchmarks import machine
+from bittern.benchmarks.eval import aggregate
+from bittern.benchmarks.eval.aggregate import Line, Measured
+from bittern.benchmarks.eval.cells import CELLS, Cell, read_cell
+from bittern.benchmarks.eval.jobs import Job
+from bittern.benchmarks.eval.measures import Measure, chance, measure
+from bittern.benchmarks.eval.measuring import depth_of
+from bittern.benchmarks.eval.request import EvalRequest
+from bittern.benchmarks.eval.results import (
+    ClassFigure,
+    GroupSummary,
+    Results,
+    ShownQuery,
+    TaskSummary,
+)
+from bittern.benchmarks.eval.showing import shown_queries
+from bittern.benchmarks.eval.spaces import Space
+from bittern.benchmarks.eval.suites import Suite
+from bittern.benchmarks.eval.tasks import Task
+from bittern.text import agreeing, counted
+
+UNKNOWN = (
+    "What encoders and saved models were trained on is not known here: where they saw the items or "
+    "classes that are searched, figures say less of new ones"
+)
+_NUMBER = re.compile(r"[0-9,]+")
+MEDIA = "media"
+"""Folder of a run for media that are in no file of their own, and are shown."""
+
+
+@dataclass(frozen=True)
+class Begun:
+    """When a run began, and how.
+
+    Attributes:
+        command: as it was given.
+        at: seconds since the epoch.
+        load: load average of the machine; None where it cannot be told.
+    """
+
+    command: str
+    at: float
+    load: float | None
+
+    @classmethod
+    def now(cls, command: str) -> Begun:
+        """It begins."""
+        return cls(command, time.time(), machine.load_average())
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A cell without its hits, and the key that finds them."""
+
+    key: str
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A system that a task is not measured with, or of which something is to be said."""
+
+    task: str
+    system: str
+    bits: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was measured of a task in a space.
+
+    Attributes:
+        job: the task; without what was fitted on.
+        measures: names; the first is the main one.
+        kept: one per system and length.
+        left_out: systems that it is not measured with.
+        remarks: on systems that it is measured with.
+    """
+
+    job: Job
+    measures: Sequence[str]
+    kept: Sequence[Kept]
+    left_out: Sequence[LeftOut]
+    remarks: Sequence[LeftOut] = ()
+
+
+def results_of(
+    suite: Suite,
+    request: EvalRequest,
+    done: Sequence[Done],
+    begun: Begun,
+) -> Results:
+    """The results of a run.
+
+    Args:
+        suite: what was run.
+        request: what was asked for.
+        done: all that was measured; each task's random splits in order.
+        begun: when and how it began.
+    """
+    lines = _lines(done, request.protocol.seed)
+    jobs = [one.job for one in done]
+    measures = list(dict.fromkeys(name for one in done for name in one.measures))
+    return Results(
+        suite=suite.name,
+        about=suite.about,
+        command=begun.command,
+        protocol=_protocol(request, measures),
+        measures=measures,
+        models=[about for space in _spaces(jobs) for about in _about(space)],
+        digests={f"{job.space.name}: {job.name}": job.digest for job in jobs},
+        machine=_machine(begun, done),
+        tasks=_summaries(done, request),
+        rows=[line.row for line in lines],
+        comparisons=aggregate.comparisons_of(lines, request.protocol.seed),
+        classes=_classes(lines, jobs),
+        shown=_shown(lines, done, request.out),
+        notes=[
+            *_told([one for each in done for one in each.left_out], "is left out"),
+            *_told([one for each in done for one in each.remarks], "repeats components"),
+            UNKNOWN,
+        ],
+    )
+
+
+def _told(left_out: Sequence[LeftOut], what: str) -> list[str]:
+    """Which systems are left out, at which lengths, in which tasks, and why."""
+    by_system: dict[tuple[str, str], list[LeftOut]] = {}
+    for one in left_out:
+        by_system.setdefault((one.system, _NUMBER.sub("", one.reason)), []).append(one)
+    told = []
+    for (system, _), all_of_it in by_system.items():
+        lengths = ", ".join(str(n) for n in sorted({one.bits for one in all_of_it if one.bits}))
+        tasks = "; ".join(dict.fromkeys(one.task for one in all_of_it))
+        at = f" at {lengths} bits" if lengths else ""
+        told.append(f"{system} {what}{at} ({tasks}), for example: {all_of_it[0].reason}")
+    return told
+
+
+def _lines(done: Sequence[Done], seed: int) -> list[Line]:
+    together: dict[tuple[Any, ...], list[Measured]] = {}
+    measures = {one.job.task.name: one.measures for one in done}
+    for one in done:
+        for kept in one.kept:
+            about = kept.cell.about
+            key = (one.job.task.name, one.job.space.name, about["system"], about["bits"])
+            together.setdefault(key, []).append(Measured(one.job.task, kept.cell))
+    return [
+        line
+        for (task, *_), parts in together.items()
+        for line in aggregate.lines_of(parts, measures[task], seed)
+    ]
+
+
+def _classes(lines: Sequence[Line], jobs: Sequence[Job]) -> list[ClassFigure]:
+    """Per class, over the random splits in which it is in a group."""
+    found = []
+    for task in _first_of_each(jobs):
+        groups = aggregate.groups_of([job.task for job in jobs if job.task.name == task.name])
+        sizes = np.bincount(
+            task.items.classes[task.items.classes >= 0], minlength=len(task.classes)
+        )
+        for group in groups[1:] or groups:
+            shown = aggregate.headline(lines, task.name, group)
+            values = {aggregate.named(line.row): aggregate.by_class(line) for line in shown}
+            found += [
+                ClassFigure(
+                    task=task.name,
+                    name=str(task.classes.names[number]),
+                    group="" if group == aggregate.ALL else group,
+                    relevant=int(sizes[number]),
+                    values={label: by[number] for label, by in values.items() if number in by},
+                )
+                for number in sorted({n for by in values.values() for n in by})
+            ]
+    return found
+
+
+def _shown(lines: Sequence[Line], done: Sequence[Done], run: Path) -> list[ShownQuery]:
+    """Some queries of each task with their hits, under the first headline system."""
+    found = []
+    for name in dict.fromkeys(one.job.task.name for one in done):
+        for line in aggregate.headline(lines, name)[:1]:
+            one, kept = _behind(line, done)
+            cell = read_cell(run / CELLS, kept.key)
+            if cell is not None:
+                here = Measured(one.job.task, cell)
+                found += shown_queries(here, line, one.job.vectors.rows, run / MEDIA)
+    return found
+
+
+def _behind(line: Line, done: Sequence[Done]) -> tuple[Done, Kept]:
+    """What a line was measured on first."""
+    wanted = (line.row.task, line.row.model, line.row.system, line.row.bits)
+    return next(
+        (one, kept)
+        for one in done
+        for kept in one.kept
+        if wanted
+        == (
+            one.job.task.name,
+            one.job.space.name,
+            kept.cell.about["system"],
+            kept.cell.about["bits"],
+        )
+    )
+
+
+def _first_of_each(jobs: Sequence[Job]) -> Iterator[Task]:
+    yield from {job.task.name: job.task for job in reversed(jobs)}.values()
+
+
+def _spaces(jobs: Sequence[Job]) -> Iterator[Space]:
+    yield from {job.space.name: job.space for job in jobs}.values()
+
+
+def _summaries(done: Sequence[Done], request: EvalRequest) -> list[TaskSummary]:
+    """One per task and model; of several random splits the first is told."""
+    together: dict[tuple[str, str], list[Done]] = {}
+    for one in done:
+        together.setdefault((one.job.task.name, one.job.space.name), []).append(one)
+    return [_summary(parts, request) for parts in together.values()]
+
+
+def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
+    first = parts[0]
+    task, rows = first.job.task, first.job.vectors.rows
+    depth = depth_of(task, rows, request, first.measures)
+    failed = {place for place, _ in rows.failed}
+    told = list(dict.fromkeys(text for one in parts for text in one.job.task.left_out))
+    if failed:
+        hit = int(np.isin(task.relevance.items, list(failed)).sum())
+        told.append(
+            f"{counted(len(failed), 'item')} could not be used and "
+            f"{agreeing(len(failed), 'counts', 'count')} as not found; the right answer "
+            f"{counted(hit, 'time')}"
+        )
+    return TaskSummary(
+        name=task.name,
+        model=first.job.space.name,
+        measures=first.measures,
+        splits=len(parts),
+        items=len(task.items),
+        rows=len(rows),
+        depth=depth,
+        groups=[
+            summary
+            for group in aggregate.groups_of([one.job.task for one in parts])
+            if (summary := _group(parts, group, depth)) is not None
+        ],
+        left_out=told,
+        notes=list(task.notes),
+    )
+
+
+def _group(parts: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
+    """A part of the queries over all random splits."""
+    main = _cut(parts[0].measures[0], depth)
+    asked: dict[str, int] = {}
+    counts, chances = [], []
+    for task in (one.job.task for one in parts):
+        chosen = aggregate.chosen(task, group)
+        if not chosen.any():
+            continue
+        ranked: Any = len(task.items)
+        if task.candidates is not None:
+            ranked = task.candidates.counts[chosen]
+        relevant = task.relevance.counts[chosen]
+        counts.append(relevant)
+        graded = main.stem == "nDCG" and (task.relevance.grades > 1).any()
+        by_chance = chance(main, relevant, ranked)
+        chances.append(np.full(len(relevant), np.nan) if graded else by_chance)
+        asked |= aggregate.clusters_of(task, group)
+    if not counts:
+        return None
+    known = np.concatenate(chances)
+    return GroupSummary(
+        name=group,
+        queries=len(asked),
+        clusters=len(set(asked.values())),
+        relevant=float(np.concatenate(counts).mean()),
+        chance=None if np.isnan(known).all() else float(np.nanmean(known)),
+    )
+
+
+def _cut(name: str, depth: int | None) -> Measure:
+    """A measure as it is where nothing is ranked below a depth."""
+    whole = measure(name)
+    if depth is None or whole.cutoff is not None or whole.stem not in ("AP", "nDCG", "MRR"):
+        return whole
+    return measure(f"{whole.stem}@{depth}")
+
+
+def _windows(space: Space) -> str:
+    """How recordings are cut for an encoder."""
+    cut = space.towers.windowing
+    if cut is None:
+        return ""
+    return f"{cut.window_s:g} s every {cut.hop_s:g} s, {cut.sample_rate} Hz, {cut.padding}"
+
+
+def _about(space: Space) -> list[dict[str, str]]:
+    encoder = {
+        "name": space.name,
+        "kind": "encoder",
+        "digest": ", ".join(f"{name} {digest}" for name, digest in space.digests.items()),
+        "licence": space.licence,
+        "windows": _windows(space),
+    }
+    return [encoder] + [
+        {
+            "name": model.card.name,
+            "windows": "",
+            "kind": f"codes, {model.card.hasher.get('kind')}",
+            "digest": model.card.digest,
+            "licence": model.card.licence,
+        }
+        for model in space.saved
+    ]
+
+
+def _protocol(request: EvalRequest, measures: Sequence[str]) -> dict[str, Any]:
+    asked = request.asked_for()
+    told = {name: asked[name] for name in ("models", "bits", "systems", "rerank")}
+    return {**told, "measures": list(measures), **request.protocol.to_json()}
+
+
+def _machine(begun: Begun, done: Sequence[Done]) -> dict[str, Any]:
+    date = time.strftime("%Y-%m-%d", time.gmtime(begun.at))
+    seconds = round(time.time() - begun.at, 1)
+    return {
+        "date": date,
+        "seconds": seconds,
+        "revisions": sorted({kept.cell.about["revision"] for one in done for kept in one.kept}),
+        "measured_on": sorted({kept.cell.about["cpu"] for one in done for kept in one.kept}),
+        **machine.describe(begun.load),
+    }

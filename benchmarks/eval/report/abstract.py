@@ -1,0 +1,161 @@
+"""The few figures that stand at the top: float vectors and the main systems, task by task."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bittern.benchmarks.eval.report.wording import parts
+from bittern.benchmarks.eval.results import Figure, GroupSummary, Results, Row
+
+WANTED_BITS = (64, 256)
+MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60
+FLOAT = "float32"
+ASIDE = ("float16", "int8", "centred float32", "random projection", "Faiss PQ")
+"""Beginnings of the names of systems that the details have, and the abstract leaves out."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task, model and group.
+
+    Attributes:
+        task, model, group, measure: of what.
+        queries, clusters: how many, and how many of them are independent.
+        chance: of a random order.
+        floats: of float32 vectors by cosine.
+        systems: names with their figures at the lengths of the abstract, by asymmetric distance.
+    """
+
+    task: str
+    model: str
+    group: str
+    measure: str
+    queries: int
+    clusters: int
+    chance: float | None
+    floats: Figure | None
+    systems: Sequence[tuple[str, Sequence[Figure | None]]]
+
+
+@dataclass(frozen=True)
+class Abstract:
+    """The table at the top.
+
+    Attributes:
+        lengths: bits of its columns.
+        parts: its blocks of rows.
+        measures: main measures of its parts.
+        cut: how many parts, and systems of a part, are left out.
+    """
+
+    lengths: Sequence[int]
+    parts: Sequence[Part]
+    measures: Sequence[str]
+    cut: tuple[int, int]
+
+
+def abstract(results: Results) -> Abstract:
+    """Codes by asymmetric distance near `WANTED_BITS`, without re-ranking."""
+    kept = [row for row in results.rows if _is_kept(row)]
+    lengths = _lengths(kept)
+    found = list(_parts(results, kept, lengths))
+    drawn = found[:MOST_PARTS]
+    return Abstract(
+        lengths,
+        [_cut(part) for part in drawn],
+        list(dict.fromkeys(part.measure for part in drawn)),
+        (
+            len(found) - len(drawn),
+            max((len(part.systems) - MOST_SYSTEMS for part in drawn), default=0),
+        ),
+    )
+
+
+def measures_of(results: Results, task: str) -> list[str]:
+    """Names of the measures of a task, the main one first."""
+    own = [name for summary in results.tasks if summary.name == task for name in summary.measures]
+    return list(dict.fromkeys(own or results.measures))
+
+
+def group_of(results: Results, task: str, model: str, group: str) -> GroupSummary | None:
+    """What is known of a part of the queries."""
+    return next(
+        (
+            g
+            for summary in results.tasks
+            if (summary.name, summary.model) == (task, model)
+            for g in summary.groups
+            if g.name == group
+        ),
+        None,
+    )
+
+
+def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows of one part by their model."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.model, []).append(row)
+    return found
+
+
+def _is_kept(row: Row) -> bool:
+    if row.rerank or row.system.startswith(ASIDE):
+        return False
+    return row.system == FLOAT or (row.bits is not None and row.metric == "asymmetric")
+
+
+def _lengths(rows: Sequence[Row]) -> list[int]:
+    by_system: dict[str, set[int]] = {}
+    for row in rows:
+        if row.bits:
+            by_system.setdefault(row.system, set()).add(row.bits)
+    counts = Counter(bits for own in by_system.values() for bits in own)
+    if not counts:
+        return []
+    common = {bits for bits, count in counts.items() if 2 * count >= max(counts.values())}
+    lengths = {_nearest(common, bits) for bits in WANTED_BITS}
+    for own in by_system.values():  # a saved model may have one length only
+        if len(own) == 1 and not own & lengths and len(lengths) < MOST_LENGTHS:
+            lengths.add(_nearest(own, WANTED_BITS[-1]))
+    return sorted(lengths)
+
+
+def _nearest(lengths: set[int], bits: int) -> int:
+    return min(sorted(lengths), key=lambda length: abs(math.log2(length / bits)))
+
+
+def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Iterator[Part]:
+    for (task, group), rows in parts(kept).items():
+        names = measures_of(results, task)
+        if not names:
+            continue
+        for model, own in by_model(rows).items():
+            summary = group_of(results, task, model, group)
+            floats = [row for row in own if row.system == FLOAT]
+            systems: dict[str, dict[int, Figure]] = {}
+            for row in own:
+                if row.bits is not None and names[0] in row.figures:
+                    systems.setdefault(row.system, {})[row.bits] = row.figures[names[0]]
+            yield Part(
+                task,
+                model,
+                group,
+                names[0],
+                max(row.queries for row in own),
+                max(row.clusters for row in own),
+                summary.chance if summary else None,
+                floats[0].figures.get(names[0]) if floats else None,
+                [
+                    (name, [at.get(n) for n in lengths])
+                    for name, at in systems.items()
+                    if set(at) & set(lengths)
+                ],
+            )
+
+
+def _cut(part: Part) -> Part:
+    return Part(**{**vars(part), "systems": part.systems[:MOST_SYSTEMS]})

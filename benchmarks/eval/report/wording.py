@@ -1,0 +1,154 @@
+"""Numbers and names as people read them, the same in Markdown, plots and page."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from bittern.benchmarks.eval.results import Figure, Row
+
+NONE = "–"
+"""What stands where there is no value."""
+_LONGEST = 2000
+_INVISIBLE = {"Cc", "Cs", "Cn"}
+
+
+def plain(text: object, longest: int = _LONGEST) -> str:
+    """A text of others on one line: control characters and halves of surrogate pairs become
+    U+FFFD, white space one blank, and what is longer than `longest` characters ends in "…".
+    """
+    words = " ".join(str(text)[: 4 * longest].split())
+    shown = "".join("\ufffd" if unicodedata.category(c) in _INVISIBLE else c for c in words)
+    return shown if len(shown) <= longest else shown[: longest - 1] + "…"
+
+
+def value(number: float | None, places: int = 3) -> str:
+    """``0.512``."""
+    if number is None or math.isnan(number):
+        return NONE
+    return f"{number:.{places}f}" if abs(number) < 1e6 else f"{number:.3g}"
+
+
+def signed(number: float) -> str:
+    """``+0.012``, with a minus sign of a plus sign's width."""
+    return NONE if math.isnan(number) else f"{number:+.3f}".replace("-", "−")
+
+
+def interval(low: float, high: float, *, sign: bool = False) -> str:
+    """``0.483 to 0.541``."""
+    if math.isnan(low) or math.isnan(high):
+        return NONE
+    return f"{signed(low)} to {signed(high)}" if sign else f"{value(low)} to {value(high)}"
+
+
+def ties(figure: Figure) -> str:
+    """Worst and best order of ties; `NONE` where they are the same to the digits that are shown."""
+    worst, best = value(figure.worst), value(figure.best)
+    return NONE if worst == best or NONE in (worst, best) else f"{worst} to {best}"
+
+
+def deviations(figure: Figure, draws: int, splits: int) -> str:
+    """``± 0.004 over 10 seeds, ± 0.011 over 3 splits``; empty for one draw.
+
+    Args:
+        figure: of a row.
+        draws: its seeds times splits.
+        splits: of its task.
+    """
+    splits = max(1, splits)
+    found = []
+    if figure.deviation is not None:
+        found.append(f"± {value(figure.deviation)} over {amount(max(1, draws // splits))} seeds")
+    if figure.deviation_splits is not None:
+        found.append(f"± {value(figure.deviation_splits)} over {amount(splits)} splits")
+    return ", ".join(found)
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """``1 query``, ``1,200 queries``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def without_model(label: str, models: Collection[str]) -> str:
+    """The label of a row of which the model goes without saying, where there is only one."""
+    (model,) = models if len(models) == 1 else ("",)
+    return label.removeprefix(f"{model}: ") if model else label
+
+
+def small(number: float | None) -> str:
+    """Three significant digits: ``0.0123``, ``1.23``, ``1,230``."""
+    if number is None or not math.isfinite(number):
+        return NONE
+    if number == 0:
+        return "0"
+    if abs(number) >= 1e15 or abs(number) < 1e-6:
+        return f"{number:.2e}"
+    digits = max(0, 2 - math.floor(math.log10(abs(number))))
+    return f"{round(number, digits):,.{digits}f}"
+
+
+def amount(number: float) -> str:
+    """Bytes or counts: ``32``, ``1,536``, ``12.5``."""
+    if not math.isfinite(number):
+        return NONE
+    return f"{number:,.0f}" if number == round(number) else small(number)
+
+
+def probability(p: float) -> str:
+    """``0.032``, ``< 0.001``."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def distance(row: Row) -> str:
+    """How rows were compared: ``asymmetric, top 100 by cosine``."""
+    again = f"top {row.rerank} by cosine" if row.rerank else ""
+    return ", ".join(part for part in (row.metric, again) if part)
+
+
+def series(row: Row, with_model: bool, *, with_bits: bool = False) -> str:
+    """What stays the same along a line of a plot; with its bits, one point of it."""
+    model = f"{row.model}: " if with_model else ""
+    bits = f" {row.bits}" if with_bits and row.bits else ""
+    again = f" + top {row.rerank}" if row.rerank else ""
+    return plain(f"{model}{row.system}{bits} {row.metric}{again}", 300)
+
+
+def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Nested values as rows of a table: ``versions.numpy``, ``2.4.6``."""
+    found: list[tuple[str, str]] = []
+    for key, inner in values.items():
+        if isinstance(inner, Mapping) and inner:
+            found += [(f"{plain(key, 200)}.{name}", text) for name, text in flat(inner)]
+        else:
+            found.append((plain(key, 200), _told(inner)))
+    return found
+
+
+def _told(inner: Any) -> str:
+    if inner is None or inner == "" or inner == [] or inner == ():
+        return NONE
+    if isinstance(inner, bool):
+        return "yes" if inner else "no"
+    if isinstance(inner, float):
+        return f"{inner:.6g}"
+    if isinstance(inner, (list, tuple)):
+        return plain("; ".join(_told(one) for one in inner))
+    return plain(inner)
+
+
+def slug(text: str) -> str:
+    """A name for a file: ``text-image``."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-") or "task"
+
+
+def parts(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+    """Rows by task and group, in the order in which they come."""
+    found: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        found.setdefault((row.task, row.group), []).append(row)
+    return found

@@ -1,0 +1,37 @@
+"""The suites, by name; each is loaded when it is asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from bittern.benchmarks.eval.suites.base import Piece, Suite
+from bittern.errors import InvalidInputError
+
+_SUITES = {
+    "inquire": ("inquire", "Inquire"),
+    "inat24": ("inat24", "INat24"),
+    "inatsounds": ("inatsounds", "INatSounds"),
+    "ssw60": ("ssw60", "SSW60"),
+    "soundscapes": ("soundscapes", "Soundscapes"),
+    "words": ("words", "WordsSuite"),
+    "field": ("field", "FieldSuite"),
+    "custom": ("custom", "CustomSuite"),
+}
+NAMES = tuple(_SUITES)
+
+__all__ = ["NAMES", "Piece", "Suite", "suite_named"]
+
+
+def suite_named(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        InvalidInputError: there is none.
+    """
+    if name not in _SUITES:
+        raise InvalidInputError(
+            f"there is no suite '{name}'; there are {', '.join(NAMES)}", field="suite"
+        )
+    module, kind = _SUITES[name]
+    suite: Suite = getattr(import_module(f"{__name__}.{module}"), kind)()
+    return suite

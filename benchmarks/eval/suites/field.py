@@ -1,0 +1,237 @@
+"""The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
+
+Queries are the labels as plain words (text→image, text→audio), and recordings whose label some
+picture has (audio→image). What has the same label is relevant. See `bittern.benchmarks.tasks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bittern.benchmarks.collection import SAMPLE
+from bittern.benchmarks.eval.layouts import described
+from bittern.benchmarks.eval.prompts import (
+    asked_in_words,
+    check_templates,
+    told_prompts,
+    with_fallbacks,
+)
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.splits import leave_out_unanswerable
+from bittern.benchmarks.eval.suites.base import Piece, Suite
+from bittern.benchmarks.eval.suites.field_media import listed_media
+from bittern.benchmarks.eval.suites.media_files import ASKED_BY_RECORDING
+from bittern.benchmarks.eval.tasks import (
+    AUDIO,
+    IMAGE,
+    TEXT,
+    Asked,
+    Classes,
+    Items,
+    Relevance,
+    Task,
+)
+from bittern.errors import InvalidInputError, LayoutError
+from bittern.service.requests import MediaItem
+from bittern.text import agreeing, counted, some_of
+
+PROMPTS = ("{name}",)
+"""The label as it is."""
+MANIFEST = "manifest.csv"
+_NAMED = 3
+
+
+class FieldSuite(Suite):
+    """A labelled manifest; the shipped sample where none is given."""
+
+    name = "field"
+    about = "Bittern's sample archive (85 photographs, 26 recordings), or any labelled manifest"
+    pieces: Sequence[Piece] = (
+        Piece(
+            MANIFEST,
+            "a manifest with the columns media and label; --data may name the file itself",
+            "Bittern itself (bittern/sample) where --data is not given",
+            "3 MB with its media",
+        ),
+    )
+    needs_data = False
+    measures: Sequence[str] = ("AP", "R-prec", "hit@5", "MRR", "nDCG@10")
+
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Refuse what cannot be run before anything is read.
+
+        Raises:
+            LayoutError: there is no manifest.
+            InvalidInputError: the protocol asks for what this suite has not.
+        """
+        _check_protocol(protocol)
+        self._manifest(data)
+
+    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+        """Those of text→image, text→audio and audio→image that the model and the labels allow.
+
+        Raises:
+            LayoutError: there is no manifest, it cannot be read, has no labels, or rows of no use
+                (unless the protocol skips those).
+            InvalidInputError: the protocol asks for what this suite has not.
+        """
+        self.check(data, protocol)
+        manifest = self._manifest(data)
+        listed = _listed(manifest, protocol)
+        found = []
+        for asked, target in ((TEXT, IMAGE), (TEXT, AUDIO), (AUDIO, IMAGE)):
+            items = listed.labelled(target)
+            if {asked, target} <= towers and items:
+                queries = [] if asked == TEXT else listed.labelled(asked)
+                if asked == TEXT or _answerable(queries, items):
+                    found.append(_task(asked, target, queries, items, listed.left_out, protocol))
+        return found
+
+    def _manifest(self, data: Path | None) -> Path:
+        if data is None:
+            return SAMPLE
+        path = data / MANIFEST if data.is_dir() else data
+        if not path.is_file():
+            state = "lacks a piece of field" if data.is_dir() else "does not exist"
+            raise LayoutError(
+                f"{data} {state}:\n  {described(self.pieces[0])}\nPut it there, or leave --data "
+                "out for the sample",
+                field="data",
+            )
+        return path
+
+
+def _check_protocol(protocol: Protocol) -> None:
+    if protocol.prompts:
+        check_templates(protocol.prompts)
+    wrong = {
+        "level": protocol.level != "species",
+        "novel": protocol.novel != "none",
+        "database": bool(protocol.database),
+        "soundscapes": bool(protocol.soundscapes),
+    }
+    asked = [option for option, is_wrong in wrong.items() if is_wrong]
+    if asked:
+        raise InvalidInputError(
+            f"field has no {' and no '.join('--' + option for option in asked)} to choose: its "
+            "classes are the manifest's labels, and all of its items are ranked; leave the option "
+            "out",
+            field=asked[0],
+        )
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What a manifest lists, in its order."""
+
+    media: Sequence[MediaItem]
+    left_out: Sequence[str]
+
+    def labelled(self, modality: str) -> list[MediaItem]:
+        """The photographs, or the recordings, that have a label."""
+        return [item for item in self.media if item.modality == modality and _label(item)]
+
+
+def _label(item: MediaItem) -> str:
+    return str(item.metadata.get("label") or "").strip()
+
+
+def _listed(manifest: Path, protocol: Protocol) -> _Listed:
+    media, left_out = listed_media(manifest, protocol.missing)
+    unlabelled = sum(not _label(item) for item in media)
+    if unlabelled == len(media):
+        raise LayoutError(
+            f"{manifest} has no column 'label' with relevance classes; add one", field="data"
+        )
+    if unlabelled:
+        have = agreeing(unlabelled, "has no label and is", "have no label and are")
+        left_out.append(f"{counted(unlabelled, 'item')} {have} not ranked")
+    return _Listed(media, left_out)
+
+
+def _answerable(queries: Sequence[MediaItem], items: Sequence[MediaItem]) -> list[MediaItem]:
+    labels = {_label(item) for item in items}
+    return [query for query in queries if _label(query) in labels]
+
+
+def _task(
+    asked: str,
+    target: str,
+    queries: Sequence[MediaItem],
+    items: Sequence[MediaItem],
+    left_out: Sequence[str],
+    protocol: Protocol,
+) -> Task:
+    names = sorted({_label(item) for item in items})
+    place = {name: number for number, name in enumerate(names)}
+    classes = Classes(names, _taxa(names, items))
+    ranked = _items(items, target, place)
+    told = list(left_out)
+    if asked == TEXT:
+        questions = asked_in_words(classes, np.arange(len(names)), protocol, PROMPTS)
+    else:
+        answerable = _answerable(queries, items)
+        if len(answerable) < len(queries):
+            gone = [item for item in queries if item not in answerable]
+            have = agreeing(
+                len(gone),
+                "has a label that no picture has, and is",
+                "have labels that no picture has, and are",
+            )
+            first = ", ".join(item.media for item in gone[:_NAMED])
+            more = ", ..." if len(gone) > _NAMED else ""
+            told.append(
+                f"{some_of(len(gone), len(queries), 'recording')} {have} not asked ({first}{more})"
+            )
+        questions = _recordings(answerable, asked, place)
+    task = Task(
+        name=f"{asked}→{target}",
+        asked=questions,
+        items=ranked,
+        relevance=Relevance.by_class(questions.classes, ranked.classes),
+        classes=classes,
+        left_out=tuple(told),
+        notes=(
+            "What has the same label is relevant",
+            told_prompts(protocol, PROMPTS) if asked == TEXT else ASKED_BY_RECORDING,
+        ),
+    )
+    if asked == TEXT:
+        task = with_fallbacks(task, protocol, PROMPTS)
+    return leave_out_unanswerable(task)
+
+
+def _taxa(names: Sequence[str], items: Sequence[MediaItem]) -> list[dict[str, str]]:
+    """The labels as common names, and the scientific name where all items of a label have one."""
+    scientific: dict[str, set[str]] = {name: set() for name in names}
+    for item in items:
+        scientific[_label(item)].add(str(item.metadata.get("scientificName") or ""))
+    taxa = []
+    for name in names:
+        own = scientific[name].pop() if len(scientific[name]) == 1 else ""
+        taxa.append({"vernacularName": name} | ({"scientificName": own} if own else {}))
+    return taxa
+
+
+def _items(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> Items:
+    return Items(
+        ids=[item.occurrence_id for item in media],
+        modality=modality,
+        contents=media,
+        classes=np.array([place[_label(item)] for item in media], np.int32),
+        side=modality,
+    )
+
+
+def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> Asked:
+    return Asked(
+        ids=[item.occurrence_id for item in media],
+        modality=modality,
+        contents=media,
+        classes=np.array([place[_label(item)] for item in media], np.int32),
+        side=modality,
+    )

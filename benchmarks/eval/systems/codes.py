@@ -1,0 +1,153 @@
+"""Binary codes of a hasher, and the training-free hashers as systems.
+
+Centres are those of either side's training rows; components are those of the items alone, which
+is what is stored. Distances are the product's own (`bittern.index.engines.queries.Queries`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.systems.base import Metric, Training
+from bittern.benchmarks.eval.systems.inputs import (
+    check_metric,
+    checked,
+    checked_training,
+    digest_of,
+    reason_against,
+)
+from bittern.errors import InvalidInputError
+from bittern.hashing.base import Hasher
+from bittern.hashing.codes import pack
+from bittern.hashing.training_free import Kind, fit
+from bittern.index.engines.queries import Queries
+
+ROTATIONS = 10
+"""Draws of what is random, as in Hashing-Baseline (arXiv 2509.14427)."""
+DRAWS = 3
+"""Draws of what is fitted from a random start: ITQ, and Faiss' quantizers. A single one is a
+seed's figure, not a method's."""
+
+
+@dataclass
+class TrainingFree:
+    """A hasher of `bittern.hashing.training_free`.
+
+    Attributes:
+        name: as it is printed.
+        kind: ``pca`` (Hashing-Baseline), ``itq`` or ``lsh``.
+        draws: with how many seeds.
+    """
+
+    name: str
+    kind: Kind
+    draws: int = ROTATIONS
+    coded: bool = field(default=True, init=False)
+
+    def fits(self, dim: int, bits: int | None) -> str:
+        """Any length that a code may have, more bits than dimensions too."""
+        del dim
+        return reason_against(bits)
+
+    def notes(self, training_rows: int, dim: int, bits: int | None) -> str:
+        """What a reader must know of its codes at this length; empty where there is nothing.
+
+        Args:
+            training_rows: items that it is fitted on.
+            dim: length of an embedding.
+            bits: of a code.
+        """
+        components = max(1, min(training_rows - 1, dim))
+        if self.kind == "lsh" or bits is None or bits <= components:
+            return ""
+        return (
+            f"{self.name} at {bits} bits has more bits than the {components} components that "
+            f"{training_rows:,} training rows of {dim} dimensions can have: further rotations of "
+            "the same components are appended."
+        )
+
+    def fit(self, training: Training, bits: int | None, seed: int) -> FittedCodes:
+        """Fit the hasher.
+
+        Raises:
+            CodeError: the training part is empty, or not finite.
+            InvalidInputError: no such code length.
+        """
+        length = needed(self.fits(training.items.shape[1], bits), bits)
+        checked_training(training)
+        clouds = {training.item_side: training.items}
+        if training.asked_side != training.item_side:
+            clouds[training.asked_side] = training.queries
+        hasher = fit(self.kind, clouds, length, seed=seed, basis=[training.item_side])
+        return FittedCodes(hasher, training.item_side, training.asked_side)
+
+
+class FittedCodes:
+    """Codes of a hasher; see `base.Fitted`.
+
+    Attributes:
+        hasher: what makes the logits.
+
+    Args:
+        hasher: of any kind.
+        item_side: its modality for what is stored.
+        asked_side: its modality for queries.
+        digest: of the hasher, where it has one already.
+    """
+
+    metrics: tuple[Metric, ...] = ("symmetric", "asymmetric")
+
+    def __init__(self, hasher: Hasher, item_side: str, asked_side: str, digest: str = "") -> None:
+        self.hasher = hasher
+        self._item_side, self._asked_side = item_side, asked_side
+        self.bits: int | None = hasher.bits
+        self.bytes_per_row = hasher.bits / 8
+        head = {"items": item_side, "queries": asked_side, "hasher": digest or hasher.config()}
+        self.digest = digest_of(head, {} if digest else hasher.tensors())
+
+    def store(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Codes of items, uint8 [n, bits/8].
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        rows = checked(embeddings, self.hasher.dim, "items")
+        return pack(self.hasher.logits(rows, self._item_side))
+
+    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
+        """Queries by their codes (symmetric) or their logits (asymmetric).
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        check_metric(metric, self.metrics)
+        rows = checked(embeddings, self.hasher.dim, "queries")
+        logits = self.hasher.logits(rows, self._asked_side)
+        return (
+            Queries.of_codes(pack(logits)) if metric == "symmetric" else Queries.of_logits(logits)
+        )
+
+    def distances(
+        self, asked: Queries, stored: NDArray[np.uint8], first: int, last: int
+    ) -> NDArray[np.int32] | NDArray[np.float64]:
+        """Hamming distances, int32, or asymmetric ones, float64: [last - first, n]."""
+        dtype = np.int32 if asked.metric == "hamming" else np.float64
+        out = np.empty((last - first, len(stored)), dtype=dtype)
+        for number in range(first, last):
+            # A batch of one, so that no table is kept for longer than it is looked at.
+            out[number - first] = asked[number].distances(0, stored)
+        return out
+
+
+def needed(reason: str, bits: int | None) -> int:
+    """The code length, if there is no reason against it.
+
+    Raises:
+        InvalidInputError: there is one.
+    """
+    if reason or bits is None:
+        raise InvalidInputError(f"it cannot be fitted at {bits} bits: {reason}", field="bits")
+    return bits

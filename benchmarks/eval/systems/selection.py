@@ -1,0 +1,90 @@
+"""Which systems there are, by the names that the command line takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bittern.benchmarks.eval.systems.base import System
+from bittern.benchmarks.eval.systems.codes import DRAWS, TrainingFree
+from bittern.benchmarks.eval.systems.learned import SavedHasher, TrainedHere
+from bittern.benchmarks.eval.systems.quantized import ProductQuantizer
+from bittern.benchmarks.eval.systems.vectors import FloatVectors
+from bittern.errors import InvalidInputError
+from bittern.hashing.saved import SavedModel
+
+UNLABELLED: dict[str, System] = {
+    "float32": FloatVectors("float32"),
+    "float16": FloatVectors("float16"),
+    "int8": FloatVectors("int8"),
+    "centred": FloatVectors("centred"),
+    "hb": TrainingFree("Hashing-Baseline", "pca"),
+    "itq": TrainingFree("ITQ", "itq", draws=DRAWS),
+    "lsh": TrainingFree("random projection", "lsh"),
+    "pq": ProductQuantizer(rotate=False),
+    "opq": ProductQuantizer(rotate=True),
+}
+"""Those that need no labels."""
+
+LABELLED: dict[str, System] = {
+    "crovca-pairs": TrainedHere("CroVCA pairs", "crovca-pairs"),
+    "crovca": TrainedHere("CroVCA supervised", "crovca"),
+    "aligned-crovca": TrainedHere("aligned CroVCA", "aligned-crovca"),
+    "hb-crovca": TrainedHere("HB + CroVCA", "hb-crovca"),
+    "aligned": TrainedHere("aligned", "aligned"),
+    "hybrid": TrainedHere("hybrid", "hybrid"),
+}
+"""Those that are trained on a labelled part."""
+
+LEARNED = "learned"
+"""All saved models that were named."""
+
+NAMES = (*UNLABELLED, *LABELLED, LEARNED)
+
+
+def systems_for(training_has_labels: bool, saved: Sequence[SavedModel] = ()) -> list[System]:
+    """All systems that can be compared.
+
+    Args:
+        training_has_labels: whether training items have classes with texts.
+        saved: models whose hashers are compared too.
+    """
+    trained = LABELLED.values() if training_has_labels else ()
+    return [*UNLABELLED.values(), *trained, *(SavedHasher(model) for model in saved)]
+
+
+def named(
+    names: Sequence[str], training_has_labels: bool, saved: Sequence[SavedModel] = ()
+) -> list[System]:
+    """Systems by name, each once, in the order in which they are listed here.
+
+    Args:
+        names: of `NAMES`.
+        training_has_labels: see `systems_for`.
+        saved: see `systems_for`.
+
+    Raises:
+        InvalidInputError: an unknown name (all are listed), none at all, or one that cannot be
+            had here, with the reason.
+    """
+    wanted = list(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown or not wanted:
+        wrong = f"there is no system {', '.join(map(repr, unknown))}" if unknown else "no system"
+        raise InvalidInputError(f"{wrong}; there are {', '.join(NAMES)}", field="systems")
+    unlabelled = [name for name in wanted if name in LABELLED and not training_has_labels]
+    if unlabelled:
+        raise InvalidInputError(
+            f"{', '.join(unlabelled)} must be trained on labelled items, and this suite has none; "
+            f"without labels there are {', '.join(UNLABELLED)} and {LEARNED}",
+            field="systems",
+        )
+    if LEARNED in wanted and not saved:
+        raise InvalidInputError(
+            f"'{LEARNED}' stands for saved models, and none was named: name one with --model",
+            field="systems",
+        )
+    known = {**UNLABELLED, **LABELLED}
+    chosen: list[System] = [known[name] for name in known if name in wanted]
+    if LEARNED in wanted:
+        chosen += [SavedHasher(model) for model in saved]
+    return chosen

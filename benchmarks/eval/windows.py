@@ -1,0 +1,121 @@
+"""Windows of recordings as items of their own (`--windows separate`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.tasks import AUDIO, Contents, Items, Relevance, Task
+from bittern.errors import InvalidInputError
+from bittern.service.requests import MediaItem
+
+
+@dataclass(frozen=True)
+class _OfRows:
+    """Each row's recording."""
+
+    contents: Contents
+    owners: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def __getitem__(self, place: int, /) -> MediaItem | str:
+        return self.contents[int(self.owners[place])]
+
+
+class EachAnItem:
+    """The same rows, each an item of its own."""
+
+    def __init__(self, rows: EmbeddedRows) -> None:
+        self.dim = rows.dim
+        self.owners: NDArray[np.int64] = np.arange(len(rows))
+        self.spans = rows.spans
+        self.failed = rows.failed
+        self.digest = f"{rows.digest}-each"
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows.tiles`."""
+        return self._rows.tiles(rows)
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows.read`."""
+        return self._rows.read(rows)
+
+
+def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Task, EmbeddedRows]:
+    """The task as the protocol wants windows: as it is, or with every window an item.
+
+    Only recordings have windows; other items stay as they are. A task that knows what is heard
+    when says itself which windows are right (`Task.by_window`); otherwise a window is right
+    where its recording is.
+
+    Raises:
+        InvalidInputError: candidates were given per recording.
+    """
+    if task.by_window is not None:
+        return task.by_window(rows.owners, rows.spans), EachAnItem(rows)
+    if protocol.windows != "separate" or task.items.modality != AUDIO:
+        return task, rows
+    if task.candidates is not None:
+        raise InvalidInputError(
+            f"the candidates of {task.name} are recordings; they cannot be ranked window by "
+            "window: leave --windows max or mean"
+        )
+    owners = rows.owners
+    items = task.items
+    told = Items(
+        ids=window_ids(items.ids, owners, rows.spans),
+        modality=items.modality,
+        contents=_OfRows(items.contents, owners),
+        classes=items.classes[owners],
+        side=items.side,
+    )
+    relevance = _of_rows(task.relevance, owners, len(items))
+    return replace(task, items=told, relevance=relevance), EachAnItem(rows)
+
+
+def window_ids(
+    ids: Sequence[str], owners: NDArray[np.int64], spans: NDArray[np.float32]
+) -> list[str]:
+    """Each window's id: the recording's with a W3C media fragment, ``crow-1#t=0,3``.
+
+    Where nobody knows when a window begins (embeddings made elsewhere), the row's number.
+    """
+    return [
+        f"{ids[int(owner)]}#" + (f"window={row}" if start != start else _span(start, end))
+        for row, (owner, (start, end)) in enumerate(zip(owners, spans.tolist(), strict=True))
+    ]
+
+
+def _span(start: float, end: float) -> str:
+    return f"t={_seconds(start)},{_seconds(end)}"
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".")
+
+
+def _of_rows(relevance: Relevance, owners: NDArray[np.int64], items: int) -> Relevance:
+    """The windows of the items that are right."""
+    starts = np.searchsorted(owners, np.arange(items), "left")
+    ends = np.searchsorted(owners, np.arange(items), "right")
+    counts = (ends - starts)[relevance.items]
+    of_entry = np.repeat(np.arange(len(relevance.items)), counts)
+    within = np.arange(len(of_entry)) - np.repeat(np.cumsum(counts) - counts, counts)
+    rows = starts[relevance.items][of_entry] + within
+    ends_of = np.concatenate([[0], np.cumsum(counts)])
+    return Relevance(
+        ends_of[relevance.offsets].astype(np.int64),
+        rows.astype(np.int64),
+        relevance.grades[of_entry],
+    )

@@ -1,0 +1,117 @@
+"""`bittern eval` as its users meet it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Run, run
+from tests.eval.toy_runs import manifest, towers
+
+__all__ = ["run"]
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    towers(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    return manifest(tmp_path / "data")
+
+
+ASKED = ("eval", "field", "--data", "data/manifest.csv", "--cache", "cache", "--bits", "8,16")
+
+
+def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) -> None:
+    done = run(*ASKED, "--systems", "float32,hb", "--out", "run")
+    assert done.status == 0
+    assert "text→image: AP, 3 queries" in done.out
+    assert "Hashing-Baseline  asymmetric" in done.out
+    assert "report: run/index.html" in done.err
+    here = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {
+        "index.html", "results.json", "results.csv", "results.md", "plots", "trec", "run.json",
+    } <= here  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["command"].startswith("bittern eval field --data manifest.csv --bits 8,16")
+    assert str(tmp_path) not in (tmp_path / "run" / "index.html").read_text()
+    for name in ("results.md", "results.json", "results.csv"):
+        assert str(tmp_path) not in (tmp_path / "run" / name).read_text()
+
+
+def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) -> None:
+    done = run(*ASKED, "--systems", "float32", "--out", "run", "--json")
+    assert json.loads(done.out) == json.loads((tmp_path / "run" / "results.json").read_text())
+
+
+def test_what_stopped_a_run_is_told_and_what_to_do(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bittern.benchmarks.eval.run.measured_cell", stop)
+    done = run(*ASKED, "--out", "run")
+    assert done.status == 130
+    assert "The same command goes on from there" in done.err
+
+
+def test_embeddings_that_were_made_elsewhere_are_taken(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    folder.mkdir()
+    ids = [f"{colour}-{n}png" for colour in ("red", "green", "blue") for n in range(3)]
+    ids += [name.replace("png", "wav") for name in ids]
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((18, 12)).astype(np.float32)
+    np.save(folder / "embeddings.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    (folder / "ids.txt").write_text("\n".join(ids) + "\n")
+    done = run(*ASKED, "--systems", "float32", "--out", "run", "--embeddings", "made")
+    assert done.status == 0, done.err
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["rows"][0]["figures"]["AP"]["expected"] < 0.9  # random vectors know no colours
+    assert "--embeddings made" in results["command"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "--out is missing"),
+        (("--out", "run", "--windows", "median"), "--windows must be max, mean or separate"),
+        (("--out", "run", "--bits", "many"), "--bits must be whole numbers separated by commas"),
+        (("--out", "run", "--bits", "12"), "12"),
+        (("--out", "run", "--measures", "mAP@10"), "AP_minR@k"),
+        (("--out", "run", "--systems", "bloom"), "there is no system 'bloom'; there are float32"),
+        (("--out", "run", "--missing", "guess"), "--missing must be error or skip, not 'guess'"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused_with_what_can(
+    run: Run, options: tuple[str, ...], message: str
+) -> None:
+    done = run("eval", "field", "--data", "data/manifest.csv", *options)
+    assert done.status == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
+
+
+def test_an_unknown_suite_is_refused_with_those_that_there_are(run: Run) -> None:
+    done = run("eval", "imagenet", "--out", "run")
+    assert done.status == 2
+    assert "there are inquire, inat24, inatsounds, ssw60" in done.err
+
+
+def test_missing_pieces_are_listed_line_by_line(run: Run, tmp_path: Path) -> None:
+    done = run("eval", "ssw60", "--data", "data", "--out", "run")
+    assert done.status == 2
+    lines = done.err.splitlines()
+    assert any(line.strip().startswith("taxa.csv: ") for line in lines)
+    assert any("audio_ml" in line for line in lines)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_layout_of_a_suite_is_told_without_running_it(run: Run) -> None:
+    done = run("eval", "inquire", "--layout")
+    assert done.status == 0
+    assert "AP_minR@50" in done.out
+    assert "441 GB" in done.out

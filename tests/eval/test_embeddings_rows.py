@@ -1,0 +1,366 @@
+"""Every kind of `EmbeddedRows` hands out the same rows, in tiles and here and there."""
+
+from __future__ import annotations
+
+import gc
+import json
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from bittern.benchmarks.eval.embeddings.arrays import ArrayRows
+from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
+from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
+from bittern.benchmarks.eval.embeddings.rows import ShardedRows
+from bittern.benchmarks.eval.embeddings.shards import Content, read_shard, write_shard
+from bittern.benchmarks.memory import own_memory
+from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
+from bittern.hashing.training.embedding_writer import EmbeddingWriter
+from bittern.hashing.training.embeddings import View
+
+DIM = 5
+OWNERS = np.array([0, 1, 1, 1, 2, 4, 4, 5, 7, 7])
+"""Of eight items; 3 and 6 have no row."""
+ITEMS = 8
+IDS = [f"i{n}" for n in range(ITEMS)]
+
+
+def unit(rows: int, dim: int = DIM) -> NDArray[np.float32]:
+    values = np.random.default_rng(rows).standard_normal((rows, dim)).astype(np.float32)
+    unit: NDArray[np.float32] = values / np.linalg.norm(values, axis=1, keepdims=True)
+    return unit
+
+
+WANTED = unit(len(OWNERS))
+SPANS = np.array([[n, n + 1] for n in range(len(OWNERS))], np.float32)
+
+
+def in_memory(folder: Path) -> EmbeddedRows:
+    return ArrayRows(WANTED, OWNERS, SPANS, [(3, "broken"), (6, "broken")])
+
+
+def sharded(folder: Path) -> EmbeddedRows:
+    """Shards of three, one and four items."""
+    shards = []
+    for number, (first, last) in enumerate([(0, 3), (3, 4), (4, 8)]):
+        mine = (first <= OWNERS) & (last > OWNERS)
+        failed = [(n - first, "broken") for n in (3, 6) if first <= n < last]
+        digest = f"{number}" * 64
+        content = Content(last - first, WANTED[mine], OWNERS[mine] - first, SPANS[mine], failed)
+        write_shard(folder, digest, content)
+        shard = read_shard(folder, digest, last - first, DIM)
+        assert shard is not None
+        shards.append(shard)
+    return ShardedRows(shards, DIM, "0" * 64)
+
+
+def elsewhere(folder: Path) -> EmbeddedRows:
+    """In another order, with rows that nobody wants; windows stand in theirs."""
+    order = np.argsort(np.array([5, 2, 2, 2, 7, 0, 0, 1, 4, 4]), kind="stable")
+    names = [IDS[OWNERS[n]] for n in order]
+    np.save(folder / "embeddings.npy", np.concatenate([unit(2), WANTED[order]]))
+    np.save(folder / "spans.npy", np.concatenate([SPANS[:2], SPANS[order]]))
+    (folder / "ids.txt").write_text("\n".join(["unknown", "i77", *names]) + "\n")
+    return PrecomputedRows.open(folder, IDS, missing="skip")
+
+
+KINDS = [in_memory, sharded, elsewhere]
+
+
+@pytest.fixture(params=KINDS)
+def rows(request: pytest.FixtureRequest, tmp_path: Path) -> EmbeddedRows:
+    make: Callable[[Path], EmbeddedRows] = request.param
+    return make(tmp_path)
+
+
+def test_rows_have_owners_spans_and_those_that_failed(rows: EmbeddedRows) -> None:
+    assert (len(rows), rows.dim, len(rows.digest)) == (10, DIM, 64)
+    assert [str(rows.owners.dtype), str(rows.spans.dtype)] == ["int64", "float32"]
+    assert rows.owners.tolist() == OWNERS.tolist()
+    assert np.array_equal(rows.spans, SPANS)
+    assert [place for place, why in rows.failed if why] == [3, 6]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 9, 10, 11, 65_536])
+def test_tiles_are_all_rows_in_order(rows: EmbeddedRows, size: int) -> None:
+    seen = 0
+    for first, tile in rows.tiles(size):
+        assert first == seen
+        assert tile.dtype == np.float32
+        assert 0 < len(tile) <= size
+        assert np.array_equal(tile, WANTED[first : first + len(tile)])
+        seen += len(tile)
+    assert seen == 10
+
+
+@pytest.mark.parametrize("chosen", [[], [0], [9], [3, 3, 0], [9, 4, 5, 1, 0, 8], list(range(10))])
+def test_some_rows_come_in_the_order_asked_for(rows: EmbeddedRows, chosen: list[int]) -> None:
+    read = rows.read(np.array(chosen, np.int64))
+    assert read.dtype == np.float32
+    assert np.array_equal(read, WANTED[chosen])
+
+
+@pytest.mark.parametrize("chosen", [[10], [-1], [0, 2**40], [[0]]])
+def test_rows_that_there_are_not_are_refused(rows: EmbeddedRows, chosen: Any) -> None:
+    with pytest.raises(CodeError, match="from 0 to 9"):
+        rows.read(np.array(chosen))
+
+
+def test_tiles_can_be_gone_through_again_and_side_by_side(rows: EmbeddedRows) -> None:
+    for (first, one), (again, other) in zip(rows.tiles(3), rows.tiles(3), strict=True):
+        assert first == again
+        assert np.array_equal(one, other)
+
+
+@given(sizes=st.lists(st.integers(0, 5), min_size=1, max_size=6), tile=st.integers(1, 9))
+def test_shards_of_any_size_join_without_a_seam(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], tile: int
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    values = unit(sum(sizes) + 1)[: sum(sizes)]
+    shards, at = [], 0
+    for number, size in enumerate(sizes):
+        # Its last item has no row, so that a shard without any is one too.
+        failed = [(size, "broken")]
+        spans = np.zeros((size, 2), np.float32)
+        content = Content(size + 1, values[at : at + size], np.arange(size), spans, failed)
+        write_shard(folder, f"{number}" * 64, content)
+        shards.append(read_shard(folder, f"{number}" * 64, size + 1, DIM))
+        at += size
+    rows = ShardedRows([shard for shard in shards if shard is not None], DIM, "")
+    tiles = [part for _, part in rows.tiles(tile)]
+    assert np.array_equal(np.concatenate([values[:0], *tiles]), values)
+    backwards = np.arange(sum(sizes))[::-1]
+    assert np.array_equal(rows.read(backwards), values[backwards])
+    assert len(rows.failed) == len(sizes)
+
+
+@pytest.mark.parametrize("make", [sharded, elsewhere])
+def test_no_more_than_the_tile_at_hand_is_kept(
+    tmp_path: Path, make: Callable[[Path], EmbeddedRows]
+) -> None:
+    alive: list[weakref.ref[Any]] = []
+    for _, tile in make(tmp_path).tiles(2):
+        alive.append(weakref.ref(tile))
+        del tile
+        gc.collect()
+        assert not any(ref() is not None for ref in alive)
+    assert len(alive) == 5
+
+
+def test_reading_everything_takes_memory_for_one_tile(tmp_path: Path) -> None:
+    shards = []
+    for number in range(8):  # 8 × 8 MB
+        digest = f"{number}" * 64
+        spans = np.zeros((4096, 2), np.float32)
+        write_shard(tmp_path, digest, Content(4096, unit(4096, 512), np.arange(4096), spans, ()))
+        shards.append(read_shard(tmp_path, digest, 4096, 512))
+    rows = ShardedRows([shard for shard in shards if shard is not None], 512, "")
+    before, most = own_memory(), 0
+    for _, tile in rows.tiles(1024):
+        most = max(most, own_memory())
+        del tile
+    assert most - before < 24 << 20  # a tile has 2 MB, everything 64
+
+
+# Arrays in memory
+
+
+@pytest.mark.parametrize(
+    ("owners", "spans"),
+    [([0, 1], None), ([1, 0, 2], None), ([-1, 0, 1], None), (None, [[0, 1]]), ([[0, 1, 2]], None)],
+)
+def test_arrays_that_do_not_fit_one_another_are_refused(owners: Any, spans: Any) -> None:
+    with pytest.raises(CodeError):
+        ArrayRows(
+            unit(3),
+            None if owners is None else np.array(owners),
+            None if spans is None else np.array(spans),
+        )
+
+
+def test_arrays_with_nan_are_refused() -> None:
+    with pytest.raises(CodeError, match="NaN"):
+        ArrayRows(np.full((2, 3), np.nan))
+
+
+def test_arrays_have_one_row_per_item_unless_it_is_said_otherwise() -> None:
+    rows = ArrayRows(unit(3))
+    assert rows.owners.tolist() == [0, 1, 2]
+    assert np.isnan(rows.spans).all()
+    assert rows.digest != ArrayRows(unit(4)).digest
+
+
+# Embeddings that were made elsewhere
+
+
+def bring(folder: Path, values: NDArray[Any], ids: list[str]) -> Path:
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "embeddings.npy", values)
+    (folder / "ids.txt").write_text("".join(f"{one}\n" for one in ids))
+    return folder
+
+
+def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
+    values = unit(3).astype(np.float16)
+    rows = PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a", "b", "c"])
+    assert np.array_equal(rows.read(np.arange(3)), values.astype(np.float32))
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    save_file({"embeddings": unit(3)}, tmp_path / "embeddings.safetensors")
+    (tmp_path / "ids.json").write_text(json.dumps(["a", "b", "c"]))
+    rows = PrecomputedRows.open(tmp_path, ["c", "a", "b"])
+    assert np.array_equal(rows.read(np.arange(3)), unit(3)[[2, 0, 1]])
+
+
+@pytest.mark.parametrize("column", ["id", "anything"])
+def test_ids_may_be_a_column_of_parquet(tmp_path: Path, column: str) -> None:
+    np.save(tmp_path / "embeddings.npy", unit(2))
+    pq.write_table(pa.table({column: ["a", "b"]}), tmp_path / "ids.parquet")
+    assert len(PrecomputedRows.open(tmp_path, ["a", "b"])) == 2
+
+
+def test_a_set_of_embeddings_is_read_view_by_view(tmp_path: Path) -> None:
+    views = {"photo": View("image", DIM, "float32"), "caption": View("text", DIM, "float32")}
+    with EmbeddingWriter(tmp_path / "set", views) as writer:
+        writer.append({"photo": unit(3), "caption": unit(4)[:3]})
+    (tmp_path / "set" / "ids.txt").write_text("a\nb\nc\n")
+    rows = PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"], view="caption")
+    assert np.array_equal(rows.read(np.arange(3)), unit(4)[:3])
+    with pytest.raises(InvalidInputError, match="photo, caption; name one"):
+        PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"])
+    with pytest.raises(InvalidInputError, match="no view other"):
+        PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"], view="other")
+
+
+def test_items_without_an_embedding_are_named(tmp_path: Path) -> None:
+    folder = bring(tmp_path, unit(2), ["a", "b"])
+    with pytest.raises(MediaError, match=r"2 of 3 items: 'c', 'd'.*--missing skip"):
+        PrecomputedRows.open(folder, ["c", "a", "d"])
+
+
+def test_another_length_than_the_models_is_refused(tmp_path: Path) -> None:
+    folder = bring(tmp_path, unit(2), ["a", "b"])
+    with pytest.raises(InvalidInputError, match="5 dimensions, the model's have 768"):
+        PrecomputedRows.open(folder, ["a", "b"], dim=768)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
+def test_rows_without_an_embedding_are_counted_and_the_first_is_named(
+    tmp_path: Path, value: float
+) -> None:
+    values = unit(4)
+    values[[1, 3]] = [value, 0, 0, 0, 0]
+    told = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
+    with pytest.raises(InvalidInputError, match=told):
+        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"])
+
+
+def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path) -> None:
+    values = unit(3)
+    values[2] = [3, 0, 0, 0, 0]
+    told = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
+    with pytest.raises(InvalidInputError, match=told) as caught:
+        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"])
+    assert "--missing" not in caught.value.message
+    values[0, 0] = np.nan
+    with pytest.raises(InvalidInputError, match=r"1 of 3 rows .* NaN.*1 of 3 rows .* norm 1"):
+        PrecomputedRows.open(bring(tmp_path / "both", values, ["a", "b", "c"]), ["a"])
+
+
+def nothing(folder: Path) -> None:
+    (folder / "embeddings.npy").unlink()
+
+
+def no_ids(folder: Path) -> None:
+    (folder / "ids.txt").unlink()
+
+
+def fewer_ids(folder: Path) -> None:
+    (folder / "ids.txt").write_text("a\n")
+
+
+def latin_ids(folder: Path) -> None:
+    (folder / "ids.txt").write_bytes("a\nb\xe9".encode("latin-1"))
+
+
+def objects(folder: Path) -> None:
+    np.save(folder / "embeddings.npy", np.array([[{}]], object), allow_pickle=True)
+
+
+def integers(folder: Path) -> None:
+    np.save(folder / "embeddings.npy", np.eye(2, DIM, dtype=np.int64))
+
+
+def flat(folder: Path) -> None:
+    np.save(folder / "embeddings.npy", np.ones(2, np.float32))
+
+
+def by_columns(folder: Path) -> None:
+    np.save(folder / "embeddings.npy", np.asfortranarray(unit(2)))
+
+
+def short(folder: Path) -> None:
+    path = folder / "embeddings.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def other_spans(folder: Path) -> None:
+    np.save(folder / "spans.npy", np.zeros((3, 2), np.float32))
+
+
+def json_of_numbers(folder: Path) -> None:
+    no_ids(folder)
+    (folder / "ids.json").write_text("[1, 2]")
+
+
+def deep_json(folder: Path) -> None:
+    no_ids(folder)
+    (folder / "ids.json").write_text("[" * 100_000)
+
+
+def no_parquet(folder: Path) -> None:
+    no_ids(folder)
+    (folder / "ids.parquet").write_bytes(b"PAR1 and so on")
+
+
+def parquet_with_a_gap(folder: Path) -> None:
+    no_ids(folder)
+    pq.write_table(pa.table({"id": ["a", None]}), folder / "ids.parquet")
+
+
+def parquet_of_lists(folder: Path) -> None:
+    no_ids(folder)
+    pq.write_table(pa.table({"id": [["a"], ["b"]]}), folder / "ids.parquet")
+
+
+def two_tensors(folder: Path) -> None:
+    nothing(folder)
+    save_file({"embeddings": unit(2), "more": unit(2)}, folder / "embeddings.safetensors")
+
+
+SPOILT = [
+    nothing, no_ids, fewer_ids, latin_ids, objects, integers, flat, by_columns, short, other_spans,
+    json_of_numbers, deep_json, no_parquet, parquet_with_a_gap, parquet_of_lists, two_tensors,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+def test_a_folder_that_is_not_as_it_should_be_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    folder = bring(tmp_path, unit(2), ["a", "b"])
+    spoil(folder)
+    with pytest.raises(BitternError, match=str(folder)):
+        PrecomputedRows.open(folder, ["a", "b"])

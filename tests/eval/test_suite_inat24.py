@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.suites.base import Suite
+from bittern.benchmarks.eval.suites.inat24 import INat24
+from bittern.benchmarks.eval.tasks import Task
+from bittern.errors import InvalidInputError, LayoutError, QrelsError
+from bittern.service.requests import MediaItem
+from tests.eval.miniatures import inat24
+
+TOWERS = frozenset({"text", "image"})
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return inat24.build(tmp_path_factory.mktemp("inat24"))
+
+
+@pytest.fixture
+def data(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "data"))
+
+
+def asked(data: Path, **options: Any) -> Task:
+    (task,) = INat24().tasks(data, Protocol(**options), TOWERS)
+    return task
+
+
+def answers(task: Task) -> dict[str, list[str]]:
+    """Ids of the items that are relevant to each query, as photographs of the sample."""
+    photos = {str(own): photo for own, photo, _ in inat24.IMAGES}
+    return {
+        own: [photos[task.items.ids[i]] for i in task.relevance.of(query).tolist()]
+        for query, own in enumerate(task.asked.ids)
+    }
+
+
+def changed(data: Path, change: Change) -> Path:
+    content = json.loads((data / "train.json").read_text("utf-8"))
+    change(content)
+    inat24.write(data, content)
+    return data
+
+
+def test_it_is_a_suite() -> None:
+    suite: Suite = INat24()
+    assert suite.measures[0] == "AP_minR@50"
+
+
+def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
+    task = asked(whole)
+    assert task.name == "text→image"
+    assert (len(task.asked), len(task.items), len(task.classes)) == (11, 14, 11)
+    assert task.asked.contents[0] == ("a photo of Domestic Cattle",)
+    assert task.asked.contents[10] == ("a photo of Papilio machaon",)
+    assert task.notes == (
+        "Asked with the prompt 'a photo of {common}'",
+        "1 of 11 classes has no common name and is asked for by its scientific name",
+    )
+    assert list(task.left_out) == []
+
+
+def test_photographs_of_the_species_are_what_is_relevant(whole: Path) -> None:
+    found = answers(asked(whole))
+    assert found["Bos_taurus"] == ["calf-1", "cow-1"]
+    assert found["Panthera_onca"] == ["jaguars-1"]
+    assert sum(len(photos) for photos in found.values()) == 14
+
+
+def test_items_are_made_when_they_are_asked_for_with_names_and_rights(whole: Path) -> None:
+    task = asked(whole)
+    item = task.items.contents[4]
+    assert isinstance(item, MediaItem)
+    assert item.occurrence_id == "1004" == task.items.ids[4]
+    assert item.media == inat24.path_of("giraffe-1")
+    assert item.metadata["scientificName"] == "Giraffa camelopardalis"
+    assert item.metadata["family"] == "Giraffidae"
+    assert item.metadata["rightsHolder"] == "observer 2"
+    assert item.metadata["license"] == "Attribution License"
+    assert item.path is not None
+    with Image.open(item.path) as picture:
+        assert max(picture.size) == 96
+
+
+def test_licence_that_is_known_by_its_address_has_its_short_name(whole: Path) -> None:
+    item = asked(whole).items.contents[1]
+    assert isinstance(item, MediaItem)
+    assert item.metadata["license"] == "CC-BY-NC-4.0"
+
+
+def test_relevance_by_family(whole: Path) -> None:
+    task = asked(whole, level="family")
+    assert answers(task) == {
+        "Bovidae": ["calf-1", "cow-1", "goat-1", "nubian-ibex-1"],
+        "Giraffidae": ["giraffe-1", "giraffes-1"],
+        "Felidae": ["kitten-1", "cat-1", "jaguars-1"],
+        "Ursidae": ["polar-bear-1"],
+        "Anatidae": ["greylag-gosling-1", "mute-swans-1"],
+        "Apidae": ["honey-bee-1"],
+        "Papilionidae": ["swallowtail-caterpillar-1"],
+    }
+
+
+def test_novel_species_share_no_genus_with_seen_ones(whole: Path) -> None:
+    task = asked(whole, novel="taxonomy", novel_share=0.2)
+    genera = [name.split("_")[0] for name in task.asked.ids]
+    novel = {genera[i] for i in np.flatnonzero(task.groups["novel"]).tolist()}
+    assert not novel & {genera[i] for i in np.flatnonzero(task.groups["seen"]).tolist()}
+    assert task.groups["novel"].sum() == 2
+
+
+def test_prompts_of_the_protocol_replace_those_of_the_suite(whole: Path) -> None:
+    task = asked(whole, prompts=("{scientific}", "{taxonomy}"))
+    assert len(task.asked) == 22
+    assert list(task.asked.ids)[:2] == ["Bos_taurus#0", "Bos_taurus#1"]
+    assert task.asked.contents[1] == ("Animalia Chordata Mammalia Artiodactyla Bovidae Bos taurus",)
+    assert task.relevance.of(0).tolist() == task.relevance.of(1).tolist() == [0, 1]
+
+
+def test_model_without_a_tower_has_no_task(whole: Path) -> None:
+    assert INat24().tasks(whole, Protocol(), frozenset({"text", "audio"})) == []
+
+
+def test_layout_is_checked_even_for_a_model_without_a_tower(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match="lacks 2 pieces"):
+        INat24().tasks(tmp_path, Protocol(), frozenset())
+
+
+@pytest.mark.parametrize(
+    ("piece", "told"),
+    [("train.json", ("train.json.tar.gz", "438 MB")), ("train", ("train.tar.gz", "441 GB"))],
+)
+def test_missing_piece_is_named_with_origin_and_size(
+    data: Path, piece: str, told: tuple[str, ...]
+) -> None:
+    (data / piece).rename(data.parent / "elsewhere")
+    with pytest.raises(LayoutError) as refused:
+        asked(data)
+    assert "lacks 1 piece of inat24's 2" in str(refused.value)
+    assert all(each in str(refused.value) for each in told)
+
+
+def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole, tmp_path / "inat24")
+    item = asked(tmp_path).items.contents[0]
+    assert isinstance(item, MediaItem)
+    assert item.path is not None
+    assert item.path.is_file()
+
+
+def test_half_of_the_files_gone_ends_the_run_unless_they_are_skipped(data: Path) -> None:
+    for _, photo, _ in inat24.IMAGES[::2]:
+        (data / inat24.path_of(photo)).unlink()
+    with pytest.raises(LayoutError, match=r"7 of 14 images that train\.json lists are not there"):
+        asked(data)
+    task = asked(data, missing="skip")
+    assert len(task.items) == 7
+    assert answers(task)["Bos_taurus"] == ["cow-1"]
+    assert "7 of 14 images that train.json lists are not there and were skipped" in task.left_out
+    assert any(told.startswith("4 of 11 queries have no relevant item") for told in task.left_out)
+    item = task.items.contents[0]
+    assert isinstance(item, MediaItem)
+    assert item.media == inat24.path_of("cow-1")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: c.pop("annotations"), "nothing in 'annotations'"),
+        (lambda c: c.update(images=[]), "nothing in 'images'"),
+        (lambda c: c["images"][3].pop("file_name"), "train.json, images[3]"),
+        (lambda c: c["images"][3].update(id="x7"), "expected a whole number as 'id'"),
+        (lambda c: c["images"][3].update(id=1.5), "expected a whole number as 'id'"),
+        (lambda c: c["annotations"][3].pop("image_id"), "whole number as 'image_id'"),
+        (lambda c: c["categories"][3].pop("name"), "train.json, categories[3]"),
+        (lambda c: c["images"][3].update(id=1002), "image id 1002 stands twice"),
+        (
+            lambda c: c["images"][3].update(file_name=c["images"][2]["file_name"]),
+            f"image file '{inat24.path_of('goat-1')}' stands twice",
+        ),
+        (lambda c: c["categories"][3].update(id=2), "category id 2 stands twice"),
+        (lambda c: c["images"][3].update(file_name="../../x.jpg"), "leads out of the data"),
+    ],
+)
+def test_metadata_of_another_layout_are_refused(data: Path, change: Change, told: str) -> None:
+    with pytest.raises(LayoutError) as refused:
+        asked(changed(data, change))
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 200, -2])
+def test_damaged_metadata_are_refused(data: Path, cut: int) -> None:
+    path = data / "train.json"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(LayoutError, match=r"train\.json"):
+        asked(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c["annotations"][3].update(image_id=77), "image 77"),
+        (lambda c: c["annotations"][3].update(category_id=99), "category 99"),
+    ],
+)
+def test_annotation_of_something_unknown_ends_the_run_unless_it_is_skipped(
+    data: Path, change: Change, named: str
+) -> None:
+    changed(data, change)
+    with pytest.raises(QrelsError, match=rf"1 of 14 annotations .*\({named}\).*--unknown skip"):
+        asked(data)
+    task = asked(data, unknown="skip")
+    assert any(told.startswith("1 of 14 annotations") for told in task.left_out)
+    assert "1 of 14 images has no label and answers no query" in task.left_out
+    assert "Capra_nubiana" not in answers(task)
+
+
+def test_image_of_two_species_is_refused(data: Path) -> None:
+    extra = {"id": 1, "image_id": 1003, "category_id": 0}
+    with pytest.raises(QrelsError, match="image 1003 is labelled with several categories"):
+        asked(changed(data, lambda c: c["annotations"].append(extra)))
+
+
+def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None:
+    extra = {"id": 11, "name": "Bubo bubo", "common_name": "Eagle-Owl"}
+    task = asked(changed(data, lambda c: c["categories"].append(extra)))
+    assert len(task.asked) == 11
+    assert list(task.left_out) == [
+        "1 of 12 queries has no relevant item and was not asked (Bubo bubo)",
+    ]
+
+
+def test_split_that_was_never_published_is_refused(whole: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no split 'val'"):
+        asked(whole, database="val")
+    assert len(asked(whole, database="train").items) == 14
+
+
+def test_prompt_that_cannot_be_filled_is_refused_before_anything_is_read(data: Path) -> None:
+    (data / "train.json").write_text("no JSON")
+    with pytest.raises(InvalidInputError, match="unknown placeholder"):
+        asked(data, prompts=("{latin}",))
+
+
+def test_lists_may_come_in_any_order(whole: Path, data: Path) -> None:
+    content = json.loads((data / "train.json").read_text("utf-8"))
+    inat24.write(data, dict(reversed(content.items())))
+    first, second = asked(whole), asked(data)
+    assert answers(first) == answers(second)
+    assert list(first.items.ids) == list(second.items.ids)

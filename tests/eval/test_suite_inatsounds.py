@@ -1,0 +1,338 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.suites.inatsounds import INatSounds
+from bittern.benchmarks.eval.tasks import Task
+from bittern.errors import InvalidInputError, LayoutError, QrelsError
+from bittern.service.requests import MediaItem
+from tests.eval.miniatures import inatsounds, soundscapes
+
+TOWERS = frozenset({"text", "audio"})
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return inatsounds.build(tmp_path / "inatsounds")
+
+
+def only_task(data: Path | None, **options: Any) -> Task:
+    (task,) = INatSounds().tasks(data, Protocol(**options), TOWERS)
+    return task
+
+
+def media_at(task: Task, place: int) -> str:
+    item = task.items.contents[place]
+    assert isinstance(item, MediaItem)
+    return item.media
+
+
+def right(task: Task) -> dict[str, list[str]]:
+    """Which files answer which query."""
+    files = [media_at(task, i) for i in range(len(task.items))]
+    return {name: [files[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+
+
+def test_each_evaluated_species_is_answered_by_its_recordings_of_the_test_split(
+    data: Path,
+) -> None:
+    task = only_task(data)
+    assert right(task) == {
+        "Tawny_Owl": [inatsounds.file_name("test", "owl-1", 0)],
+        "Mallard": [inatsounds.file_name("test", "ducks-1", 1)],
+        "Greylag_Goose": [inatsounds.file_name("test", "goose-1", 2)],
+        "Gray_Wolf": [inatsounds.file_name("test", "wolf-1", 3)],
+        "Domestic_Dog": [
+            inatsounds.file_name("test", "dog-1", 4),
+            inatsounds.file_name("test", "dogs-barking-1", 4),
+        ],
+        "Domestic_Cat": [
+            inatsounds.file_name("test", "cat-1", 5),
+            inatsounds.file_name("test", "cat-2", 5),
+        ],
+    }
+    assert task.name == "text→audio"
+    assert task.training is None
+    assert len(task.items) == 8
+    assert "test split is searched" in " ".join(task.notes)
+
+
+def test_species_are_asked_for_by_the_sound_of_their_common_name(data: Path) -> None:
+    assert only_task(data).asked.contents[0] == ("The sound of Tawny Owl",)
+    told = only_task(data, prompts=("{scientific}", "{taxonomy}"), average_prompts=True)
+    assert told.asked.contents[0] == (
+        "Strix aluco",
+        "Animalia Chordata Aves Strigiformes Strigidae Strix aluco",
+    )
+
+
+def test_a_species_without_recordings_is_not_asked_and_counted(data: Path) -> None:
+    task = only_task(data)
+    assert "House_Cricket" not in task.asked.ids
+    assert "1 of 7 queries has no relevant item and was not asked (House Cricket)" in task.left_out
+
+
+def test_species_that_are_not_evaluated_are_ranked_and_not_asked(data: Path) -> None:
+    task = only_task(data, database="train")
+    assert "European_Common_Frog" not in task.asked.ids
+    assert inatsounds.file_name("train", "frogs-1", 7) in [media_at(task, i) for i in range(6)]
+    assert task.relevance.counts.tolist() == [1, 1, 1, 1, 1]
+
+
+def test_items_are_made_with_names_and_rights(data: Path) -> None:
+    item = only_task(data).items.contents[0]
+    assert isinstance(item, MediaItem)
+    assert item.path is not None
+    assert item.path.is_file()
+    assert item.metadata == {
+        "vernacularName": "Tawny Owl",
+        "scientificName": "Strix aluco",
+        "rightsHolder": "recordist 0",
+        "license": "CC BY-NC 4.0",
+    }
+
+
+def test_wolves_answer_for_dogs_at_the_level_of_genera(data: Path) -> None:
+    task = only_task(data, level="genus")
+    counts = dict(zip(task.asked.ids, task.relevance.counts.tolist(), strict=True))
+    assert counts == {"Strix": 1, "Anas": 1, "Anser": 1, "Canis": 3, "Felis": 2}
+
+
+def test_the_training_split_is_fitted_on_only_where_that_is_asked_for(data: Path) -> None:
+    training = only_task(data, fit_on="training").training
+    assert training is not None
+    assert len(training.items) == 6
+    names = [training.queries.ids[c] for c in range(len(training.queries))]
+    assert names == [
+        "Tawny_Owl",
+        "Mallard",
+        "Domestic_Dog",
+        "Domestic_Cat",
+        "House_Cricket",
+        "European_Common_Frog",
+    ]
+    assert training.queries.classes.tolist() == training.items.classes.tolist()
+
+
+def test_novel_species_are_in_no_training_part(data: Path) -> None:
+    task = only_task(data, fit_on="training", novel="random", novel_share=0.5)
+    assert task.training is not None
+    novel = task.asked.classes[task.groups["novel"]]
+    assert len(novel)
+    assert not np.isin(novel, task.training.items.classes).any()
+
+
+def test_searching_what_is_fitted_on_is_refused(data: Path) -> None:
+    with pytest.raises(InvalidInputError, match="both fitted on and searched"):
+        only_task(data, fit_on="training", database="train")
+
+
+def test_an_unknown_split_is_refused_with_those_there_are(data: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"'dev'.*train, val, test"):
+        only_task(data, database="dev")
+
+
+def test_a_model_that_does_not_hear_has_no_task(data: Path) -> None:
+    assert INatSounds().tasks(data, Protocol(), frozenset({"text", "image"})) == []
+
+
+def test_soundscapes_are_searched_as_well_and_know_what_was_fitted_on(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = soundscapes.build(tmp_path / "soundscapes")
+    protocol = Protocol(fit_on="training", soundscapes=str(folder))
+    names, windows, recordings = INatSounds().tasks(data, protocol, TOWERS)
+    assert [names.name, windows.name, recordings.name] == [
+        "text→audio",
+        "soundscapes text→audio, windows",
+        "soundscapes text→audio, recordings",
+    ]
+    assert windows.training is not None
+    heard = dict(zip(windows.asked.ids, windows.groups["seen"].tolist(), strict=True))
+    assert heard == {"Mallard": True, "Tawny_Owl": True, "Graylag_Goose": False}
+    mallard = list(windows.classes.names).index("Mallard")
+    place = windows.training.items.classes.tolist().index(mallard)
+    item = windows.training.items.contents[place]
+    assert isinstance(item, MediaItem)
+    assert item.metadata["scientificName"] == "Anas platyrhynchos"
+
+
+def test_missing_pieces_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError) as caught:
+        only_task(tmp_path, fit_on="training")
+    for told in ("test.json", "test/", "train.json", "train/", "27 GB", "81 GB", "2024 release"):
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("piece", ["test.json", "test"])
+def test_each_piece_is_missed(data: Path, piece: str) -> None:
+    (data / piece).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=piece):
+        only_task(data)
+
+
+def test_data_must_be_given() -> None:
+    with pytest.raises(LayoutError, match="--data"):
+        only_task(None)
+
+
+def lose_half(data: Path) -> None:
+    for stem, category in inatsounds.SPLITS["test"][::2]:
+        (data / inatsounds.file_name("test", stem, category)).unlink()
+
+
+def test_half_of_the_recordings_missing_ends_the_run(data: Path) -> None:
+    lose_half(data)
+    with pytest.raises(LayoutError, match=r"4 of 8 recordings that test\.json lists"):
+        only_task(data)
+
+
+def test_missing_recordings_can_be_left_out(data: Path) -> None:
+    lose_half(data)
+    task = only_task(data, missing="skip")
+    assert len(task.items) == 4
+    assert any("4 of 8 recordings" in told for told in task.left_out)
+    assert "Tawny_Owl" not in task.asked.ids
+
+
+def edited(data: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = data / "test.json"
+    value = json.loads(path.read_text(encoding="utf-8"))
+    change(value)
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def test_a_damaged_file_is_refused(data: Path) -> None:
+    path = data / "test.json"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(LayoutError, match=r"test\.json is damaged or no JSON"):
+        only_task(data)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff\xfe{}", b"[]", b"{}", b""])
+def test_what_is_no_annotation_file_is_refused(data: Path, content: bytes) -> None:
+    (data / "test.json").write_bytes(content)
+    with pytest.raises(LayoutError, match=r"test\.json"):
+        only_task(data)
+
+
+def test_images_instead_of_audio_are_refused(data: Path) -> None:
+    edited(data, lambda value: value.update(images=value.pop("audio")))
+    with pytest.raises(LayoutError, match="no list of audio"):
+        only_task(data)
+
+
+@pytest.mark.parametrize(
+    ("member", "row", "wrong"),
+    [
+        ("audio", {"id": "7"}, r"audio\[0\] has '7' where id should be a number"),
+        ("audio", {"id": 3001}, r"audio\[1\] has the id 3001 of another recording"),
+        ("audio", {"file_name": 7}, r"audio\[0\] has 7 where file_name should be a text"),
+        ("audio", {"file_name": "../../etc/passwd"}, "leads out of the data folder"),
+        ("audio", {"file_name": "/etc/passwd"}, "leads out of the data folder"),
+        ("audio", {"file_name": "test/\ud800.wav"}, "no text"),
+        ("categories", {"id": 1}, r"categories\[1\] has the id 1 of another category"),
+        ("categories", {"evaluation": None}, "evaluation"),
+        ("categories", {"name": ""}, "name should be a text"),
+        ("annotations", {"audio_id": None}, "audio_id should be a number"),
+    ],
+)
+def test_rows_of_another_form_are_refused(
+    data: Path, member: str, row: dict[str, Any], wrong: str
+) -> None:
+    edited(data, lambda value: value[member][0].update(row))
+    with pytest.raises(LayoutError, match=wrong):
+        only_task(data)
+
+
+def test_two_recordings_with_one_file_are_refused(data: Path) -> None:
+    edited(data, lambda v: v["audio"][1].update(file_name=v["audio"][0]["file_name"]))
+    with pytest.raises(LayoutError, match="two recordings have the file_name"):
+        only_task(data)
+
+
+UNUSABLE = [
+    (lambda v: v["annotations"][0].update(category_id=77), r"category_id 77"),
+    (lambda v: v["annotations"][0].update(audio_id=77), r"audio_id 77"),
+    (lambda v: v["annotations"].append(v["annotations"][0]), "1 of 9 annotations repeats another"),
+    (lambda v: v["annotations"].pop(0), "1 of 8 recordings has no annotation: id 3000"),
+]
+
+
+@pytest.mark.parametrize(("change", "wrong"), UNUSABLE)
+def test_annotations_that_fit_nothing_are_refused(
+    data: Path, change: Callable[[dict[str, Any]], object], wrong: str
+) -> None:
+    edited(data, change)
+    with pytest.raises(QrelsError, match=wrong):
+        only_task(data)
+
+
+@pytest.mark.parametrize(("change", "wrong"), UNUSABLE)
+def test_annotations_that_fit_nothing_can_be_left_out(
+    data: Path, change: Callable[[dict[str, Any]], object], wrong: str
+) -> None:
+    edited(data, change)
+    task = only_task(data, unknown="skip")
+    assert len(task.items) == (8 if "repeats" in wrong else 7)
+    assert any("test.json: 1 of " in told for told in task.left_out)
+
+
+def test_a_recording_of_two_species_is_refused(data: Path) -> None:
+    edited(data, lambda v: v["annotations"][1].update(audio_id=v["annotations"][0]["audio_id"]))
+    with pytest.raises(QrelsError, match="recording 3000 is annotated as category 0 and as 1"):
+        only_task(data, unknown="skip")
+
+
+def test_splits_of_different_releases_are_refused(data: Path) -> None:
+    edited(data, lambda v: v["categories"][0].update(name="Strix nebulosa"))
+    with pytest.raises(LayoutError, match=r"category 0 is Strix nebulosa in test\.json"):
+        only_task(data, fit_on="training")
+
+
+def test_file_names_below_the_split_or_the_category_are_found_too(data: Path) -> None:
+    def shorten(value: dict[str, Any]) -> None:
+        for number, row in enumerate(value["audio"]):
+            row["file_name"] = row["file_name"].split("/", 1 + number % 2)[-1]
+
+    expected = right(only_task(data))
+    edited(data, shorten)
+    assert right(only_task(data)) == expected
+
+
+def test_only_splits_that_are_used_are_checked_before_a_model_is_loaded(data: Path) -> None:
+    (data / "test.json").unlink()
+    INatSounds().check(data, Protocol(database="val"))
+    for other in (Protocol(), Protocol(database="test")):
+        with pytest.raises(LayoutError, match=r"lacks 1 piece .*\n.*test\.json"):
+            INatSounds().check(data, other)
+    (data / "train.json").unlink()
+    INatSounds().check(data, Protocol(database="val"))
+    with pytest.raises(LayoutError, match=r"train\.json"):
+        INatSounds().check(data, Protocol(database="val", fit_on="training"))
+    with pytest.raises(InvalidInputError, match="no split 'dev'"):
+        INatSounds().check(data, Protocol(database="dev"))
+
+
+def test_soundscapes_that_are_not_there_are_missed_before_a_model_is_loaded(
+    data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(LayoutError, match="soundscapes"):
+        INatSounds().check(data, Protocol(soundscapes=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize(
+    ("windows", "rule"), [("max", "best window"), ("mean", "mean distance"), ("separate", "Every")]
+)
+def test_notes_tell_the_prompt_and_how_windows_count(data: Path, windows: str, rule: str) -> None:
+    notes = " ".join(only_task(data, windows=windows).notes)
+    assert "'The sound of {common}'" in notes
+    assert rule in notes
+    assert "averages over a file's windows" in notes

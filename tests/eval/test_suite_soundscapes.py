@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.suites.soundscapes import Soundscapes
+from bittern.benchmarks.eval.tasks import Task
+from bittern.errors import InvalidInputError, LayoutError, QrelsError
+from bittern.service.requests import MediaItem
+from tests.eval.miniatures import soundscapes
+
+TOWERS = frozenset({"text", "audio"})
+FIRST, SECOND, THIRD = soundscapes.HEARD
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return soundscapes.build(tmp_path / "soundscapes")
+
+
+def tasks(data: Path | None, **options: Any) -> list[Task]:
+    return Soundscapes().tasks(data, Protocol(**options), TOWERS)
+
+
+def right(task: Task) -> dict[str, list[str]]:
+    """Which items answer which query."""
+    ids = task.items.ids
+    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+
+
+def test_recordings_answer_for_every_species_that_is_heard_in_them(data: Path) -> None:
+    windows, recordings = tasks(data)
+    assert [windows.name, recordings.name] == ["text→audio, windows", "text→audio, recordings"]
+    assert right(recordings) == {
+        "Mallard": [FIRST, SECOND],
+        "Tawny_Owl": [FIRST],
+        "Graylag_Goose": [SECOND],
+    }
+    assert recordings.items.ids == [FIRST, SECOND, THIRD]
+    assert recordings.by_window is None
+    assert windows.by_window is not None
+
+
+def test_only_windows_are_items_where_these_are_separate(data: Path) -> None:
+    (task,) = tasks(data, windows="separate")
+    assert task.by_window is not None
+
+
+def test_what_nobody_heard_is_not_asked_and_what_nobody_could_tell_is_counted(data: Path) -> None:
+    _, recordings = tasks(data)
+    assert any("American Crow" in told for told in recordings.left_out)
+    assert (
+        "1 of 6 annotations marks a sound that the annotators could not identify (????); it is "
+        "left out"
+    ) in recordings.left_out
+
+
+def test_recordings_are_read_where_they_lie(data: Path) -> None:
+    item = tasks(data)[0].items.contents[2]
+    assert isinstance(item, MediaItem)
+    assert item.path == data / "soundscape_data" / THIRD
+    assert item.path.read_bytes()[:4] == b"fLaC"
+
+
+def test_genera_can_be_asked_for_and_families_cannot(data: Path) -> None:
+    _, recordings = tasks(data, level="genus")
+    assert right(recordings) == {"Anas": [FIRST, SECOND], "Strix": [FIRST], "Anser": [SECOND]}
+    with pytest.raises(InvalidInputError, match="family"):
+        tasks(data, level="family")
+
+
+def test_splits_are_refused(data: Path) -> None:
+    with pytest.raises(InvalidInputError, match="no published splits"):
+        tasks(data, database="test")
+    with pytest.raises(InvalidInputError, match="no published splits"):
+        tasks(data, fit_on="training")
+
+
+def test_missing_pieces_are_named_together_with_origin(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError) as caught:
+        tasks(tmp_path)
+    for told in ("soundscape_data/", "annotations.csv", "species.csv", "Zenodo", "GB"):
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("piece", ["soundscape_data", "annotations.csv", "species.csv"])
+def test_each_piece_is_missed(data: Path, piece: str) -> None:
+    (data / piece).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=piece):
+        tasks(data)
+
+
+def test_an_annotated_recording_that_is_gone_ends_the_run_or_is_left_out(data: Path) -> None:
+    (data / "soundscape_data" / FIRST).unlink()
+    with pytest.raises(LayoutError, match=f"1 of 2 recordings.*{FIRST}"):
+        tasks(data)
+    _, recordings = tasks(data, missing="skip")
+    assert right(recordings) == {"Mallard": [SECOND], "Graylag_Goose": [SECOND]}
+    assert any("1 of 2 recordings" in told for told in recordings.left_out)
+
+
+def annotated(data: Path, *rows: str) -> None:
+    path = data / "annotations.csv"
+    path.write_text(path.read_text(encoding="utf-8") + "\n".join(rows) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("row", "wrong"),
+    [
+        (f"{FIRST},1,2,300,8000,grebit1", r"'grebit1' \(1\)"),
+        (f"{FIRST},3,2,300,8000,gragoo", "ends before it begins.* in line 8"),
+        (f"{FIRST},2,2,300,8000,gragoo", "ends before it begins"),
+        (f"{FIRST},-1,2,300,8000,gragoo", "ends before it begins"),
+        (f"{FIRST},nan,2,300,8000,gragoo", "ends before it begins"),
+        (f"{FIRST},1,inf,300,8000,gragoo", "ends before it begins"),
+    ],
+)
+def test_annotations_that_cannot_be_used_are_refused_or_left_out(
+    data: Path, row: str, wrong: str
+) -> None:
+    expected = right(tasks(data)[1])
+    annotated(data, row)
+    with pytest.raises(QrelsError, match=wrong):
+        tasks(data)
+    _, recordings = tasks(data, unknown="skip")
+    assert right(recordings) == expected
+    assert any(told.startswith("1 of 7 annotations") for told in recordings.left_out)
+
+
+def test_an_annotation_that_stands_twice_counts_once(data: Path) -> None:
+    expected = right(tasks(data)[1])
+    annotated(data, f"{FIRST},1.0,3.5,200,900,tawowl1")
+    _, recordings = tasks(data)
+    assert right(recordings) == expected
+    assert "1 of 7 annotations repeats another and counts once" in recordings.left_out
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "wrong"),
+    [
+        ("annotations.csv", "Start Time (s)", "Begin", r"Start Time \(s\)"),
+        ("annotations.csv", ",1.0,", ",early,", "times in seconds.*line 2"),
+        ("annotations.csv", FIRST, f"../../{FIRST}", "leads out"),
+        ("species.csv", "Common Name", "Name", "Common Name"),
+        ("species.csv", "tawowl1", "mallar3", "'mallar3' again in line 3"),
+        ("species.csv", "Anas platyrhynchos,Mallard", ",", "no name to ask for"),
+    ],
+)
+def test_tables_of_another_form_are_refused(
+    data: Path, table: str, old: str, new: str, wrong: str
+) -> None:
+    replaced(data / table, old, new)
+    with pytest.raises(LayoutError, match=wrong):
+        tasks(data)
+
+
+def test_annotations_of_nothing_are_refused(data: Path) -> None:
+    headings = soundscapes.ANNOTATION_HEADINGS
+    (data / "annotations.csv").write_text(f"{headings}\n{FIRST},1,2,3,4,????\n", encoding="utf-8")
+    with pytest.raises(QrelsError, match="no annotation of a species"):
+        tasks(data)
+
+
+def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(data: Path) -> None:
+    Soundscapes().check(data, Protocol(level="genus"))
+    for other in (
+        Protocol(level="family"),
+        Protocol(database="test"),
+        Protocol(fit_on="training"),
+    ):
+        with pytest.raises(InvalidInputError):
+            Soundscapes().check(data, other)
+    (data / "species.csv").unlink()
+    with pytest.raises(LayoutError, match=r"species\.csv"):
+        Soundscapes().check(data, Protocol())
+
+
+def test_it_is_told_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:
+    windows, recordings = tasks(data)
+    assert any("not ranked on the same items" in note for note in windows.notes)
+    assert not any("not ranked on the same items" in note for note in recordings.notes)
+    assert any("'The sound of {common}'" in note for note in recordings.notes)

@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.suites.ssw60 import SSW60
+from bittern.benchmarks.eval.tasks import Task
+from bittern.errors import InvalidInputError, LayoutError, QrelsError
+from bittern.service.requests import MediaItem
+from tests.eval.miniatures import ssw60
+
+ALL = frozenset({"text", "image", "audio"})
+PIECES = [
+    "taxa.csv",
+    "audio_ml.csv",
+    "audio_ml",
+    "images_inat.csv",
+    "images_inat",
+    "images_nabirds.csv",
+    "images_nabirds",
+]
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return ssw60.build(tmp_path / "ssw60")
+
+
+def tasks(data: Path, towers: frozenset[str] = ALL, **options: Any) -> dict[str, Task]:
+    return {task.name: task for task in SSW60().tasks(data, Protocol(**options), towers)}
+
+
+def right(task: Task) -> dict[str, list[str]]:
+    """Which items answer which query."""
+    ids = task.items.ids
+    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+
+
+GOOSE, DUCK, OWL, HARRIER = (f"images_inat/{73_542 + n}" for n in (0, 1, 2, 4))
+MIRRORED_DUCK, CHICKENS = (f"images_nabirds/{n:032x}" for n in (0, 1))
+HEARD_GOOSE, HEARD_DUCK, HEARD_OWL, HEARD_CHICKEN = (
+    f"audio_ml/{45_516_191 + n}" for n in (0, 2, 4, 6)
+)
+
+
+def test_recordings_are_answered_by_photographs_of_their_species(data: Path) -> None:
+    task = tasks(data)["audio→image"]
+    assert right(task) == {
+        HEARD_GOOSE: [GOOSE],
+        HEARD_DUCK: [DUCK, MIRRORED_DUCK],
+        HEARD_OWL: [OWL],
+        HEARD_CHICKEN: [CHICKENS],
+    }
+    assert len(task.items) == 6
+
+
+def test_photographs_are_answered_by_recordings_of_their_species(data: Path) -> None:
+    task = tasks(data)["image→audio"]
+    assert right(task) == {
+        GOOSE: [HEARD_GOOSE],
+        DUCK: [HEARD_DUCK],
+        OWL: [HEARD_OWL],
+        MIRRORED_DUCK: [HEARD_DUCK],
+        CHICKENS: [HEARD_CHICKEN],
+    }
+    assert any(HARRIER in told for told in task.left_out)
+
+
+def test_names_are_answered_by_recordings_and_by_photographs(data: Path) -> None:
+    by_name = tasks(data)
+    assert right(by_name["text→audio"]) == {
+        "Graylag_Goose": [HEARD_GOOSE],
+        "Mallard": [HEARD_DUCK],
+        "Tawny_Owl": [HEARD_OWL],
+        "Red_Junglefowl": [HEARD_CHICKEN],
+    }
+    assert by_name["text→audio"].asked.contents[0] == ("The sound of Graylag Goose",)
+    assert by_name["text→image"].asked.contents[0] == ("a photo of Graylag Goose",)
+    assert by_name["text→image"].relevance.counts.tolist() == [1, 2, 1, 1, 1]
+
+
+def test_media_are_read_where_the_tables_say(data: Path) -> None:
+    task = tasks(data)["audio→image"]
+    for place in range(len(task.items)):
+        item = task.items.contents[place]
+        assert isinstance(item, MediaItem)
+        assert item.path is not None
+        with Image.open(item.path) as picture:
+            assert picture.format == "JPEG"
+    assert isinstance(item, MediaItem)
+    assert item.metadata == {
+        "vernacularName": "Red Junglefowl",
+        "scientificName": "Gallus gallus",
+        "rightsHolder": "Kim Gull",
+    }
+    query = task.asked.contents[0]
+    assert isinstance(query, MediaItem)
+    assert query.path is not None
+    assert query.path.read_bytes()[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+    ("towers", "names"),
+    [
+        ({"text", "image"}, {"text→image"}),
+        ({"text", "audio"}, {"text→audio"}),
+        ({"image", "audio"}, {"audio→image", "image→audio"}),
+        ({"text"}, set()),
+    ],
+)
+def test_tasks_need_their_towers(data: Path, towers: set[str], names: set[str]) -> None:
+    assert set(tasks(data, frozenset(towers))) == names
+
+
+def test_photographs_can_be_those_of_one_data_set(data: Path) -> None:
+    assert tasks(data, database="nabirds")["text→image"].items.ids == [MIRRORED_DUCK, CHICKENS]
+    inat = tasks(data, database="inat:test")["text→image"]
+    assert inat.items.ids == [GOOSE, DUCK, OWL, HARRIER]
+    assert any("inat" in note for note in inat.notes)
+
+
+def test_another_split_can_be_searched_with_queries_of_the_test_split(data: Path) -> None:
+    task = tasks(data, database="both:train")["audio→image"]
+    assert right(task) == {HEARD_CHICKEN: ["images_inat/73545"]}
+    assert any("train split is searched" in note for note in task.notes)
+
+
+@pytest.mark.parametrize("database", ["inat:nabirds", "train:test", "dev"])
+def test_databases_that_there_are_not_are_refused(data: Path, database: str) -> None:
+    with pytest.raises(InvalidInputError, match="--database"):
+        tasks(data, database=database)
+
+
+def test_families_answer_at_the_level_of_families(data: Path) -> None:
+    assert right(tasks(data, level="family")["audio→image"]) == {
+        HEARD_GOOSE: [GOOSE, DUCK, MIRRORED_DUCK],
+        HEARD_DUCK: [GOOSE, DUCK, MIRRORED_DUCK],
+        HEARD_OWL: [OWL],
+        HEARD_CHICKEN: [CHICKENS],
+    }
+
+
+def test_the_training_split_is_fitted_on_where_that_is_asked_for(data: Path) -> None:
+    assert tasks(data)["audio→image"].training is None
+    training = tasks(data, fit_on="training")["audio→image"].training
+    assert training is not None
+    assert training.items.ids == ["images_inat/73545", f"images_nabirds/{2:032x}"]
+    assert training.queries.modality == "audio"
+    assert training.queries.classes.tolist() == [1, 2, 3]
+    with pytest.raises(InvalidInputError, match="both fitted on and searched"):
+        tasks(data, fit_on="training", database="train")
+
+
+def test_the_photograph_that_the_release_lacks_is_no_error(data: Path) -> None:
+    (told,) = [t for t in tasks(data)["text→image"].left_out if "NABirds" in t]
+    assert told.startswith(
+        "1 NABirds photograph that the tables list is not in the release; it is left out "
+        "(images_nabirds/"
+    )
+
+
+def test_missing_pieces_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError) as caught:
+        tasks(tmp_path)
+    for told in (*PIECES, "ssw60.tar.gz", "31 GB"):
+        assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_each_piece_is_missed(data: Path, piece: str) -> None:
+    (data / piece).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=piece):
+        tasks(data)
+
+
+def test_pieces_that_a_model_has_no_tower_for_are_not_missed(data: Path) -> None:
+    (data / "audio_ml.csv").unlink()
+    assert set(tasks(data, frozenset({"text", "image"}))) == {"text→image"}
+
+
+def lose_half(data: Path) -> None:
+    for path in sorted((data / "audio_ml").iterdir())[:4]:
+        path.unlink()
+
+
+def test_half_of_the_recordings_missing_ends_the_run(data: Path) -> None:
+    lose_half(data)
+    with pytest.raises(LayoutError, match="2 of 4 files that audio_ml"):
+        tasks(data)
+
+
+def test_missing_recordings_can_be_left_out(data: Path) -> None:
+    (data / f"{HEARD_OWL}.wav").unlink()
+    with pytest.raises(LayoutError, match=r"1 of 4 .*45516195\.wav"):
+        tasks(data)
+    task = tasks(data, missing="skip")["text→audio"]
+    assert task.items.ids == [HEARD_GOOSE, HEARD_DUCK, HEARD_CHICKEN]
+    assert any("1 of 4" in told for told in task.left_out)
+
+
+def replaced(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_labels_that_no_species_has_are_refused_or_left_out(data: Path) -> None:
+    replaced(data / "audio_ml.csv", "45516195,2,test", "45516195,60,test")
+    with pytest.raises(QrelsError, match=r"audio_ml\.csv: 1 of 7 labels .* 60 \(line 6\)"):
+        tasks(data)
+    task = tasks(data, unknown="skip")["text→audio"]
+    assert HEARD_OWL not in task.items.ids
+    assert any("not in taxa.csv" in told for told in task.left_out)
+
+
+@pytest.mark.parametrize(
+    ("table", "old", "new", "wrong"),
+    [
+        ("audio_ml.csv", "asset_id,", "id,", "asset_id"),
+        ("audio_ml.csv", "45516193,1", "45516191,1", "stands in line 2 already"),
+        ("audio_ml.csv", "45516193,1", "45516193,duck", "numbers as labels"),
+        ("audio_ml.csv", "45516193,1", "45516193,-1", "numbers as labels"),
+        ("audio_ml.csv", "45516193,1,test", "45516193,1", "cells"),
+        ("audio_ml.csv", "45516193,1,test", "../../45516193,1,test", "leads out"),
+        ("taxa.csv", "common_name", "name", "common_name"),
+        ("taxa.csv", "1,mallar3", "0,mallar3", "0 again in line 3"),
+        ("taxa.csv", "6,mutswa", "9,mutswa", "labels 0, 1, 2"),
+    ],
+)
+def test_tables_of_another_form_are_refused(
+    data: Path, table: str, old: str, new: str, wrong: str
+) -> None:
+    replaced(data / table, old, new)
+    with pytest.raises(LayoutError, match=wrong):
+        tasks(data)
+
+
+def test_a_table_that_is_no_text_is_refused(data: Path) -> None:
+    (data / "images_inat.csv").write_bytes(b"\x89PNG\r\n\x1a\n\x00\xff")
+    with pytest.raises(LayoutError, match=r"images_inat\.csv"):
+        tasks(data)
+
+
+def test_what_is_missing_for_every_model_is_refused_before_any_is_loaded(data: Path) -> None:
+    SSW60().check(data, Protocol())
+    with pytest.raises(InvalidInputError, match="--database"):
+        SSW60().check(data, Protocol(database="inat:nabirds"))
+    (data / "images_nabirds.csv").unlink()
+    SSW60().check(data, Protocol(database="inat"))
+    with pytest.raises(LayoutError, match="lacks 1 piece "):
+        SSW60().check(data, Protocol())
+    (data / "audio_ml.csv").unlink()
+    with pytest.raises(LayoutError, match=r"audio_ml\.csv"):
+        SSW60().check(data, Protocol(database="inat"))
+
+
+def test_recordings_need_not_be_there_for_models_that_hear_nothing(data: Path) -> None:
+    (data / "audio_ml.csv").unlink()
+    (data / "audio_ml").rename(data / "elsewhere")
+    SSW60().check(data, Protocol())
+    assert set(tasks(data, frozenset({"text", "image"}))) == {"text→image"}
+    with pytest.raises(LayoutError, match="audio_ml"):
+        tasks(data)
+
+
+def test_notes_tell_prompts_and_what_becomes_of_recordings_that_are_asked_with(data: Path) -> None:
+    notes = {name: " ".join(task.notes) for name, task in tasks(data).items()}
+    assert "the mean of its windows" in notes["audio→image"]
+    assert "the mean of its windows" not in notes["image→audio"]
+    assert "'The sound of {common}'" in notes["text→audio"]
+    assert "'a photo of {common}'" in notes["text→image"]
+
+
+def test_queries_by_media_tell_their_class(data: Path) -> None:
+    by_name = tasks(data)
+    assert by_name["audio→image"].asked.classes.tolist() == [0, 1, 2, 3]
+    assert by_name["image→audio"].asked.classes.tolist() == [0, 1, 2, 1, 3]

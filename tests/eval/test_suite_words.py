@@ -1,0 +1,216 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.suites import words as suite_words
+from bittern.benchmarks.eval.suites.words import GLOSS_SIDE, NAME_SIDE, MiniLMTower, WordsSuite
+from bittern.benchmarks.eval.tasks import Contents, Task
+from bittern.benchmarks.words.data import EmbeddedWords, collect, embed
+from bittern.benchmarks.words.learned import GLOSS
+from bittern.benchmarks.words.protocol import split
+from bittern.benchmarks.words.wordnet import NOUNS, read_nouns
+from bittern.encoders.base import Modality
+from bittern.errors import (
+    InvalidInputError,
+    LayoutError,
+    SourceNotFoundError,
+    UnsupportedModalityError,
+)
+from bittern.hashing.training.alignment import WORDS
+
+TEXT_ONLY = frozenset({"text"})
+CLASSES, PER_CLASS = 6, 5
+FEWEST = 4
+
+
+def line(offset: int, word: str, above: int | None, gloss: str) -> str:
+    pointers = f"001 @ {above:08d} n 0000" if above is not None else "000"
+    return f"{offset:08d} 05 n 01 {word} 0 {pointers} | {gloss}  \n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six groups of five animals each, and one of two."""
+    lines = []
+    for group in range(CLASSES):
+        lines.append(line(100 * group + 1, f"group_{group}", None, f"the group {group}"))
+        for one in range(PER_CLASS):
+            offset = 100 * group + 10 + one
+            lines.append(line(offset, f"kind_{group}_{one}", 100 * group + 1, f"{group}.{one}; x"))
+    lines.append(line(901, "small", None, "a small group"))
+    lines += [line(910 + one, f"odd_{one}", 901, "odd") for one in range(2)]
+    (tmp_path / NOUNS).write_text("".join(lines))
+    return tmp_path
+
+
+def tasks(folder: Path, protocol: Protocol | None = None) -> list[Task]:
+    return WordsSuite(FEWEST).tasks(folder, protocol or Protocol(), TEXT_ONLY)
+
+
+def listed(contents: Contents) -> list[object]:
+    return [contents[place] for place in range(len(contents))]
+
+
+def of_benchmark(folder: Path) -> EmbeddedWords:
+    words = collect(read_nouns(folder / NOUNS, (5, 20)), FEWEST)
+    rng = np.random.default_rng(1)
+    return EmbeddedWords(
+        words,
+        rng.normal(size=(len(words.texts), 8)).astype(np.float32),
+        rng.normal(size=(len(words.names), 8)).astype(np.float32),
+    )
+
+
+def test_every_repeat_is_the_benchmarks_split_of_that_number(folder: Path) -> None:
+    embedded = of_benchmark(folder)
+    found = tasks(folder, Protocol(repeats=4))
+    assert [task.repeat for task in found] == [0, 1, 2, 3]
+    for task in found:
+        expected = split(embedded, task.repeat)
+        texts = embedded.words.texts
+        assert listed(task.items.contents) == [texts[row] for row in expected.database_rows]
+        assert task.training is not None
+        assert listed(task.training.items.contents) == [texts[row] for row in expected.train_rows]
+        labels = embedded.words.labels
+        assert task.training.items.classes.tolist() == labels[expected.train_rows].tolist()
+        assert task.training.queries.classes.tolist() == expected.seen.tolist()
+        assert np.flatnonzero(task.groups["seen"]).tolist() == expected.seen.tolist()
+        assert np.flatnonzero(task.groups["novel"]).tolist() == expected.novel.tolist()
+        for query, relevant in enumerate(expected.relevant):
+            assert task.relevance.of(query).tolist() == np.flatnonzero(relevant).tolist()
+
+
+def test_runs_of_two_seeds_share_no_split(folder: Path) -> None:
+    splits = [
+        tuple(task.items.ids)
+        for seed in (0, 1)
+        for task in tasks(folder, Protocol(repeats=2, seed=seed))
+    ]
+    assert len(set(splits)) == 4
+
+
+def test_it_is_told_that_names_are_asked_without_a_prompt(folder: Path) -> None:
+    (task,) = tasks(folder, Protocol(repeats=1))
+    assert "Asked with the group's name as it stands, without a prompt" in task.notes
+
+
+def test_items_are_called_what_wordnet_calls_them(folder: Path) -> None:
+    task = tasks(folder)[0]
+    named = dict(zip(task.items.ids, listed(task.items.contents), strict=True))
+    assert task.training is not None
+    named |= dict(zip(task.training.items.ids, listed(task.training.items.contents), strict=True))
+    assert named["n00000312"] == "3.2"
+    assert len(named) == CLASSES * PER_CLASS
+
+
+def test_names_are_asked_as_they_are_unless_there_are_prompts(folder: Path) -> None:
+    assert tasks(folder)[0].asked.contents[2] == ("group 2",)
+    asked = tasks(folder, Protocol(prompts=["a kind of {name}", "{common}!"]))[0].asked
+    assert asked.contents[4:6] == [("a kind of group 2",), ("group 2!",)]
+    assert asked.classes[4:6].tolist() == [2, 2]
+    averaged = Protocol(prompts=["a kind of {name}", "{common}!"], average_prompts=True)
+    assert tasks(folder, averaged)[0].asked.contents[2] == ("a kind of group 2", "group 2!")
+
+
+def test_groups_and_training_follow_the_prompts(folder: Path) -> None:
+    task = tasks(folder, Protocol(prompts=["a {name}", "the {name}"]))[0]
+    assert len(task.groups["seen"]) == len(task.asked) == 2 * CLASSES
+    assert task.training is not None
+    assert len(task.training.queries) == task.groups["seen"].sum() == 2 * 5
+    assert task.training.queries.contents[0] in task.asked.contents
+
+
+def test_sides_are_those_of_the_learned_contestants(folder: Path) -> None:
+    task = tasks(folder)[0]
+    assert (task.asked.side, task.items.side) == (NAME_SIDE, GLOSS_SIDE) == (WORDS, GLOSS)
+
+
+def test_a_model_without_a_text_tower_has_no_task(folder: Path) -> None:
+    assert WordsSuite(FEWEST).tasks(folder, Protocol(), frozenset({"image", "audio"})) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "option"),
+    [
+        ({"level": "genus"}, "--level"),
+        ({"novel": "taxonomy"}, "--novel"),
+        ({"novel_share": 0.5}, "--novel-share"),
+        ({"database": "test"}, "--database"),
+        ({"soundscapes": "here"}, "--soundscapes"),
+    ],
+)
+def test_what_words_has_not_is_refused(folder: Path, changes: dict[str, str], option: str) -> None:
+    with pytest.raises(InvalidInputError, match=f"words has no {option} to choose"):
+        WordsSuite(FEWEST).check(folder, replace(Protocol(), **changes))  # type: ignore[arg-type]
+
+
+def test_a_prompt_that_names_no_class_is_refused(folder: Path) -> None:
+    with pytest.raises(InvalidInputError, match="names no class"):
+        WordsSuite(FEWEST).check(folder, Protocol(prompts=["an animal"]))
+
+
+def test_a_folder_without_nouns_is_refused_with_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"no data\.noun in .*--data.*15 MB.*wordnet-base"):
+        WordsSuite().check(tmp_path, Protocol())
+
+
+def test_nouns_that_cannot_be_fetched_are_said_to_be_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nowhere(*args: object) -> Path:
+        raise SourceNotFoundError("WordNet is not here; name a folder with --wordnet")
+
+    monkeypatch.setattr(suite_words, "find_nouns", nowhere)
+    with pytest.raises(LayoutError, match="name a folder with --data"):
+        WordsSuite().tasks(None, Protocol(), TEXT_ONLY)
+
+
+@pytest.mark.parametrize("content", [b"this is no synset\n", b"\xff\xfe\0\0", b"00000001 05 n zz"])
+def test_another_file_of_that_name_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / NOUNS).write_bytes(content)
+    with pytest.raises(LayoutError, match="no synset"):
+        tasks(tmp_path)
+
+
+def test_too_few_groups_are_refused(folder: Path) -> None:
+    with pytest.raises(InvalidInputError, match="0 of 7 classes have 50 items or more"):
+        WordsSuite(50).tasks(folder, Protocol(), TEXT_ONLY)
+
+
+class _Letters:
+    """In MiniLM's place: a text's letters."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        rows = np.zeros((len(texts), 384), np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            row[ord(text[0]) % 384] = 1
+        return rows
+
+
+def test_the_tower_is_an_embedder_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", _Letters)
+    tower = MiniLMTower()
+    assert (tower.name, tower.windowing) == ("minilm", None)
+    assert tower.encoder().modalities == {Modality.TEXT}
+    found = tower.embed(Modality.TEXT, ["owl", "tern"])
+    assert found.shape == (2, 384)
+    assert found.dtype == np.float32
+    with pytest.raises(UnsupportedModalityError):
+        tower.embed(Modality.IMAGE, [])
+
+
+def test_the_tower_makes_the_embeddings_of_the_words_benchmark(tmp_path: Path) -> None:
+    texts = [f"a bird that calls {n} times" for n in range(5)]
+    tower = MiniLMTower()
+    assert tower.embed(Modality.TEXT, texts) == pytest.approx(embed(texts, tmp_path), abs=1e-6)
+    assert len(tower.digest(Modality.TEXT)) == 64
+    assert tower.digest(Modality.TEXT) == MiniLMTower().digest(Modality.TEXT)
