@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from bittern.index.engines.nearest import Nearest
 from bittern.index.observation import Answer, Hit, Metric
 from bittern.index.reading import ReadableArchive
-from bittern.index.renewing import asks_again
+from bittern.index.retry import asks_again
 from bittern.index.searching import (
     Question,
     answer,

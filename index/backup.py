@@ -38,11 +38,11 @@ from bittern.index.checking.manifests import (
     read_manifest,
     table_folder,
 )
+from bittern.index.checksums import Sum, files_below, read_sums, replace_sums, sum_of
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
-from bittern.index.pinning import pin, store_at, unpin
+from bittern.index.pins import pin, store_at, unpin
 from bittern.index.snapshots import Snapshots, steady
 from bittern.index.store import Store
-from bittern.index.sums import Sum, files_below, read_sums, replace_sums, sum_of
 
 _NOTE = "backup.json"
 

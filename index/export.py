@@ -20,7 +20,7 @@ from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError,
 from bittern.index.columns import IDENTITY, suggestion
 from bittern.index.generation import Snapshot
 from bittern.index.models import ModelRecord
-from bittern.index.pinning import pin, unpin
+from bittern.index.pins import pin, unpin
 from bittern.index.store import Store
 
 _log = logging.getLogger(__name__)

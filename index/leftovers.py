@@ -15,7 +15,7 @@ from pathlib import Path
 from bittern.errors import BitternError
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.pinning import drop_columns, unpin_abandoned
+from bittern.index.pins import drop_columns, unpin_abandoned
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
 

@@ -32,6 +32,7 @@ from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Snapshot
+from bittern.index.identity import Sameness
 from bittern.index.models import ModelRecord
 from bittern.index.observation import (
     ArchiveStats,
@@ -42,8 +43,7 @@ from bittern.index.observation import (
     Page,
 )
 from bittern.index.paging import page_of
-from bittern.index.renewing import asks_again
-from bittern.index.sameness import Sameness
+from bittern.index.retry import asks_again
 from bittern.index.searching import check_modality, engine_name
 from bittern.index.statistics import statistics_of
 from bittern.index.store import Store, one_of, quoted

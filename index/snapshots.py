@@ -1,7 +1,7 @@
 """Snapshots: named states of an archive that are kept until they are dropped.
 
     ARCHIVE/snapshots/<name>.json    one snapshot: store version, models, counts
-    ARCHIVE/store/...                the version, kept from clean-up (see `bittern.index.pinning`)
+    ARCHIVE/store/...                the version, kept from clean-up (see `bittern.index.pins`)
 
 A snapshot costs what later changes replace: files that are the same in both are there once.
 The version is pinned first and the JSON file written last, and when a snapshot is dropped it
@@ -34,7 +34,7 @@ from bittern.errors import (
 from bittern.files import sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
-from bittern.index.pinning import pin, store_at, unpin, unpin_abandoned, versions
+from bittern.index.pins import pin, store_at, unpin, unpin_abandoned, versions
 from bittern.index.store import Store
 
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -19,18 +19,12 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
-from bittern.index.checking.settling import Settler
 from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
+from bittern.index.commit_log import Settler
 from bittern.index.folder import ArchiveFolder, Header, with_model
 from bittern.index.leftovers import clear_leftovers
 from bittern.index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
-from bittern.index.models import ModelRecord, write_model_files
-from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
-from bittern.index.pinning import store_at
-from bittern.index.restoring import restore
-from bittern.index.snapshots import SnapshotInfo
-from bittern.index.store import Store, arrow_type, one_of
-from bittern.index.succession import (
+from bittern.index.model_switch import (
     drop_files,
     drop_unnamed,
     switched,
@@ -38,6 +32,12 @@ from bittern.index.succession import (
     without_pending,
     without_retired,
 )
+from bittern.index.models import ModelRecord, write_model_files
+from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
+from bittern.index.pins import store_at
+from bittern.index.restore import restore
+from bittern.index.snapshots import SnapshotInfo
+from bittern.index.store import Store, arrow_type, one_of
 
 MAX_IDS = 10_000
 """Most ids of one deletion."""

@@ -23,13 +23,13 @@ from bittern.cli import (
     history,
     indexing,
     jobs,
-    keeping,
     optimizing,
     searching,
     serving,
     stats,
     training,
 )
+from bittern.cli import verify as keeping
 from bittern.cli.screen import print_error
 from bittern.errors import BitternError, InvalidInputError, LayoutError
 

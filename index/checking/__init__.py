@@ -8,7 +8,7 @@ repairing.py  what can be put right without loss of anything that is sound
 
 from bittern.index.checking.findings import Finding, OnChecked, Verification
 from bittern.index.checking.rows import snapshot_to_verify
-from bittern.index.checking.verifying import verified, verified_files
+from bittern.index.verify import verified, verified_files
 
 __all__ = [
     "Finding",

@@ -15,8 +15,8 @@ from bittern.index.checking.manifests import (
     table_folder,
 )
 from bittern.index.checking.opening import file_problem, newest_settled
+from bittern.index.checksums import NAME, Sums, files_below, read_sums
 from bittern.index.folder import ArchiveFolder
-from bittern.index.sums import NAME, Sums, files_below, read_sums
 
 REPAIR = "run bittern repair, or restore the archive from a backup"
 _REREGISTER = (

@@ -18,8 +18,8 @@ from bittern.index.checking.manifests import (
     read_manifest,
     table_folder,
 )
+from bittern.index.checksums import Sum, Sums, read_sums, sum_of
 from bittern.index.folder import ArchiveFolder
-from bittern.index.sums import Sum, Sums, read_sums, sum_of
 
 CONTENTS_UP_TO_BYTES = 64 << 20
 """Bytes of the newest version up to which contents are compared at opening: XXH3 reads what is

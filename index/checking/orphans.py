@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bittern.index.checking.manifests import Manifest, table_folder
+from bittern.index.checksums import NAME, files_below
 from bittern.index.folder import ArchiveFolder
-from bittern.index.sums import NAME, files_below
 
 _NEEDED = ("data", "_deletions", "_indices")
 

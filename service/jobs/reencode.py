@@ -25,10 +25,10 @@ from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import BitternError, ModelNotFoundError, PreconditionError, SourceNotFoundError
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
+from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
 from bittern.index.observation import AddResult, AddStatus, CodedObservation
-from bittern.index.recoding import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
-from bittern.index.succession import replaced
+from bittern.index.reencode import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
 from bittern.service.committing import Commits
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine, catalogue_encoder

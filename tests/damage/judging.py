@@ -9,7 +9,7 @@ from typing import Any
 
 from bittern.errors import ArchiveDamagedError, BitternError
 from bittern.index.archive import Archive
-from bittern.index.checking.repairing import repair
+from bittern.index.repair import repair
 from tests.golden.make import HERON, answers, change, fill, photo
 
 

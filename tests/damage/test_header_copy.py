@@ -8,8 +8,8 @@ import pytest
 
 from bittern.index import writer as writer_module
 from bittern.index.archive import Archive
-from bittern.index.checking.repairing import repair
 from bittern.index.folder import ArchiveFolder, same_header
+from bittern.index.repair import repair
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo
 

@@ -17,7 +17,7 @@ from bittern.index.archive import Archive
 from bittern.index.backup import backup
 from bittern.index.checking import manifests
 from bittern.index.checking.manifests import manifest_files, read_manifest
-from bittern.index.sums import append_sums, sum_of
+from bittern.index.checksums import append_sums, sum_of
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, photo, recording
 

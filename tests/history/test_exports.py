@@ -15,7 +15,7 @@ from bittern.index import backup as backup_module
 from bittern.index import export as export_module
 from bittern.index.archive import Archive
 from bittern.index.backup import backup
-from bittern.index.pinning import pin, unpin
+from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import models_in_use
 from bittern.index.store import Store
 from bittern.index.versions import OldVersions
@@ -116,7 +116,7 @@ def test_the_next_writer_lets_go_what_a_killed_process_kept_and_nothing_else(
 _KEEPS = """
 import os, sys
 from pathlib import Path
-from bittern.index.pinning import pin
+from bittern.index.pins import pin
 from bittern.index.store import Store
 from bittern.index.versions import OldVersions
 store = Store(Path(sys.argv[1]))

@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from bittern.cli.app import app
 from bittern.errors import ModelNotFoundError, PreconditionError
-from bittern.index import folder, pinning, succession, writer
+from bittern.index import folder, writer
+from bittern.index import model_switch as succession
+from bittern.index import pins as pinning
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.jobs.reencode import give_up, reencode

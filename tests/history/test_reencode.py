@@ -263,7 +263,9 @@ class KilledError(BaseException):
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from bittern.index import folder, pinning, succession, writer
+    from bittern.index import folder, writer
+    from bittern.index import model_switch as succession
+    from bittern.index import pins as pinning
     from bittern.index.store import Store
 
     path = engine.archive.path

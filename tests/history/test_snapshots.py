@@ -211,7 +211,10 @@ class KilledError(BaseException):
 def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bittern.index import folder, pinning, restoring, succession
+    from bittern.index import folder
+    from bittern.index import model_switch as succession
+    from bittern.index import pins as pinning
+    from bittern.index import restore as restoring
 
     path = tmp_path / "marsh"
     with Archive.create(path) as archive:

@@ -11,9 +11,9 @@ import pytest
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError
 from bittern.index.archive import Archive
 from bittern.index.checking.manifests import manifest_files, mended, read_manifest
-from bittern.index.checking.repairing import repair
-from bittern.index.checking.settling import Settler
-from bittern.index.sums import Sum, append_sums, read_sums, replace_sums, sum_of
+from bittern.index.checksums import Sum, append_sums, read_sums, replace_sums, sum_of
+from bittern.index.commit_log import Settler
+from bittern.index.repair import repair
 from tests.index.samples import OWL, ids, photo
 
 
@@ -97,7 +97,7 @@ def test_the_last_line_of_a_file_counts(tmp_path: Path) -> None:
 def test_the_log_does_not_grow_with_commits_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bittern.index.checking.settling._MOST_OBSOLETE_LINES", 0)
+    monkeypatch.setattr("bittern.index.commit_log._MOST_OBSOLETE_LINES", 0)
     append_sums(path, {f"store/gone-{n}": Sum("0" * 32, 1) for n in range(100)})
     with Archive.open(path, write=True) as archive:
         for turn in range(60):

@@ -26,14 +26,14 @@ from bittern.index.checking.contents import CheckedFiles, check_files
 from bittern.index.checking.manifests import manifest_files, parsed_manifest, table_folder
 from bittern.index.checking.mending import Mending, manifest_name, plan_mending
 from bittern.index.checking.orphans import orphans
-from bittern.index.checking.settling import Settler
+from bittern.index.checksums import read_sums, replace_sums
 from bittern.index.columns import is_code_or_embedding
+from bittern.index.commit_log import Settler
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header, same_header
+from bittern.index.model_switch import drop_code_columns
 from bittern.index.snapshots import Snapshots, models_in_use
 from bittern.index.store import Store
-from bittern.index.succession import drop_code_columns
-from bittern.index.sums import read_sums, replace_sums
 
 LOST_FOUND = "lost-found"
 OnStep = Callable[[str], None]

@@ -204,7 +204,7 @@ def repair(
 
     Example: bittern repair my-archive --dry-run
     """
-    from bittern.index.checking.repairing import repair as repaired
+    from bittern.index.repair import repair as repaired
 
     def on_step(what: str) -> None:
         if not as_program:

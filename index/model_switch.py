@@ -20,7 +20,7 @@ from bittern.errors import DigestMismatchError, PreconditionError
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.models import ModelRecord
-from bittern.index.pinning import drop_columns
+from bittern.index.pins import drop_columns
 from bittern.index.store import Store
 
 

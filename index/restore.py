@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from bittern.index.coded import int64s
 from bittern.index.folder import ArchiveFolder, Switch
 from bittern.index.models import ModelRecord
-from bittern.index.pinning import replace_rows
+from bittern.index.pins import replace_rows
 from bittern.index.store import Store
 
 _READ_BY_NUMBER = 5_000

@@ -23,9 +23,7 @@ from bittern.index.checking.manifests import (
     read_manifest,
     table_folder,
 )
-from bittern.index.folder import ArchiveFolder
-from bittern.index.store import Store
-from bittern.index.sums import (
+from bittern.index.checksums import (
     Sum,
     append_sums,
     files_below,
@@ -33,6 +31,8 @@ from bittern.index.sums import (
     replace_sums,
     sum_of,
 )
+from bittern.index.folder import ArchiveFolder
+from bittern.index.store import Store
 
 _MOST_OBSOLETE_LINES = 512
 """So many lines more than twice those that are needed, before the log is replaced."""
