@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bittern.benchmarks import machine
-from bittern.benchmarks.report import Report, show
+from bittern.benchmarks.speed.report import Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = ("quality", "encode", "search", "service")
@@ -45,7 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     """The part's measurement; its libraries are loaded when it is run."""
-    from bittern.benchmarks import encode, quality, service
+    from bittern.benchmarks import quality
+    from bittern.benchmarks.speed import encode, service
     from bittern.cli.screen import licence_notice
 
     if part == "search":
@@ -63,11 +64,11 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     if part == "evaluation":
         return lambda: _evaluation(options)
     if part == "embeddings":
-        from bittern.benchmarks import embedding_scale
+        from bittern.benchmarks.speed import embedding_scale
 
         return lambda: embedding_scale.run(options.rows or embedding_scale.ROWS)
     if part == "sharded":
-        from bittern.benchmarks import sharded
+        from bittern.benchmarks.speed import sharded
 
         return lambda: sharded.run(rows=options.rows, rounds=options.rounds)
     licence_notice(options.encoder)
@@ -79,8 +80,8 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
 
 
 def _search(options: argparse.Namespace) -> Report:
-    from bittern.benchmarks.search.run import run
-    from bittern.benchmarks.search.settings import Settings
+    from bittern.benchmarks.speed.search.run import run
+    from bittern.benchmarks.speed.search.settings import Settings
 
     if options.quick:
         settings = Settings.quick()
@@ -128,13 +129,13 @@ def _cutoff(options: argparse.Namespace) -> Report:
 
 
 def _training(options: argparse.Namespace) -> Report:
-    from bittern.benchmarks import training
+    from bittern.benchmarks.speed import training
 
     return training.run(rows=options.rows, rounds=options.rounds, towers=not options.quick)
 
 
 def _gpu(options: argparse.Namespace) -> Report:
-    from bittern.benchmarks import search_gpu
+    from bittern.benchmarks.speed import search_gpu
 
     return search_gpu.run(options.rows, options.bits, options.rounds)
 
@@ -142,7 +143,7 @@ def _gpu(options: argparse.Namespace) -> Report:
 def _evaluation(options: argparse.Namespace) -> Report:
     from dataclasses import replace
 
-    from bittern.benchmarks.evaluation_cost import Size, run
+    from bittern.benchmarks.speed.evaluation_cost import Size, run
 
     changed = {"rows": options.rows, "queries": options.queries, "rounds": options.rounds}
     size = Size.quick() if options.quick else Size()
@@ -152,7 +153,7 @@ def _evaluation(options: argparse.Namespace) -> Report:
 def _jobs(options: argparse.Namespace) -> Report:
     from dataclasses import replace
 
-    from bittern.benchmarks.jobs.run import Settings, run
+    from bittern.benchmarks.speed.jobs.run import Settings, run
 
     settings = Settings.quick() if options.quick else Settings()
     changed = {"rounds": options.rounds, "parts": options.only}
@@ -160,7 +161,7 @@ def _jobs(options: argparse.Namespace) -> Report:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from bittern.benchmarks.collection import SAMPLE
+    from bittern.benchmarks.speed.collection import SAMPLE
 
     parser = argparse.ArgumentParser(
         prog="python -m bittern.benchmarks",

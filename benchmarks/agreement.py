@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bittern.benchmarks.collection import Collection
 from bittern.benchmarks.ranking import items_in_order
-from bittern.benchmarks.report import Table
 from bittern.benchmarks.scoring import asymmetric_distances
+from bittern.benchmarks.speed.collection import Collection
+from bittern.benchmarks.speed.report import Table
 from bittern.benchmarks.tasks import Task
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.collection import SAMPLE, Collection, embed_manifest
 from bittern.benchmarks.cutoff_outcomes import Asked, Outcome, at_rates, contenders, weights_of
-from bittern.benchmarks.models import model_of
-from bittern.benchmarks.report import Report, Table, say
+from bittern.benchmarks.speed.collection import SAMPLE, Collection, embed_manifest
+from bittern.benchmarks.speed.models import model_of
+from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.tasks import tasks
 from bittern.benchmarks.words import data, wordnet
 from bittern.benchmarks.words.contestants import Fit, training_free

@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from bittern.benchmarks.agreement import agreement_with_archive
-from bittern.benchmarks.collection import SAMPLE, Collection, embed_manifest
-from bittern.benchmarks.models import model_of
-from bittern.benchmarks.report import Report, Table, say
 from bittern.benchmarks.scoring import TOP, Score, ceiling, chance, code_scores, float_score
+from bittern.benchmarks.speed.collection import SAMPLE, Collection, embed_manifest
+from bittern.benchmarks.speed.models import model_of
+from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.tasks import Task, tasks
 from bittern.encoders.base import Modality
 from bittern.hashing.saved import SavedModel

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.collection import Collection, Items
+from bittern.benchmarks.speed.collection import Collection, Items
 from bittern.encoders.base import Modality
 from bittern.service.requests import MediaItem
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.report import say
+from bittern.benchmarks.speed.report import say
 from bittern.benchmarks.words.wordnet import Synset, find_nouns, read_nouns
 from bittern.errors import InvalidInputError
 

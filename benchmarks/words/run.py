@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from bittern.benchmarks.measures import chance_of_average_precision
-from bittern.benchmarks.report import Report, Table, bar, say
+from bittern.benchmarks.speed.report import Report, Table, bar, say
 from bittern.benchmarks.words.contestants import CONTESTANTS, Contestant
 from bittern.benchmarks.words.data import FILES, EmbeddedWords, load
 from bittern.benchmarks.words.protocol import WordsTask, split

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bittern.benchmarks.report import say
+from bittern.benchmarks.speed.report import say
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
 INSTALLED = Path("/usr/share/wordnet")

@@ -307,7 +307,7 @@ def _run(request: Any, as_program: bool) -> None:
         print((request.out / "results.json").read_text(encoding="utf-8"), end="")
         return
     print_results(results)
-    err.print(plain(f"report: {request.out / 'bittern.index.html'}"), soft_wrap=True)
+    err.print(plain(f"report: {request.out / 'index.html'}"), soft_wrap=True)
 
 
 def _split(text: str) -> list[str]:

@@ -2,7 +2,7 @@
 
 Convex combination of semantic embeddings ("ConSE", Norouzi et al., arXiv 1312.5650): an
 item's embedding is the mean of the text vectors of its classes, weighed by probability. The
-vectors are made once, by `python -m bittern.encoders.field.build`, and lie beside this module.
+vectors are made once, by `python -m bittern.encoders.field_build`, and lie beside this module.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def load_concepts() -> Concepts:
         raise ModelDamagedError(
             f"{LABELS.name} (SHA-256 {found[:12]}…) is not the file that {CARD.name} describes "
             f"({str(card.get('sha256'))[:12]}…, format {card.get('format_version')}); "
-            "reinstall bittern-search, or run: python -m bittern.encoders.field.build"
+            "reinstall bittern-search, or run: python -m bittern.encoders.field_build"
         )
     tensors = {name: np.asarray(t, dtype=np.float32) for name, t in load(blob).items()}
     return Concepts(tensors, card["settings"])

@@ -21,17 +21,17 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import Modality
 from bittern.encoders.field.concepts import load_concepts, unit
-from bittern.encoders.field.simulated import Simulator
 from bittern.encoders.field.text import BATCH as TEXT_BATCH
 from bittern.encoders.field.text import MiniLM
-from bittern.encoders.field.vocabulary import (
+from bittern.encoders.field_build.simulated import Simulator
+from bittern.encoders.field_build.vocabulary import (
     KNOWN_IMAGES,
     TEMPLATES,
     Concept,
     Vocabulary,
     vocabulary,
 )
-from bittern.encoders.field.weight_rows import audio_rows, image_rows
+from bittern.encoders.field_build.weight_rows import audio_rows, image_rows
 from bittern.hashing.alignment import alignment, coding_rate
 from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.hybrid import HybridHasher

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.benchmarks.search.codes import (
+from bittern.benchmarks.speed.search.codes import (
     NOISE,
     REPEATED_NOISE,
     ROWS_PER_SPECIES,

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.search import curves, peers
-from bittern.benchmarks.search.codes import clustered
-from bittern.benchmarks.search.contestants import Contestant, Tuned, built
-from bittern.benchmarks.search.curves import Curves, Point, measure_curves
-from bittern.benchmarks.search.engines import KINDS, ask, at_effort, flat_engine, structure_of
-from bittern.benchmarks.search.exactness import recall
-from bittern.benchmarks.search.peers import faiss_flat, lists_for
-from bittern.benchmarks.search.plot import draw
-from bittern.benchmarks.timing import Rounds, Spread
+from bittern.benchmarks.speed.search import curves, peers
+from bittern.benchmarks.speed.search.codes import clustered
+from bittern.benchmarks.speed.search.contestants import Contestant, Tuned, built
+from bittern.benchmarks.speed.search.curves import Curves, Point, measure_curves
+from bittern.benchmarks.speed.search.engines import KINDS, ask, at_effort, flat_engine, structure_of
+from bittern.benchmarks.speed.search.exactness import recall
+from bittern.benchmarks.speed.search.peers import faiss_flat, lists_for
+from bittern.benchmarks.speed.search.plot import draw
+from bittern.benchmarks.speed.timing import Rounds, Spread
 
 LISTS = Contestant("lists", peers.faiss_lists, parameter="nprobe", settings=(1, 256))
 

@@ -6,12 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.search.adding import Adding, Turn, adding_to_archives
-from bittern.benchmarks.search.archives import coded, forget, model_of, read_once, write_archive
-from bittern.benchmarks.search.codes import clustered
-from bittern.benchmarks.search.exactness import brute_force
-from bittern.benchmarks.search.opening import Opened, main
-from bittern.benchmarks.search.resident import Resident
+from bittern.benchmarks.speed.search.adding import Adding, Turn, adding_to_archives
+from bittern.benchmarks.speed.search.archives import (
+    coded,
+    forget,
+    model_of,
+    read_once,
+    write_archive,
+)
+from bittern.benchmarks.speed.search.codes import clustered
+from bittern.benchmarks.speed.search.exactness import brute_force
+from bittern.benchmarks.speed.search.opening import Opened, main
+from bittern.benchmarks.speed.search.resident import Resident
 from bittern.index.archive import Archive
 
 

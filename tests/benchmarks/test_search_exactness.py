@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.benchmarks.search.codes import METRICS, clustered
-from bittern.benchmarks.search.engines import flat_engine
-from bittern.benchmarks.search.exactness import brute_force, exactness, recall
+from bittern.benchmarks.speed.search.codes import METRICS, clustered
+from bittern.benchmarks.speed.search.engines import flat_engine
+from bittern.benchmarks.speed.search.exactness import brute_force, exactness, recall
 from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
 from bittern.index.observation import Metric

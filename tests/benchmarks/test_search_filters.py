@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bittern.benchmarks.search.codes import clustered
-from bittern.benchmarks.search.engines import flat_engine
-from bittern.benchmarks.search.exactness import all_distances
-from bittern.benchmarks.search.filters import (
+from bittern.benchmarks.speed.search.codes import clustered
+from bittern.benchmarks.speed.search.engines import flat_engine
+from bittern.benchmarks.speed.search.exactness import all_distances
+from bittern.benchmarks.speed.search.filters import (
     KINDS,
     SHARES,
     USES,

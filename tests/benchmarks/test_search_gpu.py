@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from bittern.benchmarks import search_gpu
-from bittern.benchmarks.search_gpu import K, run
+from bittern.benchmarks.speed import search_gpu
+from bittern.benchmarks.speed.search_gpu import K, run
 
 
 def test_search_on_a_card_is_timed_per_batch_and_checked_against_the_cpu() -> None:

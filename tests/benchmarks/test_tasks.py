@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from bittern.benchmarks.collection import Collection
+from bittern.benchmarks.speed.collection import Collection
 from bittern.benchmarks.tasks import Task, tasks
 from bittern.encoders.base import Modality
 from bittern.index.observation import AddResult, AddStatus

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.benchmarks.timing import Rounds, interleaved
+from bittern.benchmarks.speed.timing import Rounds, interleaved
 
 
 def test_contestants_take_turns() -> None:

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from bittern.benchmarks import bare_work, lora, probing, training
 from bittern.benchmarks.__main__ import main
-from bittern.benchmarks.lora import Subject
-from bittern.benchmarks.memory import MIB, own_memory, peak_memory
-from bittern.benchmarks.probing import Probing, write_set
-from bittern.benchmarks.random_weights import CLAP_FEATURES, write_clap, write_openclip
-from bittern.benchmarks.report import Report, show
-from bittern.benchmarks.tower_pairs import TowerPairs, random_pairs
+from bittern.benchmarks.speed import bare_work, lora, probing, training
+from bittern.benchmarks.speed.lora import Subject
+from bittern.benchmarks.speed.memory import MIB, own_memory, peak_memory
+from bittern.benchmarks.speed.probing import Probing, write_set
+from bittern.benchmarks.speed.random_weights import CLAP_FEATURES, write_clap, write_openclip
+from bittern.benchmarks.speed.report import Report, show
+from bittern.benchmarks.speed.tower_pairs import TowerPairs, random_pairs
 from bittern.encoders.base import Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder

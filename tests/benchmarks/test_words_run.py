@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.__main__ import main
-from bittern.benchmarks.report import NARROWEST
+from bittern.benchmarks.speed.report import NARROWEST
 from bittern.benchmarks.words import data
 from bittern.benchmarks.words.contestants import (
     CONTESTANTS,

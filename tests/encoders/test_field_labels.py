@@ -9,9 +9,15 @@ import pytest
 import bittern.encoders.field
 from bittern.encoders.base import Modality
 from bittern.encoders.field import concepts, packages
-from bittern.encoders.field.build import class_vectors, with_kin_of_genus
-from bittern.encoders.field.classes import STYLES, audio_classes, image_classes, read_kin, texts_of
 from bittern.encoders.field.text import BATCH, MiniLM
+from bittern.encoders.field_build.__main__ import class_vectors, with_kin_of_genus
+from bittern.encoders.field_build.classes import (
+    STYLES,
+    audio_classes,
+    image_classes,
+    read_kin,
+    texts_of,
+)
 from bittern.errors import InvalidInputError, ModelDamagedError, WeightsMissingError
 
 

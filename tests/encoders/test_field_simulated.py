@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.encoders.field.classes import ClassName
 from bittern.encoders.field.concepts import Concepts, unit
-from bittern.encoders.field.simulated import Simulator
-from bittern.encoders.field.vocabulary import KNOWN_IMAGES, MOST_RELATIVES, Concept, vocabulary
+from bittern.encoders.field_build.classes import ClassName
+from bittern.encoders.field_build.simulated import Simulator
+from bittern.encoders.field_build.vocabulary import (
+    KNOWN_IMAGES,
+    MOST_RELATIVES,
+    Concept,
+    vocabulary,
+)
 
 DIM = 24
 SOUND_CLASSES = 60
@@ -92,7 +97,7 @@ def few_classes(monkeypatch: pytest.MonkeyPatch) -> None:
         ClassName(("Barn owl",), kin=owls),
         ClassName(("tapeworm",), kin=[["worm"]]),
     ]
-    where = "bittern.encoders.field.vocabulary."
+    where = "bittern.encoders.field_build.vocabulary."
     monkeypatch.setattr(where + "read_kin", lambda: {"image": 0, "audio": 0, "animals": animals})
     monkeypatch.setattr(where + "image_classes", lambda _: images)
     monkeypatch.setattr(where + "audio_classes", lambda _: sounds)

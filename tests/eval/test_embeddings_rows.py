@@ -23,7 +23,7 @@ from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import ShardedRows
 from bittern.benchmarks.eval.embeddings.shards import Content, read_shard, write_shard
-from bittern.benchmarks.memory import own_memory
+from bittern.benchmarks.speed.memory import own_memory
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import View

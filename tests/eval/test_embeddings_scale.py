@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bittern.benchmarks import embedding_scale
+from bittern.benchmarks.speed import embedding_scale
 
 
 def test_the_measurement_reads_every_row_and_leaves_nothing(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bittern.benchmarks import evaluation_cost
-from bittern.benchmarks.evaluation_cost import Logits, Signs, Size, Species
+from bittern.benchmarks.speed import evaluation_cost
+from bittern.benchmarks.speed.evaluation_cost import Logits, Signs, Size, Species
 from bittern.hashing.codes import unpack
 
 SMALL = Size(queries=40, rows=1_000, bits=64, depth=20, rounds=2)

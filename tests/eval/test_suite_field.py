@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.benchmarks.collection import SAMPLE, Collection, media_of
 from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites import field_media
 from bittern.benchmarks.eval.suites.field import FieldSuite
 from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.speed.collection import SAMPLE, Collection, media_of
 from bittern.benchmarks.tasks import tasks as earlier_tasks
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.models import Embedder

@@ -66,7 +66,7 @@ def test_a_job_of_which_no_item_can_be_used_has_failed_and_says_so(
         (tmp_path / "media" / name).write_bytes(b"no picture")
     asked = [tmp_path / "archive", tmp_path / "media", "--model", save_model(tmp_path / "model")]
     assert bittern(monkeypatch, "index", *asked) == 1
-    told = json.loads((tmp_path / "archive" / "reports" / "bittern.index.json").read_text())
+    told = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
     assert (told["state"], told["error"]) == ("failed", "none of the 2 items could be used")
     assert "error: none of the 2 items could be used" in capsys.readouterr().err
 
@@ -85,7 +85,7 @@ def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
     told = capsys.readouterr().err
     assert "skipped: 4 not changed since they were coded" in told
     assert "per second of work: " in told
-    assert f"report: {tmp_path / 'archive' / 'reports' / 'bittern.index.json'}" in told
+    assert f"report: {tmp_path / 'archive' / 'reports' / 'index.json'}" in told
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bittern.encoders.field.concepts import unit
-from bittern.encoders.field.vocabulary import Concept, Vocabulary
+from bittern.encoders.field_build.vocabulary import Concept, Vocabulary
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
 from bittern.service.training import field_heads

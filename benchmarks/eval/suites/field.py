@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bittern.benchmarks.collection import SAMPLE
 from bittern.benchmarks.eval.layouts import described
 from bittern.benchmarks.eval.prompts import (
     asked_in_words,
@@ -35,6 +34,7 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
+from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import InvalidInputError, LayoutError
 from bittern.service.requests import MediaItem
 from bittern.text import agreeing, counted, some_of

@@ -1,0 +1,139 @@
+"""Kin words from WordNet 3.0, read at build time only (Debian package `wordnet-base`).
+
+`kin.json`, which `build --kin` writes with this module, holds for every class of the two
+classifiers the words for its kind, level by level, nearest first: mallard; duck; anseriform
+bird; waterfowl; aquatic bird; bird. WordNet 3.0 is copyright 2006 by Princeton University.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+FOLDER = Path("/usr/share/wordnet")
+_ANIMAL = "animal"
+_TOO_BROAD = frozenset({"chordate", "vertebrate", "invertebrate", "placental", "game", "young"})
+_BIRDS = frozenset({"bird"})
+_OTHERS_HEARD = frozenset({"frog", "toad", "orthopterous insect", "cicada", "mammal"})
+"""The other animals that BirdNET knows: a monarch is a flycatcher here, not a butterfly."""
+_ALIASES = {
+    "Trig": "cricket",
+    "Conehead": "katydid",
+    "Shieldback": "katydid",
+    "Human vocal": "human",
+    "Human non-vocal": "human",
+    "Human whistle": "human",
+    "Siren": "",
+    "Whiteface": "bird",
+}
+_WORDS_PER_LEVEL = 2
+_SHORTEST_ENDING = 4
+
+Levels = list[list[str]]
+"""Words for a kind, level by level, nearest first."""
+
+
+@dataclass(frozen=True)
+class Synset:
+    """One meaning: its words, and the offsets of its hypernyms."""
+
+    words: tuple[str, ...]
+    hypernyms: tuple[str, ...]
+
+
+class Taxonomy:
+    """The animals of WordNet.
+
+    Args:
+        folder: where `data.noun` and `index.noun` are.
+    """
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._synsets = dict(_synset(line) for line in _lines(folder / "data.noun"))
+        self._senses: dict[str, list[str]] = {}
+        for line in _lines(folder / "index.noun"):
+            word, offsets = _senses(line)
+            if animals := [o for o in offsets if self.is_animal(o)]:
+                self._senses[word] = animals
+
+    def is_animal(self, offset: str) -> bool:
+        """Whether the synset is a kind of animal."""
+        return any(_ANIMAL in s.words for s in self._above(offset))
+
+    def animals(self) -> list[Levels]:
+        """Every kind of animal: its own words, then those of its kin."""
+        kinds = [self.levels(offset) for offset in self._synsets if self.is_animal(offset)]
+        return [levels for levels in kinds if levels]
+
+    def levels(self, offset: str) -> Levels:
+        """Words for a synset and for the kinds above it, without the broadest."""
+        kinds = [self._synsets[offset], *self._above(offset)]
+        end = next(i for i, s in enumerate(kinds) if _ANIMAL in s.words)
+        kept = [s for s in kinds[:end] if s.words[0] not in _TOO_BROAD]
+        found = [list(s.words[:_WORDS_PER_LEVEL]) for s in kept]
+        if found and found[-1][0].endswith(" bird"):  # game birds are filed under game
+            found.append(["bird"])
+        return found
+
+    def levels_of_name(self, scientific: str, common: str) -> Levels:
+        """Kin of something that BirdNET hears, by its names; empty where nothing is found.
+
+        ``Strix aluco`` is an entry of its own. ``Moluccan Scops-Owl`` and ``Rufous
+        Laughingthrush`` are found by how they end, as an owl and a thrush. Where a species has
+        several entries (the red jungle fowl is also the chicken), their levels are joined.
+        """
+        for name in (common, common.split()[-1]):
+            common = _ALIASES.get(name, common)
+        common = common.lower()
+        if not common:
+            return []
+        if offsets := self._senses.get(scientific.lower()):
+            return _join([self.levels(o) for o in offsets])
+        words = common.replace("-", " ").split()
+        endings = [common, *(" ".join(words[start:]) for start in range(len(words)))]
+        endings += [words[-1][cut:] for cut in range(1, len(words[-1]) - _SHORTEST_ENDING + 1)]
+        found = [self.levels(o) for e in endings for o in self._senses.get(e, [])]
+        for kinds in (_BIRDS, _OTHERS_HEARD):
+            for levels in found:
+                if kinds.intersection(word for level in levels for word in level):
+                    return levels
+        return []
+
+    def _above(self, offset: str) -> list[Synset]:
+        found = []
+        hypernyms = self._synsets[offset].hypernyms
+        while hypernyms:
+            found.append(self._synsets[hypernyms[0]])
+            hypernyms = found[-1].hypernyms
+        return found
+
+
+def _join(chains: Sequence[Levels]) -> Levels:
+    joined = []
+    for level in zip_longest(*chains, fillvalue=[]):
+        joined.append(list(dict.fromkeys(word for words in level for word in words)))
+    return joined
+
+
+def _lines(path: Path) -> list[str]:
+    with path.open(encoding="ascii") as lines:
+        return [line for line in lines if not line.startswith("  ")]
+
+
+def _synset(line: str) -> tuple[str, Synset]:
+    """One line of `data.noun` (format: wndb(5WN))."""
+    fields = line.split(" | ")[0].split()
+    count = int(fields[3], 16)
+    words = tuple(w.replace("_", " ") for w in fields[4 : 4 + 2 * count : 2])
+    pointers = fields[5 + 2 * count :]
+    hypernyms = [pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i")]
+    return fields[0], Synset(words, tuple(hypernyms))
+
+
+def _senses(line: str) -> tuple[str, list[str]]:
+    """One line of `index.noun`: a word and its synsets, the most frequent meaning first."""
+    fields = line.split()
+    count = int(fields[2])
+    return fields[0].replace("_", " "), fields[-count:]
