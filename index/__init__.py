@@ -2,7 +2,7 @@
 
     Archive      open, create, add, delete         archive.py  (asking.py, reading.py)
       Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
-      Snapshot   one generation, never changed     snapshot.py (searching.py, export.py)
+      Generation   one generation, never changed     snapshot.py (searching.py, export.py)
         CodeBlocks the codes of a model            engines/blocks.py
           engines  flat, ivf, graph, gpu, sharded  engines/engine.py (choosing.py, planning.py)
       Store      the table, the only truth         store.py    (filters.py, filter_sql.py)

@@ -22,7 +22,7 @@ from bittern.index.row_map import RowMap
 from bittern.index.store import Store
 
 if TYPE_CHECKING:
-    from bittern.index.generation import Snapshot
+    from bittern.index.generation import Generation
 
 KEPT_FROM = 200_000
 """Rows from which on reading an archive from its store takes long enough to keep files."""
@@ -61,7 +61,7 @@ class IndexFiles:
         self._kept: dict[str, int] = {}
         self._lock = threading.Lock()
         self._saving: threading.Thread | None = None
-        self._newest: Snapshot | None = None
+        self._newest: Generation | None = None
 
     def rows(self, store: Store) -> Rows | None:
         """The rows of the generation that was kept last, if they can be trusted.
@@ -102,51 +102,51 @@ class IndexFiles:
             return kept
         return None
 
-    def save_if_worth_it(self, snapshot: Snapshot) -> None:
-        """Keep what a snapshot has loaded, in the background, if it saves the next opening much."""
+    def save_if_worth_it(self, generation: Generation) -> None:
+        """Keep what is loaded, in the background, if that saves the next opening much."""
         with self._lock:
-            self._newest = snapshot
-            if (self._saving is None or not self._saving.is_alive()) and self._due(snapshot):
+            self._newest = generation
+            if (self._saving is None or not self._saving.is_alive()) and self._due(generation):
                 self._saving = threading.Thread(
                     target=self._save, name="derived-files", daemon=True
                 )
                 self._saving.start()
 
-    def close(self, snapshot: Snapshot | None) -> None:
-        """Keep what is worth it of the last snapshot, and wait until that is done."""
-        if snapshot is not None:
-            self.save_if_worth_it(snapshot)
+    def close(self, generation: Generation | None) -> None:
+        """Keep what is worth it of the last generation, and wait until that is done."""
+        if generation is not None:
+            self.save_if_worth_it(generation)
         if self._saving is not None:
             self._saving.join()
         self._newest = None
 
-    def _due(self, snapshot: Snapshot) -> list[str]:
-        """What of a snapshot is worth keeping and not kept yet."""
-        rows = len(snapshot)
+    def _due(self, generation: Generation) -> list[str]:
+        """What of a generation is worth keeping and not kept yet."""
+        rows = len(generation)
         if rows < KEPT_FROM:
             return []
         least = _REWRITTEN_SHARE * rows
         return [
             name
-            for name in ("rows", *snapshot.loaded_columns)
+            for name in ("rows", *generation.loaded_columns)
             if name not in self._kept
             or (
-                self._kept[name] != snapshot.generation
-                and snapshot.changed_since(self._kept[name]) >= least
+                self._kept[name] != generation.version
+                and generation.changed_since(self._kept[name]) >= least
             )
         ]
 
     def _save(self) -> None:
-        while (snapshot := self._newest) is not None and (names := self._due(snapshot)):
+        while (generation := self._newest) is not None and (names := self._due(generation)):
             for name in names:
                 # Noted first: what cannot be written is not tried again for this generation.
-                self._kept[name] = snapshot.generation
+                self._kept[name] = generation.version
                 if name == "rows":
-                    arrays = _arrays_of_rows(snapshot.kept_rows)
-                    self.files.write_set("rows", arrays, snapshot.generation)
+                    arrays = _arrays_of_rows(generation.kept_rows)
+                    self.files.write_set("rows", arrays, generation.version)
                 else:
-                    arrays = _arrays_of_blocks(snapshot.loaded_columns[name])
-                    self.files.write_set(f"codes-{name}", arrays, snapshot.generation)
+                    arrays = _arrays_of_blocks(generation.loaded_columns[name])
+                    self.files.write_set(f"codes-{name}", arrays, generation.version)
 
 
 def _arrays_of_rows(rows: Rows) -> dict[str, Any]:

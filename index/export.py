@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError, QueryError
 from bittern.index.columns import IDENTITY, suggestion
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from bittern.index.models import ModelRecord
 from bittern.index.pins import pin, unpin
 from bittern.index.store import Store
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 def batches_of(
-    snapshot: Snapshot,
+    snapshot: Generation,
     rows: NDArray[np.int64],
     columns: Sequence[str] | None,
     record: ModelRecord | None,

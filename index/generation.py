@@ -36,7 +36,7 @@ from bittern.index.observation import Observation
 from bittern.index.row_map import RowMap
 from bittern.index.store import ROW_ID, Store
 
-__all__ = ["MODALITIES", "Blocks", "Snapshot"]
+__all__ = ["MODALITIES", "Blocks", "Generation"]
 _REMEMBERED_CONDITIONS = 16
 _HISTORY = 1_000
 """Generations over which changes are counted."""
@@ -44,7 +44,7 @@ _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
 T = TypeVar("T")
 
 
-class Snapshot:
+class Generation:
     """An archive at one store version.
 
     Args:
@@ -58,12 +58,12 @@ class Snapshot:
     def __init__(
         self,
         store: Store,
-        before: Snapshot | None = None,
+        before: Generation | None = None,
         kept: IndexFiles | None = None,
         since: Mapping[str, int] | None = None,
     ) -> None:
         self.store = store.pinned()
-        self.generation = self.store.version
+        self.version = self.store.version
         self._kept = kept
         self._rows: Rows
         self._metadata_columns = list(self.store.metadata_types)
@@ -72,7 +72,7 @@ class Snapshot:
         self._matching: dict[str, RowSet] = {}
         self._loading = threading.Lock()
         self._history: tuple[tuple[int, int], ...] = ()
-        if before is not None and before.generation > self.generation:
+        if before is not None and before.version > self.version:
             before = None
         self._since = dict(since or {})
         loaded = {} if before is None else dict(before._blocks)
@@ -80,7 +80,7 @@ class Snapshot:
         earlier = before._rows if before is not None else kept.rows(self.store) if kept else None
         if earlier is None:
             self._rows = read_rows(self.store)
-        elif earlier.generation == self.generation:
+        elif earlier.generation == self.version:
             self._rows, self._blocks = earlier, loaded
         else:
             self._rows, change = rows_since(self.store, earlier, list(loaded))
@@ -93,10 +93,10 @@ class Snapshot:
     def __len__(self) -> int:
         return len(self._rows.map)
 
-    def _lasts(self, column: str, before: Snapshot | None) -> bool:
+    def _lasts(self, column: str, before: Generation | None) -> bool:
         """Whether a column of an earlier snapshot is there, and still the same one."""
         there = self.store.field_type(column) is not None
-        return there and before is not None and before.generation >= self._since.get(column, 0)
+        return there and before is not None and before.version >= self._since.get(column, 0)
 
     # Codes
 
@@ -118,7 +118,7 @@ class Snapshot:
         kept = self._kept.blocks(column, width, self._rows) if self._kept else None
         if kept is None or kept.generation < self._since.get(column, 0):
             return None
-        if kept.generation == self.generation:
+        if kept.generation == self.version:
             return kept.blocks
         written = self.store.read(["row", "modality", column], f"`committed` > {kept.generation}")
         change = Change(kept.rows.missing_from(self._rows.map), written)
@@ -167,7 +167,7 @@ class Snapshot:
         """All row numbers, ascending: int64 [n], made anew for each caller."""
         return self._rows.map.rows()
 
-    def has_rows_of(self, other: Snapshot) -> bool:
+    def has_rows_of(self, other: Generation) -> bool:
         """Whether another snapshot has the same rows."""
         return self._rows.map.same_rows(other._rows.map)
 
@@ -195,7 +195,7 @@ class Snapshot:
 
     def _relocated(self) -> RowMap:
         """Where the rows are, after a compaction has moved them."""
-        self._rows = Rows(self.generation, read_map(self.store), self._rows.kinds)
+        self._rows = Rows(self.version, read_map(self.store), self._rows.kinds)
         return self._rows.map
 
     def of_modality(self, modality: str) -> NDArray[np.int64]:

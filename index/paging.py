@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import QueryError
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from bittern.index.observation import Page
 
 MAX_PAGE_SIZE = 10_000
@@ -52,12 +52,12 @@ def decode_token(token: str, where: str) -> int:
 
 
 def page_of(
-    snapshot: Snapshot, rows: NDArray[np.int64], page_size: int, token: str, where: str
+    generation: Generation, rows: NDArray[np.int64], page_size: int, token: str, where: str
 ) -> Page:
     """One page of a listing.
 
     Args:
-        snapshot: the generation to read from.
+        generation: the generation to read from.
         rows: int64, ascending: the whole listing.
         page_size: most observations of the page.
         token: where the page before ended.
@@ -74,6 +74,6 @@ def page_of(
     page = rows[start : start + page_size]
     more = start + page_size < len(rows)
     return Page(
-        observations=snapshot.observations(page),
+        observations=generation.observations(page),
         next_token=encode_token(int(page[-1]), where) if more else "",
     )

@@ -31,7 +31,7 @@ from bittern.index.engines.rows import RowSet
 from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from bittern.index.identity import Sameness
 from bittern.index.models import ModelRecord
 from bittern.index.observation import (
@@ -99,7 +99,7 @@ class ReadableArchive:
     @property
     def generation(self) -> int:
         """Store version that searches see now."""
-        return self._current().generation
+        return self._current().version
 
     def models(self) -> builtins.list[ModelRecord]:
         """The models that can be asked: the first choice first, those that are retired last.
@@ -138,12 +138,12 @@ class ReadableArchive:
         The generation says as much, unless a backup was copied back over the archive.
         """
         with self._lock:
-            generation = self._current().generation
+            generation = self._current().version
             return self._begun, generation
 
     def refresh(self) -> int:
         """See the newest commit; searches do so by themselves. Returns its generation."""
-        return self._current().generation
+        return self._current().version
 
     @asks_again
     def get(self, id: str) -> Observation:  # noqa: A002 - the field's own word
@@ -256,7 +256,7 @@ class ReadableArchive:
         ]
         return replace(counted, models=models, code_bytes=snapshot.code_bytes)
 
-    def _engine_stats(self, snapshot: Snapshot, record: ModelRecord) -> dict[str, EngineStats]:
+    def _engine_stats(self, snapshot: Generation, record: ModelRecord) -> dict[str, EngineStats]:
         return {
             modality: self._engines.stats(engine_name(record, modality), blocks)
             for modality, blocks in (snapshot.loaded(record) or {}).items()
@@ -285,7 +285,7 @@ class ReadableArchive:
             if not self._writes:
                 self._follow()
             snapshot = snapshot_to_verify(self._folder, self._store)
-            header = self._folder.read_header().at(snapshot.generation)
+            header = self._folder.read_header().at(snapshot.version)
             return verified(self._folder, header, snapshot, on_checked)
 
     def iter_batches(
@@ -320,20 +320,20 @@ class ReadableArchive:
         self._index_files = IndexFiles(self._derived)
         # Derived files are of the newest state, and are left alone by who looks at another.
         self._engines = Engines(self._options, None if self._past else self._derived)
-        self._snapshot: Snapshot | None = None
+        self._snapshot: Generation | None = None
 
-    def _current(self) -> Snapshot:
+    def _current(self) -> Generation:
         with self._lock:
             self._check_open()
             if self._past:
-                self._snapshot = self._snapshot or Snapshot(self._store)
+                self._snapshot = self._snapshot or Generation(self._store)
                 return self._snapshot
             version = self._look()
             if not self._writes:
                 self._derived.expect(version, self._same.identity)
-            if self._snapshot is None or self._snapshot.generation != version:
+            if self._snapshot is None or self._snapshot.version != version:
                 since = {one.code_column: one.since for one in self._header.models if one.since}
-                self._snapshot = Snapshot(self._store, self._snapshot, self._index_files, since)
+                self._snapshot = Generation(self._store, self._snapshot, self._index_files, since)
                 self._index_files.save_if_worth_it(self._snapshot)
             return self._snapshot
 
@@ -387,18 +387,18 @@ class ReadableArchive:
             },
         )
 
-    def _rows(self, snapshot: Snapshot, where: str | None) -> NDArray[np.int64]:
+    def _rows(self, snapshot: Generation, where: str | None) -> NDArray[np.int64]:
         matching = self._matching(snapshot, where)
         return snapshot.rows if matching is None else matching.rows
 
-    def _matching(self, snapshot: Snapshot, where: str | None) -> RowSet | None:
+    def _matching(self, snapshot: Generation, where: str | None) -> RowSet | None:
         """Rows that meet a condition; None where there is none: nothing given, or a blank."""
         if where is None or (isinstance(where, str) and not where.strip()):
             return None
         columns = {**IDENTITY, **snapshot.store.metadata_types}
         return snapshot.matching(compile_where(where, columns))
 
-    def _get(self, snapshot: Snapshot, id: str) -> Observation:  # noqa: A002
+    def _get(self, snapshot: Generation, id: str) -> Observation:  # noqa: A002
         found = snapshot.by_condition(one_of("id", [id]))
         if found:
             return found[0]

@@ -1,4 +1,4 @@
-"""One search, checked and answered against one snapshot."""
+"""One search, checked and answered against one generation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.options import check_recall
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
-from bittern.index.generation import MODALITIES, Snapshot
+from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer, Hit, Metric
 
@@ -139,9 +139,9 @@ def _fitting(
     return query if metric == "asymmetric" else codes
 
 
-def engines_of(question: Question, snapshot: Snapshot, engines: Engines) -> list[SearchEngine]:
+def engines_of(question: Question, generation: Generation, engines: Engines) -> list[SearchEngine]:
     """What searches the codes that a question is about, modality by modality."""
-    blocks = snapshot.codes(question.record)
+    blocks = generation.codes(question.record)
     return [
         engines.engine(engine_name(question.record, modality), blocks[modality], question.recall)
         for modality in question.modalities
@@ -155,22 +155,22 @@ def engine_name(record: ModelRecord, modality: str) -> str:
 
 
 def answer(
-    question: Question, snapshot: Snapshot, matching: RowSet | None, engines: Engines
+    question: Question, generation: Generation, matching: RowSet | None, engines: Engines
 ) -> Answer:
     """The nearest observations, in the total order (distance, row).
 
     Args:
         question: what is searched for.
-        snapshot: the generation to search.
+        generation: the generation to search.
         matching: the rows that may be found; None for all.
         engines: what searches this archive.
     """
-    used = engines_of(question, snapshot, engines)
+    used = engines_of(question, generation, engines)
     best = nearest_rows(question, matching, used)[0]
     if question.within is not None:
         near = best.distances <= question.within
         best = Nearest(best.distances[near], best.rows[near])
-    observations = snapshot.observations(best.rows)
+    observations = generation.observations(best.rows)
     return Answer(
         hits=[
             Hit(rank, float(distance), observation)
@@ -196,11 +196,11 @@ def nearest_rows(
 
 
 def everything_within(
-    question: Question, snapshot: Snapshot, matching: RowSet | None, engines: Engines
+    question: Question, generation: Generation, matching: RowSet | None, engines: Engines
 ) -> Nearest:
     """All rows no farther than the question's `within`, in the total order."""
     assert question.within is not None
-    used = engines_of(question, snapshot, engines)
+    used = engines_of(question, generation, engines)
     return Nearest.best_of(
         [engine.within(question.queries, question.within, matching)[0] for engine in used]
     )

@@ -10,7 +10,7 @@ from bittern.index.checking.findings import Finding, OnChecked, Verification
 from bittern.index.checking.orphans import orphans
 from bittern.index.checking.rows import derived_damage, index_problems, model_problems, row_problems
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.generation import MODALITIES, Snapshot
+from bittern.index.generation import MODALITIES, Generation
 from bittern.index.snapshots import models_in_use
 
 _ROWS_REMEDY = (
@@ -28,7 +28,7 @@ _HEADER_REMEDY = "run bittern repair"
 def verified(
     folder: ArchiveFolder,
     header: Header,
-    snapshot: Snapshot,
+    snapshot: Generation,
     on_checked: OnChecked | None = None,
 ) -> Verification:
     """Check an archive that is open; nothing is written.
@@ -110,7 +110,7 @@ def _files(
     return files, list(content_findings(folder, files))
 
 
-def _rows(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator[Finding]:
+def _rows(folder: ArchiveFolder, header: Header, snapshot: Generation) -> Iterator[Finding]:
     for what in row_problems(header, snapshot):
         yield Finding("rows", what, _ROWS_REMEDY)
     for what in model_problems(folder, header, snapshot):

@@ -12,7 +12,7 @@ from bittern.index.columns import is_code_or_embedding
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.derived_index import IndexFiles
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.generation import MODALITIES, Snapshot
+from bittern.index.generation import MODALITIES, Generation
 from bittern.index.store import Store
 
 _SHOWN = 5
@@ -21,13 +21,13 @@ _SHOWN = 5
 class _OnlyRead(IndexFiles):
     """Uses what is kept and writes nothing."""
 
-    def save_if_worth_it(self, snapshot: Snapshot) -> None:
+    def save_if_worth_it(self, snapshot: Generation) -> None:
         """Keep nothing."""
 
 
-def snapshot_to_verify(folder: ArchiveFolder, store: Store) -> Snapshot:
+def snapshot_to_verify(folder: ArchiveFolder, store: Store) -> Generation:
     """The index as an archive that is opened now would have it; nothing is written."""
-    return Snapshot(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
+    return Generation(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
 
 
 def _some(values: pa.ChunkedArray | list[object]) -> str:
@@ -36,7 +36,7 @@ def _some(values: pa.ChunkedArray | list[object]) -> str:
     return ", ".join(texts) + (", ..." if len(values) > _SHOWN else "")
 
 
-def row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+def row_problems(header: Header, snapshot: Generation) -> Iterator[str]:
     """Rows that contradict themselves or each other, one line each."""
     table = snapshot.store.read(
         ["row", "id", "occurrenceID", "modality", "media", "start_s", "end_s"]
@@ -71,7 +71,7 @@ def row_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
         )
 
 
-def model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) -> Iterator[str]:
+def model_problems(folder: ArchiveFolder, header: Header, snapshot: Generation) -> Iterator[str]:
     """Models without files or codes, and codes without a model, one line each."""
     store = snapshot.store
     expected = set()
@@ -94,9 +94,9 @@ def model_problems(folder: ArchiveFolder, header: Header, snapshot: Snapshot) ->
         yield f"{uncoded} observations have no code of any model"
 
 
-def index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
+def index_problems(header: Header, snapshot: Generation) -> Iterator[str]:
     """Where the index in use differs from the store, one line each."""
-    fresh = Snapshot(snapshot.store)
+    fresh = Generation(snapshot.store)
     if not fresh.has_rows_of(snapshot):
         yield "the index does not hold the rows of the store"
         return
@@ -113,7 +113,7 @@ def index_problems(header: Header, snapshot: Snapshot) -> Iterator[str]:
                 )
 
 
-def derived_damage(folder: ArchiveFolder, snapshot: Snapshot) -> Iterator[str]:
+def derived_damage(folder: ArchiveFolder, snapshot: Generation) -> Iterator[str]:
     """Derived files that cannot be used, one line each."""
     files = DerivedFiles(folder.derived, snapshot.store)
     for name in files.names():

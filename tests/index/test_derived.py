@@ -19,7 +19,7 @@ from bittern.index import derived_index
 from bittern.index.archive import Archive
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.derived_index import IndexFiles
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from bittern.index.loading import MODALITIES
 from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo, recording
@@ -45,7 +45,7 @@ def path(archive: Archive) -> Path:
 class OnlyRead(IndexFiles):
     """Uses what is kept and writes nothing."""
 
-    def save_if_worth_it(self, snapshot: Snapshot) -> None:
+    def save_if_worth_it(self, snapshot: Generation) -> None:
         pass
 
 
@@ -56,7 +56,7 @@ def files_of(archive: Archive) -> DerivedFiles:
 def save(archive: Archive) -> None:
     """Keep everything of the newest generation."""
     files = IndexFiles(files_of(archive))
-    snapshot = Snapshot(archive._store)
+    snapshot = Generation(archive._store)
     for record in archive.models():
         snapshot.codes(record)
     files.close(snapshot)
@@ -65,7 +65,7 @@ def save(archive: Archive) -> None:
     )
 
 
-def content(snapshot: Snapshot) -> dict[str, Any]:
+def content(snapshot: Generation) -> dict[str, Any]:
     found: dict[str, Any] = {
         "rows": snapshot.rows.tolist(),
         "modalities": {m: snapshot.of_modality(m).tolist() for m in MODALITIES},
@@ -82,7 +82,7 @@ def check_right(path: Path) -> None:
     """What is found with the derived files is what the store holds."""
     store = Store(path / "store")
     kept = OnlyRead(DerivedFiles(path / "derived", store))
-    assert content(Snapshot(store, kept=kept)) == content(Snapshot(store))
+    assert content(Generation(store, kept=kept)) == content(Generation(store))
 
 
 def used(path: Path) -> set[str]:
@@ -101,7 +101,7 @@ def test_what_was_kept_is_used_instead_of_the_store(
     check_right(path)
     store = Store(path / "store")
     monkeypatch.setattr(Store, "batches", lambda *_: pytest.fail("the store was read"))
-    content(Snapshot(store, kept=OnlyRead(DerivedFiles(path / "derived", store))))
+    content(Generation(store, kept=OnlyRead(DerivedFiles(path / "derived", store))))
 
 
 def test_stale_files_are_brought_up_to_date_from_the_store(path: Path) -> None:

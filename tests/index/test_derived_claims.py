@@ -16,7 +16,7 @@ from bittern.index.archive import Archive
 from bittern.index.derived.arrays import read_array, write_array
 from bittern.index.derived_files import DerivedFiles, _digest
 from bittern.index.derived_index import IndexFiles
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from bittern.index.store import Store
 from tests.index.samples import OWL, photo
 
@@ -227,4 +227,4 @@ def test_a_snapshot_of_an_older_version_does_not_begin_with_newer_rows(path: Pat
     store = Store(path / "store", Store(path / "store").version - 1)
     kept = IndexFiles(sets(path))
     assert kept.rows(store) is None
-    assert len(Snapshot(store, kept=kept)) == store.count()
+    assert len(Generation(store, kept=kept)) == store.count()

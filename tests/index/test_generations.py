@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from bittern.index.archive import Archive
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from tests.index.samples import BAT, OWL, code, ids, photo, recording
 
 
@@ -70,7 +70,7 @@ def test_rows_are_found_wherever_a_compaction_has_put_them(archive: Archive) -> 
         lambda snapshot: [o.id for o in snapshot.observations([4, 2])] == ["p4", "p2"],
         lambda snapshot: snapshot.table(np.array([2, 3]), ["id"])["id"].to_pylist() == ["p2", "p3"],
     ):
-        after = Snapshot(archive._store, before)
+        after = Generation(archive._store, before)
         assert after._rows.map.ids.tolist() == before._rows.map.ids.tolist()
         assert look(after)
         assert after._rows.map.ids.tolist() != before._rows.map.ids.tolist()
@@ -181,7 +181,7 @@ class ArchiveAgainstADictionary(RuleBasedStateMachine):
             hits = opened.search(np.ones(64), model=OWL.digest, k=100, metric="hamming")
             found = {h.observation.id: opened.code(h.observation.id, OWL.digest) for h in hits}
             assert {name: value.tobytes() for name, value in found.items()} == wanted
-            fresh = Snapshot(opened._current().store).codes(OWL)["audio"]
+            fresh = Generation(opened._current().store).codes(OWL)["audio"]
             used = opened._current().codes(OWL)["audio"]
             assert np.array_equal(fresh.rows, used.rows)
             assert np.array_equal(fresh.codes, used.codes)

@@ -14,7 +14,7 @@ from bittern.index import lookups
 from bittern.index.archive import Archive
 from bittern.index.columns import DARWIN_CORE, IDENTITY
 from bittern.index.filters import compile_where
-from bittern.index.generation import Snapshot
+from bittern.index.generation import Generation
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
 SPECIES = ["Bubo bubo", "Bubo", "bubo bubo", "100% owl", "o'wl", "", "Ardea"]
@@ -130,7 +130,7 @@ def test_rows_found_by_id_are_those_that_the_store_would_name(
     types: Any = {**IDENTITY, **DARWIN_CORE, "tally": "int64"}
     compiled = compile_where(where, types)
     for archive in both:
-        snapshot = Snapshot(archive._store)
+        snapshot = Generation(archive._store)
         named = np.sort(snapshot.store.read(["row"], compiled)["row"].to_numpy())
         assert snapshot.matching(compiled).rows.tolist() == named.tolist()
 
