@@ -15,10 +15,9 @@ from bittern.benchmarks.speed.report import Table
 from bittern.benchmarks.tasks import Task
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.committing import Commits
 from bittern.service.engine import Engine
-from bittern.service.requests import MAX_K, MediaItem, Query
+from bittern.types import MAX_K, AddStatus, MediaItem, Query
 
 
 @dataclass(frozen=True)

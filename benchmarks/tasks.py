@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.speed.collection import Collection, Items
 from bittern.encoders.base import Modality
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 
 @dataclass(frozen=True)

@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bittern import errors as errors
-    from bittern.adding import Adding as Adding
-    from bittern.adding import AddTotals as AddTotals
     from bittern.api import ArchiveAPI as ArchiveAPI
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
-    from bittern.index.engines.options import SearchOptions as SearchOptions
-    from bittern.index.observation import AddResult as AddResult
-    from bittern.index.observation import AddStatus as AddStatus
-    from bittern.index.observation import ArchiveStats as ArchiveStats
-    from bittern.index.observation import EngineStats as EngineStats
-    from bittern.index.observation import Hit as Hit
-    from bittern.index.observation import Observation as Observation
     from bittern.local import LocalArchive as LocalArchive
-    from bittern.service.requests import Encoded as Encoded
-    from bittern.service.requests import MediaItem as MediaItem
-    from bittern.service.requests import ModelInfo as ModelInfo
-    from bittern.service.requests import SearchResult as SearchResult
+    from bittern.types import Adding as Adding
+    from bittern.types import AddResult as AddResult
+    from bittern.types import AddStatus as AddStatus
+    from bittern.types import AddTotals as AddTotals
+    from bittern.types import ArchiveStats as ArchiveStats
+    from bittern.types import Encoded as Encoded
+    from bittern.types import EngineStats as EngineStats
+    from bittern.types import Hit as Hit
+    from bittern.types import MediaItem as MediaItem
+    from bittern.types import ModelInfo as ModelInfo
+    from bittern.types import Observation as Observation
+    from bittern.types import SearchOptions as SearchOptions
+    from bittern.types import SearchResult as SearchResult
 
 _HOMES = {
-    "Adding": "bittern.adding",
-    "AddTotals": "bittern.adding",
+    "Adding": "bittern.types",
+    "AddTotals": "bittern.types",
     "ArchiveAPI": "bittern.api",
     "LocalArchive": "bittern.local",
     "RemoteArchive": "bittern.client",
     "connect": "bittern.client",
-    "AddResult": "bittern.index.observation",
-    "AddStatus": "bittern.index.observation",
-    "ArchiveStats": "bittern.index.observation",
-    "EngineStats": "bittern.index.observation",
-    "Hit": "bittern.index.observation",
-    "Observation": "bittern.index.observation",
-    "Encoded": "bittern.service.requests",
-    "MediaItem": "bittern.service.requests",
-    "ModelInfo": "bittern.service.requests",
-    "SearchOptions": "bittern.index.engines.options",
-    "SearchResult": "bittern.service.requests",
+    "AddResult": "bittern.types",
+    "AddStatus": "bittern.types",
+    "ArchiveStats": "bittern.types",
+    "EngineStats": "bittern.types",
+    "Hit": "bittern.types",
+    "Observation": "bittern.types",
+    "Encoded": "bittern.types",
+    "MediaItem": "bittern.types",
+    "ModelInfo": "bittern.types",
+    "SearchOptions": "bittern.types",
+    "SearchResult": "bittern.types",
 }
 
 __all__ = ["__version__", "errors", "open", *sorted(_HOMES)]

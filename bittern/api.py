@@ -13,7 +13,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bittern.adding import Adding
 from bittern.arguments import (
     MediaSource,
     check_batch_size,
@@ -24,15 +23,6 @@ from bittern.arguments import (
     make_query,
 )
 from bittern.errors import QueryError
-from bittern.index.observation import (
-    AddResult,
-    ArchiveStats,
-    Hit,
-    Metric,
-    Observation,
-    OnDuplicate,
-    Page,
-)
 from bittern.service.exporting import (
     FOLDER,
     Exported,
@@ -45,7 +35,22 @@ from bittern.service.exporting import (
 )
 from bittern.service.exporting.base import OnProgress, check_file
 from bittern.service.limits import check_model, check_page_size, check_string, check_where
-from bittern.service.requests import DEFAULT_K, Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.types import (
+    DEFAULT_K,
+    Adding,
+    AddResult,
+    ArchiveStats,
+    Encoded,
+    Hit,
+    MediaItem,
+    Metric,
+    ModelInfo,
+    Observation,
+    OnDuplicate,
+    Page,
+    Query,
+    SearchResult,
+)
 
 
 class ArchiveAPI(ABC):

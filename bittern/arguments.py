@@ -18,7 +18,6 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from bittern.index.observation import Metric, OnDuplicate
 from bittern.service.limits import (
     DEFAULT_LIMITS,
     check_ids,
@@ -27,7 +26,7 @@ from bittern.service.limits import (
     check_within,
     only_one,
 )
-from bittern.service.requests import MediaItem, Query
+from bittern.types import MediaItem, Metric, OnDuplicate, Query
 
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits

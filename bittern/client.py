@@ -19,23 +19,27 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
-from bittern.index.observation import (
-    AddResult,
-    AddStatus,
-    ArchiveStats,
-    Hit,
-    Observation,
-    OnDuplicate,
-    Page,
-)
 from bittern.jobs import RemoteJobs
 from bittern.outbox import Outbox
 from bittern.service import convert, convert_add, convert_export, convert_stats
 from bittern.service.exporting.base import Exported, OnProgress, Piece
 from bittern.service.exporting.formats import FOLDER, writer_of
 from bittern.service.limits import check_item
-from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from bittern.service.status import from_rpc_error
+from bittern.types import (
+    AddResult,
+    AddStatus,
+    ArchiveStats,
+    Encoded,
+    Hit,
+    MediaItem,
+    ModelInfo,
+    Observation,
+    OnDuplicate,
+    Page,
+    Query,
+    SearchResult,
+)
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 

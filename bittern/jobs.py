@@ -9,10 +9,10 @@ from contextlib import AbstractContextManager
 import grpc
 
 from bittern.arguments import check_on_duplicate
-from bittern.index.observation import OnDuplicate
 from bittern.service.jobs.convert import Job, job_from_wire, spec_to_wire
 from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import SourceOptions
+from bittern.types import OnDuplicate
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 

@@ -8,17 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from bittern.index.observation import AddResult, ArchiveStats, Hit, Observation, OnDuplicate, Page
 from bittern.service.exporting.base import Exported, OnProgress, Piece, pieces
 from bittern.service.exporting.folder import media_of_hits, media_of_observations, write_folder
 from bittern.service.exporting.formats import writer_of
 from bittern.service.exporting.rows import metadata_types
-from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.types import (
+    AddResult,
+    ArchiveStats,
+    Encoded,
+    Hit,
+    MediaItem,
+    ModelInfo,
+    Observation,
+    OnDuplicate,
+    Page,
+    Query,
+    SearchResult,
+)
 
 if TYPE_CHECKING:
-    from bittern.index.engines.options import SearchOptions
     from bittern.index.snapshots import SnapshotInfo
     from bittern.service.engine import Engine
+    from bittern.types import SearchOptions
 
 FOLDER_PAGE = 1_000
 """Observations that are looked up at a time while their media are copied."""

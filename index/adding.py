@@ -29,14 +29,9 @@ import numpy as np
 from bittern.errors import BitternError, CodeError, DuplicateObservationError, MetadataError
 from bittern.index.columns import MetadataColumns, Value
 from bittern.index.models import ModelRecord
-from bittern.index.observation import (
-    AddResult,
-    AddStatus,
-    CodedObservation,
-    Observation,
-    OnDuplicate,
-)
+from bittern.index.observation import CodedObservation
 from bittern.index.store import is_unicode
+from bittern.types import AddResult, AddStatus, Observation, OnDuplicate
 
 MAX_ID_CHARS = 1024
 MAX_WINDOWS = 100_000

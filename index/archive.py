@@ -19,15 +19,15 @@ from bittern.errors import ArchiveDamagedError, PreconditionError
 from bittern.index.asking import SearchableArchive
 from bittern.index.checking.opening import check_at_open
 from bittern.index.checksums import NAME
-from bittern.index.engines.options import SearchOptions, check_options
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.model_switch import unnamed_files
 from bittern.index.models import ModelRecord
-from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
+from bittern.index.observation import CodedObservation
 from bittern.index.pins import store_at
 from bittern.index.snapshots import SnapshotInfo, Snapshots, steady
 from bittern.index.store import Store
 from bittern.index.writer import Writer
+from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
 
 
 class Archive(SearchableArchive):

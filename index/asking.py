@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.engines.nearest import Nearest
-from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.observation import Answer
 from bittern.index.reading import ReadableArchive
 from bittern.index.retry import asks_again
 from bittern.index.searching import (
@@ -22,6 +22,7 @@ from bittern.index.searching import (
     everything_within,
     nearest_rows,
 )
+from bittern.types import Hit, Metric
 
 
 class SearchableArchive(ReadableArchive):

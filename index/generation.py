@@ -32,9 +32,9 @@ from bittern.index.loading import (
     rows_since,
 )
 from bittern.index.models import ModelRecord
-from bittern.index.observation import Observation
 from bittern.index.row_map import RowMap
 from bittern.index.store import ROW_ID, Store
+from bittern.types import Observation
 
 __all__ = ["MODALITIES", "Blocks", "Generation"]
 _REMEMBERED_CONDITIONS = 16

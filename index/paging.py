@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import QueryError
 from bittern.index.generation import Generation
-from bittern.index.observation import Page
+from bittern.types import Page
 
 MAX_PAGE_SIZE = 10_000
 _TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")

@@ -26,7 +26,6 @@ from bittern.index.columns import FINGERPRINT, IDENTITY
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.derived_index import IndexFiles
 from bittern.index.engines.choosing import Engines
-from bittern.index.engines.options import SearchOptions
 from bittern.index.engines.rows import RowSet
 from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
@@ -34,19 +33,13 @@ from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
 from bittern.index.identity import Sameness
 from bittern.index.models import ModelRecord
-from bittern.index.observation import (
-    ArchiveStats,
-    CodedBefore,
-    EngineStats,
-    Fingerprint,
-    Observation,
-    Page,
-)
+from bittern.index.observation import CodedBefore, Fingerprint
 from bittern.index.paging import page_of
 from bittern.index.retry import asks_again
 from bittern.index.searching import check_modality, engine_name
 from bittern.index.statistics import statistics_of
 from bittern.index.store import Store, one_of, quoted
+from bittern.types import ArchiveStats, EngineStats, Observation, Page, SearchOptions
 
 if TYPE_CHECKING:
     from bittern.index.checking import OnChecked, Verification

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from bittern.index.archive import Archive
 from bittern.index.columns import FINGERPRINT
 from bittern.index.models import ModelRecord
-from bittern.index.observation import Fingerprint, Observation
+from bittern.index.observation import Fingerprint
 from bittern.index.store import one_of
+from bittern.types import Observation
 
 
 @dataclass

@@ -14,12 +14,12 @@ from bittern.hashing.codes import pack
 from bittern.index.engines.choosing import Engines
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.nearest import Nearest
-from bittern.index.engines.options import check_recall
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
-from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.observation import Answer
+from bittern.types import Hit, Metric, check_recall
 
 MAX_K = 10_000
 """Most hits of one search."""

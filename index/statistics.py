@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
-from bittern.index.observation import ArchiveStats, ModelStats
+from bittern.types import ArchiveStats, ModelStats
 
 
 def statistics_of(

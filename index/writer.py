@@ -33,11 +33,12 @@ from bittern.index.model_switch import (
     without_retired,
 )
 from bittern.index.models import ModelRecord, write_model_files
-from bittern.index.observation import AddResult, CodedObservation, OnDuplicate
+from bittern.index.observation import CodedObservation
 from bittern.index.pins import store_at
 from bittern.index.restore import restore
 from bittern.index.snapshots import SnapshotInfo
 from bittern.index.store import Store, arrow_type, one_of
+from bittern.types import AddResult, OnDuplicate
 
 MAX_IDS = 10_000
 """Most ids of one deletion."""

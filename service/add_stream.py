@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, InvalidInputError
-from bittern.index.observation import AddResult, AddStatus, OnDuplicate
 from bittern.service.config import ServiceConfig
 from bittern.service.convert_add import add_result_to_wire, item_from_wire, on_duplicate_from_wire
 from bittern.service.deadline import Deadline
 from bittern.service.incoming import Incoming
 from bittern.service.limits import check_media, check_model
-from bittern.service.requests import MediaItem
 from bittern.service.servable import Servable
+from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
 DEFAULT_BATCH_SIZE = 64

@@ -18,11 +18,10 @@ from bittern.encoders.base import Modality
 from bittern.errors import BitternError, ObservationNotFoundError
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.index.observation import Observation, Page
 from bittern.service.engine import Engine
 from bittern.service.models import Model
 from bittern.service.pipeline import Embedded, embed_items
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem, Observation, Page
 
 SAMPLE = 16
 """Media items per model that are coded again, unless said otherwise."""

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
 from bittern.service.committing import without_untaken
 from bittern.service.embedders import Embedders
@@ -32,6 +31,7 @@ from bittern.service.model_choice import IndexOptions, check_modalities, ready_m
 from bittern.service.models import EncoderLoader, Model
 from bittern.service.parts import Parts
 from bittern.service.pipeline import Embedded, Entry, Pace, store_all
+from bittern.types import AddResult, AddStatus
 
 __all__ = [
     "BIT_ORDER",

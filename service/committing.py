@@ -11,22 +11,15 @@ from typing import TypeVar
 from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
-from bittern.index.observation import (
-    AddResult,
-    AddStatus,
-    CodedBefore,
-    CodedObservation,
-    Fingerprint,
-    OnDuplicate,
-)
+from bittern.index.observation import CodedBefore, CodedObservation, Fingerprint
 from bittern.service.jobs.report import Stages, new_stages
 from bittern.service.models import Model
 from bittern.service.pipeline.pieces import Asked, Embedded, Entry, Recheck
 from bittern.service.pipeline.reading import another_file
 from bittern.service.pipeline.storing import COMMIT_ITEMS
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import other_id
 from bittern.service.sources.ids import id_of_name
+from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 
 __all__ = [
     "COMMIT_ITEMS",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 from bittern.errors import InvalidInputError
-from bittern.service.requests import MAX_K, MAX_TEXT_CHARS
+from bittern.types import MAX_K, MAX_TEXT_CHARS
 
 MIB = 1024 * 1024
 

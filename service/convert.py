@@ -10,10 +10,9 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, TypeVar
 
 from bittern.errors import MetadataError, QueryError
-from bittern.index.observation import Hit, Metadata, Metric, Observation
 from bittern.index.relevance import HIGHEST_RATE, LOWEST_RATE
 from bittern.service.limits import check_relevance
-from bittern.service.requests import DEFAULT_K, Query, SearchResult
+from bittern.types import DEFAULT_K, Hit, Metadata, Metric, Observation, Query, SearchResult
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bittern.errors import QueryError
-from bittern.index.observation import AddResult, AddStatus, OnDuplicate
 from bittern.service.convert import (
     metadata_from_wire,
     modality_from_wire,
@@ -12,7 +11,7 @@ from bittern.service.convert import (
     number_of,
     write_metadata,
 )
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
 _ON_DUPLICATE: dict[OnDuplicate, pb.OnDuplicate.ValueType] = {

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from bittern.index.observation import ArchiveStats, EngineStats, ModelStats
 from bittern.service.convert import modality_from_wire, modality_to_wire
-from bittern.service.requests import Encoded, ModelInfo
+from bittern.types import ArchiveStats, Encoded, EngineStats, ModelInfo, ModelStats
 from bittern.v1 import archive_service_pb2 as pb
 
 

@@ -24,16 +24,7 @@ from bittern.errors import (
 from bittern.hashing.codes import pack
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
-from bittern.index.engines.options import SearchOptions
 from bittern.index.models import ModelRecord
-from bittern.index.observation import (
-    AddResult,
-    ArchiveStats,
-    Metric,
-    Observation,
-    OnDuplicate,
-    Page,
-)
 from bittern.service import queries
 from bittern.service.catalogue import encoder_names, weights_of
 from bittern.service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
@@ -45,8 +36,21 @@ from bittern.service.jobs.report import Stages, new_stages
 from bittern.service.models import EncoderLoader, Model
 from bittern.service.nearness import Nearness, Vector
 from bittern.service.pipeline import embed_items
-from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 from bittern.service.saved_models import load_saved
+from bittern.types import (
+    AddResult,
+    ArchiveStats,
+    Encoded,
+    MediaItem,
+    Metric,
+    ModelInfo,
+    Observation,
+    OnDuplicate,
+    Page,
+    Query,
+    SearchOptions,
+    SearchResult,
+)
 
 logger = logging.getLogger("bittern.engine")
 

@@ -24,11 +24,9 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.index.columns import check_metadata
-from bittern.index.engines.options import check_recall
-from bittern.index.observation import Metric
 from bittern.index.relevance import HIGHEST_RATE, LOWEST_RATE, Cutoff, false_alarm_rate
 from bittern.service.config import ServiceConfig
-from bittern.service.requests import MediaItem, Query
+from bittern.types import MediaItem, Metric, Query, check_recall
 
 DEFAULT_LIMITS = ServiceConfig()
 DEFAULT_PAGE_SIZE = 100

@@ -20,7 +20,6 @@ from bittern.hashing.codes import check_bits
 from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.hashing.training_free import Kind
 from bittern.index.models import ModelRecord
-from bittern.index.observation import OnDuplicate
 from bittern.service.catalogue import encoder_names
 from bittern.service.committing import check_towers
 from bittern.service.embedders import Embedders
@@ -28,8 +27,8 @@ from bittern.service.engine import Engine
 from bittern.service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
 from bittern.service.models import Embedder, Model
 from bittern.service.pipeline import COMMIT_ITEMS, COMMIT_S, Entry
-from bittern.service.requests import MediaItem
 from bittern.service.saved_models import load_saved, model_folder, model_places, unfinished_training
+from bittern.types import MediaItem, OnDuplicate
 
 DEFAULT_ENCODER = "field"
 PEEKED = 1_000

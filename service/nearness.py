@@ -19,13 +19,13 @@ from bittern.errors import UnsupportedModalityError
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
-from bittern.index.observation import Answer, Hit, Metric
+from bittern.index.observation import Answer
 from bittern.index.relevance import Background, false_alarm_rate, sample_places
 from bittern.service.deadline import Deadline
 from bittern.service.limits import check_within
 from bittern.service.models import Model
 from bittern.service.reference_texts import REFERENCE_TEXTS
-from bittern.service.requests import Query
+from bittern.types import Hit, Metric, Query
 
 _TEXTS_AT_ONCE = 32
 _Key = tuple[str, Modality, Metric]

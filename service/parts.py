@@ -29,13 +29,13 @@ from xxhash import xxh3_128
 
 from bittern.errors import BitternError, PreconditionError
 from bittern.hashing.saved import SavedModel
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.service.code_tables import joined_schema, with_schema
 from bittern.service.pipeline import Entry
 from bittern.service.pipeline.pieces import Recheck
 from bittern.service.pipeline.reading import UNCHANGED, read
-from bittern.service.requests import MediaItem
 from bittern.service.saved_models import load_saved
+from bittern.types import AddResult, AddStatus, MediaItem
 
 CODED_BEFORE = "CODED_BEFORE"
 """Reason of a skip: a part holds it."""

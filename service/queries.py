@@ -17,7 +17,7 @@ from bittern.index.archive import Archive
 from bittern.service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
 from bittern.service.models import Model
 from bittern.service.pipeline import Piece, decode
-from bittern.service.requests import MediaItem, Query
+from bittern.types import MediaItem, Query
 
 _LIMITS = replace(DEFAULT_LIMITS, max_item_bytes=maxsize)
 """Files are not measured here: those who read them have limits of their own."""

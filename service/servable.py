@@ -6,10 +6,20 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from bittern.index.observation import AddResult, ArchiveStats, Observation, OnDuplicate, Page
 from bittern.service.deadline import Deadline
 from bittern.service.exporting.base import Rows
-from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
+from bittern.types import (
+    AddResult,
+    ArchiveStats,
+    Encoded,
+    MediaItem,
+    ModelInfo,
+    Observation,
+    OnDuplicate,
+    Page,
+    Query,
+    SearchResult,
+)
 
 
 class Servable(Protocol):

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.tasks import TEXT, Asked, Classes, Task
 from bittern.errors import InvalidInputError
-from bittern.service.requests import MAX_TEXT_CHARS
 from bittern.text import agreeing, counted, some_of
+from bittern.types import MAX_TEXT_CHARS
 
 IMAGE_PROMPTS = ("a photo of {common}",)
 """What suites of photographs ask, unless told otherwise."""

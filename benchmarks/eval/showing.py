@@ -21,7 +21,7 @@ from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
 from bittern.benchmarks.eval.results import ShownHit, ShownQuery
 from bittern.benchmarks.eval.tasks import TEXT, Task
 from bittern.files import replace_file
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 QUERIES = 6
 HITS = 8

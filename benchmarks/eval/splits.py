@@ -27,8 +27,8 @@ from bittern.benchmarks.eval.tasks import (
     TrainingPart,
 )
 from bittern.errors import InvalidInputError, QrelsError
-from bittern.service.requests import MediaItem
 from bittern.text import agreeing, counted, some_of
+from bittern.types import MediaItem
 
 SEEN, NOVEL = "seen", "novel"
 OWN_SPLIT = (

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 TEXT, IMAGE, AUDIO = "text", "image", "audio"
 

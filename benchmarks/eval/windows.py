@@ -12,7 +12,7 @@ from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
 from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.tasks import AUDIO, Contents, Items, Relevance, Task
 from bittern.errors import InvalidInputError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 
 @dataclass(frozen=True)

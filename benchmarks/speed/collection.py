@@ -16,8 +16,8 @@ from bittern.errors import ManifestError
 from bittern.service.engine import catalogue_encoder
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Embedded, embed_items
-from bittern.service.requests import MediaItem
 from bittern.service.sources import read_source
+from bittern.types import MediaItem
 
 SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 """The sample media that ship with Bittern."""

@@ -27,7 +27,7 @@ from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.report import JobReport
 from bittern.service.models import Embedder, Model
 from bittern.service.pipeline import NETWORK_BATCH, decode
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 ROUNDS = 3
 TARGET = 1.3

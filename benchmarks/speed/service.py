@@ -24,8 +24,8 @@ from bittern.index.archive import Archive
 from bittern.service.committing import Commits
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
-from bittern.service.requests import Query
 from bittern.service.server import serve
+from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"
 K = 10

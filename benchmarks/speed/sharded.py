@@ -32,8 +32,8 @@ from bittern.index.engines.sharded import ShardedEngine, Sharding, StoreSource, 
 from bittern.index.engines.sharded.cluster import ray_library
 from bittern.index.engines.sharded.shard import Asked, Found
 from bittern.index.models import ModelRecord
-from bittern.index.observation import Metric
 from bittern.index.store import Store
+from bittern.types import Metric
 
 ROWS = 2_000_000
 ROUNDS = 7

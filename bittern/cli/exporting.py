@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bittern.api import ArchiveAPI
     from bittern.service.exporting import Exported
-    from bittern.service.requests import SearchResult
+    from bittern.types import SearchResult
 
 FORMAT_HELP = (
     "csv, parquet, jsonl, geojson, raven (selection table), ids (of iNaturalist) or folder "

@@ -74,8 +74,8 @@ def optimize(
     """
     from bittern.errors import QueryError
     from bittern.index.archive import Archive
-    from bittern.index.engines.options import MAX_THREADS, SearchOptions
     from bittern.index.engines.threads import usable_cores
+    from bittern.types import MAX_THREADS, SearchOptions
 
     refuse_address(archive, "an index is built where the archive lies")
     if engine not in _KINDS:

@@ -25,8 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from bittern.index.observation import AddResult, Hit, Observation
-    from bittern.service.requests import SearchResult
+    from bittern.types import AddResult, Hit, Observation, SearchResult
 
 _WIDE = 120
 """Columns of a terminal from which on a hit fits on one line."""
@@ -152,7 +151,7 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
 
 def hits_table(result: SearchResult, title: str = "") -> Table:
     """Hits as a table that a person likes to read; on a narrow terminal two lines a hit."""
-    from bittern.service.result_table import name_of
+    from bittern.result_table import name_of
 
     narrow = out.width < _WIDE
     sound = result.target == "audio"

@@ -25,7 +25,7 @@ from bittern.cli.screen import (
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
-    from bittern.service.requests import SearchResult
+    from bittern.types import SearchResult
 
 
 def attach(app: typer.Typer) -> None:
@@ -206,7 +206,7 @@ def _hint_at_an_index(
 
 def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
     """What to say where there is no hit: what comes closest, and how to see it."""
-    from bittern.service.result_table import distance, left_out
+    from bittern.result_table import distance, left_out
 
     there = f" where {where}" if where else ""
     if result.cutoff is None or result.nearest is None:
@@ -221,7 +221,7 @@ def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> 
 
 def _how(result: SearchResult) -> str:
     """What was not searched in full, or not shown in full."""
-    from bittern.service.result_table import distance
+    from bittern.result_table import distance
 
     near = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
     return near + _approximate(result)

@@ -14,7 +14,7 @@ from bittern.cli.reaching import reach
 from bittern.cli.screen import byte_size, counted, out, plain, print_json
 
 if TYPE_CHECKING:
-    from bittern.index.observation import ArchiveStats, EngineStats
+    from bittern.types import ArchiveStats, EngineStats
 
 
 def attach(app: typer.Typer) -> None:

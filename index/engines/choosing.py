@@ -33,9 +33,8 @@ from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import ApproximateEngine, Coverage, Structure
 from bittern.index.engines.kept_indexes import restored, stored
-from bittern.index.engines.options import SearchOptions, check_recall
 from bittern.index.engines.threads import usable_cores
-from bittern.index.observation import EngineStats
+from bittern.types import EngineStats, SearchOptions, check_recall
 
 APPROXIMATE_FROM = 200_000
 """Fewer rows are searched exactly, whatever recall is wanted: it takes no longer."""

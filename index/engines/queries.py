@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.codes import DistanceTables, check_bits, check_codes, probabilities, unpack
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 _LARGEST = 1e100
 """Greater weights could overflow where they are added up."""

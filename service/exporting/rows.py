@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
-from bittern.index.observation import Hit, Observation
 from bittern.service.exporting.base import Rows
+from bittern.types import Hit, Observation
 
 if TYPE_CHECKING:
     from bittern.index.archive import Archive

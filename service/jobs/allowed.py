@@ -13,10 +13,9 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources import Entry, Listed, Source, SourceOptions, read_source
 from bittern.service.sources.base import modality_of_suffix
+from bittern.types import AddResult, AddStatus, MediaItem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SOURCE_CHARS = 4_096

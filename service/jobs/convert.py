@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 
 from bittern.errors import InvalidInputError
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.convert import name_of
 from bittern.service.convert_add import (
     add_result_from_wire,
@@ -20,6 +19,7 @@ from bittern.service.jobs.record import JobRecord, JobState
 from bittern.service.jobs.report import JobReport, StageWork
 from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import SourceOptions
+from bittern.types import AddResult, AddStatus
 from bittern.v1 import job_service_pb2 as pb
 
 MAX_GLOBS = 100

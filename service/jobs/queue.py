@@ -24,10 +24,10 @@ from bittern.errors import (
     LimitExceededError,
     ServiceUnavailableError,
 )
-from bittern.index.observation import AddStatus
 from bittern.service.jobs.record import JobFolder, JobRecord, JobState, now, progress_of
 from bittern.service.jobs.report import JobReport, OnProgress
 from bittern.service.jobs.spec import JobSpec
+from bittern.types import AddStatus
 
 MAX_WAITING = 100
 """Most jobs that have not ended."""

@@ -14,9 +14,9 @@ from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
 from bittern.files import replace_file
-from bittern.index.observation import AddStatus
 from bittern.service.jobs.report import JobReport
 from bittern.service.jobs.spec import JobSpec
+from bittern.types import AddStatus
 
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")
 _MAX_FILE_BYTES = 16 << 20

@@ -27,7 +27,7 @@ from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
-from bittern.index.observation import AddResult, AddStatus, CodedObservation
+from bittern.index.observation import CodedObservation
 from bittern.index.reencode import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
 from bittern.service.committing import Commits
 from bittern.service.embedders import Embedders
@@ -40,6 +40,7 @@ from bittern.service.model_choice import IndexOptions, ready_model
 from bittern.service.models import Model
 from bittern.service.pipeline import Embedded, Pace, embed_items, store_all
 from bittern.service.sources.archive import ArchiveMedia
+from bittern.types import AddResult, AddStatus
 
 FROM_EMBEDDINGS_AT_ONCE = 2_048
 """Media per commit where nothing has to be decoded."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bittern.files import replace_file
-from bittern.index.observation import AddResult, AddStatus
+from bittern.types import AddResult, AddStatus
 
 STAGES = ("list", "read", "decode", "network", "hash", "commit")
 FAILURES_KEPT = 10_000

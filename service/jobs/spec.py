@@ -8,8 +8,8 @@ from typing import Any, Literal, get_args
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.training_free import Kind
-from bittern.index.observation import OnDuplicate
 from bittern.service.sources import SourceOptions
+from bittern.types import OnDuplicate
 
 JobKind = Literal["index", "encode", "reencode"]
 """Into an archive; into a Parquet file; the media of an archive anew, with another model."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.service.jobs.report import Stages
 from bittern.service.pipeline import FLUSH_ITEMS, Asked, Embedded, Recheck
-from bittern.service.requests import MediaItem
 from bittern.service.sources.spooled import TemporaryMedia
+from bittern.types import AddResult, AddStatus, MediaItem
 
 UNIT_ITEMS = 4 * FLUSH_ITEMS
 """Entries of one unit. Batches of the network end with it, so it is a multiple of the number of

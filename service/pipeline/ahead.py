@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 from bittern.errors import BitternError
-from bittern.index.observation import AddResult
 from bittern.service.jobs.report import Cancelled, Stages, StageWork
 from bittern.service.pipeline.pieces import Asked, Piece
 from bittern.service.pipeline.reading import Loaded
@@ -34,6 +33,7 @@ from bittern.service.pipeline.slots import (
     is_settled,
     named,
 )
+from bittern.types import AddResult
 
 _LOOK_UP_S = 0.25
 """How often whoever waits looks whether the job is to stop, in seconds."""

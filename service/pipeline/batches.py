@@ -8,10 +8,10 @@ from time import perf_counter
 
 from bittern.encoders.base import Media, Modality
 from bittern.errors import BitternError, InvalidInputError
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.jobs.report import StageWork
 from bittern.service.models import Embedder
 from bittern.service.pipeline.pieces import Embedded, Piece
+from bittern.types import AddResult, AddStatus
 
 NETWORK_BATCH = 16
 """Pieces per call of a network."""

@@ -8,7 +8,6 @@ from functools import partial
 
 from bittern.encoders.base import Modality
 from bittern.errors import BitternError
-from bittern.index.observation import AddResult
 from bittern.service.jobs.report import Cancelled, Stages, never, new_stages
 from bittern.service.models import Embedder
 from bittern.service.pipeline.ahead import Ahead
@@ -16,6 +15,7 @@ from bittern.service.pipeline.batches import Batches
 from bittern.service.pipeline.pieces import Asked, Embedded, Piece, Recheck, decode
 from bittern.service.pipeline.reading import Loaded, read
 from bittern.service.pipeline.slots import Bounds, Slot
+from bittern.types import AddResult
 
 FLUSH_ITEMS = 64
 """After so many items of the listing, batches run even where they are not full."""

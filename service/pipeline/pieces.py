@@ -14,8 +14,8 @@ from bittern.encoders.audio import windows
 from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.encoders.decoding import SHORTER_SIDE
 from bittern.encoders.images import decode_image
-from bittern.index.observation import AddResult, Fingerprint, Observation
-from bittern.service.requests import MediaItem
+from bittern.index.observation import Fingerprint
+from bittern.types import AddResult, MediaItem, Observation
 
 
 @dataclass(frozen=True, slots=True)

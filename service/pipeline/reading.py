@@ -20,10 +20,10 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.service.limits import check_item
 from bittern.service.pipeline.pieces import Recheck
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem
 
 WHOLE_BYTES = 32 << 20
 """Recordings up to this size are read whole."""

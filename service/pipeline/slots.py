@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, UnreadableMediaError
-from bittern.index.observation import AddResult
 from bittern.service.pipeline.pieces import Asked, Piece, Recheck
 from bittern.service.pipeline.reading import Loaded
+from bittern.types import AddResult
 
 READ_THREADS = 4
 DECODE_THREADS = 2

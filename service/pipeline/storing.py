@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.jobs.report import JobReport, OnProgress
 from bittern.service.pipeline.pieces import Embedded
+from bittern.types import AddResult, AddStatus
 
 COMMIT_ITEMS = 64
 """Items per atomic commit."""

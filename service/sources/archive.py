@@ -7,11 +7,11 @@ from pathlib import Path
 
 from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
 from bittern.index.archive import Archive
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.index.reencode import StoredMedium, media_of
-from bittern.service.requests import MediaItem
 from bittern.service.sources.addresses import below, is_address, may_fetch
 from bittern.service.sources.base import Entry
+from bittern.types import AddResult, AddStatus, MediaItem
 
 _AT_ONCE = 256
 

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, SourceUnreachableError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources.ids import id_of_name
+from bittern.types import AddResult, AddStatus, MediaItem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})

@@ -21,7 +21,6 @@ from typing import Any
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.index.columns import Value
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import Listed, SourceOptions, failed
 from bittern.service.sources.camtrap_join import ObservationIndex
 from bittern.service.sources.camtrap_package import CamtrapPackage, TableRow, is_camtrap
@@ -32,6 +31,7 @@ from bittern.service.sources.media_places import (
     is_address,
     modality_of_media,
 )
+from bittern.types import MediaItem
 
 __all__ = ["camtrap_entries", "is_camtrap"]
 

@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 
 from bittern.errors import BitternError, ManifestError
 from bittern.index.columns import Value
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import Listed, SourceOptions, failed
 from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
 from bittern.service.sources.json_items import Element, elements, first_keys
 from bittern.service.sources.media_places import MediaPlaces, modality_of_media
+from bittern.types import MediaItem
 
 MAX_CATEGORIES = 1_000_000
 """Most categories of a file."""

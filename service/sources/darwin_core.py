@@ -19,7 +19,6 @@ from contextlib import closing
 from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
 from bittern.service.sources.darwin_core_files import ArchiveFiles, has_meta, table_rows
 from bittern.service.sources.darwin_core_join import MediaIndex, MediaRow
@@ -35,6 +34,7 @@ from bittern.service.sources.gbif_simple import is_simple_download, refuse_simpl
 from bittern.service.sources.licences import licence_code
 from bittern.service.sources.media_places import MediaPlaces, is_address, modality_of_media
 from bittern.service.sources.number_cells import NumberCells
+from bittern.types import MediaItem
 
 _WINS = frozenset({"type", "license", "rightsHolder", "references"})
 """What a medium says of itself is truer than what its occurrence says."""

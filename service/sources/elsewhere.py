@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import Listed, Source, SourceOptions
 from bittern.service.sources.folder import Directory, walk
 from bittern.service.sources.ids import id_of_name
@@ -18,6 +17,7 @@ from bittern.service.sources.manifest import MANIFEST_SUFFIXES, table_entries
 from bittern.service.sources.remote import repeated, system_of
 from bittern.service.sources.tables import Table
 from bittern.service.sources.tar import TAR_SUFFIXES, remote_shard_entries
+from bittern.types import MediaItem
 
 REMOTE_FORMATS = ("folder", "manifest", "tar")
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import Listed, SourceOptions, failed, modality_of_suffix
 from bittern.service.sources.globs import matcher
 from bittern.service.sources.ids import id_of_name
 from bittern.service.sources.names import Names, names_of_siblings
+from bittern.types import AddResult, AddStatus, MediaItem
 
 MAX_DEPTH = 100
 """Deepest nesting of folders."""

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import (
     IMAGE_SUFFIXES,
     Listed,
@@ -34,6 +33,7 @@ from bittern.service.sources.inaturalist_media import OPEN_DATA, SIZES, photo_ad
 from bittern.service.sources.inaturalist_tables import JoinedTables
 from bittern.service.sources.licences import licence_code
 from bittern.service.sources.media_places import MediaPlaces
+from bittern.types import MediaItem
 
 _NEEDED = {
     "photos": {"photo_id", "observation_uuid", "extension"},

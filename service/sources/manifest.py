@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.service.headings import column_names, likely_media, shown
-from bittern.service.requests import MediaItem
 from bittern.service.sources.addresses import below, is_address, may_fetch, parsed
 from bittern.service.sources.base import (
     Listed,
@@ -22,6 +21,7 @@ from bittern.service.sources.first_lines import FirstLines
 from bittern.service.sources.ids import id_of_name
 from bittern.service.sources.number_cells import NumberCells, separator_of
 from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
+from bittern.types import MediaItem
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _HEAD_BYTES = 1 << 20

@@ -24,9 +24,9 @@ from bittern.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
-from bittern.service.requests import MediaItem
 from bittern.service.sources.addresses import may_fetch, parsed
 from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
+from bittern.types import MediaItem
 
 __all__ = ["fetched", "may_fetch", "open_address", "open_media", "system_of"]
 

@@ -21,7 +21,6 @@ from typing import IO, Any
 from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
 from bittern.index.columns import Value
 from bittern.service.headings import column_names
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import (
     Listed,
     SourceOptions,
@@ -35,6 +34,7 @@ from bittern.service.sources.ids import id_of_name
 from bittern.service.sources.remote import open_address, system_of
 from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
 from bittern.service.sources.tar_stream import MAX_NAME_CHARS, Member, members
+from bittern.types import MediaItem
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2")
 MAX_SHARDS = 100_000

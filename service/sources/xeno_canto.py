@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, ManifestError
 from bittern.index.columns import Value
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import (
     AUDIO_SUFFIXES,
     Listed,
@@ -29,6 +27,7 @@ from bittern.service.sources.base import (
 from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
 from bittern.service.sources.json_items import Element, elements, first_keys
 from bittern.service.sources.media_places import MediaPlaces
+from bittern.types import AddResult, AddStatus, MediaItem
 
 _RECORDINGS = frozenset({"recordings"})
 _OF_A_RECORDING = frozenset({"id", "gen", "sp"})

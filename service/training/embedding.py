@@ -29,9 +29,9 @@ from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import EmbeddingSet, View
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Embedded, embed_items
-from bittern.service.requests import MediaItem
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import OnProgress, digest_of
+from bittern.types import MediaItem
 
 MOST_WINDOWS = 32
 """Windows of one recording that are trained on."""

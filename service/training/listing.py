@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from bittern.errors import InvalidInputError, ManifestError
-from bittern.index.observation import AddResult
 from bittern.service.headings import column_names
-from bittern.service.requests import MediaItem
 from bittern.service.sources import Source, read_source
 from bittern.service.training.examples import Example, Examples, Skipped
+from bittern.types import AddResult, MediaItem
 
 _SHOWN = 3
 Reading = Callable[[MediaItem], Example]

@@ -12,7 +12,6 @@ from pathlib import Path, PurePosixPath
 
 from bittern.encoders.prompts import Names
 from bittern.errors import InvalidInputError, ManifestError
-from bittern.service.requests import MAX_TEXT_CHARS, MediaItem
 from bittern.service.training.examples import Example, Examples
 from bittern.service.training.listing import Reading, list_media
 from bittern.service.training.naming import (
@@ -23,6 +22,7 @@ from bittern.service.training.naming import (
     names_of_folder,
     names_of_row,
 )
+from bittern.types import MAX_TEXT_CHARS, MediaItem
 
 MAX_CAPTION_CHARS = MAX_TEXT_CHARS
 """Longest caption; as long as a text query may be."""

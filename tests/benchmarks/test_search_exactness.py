@@ -8,7 +8,7 @@ from bittern.benchmarks.speed.search.engines import flat_engine
 from bittern.benchmarks.speed.search.exactness import brute_force, exactness, recall
 from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 
 def answer(distances: list[float], rows: list[int]) -> Nearest:

@@ -8,10 +8,9 @@ import pytest
 from bittern.benchmarks.speed.collection import Collection
 from bittern.benchmarks.tasks import Task, tasks
 from bittern.encoders.base import Modality
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Embedded
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import pytest
 
-from bittern.index.observation import ArchiveStats
 from bittern.service.config import ServiceConfig
 from bittern.service.server import serve
+from bittern.types import ArchiveStats
 from tests.cli.conftest import Run
 from tests.service.fake_engine import ENGINE, FakeEngine
 

@@ -26,12 +26,11 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from bittern.index.observation import AddStatus
 from bittern.local import LocalArchive
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
-from bittern.service.requests import MediaItem, Query
 from bittern.service.server import serve
+from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.toy import picture, sound
 
 

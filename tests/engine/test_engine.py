@@ -20,11 +20,9 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import pack
-from bittern.index.engines.options import SearchOptions
-from bittern.index.observation import AddStatus
 from bittern.service.deadline import Deadline
 from bittern.service.engine import Engine
-from bittern.service.requests import MediaItem, Query
+from bittern.types import AddStatus, MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound
 

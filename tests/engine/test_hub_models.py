@@ -11,11 +11,10 @@ from bittern.encoders.base import Encoder
 from bittern.encoders.catalogue import load_encoder
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
-from bittern.service.requests import Query
 from bittern.service.sources import read_source
+from bittern.types import AddStatus, Query
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip
 from tests.engine.toy import fill_folder, picture, sound
 

@@ -13,14 +13,13 @@ from bittern.hashing.codes import pack
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.coding import code_source
 from bittern.service.engine import Engine
 from bittern.service.headings import kept_names
 from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.report import JobReport
-from bittern.service.requests import MediaItem, Query
 from bittern.service.sources import read_source
+from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import PreconditionError, UnsupportedModalityError
-from bittern.index.observation import AddStatus
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.reencode import reencode
 from bittern.service.jobs.spec import JobSpec
-from bittern.service.requests import MediaItem, Query
 from bittern.service.sources import read_source
+from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.conftest import toy_model
 from tests.engine.test_indexing import eyes  # noqa: F401 - a fixture
 from tests.engine.toy import ToyEncoder, picture

@@ -17,14 +17,13 @@ from bittern.errors import DeadlineExceededError, UnsupportedModalityError
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.index.engines.options import SearchOptions
 from bittern.local import LocalArchive
 from bittern.service.config import ServiceConfig
 from bittern.service.deadline import Deadline
 from bittern.service.engine import Engine
 from bittern.service.reference_texts import REFERENCE_TEXTS
-from bittern.service.requests import MediaItem, Query
 from bittern.service.server import serve
+from bittern.types import MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
 

@@ -22,12 +22,10 @@ from bittern.hashing.linear import LinearHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine
 from bittern.service.indexing import index_source
 from bittern.service.model_choice import IndexOptions
-from bittern.service.requests import Query
 from bittern.service.sources import read_source
 from bittern.service.training import run
 from bittern.service.training.embedding import MOST_WINDOWS
@@ -36,6 +34,7 @@ from bittern.service.training.request import TrainingReport, TrainingRequest
 from bittern.service.training.run import train_model
 from bittern.service.training.saving import OutFolder
 from bittern.service.training.settings import gather
+from bittern.types import AddStatus, Query
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
 SMALL = {

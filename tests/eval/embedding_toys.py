@@ -13,7 +13,7 @@ from bittern.benchmarks.eval.embeddings import work
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Media, Modality
 from bittern.service.models import Embedder
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

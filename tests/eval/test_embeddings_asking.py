@@ -13,7 +13,7 @@ from bittern.benchmarks.eval.embeddings.asking import embed_asked
 from bittern.benchmarks.eval.tasks import Asked
 from bittern.encoders.base import Media, Modality
 from bittern.errors import QueryError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.engine.toy import ToyEncoder, sound
 from tests.eval.embedding_toys import Counting, embedder, images, recordings
 

@@ -29,7 +29,7 @@ from bittern.errors import (
     PreconditionError,
     UnsupportedModalityError,
 )
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture
 from tests.eval.embedding_toys import (
     Counting,

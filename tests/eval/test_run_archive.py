@@ -18,7 +18,7 @@ from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.requests import MediaItem, Query
+from bittern.types import MediaItem, Query
 from tests.engine.toy import ToyEncoder, picture
 from tests.eval.test_suite_custom import data, with_archive
 from tests.eval.toy_runs import Quiet

@@ -27,7 +27,7 @@ from bittern.benchmarks.eval.tasks import (
     TrainingPart,
 )
 from bittern.errors import InvalidInputError, QrelsError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 NAMES = ["Capra hircus", "Capra nubiana", "Bos taurus", "Felis catus", "Panthera onca"]
 FAMILIES = ["Bovidae", "Bovidae", "Bovidae", "Felidae", "Felidae"]

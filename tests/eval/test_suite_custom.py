@@ -18,9 +18,9 @@ from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
-from bittern.service.requests import MediaItem
 from bittern.service.saved_models import load_saved
 from bittern.service.sources import read_source
+from bittern.types import MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder, picture, sound
 

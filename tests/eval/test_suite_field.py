@@ -17,7 +17,7 @@ from bittern.benchmarks.tasks import tasks as earlier_tasks
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Embedded
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 
 ALL = frozenset({"text", "image", "audio"})

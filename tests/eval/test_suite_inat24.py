@@ -15,7 +15,7 @@ from bittern.benchmarks.eval.suites.base import Suite
 from bittern.benchmarks.eval.suites.inat24 import INat24
 from bittern.benchmarks.eval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.eval.miniatures import inat24
 
 TOWERS = frozenset({"text", "image"})

@@ -13,7 +13,7 @@ from bittern.benchmarks.eval.suites.base import Suite
 from bittern.benchmarks.eval.suites.inquire import Inquire
 from bittern.benchmarks.eval.tasks import Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.eval.miniatures import inat24, inquire
 
 TOWERS = frozenset({"text", "image"})

@@ -9,7 +9,7 @@ from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.soundscapes import Soundscapes
 from bittern.benchmarks.eval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.eval.miniatures import soundscapes
 
 TOWERS = frozenset({"text", "audio"})

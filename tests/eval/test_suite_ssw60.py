@@ -10,7 +10,7 @@ from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.ssw60 import SSW60
 from bittern.benchmarks.eval.tasks import Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 from tests.eval.miniatures import ssw60
 
 ALL = frozenset({"text", "image", "audio"})

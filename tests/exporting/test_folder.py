@@ -11,7 +11,6 @@ import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.archive import Archive
-from bittern.index.observation import Hit, Observation
 from bittern.service.exporting.base import Exported
 from bittern.service.exporting.folder import (
     Medium,
@@ -19,8 +18,8 @@ from bittern.service.exporting.folder import (
     media_of_observations,
     write_folder,
 )
-from bittern.service.requests import MediaItem
 from bittern.service.sources import read_source
+from bittern.types import Hit, MediaItem, Observation
 
 COLUMNS = ["scientificName", "license", "rightsHolder", "type", "Rank", "captive"]
 Export = Callable[..., Exported]

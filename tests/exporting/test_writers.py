@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.archive import Archive
-from bittern.index.observation import Hit, Observation
 from bittern.service.exporting import (
     FORMATS,
     WRITERS,
@@ -34,6 +33,7 @@ from bittern.service.exporting import (
 from bittern.service.exporting.base import MAX_PIECE_BYTES
 from bittern.service.exporting.inaturalist_ids import inaturalist_id
 from bittern.service.exporting.spreadsheets import harmless
+from bittern.types import Hit, Observation
 
 TABLES = ("csv", "jsonl", "geojson", "raven", "ids")
 

@@ -23,7 +23,8 @@ import bittern.index
 from bittern import __version__
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedObservation, Observation
+from bittern.index.observation import CodedObservation
+from bittern.types import Observation
 
 WHERES = (
     "scientificName = 'Botaurus stellaris'",

@@ -12,14 +12,13 @@ import pytest
 from bittern.errors import ArchiveVersionError, ModelNotFoundError, PreconditionError
 from bittern.index import folder as folder_module
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.reencode import reencode
 from bittern.service.jobs.report import JobReport
 from bittern.service.jobs.spec import JobSpec
-from bittern.service.requests import Query
 from bittern.service.sources import read_source
+from bittern.types import AddStatus, Query
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture
 

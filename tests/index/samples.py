@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedObservation, Observation
+from bittern.index.observation import CodedObservation
+from bittern.types import Observation
 
 
 def model(name: str = "owl", bits: int = 64) -> ModelRecord:

@@ -18,8 +18,9 @@ from bittern.errors import (
 )
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.index.observation import AddResult, AddStatus, CodedObservation, Observation
+from bittern.index.observation import CodedObservation
 from bittern.index.store import Store
+from bittern.types import AddResult, AddStatus, Observation
 from tests.index.samples import BAT, OWL, code, ids, model, photo, recording, statuses
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from bittern.index.archive import Archive
 from bittern.index.columns import DARWIN_CORE, MAX_COLUMNS, MetadataColumns
-from bittern.index.observation import AddStatus
+from bittern.types import AddStatus
 from tests.index.samples import OWL, photo
 
 

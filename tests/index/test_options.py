@@ -9,7 +9,7 @@ import pytest
 import bittern
 from bittern.errors import QueryError
 from bittern.index.archive import Archive
-from bittern.index.engines.options import SearchOptions
+from bittern.types import SearchOptions
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from bittern.errors import CodeError, DigestMismatchError, FilterError, QueryError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance
 from bittern.index.archive import Archive
-from bittern.index.observation import CodedObservation, Metadata, Metric, Observation
+from bittern.index.observation import CodedObservation
+from bittern.types import Metadata, Metric, Observation
 from tests.index.samples import BAT, OWL, photo, recording
 
 N = 120

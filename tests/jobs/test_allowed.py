@@ -7,11 +7,10 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundError
-from bittern.index.observation import AddResult
 from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.serving import folders_by_name
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions
+from bittern.types import AddResult, MediaItem
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import pytest
 
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
@@ -25,8 +24,8 @@ from bittern.service.jobs.report import new_stages
 from bittern.service.jobs.spec import JobSpec
 from bittern.service.jobs.units import embedded_of, units_of
 from bittern.service.limits import check_item
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
+from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.test_job_commands import bittern
 from tests.jobs.toy_job import Counted, run, save_model, stored

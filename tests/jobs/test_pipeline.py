@@ -11,14 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.encoders.base import AudioWindowing, Media, Modality
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.service.jobs.report import never, new_stages
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Bounds, Embedded, Recheck, embed_items
 from bittern.service.pipeline.ahead import Ahead
 from bittern.service.pipeline.pieces import Asked, Piece
 from bittern.service.pipeline.reading import UNCHANGED, Loaded, fingerprint_of
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.toy import DIM, ToyEncoder, picture, sound
 
 

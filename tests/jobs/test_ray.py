@@ -15,7 +15,7 @@ from PIL import Image
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
-from bittern.index.observation import AddResult, AddStatus, Fingerprint
+from bittern.index.observation import Fingerprint
 from bittern.service.engine import Engine
 from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.ray import embed_on_ray, embedding_on_ray
@@ -29,7 +29,7 @@ from bittern.service.jobs.units import (
 )
 from bittern.service.models import Embedder
 from bittern.service.pipeline import Asked, Embedded, Recheck, embed_items
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from bittern.client import connect
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
-from bittern.index.observation import AddStatus
 from bittern.service.engine import Engine
 from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.serving import Jobs
 from bittern.service.server import Server, serve
+from bittern.types import AddStatus
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder
 from tests.jobs.test_queue import WAIT_S

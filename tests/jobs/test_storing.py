@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.index.observation import AddResult, AddStatus
 from bittern.service.jobs.report import JobReport
 from bittern.service.pipeline import Embedded, Pace, store_all
-from bittern.service.requests import MediaItem
+from bittern.types import AddResult, AddStatus, MediaItem
 
 
 def embedded(number: int, rows: int = 1) -> Embedded:

@@ -18,8 +18,8 @@ from bittern.index.engines.choosing import Engines
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import ApproximateEngine
-from bittern.index.engines.options import SearchOptions
 from bittern.index.engines.queries import Queries
+from bittern.types import SearchOptions
 from tests.search.test_ivf import clustered
 
 

@@ -15,20 +15,24 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from bittern.index.observation import (
+from bittern.service.deadline import Deadline
+from bittern.service.exporting import Rows, rows_of_observations
+from bittern.types import (
     AddResult,
     AddStatus,
     ArchiveStats,
+    Encoded,
     EngineStats,
     Hit,
+    MediaItem,
+    ModelInfo,
     ModelStats,
     Observation,
     OnDuplicate,
     Page,
+    Query,
+    SearchResult,
 )
-from bittern.service.deadline import Deadline
-from bittern.service.exporting import Rows, rows_of_observations
-from bittern.service.requests import Encoded, MediaItem, ModelInfo, Query, SearchResult
 
 BITS = 64
 MODEL = "fake-64"

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from bittern.index.observation import (
+from bittern.service import convert, convert_add, convert_stats
+from bittern.types import (
     AddResult,
     AddStatus,
     ArchiveStats,
@@ -17,9 +18,9 @@ from bittern.index.observation import (
     Hit,
     ModelStats,
     Observation,
+    Query,
+    SearchResult,
 )
-from bittern.service import convert, convert_add, convert_stats
-from bittern.service.requests import Query, SearchResult
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import observation_pb2 as opb
 

@@ -9,8 +9,7 @@ import pytest
 
 from bittern.client import RemoteArchive
 from bittern.errors import ObservationNotFoundError, PreconditionError
-from bittern.index.observation import AddStatus
-from bittern.service.requests import MediaItem, Query
+from bittern.types import AddStatus, MediaItem, Query
 from tests.service.fake_engine import MODEL, FakeEngine, heron
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bittern.index.observation import Hit
-from bittern.service.requests import SearchResult
+from bittern.types import Hit, SearchResult
 from tests.service.fake_engine import heron, owl
 
 

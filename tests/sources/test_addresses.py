@@ -16,12 +16,11 @@ from bittern.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
-from bittern.index.observation import AddResult
 from bittern.service.convert import modality_to_wire
 from bittern.service.convert_add import item_from_wire
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source, remote
 from bittern.service.sources.addresses import check_prefixes, may_fetch
+from bittern.types import AddResult, MediaItem
 from bittern.v1 import archive_service_pb2 as pb
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import BitternError, ManifestError, SourceUnreachableError
-from bittern.service.requests import MediaItem
 from bittern.service.sources.base import _KEPT_ENTRIES, Entry, Listed, Source
+from bittern.types import MediaItem
 
 
 class Listing:

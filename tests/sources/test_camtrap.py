@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from bittern.errors import BitternError, ManifestError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.camtrap import camtrap_entries
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.sources.damage import damaged, raises_only_ours
 
 SCHEMAS = "https://raw.githubusercontent.com/tdwg/camtrap-dp"

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from bittern.errors import ManifestError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.coco import coco_entries
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.sources.damage import damaged, raises_only_ours
 
 ALPACA: dict[str, Any] = {

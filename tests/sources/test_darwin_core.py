@@ -7,10 +7,9 @@ import pytest
 from dwca.read import DwCAReader
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from bittern.index.observation import AddResult
-from bittern.service.requests import MediaItem
 from bittern.service.sources import Source, SourceOptions, read_source
 from bittern.service.sources.delimited import MAX_LINE_BYTES
+from bittern.types import AddResult, MediaItem
 from tests.sources.archives import (
     AUDUBON,
     DC,

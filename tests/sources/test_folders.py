@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from bittern.index.observation import AddResult
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.globs import matcher
 from bittern.service.sources.names import names_of_siblings
+from bittern.types import AddResult, MediaItem
 
 
 def folder(root: Path, *names: str) -> Path:

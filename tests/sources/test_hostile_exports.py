@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import BitternError
-from bittern.index.observation import AddResult
 from bittern.service.sources import SourceOptions
 from bittern.service.sources.darwin_core import darwin_core_entries, is_darwin_core
 from bittern.service.sources.inaturalist_export import (
@@ -21,6 +20,7 @@ from bittern.service.sources.inaturalist_export import (
     is_inaturalist_export,
 )
 from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
+from bittern.types import AddResult
 from tests.sources.archives import FIXTURES, SAMPLE, zipped
 
 HERE = SourceOptions(media=str(SAMPLE), fetch=("https://media.example.org/",))

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ManifestError, SourceNotFoundError
-from bittern.index.observation import AddResult
-from bittern.service.requests import MediaItem
 from bittern.service.sources import Source, SourceOptions, read_source
 from bittern.service.sources.licences import licence_code
+from bittern.types import AddResult, MediaItem
 from tests.sources.archives import FIXTURES, SAMPLE, copied
 
 EXPORT = FIXTURES / "inaturalist_export" / "observations-1.csv"

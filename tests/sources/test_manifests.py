@@ -12,12 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.errors import ManifestError
-from bittern.index.observation import AddResult
 from bittern.service.headings import column_names
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.first_lines import FirstLines
 from bittern.service.sources.tables import Table
+from bittern.types import AddResult, MediaItem
 
 
 def manifest(folder: Path, text: str | bytes, *media: str) -> Path:

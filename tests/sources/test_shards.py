@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.index.observation import AddResult
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source, spooled
 from bittern.service.sources.tar import expanded
 from bittern.service.sources.tar_stream import members
+from bittern.types import AddResult, MediaItem
 
 
 def shard(path: Path, members: dict[str, bytes], mode: str = "w", **kwargs: int) -> Path:

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 
 from bittern.errors import ManifestError
-from bittern.index.observation import AddResult, AddStatus
-from bittern.service.requests import MediaItem
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.field_values import event_date
 from bittern.service.sources.xeno_canto import xeno_canto_entries
+from bittern.types import AddResult, AddStatus, MediaItem
 from tests.sources.damage import damaged, raises_only_ours
 
 

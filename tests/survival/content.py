@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedObservation, Fingerprint, Observation
+from bittern.index.observation import CodedObservation, Fingerprint
+from bittern.types import Observation
 from tests.index.samples import code, model
 
 Operation = dict[str, Any]

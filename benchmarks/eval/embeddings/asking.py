@@ -17,8 +17,8 @@ from bittern.encoders.base import Modality
 from bittern.errors import QueryError
 from bittern.service.jobs.report import Cancelled, never
 from bittern.service.models import Embedder
-from bittern.service.requests import MediaItem
 from bittern.text import some_of
+from bittern.types import MediaItem
 
 ALONE = 2_048
 """So many different texts go through the tower each by itself, as a search embeds them. More go

@@ -32,7 +32,7 @@ from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
 from bittern.service.models import Embedder
 from bittern.service.pipeline import FLUSH_ITEMS, NETWORK_BATCH
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 _FORMAT = 1
 

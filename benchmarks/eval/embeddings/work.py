@@ -20,7 +20,7 @@ from bittern.service import pipeline
 from bittern.service.jobs.report import Cancelled, Stages
 from bittern.service.models import Embedder
 from bittern.service.pipeline.slots import close_stream
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
 """Items per shard: a kill repeats one at the most. A recording may have a thousand windows."""

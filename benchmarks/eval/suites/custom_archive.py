@@ -18,7 +18,7 @@ from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, Items
 from bittern.errors import BitternError, LayoutError, PreconditionError
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 _BATCH = 50_000
 _COLUMNS = ("id", "occurrenceID", "start_s", "end_s")

@@ -28,8 +28,8 @@ from bittern.benchmarks.eval.tasks import (
 )
 from bittern.benchmarks.eval.trec import PlacesOf, escaped, read_qrels
 from bittern.benchmarks.eval.windows import window_ids
-from bittern.service.requests import MediaItem
 from bittern.text import agreeing, counted
+from bittern.types import MediaItem
 
 _WINDOW = "#t="
 _AS_IT_IS = ("{name}",)

@@ -18,9 +18,9 @@ from pathlib import Path
 from bittern.benchmarks.eval.layouts import Missing, table_rows
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, TEXT
 from bittern.errors import LayoutError, LimitExceededError
-from bittern.service.requests import MAX_TEXT_CHARS, MediaItem
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted
+from bittern.types import MAX_TEXT_CHARS, MediaItem
 
 MAX_QUERIES = 1_000_000
 """Most queries: they are kept in memory."""

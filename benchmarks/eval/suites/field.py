@@ -36,8 +36,8 @@ from bittern.benchmarks.eval.tasks import (
 )
 from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import InvalidInputError, LayoutError
-from bittern.service.requests import MediaItem
 from bittern.text import agreeing, counted, some_of
+from bittern.types import MediaItem
 
 PROMPTS = ("{name}",)
 """The label as it is."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from bittern.benchmarks.eval.layouts import Missing
 from bittern.errors import BitternError, LayoutError, LimitExceededError
-from bittern.service.requests import MediaItem
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted
+from bittern.types import MediaItem
 
 MAX_ITEMS = 1_000_000
 """Most entries: they are kept in memory."""

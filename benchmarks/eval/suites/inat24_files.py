@@ -24,9 +24,9 @@ from bittern.benchmarks.eval.suites.base import Piece
 from bittern.benchmarks.eval.suites.inat24_columns import Column, Texts, places_of
 from bittern.benchmarks.eval.tasks import IMAGE, Classes
 from bittern.errors import LayoutError, QrelsError
-from bittern.service.requests import MediaItem
 from bittern.service.sources.field_values import licence, text
 from bittern.text import agreeing, some_of
+from bittern.types import MediaItem
 
 MAX_CATEGORIES = 1_000_000
 """Most species of a file."""

@@ -21,8 +21,8 @@ from bittern.benchmarks.eval.suites.inquire_files import CANDIDATES, Queries, by
 from bittern.benchmarks.eval.suites.inquire_matching import Pairs, other_queries
 from bittern.benchmarks.eval.tasks import IMAGE, Items
 from bittern.errors import LayoutError, QrelsError
-from bittern.service.requests import MediaItem
 from bittern.text import agreeing
+from bittern.types import MediaItem
 
 MAX_ROWS = 1_000_000
 """Most lines of all files."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 ASKED_BY_RECORDING = (
     "A recording that is asked with is the mean of its windows' embeddings, whatever --windows "

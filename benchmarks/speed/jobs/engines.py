@@ -14,7 +14,7 @@ from bittern.service.jobs.ray import cluster, embed_on_ray
 from bittern.service.jobs.report import new_stages
 from bittern.service.models import Model
 from bittern.service.pipeline import Embedded, embed_items
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 
 @dataclass(frozen=True)

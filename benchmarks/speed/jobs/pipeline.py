@@ -27,7 +27,7 @@ from bittern.service.indexing import IndexOptions, index_source
 from bittern.service.jobs.report import STAGES, JobReport
 from bittern.service.models import Model
 from bittern.service.pipeline import NETWORK_BATCH, decode
-from bittern.service.requests import MediaItem
+from bittern.types import MediaItem
 
 WANTED = 0.9
 

@@ -28,8 +28,8 @@ from bittern.benchmarks.speed.jobs.restart import measure_restart
 from bittern.benchmarks.speed.jobs.upkeep import measure_upkeep
 from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.speed.search.ratio import Ratio, ratio_table, short
-from bittern.service.requests import MediaItem
 from bittern.service.sources import read_source
+from bittern.types import MediaItem
 
 PARTS = ("pipeline", "archives", "upkeep", "restart", "engines")
 

@@ -16,8 +16,9 @@ from bittern.benchmarks.speed.search.codes import MOST_SPECIES, Collection
 from bittern.index.archive import Archive
 from bittern.index.lookups import make_lookups
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedObservation, Observation
+from bittern.index.observation import CodedObservation
 from bittern.index.store import TABLE, Store
+from bittern.types import Observation
 
 _COMMIT_ROWS = 1 << 20
 _READ_BYTES = 8 << 20

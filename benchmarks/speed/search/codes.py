@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from bittern.hashing.codes import pack, unpack
 from bittern.index.engines.queries import Queries
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 METRICS: tuple[Metric, ...] = ("asymmetric", "hamming")
 MOST_SPECIES = 10_000

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bittern.benchmarks.speed.report import say
 from bittern.benchmarks.speed.search.codes import Collection
 from bittern.index.engines.queries import Queries
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 INSTALL = "pip install 'bittern-search[bench]'"
 

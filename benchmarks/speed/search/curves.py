@@ -20,7 +20,7 @@ from bittern.benchmarks.speed.search.peers import PEERS
 from bittern.benchmarks.speed.search.ratio import Ratio, ratio_table
 from bittern.benchmarks.speed.search.settings import K
 from bittern.benchmarks.speed.timing import Rounds, Spread, interleaved
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 GOOD_RECALL = 0.95
 WANTED = 0.1

@@ -23,7 +23,7 @@ from bittern.benchmarks.speed.timing import Rounds, interleaved
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.threads import usable_cores
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 READ = "plain read"
 FAISS = "faiss IndexBinaryFlat"

@@ -20,7 +20,7 @@ from bittern.benchmarks.speed.timing import Rounds, Spread, interleaved
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 SHARES = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 0.9, 1.0)
 KINDS = ("independent", "farthest")

@@ -19,7 +19,7 @@ from bittern.index.engines.queries import Queries
 from bittern.index.engines.rows import RowSet
 from bittern.index.engines.sharded.partitions import PackedRows, Stripes
 from bittern.index.engines.sharded.sources import Known, Source
-from bittern.index.observation import Metric
+from bittern.types import Metric
 
 _REMEMBERED_ROW_SETS = 16
 

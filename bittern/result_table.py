@@ -5,10 +5,8 @@ from __future__ import annotations
 import html
 from typing import TYPE_CHECKING
 
-from bittern.index.observation import Hit, Observation
-
 if TYPE_CHECKING:
-    from bittern.service.requests import SearchResult
+    from bittern.types import Hit, Observation, SearchResult
 
 _COLUMNS = ("rank", "distance", "name", "media", "window", "licence")
 _WIDEST = 48

@@ -1,0 +1,487 @@
+"""The values that go into an archive and come out of it.
+
+The same types serve an archive opened in this process and one on a server. Users import them
+from `bittern`. Every folder may import this module; it imports none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal, Self, get_args
+
+import numpy as np
+
+from bittern import result_table
+from bittern.errors import QueryError
+
+Metadata = Mapping[str, str | float | int | bool | None]
+"""Darwin Core terms as they stand, plus whatever other columns the source had."""
+
+Metric = Literal["asymmetric", "hamming"]
+OnDuplicate = Literal["error", "skip", "overwrite"]
+EngineKind = Literal["auto", "flat", "ivf", "graph", "gpu"]
+
+DEFAULT_K = 10
+MAX_K = 10_000
+"""Most hits of one search."""
+MAX_TEXT_CHARS = 2_000
+"""Longest text query, in characters."""
+MAX_THREADS = 1_024
+"""Most threads of one search."""
+MAX_FAILURES_KEPT = 1_000
+"""Failures that `AddTotals` keeps word for word; all of them are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One searchable thing: a photograph, or one window of a recording.
+
+    Attributes:
+        id: unique in its archive. The `occurrenceID` of the media; for one window of a longer
+            recording `occurrenceID#t=start,end` (a W3C media fragment, in seconds).
+        occurrence_id: the media's own identifier, shared by all windows of a recording.
+        modality: ``image`` or ``audio``.
+        media: file name as the source gave it, relative to `media_root` where that is set.
+        media_root: folder on the machine that indexed the media; never sent over the wire.
+        start_s: start of the window in seconds; None for a photograph.
+        end_s: end of the window in seconds; None for a photograph.
+        metadata: Darwin Core and other columns.
+        row: position in the archive's total order; -1 before it is stored.
+    """
+
+    id: str
+    occurrence_id: str
+    modality: str
+    media: str
+    media_root: str = ""
+    start_s: float | None = None
+    end_s: float | None = None
+    metadata: Metadata = field(default_factory=dict)
+    row: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result: rank counts from 1, a smaller distance is better."""
+
+    rank: int
+    distance: float
+    observation: Observation
+
+
+class AddStatus(StrEnum):
+    """What became of one item handed to `add`."""
+
+    ADDED = "added"
+    OVERWRITTEN = "overwritten"
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class AddResult:
+    """What became of one media item (all windows of a recording share one result).
+
+    Attributes:
+        occurrence_id: the item's identifier.
+        status: added, overwritten, skipped or failed.
+        observations: how many observations it became.
+        reason: machine-readable reason of a failure, else empty.
+        message: human-readable reason of a failure or a skip, else empty.
+    """
+
+    occurrence_id: str
+    status: AddStatus
+    observations: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing, in row order; `next_token` is empty on the last page."""
+
+    observations: list[Observation]
+    next_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """How the codes of one model and modality are searched.
+
+    Attributes:
+        kind: ``flat``, ``ivf``, ``graph`` or ``gpu``.
+        exact: whether it never misses a nearest row.
+        reason: why it is this one, for people.
+        rows: rows that it searches.
+        code_bytes: bytes of codes.
+        other_bytes: bytes besides the codes: layouts for scanning, indexes.
+        building: what is being built in the background; empty where nothing is.
+    """
+
+    kind: str
+    exact: bool
+    reason: str
+    rows: int
+    code_bytes: int
+    other_bytes: int
+    building: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStats:
+    """One model of an archive.
+
+    Attributes:
+        name: its name.
+        digest: hex SHA-256 of everything that decides its codes.
+        bits: code length.
+        rows: rows coded, by modality.
+        engines: how its codes are searched, by modality; only of codes that are loaded.
+    """
+
+    name: str
+    digest: str
+    bits: int
+    rows: Mapping[str, int]
+    engines: Mapping[str, EngineStats] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveStats:
+    """What an archive holds.
+
+    Attributes:
+        name: folder name.
+        observations: rows by modality.
+        recordings: distinct `occurrence_id` among the audio rows.
+        models: the models that coded them.
+        generation: store version that the index reflects.
+        code_bytes: bytes of codes held in memory.
+        columns: metadata columns and their types (``string``, ``double``...).
+    """
+
+    name: str
+    observations: Mapping[str, int]
+    recordings: int
+    models: list[ModelStats]
+    generation: int
+    code_bytes: int
+    columns: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One search. Exactly one of `text`, `image`, `audio`, `id` and `code` is given.
+
+    Attributes:
+        text: words, in the language of the model.
+        image: bytes of a picture file.
+        audio: bytes of a sound file; the windows of a longer one are averaged.
+        id: an observation of the archive, whose stored code becomes the query.
+        code: bits/8 bytes, made by the same model.
+        target: ``image`` or ``audio``; None means images where the archive has some.
+        k: how many hits, 1 to 10,000.
+        where: SQL condition over the metadata columns.
+        metric: None means asymmetric where the query has logits, else hamming.
+        model: name or digest (or its first 8+ digits); None means, of those with both towers,
+            the one that coded most of the target.
+        within: hits no farther than this, in bits; None means at whatever distance. Looked for
+            exactly unless the query has a `recall`.
+        relevance: leave out what is not relevant: ``strict``, ``usual`` or ``loose``, or the share
+            of queries about something else altogether that may get an answer, 0.001 to 0.5; None
+            means show the nearest, whatever they are. Such a search is exact.
+        recall: share of the true k nearest that has to be found; 1 means exactly these, less
+            lets an approximate engine answer where there is one that is faster. None means what
+            the archive was opened with, which is 1 unless that was said otherwise.
+    """
+
+    text: str | None = None
+    image: bytes | None = None
+    audio: bytes | None = None
+    id: str | None = None
+    code: bytes | None = None
+    target: str | None = None
+    k: int = DEFAULT_K
+    where: str | None = None
+    metric: Metric | None = None
+    model: str | None = None
+    within: float | None = None
+    relevance: str | float | None = None
+    recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits in order (distance, row), and how they were found.
+
+    No hits beside a `cutoff` are an answer: nothing in the archive is near enough. `nearest` then
+    is what comes closest.
+
+    Attributes:
+        model: name of the model that answered.
+        target: ``image`` or ``audio``.
+        metric: the metric that was used.
+        took_ms: milliseconds from the parsed request to the hits.
+        hits: best first.
+        engine: what searched: ``flat``, ``ivf``, ``graph``, ``gpu`` or ``sharded``.
+        exact: whether none of the nearest can have been missed.
+        cutoff: distance in bits beyond which nothing is a hit; None where that was not asked for,
+            and where relevance cannot be judged, among fewer than 32 observations.
+        nearest: where nothing is near enough, the nearest of what was left out, with rank 1;
+            None where there is a hit, or nothing to be found at whatever distance.
+    """
+
+    model: str
+    target: str
+    metric: Metric
+    took_ms: float
+    hits: list[Hit]
+    engine: str = "flat"
+    exact: bool = True
+    cutoff: float | None = None
+    nearest: Hit | None = None
+
+    def __str__(self) -> str:
+        return result_table.as_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        return result_table.as_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """One photograph or recording on its way into an archive.
+
+    Attributes:
+        occurrence_id: identifier, unique among the media of the archive.
+        media: file name as the source gives it; shown with every hit.
+        modality: ``image`` or ``audio``.
+        path: where the file is, or None when `data` holds its bytes.
+        data: the file's bytes, or None when `path` is given.
+        media_root: folder that `media` is relative to, kept for local use.
+        metadata: Darwin Core and other columns.
+        url: where the file can be fetched, as an operator allowed it; None when one of the two is
+            given. Never taken from the wire.
+    """
+
+    occurrence_id: str
+    media: str
+    modality: str
+    path: Path | None = None
+    data: bytes | None = None
+    media_root: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    url: str | None = None
+
+
+@dataclass(slots=True)
+class AddTotals:
+    """What became of the items so far.
+
+    Attributes:
+        added: items stored.
+        overwritten: items stored in place of older ones.
+        skipped: items that were there already.
+        failed: items that could not be used.
+        observations: how many observations the stored items became.
+        failures: the first 1,000 failures, with their reasons.
+    """
+
+    added: int = 0
+    overwritten: int = 0
+    skipped: int = 0
+    failed: int = 0
+    observations: int = 0
+    failures: list[AddResult] = field(default_factory=list)
+
+    @property
+    def items(self) -> int:
+        """How many items have been answered."""
+        return self.added + self.overwritten + self.skipped + self.failed
+
+    def count(self, result: AddResult) -> None:
+        """Take one more result into account."""
+        if result.status is AddStatus.ADDED:
+            self.added += 1
+        elif result.status is AddStatus.OVERWRITTEN:
+            self.overwritten += 1
+        elif result.status is AddStatus.SKIPPED:
+            self.skipped += 1
+            return
+        else:
+            self.failed += 1
+            if len(self.failures) < MAX_FAILURES_KEPT:
+                self.failures.append(result)
+            return
+        self.observations += result.observations
+
+    def __str__(self) -> str:
+        """One line, e.g. ``3 added (7 observations), 1 failed``."""
+        parts = [f"{self.added} added"]
+        if self.overwritten:
+            parts.append(f"{self.overwritten} overwritten")
+        parts[-1] += f" ({self.observations} observations)"
+        parts += [f"{self.skipped} skipped"] if self.skipped else []
+        parts += [f"{self.failed} failed"] if self.failed else []
+        return ", ".join(parts)
+
+
+class Adding(Iterator[list[AddResult]]):
+    """Work that happens while it is iterated: one list of results per committed batch.
+
+    Attributes:
+        totals: what became of the items answered so far.
+    """
+
+    def __init__(self, batches: Iterator[list[AddResult]]) -> None:
+        self._batches = batches
+        self.totals = AddTotals()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> list[AddResult]:
+        batch = next(self._batches)
+        for result in batch:
+            self.totals.count(result)
+        return batch
+
+    def wait(self) -> AddTotals:
+        """Add everything that is left and return the totals."""
+        for _ in self:
+            pass
+        return self.totals
+
+    def close(self) -> None:
+        """Stop before the next batch. What has been answered stays."""
+        if isinstance(self._batches, Generator):
+            self._batches.close()
+
+    def __repr__(self) -> str:
+        return f"<Adding: {self.totals}; iterate it, or call wait(), to go on>"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """The code of one piece of media or text.
+
+    Attributes:
+        code: bits/8 bytes.
+        logits: the numbers whose signs the code holds, or empty when not asked for.
+        start_s: start of the window in seconds; None unless sound.
+        end_s: end of the window in seconds; None unless sound.
+    """
+
+    code: bytes
+    logits: tuple[float, ...] = ()
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model that an archive can be asked through.
+
+    Attributes:
+        name: e.g. ``field-256``.
+        digest: hex SHA-256 of everything that decides its codes.
+        bits: code length.
+        encoder: catalogue name of the encoder.
+        modalities: its towers.
+        rows: coded rows of this archive by modality.
+        weights: ``ready``, or what is missing and how to bring it.
+        licence: licences of the weights.
+    """
+
+    name: str
+    digest: str
+    bits: int
+    encoder: str
+    modalities: tuple[str, ...]
+    rows: Mapping[str, int] = field(default_factory=dict)
+    weights: str = "ready"
+    licence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What the one who opens an archive decides about searching it.
+
+    Attributes:
+        engine: ``auto`` takes what measured best for the size and the wanted recall; ``flat``
+            is always exact; ``ivf`` and ``graph`` say which approximate index answers where
+            less than all is wanted; ``gpu`` answers on the graphics card where there is one.
+        recall: share of the true nearest that is wanted where a search does not say, above 0
+            to 1; 1 is exact.
+        threads: the most threads of one search, 1 to 1,024; None for one per usable core.
+        gpu_memory: bytes of codes on the graphics card at most; None for what suits it.
+        build: whether approximate indexes are built, in the background, when they are first
+            wanted. Without, one that was kept is used and none is made: for those who ask once.
+    """
+
+    engine: EngineKind = "auto"
+    recall: float = 1.0
+    threads: int | None = None
+    gpu_memory: int | None = None
+    build: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the values; whole numbers of any type become int, and other numbers float.
+
+        Raises:
+            QueryError: one of them is unusable.
+        """
+        if not isinstance(self.engine, str) or self.engine not in get_args(EngineKind):
+            raise QueryError(
+                f"engine must be one of {', '.join(get_args(EngineKind))}, not {self.engine!r}",
+                field="engine",
+            )
+        if not isinstance(self.build, bool):
+            raise QueryError(f"build must be True or False, not {self.build!r}", field="build")
+        checked = {
+            "recall": check_recall(self.recall),
+            "threads": _whole("threads", self.threads, MAX_THREADS),
+            "gpu_memory": _whole("gpu_memory", self.gpu_memory),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+
+def check_options(options: object) -> SearchOptions:
+    """Return the options, or the defaults for None; a QueryError for anything else."""
+    if options is None:
+        return SearchOptions()
+    if not isinstance(options, SearchOptions):
+        raise QueryError(
+            "search must be SearchOptions, e.g. bittern.SearchOptions(recall=0.95), "
+            f"not {type(options).__name__}",
+            field="search",
+        )
+    return options
+
+
+def check_recall(recall: object) -> float:
+    """Return `recall` as a float if it can be wanted; a QueryError otherwise."""
+    number = isinstance(recall, int | float | np.integer | np.floating)
+    if not number or isinstance(recall, bool) or not 0 < recall <= 1:  # type: ignore[operator]
+        raise QueryError(
+            f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
+        )
+    return float(recall)  # type: ignore[arg-type]
+
+
+def _whole(name: str, value: object, most: int | None = None) -> int | None:
+    """A whole number from 1 on, as an int; None stays None."""
+    if value is None:
+        return None
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    number = int(value) if whole else 0  # type: ignore[call-overload]
+    if number < 1 or (most is not None and number > most):
+        span = "of at least 1" if most is None else f"from 1 to {most:,}"
+        raise QueryError(f"{name} must be a whole number {span}, not {value!r}", field=name)
+    return number
