@@ -21,10 +21,11 @@ from bittern.benchmarks.speed.collection import SAMPLE, Collection, embed_manife
 from bittern.benchmarks.speed.models import model_of
 from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.tasks import tasks
-from bittern.benchmarks.words import data, wordnet
+from bittern.benchmarks.words import data
 from bittern.benchmarks.words.contestants import Fit, training_free
 from bittern.benchmarks.words.learned import GLOSS, plain_hybrid
 from bittern.benchmarks.words.protocol import ITEM, QUERY, WordsTask, split
+from bittern.encoders import wordnet
 from bittern.hashing.base import Hasher
 from bittern.hashing.codes import pack
 from bittern.hashing.training.alignment import WORDS

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.speed.report import say
-from bittern.benchmarks.words.wordnet import Synset, find_nouns, read_nouns
+from bittern.encoders.wordnet import Synset, find_nouns, read_nouns
 from bittern.errors import InvalidInputError
 
 FILES = (5, 20)

@@ -8,11 +8,11 @@ bird; waterfowl; aquatic bird; bird. WordNet 3.0 is copyright 2006 by Princeton 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 
-FOLDER = Path("/usr/share/wordnet")
+from bittern.encoders.wordnet import INSTALLED, NOUNS, Synset, read_nouns, read_senses
+
 _ANIMAL = "animal"
 _TOO_BROAD = frozenset({"chordate", "vertebrate", "invertebrate", "placental", "game", "young"})
 _BIRDS = frozenset({"bird"})
@@ -35,14 +35,6 @@ Levels = list[list[str]]
 """Words for a kind, level by level, nearest first."""
 
 
-@dataclass(frozen=True)
-class Synset:
-    """One meaning: its words, and the offsets of its hypernyms."""
-
-    words: tuple[str, ...]
-    hypernyms: tuple[str, ...]
-
-
 class Taxonomy:
     """The animals of WordNet.
 
@@ -50,11 +42,10 @@ class Taxonomy:
         folder: where `data.noun` and `index.noun` are.
     """
 
-    def __init__(self, folder: Path = FOLDER) -> None:
-        self._synsets = dict(_synset(line) for line in _lines(folder / "data.noun"))
+    def __init__(self, folder: Path = INSTALLED) -> None:
+        self._synsets = {synset.offset: synset for synset in read_nouns(folder / NOUNS)}
         self._senses: dict[str, list[str]] = {}
-        for line in _lines(folder / "index.noun"):
-            word, offsets = _senses(line)
+        for word, offsets in read_senses(folder / "index.noun").items():
             if animals := [o for o in offsets if self.is_animal(o)]:
                 self._senses[word] = animals
 
@@ -103,10 +94,10 @@ class Taxonomy:
 
     def _above(self, offset: str) -> list[Synset]:
         found = []
-        hypernyms = self._synsets[offset].hypernyms
-        while hypernyms:
-            found.append(self._synsets[hypernyms[0]])
-            hypernyms = found[-1].hypernyms
+        synset = self._synsets[offset]
+        while above := synset.hypernyms or synset.instance_of:
+            synset = self._synsets[above[0]]
+            found.append(synset)
         return found
 
 
@@ -115,25 +106,3 @@ def _join(chains: Sequence[Levels]) -> Levels:
     for level in zip_longest(*chains, fillvalue=[]):
         joined.append(list(dict.fromkeys(word for words in level for word in words)))
     return joined
-
-
-def _lines(path: Path) -> list[str]:
-    with path.open(encoding="ascii") as lines:
-        return [line for line in lines if not line.startswith("  ")]
-
-
-def _synset(line: str) -> tuple[str, Synset]:
-    """One line of `data.noun` (format: wndb(5WN))."""
-    fields = line.split(" | ")[0].split()
-    count = int(fields[3], 16)
-    words = tuple(w.replace("_", " ") for w in fields[4 : 4 + 2 * count : 2])
-    pointers = fields[5 + 2 * count :]
-    hypernyms = [pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] in ("@", "@i")]
-    return fields[0], Synset(words, tuple(hypernyms))
-
-
-def _senses(line: str) -> tuple[str, list[str]]:
-    """One line of `index.noun`: a word and its synsets, the most frequent meaning first."""
-    fields = line.split()
-    count = int(fields[2])
-    return fields[0].replace("_", " "), fields[-count:]

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.words import wordnet
 from bittern.benchmarks.words.data import (
     EmbeddedWords,
     Words,
@@ -16,7 +15,8 @@ from bittern.benchmarks.words.data import (
     embed,
     first_clause,
 )
-from bittern.benchmarks.words.wordnet import find_nouns, read_nouns
+from bittern.encoders import wordnet
+from bittern.encoders.wordnet import find_nouns, read_nouns
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
 ANIMAL, PLANT, ARTIFACT = 5, 20, 6

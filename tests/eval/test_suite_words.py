@@ -14,8 +14,8 @@ from bittern.benchmarks.eval.tasks import Contents, Task
 from bittern.benchmarks.words.data import EmbeddedWords, collect, embed
 from bittern.benchmarks.words.learned import GLOSS
 from bittern.benchmarks.words.protocol import split
-from bittern.benchmarks.words.wordnet import NOUNS, read_nouns
 from bittern.encoders.base import Modality
+from bittern.encoders.wordnet import NOUNS, read_nouns
 from bittern.errors import (
     InvalidInputError,
     LayoutError,
@@ -174,7 +174,7 @@ def test_nouns_that_cannot_be_fetched_are_said_to_be_missing(
 @pytest.mark.parametrize("content", [b"this is no synset\n", b"\xff\xfe\0\0", b"00000001 05 n zz"])
 def test_another_file_of_that_name_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / NOUNS).write_bytes(content)
-    with pytest.raises(LayoutError, match="no synset"):
+    with pytest.raises(LayoutError, match="not a synset"):
         tasks(tmp_path)
 
 

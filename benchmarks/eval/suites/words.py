@@ -35,8 +35,8 @@ from bittern.benchmarks.eval.tasks import (
 from bittern.benchmarks.words import data as wordnet_words
 from bittern.benchmarks.words.data import EmbeddedWords, Words, cache_folder, collect
 from bittern.benchmarks.words.protocol import SEEN_SHARE, WordsTask, split
-from bittern.benchmarks.words.wordnet import NOUNS, find_nouns, read_nouns
 from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.wordnet import NOUNS, find_nouns, read_nouns
 from bittern.errors import (
     InvalidInputError,
     LayoutError,

@@ -1,7 +1,7 @@
-"""Nouns of WordNet 3.0: where `data.noun` is found, and what its lines say (wndb(5WN)).
+"""Nouns of WordNet 3.0: finds and reads `data.noun` and `index.noun` (format: wndb(5WN)).
 
-WordNet is copyright 2006 by Princeton University. Nothing of it is kept here: it is read from
-the Debian package `wordnet-base`, which is fetched when it is needed.
+WordNet is copyright 2006 by Princeton University. It is not part of this repository: it is read
+from the Debian package `wordnet-base`, which is fetched when it is needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bittern.benchmarks.speed.report import say
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
 
 INSTALLED = Path("/usr/share/wordnet")
@@ -36,6 +35,7 @@ class Synset:
         file: number of its lexicographer file (05 animal, 06 artifact, 20 plant...).
         words: its names, spaces for underscores.
         hypernyms: offsets of the kinds it is directly a kind of, in the file's order.
+        instance_of: likewise, for a single thing with a name of its own.
         gloss: definition and examples.
     """
 
@@ -43,6 +43,7 @@ class Synset:
     file: int
     words: tuple[str, ...]
     hypernyms: tuple[str, ...]
+    instance_of: tuple[str, ...]
     gloss: str
 
 
@@ -73,7 +74,6 @@ def find_nouns(folder: Path | None, cache: Path) -> Path:
 
 def _fetch(target: Path) -> None:
     """Unpack `data.noun` from the Debian package, without installing it."""
-    say(f"fetching the Debian package {PACKAGE}")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as name:
         work = Path(name)
@@ -113,8 +113,8 @@ def _command(words: Sequence[str], folder: Path) -> None:
         ) from error
 
 
-def read_nouns(path: Path, files: Sequence[int]) -> list[Synset]:
-    """Synsets of some lexicographer files, in the order of `data.noun`.
+def read_nouns(path: Path, files: Sequence[int] | None = None) -> list[Synset]:
+    """Synsets in the order of `data.noun`; only those of some lexicographer files if given.
 
     Raises:
         LimitExceededError: the file is larger than 64 MiB.
@@ -122,7 +122,7 @@ def read_nouns(path: Path, files: Sequence[int]) -> list[Synset]:
     """
     if (size := path.stat().st_size) > MAX_BYTES:
         raise LimitExceededError(f"{path} has {size} bytes; {NOUNS} may have {MAX_BYTES}")
-    chosen = frozenset(files)
+    chosen = None if files is None else frozenset(files)
     found = []
     with path.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):
@@ -132,10 +132,10 @@ def read_nouns(path: Path, files: Sequence[int]) -> list[Synset]:
                 synset = _synset(line)
             except (IndexError, ValueError) as error:
                 raise InvalidInputError(
-                    f"line {number} of {path} is no synset as wndb(5WN) describes them: "
+                    f"line {number} of {path} is not a synset in the format of wndb(5WN): "
                     f"{line[:60]!r}; take {NOUNS} of WordNet 3.0"
                 ) from error
-            if synset.file in chosen:
+            if chosen is None or synset.file in chosen:
                 found.append(synset)
     return found
 
@@ -154,6 +154,21 @@ def _synset(line: str) -> Synset:
         offset=fields[0],
         file=int(fields[1]),
         words=tuple(word.replace("_", " ") for word in fields[4:after_words:2]),
-        hypernyms=tuple(pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] == "@"),
+        hypernyms=_offsets(pointers, "@"),
+        instance_of=_offsets(pointers, "@i"),
         gloss=gloss.strip(),
     )
+
+
+def _offsets(pointers: Sequence[str], kind: str) -> tuple[str, ...]:
+    return tuple(pointers[i + 1] for i in range(0, len(pointers), 4) if pointers[i] == kind)
+
+
+def read_senses(path: Path) -> dict[str, list[str]]:
+    """Each word of `index.noun` with the offsets of its synsets, the most frequent first."""
+    found = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("  "):  # the licence
+            fields = line.split()
+            found[fields[0].replace("_", " ")] = fields[-int(fields[2]) :]
+    return found
