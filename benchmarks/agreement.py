@@ -15,8 +15,8 @@ from bittern.benchmarks.speed.report import Table
 from bittern.benchmarks.tasks import Task
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
-from bittern.service.committing import Commits
 from bittern.service.engine import Engine
+from bittern.service.ingest.commit import Commits
 from bittern.types import MAX_K, AddStatus, MediaItem, Query
 
 

@@ -23,7 +23,7 @@ from bittern.arguments import (
     make_query,
 )
 from bittern.errors import QueryError
-from bittern.service.exporting import (
+from bittern.service.export import (
     FOLDER,
     Exported,
     Piece,
@@ -33,7 +33,7 @@ from bittern.service.exporting import (
     write_file,
     writer_of,
 )
-from bittern.service.exporting.base import OnProgress, check_file
+from bittern.service.export.base import OnProgress, check_file
 from bittern.service.limits import check_model, check_page_size, check_string, check_where
 from bittern.types import (
     DEFAULT_K,

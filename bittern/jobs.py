@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 import grpc
 
 from bittern.arguments import check_on_duplicate
-from bittern.service.jobs.convert import Job, job_from_wire, spec_to_wire
-from bittern.service.jobs.spec import JobSpec
+from bittern.service.grpc.job_messages import Job, job_from_wire, spec_to_wire
+from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions
 from bittern.types import OnDuplicate
 from bittern.v1 import job_service_pb2 as pb

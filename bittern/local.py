@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from bittern.service.exporting.base import Exported, OnProgress, Piece, pieces
-from bittern.service.exporting.folder import media_of_hits, media_of_observations, write_folder
-from bittern.service.exporting.formats import writer_of
-from bittern.service.exporting.rows import metadata_types
+from bittern.service.export.base import Exported, OnProgress, Piece, pieces
+from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
+from bittern.service.export.formats import writer_of
+from bittern.service.export.rows import metadata_types
 from bittern.types import (
     AddResult,
     ArchiveStats,

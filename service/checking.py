@@ -19,8 +19,8 @@ from bittern.errors import BitternError, ObservationNotFoundError
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
+from bittern.service.ingest import Embedded, embed_items
 from bittern.service.models import Model
-from bittern.service.pipeline import Embedded, embed_items
 from bittern.types import MediaItem, Observation, Page
 
 SAMPLE = 16

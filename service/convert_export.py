@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bittern.errors import QueryError
 from bittern.service.convert import name_of, number_of
-from bittern.service.exporting.base import Piece
+from bittern.service.export.base import Piece
 from bittern.v1 import archive_service_pb2 as pb
 
 _FORMATS: dict[str, pb.ExportFormat.ValueType] = {

@@ -27,15 +27,21 @@ from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service import queries
 from bittern.service.catalogue import encoder_names, weights_of
-from bittern.service.committing import COMMIT_ITEMS, Commits, batched, check_towers, without_untaken
 from bittern.service.deadline import Deadline
 from bittern.service.embedders import Embedders
-from bittern.service.exporting.base import Rows
-from bittern.service.exporting.rows import rows_of_archive
-from bittern.service.jobs.report import Stages, new_stages
+from bittern.service.export.base import Rows
+from bittern.service.export.rows import rows_of_archive
+from bittern.service.ingest import embed_items
+from bittern.service.ingest.commit import (
+    COMMIT_ITEMS,
+    Commits,
+    batched,
+    check_towers,
+    without_untaken,
+)
+from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.models import EncoderLoader, Model
 from bittern.service.nearness import Nearness, Vector
-from bittern.service.pipeline import embed_items
 from bittern.service.saved_models import load_saved
 from bittern.types import (
     AddResult,
@@ -356,7 +362,7 @@ class Engine:
         return self.archive.delete(ids)
 
     def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
-        """Observations in row order, as one commit left them, for `bittern.service.exporting`.
+        """Observations in row order, as one commit left them, for `bittern.service.export`.
 
         Args:
             where: SQL condition; None for all.

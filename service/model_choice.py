@@ -21,12 +21,12 @@ from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.hashing.training_free import Kind
 from bittern.index.models import ModelRecord
 from bittern.service.catalogue import encoder_names
-from bittern.service.committing import check_towers
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine
 from bittern.service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
+from bittern.service.ingest import COMMIT_ITEMS, COMMIT_S, Entry
+from bittern.service.ingest.commit import check_towers
 from bittern.service.models import Embedder, Model
-from bittern.service.pipeline import COMMIT_ITEMS, COMMIT_S, Entry
 from bittern.service.saved_models import load_saved, model_folder, model_places, unfinished_training
 from bittern.types import MediaItem, OnDuplicate
 

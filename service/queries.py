@@ -14,9 +14,9 @@ from bittern.encoders.base import AudioWindowing, Modality
 from bittern.errors import QueryError
 from bittern.hashing.codes import check_codes
 from bittern.index.archive import Archive
+from bittern.service.ingest import Piece, decode
 from bittern.service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
 from bittern.service.models import Model
-from bittern.service.pipeline import Piece, decode
 from bittern.types import MediaItem, Query
 
 _LIMITS = replace(DEFAULT_LIMITS, max_item_bytes=maxsize)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from bittern.service.deadline import Deadline
-from bittern.service.exporting.base import Rows
+from bittern.service.export.base import Rows
 from bittern.types import (
     AddResult,
     ArchiveStats,

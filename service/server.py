@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from bittern.errors import InvalidInputError, PreconditionError
 from bittern.service.config import ServiceConfig
-from bittern.service.jobs.servicer import JobServicer
+from bittern.service.grpc.job_servicer import JobServicer
 from bittern.service.jobs.serving import Jobs
 from bittern.service.servable import Servable
 from bittern.service.servicer import ArchiveServicer

@@ -21,7 +21,7 @@ from bittern.hashing.saved import SavedModel
 from bittern.service.catalogue import encoder_names, encoders
 from bittern.service.embedders import Embedders
 from bittern.service.engine import catalogue_encoder
-from bittern.service.indexing import IndexOptions, ready_model
+from bittern.service.jobs.indexing import IndexOptions, ready_model
 from bittern.service.model_choice import DEFAULT_ENCODER
 from bittern.service.models import Model
 

@@ -14,8 +14,8 @@ from bittern.benchmarks.speed.report import say
 from bittern.encoders.base import Modality
 from bittern.errors import ManifestError
 from bittern.service.engine import catalogue_encoder
+from bittern.service.ingest import Embedded, embed_items
 from bittern.service.models import Embedder
-from bittern.service.pipeline import Embedded, embed_items
 from bittern.service.sources import read_source
 from bittern.types import MediaItem
 

@@ -15,8 +15,8 @@ import numpy as np
 from bittern.benchmarks.speed.report import Table
 from bittern.encoders.base import Media, Modality
 from bittern.hashing.codes import hamming_distance
+from bittern.service.ingest import NETWORK_BATCH
 from bittern.service.models import Model
-from bittern.service.pipeline import NETWORK_BATCH
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from bittern.benchmarks.speed.report import say
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import Kind
 from bittern.service.fitting import DEFAULT_BITS, fitted_model
-from bittern.service.indexing import IndexOptions, ready_model
+from bittern.service.jobs.indexing import IndexOptions, ready_model
 from bittern.service.models import Embedder
 
 

@@ -21,9 +21,9 @@ from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.speed.timing import Rounds, interleaved
 from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
-from bittern.service.committing import Commits
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
+from bittern.service.ingest.commit import Commits
 from bittern.service.server import serve
 from bittern.types import Query
 

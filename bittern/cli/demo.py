@@ -57,7 +57,7 @@ def demo(
     """
     from bittern.cli.job_screen import INTERRUPTED, print_report, run_with_bar
     from bittern.errors import DigestMismatchError
-    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.jobs.description import JobSpec
 
     licence_notice("field")
     spec = JobSpec(kind="index", target=str(archive), source=str(SAMPLE / "manifest.csv"))

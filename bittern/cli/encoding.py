@@ -68,8 +68,8 @@ def encode(
 
     Example: bittern encode photos/ --model field --out codes.parquet
     """
-    from bittern.service.coding import check_folder, check_parquet
-    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.jobs.description import JobSpec
+    from bittern.service.jobs.encoding import check_folder, check_parquet
 
     check_parquet(to)
     check_folder(to)

@@ -226,7 +226,7 @@ def reencode(
 
     Example: bittern reencode my-archive --model runs/owls --give-up
     """
-    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.jobs.description import JobSpec
 
     refuse_address(archive, "an archive is coded anew where it lies")
     if give_up:

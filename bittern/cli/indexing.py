@@ -85,7 +85,7 @@ def index(
     Example: bittern index my-archive recordings.csv --model biolingual --bits 256
     """
     from bittern.arguments import check_on_duplicate
-    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.jobs.description import JobSpec
 
     refuse_address(archive, "a folder is indexed where the archive lies")
     check_on_duplicate(on_duplicate)
@@ -120,7 +120,7 @@ def show_licences(model: str, archive: Path | None = None) -> None:
     """What the licences of the encoders that a job may use ask to be said."""
     from bittern.errors import BitternError
     from bittern.index.folder import ArchiveFolder
-    from bittern.service.indexing import IndexOptions, encoders_behind
+    from bittern.service.jobs.indexing import IndexOptions, encoders_behind
 
     encoders = set()
     if archive is not None and (folder := ArchiveFolder(archive)).header_file.is_file():

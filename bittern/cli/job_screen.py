@@ -23,8 +23,8 @@ from rich.progress import (
 from bittern.cli.screen import counted, err, plain, print_error, print_failures, print_json
 
 if TYPE_CHECKING:
-    from bittern.service.jobs.report import JobReport
-    from bittern.service.jobs.spec import JobSpec
+    from bittern.service.ingest.report import JobReport
+    from bittern.service.jobs.description import JobSpec
     from bittern.service.sources import SourceOptions
 
 FAILED = 1

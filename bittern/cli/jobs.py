@@ -23,7 +23,7 @@ from bittern.cli.screen import counted, err, out, plain, print_failures, print_j
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs
-    from bittern.service.jobs.convert import Job
+    from bittern.service.grpc.job_messages import Job
 
 Address = Annotated[str, typer.Argument(help="HOST:PORT of the server.")]
 Id = Annotated[

@@ -155,8 +155,8 @@ def search(
 def _check_save(save: str | None, format_: str | None) -> None:
     """Refuse a file that could not be written, before anything is searched."""
     from bittern.errors import InvalidInputError
-    from bittern.service.exporting import FOLDER, format_of
-    from bittern.service.exporting.base import check_file
+    from bittern.service.export import FOLDER, format_of
+    from bittern.service.export.base import check_file
 
     if save is None:
         raise InvalidInputError("--format says how hits are saved: add --save FILE", field="format")

@@ -24,9 +24,9 @@ from bittern.errors import (
     LimitExceededError,
     ServiceUnavailableError,
 )
+from bittern.service.ingest.report import JobReport, OnProgress
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.record import JobFolder, JobRecord, JobState, now, progress_of
-from bittern.service.jobs.report import JobReport, OnProgress
-from bittern.service.jobs.spec import JobSpec
 from bittern.types import AddStatus
 
 MAX_WAITING = 100

@@ -14,8 +14,8 @@ from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
 from bittern.files import replace_file
-from bittern.service.jobs.report import JobReport
-from bittern.service.jobs.spec import JobSpec
+from bittern.service.ingest.report import JobReport
+from bittern.service.jobs.description import JobSpec
 from bittern.types import AddStatus
 
 _ID = re.compile(r"[0-9a-z][0-9a-z-]{0,63}")

@@ -29,16 +29,22 @@ from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.reencode import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
-from bittern.service.committing import Commits
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine, catalogue_encoder
 from bittern.service.fitting import FIT_ROWS, fitted_model
-from bittern.service.indexing import Watch, chained, enough_to_fit, fitted_on_sample, warnings_of
-from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
-from bittern.service.jobs.spec import JobSpec
+from bittern.service.ingest import Embedded, Pace, embed_items, store_all
+from bittern.service.ingest.commit import Commits
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.description import JobSpec
+from bittern.service.jobs.indexing import (
+    Watch,
+    chained,
+    enough_to_fit,
+    fitted_on_sample,
+    warnings_of,
+)
 from bittern.service.model_choice import IndexOptions, ready_model
 from bittern.service.models import Model
-from bittern.service.pipeline import Embedded, Pace, embed_items, store_all
 from bittern.service.sources.archive import ArchiveMedia
 from bittern.types import AddResult, AddStatus
 

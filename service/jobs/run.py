@@ -17,12 +17,12 @@ from time import monotonic
 from bittern.errors import BitternError
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
-from bittern.service.coding import code_source
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine, catalogue_encoder
-from bittern.service.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
-from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
-from bittern.service.jobs.spec import JobSpec
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.description import JobSpec
+from bittern.service.jobs.encoding import code_source
+from bittern.service.jobs.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
 from bittern.service.model_choice import load_first
 from bittern.service.sources import Entry, Source, read_source
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.errors import BitternError, InvalidInputError, PreconditionError
+from bittern.service.ingest.report import JobReport, OnProgress
 from bittern.service.jobs.allowed import AllowedFolders
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.model_names import check_model_name
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
-from bittern.service.jobs.report import JobReport, OnProgress
-from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import Source
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def index_job(
     cancelled: Callable[[], bool],
 ) -> JobReport:
     """Index a source into an archive that is open."""
-    from bittern.service.indexing import Watch, index_source
+    from bittern.service.jobs.indexing import Watch, index_source
     from bittern.service.jobs.run import options_of
 
     report = JobReport()

@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from bittern.index.observation import Fingerprint
-from bittern.service.jobs.report import Stages
-from bittern.service.pipeline import FLUSH_ITEMS, Asked, Embedded, Recheck
+from bittern.service.ingest import FLUSH_ITEMS, Asked, Embedded, Recheck
+from bittern.service.ingest.report import Stages
 from bittern.service.sources.spooled import TemporaryMedia
 from bittern.types import AddResult, AddStatus, MediaItem
 

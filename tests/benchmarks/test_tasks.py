@@ -8,8 +8,8 @@ import pytest
 from bittern.benchmarks.speed.collection import Collection
 from bittern.benchmarks.tasks import Task, tasks
 from bittern.encoders.base import Modality
+from bittern.service.ingest import Embedded
 from bittern.service.models import Embedder
-from bittern.service.pipeline import Embedded
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 

@@ -20,7 +20,7 @@ from bittern.hashing.hybrid import HybridHasher
 from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.saved import SavedModel, Story
 from bittern.hashing.training_free import fit
-from bittern.service.pipeline import decode
+from bittern.service.ingest import decode
 from bittern.types import MediaItem
 from tests.encoders.tiny import write_clap, write_openclip
 from tests.engine.toy import COLOURS, picture, sound

@@ -25,10 +25,10 @@ from bittern.errors import (
 from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
-from bittern.service.coding import code_source
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine, catalogue_encoder
-from bittern.service.indexing import index_source
+from bittern.service.jobs.encoding import code_source
+from bittern.service.jobs.indexing import index_source
 from bittern.service.model_choice import IndexOptions, load_first
 from bittern.service.saved_models import load_saved
 from bittern.service.sources import read_source

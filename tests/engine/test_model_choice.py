@@ -8,9 +8,9 @@ import pytest
 
 from bittern.errors import PreconditionError, UnsupportedModalityError
 from bittern.service.engine import Engine
-from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import JobSpec
+from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.jobs.reencode import reencode
-from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.conftest import toy_model

@@ -24,7 +24,7 @@ from bittern.hashing.training import loop
 from bittern.index.archive import Archive
 from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine
-from bittern.service.indexing import index_source
+from bittern.service.jobs.indexing import index_source
 from bittern.service.model_choice import IndexOptions
 from bittern.service.sources import read_source
 from bittern.service.training import run

@@ -17,7 +17,7 @@ from bittern.errors import InvalidInputError, LayoutError, LimitExceededError, Q
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.saved_models import load_saved
 from bittern.service.sources import read_source
 from bittern.types import MediaItem

@@ -15,8 +15,8 @@ from bittern.benchmarks.eval.tasks import Task
 from bittern.benchmarks.speed.collection import SAMPLE, Collection, media_of
 from bittern.benchmarks.tasks import tasks as earlier_tasks
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
+from bittern.service.ingest import Embedded
 from bittern.service.models import Embedder
-from bittern.service.pipeline import Embedded
 from bittern.types import MediaItem
 from tests.engine.toy import DIM, ToyEncoder
 

@@ -17,8 +17,8 @@ from bittern.index import model_switch as succession
 from bittern.index import pins as pinning
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.reencode import give_up, reencode
-from bittern.service.jobs.spec import JobSpec
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 from tests.history.states import state

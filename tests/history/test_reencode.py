@@ -13,10 +13,10 @@ from bittern.errors import ArchiveVersionError, ModelNotFoundError, Precondition
 from bittern.index import folder as folder_module
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.ingest.report import JobReport
+from bittern.service.jobs.description import JobSpec
+from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.jobs.reencode import reencode
-from bittern.service.jobs.report import JobReport
-from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.engine.conftest import toy_model

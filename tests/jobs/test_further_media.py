@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bittern.service.jobs.report import JobReport
-from bittern.service.jobs.spec import JobSpec
+from bittern.service.ingest.report import JobReport
+from bittern.service.jobs.description import JobSpec
 from bittern.types import AddStatus, OnDuplicate
 from tests.engine.toy import picture, sound
 from tests.jobs.toy_job import Counted, run, save_model, stored

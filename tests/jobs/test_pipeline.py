@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.index.observation import Fingerprint
-from bittern.service.jobs.report import never, new_stages
+from bittern.service.ingest import Bounds, Embedded, Recheck, embed_items
+from bittern.service.ingest.items import Asked, Piece
+from bittern.service.ingest.prefetch import Ahead
+from bittern.service.ingest.reading import UNCHANGED, Loaded, fingerprint_of
+from bittern.service.ingest.report import never, new_stages
 from bittern.service.models import Embedder
-from bittern.service.pipeline import Bounds, Embedded, Recheck, embed_items
-from bittern.service.pipeline.ahead import Ahead
-from bittern.service.pipeline.pieces import Asked, Piece
-from bittern.service.pipeline.reading import UNCHANGED, Loaded, fingerprint_of
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.toy import DIM, ToyEncoder, picture, sound
 
@@ -235,7 +235,7 @@ def test_whatever_a_decoder_raises_only_its_item_fails(monkeypatch: pytest.Monke
             raise ZeroDivisionError("a header that lies")
         yield Piece(np.zeros((4, 4, 3), np.uint8))
 
-    monkeypatch.setattr("bittern.service.pipeline.embedding.decode", explode)
+    monkeypatch.setattr("bittern.service.ingest.embedding.decode", explode)
     done = list(embed_items(embedder_of(ToyEncoder()), pictures(3)))
     assert [e.result and e.result.reason for e in done] == [None, "UNREADABLE_MEDIA", None]
     assert "p1.png" in str(done[1].result)

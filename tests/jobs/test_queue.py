@@ -17,11 +17,11 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.errors import SourceNotFoundError as NothingThereError
+from bittern.service.ingest.report import JobReport, OnProgress
 from bittern.service.jobs import queue as queue_module
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobFolder, JobRecord, JobState, progress_of
-from bittern.service.jobs.report import JobReport, OnProgress
-from bittern.service.jobs.spec import JobSpec
 from bittern.types import AddResult, AddStatus
 
 WAIT_S = 20.0

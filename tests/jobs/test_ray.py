@@ -17,9 +17,10 @@ from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.observation import Fingerprint
 from bittern.service.engine import Engine
-from bittern.service.indexing import IndexOptions, index_source
+from bittern.service.ingest import Asked, Embedded, Recheck, embed_items
+from bittern.service.ingest.report import new_stages
+from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.jobs.ray import embed_on_ray, embedding_on_ray
-from bittern.service.jobs.report import new_stages
 from bittern.service.jobs.units import (
     UNIT_ITEMS,
     embedded_of,
@@ -28,7 +29,6 @@ from bittern.service.jobs.units import (
     units_of,
 )
 from bittern.service.models import Embedder
-from bittern.service.pipeline import Asked, Embedded, Recheck, embed_items
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder

@@ -20,9 +20,9 @@ from bittern.errors import (
     SourceUnreachableError,
 )
 from bittern.index.archive import Archive
-from bittern.service.jobs.report import JobReport
+from bittern.service.ingest.report import JobReport
+from bittern.service.jobs.description import JobKind, JobSpec
 from bittern.service.jobs.run import _counted, report_file
-from bittern.service.jobs.spec import JobKind, JobSpec
 from bittern.service.sources import Listed, Source, read_source
 from bittern.types import AddStatus
 from tests.engine.toy import picture

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.service.jobs.report import JobReport
-from bittern.service.pipeline import Embedded, Pace, store_all
+from bittern.service.ingest import Embedded, Pace, store_all
+from bittern.service.ingest.report import JobReport
 from bittern.types import AddResult, AddStatus, MediaItem
 
 
@@ -72,7 +72,7 @@ def test_a_commit_is_due_after_so_many_seconds_though_nothing_more_comes() -> No
 def test_long_recordings_are_committed_before_there_are_so_many_items(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("bittern.service.pipeline.storing.COMMIT_ROWS", 10)
+    monkeypatch.setattr("bittern.service.ingest.storing.COMMIT_ROWS", 10)
     archive = Archive()
     items = (embedded(number, rows=6) for number in range(4))
     store_all(items, archive.commit, JobReport(), pace=Pace(1000, 1e9))

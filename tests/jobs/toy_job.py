@@ -22,9 +22,9 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.embedders import Embedders
-from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.run import Place, run_job
-from bittern.service.jobs.spec import JobSpec
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -16,7 +16,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.service.deadline import Deadline
-from bittern.service.exporting import Rows, rows_of_observations
+from bittern.service.export import Rows, rows_of_observations
 from bittern.types import (
     AddResult,
     AddStatus,

@@ -25,7 +25,7 @@ from bittern.errors import (
 )
 from bittern.service.config import ServiceConfig
 from bittern.service.convert_export import format_from_wire, format_to_wire
-from bittern.service.exporting import FORMATS, WRITERS, rows_of_observations
+from bittern.service.export import FORMATS, WRITERS, rows_of_observations
 from bittern.service.server import Server
 from bittern.service.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb

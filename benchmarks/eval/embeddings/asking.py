@@ -15,7 +15,7 @@ from bittern.benchmarks.eval.embeddings.work import TEXT_BATCH, Work
 from bittern.benchmarks.eval.tasks import TEXT, Asked
 from bittern.encoders.base import Modality
 from bittern.errors import QueryError
-from bittern.service.jobs.report import Cancelled, never
+from bittern.service.ingest.report import Cancelled, never
 from bittern.service.models import Embedder
 from bittern.text import some_of
 from bittern.types import MediaItem

@@ -30,8 +30,8 @@ from xxhash import xxh3_128_hexdigest
 from bittern.benchmarks.eval.tasks import TEXT
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
+from bittern.service.ingest import FLUSH_ITEMS, NETWORK_BATCH
 from bittern.service.models import Embedder
-from bittern.service.pipeline import FLUSH_ITEMS, NETWORK_BATCH
 from bittern.types import MediaItem
 
 _FORMAT = 1

@@ -27,7 +27,7 @@ from bittern.benchmarks.eval.embeddings.work import Work, content_of, stopped
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, MediaError
-from bittern.service.jobs.report import Cancelled, never
+from bittern.service.ingest.report import Cancelled, never
 from bittern.service.models import Embedder
 from bittern.text import agreeing, some_of
 

@@ -11,7 +11,7 @@ from time import monotonic
 
 from bittern.benchmarks.eval.embeddings.shards import Shard
 from bittern.errors import LimitExceededError
-from bittern.service.jobs.report import Stages, new_stages
+from bittern.service.ingest.report import Stages, new_stages
 from bittern.text import agreeing, counted
 
 _TOLD_S = 0.5

@@ -16,10 +16,10 @@ from bittern.benchmarks.eval.embeddings.shards import Content
 from bittern.benchmarks.eval.tasks import Contents
 from bittern.encoders.base import Modality
 from bittern.errors import CodeError, InvalidInputError, PreconditionError
-from bittern.service import pipeline
-from bittern.service.jobs.report import Cancelled, Stages
+from bittern.service import ingest as pipeline
+from bittern.service.ingest.report import Cancelled, Stages
+from bittern.service.ingest.slots import close_stream
 from bittern.service.models import Embedder
-from bittern.service.pipeline.slots import close_stream
 from bittern.types import MediaItem
 
 SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}

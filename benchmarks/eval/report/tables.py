@@ -8,7 +8,7 @@ import math
 
 from bittern.benchmarks.eval.report.wording import plain
 from bittern.benchmarks.eval.results import Figure, Results, Row
-from bittern.service.exporting.spreadsheets import harmless
+from bittern.service.export.spreadsheets import harmless
 
 COLUMNS = (
     "suite", "task", "group", "model", "system", "metric", "bits", "bytes_per_item", "rerank",

@@ -20,8 +20,8 @@ def main(name: str, weights: str, source: str, place: str) -> None:
     from bittern.benchmarks.speed.jobs.models import loaded_model
     from bittern.index.archive import Archive
     from bittern.service.engine import Engine
-    from bittern.service.indexing import IndexOptions, index_source
-    from bittern.service.pipeline import embed_items
+    from bittern.service.ingest import embed_items
+    from bittern.service.jobs.indexing import IndexOptions, index_source
     from bittern.service.sources import read_source
 
     begun = perf_counter()

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from bittern.benchmarks.speed.report import Table, say
+from bittern.service.ingest import Embedded, embed_items
+from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.ray import cluster, embed_on_ray
-from bittern.service.jobs.report import new_stages
 from bittern.service.models import Model
-from bittern.service.pipeline import Embedded, embed_items
 from bittern.types import MediaItem
 
 

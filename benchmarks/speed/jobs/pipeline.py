@@ -23,10 +23,10 @@ from bittern.benchmarks.speed.timing import Spread
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.indexing import IndexOptions, index_source
-from bittern.service.jobs.report import STAGES, JobReport
+from bittern.service.ingest import NETWORK_BATCH, decode
+from bittern.service.ingest.report import STAGES, JobReport
+from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.models import Model
-from bittern.service.pipeline import NETWORK_BATCH, decode
 from bittern.types import MediaItem
 
 WANTED = 0.9

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
-from bittern.service.exporting.base import Rows
+from bittern.service.export.base import Rows
 from bittern.types import Hit, Observation
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     schema = pa.schema(fields)
     if digest:
         from bittern.hashing.saved import SavedModel
-        from bittern.service.code_tables import about_codes
+        from bittern.service.ingest.code_tables import about_codes
 
         card = SavedModel.load(archive.model_folder(digest)).card
         schema = schema.append(pa.field("code", pa.binary(card.bits // 8)))

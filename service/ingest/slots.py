@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, UnreadableMediaError
-from bittern.service.pipeline.pieces import Asked, Piece, Recheck
-from bittern.service.pipeline.reading import Loaded
+from bittern.service.ingest.items import Asked, Piece, Recheck
+from bittern.service.ingest.reading import Loaded
 from bittern.types import AddResult
 
 READ_THREADS = 4

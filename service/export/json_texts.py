@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bittern.index.columns import Value
-from bittern.service.exporting.base import Rows
+from bittern.service.export.base import Rows
 
 _PLACE = ("decimalLongitude", "decimalLatitude")
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.archive import Archive
-from bittern.service.exporting import (
+from bittern.service.export import (
     FORMATS,
     WRITERS,
     Rows,
@@ -30,9 +30,9 @@ from bittern.service.exporting import (
     write_file,
     writer_of,
 )
-from bittern.service.exporting.base import MAX_PIECE_BYTES
-from bittern.service.exporting.inaturalist_ids import inaturalist_id
-from bittern.service.exporting.spreadsheets import harmless
+from bittern.service.export.base import MAX_PIECE_BYTES
+from bittern.service.export.inaturalist_ids import inaturalist_id
+from bittern.service.export.spreadsheets import harmless
 from bittern.types import Hit, Observation
 
 TABLES = ("csv", "jsonl", "geojson", "raven", "ids")

@@ -8,13 +8,13 @@ from functools import partial
 
 from bittern.encoders.base import Modality
 from bittern.errors import BitternError
-from bittern.service.jobs.report import Cancelled, Stages, never, new_stages
+from bittern.service.ingest.batches import Batches
+from bittern.service.ingest.items import Asked, Embedded, Piece, Recheck, decode
+from bittern.service.ingest.prefetch import Ahead
+from bittern.service.ingest.reading import Loaded, read
+from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
+from bittern.service.ingest.slots import Bounds, Slot
 from bittern.service.models import Embedder
-from bittern.service.pipeline.ahead import Ahead
-from bittern.service.pipeline.batches import Batches
-from bittern.service.pipeline.pieces import Asked, Embedded, Piece, Recheck, decode
-from bittern.service.pipeline.reading import Loaded, read
-from bittern.service.pipeline.slots import Bounds, Slot
 from bittern.types import AddResult
 
 FLUSH_ITEMS = 64
@@ -42,7 +42,7 @@ def embed_items(
         stages: filled in as work goes on.
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
         fetch: beginnings of addresses that may be fetched.
-        bounds: threads and memory; see `bittern.service.pipeline.slots`.
+        bounds: threads and memory; see `bittern.service.ingest.slots`.
 
     Raises:
         Exception: what the listing has raised, once everything before is embedded; what the

@@ -21,8 +21,8 @@ from bittern.errors import (
     UnreadableMediaError,
 )
 from bittern.index.observation import Fingerprint
+from bittern.service.ingest.items import Recheck
 from bittern.service.limits import check_item
-from bittern.service.pipeline.pieces import Recheck
 from bittern.types import AddResult, AddStatus, MediaItem
 
 WHOLE_BYTES = 32 << 20

@@ -2,9 +2,9 @@
 
     list → read → decode → network (batched) → hash → commit
 
-ahead.py      the first three, in threads; slots.py bounds their memory
+prefetch.py    the first three, in threads; slots.py bounds their memory
 reading.py    files, bytes and addresses, and what tells whether a file has changed
-pieces.py     what goes through: items, pieces, embeddings
+items.py      what goes through: items, pieces, embeddings
 batches.py    the network
 embedding.py  everything up to embeddings, as one iterator
 storing.py    hash and commit, beside the network
@@ -12,9 +12,9 @@ storing.py    hash and commit, beside the network
 
 from __future__ import annotations
 
-from bittern.service.pipeline.batches import NETWORK_BATCH
-from bittern.service.pipeline.embedding import FLUSH_ITEMS, embed_items
-from bittern.service.pipeline.pieces import (
+from bittern.service.ingest.batches import NETWORK_BATCH
+from bittern.service.ingest.embedding import FLUSH_ITEMS, embed_items
+from bittern.service.ingest.items import (
     Asked,
     Embedded,
     Entry,
@@ -23,8 +23,8 @@ from bittern.service.pipeline.pieces import (
     decode,
     fragment_id,
 )
-from bittern.service.pipeline.slots import Bounds
-from bittern.service.pipeline.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
+from bittern.service.ingest.slots import Bounds
+from bittern.service.ingest.storing import COMMIT_ITEMS, COMMIT_S, Pace, store_all
 
 __all__ = [
     "COMMIT_ITEMS",

@@ -12,11 +12,11 @@ from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
 from bittern.index.observation import CodedBefore, CodedObservation, Fingerprint
-from bittern.service.jobs.report import Stages, new_stages
+from bittern.service.ingest.items import Asked, Embedded, Entry, Recheck
+from bittern.service.ingest.reading import another_file
+from bittern.service.ingest.report import Stages, new_stages
+from bittern.service.ingest.storing import COMMIT_ITEMS
 from bittern.service.models import Model
-from bittern.service.pipeline.pieces import Asked, Embedded, Entry, Recheck
-from bittern.service.pipeline.reading import another_file
-from bittern.service.pipeline.storing import COMMIT_ITEMS
 from bittern.service.sources.base import other_id
 from bittern.service.sources.ids import id_of_name
 from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate

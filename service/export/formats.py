@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from bittern.errors import PreconditionError, QueryError
-from bittern.service.exporting.base import Writer
-from bittern.service.exporting.inaturalist_ids import InaturalistIdsWriter
-from bittern.service.exporting.json_texts import GeoJsonWriter, JsonLinesWriter
-from bittern.service.exporting.raven import RavenWriter
-from bittern.service.exporting.tables import CsvWriter, ParquetWriter
+from bittern.service.export.base import Writer
+from bittern.service.export.inaturalist_ids import InaturalistIdsWriter
+from bittern.service.export.json_texts import GeoJsonWriter, JsonLinesWriter
+from bittern.service.export.raven import RavenWriter
+from bittern.service.export.tables import CsvWriter, ParquetWriter
 
 FOLDER = "folder"
 """Media with a manifest: the one kind that is not a file."""

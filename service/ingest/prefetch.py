@@ -22,10 +22,10 @@ from collections.abc import Callable, Iterable, Iterator
 from time import perf_counter
 
 from bittern.errors import BitternError
-from bittern.service.jobs.report import Cancelled, Stages, StageWork
-from bittern.service.pipeline.pieces import Asked, Piece
-from bittern.service.pipeline.reading import Loaded
-from bittern.service.pipeline.slots import (
+from bittern.service.ingest.items import Asked, Piece
+from bittern.service.ingest.reading import Loaded
+from bittern.service.ingest.report import Cancelled, Stages, StageWork
+from bittern.service.ingest.slots import (
     Bounds,
     Slot,
     close_stream,

@@ -13,8 +13,8 @@ from bittern.errors import InvalidInputError, LimitExceededError
 from bittern.service import limits
 from bittern.service.answering import answering
 from bittern.service.config import ServiceConfig
+from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
 from bittern.service.jobs.allowed import AllowedFolders
-from bittern.service.jobs.convert import job_to_wire, spec_from_wire
 from bittern.service.jobs.model_names import check_model_name
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord

@@ -15,9 +15,9 @@ from bittern.service.convert_add import (
     on_duplicate_from_wire,
     on_duplicate_to_wire,
 )
+from bittern.service.ingest.report import JobReport, StageWork
+from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.record import JobRecord, JobState
-from bittern.service.jobs.report import JobReport, StageWork
-from bittern.service.jobs.spec import JobSpec
 from bittern.service.sources import SourceOptions
 from bittern.types import AddResult, AddStatus
 from bittern.v1 import job_service_pb2 as pb

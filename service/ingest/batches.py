@@ -8,9 +8,9 @@ from time import perf_counter
 
 from bittern.encoders.base import Media, Modality
 from bittern.errors import BitternError, InvalidInputError
-from bittern.service.jobs.report import StageWork
+from bittern.service.ingest.items import Embedded, Piece
+from bittern.service.ingest.report import StageWork
 from bittern.service.models import Embedder
-from bittern.service.pipeline.pieces import Embedded, Piece
 from bittern.types import AddResult, AddStatus
 
 NETWORK_BATCH = 16

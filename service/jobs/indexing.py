@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from bittern.hashing.saved import SavedModel
 from bittern.index.models import ModelRecord
-from bittern.service.committing import Commits, without_untaken
 from bittern.service.engine import Engine
 from bittern.service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
-from bittern.service.jobs.report import Cancelled, JobReport, OnProgress, Stages, never
+from bittern.service.ingest import Asked, Embedded, Entry, Pace, embed_items, store_all
+from bittern.service.ingest.commit import Commits, without_untaken
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
 from bittern.service.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
@@ -24,7 +25,6 @@ from bittern.service.model_choice import (
     settled_model,
 )
 from bittern.service.models import Embedder, Model
-from bittern.service.pipeline import Asked, Embedded, Entry, Pace, embed_items, store_all
 
 __all__ = [
     "DEFAULT_ENCODER",
@@ -94,7 +94,7 @@ class Embedding(Protocol):
         cancelled: Cancelled,
         fetch: tuple[str, ...],
     ) -> Iterator[Embedded]:
-        """As `service.pipeline.embed_items`; `saved` is None where a hasher is to be fitted."""
+        """As `service.ingest.embed_items`; `saved` is None where a hasher is to be fitted."""
         ...
 
 

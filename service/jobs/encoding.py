@@ -12,11 +12,14 @@ from time import perf_counter
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from bittern.service.code_tables import BIT_ORDER, about_codes, schema_of, table_of
-from bittern.service.committing import without_untaken
 from bittern.service.embedders import Embedders
 from bittern.service.engine import catalogue_encoder
-from bittern.service.indexing import (
+from bittern.service.ingest import Embedded, Entry, Pace, store_all
+from bittern.service.ingest.code_tables import BIT_ORDER, about_codes, schema_of, table_of
+from bittern.service.ingest.commit import without_untaken
+from bittern.service.ingest.parquet_parts import Parts
+from bittern.service.ingest.report import JobReport
+from bittern.service.jobs.indexing import (
     Embedding,
     Watch,
     chained,
@@ -26,11 +29,8 @@ from bittern.service.indexing import (
     fitted_on_sample,
     warnings_of,
 )
-from bittern.service.jobs.report import JobReport
 from bittern.service.model_choice import IndexOptions, check_modalities, ready_model
 from bittern.service.models import EncoderLoader, Model
-from bittern.service.parts import Parts
-from bittern.service.pipeline import Embedded, Entry, Pace, store_all
 from bittern.types import AddResult, AddStatus
 
 __all__ = [

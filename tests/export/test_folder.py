@@ -11,8 +11,8 @@ import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.archive import Archive
-from bittern.service.exporting.base import Exported
-from bittern.service.exporting.folder import (
+from bittern.service.export.base import Exported
+from bittern.service.export.folder import (
     Medium,
     media_of_hits,
     media_of_observations,

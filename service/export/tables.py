@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
 
-from bittern.service.exporting.base import Rows
-from bittern.service.exporting.spreadsheets import FORMULA
+from bittern.service.export.base import Rows
+from bittern.service.export.spreadsheets import FORMULA
 
 _DARWIN_CORE_NAMES = {"media": "associatedMedia"}
 """Columns of ours for which Darwin Core has another name."""

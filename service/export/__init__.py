@@ -1,14 +1,14 @@
 """Observations and hits as files that other programs read.
 
 A writer turns rows into the bytes of one kind of file, chunk by chunk, whether they go to a disk or
-over the wire. Media with a manifest (`service.exporting.folder`) are the one kind that is a folder.
+over the wire. Media with a manifest (`service.export.folder`) are the one kind that is a folder.
 """
 
 from __future__ import annotations
 
-from bittern.service.exporting.base import Exported, Piece, Rows, Writer, pieces, write_file
-from bittern.service.exporting.formats import FOLDER, FORMATS, WRITERS, format_of, writer_of
-from bittern.service.exporting.rows import rows_of_archive, rows_of_hits, rows_of_observations
+from bittern.service.export.base import Exported, Piece, Rows, Writer, pieces, write_file
+from bittern.service.export.formats import FOLDER, FORMATS, WRITERS, format_of, writer_of
+from bittern.service.export.rows import rows_of_archive, rows_of_hits, rows_of_observations
 
 __all__ = [
     "FOLDER",

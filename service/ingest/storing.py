@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from bittern.service.jobs.report import JobReport, OnProgress
-from bittern.service.pipeline.pieces import Embedded
+from bittern.service.ingest.items import Embedded
+from bittern.service.ingest.report import JobReport, OnProgress
 from bittern.types import AddResult, AddStatus
 
 COMMIT_ITEMS = 64
@@ -53,7 +53,7 @@ def store_all(
     Whatever ends the stream, an error too, what was embedded before is committed.
 
     Args:
-        stream: from `bittern.service.pipeline.embed_items`.
+        stream: from `bittern.service.ingest.embed_items`.
         commit: what stores.
         report: counted up after each commit.
         pace: when to commit.

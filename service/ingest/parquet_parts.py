@@ -30,10 +30,10 @@ from xxhash import xxh3_128
 from bittern.errors import BitternError, PreconditionError
 from bittern.hashing.saved import SavedModel
 from bittern.index.observation import Fingerprint
-from bittern.service.code_tables import joined_schema, with_schema
-from bittern.service.pipeline import Entry
-from bittern.service.pipeline.pieces import Recheck
-from bittern.service.pipeline.reading import UNCHANGED, read
+from bittern.service.ingest import Entry
+from bittern.service.ingest.code_tables import joined_schema, with_schema
+from bittern.service.ingest.items import Recheck
+from bittern.service.ingest.reading import UNCHANGED, read
 from bittern.service.saved_models import load_saved
 from bittern.types import AddResult, AddStatus, MediaItem
 

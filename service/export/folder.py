@@ -22,9 +22,9 @@ from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.columns import as_given
-from bittern.service.exporting.base import Exported, OnProgress
-from bittern.service.exporting.formats import FOLDER
-from bittern.service.exporting.spreadsheets import harmless
+from bittern.service.export.base import Exported, OnProgress
+from bittern.service.export.formats import FOLDER
+from bittern.service.export.spreadsheets import harmless
 from bittern.types import Hit, Observation
 
 _TYPES = {"image": "StillImage", "audio": "Sound"}

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from bittern.index.columns import Value
-from bittern.service.exporting.base import Rows
+from bittern.service.export.base import Rows
 
 _ADDRESS = re.compile(
     r"(?:^|//|\.)inaturalist(?:\.[a-z]{2,10}){1,3}/observations/([0-9]{1,18})(?![0-9])",

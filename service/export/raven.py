@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from bittern.index.columns import Value
-from bittern.service.exporting.base import Rows
-from bittern.service.exporting.spreadsheets import harmless
+from bittern.service.export.base import Rows
+from bittern.service.export.spreadsheets import harmless
 
 LOWEST_HZ, HIGHEST_HZ = 0, 24_000
 """The frequencies of a selection. Windows have no bounds in frequency: this is all that a recording

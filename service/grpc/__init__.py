@@ -1,0 +1,1 @@
+"""The gRPC server: servicers, and conversions between messages and our own values."""
