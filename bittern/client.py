@@ -21,11 +21,11 @@ from bittern.errors import (
 )
 from bittern.jobs import RemoteJobs
 from bittern.outbox import Outbox
-from bittern.service import convert, convert_add, convert_export, convert_stats
 from bittern.service.export.base import Exported, OnProgress, Piece
 from bittern.service.export.formats import FOLDER, writer_of
+from bittern.service.grpc import convert, convert_add, convert_export, convert_stats
+from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
-from bittern.service.status import from_rpc_error
 from bittern.types import (
     AddResult,
     AddStatus,

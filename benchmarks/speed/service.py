@@ -23,8 +23,8 @@ from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
+from bittern.service.grpc.server import serve
 from bittern.service.ingest.commit import Commits
-from bittern.service.server import serve
 from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"

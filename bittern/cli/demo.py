@@ -79,7 +79,7 @@ def _ask_over_grpc(archive: Path) -> None:
     from bittern.client import connect
     from bittern.service.config import ServiceConfig
     from bittern.service.engine import Engine
-    from bittern.service.server import serve
+    from bittern.service.grpc.server import serve
 
     engine = Engine.open(archive)
     try:

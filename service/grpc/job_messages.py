@@ -8,8 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from bittern.errors import InvalidInputError
-from bittern.service.convert import name_of
-from bittern.service.convert_add import (
+from bittern.service.grpc.convert import name_of
+from bittern.service.grpc.convert_add import (
     add_result_from_wire,
     add_result_to_wire,
     on_duplicate_from_wire,

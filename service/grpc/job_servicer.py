@@ -11,8 +11,8 @@ import grpc
 
 from bittern.errors import InvalidInputError, LimitExceededError
 from bittern.service import limits
-from bittern.service.answering import answering
 from bittern.service.config import ServiceConfig
+from bittern.service.grpc.context import answering
 from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
 from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.model_names import check_model_name

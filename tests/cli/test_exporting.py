@@ -9,7 +9,7 @@ from pathlib import Path
 
 import bittern
 from bittern.service.config import ServiceConfig
-from bittern.service.server import serve
+from bittern.service.grpc.server import serve
 from tests.cli.conftest import Run
 from tests.service.fake_engine import FakeEngine
 

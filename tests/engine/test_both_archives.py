@@ -29,7 +29,7 @@ from bittern.errors import (
 from bittern.local import LocalArchive
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
-from bittern.service.server import serve
+from bittern.service.grpc.server import serve
 from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.toy import picture, sound
 

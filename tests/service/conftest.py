@@ -9,7 +9,7 @@ import pytest
 
 from bittern.client import RemoteArchive, connect
 from bittern.service.config import ServiceConfig
-from bittern.service.server import Server, serve
+from bittern.service.grpc.server import Server, serve
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import FakeEngine
 

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from bittern.service.deadline import Deadline
-from bittern.service.server import serve
+from bittern.service.grpc.server import serve
 from tests.service.fake_engine import FakeEngine
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from bittern.service import convert, convert_add, convert_stats
+from bittern.service.grpc import convert, convert_add, convert_stats
 from bittern.types import (
     AddResult,
     AddStatus,

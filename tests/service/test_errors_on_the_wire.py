@@ -28,8 +28,8 @@ from bittern.errors import (
     ServiceUnavailableError,
     UnsupportedModalityError,
 )
-from bittern.service.server import serve
-from bittern.service.status import from_rpc_error, shorten, to_status
+from bittern.service.grpc.server import serve
+from bittern.service.grpc.status import from_rpc_error, shorten, to_status
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import FakeEngine

@@ -24,10 +24,10 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.service.config import ServiceConfig
-from bittern.service.convert_export import format_from_wire, format_to_wire
 from bittern.service.export import FORMATS, WRITERS, rows_of_observations
-from bittern.service.server import Server
-from bittern.service.status import from_rpc_error
+from bittern.service.grpc.convert_export import format_from_wire, format_to_wire
+from bittern.service.grpc.server import Server
+from bittern.service.grpc.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, heron

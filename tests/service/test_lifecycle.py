@@ -20,8 +20,8 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
 
 from bittern.client import connect
 from bittern.errors import ArchiveNotFoundError, InvalidInputError, PreconditionError
-from bittern.service.server import JOB_SERVICE_NAME, SERVICE_NAME, Server, serve
-from bittern.service.status import from_rpc_error
+from bittern.service.grpc.server import JOB_SERVICE_NAME, SERVICE_NAME, Server, serve
+from bittern.service.grpc.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold

@@ -19,7 +19,7 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.service.config import ServiceConfig
-from bittern.service.status import from_rpc_error
+from bittern.service.grpc.status import from_rpc_error
 from bittern.types import MAX_K, MAX_TEXT_CHARS
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc

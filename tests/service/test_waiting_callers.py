@@ -13,8 +13,8 @@ from bittern.client import RemoteArchive, connect
 from bittern.errors import DeadlineExceededError, InvalidInputError, LimitExceededError
 from bittern.service.config import ServiceConfig
 from bittern.service.deadline import Deadline
-from bittern.service.server import Server, serve
-from bittern.service.status import from_rpc_error
+from bittern.service.grpc.server import Server, serve
+from bittern.service.grpc.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold

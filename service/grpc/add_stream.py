@@ -12,9 +12,13 @@ from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, InvalidInputError
 from bittern.service.config import ServiceConfig
-from bittern.service.convert_add import add_result_to_wire, item_from_wire, on_duplicate_from_wire
 from bittern.service.deadline import Deadline
-from bittern.service.incoming import Incoming
+from bittern.service.grpc.convert_add import (
+    add_result_to_wire,
+    item_from_wire,
+    on_duplicate_from_wire,
+)
+from bittern.service.grpc.incoming import Incoming
 from bittern.service.limits import check_media, check_model
 from bittern.service.servable import Servable
 from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bittern.errors import QueryError
-from bittern.service.convert import name_of, number_of
 from bittern.service.export.base import Piece
+from bittern.service.grpc.convert import name_of, number_of
 from bittern.v1 import archive_service_pb2 as pb
 
 _FORMATS: dict[str, pb.ExportFormat.ValueType] = {

@@ -13,7 +13,7 @@ from grpc_status import rpc_status
 
 from bittern.errors import BitternError, InternalError
 from bittern.service.deadline import Deadline
-from bittern.service.status import to_status
+from bittern.service.grpc.status import to_status
 
 log = logging.getLogger("bittern.service")
 

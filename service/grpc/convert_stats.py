@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bittern.service.convert import modality_from_wire, modality_to_wire
+from bittern.service.grpc.convert import modality_from_wire, modality_to_wire
 from bittern.types import ArchiveStats, Encoded, EngineStats, ModelInfo, ModelStats
 from bittern.v1 import archive_service_pb2 as pb
 

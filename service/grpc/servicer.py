@@ -14,11 +14,12 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
-from bittern.service import convert, convert_export, convert_stats, limits
-from bittern.service.add_stream import answer_add
-from bittern.service.answering import answering
+from bittern.service import limits
 from bittern.service.config import ServiceConfig
 from bittern.service.export import pieces, rows_of_hits, writer_of
+from bittern.service.grpc import convert, convert_export, convert_stats
+from bittern.service.grpc.add_stream import answer_add
+from bittern.service.grpc.context import answering
 from bittern.service.servable import Servable
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc

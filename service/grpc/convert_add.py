@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bittern.errors import QueryError
-from bittern.service.convert import (
+from bittern.service.grpc.convert import (
     metadata_from_wire,
     modality_from_wire,
     modality_to_wire,

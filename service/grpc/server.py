@@ -18,9 +18,9 @@ from grpc_reflection.v1alpha import reflection
 from bittern.errors import InvalidInputError, PreconditionError
 from bittern.service.config import ServiceConfig
 from bittern.service.grpc.job_servicer import JobServicer
+from bittern.service.grpc.servicer import ArchiveServicer
 from bittern.service.jobs.serving import Jobs
 from bittern.service.servable import Servable
-from bittern.service.servicer import ArchiveServicer
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from bittern.v1 import job_service_pb2 as job_pb
