@@ -8,11 +8,12 @@ INSTALLED := $(VENV)/.installed
 LAYOUT := $(VENV)/layout
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo test lint types unit browser matrix soak bench bench-search bench-jobs protos clean help
+.PHONY: demo test lint types docs unit browser matrix soak bench bench-search bench-jobs protos clean help
 
 help:
 	@echo "make demo    set up, build the sample archive, ask it three questions"
 	@echo "make test    set up, then lint, types and tests; installs chromium where there is none"
+	@echo "make docs    build the documentation in site/ and check its links"
 	@echo "make matrix  all tests with three CPU capabilities and two numbers of threads; TESTS=tests/hashing for some"
 	@echo "make soak    property tests on random examples, 200 kills of a writer, 200 damaged archives;"
 	@echo "             ROUNDS=2000 CASES=2000 SEED=7 for more, or the same ones again"
@@ -24,7 +25,7 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/bittern demo --archive demo-archive
 
-test: lint types unit
+test: lint types docs unit
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -37,6 +38,10 @@ types: $(INSTALLED)
 	  $(CURDIR)/service $(CURDIR)/benchmarks $(LAYOUT)/bittern
 	@ln -s $(CURDIR)/tests $(CURDIR)/pyproject.toml $(LAYOUT)
 	cd $(LAYOUT) && ../bin/mypy --cache-dir $(CURDIR)/.mypy_cache bittern tests
+
+# Builds site/, and fails on a broken link. The plugin for the command line calls typer.
+docs: $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict --quiet
 
 unit: $(INSTALLED) browser
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist loadfile
@@ -97,4 +102,4 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) demo-archive build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) demo-archive build site *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -6,7 +6,7 @@ form, as zero-shot regressions have (ESZSL, Romera-Paredes & Torr, ICML 2015), a
 number to choose. What is learned is linear and held close to the identity, so it carries over
 to classes that were not in the training. PCA and a random rotation follow, as in
 Hashing-Baseline (arXiv 2509.14427). All of it is one matrix per modality. Ours (not published);
-measured in docs/learned.md.
+measured in docs/background/learned-codes.md.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Training-free bits serve whatever may be asked; learned bits serve better what they were trained
 on. Side by side in one code they serve both, and how much each part counts is the query's
 choice, since asymmetric search takes any real weight per bit. Ours (not published); measured in
-docs/learned.md.
+docs/background/learned-codes.md.
 """
 
 from __future__ import annotations

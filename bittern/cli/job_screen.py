@@ -73,7 +73,7 @@ OnDuplicate = Annotated[
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        help="Folder of media, table, export of a site, or address; see docs/sources.md."
+        help="Folder of media, table, export of a site, or address; see docs/how-to/sources.md."
     ),
 ]
 Format = Annotated[

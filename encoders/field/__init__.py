@@ -5,7 +5,7 @@
 
 Its weights come with pip packages: MiniLM-L6 reads words, EfficientNet-Lite2 and BirdNET 2.4
 turn pictures and sounds into class probabilities, and these weigh the text vectors of the
-class names. `docs/field.md` tells how well that works, and why it is made this way.
+class names. `docs/background/field.md` tells how well that works, and why it is made this way.
 """
 
 from __future__ import annotations

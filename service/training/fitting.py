@@ -24,7 +24,7 @@ from bittern.service.training.request import Comparison, OnProgress
 from bittern.service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
 
 HASHERS = ("hashcoder", *hybrids.CHOICES)
-"""Learned bits; aligned ones; both. See docs/learned.md."""
+"""Learned bits; aligned ones; both. See docs/background/learned-codes.md."""
 
 
 @dataclass(frozen=True)
