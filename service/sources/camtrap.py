@@ -72,7 +72,7 @@ _SINGLE_NUMBERS = {
 
 
 def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The media of a Camtrap DP package; see docs/reference/sources-camtrap.md for what becomes of what.
+    """The media of a Camtrap DP package; docs/reference/sources-camtrap.md lists the fields.
 
     Raises:
         ManifestError: it is not of version 1.0, or a table lacks a column that is required.

@@ -1,4 +1,4 @@
-"""Aligned and hybrid codes for what a training is asked to fit (docs/background/learned-codes.md)."""
+"""Aligned and hybrid codes for a training (docs/background/learned-codes.md)."""
 
 from __future__ import annotations
 
