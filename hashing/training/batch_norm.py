@@ -43,15 +43,3 @@ def settle(heads: CentredHeads, embeddings: Mapping[str, torch.Tensor]) -> None:
         spread = [(out - mean).square().mean(dim=0) for out in outputs]
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(torch.stack(spread).mean(dim=0))
-
-
-def average_over_epoch(heads: CentredHeads) -> None:
-    """From here on, let each batch norm keep the plain mean over all batches to come.
-
-    For heads whose embeddings change while they are trained: called at the start of each epoch,
-    it leaves the statistics of that epoch.
-    """
-    for module in heads.modules():
-        if isinstance(module, nn.BatchNorm1d):
-            module.momentum = None
-            module.reset_running_stats()

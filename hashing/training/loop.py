@@ -32,6 +32,8 @@ LOCK_FILE = "run.lock"
 _PROBE_BATCHES = 8
 _STEPS_BETWEEN_CHECKS = 32
 _PLOT_EACH_EPOCH_FROM_S = 20.0
+_COLLAPSED_EPOCHS = 3
+"""After so many epochs in a row with all bits constant, the run is given up."""
 
 _log = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -59,7 +61,7 @@ def train(
         on_epoch: called after each epoch, when its checkpoint is safe.
 
     Raises:
-        TrainingError: the loss is not finite, all bits are constant, there is patience but
+        TrainingError: the loss is not finite, all bits stay constant, there is patience but
             nothing to judge an epoch by, the folder holds another run, or the checkpoint was
             made with other settings or data.
         InvalidInputError: a device or precision that this machine lacks.
@@ -195,7 +197,7 @@ class _Run:
                 field="patience",
             )
         bits = self._probe()
-        self._refuse_collapse(bits)
+        self._judge(bits)
         record = state.end_epoch(validation, bits)
         self.log.epoch(state.history)
         self._save()
@@ -228,17 +230,28 @@ class _Run:
             bit_statistics(torch.cat(parts).cpu().numpy()) for parts in zip(*views, strict=True)
         ]
 
-    def _refuse_collapse(self, bits: list[BitStatistics]) -> None:
-        if any(view.collapsed for view in bits):
-            raise TrainingError(
-                f"collapsed: all {bits[0].bits} bits are constant after epoch "
-                f"{self.state.epoch}. Raise rate_weight ({self.config.rate_weight:g}) or "
-                f"batch_size ({self.config.batch_size}), or lower learning_rate "
-                f"({self.config.learning_rate:g}).",
-                details={"epoch": str(self.state.epoch), "bits": str(bits[0].bits)},
-            )
+    def _judge(self, bits: list[BitStatistics]) -> None:
+        """Warn of constant bits; give up when nothing else has come out for some epochs.
+
+        A small set has a few batches per epoch: its first epochs may well end so.
+        """
+        recent = self.state.history[1 - _COLLAPSED_EPOCHS :]
+        collapsed = [record for record in recent if bits and record.dead_bits == bits[0].bits]
+        if len(collapsed) == _COLLAPSED_EPOCHS - 1:
+            self._refuse_collapse(bits)
         for text in _warnings(bits):
             _log.warning("epoch %d: %s", self.state.epoch, text)
+
+    def _refuse_collapse(self, bits: list[BitStatistics]) -> None:
+        epoch = min(self.state.epoch, self.config.epochs)
+        if bits and all(view.collapsed for view in bits):
+            raise TrainingError(
+                f"collapsed: all {bits[0].bits} bits are constant after epoch {epoch}. "
+                f"Raise rate_weight ({self.config.rate_weight:g}) or "
+                f"batch_size ({self.config.batch_size}), or lower learning_rate "
+                f"({self.config.learning_rate:g}).",
+                details={"epoch": str(epoch), "bits": str(bits[0].bits)},
+            )
 
     def _draw(self, bits: list[BitStatistics]) -> None:
         if self.plots:
@@ -249,6 +262,7 @@ class _Run:
         state = self.state
         state.restore_best()
         bits = self._probe()
+        self._refuse_collapse(bits)
         self._draw(bits)
         return TrainingResult(
             history=tuple(state.history),

@@ -11,8 +11,10 @@ class where names are words.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from bittern.encoders.base import Encoder, Media, Modality
 from bittern.errors import InvalidInputError
 from bittern.hashing.alignment import cross_view_loss, supervised_loss
 from bittern.hashing.learned import LearnedHasher
-from bittern.hashing.training.batch_norm import average_over_epoch
+from bittern.hashing.training.batch_norm import settle
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.objective import Step
@@ -43,6 +45,9 @@ from bittern.service.training.raw import MOST_RAW_ITEMS, RawBatch, RawPart, batc
 from bittern.service.training.request import OnProgress, TrainingRequest, digest_of
 from bittern.service.training.saving import Encoding, OutFolder, licence_of
 from bittern.service.training.validating import Task, compare, measure
+
+_SETTLING_ROWS = 1024
+"""Items of a part that the heads' statistics are settled on after each epoch."""
 
 
 class _Trained(torch.nn.Module):
@@ -72,6 +77,7 @@ class TowersObjective:
     ) -> None:
         self.config, self.encoder = config, encoder
         self.labels = data.labels
+        self._epoch = 1
         self.parts = [
             RawPart(e, p, config, encoder) for e, p in zip(embedded, data.parts, strict=True)
         ]
@@ -90,19 +96,15 @@ class TowersObjective:
         return [{"params": list(self.module.heads.parameters())}, {"params": adapters}]
 
     def begin_epoch(self, epoch: int) -> None:
-        """Let gradients reach the adapters, or not yet; begin the heads' statistics anew."""
-        average_over_epoch(self.module.heads)
+        """Let gradients reach the adapters, or not yet."""
+        self._epoch = epoch
         for tower in self._towers():
             if tower.adapters is not None:
                 tower.adapters.set_gradients(epoch >= self.config.lora_from_epoch)
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[RawBatch]:
         """The batches of an epoch, from number `start` on, prepared ahead."""
-
-        def make(plan: tuple[RawPart, NDArray[np.int64]], decoders: Executor) -> RawBatch:
-            return self._made(*plan, epoch, decoders)
-
-        return prefetched(self._plans(epoch, start), make)
+        return self._prefetched(self._plans(epoch, start), epoch)
 
     def loss(self, batch: RawBatch) -> Step:
         """Embed the views, and the loss over their logits."""
@@ -119,7 +121,12 @@ class TowersObjective:
         return Step(loss.total, parts, [z.detach() for z in logits])
 
     def validate(self) -> dict[str, float] | None:
-        """MAP of asymmetric search among held-out items, embedded as the towers are now."""
+        """MAP of asymmetric search among held-out items, embedded as the towers are now.
+
+        The statistics of the batch norms are settled first, on items that are trained on: while an
+        epoch trains, weights move too much for statistics of its batches to fit those at its end.
+        """
+        settle(self.module.heads, self._sample())
         return measure(self.tasks(), self._logits) or None
 
     def tasks(self) -> list[Task]:
@@ -136,6 +143,21 @@ class TowersObjective:
             settings_of(self.config, self.labels),
         )
 
+    def _sample(self) -> dict[str, torch.Tensor]:
+        """Per modality float32 [n, dim] of some batches of every part, as the towers are now."""
+        count = math.ceil(_SETTLING_ROWS / self.config.batch_size)
+        plans = (
+            (part, items)
+            for part in self.parts
+            for items in islice(batches_of(part, self._epoch, 0), count)
+        )
+        rows: dict[str, list[torch.Tensor]] = {}
+        for batch in self._prefetched(plans, self._epoch):
+            for modality, inputs in batch.views:
+                embedded = self.encoder.embed(Modality(modality), inputs)
+                rows.setdefault(modality, []).append(embedded.float())
+        return {modality: torch.cat(some) for modality, some in rows.items()}
+
     def _logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
         return logits_of(self.module.heads, embeddings, modality)
 
@@ -150,6 +172,14 @@ class TowersObjective:
         plans = [batches_of(p, epoch, int(n)) for p, n in zip(self.parts, before, strict=True)]
         for turn in turns[start:]:
             yield self.parts[turn], next(plans[turn])
+
+    def _prefetched(
+        self, plans: Iterable[tuple[RawPart, NDArray[np.int64]]], epoch: int
+    ) -> Iterator[RawBatch]:
+        def make(plan: tuple[RawPart, NDArray[np.int64]], decoders: Executor) -> RawBatch:
+            return self._made(*plan, epoch, decoders)
+
+        return prefetched(plans, make)
 
     def _made(
         self, part: RawPart, items: NDArray[np.int64], epoch: int, decoders: Executor

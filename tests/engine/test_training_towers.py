@@ -194,6 +194,24 @@ def test_labels_of_recordings_train_an_audio_tower(recordings: Path, tmp_path: P
     assert saved.card.assembly["audio"]["lora"]["rank"] == 16
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_codes_of_a_dozen_recordings_use_their_bits_from_the_first_epoch_on(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Three batches make an epoch, in which the heads' weights move far."""
+    judged: list[list[int]] = []
+    monkeypatch.setattr(
+        loop._Run, "_judge", lambda _, bits: judged.append([len(view.dead) for view in bits])
+    )
+    trained(
+        recordings, tmp_path / "out", what="labels", model="biolingual", lora=True,
+        augmentation="sound", validation_share=0.0, seed=seed,
+    )  # fmt: skip
+    assert len(judged) == 2
+    for _, *audio in judged:
+        assert max(audio) < 8
+
+
 def test_a_long_recording_is_a_few_windows(media: Path, tmp_path: Path) -> None:
     import soundfile
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bittern.hashing.training.batch_norm import average_over_epoch, settle
+from bittern.hashing.training.batch_norm import settle
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
 
@@ -45,18 +45,3 @@ def test_weights_are_left_alone() -> None:
     before = [p.clone() for p in module.parameters()]
     settle(module, {"image": embeddings(), "text": embeddings(1)})
     assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
-
-
-def test_an_epochs_average_is_the_plain_mean_of_its_batches() -> None:
-    module = heads()
-    module.train()
-    module(embeddings(5), "image")
-    average_over_epoch(module)
-    batches = [embeddings(seed) for seed in range(3)]
-    for batch in batches:
-        module(batch, "image")
-    coder = module.head("image")
-    seen = torch.stack([coder.layers[:-1](b - 0.5).mean(dim=0) for b in batches]).mean(dim=0)
-    found = coder.layers[-1].running_mean
-    assert isinstance(found, torch.Tensor)
-    torch.testing.assert_close(found, seen.detach())

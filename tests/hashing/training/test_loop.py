@@ -123,12 +123,38 @@ def test_constant_bits_are_warned_of_and_counted(tmp_path: Path) -> None:
     assert "6 of 8 bits are dead" in warning
 
 
-def test_a_collapse_is_an_error_that_says_what_to_change(tmp_path: Path) -> None:
-    toy = Toy(CONFIG)
-    with torch.no_grad():
-        toy.coder.layers[-1].bias.fill_(1e6)  # type: ignore[operator]
-    with pytest.raises(TrainingError, match=r"all 8 bits are constant after epoch 1.*rate_weight"):
-        train(toy, CONFIG, tmp_path / "run")
+class Constant(Toy):
+    """A toy whose bits are constant in some epochs."""
+
+    def __init__(self, config: TrainingConfig, constant: set[int], views: int = 2) -> None:
+        super().__init__(config)
+        self.constant, self.views = constant, views
+
+    def loss(self, batch: torch.Tensor) -> Step:
+        step = super().loss(batch)
+        if self.begun[-1] not in self.constant:
+            return step
+        shifted = [z + 1e6 * (n < self.views) for n, z in enumerate(step.logits)]
+        return Step(step.total, step.parts, shifted)
+
+
+@pytest.mark.parametrize(("constant", "epochs", "after"), [({2, 3, 4}, 9, 4), ({2}, 2, 2)])
+def test_a_collapse_that_lasts_is_an_error_that_says_what_to_change(
+    tmp_path: Path, constant: set[int], epochs: int, after: int
+) -> None:
+    config = CONFIG.with_overrides({"epochs": epochs})
+    message = rf"all 8 bits are constant after epoch {after}.*rate_weight"
+    with pytest.raises(TrainingError, match=message):
+        train(Constant(config, constant), config, tmp_path / "run")
+
+
+def test_constant_bits_of_some_epochs_or_of_one_view_stop_nothing(tmp_path: Path) -> None:
+    config = CONFIG.with_overrides({"epochs": 6})
+    result = train(Constant(config, {1, 2, 4, 5}), config, tmp_path / "some")
+    assert [record.dead_bits for record in result.history] == [8, 8, 0, 8, 8, 0]
+    assert not result.warnings
+    result = train(Constant(config, {*range(1, 7)}, views=1), config, tmp_path / "one")
+    assert "8 of 8 bits are dead" in result.warnings[0]
 
 
 def test_the_learning_rate_is_a_cosine_from_first_to_final(tmp_path: Path) -> None:
