@@ -25,7 +25,7 @@ from bittern.service.sources.base import Listed, SourceOptions, failed
 from bittern.service.sources.camtrap_join import ObservationIndex
 from bittern.service.sources.camtrap_package import CamtrapPackage, TableRow, is_camtrap
 from bittern.service.sources.field_values import checked, event_date, licence, number, text
-from bittern.service.sources.media_places import (
+from bittern.service.sources.media_locator import (
     FoundMedia,
     MediaPlaces,
     is_address,

@@ -17,8 +17,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, cast
 
 from bittern.errors import ManifestError
-from bittern.service.sources.darwin_core_files import ArchiveFiles
 from bittern.service.sources.delimited import ENCODINGS, Dialect, rows
+from bittern.service.sources.packed import ArchiveFiles
 
 DESCRIPTOR = "datapackage.json"
 MAX_DESCRIPTOR_BYTES = 64 << 20

@@ -26,7 +26,7 @@ from bittern.index.columns import Value
 from bittern.service.sources.base import Listed, SourceOptions, failed
 from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
 from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.media_places import MediaPlaces, modality_of_media
+from bittern.service.sources.media_locator import MediaPlaces, modality_of_media
 from bittern.types import MediaItem
 
 MAX_CATEGORIES = 1_000_000

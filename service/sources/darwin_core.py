@@ -5,7 +5,7 @@ https://dwc.tdwg.org/text/ and https://techdocs.gbif.org/en/data-use/download-fo
 Occurrences are the core, or extend a core of events. Their media stand in a table of one of the
 extensions Simple Multimedia, Audiovisual (Audubon) Core or Image, or in the column
 `associatedMedia` of occurrences without rows there. The archive holds addresses, seldom media:
-`bittern.service.sources.media_places` says where those are looked for.
+`bittern.service.sources.media_locator` says where those are looked for.
 
 python-dwca-reader, the format's own library, is what the tests compare with, and not what reads
 here: it unpacks the whole zip before it reads a row, keeps all ids of all extensions in memory,
@@ -20,7 +20,6 @@ from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
-from bittern.service.sources.darwin_core_files import ArchiveFiles, has_meta, table_rows
 from bittern.service.sources.darwin_core_join import MediaIndex, MediaRow
 from bittern.service.sources.darwin_core_meta import (
     EVENT,
@@ -32,8 +31,9 @@ from bittern.service.sources.darwin_core_meta import (
 )
 from bittern.service.sources.gbif_simple import is_simple_download, refuse_simple_download
 from bittern.service.sources.licences import licence_code
-from bittern.service.sources.media_places import MediaPlaces, is_address, modality_of_media
+from bittern.service.sources.media_locator import MediaPlaces, is_address, modality_of_media
 from bittern.service.sources.number_cells import NumberCells
+from bittern.service.sources.packed import ArchiveFiles, has_meta, table_rows
 from bittern.types import MediaItem
 
 _WINS = frozenset({"type", "license", "rightsHolder", "references"})

@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from bittern.errors import ManifestError
-from bittern.service.headings import kept_names
 from bittern.service.sources.delimited import ENCODINGS, Dialect
+from bittern.service.sources.headings import kept_names
 
 MAX_META_BYTES = 4 << 20
 _SEPARATORS = {r"\t": "\t", r"\n": "\n", r"\r": "\r", r"\\": "\\"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
-from bittern.service.headings import OWN, kept_names
+from bittern.service.sources.headings import OWN, kept_names
 from bittern.service.sources.licences import licence_code
 
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")

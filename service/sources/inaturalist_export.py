@@ -16,13 +16,13 @@ from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
-from bittern.service.headings import kept_names
 from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
 from bittern.service.sources.delimited import Dialect
+from bittern.service.sources.headings import kept_names
 from bittern.service.sources.inaturalist_files import header, table
 from bittern.service.sources.inaturalist_media import names_of_address
 from bittern.service.sources.licences import ALL_RIGHTS_RESERVED, licence_code
-from bittern.service.sources.media_places import MediaPlaces
+from bittern.service.sources.media_locator import MediaPlaces
 from bittern.types import MediaItem
 
 SITE = "https://www.inaturalist.org"

@@ -32,7 +32,7 @@ from bittern.service.sources.inaturalist_files import Row, header, table
 from bittern.service.sources.inaturalist_media import OPEN_DATA, SIZES, photo_address
 from bittern.service.sources.inaturalist_tables import JoinedTables
 from bittern.service.sources.licences import licence_code
-from bittern.service.sources.media_places import MediaPlaces
+from bittern.service.sources.media_locator import MediaPlaces
 from bittern.types import MediaItem
 
 _NEEDED = {

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.service.headings import column_names, likely_media, shown
 from bittern.service.sources.addresses import below, is_address, may_fetch, parsed
 from bittern.service.sources.base import (
     Listed,
@@ -17,9 +16,10 @@ from bittern.service.sources.base import (
     failed,
     modality_of_suffix,
 )
-from bittern.service.sources.first_lines import FirstLines
+from bittern.service.sources.headings import column_names, likely_media, shown
 from bittern.service.sources.ids import id_of_name
 from bittern.service.sources.number_cells import NumberCells, separator_of
+from bittern.service.sources.spill import FirstLines
 from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 from bittern.types import MediaItem
 
@@ -27,7 +27,7 @@ MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _HEAD_BYTES = 1 << 20
 _EXPORTED = frozenset({"id", "modality", "start_s", "end_s"})
 """What our own exports say of an observation; beside `occurrenceID` and the media, nobody else's
-tables have all of these. Only their columns can have these names, see `service.headings`."""
+tables have all of these. Only their columns can have these names, see `headings`."""
 _NOT_KEPT = _EXPORTED | {"media", "occurrenceID"}
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
@@ -48,7 +48,7 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     `media` holds paths relative to the manifest (or to `options.media`), absolute paths, or
     addresses below `options.fetch`. `occurrenceID` names the item (default: what `media` says),
     `type` is ``StillImage`` or ``Sound`` (default: by the suffix). All other columns are kept as
-    metadata, under the names that `service.headings.column_names` gives them. Rows may share an
+    metadata, under the names that `headings.column_names` gives them. Rows may share an
     `occurrenceID` if their media differ.
 
     A table that was exported from an archive has a row for each window of a recording; these are

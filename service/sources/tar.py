@@ -20,7 +20,6 @@ from typing import IO, Any
 
 from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
 from bittern.index.columns import Value
-from bittern.service.headings import column_names
 from bittern.service.sources.base import (
     Listed,
     SourceOptions,
@@ -28,10 +27,11 @@ from bittern.service.sources.base import (
     failed,
     modality_of_suffix,
 )
-from bittern.service.sources.first_lines import FirstLines
 from bittern.service.sources.globs import matcher
+from bittern.service.sources.headings import column_names
 from bittern.service.sources.ids import id_of_name
 from bittern.service.sources.remote import open_address, system_of
+from bittern.service.sources.spill import FirstLines
 from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
 from bittern.service.sources.tar_stream import MAX_NAME_CHARS, Member, members
 from bittern.types import MediaItem

@@ -26,7 +26,7 @@ from bittern.service.sources.base import (
 )
 from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
 from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.media_places import MediaPlaces
+from bittern.service.sources.media_locator import MediaPlaces
 from bittern.types import AddResult, AddStatus, MediaItem
 
 _RECORDINGS = frozenset({"recordings"})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from bittern.errors import InvalidInputError, ManifestError
-from bittern.service.headings import column_names
 from bittern.service.sources import Source, read_source
+from bittern.service.sources.headings import column_names
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.types import AddResult, MediaItem
 

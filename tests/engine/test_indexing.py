@@ -14,11 +14,11 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.headings import kept_names
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.encoding import code_source
 from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.sources import read_source
+from bittern.service.sources.headings import kept_names
 from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.errors import ManifestError
-from bittern.service.headings import column_names
 from bittern.service.sources import SourceOptions, read_source
-from bittern.service.sources.first_lines import FirstLines
+from bittern.service.sources.headings import column_names
+from bittern.service.sources.spill import FirstLines
 from bittern.service.sources.tables import Table
 from bittern.types import AddResult, MediaItem
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import ManifestError
-from bittern.service.headings import column_names
 from bittern.service.sources import SourceOptions, read_source
+from bittern.service.sources.headings import column_names
 
 
 @pytest.mark.parametrize("name", ["empty.csv", "empty.parquet", "empty.json", "empty.zip", "empty"])
