@@ -9,9 +9,10 @@ import errno
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bittern import __version__
 from bittern.cli import (
@@ -36,8 +37,41 @@ from bittern.errors import BitternError, InvalidInputError, LayoutError
 FAILED = 1
 MISUSED = 2
 
+RENAMED = {
+    "repair": "verify --repair",
+    "search --within": "--max-distance",
+    "search --save": "--output",
+    "--out": "--output",
+    "--column": "--rename",
+}
+"""Commands and options of earlier releases, and what they are called now. An option's key names its
+command unless the option was renamed in every command."""
+
+
+class Commands(TyperGroup):
+    """The commands; a usage error about an old name gives the new one."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, as click does."""
+        if args[0] not in self.commands and args[0] in RENAMED:
+            ctx.fail(f"`{ctx.info_name} {args[0]}` is now `{ctx.info_name} {RENAMED[args[0]]}`")
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, as click does."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:  # Typer keeps its click to itself, so by what the error says
+            old = getattr(error, "option_name", "")
+            command = getattr(getattr(error, "ctx", None), "info_name", "")
+            if new := RENAMED.get(f"{command} {old}", RENAMED.get(old)):
+                vars(error).update(message=f"{old} is now {new}", possibilities=None)
+            raise
+
+
 app = typer.Typer(
     name="bittern",
+    cls=Commands,
     help="Find wildlife photographs and sound recordings by words, by sound or by picture.",
     no_args_is_help=True,
     add_completion=False,

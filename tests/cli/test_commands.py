@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from bittern.cli.app import RENAMED
 from bittern.cli.screen import byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
 from tests.cli.conftest import SAMPLE, Run
@@ -469,3 +470,18 @@ def test_a_server_that_is_to_use_a_graphics_card_says_at_once_that_there_is_none
     monkeypatch.setattr("bittern.index.engines.device_memory.available_device", lambda: "cuda:0")
     warn_without_gpu()
     assert len(caplog.records) == 1
+
+
+def test_a_renamed_option_is_answered_with_its_new_name(run: Run) -> None:
+    done = run("stats", "archive", "--column", "a=b")
+    assert done.status == 2
+    assert "--column is now --rename" in done.err
+
+
+def test_a_renamed_command_is_answered_with_its_new_name(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RENAMED, "find", "search")
+    done = run("find", "archive", "owl")
+    assert done.status == 2
+    assert "`bittern find` is now `bittern search`" in done.err
