@@ -13,9 +13,9 @@ from bittern.benchmarks import machine
 from bittern.benchmarks.speed.report import Report, show
 from bittern.errors import BitternError, CodeError
 
-PARTS = ("quality", "encode", "search", "service")
+PARTS = ("encode", "search", "service")
 ON_REQUEST = (
-    "words", "cutoff", "training", "sharded", "gpu", "jobs", "evaluation", "embeddings",
+    "training", "sharded", "gpu", "jobs", "evaluation", "embeddings",
 )  # fmt: skip
 """Parts that take minutes, and are run only when they are named."""
 
@@ -45,16 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     """The part's measurement; its libraries are loaded when it is run."""
-    from bittern.benchmarks import quality
     from bittern.benchmarks.speed import encode, service
     from bittern.cli.screen import licence_notice
 
     if part == "search":
         return lambda: _search(options)
-    if part == "words":
-        return lambda: _words(options)
-    if part == "cutoff":
-        return lambda: _cutoff(options)
     if part == "training":
         return lambda: _training(options)
     if part == "gpu":
@@ -72,8 +67,6 @@ def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
 
         return lambda: sharded.run(rows=options.rows, rounds=options.rounds)
     licence_notice(options.encoder)
-    if part == "quality":
-        return lambda: quality.run(options.manifest, options.encoder)
     if part == "encode":
         return lambda: encode.run(options.manifest, options.encoder, rounds=options.rounds)
     return lambda: service.run(options.manifest, options.encoder, rounds=options.rounds)
@@ -93,39 +86,6 @@ def _search(options: argparse.Namespace) -> Report:
         settings = Settings() if options.part else Settings.among_others()
     changed = {"bits": options.bits, "rounds": options.rounds, "parts": options.only}
     return run(settings.but(**{k: v for k, v in changed.items() if v}), options.plot)
-
-
-def _words(options: argparse.Namespace) -> Report:
-    from bittern.benchmarks.words import run as words
-    from bittern.benchmarks.words.data import FILES
-
-    seeds, bits = (words.QUICK_SEEDS, words.QUICK_BITS) if options.quick else (None, None)
-    return words.run(
-        words.Settings(
-            seeds=options.seeds or seeds or words.SEEDS,
-            bits=options.bits or bits or words.BITS,
-            folder=options.wordnet,
-            files=options.files or FILES,
-            ideas=options.ideas,
-            by_definition=options.by_definition,
-        )
-    )
-
-
-def _cutoff(options: argparse.Namespace) -> Report:
-    from bittern.benchmarks import cutoff
-
-    quick = cutoff.Settings(seeds=1, bits=cutoff.BITS[:1], rows=cutoff.SYNTHETIC_ROWS // 10)
-    settings = quick if options.quick else cutoff.Settings()
-    return cutoff.run(
-        cutoff.Settings(
-            seeds=options.seeds or settings.seeds,
-            bits=options.bits or settings.bits,
-            rows=options.rows or settings.rows,
-            manifest=options.manifest,
-            folder=options.wordnet,
-        )
-    )
 
 
 def _training(options: argparse.Namespace) -> Report:
@@ -165,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(
         prog="python -m bittern.benchmarks",
-        description="Measure quality and speed on this machine. Nothing passes or fails.",
+        description="Measure speed on this machine. Nothing passes or fails.",
         epilog="Example: python -m bittern.benchmarks search --rows 2000000 --json search.json",
     )
     parser.add_argument(
@@ -189,25 +149,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--queries", type=_positive, help="of `evaluation` (100,000)")
     parser.add_argument("--rounds", type=_positive, help="timed turns of each contestant")
-    parser.add_argument("--seeds", type=_positive, help="splits of `words`")
-    parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `words`, `search`")
+    parser.add_argument("--bits", type=_bits, nargs="+", help="code lengths of `search`")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="`words`: one split and length; `training`: heads only; `search`: 100,000 codes; "
+        help="`training`: heads only; `search`: 100,000 codes; "
         "`jobs`: a glance; `evaluation`: 2,000 queries to 100,000 codes",
     )
     parser.add_argument("--full", action="store_true", help="`search`: more sizes, an hour")
     parser.add_argument("--only", nargs="+", metavar="TABLE", help="`search`, `jobs`: some of it")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="`search`: draw its curves here")
-    parser.add_argument("--ideas", action="store_true", help="`words`: what else was tried")
-    parser.add_argument(
-        "--by-definition", action="store_true", help="`words`: ask with definitions, not names"
-    )
-    parser.add_argument(
-        "--files", type=int, nargs="+", help="`words`: lexicographer files (5 20: animals, plants)"
-    )
-    parser.add_argument("--wordnet", type=Path, metavar="FOLDER", help="with WordNet's data.noun")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the numbers here")
     return parser
 

@@ -36,11 +36,11 @@ def test_a_part_that_does_not_exist_is_named_with_those_that_do(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
-    assert "there is no 'speed'; there are quality" in capsys.readouterr().err
+    assert "there is no 'speed'; there are encode" in capsys.readouterr().err
 
 
 def test_a_manifest_that_is_missing_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["quality", "--manifest", str(tmp_path / "none.csv")]) == 1
+    assert main(["encode", "--manifest", str(tmp_path / "none.csv")]) == 1
     assert "none.csv" in capsys.readouterr().err

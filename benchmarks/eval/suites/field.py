@@ -1,7 +1,7 @@
 """The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
 
 Queries are the labels as plain words (text→image, text→audio), and recordings whose label some
-picture has (audio→image). What has the same label is relevant. See `bittern.benchmarks.tasks`.
+picture has (audio→image). What has the same label is relevant.
 """
 
 from __future__ import annotations
