@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 
 KIND = "hybrid"
 LEAST_WEIGHT = 1e-6
@@ -69,7 +69,7 @@ class HybridHasher:
         return sum(part.bits for part in self.parts)
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """All parts' logits, weighed; see `bittern.hashing.base.Hasher`.
+        """All parts' logits, weighed; see `bittern.hashing.hashers.Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.

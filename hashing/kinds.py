@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import BitternError, CodeError
 from bittern.hashing import aligned, hybrid
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.linear import LinearHasher
 
 LINEAR = ("pca", "itq", "lsh")

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from bittern.hashing.base import checked_embeddings
+from bittern.hashing.hashers import checked_embeddings
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ class LearnedHasher:
         return next(iter(self.heads.values())).bits
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """Run the head; see `bittern.hashing.base.Hasher`.
+        """Run the head; see `bittern.hashing.hashers.Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.

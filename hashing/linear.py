@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from bittern.hashing.base import checked_embeddings
 from bittern.hashing.codes import check_bits
+from bittern.hashing.hashers import checked_embeddings
 
 _MEAN = "mean."
 
@@ -61,7 +61,7 @@ class LinearHasher:
         return int(self.projection.shape[1])
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """Project embeddings; see `bittern.hashing.base.Hasher`.
+        """Project embeddings; see `bittern.hashing.hashers.Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.

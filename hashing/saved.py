@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import BitternError, ModelDamagedError, ModelNotFoundError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.kinds import KINDS, restore
 
 CARD_FILE = "model.json"

@@ -16,7 +16,7 @@ from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, begin
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.plans import TowerPlan
-from bittern.hashing.alignment import cross_view_loss
+from bittern.hashing.losses import cross_view_loss
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.device import Placement, placement

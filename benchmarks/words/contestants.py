@@ -1,7 +1,7 @@
 """What is compared: methods that are fitted on the training part of a split, then measured.
 
 To add a method that makes codes, add `codes(name, fit)` to `CONTESTANTS`, where `fit` makes a
-`bittern.hashing.base.Hasher` from `Training`, a number of bits and a seed, and sees nothing else.
+`bittern.hashing.hashers.Hasher` from `Training`, a number of bits and a seed, and sees nothing else.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bittern.benchmarks.words.protocol import (
     evaluate,
     evaluate_hasher,
 )
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.training_free import Kind, fit
 
 ASYMMETRIC, SYMMETRIC, COSINE = "asymmetric", "symmetric", "cosine"

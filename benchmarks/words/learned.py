@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bittern.benchmarks.words.contestants import Contestant, Fit, codes
 from bittern.benchmarks.words.protocol import Training
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.hybrid import HybridHasher
 from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.training.alignment import WORDS

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.words.data import EmbeddedWords
 from bittern.errors import InvalidInputError
-from bittern.hashing.base import Hasher
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
+from bittern.hashing.hashers import Hasher
 
 SEEN_SHARE = 0.8
 """Of the classes."""

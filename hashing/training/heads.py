@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.alignment import Loss, cross_view_loss, supervised_loss
 from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.losses import Loss, cross_view_loss, supervised_loss
 from bittern.hashing.training.batch_norm import settle
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig

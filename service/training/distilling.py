@@ -20,7 +20,7 @@ from bittern.encoders.catalogue import find_entry
 from bittern.encoders.plans import Plans
 from bittern.encoders.prompts import IMAGE_TEMPLATES
 from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training.bits import bit_statistics
 from bittern.hashing.training.records import TrainingResult

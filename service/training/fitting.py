@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, TrainingError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.aligned import AlignedHasher
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.hybrid import HybridHasher
 from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.linear import LinearHasher

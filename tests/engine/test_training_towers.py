@@ -14,8 +14,8 @@ from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import load_encoder
 from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
 from bittern.hashing.aligned import AlignedHasher
-from bittern.hashing.base import Hasher
 from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.hybrid import HybridHasher
 from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.linear import LinearHasher

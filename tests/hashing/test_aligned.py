@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError, UnsupportedModalityError
 from bittern.hashing.aligned import Moments, alignment_map, fit_aligned
-from bittern.hashing.base import Hasher
 from bittern.hashing.codes import asymmetric_distance, pack
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.kinds import restore
 from bittern.hashing.training_free import fit
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits as bce
 
 from bittern.errors import CodeError
-from bittern.hashing.alignment import (
+from bittern.hashing.losses import (
     alignment,
     coding_rate,
     cross_view_loss,

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from bittern.errors import CodeError, InvalidInputError, ModelDamagedError, UnsupportedModalityError
-from bittern.hashing.base import Hasher
 from bittern.hashing.codes import pack
 from bittern.hashing.hashcoder import HashCoder, Size
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.hybrid import HybridHasher, weigh
 from bittern.hashing.kinds import restore
 from bittern.hashing.learned import LearnedHasher

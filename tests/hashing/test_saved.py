@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bittern.errors import ModelDamagedError, ModelNotFoundError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
 from bittern.hashing.training_free import fit
 

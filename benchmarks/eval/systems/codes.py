@@ -20,8 +20,8 @@ from bittern.benchmarks.eval.systems.inputs import (
     reason_against,
 )
 from bittern.errors import InvalidInputError
-from bittern.hashing.base import Hasher
 from bittern.hashing.codes import pack
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.training_free import Kind, fit
 from bittern.index.engines.queries import Queries
 

@@ -13,7 +13,7 @@ from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.codes import FittedCodes, needed
 from bittern.benchmarks.eval.systems.inputs import checked_training, reason_against
 from bittern.errors import InvalidInputError
-from bittern.hashing.base import Hasher
+from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel
 
 LEAST_HYBRID_BITS = 16

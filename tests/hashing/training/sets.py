@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bittern.hashing.alignment import cross_view_loss
 from bittern.hashing.hashcoder import HashCoder
+from bittern.hashing.losses import cross_view_loss
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import EmbeddingSet, View
