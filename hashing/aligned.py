@@ -12,7 +12,7 @@ measured in docs/background/learned-codes.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.codes import check_bits
-from bittern.hashing.hashers import checked_embeddings
+from bittern.hashing.hashers import checked_embeddings, checked_mean
 from bittern.hashing.training_free import principal_components, random_rotation
 
-KIND = "aligned"
+ALIGNED = "aligned"
 _MAP = "map."
 _OFFSET = "offset."
 
@@ -47,7 +47,7 @@ class AlignedHasher:
     offsets: Mapping[str, NDArray[np.float32]]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    kind = KIND
+    kind = ALIGNED
 
     def __post_init__(self) -> None:
         if not self.maps or set(self.maps) != set(self.offsets):
@@ -77,6 +77,11 @@ class AlignedHasher:
         """Length of the codes that come out."""
         return int(next(iter(self.maps.values())).shape[1])
 
+    @property
+    def modalities(self) -> list[str]:
+        """What it can code, sorted."""
+        return sorted(self.maps)
+
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
         """Project embeddings; see `bittern.hashing.hashers.Hasher`.
 
@@ -88,6 +93,13 @@ class AlignedHasher:
         z = x.astype(np.float64) @ self.maps[modality] + self.offsets[modality]
         return z.astype(np.float32)
 
+    def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> AlignedHasher:
+        """See `bittern.hashing.hashers.Hasher.with_modality`."""
+        centre, matrix = checked_mean(self, new, like, mean), self.maps[like]
+        offset = -(centre.astype(np.float64) @ matrix).astype(np.float32)
+        maps, offsets = {**self.maps, new: matrix}, {**self.offsets, new: offset}
+        return replace(self, maps=maps, offsets=offsets)
+
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """``map.<modality>`` and ``offset.<modality>``."""
         named = {_MAP + m: t for m, t in self.maps.items()}
@@ -96,7 +108,7 @@ class AlignedHasher:
 
     def config(self) -> dict[str, Any]:
         """Kind and settings."""
-        return {"kind": KIND, "settings": dict(self.settings)}
+        return {"kind": ALIGNED, "settings": dict(self.settings)}
 
     @classmethod
     def restore(

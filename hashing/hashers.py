@@ -1,14 +1,26 @@
-"""What every hasher is: embeddings in, logits out, codes from their signs."""
+"""What every hasher is, and the two that need nothing but NumPy: linear and hybrid ones.
+
+A hasher takes embeddings and returns logits; codes are their signs. Learned heads are in
+`bittern.hashing.hashcoder`, aligned ones in `bittern.hashing.aligned`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError, UnsupportedModalityError
+from bittern.hashing.codes import check_bits
+
+HYBRID = "hybrid"
+LEAST_WEIGHT = 1e-6
+"""A smaller weight would make a hasher's bits of a hybrid useless."""
+_MEAN = "mean."
+_PART = "part."
 
 
 @runtime_checkable
@@ -28,6 +40,11 @@ class Hasher(Protocol):
     @property
     def dim(self) -> int:
         """Length of the embeddings that go in."""
+        ...
+
+    @property
+    def modalities(self) -> list[str]:
+        """What it can code, sorted."""
         ...
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
@@ -51,6 +68,23 @@ class Hasher(Protocol):
 
     def config(self) -> Mapping[str, Any]:
         """Everything else that decides the code, as JSON values."""
+        ...
+
+    def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> Hasher:
+        """The hasher, with one more modality in the space of another.
+
+        Embeddings of the new one are centred by their own mean and then treated as those of
+        `like`: the same projection, the same head. One of this name is replaced.
+
+        Args:
+            new: e.g. ``audio``.
+            like: e.g. ``text``.
+            mean: float [dim] of the new modality's embeddings.
+
+        Raises:
+            CodeError: `like` is unknown to the hasher, or the mean has another length or is not
+                finite.
+        """
         ...
 
 
@@ -79,3 +113,228 @@ def checked_embeddings(
             f"this hasher knows {', '.join(sorted(known))}, not {modality}"
         )
     return x
+
+
+def checked_mean(
+    hasher: Hasher, new: str, like: str, mean: NDArray[np.floating]
+) -> NDArray[np.float32]:
+    """A mean that `Hasher.with_modality` can take, float32 [dim].
+
+    Raises:
+        CodeError: as `Hasher.with_modality`.
+    """
+    if like not in hasher.modalities:
+        raise CodeError(
+            f"the hasher knows {', '.join(hasher.modalities)}, not {like}", field="teacher"
+        )
+    centre = np.asarray(mean, dtype=np.float32)
+    if centre.shape != (hasher.dim,) or not np.isfinite(centre).all():
+        raise CodeError(f"the mean of {new} must be [{hasher.dim}] finite numbers")
+    return centre
+
+
+@dataclass(frozen=True)
+class LinearHasher:
+    """``logits = scale * (embedding - mean[modality]) @ projection``.
+
+    Attributes:
+        kind: how `projection` was found: ``pca``, ``itq`` or ``lsh``.
+        projection: float32 [dim, bits].
+        means: per modality, float32 [dim]; text and image clouds sit apart, so each is
+            centred by its own mean.
+        scale: positive; sets how soft the query of an asymmetric search is, never the code.
+        settings: what the fit was asked for (seed and the like), for the record.
+    """
+
+    kind: str
+    projection: NDArray[np.float32]
+    means: Mapping[str, NDArray[np.float32]]
+    scale: float = 1.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.projection.ndim != 2:
+            raise CodeError(f"projection must be [dim, bits], not {list(self.projection.shape)}")
+        check_bits(self.projection.shape[1])
+        for modality, mean in self.means.items():
+            if mean.shape != (self.dim,):
+                raise CodeError(
+                    f"the mean of {modality} has shape {list(mean.shape)}, not [{self.dim}]"
+                )
+        arrays = [self.projection, *self.means.values()]
+        if not all(np.isfinite(a).all() for a in arrays):
+            raise CodeError("the hasher's numbers are not all finite")
+        if not (np.isfinite(self.scale) and self.scale > 0):
+            raise CodeError(f"scale must be positive, not {self.scale}")
+
+    @property
+    def dim(self) -> int:
+        """Length of the embeddings that go in."""
+        return int(self.projection.shape[0])
+
+    @property
+    def bits(self) -> int:
+        """Length of the codes that come out."""
+        return int(self.projection.shape[1])
+
+    @property
+    def modalities(self) -> list[str]:
+        """What it can code, sorted."""
+        return sorted(self.means)
+
+    def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
+        """Project embeddings; see `Hasher`.
+
+        Raises:
+            CodeError: wrong shape, or a value is not finite.
+            UnsupportedModalityError: the hasher was not fitted for this modality.
+        """
+        x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.means)
+        centred = x - self.means[modality]
+        # Row by row a BLAS product may round differently than in a batch; float64 keeps that
+        # rounding far below what could turn a sign that float32 embeddings have settled.
+        z = centred.astype(np.float64) @ self.projection.astype(np.float64)
+        return (z * self.scale).astype(np.float32)
+
+    def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> LinearHasher:
+        """See `Hasher.with_modality`."""
+        return replace(self, means={**self.means, new: checked_mean(self, new, like, mean)})
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """`projection` and one ``mean.<modality>`` per modality."""
+        out = {"projection": np.ascontiguousarray(self.projection, dtype=np.float32)}
+        for modality, mean in sorted(self.means.items()):
+            out[_MEAN + modality] = np.ascontiguousarray(mean, dtype=np.float32)
+        return out
+
+    def config(self) -> dict[str, Any]:
+        """Kind, scale and the settings of the fit."""
+        return {"kind": self.kind, "scale": self.scale, "settings": dict(self.settings)}
+
+    @classmethod
+    def restore(
+        cls, tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]
+    ) -> LinearHasher:
+        """Build a hasher from what `tensors` and `config` returned.
+
+        Raises:
+            CodeError: the parts do not fit together.
+        """
+        projection = tensors.get("projection")
+        if projection is None:
+            raise CodeError("there is no tensor named 'projection'")
+        means = {
+            name.removeprefix(_MEAN): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_MEAN)
+        }
+        if set(tensors) != {"projection", *(_MEAN + m for m in means)}:
+            raise CodeError(f"unexpected tensors: {sorted(set(tensors) - {'projection'})}")
+        return cls(
+            kind=str(config["kind"]),
+            projection=projection,
+            means=means,
+            scale=float(config["scale"]),
+            settings=dict(config["settings"]),
+        )
+
+
+@dataclass(frozen=True)
+class HybridHasher:
+    """The logits of several hashers side by side, each part weighed by the query.
+
+    Training-free bits serve whatever may be searched for; learned bits serve better what they were
+    trained on. Ours (not published); measured in docs/background/learned-codes.md.
+
+    A query counts bit i with ``tanh(z_i / 2)``. A part of weight w has its logits turned into
+    ``2 artanh(w tanh(z / 2))``: the sign, and so the code, stays; the query's count of each of
+    its bits is multiplied by exactly w. Search needs to know nothing of it.
+
+    Attributes:
+        parts: hashers for the same embeddings, in the order of their bits.
+        weights: per part, 1e-6 to 1.
+        settings: how parts and weights were chosen, for the record.
+    """
+
+    parts: Sequence[Hasher]
+    weights: Sequence[float]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    kind = HYBRID
+
+    def __post_init__(self) -> None:
+        if len(self.parts) < 2 or len(self.parts) != len(self.weights):
+            raise CodeError(
+                f"a hybrid needs two parts or more and a weight for each, not {len(self.parts)} "
+                f"and {len(self.weights)}"
+            )
+        if len({part.dim for part in self.parts}) > 1:
+            raise CodeError(f"parts differ in dim: {[part.dim for part in self.parts]}")
+        if not all(LEAST_WEIGHT <= weight <= 1 for weight in self.weights):
+            raise CodeError(
+                f"weights must be {LEAST_WEIGHT:g} to 1, not {list(self.weights)}; only their "
+                "ratio counts, so divide by the largest"
+            )
+
+    @property
+    def dim(self) -> int:
+        """Length of the embeddings that go in."""
+        return self.parts[0].dim
+
+    @property
+    def bits(self) -> int:
+        """Length of the codes that come out."""
+        return sum(part.bits for part in self.parts)
+
+    @property
+    def modalities(self) -> list[str]:
+        """What all its parts can code, sorted."""
+        return sorted(set.intersection(*(set(part.modalities) for part in self.parts)))
+
+    def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
+        """All parts' logits, weighed; see `Hasher`.
+
+        Raises:
+            CodeError: wrong shape, or a value is not finite.
+            UnsupportedModalityError: a part does not know this modality.
+        """
+        parts = [part.logits(embeddings, modality) for part in self.parts]
+        weighed = [weigh(z, w) for z, w in zip(parts, self.weights, strict=True)]
+        return np.concatenate(weighed, axis=1)
+
+    def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> HybridHasher:
+        """See `Hasher.with_modality`."""
+        centre = checked_mean(self, new, like, mean)
+        return replace(self, parts=[part.with_modality(new, like, centre) for part in self.parts])
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """The parts' tensors, as ``part.<number>.<name>``."""
+        return {
+            f"{_PART}{number}.{name}": tensor
+            for number, part in enumerate(self.parts)
+            for name, tensor in part.tensors().items()
+        }
+
+    def config(self) -> dict[str, Any]:
+        """Kind, weights, the parts' configurations and the settings."""
+        return {
+            "kind": HYBRID,
+            "weights": [float(weight) for weight in self.weights],
+            "parts": [dict(part.config()) for part in self.parts],
+            "settings": dict(self.settings),
+        }
+
+
+def weigh(logits: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
+    """Logits whose ``tanh(z / 2)`` is that of `logits` times `weight`; signs stay.
+
+    Args:
+        logits: float32 [n, bits].
+        weight: above 0, at most 1.
+    """
+    if weight == 1.0:
+        return logits
+    scaled = weight * np.tanh(logits.astype(np.float64) / 2)
+    weighed: NDArray[np.float32] = (2 * np.arctanh(scaled)).astype(np.float32)
+    # A logit so close to 0 that float32 cannot tell it from 0 any more keeps its side.
+    return np.where((weighed > 0) == (logits > 0), weighed, logits)

@@ -1,4 +1,6 @@
-"""Losses of cross-view code alignment (CroVCA, arXiv 2510.27584).
+"""Losses of training: cross-view code alignment, and a contrastive one.
+
+Cross-view code alignment (CroVCA, arXiv 2510.27584):
 
 Each view of an item is asked to predict the code of every other view. A coding rate keeps the
 codes of a batch apart, so no negatives are needed. A *view* is whatever shows the same item:
@@ -7,22 +9,29 @@ two crops of a photograph, a caption and its recording (compact hypercube embedd
 
 Everything is computed in float32, whatever precision the logits come in and whatever autocast
 is on: the log-determinant of a coding rate does not survive half precision.
+
+The contrastive loss is CLIP's (arXiv 2103.00020), for distilling an audio tower into the text space
+of an image-text model (arXiv 2602.00681; details ours: only the abstract was at hand).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar, cast
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits, normalize
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax, normalize
 
 from bittern.errors import CodeError
 
 RATE_WEIGHT = 0.1
 EPSILON = 0.05
+FIRST_SCALE = 1 / 0.07
+LARGEST_SCALE = 100.0
 
 
 @dataclass(frozen=True)
@@ -187,3 +196,57 @@ def _checked(views: Sequence[torch.Tensor], at_least: int) -> list[torch.Tensor]
     if any(len(s) != 2 or 0 in s or s != shapes[0] for s in shapes):
         raise CodeError(f"views must all be [n, bits] and of one shape, not {shapes}")
     return [z.float() for z in views]
+
+
+class Scale(nn.Module):
+    """The learned factor of cosines: begins at 1 / 0.07, never above 100."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
+
+    def forward(self) -> torch.Tensor:
+        """The factor, a scalar with a gradient (none while it is beyond its limit)."""
+        return self.log.exp().clamp(max=LARGEST_SCALE)
+
+
+def contrastive_loss(
+    student: torch.Tensor,
+    teacher: torch.Tensor,
+    scale: torch.Tensor,
+    same: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Mean over both directions of the cross-entropy of the right answers.
+
+    An item's right answers are the items of its group; its target is spread evenly over them:
+    captions repeat (a species has many recordings), and equals are not each other's wrong answers.
+    Computed in float32.
+
+    Args:
+        student: [n, dim] of unit L2 norm.
+        teacher: [n, dim] of unit L2 norm; row r belongs to row r of `student`.
+        scale: factor of cosines.
+        same: bool [n, n], which rows are of one group; None for each row alone.
+
+    Returns:
+        a scalar; 0 at best where no two rows are of one group.
+
+    Raises:
+        CodeError: shapes that do not fit together, or fewer than two rows.
+    """
+    if student.shape != teacher.shape or student.ndim != 2 or len(student) < 2:
+        raise CodeError(
+            f"student and teacher must both be [n > 1, dim], not {list(student.shape)} and "
+            f"{list(teacher.shape)}"
+        )
+    count = len(student)
+    if same is None:
+        same = torch.eye(count, dtype=torch.bool, device=student.device)
+    if same.shape != (count, count):
+        raise CodeError(f"same must be [{count}, {count}], not {list(same.shape)}")
+    with torch.autocast(student.device.type, enabled=False):
+        cosines = scale.float() * (student.float() @ teacher.float().T)
+        target = same.float() / same.float().sum(dim=1, keepdim=True)
+        there = -(target * log_softmax(cosines, dim=1)).sum(dim=1).mean()
+        back = -(target * log_softmax(cosines.T, dim=1)).sum(dim=1).mean()
+    return (there + back) / 2

@@ -22,15 +22,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import BitternError, ModelDamagedError, ModelNotFoundError
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.kinds import KINDS, restore
+from bittern.errors import BitternError, CodeError, ModelDamagedError, ModelNotFoundError
+from bittern.hashing.aligned import ALIGNED, AlignedHasher
+from bittern.hashing.hashers import HYBRID, Hasher, HybridHasher, LinearHasher
 
 CARD_FILE = "model.json"
 TENSOR_FILE = "hasher.safetensors"
 ADAPTER_FILE = "adapters.safetensors"
 FORMAT = 2
+LINEAR = ("pca", "itq", "lsh")
+HASHCODER = "hashcoder"
+KINDS = (*LINEAR, ALIGNED, HASHCODER, HYBRID)
 _DIGEST_FORMAT = 1
+_MOST_PARTS = 8
 _LARGEST_CARD = 1 << 20
 _LARGEST_TENSORS = 1 << 30
 
@@ -119,7 +123,7 @@ class SavedModel:
 
         Args:
             name: what people will call it.
-            hasher: any kind that `bittern.hashing.kinds` knows.
+            hasher: of one of `KINDS`.
             encoder: catalogue name of the encoder; of several, joined by ``+``.
             towers: per modality, the tower's digest as it is used, adapters included.
             licence: of the weights behind it.
@@ -290,3 +294,47 @@ def _restore(card: ModelCard, tensors: Tensors, folder: Path) -> Hasher:
             f"dimensions, its tensors have {hasher.bits} and {hasher.dim}"
         )
     return hasher
+
+
+def restore(tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]) -> Hasher:
+    """The hasher whose `tensors` and `config` these are.
+
+    Raises:
+        CodeError: an unknown kind, or parts that do not fit together.
+    """
+    kind = config.get("kind")
+    if kind not in KINDS:
+        raise CodeError(f"a hasher of kind {kind!r} is not known to this version")
+    try:
+        if kind == HYBRID:
+            return _restore_hybrid(tensors, config)
+        if kind == HASHCODER:
+            from bittern.hashing.hashcoder import LearnedHasher  # PyTorch takes seconds
+
+            return LearnedHasher.restore(tensors, config)
+        if kind == ALIGNED:
+            return AlignedHasher.restore(tensors, config)
+        return LinearHasher.restore(tensors, config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CodeError(f"its configuration makes no sense: {error!r}") from error
+
+
+def _restore_hybrid(
+    tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]
+) -> Hasher:
+    configs = list(config["parts"])
+    if len(configs) > _MOST_PARTS or any(c.get("kind") == HYBRID for c in configs):
+        raise CodeError(f"a hybrid has at most {_MOST_PARTS} parts, none of them a hybrid")
+    parts = []
+    for number, of_part in enumerate(configs):
+        prefix = f"part.{number}."
+        try:
+            mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            parts.append(restore(mine, of_part))
+        except BitternError as error:
+            raise CodeError(f"part {number}: {error.message}") from error
+    weights = [float(weight) for weight in config["weights"]]
+    restored = HybridHasher(parts, weights, dict(config["settings"]))
+    if extra := set(tensors) - set(restored.tensors()):
+        raise CodeError(f"unexpected tensors: {', '.join(sorted(extra))}")
+    return restored

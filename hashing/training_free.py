@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError, InvalidInputError
 from bittern.hashing.codes import check_bits
-from bittern.hashing.linear import LinearHasher
+from bittern.hashing.hashers import LinearHasher
 
 Kind = Literal["pca", "itq", "lsh"]
 Embeddings = Mapping[str, NDArray[np.floating]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bittern.encoders.base import Encoder, Modality
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
-from bittern.hashing.linear import LinearHasher
+from bittern.hashing.hashers import LinearHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import Kind, fit
 

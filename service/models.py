@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
 from bittern.errors import DigestMismatchError, UnsupportedModalityError
 from bittern.hashing.codes import pack
-from bittern.hashing.kinds import LINEAR
-from bittern.hashing.saved import ModelCard, SavedModel
+from bittern.hashing.saved import LINEAR, ModelCard, SavedModel
 
 EncoderLoader = Callable[[str], Encoder]
 

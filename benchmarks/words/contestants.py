@@ -1,7 +1,8 @@
 """What is compared: methods that are fitted on the training part of a split, then measured.
 
 To add a method that makes codes, add `codes(name, fit)` to `CONTESTANTS`, where `fit` makes a
-`bittern.hashing.hashers.Hasher` from `Training`, a number of bits and a seed, and sees nothing else.
+`bittern.hashing.hashers.Hasher` from `Training`, a number of bits and a seed, and sees nothing
+else.
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from bittern.benchmarks.words.contestants import Contestant, Fit, codes
 from bittern.benchmarks.words.protocol import Training
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import LearnedHasher
+from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.training.alignment import WORDS
 from bittern.hashing.training.choosing import choose_plan
 from bittern.hashing.training.config import TrainingConfig

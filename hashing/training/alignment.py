@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import Matrix, Moments, alignment_map
-from bittern.hashing.hashcoder import HashCoder
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.embeddings import EmbeddingSet
 from bittern.hashing.training.heads import HeadObjective

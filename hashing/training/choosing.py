@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.training.alignment import WORDS, classes_of, moments_of
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_writer import EmbeddingWriter

@@ -15,8 +15,7 @@ from typing import TypedDict, Unpack
 import numpy as np
 
 from bittern.hashing.aligned import AlignedHasher, Moments, fit_aligned
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.training.alignment import WORDS, align, moments_of
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embeddings import EmbeddingSet

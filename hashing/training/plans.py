@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.hybrid import LEAST_WEIGHT
+from bittern.hashing.hashers import LEAST_WEIGHT
 
 
 @dataclass(frozen=True)

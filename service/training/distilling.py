@@ -30,7 +30,6 @@ from bittern.service.saved_models import load_saved, model_folder
 from bittern.service.training.embedding import Embeddings, Towers, embed_examples
 from bittern.service.training.examples import Examples
 from bittern.service.training.fitting import Fitted, TrainingData, run_training
-from bittern.service.training.modalities import modalities_of, with_modality
 from bittern.service.training.preparing import Prepared, only_media, part_of, prepare
 from bittern.service.training.probing import evenly
 from bittern.service.training.raw import MOST_RAW_ITEMS
@@ -165,7 +164,7 @@ def _read(request: TrainingRequest) -> Examples:
 def _fitted(of: Distillation, result: TrainingResult, was_finished: bool) -> Fitted:
     mean_rows = evenly(of.part.training, MOST_RAW_ITEMS if of.raw else _MEAN_ROWS)
     heard = of.embed(mean_rows)
-    hasher = with_modality(of.teacher.hasher, "audio", "text", heard.mean(axis=0))
+    hasher = of.teacher.hasher.with_modality("audio", "text", heard.mean(axis=0))
     bits = bit_statistics(hasher.logits(heard, "audio"))
     task = of.task()
     comparison = _comparison(task, hasher)
@@ -217,7 +216,7 @@ def _encoding(of: Distillation) -> Encoding:
     card = of.teacher.card
     plans: dict[Modality, TowerPlan] = {}
     before: Plans = plans_of(card)
-    for modality in modalities_of(of.teacher.hasher):
+    for modality in of.teacher.hasher.modalities:
         if modality in card.towers and modality != "audio":
             key = Modality(modality)
             plans[key] = before.get(key) or TowerPlan(card.encoder)

@@ -32,9 +32,8 @@ from bittern.encoders.field_build.vocabulary import (
     vocabulary,
 )
 from bittern.encoders.field_build.weight_rows import audio_rows, image_rows
-from bittern.hashing.hashcoder import HashCoder
-from bittern.hashing.hybrid import HybridHasher
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.losses import alignment, coding_rate
 from bittern.hashing.saved import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError, TrainingError
+from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.hashers import Hasher
-from bittern.hashing.learned import LearnedHasher
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult

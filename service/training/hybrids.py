@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import BitternError, InvalidInputError, TrainingError
 from bittern.hashing.aligned import Moments
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.training.alignment import moments_of
 from bittern.hashing.training.bits import bit_statistics
 from bittern.hashing.training.checkpoint import write_text_atomically

@@ -18,7 +18,6 @@ from bittern.service.fitting import animal_captions
 from bittern.service.training.embedding import Towers, embed_examples
 from bittern.service.training.examples import Examples, Skipped
 from bittern.service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
-from bittern.service.training.modalities import modalities_of
 from bittern.service.training.preparing import Prepared, part_of, prepare, read_examples
 from bittern.service.training.probing import Part
 from bittern.service.training.request import (
@@ -211,7 +210,7 @@ def finish(
 ) -> TrainingReport:
     """Save the model, and say what it came to."""
     name = request.out.resolve().name
-    modalities = modalities_of(fitted.hasher)
+    modalities = fitted.hasher.modalities
     rows = {part.modality: len(part.training) for part in data.parts}
     held_out = {part.modality: len(part.held_out) for part in data.parts}
     metrics = dict(fitted.metrics)

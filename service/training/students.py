@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bittern.encoders.assembly import TowerPlan
 from bittern.encoders.towers import TrainableTower
-from bittern.hashing.contrastive import Scale, contrastive_loss
+from bittern.hashing.losses import Scale, contrastive_loss
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.objective import Step

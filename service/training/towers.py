@@ -25,7 +25,7 @@ from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin, plans_to_json
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.errors import InvalidInputError
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.batch_norm import settle
 from bittern.hashing.training.centred_heads import CentredHeads

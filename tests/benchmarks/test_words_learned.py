@@ -10,7 +10,7 @@ from bittern.benchmarks.words.contestants import Fit
 from bittern.benchmarks.words.data import EmbeddedWords, Words
 from bittern.benchmarks.words.learned import GLOSS, LEARNED, chosen, plain_hybrid, written
 from bittern.benchmarks.words.protocol import Training, split
-from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.training.alignment import WORDS
 from bittern.hashing.training.heads import LabelsObjective, PairsObjective
 from bittern.hashing.training.plans import HybridPlan

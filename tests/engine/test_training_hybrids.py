@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bittern.errors import InvalidInputError, TrainingError
-from bittern.hashing.hybrid import HybridHasher
+from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
 from bittern.hashing.training.embedding_writer import EmbeddingWriter

@@ -14,11 +14,8 @@ from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import load_encoder
 from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
 from bittern.hashing.aligned import AlignedHasher
-from bittern.hashing.hashcoder import HashCoder
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher
-from bittern.hashing.learned import LearnedHasher
-from bittern.hashing.linear import LinearHasher
+from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.hashers import Hasher, HybridHasher, LinearHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
@@ -29,7 +26,6 @@ from bittern.service.model_choice import IndexOptions
 from bittern.service.sources import read_source
 from bittern.service.training import run
 from bittern.service.training.embedding import MOST_WINDOWS
-from bittern.service.training.modalities import modalities_of, with_modality
 from bittern.service.training.request import TrainingReport, TrainingRequest
 from bittern.service.training.run import train_model
 from bittern.service.training.saving import OutFolder
@@ -324,9 +320,9 @@ def hashers() -> dict[str, Hasher]:
 def test_a_new_modality_is_coded_as_the_one_it_is_like(kind: str) -> None:
     hasher = hashers()[kind]
     mean = np.arange(6, dtype=np.float32)
-    wider = with_modality(hasher, "audio", "text", mean)
-    assert modalities_of(wider) == ["audio", "image", "text"]
-    assert modalities_of(hasher) == ["image", "text"]
+    wider = hasher.with_modality("audio", "text", mean)
+    assert wider.modalities == ["audio", "image", "text"]
+    assert hasher.modalities == ["image", "text"]
     x = np.random.default_rng(1).standard_normal((5, 6)).astype(np.float32)
     centre = np.float32(0) + _mean_of(hasher)
     np.testing.assert_allclose(

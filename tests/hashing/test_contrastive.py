@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import normalize
 
 from bittern.errors import CodeError
-from bittern.hashing.contrastive import FIRST_SCALE, LARGEST_SCALE, Scale, contrastive_loss
+from bittern.hashing.losses import FIRST_SCALE, LARGEST_SCALE, Scale, contrastive_loss
 
 
 def rows(seed: int, count: int = 6, dim: int = 8) -> torch.Tensor:

@@ -10,12 +10,9 @@ import torch
 
 from bittern.errors import CodeError, InvalidInputError, ModelDamagedError, UnsupportedModalityError
 from bittern.hashing.codes import pack
-from bittern.hashing.hashcoder import HashCoder, Size
-from bittern.hashing.hashers import Hasher
-from bittern.hashing.hybrid import HybridHasher, weigh
-from bittern.hashing.kinds import restore
-from bittern.hashing.learned import LearnedHasher
-from bittern.hashing.saved import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story
+from bittern.hashing.hashcoder import HashCoder, LearnedHasher, Size
+from bittern.hashing.hashers import Hasher, HybridHasher, weigh
+from bittern.hashing.saved import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story, restore
 from bittern.hashing.training_free import fit
 
 DIM, BITS = 12, 16

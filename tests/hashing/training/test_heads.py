@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import EmbeddingSet, View

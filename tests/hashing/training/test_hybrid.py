@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import alignment_map, fit_aligned
-from bittern.hashing.hybrid import HybridHasher
-from bittern.hashing.kinds import restore
-from bittern.hashing.learned import LearnedHasher
+from bittern.hashing.hashcoder import LearnedHasher
+from bittern.hashing.hashers import HybridHasher
+from bittern.hashing.saved import restore
 from bittern.hashing.training.alignment import align, moments_of
 from bittern.hashing.training.batch_norm import settle
 from bittern.hashing.training.choosing import choose_plan
