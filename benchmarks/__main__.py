@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _runner(part: str, options: argparse.Namespace) -> Callable[[], Report]:
     """The part's measurement; its libraries are loaded when it is run."""
     from bittern.benchmarks.speed import encode, service
-    from bittern.cli.screen import licence_notice
+    from bittern.cli.output import licence_notice
 
     if part == "search":
         return lambda: _search(options)

@@ -20,7 +20,7 @@ from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
 from bittern.service.ingest import Embedded, embed_items
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 from bittern.types import MediaItem, Observation, Page
 
 SAMPLE = 16

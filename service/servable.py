@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.export.base import Rows
 from bittern.types import (
     AddResult,

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bittern.service.fitting import SHIPPED
+from bittern.service.models.fitting import SHIPPED
 from bittern.service.training.field_heads import (
     LEARNED_BITS,
     described,

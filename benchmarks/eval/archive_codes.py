@@ -23,10 +23,8 @@ from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
 from bittern.hashing.codes import hamming_distance, pack, unpack
 from bittern.index.engines.queries import Queries
-from bittern.service.embedders import Embedders
-from bittern.service.engine import catalogue_encoder
-from bittern.service.models import Model
-from bittern.service.saved_models import load_saved
+from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.saved import load_saved
 from bittern.text import agreeing, counted
 
 

@@ -24,8 +24,7 @@ from bittern.benchmarks.eval.systems.selection import named, systems_for
 from bittern.benchmarks.eval.tasks import AUDIO, IMAGE, TEXT, Task
 from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
-from bittern.service.embedders import Embedders
-from bittern.service.engine import catalogue_encoder
+from bittern.service.models.loaded import Embedders, catalogue_encoder
 
 
 class Screen(Interface):

@@ -18,18 +18,16 @@ from numpy.typing import NDArray
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
 from bittern.errors import BitternError
 from bittern.hashing.saved import SavedModel
-from bittern.service.catalogue import encoder_names, encoders
-from bittern.service.embedders import Embedders
-from bittern.service.engine import catalogue_encoder
 from bittern.service.jobs.indexing import IndexOptions, ready_model
-from bittern.service.model_choice import DEFAULT_ENCODER
-from bittern.service.models import Model
+from bittern.service.jobs.model_choice import DEFAULT_ENCODER
+from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.saved import encoder_names, encoders
 
 WORDS, MINILM = "words", "minilm"
 
 
 class Towers(Protocol):
-    """What embeds: a `bittern.service.models.Embedder`, or what a suite brings along."""
+    """What embeds: a `bittern.service.models.loaded.Embedder`, or what a suite brings along."""
 
     name: str
 
@@ -161,7 +159,7 @@ def _joined(one: Space, other: Space) -> Space:
 
 def licences_of(names: Sequence[str]) -> list[str]:
     """Encoders behind some models, whose licences are to be shown before their first use."""
-    from bittern.service.model_choice import encoders_behind
+    from bittern.service.jobs.model_choice import encoders_behind
 
     found: list[str] = []
     for name in names:

@@ -16,7 +16,7 @@ from bittern.benchmarks.speed.report import Table
 from bittern.encoders.base import Media, Modality
 from bittern.hashing.codes import hamming_distance
 from bittern.service.ingest import NETWORK_BATCH
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from bittern.benchmarks.speed.report import say
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import Kind
-from bittern.service.fitting import DEFAULT_BITS, fitted_model
 from bittern.service.jobs.indexing import IndexOptions, ready_model
-from bittern.service.models import Embedder
+from bittern.service.models.fitting import DEFAULT_BITS, fitted_model
+from bittern.service.models.loaded import Embedder
 
 
 def model_of(

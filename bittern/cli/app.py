@@ -31,7 +31,7 @@ from bittern.cli import (
     training,
 )
 from bittern.cli import verify as keeping
-from bittern.cli.screen import print_error
+from bittern.cli.output import print_error
 from bittern.errors import BitternError, InvalidInputError, LayoutError
 
 FAILED = 1

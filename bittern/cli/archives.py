@@ -11,11 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bittern.cli.screen import err, out, plain, print_json
+from bittern.cli.output import err, out, plain, print_json
 
 if TYPE_CHECKING:
-    from bittern.service.catalogue import EncoderInfo
-    from bittern.service.saved_models import SavedModelInfo
+    from bittern.service.models.saved import EncoderInfo, SavedModelInfo
 
 
 def attach_models(app: typer.Typer) -> None:
@@ -45,8 +44,7 @@ def models(
 
     Example: bittern models --folder runs
     """
-    from bittern.service.catalogue import encoders
-    from bittern.service.saved_models import saved_models
+    from bittern.service.models.saved import encoders, saved_models
 
     saved = saved_models(folder or [])
     infos = encoders()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.screen import command, err, hits_table, licence_notice, out
+from bittern.cli.output import command, err, hits_table, licence_notice, out
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI

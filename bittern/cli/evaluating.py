@@ -9,7 +9,7 @@ import typer
 
 from bittern.cli.eval_screen import Bar, print_results
 from bittern.cli.job_screen import INTERRUPTED
-from bittern.cli.screen import err, licence_notice, out, plain
+from bittern.cli.output import err, licence_notice, out, plain
 from bittern.errors import InvalidInputError
 
 _WINDOWS = ("max", "mean", "separate")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.screen import counted, err, plain, progress
+from bittern.cli.output import counted, err, plain, progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,7 +118,7 @@ _WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNat
 def _opened(archive: str, name: str, snapshot: str | None) -> ArchiveAPI:
     """The archive; of a folder nothing is loaded that only searches need."""
     import bittern
-    from bittern.cli.reaching import reach
+    from bittern.cli.connect import reach
 
     if Path(archive).exists():
         return bittern.open(archive, snapshot=snapshot)

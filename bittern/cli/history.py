@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from bittern.cli.connect import refuse_address
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
     Bits,
@@ -22,8 +23,7 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
-from bittern.cli.reaching import refuse_address
-from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, working
+from bittern.cli.output import byte_size, counted, err, out, plain, print_json, working
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from bittern.cli.connect import refuse_address
 from bittern.cli.job_screen import (
     INTERRUPTED,
     Bits,
@@ -32,8 +33,7 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
-from bittern.cli.reaching import refuse_address
-from bittern.cli.screen import licence_notice
+from bittern.cli.output import licence_notice
 
 __all__ = ["INTERRUPTED", "attach", "print_report", "show_licences"]
 

@@ -20,7 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bittern.cli.screen import counted, err, plain, print_error, print_failures, print_json
+from bittern.cli.output import counted, err, plain, print_error, print_failures, print_json
 
 if TYPE_CHECKING:
     from bittern.service.ingest.report import JobReport

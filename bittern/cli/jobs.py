@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from bittern.cli.connect import reach
 from bittern.cli.job_screen import (
     Bits,
     Column,
@@ -18,8 +19,7 @@ from bittern.cli.job_screen import (
     OnDuplicate,
     reading_of,
 )
-from bittern.cli.reaching import reach
-from bittern.cli.screen import counted, err, out, plain, print_failures, print_json, progress
+from bittern.cli.output import counted, err, out, plain, print_failures, print_json, progress
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.reaching import refuse_address
-from bittern.cli.screen import byte_size, err, out, plain, print_json, working
+from bittern.cli.connect import refuse_address
+from bittern.cli.output import byte_size, err, out, plain, print_json, working
 
 if TYPE_CHECKING:
     from bittern.index.archive import Archive

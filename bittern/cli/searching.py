@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bittern.cli.connect import reach
 from bittern.cli.exporting import FORMAT_HELP, written
-from bittern.cli.reaching import reach
-from bittern.cli.screen import (
+from bittern.cli.output import (
     as_json,
     command,
     counted,

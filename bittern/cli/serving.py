@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bittern.cli.screen import err, licence_notice
+from bittern.cli.output import err, licence_notice
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(?:([KMGT])(i?))?B?", re.IGNORECASE)
 

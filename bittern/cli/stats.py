@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from bittern.cli.reaching import reach
-from bittern.cli.screen import byte_size, counted, out, plain, print_json
+from bittern.cli.connect import reach
+from bittern.cli.output import byte_size, counted, out, plain, print_json
 
 if TYPE_CHECKING:
     from bittern.types import ArchiveStats, EngineStats

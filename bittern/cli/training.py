@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bittern.cli.indexing import INTERRUPTED
-from bittern.cli.screen import (
+from bittern.cli.output import (
     err,
     licence_notice,
     print_json,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from bittern.cli.screen import (
+from bittern.cli.output import (
     command,
     counted,
     err,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.screen import byte_size, counted, err, out, plain, print_json, progress, working
+from bittern.cli.output import byte_size, counted, err, out, plain, print_json, progress, working
 
 if TYPE_CHECKING:
     from bittern.index.checking import Verification

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from bittern.errors import BitternError, InvalidInputError
 from bittern.service.config import ServiceConfig
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.convert_add import (
     add_result_to_wire,
     item_from_wire,

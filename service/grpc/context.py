@@ -12,7 +12,7 @@ import grpc
 from grpc_status import rpc_status
 
 from bittern.errors import BitternError, InternalError
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.status import to_status
 
 log = logging.getLogger("bittern.service")

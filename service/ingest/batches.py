@@ -10,7 +10,7 @@ from bittern.encoders.base import Media, Modality
 from bittern.errors import BitternError, InvalidInputError
 from bittern.service.ingest.items import Embedded, Piece
 from bittern.service.ingest.report import StageWork
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.types import AddResult, AddStatus
 
 NETWORK_BATCH = 16

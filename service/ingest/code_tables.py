@@ -14,7 +14,7 @@ import pyarrow as pa
 from bittern.encoders.base import Modality
 from bittern.hashing.saved import ModelCard
 from bittern.service.ingest import Embedded
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 
 BIT_ORDER = "bit i of a code is bit i % 8 (little-endian) of byte i // 8"
 

@@ -16,7 +16,7 @@ from bittern.service.ingest.items import Asked, Embedded, Entry, Recheck
 from bittern.service.ingest.reading import another_file
 from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.ingest.storing import COMMIT_ITEMS
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 from bittern.service.sources.base import other_id
 from bittern.service.sources.ids import id_of_name
 from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate

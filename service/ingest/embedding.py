@@ -14,7 +14,7 @@ from bittern.service.ingest.prefetch import Ahead
 from bittern.service.ingest.reading import Loaded, read
 from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
 from bittern.service.ingest.slots import Bounds, Slot
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.types import AddResult
 
 FLUSH_ITEMS = 64

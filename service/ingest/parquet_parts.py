@@ -34,7 +34,7 @@ from bittern.service.ingest import Entry
 from bittern.service.ingest.code_tables import joined_schema, with_schema
 from bittern.service.ingest.items import Recheck
 from bittern.service.ingest.reading import UNCHANGED, read
-from bittern.service.saved_models import load_saved
+from bittern.service.models.saved import load_saved
 from bittern.types import AddResult, AddStatus, MediaItem
 
 CODED_BEFORE = "CODED_BEFORE"

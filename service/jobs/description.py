@@ -25,7 +25,7 @@ class JobSpec:
         target: archive folder, or Parquet file.
         source: folder, file or address of what is to be coded; empty for ``reencode``.
         reading: how the source is to be read.
-        model: see `bittern.service.model_choice.IndexOptions`; so are the next four.
+        model: see `bittern.service.jobs.model_choice.IndexOptions`; so are the next four.
         bits: code length, where a hasher is made.
         hasher: kind of hasher, where one is made.
         on_duplicate: what to do with items that the archive has already.

@@ -12,8 +12,6 @@ from time import perf_counter
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from bittern.service.embedders import Embedders
-from bittern.service.engine import catalogue_encoder
 from bittern.service.ingest import Embedded, Entry, Pace, store_all
 from bittern.service.ingest.code_tables import BIT_ORDER, about_codes, schema_of, table_of
 from bittern.service.ingest.commit import without_untaken
@@ -29,8 +27,8 @@ from bittern.service.jobs.indexing import (
     fitted_on_sample,
     warnings_of,
 )
-from bittern.service.model_choice import IndexOptions, check_modalities, ready_model
-from bittern.service.models import EncoderLoader, Model
+from bittern.service.jobs.model_choice import IndexOptions, check_modalities, ready_model
+from bittern.service.models.loaded import Embedders, EncoderLoader, Model, catalogue_encoder
 from bittern.types import AddResult, AddStatus
 
 __all__ = [

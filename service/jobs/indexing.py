@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from bittern.hashing.saved import SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
-from bittern.service.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from bittern.service.ingest import Asked, Embedded, Entry, Pace, embed_items, store_all
 from bittern.service.ingest.commit import Commits, without_untaken
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
-from bittern.service.model_choice import (
+from bittern.service.jobs.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
     encoders_behind,
@@ -24,7 +23,8 @@ from bittern.service.model_choice import (
     ready_model,
     settled_model,
 )
-from bittern.service.models import Embedder, Model
+from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
+from bittern.service.models.loaded import Embedder, Model
 
 __all__ = [
     "DEFAULT_ENCODER",

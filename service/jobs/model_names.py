@@ -20,8 +20,8 @@ def check_model_name(name: str, known: set[str]) -> None:
         ModelNotFoundError: there is no such model.
     """
     from bittern.encoders.catalogue import CATALOGUE
-    from bittern.service.fitting import SHIPPED
-    from bittern.service.saved_models import model_folder
+    from bittern.service.models.fitting import SHIPPED
+    from bittern.service.models.saved import model_folder
 
     if (
         not name

@@ -20,13 +20,11 @@ from typing import Any
 from bittern.errors import PreconditionError
 from bittern.hashing.saved import SavedModel
 from bittern.index.engines.sharded.cluster import local_cluster, ray_library
-from bittern.service.embedders import Embedders
-from bittern.service.engine import catalogue_encoder
 from bittern.service.ingest import Asked, Bounds, Embedded, embed_items
 from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
 from bittern.service.jobs.units import embedded_of, embedded_to_table, entries_of, units_of
-from bittern.service.models import Embedder
-from bittern.service.saved_models import load_saved
+from bittern.service.models.loaded import Embedder, Embedders, catalogue_encoder
+from bittern.service.models.saved import load_saved
 
 ADDRESS = "RAY_ADDRESS"
 """Environment variable with the address of a cluster; without it, workers run on this machine."""

@@ -29,9 +29,7 @@ from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.reencode import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
-from bittern.service.embedders import Embedders
-from bittern.service.engine import Engine, catalogue_encoder
-from bittern.service.fitting import FIT_ROWS, fitted_model
+from bittern.service.engine import Engine
 from bittern.service.ingest import Embedded, Pace, embed_items, store_all
 from bittern.service.ingest.commit import Commits
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
@@ -43,8 +41,9 @@ from bittern.service.jobs.indexing import (
     fitted_on_sample,
     warnings_of,
 )
-from bittern.service.model_choice import IndexOptions, ready_model
-from bittern.service.models import Model
+from bittern.service.jobs.model_choice import IndexOptions, ready_model
+from bittern.service.models.fitting import FIT_ROWS, fitted_model
+from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
 from bittern.service.sources.archive import ArchiveMedia
 from bittern.types import AddResult, AddStatus
 

@@ -17,13 +17,13 @@ from time import monotonic
 from bittern.errors import BitternError
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
-from bittern.service.embedders import Embedders
-from bittern.service.engine import Engine, catalogue_encoder
+from bittern.service.engine import Engine
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.encoding import code_source
 from bittern.service.jobs.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
-from bittern.service.model_choice import load_first
+from bittern.service.jobs.model_choice import load_first
+from bittern.service.models.loaded import Embedders, catalogue_encoder
 from bittern.service.sources import Entry, Source, read_source
 
 REPORT_EVERY_S = 5.0

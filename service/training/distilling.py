@@ -24,9 +24,9 @@ from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training.bits import bit_statistics
 from bittern.hashing.training.records import TrainingResult
-from bittern.service.embedders import Embedders, plans_of
-from bittern.service.fitting import shipped_model
-from bittern.service.saved_models import load_saved, model_folder
+from bittern.service.models.fitting import shipped_model
+from bittern.service.models.loaded import Embedders
+from bittern.service.models.saved import load_saved, model_folder, plans_of
 from bittern.service.training.embedding import Embeddings, Towers, embed_examples
 from bittern.service.training.examples import Examples
 from bittern.service.training.fitting import Fitted, TrainingData, run_training

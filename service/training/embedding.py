@@ -28,7 +28,7 @@ from bittern.hashing.training.checkpoint import write_text_atomically
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import EmbeddingSet, View
 from bittern.service.ingest import Embedded, embed_items
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import OnProgress, digest_of
 from bittern.types import MediaItem

@@ -267,8 +267,8 @@ def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -
 def described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedModel:
     """The saved model that ships."""
     from bittern.encoders.catalogue import CATALOGUE
-    from bittern.service.engine import catalogue_encoder
-    from bittern.service.fitting import model_name
+    from bittern.service.models.fitting import model_name
+    from bittern.service.models.loaded import catalogue_encoder
 
     encoder = catalogue_encoder("field")
     return SavedModel.describe(

@@ -14,7 +14,7 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.saved import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
-from bittern.service.fitting import animal_captions
+from bittern.service.models.fitting import animal_captions
 from bittern.service.training.embedding import Towers, embed_examples
 from bittern.service.training.examples import Examples, Skipped
 from bittern.service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher

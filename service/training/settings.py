@@ -11,7 +11,7 @@ from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError
 from bittern.hashing.training.config import LARGEST_FILE, TrainingConfig, config_from
 from bittern.hashing.training.yaml_mapping import load_mapping
-from bittern.service.saved_models import encoders_of_saved
+from bittern.service.models.saved import encoders_of_saved
 from bittern.service.training.request import What
 
 LORA_RANK = 16

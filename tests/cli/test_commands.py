@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.cli.app import RENAMED
-from bittern.cli.screen import byte_size
+from bittern.cli.output import byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
 from tests.cli.conftest import SAMPLE, Run
 

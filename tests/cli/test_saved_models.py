@@ -14,7 +14,7 @@ from rich.console import Console
 from bittern.cli.archives import _model_table
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
-from bittern.service.saved_models import SavedModelInfo, headline
+from bittern.service.models.saved import SavedModelInfo, headline
 from bittern.service.training.saving import REQUEST_FILE, RUN
 from tests.cli.conftest import Run
 from tests.encoders.tiny import clap_entry, openclip_entry

@@ -25,12 +25,12 @@ from bittern.errors import (
 from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
-from bittern.service.embedders import Embedders
-from bittern.service.engine import Engine, catalogue_encoder
+from bittern.service.engine import Engine
 from bittern.service.jobs.encoding import code_source
 from bittern.service.jobs.indexing import index_source
-from bittern.service.model_choice import IndexOptions, load_first
-from bittern.service.saved_models import load_saved
+from bittern.service.jobs.model_choice import IndexOptions, load_first
+from bittern.service.models.loaded import Embedders, catalogue_encoder
+from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.encoders.tiny import clap_entry, openclip_entry

@@ -20,8 +20,8 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import pack
-from bittern.service.deadline import Deadline
 from bittern.service.engine import Engine
+from bittern.service.engine.deadline import Deadline
 from bittern.types import AddStatus, MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound

@@ -19,10 +19,10 @@ from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
 from bittern.service.config import ServiceConfig
-from bittern.service.deadline import Deadline
 from bittern.service.engine import Engine
+from bittern.service.engine.deadline import Deadline
+from bittern.service.engine.reference_texts import REFERENCE_TEXTS
 from bittern.service.grpc.server import serve
-from bittern.service.reference_texts import REFERENCE_TEXTS
 from bittern.types import MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture

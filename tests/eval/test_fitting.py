@@ -14,7 +14,7 @@ from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task, TrainingPart
 from bittern.errors import InvalidInputError
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from tests.engine.toy import COLOURS, DIM, ToyEncoder
 from tests.eval.toy_runs import request
 

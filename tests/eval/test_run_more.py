@@ -29,7 +29,7 @@ from bittern.benchmarks.eval.systems.learned import SavedHasher
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
 from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
 from bittern.hashing.saved import SavedModel
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 from tests.eval.toy_runs import request

@@ -11,9 +11,8 @@ import pytest
 from bittern.benchmarks.eval import spaces as spaces_module
 from bittern.benchmarks.eval.spaces import MINILM, WORDS, Space, spaces, spaces_for
 from bittern.hashing.saved import SavedModel
-from bittern.service.embedders import Embedders
-from bittern.service.model_choice import DEFAULT_ENCODER
-from bittern.service.models import Embedder
+from bittern.service.jobs.model_choice import DEFAULT_ENCODER
+from bittern.service.models.loaded import Embedder, Embedders
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 

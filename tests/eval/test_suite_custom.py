@@ -18,7 +18,7 @@ from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.jobs.indexing import IndexOptions, index_source
-from bittern.service.saved_models import load_saved
+from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import MediaItem
 from tests.engine.conftest import toy_model

@@ -28,7 +28,7 @@ from bittern.service.jobs.units import (
     entries_of,
     units_of,
 )
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder

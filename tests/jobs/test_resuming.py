@@ -297,7 +297,7 @@ def test_a_job_whose_listing_breaks_off_fails_with_what_it_had_stored(
     with monkeypatch.context() as patched:
         patched.setattr("bittern.service.jobs.run.read_source", broken)
         patched.setattr(
-            "bittern.service.model_choice.PEEKED", 8
+            "bittern.service.jobs.model_choice.PEEKED", 8
         )  # else it meets that before it begins
         for _ in range(1 + again):
             with pytest.raises(typed, match=str(raised)):

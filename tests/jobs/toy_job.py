@@ -21,10 +21,10 @@ from bittern.encoders.base import Media, Modality
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.service.embedders import Embedders
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.run import Place, run_job
+from bittern.service.models.loaded import Embedders
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -15,7 +15,7 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.export import Rows, rows_of_observations
 from bittern.types import (
     AddResult,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.server import serve
 from tests.service.fake_engine import FakeEngine
 

@@ -22,7 +22,7 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.service.config import ServiceConfig
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.server import Server
 from bittern.service.grpc.status import from_rpc_error

@@ -16,7 +16,7 @@ from bittern.benchmarks.eval.tasks import TEXT, Asked
 from bittern.encoders.base import Modality
 from bittern.errors import QueryError
 from bittern.service.ingest.report import Cancelled, never
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.text import some_of
 from bittern.types import MediaItem
 

@@ -31,7 +31,7 @@ from bittern.benchmarks.eval.tasks import TEXT
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
 from bittern.service.ingest import FLUSH_ITEMS, NETWORK_BATCH
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.types import MediaItem
 
 _FORMAT = 1

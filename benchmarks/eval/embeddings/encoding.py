@@ -28,7 +28,7 @@ from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, MediaError
 from bittern.service.ingest.report import Cancelled, never
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.text import agreeing, some_of
 
 Missing = Literal["error", "skip"]

@@ -19,7 +19,7 @@ from bittern.errors import CodeError, InvalidInputError, PreconditionError
 from bittern.service import ingest as pipeline
 from bittern.service.ingest.report import Cancelled, Stages
 from bittern.service.ingest.slots import close_stream
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 from bittern.types import MediaItem
 
 SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}

@@ -34,7 +34,7 @@ class StoredCodes:
         name: of the model.
         digest: hex SHA-256 of everything that decides a code.
         modalities: what it has towers for; it answers queries of these.
-        folder: where the archive keeps it (`bittern.service.saved_models.load_saved`).
+        folder: where the archive keeps it (`bittern.service.models.saved.load_saved`).
         codes: uint8 [rows, bits/8].
         owners: int64 [rows], the item of each row, not falling.
         spans: float32 [rows, 2], start and end in seconds; NaN for pictures.

@@ -44,7 +44,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from bittern.service.models import Embedder
+from bittern.service.models.loaded import Embedder
 
 if TYPE_CHECKING:
     from bittern.encoders.field.text import MiniLM

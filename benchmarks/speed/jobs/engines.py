@@ -13,7 +13,7 @@ from bittern.benchmarks.speed.report import Table, say
 from bittern.service.ingest import Embedded, embed_items
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.ray import cluster, embed_on_ray
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 from bittern.types import MediaItem
 
 

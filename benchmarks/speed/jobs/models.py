@@ -11,8 +11,7 @@ from bittern.benchmarks.speed.models import model_of
 from bittern.benchmarks.speed.random_weights import write_openclip
 from bittern.benchmarks.speed.report import say
 from bittern.encoders.base import Encoder, Modality
-from bittern.service.engine import catalogue_encoder
-from bittern.service.models import Embedder, Model
+from bittern.service.models.loaded import Embedder, Model, catalogue_encoder
 
 RANDOM = "bioclip"
 """The network of imageomics/bioclip (arXiv 2311.18803), CLIP's ViT-B/16; weights are random."""

@@ -26,7 +26,7 @@ from bittern.service.engine import Engine
 from bittern.service.ingest import NETWORK_BATCH, decode
 from bittern.service.ingest.report import STAGES, JobReport
 from bittern.service.jobs.indexing import IndexOptions, index_source
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 from bittern.types import MediaItem
 
 WANTED = 0.9

@@ -219,8 +219,8 @@ def licence_notice(encoder: str) -> None:
     """
     from platformdirs import user_state_path
 
-    from bittern.service.catalogue import encoder_names
-    from bittern.service.catalogue import licence_notice as notice_of
+    from bittern.service.models.saved import encoder_names
+    from bittern.service.models.saved import licence_notice as notice_of
 
     for name in encoder_names(encoder):
         marker = user_state_path("bittern") / f"licence-shown-{Path(name).name}"

@@ -20,14 +20,18 @@ from bittern.hashing.codes import check_bits
 from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.hashing.training_free import Kind
 from bittern.index.models import ModelRecord
-from bittern.service.catalogue import encoder_names
-from bittern.service.embedders import Embedders
 from bittern.service.engine import Engine
-from bittern.service.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
 from bittern.service.ingest import COMMIT_ITEMS, COMMIT_S, Entry
 from bittern.service.ingest.commit import check_towers
-from bittern.service.models import Embedder, Model
-from bittern.service.saved_models import load_saved, model_folder, model_places, unfinished_training
+from bittern.service.models.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
+from bittern.service.models.loaded import Embedder, Embedders, Model
+from bittern.service.models.saved import (
+    encoder_names,
+    load_saved,
+    model_folder,
+    model_places,
+    unfinished_training,
+)
 from bittern.types import MediaItem, OnDuplicate
 
 DEFAULT_ENCODER = "field"
@@ -237,7 +241,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
     """The shipped, calibrated or saved model of this name; None if it needs media to be fitted.
 
     Names of shipped models and of the catalogue come first; anything else is the path of a
-    saved model's folder, or its name in one of `bittern.service.saved_models.model_places`.
+    saved model's folder, or its name in one of `bittern.service.models.saved.model_places`.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.

@@ -20,7 +20,7 @@ from bittern.hashing.hashers import LinearHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import Kind, fit
 
-SHIPPED = Path(__file__).parent / "shipped"
+SHIPPED = Path(__file__).parents[1] / "shipped"
 """Saved models that come with the package, one folder each, named like the model."""
 FIT_ROWS = 4096
 """Most observations of one modality that a hasher is fitted on."""

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bittern.encoders.base import Modality
+from bittern.encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
+from bittern.encoders.plans import Plans, plans_from_json
 from bittern.errors import BitternError, ModelDamagedError, SourceNotFoundError
-from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
-from bittern.service.catalogue import encoder_names, weights_of
-from bittern.service.embedders import plans_of
-from bittern.service.fitting import SHIPPED
+from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, ModelCard, SavedModel
+from bittern.service.models.fitting import SHIPPED
 
 MODELS_FOLDER = "models"
 _BEGUN = Path("training", "request.json")
@@ -73,6 +73,83 @@ class SavedModelInfo:
     message: str = ""
     bring: str = ""
     damaged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """One encoder that can be named after ``--model``.
+
+    Attributes:
+        name: what users call it.
+        modalities: its towers.
+        dim: length of an embedding.
+        licence: of the weights.
+        ready: whether the weights are on this machine.
+        where: where they are, or empty.
+        message: where they were sought and how to bring them; empty if they are here.
+        bring: the command that fetches them; empty for an embedded encoder.
+    """
+
+    name: str
+    modalities: tuple[str, ...]
+    dim: int
+    licence: str
+    ready: bool
+    where: str
+    message: str
+    bring: str
+
+
+def encoders() -> list[EncoderInfo]:
+    """All encoders of the catalogue; loads none of them."""
+    infos = []
+    for name, entry in CATALOGUE.items():
+        status = find_weights(name)
+        revision = f" --revision {entry.revision}" if entry.pinned else ""
+        bring = f"hf download {entry.hub_id}{revision} --local-dir DIR/{name}"
+        infos.append(
+            EncoderInfo(
+                name=name,
+                modalities=tuple(str(m) for m in entry.modalities),
+                dim=entry.dim,
+                licence=entry.licence,
+                ready=status.ready,
+                where=status.where,
+                message=status.message,
+                bring=bring if entry.hub_id else "",
+            )
+        )
+    return infos
+
+
+def encoder_names(encoder: str) -> tuple[str, ...]:
+    """Names of the encoders that a model's card gives: one, or several joined by ``+``."""
+    return tuple(dict.fromkeys(encoder.split("+")))
+
+
+def weights_of(encoder: str) -> WeightsStatus:
+    """Whether the weights of all encoders that a model's card names are here; reads none.
+
+    Args:
+        encoder: as on a card, see `encoder_names`.
+
+    Returns:
+        ready only if all are; else the message says what is missing, of each that is.
+    """
+    found = [find_weights(name) for name in encoder_names(encoder)]
+    missing = [status.message for status in found if not status.ready]
+    if missing:
+        return WeightsStatus(False, "", "; ".join(missing))
+    return WeightsStatus(True, ", ".join(dict.fromkeys(s.where for s in found)), "ready")
+
+
+def licence_notice(encoder: str) -> str:
+    """What a user must be told before using an encoder for the first time; mostly nothing."""
+    if encoder != "field":
+        return ""
+    from bittern.encoders.field import licence_notice as notice
+
+    return notice()
 
 
 def load_saved(folder: Path) -> SavedModel:
@@ -231,3 +308,38 @@ def _figures(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str
             yield from _figures(value, f"{within}{name}.")
         elif isinstance(value, int | float) and type(value) is not bool and abs(value) < _INFINITE:
             yield f"{within}{name}", float(value)
+
+
+def plans_of(card: ModelCard) -> Plans:
+    """How a model's encoder is put together; empty for one of the catalogue as it is.
+
+    Raises:
+        ModelDamagedError: the card names other encoders or towers than its assembly.
+    """
+    unknown = sorted(set(card.towers) - set(Modality))
+    if unknown or not card.towers:
+        raise ModelDamagedError(
+            f"model '{card.name}' has towers for {', '.join(unknown) or 'nothing'}; there are "
+            f"towers for {', '.join(Modality)}"
+        )
+    names = encoder_names(card.encoder)
+    if not card.assembly:
+        if len(names) != 1:
+            raise ModelDamagedError(
+                f"model '{card.name}' names the encoders {card.encoder!r}, but not how they are "
+                "put together"
+            )
+        return {}
+    plans = plans_from_json(card.assembly)
+    used = {plan.encoder for plan in plans.values()}
+    if used != set(names):
+        raise ModelDamagedError(
+            f"model '{card.name}' names the encoders {card.encoder!r}, but is put together from "
+            f"{'+'.join(sorted(used))!r}"
+        )
+    if lacking := sorted(set(card.towers) - set(plans)):
+        raise ModelDamagedError(
+            f"model '{card.name}' has digests of towers for {', '.join(lacking)}, but its "
+            "assembly has none"
+        )
+    return plans

@@ -16,7 +16,7 @@ from bittern.hashing.codes import check_codes
 from bittern.index.archive import Archive
 from bittern.service.ingest import Piece, decode
 from bittern.service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
-from bittern.service.models import Model
+from bittern.service.models.loaded import Model
 from bittern.types import MediaItem, Query
 
 _LIMITS = replace(DEFAULT_LIMITS, max_item_bytes=maxsize)

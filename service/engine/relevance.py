@@ -21,10 +21,10 @@ from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
 from bittern.index.observation import Answer
 from bittern.index.relevance import Background, false_alarm_rate, sample_places
-from bittern.service.deadline import Deadline
+from bittern.service.engine.deadline import Deadline
+from bittern.service.engine.reference_texts import REFERENCE_TEXTS
 from bittern.service.limits import check_within
-from bittern.service.models import Model
-from bittern.service.reference_texts import REFERENCE_TEXTS
+from bittern.service.models.loaded import Model
 from bittern.types import Hit, Metric, Query
 
 _TEXTS_AT_ONCE = 32

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bittern.cli.screen import licence_notice
+from bittern.cli.output import licence_notice
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import Encoder, Modality
+from bittern.encoders.base import Modality
 from bittern.errors import (
     ModelNotFoundError,
     ObservationNotFoundError,
@@ -25,10 +25,9 @@ from bittern.hashing.codes import pack
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.service import queries
-from bittern.service.catalogue import encoder_names, weights_of
-from bittern.service.deadline import Deadline
-from bittern.service.embedders import Embedders
+from bittern.service.engine import queries
+from bittern.service.engine.deadline import Deadline
+from bittern.service.engine.relevance import Nearness, Vector
 from bittern.service.export.base import Rows
 from bittern.service.export.rows import rows_of_archive
 from bittern.service.ingest import embed_items
@@ -40,9 +39,8 @@ from bittern.service.ingest.commit import (
     without_untaken,
 )
 from bittern.service.ingest.report import Stages, new_stages
-from bittern.service.models import EncoderLoader, Model
-from bittern.service.nearness import Nearness, Vector
-from bittern.service.saved_models import load_saved
+from bittern.service.models.loaded import Embedders, EncoderLoader, Model, catalogue_encoder
+from bittern.service.models.saved import encoder_names, load_saved, weights_of
 from bittern.types import (
     AddResult,
     ArchiveStats,
@@ -63,13 +61,6 @@ logger = logging.getLogger("bittern.engine")
 DECODED_AT_ONCE = 2
 """Queries whose media are in memory at the same time; others wait their turn."""
 _SHORTEST_DIGEST = 8
-
-
-def catalogue_encoder(name: str) -> Encoder:
-    """Load an encoder by its catalogue name."""
-    from bittern.encoders.catalogue import load_encoder
-
-    return load_encoder(name)
 
 
 class Engine:

@@ -1,0 +1,1 @@
+"""Models: encoders and hashers that are loaded, saved, shipped or fitted."""
