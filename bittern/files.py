@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
@@ -30,6 +33,29 @@ def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
         Path(temporary).unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+@contextmanager
+def writing_file(path: Path) -> Iterator[BinaryIO]:
+    """A stream for the new content of a large file: it replaces the file when the block ends.
+
+    Until then the content is in ``NAME.partial`` beside it; an error removes that. A process that
+    is killed leaves it, and the next one overwrites it.
+
+    Raises:
+        OSError: the disk refuses; the old content is still there.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    sync_folder(path.absolute().parent)
 
 
 def sync_folder(path: Path) -> None:

@@ -13,7 +13,8 @@ import bittern
 from bittern.benchmarks.speed.report import say
 from bittern.encoders.base import Modality
 from bittern.errors import ManifestError
-from bittern.service.ingest import Embedded, embed_items
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded
 from bittern.service.models.loaded import Embedder, catalogue_encoder
 from bittern.service.sources import read_source
 from bittern.types import MediaItem

@@ -23,7 +23,8 @@ from bittern.benchmarks.speed.timing import Rounds, Spread, interleaved
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.ingest import NETWORK_BATCH, decode
+from bittern.service.ingest.embedding import NETWORK_BATCH
+from bittern.service.ingest.items import decode
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.models.loaded import Embedder, Model

@@ -15,7 +15,7 @@ import numpy as np
 from bittern.benchmarks.speed.report import Table
 from bittern.encoders.base import Media, Modality
 from bittern.hashing.codes import hamming_distance
-from bittern.service.ingest import NETWORK_BATCH
+from bittern.service.ingest.embedding import NETWORK_BATCH
 from bittern.service.models.loaded import Model
 
 

@@ -24,7 +24,7 @@ from bittern.index.archive import Archive
 from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
 from bittern.service.grpc.server import serve
-from bittern.service.ingest.commit import Commits
+from bittern.service.ingest.commit import ArchiveCommits
 from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"
@@ -68,7 +68,7 @@ def _served(collection: Collection) -> Iterator[tuple[Engine, str]]:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         archive = stack.enter_context(Archive.create(Path(folder) / "archive"))
         engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
-        Commits(archive, engine.register(saved), "error").commit(collection.embedded)
+        ArchiveCommits(archive, engine.register(saved), "error").commit(collection.embedded)
         engine.warm()
         server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
         stack.callback(server.stop, 5.0)

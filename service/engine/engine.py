@@ -30,14 +30,14 @@ from bittern.service.engine.deadline import Deadline
 from bittern.service.engine.relevance import Nearness, Vector
 from bittern.service.export.base import Rows
 from bittern.service.export.rows import rows_of_archive
-from bittern.service.ingest import embed_items
 from bittern.service.ingest.commit import (
     COMMIT_ITEMS,
-    Commits,
+    ArchiveCommits,
     batched,
     check_towers,
-    without_untaken,
+    reject_unsupported,
 )
+from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.models.loaded import Embedders, EncoderLoader, Model, catalogue_encoder
 from bittern.service.models.saved import encoder_names, load_saved, weights_of
@@ -402,8 +402,8 @@ class Engine:
         for batch in batched(items, batch_size):
             for chosen, group in self._by_model(batch, model):
                 check_towers(chosen, group)
-                commits = Commits(self.archive, chosen, on_duplicate, stages=stages)
-                taken = commits.without_coded(without_untaken(chosen, group))
+                commits = ArchiveCommits(self.archive, chosen, on_duplicate, stages=stages)
+                taken = commits.without_stored(reject_unsupported(chosen, group))
                 embedded = embed_items(chosen.embedder, taken, stages)
                 yield commits.commit(builtins.list(embedded))
 

@@ -14,7 +14,7 @@ from bittern.encoders.base import AudioWindowing, Modality
 from bittern.errors import QueryError
 from bittern.hashing.codes import check_codes
 from bittern.index.archive import Archive
-from bittern.service.ingest import Piece, decode
+from bittern.service.ingest.items import Decoded, decode
 from bittern.service.limits import DEFAULT_LIMITS, INPUT_KINDS, check_input, check_query
 from bittern.service.models.loaded import Model
 from bittern.types import MediaItem, Query
@@ -58,7 +58,7 @@ def query_for(modality: str, data: str | bytes) -> Query:
     return Query(image=data) if modality == Modality.IMAGE else Query(audio=data)
 
 
-def pieces_of(query: Query, windowing: AudioWindowing | None, *, name: str = "") -> list[Piece]:
+def pieces_of(query: Query, windowing: AudioWindowing | None, *, name: str = "") -> list[Decoded]:
     """What the tower is to embed: one piece, or the windows of a recording.
 
     Raises:
@@ -66,11 +66,11 @@ def pieces_of(query: Query, windowing: AudioWindowing | None, *, name: str = "")
         QueryError: a recording longer than a query may be.
     """
     if query.text is not None:
-        return [Piece(query.text.strip())]
+        return [Decoded(query.text.strip())]
     modality = Modality.IMAGE if query.image is not None else Modality.AUDIO
     data = query.image if query.image is not None else query.audio
     item = MediaItem("", name or f"the query's {modality}", str(modality), data=data)
-    pieces: list[Piece] = []
+    pieces: list[Decoded] = []
     for piece in decode(item, windowing):
         if len(pieces) == MAX_QUERY_WINDOWS:
             assert windowing is not None

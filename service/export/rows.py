@@ -44,7 +44,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     schema = pa.schema(fields)
     if digest:
         from bittern.hashing.saved import SavedModel
-        from bittern.service.ingest.code_tables import about_codes
+        from bittern.service.ingest.parquet_parts import about_codes
 
         card = SavedModel.load(archive.model_folder(digest)).card
         schema = schema.append(pa.field("code", pa.binary(card.bits // 8)))

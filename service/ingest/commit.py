@@ -1,54 +1,221 @@
-"""Embedded items into an archive: skip what is there, hash the rest, store it in one commit."""
+"""The last stages: hash and commit, in a thread of their own, while the network goes on.
+
+`store_all` is the thread, whatever it stores into. `ArchiveCommits` stores into an archive:
+it skips what is stored already, hashes the rest, and adds it in one atomic commit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import TypeVar
 
 from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
 from bittern.index.observation import CodedBefore, CodedObservation, Fingerprint
-from bittern.service.ingest.items import Asked, Embedded, Entry, Recheck
+from bittern.service.ingest.items import Embedded, Entry, PipelineEntry, Recheck
+from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.reading import another_file
-from bittern.service.ingest.report import Stages, new_stages
-from bittern.service.ingest.storing import COMMIT_ITEMS
+from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
 from bittern.service.models.loaded import Model
 from bittern.service.sources.base import other_id
 from bittern.service.sources.ids import id_of_name
-from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
-
-__all__ = [
-    "COMMIT_ITEMS",
-    "Commits",
-    "batched",
-    "check_towers",
-    "without_untaken",
-]
+from bittern.types import (
+    AddResult,
+    AddStatus,
+    MediaItem,
+    OnDuplicate,
+)
 
 T = TypeVar("T")
-_LOOKED_UP = 256
-"""Items that the archive is asked about at once."""
-_LOOKED_UP_BYTES = 32 << 20
+COMMIT_ITEMS = 64
+"""Items per atomic commit."""
+COMMIT_S = 30.0
+"""Seconds after which coded items are committed, however few they are."""
+COMMIT_ROWS = 16_384
+"""Rows per atomic commit, where items are long recordings."""
+PROGRESS_S = 1.0
+_POLL_S = 0.25
+_LOOKUP_ITEMS = 256
+"""Items that are looked up in the archive at once."""
+_LOOKUP_BYTES = 32 << 20
 _UNKNOWN = Fingerprint("", 0, None)
-"""Of a file that was coded before fingerprints were kept: any content is another."""
+"""Of a file that was coded before fingerprints were kept: it differs from any content."""
+
+Commit = Callable[[Sequence[Embedded]], list[AddResult]]
+"""Hashes embedded items and stores them atomically; returns their results, in order."""
 
 
 @dataclass(frozen=True)
-class Commits:
-    """How items of one kind go into an archive.
+class CommitPolicy:
+    """When to commit: after so many items or seconds, whichever comes first.
+
+    Attributes:
+        items: most items of one commit.
+        seconds: most seconds that something coded waits for its commit.
+        clock: seconds that never go back.
+    """
+
+    items: int = COMMIT_ITEMS
+    seconds: float = COMMIT_S
+    clock: Callable[[], float] = monotonic
+
+
+def store_all(
+    stream: Iterator[Embedded],
+    commit: Commit,
+    report: JobReport,
+    *,
+    policy: CommitPolicy | None = None,
+    on_progress: OnProgress = lambda report: None,
+) -> None:
+    """Commit everything that is embedded, in order, until the stream ends.
+
+    However the stream ends, also by an error, what was embedded before is committed.
+
+    Args:
+        stream: from `bittern.service.ingest.embedding.embed_items`.
+        commit: stores a batch.
+        report: updated after each commit.
+        policy: when to commit.
+        on_progress: called after each commit, and about once a second.
+
+    Raises:
+        BaseException: an error of the stream, or of a commit.
+    """
+    thread = _CommitThread(commit, report, policy or CommitPolicy(), on_progress)
+    try:
+        for embedded in stream:
+            thread.put(embedded)
+    finally:
+        try:
+            close_stream(stream)
+        finally:
+            thread.close()
+    thread.check()
+
+
+class _CommitThread:
+    """The thread that stores. While one commit is under way, at most one more may wait."""
+
+    def __init__(
+        self, commit: Commit, report: JobReport, policy: CommitPolicy, on_progress: OnProgress
+    ) -> None:
+        self._commit, self._report = commit, report
+        self._policy, self._on_progress = policy, on_progress
+        self._changed = threading.Condition()
+        self._waiting: deque[Embedded] = deque()
+        self._rows = 0
+        self._oldest = 0.0
+        self._reported = policy.clock()
+        self._begun = policy.clock() - report.seconds
+        self._closed = False
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="bittern-store")
+        self._thread.start()
+
+    def put(self, embedded: Embedded) -> None:
+        """Take an item; waits while a commit is due that has not begun.
+
+        Raises:
+            BaseException: an error of a commit.
+        """
+        with self._changed:
+            while self._failure is None and self._is_full():
+                self._changed.wait()
+            self.check()
+            if not self._waiting:
+                self._oldest = self._policy.clock()
+            self._waiting.append(embedded)
+            self._rows += len(embedded.embeddings)
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Commit what is left, and end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise the error of a commit."""
+        if self._failure is not None:
+            raise self._failure
+
+    def _is_full(self) -> bool:
+        return len(self._waiting) >= self._policy.items or self._rows >= COMMIT_ROWS
+
+    def _is_due(self) -> bool:
+        waited = self._policy.clock() - self._oldest
+        return bool(self._waiting) and (self._is_full() or waited >= self._policy.seconds)
+
+    def _run(self) -> None:
+        try:
+            while True:
+                batch = self._next_batch()
+                if batch:
+                    self._store(batch)
+                elif self._closed:
+                    return
+                self._report_progress(after_commit=bool(batch))
+        except BaseException as error:
+            with self._changed:
+                self._failure = error
+                self._waiting.clear()
+                self._changed.notify_all()
+
+    def _next_batch(self) -> list[Embedded]:
+        """Items to commit now; none if it is only time to report progress."""
+        with self._changed:
+            begun = self._policy.clock()
+            while not self._is_due():
+                if self._closed or self._policy.clock() - begun >= PROGRESS_S:
+                    break
+                self._changed.wait(_POLL_S)
+            if not (self._is_due() or self._closed):
+                return []
+            batch: list[Embedded] = []
+            rows = 0
+            while self._waiting and len(batch) < self._policy.items and rows < COMMIT_ROWS:
+                batch.append(self._waiting.popleft())
+                rows += len(batch[-1].embeddings)
+            self._rows -= rows
+            self._oldest = self._policy.clock()
+            self._changed.notify_all()
+            return batch
+
+    def _store(self, batch: list[Embedded]) -> None:
+        results = self._commit(batch)
+        stored = {AddStatus.ADDED, AddStatus.OVERWRITTEN}
+        self._report.commits += any(result.status in stored for result in results)
+        self._report.count(results)
+
+    def _report_progress(self, after_commit: bool) -> None:
+        now = self._policy.clock()
+        self._report.seconds = now - self._begun
+        self._report.listed = self._report.stages["list"].items
+        if after_commit or now - self._reported >= PROGRESS_S:
+            self._reported = now
+            self._on_progress(self._report)
+
+
+@dataclass(frozen=True)
+class ArchiveCommits:
+    """How items go into an archive.
 
     Attributes:
         archive: open for writing.
-        model: what hashes them.
-        on_duplicate: what to do with an `occurrenceID` that is there already.
+        model: hashes them.
+        on_duplicate: what to do with an `occurrenceID` that is stored already.
         keep_embeddings: store float16 embeddings beside the codes.
-        stages: filled in as work goes on.
-        renew: under ``skip``, whether an item whose file has changed since takes the place of
-            what is there. A job does that; a caller who adds items is taken at their word.
+        stages: counts the work.
+        renew: under ``skip``, code an item again whose file has changed. A job does that; for a
+            caller who adds items, ``skip`` means skip.
     """
 
     archive: Archive
@@ -57,22 +224,22 @@ class Commits:
     keep_embeddings: bool = False
     stages: Stages = field(default_factory=new_stages)
     renew: bool = False
-    _taken_over: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
+    _reassigned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
-    def without_coded(self, entries: Iterable[Entry]) -> Iterator[Asked]:
-        """Entries, those that would be skipped replaced by their result before any decoding.
+    def without_stored(self, entries: Iterable[Entry]) -> Iterator[PipelineEntry]:
+        """Entries; those that would be skipped are replaced by their result, before any decoding.
 
-        Items whose files may have changed since come as a `Recheck`. In a job, media are known
-        by their names too: see `_under_its_id`.
+        Items whose files may have changed become a `Recheck`. In a job, media are recognised
+        by their names too: see `_under_stored_id`.
         """
         if self.on_duplicate != "skip" and not self.renew:
             yield from entries
             return
-        for batch in _some(entries):
+        for batch in _lookups(entries):
             names: dict[str, str] = {}
             if self.renew:
-                names = self._names(batch)
-                batch = [self._under_its_id(entry, names) for entry in batch]
+                names = self._stored_names(batch)
+                batch = [self._under_stored_id(entry, names) for entry in batch]
             if self.on_duplicate != "skip":
                 yield from batch
                 continue
@@ -82,12 +249,12 @@ class Commits:
                 before = coded.get(entry.occurrence_id) if isinstance(entry, MediaItem) else None
                 if isinstance(entry, MediaItem) and before is not None:
                     known = names.get(entry.occurrence_id, entry.media)
-                    yield self._coded_before(entry, before, renamed=known != entry.media)
+                    yield self._compared(entry, before, renamed=known != entry.media)
                 else:
                     yield entry
 
-    def _names(self, batch: Sequence[Entry]) -> dict[str, str]:
-        """What the archive calls the media of these entries, by each id that they may have.
+    def _stored_names(self, batch: Sequence[Entry]) -> dict[str, str]:
+        """Stored media names, by each id that these entries may have.
 
         Entries that are known by their path have no further media.
         """
@@ -95,32 +262,32 @@ class Commits:
         ids = [name for item in items for name in (item.occurrence_id, other_id(item))]
         return self.archive.media_names(ids)
 
-    def _under_its_id(self, entry: Entry, names: Mapping[str, str]) -> Entry:
+    def _under_stored_id(self, entry: Entry, names: Mapping[str, str]) -> Entry:
         """The entry, under the id that its media have in the archive already.
 
-        The first medium of an occurrence has the bare id, the others add their names. Once rows
-        come in another order, another medium is the first: by ids alone it would take the place
-        of the one that was first before, and be there twice. So the occurrence and the name of
-        the media come first. Where only the bare id is there, with another medium, this one
-        takes its place, and that one gets an id of its own if it is still listed.
+        The first medium of an occurrence has the bare id, the others add their names. If rows
+        come in another order, another medium is the first. By id alone it would replace the
+        former first one, and be stored twice. So the occurrence and the name of the media come
+        first. Where only the bare id is stored, with another medium, this one replaces it, and
+        that one gets an id of its own if it is still listed.
         """
         if not isinstance(entry, MediaItem) or entry.occurrence_id == entry.media:
             return entry
         own, other = entry.occurrence_id, other_id(entry)
-        if names.get(own) == entry.media and own not in self._taken_over:
+        if names.get(own) == entry.media and own not in self._reassigned:
             return entry
-        if names.get(other) == entry.media and other not in self._taken_over:
+        if names.get(other) == entry.media and other not in self._reassigned:
             return replace(entry, occurrence_id=other)
         if own in names and self.on_duplicate != "error":
-            self._taken_over.add(own)
+            self._reassigned.add(own)
         return entry
 
-    def _coded_before(self, item: MediaItem, before: CodedBefore, renamed: bool) -> Asked:
-        """Skipped, failed, or to be compared with what it was.
+    def _compared(self, item: MediaItem, before: CodedBefore, renamed: bool) -> PipelineEntry:
+        """Skipped, failed, or to be compared with the file that was coded.
 
         An item without an `occurrenceID` of its own is known by its path below the folder that
         was indexed: below another folder that is another file, unless its content is the same.
-        One whose occurrence has media of another name there is compared by content alone.
+        If the stored media have another name, content alone decides.
         """
         if renamed:
             return Recheck(item, before.fingerprint or _UNKNOWN, True, "renew")
@@ -138,10 +305,10 @@ class Commits:
     def commit(self, batch: Sequence[Embedded]) -> list[AddResult]:
         """Hash embedded items and store them in one atomic commit.
 
-        Those that renew what is there are a commit of their own.
+        Items that replace stored ones are a commit of their own.
 
         Returns:
-            What became of each, in order; every ``added`` and ``overwritten`` is durable.
+            Their results, in order; every ``added`` and ``overwritten`` is durable.
         """
         begun = perf_counter()
         coded = {n: self._coded(e) for n, e in enumerate(batch) if e.result is None}
@@ -149,13 +316,15 @@ class Commits:
         rows = sum(map(len, coded.values()))
         self.stages["hash"].add(rows, busy_s=hashed - begun)
         results = {n: e.result for n, e in enumerate(batch) if e.result is not None}
-        for renews, policy in ((False, self.on_duplicate), (True, "overwrite")):
+        policies: tuple[tuple[bool, OnDuplicate], ...] = (
+            (False, self.on_duplicate),
+            (True, "overwrite"),
+        )
+        for renews, policy in policies:
             chosen = [n for n in coded if batch[n].renews is renews]
             if chosen:
                 stored = self.archive.add(
-                    [coded[n] for n in chosen],
-                    model=self.model.digest,
-                    on_duplicate=policy,
+                    [coded[n] for n in chosen], model=self.model.digest, on_duplicate=policy
                 )
                 results.update(zip(chosen, stored, strict=True))
         if coded:
@@ -178,45 +347,45 @@ def _skipped(item: MediaItem) -> AddResult:
     return AddResult(name, AddStatus.SKIPPED, message=f"'{name}' is in the archive already")
 
 
-def _some(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Lists of entries, short ones where they bring their bytes along.
+def _lookups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Lists of entries, short ones where they hold their bytes.
 
-    Where the entries break off, those before come first, then whatever they raised.
+    If the listing breaks off, the entries before come first, then its error.
     """
-    some: list[Entry] = []
+    batch: list[Entry] = []
     size = 0
-    broke_off: Exception | None = None
+    error: Exception | None = None
     source = iter(entries)
     while True:
         try:
             entry = next(source)
         except StopIteration:
             break
-        except Exception as error:
-            broke_off = error
+        except Exception as raised:
+            error = raised
             break
-        some.append(entry)
+        batch.append(entry)
         size += len(entry.data or b"") if isinstance(entry, MediaItem) else 0
-        if len(some) >= _LOOKED_UP or size >= _LOOKED_UP_BYTES:
-            yield some
-            some, size = [], 0
-    if some:
-        yield some
-    if broke_off is not None:
-        raise broke_off
+        if len(batch) >= _LOOKUP_ITEMS or size >= _LOOKUP_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+    if error is not None:
+        raise error
 
 
 def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` entries; takes no more than it yields."""
+    """Lists of at most `size` entries; consumes no more than it yields."""
     source = iter(entries)
     while batch := list(islice(source, size)):
         yield batch
 
 
-def without_untaken(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
-    """Entries, those that the model cannot code replaced by the reason before any decoding.
+def reject_unsupported(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries; those that the model cannot code are replaced by a failure, before any decoding.
 
-    Items of no modality at all stay: they fail by themselves when they are decoded.
+    Items of an unknown modality stay: decoding fails them.
 
     Raises:
         WeightsMissingError, DigestMismatchError: as `Model.check_tower`, at the first entry
@@ -246,6 +415,6 @@ def check_towers(model: Model, entries: Iterable[Entry]) -> None:
         WeightsMissingError: they are not on this machine.
         DigestMismatchError: they are not those that the model was made with.
     """
-    asked = {e.modality for e in entries if isinstance(e, MediaItem)}
-    for modality in sorted(model.modalities & asked):
+    needed = {e.modality for e in entries if isinstance(e, MediaItem)}
+    for modality in sorted(model.modalities & needed):
         model.check_tower(modality)

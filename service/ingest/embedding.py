@@ -1,29 +1,33 @@
-"""Media in, embedded observations out: read and decode ahead, cut batches, run the network."""
+"""Media in, embedded items out: prefetch, cut batches, run the network."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from time import perf_counter
 
-from bittern.encoders.base import Modality
-from bittern.errors import BitternError
-from bittern.service.ingest.batches import Batches
-from bittern.service.ingest.items import Asked, Embedded, Piece, Recheck, decode
-from bittern.service.ingest.prefetch import Ahead
+from bittern.encoders.base import Media, Modality
+from bittern.errors import BitternError, InvalidInputError
+from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, decode, item_of
+from bittern.service.ingest.prefetch import Bounds, Prefetch, Slot
 from bittern.service.ingest.reading import Loaded, read
-from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
-from bittern.service.ingest.slots import Bounds, Slot
+from bittern.service.ingest.report import Cancelled, Stages, StageWork, never, new_stages
 from bittern.service.models.loaded import Embedder
-from bittern.types import AddResult
+from bittern.types import AddResult, AddStatus
 
+NETWORK_BATCH = 16
+"""Pictures or windows per call of a network."""
+BATCH_BYTES = 128 << 20
+"""A batch of very large pictures runs before it has `NETWORK_BATCH` of them."""
 FLUSH_ITEMS = 64
 """After so many items of the listing, batches run even where they are not full."""
 
 
 def embed_items(
     embedder: Embedder,
-    entries: Iterable[Asked],
+    entries: Iterable[PipelineEntry],
     stages: Stages | None = None,
     *,
     cancelled: Cancelled = never,
@@ -32,29 +36,30 @@ def embed_items(
 ) -> Iterator[Embedded]:
     """Embed every entry, in order; an item that cannot be used carries the reason.
 
-    The network runs in the caller's thread, everything before it in threads of its own, which
-    end with the iterator (close it, if it is not gone through to its end).
+    The network runs in the caller's thread, everything before it in threads of its own. They end
+    with the iterator: close it, unless it is exhausted.
 
     Args:
         embedder: the network.
-        entries: photographs, recordings, and results that pass through; gone through lazily, in
-            a thread.
-        stages: filled in as work goes on.
+        entries: photographs, recordings, and results that pass through; iterated lazily, in a
+            thread.
+        stages: counts the work.
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
         fetch: beginnings of addresses that may be fetched.
-        bounds: threads and memory; see `bittern.service.ingest.slots`.
+        bounds: threads and memory; see `bittern.service.ingest.prefetch`.
 
     Raises:
-        Exception: what the listing has raised, once everything before is embedded; what the
-            network has raised, at once.
+        Exception: an error of the listing, once everything before it is embedded; an error of
+            the network, at once.
     """
     stages = stages if stages is not None else new_stages()
-    batches = Batches(embedder, stages["network"])
+    batches = NetworkBatches(embedder, stages["network"])
     reading = partial(_read, embedder, fetch)
-    beginning = partial(_begin, embedder)
-    with Ahead(entries, reading, beginning, stages, cancelled, bounds) as ahead:
-        for slot in ahead:
-            _take(slot, ahead, batches)
+    with Prefetch(
+        entries, reading, partial(_begin, embedder), stages, cancelled, bounds
+    ) as prefetch:
+        for slot in prefetch:
+            _embed_slot(slot, prefetch, batches)
             if (slot.number + 1) % FLUSH_ITEMS == 0 and not cancelled():
                 batches.flush()
             if cancelled():
@@ -64,23 +69,22 @@ def embed_items(
         batches.flush()
     yield from batches.done()
     if not cancelled():
-        ahead.check_listing()
+        prefetch.check_listing()
 
 
-def _take(slot: Slot, ahead: Ahead, batches: Batches) -> None:
-    """Hand the pieces of one entry to the network."""
+def _embed_slot(slot: Slot, prefetch: Prefetch, batches: NetworkBatches) -> None:
     embedded = _embedded(slot)
     batches.begin(embedded)
     if embedded.result is not None:
         batches.end()
         return
     try:
-        for piece in ahead.pieces(slot):
-            batches.add(piece)
+        for one in prefetch.decoded(slot):
+            batches.add(one)
     except BitternError as error:
         batches.end(error)
         return
-    if slot.finished and not slot.pieces:  # else the job is cancelled in the middle of it
+    if slot.finished and not slot.decoded:  # else the job was cancelled in the middle of it
         batches.end()
 
 
@@ -88,25 +92,96 @@ def _embedded(slot: Slot) -> Embedded:
     if slot.loaded is not None:
         loaded = slot.loaded
         return Embedded(
-            loaded.item,
-            result=slot.result,
-            fingerprint=loaded.fingerprint,
-            renews=loaded.renews,
+            loaded.item, result=slot.result, fingerprint=loaded.fingerprint, renews=loaded.renews
         )
-    entry = slot.entry.item if isinstance(slot.entry, Recheck) else slot.entry
-    if entry is None or isinstance(entry, AddResult):
-        return Embedded(None, result=slot.result)
-    return Embedded(replace(entry, data=None), result=slot.result)
+    item = None if slot.entry is None else item_of(slot.entry)
+    return Embedded(item and replace(item, data=None), result=slot.result)
 
 
-def _read(embedder: Embedder, fetch: tuple[str, ...], entry: Asked) -> Loaded:
+def _read(embedder: Embedder, fetch: tuple[str, ...], entry: PipelineEntry) -> Loaded:
     assert not isinstance(entry, AddResult)
-    item = entry.item if isinstance(entry, Recheck) else entry
-    if item.modality in set(Modality):
+    item = item_of(entry)
+    if item is not None and item.modality in set(Modality):
         embedder.require(Modality(item.modality))  # before it is read for nothing
     return read(entry, fetch)
 
 
-def _begin(embedder: Embedder, loaded: Loaded) -> Iterator[Piece]:
+def _begin(embedder: Embedder, loaded: Loaded) -> Iterator[Decoded]:
     windowing = embedder.windowing if loaded.item.modality == Modality.AUDIO else None
     return decode(loaded.item, windowing, loaded.source)
+
+
+class NetworkBatches:
+    """Collects pictures and windows into batches, one per modality, and keeps items in order.
+
+    Where a batch is cut depends on its contents alone, never on timing.
+    """
+
+    def __init__(self, embedder: Embedder, work: StageWork) -> None:
+        self._embedder, self._work = embedder, work
+        self._items: deque[Embedded] = deque()
+        self._waiting: dict[Modality, list[tuple[Embedded, Media]]] = {}
+        self._bytes: dict[Modality, int] = {}
+        self._open: Embedded | None = None
+
+    def begin(self, embedded: Embedded) -> None:
+        """Begin the next item; `add` follows for each picture or window, then `end`."""
+        self._items.append(embedded)
+        self._open = embedded
+
+    def end(self, error: BitternError | None = None) -> None:
+        """End the item; with an error it fails, whatever came before."""
+        if error is not None and self._open is not None:
+            _fail(self._open, error)
+        self._open = None
+
+    def add(self, one: Decoded) -> None:
+        """Add to the current item; runs the batch if that fills it."""
+        embedded = self._open
+        assert embedded is not None
+        assert embedded.item is not None
+        modality = Modality(embedded.item.modality)
+        batch = self._waiting.setdefault(modality, [])
+        batch.append((embedded, one.data))
+        embedded.spans.append((one.start_s, one.end_s))
+        self._bytes[modality] = self._bytes.get(modality, 0) + one.nbytes
+        if len(batch) >= NETWORK_BATCH or self._bytes[modality] >= BATCH_BYTES:
+            self._run(modality)
+
+    def flush(self) -> None:
+        """Run the batches that are not full."""
+        for modality in list(self._waiting):
+            self._run(modality)
+
+    def done(self) -> Iterator[Embedded]:
+        """The leading items that are embedded or have failed."""
+        while self._items and self._items[0] is not self._open:
+            first = self._items[0]
+            if first.result is None and len(first.embeddings) < len(first.spans):
+                return
+            yield self._items.popleft()
+
+    def _run(self, modality: Modality) -> None:
+        batch = self._waiting.pop(modality)
+        self._bytes[modality] = 0
+        begun = perf_counter()
+        try:
+            embeddings = self._embedder.embed(modality, [data for _, data in batch])
+        except InvalidInputError as error:
+            if len(batch) == 1:
+                _fail(batch[0][0], error)
+                return
+            for single in batch:  # one of them spoils the batch: find it
+                self._waiting[modality] = [single]
+                self._run(modality)
+            return
+        self._work.add(len(batch), busy_s=perf_counter() - begun)
+        for (embedded, _), embedding in zip(batch, embeddings, strict=True):
+            embedded.embeddings.append(embedding)
+
+
+def _fail(embedded: Embedded, error: BitternError) -> None:
+    assert embedded.item is not None
+    embedded.result = AddResult(
+        embedded.item.occurrence_id, AddStatus.FAILED, reason=error.reason, message=error.message
+    )

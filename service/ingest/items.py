@@ -1,4 +1,4 @@
-"""What goes through the pipeline: items, the pieces they are decoded into, what came of them."""
+"""What goes through the pipeline: listed entries, decoded media, embedded items."""
 
 from __future__ import annotations
 
@@ -17,18 +17,21 @@ from bittern.encoders.images import decode_image
 from bittern.index.observation import Fingerprint
 from bittern.types import AddResult, MediaItem, Observation
 
+Entry = MediaItem | AddResult
+"""Something to embed, or the result that it has already (skipped, or a bad row of a table)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """An item that was coded before, and has to be compared with what it was then.
+    """An item that was coded before, and whose file may have changed since.
 
     Attributes:
         item: the photograph or recording.
-        before: what its file was.
-        moved: whether it was in another folder. Time and size tell nothing then: recorders give
-            files of one length the same names, on cards that keep time to two seconds.
-        changed: what to do if its content is another now: ``renew`` codes it again in the place
-            of what is there, ``refuse`` fails it.
+        before: fingerprint of the file that was coded.
+        moved: whether it was in another folder. Time and size prove nothing then: recorders
+            write files of one length under the same names.
+        changed: what to do with other content: ``renew`` codes it again in place of the stored
+            rows, ``refuse`` fails it.
     """
 
     item: MediaItem
@@ -37,15 +40,19 @@ class Recheck:
     changed: Literal["renew", "refuse"]
 
 
-Entry = MediaItem | AddResult
-"""Something to be embedded, or what became of it already (skipped, or a bad manifest row)."""
-Asked = MediaItem | AddResult | Recheck
-"""The same, with items that may have changed since."""
+PipelineEntry = MediaItem | AddResult | Recheck
+"""An entry once it has been compared with what was coded before."""
+
+
+def item_of(entry: PipelineEntry) -> MediaItem | None:
+    """The photograph or recording of an entry; None if it is a result already."""
+    item = entry.item if isinstance(entry, Recheck) else entry
+    return item if isinstance(item, MediaItem) else None
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """What one observation is made of: a picture, or one window of a recording."""
+class Decoded:
+    """The input of the network for one observation: a picture, or one window of a recording."""
 
     data: Media
     start_s: float | None = None
@@ -59,37 +66,37 @@ class Piece:
 
 @dataclass
 class Embedded:
-    """One entry and what became of it.
+    """One entry after the network.
 
     Attributes:
         item: the photograph or recording, without its bytes; None if the entry was a result
             already.
-        pieces: start and end of each piece, in seconds; None for a photograph.
-        embeddings: one float32 [dim] per piece.
+        spans: start and end of each window, in seconds; (None, None) for a photograph.
+        embeddings: one float32 [dim] per span.
         result: why there are no embeddings, if so.
         fingerprint: of the media file, where it was read.
-        renews: whether it takes the place of what was coded before its file changed.
+        renews: whether it replaces what was coded before its file changed.
     """
 
     item: MediaItem | None
-    pieces: list[tuple[float | None, float | None]] = field(default_factory=list)
+    spans: list[tuple[float | None, float | None]] = field(default_factory=list)
     embeddings: list[NDArray[np.float32]] = field(default_factory=list)
     result: AddResult | None = None
     fingerprint: Fingerprint | None = None
     renews: bool = False
 
     def stacked(self) -> NDArray[np.float32]:
-        """The embeddings as one array, float32 [pieces, dim]."""
+        """The embeddings as one array, float32 [spans, dim]."""
         return np.stack(self.embeddings)
 
     def observations(self) -> list[Observation]:
-        """One observation per piece; windows of a longer recording have ids of their own."""
+        """One observation per span; windows of a longer recording have ids of their own."""
         item = self.item
         if item is None or self.result is not None:
             return []
         return [
             Observation(
-                id=item.occurrence_id if len(self.pieces) == 1 else fragment_id(item, start, end),
+                id=item.occurrence_id if len(self.spans) == 1 else fragment_id(item, start, end),
                 occurrence_id=item.occurrence_id,
                 modality=item.modality,
                 media=item.media,
@@ -98,30 +105,8 @@ class Embedded:
                 end_s=end,
                 metadata=item.metadata,
             )
-            for start, end in self.pieces
+            for start, end in self.spans
         ]
-
-
-def decode(
-    item: MediaItem, windowing: AudioWindowing | None, source: bytes | Path | None = None
-) -> Iterator[Piece]:
-    """The pieces of one item, lazily.
-
-    Args:
-        item: a photograph or recording.
-        windowing: how the encoder wants recordings cut.
-        source: the file's bytes, or where it is; None for what the item says.
-
-    Raises:
-        MediaError: the item cannot be used.
-    """
-    source = _file(item) if source is None else source
-    if item.modality == Modality.IMAGE:
-        yield Piece(decode_image(source, name=item.media, min_side=SHORTER_SIDE))
-        return
-    assert windowing is not None
-    for window in windows(source, windowing, name=item.media):
-        yield Piece(window.samples, window.start_s, window.end_s)
 
 
 def fragment_id(item: MediaItem, start_s: float | None, end_s: float | None) -> str:
@@ -133,9 +118,25 @@ def _seconds(value: float | None) -> str:
     return f"{value or 0.0:.3f}".rstrip("0").rstrip(".")
 
 
-def _file(item: MediaItem) -> bytes | Path:
-    """Bytes or path of an item that `check_item` lets through."""
-    if item.data is not None:
-        return bytes(item.data)
-    assert item.path is not None
-    return Path(item.path)
+def decode(
+    item: MediaItem, windowing: AudioWindowing | None, source: bytes | Path | None = None
+) -> Iterator[Decoded]:
+    """Decode one item, lazily.
+
+    Args:
+        item: a photograph or recording.
+        windowing: how the encoder wants recordings cut.
+        source: the file's bytes, or its path; None for the item's own data or path.
+
+    Raises:
+        MediaError: the item cannot be used.
+    """
+    if source is None:
+        assert item.data is not None or item.path is not None  # `check_item` requires one
+        source = bytes(item.data) if item.data is not None else Path(item.path or "")
+    if item.modality == Modality.IMAGE:
+        yield Decoded(decode_image(source, name=item.media, min_side=SHORTER_SIDE))
+        return
+    assert windowing is not None
+    for window in windows(source, windowing, name=item.media):
+        yield Decoded(window.samples, window.start_s, window.end_s)

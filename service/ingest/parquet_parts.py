@@ -1,20 +1,22 @@
-"""Codes on their way into one Parquet file: parts that survive a kill, and their joining.
+"""Codes in a Parquet file: its columns, and the Parquet parts that survive a kill until the end.
 
-    OUT.parts/job.json              what is being coded, by which model
-    OUT.parts/model/                that model, where it was fitted on these very media
-    OUT.parts/part-00000.parquet    one for each commit: written aside, synced, then renamed
+    OUT.parts/job.json              the job, with the digest of its model
+    OUT.parts/model/                that model, if it was fitted on these media
+    OUT.parts/part-00000000.parquet one for each commit, written durably
     OUT.parts/lock                  held by the process that writes
 
-A part knows how many entries of the listing it covers, and a digest of them. A job that is begun
-again goes through the listing with the parts: as long as they agree, and the files are what they
-were, they are kept. What follows the first difference is coded again, so that in the end rows and
-order are those of a job that nothing has disturbed.
+A part records how many entries of the listing it covers, and a digest of them. A job that is
+begun again compares its listing with the parts: parts are kept while they match and their files
+have not changed. From the first difference on, entries are coded again. So the rows and their
+order are in the end those of an undisturbed job.
+
+Codes are fixed-size binary of bits/8 bytes. The schema's metadata names the model, its digest,
+the code length and the bit order: without them codes mean nothing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,33 +29,109 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from xxhash import xxh3_128
 
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError, PreconditionError
-from bittern.hashing.saved import SavedModel
+from bittern.files import replace_file, writing_file
+from bittern.hashing.saved import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest import Entry
-from bittern.service.ingest.code_tables import joined_schema, with_schema
-from bittern.service.ingest.items import Recheck
+from bittern.service.ingest.items import Embedded, Entry, Recheck
 from bittern.service.ingest.reading import UNCHANGED, read
+from bittern.service.models.loaded import Model
 from bittern.service.models.saved import load_saved
 from bittern.types import AddResult, AddStatus, MediaItem
 
 CODED_BEFORE = "CODED_BEFORE"
-"""Reason of a skip: a part holds it."""
+"""Reason of a skip: a part has its codes."""
+BIT_ORDER = "bit i of a code is bit i % 8 (little-endian) of byte i // 8"
 _PART = b"bittern.part"
 _ROWS_AT_ONCE = 1 << 16
 T = TypeVar("T")
 
 
+def about_codes(card: ModelCard) -> dict[str, str]:
+    """What a reader must know to use the codes, as Parquet schema metadata."""
+    return {
+        "bittern.model": card.name,
+        "bittern.digest": card.digest,
+        "bittern.encoder": card.encoder,
+        "bittern.bits": str(card.bits),
+        "bittern.bit_order": BIT_ORDER,
+    }
+
+
+def schema_of(card: ModelCard) -> pa.Schema:
+    """The columns that every file has; those of the source's metadata follow."""
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("occurrenceID", pa.string(), nullable=False),
+            pa.field("modality", pa.string(), nullable=False),
+            pa.field("media", pa.string(), nullable=False),
+            pa.field("start_s", pa.float64()),
+            pa.field("end_s", pa.float64()),
+            pa.field("code", pa.binary(card.bits // 8), nullable=False),
+            pa.field("mediaHash", pa.string()),
+            pa.field("mediaBytes", pa.int64()),
+            pa.field("mediaModified", pa.int64()),
+        ],
+        metadata=about_codes(card),
+    )
+
+
+def table_of(batch: Sequence[Embedded], model: Model) -> pa.Table:
+    """Codes and metadata of embedded items, one row per observation."""
+    rows: list[dict[str, Any]] = []
+    metadata: list[Mapping[str, Any]] = []
+    for embedded in batch:
+        observations = embedded.observations()
+        if not observations:
+            continue
+        codes = model.codes(Modality(observations[0].modality), embedded.stacked())
+        file = embedded.fingerprint
+        for seen, code in zip(observations, codes, strict=True):
+            rows.append(
+                {
+                    "id": seen.id,
+                    "occurrenceID": seen.occurrence_id,
+                    "modality": seen.modality,
+                    "media": seen.media,
+                    "start_s": seen.start_s,
+                    "end_s": seen.end_s,
+                    "code": code.tobytes(),
+                    "mediaHash": file.content if file else None,
+                    "mediaBytes": file.size if file else None,
+                    "mediaModified": file.modified_ns if file else None,
+                }
+            )
+            metadata.append(seen.metadata)
+    table = pa.Table.from_pylist(rows, schema=schema_of(model.card))
+    own = table.schema.names
+    for name in dict.fromkeys(name for row in metadata for name in row):
+        column = name + "_" if name in own else name
+        table = table.append_column(column, _column([row.get(name) for row in metadata]))
+    return table
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) <= 1 or kinds <= {int, float}:
+        try:
+            return pa.array(values)
+        except (pa.ArrowInvalid, OverflowError):  # whole numbers beyond 64 bits
+            pass
+    return pa.array([None if value is None else str(value) for value in values])
+
+
 @dataclass(frozen=True)
-class Part:
+class ParquetPart:
     """One part.
 
     Attributes:
         path: of its file.
         entries: how many entries of the listing it covers.
-        listing: digest of these.
-        failures: of them, those that could not be used.
         rows: how many codes it holds.
+        listing: digest of these entries.
+        failures: of these entries, those that could not be used.
     """
 
     path: Path
@@ -63,8 +141,8 @@ class Part:
     failures: tuple[AddResult, ...]
 
 
-class Parts:
-    """The parts of one file. Made by `Parts.begin`.
+class ParquetParts:
+    """The parts of one file. Made by `ParquetParts.begin`.
 
     Attributes:
         rows: codes that they hold.
@@ -78,16 +156,16 @@ class Parts:
         self.rows = 0
 
     @classmethod
-    def begin(cls, to: Path, job: Mapping[str, Any]) -> Parts:
-        """Begin, or go on with, the parts of a file.
+    def begin(cls, to: Path, job: Mapping[str, Any]) -> ParquetParts:
+        """Begin, or continue, the parts of a file.
 
         Args:
             to: the Parquet file that they will become.
             job: what is coded, and how: JSON values.
 
         Raises:
-            PreconditionError: the parts that are there belong to another job, or another
-                process is writing them.
+            PreconditionError: there are parts of another job, or another process is writing
+                them.
         """
         folder = to.with_name(to.name + ".parts")
         folder.mkdir(exist_ok=True)
@@ -101,32 +179,33 @@ class Parts:
             ) from None
         parts = cls(to, folder, lock)
         try:
-            parts._agree(job)
+            parts._check_job(job)
         except BaseException:
             lock.release()
             raise
         return parts
 
     def close(self) -> None:
-        """Let go of the folder; what is in it stays."""
+        """Release the folder; the parts stay."""
         self._lock.release()
 
-    def _agree(self, job: Mapping[str, Any]) -> None:
-        about = self._folder / "job.json"
+    def _check_job(self, job: Mapping[str, Any]) -> None:
+        record = self._folder / "job.json"
         wanted = json.loads(json.dumps(job))
         try:
-            found = json.loads(about.read_bytes())
+            found = json.loads(record.read_bytes())
         except (FileNotFoundError, ValueError):
             found = None
         if not self._paths():
             if found != wanted:
                 shutil.rmtree(self._folder / "model", ignore_errors=True)
-            _write_synced(about, json.dumps(wanted, indent=1).encode())
+            replace_file(record, json.dumps(wanted, indent=1).encode())
         elif found != wanted:
-            changed = [k for k in wanted if (found or {}).get(k) != wanted[k]]
+            changed = [key for key in wanted if (found or {}).get(key) != wanted[key]]
+            was = [f"{key} {json.dumps((found or {}).get(key))[:120]}" for key in changed]
             raise PreconditionError(
                 f"{self._folder} holds the unfinished codes of another job (its "
-                f"{', '.join(changed) or 'job'} differs: {_shown(found, changed)}); run that "
+                f"{', '.join(changed) or 'job'} differs: {', '.join(was) or 'unknown'}); run that "
                 "command again to finish it, or remove the folder to begin anew"
             )
 
@@ -138,31 +217,31 @@ class Parts:
         return load_saved(folder) if folder.is_dir() else None
 
     def keep_model(self, saved: SavedModel) -> None:
-        """Keep the model that the parts to come are coded with."""
+        """Keep the model that the parts are coded with."""
         fresh = self._folder / "model.new"
         shutil.rmtree(fresh, ignore_errors=True)
         saved.save(fresh)
         fresh.rename(self._folder / "model")
 
-    # Going on
+    # Resuming
 
-    def kept(self, entries: Iterable[Entry], digest: str) -> Iterator[AddResult | Entry]:
-        """The listing without what parts hold: first results of parts, then entries to code.
+    def without_coded(self, entries: Iterable[Entry], digest: str) -> Iterator[Entry]:
+        """The results of entries that parts cover, then the entries that are still to be coded.
 
-        Parts that do not agree with the listing are removed.
+        Parts that do not match the listing are removed.
 
         Args:
-            entries: all of the listing.
+            entries: the whole listing.
             digest: of the model.
         """
         listing = iter(entries)
         paths = self._paths()
         while paths:
-            part = _part(paths[0], digest)
+            part = _read_part(paths[0], digest)
             if part is None or paths[0].name != _name(self._number):
                 break
             covered = list(islice(listing, part.entries))
-            if len(covered) != part.entries or not _agrees(part, covered):
+            if len(covered) != part.entries or not _matches(part, covered):
                 listing = chain(covered, listing)
                 break
             paths.pop(0)
@@ -175,13 +254,13 @@ class Parts:
         yield from listing
 
     def fresh(self, batch: Sequence[T]) -> Sequence[T]:
-        """Of what comes through in the order of the listing, what no part holds yet."""
+        """Of a batch in the order of the listing, the entries that no part covers yet."""
         begin = max(0, self._covered - self._committed)
         self._committed += len(batch)
         return batch[begin:]
 
     def write(self, table: pa.Table, listed: Sequence[Entry], failures: Sequence[AddResult]) -> int:
-        """Keep one part durably; its size in bytes."""
+        """Store one part durably; returns its size in bytes."""
         about = {
             "entries": len(listed),
             "listing": listing_digest(listed),
@@ -189,11 +268,8 @@ class Parts:
         }
         metadata = {**(table.schema.metadata or {}), _PART: json.dumps(about).encode()}
         path = self._folder / _name(self._number)
-        fresh = path.with_suffix(".new")
-        pq.write_table(table.replace_schema_metadata(metadata), fresh)
-        _sync(fresh)
-        fresh.replace(path)
-        _sync(self._folder)
+        with writing_file(path) as stream:
+            pq.write_table(table.replace_schema_metadata(metadata), stream)
         self._number += 1
         self.rows += table.num_rows
         return path.stat().st_size
@@ -201,25 +277,21 @@ class Parts:
     # The end
 
     def join(self) -> None:
-        """Make the file of the parts, at once, and remove them."""
-        partial = self._to.with_name(self._to.name + ".partial")
+        """Make the file of the parts, atomically, and remove them."""
         paths = self._paths()
-        schema = joined_schema([pq.read_schema(path) for path in paths], without=_PART)
-        try:
-            with pq.ParquetWriter(partial, schema) as writer:
-                waiting: list[pa.Table] = []
-                for path in paths:
-                    waiting.append(with_schema(pq.read_table(path), schema))
-                    if sum(table.num_rows for table in waiting) >= _ROWS_AT_ONCE:
-                        writer.write_table(pa.concat_tables(waiting))
-                        waiting = []
-                if waiting:
+        schema = _joined_schema([pq.read_schema(path) for path in paths])
+        with (
+            writing_file(self._to) as stream,
+            pq.ParquetWriter(stream, schema) as writer,
+        ):
+            waiting: list[pa.Table] = []
+            for path in paths:
+                waiting.append(_with_schema(pq.read_table(path), schema))
+                if sum(table.num_rows for table in waiting) >= _ROWS_AT_ONCE:
                     writer.write_table(pa.concat_tables(waiting))
-            _sync(partial)
-            partial.replace(self._to)
-            _sync(self._to.absolute().parent)
-        finally:
-            partial.unlink(missing_ok=True)
+                    waiting = []
+            if waiting:
+                writer.write_table(pa.concat_tables(waiting))
         self.remove()
 
     def remove(self) -> None:
@@ -235,8 +307,8 @@ def _name(number: int) -> str:
     return f"part-{number:08d}.parquet"
 
 
-def _part(path: Path, digest: str) -> Part | None:
-    """What a part says of itself; None if it is damaged, or of another model."""
+def _read_part(path: Path, digest: str) -> ParquetPart | None:
+    """A part; None if it is damaged, or of another model."""
     try:
         file = pq.read_metadata(path)
         metadata = file.metadata
@@ -247,13 +319,14 @@ def _part(path: Path, digest: str) -> Part | None:
             AddResult(name, AddStatus.FAILED, 0, reason, message)
             for name, reason, message in about["failures"]
         )
-        return Part(path, int(about["entries"]), file.num_rows, str(about["listing"]), failures)
+        rows = file.num_rows
+        return ParquetPart(path, int(about["entries"]), rows, str(about["listing"]), failures)
     except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError):
         return None
 
 
-def _agrees(part: Part, covered: Sequence[Entry]) -> bool:
-    """Whether entries are those that a part was made of, and their files what they were."""
+def _matches(part: ParquetPart, covered: Sequence[Entry]) -> bool:
+    """Whether a part was made of these entries, and their files have not changed."""
     if listing_digest(covered) != part.listing:
         return False
     try:
@@ -272,7 +345,7 @@ def _agrees(part: Part, covered: Sequence[Entry]) -> bool:
 
 def _is_unchanged(item: MediaItem, before: Fingerprint) -> bool:
     if item.path is None and item.data is None:
-        return True  # an address is not fetched again to find out
+        return True  # an address is not fetched again to compare
     try:
         result = read(Recheck(item, before, moved=False, changed="refuse")).result
     except BitternError:
@@ -280,7 +353,7 @@ def _is_unchanged(item: MediaItem, before: Fingerprint) -> bool:
     return result is not None and result.reason == UNCHANGED
 
 
-def _results(part: Part, covered: Sequence[Entry]) -> Iterator[AddResult]:
+def _results(part: ParquetPart, covered: Sequence[Entry]) -> Iterator[AddResult]:
     failed = {failure.occurrence_id: failure for failure in part.failures}
     for entry in covered:
         name = entry.occurrence_id
@@ -293,35 +366,46 @@ def _results(part: Part, covered: Sequence[Entry]) -> Iterator[AddResult]:
 
 
 def listing_digest(entries: Sequence[Entry]) -> str:
-    """Of entries as they were listed, 32 hex digits; says nothing of their files' content."""
+    """Digest of listed entries, 32 hex digits; does not cover the content of their files."""
     digest = xxh3_128()
     for entry in entries:
         if isinstance(entry, MediaItem):
-            told = [entry.occurrence_id, entry.media, entry.modality, dict(entry.metadata)]
+            values = [entry.occurrence_id, entry.media, entry.modality, dict(entry.metadata)]
         else:
-            told = [entry.occurrence_id, entry.status, entry.reason, entry.message]
-        digest.update(json.dumps(told, ensure_ascii=True, default=str).encode() + b"\n")
+            values = [entry.occurrence_id, entry.status, entry.reason, entry.message]
+        digest.update(json.dumps(values, ensure_ascii=True, default=str).encode() + b"\n")
     return digest.hexdigest()
 
 
-def _shown(found: Mapping[str, Any] | None, names: Sequence[str]) -> str:
-    return ", ".join(f"{n} {json.dumps((found or {}).get(n))[:120]}" for n in names) or "unknown"
+def _joined_schema(schemas: Iterable[pa.Schema]) -> pa.Schema:
+    """One schema for all parts: where types differ, numbers become doubles and others text."""
+    fields: dict[str, pa.Field] = {}
+    metadata: dict[bytes, bytes] = {}
+    for schema in schemas:
+        metadata.update(schema.metadata or {})
+        for field in schema:
+            before = fields.get(field.name)
+            fields[field.name] = field if before is None else _joined_field(before, field)
+    metadata.pop(_PART, None)
+    typed = [f.with_type(pa.string()) if f.type == pa.null() else f for f in fields.values()]
+    return pa.schema(typed, metadata=metadata)
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    fresh = path.with_name(path.name + ".new")
-    fresh.write_bytes(data)
-    _sync(fresh)
-    fresh.replace(path)
-    _sync(path.parent)
+def _joined_field(one: pa.Field, other: pa.Field) -> pa.Field:
+    if one.type == other.type or other.type == pa.null():
+        return one
+    if one.type == pa.null():
+        return other
+    numbers = {pa.int64(), pa.float64()}
+    return one.with_type(pa.float64() if {one.type, other.type} <= numbers else pa.string())
 
 
-def _sync(path: Path) -> None:
-    """Make a file, or the names in a folder, survive a loss of power."""
-    if os.name != "posix" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _with_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The table of a part with the columns and types of the whole file."""
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)

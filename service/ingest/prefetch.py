@@ -1,16 +1,16 @@
-"""Listing, reading and decoding, a few items ahead of the network.
+"""Listing, reading and decoding, some items before the network needs them.
 
-    list (1 thread) → read (`READ_THREADS`) → decode (`DECODE_THREADS`) → whoever takes pieces
+    list (1 thread) → read (`READ_THREADS`) → decode (`DECODE_THREADS`) → the caller's thread
 
-Items keep the order of the listing. Memory is bounded by count and by bytes: no more than
-`ITEMS_AHEAD` items are under way, and while what was read and decoded adds up to `HELD_BYTES`, no
-further item is read or decoded than the one whose pieces are taken next. So what is held is at
-most that, and one file and one decoded picture more for each thread. No item may have more than
-`STREAM_AHEAD` windows waiting: an hour of sound is decoded as fast as its windows are taken.
+Items keep the order of the listing. Memory is bounded by count and by bytes: at most
+`ITEMS_AHEAD` items are under way. While what was read and decoded adds up to `HELD_BYTES`, only
+the item that the caller takes next is read or decoded further. So at most that much is held, plus
+one file and one decoded picture per thread. At most `WINDOWS_AHEAD` windows of one item wait: an
+hour of sound is decoded as fast as its windows are taken.
 
-No thread ever waits in the middle of an item. A recording that is far enough ahead is put aside,
-half decoded, and any thread takes it up again; of several items, the first in order goes first.
-So the item that the network waits for is always being worked on.
+No thread ever waits in the middle of an item. A recording with enough windows waiting is paused,
+and any thread resumes it. The first item in order always goes first, so the item that the network
+waits for is always being worked on.
 """
 
 from __future__ import annotations
@@ -19,44 +19,93 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from time import perf_counter
 
-from bittern.errors import BitternError
-from bittern.service.ingest.items import Asked, Piece
+from bittern.errors import BitternError, UnreadableMediaError
+from bittern.service.ingest.items import Decoded, PipelineEntry, item_of
 from bittern.service.ingest.reading import Loaded
 from bittern.service.ingest.report import Cancelled, Stages, StageWork
-from bittern.service.ingest.slots import (
-    Bounds,
-    Slot,
-    close_stream,
-    given_bytes,
-    is_settled,
-    named,
-)
 from bittern.types import AddResult
 
-_LOOK_UP_S = 0.25
-"""How often whoever waits looks whether the job is to stop, in seconds."""
+READ_THREADS = 4
+DECODE_THREADS = 2
+ITEMS_AHEAD = 32
+"""Items between the listing and the network."""
+HELD_BYTES = 256 << 20
+"""Bytes that are read and decoded before the network needs them."""
+WINDOWS_AHEAD = 32
+"""Windows of one recording that wait for the network."""
+_POLL_S = 0.25
+"""How often a waiting caller checks whether the job is cancelled, in seconds."""
 
-Read = Callable[[Asked], Loaded]
-Begin = Callable[[Loaded], Iterator[Piece]]
+Read = Callable[[PipelineEntry], Loaded]
+Begin = Callable[[Loaded], Iterator[Decoded]]
 
 
-class Ahead:
+@dataclass(frozen=True)
+class Bounds:
+    """Threads and memory; see the module's constants."""
+
+    read_threads: int = READ_THREADS
+    decode_threads: int = DECODE_THREADS
+    items: int = ITEMS_AHEAD
+    held_bytes: int = HELD_BYTES
+    windows: int = WINDOWS_AHEAD
+
+
+@dataclass(eq=False)
+class Slot:
+    """One entry on its way to the network.
+
+    Attributes:
+        number: its position in the listing.
+        entry: as listed, until it has been read.
+        loaded: once it has been read.
+        result: its result, if there is nothing to embed.
+        error: why it cannot be used.
+        decoded: pictures or windows that wait for the network.
+        stream: decodes the rest.
+        finished: whether nothing more is to be decoded.
+        paused: whether decoding waits until windows are taken.
+        held: bytes that it holds.
+    """
+
+    number: int
+    entry: PipelineEntry | None
+    loaded: Loaded | None = None
+    result: AddResult | None = None
+    error: BitternError | None = None
+    decoded: deque[Decoded] = field(default_factory=deque)
+    stream: Iterator[Decoded] | None = None
+    finished: bool = False
+    paused: bool = False
+    held: int = 0
+
+    def __lt__(self, other: Slot) -> bool:
+        return self.number < other.number
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is known if there is anything to embed."""
+        return self.finished or self.loaded is not None
+
+
+class Prefetch:
     """Entries on their way to the network; a context that ends with all its threads.
 
     Args:
-        entries: what is to be embedded; gone through once, in a thread.
+        entries: what to embed; iterated once, in a thread.
         read: reads one of them.
         begin: begins to decode what was read.
-        stages: where work is counted.
-        cancelled: whether to stop; what is under way is dropped then.
+        stages: counts the work.
+        cancelled: whether to stop; entries under way are dropped then.
         bounds: threads and memory.
     """
 
     def __init__(
         self,
-        entries: Iterable[Asked],
+        entries: Iterable[PipelineEntry],
         read: Read,
         begin: Begin,
         stages: Stages,
@@ -74,16 +123,16 @@ class Ahead:
         self._all_listed = False
         self._stopped = False
         self._failure: BaseException | None = None
-        self._broke_off: Exception | None = None
+        self._listing_error: Exception | None = None
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Ahead:
-        jobs = [("list", self._list)]
-        jobs += [("read", self._reading)] * self._bounds.read_threads
-        jobs += [("decode", self._decoding)] * self._bounds.decode_threads
+    def __enter__(self) -> Prefetch:
+        loops = [("list", self._list)]
+        loops += [("read", self._read_all)] * self._bounds.read_threads
+        loops += [("decode", self._decode_all)] * self._bounds.decode_threads
         try:
-            for name, job in jobs:
-                thread = threading.Thread(target=self._guarded, args=(job,), name=f"bittern-{name}")
+            for name, loop in loops:
+                thread = threading.Thread(target=self._guard, args=(loop,), name=f"bittern-{name}")
                 thread.start()
                 self._threads.append(thread)
         except BaseException:
@@ -105,16 +154,16 @@ class Ahead:
             close_stream(slot.stream)
         self._slots.clear()
 
-    # Taking
+    # The caller's side
 
     def __iter__(self) -> Iterator[Slot]:
         """Entries in order, each once it is known whether there is anything to embed.
 
-        Ends early if the job is cancelled, and with the last entry before the one at which the
-        listing broke off: ask `check_listing` then.
+        Ends early if the job is cancelled, and before the entry at which the listing broke off:
+        call `check_listing` then.
 
         Raises:
-            BaseException: whatever a thread raised that should not have.
+            BaseException: an unexpected error of a thread.
         """
         while (slot := self._next_slot()) is not None:
             yield slot
@@ -124,65 +173,63 @@ class Ahead:
                 self._changed.notify_all()
 
     def check_listing(self) -> None:
-        """Raise what the listing has raised, if it broke off."""
-        if self._broke_off is not None:
-            raise self._broke_off
+        """Raise the error of the listing, if it broke off."""
+        if self._listing_error is not None:
+            raise self._listing_error
 
-    def pieces(self, slot: Slot) -> Iterator[Piece]:
-        """Pieces of the entry at hand, as they are decoded; fewer if the job is cancelled.
+    def decoded(self, slot: Slot) -> Iterator[Decoded]:
+        """Pictures or windows of the current entry; fewer if the job is cancelled.
 
         Raises:
-            BitternError: why it cannot be used.
+            BitternError: why the entry cannot be used.
         """
-        while (piece := self._next_piece(slot)) is not None:
-            yield piece
+        while (one := self._next_decoded(slot)) is not None:
+            yield one
         if slot.error is not None:
             raise slot.error
 
     def _next_slot(self) -> Slot | None:
-        def ready() -> bool:
-            return bool(self._slots and is_settled(self._slots[0])) or (
-                self._all_listed and not self._slots
-            )
+        def available() -> bool:
+            return self._slots[0].ready if self._slots else self._all_listed
 
         with self._changed:
-            if not self._await(ready) or not self._slots:
+            if not self._wait_for(available) or not self._slots:
                 return None
             return self._slots[0]
 
-    def _next_piece(self, slot: Slot) -> Piece | None:
+    def _next_decoded(self, slot: Slot) -> Decoded | None:
         with self._changed:
-            self._go_on_with(slot)
-            if not self._await(lambda: bool(slot.pieces or slot.finished)) or not slot.pieces:
+            self._resume(slot)
+            if not self._wait_for(lambda: bool(slot.decoded or slot.finished)) or not slot.decoded:
                 return None
-            piece = slot.pieces.popleft()
-            self._release(slot, piece.nbytes)
-            self._go_on_with(slot)
+            one = slot.decoded.popleft()
+            self._release(slot, one.nbytes)
+            self._resume(slot)
             self._changed.notify_all()
-            return piece
+            return one
 
-    def _await(self, ready: Callable[[], bool]) -> bool:
-        """Wait until `ready`; False if the job is to stop. The lock is held."""
+    def _wait_for(self, available: Callable[[], bool]) -> bool:
+        """Wait until `available`; False if the job is cancelled. The lock is held."""
         begun = perf_counter()
-        while not ready() and self._failure is None and not self._cancelled():
-            self._changed.wait(_LOOK_UP_S)
+        while not available() and self._failure is None and not self._cancelled():
+            self._changed.wait(_POLL_S)
         self._stages["network"].add(waited_s=perf_counter() - begun)
         if self._failure is not None:
             raise self._failure
-        return ready() and not self._cancelled()
+        return available() and not self._cancelled()
 
-    def _go_on_with(self, slot: Slot) -> None:
-        """Take up a recording that was put aside, once half of its windows are taken."""
-        if slot.aside and len(slot.pieces) <= self._bounds.windows // 2:
-            slot.aside = False
+    def _resume(self, slot: Slot) -> None:
+        """Go on decoding a paused recording, once half of its windows are taken."""
+        if slot.paused and len(slot.decoded) <= self._bounds.windows // 2:
+            slot.paused = False
             heapq.heappush(self._to_decode, slot)
             self._changed.notify_all()
 
     # Threads
 
-    def _guarded(self, job: Callable[[], None]) -> None:
+    def _guard(self, loop: Callable[[], None]) -> None:
         try:
-            job()
+            loop()
         except BaseException as error:
             with self._changed:
                 self._failure = self._failure or error
@@ -194,36 +241,35 @@ class Ahead:
         try:
             for number, entry in enumerate(entries):
                 listed = perf_counter()
-                if not self._admit(number, entry):
+                if not self._admit(Slot(number, entry)):
                     return
                 work.add(1, busy_s=listed - begun, waited_s=perf_counter() - listed)
                 begun = perf_counter()
-        except Exception as error:  # what was listed before is good
-            self._broke_off = error
+        except Exception as error:  # entries before it are good
+            self._listing_error = error
         finally:
             close_stream(entries)
             with self._changed:
                 self._all_listed = True
                 self._changed.notify_all()
 
-    def _admit(self, number: int, entry: Asked) -> bool:
-        slot = Slot(number, entry)
+    def _admit(self, slot: Slot) -> bool:
         with self._changed:
             while not self._stopped and len(self._slots) >= self._bounds.items:
                 self._changed.wait()
             if self._stopped:
                 return False
             self._slots.append(slot)
-            if isinstance(entry, AddResult):
-                slot.result, slot.finished = entry, True
+            if isinstance(slot.entry, AddResult):
+                slot.result, slot.finished = slot.entry, True
             else:
-                self._hold(slot, given_bytes(entry))
+                self._hold(slot, _own_bytes(slot.entry))
                 heapq.heappush(self._to_read, slot)
             self._changed.notify_all()
         return True
 
-    def _next_job(self, waiting: list[Slot], work: StageWork) -> Slot | None:
-        """The first slot that waits and may go on; None when all is over."""
+    def _take(self, waiting: list[Slot], work: StageWork) -> Slot | None:
+        """The first waiting slot that may go on; None once everything is over."""
         begun = perf_counter()
         with self._changed:
             while not self._stopped:
@@ -233,9 +279,9 @@ class Ahead:
                 self._changed.wait()
         return None
 
-    def _reading(self) -> None:
+    def _read_all(self) -> None:
         work = self._stages["read"]
-        while (slot := self._next_job(self._to_read, work)) is not None:
+        while (slot := self._take(self._to_read, work)) is not None:
             assert slot.entry is not None
             begun = perf_counter()
             loaded: Loaded | None = None
@@ -243,53 +289,52 @@ class Ahead:
             try:
                 loaded = self._read(slot.entry)
             except Exception as raised:
-                error = named(slot.entry, raised)
+                error = _item_error(slot.entry, raised)
             size = loaded.held_bytes if loaded else 0
             read = loaded.fingerprint.size if loaded and loaded.fingerprint else size
-            settled = loaded is not None and loaded.result is not None
-            work.add(1, busy_s=perf_counter() - begun, size=0 if settled else read)
+            decided = loaded is not None and loaded.result is not None
+            work.add(1, busy_s=perf_counter() - begun, size=0 if decided else read)
             with self._changed:
                 slot.loaded, slot.error = loaded, error
-                self._release(slot, given_bytes(slot.entry))
+                self._release(slot, _own_bytes(slot.entry))
                 slot.entry = None if error is None else slot.entry
                 self._hold(slot, size)
-                if loaded is None or settled:
+                if loaded is None or decided:
                     slot.result = loaded.result if loaded else None
                     slot.finished = True
                 else:
                     heapq.heappush(self._to_decode, slot)
                 self._changed.notify_all()
 
-    def _decoding(self) -> None:
+    def _decode_all(self) -> None:
         work = self._stages["decode"]
-        while (slot := self._next_job(self._to_decode, work)) is not None:
+        while (slot := self._take(self._to_decode, work)) is not None:
             assert slot.loaded is not None
             begun = perf_counter()
             error: BitternError | None = None
-            goes_on = False
+            paused = False
             try:
                 slot.stream = slot.stream or self._begin(slot.loaded)
-                for piece in slot.stream:
-                    work.add(1, size=piece.nbytes)
-                    if not self._put(slot, piece):
-                        goes_on = True
+                for one in slot.stream:
+                    work.add(1, size=one.nbytes)
+                    if paused := self._put(slot, one):
                         break
             except Exception as raised:
-                error = named(slot.loaded.item, raised)
+                error = _item_error(slot.loaded.item, raised)
             work.add(busy_s=perf_counter() - begun)
-            if not goes_on:
+            if not paused:
                 self._finish(slot, error)
 
-    def _put(self, slot: Slot, piece: Piece) -> bool:
-        """Hand out a piece; False once the slot has been put aside."""
+    def _put(self, slot: Slot, one: Decoded) -> bool:
+        """Hand over a picture or window; True if the slot is paused now."""
         with self._changed:
-            slot.pieces.append(piece)
-            self._hold(slot, piece.nbytes)
-            full = len(slot.pieces) >= self._bounds.windows
+            slot.decoded.append(one)
+            self._hold(slot, one.nbytes)
+            full = len(slot.decoded) >= self._bounds.windows
             crowded = self._held >= self._bounds.held_bytes and not self._is_first(slot)
-            slot.aside = full or crowded or self._stopped
+            slot.paused = full or crowded or self._stopped
             self._changed.notify_all()
-            return not slot.aside
+            return slot.paused
 
     def _finish(self, slot: Slot, error: BitternError | None) -> None:
         with self._changed:
@@ -301,7 +346,7 @@ class Ahead:
             slot.loaded = Loaded(slot.loaded.item, b"", slot.loaded.fingerprint, slot.loaded.renews)
             self._changed.notify_all()
 
-    # Inside; the lock is held.
+    # With the lock held
 
     def _is_first(self, slot: Slot) -> bool:
         return bool(self._slots) and self._slots[0] is slot
@@ -313,3 +358,26 @@ class Ahead:
     def _release(self, slot: Slot, size: int) -> None:
         slot.held -= size
         self._held -= size
+
+
+def _own_bytes(entry: PipelineEntry | None) -> int:
+    """Bytes that an entry holds before it is read."""
+    item = None if entry is None else item_of(entry)
+    data = None if item is None else item.data
+    return len(data) if isinstance(data, bytes | bytearray) else 0
+
+
+def _item_error(entry: PipelineEntry, error: Exception) -> BitternError:
+    """The error of one item: whatever a decoder raises for a file, the next item goes on."""
+    if isinstance(error, BitternError):
+        return error
+    item = item_of(entry)
+    name = "" if item is None else f"{item.media}: "
+    return UnreadableMediaError(f"{name}{type(error).__name__}: {error}")
+
+
+def close_stream(stream: object) -> None:
+    """End an iterator that nobody continues, and with it its threads and files."""
+    close = getattr(stream, "close", None)
+    if close is not None:
+        close()

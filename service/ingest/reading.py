@@ -1,7 +1,7 @@
 """The stage that reads: files, bytes and addresses in, their content and fingerprint out.
 
-Pictures and short recordings are read whole, and what was hashed is what is decoded. A long
-recording is hashed as it is read through, and decoded from its file afterwards: it is never in
+Pictures and short recordings are read whole, so the bytes that are decoded are those that were
+hashed. A long recording is hashed in chunks and decoded from its file afterwards: it is never in
 memory as a whole.
 """
 
@@ -29,7 +29,7 @@ WHOLE_BYTES = 32 << 20
 """Recordings up to this size are read whole."""
 _CHUNK_BYTES = 1 << 20
 UNCHANGED = "UNCHANGED"
-"""Reason of a skip: the file is what it was when it was coded."""
+"""Reason of a skip: the file has not changed since it was coded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,10 @@ class Loaded:
 
     Attributes:
         item: without its bytes.
-        source: the bytes, or where they are.
+        source: the bytes, or the path of the file.
         fingerprint: of the file.
         renews: whether it differs from what was coded before.
-        result: what became of it, where that is settled: there is nothing to decode then.
+        result: its result, if there is nothing to decode.
     """
 
     item: MediaItem
@@ -60,8 +60,8 @@ def read(entry: MediaItem | Recheck, fetch: tuple[str, ...] = ()) -> Loaded:
     """Read an item.
 
     Args:
-        entry: what is to be read.
-        fetch: beginnings of addresses that may be fetched; without any, no address will do.
+        entry: the item.
+        fetch: beginnings of addresses that may be fetched.
 
     Raises:
         InvalidInputError: neither a path, nor data, nor an address that might be fetched.
@@ -136,12 +136,12 @@ def _limit(item: MediaItem) -> int:
 
 
 def fingerprint_of(data: bytes, modified_ns: int | None = None) -> Fingerprint:
-    """Of a file that is in memory."""
+    """Fingerprint of a file in memory."""
     return Fingerprint(xxh3_128(data).hexdigest(), len(data), modified_ns)
 
 
 def _same_times(entry: Recheck) -> bool:
-    """Whether the file has the size and the time that it had; tells without reading it."""
+    """Whether the file has the same size and time as before; does not read it."""
     path, before = entry.item.path, entry.before
     if path is None or before.modified_ns is None:
         return False
@@ -160,10 +160,11 @@ def _unchanged(entry: Recheck) -> Loaded:
 
 
 def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
-    """Failed: only the name of the file is that of one which is in the archive.
+    """A failure: another file of this name is in the archive.
 
     An item without an `occurrenceID` of its own is known by its path below the folder that was
-    indexed. Below another folder that is another file, which must not be lost in silence.
+    indexed. The same path below another folder is another file: skipping it would lose it
+    silently.
     """
     name = item.occurrence_id
     return AddResult(
@@ -172,8 +173,8 @@ def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
         reason=DuplicateObservationError("").reason,
         message=(
             f"a file named '{name}' is in the archive already, from {root}. If this is another "
-            "one, as on a second memory card, index the folder above both, or a manifest with an "
-            "occurrenceID each: --on-duplicate overwrite would replace the one that is there, and "
-            "is for files that have moved"
+            "file, as on a second memory card, index the folder above both, or a manifest that "
+            "gives each an occurrenceID. If the file has moved, --on-duplicate overwrite replaces "
+            "the stored one"
         ),
     )

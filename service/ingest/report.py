@@ -1,4 +1,4 @@
-"""What became of a job: counts, failures, rates of its stages, time left."""
+"""The report of a job: counts, failures, rates of its stages, time left."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ JobState = Literal["running", "done", "stopped", "failed"]
 
 @dataclass
 class StageWork:
-    """What one stage has done. May be added to from several threads.
+    """The work of one stage. Safe to update from several threads.
 
     Attributes:
-        items: things that went through: files, or pieces of them from `decode` on.
-        busy_s: seconds of work, added up over its workers.
-        waited_s: seconds that it waited for the stage before, or for room in the next.
-        bytes: bytes that it has read or written, where that means something.
+        items: files, or from `decode` on pictures and windows.
+        busy_s: seconds of work, added up over its threads.
+        waited_s: seconds of waiting for the stage before, or for room in the next.
+        bytes: bytes read or written, where that applies.
     """
 
     items: int = 0
@@ -43,7 +43,7 @@ class StageWork:
     def add(
         self, items: int = 0, *, busy_s: float = 0.0, waited_s: float = 0.0, size: int = 0
     ) -> None:
-        """Count some more work; `size` is in bytes."""
+        """Count more work; `size` is in bytes."""
         with self._lock:
             self.items += items
             self.busy_s += busy_s
@@ -51,7 +51,7 @@ class StageWork:
             self.bytes += size
 
     def to_json(self) -> dict[str, Any]:
-        """For programs."""
+        """As JSON values."""
         return {
             "items": self.items,
             "busy_s": round(self.busy_s, 3),
@@ -62,35 +62,34 @@ class StageWork:
 
 
 Stages = dict[str, StageWork]
-"""What each of `STAGES` has done."""
+"""The work of each of `STAGES`."""
 
 
 def new_stages() -> Stages:
-    """Stages that have done nothing yet."""
+    """Stages without any work yet."""
     return {name: StageWork() for name in STAGES}
 
 
 @dataclass
 class JobReport:
-    """What became of a source so far.
+    """The results of a job so far.
 
     Attributes:
-        model: name of the model that coded it; empty if nothing could be coded.
+        model: name of the model; empty if nothing could be coded.
         digest: the model's digest.
         items: items by status.
-        observations: rows that were stored.
+        observations: stored rows.
         failures: items that failed, with their reasons; the first `FAILURES_KEPT`.
-        skipped: how many items were skipped, by reason.
-        warnings: what went well now and may be regretted later.
-        notes: what a job does besides coding, in words: the models that it drops.
-        listed: items that were listed so far.
-        total: items that there are in all; None as long as that is not known.
+        skipped: number of skipped items by reason.
+        warnings: things that the user may regret later.
+        notes: what the job does besides coding: the models that it drops.
+        listed: items listed so far.
+        total: number of items of the source; None while unknown.
         seconds: wall time.
         commits: atomic commits.
-        stages: what each stage has done.
-        state: ``running``, ``done`` (with or without items that failed), ``stopped`` by
-            whoever asked for that, or ``failed``: an error ended it, no item could be used, or
-            the job is strict and not all could.
+        stages: the work of each stage.
+        state: ``running``, ``done`` (with or without failed items), ``stopped`` by the user, or
+            ``failed``: an error ended it, every item failed, or any item of a strict job.
         error: why a job failed.
     """
 
@@ -112,7 +111,7 @@ class JobReport:
 
     @property
     def done(self) -> int:
-        """Items that are through, one way or another."""
+        """Items with a result."""
         return sum(self.items.values())
 
     @property
@@ -122,7 +121,7 @@ class JobReport:
 
     @property
     def per_second(self) -> float:
-        """Items per second of wall time, without those that were skipped."""
+        """Items per second of wall time, without skipped ones."""
         worked = self.done - self.items[AddStatus.SKIPPED]
         return worked / self.seconds if self.seconds else 0.0
 
@@ -139,19 +138,19 @@ class JobReport:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that the rest will take at the rate so far; None where that cannot be told."""
+        """Estimated seconds for the rest; None where unknown."""
         worked = self.done - self.items[AddStatus.SKIPPED]
         if self.total is None or worked <= 0 or self.seconds <= 0:
             return None
         return max(0, self.total - self.done) * self.seconds / worked
 
     def rates(self) -> dict[str, float]:
-        """Items per second of work of each stage that has done some, in their order."""
+        """Items per second of work, by stage."""
         return {name: work.per_second for name, work in self.stages.items() if work.per_second}
 
-    def to_json(self) -> dict[str, Any]:
-        """For programs."""
-        network, left = self.stages["network"], self.left_s
+    def to_json(self, failures: int = FAILURES_KEPT) -> dict[str, Any]:
+        """As JSON values, with at most so many failures."""
+        left = self.left_s
         return {
             "state": self.state,
             "error": self.error,
@@ -166,24 +165,17 @@ class JobReport:
             "notes": list(self.notes),
             "failures": [
                 {"id": f.occurrence_id, "reason": f.reason, "message": f.message}
-                for f in list(self.failures)
+                for f in self.failures[:failures]
             ],
             "commits": self.commits,
             "seconds": round(self.seconds, 3),
             "per_second": round(self.per_second, 2),
             "left_s": None if left is None else round(left, 1),
-            "stages": {
-                "decode_wait_s": round(network.waited_s, 3),
-                "network_s": round(network.busy_s, 3),
-                "hash_s": round(self.stages["hash"].busy_s, 3),
-                "commit_s": round(self.stages["commit"].busy_s, 3),
-                "pieces": network.items,
-                **{name: work.to_json() for name, work in self.stages.items()},
-            },
+            "stages": {name: work.to_json() for name, work in self.stages.items()},
         }
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path` by the report as JSON, at once and durably.
+        """Write the report as JSON, replacing the file atomically and durably.
 
         Raises:
             OSError: it cannot be written there.
@@ -192,12 +184,12 @@ class JobReport:
 
 
 OnProgress = Callable[[JobReport], None]
-"""Called after every commit, and now and then between; from one thread at a time, which may be
-another than the caller's."""
+"""Called after every commit and about once a second, from one thread at a time; not always the
+caller's."""
 Cancelled = Callable[[], bool]
-"""Whether a job is to end now, with what is coded committed. Asked often, from any thread."""
+"""Whether the job is to stop after a last commit. Called often, from any thread."""
 
 
 def never() -> bool:
-    """A job that nobody stops."""
+    """A job that is never cancelled."""
     return False

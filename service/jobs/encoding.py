@@ -12,10 +12,15 @@ from time import perf_counter
 from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
-from bittern.service.ingest import Embedded, Entry, Pace, store_all
-from bittern.service.ingest.code_tables import BIT_ORDER, about_codes, schema_of, table_of
-from bittern.service.ingest.commit import without_untaken
-from bittern.service.ingest.parquet_parts import Parts
+from bittern.service.ingest.commit import CommitPolicy, reject_unsupported, store_all
+from bittern.service.ingest.items import Embedded, Entry
+from bittern.service.ingest.parquet_parts import (
+    BIT_ORDER,
+    ParquetParts,
+    about_codes,
+    schema_of,
+    table_of,
+)
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.indexing import (
     Embedding,
@@ -86,7 +91,7 @@ def code_source(
         check_modalities(f"model '{saved.card.name}'", Model(saved, embedder).modalities, entries)
     asked = {"model": options.model, "bits": options.wanted_bits, "hasher": options.hasher}
     asked["digest"] = saved.card.digest if saved else None
-    parts = Parts.begin(to, {**(job or {}), **asked})
+    parts = ParquetParts.begin(to, {**(job or {}), **asked})
     try:
         watch.on_progress(watch.report)
         saved = saved or parts.fitted_model()
@@ -100,8 +105,8 @@ def code_source(
         )
         if saved is not None:
             model = Model(saved, embedder)
-            taken = without_untaken(model, entries)
-            stream = begin(parts.kept(taken, model.digest), saved=saved)
+            taken = reject_unsupported(model, entries)
+            stream = begin(parts.without_coded(taken, model.digest), saved=saved)
         else:
             stream = begin(entries, saved=None)
             first = enough_to_fit(watch.told(stream))
@@ -123,13 +128,17 @@ def code_source(
 
 
 def _store(
-    stream: Iterator[Embedded], parts: Parts, model: Model, options: IndexOptions, watch: Watch
+    stream: Iterator[Embedded],
+    parts: ParquetParts,
+    model: Model,
+    options: IndexOptions,
+    watch: Watch,
 ) -> JobReport:
     report = watch.report
     report.model, report.digest = model.card.name, model.digest
-    pace = Pace(options.commit_items, options.commit_s)
+    pace = CommitPolicy(options.commit_items, options.commit_s)
     commit = partial(_commit, parts, model, report)
-    store_all(stream, commit, report, pace=pace, on_progress=watch.on_progress)
+    store_all(stream, commit, report, policy=pace, on_progress=watch.on_progress)
     if watch.cancelled():
         return watch.finish()
     if not parts.rows:
@@ -140,7 +149,7 @@ def _store(
 
 
 def _commit(
-    parts: Parts, model: Model, report: JobReport, batch: Sequence[Embedded]
+    parts: ParquetParts, model: Model, report: JobReport, batch: Sequence[Embedded]
 ) -> list[AddResult]:
     """Write one part; entries that older parts hold are no matter of it."""
     results = [_result(embedded) for embedded in batch]

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 from bittern.hashing.saved import SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
-from bittern.service.ingest import Asked, Embedded, Entry, Pace, embed_items, store_all
-from bittern.service.ingest.commit import Commits, without_untaken
+from bittern.service.ingest.commit import (
+    ArchiveCommits,
+    CommitPolicy,
+    reject_unsupported,
+    store_all,
+)
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded, Entry, PipelineEntry
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
 from bittern.service.jobs.model_choice import (
     DEFAULT_ENCODER,
@@ -87,7 +93,7 @@ class Embedding(Protocol):
     def __call__(
         self,
         embedder: Embedder,
-        entries: Iterable[Asked],
+        entries: Iterable[PipelineEntry],
         stages: Stages,
         *,
         saved: SavedModel | None,
@@ -100,7 +106,7 @@ class Embedding(Protocol):
 
 def embed_here(
     embedder: Embedder,
-    entries: Iterable[Asked],
+    entries: Iterable[PipelineEntry],
     stages: Stages,
     *,
     saved: SavedModel | None,
@@ -151,7 +157,7 @@ def index_source(
     stream: Iterator[Embedded]
     if model is not None:
         commits = _commits_to(engine, model, options, report)
-        taken = commits.without_coded(without_untaken(model, entries))
+        taken = commits.without_stored(reject_unsupported(model, entries))
         stream = embed(
             model.embedder,
             taken,
@@ -181,13 +187,15 @@ def index_source(
         commits = _commits_to(engine, model, options, report)
         stream = chained(first, stream)
     report.model, report.digest = model.card.name, model.digest
-    pace = Pace(options.commit_items, options.commit_s)
-    store_all(stream, commits.commit, report, pace=pace, on_progress=watch.on_progress)
+    pace = CommitPolicy(options.commit_items, options.commit_s)
+    store_all(stream, commits.commit, report, policy=pace, on_progress=watch.on_progress)
     return watch.finish()
 
 
-def _commits_to(engine: Engine, model: Model, options: IndexOptions, report: JobReport) -> Commits:
-    return Commits(
+def _commits_to(
+    engine: Engine, model: Model, options: IndexOptions, report: JobReport
+) -> ArchiveCommits:
+    return ArchiveCommits(
         engine.archive,
         model,
         options.on_duplicate,

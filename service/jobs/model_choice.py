@@ -21,8 +21,8 @@ from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.hashing.training_free import Kind
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
-from bittern.service.ingest import COMMIT_ITEMS, COMMIT_S, Entry
-from bittern.service.ingest.commit import check_towers
+from bittern.service.ingest.commit import COMMIT_ITEMS, COMMIT_S, check_towers
+from bittern.service.ingest.items import Entry
 from bittern.service.models.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
 from bittern.service.models.loaded import Embedder, Embedders, Model
 from bittern.service.models.saved import (

@@ -20,7 +20,9 @@ from typing import Any
 from bittern.errors import PreconditionError
 from bittern.hashing.saved import SavedModel
 from bittern.index.engines.sharded.cluster import local_cluster, ray_library
-from bittern.service.ingest import Asked, Bounds, Embedded, embed_items
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded, PipelineEntry
+from bittern.service.ingest.prefetch import Bounds
 from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
 from bittern.service.jobs.units import embedded_of, embedded_to_table, entries_of, units_of
 from bittern.service.models.loaded import Embedder, Embedders, catalogue_encoder
@@ -84,7 +86,7 @@ def _model_of(files: Mapping[str, bytes]) -> SavedModel:
 
 def embed_on_ray(
     embedder: Embedder,
-    entries: Iterable[Asked],
+    entries: Iterable[PipelineEntry],
     stages: Stages,
     *,
     saved: SavedModel | None,

@@ -30,8 +30,9 @@ from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.reencode import StoredMedium, has_embeddings, lacking, media_of, some_embeddings
 from bittern.service.engine import Engine
-from bittern.service.ingest import Embedded, Pace, embed_items, store_all
-from bittern.service.ingest.commit import Commits
+from bittern.service.ingest.commit import ArchiveCommits, CommitPolicy, store_all
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.indexing import (
@@ -354,12 +355,12 @@ class Reencoding:
         )
 
     def _store(self, model: Model, stream: Iterator[Embedded]) -> None:
-        commits = Commits(
+        commits = ArchiveCommits(
             self._archive, model, "skip", self._spec.keep_embeddings, self._report.stages
         )
-        pace = Pace(self._options.commit_items, self._options.commit_s)
+        pace = CommitPolicy(self._options.commit_items, self._options.commit_s)
         store_all(
-            stream, commits.commit, self._report, pace=pace, on_progress=self._watch.on_progress
+            stream, commits.commit, self._report, policy=pace, on_progress=self._watch.on_progress
         )
 
     # The switch
@@ -419,7 +420,7 @@ def _changed(embedded: Embedded) -> Embedded:
         "another observation. Index it again (bittern index takes up changed files), then go on"
     )
     result = AddResult(name, AddStatus.FAILED, 0, "MEDIA_CHANGED", message)
-    return replace(embedded, pieces=[], embeddings=[], result=result)
+    return replace(embedded, spans=[], embeddings=[], result=result)
 
 
 def _same_towers(old: Model, new: Model) -> list[str]:

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest import FLUSH_ITEMS, Asked, Embedded, Recheck
+from bittern.service.ingest.embedding import FLUSH_ITEMS
+from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import Stages
 from bittern.service.sources.spooled import TemporaryMedia
 from bittern.types import AddResult, AddStatus, MediaItem
@@ -41,7 +42,7 @@ EMBEDDED = pa.schema(
 )
 
 
-def units_of(entries: Iterable[Asked]) -> Iterator[pa.Table]:
+def units_of(entries: Iterable[PipelineEntry]) -> Iterator[pa.Table]:
     """Entries, cut into units, in order."""
     source = iter(entries)
     while some := list(islice(source, UNIT_ITEMS)):
@@ -59,7 +60,7 @@ def units_of(entries: Iterable[Asked]) -> Iterator[pa.Table]:
             yield pa.Table.from_pylist(rows, schema=ASKED)
 
 
-def entries_of(unit: pa.Table) -> list[Asked]:
+def entries_of(unit: pa.Table) -> list[PipelineEntry]:
     """The entries of a unit, in order."""
     rows = unit.select(["entry", "data"]).to_pylist()
     return [_entry_from_json(json.loads(row["entry"]), row["data"]) for row in rows]
@@ -77,8 +78,8 @@ def embedded_to_table(embedded: Iterable[Embedded], stages: Stages) -> pa.Table:
         rows.append(
             {
                 "entry": json.dumps(_entry_to_json(one.item)) if one.item else None,
-                "starts": [start for start, _ in one.pieces],
-                "ends": [end for _, end in one.pieces],
+                "starts": [start for start, _ in one.spans],
+                "ends": [end for _, end in one.spans],
                 "embeddings": (
                     one.stacked().astype("<f4").tobytes()
                     if one.embeddings and one.result is None
@@ -107,22 +108,22 @@ def embedded_of(table: pa.Table, stages: Stages) -> Iterator[Embedded]:
             entry = _entry_from_json(json.loads(row["entry"]), None)
             assert isinstance(entry, MediaItem)
             item = entry
-        pieces = list(zip(row["starts"], row["ends"], strict=True))
+        spans = list(zip(row["starts"], row["ends"], strict=True))
         fingerprint = json.loads(row["fingerprint"]) if row["fingerprint"] else None
         embedded = Embedded(
             item,
-            pieces=pieces,
+            spans=spans,
             result=_result_from_json(json.loads(row["result"])) if row["result"] else None,
             fingerprint=Fingerprint(**fingerprint) if fingerprint else None,
             renews=row["renews"],
         )
         if row["embeddings"] is not None:
             found = np.frombuffer(row["embeddings"], dtype="<f4").astype(np.float32)
-            embedded.embeddings = list(found.reshape(len(pieces), -1))
+            embedded.embeddings = list(found.reshape(len(spans), -1))
         yield embedded
 
 
-def _data_of(entry: Asked) -> bytes | None:
+def _data_of(entry: PipelineEntry) -> bytes | None:
     item = entry.item if isinstance(entry, Recheck) else entry
     if not isinstance(item, MediaItem):
         return None
@@ -131,7 +132,7 @@ def _data_of(entry: Asked) -> bytes | None:
     return None if item.data is None else bytes(item.data)
 
 
-def _entry_to_json(entry: Asked) -> dict[str, Any]:
+def _entry_to_json(entry: PipelineEntry) -> dict[str, Any]:
     if isinstance(entry, AddResult):
         return {"kind": "result", **_result_to_json(entry)}
     if isinstance(entry, Recheck):
@@ -158,7 +159,7 @@ def _entry_to_json(entry: Asked) -> dict[str, Any]:
     }
 
 
-def _entry_from_json(value: Mapping[str, Any], data: bytes | None) -> Asked:
+def _entry_from_json(value: Mapping[str, Any], data: bytes | None) -> PipelineEntry:
     fields = {name: one for name, one in value.items() if name != "kind"}
     if value["kind"] == "result":
         return _result_from_json(fields)

@@ -27,7 +27,8 @@ from bittern.errors import InvalidInputError, ManifestError
 from bittern.hashing.training.checkpoint import write_text_atomically
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.service.ingest import Embedded, embed_items
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded
 from bittern.service.models.loaded import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import OnProgress, digest_of

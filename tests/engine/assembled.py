@@ -18,7 +18,7 @@ from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.saved import SavedModel, Story
 from bittern.hashing.training_free import fit
-from bittern.service.ingest import decode
+from bittern.service.ingest.items import decode
 from bittern.types import MediaItem
 from tests.encoders.tiny import write_clap, write_openclip
 from tests.engine.toy import COLOURS, picture, sound

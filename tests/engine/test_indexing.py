@@ -186,7 +186,7 @@ def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
     [failure] = report.failures
     assert (failure.occurrence_id, failure.reason) == ("red.png", "DUPLICATE_OBSERVATION")
     assert "folder above both" in failure.message
-    assert "overwrite would replace the one that is there" in failure.message
+    assert "overwrite replaces the stored one" in failure.message
 
 
 def test_ids_do_not_depend_on_which_files_are_there(

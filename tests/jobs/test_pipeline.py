@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest import Bounds, Embedded, Recheck, embed_items
-from bittern.service.ingest.items import Asked, Piece
-from bittern.service.ingest.prefetch import Ahead
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, Recheck
+from bittern.service.ingest.prefetch import Bounds, Prefetch
 from bittern.service.ingest.reading import UNCHANGED, Loaded, fingerprint_of
 from bittern.service.ingest.report import never, new_stages
 from bittern.service.models.loaded import Embedder
@@ -40,7 +40,7 @@ def threads_of_the_pipeline() -> list[str]:
 
 
 def test_entries_come_out_in_the_order_of_the_listing_whatever_they_are() -> None:
-    entries: list[Asked] = []
+    entries: list[PipelineEntry] = []
     for number, item in enumerate(pictures(40)):
         entries.append(item)
         if number % 3 == 0:
@@ -60,7 +60,7 @@ def test_entries_come_out_in_the_order_of_the_listing_whatever_they_are() -> Non
 def test_batches_are_cut_the_same_way_each_time() -> None:
     def batches() -> list[tuple[Modality, int]]:
         encoder = ToyEncoder()
-        mixed: list[Asked] = []
+        mixed: list[PipelineEntry] = []
         for number, item in enumerate(pictures(100)):
             mixed.append(item)
             if number % 4 == 0:
@@ -80,15 +80,15 @@ class Counting:
         self._lock = threading.Lock()
         self.data = np.zeros(held, np.uint8)
 
-    def read(self, entry: Asked) -> Loaded:
+    def read(self, entry: PipelineEntry) -> Loaded:
         assert isinstance(entry, MediaItem)
         return Loaded(entry, b"", None)
 
-    def begin(self, loaded: Loaded) -> Iterator[Piece]:
+    def begin(self, loaded: Loaded) -> Iterator[Decoded]:
         with self._lock:
             self._alive += 1
             self.most = max(self.most, self._alive)
-        yield Piece(self.data)
+        yield Decoded(self.data)
 
     def taken(self) -> None:
         with self._lock:
@@ -107,11 +107,11 @@ def test_however_slow_the_network_only_so_many_items_are_decoded(bounds: Bounds,
     count, counting = 10_000, Counting(1_000)
     entries = (MediaItem(f"p{n}", "p", "image", data=b"") for n in range(count))
     seen = 0
-    with Ahead(
+    with Prefetch(
         entries, counting.read, counting.begin, new_stages(), lambda: False, bounds
-    ) as ahead:
-        for slot in ahead:
-            for _ in ahead.pieces(slot):
+    ) as prefetch:
+        for slot in prefetch:
+            for _ in prefetch.decoded(slot):
                 counting.taken()
             seen += 1
     assert seen == count
@@ -122,22 +122,22 @@ def test_of_one_recording_only_so_many_windows_wait() -> None:
     count, waiting, most = 20_000, 0, 0
     lock = threading.Lock()
 
-    def begin(loaded: Loaded) -> Iterator[Piece]:
+    def begin(loaded: Loaded) -> Iterator[Decoded]:
         nonlocal waiting, most
         for number in range(count):
             with lock:
                 waiting += 1
                 most = max(most, waiting)
-            yield Piece(np.zeros(1, np.uint8), number, number + 1)
+            yield Decoded(np.zeros(1, np.uint8), number, number + 1)
 
     night = MediaItem("night", "night.wav", "audio", data=b"")
     bounds = Bounds(windows=8)
-    with Ahead(
+    with Prefetch(
         [night], lambda entry: Loaded(night, b"", None), begin, new_stages(), never, bounds
-    ) as ahead:
+    ) as prefetch:
         taken = []
-        for slot in ahead:
-            for piece in ahead.pieces(slot):
+        for slot in prefetch:
+            for piece in prefetch.decoded(slot):
                 with lock:
                     waiting -= 1
                 taken.append(piece.start_s)
@@ -230,10 +230,10 @@ def test_errors_of_the_network_and_of_the_listing_end_all_threads() -> None:
 
 
 def test_whatever_a_decoder_raises_only_its_item_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    def explode(item: MediaItem, *_: object) -> Iterator[Piece]:
+    def explode(item: MediaItem, *_: object) -> Iterator[Decoded]:
         if item.occurrence_id == "p1":
             raise ZeroDivisionError("a header that lies")
-        yield Piece(np.zeros((4, 4, 3), np.uint8))
+        yield Decoded(np.zeros((4, 4, 3), np.uint8))
 
     monkeypatch.setattr("bittern.service.ingest.embedding.decode", explode)
     done = list(embed_items(embedder_of(ToyEncoder()), pictures(3)))
@@ -250,7 +250,7 @@ def test_a_file_that_is_what_it_was_is_told_by_its_time_and_else_by_its_content(
     item = MediaItem("a", "a.png", "image", path=path)
     same = fingerprint_of(picture("red"))
     lies = Fingerprint("0" * 32, stat.st_size, stat.st_mtime_ns)
-    asked: list[Asked] = [
+    asked: list[PipelineEntry] = [
         Recheck(item, lies, moved=False, changed="renew"),  # time and size tell, unread
         Recheck(item, lies, moved=True, changed="refuse"),  # in another folder they do not
         Recheck(item, same, moved=False, changed="renew"),

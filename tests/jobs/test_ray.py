@@ -17,7 +17,8 @@ from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.observation import Fingerprint
 from bittern.service.engine import Engine
-from bittern.service.ingest import Asked, Embedded, Recheck, embed_items
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.indexing import IndexOptions, index_source
 from bittern.service.jobs.ray import embed_on_ray, embedding_on_ray
@@ -71,9 +72,9 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def entries(tmp_path_factory: pytest.TempPathFactory) -> list[Asked]:
+def entries(tmp_path_factory: pytest.TempPathFactory) -> list[PipelineEntry]:
     folder = tmp_path_factory.mktemp("pictures")
-    found: list[Asked] = []
+    found: list[PipelineEntry] = []
     for number in range(UNIT_ITEMS + 40):
         path = folder / f"{number}.png"
         Image.new("RGB", (24, 24), (number % 256, 90, 30)).save(path)
@@ -93,8 +94,8 @@ def same(found: list[Embedded], wanted: list[Embedded]) -> None:
     assert len(found) == len(wanted)
     for one, other in zip(found, wanted, strict=True):
         assert one.result == other.result
-        assert (one.pieces, one.fingerprint, one.renews) == (
-            other.pieces,
+        assert (one.spans, one.fingerprint, one.renews) == (
+            other.spans,
             other.fingerprint,
             other.renews,
         )
@@ -107,13 +108,13 @@ def same(found: list[Embedded], wanted: list[Embedded]) -> None:
             assert np.array_equal(one.stacked(), other.stacked())
 
 
-def test_units_come_back_as_they_were(entries: list[Asked]) -> None:
+def test_units_come_back_as_they_were(entries: list[PipelineEntry]) -> None:
     units = list(units_of(entries))
     assert [len(unit) for unit in units] == [UNIT_ITEMS, 40]
     assert [entry for unit in units for entry in entries_of(unit)] == entries
 
 
-def test_what_was_embedded_comes_back_as_it_was(entries: list[Asked]) -> None:
+def test_what_was_embedded_comes_back_as_it_was(entries: list[PipelineEntry]) -> None:
     stages, counted = new_stages(), new_stages()
     embedder = Embedder("toy", toy)
     wanted = list(embed_items(embedder, entries, stages))
@@ -123,7 +124,7 @@ def test_what_was_embedded_comes_back_as_it_was(entries: list[Asked]) -> None:
 
 
 def test_workers_embed_what_one_process_embeds_in_the_same_order(
-    cluster: None, entries: list[Asked]
+    cluster: None, entries: list[PipelineEntry]
 ) -> None:
     embedder = Embedder("toy", toy)
     stages = new_stages()
@@ -133,7 +134,7 @@ def test_workers_embed_what_one_process_embeds_in_the_same_order(
 
 
 def test_a_worker_that_is_killed_loses_nothing(
-    cluster: None, entries: list[Asked], tmp_path: Path
+    cluster: None, entries: list[PipelineEntry], tmp_path: Path
 ) -> None:
     flag = tmp_path / "killed"
     embedder = Embedder("toy", toy)
@@ -146,7 +147,7 @@ def test_a_worker_that_is_killed_loses_nothing(
     same(found, list(embed_items(embedder, entries)))
 
 
-def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[Asked]) -> None:
+def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[PipelineEntry]) -> None:
     taken: list[Embedded] = []
     stream = embed_on_ray(
         Embedder("toy", toy),
@@ -163,7 +164,7 @@ def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[Asked]) -> No
 
 
 def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
-    cluster: None, tmp_path: Path, entries: list[Asked]
+    cluster: None, tmp_path: Path, entries: list[PipelineEntry]
 ) -> None:
     toy_model(ToyEncoder()).save(tmp_path / "model")
     found = {}

@@ -30,7 +30,7 @@ from xxhash import xxh3_128_hexdigest
 from bittern.benchmarks.eval.tasks import TEXT
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
-from bittern.service.ingest import FLUSH_ITEMS, NETWORK_BATCH
+from bittern.service.ingest.embedding import FLUSH_ITEMS, NETWORK_BATCH
 from bittern.service.models.loaded import Embedder
 from bittern.types import MediaItem
 

@@ -20,7 +20,7 @@ def main(name: str, weights: str, source: str, place: str) -> None:
     from bittern.benchmarks.speed.jobs.models import loaded_model
     from bittern.index.archive import Archive
     from bittern.service.engine import Engine
-    from bittern.service.ingest import embed_items
+    from bittern.service.ingest.embedding import embed_items
     from bittern.service.jobs.indexing import IndexOptions, index_source
     from bittern.service.sources import read_source
 

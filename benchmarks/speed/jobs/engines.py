@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from bittern.benchmarks.speed.report import Table, say
-from bittern.service.ingest import Embedded, embed_items
+from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.ray import cluster, embed_on_ray
 from bittern.service.models.loaded import Model
