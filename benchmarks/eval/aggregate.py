@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
-from bittern.benchmarks.eval.results import TIES, Comparison, Figure, Row
+from bittern.benchmarks.eval.results import TIES, Comparison, Row, Score
 from bittern.benchmarks.eval.statistics import holm, intervals, paired
 from bittern.benchmarks.eval.tasks import Task
 
@@ -178,7 +178,7 @@ def _figure(
     arrays: Sequence[NDArray[np.float64]],
     by_query: NDArray[np.float64],
     bounds: tuple[float, float],
-) -> Figure:
+) -> Score:
     means = {tie: float(np.nanmean(by_query[number])) for number, tie in enumerate(TIES)}
     low, high = bounds
     # A split whose group is empty, or undefined, has no mean of its own.
@@ -191,7 +191,7 @@ def _figure(
         float(np.var(means_of_split, ddof=1)) for means_of_split in drawn if len(means_of_split) > 1
     ]
     splits = [float(np.mean(means_of_split)) for means_of_split in drawn]
-    return Figure(
+    return Score(
         low=low,
         high=high,
         deviation=float(np.sqrt(np.mean(seeds))) if seeds else None,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.asking import embed_asked
+from bittern.benchmarks.eval.embeddings.encoding import embed_asked
 from bittern.benchmarks.eval.measuring import Vectors
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, StoredCodes
@@ -29,7 +29,7 @@ from bittern.text import agreeing, counted
 
 
 class StoredBits:
-    """Stored codes as rows: a bit is 1 or -1 (`bittern.benchmarks.eval.embeddings.base`)."""
+    """Stored codes as rows: a bit is 1 or -1 (`bittern.benchmarks.eval.embeddings.rows`)."""
 
     def __init__(self, stored: StoredCodes) -> None:
         self.dim = stored.bits

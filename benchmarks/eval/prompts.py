@@ -22,8 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.tasks import TEXT, Asked, Classes, Task
+from bittern.benchmarks.eval.tasks import TEXT, Asked, Classes, Protocol, Task
 from bittern.errors import InvalidInputError
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MAX_TEXT_CHARS

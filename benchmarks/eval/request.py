@@ -5,18 +5,21 @@ RUN/
 ├── cells/               what has been measured (`bittern.benchmarks.eval.cells`)
 ├── results.json, results.csv, results.md, index.html, plots/      the report
 └── trec/                runs and qrels
+
+The command that repeats a run, with no path of the machine in it but the last name.
 """
 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from bittern.benchmarks.eval.cells import CELLS
-from bittern.benchmarks.eval.protocol import Protocol
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError, PreconditionError
 from bittern.files import replace_file
 from bittern.hashing.codes import check_bits
@@ -218,3 +221,49 @@ def _differing(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     protocol = asked["protocol"]
     names += [name for name in protocol if before.get(name) != protocol[name]]
     return names or ["entries in run.json"]
+
+
+_OTHERWISE = {"prompts": "prompt"}
+
+
+def command_of(request: EvalRequest) -> str:
+    """``bittern eval …`` with every option that is not the default."""
+    words = ["bittern", "eval", request.suite]
+    if request.data is not None:
+        words += ["--data", _name(request.data)]
+    if request.embeddings is not None:
+        words += ["--embeddings", _name(request.embeddings)]
+    for name in request.models:
+        words += ["--model", _name(Path(name)) if "/" in name else name]
+    if tuple(request.bits) != DEFAULT_BITS:
+        words += ["--bits", ",".join(str(length) for length in request.bits)]
+    for option, names in (("systems", request.systems), ("measures", request.measures)):
+        if names:
+            words += [f"--{option}", ",".join(names)]
+    if request.rerank != EvalRequest.rerank:
+        words += ["--rerank", str(request.rerank)]
+    words += _protocol(request.protocol)
+    words += ["--out", _name(request.out)]
+    return shlex.join(words)
+
+
+def _protocol(protocol: Protocol) -> list[str]:
+    words = []
+    for option_field in fields(Protocol):
+        value = getattr(protocol, option_field.name)
+        if value == option_field.default:
+            continue
+        option = "--" + _OTHERWISE.get(option_field.name, option_field.name).replace("_", "-")
+        if isinstance(value, bool):
+            words.append(option)
+        elif option_field.name == "prompts":
+            words += [word for prompt in value for word in (option, prompt)]
+        elif option_field.name == "soundscapes":
+            words += [option, _name(Path(value))]
+        else:
+            words += [option, str(value)]
+    return words
+
+
+def _name(path: Path) -> str:
+    return path.resolve().name or str(path)

@@ -12,7 +12,7 @@ TIES: tuple[Tie, ...] = ("ranked", "expected", "best", "worst")
 
 
 @dataclass(frozen=True)
-class Figure:
+class Score:
     """A measure's mean over queries.
 
     Attributes:
@@ -71,7 +71,7 @@ class Row:
     queries: int
     clusters: int
     search_ms: float | None
-    figures: Mapping[str, Figure]
+    figures: Mapping[str, Score]
 
     @property
     def label(self) -> str:
@@ -111,7 +111,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class ClassFigure:
+class ClassScore:
     """The main measure for the queries of one class.
 
     Attributes:
@@ -247,6 +247,6 @@ class Results:
     tasks: Sequence[TaskSummary]
     rows: Sequence[Row]
     comparisons: Sequence[Comparison] = ()
-    classes: Sequence[ClassFigure] = ()
+    classes: Sequence[ClassScore] = ()
     shown: Sequence[ShownQuery] = ()
     notes: Sequence[str] = field(default_factory=tuple)

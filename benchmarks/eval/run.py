@@ -24,7 +24,7 @@ from bittern.benchmarks.eval.suites import suite_named
 from bittern.benchmarks.eval.systems.base import System
 from bittern.benchmarks.eval.systems.codes import TrainingFree
 from bittern.benchmarks.eval.systems.learned import SavedHasher
-from bittern.benchmarks.eval.trec_files import write_judgements, write_runs
+from bittern.benchmarks.eval.trec import write_judgements, write_runs
 
 MEASURING = 2
 """Version of how cells are measured; part of their keys."""

@@ -8,9 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.tasks import AUDIO, Contents, Items, Relevance, Task
+from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
+from bittern.benchmarks.eval.tasks import AUDIO, Contents, Items, Protocol, Relevance, Task
 from bittern.errors import InvalidInputError
 from bittern.types import MediaItem
 

@@ -11,10 +11,15 @@ from time import perf_counter
 
 import numpy as np
 
-from bittern.benchmarks.eval.embeddings.progress import check_room
-from bittern.benchmarks.eval.embeddings.rows import ShardedRows
-from bittern.benchmarks.eval.embeddings.shards import Content, Shard, read_shard, write_shard
-from bittern.benchmarks.eval.embeddings.work import SHARD_ITEMS
+from bittern.benchmarks.eval.embeddings.encoding import SHARD_ITEMS
+from bittern.benchmarks.eval.embeddings.shards import (
+    Content,
+    Shard,
+    ShardedRows,
+    check_room,
+    read_shard,
+    write_shard,
+)
 from bittern.benchmarks.speed.memory import MIB, peak_memory
 from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.encoders.base import Modality

@@ -249,7 +249,7 @@ def evaluate(
                 f"--{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}",
                 field=option,
             )
-    from bittern.benchmarks.eval.protocol import Protocol
+    from bittern.benchmarks.eval.tasks import Protocol
 
     protocol = Protocol(
         prompts=tuple(prompt or ()),
@@ -287,8 +287,8 @@ def evaluate(
 
 
 def _run(request: Any, as_program: bool) -> None:
-    from bittern.benchmarks.eval.repeating import command_of
     from bittern.benchmarks.eval.report import write_report
+    from bittern.benchmarks.eval.request import command_of
     from bittern.benchmarks.eval.run import evaluate
     from bittern.benchmarks.eval.spaces import licences_of
 

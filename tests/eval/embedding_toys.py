@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings import work
+from bittern.benchmarks.eval.embeddings import encoding as work
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Media, Modality
 from bittern.service.models.loaded import Embedder

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 import bittern
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.results import (
-    ClassFigure,
+    ClassScore,
     Comparison,
-    Figure,
     GroupSummary,
     Results,
     Row,
+    Score,
     ShownHit,
     ShownQuery,
     TaskSummary,
 )
+from bittern.benchmarks.eval.tasks import Protocol
 
 SAMPLE = Path(bittern.__file__).parent / "sample"
 MEASURES = ("AP_minR@50", "AP_hits@50", "nDCG@50", "Recall@50", "P_H2")
@@ -108,7 +108,7 @@ def _groups(chance: float) -> list[GroupSummary]:
     ]
 
 
-def _figures(rng: np.random.Generator, level: float, tied: bool) -> dict[str, Figure]:
+def _figures(rng: np.random.Generator, level: float, tied: bool) -> dict[str, Score]:
     found = {}
     for number, name in enumerate(MEASURES):
         at = float(np.clip(level + 0.03 * number, 0.01, 0.99))
@@ -116,9 +116,9 @@ def _figures(rng: np.random.Generator, level: float, tied: bool) -> dict[str, Fi
         tie = 0.02 * float(rng.random()) if tied else 0.0
         nowhere = name == "P_H2" and not tied
         found[name] = (
-            Figure(*[math.nan] * 6)
+            Score(*[math.nan] * 6)
             if nowhere
-            else Figure(
+            else Score(
                 at + tie / 3, at, at + tie, at - tie, at - wide, at + wide, 0.004 if tied else None
             )
         )
@@ -183,19 +183,19 @@ def _comparisons() -> list[Comparison]:
     ]
 
 
-def _classes(rng: np.random.Generator, rows: list[Row]) -> list[ClassFigure]:
+def _classes(rng: np.random.Generator, rows: list[Row]) -> list[ClassScore]:
     labels = ["float32 cosine", "supervised 256 asymmetric", "ITQ 256 asymmetric"]
     assert set(labels) <= {row.label for row in rows}
     names = sorted({line["vernacularName"] for line in manifest()})[:24]
     pictures = [
-        ClassFigure(
+        ClassScore(
             PICTURES, name, "novel" if i % 4 == 0 else "seen", 1 + i % 3,
             {label: float(rng.beta(2 + i / 8, 2)) for label in labels},
         )
         for i, name in enumerate(names)
     ]  # fmt: skip
     sounds = [
-        ClassFigure(SOUNDS, f"kind {i}", "", 2, {label: float(rng.beta(2, 3)) for label in labels})
+        ClassScore(SOUNDS, f"kind {i}", "", 2, {label: float(rng.beta(2, 3)) for label in labels})
         for i in range(300)
     ]
     return [*pictures, *sounds]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings import asking
-from bittern.benchmarks.eval.embeddings.asking import embed_asked
+from bittern.benchmarks.eval.embeddings import encoding as asking
+from bittern.benchmarks.eval.embeddings.encoding import embed_asked
 from bittern.benchmarks.eval.tasks import Asked
 from bittern.encoders.base import Media, Modality
 from bittern.errors import QueryError

@@ -16,10 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from bittern.benchmarks.eval.embeddings import progress
+from bittern.benchmarks.eval.embeddings import shards as progress
 from bittern.benchmarks.eval.embeddings.encoding import embed_items
-from bittern.benchmarks.eval.embeddings.progress import Progress
-from bittern.benchmarks.eval.embeddings.rows import ShardedRows
+from bittern.benchmarks.eval.embeddings.shards import Progress, ShardedRows
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Media, Modality
 from bittern.errors import (

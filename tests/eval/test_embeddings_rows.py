@@ -18,11 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from bittern.benchmarks.eval.embeddings.arrays import ArrayRows
-from bittern.benchmarks.eval.embeddings.base import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
-from bittern.benchmarks.eval.embeddings.rows import ShardedRows
-from bittern.benchmarks.eval.embeddings.shards import Content, read_shard, write_shard
+from bittern.benchmarks.eval.embeddings.rows import ArrayRows, EmbeddedRows
+from bittern.benchmarks.eval.embeddings.shards import Content, ShardedRows, read_shard, write_shard
 from bittern.benchmarks.speed.memory import own_memory
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
 from bittern.hashing.training.embedding_writer import EmbeddingWriter

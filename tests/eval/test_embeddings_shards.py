@@ -17,8 +17,7 @@ from xxhash import xxh3_128_hexdigest
 
 from bittern.benchmarks.eval.embeddings import shards
 from bittern.benchmarks.eval.embeddings.encoding import embed_items
-from bittern.benchmarks.eval.embeddings.shards import Content, read_shard, write_shard
-from bittern.benchmarks.eval.embeddings.tensor_files import tensors_of
+from bittern.benchmarks.eval.embeddings.shards import Content, read_shard, tensors_of, write_shard
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from tests.eval.embedding_toys import (
     Counting,

@@ -8,11 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.fitting import drawn_rows, vectors_of
+from bittern.benchmarks.eval.jobs import drawn_rows, vectors_of
 from bittern.benchmarks.eval.measuring import Vectors
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.spaces import Space
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task, TrainingPart
+from bittern.benchmarks.eval.tasks import (
+    Asked,
+    Classes,
+    Items,
+    Protocol,
+    Relevance,
+    Task,
+    TrainingPart,
+)
 from bittern.errors import InvalidInputError
 from bittern.service.models.loaded import Embedder
 from tests.engine.toy import COLOURS, DIM, ToyEncoder

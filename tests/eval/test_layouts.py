@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from bittern.benchmarks.eval import layouts
-from bittern.benchmarks.eval.layouts import (
+from bittern.benchmarks.eval.suites import base as layouts
+from bittern.benchmarks.eval.suites.base import (
+    Piece,
     check,
     check_files,
     json_elements,
     left_out_files,
     table_rows,
 )
-from bittern.benchmarks.eval.suites.base import Piece
 from bittern.errors import LayoutError
 
 LIST = Piece("list.json|in/list.json", "what there is", '"list.tar.gz" of the release', "5 MB")

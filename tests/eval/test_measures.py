@@ -11,7 +11,7 @@ import pytest
 import pytrec_eval
 
 from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure, places_of
-from bittern.benchmarks.eval.places import Places
+from bittern.benchmarks.eval.measures.base import Places
 from bittern.benchmarks.eval.results import TIES
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError

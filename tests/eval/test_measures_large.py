@@ -10,10 +10,16 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.measures import Tie, draws, measure
-from bittern.benchmarks.eval.measures.draws import mean_over_hits, mean_reciprocal, no_hit
-from bittern.benchmarks.eval.measures.sums import discounts, reciprocals
-from bittern.benchmarks.eval.places import Places
+from bittern.benchmarks.eval.measures import Tie, measure
+from bittern.benchmarks.eval.measures import closed_form as draws
+from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures.closed_form import (
+    discounts,
+    mean_over_hits,
+    mean_reciprocal,
+    no_hit,
+    reciprocals,
+)
 
 NAMES = ("AP_hits@1000", "AP_minR@1000", "AP", "AP@1000", "nDCG", "nDCG@1000", "R-prec")
 MORE = ("Recall@1000", "P@1000", "MRR", "MRR@1000", "hit@1000")

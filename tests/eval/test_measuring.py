@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bittern.benchmarks.eval.measuring import CellWork, depth_of, seeds_of, variants_of
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.request import EvalRequest
+from bittern.benchmarks.eval.tasks import Protocol
 
 CUT = ("AP_minR@50", "nDCG@50", "MRR", "P_H2")
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from bittern.benchmarks.eval.report import sections, write_report
+from bittern.benchmarks.eval.report import page as sections
 from bittern.benchmarks.eval.report import wording as w
+from bittern.benchmarks.eval.report import write_report
 from bittern.benchmarks.eval.report.page import page
 from bittern.benchmarks.eval.report.plots import draw
-from bittern.benchmarks.eval.results import Figure, Results, Row, ShownHit, ShownQuery
+from bittern.benchmarks.eval.results import Results, Row, Score, ShownHit, ShownQuery
 from tests.eval.example_results import PICTURES, SAMPLE, example_results
 from tests.eval.page_browser import CONTRASTS, SIZES, Seen, chromium, opened
 
@@ -63,7 +64,7 @@ def _hostile(results: Results, folder: Path) -> Results:
     broken = folder / "broken.jpg"
     broken.write_bytes(b"\xff\xd8\xff\xe0 no picture")
     endless = "W" * 3000
-    figures = {HOSTILE: Figure(*[0.5] * 6), endless: Figure(*[0.25] * 6)}
+    figures = {HOSTILE: Score(*[0.5] * 6), endless: Score(*[0.25] * 6)}
     rows = [
         Row(HOSTILE, group, name, name, endless, 32, 4.0, 0, 1, 3, 3, 0.1, figures)
         for group in ("all", "seen", "novel", endless)

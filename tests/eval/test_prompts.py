@@ -14,8 +14,7 @@ from bittern.benchmarks.eval.prompts import (
     told_prompts,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.tasks import Classes, Items, Relevance, Task
+from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, Relevance, Task
 from bittern.errors import InvalidInputError
 
 OWL = {

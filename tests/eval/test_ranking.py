@@ -11,7 +11,6 @@ from hypothesis import settings as running
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.protocol import Windows
 from bittern.benchmarks.eval.ranking import (
     Limits,
     Ranking,
@@ -22,7 +21,7 @@ from bittern.benchmarks.eval.ranking import (
 )
 from bittern.benchmarks.eval.systems.base import Metric, Training
 from bittern.benchmarks.eval.systems.vectors import FloatVectors
-from bittern.benchmarks.eval.tasks import Relevance
+from bittern.benchmarks.eval.tasks import Relevance, Windows
 from bittern.errors import InvalidInputError
 from tests.eval.ranking_cases import Case, Codes, Rows, Vectors, case, pairs, sorted_plainly
 

@@ -13,14 +13,18 @@ from typing import Any
 
 import pytest
 
-from bittern.benchmarks.eval.report import read_results, stored, write_report
+from bittern.benchmarks.eval.report import write_report
 from bittern.benchmarks.eval.report.abstract import abstract
 from bittern.benchmarks.eval.report.markdown import results_markdown
-from bittern.benchmarks.eval.report.stored import results_json
-from bittern.benchmarks.eval.report.tables import results_csv
 from bittern.benchmarks.eval.report.wording import deviations, ties
-from bittern.benchmarks.eval.results import Figure, Results, ShownHit, ShownQuery
-from bittern.errors import BitternError, InvalidInputError, LimitExceededError, SourceNotFoundError
+from bittern.benchmarks.eval.report.writing import results_csv, results_json
+from bittern.benchmarks.eval.results import (
+    Results,
+    Score,
+    ShownHit,
+    ShownQuery,
+)
+from bittern.errors import BitternError, InvalidInputError
 from tests.eval.example_results import MEASURES, example_results
 
 
@@ -35,109 +39,19 @@ def _small(results: Results, **changes: Any) -> Results:
     )
 
 
-def _written(tmp_path: Path, value: Any) -> Path:
-    path = tmp_path / "results.json"
-    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
-    return path
+def test_results_json_holds_every_field_to_the_last_bit(results: Results) -> None:
+    read = json.loads(results_json(results))
+
+    figure = results.rows[3].figures["AP_minR@50"]
+    assert read["rows"][3]["figures"]["AP_minR@50"] == dataclasses.asdict(figure)
+    assert read["rows"][0]["figures"]["P_H2"]["expected"] == "NaN"
+    assert set(read) == {"version", *(field.name for field in dataclasses.fields(Results))}
 
 
-def test_results_come_back_from_their_file_to_the_last_bit(
-    results: Results, tmp_path: Path
-) -> None:
-    read = read_results(_written(tmp_path, results_json(results)))
-
-    assert results_json(read) == results_json(results)
-    assert read.rows[3].figures["AP_minR@50"] == results.rows[3].figures["AP_minR@50"]
-    assert read.tasks == tuple(results.tasks)[:0] + tuple(
-        dataclasses.replace(
-            t,
-            measures=tuple(t.measures),
-            groups=tuple(t.groups),
-            left_out=tuple(t.left_out),
-            notes=tuple(t.notes),
-        )
-        for t in results.tasks
-    )
-    assert math.isnan(read.rows[0].figures["P_H2"].expected)
-
-
-def test_a_lone_half_of_a_surrogate_pair_survives(results: Results, tmp_path: Path) -> None:
+def test_a_lone_half_of_a_surrogate_pair_survives(results: Results) -> None:
     odd = _small(results, about="\ud800 and \x00")
 
-    assert read_results(_written(tmp_path, results_json(odd))).about == "\ud800 and \x00"
-
-
-def _spoilt(results: Results, path: str, value: Any) -> dict[str, Any]:
-    content: Any = json.loads(results_json(_small(results)))
-    *way, last = path.split(".")
-    inner = content
-    for step in way:
-        inner = inner[int(step)] if step.isdigit() else inner[step]
-    inner[last] = value
-    assert isinstance(content, dict)
-    return content
-
-
-@pytest.mark.parametrize(
-    ("path", "value"),
-    [
-        ("version", 99),
-        ("version", True),
-        ("suite", 3),
-        ("rows", {"0": 1}),
-        ("rows.0.bits", "32"),
-        ("rows.0.bits", True),
-        ("rows.0.queries", 2**70),
-        ("rows.0.bytes_per_item", None),
-        ("rows.0.bytes_per_item", "nan"),
-        ("rows.0.figures", [1]),
-        ("rows.0.extra", 1),
-        ("measures", "AP"),
-        ("models", [{"name": 1}]),
-    ],
-)
-def test_a_value_of_another_kind_is_refused_with_its_place(
-    results: Results, tmp_path: Path, path: str, value: Any
-) -> None:
-    with pytest.raises(InvalidInputError, match=r"results\.json.*cannot be used"):
-        read_results(_written(tmp_path, _spoilt(results, path, value)))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "[]",
-        "{",
-        "null",
-        '{"version": 1}',
-        '{"version": 1, "version": 1}',
-        "[" * 100_000,
-        '{"version": ' + "1" * 10_000 + "}",
-        '{"version": 1e999}',
-    ],
-)
-def test_what_is_no_result_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(InvalidInputError):
-        read_results(_written(tmp_path, text))
-
-
-def test_free_values_that_are_nested_too_deep_are_refused(results: Results, tmp_path: Path) -> None:
-    deep: Any = 1
-    for _ in range(60):
-        deep = [deep]
-    with pytest.raises(InvalidInputError, match="deep"):
-        read_results(_written(tmp_path, _spoilt(results, "machine.x", deep)))
-
-
-def test_a_missing_and_a_huge_file_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with pytest.raises(SourceNotFoundError, match=r"results\.json"):
-        read_results(tmp_path / "results.json")
-    monkeypatch.setattr(stored, "MOST_BYTES", 100)
-    with pytest.raises(LimitExceededError, match="100"):
-        read_results(_written(tmp_path, " " * 101))
+    assert json.loads(results_json(odd))["about"] == "\ud800 and \x00"
 
 
 def test_the_csv_has_one_line_per_row_and_measure_with_every_digit(results: Results) -> None:
@@ -196,14 +110,14 @@ def test_markdown_begins_with_the_main_systems_and_says_how_figures_came_by(
 def test_ties_that_do_not_show_in_three_digits_are_not_told(
     worst: float, best: float, shown: str
 ) -> None:
-    assert ties(Figure(0.5, 0.5, best, worst, 0.4, 0.6)) == shown
+    assert ties(Score(0.5, 0.5, best, worst, 0.4, 0.6)) == shown
 
 
 def test_deviations_say_over_how_many_seeds_and_splits() -> None:
-    figure = Figure(0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.004, 0.02)
+    figure = Score(0.5, 0.5, 0.5, 0.5, 0.4, 0.6, 0.004, 0.02)
 
     assert deviations(figure, 30, 3) == "± 0.004 over 10 seeds, ± 0.020 over 3 splits"
-    assert deviations(Figure(*[0.5] * 6), 1, 1) == ""
+    assert deviations(Score(*[0.5] * 6), 1, 1) == ""
 
 
 def test_the_abstract_takes_the_nearest_lengths_and_those_of_a_model_that_has_no_other(

@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from PIL import Image
 
-from bittern.benchmarks.eval.report import cards, media
+from bittern.benchmarks.eval.report import media
+from bittern.benchmarks.eval.report import page as cards
 from bittern.benchmarks.eval.report.media import LONGEST_SIDE, Shown, kind_of, shown
 from bittern.benchmarks.eval.results import ShownHit, ShownQuery
 from tests.eval.example_results import SAMPLE, example_results

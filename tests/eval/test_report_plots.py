@@ -10,9 +10,8 @@ import xml.etree.ElementTree as Tree
 
 import pytest
 
-from bittern.benchmarks.eval.report.plots import Plot, draw
-from bittern.benchmarks.eval.report.plots.style import COLOURS, inline, spread
-from bittern.benchmarks.eval.results import Figure, Results
+from bittern.benchmarks.eval.report.plots import COLOURS, Plot, draw, inline, spread
+from bittern.benchmarks.eval.results import Results, Score
 from tests.eval.example_results import PICTURES, SOUNDS, example_results
 
 
@@ -104,7 +103,7 @@ def test_names_are_no_mathematics_and_no_markup(results: Results) -> None:
 
 
 def test_rows_without_numbers_are_not_drawn(results: Results) -> None:
-    nothing = {"AP_minR@50": Figure(*[math.nan] * 6)}
+    nothing = {"AP_minR@50": Score(*[math.nan] * 6)}
     rows = [
         dataclasses.replace(results.rows[0], figures=nothing),
         dataclasses.replace(results.rows[1], bytes_per_item=0.0, search_ms=math.inf),

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.repeating import command_of
-from bittern.benchmarks.eval.request import RUN_FILE, EvalRequest, claim
+from bittern.benchmarks.eval.request import RUN_FILE, EvalRequest, claim, command_of
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import BitternError, InvalidInputError
 
 

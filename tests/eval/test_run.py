@@ -12,9 +12,9 @@ import pytest
 
 from bittern.benchmarks.eval import measuring
 from bittern.benchmarks.eval import run as run_module
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.results import Results, Row
 from bittern.benchmarks.eval.run import evaluate
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError, LayoutError
 from tests.eval.toy_runs import Quiet, request, towers
@@ -268,8 +268,8 @@ def test_all_systems_are_cut_at_the_same_depth(
 def test_nothing_is_fitted_on_novel_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bittern.benchmarks.eval import fitting
-    from bittern.benchmarks.eval.embeddings.arrays import ArrayRows
+    from bittern.benchmarks.eval import jobs as fitting
+    from bittern.benchmarks.eval.embeddings.rows import ArrayRows
     from tests.eval.test_windows import a_task
 
     task = replace(a_task(), groups={"novel": np.array([False, True])})

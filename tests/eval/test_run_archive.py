@@ -10,11 +10,11 @@ import pytest
 
 from bittern.benchmarks.eval.archive_codes import BitsAsTheyAre, StoredBits
 from bittern.benchmarks.eval.cells import read_cell
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.results import Results
 from bittern.benchmarks.eval.run import evaluate
 from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval import measuring
 from bittern.benchmarks.eval.archive_codes import StoredModel
 from bittern.benchmarks.eval.cells import Cell, Variant
-from bittern.benchmarks.eval.embeddings.arrays import ArrayRows
+from bittern.benchmarks.eval.embeddings.rows import ArrayRows
 from bittern.benchmarks.eval.jobs import Job, _of_the_asked, _systems, digest_of
 from bittern.benchmarks.eval.measuring import CellWork, Vectors, measured_cell
 from bittern.benchmarks.eval.outcome import Begun, Done, Kept, LeftOut, results_of
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.run import _identity
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.suites import suite_named
@@ -27,7 +26,7 @@ from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.learned import SavedHasher
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Protocol, Relevance, Task
 from bittern.hashing.saved import SavedModel
 from bittern.service.models.loaded import Embedder
 from tests.engine.conftest import toy_model

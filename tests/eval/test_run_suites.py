@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.report import write_report
 from bittern.benchmarks.eval.results import Results
 from bittern.benchmarks.eval.run import evaluate
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import LayoutError
 from tests.eval.miniatures import inat24, inatsounds, inquire, soundscapes, ssw60
 from tests.eval.toy_runs import Quiet, request, towers

@@ -8,20 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.levels import at_level, taxa_of
 from bittern.benchmarks.eval.prompts import IMAGE_PROMPTS, asked_in_words
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.splits import (
+    at_level,
     by_protocol,
     leave_out_unanswerable,
     novel_classes,
     some_items,
+    taxa_of,
     with_groups,
 )
 from bittern.benchmarks.eval.tasks import (
     Asked,
     Classes,
     Items,
+    Protocol,
     Relevance,
     Task,
     TrainingPart,

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.suites import custom_queries
+from bittern.benchmarks.eval.suites import custom as custom_queries
 from bittern.benchmarks.eval.suites.custom import CustomSuite
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems
-from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError, QrelsError
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive

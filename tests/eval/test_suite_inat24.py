@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.base import Suite
 from bittern.benchmarks.eval.suites.inat24 import INat24
-from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
 from tests.eval.miniatures import inat24

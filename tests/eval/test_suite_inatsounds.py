@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.inatsounds import INatSounds
-from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
 from tests.eval.miniatures import inatsounds, soundscapes

@@ -8,10 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.base import Suite
 from bittern.benchmarks.eval.suites.inquire import Inquire
-from bittern.benchmarks.eval.tasks import Relevance, Task
+from bittern.benchmarks.eval.tasks import Protocol, Relevance, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
 from tests.eval.miniatures import inat24, inquire

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.soundscapes import Soundscapes
-from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
 from tests.eval.miniatures import soundscapes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites.soundscapes_windows import Annotations, windows_as_items
+from bittern.benchmarks.eval.suites.soundscapes import Annotations, windows_as_items
 from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
 from bittern.errors import InvalidInputError, QrelsError
 

@@ -6,9 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.ssw60 import SSW60
-from bittern.benchmarks.eval.tasks import Task
+from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.types import MediaItem
 from tests.eval.miniatures import ssw60

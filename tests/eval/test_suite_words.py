@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites import words as suite_words
 from bittern.benchmarks.eval.suites.words import GLOSS_SIDE, NAME_SIDE, MiniLMTower, WordsSuite
-from bittern.benchmarks.eval.tasks import Contents, Task
+from bittern.benchmarks.eval.tasks import Contents, Protocol, Task
 from bittern.benchmarks.words.data import EmbeddedWords, collect, embed
 from bittern.benchmarks.words.learned import GLOSS
 from bittern.benchmarks.words.protocol import split

@@ -9,7 +9,7 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.benchmarks.eval import trec_lines
+from bittern.benchmarks.eval import trec as trec_lines
 from bittern.benchmarks.eval.measures import measure
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.eval.trec import (

@@ -9,7 +9,7 @@ import numpy as np
 
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.tasks import Relevance
-from bittern.benchmarks.eval.trec_files import write_judgements, write_runs
+from bittern.benchmarks.eval.trec import write_judgements, write_runs
 from tests.eval.test_windows import a_task
 
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.embeddings.arrays import ArrayRows
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.eval.embeddings.rows import ArrayRows
+from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Protocol, Relevance, Task
 from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.spaces import Space
+from bittern.benchmarks.eval.tasks import Protocol
 from bittern.encoders.base import Modality
 from bittern.service.models.loaded import Embedder
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound

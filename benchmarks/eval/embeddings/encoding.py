@@ -1,35 +1,226 @@
-"""Items of a task through a tower, shard after shard; what is there already is not done again.
+"""The items of one shard through a tower: what comes out, and which of them failed.
+
+Items of a task through a tower, shard after shard; what is there already is not done again.
 
 A run that is interrupted, by whatever means, goes on at the first shard that is not whole. A
 shard that is damaged is made again, with a line in the log, and so is nothing else. Where batches
 are cut depends on the shard alone, so embeddings do not depend on how often a run was stopped.
+
+Queries through a tower: one embedding each.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import Literal
 
-from bittern.benchmarks.eval.embeddings.contents import contents_digest, tower_print
-from bittern.benchmarks.eval.embeddings.progress import OnProgress, Watch
-from bittern.benchmarks.eval.embeddings.rows import ShardedRows
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import (
+    Content,
+    OnProgress,
     Shard,
+    ShardedRows,
+    Watch,
+    contents_digest,
     read_shard,
     record_file,
     remove_leftovers,
+    tower_print,
     write_shard,
 )
-from bittern.benchmarks.eval.embeddings.work import Work, content_of, stopped
-from bittern.benchmarks.eval.tasks import Items
+from bittern.benchmarks.eval.tasks import TEXT, Asked, Contents, Items
 from bittern.encoders.base import Modality
-from bittern.errors import ArchiveDamagedError, InvalidInputError, MediaError
-from bittern.service.ingest.report import Cancelled, never
+from bittern.errors import (
+    ArchiveDamagedError,
+    CodeError,
+    InvalidInputError,
+    MediaError,
+    PreconditionError,
+    QueryError,
+)
+from bittern.service import ingest as pipeline
+from bittern.service.ingest.report import Cancelled, Stages, never
+from bittern.service.ingest.slots import close_stream
 from bittern.service.models.loaded import Embedder
 from bittern.text import agreeing, some_of
+from bittern.types import MediaItem
+
+SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
+"""Items per shard: a kill repeats one at the most. A recording may have a thousand windows."""
+TEXT_BATCH = 64
+"""Texts per call of a tower."""
+_LEAST_NORM = 1e-6
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is embedded, and how.
+
+    Attributes:
+        embedder: what embeds.
+        modality: which of its towers.
+        contents: what goes through it.
+        cache: where the shards are; made if need be.
+        name: what an item is called in messages.
+        text_batch: texts per call of the tower.
+    """
+
+    embedder: Embedder
+    modality: Modality
+    contents: Contents | Sequence[MediaItem | str]
+    cache: Path
+    name: Callable[[int], str]
+    text_batch: int = TEXT_BATCH
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return self.embedder.encoder().dim
+
+    def places(self) -> Iterator[tuple[int, int]]:
+        """First and last (exclusive) item of each shard."""
+        step = SHARD_ITEMS[self.modality]
+        for first in range(0, len(self.contents), step):
+            yield first, min(first + step, len(self.contents))
+
+
+_Made = tuple[list[NDArray[np.float32]], Sequence[tuple[float | None, float | None]], str]
+"""Of one item: its embeddings, the spans of its pieces, and why it has none, if so."""
+
+
+def content_of(work: Work, first: int, last: int, watch: Watch, cancelled: Cancelled) -> Content:
+    """Embed the items of one shard.
+
+    Raises:
+        PreconditionError: it was cancelled before the last of them.
+        CodeError: a tower gives embeddings of another length than it says.
+    """
+    embeddings: list[NDArray[np.float32]] = []
+    owners: list[int] = []
+    spans: list[tuple[float, float]] = []
+    failed: list[tuple[int, str]] = []
+    make = _texts if work.modality == Modality.TEXT else _media
+    made = 0
+    with closing(make(work, first, last, watch.stages, cancelled)) as stream:
+        for place, (rows, times, why) in enumerate(stream):
+            made += 1
+            why = why or _fault(work, first + place, rows)
+            watch.item(failed=bool(why))
+            if why:
+                failed.append((place, why))
+                continue
+            embeddings += rows
+            owners += [place] * len(rows)
+            spans += [(_seconds(start), _seconds(end)) for start, end in times]
+    if made < last - first:
+        raise stopped(first, len(work.contents))
+    return Content(
+        items=last - first,
+        embeddings=np.stack(embeddings) if embeddings else np.empty((0, work.dim), np.float32),
+        owners=np.array(owners, np.int64),
+        spans=np.array(spans, np.float32).reshape(-1, 2),
+        failed=failed,
+    )
+
+
+def stopped(first: int, total: int) -> PreconditionError:
+    """It was cancelled, with everything before item `first` on the disk."""
+    return PreconditionError(
+        f"embedding was stopped at item {first} of {total}. Run again to go on from there."
+    )
+
+
+def _seconds(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _fault(work: Work, place: int, rows: Sequence[NDArray[np.float32]]) -> str:
+    """What is wrong with what a tower gave for an item; empty if nothing is.
+
+    Raises:
+        CodeError: embeddings of another length than the encoder says.
+    """
+    if not rows:
+        return "it is so short that nothing could be embedded"
+    for row in rows:
+        if row.shape != (work.dim,):
+            raise CodeError(
+                f"the {work.modality} tower of '{work.embedder.name}' gave {list(row.shape)} for "
+                f"'{work.name(place)}', not [{work.dim}]"
+            )
+        norm = float(np.linalg.norm(row.astype(np.float64)))
+        if not np.isfinite(norm) or norm < _LEAST_NORM:
+            what = "zeros" if norm < _LEAST_NORM else "NaN or infinity"
+            return f"the {work.modality} tower of '{work.embedder.name}' gave {what}"
+    return ""
+
+
+def _media(
+    work: Work, first: int, last: int, stages: Stages, cancelled: Cancelled
+) -> Generator[_Made, None, None]:
+    """Photographs or recordings, in order; ends early where it is cancelled."""
+    entries = (_media_item(work.contents[place]) for place in range(first, last))
+    stream = pipeline.embed_items(work.embedder, entries, stages, cancelled=cancelled)
+    try:
+        for embedded in stream:
+            if embedded.result is not None:
+                yield [], [], embedded.result.message or embedded.result.reason
+            else:
+                yield embedded.embeddings, embedded.pieces, ""
+    finally:
+        close_stream(stream)  # and with it the threads that decode
+
+
+def _media_item(content: MediaItem | str) -> MediaItem:
+    assert isinstance(content, MediaItem)  # the digest has been made of it
+    return content
+
+
+def _texts(
+    work: Work, first: int, last: int, stages: Stages, cancelled: Cancelled
+) -> Generator[_Made, None, None]:
+    """Texts, in order; one that the tower refuses fails alone."""
+    for begin in range(first, last, work.text_batch):
+        if cancelled():
+            return
+        end = min(begin + work.text_batch, last)
+        texts = [str(work.contents[place]).strip() for place in range(begin, end)]
+        begun = monotonic()
+        yield from _text_batch(work, texts)
+        stages["network"].add(len(texts), busy_s=monotonic() - begun)
+
+
+def _text_batch(work: Work, texts: Sequence[str]) -> Iterator[_Made]:
+    usable = [text for text in texts if text]
+    whys: dict[int, str] = {}
+    rows: list[NDArray[np.float32] | None] = []
+    try:
+        rows += list(work.embedder.embed(work.modality, usable)) if usable else []
+    except InvalidInputError:  # one text spoils the batch: find it
+        for number, text in enumerate(usable):
+            try:
+                rows.append(work.embedder.embed(work.modality, [text])[0])
+            except InvalidInputError as error:
+                rows.append(None)
+                whys[number] = error.message
+    number = 0
+    for text in texts:
+        if not text:
+            yield [], [], "it is an empty text"
+            continue
+        row = rows[number]
+        yield ([], [], whys[number]) if row is None else ([row], [(None, None)], "")
+        number += 1
+
 
 Missing = Literal["error", "skip"]
 _FAILURES_SHOWN = 5
@@ -154,3 +345,117 @@ def _found(folder: Path, digest: str, items: int, dim: int) -> Shard | None:
         _log.warning("%s; it is made again", error)
         record_file(folder, digest).unlink(missing_ok=True)
         return None
+
+
+ALONE = 2_048
+"""So many different texts go through the tower each by itself, as a search embeds them. More go
+in batches of 64, padded to the longest among them, which may change the last bits of a float."""
+
+
+def embed_asked(
+    embedder: Embedder,
+    asked: Asked,
+    cache: Path,
+    *,
+    on_progress: OnProgress = lambda progress: None,
+    cancelled: Cancelled = never,
+) -> NDArray[np.float32]:
+    """Embed queries, float32 [q, dim], unit norm.
+
+    A query of several prompts, or of a recording of several windows, is the mean of their
+    embeddings, scaled to unit norm, as a search takes it. The same prompt of several queries is
+    embedded once.
+
+    Args:
+        embedder: what embeds.
+        asked: the queries.
+        cache: the same as that of the items.
+        on_progress: see `embed_items`; counts different texts.
+        cancelled: see `embed_items`.
+
+    Raises:
+        QueryError: a query that cannot be embedded, by name.
+        UnsupportedModalityError, WeightsMissingError: no tower for these queries.
+        LimitExceededError: the disk is full.
+        PreconditionError: it was cancelled.
+    """
+    if not len(asked):
+        return np.empty((0, embedder.encoder().dim), np.float32)
+    if asked.modality == TEXT:
+        contents, members = _prompts(asked)
+    else:
+        contents, members = _recordings(asked), [[query] for query in range(len(asked))]
+    batch = 1 if len(contents) <= ALONE else TEXT_BATCH
+    queries = _first_of(members)
+    work = Work(
+        embedder,
+        Modality(asked.modality),
+        contents,
+        cache,
+        lambda place: asked.ids[queries[place]],
+        batch,
+    )
+    rows = embed(work, on_progress=on_progress, cancelled=cancelled)
+    if rows.failed:
+        place, why = rows.failed[0]
+        what = "text" if asked.modality == TEXT else "recording"
+        raise QueryError(
+            f"query '{asked.ids[queries[place]]}' cannot be embedded: {why}. Mend it, or leave it "
+            f"out; {some_of(len(rows.failed), len(contents), what)} could not be embedded.",
+            field="queries",
+        )
+    return _means(rows, members, lambda query: asked.ids[query])
+
+
+def _prompts(asked: Asked) -> tuple[list[MediaItem | str], list[list[int]]]:
+    """All different prompts, and which of them each query consists of."""
+    places: dict[str, int] = {}
+    members: list[list[int]] = []
+    for name, prompts in zip(asked.ids, asked.contents, strict=True):
+        if not isinstance(prompts, tuple) or not prompts:
+            raise QueryError(
+                f"query '{name}' is in words and has none; give it a prompt", field="queries"
+            )
+        members.append([places.setdefault(prompt.strip(), len(places)) for prompt in prompts])
+    return list(places), members
+
+
+def _recordings(asked: Asked) -> list[MediaItem | str]:
+    media: list[MediaItem | str] = []
+    for name, content in zip(asked.ids, asked.contents, strict=True):
+        if not isinstance(content, MediaItem):
+            raise QueryError(
+                f"query '{name}' is of the modality {asked.modality} and has no file; give it one",
+                field="queries",
+            )
+        media.append(content)
+    return media
+
+
+def _first_of(members: Sequence[Sequence[int]]) -> dict[int, int]:
+    """Of each content the first query that has it."""
+    queries: dict[int, int] = {}
+    for query, contents in enumerate(members):
+        for content in contents:
+            queries.setdefault(content, query)
+    return queries
+
+
+def _means(
+    rows: EmbeddedRows, members: Sequence[Sequence[int]], name: Callable[[int], str]
+) -> NDArray[np.float32]:
+    """Of each query the mean over the rows of its contents, of unit norm, float32 [q, dim]."""
+    starts = np.searchsorted(rows.owners, np.arange(rows.owners.max(initial=-1) + 2))
+    means = np.empty((len(members), rows.dim), np.float32)
+    for query, contents in enumerate(members):
+        places = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in contents])
+        mean = rows.read(places).mean(axis=0)
+        norm = float(np.linalg.norm(mean))
+        if norm < _LEAST_NORM:
+            raise QueryError(
+                f"the embeddings of query '{name(query)}' cancel one another out: their mean is "
+                "zero. Ask with fewer prompts.",
+                field="queries",
+            )
+        means[query] = mean / norm
+    return means

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.arrays import checked_rows
-from bittern.benchmarks.eval.embeddings.tensor_files import tensors_of
+from bittern.benchmarks.eval.embeddings.rows import checked_rows
+from bittern.benchmarks.eval.embeddings.shards import tensors_of
 from bittern.errors import InvalidInputError, MediaError, SourceNotFoundError
 from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
 from bittern.text import agreeing, counted, some_of

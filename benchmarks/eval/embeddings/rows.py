@@ -1,121 +1,124 @@
-"""Embeddings in shards, read one tile at a time."""
+"""How embeddings are read by those who rank.
+
+Embeddings in memory, for small callers.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.arrays import checked_rows
-from bittern.benchmarks.eval.embeddings.shards import Shard
-from bittern.errors import ArchiveDamagedError
+from bittern.errors import CodeError
 
 
-class ShardedRows:
-    """`EmbeddedRows` over shards on disk.
+class EmbeddedRows(Protocol):
+    """Embeddings of a sequence of items: one row per photograph, text, or window of a recording.
 
-    In memory are owners and spans (16 bytes a row) and the tile at hand. Tiles are read into
-    memory of their own instead of being mapped: pages of a file that stays mapped count as this
-    process's memory, up to the whole file.
+    Rows of an item stand together, items in order.
+
+    Attributes:
+        dim: length of an embedding.
+        owners: int64 [rows], the item of each row, not falling.
+        spans: float32 [rows, 2], start and end in seconds of each window; NaN where there is none.
+        failed: items that have no row, and why: (item, sentence).
+        digest: hex SHA-256 of what was embedded, by which tower, how cut.
     """
 
-    def __init__(self, shards: Sequence[Shard], dim: int, digest: str) -> None:
-        """Join shards that have been checked.
-
-        Args:
-            shards: in the order of their items.
-            dim: length of an embedding.
-            digest: hex SHA-256 of what was embedded, by what.
-        """
-        self.dim = dim
-        self.digest = digest
-        firsts = np.concatenate([[0], np.cumsum([s.items for s in shards])]).astype(np.int64)
-        self.items = int(firsts[-1])
-        self.owners: NDArray[np.int64] = np.concatenate(
-            [np.empty(0, np.int64), *(s.owners + f for s, f in zip(shards, firsts, strict=False))]
-        )
-        self.spans: NDArray[np.float32] = np.concatenate(
-            [np.empty((0, 2), np.float32), *(s.spans for s in shards)]
-        )
-        self.failed: Sequence[tuple[int, str]] = tuple(
-            (int(first) + place, sentence)
-            for shard, first in zip(shards, firsts, strict=False)
-            for place, sentence in shard.failed
-        )
-        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64)
-        self._tensors = [s.embeddings for s in shards]  # owners and spans are not kept twice
+    dim: int
+    owners: NDArray[np.int64]
+    spans: NDArray[np.float32]
+    failed: Sequence[tuple[int, str]]
+    digest: str
 
     def __len__(self) -> int:
-        return len(self.owners)
+        """Rows."""
+        ...
 
     def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """See `EmbeddedRows`. Each tile is a new array, of which this keeps nothing: whoever lets
-        go of one before asking for the next has one in memory.
-
-        Raises:
-            ArchiveDamagedError: a shard was removed or cut short meanwhile.
+        """All rows in order: number of the first row, and float32 [<= rows, dim]; one tile is in
+        memory at a time.
         """
-        for first in range(0, len(self), rows):
-            yield first, self._between(first, min(first + rows, len(self)))
+        ...
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """See `EmbeddedRows`; shard after shard, whatever the order asked for.
+        """Some rows, float32 [len(rows), dim], in the order asked for."""
+        ...
+
+
+class ArrayRows:
+    """`EmbeddedRows` over an array."""
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.floating],
+        owners: NDArray[np.integer] | None = None,
+        spans: NDArray[np.floating] | None = None,
+        failed: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        """Take over arrays.
+
+        Args:
+            embeddings: float [rows, dim], unit norm.
+            owners: int [rows], the item of each row, not falling; None for one row each.
+            spans: float [rows, 2], seconds; None where there are none.
+            failed: items that have no row, and why.
+
+        Raises:
+            CodeError: shapes that do not fit, owners that fall, NaN or infinity.
+        """
+        self._embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+        if self._embeddings.ndim != 2 or not np.isfinite(self._embeddings).all():
+            raise CodeError(
+                f"embeddings must be finite and [rows, dim], not {list(self._embeddings.shape)}; "
+                "look for NaN and infinity"
+            )
+        rows, self.dim = self._embeddings.shape
+        given = np.arange(rows) if owners is None else np.asarray(owners)
+        self.owners: NDArray[np.int64] = given.astype(np.int64)
+        times = np.full((rows, 2), np.nan) if spans is None else np.asarray(spans)
+        self.spans: NDArray[np.float32] = times.astype(np.float32)
+        if self.owners.shape != (rows,) or self.spans.shape != (rows, 2):
+            raise CodeError(
+                f"{rows} rows need owners [{rows}] and spans [{rows}, 2], not "
+                f"{list(self.owners.shape)} and {list(self.spans.shape)}"
+            )
+        if (np.diff(self.owners) < 0).any() or (self.owners < 0).any():
+            raise CodeError("owners must be 0 or more and must not fall; sort the rows by item")
+        self.failed: Sequence[tuple[int, str]] = tuple(failed)
+        digest = hashlib.sha256(f"arrays {rows} {self.dim} {self.failed!r} ".encode())
+        for array in (self._embeddings, self.owners, self.spans):
+            digest.update(array.tobytes())
+        self.digest = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows`; these tiles are views, do not write to them."""
+        for first in range(0, len(self), rows):
+            yield first, self._embeddings[first : first + rows]
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows`.
 
         Raises:
             CodeError: there is no such row.
-            ArchiveDamagedError: a shard was removed or cut short meanwhile.
         """
-        wanted = checked_rows(rows, len(self))
-        taken = np.empty((len(wanted), self.dim), np.float32)
-        order = np.argsort(wanted, kind="stable")
-        cuts = np.searchsorted(wanted[order], self._starts)
-        for shard, (begin, end) in enumerate(pairwise(cuts)):
-            if begin < end:
-                chosen = order[begin:end]
-                local = wanted[chosen] - self._starts[shard]
-                taken[chosen] = self._some(shard, local)
+        taken: NDArray[np.float32] = self._embeddings[checked_rows(rows, len(self))]
         return taken
 
-    def _some(self, shard: int, local: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Ascending rows of a shard; the file is mapped for this call alone."""
-        tensor = self._tensors[shard]
-        try:
-            if tensor.path.stat().st_size >= tensor.offset + tensor.shape[0] * self.dim * 4:
-                some: NDArray[np.float32] = np.take(tensor.mapped(), local, axis=0)
-                return some
-        except OSError as error:
-            raise self._gone(shard, str(error)) from error
-        raise self._gone(shard, "it is shorter than it was")
 
-    def _between(self, first: int, last: int) -> NDArray[np.float32]:
-        """Rows `first` to `last - 1` in memory of their own."""
-        tile = np.empty((last - first, self.dim), np.float32)
-        shard = int(np.searchsorted(self._starts, first, "right")) - 1
-        at = first
-        while at < last:
-            end = min(last, int(self._starts[shard + 1]))
-            if at < end:
-                self._fill(shard, at, tile[at - first : end - first])
-            at, shard = max(at, end), shard + 1
-        return tile
+def checked_rows(rows: NDArray[np.integer], there_are: int) -> NDArray[np.int64]:
+    """Row numbers as int64 [n].
 
-    def _fill(self, shard: int, at: int, out: NDArray[np.float32]) -> None:
-        tensor = self._tensors[shard]
-        try:
-            with tensor.path.open("rb", buffering=0) as stream:
-                stream.seek(tensor.offset + (at - int(self._starts[shard])) * self.dim * 4)
-                view, got = out.data.cast("B"), 0
-                while got < len(view) and (more := stream.readinto(view[got:])):
-                    got += more
-        except OSError as error:
-            raise self._gone(shard, str(error)) from error
-        if got < out.nbytes:
-            raise self._gone(shard, "it is shorter than it was")
-
-    def _gone(self, shard: int, why: str) -> ArchiveDamagedError:
-        return ArchiveDamagedError(
-            f"embeddings were lost while they were read, {self._tensors[shard].path}: {why}. Run "
-            "again: only this shard is made again."
-        )
+    Raises:
+        CodeError: not one-dimensional, or no such row.
+    """
+    wanted = np.asarray(rows).astype(np.int64)
+    if wanted.ndim != 1 or (len(wanted) and not 0 <= wanted.min() <= wanted.max() < there_are):
+        raise CodeError(f"rows must be [n], from 0 to {there_are - 1}")
+    return wanted

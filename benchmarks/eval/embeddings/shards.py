@@ -1,28 +1,231 @@
-"""One shard on disk: written whole or not at all, trusted only when it proves to be whole.
+"""Safetensors from outside: where the tensors of a file lie, checked before anything is mapped.
+
+Format: https://github.com/huggingface/safetensors: 8 bytes with the length of a JSON header, the
+header, then the tensors without gaps.
+
+What tells whether something was embedded before: digests over towers and contents.
+
+Of a tower: its digest (weights and preprocessing), how it wants recordings cut, and how many
+pieces go through it at a time, for the last bits of floats depend on that. Not which device ran
+it: where the last bits of two devices may not mix, use a cache each.
+
+Of a content:
+
+    text            the text
+    bytes           their XXH3 (128 bits)
+    file            its absolute path, its size, and when it was changed, to the nanosecond
+    file not there  its path, and that it is not there
+    address         the address
+
+Files are not read for this: five million cost one `stat` each, which is a minute or two. A file
+that changes changes its time; one that is replaced with its size and time kept is not noticed.
+Folders that were moved are embedded again, unless they are linked to where they were: names,
+sizes and times alone do not tell recordings apart, for recorders number their files from 1.
+
+One shard on disk: written whole or not at all, trusted only when it proves to be whole.
 
 The tensors are written first, then the JSON file that holds their XXH3: a shard without it was
 never finished. File names are made from the digest alone, never from what a file says.
+
+How far embedding has come, and whether the disk has room for the rest.
+
+Embeddings in shards, read one tile at a time.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import logging
+import os
+import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal
+from time import monotonic
+from typing import Annotated, Any, Literal, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from xxhash import xxh3_128_hexdigest
 
-from bittern.benchmarks.eval.embeddings.tensor_files import LARGEST_HEADER, Tensor, tensors_of
+from bittern.benchmarks.eval.embeddings.rows import checked_rows
+from bittern.benchmarks.eval.tasks import TEXT
+from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from bittern.files import replace_file
-from bittern.text import counted
+from bittern.service.ingest import FLUSH_ITEMS, NETWORK_BATCH
+from bittern.service.ingest.report import Stages, new_stages
+from bittern.service.models.loaded import Embedder
+from bittern.text import agreeing, counted
+from bittern.types import MediaItem
+
+LARGEST_HEADER = 1 << 20
+"""Bytes; files of a few tensors have headers of a few hundred."""
+_DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}
+_MOST_DIMENSIONS = 4
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where a tensor lies.
+
+    Attributes:
+        path: the file.
+        dtype: float16, float32 or int64, little-endian.
+        shape: of it.
+        offset: of its first byte in the file.
+    """
+
+    path: Path
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+
+    def mapped(self) -> NDArray[Any]:
+        """The values, mapped: let go of them soon, for mapped pages count as memory."""
+        if 0 in self.shape:
+            return np.empty(self.shape, self.dtype)
+        return np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+
+
+def tensors_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name.
+
+    Raises:
+        InvalidInputError: not such a file, or one whose header does not agree with its size.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
+        length = int.from_bytes(stream.read(8), "little")
+        if size < 8 or length > min(LARGEST_HEADER, size - 8):
+            raise InvalidInputError(
+                f"{path} is no safetensors file: {size} bytes, with a header of {length}"
+            )
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw.decode())
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"{path} has a header that is no JSON: {error!r:.200}") from error
+    if not isinstance(header, dict):
+        raise InvalidInputError(f"{path} has a header that is no JSON object")
+    header.pop("__metadata__", None)
+    start = 8 + length
+    found = {name: _tensor(path, name, said, start) for name, said in header.items()}
+    _check_gapless(path, found, start, size)
+    return found
+
+
+def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
+    """One entry of the header."""
+    wrong = InvalidInputError(f"{path} has a bad entry for {name!r:.80}: {said!r:.200}")
+    if not isinstance(said, Mapping) or said.get("dtype") not in list(_DTYPES):
+        raise wrong
+    shape, offsets = said.get("shape"), said.get("data_offsets")
+    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
+        raise wrong
+    dtype = np.dtype(_DTYPES[said["dtype"]])
+    tensor = Tensor(path, dtype, tuple(shape), start + offsets[0])
+    if offsets[1] - offsets[0] != _bytes(tensor):
+        raise wrong
+    return tensor
+
+
+def _are_sizes(values: Any) -> TypeGuard[list[int]]:
+    return (
+        isinstance(values, list)
+        and len(values) <= _MOST_DIMENSIONS
+        and all(type(v) is int and 0 <= v < 2**48 for v in values)
+    )
+
+
+def _bytes(tensor: Tensor) -> int:
+    size = tensor.dtype.itemsize
+    for length in tensor.shape:
+        size *= length
+    return size
+
+
+def _check_gapless(path: Path, tensors: Mapping[str, Tensor], start: int, size: int) -> None:
+    """Tensors follow one another to the end of the file."""
+    end = start
+    for tensor in sorted(tensors.values(), key=lambda t: (t.offset, _bytes(t))):
+        if tensor.offset != end:
+            raise InvalidInputError(f"{path} has tensors that overlap or leave gaps")
+        end += _bytes(tensor)
+    if end != size:
+        raise InvalidInputError(f"{path} should have {end} bytes, it has {size}: is it cut short?")
+
+
+_FORMAT = 1
+
+
+def tower_print(embedder: Embedder, modality: Modality, text_batch: int) -> str:
+    """Hex SHA-256 of everything but the contents that decides embeddings.
+
+    Args:
+        embedder: what embeds.
+        modality: which of its towers.
+        text_batch: texts that go through it at a time.
+
+    Raises:
+        UnsupportedModalityError: there is no such tower.
+    """
+    embedder.require(modality)
+    windowing = embedder.windowing if modality == Modality.AUDIO else None
+    batching = f"{text_batch}" if modality == Modality.TEXT else f"{NETWORK_BATCH} {FLUSH_ITEMS}"
+    told = (str(_FORMAT), str(modality), embedder.digest(modality), repr(windowing), batching)
+    return _digest(told)
+
+
+def contents_digest(tower: str, contents: Iterable[MediaItem | str], modality: str) -> str:
+    """Name of a shard: hex SHA-256 of a tower's print and what goes through it, in order.
+
+    Raises:
+        InvalidInputError: a content is of another modality.
+    """
+    return _digest((tower, *(_print(content, modality) for content in contents)))
+
+
+def _print(content: MediaItem | str, modality: str) -> str:
+    if isinstance(content, str):
+        if modality != TEXT:
+            raise InvalidInputError(f"a text, {content!r:.80}, stands among {modality} items")
+        return f"text {content}"
+    if content.modality != modality:
+        raise InvalidInputError(
+            f"{content.media!r} is of the modality {content.modality!r}, it stands among "
+            f"{modality} items"
+        )
+    if content.data is not None:
+        return f"bytes {xxh3_128_hexdigest(content.data)}"
+    if content.path is None:
+        return f"address {content.url}"
+    return _file_print(content.path)
+
+
+def _file_print(path: Path) -> str:
+    whole = os.path.abspath(path)  # noqa: PTH100 - Path.absolute keeps "..", resolve asks the disk
+    try:
+        stat = os.stat(whole)  # noqa: PTH116 - five million times
+    except (OSError, ValueError):
+        return f"missing {whole}"
+    return f"file {stat.st_size} {stat.st_mtime_ns} {whole}"
+
+
+def _digest(told: Iterable[str]) -> str:
+    """Lengths go in too: no two sequences run into the same bytes."""
+    digest = hashlib.sha256()
+    for part in told:
+        data = part.encode("utf-8", "surrogatepass")
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
+
 
 PARTIAL = ".partial-"
 """What names of files begin with that are being written."""
@@ -217,3 +420,222 @@ def _check_values(path: Path, record: Record, tensor: Tensor, owners: NDArray[np
     sums = tensor.mapped().sum(axis=0, dtype=np.float64)
     if not np.isfinite(sums).all():
         raise InvalidInputError(f"{path} holds NaN or infinity")
+
+
+_TOLD_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far embedding has come.
+
+    Attributes:
+        done: items that are through, those that were there already included.
+        total: items.
+        looked_up: items that were looked for in the cache; nothing is embedded before all were.
+        failed: items without an embedding, so far.
+        found: items that were embedded before.
+        disk_bytes: what is going to be written, at least: recordings count one window each.
+        stages: what the stages of the pipeline have done.
+    """
+
+    done: int
+    total: int
+    looked_up: int
+    failed: int
+    found: int
+    disk_bytes: int
+    stages: Stages
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Watch:
+    """Counts what is through, and tells of it."""
+
+    total: int
+    dim: int
+    folder: Path
+    on_progress: OnProgress
+    done: int = 0
+    looked_up: int = 0
+    failed: int = 0
+    found: int = 0
+    disk_bytes: int = 0
+    stages: Stages = field(default_factory=new_stages)
+    told: float = 0.0
+
+    def look_up(self, last: int, shard: Shard | None) -> None:
+        """The cache was looked through up to item `last`; the shard was there, or not."""
+        self.looked_up = last
+        if shard is not None:
+            self.found += shard.items
+            self.done += shard.items
+            self.failed += len(shard.failed)
+        self.tell()
+
+    def begin(self) -> None:
+        """See whether what is not there has room on the disk.
+
+        Raises:
+            LimitExceededError: it has not.
+        """
+        left = self.total - self.found
+        self.disk_bytes = left * self.dim * 4
+        check_room(self.folder, self.disk_bytes, left, self.dim)
+        if left:
+            _log.info(
+                "embedding %d of %d items: at least %d MB below %s",
+                left, self.total, self.disk_bytes // 10**6, self.folder,
+            )  # fmt: skip
+        self.tell(at_once=True)
+
+    def item(self, failed: bool) -> None:
+        """One more item is through."""
+        self.done += 1
+        self.failed += failed
+        self.tell()
+
+    def tell(self, at_once: bool = False) -> None:
+        """Call back, twice a second at the most unless `at_once`."""
+        now = monotonic()
+        if at_once or now - self.told >= _TOLD_S:
+            self.told = now
+            self.on_progress(
+                Progress(
+                    self.done,
+                    self.total,
+                    self.looked_up,
+                    self.failed,
+                    self.found,
+                    self.disk_bytes,
+                    self.stages,
+                )
+            )
+
+
+def check_room(folder: Path, needed: int, rows: int, dim: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises:
+        LimitExceededError: with the sizes, and what to do.
+    """
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise LimitExceededError(
+            f"{counted(rows, 'embedding')} of {dim} float32 "
+            f"{agreeing(rows, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} "
+            f"has {free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
+            details={"needed": str(needed), "free": str(free)},
+        )
+
+
+class ShardedRows:
+    """`EmbeddedRows` over shards on disk.
+
+    In memory are owners and spans (16 bytes a row) and the tile at hand. Tiles are read into
+    memory of their own instead of being mapped: pages of a file that stays mapped count as this
+    process's memory, up to the whole file.
+    """
+
+    def __init__(self, shards: Sequence[Shard], dim: int, digest: str) -> None:
+        """Join shards that have been checked.
+
+        Args:
+            shards: in the order of their items.
+            dim: length of an embedding.
+            digest: hex SHA-256 of what was embedded, by what.
+        """
+        self.dim = dim
+        self.digest = digest
+        firsts = np.concatenate([[0], np.cumsum([s.items for s in shards])]).astype(np.int64)
+        self.items = int(firsts[-1])
+        self.owners: NDArray[np.int64] = np.concatenate(
+            [np.empty(0, np.int64), *(s.owners + f for s, f in zip(shards, firsts, strict=False))]
+        )
+        self.spans: NDArray[np.float32] = np.concatenate(
+            [np.empty((0, 2), np.float32), *(s.spans for s in shards)]
+        )
+        self.failed: Sequence[tuple[int, str]] = tuple(
+            (int(first) + place, sentence)
+            for shard, first in zip(shards, firsts, strict=False)
+            for place, sentence in shard.failed
+        )
+        self._starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64)
+        self._tensors = [s.embeddings for s in shards]  # owners and spans are not kept twice
+
+    def __len__(self) -> int:
+        return len(self.owners)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows`. Each tile is a new array, of which this keeps nothing: whoever lets
+        go of one before asking for the next has one in memory.
+
+        Raises:
+            ArchiveDamagedError: a shard was removed or cut short meanwhile.
+        """
+        for first in range(0, len(self), rows):
+            yield first, self._between(first, min(first + rows, len(self)))
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows`; shard after shard, whatever the order asked for.
+
+        Raises:
+            CodeError: there is no such row.
+            ArchiveDamagedError: a shard was removed or cut short meanwhile.
+        """
+        wanted = checked_rows(rows, len(self))
+        taken = np.empty((len(wanted), self.dim), np.float32)
+        order = np.argsort(wanted, kind="stable")
+        cuts = np.searchsorted(wanted[order], self._starts)
+        for shard, (begin, end) in enumerate(pairwise(cuts)):
+            if begin < end:
+                chosen = order[begin:end]
+                local = wanted[chosen] - self._starts[shard]
+                taken[chosen] = self._some(shard, local)
+        return taken
+
+    def _some(self, shard: int, local: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Ascending rows of a shard; the file is mapped for this call alone."""
+        tensor = self._tensors[shard]
+        try:
+            if tensor.path.stat().st_size >= tensor.offset + tensor.shape[0] * self.dim * 4:
+                some: NDArray[np.float32] = np.take(tensor.mapped(), local, axis=0)
+                return some
+        except OSError as error:
+            raise self._gone(shard, str(error)) from error
+        raise self._gone(shard, "it is shorter than it was")
+
+    def _between(self, first: int, last: int) -> NDArray[np.float32]:
+        """Rows `first` to `last - 1` in memory of their own."""
+        tile = np.empty((last - first, self.dim), np.float32)
+        shard = int(np.searchsorted(self._starts, first, "right")) - 1
+        at = first
+        while at < last:
+            end = min(last, int(self._starts[shard + 1]))
+            if at < end:
+                self._fill(shard, at, tile[at - first : end - first])
+            at, shard = max(at, end), shard + 1
+        return tile
+
+    def _fill(self, shard: int, at: int, out: NDArray[np.float32]) -> None:
+        tensor = self._tensors[shard]
+        try:
+            with tensor.path.open("rb", buffering=0) as stream:
+                stream.seek(tensor.offset + (at - int(self._starts[shard])) * self.dim * 4)
+                view, got = out.data.cast("B"), 0
+                while got < len(view) and (more := stream.readinto(view[got:])):
+                    got += more
+        except OSError as error:
+            raise self._gone(shard, str(error)) from error
+        if got < out.nbytes:
+            raise self._gone(shard, "it is shorter than it was")
+
+    def _gone(self, shard: int, why: str) -> ArchiveDamagedError:
+        return ArchiveDamagedError(
+            f"embeddings were lost while they were read, {self._tensors[shard].path}: {why}. Run "
+            "again: only this shard is made again."
+        )

@@ -8,10 +8,8 @@ called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (IN
 ``AP@k`` (trec_eval).
 """
 
-from bittern.benchmarks.eval.measures.base import Measure
-from bittern.benchmarks.eval.measures.chance import chance
-from bittern.benchmarks.eval.measures.full_sort import places_of
-from bittern.benchmarks.eval.measures.names import MEASURES, Listed, measure
-from bittern.benchmarks.eval.measures.ties import Tie
+from bittern.benchmarks.eval.measures.base import Measure, Tie
+from bittern.benchmarks.eval.measures.measures import MEASURES, Listed, chance, measure
+from bittern.benchmarks.eval.measures.sorting import places_of
 
 __all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "places_of"]

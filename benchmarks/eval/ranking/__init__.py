@@ -12,7 +12,7 @@ counts by its nearest row, or by the mean over its rows.
 from __future__ import annotations
 
 from bittern.benchmarks.eval.ranking.run import rank
-from bittern.benchmarks.eval.ranking.settings import (
+from bittern.benchmarks.eval.ranking.units import (
     Limits,
     Ranking,
     Searched,

@@ -3,24 +3,46 @@
 A little more than the depth is asked for. Where the last group of equal distances goes on
 beyond what was found, it matters only if a relevant item is in it: then more is asked for, and
 in the end all distances of that query are worked out.
+
+Only the items that are given for each query are ranked (INQUIRE-Rerank, arXiv 2411.02537).
+
+The nearest items by code are ranked anew by float cosine; what is behind them stays.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.ranking.counting import in_lists
-from bittern.benchmarks.eval.ranking.placed import Nearest, Placed, joined
-from bittern.benchmarks.eval.ranking.settings import RADIUS, Limits
-from bittern.benchmarks.eval.ranking.stored import Stored
-from bittern.benchmarks.eval.ranking.units import Ints, Units, Wanted, lookup, offsets_of
-from bittern.benchmarks.eval.ranking.whole import Asking, Whole
+from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
+from bittern.benchmarks.eval.ranking.units import (
+    RADIUS,
+    Ints,
+    Limits,
+    Stored,
+    Units,
+    Wanted,
+    first_least,
+    lookup,
+    offsets_of,
+)
+from bittern.benchmarks.eval.ranking.whole import (
+    Asking,
+    Nearest,
+    Placed,
+    Tile,
+    Whole,
+    in_lists,
+    joined,
+)
+from bittern.benchmarks.eval.systems.vectors import cosine_distances
+from bittern.errors import InvalidInputError
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.threads import for_each, usable_cores
 
 _MORE = 4
 """How many times as many are asked for where it was not enough."""
@@ -215,3 +237,194 @@ def _first(found: _Found, keep: int) -> Nearest:
     nearest.distances[there] = found.distances[places]
     nearest.rows[there] = found.rows[places]
     return nearest
+
+
+def ranked_candidates(
+    asking: Asking,
+    rows: EmbeddedRows,
+    units: Units,
+    wanted: Wanted,
+    candidates: Wanted,
+    keep: int,
+) -> Placed:
+    """Rank each query's candidates.
+
+    Args:
+        asking: what is asked.
+        rows: embeddings; only those of candidates are read.
+        units: what could be ranked.
+        wanted: what is relevant.
+        candidates: what is ranked.
+        keep: so many of the nearest are told.
+    """
+    parts = []
+    for query in range(len(wanted)):
+        given = candidates.units[candidates.offsets[query] : candidates.offsets[query + 1]]
+        chosen = slice(wanted.offsets[query], wanted.offsets[query + 1])
+        among = np.isin(wanted.units[chosen], given)
+        relevant = wanted.units[chosen][among]
+        grades = wanted.grades[chosen][among]
+        parts.append(_one(asking, query, rows, units, given, relevant, keep, grades))
+    depth = min(keep, len(units))
+    if not parts:
+        return _nothing(asking, units, 0, depth)
+    return joined(parts, [np.array([query]) for query in range(len(parts))])
+
+
+def _one(
+    asking: Asking,
+    query: int,
+    rows: EmbeddedRows,
+    units: Units,
+    given: Ints,
+    relevant: Ints,
+    keep: int,
+    grades: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
+) -> Placed:
+    depth = min(keep, len(units))
+    if not len(given):
+        return _nothing(asking, units, 1, depth)
+    numbers, begins = units.rows_of(given)
+    # Rows of candidates stand close together now: they are units of an own collection.
+    own = Units(np.append(begins, len(numbers)), given, units.windows)
+    stored = asking.fitted.store(rows.read(numbers))
+    found = asking.distances(query, query + 1, stored)
+    tile = Tile(own.reduced(found, 0, len(own))[0], 0)
+    places = np.searchsorted(given, relevant)
+    values = tile.distances[places].astype(np.float64)
+    standing = tile.standing(places, values)
+    nearest = Nearest.none(1, depth)
+    chosen = tile.nearest(depth)
+    nearest.units[0, : len(chosen)] = given[chosen]
+    nearest.distances[0, : len(chosen)] = tile.distances[chosen]
+    nearest.rows[0, : len(chosen)] = numbers[own.nearest_rows(chosen, found[0])]
+    within = None
+    if _is_hamming(asking, units):
+        counts = [np.count_nonzero(tile.distances <= RADIUS), np.count_nonzero(values <= RADIUS)]
+        within = np.array([counts], np.int64)
+    zeros = np.zeros(len(relevant), np.int64)
+    return Placed(
+        zeros,
+        relevant,
+        grades,
+        standing.nearer,
+        standing.before,
+        standing.tied,
+        nearest,
+        within,
+    )
+
+
+def _nothing(asking: Asking, units: Units, queries: int, depth: int) -> Placed:
+    none = np.empty(0, np.int64)
+    within = np.zeros((queries, 2), np.int64) if _is_hamming(asking, units) else None
+    grades = np.empty(0, np.int32)
+    nearest = Nearest.none(queries, depth)
+    return Placed(none, none, grades, none, none, none, nearest, within)
+
+
+def _is_hamming(asking: Asking, units: Units) -> bool:
+    return asking.metric == "symmetric" and (units.windows != "mean" or units.single)
+
+
+def reranked(
+    placed: Placed,
+    count: int,
+    queries: NDArray[np.float32],
+    rows: EmbeddedRows,
+    units: Units,
+    wanted: Wanted,
+    limits: Limits,
+) -> Placed:
+    """Rank the `count` nearest units of each query anew, by (1 - cosine, row).
+
+    Args:
+        placed: the ranking by code, with at least `count` of the nearest, as far as there are.
+        count: how many.
+        queries: float32 [q, dim].
+        rows: embeddings; those of the nearest are read.
+        units: what is ranked.
+        wanted: what is relevant.
+        limits: memory and threads.
+
+    Raises:
+        InvalidInputError: a cosine is not a number.
+    """
+    top = placed.nearest.first(count)
+    anew = Nearest.none(*top.units.shape)
+    each = max(1, top.units.shape[1] * units.rows // max(len(units), 1))
+    size = max(1, limits.block_bytes // (12 * each * rows.dim))
+    blocks = [slice(begin, begin + size) for begin in range(0, len(queries), size)]
+
+    def block(some: slice) -> None:
+        own = _by_cosine(queries[some], top.units[some], rows, units, some.start)
+        anew.put(np.arange(len(queries))[some], own)
+
+    for_each(block, blocks, limits.threads or usable_cores())
+    return _joined(placed, anew, wanted, len(units))
+
+
+def _joined(placed: Placed, anew: Nearest, wanted: Wanted, units: int) -> Placed:
+    """Entries of units that were ranked anew, and those behind them."""
+    count = anew.units.shape[1]
+    there = anew.units >= 0
+    number = np.repeat(np.arange(len(there)), there.sum(axis=1))
+    standing = in_lists(anew.distances[there], offsets_of(there.sum(axis=1)))
+    at, relevant = lookup(number, anew.units[there], wanted, units)
+    behind = placed.ranks > count
+    nearer = np.maximum(placed.nearer[behind], count)
+    ranks = placed.ranks[behind]
+    tied = placed.nearer[behind] + placed.tied[behind] - nearer
+    old = placed.nearest
+    return replace(
+        placed,
+        queries=np.concatenate([number[relevant], placed.queries[behind]]),
+        units=np.concatenate([anew.units[there][relevant], placed.units[behind]]),
+        grades=np.concatenate([wanted.grades[at[relevant]], placed.grades[behind]]),
+        nearer=np.concatenate([standing.nearer[relevant], nearer]),
+        before=np.concatenate([standing.before[relevant], ranks - 1 - nearer]),
+        tied=np.concatenate([standing.tied[relevant], tied]),
+        nearest=Nearest(
+            np.concatenate([anew.units, old.units[:, count:]], axis=1),
+            np.concatenate([anew.distances, old.distances[:, count:]], axis=1),
+            np.concatenate([anew.rows, old.rows[:, count:]], axis=1),
+        ),
+        within=None,
+    )
+
+
+def _by_cosine(
+    queries: NDArray[np.float32], chosen: Ints, rows: EmbeddedRows, units: Units, first: int
+) -> Nearest:
+    """Units [q, n] (-1 for none) in order of their cosine."""
+    found = Nearest.none(*chosen.shape)
+    there = chosen >= 0
+    if not there.any():
+        return found
+    numbers, begins = units.rows_of(chosen[there])
+    ends = np.append(begins, len(numbers))
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    embeddings = rows.read(unique)
+    of_query = offsets_of(there.sum(axis=1))
+    distances = np.empty(len(numbers))
+    for query, vector in enumerate(queries):
+        own = slice(ends[of_query[query]], ends[of_query[query + 1]])
+        distances[own] = cosine_distances(vector[None], embeddings[inverse[own]])[0]
+        if not np.isfinite(distances[own]).all():
+            raise InvalidInputError(
+                f"query {first + query} has cosines that are not numbers; look for embeddings of "
+                "items that are not finite"
+            )
+    nearest = first_least(distances, begins)
+    if units.windows == "mean":
+        means = np.add.reduceat(distances, begins) / np.diff(ends)
+    else:
+        means = distances[nearest]
+    found.units[there], found.distances[there] = chosen[there], means
+    found.rows[there] = numbers[nearest]
+    order = np.lexsort((found.units, found.distances), axis=1)
+    return Nearest(
+        np.take_along_axis(found.units, order, axis=1),
+        np.take_along_axis(found.distances, order, axis=1),
+        np.take_along_axis(found.rows, order, axis=1),
+    )

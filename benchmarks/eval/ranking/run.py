@@ -5,14 +5,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.ranking.candidates import ranked_candidates
-from bittern.benchmarks.eval.ranking.deep import Deep
-from bittern.benchmarks.eval.ranking.placed import Placed
-from bittern.benchmarks.eval.ranking.reranking import reranked
-from bittern.benchmarks.eval.ranking.settings import Ranking, Searched, Settings
-from bittern.benchmarks.eval.ranking.stored import Clock, Stored
-from bittern.benchmarks.eval.ranking.units import Ints, Units, Wanted
-from bittern.benchmarks.eval.ranking.whole import Asking, Whole
+from bittern.benchmarks.eval.ranking.deep import Deep, ranked_candidates, reranked
+from bittern.benchmarks.eval.ranking.units import (
+    Clock,
+    Ints,
+    Ranking,
+    Searched,
+    Settings,
+    Stored,
+    Units,
+    Wanted,
+)
+from bittern.benchmarks.eval.ranking.whole import Asking, Placed, Whole
 from bittern.benchmarks.eval.systems.base import Fitted, Metric
 from bittern.errors import InvalidInputError
 

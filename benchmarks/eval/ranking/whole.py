@@ -1,4 +1,10 @@
-"""Everything is ranked, exactly, in bounded memory.
+"""One query in one tile: how many units are nearer than a wanted one, how many as near.
+
+Counts of tiles add up. Whole numbers are counted, other distances sorted; both give the same.
+
+Where relevant units stand, while it is being found out.
+
+Everything is ranked, exactly, in bounded memory.
 
 What is stored passes by in tiles. First the distances of the relevant units are noted, then it
 is counted how many units of each tile are nearer, or as near. Where all that is stored fits into
@@ -7,21 +13,265 @@ memory it is one tile, and both are done at once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.ranking.counting import Tile
-from bittern.benchmarks.eval.ranking.placed import Nearest, Placed
-from bittern.benchmarks.eval.ranking.settings import RADIUS, Limits
-from bittern.benchmarks.eval.ranking.stored import Stored
-from bittern.benchmarks.eval.ranking.units import Ints, Units, Wanted
+from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.ranking.units import (
+    RADIUS,
+    Ints,
+    Limits,
+    Stored,
+    Units,
+    Wanted,
+    offsets_of,
+)
 from bittern.benchmarks.eval.systems.base import Fitted, Metric
 from bittern.errors import InvalidInputError
 from bittern.index.engines.threads import for_each, usable_cores
+
+_COUNTABLE = 1 << 16
+"""Whole numbers below it are counted, and sorted by radix."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Of wanted units, what one tile adds: see `Placed`."""
+
+    nearer: Ints
+    before: Ints
+    tied: Ints
+
+
+class Tile:
+    """The distances of one query to the units of a tile.
+
+    Args:
+        distances: [n], whole numbers or float64, all finite.
+        first: number of the first unit.
+    """
+
+    def __init__(self, distances: NDArray[Any], first: int) -> None:
+        self.distances = distances
+        self.first = first
+        self.ends: Ints | None = None
+        self.ordered: NDArray[Any] | None = None
+        if distances.dtype.kind in "iu" and len(distances) and distances.max() < _COUNTABLE:
+            self.ends = np.cumsum(np.bincount(distances))
+        else:
+            self.ordered = np.sort(distances)
+
+    def up_to(self, values: NDArray[Any], strictly: bool) -> Ints:
+        """How many distances are at most (or below) each of some values."""
+        if self.ends is None:
+            assert self.ordered is not None
+            side = "left" if strictly else "right"
+            return np.searchsorted(self.ordered, values, side).astype(np.int64)  # type: ignore[call-overload, no-any-return]
+        whole = values.astype(np.int64) - int(strictly)
+        counts = self.ends[np.minimum(whole, len(self.ends) - 1)]
+        return np.where(whole < 0, 0, counts).astype(np.int64)
+
+    def standing(self, units: Ints, values: NDArray[np.float64]) -> Standing:
+        """Count for wanted units, ascending, at these distances."""
+        nearer = self.up_to(values, strictly=True)
+        tied = self.up_to(values, strictly=False) - nearer
+        last = self.first + len(self.distances)
+        before = np.where(units >= last, tied, 0)
+        doubtful = np.flatnonzero((units >= self.first) & (units < last) & (tied > 1))
+        if len(doubtful):
+            before[doubtful] = self._among_equals(units[doubtful] - self.first)
+        return Standing(nearer, before, tied)
+
+    def _among_equals(self, places: Ints) -> Ints:
+        """How many before each of these places have the same distance."""
+        wanted = self.distances[places]
+        if self.ends is not None:
+            asked = np.zeros(len(self.ends), dtype=bool)
+            asked[wanted] = True
+            members = np.flatnonzero(asked[self.distances])
+        else:
+            values = np.unique(wanted)
+            at = np.minimum(np.searchsorted(values, self.distances), len(values) - 1)
+            members = np.flatnonzero(values[at] == self.distances)
+        theirs = self._sortable(self.distances[members])
+        order = np.argsort(theirs, kind="stable")
+        stands = np.empty(len(order), dtype=np.int64)
+        stands[order] = np.arange(len(order))
+        begins = np.searchsorted(theirs[order], self._sortable(wanted), "left")
+        return stands[np.searchsorted(members, places)] - begins
+
+    def nearest(self, count: int, below: float = np.inf) -> Ints:
+        """The `count` nearest that are nearer than `below`, in order: places in the tile."""
+        count = min(count, len(self.distances))
+        if not count:
+            return np.empty(0, np.int64)
+        limit = (
+            np.searchsorted(self.ends, count) if self.ends is not None else self.ordered[count - 1]  # type: ignore[index]
+        )
+        chosen = np.flatnonzero((self.distances <= limit) & (self.distances < below))
+        order = np.argsort(self._sortable(self.distances[chosen]), kind="stable")
+        return chosen[order[:count]]
+
+    def _sortable(self, values: NDArray[Any]) -> NDArray[Any]:
+        # NumPy sorts 16-bit numbers by radix.
+        return values.astype(np.uint16) if self.ends is not None else values
+
+
+def in_lists(distances: NDArray[np.float64], offsets: Ints) -> Standing:
+    """Where each entry of sorted lists stands in its list.
+
+    Args:
+        distances: [f], not falling within a list.
+        offsets: int64 [q + 1]; list i is at offsets[i]:offsets[i + 1].
+    """
+    begins = np.ones(len(distances), dtype=bool)
+    begins[1:] = distances[1:] != distances[:-1]
+    begins[offsets[:-1][offsets[:-1] < len(distances)]] = True
+    runs = np.append(np.flatnonzero(begins), len(distances))
+    run = np.cumsum(begins) - 1
+    lists = np.repeat(offsets[:-1], np.diff(offsets))
+    return Standing(runs[run] - lists, np.arange(len(distances)) - runs[run], np.diff(runs)[run])
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The nearest units of each query, in order.
+
+    Attributes:
+        units: int64 [q, h]; -1 where there are no more.
+        distances: float64 [q, h]; infinite there.
+        rows: int64 [q, h], the nearest row of each; -1 there.
+    """
+
+    units: Ints
+    distances: NDArray[np.float64]
+    rows: Ints
+
+    @classmethod
+    def none(cls, queries: int, depth: int) -> Nearest:
+        """Nothing yet."""
+        shape = (queries, depth)
+        return cls(
+            np.full(shape, -1, np.int64), np.full(shape, np.inf), np.full(shape, -1, np.int64)
+        )
+
+    def put(self, queries: Ints, others: Nearest) -> None:
+        """Set the lists of some queries."""
+        self.units[queries] = others.units
+        self.distances[queries] = others.distances
+        self.rows[queries] = others.rows
+
+    def first(self, depth: int) -> Nearest:
+        """The first `depth` of each list."""
+        return Nearest(self.units[:, :depth], self.distances[:, :depth], self.rows[:, :depth])
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Relevant units that are placed, in any order, and the nearest of all units.
+
+    Attributes:
+        queries: int64 [e].
+        units: int64 [e].
+        grades: int32 [e].
+        nearer: int64 [e], units that are strictly nearer.
+        before: int64 [e], units that are as near, and come before it.
+        tied: int64 [e], units that are as near, itself included.
+        nearest: of each query.
+        within: see `Places.within`.
+    """
+
+    queries: Ints
+    units: Ints
+    grades: NDArray[np.int32]
+    nearer: Ints
+    before: Ints
+    tied: Ints
+    nearest: Nearest
+    within: Ints | None
+
+    @property
+    def ranks(self) -> Ints:
+        """int64 [e], from 1."""
+        return self.nearer + self.before + 1
+
+    def to_depth(self, depth: int) -> Placed:
+        """Only the groups that begin at rank `depth` or above."""
+        kept = self.nearer < depth
+        if kept.all():
+            return replace(self, nearest=self.nearest.first(depth))
+        return replace(
+            self,
+            queries=self.queries[kept],
+            units=self.units[kept],
+            grades=self.grades[kept],
+            nearer=self.nearer[kept],
+            before=self.before[kept],
+            tied=self.tied[kept],
+            nearest=self.nearest.first(depth),
+        )
+
+    def places(self, wanted: Wanted, ranked: Ints, depth: int | None) -> Places:
+        """As measures take them."""
+        ranks = self.ranks
+        order = np.lexsort((ranks, self.queries))
+        return Places(
+            offsets=offsets_of(np.bincount(self.queries, minlength=len(wanted))),
+            ranks=ranks[order],
+            nearer=self.nearer[order],
+            tied=self.tied[order],
+            grades=self.grades[order],
+            relevant=wanted.relevant,
+            ideal=wanted.ideal,
+            ideal_offsets=wanted.ideal_offsets,
+            ranked=ranked,
+            depth=depth,
+            within=self.within,
+        )
+
+
+def joined(parts: list[Placed], numbers: list[Ints]) -> Placed:
+    """Several parts of the queries as one; of a query that is in several the last holds.
+
+    Args:
+        parts: at least one.
+        numbers: of each part's queries, int64.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    count = 1 + max(int(part.max(initial=-1)) for part in numbers)
+    holds = np.full(count, -1)
+    nearest = Nearest.none(count, max(part.nearest.units.shape[1] for part in parts))
+    within = None if parts[0].within is None else np.zeros((count, 2), np.int64)
+    for place, (part, own) in enumerate(zip(parts, numbers, strict=True)):
+        holds[own] = place
+        nearest.put(own, part.nearest)
+        if within is not None:
+            assert part.within is not None
+            within[own] = part.within
+    queries = [own[part.queries] for part, own in zip(parts, numbers, strict=True)]
+    once = sum(len(own) for own in numbers) == count
+    kept = [slice(None) if once else holds[of] == place for place, of in enumerate(queries)]
+
+    def all_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([array[k] for array, k in zip(arrays, kept, strict=True)])
+
+    return Placed(
+        all_of(queries),
+        all_of(part.units for part in parts),
+        all_of(part.grades for part in parts),
+        all_of(part.nearer for part in parts),
+        all_of(part.before for part in parts),
+        all_of(part.tied for part in parts),
+        nearest,
+        within,
+    )
+
 
 _MOST_QUERIES = 64
 """Asked together; tables of asymmetric distances take 64 KiB for each query at 256 bits."""

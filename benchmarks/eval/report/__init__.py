@@ -1,9 +1,8 @@
 """A run told: JSON, CSV, Markdown, plots, and one page.
 
-    stored      results.json, there and back
-    tables      results.csv
+    writing     results.json and results.csv, and all files into their places
     markdown    results.md
-    plots/      SVG, drawn from the same rows
+    plots       SVG, drawn from the same rows
     media       photographs and spectrograms of chosen queries, small enough for a page
     page        index.html: everything in one file that asks the network for nothing
 
@@ -12,7 +11,6 @@ Names, captions and texts come from other people's data and are written as text 
 
 from __future__ import annotations
 
-from bittern.benchmarks.eval.report.stored import read_results
 from bittern.benchmarks.eval.report.writing import write_report
 
-__all__ = ["read_results", "write_report"]
+__all__ = ["write_report"]

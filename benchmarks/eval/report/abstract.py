@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bittern.benchmarks.eval.report.wording import parts
-from bittern.benchmarks.eval.results import Figure, GroupSummary, Results, Row
+from bittern.benchmarks.eval.results import GroupSummary, Results, Row, Score
 
 WANTED_BITS = (64, 256)
 MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60
@@ -36,8 +36,8 @@ class Part:
     queries: int
     clusters: int
     chance: float | None
-    floats: Figure | None
-    systems: Sequence[tuple[str, Sequence[Figure | None]]]
+    floats: Score | None
+    systems: Sequence[tuple[str, Sequence[Score | None]]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Ite
         for model, own in by_model(rows).items():
             summary = group_of(results, task, model, group)
             floats = [row for row in own if row.system == FLOAT]
-            systems: dict[str, dict[int, Figure]] = {}
+            systems: dict[str, dict[int, Score]] = {}
             for row in own:
                 if row.bits is not None and names[0] in row.figures:
                     systems.setdefault(row.system, {})[row.bits] = row.figures[names[0]]

@@ -7,27 +7,30 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from bittern.benchmarks.eval.report.abstract import abstract, measures_of
-from bittern.benchmarks.eval.report.meanings import meaning
-from bittern.benchmarks.eval.report.methods import FEWEST, independent, methods, question
-from bittern.benchmarks.eval.report.plots.style import Plot
+from bittern.benchmarks.eval.report.plots import Plot
 from bittern.benchmarks.eval.report.wording import (
+    FEWEST,
     NONE,
     amount,
     counted,
     deviations,
     distance,
     flat,
+    independent,
     interval,
+    meaning,
+    methods,
     parts,
     plain,
     probability,
+    question,
     signed,
     small,
     ties,
     value,
     without_model,
 )
-from bittern.benchmarks.eval.results import Comparison, Figure, Results, Row, TaskSummary
+from bittern.benchmarks.eval.results import Comparison, Results, Row, Score, TaskSummary
 
 _ACTIVE = re.compile(r"([\\`*_\[\]<>|#~&$@!])")
 
@@ -126,7 +129,7 @@ def _abstract(results: Results) -> Iterator[str]:
         yield ""
 
 
-def _short(figure: Figure | None) -> str:
+def _short(figure: Score | None) -> str:
     if figure is None or value(figure.expected) == NONE:
         return NONE
     return f"{value(figure.expected)} [{interval(figure.low, figure.high)}]"
@@ -191,7 +194,7 @@ def _systems(
     )
 
 
-def _cell(figure: Figure | None, draws: int, splits: int) -> str:
+def _cell(figure: Score | None, draws: int, splits: int) -> str:
     if figure is None or value(figure.expected) == NONE:
         return NONE
     tied = f"; ties {ties(figure)}" if ties(figure) != NONE else ""

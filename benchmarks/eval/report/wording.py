@@ -1,4 +1,9 @@
-"""Numbers and names as people read them, the same in Markdown, plots and page."""
+"""Numbers and names as people read them, the same in Markdown, plots and page.
+
+What each measure says, in one sentence for the reader of a page.
+
+How the figures of a run were come by, for the top of page and Markdown.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from bittern.benchmarks.eval.results import Figure, Row
+from bittern.benchmarks.eval.results import Results, Row, Score
 
 NONE = "–"
 """What stands where there is no value."""
@@ -44,13 +49,13 @@ def interval(low: float, high: float, *, sign: bool = False) -> str:
     return f"{signed(low)} to {signed(high)}" if sign else f"{value(low)} to {value(high)}"
 
 
-def ties(figure: Figure) -> str:
+def ties(figure: Score) -> str:
     """Worst and best order of ties; `NONE` where they are the same to the digits that are shown."""
     worst, best = value(figure.worst), value(figure.best)
     return NONE if worst == best or NONE in (worst, best) else f"{worst} to {best}"
 
 
-def deviations(figure: Figure, draws: int, splits: int) -> str:
+def deviations(figure: Score, draws: int, splits: int) -> str:
     """``± 0.004 over 10 seeds, ± 0.011 over 3 splits``; empty for one draw.
 
     Args:
@@ -152,3 +157,112 @@ def parts(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     for row in rows:
         found.setdefault((row.task, row.group), []).append(row)
     return found
+
+
+_MEANINGS = {
+    "AP_minR": (
+        "average precision of the first {k} ranks, divided by the number of right items or {k}, "
+        "whichever is smaller (INQUIRE's AP@k)"
+    ),
+    "AP_hits": (
+        "average precision of the first {k} ranks, divided by the right items found there "
+        "(hashing papers' mAP@k; 0 if none is found)"
+    ),
+    "AP": (
+        "average precision: the mean, over all right items, of the precision at their ranks "
+        "(trec_eval's map)"
+    ),
+    "AP@": (
+        "average precision of the first {k} ranks, divided by the number of all right items: what "
+        "lies deeper counts as not found (trec_eval's map_cut)"
+    ),
+    "nDCG": (
+        "discounted cumulative gain, an item's grade divided by the logarithm of its rank, "
+        "relative to the best possible order (trec_eval's ndcg_cut)"
+    ),
+    "R-prec": "precision at the rank that equals the number of right items",
+    "Recall": "share of the right items that are among the first {k}",
+    "P": "share of the first {k} items that are right",
+    "MRR": "one divided by the rank of the first right item",
+    "hit": "share of the queries with a right item among the first {k}",
+    "P_H2": (
+        "share of right items among all within Hamming distance 2 of the query, 0 where nothing "
+        "is so near; other distances have none"
+    ),
+}
+
+
+def meaning(measure: str) -> str:
+    """What a measure of this name says; empty where the name is not known here."""
+    base, at, depth = measure.partition("@")
+    return _MEANINGS.get(base + at, _MEANINGS.get(base, "")).format(k=depth or "k")
+
+
+FEWEST = 30
+"""With fewer independent queries, intervals and tests are called rough."""
+FAMILIES = {
+    "baseline": "codes and Hashing-Baseline of the same length",
+    "float": "codes and float vectors",
+    "distance": "asymmetric and symmetric distance to the same codes",
+    "model": "the same system over two models",
+}
+"""What each family of tests asks."""
+_VALUES = (
+    "Each value is a mean over queries. Codes are short, so many items are equally far from a "
+    "query, and how such ties fall says nothing about a system: values are the expectation over "
+    "random orders of equal distances. What the worst and the best order would give is told where "
+    "it differs."
+)
+_DRAWS = (
+    "Where a system was drawn with several seeds, or classes were split at random several times, "
+    "a value is the mean over these, and ± their standard deviation."
+)
+_INTERVALS = (
+    "Intervals are 95% bootstrap intervals (BCa, 2,000 resamples) over queries, or over classes "
+    "where several queries ask for one class: these are what is called independent here. They are "
+    "not adjusted for their number."
+)
+_TESTS = (
+    "Two systems are compared on the same queries by a paired sign-flip test, two-sided, with "
+    "Holm's correction within each task, group and family."
+)
+_ROUGH = (
+    f"With fewer than {FEWEST} independent queries, marked by *, intervals and tests are rough."
+)
+_CHANCE = "Chance is what a random order would have."
+_TIME = (
+    "Milliseconds are those of one search for the 100 nearest, on one thread of the machine of "
+    "this run."
+)
+
+
+def methods(results: Results) -> list[str]:
+    """Paragraphs that say what the figures of this run are."""
+    families = list(dict.fromkeys(c.family for c in results.comparisons))
+    tests = [_TESTS, _families(families)] if families else []
+    figures = [figure for row in results.rows for figure in row.figures.values()]
+    drawn = any(f.deviation is not None or f.deviation_splits is not None for f in figures)
+    rough = any(row.clusters < FEWEST for row in results.rows)
+    timed = any(row.search_ms is not None for row in results.rows)
+    return [
+        " ".join([_VALUES, *([_DRAWS] if drawn else []), _CHANCE]),
+        " ".join([_INTERVALS, *tests, *([_ROUGH] if rough else [])]),
+        *([_TIME] if timed else []),
+    ]
+
+
+def question(family: str) -> str:
+    """What a family of tests asks."""
+    return FAMILIES.get(family, family)
+
+
+def independent(clusters: int) -> str:
+    """``1,200``; ``24*`` where that is few."""
+    return f"{clusters:,}" + ("*" if clusters < FEWEST else "")
+
+
+def _families(families: list[str]) -> str:
+    known = [question(family) for family in families if family in FAMILIES]
+    if not known:
+        return ""
+    return f"The {'families are' if len(known) > 1 else 'family is'}: {'; '.join(known)}."

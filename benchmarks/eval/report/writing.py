@@ -1,21 +1,33 @@
-"""The files of a report, each replaced as a whole."""
+"""The files of a report, each replaced as a whole.
+
+`results.json` holds the fields of `Results` under their own names, and ``version``. Floats are
+written so that they read back to the last bit; those that JSON has no number for are the strings
+``"NaN"``, ``"Infinity"`` and ``"-Infinity"``. `results.csv` has one line per row and measure.
+"""
 
 from __future__ import annotations
 
-import os
+import csv
+import io
+import json
+import math
 import re
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from bittern.benchmarks.eval.report.markdown import results_markdown
 from bittern.benchmarks.eval.report.page import page
 from bittern.benchmarks.eval.report.plots import Plot, draw
-from bittern.benchmarks.eval.report.stored import results_json
-from bittern.benchmarks.eval.report.tables import results_csv
-from bittern.benchmarks.eval.report.wording import slug
-from bittern.benchmarks.eval.results import Results
+from bittern.benchmarks.eval.report.wording import plain, slug
+from bittern.benchmarks.eval.results import Results, Row, Score
 from bittern.errors import InvalidInputError
+from bittern.files import replace_file
+from bittern.service.export.spreadsheets import harmless
 
+VERSION = 2
+"""Of the layout of `results.json`."""
 PLOTS = "plots"
 """Folder of the plots inside a report."""
 _OURS = re.compile(r"\d\d-[a-z0-9-]+\.svg")
@@ -50,7 +62,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            _replace(folder / name, text)
+            replace_file(folder / name, text.encode())
         for old in (folder / PLOTS).iterdir():
             if _OURS.fullmatch(old.name) and f"{PLOTS}/{old.name}" not in files:
                 old.unlink()
@@ -79,10 +91,63 @@ def _name(number: int, plot: Plot) -> str:
     return f"{number:02d}-{plot.kind}-{slug(plot.task)}.svg"
 
 
-def _replace(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.partial")
-    with aside.open("wb") as stream:
-        stream.write(text.encode("utf-8"))
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(path)
+def results_json(results: Results) -> str:
+    """The text of `results.json`."""
+    written = {"version": VERSION, **_plain(results)}
+    return json.dumps(written, indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    if hasattr(value, "item") and not isinstance(value, (str, int, float)):
+        return _plain(value.item())  # NumPy's scalars
+    return float(value) if isinstance(value, float) else value
+
+
+COLUMNS = (
+    "suite", "task", "group", "model", "system", "metric", "bits", "bytes_per_item", "rerank",
+    "draws", "queries", "clusters", "search_ms", "measure", "ranked", "expected",
+    "best", "worst", "low", "high", "deviation", "deviation_splits",
+)  # fmt: skip
+
+
+def results_csv(results: Results) -> str:
+    """RFC 4180; numbers to the last digit, empty where there is none; no cell is a formula."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\r\n")
+    lines.writerow(COLUMNS)
+    for row in results.rows:
+        for measure, figure in row.figures.items():
+            lines.writerow([*_system(results.suite, row), _words(measure), *_figures(figure)])
+    return text.getvalue()
+
+
+def _system(suite: str, row: Row) -> list[str]:
+    words = [_words(w) for w in (suite, row.task, row.group, row.model, row.system, row.metric)]
+    bits = "" if row.bits is None else str(row.bits)
+    counts = [str(count) for count in (row.rerank, row.draws, row.queries, row.clusters)]
+    return [*words, bits, _number(row.bytes_per_item), *counts, _number(row.search_ms)]
+
+
+def _figures(figure: Score) -> list[str]:
+    values = (figure.ranked, figure.expected, figure.best, figure.worst, figure.low, figure.high)
+    return [
+        *(_number(v) for v in values),
+        _number(figure.deviation),
+        _number(figure.deviation_splits),
+    ]
+
+
+def _words(text: str) -> str:
+    return harmless(plain(text))
+
+
+def _number(number: float | None) -> str:
+    return "" if number is None or math.isnan(number) else repr(float(number))

@@ -1,14 +1,34 @@
-"""What a suite is: a layout that is checked before anything runs, and tasks."""
+"""What a suite is: a layout that is checked before anything runs, and tasks.
+
+Whether a data folder holds what a suite needs, in the layout that was published.
+
+What is missing is told in one message, all of it, with where it comes from and how large it is.
+Whatever is read is read within limits: JSON element by element (`service.sources.json_items`),
+tables row by row (`bittern.service.sources.tables`).
+
+Photographs and recordings that lie below a data folder, as contents of items or queries.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 from typing import Protocol as Interface
 
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.tasks import Task
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.prompts import RANKS
+from bittern.benchmarks.eval.tasks import Protocol, Task
+from bittern.errors import LayoutError, ManifestError
+from bittern.service.sources.field_values import text
+from bittern.service.sources.json_items import Element, elements, first_keys
+from bittern.service.sources.tables import Table
+from bittern.text import agreeing, counted
+from bittern.types import MediaItem
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,7 @@ class Suite(Interface):
             LayoutError: pieces are missing; all of them are named in one message.
             InvalidInputError: the protocol asks for what this suite has not.
         """
-        from bittern.benchmarks.eval.layouts import check
+        from bittern.benchmarks.eval.suites.base import check
 
         del protocol
         if self.needs_data:
@@ -75,3 +95,333 @@ class Suite(Interface):
             InvalidInputError: the protocol asks for what this suite has not.
         """
         ...
+
+
+MAX_ROWS = 20_000_000
+"""Most rows of a table."""
+_NAMED = 3
+"""Missing files that a message names."""
+_KEYS = 12
+
+Missing = Literal["error", "skip"]
+
+
+def check(data: Path | None, pieces: Sequence[Piece], suite_name: str) -> Path:
+    """The data folder, with every piece in it that is not optional.
+
+    Args:
+        data: the data folder.
+        pieces: what it has to hold.
+        suite_name: for messages.
+
+    Raises:
+        LayoutError: there is no such folder, or pieces are missing; every one of them is named.
+    """
+    wanted = "\n".join(f"  {described(piece)}" for piece in pieces)
+    if data is None:
+        raise LayoutError(
+            f"{suite_name} needs its data: give their folder with --data. It holds:\n{wanted}",
+            field="data",
+        )
+    if not data.is_dir():
+        state = "is a file, no folder" if data.exists() else "does not exist"
+        raise LayoutError(
+            f"the data folder {data} {state}; {suite_name} needs a folder that holds:\n{wanted}",
+            field="data",
+        )
+    lacking = [piece for piece in pieces if not piece.optional and found(data, piece) is None]
+    if lacking:
+        listed = "\n".join(f"  {described(piece)}" for piece in lacking)
+        them = agreeing(len(lacking), "it", "them")
+        raise LayoutError(
+            f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(pieces)}:\n"
+            f"{listed}\nBittern does not fetch {them}: put {them} there under "
+            f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
+            field="data",
+            details={"missing": ", ".join(piece.path for piece in lacking)},
+        )
+    return data
+
+
+def described(piece: Piece) -> str:
+    """A piece in one line: its path, what it is, where it comes from, how large it is."""
+    path = " or ".join(piece.path.split("|"))
+    optional = "; optional" if piece.optional else ""
+    return f"{path}: {piece.what}; from {piece.origin}; {piece.size}{optional}"
+
+
+def found(data: Path, piece: Piece) -> Path | None:
+    """Where a piece is, the first of its alternatives that is there; a folder must hold something.
+
+    A path that ends with ``/`` is a folder, any other a file.
+
+    Raises:
+        LayoutError: it is there, and may not be read.
+    """
+    for each in piece.path.split("|"):
+        path = data / each.strip()
+        try:
+            if path.is_file() and not each.strip().endswith("/"):
+                return path
+            if path.is_dir() and each.strip().endswith("/") and any(path.iterdir()):
+                return path
+        except OSError as error:
+            raise LayoutError(f"{path} cannot be read: {error.strerror}", field="data") from error
+    return None
+
+
+def place(data: Path, piece: Piece) -> Path:
+    """Where a piece is that `check` has seen.
+
+    Raises:
+        LayoutError: it is not there (any more).
+    """
+    path = found(data, piece)
+    if path is None:
+        raise LayoutError(f"{data} lacks a piece: {described(piece)}", field="data")
+    return path
+
+
+def check_files(root: Path, paths: Sequence[str], missing: Missing, what: str) -> NDArray[np.bool_]:
+    """Which of the listed files are there, bool [n]. A folder is listed once, no file looked at.
+
+    Args:
+        root: what the paths are relative to.
+        paths: with ``/``; up to millions.
+        missing: whether files that are not there end the run; at least one must be there.
+        what: for messages, in the plural: ``images that train.json lists``.
+
+    Raises:
+        LayoutError: a path leads out of `root`; files are missing and may not; all are missing.
+    """
+    folders: dict[str, int] = {}
+    owner = np.empty(len(paths), np.int64)
+    for i, path in enumerate(paths):
+        owner[i] = folders.setdefault(path.rpartition("/")[0], len(folders))
+    for folder in folders:
+        _refuse_way_out(folder, what)
+    there = np.zeros(len(paths), np.bool_)
+    order = np.argsort(owner, kind="stable")
+    ends = np.searchsorted(owner[order], np.arange(len(folders) + 1))
+    for number, folder in enumerate(folders):
+        names = _files_of(root / folder)
+        for i in order[ends[number] : ends[number + 1]].tolist():
+            there[i] = paths[i].rpartition("/")[2] in names
+    lacking = len(paths) - int(np.count_nonzero(there))
+    if lacking and (missing == "error" or lacking == len(paths)):
+        raise LayoutError(_not_there(root, paths, there, what), field="data")
+    return there
+
+
+def left_out_files(there: NDArray[np.bool_], what: str) -> list[str]:
+    """The sentence for `Task.left_out` on files that were skipped; none where all are there."""
+    lacking = int(np.count_nonzero(~there))
+    if not lacking:
+        return []
+    was = agreeing(lacking, "is not there and was", "are not there and were")
+    return [f"{lacking:,} of {len(there):,} {what} {was} skipped"]
+
+
+def wrong_layout(
+    path: Path, expected: str, got: str, remedy: str, *, published: bool = True
+) -> LayoutError:
+    """The error for a file that is there, but in no layout that is known.
+
+    Args:
+        path: the file.
+        expected: what the published layout has.
+        got: what the file has.
+        remedy: what to do.
+        published: whether the layout is one that somebody has published, and not one's own.
+    """
+    layout = "the published layout" if published else "the layout that is read"
+    return LayoutError(
+        f"{path} is not in {layout}: expected {expected}, found {got}; {remedy}",
+        field="data",
+        details={"expected": expected, "found": got},
+    )
+
+
+def json_elements(
+    path: Path, members: Sequence[str], origin: str, also: Sequence[str] = ()
+) -> Iterator[Element]:
+    """The elements of some lists of a JSON object, in the order of the file, nested values left
+    out; every one of them is an object.
+
+    Args:
+        path: the file; it may be larger than memory.
+        members: names of the lists. Each must have an element.
+        origin: where the right file comes from.
+        also: names of lists that it may lack.
+
+    Raises:
+        LayoutError: it is not JSON (from some byte on), lacks a list or has an empty one, or an
+            element is no object.
+    """
+    expected = "lists " + ", ".join(f"'{m}'" for m in members)
+    keys = first_keys(path)
+    remedy = f"take it from {origin}"
+    if keys and not keys & ({*members} | {"info", "licenses", "categories"}):
+        raise wrong_layout(path, expected, _told(keys), remedy)
+    met: set[str] = set()
+    try:
+        for element in elements(path, frozenset({*members, *also}), flat=True):
+            if element.unusable or not isinstance(element.value, dict) or not element.member:
+                reason = element.unusable or "it is no object with named values"
+                raise wrong_layout(path, expected, f"{element.place(path.name)}: {reason}", remedy)
+            met.add(element.member)
+            yield element
+    except ManifestError as error:
+        raise LayoutError(f"{error.message}; {remedy}", field="data") from error
+    lacking = [m for m in members if m not in met]
+    if lacking:
+        none = ", ".join(f"'{m}'" for m in lacking)
+        raise wrong_layout(path, expected, f"{_told(keys)}, nothing in {none}", remedy)
+
+
+def table_rows(
+    path: Path,
+    columns: Sequence[str],
+    origin: str,
+    filled: Sequence[str] | None = None,
+    own: str = "",
+) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """The rows of a CSV file, with their line numbers; empty cells are left out.
+
+    Args:
+        path: the file, UTF-8.
+        columns: columns that it must have, once each; it may have more.
+        origin: where the right file comes from.
+        filled: those that no row may leave empty; None for all of `columns`.
+        own: for a file that its user writes: what to do where it is wrong, in place of taking
+            another one.
+
+    Raises:
+        LayoutError: it cannot be read, lacks columns, or a row is damaged or leaves a cell empty;
+            it has more than 20,000,000 rows.
+    """
+    remedy = own or f"take it from {origin}"
+    if not path.stat().st_size:
+        raise LayoutError(f"{path} is empty; {remedy}", field="data")
+
+    def names(headings: list[str]) -> list[str]:
+        bare = [heading.strip() for heading in headings]
+        if any(bare.count(column) != 1 for column in columns):
+            got = "columns " + ", ".join(f"'{h[:60]}'" for h in bare[:_KEYS])
+            expected = "columns " + ", ".join(columns)
+            raise wrong_layout(path, expected, got, remedy, published=not own)
+        return bare
+
+    try:
+        for row, (number, cells) in enumerate(Table(path.name, path).rows(names)):
+            where = f"{path}, line {number}"
+            if isinstance(cells, str):
+                raise LayoutError(f"{where}: {cells}; {remedy}", field="data")
+            empty = [c for c in (columns if filled is None else filled) if c not in cells]
+            if empty:
+                raise LayoutError(f"{where} has no {', '.join(empty)}; {remedy}", field="data")
+            if row >= MAX_ROWS:
+                raise LayoutError(f"{path} has more than {MAX_ROWS:,} rows", field="data")
+            yield number, {column: str(value) for column, value in cells.items()}
+    except ManifestError as error:
+        raise LayoutError(f"{error.message}; {remedy}", field="data") from error
+    except OSError as error:
+        raise LayoutError(f"{path} cannot be read: {error.strerror}", field="data") from error
+
+
+def coco_taxon(category: Mapping[str, object]) -> dict[str, str]:
+    """Darwin Core ranks and names of a category of iNaturalist's COCO-style files.
+
+    Args:
+        category: with ``name``, ``common_name``, ``kingdom`` to ``genus``.
+    """
+    taxon = {rank: text(category.get(rank)) for rank in RANKS}
+    taxon["scientificName"] = text(category.get("name"))
+    taxon["vernacularName"] = text(category.get("common_name"))
+    return {column: value for column, value in taxon.items() if value}
+
+
+def _files_of(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if not entry.is_dir()}
+    except OSError:
+        return set()
+
+
+def _refuse_way_out(folder: str, what: str) -> None:
+    if folder.startswith("/") or "\0" in folder or ".." in folder.split("/"):
+        raise LayoutError(
+            f"of the {what} one lies in '{folder[:200]}', which leads out of the data folder; "
+            "take the published file",
+            field="data",
+        )
+
+
+def _not_there(root: Path, paths: Sequence[str], there: NDArray[np.bool_], what: str) -> str:
+    gone = np.flatnonzero(~there)
+    first = ", ".join(paths[int(i)] for i in gone[:_NAMED])
+    if len(gone) == len(paths):
+        return (
+            f"not one of {len(paths):,} {what} is there, for example {first}; "
+            f"looked for below {root}"
+        )
+    return (
+        f"{len(gone):,} of {len(paths):,} {what} {agreeing(len(gone), 'is', 'are')} not there, "
+        f"the first: {first}; restore {agreeing(len(gone), 'it', 'them')} below {root}, or pass "
+        "--missing skip to evaluate what is there (the report counts what is not)"
+    )
+
+
+def _told(keys: Iterable[str]) -> str:
+    named = sorted(keys)
+    if not named:
+        return "no object with keys at its beginning"
+    return "keys " + ", ".join(f"'{key[:60]}'" for key in named[:_KEYS])
+
+
+ASKED_BY_RECORDING = (
+    "A recording that is asked with is the mean of its windows' embeddings, whatever --windows "
+    "says of those that are searched"
+)
+"""For `Task.notes`, where recordings are queries."""
+
+
+class MediaFiles(Sequence[Any]):
+    """Photographs or recordings below a folder, as `MediaItem`s made when they are asked for.
+
+    Args:
+        root: the data folder.
+        ids: one per file.
+        files: paths below `root`.
+        modality: ``image`` or ``audio``.
+        metadata: columns of names and rights, one sequence per column; empty texts are left out.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        ids: Sequence[str],
+        files: Sequence[str],
+        modality: str,
+        metadata: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self.ids, self.files = ids, files
+        self._root, self._modality, self._metadata = root, modality, metadata or {}
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, place: Any, /) -> Any:
+        """One item, or a list of those in a slice."""
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(len(self)))]
+        told = {name: column[place] for name, column in self._metadata.items()}
+        return MediaItem(
+            occurrence_id=self.ids[place],
+            media=self.files[place],
+            modality=self._modality,
+            path=self._root / self.files[place],
+            media_root=str(self._root),
+            metadata={name: value for name, value in told.items() if value},
+        )

@@ -1,4 +1,6 @@
-"""The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
+"""Media of a manifest, or of whatever else can be indexed, in the order in which it lists them.
+
+The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
 
 Queries are the labels as plain words (text→image, text→audio), and recordings whose label some
 picture has (audio→image). What has the same label is relevant.
@@ -12,18 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bittern.benchmarks.eval.layouts import described
 from bittern.benchmarks.eval.prompts import (
     asked_in_words,
     check_templates,
     told_prompts,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.splits import leave_out_unanswerable
-from bittern.benchmarks.eval.suites.base import Piece, Suite
-from bittern.benchmarks.eval.suites.field_media import listed_media
-from bittern.benchmarks.eval.suites.media_files import ASKED_BY_RECORDING
+from bittern.benchmarks.eval.suites.base import ASKED_BY_RECORDING, Missing, Piece, Suite, described
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
@@ -31,18 +29,67 @@ from bittern.benchmarks.eval.tasks import (
     Asked,
     Classes,
     Items,
+    Protocol,
     Relevance,
     Task,
 )
 from bittern.benchmarks.speed.collection import SAMPLE
-from bittern.errors import InvalidInputError, LayoutError
+from bittern.errors import BitternError, InvalidInputError, LayoutError, LimitExceededError
+from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MediaItem
+
+MAX_ITEMS = 1_000_000
+"""Most entries: they are kept in memory."""
+_NAMED = 3
+
+
+def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[str]]:
+    """The usable entries, and sentences on what was left out.
+
+    Args:
+        path: a folder, a manifest, or a file of another format of `bittern.service.sources`.
+        missing: whether an entry of no use (its file is not there, say) ends it.
+
+    Raises:
+        LayoutError: it cannot be read, or has entries of no use that may not be skipped.
+        LimitExceededError: more than 1,000,000 entries.
+    """
+    media: list[MediaItem] = []
+    unusable: list[str] = []
+    try:
+        for entry in read_source(path):
+            if len(media) + len(unusable) >= MAX_ITEMS:
+                raise LimitExceededError(
+                    f"{path} lists more than {MAX_ITEMS:,} items, which is the limit; index them "
+                    "and give the archive to the suite custom, which takes one of any size",
+                    field="data",
+                )
+            if isinstance(entry, MediaItem):
+                media.append(entry)
+            else:
+                unusable.append(entry.message or f"{entry.occurrence_id} is {entry.status}")
+    except LimitExceededError:
+        raise
+    except BitternError as error:
+        raise LayoutError(error.message, field="data") from error
+    first = "; ".join(unusable[:_NAMED])
+    if unusable and missing == "error":
+        raise LayoutError(
+            f"{counted(len(unusable), 'entry', 'entries')} of {path} cannot be used: {first}; mend "
+            f"{(them := agreeing(len(unusable), 'it', 'them'))}, or leave {them} out with "
+            "--missing skip",
+            field="data",
+        )
+    entries = counted(len(unusable), "entry", "entries")
+    was = agreeing(len(unusable), "was", "were")
+    told = [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]
+    return media, told if unusable else []
+
 
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
-_NAMED = 3
 
 
 class FieldSuite(Suite):

@@ -1,4 +1,26 @@
-"""INQUIRE: 250 expert queries in words, with all that is relevant among iNat24's images.
+"""INQUIRE's own files: its queries, what is relevant, and the candidates of INQUIRE-Rerank.
+
+As published (arXiv 2411.02537): ``inquire_queries_val.csv`` (50) and ``inquire_queries_test.csv``
+(200) with ``query_id,query_text,supercategory,category,iconic_group``, behind a column without a
+name; ``inquire_annotations.csv`` with ``query_id,image_id,image_path``, one line for each relevant
+image. A release before had all queries in one ``inquire_queries.csv``.
+
+The candidates are published as Parquet, with the pictures inside: ``validation-*.parquet`` (40
+queries) and ``test-*.parquet`` (160), 100 lines for each query, told by its text, with
+``inat24_image_id`` and ``relevant``. Only these columns are read. The other 50 queries are
+not part of INQUIRE-Rerank. A CSV is read as well: ``query_id`` or ``query`` (the text), and
+``image_id`` or ``file_name`` (the path of the image); INQUIRE's pre-release had ``query`` and
+``file_name``.
+
+Which query and which image a line of INQUIRE's files is about.
+
+INQUIRE-Rerank by itself: its Parquet files hold the pictures, so 1.9 GB do for its task.
+
+Columns: ``image`` (with the file's ``bytes``), ``query``, ``relevant``, ``inat24_image_id``, and
+``inat24_file_name``, ``inat24_species_name``, ``license``, ``rights_holder`` where they are there.
+Pictures are read when they are asked for, a row group at a time.
+
+INQUIRE: 250 expert queries in words, with all that is relevant among iNat24's images.
 
 Vendrow et al., "INQUIRE: A Natural World Text-to-Image Retrieval Benchmark", NeurIPS 2024 (arXiv
 2411.02537). Two tasks: Fullrank ranks all of the images; Rerank ranks anew the 100 candidates of
@@ -16,48 +38,601 @@ annotations are not there, the pictures inside INQUIRE-Rerank's own files are ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.layouts import (
+from bittern.benchmarks.eval.prompts import asked_in_words, check_templates, told_prompts
+from bittern.benchmarks.eval.splits import leave_out_unanswerable
+from bittern.benchmarks.eval.suites.base import (
+    Piece,
+    Suite,
     check,
     check_files,
     described,
     found,
     left_out_files,
     place,
+    table_rows,
+    wrong_layout,
 )
-from bittern.benchmarks.eval.prompts import asked_in_words, check_templates, told_prompts
-from bittern.benchmarks.eval.protocol import Protocol
-from bittern.benchmarks.eval.splits import leave_out_unanswerable
-from bittern.benchmarks.eval.suites import inquire_files
-from bittern.benchmarks.eval.suites.base import Piece, Suite
-from bittern.benchmarks.eval.suites.inat24 import items_of
-from bittern.benchmarks.eval.suites.inat24_files import (
+from bittern.benchmarks.eval.suites.inat24 import (
     IMAGES,
     LISTED,
     METADATA,
     Images,
+    Numbers,
+    items_of,
     read_images,
 )
-from bittern.benchmarks.eval.suites.inquire_files import (
-    ANNOTATIONS,
-    CANDIDATES,
-    QUERIES_TEST,
-    QUERIES_VAL,
-    TEST,
-    VAL,
-    Queries,
+from bittern.benchmarks.eval.tasks import (
+    IMAGE,
+    TEXT,
+    Asked,
+    Classes,
+    Items,
+    Protocol,
+    Relevance,
+    Task,
 )
-from bittern.benchmarks.eval.suites.inquire_matching import Matching, Pairs
-from bittern.benchmarks.eval.suites.inquire_pictures import read_pictures
-from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Asked, Classes, Items, Relevance, Task
-from bittern.errors import InvalidInputError, LayoutError
+from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, some_of
+from bittern.types import MediaItem
+
+_RELEASE = "the data of INQUIRE's repository"
+QUERIES_VAL = Piece(
+    "inquire_queries_val.csv|inquire/inquire_queries_val.csv"
+    "|inquire_queries.csv|inquire/inquire_queries.csv",
+    "INQUIRE's 50 validation queries",
+    f'"inquire_queries_val.csv" in {_RELEASE}',
+    "4 kB",
+)
+QUERIES_TEST = Piece(
+    "inquire_queries_test.csv|inquire/inquire_queries_test.csv"
+    "|inquire_queries.csv|inquire/inquire_queries.csv",
+    "INQUIRE's 200 test queries",
+    f'"inquire_queries_test.csv" in {_RELEASE}',
+    "17 kB",
+)
+ANNOTATIONS = Piece(
+    "inquire_annotations.csv|inquire/inquire_annotations.csv",
+    "about 33,000 pairs of a query and an image that is relevant to it",
+    f'"inquire_annotations.csv" in {_RELEASE}',
+    "4 MB",
+)
+CANDIDATES = Piece(
+    "inquire_rerank.csv|inquire/inquire_rerank.csv|rerank/|inquire/rerank/",
+    "the 100 candidates of each query; only the rerank task needs them",
+    'the INQUIRE-Rerank data set, its files "validation-*.parquet" and "test-*.parquet" '
+    'in a folder "rerank"',
+    "1.9 GB, pictures included",
+    optional=True,
+)
+VAL, TEST = "val", "test"
+MAX_QUERIES = 100_000
+_SHARD_ROWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The queries, in the order of the files, validation first.
+
+    Attributes:
+        ids: as published; unique.
+        texts: in words.
+        splits: ``val`` or ``test``; empty where one file holds both.
+        wanted: the splits that are asked.
+        partial: whether the file of a split that is not asked is not there: other files may then
+            name queries that are in none.
+    """
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    splits: Sequence[str]
+    wanted: Collection[str] = (VAL, TEST)
+    partial: bool = False
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def are_asked(self) -> NDArray[np.bool_]:
+        """Whether each is of a split that is asked, or of one that is not told: bool [n]."""
+        return np.array([not split or split in self.wanted for split in self.splits], np.bool_)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A line that says something of a query and an image.
+
+    Attributes:
+        where: file and line, for messages.
+        query: id, or text, of the query.
+        image: id of the image; empty where its path says which it is.
+        path: of the image below iNat24's folder; may be empty.
+    """
+
+    where: str
+    query: str
+    image: str
+    path: str = ""
+
+
+def in_one_file(data: Path) -> bool:
+    """Whether one file holds the queries of both splits, and does not tell them apart."""
+    path = found(data, QUERIES_VAL)
+    return path is not None and path == found(data, QUERIES_TEST)
+
+
+def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
+    """The queries: those of the wanted splits, and of the other one if its file is there.
+
+    Raises:
+        LayoutError: a file cannot be used, or an id stands twice.
+    """
+    pieces = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
+    there = {
+        split: piece for split, piece in pieces.items() if split in wanted or found(data, piece)
+    }
+    files = {place(data, piece): split for split, piece in there.items()}
+    if in_one_file(data):
+        files = dict.fromkeys(files, "")
+    ids: dict[str, None] = {}
+    texts, splits = [], []
+    for path, split in files.items():
+        origin = (QUERIES_VAL if split == VAL else QUERIES_TEST).origin
+        before = len(ids)
+        for number, row in table_rows(path, ("query_id", "query_text"), origin):
+            own = row["query_id"]
+            if own in ids:
+                raise LayoutError(
+                    f"{path}, line {number}: query_id {own[:60]} stands twice; take {origin}",
+                    field="data",
+                )
+            if len(ids) == MAX_QUERIES:
+                raise LayoutError(f"{path}: more than {MAX_QUERIES:,} queries", field="data")
+            ids[own] = None
+            texts.append(row["query_text"])
+            splits.append(split)
+        if len(ids) == before:
+            raise LayoutError(f"{path} holds no query; take {origin}", field="data")
+    return Queries(list(ids), texts, splits, wanted, partial=len(there) < len(pieces))
+
+
+def read_annotations(data: Path) -> Iterator[Pair]:
+    """Which images are relevant to which queries.
+
+    Raises:
+        LayoutError: the file cannot be used.
+    """
+    path = place(data, ANNOTATIONS)
+    columns = ("query_id", "image_id", "image_path")
+    for number, row in table_rows(path, columns, ANNOTATIONS.origin):
+        where = f"{path.name}, line {number}"
+        yield Pair(where, row["query_id"], row["image_id"], row["image_path"])
+
+
+def read_candidates(data: Path, queries: Queries) -> Iterator[Pair]:
+    """Which images are given for which queries; queries told by their texts have ids here.
+
+    Raises:
+        LayoutError: a file cannot be used.
+        QrelsError: two queries have the same text, and candidates are told by text.
+    """
+    path = place(data, CANDIDATES)
+    ids = by_text(queries)
+    if path.is_file():
+        yield from _listed(path, ids)
+        return
+    shards = sorted(path.glob("*.parquet"))
+    if not shards:
+        raise wrong_layout(
+            path,
+            "files 'validation-*.parquet' and 'test-*.parquet'",
+            "none that ends with .parquet",
+            f"take {CANDIDATES.origin}",
+        )
+    for shard in shards:
+        yield from _of_shard(shard, ids)
+
+
+def _listed(path: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
+    expected = "columns query_id or query, and image_id or file_name"
+    for number, row in table_rows(path, (), CANDIDATES.origin):
+        where = f"{path.name}, line {number}"
+        query = row.get("query_id") or _told(row.get("query", ""), ids)
+        image, name = row.get("image_id", ""), row.get("file_name", "")
+        if not query or not (image or name):
+            got = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
+            raise wrong_layout(
+                path, expected, f"in line {number} cells of {got}", f"take {CANDIDATES.origin}"
+            )
+        yield Pair(where, query, image, name)
+
+
+def _of_shard(shard: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = ["query", "inat24_image_id"]
+    try:
+        with pq.ParquetFile(shard) as file:
+            names = file.schema_arrow.names
+            if not set(columns) <= set(names):
+                raise wrong_layout(
+                    shard,
+                    "columns " + ", ".join(columns),
+                    "columns " + ", ".join(names[:20]),
+                    f"take {CANDIDATES.origin}",
+                )
+            if file.metadata.num_rows > _SHARD_ROWS:
+                raise LayoutError(f"{shard} has more than {_SHARD_ROWS:,} rows", field="data")
+            row = 0
+            for batch in file.iter_batches(4096, columns=columns):
+                for query, image in zip(
+                    *(batch.column(c).to_pylist() for c in columns), strict=True
+                ):
+                    row += 1
+                    where = f"{shard.name}, row {row}"
+                    yield Pair(where, _told(str(query or ""), ids), str(image))
+    except (pa.ArrowException, OSError) as error:
+        raise LayoutError(
+            f"{shard} cannot be read as Parquet ({error}); take {CANDIDATES.origin}", field="data"
+        ) from error
+
+
+def by_text(queries: Queries) -> dict[str, str]:
+    """Ids of the queries by their `plain` words.
+
+    Raises:
+        QrelsError: two have the same words.
+    """
+    ids: dict[str, str] = {}
+    for own, words in zip(queries.ids, queries.texts, strict=True):
+        if ids.setdefault(plain(words), own) != own:
+            raise QrelsError(
+                f"queries {ids[plain(words)]} and {own} have the same words ('{words[:60]}'), so "
+                "candidates that are told by words cannot be matched; leave --candidates at full"
+            )
+    return ids
+
+
+def _told(words: str, ids: Mapping[str, str]) -> str:
+    """The id of the query of these words; the words themselves where there is none."""
+    return ids.get(plain(words), words)
+
+
+def plain(words: str) -> str:
+    """Words with single spaces between them."""
+    return " ".join(words.split())
+
+
+_NAMED = 3
+_INT64_DIGITS = 18
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Queries and images that belong together: int64 places, none twice, in order."""
+
+    queries: NDArray[np.int64]
+    images: NDArray[np.int64]
+
+    def relevance(self, queries: int, kept: NDArray[np.int64], images: int) -> Relevance:
+        """Over those images that are kept, numbered anew."""
+        number = np.full(images, -1, np.int64)
+        number[kept] = np.arange(len(kept))
+        of, items = self.queries, number[self.images]
+        of, items = of[items >= 0], items[items >= 0]
+        offsets = np.searchsorted(of, np.arange(queries + 1)).astype(np.int64)
+        return Relevance(offsets, items, np.ones(len(items), np.int32))
+
+    def only(self, queries: NDArray[np.bool_]) -> Pairs:
+        """Those of some queries, bool [q]."""
+        kept = queries[self.queries]
+        return Pairs(self.queries[kept], self.images[kept])
+
+    def among(self, others: Pairs, images: int) -> Pairs:
+        """Those that are among others as well."""
+        own = self.queries * images + self.images
+        kept = np.isin(own, others.queries * images + others.images)
+        return Pairs(self.queries[kept], self.images[kept])
+
+
+class Matching:
+    """Looks up what lines name, and counts what there is not.
+
+    Attributes:
+        left_out: sentences on lines that were left out.
+    """
+
+    def __init__(self, queries: Queries, images: Images, protocol: Protocol) -> None:
+        self._queries = {own: number for number, own in enumerate(queries.ids)}
+        self._published = queries
+        self._images = images
+        self._unknown = protocol.unknown
+        self.left_out: list[str] = []
+
+    def pairs(self, lines: Iterable[Pair], what: str) -> Pairs:
+        """The pairs of a file for queries that are asked, each once.
+
+        Raises:
+            QrelsError: lines name queries or images that there are not, unless these are skipped.
+        """
+        read = list(lines)
+        if self._published.partial:
+            read = self._of_known_queries(read, what)
+        queries = np.array([self._queries.get(line.query, -1) for line in read], np.int64)
+        images = self._found(read)
+        lost = np.flatnonzero((queries < 0) | (images < 0))
+        if len(lost):
+            self._lose(read, queries, lost, what)
+        known = (queries >= 0) & (images >= 0)
+        both = np.unique(np.stack([queries[known], images[known]], 1), axis=0)
+        again = int(known.sum()) - len(both)
+        if again:
+            stand = agreeing(again, "stands there twice and counts", "stand there twice and count")
+            self.left_out.append(f"{again:,} of {len(read):,} {what} {stand} once")
+        return Pairs(both[:, 0], both[:, 1]).only(self._published.are_asked)
+
+    def _of_known_queries(self, read: Sequence[Pair], what: str) -> list[Pair]:
+        known = [line for line in read if line.query in self._queries]
+        if len(known) < len(read):
+            self.left_out.append(other_queries(len(read) - len(known), len(read), what))
+        return known
+
+    def _found(self, read: Sequence[Pair]) -> NDArray[np.int64]:
+        """Places of the lines' images; -1 where there is none of that id, or under another path."""
+        paths = {line.path: -1 for line in read if not line.image}
+        if paths:
+            for number, path in enumerate(self._images.paths):
+                if path in paths:
+                    paths[path] = number
+        ids = [line.image if _is_id(line.image) else "-1" for line in read]
+        places = self._images.find(np.array(ids, np.int64))
+        for number, line in enumerate(read):
+            if not line.image:
+                places[number] = paths[line.path]
+            elif not _is_id(line.image) or (
+                line.path and places[number] >= 0 and self._path(places[number]) != line.path
+            ):
+                places[number] = -1
+        return places
+
+    def _path(self, number: np.int64) -> str:
+        return str(self._images.paths[int(number)])
+
+    def _lose(
+        self, read: Sequence[Pair], queries: NDArray[np.int64], lost: NDArray[np.int64], what: str
+    ) -> None:
+        first = "; ".join(
+            f"{read[i].where}: "
+            + (f"query '{read[i].query[:60]}'" if queries[i] < 0 else f"image {_named(read[i])}")
+            for i in lost[:_NAMED].tolist()
+        )
+        name = agreeing(
+            len(lost), "names an unknown query or image", "name unknown queries or images"
+        )
+        told = f"{len(lost):,} of {len(read):,} {what} {name} ({first})"
+        if self._unknown == "error":
+            raise QrelsError(
+                f"{told}; queries, {what} and train.json have to be of the same release of "
+                "INQUIRE; leave these lines out with --unknown skip"
+            )
+        self.left_out.append(told)
+
+
+def other_queries(lost: int, lines: int, what: str) -> str:
+    """The sentence on lines about queries whose file is not there, and need not be."""
+    return (
+        f"{lost:,} of {lines:,} {what} {agreeing(lost, 'is', 'are')} of queries of the split that "
+        "is not asked, whose file is not there; left out"
+    )
+
+
+def _is_id(told: str) -> bool:
+    return told.isascii() and told.isdigit() and len(told) <= _INT64_DIGITS
+
+
+def _named(line: Pair) -> str:
+    return " ".join(part[:200] for part in (line.image, line.path) if part)
+
+
+MAX_ROWS = 1_000_000
+"""Most lines of all files."""
+MAX_GROUP_BYTES = 1 << 30
+"""Largest row group, unpacked: one is in memory at a time."""
+_NEEDED = ("query", "relevant", "inat24_image_id")
+_ABOUT = {
+    "inat24_species_name": "scientificName",
+    "rights_holder": "rightsHolder",
+    "license": "license",
+}
+_FILE = "inat24_file_name"
+_INT64 = 1 << 63
+
+
+class Pictures:
+    """The pictures, one for each image id.
+
+    Args:
+        shards: the files.
+        where: int64 [n, 3], file, row group, and row in it, of each picture.
+        rows: what else is known of each: columns of the files.
+    """
+
+    def __init__(
+        self, shards: Sequence[Path], where: NDArray[np.int64], rows: Sequence[dict[str, Any]]
+    ) -> None:
+        self._shards, self._where, self._rows = shards, where, rows
+        self._lock = Lock()
+        self._group: tuple[int, int] = (-1, -1)
+        self._pictures: Any = None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, number: int, /) -> MediaItem:
+        shard, group, row = self._where[number].tolist()
+        own = self._rows[number]
+        metadata = {term: str(own[column]) for column, term in _ABOUT.items() if own.get(column)}
+        return MediaItem(
+            occurrence_id=str(own["inat24_image_id"]),
+            media=str(own.get(_FILE) or own["inat24_image_id"]),
+            modality=IMAGE,
+            data=self._bytes(shard, group, row),
+            metadata=metadata,
+        )
+
+    def _bytes(self, shard: int, group: int, row: int) -> bytes:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        with self._lock:
+            if self._group != (shard, group):
+                self._pictures = None
+                try:
+                    with pq.ParquetFile(self._shards[shard]) as file:
+                        self._pictures = file.read_row_group(group, columns=["image"]).column(0)
+                except (pa.ArrowException, OSError) as error:
+                    raise _unreadable(self._shards[shard], error) from error
+                self._group = (shard, group)
+            picture = self._pictures[row].as_py()
+        # What has no bytes is an empty file, refused where it is decoded, by its name.
+        return bytes((picture or {}).get("bytes") or b"")
+
+
+def read_pictures(
+    data: Path, queries: Queries, unknown: Literal["error", "skip"]
+) -> tuple[Items, Pairs, Pairs, list[str]]:
+    """What is ranked, what of it is relevant, what is given, and sentences on what is left out.
+
+    Args:
+        data: the data folder, with the files in `CANDIDATES`' folder.
+        queries: as published.
+        unknown: whether lines of queries that there are not end the run.
+
+    Raises:
+        LayoutError: a file cannot be used.
+        QrelsError: lines of unknown queries, unless these are left out.
+    """
+    shards = sorted(place(data, CANDIDATES).glob("*.parquet"))
+    if not shards:
+        raise _wrong(place(data, CANDIDATES), "no file that ends with .parquet")
+    numbers = {own: number for number, own in enumerate(queries.ids)}
+    ids = by_text(queries)
+    images: dict[int, int] = {}
+    where: list[tuple[int, int, int]] = []
+    rows: list[dict[str, Any]] = []
+    given: list[tuple[int, int]] = []
+    relevant: list[bool] = []
+    lost: list[str] = []
+    asked, not_asked = queries.are_asked, 0
+    for number, shard in enumerate(shards):
+        for group, row, line in _lines(shard):
+            query = ids.get(plain(str(line["query"])))
+            if query is None:
+                lost.append(f"{shard.name}, row group {group}, row {row}")
+                continue
+            if not asked[numbers[query]]:
+                not_asked += 1
+                continue
+            image = line["inat24_image_id"]
+            if image not in images:
+                images[image] = len(images)
+                where.append((number, group, row))
+                rows.append(line)
+            given.append((numbers[query], images[image]))
+            relevant.append(bool(line["relevant"]))
+            if len(given) > MAX_ROWS:
+                raise LayoutError(f"{shard.parent} has more than {MAX_ROWS:,} rows", field="data")
+    lines = len(given) + len(lost) + not_asked
+    if lost and queries.partial:
+        told = [other_queries(len(lost), lines, "candidates")]
+    else:
+        told = _unlisted(lost, lines, unknown)
+    pairs = np.array(given, np.int64).reshape(-1, 2)
+    chosen = np.array(relevant, np.bool_)
+    items = Items(
+        Numbers(np.fromiter(images, np.int64, len(images))),
+        IMAGE,
+        Pictures(shards, np.array(where, np.int64).reshape(-1, 3), rows),
+        np.full(len(images), -1, np.int32),
+        IMAGE,
+    )
+    return items, _pairs(pairs[chosen]), _pairs(pairs), told
+
+
+def _lines(shard: Path) -> list[tuple[int, int, dict[str, Any]]]:
+    """Row group, row in it, and what is said of it, all but the picture."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    lines: list[tuple[int, int, dict[str, Any]]] = []
+    try:
+        with pq.ParquetFile(shard) as file:
+            schema = file.schema_arrow
+            picture = schema.field("image").type if "image" in schema.names else pa.null()
+            pictures = pa.types.is_struct(picture) and picture.get_field_index("bytes") >= 0
+            if not pictures or not set(_NEEDED) <= set(schema.names):
+                raise _wrong(shard, "columns " + ", ".join(schema.names[:20]))
+            if file.metadata.num_rows > MAX_ROWS:
+                raise LayoutError(f"{shard} has more than {MAX_ROWS:,} rows", field="data")
+            columns = [c for c in (*_NEEDED, _FILE, *_ABOUT) if c in schema.names]
+            for group in range(file.metadata.num_row_groups):
+                size = file.metadata.row_group(group).total_byte_size
+                if size > MAX_GROUP_BYTES:
+                    raise LayoutError(
+                        f"{shard}: row group {group} takes {size:,} bytes, more than "
+                        f"{MAX_GROUP_BYTES:,}; take {CANDIDATES.origin}",
+                        field="data",
+                    )
+                read = file.read_row_group(group, columns=columns).to_pylist()
+                lines.extend((group, row, line) for row, line in enumerate(read))
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(shard, error) from error
+    for group, row, line in lines:
+        image = line["inat24_image_id"]
+        if not isinstance(image, int) or not 0 <= image < _INT64:
+            raise _wrong(shard, f"image id '{image}' in row group {group}, row {row}")
+    return lines
+
+
+def _pairs(both: NDArray[np.int64]) -> Pairs:
+    once = np.unique(both, axis=0)
+    return Pairs(once[:, 0], once[:, 1])
+
+
+def _unlisted(lost: Sequence[str], lines: int, unknown: Literal["error", "skip"]) -> list[str]:
+    if not lost:
+        return []
+    told = (
+        f"{len(lost):,} of {lines:,} candidates {agreeing(len(lost), 'is', 'are')} of unknown "
+        f"queries (the first: {lost[0]})"
+    )
+    if unknown == "error":
+        raise QrelsError(
+            f"{told}; queries and candidates have to be of the same release of INQUIRE; leave "
+            "these lines out with --unknown skip"
+        )
+    return [told]
+
+
+def _wrong(path: Path, got: str) -> LayoutError:
+    expected = "columns image (with bytes), " + ", ".join(_NEEDED)
+    return wrong_layout(path, expected, got, f"take {CANDIDATES.origin}")
+
+
+def _unreadable(shard: Path, error: Exception) -> LayoutError:
+    return LayoutError(
+        f"{shard} cannot be read as Parquet ({error}); take {CANDIDATES.origin}", field="data"
+    )
+
 
 AS_IT_IS = ("{name}",)
 """No template."""
@@ -97,17 +672,13 @@ class Inquire(Suite):
         rerank = protocol.candidates != "full" and found(folder, CANDIDATES) is not None
         if not {TEXT, IMAGE} <= towers:
             return []
-        queries = inquire_files.read_queries(folder, ASKED[protocol.database])
+        queries = read_queries(folder, ASKED[protocol.database])
         if protocol.candidates == "rerank" and _pictures_alone(folder):
             return [_of_pictures(folder, queries, protocol)]
         images = read_images(place(folder, METADATA), protocol.unknown)
         matching = Matching(queries, images, protocol)
-        relevant = matching.pairs(inquire_files.read_annotations(folder), "annotations")
-        given = (
-            matching.pairs(inquire_files.read_candidates(folder, queries), "candidates")
-            if rerank
-            else None
-        )
+        relevant = matching.pairs(read_annotations(folder), "annotations")
+        given = matching.pairs(read_candidates(folder, queries), "candidates") if rerank else None
         left_out = (*images.left_out, *matching.left_out)
         wanted, what = np.arange(len(images)), LISTED
         if given is not None and protocol.candidates == "rerank":
@@ -224,7 +795,7 @@ def _checked(data: Path | None, protocol: Protocol) -> Path:
             "put them there, or choose --candidates full",
             field="data",
         )
-    if protocol.database in (VAL, TEST) and inquire_files.in_one_file(folder):
+    if protocol.database in (VAL, TEST) and in_one_file(folder):
         raise LayoutError(
             f"{folder} has all queries in one file, which does not tell {VAL} from {TEST}; leave "
             "--database out, or put there the two files of a later release",

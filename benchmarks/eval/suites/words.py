@@ -21,13 +21,13 @@ from bittern.benchmarks.eval.prompts import (
     told_prompts,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.protocol import Protocol
 from bittern.benchmarks.eval.suites.base import Piece, Suite
 from bittern.benchmarks.eval.tasks import (
     TEXT,
     Asked,
     Classes,
     Items,
+    Protocol,
     Relevance,
     Task,
     TrainingPart,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.systems.base import Metric, Training
-from bittern.benchmarks.eval.systems.inputs import (
+from bittern.benchmarks.eval.systems.base import (
+    Metric,
+    Training,
     check_metric,
     checked,
     checked_training,

@@ -9,9 +9,8 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.systems.base import Training
+from bittern.benchmarks.eval.systems.base import Training, checked_training, reason_against
 from bittern.benchmarks.eval.systems.codes import FittedCodes, needed
-from bittern.benchmarks.eval.systems.inputs import checked_training, reason_against
 from bittern.errors import InvalidInputError
 from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel

@@ -26,22 +26,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.systems.base import Metric, Training
-from bittern.benchmarks.eval.systems.codes import DRAWS, needed
-from bittern.benchmarks.eval.systems.exact import (
-    UNIT_BITS,
-    Matrix,
-    squared_distances,
-    unit,
-    whole,
-)
-from bittern.benchmarks.eval.systems.inputs import (
+from bittern.benchmarks.eval.systems.base import (
+    Metric,
+    Training,
     centres,
     check_metric,
     checked,
     checked_training,
     digest_of,
     reason_against,
+)
+from bittern.benchmarks.eval.systems.codes import DRAWS, needed
+from bittern.benchmarks.eval.systems.vectors import (
+    UNIT_BITS,
+    Matrix,
+    squared_distances,
+    unit,
+    whole,
 )
 from bittern.benchmarks.words import quantizers
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.ties import Ints
-from bittern.benchmarks.eval.places import Places
+from bittern.benchmarks.eval.measures.base import Ints, Places
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
 
