@@ -47,9 +47,9 @@ from bittern.errors import (
     PreconditionError,
     QueryError,
 )
-from bittern.service import ingest as pipeline
+from bittern.service.ingest import embedding
+from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import Cancelled, Stages, never
-from bittern.service.ingest.slots import close_stream
 from bittern.service.models.loaded import Embedder
 from bittern.text import agreeing, some_of
 from bittern.types import MediaItem
@@ -169,13 +169,13 @@ def _media(
 ) -> Generator[_Made, None, None]:
     """Photographs or recordings, in order; ends early where it is cancelled."""
     entries = (_media_item(work.contents[place]) for place in range(first, last))
-    stream = pipeline.embed_items(work.embedder, entries, stages, cancelled=cancelled)
+    stream = embedding.embed_items(work.embedder, entries, stages, cancelled=cancelled)
     try:
         for embedded in stream:
             if embedded.result is not None:
                 yield [], [], embedded.result.message or embedded.result.reason
             else:
-                yield embedded.embeddings, embedded.pieces, ""
+                yield embedded.embeddings, embedded.spans, ""
     finally:
         close_stream(stream)  # and with it the threads that decode
 

@@ -58,7 +58,7 @@ from bittern.benchmarks.eval.tasks import TEXT
 from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from bittern.files import replace_file
-from bittern.service.ingest import FLUSH_ITEMS, NETWORK_BATCH
+from bittern.service.ingest.embedding import FLUSH_ITEMS, NETWORK_BATCH
 from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.models.loaded import Embedder
 from bittern.text import agreeing, counted
