@@ -1,4 +1,4 @@
-"""`bittern verify` and `bittern repair`."""
+"""`bittern verify`, with and without `--repair`."""
 
 from __future__ import annotations
 
@@ -49,37 +49,43 @@ def test_a_flipped_bit_is_found_and_what_to_do_is_said(run: Run, copy: Path) -> 
     flip(data_file(copy))
     done = run("verify", copy)
     assert done.status == 1
-    assert "its checksum differs; run bittern repair" in done.err
+    assert "its checksum differs; run bittern verify --repair" in done.err
 
 
 def test_a_lost_data_file_is_repaired_and_what_is_lost_is_said(run: Run, copy: Path) -> None:
     data_file(copy).unlink()
     assert run("verify", copy, "--sample", "0").status == 1
     before = sorted(path for path in copy.rglob("*") if path.name != "lock")
-    dry = run("repair", copy, "--dry-run")
+    dry = run("verify", copy, "--repair", "--dry-run")
     assert dry.status == 0
-    assert "would make version" in dry.out
+    assert "would make a new version" in dry.out
     assert sorted(path for path in copy.rglob("*") if path.name != "lock") == before
-    done = run("repair", copy)
+    done = run("verify", copy, "--repair")
     assert done.status == 0
     assert f"bittern verify {copy}" in done.out
     assert run("verify", copy, "--sample", "0").status == 0
-    assert "nothing to repair" in run("repair", copy).out
+    assert "nothing to repair" in run("verify", copy, "--repair").out
 
 
-def test_orphans_are_named_and_removed_and_are_no_problem(run: Run, copy: Path) -> None:
-    orphan = data_file(copy).with_name("0" * 50 + ".lance")
+def test_files_that_nothing_needs_are_named_and_removed(run: Run, copy: Path) -> None:
+    orphan = copy / ".archive-0123"
     orphan.write_bytes(b"cut off")
     (copy / "archive-notes.txt").write_text("the owner's own")
     done = run("verify", copy, "--sample", "0")
     assert done.status == 0
     assert orphan.name in done.err
-    assert orphan.name in run("repair", copy).out
+    assert orphan.name in run("verify", copy, "--repair").out
     assert not orphan.exists()
     assert (copy / "archive-notes.txt").exists()
 
 
 def test_repair_of_what_is_no_archive_fails(run: Run, tmp_path: Path) -> None:
-    done = run("repair", tmp_path)
+    done = run("verify", tmp_path, "--repair")
     assert done.status == 1
     assert "no archive" in done.err
+
+
+def test_a_dry_run_without_repair_is_misuse(run: Run, copy: Path) -> None:
+    done = run("verify", copy, "--dry-run")
+    assert done.status == 2
+    assert "--repair" in done.err
