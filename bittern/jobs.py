@@ -5,10 +5,11 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import get_args
 
 import grpc
 
-from bittern.arguments import check_on_duplicate
+from bittern.checks import check_choice
 from bittern.service.grpc.job_messages import Job, job_from_wire, spec_to_wire
 from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions
@@ -85,7 +86,7 @@ class RemoteJobs:
             ModelNotFoundError: the server has no such model.
             LimitExceededError: too many jobs wait already.
         """
-        check_on_duplicate(on_duplicate)
+        check_choice(on_duplicate, get_args(OnDuplicate), "on_duplicate")
         spec = JobSpec(
             kind="index",
             target=self._archive,

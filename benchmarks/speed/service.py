@@ -21,10 +21,10 @@ from bittern.benchmarks.speed.report import Report, Table, say
 from bittern.benchmarks.speed.timing import Rounds, interleaved
 from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
-from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
 from bittern.service.grpc.server import serve
 from bittern.service.ingest.commit import ArchiveCommits
+from bittern.service.limits import ServiceConfig
 from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from bittern.service.config import ServiceConfig
 from bittern.service.grpc.server import serve
+from bittern.service.limits import ServiceConfig
 from bittern.types import ArchiveStats
 from tests.cli.conftest import Run
 from tests.service.fake_engine import ENGINE, FakeEngine

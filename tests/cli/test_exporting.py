@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import bittern
-from bittern.service.config import ServiceConfig
 from bittern.service.grpc.server import serve
+from bittern.service.limits import ServiceConfig
 from tests.cli.conftest import Run
 from tests.service.fake_engine import FakeEngine
 

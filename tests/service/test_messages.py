@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bittern.errors import MetadataError, QueryError
-from bittern.service.grpc import convert, convert_add, convert_stats
+from bittern.service.grpc import messages
 from bittern.types import (
     AddResult,
     AddStatus,
@@ -44,7 +44,7 @@ VALUES = (
     )
 )
 def test_an_observation_comes_back_equal(observation: Observation) -> None:
-    back = convert.observation_from_wire(convert.observation_to_wire(observation))
+    back = messages.observation_from_wire(messages.observation_to_wire(observation))
     assert back == observation
     kinds = {column: type(value) for column, value in observation.metadata.items()}
     assert {column: type(value) for column, value in back.metadata.items()} == kinds
@@ -52,7 +52,7 @@ def test_an_observation_comes_back_equal(observation: Observation) -> None:
 
 def test_a_number_that_is_none_stays_one() -> None:
     observation = Observation("a", "a", "image", "a.jpg", metadata={"x": math.nan, "y": -0.0})
-    back = convert.observation_from_wire(convert.observation_to_wire(observation)).metadata
+    back = messages.observation_from_wire(messages.observation_to_wire(observation)).metadata
     assert math.isnan(back["x"])  # type: ignore[arg-type]
     assert math.copysign(1, back["y"]) == -1  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ def test_metadata_that_no_column_holds_are_refused_with_the_column(value: object
     metadata = {"individualCount": value}
     observation = Observation("a", "a", "image", "a.jpg", metadata=metadata)  # type: ignore[arg-type]
     with pytest.raises(MetadataError, match="individualCount") as caught:
-        convert.observation_to_wire(observation)
+        messages.observation_to_wire(observation)
     assert caught.value.field == "individualCount"
 
 
@@ -89,27 +89,27 @@ HITS = st.builds(
     )
 )
 def test_a_search_result_comes_back_equal(result: SearchResult) -> None:
-    message = pb.SearchResponse.FromString(convert.result_to_wire(result).SerializeToString())
-    assert convert.result_from_wire(message) == result
+    message = pb.SearchResponse.FromString(messages.result_to_wire(result).SerializeToString())
+    assert messages.result_from_wire(message) == result
 
 
 @given(
     st.builds(
         Query,
-        text=TEXT,
+        text=TEXT.filter(str.strip),
         within=st.none() | st.floats(0, 1e300),
         relevance=st.none() | st.floats(0.001, 0.5),
         recall=st.none() | st.floats(0, 1, exclude_min=True),
     )
 )
 def test_a_query_comes_back_equal(query: Query) -> None:
-    message = pb.SearchRequest.FromString(convert.query_to_wire(query, "a").SerializeToString())
-    assert convert.query_from_wire(message) == query
+    message = pb.SearchRequest.FromString(messages.query_to_wire(query, "a").SerializeToString())
+    assert messages.query_from_wire(message) == query
 
 
 def test_an_answer_of_a_server_that_names_no_engine_was_exact() -> None:
     before = pb.SearchResponse(model="m", target=opb.MODALITY_IMAGE, metric=pb.METRIC_HAMMING)
-    result = convert.result_from_wire(before)
+    result = messages.result_from_wire(before)
     assert (result.engine, result.exact, result.cutoff, result.nearest) == (
         "flat",
         True,
@@ -119,7 +119,7 @@ def test_an_answer_of_a_server_that_names_no_engine_was_exact() -> None:
 
 
 def test_a_request_that_asks_for_nothing_new_holds_nothing_new() -> None:
-    message = convert.query_to_wire(Query(text="a heron"), "")
+    message = messages.query_to_wire(Query(text="a heron"), "")
     assert {field.name for field, _ in message.ListFields()} == {"text", "k"}
 
 
@@ -137,20 +137,20 @@ def test_statistics_come_back_equal_with_and_without_engines() -> None:
         code_bytes=64,
         columns={"license": "string"},
     )
-    assert convert_stats.stats_from_wire(convert_stats.stats_to_wire(stats, "a")) == stats
+    assert messages.stats_from_wire(messages.stats_to_wire(stats, "a")) == stats
 
 
 @pytest.mark.parametrize("status", AddStatus)
 def test_every_add_status_comes_back_equal(status: AddStatus) -> None:
     result = AddResult("a", status, 3, "WHY", "because")
-    assert convert_add.add_result_from_wire(convert_add.add_result_to_wire(result)) == result
+    assert messages.add_result_from_wire(messages.add_result_to_wire(result)) == result
 
 
 @pytest.mark.parametrize("modality", ["text", "image", "audio", None])
 def test_every_modality_comes_back_equal(modality: str | None) -> None:
-    assert convert.modality_from_wire(convert.modality_to_wire(modality)) == modality
+    assert messages.modality_from_wire(messages.modality_to_wire(modality)) == modality
 
 
 def test_an_unknown_modality_is_refused_with_the_known_ones() -> None:
     with pytest.raises(QueryError, match="text, image, audio, not 'smell'"):
-        convert.modality_to_wire("smell")
+        messages.modality_to_wire("smell")
