@@ -88,8 +88,8 @@ class Species:
         codes = species[of_rows]
         codes ^= flips(rng, size.rows, size.bits, _NOISE)
         # Of a species that there are codes of.
-        asked = of_rows[rng.integers(0, size.rows, size.queries)]
-        return cls(codes, soft(rng, species[asked]), Relevance.by_class(asked, of_rows))
+        queries = of_rows[rng.integers(0, size.rows, size.queries)]
+        return cls(codes, soft(rng, species[queries]), Relevance.by_class(queries, of_rows))
 
 
 class Logits:
@@ -102,20 +102,20 @@ class Logits:
         self.bits: int | None = bits
         self.bytes_per_row = bits / 8
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         """Codes."""
         return pack(embeddings)
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
         """Queries by either distance."""
         if metric == "symmetric":
             return Queries.of_codes(pack(embeddings))
         return Queries.of_logits(embeddings)
 
-    def distances(self, asked: Queries, stored: NDArray[Any], first: int, last: int) -> Any:
+    def distances(self, queries: Queries, stored: NDArray[Any], first: int, last: int) -> Any:
         """See `Fitted.distances`."""
-        found = np.stack([asked[query].distances(0, stored) for query in range(first, last)])
-        return found.astype(np.int32) if asked.metric == "hamming" else found
+        found = np.stack([queries[query].distances(0, stored) for query in range(first, last)])
+        return found.astype(np.int32) if queries.metric == "hamming" else found
 
 
 class Signs:
@@ -197,14 +197,15 @@ def _measured(species: Species, size: Size, metric: Metric) -> _Taken:
     fitted, limits = Logits(size.bits), Limits()
     blocks = CodeBlocks.of(np.arange(size.rows, dtype=np.int64), species.codes)
     engine = FlatEngine(blocks)
-    engine.search(fitted.ask(species.logits[:64], metric), size.depth)
+    engine.search(fitted.encode_queries(species.logits[:64], metric), size.depth)
     values: dict[str, float] = {}
 
     def search() -> float:
         begun = perf_counter()
         for first in range(0, size.queries, limits.batch):
             engine.search(
-                fitted.ask(species.logits[first : first + limits.batch], metric), size.depth
+                fitted.encode_queries(species.logits[first : first + limits.batch], metric),
+                size.depth,
             )
         return perf_counter() - begun
 
@@ -215,7 +216,7 @@ def _measured(species: Species, size: Size, metric: Metric) -> _Taken:
         begun = perf_counter()
         for name in _names(size):
             for tie in get_args(Tie):
-                values[f"{name} {tie}"] = float(measure(name).of(ranking.places, tie).mean())
+                values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
         return ranking.seconds + perf_counter() - begun
 
     seconds: dict[str, list[float]] = {"search": [], "evaluation": []}

@@ -35,7 +35,7 @@ def test_every_query_has_its_species_among_the_codes() -> None:
     species = Species.drawn(SMALL)
     assert species.relevance.counts.min() >= 1
     embedded = Signs(species.codes).read(np.array([5, 3]))
-    assert np.array_equal(Logits(64).store(embedded), species.codes[[5, 3]])
+    assert np.array_equal(Logits(64).encode_items(embedded), species.codes[[5, 3]])
     assert np.array_equal(embedded > 0, unpack(species.codes[[5, 3]]) > 0)
 
 

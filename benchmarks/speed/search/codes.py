@@ -101,17 +101,15 @@ def words(rows: int, bits: int, queries: int = QUERIES, seed: int = SEED) -> Col
         SourceNotFoundError, LimitExceededError, InvalidInputError: WordNet cannot be used.
         WeightsMissingError: MiniLM is not installed.
     """
-    from bittern.benchmarks.words.data import load
+    from bittern.benchmarks.eval.suites.words import embedded_words
     from bittern.hashing.training_free import fit
 
-    embedded = load()
-    hasher = fit(
-        "pca", {"item": embedded.items, "query": embedded.queries}, bits, seed=seed, basis=["item"]
-    )
-    real = pack(hasher.logits(embedded.items, "item"))
+    glosses, names = embedded_words()
+    hasher = fit("pca", {"item": glosses, "query": names}, bits, seed=seed, basis=["item"])
+    real = pack(hasher.logits(glosses, "item"))
     rng = np.random.default_rng([seed, bits])
-    chosen = rng.permutation(len(embedded.queries))[:queries]
-    logits = hasher.logits(embedded.queries[chosen], "query")
+    chosen = rng.permutation(len(names))[:queries]
+    logits = hasher.logits(names[chosen], "query")
     return Collection("words", repeated(real, rows, rng), logits)
 
 

@@ -4,17 +4,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from bittern.benchmarks.words.data import (
-    EmbeddedWords,
-    Words,
-    asked_by_definition,
-    collect,
-    embed,
-    first_clause,
-)
 from bittern.encoders import wordnet
 from bittern.encoders.wordnet import find_nouns, read_nouns
 from bittern.errors import InvalidInputError, LimitExceededError, SourceNotFoundError
@@ -67,22 +58,6 @@ def test_only_the_chosen_lexicographer_files_are_read(nouns: Path) -> None:
 
 def test_instances_are_no_kinds(nouns: Path) -> None:
     assert read_nouns(nouns, (ANIMAL,))[-1].hypernyms == ()
-
-
-def test_a_class_has_enough_items_and_an_item_belongs_to_its_first_kind(nouns: Path) -> None:
-    words = collect(read_nouns(nouns, (ANIMAL, PLANT)), fewest=2)
-    assert words.names == ("bird", "owl, bird of Minerva")
-    assert words.texts == ("hunts at night", "a seabird", "hoots", "shrieks")
-    assert words.labels.tolist() == [0, 0, 1, 1]
-
-
-def test_too_few_classes_are_refused_with_their_number(nouns: Path) -> None:
-    with pytest.raises(InvalidInputError, match="0 of 2 classes have 3 items or more"):
-        collect(read_nouns(nouns, (ANIMAL,)), fewest=3)
-
-
-def test_an_item_is_the_first_clause_of_its_gloss() -> None:
-    assert first_clause('a duck (as the mallard); "ducks; many"') == "a duck (as the mallard)"
 
 
 @pytest.mark.parametrize(
@@ -167,58 +142,3 @@ def test_without_apt_the_remedy_is_the_folder(
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(SourceNotFoundError, match=r"neither is apt-get.*--wordnet"):
         find_nouns(None, tmp_path)
-
-
-class Counted:
-    """Stands in for MiniLM, and counts."""
-
-    calls = 0
-
-    def __init__(self, batch: int) -> None:
-        self.batch = batch
-
-    @staticmethod
-    def files() -> list[Path]:
-        return []
-
-    def encode(self, texts: list[str]) -> np.ndarray:
-        Counted.calls += 1
-        return np.array([[len(text)] for text in texts], dtype=np.float32)
-
-
-def test_texts_are_embedded_once_and_other_texts_anew(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", Counted)
-    monkeypatch.setattr(Counted, "calls", 0)
-    for _ in range(2):
-        assert embed(["owl", "tern"], tmp_path).tolist() == [[3.0], [4.0]]
-    assert Counted.calls == 1
-    embed(["owlt", "ern"], tmp_path)
-    assert Counted.calls == 2
-
-
-def test_a_damaged_cache_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", Counted)
-    embed(["owl"], tmp_path)
-    (kept,) = tmp_path.iterdir()
-    kept.write_bytes(kept.read_bytes()[:20])
-    assert embed(["owl"], tmp_path).tolist() == [[3.0]]
-    assert embed(["owl"], tmp_path).dtype == np.float32
-
-
-def test_what_is_asked_by_definition_is_in_no_item() -> None:
-    words = Words(
-        texts=("a bird", "hoots at night", "a fish", "barks"),
-        labels=np.array([0, 1, 0, 1]),
-        names=("animal", "bird"),
-        definitions=("a living thing", "a bird"),
-    )
-    rows = np.arange(8, dtype=np.float32).reshape(4, 2)
-    asked = asked_by_definition(EmbeddedWords(words, rows, rows[:2]), rows[2:])
-    assert asked.words.texts == ("hoots at night", "a fish", "barks")
-    assert asked.words.labels.tolist() == [1, 0, 1]
-    assert np.array_equal(asked.items, rows[1:])
-    assert np.array_equal(asked.queries, rows[:2])
-    assert asked.asked is not None
-    assert np.array_equal(asked.asked, rows[2:])
