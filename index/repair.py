@@ -110,18 +110,23 @@ class _Plan:
     Attributes:
         base: the version to go on from.
         newest: the newest version that ever was, as far as that is known.
-        restored: whether `base` is made the newest one.
+        unreadable: keys of manifests that cannot be used.
         lost: fragments of `base` that cannot be read.
         indexes: look-up indexes of `base` that cannot be read.
-        same_rows: whether newer versions hold the same rows.
+        same_rows: whether newer versions than `base` hold the same rows.
     """
 
     base: TableVersion
     newest: int
-    restored: bool
+    unreadable: list[str]
     lost: list[int]
     indexes: list[str]
-    same_rows: bool
+    same_rows: bool = False
+
+    @property
+    def restored(self) -> bool:
+        """Whether `base`, an older version, is made the newest one."""
+        return self.base.number < self.newest
 
     @property
     def given_up(self) -> list[int]:
@@ -154,10 +159,11 @@ class _Repairing:
         files = compare_files(self._folder, models or [])
         plan = self._plan(files)
         before = self._ids(files) if plan.lost or plan.given_up else []
-        self._set_versions_aside(files, plan)
+        for key in plan.unreadable:
+            self._move(self._folder.path / key, "a version of the store that cannot be read")
         if not plan.is_empty:
             self._commit(plan, before)
-        self._set_files_aside(files, plan)
+        self._set_aside(files, plan)
         if from_copy and not self._dry_run:
             self._raise_next_row()
         self._delete(leftover_files(self._folder, models))
@@ -220,26 +226,30 @@ class _Repairing:
 
     def _plan(self, files: ComparedFiles) -> _Plan:
         newest = max(files.newest_recorded, newest_version(files.keys))
-        base = self._newest_readable(files)
-        if base.number == newest and not self._is_whole(base, files):
+        unreadable = [
+            key for key in files.keys if versions_in([key]) and not self._opens(key, files)
+        ]
+        readable = versions_in(set(files.keys).difference(unreadable))
+        if not readable:
+            raise ArchiveDamagedError(
+                f"no version of the store at {self._store} can be read; {_START_AGAIN}"
+            )
+        base = TableVersion.open(self._store, readable[0])
+        lost, indexes = self._lost_fragments(base, files), _lost_indexes(base, files)
+        plan = _Plan(base, newest, unreadable, lost, indexes)
+        if lost and base.number == newest:
             # Before a compaction the same rows lay in other files.
             for older in self._with_same_rows(base, files):
                 if self._is_whole(older, files):
-                    return _Plan(older, newest, True, [], [], True)
-        lost, indexes = self._lost_fragments(base, files), _lost_indexes(base, files)
-        return _Plan(base, newest, base.number < newest, lost, indexes, base.number == newest)
+                    return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
+        return plan
 
-    def _newest_readable(self, files: ComparedFiles) -> TableVersion:
-        for number in versions_in(files.keys):
-            if any(number in versions_in([key]) for key in files.problems):
-                continue
-            with suppress(ArchiveDamagedError):
-                found = TableVersion.open(self._store, number)
-                found.fragments  # noqa: B018 - a manifest that cannot be used fails here
-                return found
-        raise ArchiveDamagedError(
-            f"no version of the store at {self._store} can be read; {_START_AGAIN}"
-        )
+    def _opens(self, key: str, files: ComparedFiles) -> bool:
+        """Whether the version of a manifest can be opened."""
+        with suppress(ArchiveDamagedError):
+            [number] = versions_in([key])
+            return key not in files.problems and bool(TableVersion.open(self._store, number))
+        return False
 
     def _is_whole(self, version: TableVersion, files: ComparedFiles) -> bool:
         return not self._lost_fragments(version, files) and not _lost_indexes(version, files)
@@ -292,53 +302,42 @@ class _Repairing:
 
     # Moving and deleting
 
-    def _set_versions_aside(self, files: ComparedFiles, plan: _Plan) -> None:
-        """Move away the manifests of versions that are not whole."""
-        for key in files.keys:
+    def _set_aside(self, files: ComparedFiles, plan: _Plan) -> None:
+        """Move away what is damaged, and sound files that LanceDB would delete from now on."""
+        whole = []
+        for key in sorted(set(files.keys).difference(plan.unreadable)):
             for number in versions_in([key]):
-                if number == plan.base.number or self._is_complete(number, key, files, plan):
-                    continue
-                what = f"version {number} of the store, which is not whole"
-                self._move(self._folder.path / key, what)
-
-    def _is_complete(self, number: int, key: str, files: ComparedFiles, plan: _Plan) -> bool:
-        """Whether an older version can stay: none of its files is damaged."""
-        if key in files.problems or (plan.restored and number > plan.base.number):
-            return False
-        if not files.problems:
-            return True
-        with suppress(ArchiveDamagedError):
-            return not TableVersion.open(self._store, number).needed(files.problems)
-        return False
-
-    def _set_files_aside(self, files: ComparedFiles, plan: _Plan) -> None:
-        """Move away damaged files, and sound ones that LanceDB would delete from now on."""
-        models = {key.split("/")[1] for key in files.problems if key.startswith("models/")}
-        for digest in sorted(models):
-            if (self._folder.models / digest).exists():
-                self._move(self._folder.models / digest, "which is damaged")
+                if self._is_complete(number, files, plan):
+                    whole.append(key)
+                else:
+                    why = f"version {number} of the store, which is not whole"
+                    self._move(self._folder.path / key, why)
         for key in files.problems:
             path = self._folder.path / key
             if key.startswith(PREFIX) and not versions_in([key]) and path.exists():
                 self._move(path, "which is damaged")
+        models = {key.split("/")[1] for key in files.problems if key.startswith("models/")}
+        for digest in sorted(models):
+            if (self._folder.models / digest).exists():
+                self._move(self._folder.models / digest, "which is damaged")
         lost = {key for number in plan.lost for key in plan.base.fragments[number]}
         for key in sorted(lost - files.problems.keys()):
             what = f"copy {key}, of rows that are lost, to {LOST_FOUND}"
             self._step(what, partial(self._save, self._folder.path / key, copy=True))
         if plan.given_up:
             data = [key for key in files.keys if not versions_in([key])]
-            kept = needed_by_any(self._store, data, self._whole_manifests(files, plan))
-            for key in data:
-                if key not in kept and key not in files.problems:
-                    self._move(self._folder.path / key, "which no version needs any more")
+            kept = needed_by_any(self._store, data, whole) | files.problems.keys()
+            for key in sorted(set(data) - kept):
+                self._move(self._folder.path / key, "which no version needs any more")
 
-    def _whole_manifests(self, files: ComparedFiles, plan: _Plan) -> list[str]:
-        return [
-            key
-            for key in files.keys
-            for number in versions_in([key])
-            if number == plan.base.number or self._is_complete(number, key, files, plan)
-        ]
+    def _is_complete(self, number: int, files: ComparedFiles, plan: _Plan) -> bool:
+        """Whether a version can stay, or a step of the repair replaces it."""
+        if number == plan.base.number:
+            return True
+        if plan.restored and number > plan.base.number:
+            return False
+        version = TableVersion.open(self._store, number)
+        return not files.problems or not version.needed(files.problems)
 
     def _move(self, path: Path, why: str) -> None:
         self._report.aside = self._aside
