@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from bittern.benchmarks.eval.suites import field as field_media
-from bittern.benchmarks.eval.suites.field import FieldSuite
+from bittern.benchmarks.eval.suites.field import SAMPLE, FieldSuite
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
 from bittern.types import MediaItem
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+import bittern
 from bittern.benchmarks.eval.prompts import (
     check_templates,
     prompts_note,
@@ -39,7 +40,6 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
-from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import BitternError, InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
@@ -96,6 +96,8 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
+SAMPLE = Path(bittern.__file__).parent / "sample" / MANIFEST
+"""The sample media that ship with Bittern."""
 
 
 class FieldSuite(Suite):

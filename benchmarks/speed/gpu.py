@@ -1,23 +1,30 @@
 """Search on a graphics card: time per batch, against Faiss's binary index on the same card.
 
-Nothing is measured where there is no card. What a card could do at best is measured too: how
-fast it copies memory, and how fast it multiplies matrices in single precision. A search that
-did nothing but read the codes once, or nothing but multiply, would take a share of 1.
+Without a card nothing is measured. What the card does at best is measured, too: how fast it copies
+memory, and how fast it multiplies matrices in single precision. A search that did nothing but read
+the codes once, or nothing but multiply, would have a share of 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.speed.report import Report, Table, say
-from bittern.benchmarks.speed.search.codes import METRICS, Collection, clustered
-from bittern.benchmarks.speed.timing import Contestants, Rounds, interleaved
+from bittern.benchmarks.speed.codes import METRICS, Collection, clustered
+from bittern.benchmarks.speed.harness import (
+    Contestants,
+    Options,
+    Report,
+    Rounds,
+    Table,
+    interleaved,
+    say,
+    seconds_of,
+)
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.device_memory import DeviceMemory, available_device
 from bittern.index.engines.device_scans import DeviceScan
@@ -49,58 +56,59 @@ class Card:
     operations_per_s: float
 
 
-def run(
-    rows: int | None = None,
-    bits: Sequence[int] | None = None,
-    rounds: int | None = None,
-    *,
+def run(options: Options) -> Report:
+    """Measure, or report that there is no card."""
+    device = available_device()
+    if device is None:
+        return Report("gpu", "no GPU here: nothing was measured")
+    sizes = (options.rows,) if options.rows else ROWS
+    return measure_gpu(device, sizes, options.bits or BITS, options.rounds or _ROUNDS)
+
+
+def measure_gpu(
+    device: str,
+    sizes: Sequence[int],
+    bits: Sequence[int],
+    rounds: int,
     batches: Sequence[int] = BATCHES,
-    device: str | None = None,
 ) -> Report:
-    """Measure, or say that there is no card.
+    """Measure on a device of PyTorch's.
 
     Args:
-        rows: codes; None for two sizes.
-        bits: code lengths; None for two.
+        device: its name.
+        sizes: numbers of codes.
+        bits: their lengths.
         rounds: timed turns of each contestant.
-        batches: queries that are asked together.
-        device: a PyTorch device; None for the card, if there is one.
+        batches: queries in one call.
     """
-    device = device or available_device()
-    if device is None:
-        return Report("gpu", "no GPU here: nothing was measured", [])
     card = best_of(device)
-    tables, values = [], []
-    for size in (rows,) if rows else ROWS:
-        for length in bits or BITS:
-            say(f"{size:,} codes of {length} bits")
-            table, measured = _measured(
-                clustered(size, length, max(batches)), device, card, batches, rounds or _ROUNDS
-            )
-            tables.append(table)
-            values.append(measured)
-    return Report(
+    report = Report(
         "gpu",
         f"{card.name}: copies {card.bytes_per_s / 1e9:,.0f} GB/s, multiplies "
         f"{card.operations_per_s / 1e12:,.1f} TFLOP/s (float32); the {K} nearest",
-        tables,
-        {"card": vars(card), "k": K, "sizes": values},
+        values={"card": vars(card), "k": K},
     )
+    for rows in sizes:
+        for length in bits:
+            say(f"{rows:,} codes of {length} bits")
+            codes = clustered(rows, length, max(batches))
+            report.add("sizes", *_measured(codes, device, card, batches, rounds))
+    return report
 
 
 def best_of(device: str) -> Card:
     """Measure what a device does at best."""
     import torch
 
-    there = torch.device(device)
-    is_card = there.type == "cuda"
-    much = torch.ones((1 << 26) if is_card else (1 << 22), device=there)
+    chosen = torch.device(device)
+    is_card = chosen.type == "cuda"
+    much = torch.ones((1 << 26) if is_card else (1 << 22), device=chosen)
     side = 8_192 if is_card else 512
-    square = torch.ones((side, side), device=there)
-    copy = _seconds(much.clone, there)
-    product = _seconds(lambda: square @ square, there)
+    square = torch.ones((side, side), device=chosen)
+    copy = _seconds(much.clone, chosen)
+    product = _seconds(lambda: square @ square, chosen)
     return Card(
-        torch.cuda.get_device_name(there) if is_card else device,
+        torch.cuda.get_device_name(chosen) if is_card else device,
         2 * much.numel() * 4 / copy,
         2 * side**3 / product,
     )
@@ -109,14 +117,12 @@ def best_of(device: str) -> Card:
 def _seconds(work: Callable[[], object], device: Any, times: int = 10) -> float:
     import torch
 
-    taken = []
-    for _ in range(times):
-        begun = perf_counter()
+    def finished() -> None:
         work()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        taken.append(perf_counter() - begun)
-    return float(np.median(taken))
+
+    return float(np.median([seconds_of(finished) for _ in range(times)]))
 
 
 def _measured(
@@ -152,10 +158,10 @@ def _contestants(
 ) -> Contestants:
     soft, hard = codes.queries("asymmetric", batch), codes.queries("hamming", batch)
     scan = DeviceScan(engine.memory)
-    parts = engine.blocks.selection().blocks
+    blocks = engine.blocks.selection().blocks
     contestants: dict[str, Callable[[], object]] = {
         "asymmetric": lambda: engine.search(soft, K),
-        "asymmetric, candidates only": lambda: [scan(part, soft, 3 * K, True) for part in parts],
+        "asymmetric, candidates only": lambda: [scan(one, soft, 3 * K, True) for one in blocks],
         "hamming": lambda: engine.search(hard, K),
     }
     if faiss_search is not None:
@@ -194,18 +200,18 @@ def _is_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
     return right
 
 
-def _faiss_search(codes: Collection, device: str) -> FaissSearch | None:
+def _faiss_search(collection: Collection, device: str) -> FaissSearch | None:
     """Search by Faiss's exact binary index on the same card; None where Faiss sees none."""
     import faiss
 
     if not device.startswith("cuda") or faiss.get_num_gpus() == 0:
         return None
     resources: Any = faiss.StandardGpuResources()
-    index: Any = faiss.GpuIndexBinaryFlat(resources, codes.bits)
-    index.add(codes.codes)
+    index: Any = faiss.GpuIndexBinaryFlat(resources, collection.bits)
+    index.add(collection.codes)
 
-    def search(asked: NDArray[np.uint8]) -> object:
+    def search(codes: NDArray[np.uint8]) -> object:
         # The index does not keep its resources alive.
-        return index.search(asked, K), resources
+        return index.search(codes, K), resources
 
     return search

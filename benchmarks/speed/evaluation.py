@@ -1,15 +1,14 @@
 """What an evaluation costs beside the search that it needs: time, and memory.
 
-An evaluation places all relevant items, ties told, and computes measures under every rule for
-ties; the bare search only finds the nearest codes, and forgets them. Both are asked the same
-queries in turns, in one process.
+An evaluation ranks all relevant items and computes measures under every rule for ties; the bare
+search only finds the nearest codes, and forgets them. Both take the same queries in turns, in one
+process.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from time import perf_counter
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
@@ -19,10 +18,9 @@ from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
 from bittern.benchmarks.eval.tasks import Relevance
-from bittern.benchmarks.speed.memory import MIB, peak_memory
-from bittern.benchmarks.speed.report import Report, Table, say
-from bittern.benchmarks.speed.search.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
-from bittern.benchmarks.speed.timing import Rounds
+from bittern.benchmarks.speed.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
+from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, say, seconds_of
+from bittern.benchmarks.speed.process import MIB, peak_memory
 from bittern.hashing.codes import pack, unpack
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.flat import FlatEngine
@@ -46,11 +44,11 @@ class Size:
         queries: how many.
         rows: codes that are searched.
         bits: their length.
-        depth: how deep is ranked.
+        depth: ranks that are computed.
         rounds: turns of each.
     """
 
-    queries: int = 100_000
+    queries: int = 10_000
     rows: int = 1_000_000
     bits: int = 256
     depth: int = 100
@@ -58,13 +56,13 @@ class Size:
 
     @classmethod
     def quick(cls) -> Size:
-        """Seconds instead of most of an hour."""
+        """Seconds instead of minutes."""
         return cls(queries=2_000, rows=100_000, rounds=5)
 
 
 @dataclass(frozen=True)
 class Species:
-    """Codes around species, as `search.codes` draws them, and which are relevant.
+    """Codes around species, as `bittern.benchmarks.speed.codes` draws them, and which are relevant.
 
     Attributes:
         codes: uint8 [n, bits/8].
@@ -87,9 +85,9 @@ class Species:
         of_rows = rng.integers(0, count, size.rows).astype(np.int32)
         codes = species[of_rows]
         codes ^= flips(rng, size.rows, size.bits, _NOISE)
-        # Of a species that there are codes of.
-        queries = of_rows[rng.integers(0, size.rows, size.queries)]
-        return cls(codes, soft(rng, species[queries]), Relevance.by_class(queries, of_rows))
+        # Only of species with codes.
+        wanted = of_rows[rng.integers(0, size.rows, size.queries)]
+        return cls(codes, soft(rng, species[wanted]), Relevance.by_class(wanted, of_rows))
 
 
 class Logits:
@@ -143,28 +141,23 @@ class Signs:
         return unpack(self._codes[rows]).astype(np.float32) - np.float32(0.5)
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """Of one metric: seconds of both, and bytes by which the process grew at most."""
-
-    seconds: Rounds
-    search_bytes: int
-    evaluation_bytes: int
-    values: dict[str, float]
-
-
-def run(size: Size | None = None) -> Report:
+def run(options: Options) -> Report:
     """Measure on drawn codes, by both distances."""
-    size = size or Size()
+    size = Size.quick() if options.quick else Size()
+    rows, rounds = options.rows or size.rows, options.rounds or size.rounds
+    return measure_evaluation(replace(size, rows=rows, rounds=rounds))
+
+
+def measure_evaluation(size: Size) -> Report:
+    """Measure at one size."""
     say(f"{size.rows:,} codes of {size.bits} bits, {size.queries:,} queries")
     species = Species.drawn(size)
-    taken = {metric: _measured(species, size, metric) for metric in METRICS}
-    rows = [_cells(metric, one, size) for metric, one in taken.items()]
+    measured = {metric: _measured(species, size, metric) for metric in METRICS}
     names = ", ".join(_names(size))
     table = Table(
         "evaluation beside the bare search",
         ("", "search ms/query", "evaluation ms/query", "ratio", "search MiB", "evaluation MiB"),
-        rows,
+        [[metric, *_cells(*one, size)] for metric, one in measured.items()],
         [
             f"evaluation: {names}, each under {len(get_args(Tie))} rules for ties",
             "search: the same engine and batches; what it finds is thrown away",
@@ -172,28 +165,29 @@ def run(size: Size | None = None) -> Report:
             "the evaluation's codes, which it keeps a copy of, are",
         ],
     )
+    values = {
+        metric: {
+            "seconds": rounds.to_json(),
+            "ratio": rounds.ratio("evaluation", "search").to_json(),
+            "bytes": grown,
+            "values": found,
+        }
+        for metric, (rounds, grown, found) in measured.items()
+    }
     return Report(
         "evaluation",
         f"{size.queries:,} queries, {size.rows:,} codes of {size.bits} bits, depth {size.depth}, "
         f"{size.rounds} rounds",
         [table],
-        {
-            "size": vars(size),
-            "metrics": {
-                metric: {
-                    "seconds": one.seconds.to_json(),
-                    "ratio": one.seconds.ratio("evaluation", "search").to_json(),
-                    "search_bytes": one.search_bytes,
-                    "evaluation_bytes": one.evaluation_bytes,
-                    "values": one.values,
-                }
-                for metric, one in taken.items()
-            },
-        },
+        {"size": asdict(size), "metrics": values},
     )
 
 
-def _measured(species: Species, size: Size, metric: Metric) -> _Taken:
+_Measured = tuple[Rounds, dict[str, int], dict[str, float]]
+"""Seconds of both, bytes by which the process grew at most, and the measures."""
+
+
+def _measured(species: Species, size: Size, metric: Metric) -> _Measured:
     fitted, limits = Logits(size.bits), Limits()
     blocks = CodeBlocks.of(np.arange(size.rows, dtype=np.int64), species.codes)
     engine = FlatEngine(blocks)
@@ -201,23 +195,26 @@ def _measured(species: Species, size: Size, metric: Metric) -> _Taken:
     values: dict[str, float] = {}
 
     def search() -> float:
-        begun = perf_counter()
-        for first in range(0, size.queries, limits.batch):
-            engine.search(
-                fitted.encode_queries(species.logits[first : first + limits.batch], metric),
-                size.depth,
-            )
-        return perf_counter() - begun
+        def all_batches() -> None:
+            for first in range(0, size.queries, limits.batch):
+                queries = fitted.encode_queries(
+                    species.logits[first : first + limits.batch], metric
+                )
+                engine.search(queries, size.depth)
+
+        return seconds_of(all_batches)
 
     def evaluation() -> float:
         searched = Searched(Signs(species.codes), size.rows, species.relevance)
         settings = Settings(depth=size.depth, keep=10, limits=limits)
         ranking = rank(fitted, species.logits, metric, searched, settings)
-        begun = perf_counter()
-        for name in _names(size):
-            for tie in get_args(Tie):
-                values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
-        return ranking.seconds + perf_counter() - begun
+
+        def measures() -> None:
+            for name in _names(size):
+                for tie in get_args(Tie):
+                    values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
+
+        return ranking.seconds + seconds_of(measures)
 
     seconds: dict[str, list[float]] = {"search": [], "evaluation": []}
     grown = {"search": 0, "evaluation": 0}
@@ -229,30 +226,16 @@ def _measured(species: Species, size: Size, metric: Metric) -> _Taken:
             with peak_memory() as peak:
                 seconds[name].append(contestant())
             grown[name] = max(grown[name], peak.growth)
-    rounds = Rounds({name: np.array(times) for name, times in seconds.items()})
-    return _Taken(rounds, grown["search"], grown["evaluation"], values)
+    return Rounds({name: np.array(times) for name, times in seconds.items()}), grown, values
 
 
-def _cells(metric: str, taken: _Taken, size: Size) -> list[str]:
+def _cells(rounds: Rounds, grown: dict[str, int], _: object, size: Size) -> list[str]:
     return [
-        metric,
-        taken.seconds.time("search", 1e3 / size.queries).text(".3f"),
-        taken.seconds.time("evaluation", 1e3 / size.queries).text(".3f"),
-        taken.seconds.ratio("evaluation", "search").text(),
-        f"{taken.search_bytes / MIB:,.0f}",
-        f"{taken.evaluation_bytes / MIB:,.0f}",
+        *(rounds.time(name, 1e3 / size.queries).text(".3f") for name in grown),
+        rounds.ratio("evaluation", "search").text(),
+        *(f"{most / MIB:,.0f}" for most in grown.values()),
     ]
 
 
 def _names(size: Size) -> list[str]:
     return [name.format(k=size.depth) for name in MEASURES]
-
-
-def of_options(
-    quick: bool, queries: int | None, rows: int | None, bits: int | None, rounds: int | None
-) -> Size:
-    """A size with what the command line changes."""
-    changed = {"queries": queries, "rows": rows, "bits": bits, "rounds": rounds}
-    return replace(
-        Size.quick() if quick else Size(), **{name: n for name, n in changed.items() if n}
-    )

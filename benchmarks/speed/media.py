@@ -1,4 +1,4 @@
-"""Media of the sizes that people have: photographs of 12 megapixels, recordings of an hour."""
+"""Media to measure with: of a manifest, or drawn, in the sizes that people have."""
 
 from __future__ import annotations
 
@@ -9,12 +9,23 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from bittern.benchmarks.speed.collection import SAMPLE, media_of
+from bittern.benchmarks.speed.harness import SAMPLE
+from bittern.service.sources import read_source
+from bittern.types import MediaItem
 
 WIDTH, HEIGHT = 4000, 3000
 RATE = 48_000
 _GRAIN = 6.0
 _QUALITY = 90
+
+
+def media_of(source: Path) -> list[MediaItem]:
+    """The usable items of a manifest or a folder.
+
+    Raises:
+        SourceNotFoundError, ManifestError: it cannot be read.
+    """
+    return [entry for entry in read_source(source) if isinstance(entry, MediaItem)]
 
 
 def write_photographs(folder: Path, count: int) -> list[Path]:

@@ -6,35 +6,43 @@ Two contestants take turns on the same towers, the same adapters and the same in
 - ``step``: a whole training step: towers, heads, loss, backward, AdamW on heads and adapters.
 
 ``inputs`` is what comes before a step and runs beside it in training: scaling of pictures,
-spectrograms, tokens. Decoding is left out.
+spectrograms, tokens. Decoding is not measured. The loss and the optimiser are those of
+`bittern train`.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from bittern.benchmarks.speed.memory import MIB, peak_memory
-from bittern.benchmarks.speed.random_weights import write_clap, write_openclip
-from bittern.benchmarks.speed.report import Table, say
-from bittern.benchmarks.speed.timing import Rounds, interleaved
-from bittern.benchmarks.speed.tower_pairs import TowerPairs, random_pairs
-from bittern.encoders.base import Encoder, Modality
+from bittern.benchmarks.speed.harness import Rounds, Table, interleaved, say
+from bittern.benchmarks.speed.models import CAPTIONS, write_clap, write_openclip
+from bittern.benchmarks.speed.process import MIB, peak_memory
+from bittern.benchmarks.speed.training_heads import SCHEDULE_STEPS, synchronise
+from bittern.encoders.adapters import LoraSettings
+from bittern.encoders.assembly import AssembledEncoder, begin
+from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
+from bittern.encoders.plans import TowerPlan
+from bittern.hashing.losses import cross_view_loss
+from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.device import placement
+from bittern.hashing.training.device import Placement, placement
+from bittern.hashing.training.optimiser import Optimiser
 
 ROUNDS = 3
 PAIRS_CPU = 8
 PAIRS_GPU = 64
 CONFIG = TrainingConfig(lora_rank=16)
 MOST_SHARE = 0.02
+_LONGER_SIDE = 256
 
 
 @dataclass(frozen=True)
@@ -112,8 +120,6 @@ class Result:
             "tower_parameters": self.towers,
             "adapter_parameters": self.adapters,
             "head_parameters": self.heads,
-            "adapter_share": self.adapters / self.towers,
-            "trained_share": (self.adapters + self.heads) / self.towers,
             "seconds_per_round": self.times.to_json(),
             "step / passes": self.times.ratio("step", "passes").to_json(),
             f"{self.subject.unit}_per_second": self.per_second,
@@ -121,7 +127,79 @@ class Result:
         }
 
 
-def measure(
+class TowerPairs:
+    """Towers with adapters, heads behind them, and one optimiser for both.
+
+    Attributes:
+        towers: the encoder in training.
+        heads: one per modality.
+    """
+
+    def __init__(self, encoder: Encoder, media: Modality, config: TrainingConfig) -> None:
+        lora = LoraSettings(config.lora_rank, int(config.lora_alpha), config.lora_dropout)
+        plans = {m: TowerPlan(encoder.name, lora) for m in (Modality.TEXT, media)}
+        self.towers: AssembledEncoder = begin(
+            encoder.name, plans, lambda _: encoder, seed=config.seed
+        )
+        means = {str(m): np.zeros(encoder.dim) for m in plans}
+        self.heads = CentredHeads(means, config)
+        self.placed: Placement = placement(config)
+        self.heads.to(self.placed.device).train()
+        for tower in self.towers.towers.values():
+            tower.train()
+        self._weight = config.rate_weight
+        groups = [
+            {"params": list(self.heads.parameters())},
+            {"params": self.adapter_parameters()},
+        ]
+        self._optimiser = Optimiser(groups, config, self.placed, SCHEDULE_STEPS)
+
+    def adapter_parameters(self) -> list[torch.nn.Parameter]:
+        """All that is trained inside the towers."""
+        return [p for tower in self.towers.towers.values() for p in tower.named().values()]
+
+    def prepare(self, views: Mapping[Modality, Sequence[Media]]) -> dict[Modality, Any]:
+        """What the towers take."""
+        return {m: self.towers.prepare(m, media) for m, media in views.items()}
+
+    def passes(self, inputs: Mapping[Modality, Any]) -> None:
+        """Both towers forward and backward, with ones for a gradient."""
+        with self.placed.autocast:
+            embedded = [self.towers.embed(m, x) for m, x in inputs.items()]
+        torch.autograd.grad(
+            embedded, self.adapter_parameters(), [torch.ones_like(e) for e in embedded]
+        )
+        synchronise(self.placed.device)
+
+    def step(self, inputs: Mapping[Modality, Any]) -> None:
+        """A training step."""
+        with self.placed.autocast:
+            logits = [
+                self.heads(self.towers.embed(m, x).float(), str(m)) for m, x in inputs.items()
+            ]
+            loss = cross_view_loss(logits, self._weight)
+        self._optimiser.backward(loss.total)
+        self._optimiser.step()
+        synchronise(self.placed.device)
+
+
+def random_pairs(encoder: Encoder, media: Modality, pairs: int) -> dict[Modality, list[Media]]:
+    """Captions, and noise in the place of the media that they describe."""
+    rng = np.random.default_rng(0)
+    shown: list[Media]
+    if media is Modality.IMAGE:
+        shape = (pairs, _LONGER_SIDE, _LONGER_SIDE, 3)
+        shown = list(rng.integers(0, 256, shape, dtype=np.uint8))
+    else:
+        windowing = encoder.windowing
+        assert windowing is not None
+        samples = round(windowing.window_s * windowing.sample_rate)
+        shown = list(rng.uniform(-0.5, 0.5, (pairs, samples)).astype(np.float32))
+    words: list[Media] = [CAPTIONS[number % len(CAPTIONS)] for number in range(pairs)]
+    return {Modality.TEXT: words, media: shown}
+
+
+def measure_adapters(
     subjects: Sequence[Subject] = SUBJECTS,
     *,
     pairs: int | None = None,
@@ -152,7 +230,8 @@ def _measured(subject: Subject, pairs: int, rounds: int, config: TrainingConfig)
     views = random_pairs(encoder, subject.media, pairs)
     inputs = training.prepare(views)
     say(f"{subject.name}: timing steps of {pairs} pairs in {rounds} rounds")
-    peak = _peak_of(lambda: training.step(inputs), training.placed.device)
+    device = training.placed.device
+    peak = _peak_of(lambda: training.step(inputs), device)
     times = interleaved(
         {
             "step": lambda: training.step(inputs),
@@ -169,7 +248,7 @@ def _measured(subject: Subject, pairs: int, rounds: int, config: TrainingConfig)
         heads=sum(p.numel() for p in training.heads.parameters()),
         times=times,
         peak_bytes=peak,
-        device=_device_name(training.placed.device),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU",
     )
 
 
@@ -184,33 +263,29 @@ def _peak_of(work: Callable[[], None], device: torch.device) -> int:
     return peak.most
 
 
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-
-
 def _tables(results: Sequence[Result]) -> list[Table]:
     shares = [
         [
-            result.subject.name,
-            *(f"{count / 1e6:.2f}" for count in (result.towers, result.adapters, result.heads)),
-            f"{result.adapters / result.towers:.2%}",
-            f"{(result.adapters + result.heads) / result.towers:.2%}",
+            one.subject.name,
+            *(f"{count / 1e6:.2f}" for count in (one.towers, one.adapters, one.heads)),
+            f"{one.adapters / one.towers:.2%}",
+            f"{(one.adapters + one.heads) / one.towers:.2%}",
         ]
-        for result in results
+        for one in results
     ]
     speeds = [
         [
-            result.subject.name,
-            f"{result.times.time('passes').median:.2f}",
-            result.times.time("step").text(),
-            result.times.ratio("step", "passes").text(),
-            f"{result.times.time('inputs').median:.2f}",
-            f"{result.per_second:.1f} {result.subject.unit}",
-            f"{result.peak_bytes / MIB:,.0f}",
+            one.subject.name,
+            f"{one.times.time('passes').median:.2f}",
+            one.times.time("step").text(),
+            one.times.ratio("step", "passes").text(),
+            f"{one.times.time('inputs').median:.2f}",
+            f"{one.per_second:.1f} {one.subject.unit}",
+            f"{one.peak_bytes / MIB:,.0f}",
         ]
-        for result in results
+        for one in results
     ]
-    batches = sorted({(result.pairs, result.device) for result in results})
+    batches = sorted({(one.pairs, one.device) for one in results})
     described = ", ".join(f"{pairs} pairs on {device}" for pairs, device in batches)
     return [
         Table(
