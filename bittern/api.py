@@ -11,10 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Self
 
 from bittern.checks import (
-    check_choice,
     check_model,
     check_string,
     check_where,
@@ -55,6 +54,7 @@ from bittern.types import (
     Page,
     Query,
     SearchResult,
+    check_on_duplicate,
 )
 
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
@@ -208,7 +208,7 @@ class ArchiveAPI(ABC):
             ModelNotFoundError: no model has this name.
             ArchiveLockedError: another process writes to this archive.
         """
-        policy = check_choice(on_duplicate, get_args(OnDuplicate), "on_duplicate")
+        policy = check_on_duplicate(on_duplicate)
         size = check_whole(batch_size, "batch_size", 1, MAX_BATCH_SIZE)
         return Adding(self._add(_each_item(items), policy, check_model(model), size))
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import builtins
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import get_args
 
 import grpc
 
-from bittern.checks import check_choice
 from bittern.service.grpc.job_messages import Job, job_from_wire, spec_to_wire
 from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions
-from bittern.types import OnDuplicate
+from bittern.types import OnDuplicate, check_on_duplicate
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 
@@ -86,7 +84,7 @@ class RemoteJobs:
             ModelNotFoundError: the server has no such model.
             LimitExceededError: too many jobs wait already.
         """
-        check_choice(on_duplicate, get_args(OnDuplicate), "on_duplicate")
+        check_on_duplicate(on_duplicate)
         spec = JobSpec(
             kind="index",
             target=self._archive,

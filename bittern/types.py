@@ -518,6 +518,11 @@ class SearchOptions:
             object.__setattr__(self, name, value)
 
 
+def check_on_duplicate(policy: object) -> OnDuplicate:
+    """The policy, if it is ``error``, ``skip`` or ``overwrite``; else a `QueryError`."""
+    return check_choice(policy, get_args(OnDuplicate), "on_duplicate")
+
+
 def check_options(options: object) -> SearchOptions:
     """Return the options, or the defaults for None; a QueryError for anything else."""
     if options is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
@@ -84,11 +84,11 @@ def index(
 
     Example: bittern index my-archive recordings.csv --model biolingual --bits 256
     """
-    from bittern.checks import check_choice
     from bittern.service.jobs.description import JobSpec
+    from bittern.types import check_on_duplicate
 
     refuse_address(archive, "a folder is indexed where the archive lies")
-    check_choice(on_duplicate, get_args(OnDuplicate), "on_duplicate")
+    check_on_duplicate(on_duplicate)
     spec = JobSpec(
         kind="index",
         target=str(archive),

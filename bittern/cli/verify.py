@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.output import byte_size, counted, err, out, plain, print_json, progress, working
+from bittern.cli.output import byte_size, err, out, plain, print_json, progress, working
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.index.verify import Verification
