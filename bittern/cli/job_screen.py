@@ -20,8 +20,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bittern.cli.output import err, plain, print_error, print_failures, print_json
-from bittern.text import counted
+from bittern.cli.output import counted, err, plain, print_error, print_failures, print_json
 
 if TYPE_CHECKING:
     from bittern.service.ingest.report import JobReport
@@ -146,7 +145,7 @@ def reading_of(
     return SourceOptions(
         format=format,
         media=media,
-        columns=columns,
+        rename=columns,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         fetch=tuple(fetch or ()),

@@ -19,8 +19,7 @@ from bittern.cli.job_screen import (
     OnDuplicate,
     reading_of,
 )
-from bittern.cli.output import err, out, plain, print_failures, print_json, progress
-from bittern.text import counted
+from bittern.cli.output import counted, err, out, plain, print_failures, print_json, progress
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs
@@ -103,7 +102,7 @@ def submit(
             bits=bits,
             format=reading.format,
             media=reading.media,
-            columns=reading.columns,
+            columns=reading.rename,
             include=reading.include,
             exclude=reading.exclude,
             on_duplicate=on_duplicate,  # type: ignore[arg-type]  # checked there

@@ -11,8 +11,7 @@ import typer
 from rich.table import Table
 
 from bittern.cli.connect import reach
-from bittern.cli.output import byte_size, out, plain, print_json
-from bittern.text import counted
+from bittern.cli.output import byte_size, counted, out, plain, print_json
 
 if TYPE_CHECKING:
     from bittern.types import ArchiveStats, EngineStats

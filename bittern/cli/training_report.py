@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from bittern.cli.output import command, err, out, plain
-from bittern.text import counted
+from bittern.cli.output import (
+    command,
+    counted,
+    err,
+    out,
+    plain,
+)
 
 if TYPE_CHECKING:
     from bittern.service.training.request import TrainingReport, TrainingRequest

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from bittern.errors import InvalidInputError
-from bittern.service.grpc.messages import (
+from bittern.service.grpc.convert import name_of
+from bittern.service.grpc.convert_add import (
     add_result_from_wire,
     add_result_to_wire,
-    name_of,
     on_duplicate_from_wire,
     on_duplicate_to_wire,
 )
@@ -83,7 +83,7 @@ def spec_from_wire(message: pb.JobSpec) -> JobSpec:
         reading=SourceOptions(
             format=message.format or None,
             media=message.media or None,
-            columns=dict(message.columns),
+            rename=dict(message.columns),
             include=tuple(message.include),
             exclude=tuple(message.exclude),
         ),
@@ -104,7 +104,7 @@ def spec_to_wire(spec: JobSpec, archive: str) -> pb.JobSpec:
         source=spec.source,
         format=spec.reading.format or "",
         media=spec.reading.media or "",
-        columns=dict(spec.reading.columns),
+        columns=dict(spec.reading.rename),
         include=spec.reading.include,
         exclude=spec.reading.exclude,
         model=spec.model,

@@ -23,8 +23,7 @@ from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.reading import another_file
 from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
 from bittern.service.models.loaded import Model
-from bittern.service.sources.base import other_id
-from bittern.service.sources.ids import id_of_name
+from bittern.service.sources.base import id_of_name, other_id
 from bittern.types import (
     AddResult,
     AddStatus,

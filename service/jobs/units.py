@@ -19,7 +19,7 @@ from bittern.index.observation import Fingerprint
 from bittern.service.ingest.embedding import FLUSH_ITEMS
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import Stages
-from bittern.service.sources.spooled import TemporaryMedia
+from bittern.service.sources.remote import TemporaryMedia
 from bittern.types import AddResult, AddStatus, MediaItem
 
 UNIT_ITEMS = 4 * FLUSH_ITEMS

@@ -23,7 +23,7 @@ _LOCAL = frozenset({"file", "local", "dir", "blockcache", "filecache", "simpleca
 
 
 class Address(NamedTuple):
-    """The parts of an address that decide whether it may be fetched.
+    """What of an address decides whether it may be fetched.
 
     Attributes:
         scheme: lower case.
@@ -38,13 +38,13 @@ class Address(NamedTuple):
     path: tuple[str, ...]
 
 
-def is_address(name: str) -> bool:
+def is_address(name: str | None) -> bool:
     """Whether a name is an address (``https://…``) rather than a path."""
-    return _ADDRESS.match(name) is not None
+    return name is not None and _ADDRESS.match(name) is not None
 
 
 def parsed(address: str) -> Address:
-    """The parts of an address that can be fetched at all.
+    """An address that can be fetched at all, taken apart.
 
     Raises:
         ManifestError: it is none, holds a password, climbs (``..``), or is written so that two
@@ -56,28 +56,28 @@ def parsed(address: str) -> Address:
     if not is_address(address) or not address.isprintable() or set(address) & set('\\"<>'):
         raise ManifestError(f"'{shown}' is no address that can be fetched")
     try:
-        parts = urlsplit(address)
-        port = parts.port
+        split = urlsplit(address)
+        port = split.port
     except ValueError as error:
         raise ManifestError(f"'{shown}' is no address: {error}") from error
-    if "@" in parts.netloc:
+    if "@" in split.netloc:
         raise ManifestError(
-            f"the address at {parts.hostname} holds a user name or password; leave it out, and "
+            f"the address at {split.hostname} holds a user name or password; leave it out, and "
             "give credentials by the environment, as the library behind the address wants them"
         )
-    scheme = parts.scheme.lower()
+    scheme = split.scheme.lower()
     if scheme in _PORTS and " " in address:
         raise ManifestError(f"'{shown}' is an address with a space; write %20")
-    segments = tuple(unquote(one) for one in parts.path.split("/")[1:])
+    segments = tuple(unquote(one) for one in split.path.split("/")[1:])
     if scheme in _LOCAL or (scheme not in _PORTS and "::" in address):
         raise ManifestError(f"'{shown}' is of a kind that is not fetched: {scheme}")
     if any(one in (".", "..") or set(one) & set("/\\\0") for one in segments):
         raise ManifestError(f"'{shown}' is an address whose path climbs or hides a slash")
-    if not parts.netloc:
+    if not split.netloc:
         raise ManifestError(f"'{shown}' is an address without a host")
-    host = parts.hostname or ""
+    host = split.hostname or ""
     if scheme not in _PORTS:  # buckets may differ in case
-        host = parts.netloc
+        host = split.netloc
         port = None
     return Address(scheme, host, port or _PORTS.get(scheme), segments)
 
@@ -88,7 +88,7 @@ def _prefix(prefix: str) -> Address:
         address = parsed(prefix)
     except ManifestError as error:
         raise InvalidInputError(
-            f"what may be fetched is told by the beginning of addresses, such as "
+            f"name what may be fetched by the beginning of its addresses, such as "
             f"https://example.org/photos/: {error.message}",
             field="fetch",
         ) from error
@@ -119,11 +119,11 @@ def may_fetch(address: str, prefixes: Iterable[str]) -> bool:
     """
     allowed = [_prefix(prefix) for prefix in prefixes]
     try:
-        asked = parsed(address)
+        wanted = parsed(address)
     except ManifestError:
         return False
     return any(
-        asked[:3] == each[:3] and asked.path[: len(each.path)] == each.path for each in allowed
+        wanted[:3] == each[:3] and wanted.path[: len(each.path)] == each.path for each in allowed
     )
 
 

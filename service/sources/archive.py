@@ -51,7 +51,7 @@ class ArchiveMedia:
                     yield self._entry(name, known[name])
 
     def fingerprint(self, name: str) -> Fingerprint | None:
-        """What a file that was listed had been when it was first coded; told once."""
+        """What a file that was listed had been when it was first coded; once only."""
         return self._fingerprints.pop(name, None)
 
     def _entry(self, name: str, medium: StoredMedium) -> Entry:

@@ -1,4 +1,4 @@
-"""What every source of media has in common: how it is asked for, and what it lists.
+"""What all sources of media have in common: options, entries, and the listing itself.
 
 A reader turns what people have (a folder, a manifest, an export of some site) into entries:
 photographs and recordings with their metadata under Darwin Core names, or the reason why a row
@@ -7,6 +7,7 @@ cannot be one. It lists lazily and reads no media, so a source may be larger tha
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,26 +16,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bittern.errors import BitternError, SourceUnreachableError
-from bittern.service.sources.ids import id_of_name
 from bittern.types import AddResult, AddStatus, MediaItem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 Entry = MediaItem | AddResult
-"""Something to be coded, or what became of it already (skipped, or a row that is of no use)."""
-
+"""A medium to be coded, or the result for a row that cannot be one (skipped or failed)."""
 
 _KEPT_ENTRIES = 4_096
 _KEPT_BYTES = 32 << 20
-"""A listing that was left after more than this is begun anew."""
+"""A listing that was left after more than this starts from the beginning the next time."""
+_RESERVED = re.compile(r"[\x00-\x1f\x7f]|#(?=t=)")
 
 
 class Listed(NamedTuple):
-    """One entry and where it stands in the source: ``occurrence.txt, line 12``."""
+    """One entry and its position in the source: ``occurrence.txt, line 12``."""
 
     entry: Entry
-    place: str = ""
+    position: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,10 @@ class SourceOptions:
     """How a source is to be read.
 
     Attributes:
-        format: name of a format (see `service.sources.formats`); None tells it by what is there.
+        format: name of a format (see `service.sources.formats`); None detects it.
         media: folder, or address, below which the media lie; None means where the source says,
             which is beside it.
-        columns: for tables, heading to the column that it becomes: ``{"file": "media"}``.
+        rename: for tables, heading to the column that it becomes: ``{"file": "media"}``.
         include: globs over paths below a folder; empty means all media.
         exclude: globs over paths that are left out.
         fetch: beginnings of addresses that may be fetched, as the operator gave them. Media
@@ -54,7 +54,7 @@ class SourceOptions:
 
     format: str | None = None
     media: str | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     fetch: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ class SourceOptions:
         return {
             "format": self.format,
             "media": self.media,
-            "columns": dict(self.columns),
+            "rename": dict(self.rename),
             "include": list(self.include),
             "exclude": list(self.exclude),
             "fetch": list(self.fetch),
@@ -78,33 +78,31 @@ class SourceOptions:
             KeyError, TypeError, ValueError: it is not such a value.
         """
         format_, media = value["format"], value["media"]
+        # 0.1.0 called it columns.
+        rename = value["columns"] if "columns" in value else value["rename"]
         return cls(
             format=None if format_ is None else str(format_),
             media=None if media is None else str(media),
-            columns={str(heading): str(column) for heading, column in value["columns"].items()},
+            rename={str(heading): str(column) for heading, column in rename.items()},
             include=tuple(map(str, value["include"])),
             exclude=tuple(map(str, value["exclude"])),
             fetch=tuple(map(str, value["fetch"])),
         )
 
 
-def _unknown() -> None:
-    """No count without listing everything."""
-
-
-class _Begun:
-    """A listing that somebody has looked into and left: the next one goes on with it.
+class _Resumable:
+    """A listing that somebody has looked into and left: the next one continues it.
 
     Some sources have to be read through, and joined, before their first entry is known. Looking
-    at the first entries must not cost that each time. A listing that broke off is begun anew: it
-    would end without a word where it raised.
+    at the first entries must not cost that each time. A listing that raised starts from the
+    beginning: it would end silently where it raised.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._left: tuple[list[Listed], Iterator[Listed]] | None = None
 
-    def go_on(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
+    def entries(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
         """The listing from its first entry on."""
         with self._lock:
             left, self._left = self._left, None
@@ -138,38 +136,43 @@ def _bytes_of(listed: Listed) -> int:
     return len(entry.data) if isinstance(entry, MediaItem) and entry.data is not None else 0
 
 
+def _uncounted(*_: object) -> None:
+    """No count without listing everything."""
+
+
 @dataclass(frozen=True)
 class Source:
-    """Media to be coded. Can be gone through again and again, each time in the same order.
+    """Media to be coded. Can be iterated again and again, each time in the same order.
 
     Attributes:
         path: folder or file.
         format: name of its format.
         listing: begins to list it.
         counting: counts its entries where that is quick; see `total`.
-        address: where it is if that is elsewhere (``s3://…``); `path` is for messages then.
+        address: its address if it is remote (``s3://…``); `path` is for messages then.
         fetch: beginnings of addresses from which its media may be fetched: those that the
-            operator allowed, and what he named as the source, or as where its media are.
+            operator allowed, the source's own, and that of its media.
     """
 
     path: Path
     format: str
     listing: Callable[[], Iterator[Listed]]
-    counting: Callable[[], int | None] = _unknown
+    counting: Callable[[], int | None] = _uncounted
     address: str = ""
     fetch: tuple[str, ...] = ()
-    _begun: _Begun = field(default_factory=_Begun, init=False, repr=False, compare=False)
+    _resumable: _Resumable = field(
+        default_factory=_Resumable, init=False, repr=False, compare=False
+    )
 
     def __iter__(self) -> Iterator[Entry]:
         """Its entries.
 
         Raises:
-            BitternError: it breaks off; everything before was good.
-            SourceUnreachableError: for whatever else goes wrong where it lies.
+            BitternError: the listing breaks off; the entries before are good.
+            SourceUnreachableError: for any other failure of the disk or the remote system.
         """
-        where = self.address or self.path
         try:
-            for listed in self._begun.go_on(self.listing):
+            for listed in self._resumable.entries(self.listing):
                 yield listed.entry
         except BitternError:
             raise
@@ -177,8 +180,9 @@ class Source:
             if not (self.address or isinstance(error, OSError)):
                 raise
             raise SourceUnreachableError(
-                f"{where} cannot be listed any further: {error or type(error).__name__}; what was "
-                "listed before is good. Give the same command again once it can be read",
+                f"{self.address or self.path} cannot be listed any further: "
+                f"{error or type(error).__name__}; the entries before are good. Give the same "
+                "command again once it can be read",
                 field="source",
             ) from error
 
@@ -200,10 +204,6 @@ class Source:
         return self.counting()
 
 
-def _uncounted(path: Path, options: SourceOptions) -> None:
-    """No count without listing everything."""
-
-
 class Reader(NamedTuple):
     """A format that sources can have.
 
@@ -213,7 +213,7 @@ class Reader(NamedTuple):
         recognises: whether a path looks like one, at a glance.
         entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
             unusable as a whole.
-        counted: how many entries there are about, where that is quick to find out.
+        counted: about how many entries there are, where that is quick to find out.
     """
 
     name: str
@@ -223,10 +223,20 @@ class Reader(NamedTuple):
     counted: Callable[[Path, SourceOptions], int | None] = _uncounted
 
 
-def failed(name: str, place: str, error: BitternError) -> Listed:
-    """A row that is of no use, with the reason."""
-    message = f"{place}: {error.message}" if place else error.message
-    return Listed(AddResult(name or place, AddStatus.FAILED, 0, error.reason, message), place)
+def failed(name: str, position: str, error: BitternError) -> Listed:
+    """A row that cannot be used, with the reason."""
+    message = f"{position}: {error.message}" if position else error.message
+    result = AddResult(name or position, AddStatus.FAILED, 0, error.reason, message)
+    return Listed(result, position)
+
+
+def id_of_name(name: str) -> str:
+    """A path as an id that an archive can keep.
+
+    An archive keeps ``#t=`` for the windows of recordings: ``call#t=3.wav`` is
+    ``call%23t=3.wav``. Control characters are ``%0A`` and the like.
+    """
+    return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def another_medium(item: MediaItem) -> MediaItem:

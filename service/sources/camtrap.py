@@ -1,63 +1,71 @@
 """Camtrap DP 1.0: what camera-trap platforms (Agouti, Trapper, Wildlife Insights) export.
 
-A package has deployments (where and when a camera stood), media, and observations about single
-media or about events of several. Each medium becomes an entry with what is known of its deployment
-and of what was seen.
+A package has a ``datapackage.json`` that describes three tables: deployments (where and when a
+camera stood), media, and observations about single media or about events of several. Each medium
+becomes an entry with what is known of its deployment and its observations. The tables are
+streamed, from a folder or out of a zip; observations go to disk, and the description and the
+deployments are held in memory.
 
-The format's libraries were weighed and left: `camtrapdp` 0.1 is bound to pandas 2 and reads tables
-whole; `frictionless` 5 brings twelve packages and fetches each table's schema from whatever
-address the package names. What a reader has to rely on (version, tables, columns, keys) is checked
-here instead.
+The format's libraries do not fit: `camtrapdp` 0.1 is bound to pandas 2 and reads tables whole;
+`frictionless` 5 brings twelve packages and fetches each table's schema from whatever address the
+package names. What a reader has to rely on (version, tables, columns, keys) is checked here.
 
 https://camtrap-dp.tdwg.org
 """
 
 from __future__ import annotations
 
+import gzip
+import json
+import re
+import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any, NamedTuple, cast
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.index.columns import Value
+from bittern.service.sources.addresses import is_address
 from bittern.service.sources.base import Listed, SourceOptions, failed
-from bittern.service.sources.camtrap_join import ObservationIndex
-from bittern.service.sources.camtrap_package import CamtrapPackage, TableRow, is_camtrap
-from bittern.service.sources.field_values import checked, event_date, licence, number, text
-from bittern.service.sources.media_locator import (
-    FoundMedia,
-    MediaPlaces,
-    is_address,
-    modality_of_media,
+from bittern.service.sources.field_values import (
+    BETWEEN,
+    checked,
+    event_date,
+    licence,
+    number,
+    text,
 )
+from bittern.service.sources.media_locator import FoundMedia, MediaLocator, modality_of_media
+from bittern.service.sources.packed import PackedFiles, describes
+from bittern.service.sources.spill import Spill
+from bittern.service.sources.tables import ENCODINGS, Dialect, named_rows
 from bittern.types import MediaItem
 
-__all__ = ["camtrap_entries", "is_camtrap"]
-
+DESCRIPTOR = "datapackage.json"
+MAX_DESCRIPTOR_BYTES = 64 << 20
 MAX_DEPLOYMENTS = 1_000_000
 """Most deployments of a package; they are held in memory."""
-BETWEEN = " | "
-_OF_DEPLOYMENTS = {
-    "deploymentID": "deploymentID",
+MAX_OF_A_MEDIUM = 1000
+"""Most observations of one medium or event that are looked at."""
+REQUIRED = {
+    "deployments": ("deploymentID", "latitude", "longitude"),
+    "media": ("mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"),
+    "observations": ("observationID", "deploymentID", "observationLevel", "observationType"),
+}
+"""Columns without which a table is of no use, by table."""
+_VERSION = re.compile(r"camtrap-dp/v?([0-9]+\.[0-9]+[0-9A-Za-z.-]*)")
+_MISSING = frozenset({"", "NaN", "nan"})
+_OF_DEPLOYMENTS = (
+    "deploymentID", "locationID", "locationName", "cameraID", "cameraModel", "timestampIssues",
+    "baitUse", "featureType", "habitat", "deploymentGroups", "deploymentTags",
+)  # fmt: skip
+_RENAMED = {
     "latitude": "decimalLatitude",
     "longitude": "decimalLongitude",
     "coordinateUncertainty": "coordinateUncertaintyInMeters",
-    **{
-        each: each
-        for each in (
-            "locationID",
-            "locationName",
-            "cameraID",
-            "cameraModel",
-            "timestampIssues",
-            "baitUse",
-            "featureType",
-            "habitat",
-            "deploymentGroups",
-            "deploymentTags",
-        )
-    },
 }
 _OF_MEDIA = ("captureMethod", "favorite", "mediaComments")
 _OF_TAXA = ("taxonID", "taxonRank", "kingdom", "phylum", "class", "order", "family", "genus")
@@ -71,14 +79,24 @@ _SINGLE_NUMBERS = {
 """These and the former: of the one observation of a medium."""
 
 
+def is_camtrap(path: Path) -> bool:
+    """Whether a folder, a datapackage.json or a zip is a Camtrap DP of whatever version."""
+    inside = path.parent if path.name == DESCRIPTOR else path
+    # The profile may stand anywhere in the file; its name stands near the addresses of the tables.
+    return describes(inside, DESCRIPTOR, b"camtrap-dp", MAX_DESCRIPTOR_BYTES)
+
+
 def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The media of a Camtrap DP package; docs/reference/sources-camtrap.md lists the fields.
+    """The media of a Camtrap DP package; see docs/sources-camtrap.md for what becomes of what.
 
     Raises:
         ManifestError: it is not of version 1.0, or a table lacks a column that is required.
         SourceNotFoundError: a table is missing, or there is no such folder as `options.media`.
     """
-    with closing(CamtrapPackage(path)) as package, closing(ObservationIndex()) as observations:
+    inside = path.parent if path.name == DESCRIPTOR else path
+    folder = inside if inside.is_dir() else inside.parent
+    with PackedFiles(inside, DESCRIPTOR) as files, _Observations() as observations:
+        package = _Package(files)
         about_all = _about_all(package.description)
         taxa = _taxa(package.description)
         deployments: dict[str, dict[str, Value]] = {}
@@ -86,61 +104,262 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
             try:
                 _take_deployment(row, deployments)
             except BitternError as error:
-                yield failed(row.cells.get("deploymentID", row.place), row.place, error)
+                yield failed(row.cells.get("deploymentID", ""), row.position, error)
         for row in package.rows("observations"):
             try:
-                _take_observation(row, observations)
+                row.needed("observationID")
+                observations.take(row.cells)
             except BitternError as error:
-                yield failed(row.cells.get("observationID", row.place), row.place, error)
-        observations.sort()
-        places = MediaPlaces(path, options, [package.folder])
+                yield failed(row.cells.get("observationID", ""), row.position, error)
+        locator = MediaLocator(path, options, [folder])
         for row in package.rows("media"):
             try:
                 deployment = _deployment_of(row, deployments, observations)
-                told = _seen(row.cells, observations, taxa)
-                metadata = {**_of_medium(row.cells), **about_all, **deployment, **told}
-                yield Listed(_item(row.cells, checked(metadata), places), row.place)
+                seen = _seen(row.cells, observations, taxa)
+                metadata = {**_of_medium(row.cells), **about_all, **deployment, **seen}
+                yield Listed(_item(row.cells, checked(metadata), locator), row.position)
             except BitternError as error:
-                yield failed(row.cells.get("mediaID", row.place), row.place, error)
+                yield failed(row.cells.get("mediaID", ""), row.position, error)
 
 
-def _take_deployment(row: TableRow, deployments: dict[str, dict[str, Value]]) -> None:
-    own = _needed(row, "deploymentID")
+class _Row(NamedTuple):
+    """A row of a table.
+
+    Attributes:
+        position: ``media.csv, line 12``.
+        cells: column to value, without those that are empty.
+        wrong: what is wrong with the row; empty if nothing is.
+    """
+
+    position: str
+    cells: dict[str, str]
+    wrong: str = ""
+
+    def needed(self, column: str) -> str:
+        """The value of a column; raises a `ManifestError` where there is none."""
+        if self.wrong:
+            raise ManifestError(self.wrong)
+        value = self.cells.get(column)
+        if value is None:
+            raise ManifestError(f"the row has no {column}")
+        return value
+
+
+@dataclass(frozen=True)
+class _Resource:
+    """One of the tables, as datapackage.json describes it."""
+
+    names: tuple[str, ...]
+    dialect: Dialect
+    gzipped: bool
+
+
+class _Package:
+    """The tables of one package.
+
+    Attributes:
+        description: content of datapackage.json.
+
+    Raises:
+        ManifestError: it cannot be read, is not of version 1.0, or lacks a table.
+        SourceNotFoundError: there is no datapackage.json.
+    """
+
+    def __init__(self, files: PackedFiles) -> None:
+        self._files = files
+        self.description = self._described()
+        self._tables = {name: self._resource(name) for name in REQUIRED}
+
+    def rows(self, table: str) -> Iterator[_Row]:
+        """The rows of ``deployments``, ``media`` or ``observations``.
+
+        Raises:
+            ManifestError: the table cannot be read, or lacks a column that is `REQUIRED`.
+        """
+        described = self._tables[table]
+        for name in described.names:
+            try:
+                with self._files.open(name) as raw:
+                    stream = gzip.GzipFile(fileobj=raw) if described.gzipped else raw
+                    yield from self._rows_of(name, cast(IO[bytes], stream), table)
+            except (OSError, EOFError, zlib.error) as error:
+                raise ManifestError(f"{name} cannot be read: {error}", field="source") from error
+
+    def _rows_of(self, name: str, stream: IO[bytes], table: str) -> Iterator[_Row]:
+        def columns(headings: list[str]) -> list[str]:
+            missing = [column for column in REQUIRED[table] if column not in headings]
+            if missing:
+                raise ManifestError(
+                    f"{name} has no column {', '.join(missing)}, which Camtrap DP requires; its "
+                    f"columns are {', '.join(headings)[:300] or 'none'}",
+                    field="source",
+                )
+            return headings
+
+        dialect = self._tables[table].dialect
+        for line, cells in named_rows(stream, dialect, name, columns, _MISSING):
+            position = f"{name}, line {line}"
+            if isinstance(cells, str):
+                yield _Row(position, {}, cells)
+            else:
+                yield _Row(position, cells)
+
+    def _described(self) -> dict[str, Any]:
+        try:
+            with self._files.open(DESCRIPTOR) as file:
+                content = file.read(MAX_DESCRIPTOR_BYTES + 1)
+        except OSError as error:
+            raise ManifestError(f"{DESCRIPTOR} cannot be read: {error}", field="source") from error
+        if len(content) > MAX_DESCRIPTOR_BYTES:
+            raise ManifestError(
+                f"{DESCRIPTOR} is larger than {MAX_DESCRIPTOR_BYTES >> 20} MiB", field="source"
+            )
+        try:
+            description = json.loads(content.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise ManifestError(
+                f"{DESCRIPTOR} is not readable JSON: {error}", field="source"
+            ) from error
+        version = _version(description)
+        if version is None:
+            raise ManifestError(
+                f"{DESCRIPTOR} describes no Camtrap DP: its profile is none of theirs",
+                field="source",
+            )
+        if not re.fullmatch(r"1\.0(\.[0-9]+)?", version):
+            raise ManifestError(
+                f"the package is of Camtrap DP {version[:20]}; versions 1.0, 1.0.1 and later ones "
+                "of 1.0 can be read: export it again in one of these",
+                field="source",
+            )
+        return dict(description)
+
+    def _resource(self, name: str) -> _Resource:
+        resources = self.description.get("resources")
+        for resource in resources if isinstance(resources, list) else []:
+            if isinstance(resource, dict) and resource.get("name") == name:
+                return _described_resource(name, resource)
+        raise ManifestError(
+            f"{DESCRIPTOR} has no resource '{name}'; a Camtrap DP has {', '.join(REQUIRED)}",
+            field="source",
+        )
+
+
+def _version(description: object) -> str | None:
+    profile = description.get("profile") if isinstance(description, dict) else None
+    found = _VERSION.search(profile) if isinstance(profile, str) else None
+    return found[1] if found else None
+
+
+def _described_resource(name: str, resource: dict[str, Any]) -> _Resource:
+    paths = resource.get("path")
+    names: list[str] = []
+    for each in paths if isinstance(paths, list) else [paths]:
+        if not isinstance(each, str) or not _stays(each):
+            raise ManifestError(
+                f"the table '{name}' lies at {str(each)[:80]!r}; it has to be a file of the "
+                "package: download it, and name it there",
+                field="source",
+            )
+        names.append(each)
+    if not names:
+        raise ManifestError(f"the table '{name}' has no path", field="source")
+    encoding = str(resource.get("encoding", "utf-8")).lower().replace("utf8", "utf-8")
+    if encoding not in ENCODINGS:
+        raise ManifestError(
+            f"the table '{name}' is in {encoding[:40]!r}; what can be read is "
+            f"{', '.join(sorted(ENCODINGS))}",
+            field="source",
+        )
+    dialect = resource.get("dialect")
+    separator = dialect.get("delimiter", ",") if isinstance(dialect, dict) else ","
+    if not isinstance(separator, str) or len(separator) != 1:
+        raise ManifestError(f"the table '{name}' has no single delimiter", field="source")
+    gzipped = resource.get("compression") == "gz" or any(n.endswith(".gz") for n in names)
+    return _Resource(tuple(names), Dialect(separator=separator, encoding=encoding), gzipped)
+
+
+def _stays(name: str) -> bool:
+    """Whether a name is a path that stays in the package."""
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.parts or path.is_absolute() or ".." in path.parts or not name.isprintable():
+        return False  # isprintable: neither zero bytes nor halves of surrogate pairs
+    return "://" not in name
+
+
+class _Observations(Spill):
+    """The observations of a package, by the medium or the event that they are about."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._longest_s = 0.0
+
+    def take(self, cells: dict[str, str]) -> None:
+        """Add one: about a medium if it has a `mediaID`, else about an event."""
+        if "mediaID" in cells:
+            self.add("of_medium", cells["mediaID"], cells)
+            return
+        deployment = cells.get("deploymentID", "")
+        if "eventID" in cells:
+            self.add("of_event", f"{deployment}\0{cells['eventID']}", cells)
+        start, stop = _seconds(cells.get("eventStart", "")), _seconds(cells.get("eventEnd", ""))
+        if start is not None:
+            stop = start if stop is None else max(start, stop)
+            self._longest_s = max(self._longest_s, stop - start)
+            self.add("by_time", deployment, [stop, cells], at=start)
+
+    def of_medium(self, medium: str) -> list[dict[str, str]]:
+        """The observations about one medium, in the order of the table."""
+        return list(islice(self.find("of_medium", medium), MAX_OF_A_MEDIUM))
+
+    def of_event(self, event: str, deployment: str) -> list[dict[str, str]]:
+        """The observations about an event by its id, in the order of the table."""
+        return list(islice(self.find("of_event", f"{deployment}\0{event}"), MAX_OF_A_MEDIUM))
+
+    def during(self, deployment: str, timestamp: str) -> list[dict[str, str]]:
+        """The observations about events of a deployment that a moment lies in."""
+        moment = _seconds(timestamp)
+        if moment is None:
+            return []
+        # No event that began earlier than the longest one lasts can still go on.
+        begun = self.between("by_time", deployment, moment - self._longest_s, moment)
+        found = (cells for stop, cells in begun if stop >= moment)
+        return list(islice(found, MAX_OF_A_MEDIUM))
+
+
+def _seconds(timestamp: str) -> float | None:
+    """Seconds since 1970 of an ISO 8601 date and time; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _take_deployment(row: _Row, deployments: dict[str, dict[str, Value]]) -> None:
+    own = row.needed("deploymentID")
     if own in deployments:
-        raise ManifestError(f"the deployment '{own[:80]}' stands in an earlier row already")
+        raise ManifestError(f"the deployment '{own[:80]}' is in an earlier row already")
     if len(deployments) >= MAX_DEPLOYMENTS:
         raise ManifestError(f"the package has more than {MAX_DEPLOYMENTS:,} deployments")
-    columns = {term: row.cells.get(column) for column, term in _OF_DEPLOYMENTS.items()}
-    # Its media keep what else is known of them where the place is none.
+    columns = {column: row.cells.get(column) for column in _OF_DEPLOYMENTS}
+    columns |= {term: row.cells.get(column) for column, term in _RENAMED.items()}
+    # Where a value is wrong, its media keep what else is known of them.
     deployments[own] = {"deploymentID": own}
     deployments[own] = checked(columns)
 
 
-def _take_observation(row: TableRow, observations: ObservationIndex) -> None:
-    _needed(row, "observationID")
-    observations.add(row.cells)
-
-
 def _deployment_of(
-    row: TableRow, deployments: dict[str, dict[str, Value]], observations: ObservationIndex
+    row: _Row, deployments: dict[str, dict[str, Value]], observations: _Observations
 ) -> dict[str, Value]:
-    own = _needed(row, "mediaID")
-    deployment = _needed(row, "deploymentID")
-    if not observations.first_time(own):
-        raise ManifestError(f"the medium '{own[:80]}' stands in an earlier row already")
+    own = row.needed("mediaID")
+    deployment = row.needed("deploymentID")
+    if not observations.add_first("media", own):
+        raise ManifestError(f"the medium '{own[:80]}' is in an earlier row already")
     found = deployments.get(deployment)
     if found is None:
         raise ManifestError(f"there is no deployment '{deployment[:80]}' in this package")
     return found
-
-
-def _needed(row: TableRow, column: str) -> str:
-    if row.wrong:
-        raise ManifestError(row.wrong)
-    value = row.cells.get(column)
-    if value is None:
-        raise ManifestError(f"the row has no {column}")
-    return value
 
 
 def _about_all(description: dict[str, Any]) -> dict[str, Value | None]:
@@ -163,7 +382,7 @@ def _about_all(description: dict[str, Any]) -> dict[str, Value | None]:
 
 
 def _taxa(description: dict[str, Any]) -> dict[str, dict[str, Value]]:
-    """Scientific name to what the package tells of the taxon."""
+    """Scientific name to what the package says of the taxon."""
     taxa: dict[str, dict[str, Value]] = {}
     for each in _objects(description.get("taxonomic")):
         name = text(each.get("scientificName"))
@@ -190,23 +409,23 @@ def _of_medium(cells: dict[str, str]) -> dict[str, Value]:
     return columns
 
 
-def _is_true(told: str) -> bool:
-    return told.lower() in ("true", "1")
+def _is_true(cell: str) -> bool:
+    return cell.lower() in ("true", "1")
 
 
 def _seen(
-    cells: dict[str, str], index: ObservationIndex, taxa: dict[str, dict[str, Value]]
+    cells: dict[str, str], observations: _Observations, taxa: dict[str, dict[str, Value]]
 ) -> dict[str, Value]:
-    """What was seen on a medium; what was seen in its event where nobody looked at it alone."""
+    """The observations of a medium as columns; of its event where it has none of its own."""
     deployment = cells["deploymentID"]
-    about_it = index.of_medium(cells["mediaID"])
+    about_it = observations.of_medium(cells["mediaID"])
     found = [each for each in about_it if each.get("observationType") != "unclassified"]
     level = "media"
     events = [e for e in (cells.get("eventID"), *(o.get("eventID") for o in about_it)) if e]
     if not found:
         level = "event"
-        found = index.of_event(events[0], deployment) if events else []
-        found = found or index.at(deployment, cells.get("timestamp", ""))
+        found = observations.of_event(events[0], deployment) if events else []
+        found = found or observations.during(deployment, cells.get("timestamp", ""))
         events = events or [e for e in (o.get("eventID") for o in found) if e]
     columns: dict[str, Value] = {"eventID": events[0] if events else ""}
     if not found:
@@ -232,26 +451,18 @@ def _seen(
     return columns
 
 
-def _distinct(observations: list[dict[str, str]], column: str) -> list[str]:
-    return list(dict.fromkeys(each[column] for each in observations if column in each))
+def _distinct(found: list[dict[str, str]], column: str) -> list[str]:
+    return list(dict.fromkeys(each[column] for each in found if column in each))
 
 
-def _item(cells: dict[str, str], metadata: dict[str, Value], places: MediaPlaces) -> MediaItem:
+def _item(cells: dict[str, str], metadata: dict[str, Value], locator: MediaLocator) -> MediaItem:
     name = cells.get("filePath", "")
     if not name:
         raise ManifestError("the row has no filePath")
     modality = modality_of_media(name, mime=cells.get("fileMediatype", ""))
-    found = places.find(name, also=_names_on_disk(cells) if is_address(name) else ())
+    found = locator.find(name, also=_names_on_disk(cells) if is_address(name) else ())
     _refuse_private_address(cells, found)
-    return MediaItem(
-        occurrence_id=cells["mediaID"],
-        media=found.media,
-        modality=modality,
-        path=found.path,
-        media_root=found.media_root,
-        metadata=metadata,
-        url=found.url,
-    )
+    return found.item(cells["mediaID"], modality, metadata)
 
 
 def _names_on_disk(cells: dict[str, str]) -> list[str]:
@@ -261,7 +472,7 @@ def _names_on_disk(cells: dict[str, str]) -> list[str]:
         f"{cells['deploymentID']}/{name}",
         f"{cells['mediaID']}{PurePosixPath(name).suffix or '.jpg'}",
     ]
-    folders = [part for each in plain for part in PurePosixPath(each).parts[:-1]]
+    folders = [f for each in plain for f in PurePosixPath(each).parts[:-1]]
     safe = name and "\\" not in "".join(plain) and "\0" not in "".join(plain)
     return plain if safe and folders == [cells["deploymentID"]] and ".." not in folders else []
 

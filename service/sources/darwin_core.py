@@ -2,10 +2,11 @@
 
 https://dwc.tdwg.org/text/ and https://techdocs.gbif.org/en/data-use/download-formats.
 
-Occurrences are the core, or extend a core of events. Their media stand in a table of one of the
+Occurrences are the core, or extend a core of events. Their media are in a table of one of the
 extensions Simple Multimedia, Audiovisual (Audubon) Core or Image, or in the column
 `associatedMedia` of occurrences without rows there. The archive holds addresses, seldom media:
-`bittern.service.sources.media_locator` says where those are looked for.
+`media_locator` says where those are looked for. Nothing says that the tables are sorted: the
+smaller ones, media and events, go to disk, and occurrences are streamed.
 
 python-dwca-reader, the format's own library, is what the tests compare with, and not what reads
 here: it unpacks the whole zip before it reads a row, keeps all ids of all extensions in memory,
@@ -15,37 +16,60 @@ knows no line numbers, and stops at the first row that is too short.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.service.sources.addresses import is_address
 from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
-from bittern.service.sources.darwin_core_join import MediaIndex, MediaRow
 from bittern.service.sources.darwin_core_meta import (
     EVENT,
+    MAX_META_BYTES,
     MEDIA,
+    META,
     OCCURRENCE,
     Meta,
-    Table,
+    MetaTable,
     read_meta,
 )
-from bittern.service.sources.gbif_simple import is_simple_download, refuse_simple_download
-from bittern.service.sources.licences import licence_code
-from bittern.service.sources.media_locator import MediaPlaces, is_address, modality_of_media
-from bittern.service.sources.number_cells import NumberCells
-from bittern.service.sources.packed import ArchiveFiles, has_meta, table_rows
+from bittern.service.sources.field_values import licence, with_numbers
+from bittern.service.sources.media_locator import MediaLocator, modality_of_media
+from bittern.service.sources.packed import PackedFiles, describes, head_of
+from bittern.service.sources.spill import Spill
+from bittern.service.sources.tables import rows
 from bittern.types import MediaItem
 
 _WINS = frozenset({"type", "license", "rightsHolder", "references"})
-"""What a medium says of itself is truer than what its occurrence says."""
+"""Columns of a medium that replace those of its occurrence."""
 _LICENCES = ("license", "rights", "WebStatement", "UsageTerms", "rights_2")
 _TYPES = ("type", "type_2")
 _LONGEST_NAME = 64
 
 
+class _Row(NamedTuple):
+    """A row of a table: its position, its key, its values without empty ones, and what is wrong
+    with it (an empty text if nothing is).
+    """
+
+    position: str
+    key: str
+    values: dict[str, str]
+    wrong: str
+
+
+class _Medium(NamedTuple):
+    """A row of a table of media: its position, what it belongs to, its name and its values."""
+
+    position: str
+    key: str
+    name: str
+    values: dict[str, str]
+
+
 def is_darwin_core(path: Path) -> bool:
     """Whether a path looks like an archive, or like the GBIF download that is none."""
-    return has_meta(path) or is_simple_download(path)
+    return describes(path, META) or _is_simple_download(path)
 
 
 def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
@@ -55,10 +79,15 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         ManifestError: the archive as a whole cannot be read, or is of no occurrences.
         SourceNotFoundError: a file that meta.xml names is missing, or nothing has media.
     """
-    refuse_simple_download(path)
-    with closing(ArchiveFiles(path)) as files, closing(MediaIndex()) as index:
+    if _is_simple_download(path):
+        raise ManifestError(
+            f"{path} is a GBIF download in the simple format, which names no media; ask GBIF for "
+            "the same occurrences as a Darwin Core Archive",
+            field="source",
+        )
+    with PackedFiles(path, META) as files, Spill() as spill:
         listed = False
-        for each in _Listing(path, options, files, index).entries():
+        for each in _Listing(path, options, files, spill).entries():
             listed = True
             yield each
     if not listed:
@@ -69,19 +98,25 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         )
 
 
+def _is_simple_download(path: Path) -> bool:
+    if path.suffix.lower() not in (".csv", ".txt", ".tsv", ".zip") or not path.is_file():
+        return False
+    return head_of(path).removeprefix(b"\xef\xbb\xbf").startswith(b"gbifID\tdatasetKey\t")
+
+
 class _Listing:
     """One pass over one archive."""
 
     def __init__(
-        self, path: Path, options: SourceOptions, files: ArchiveFiles, index: MediaIndex
+        self, path: Path, options: SourceOptions, files: PackedFiles, spill: Spill
     ) -> None:
-        self.path, self.files, self.index = path, files, index
-        self.places = MediaPlaces(path, options)
-        self.meta = read_meta(files.meta())
+        self.path, self.files, self.spill = path, files, spill
+        self.locator = MediaLocator(path, options)
+        with files.open(META) as file:
+            self.meta = read_meta(file.read(MAX_META_BYTES + 1))
         self.occurrences, self.events = _occurrences(path, self.meta)
         self.of_core = self.events is None
         self.taken = {*self.occurrences.columns, *(self.events.columns if self.events else ())}
-        self.numbers = NumberCells(lambda: self.occurrences.dialect.separator)
 
     def entries(self) -> Iterator[Listed]:
         tables = [table for table in self.meta.extensions if table.kind in MEDIA]
@@ -93,105 +128,110 @@ class _Listing:
                 field="source",
             )
         for table in tables:
-            yield from self._media(table)
+            yield from self._spill_media(table)
         if self.events is not None:
-            yield from self._take_events(self.events)
-        for place, key, row, wrong in table_rows(self.files, self.occurrences):
-            if wrong:
-                yield failed("", place, ManifestError(wrong))
+            yield from self._spill_events(self.events)
+        for row in _table_rows(self.files, self.occurrences):
+            if row.wrong:
+                yield failed("", row.position, ManifestError(row.wrong))
             else:
-                yield from self._occurrence(place, key, row)
-        yield from self._left()
+                yield from self._occurrence(row)
+        yield from self._unused()
 
-    def _media(self, table: Table) -> Iterator[Listed]:
-        """Index a table of media; list what is wrong with it."""
-        for place, core, row, wrong in table_rows(self.files, table):
+    def _spill_media(self, table: MetaTable) -> Iterator[Listed]:
+        """Keep the rows of a table of media; list what is wrong with it."""
+        for position, core, row, wrong in _table_rows(self.files, table):
             name = row.pop("accessURI", "") or row.pop("identifier", "")
             own = row.pop("occurrenceID", "")
             key = f"c:{core}" if self.of_core or not own else f"o:{own}"
             if not wrong and not name:
                 wrong = "the row names no media: it has no identifier"
-            if not wrong and not self.index.add_medium(MediaRow(place, key, name, row)):
-                wrong = f"'{name[:200]}' stands there twice for the same occurrence"
+            if not wrong and not self.spill.add_first("pairs", f"{key}\0{name}"):
+                wrong = f"'{name[:200]}' is listed twice for the same occurrence"
             if wrong:
-                yield failed(name, place, ManifestError(wrong))
+                yield failed(name, position, ManifestError(wrong))
+            else:
+                self.spill.add("media", key, [position, name, row])
 
-    def _take_events(self, table: Table) -> Iterator[Listed]:
-        for place, key, row, wrong in table_rows(self.files, table):
-            if not wrong and not self.index.add_event(key, row):
-                wrong = f"the event '{key[:200]}' stands there already"
+    def _spill_events(self, table: MetaTable) -> Iterator[Listed]:
+        for position, key, row, wrong in _table_rows(self.files, table):
+            if not wrong and not self.spill.add_first("events", key, row):
+                wrong = f"an earlier row has the event '{key[:200]}' already"
             if wrong:
-                yield failed(key, place, ManifestError(wrong))
+                yield failed(key, position, ManifestError(wrong))
 
-    def _occurrence(self, place: str, key: str, row: dict[str, str]) -> Iterator[Listed]:
-        own = row.pop("occurrenceID", "")
-        joined = f"c:{key}" if self.of_core else f"o:{own}"
-        media = self.index.of(joined) if joined[2:] else iter(())
+    def _event(self, key: str) -> dict[str, str]:
+        return self.spill.get("events", key) or {}
+
+    def _media(self, key: str) -> Iterator[_Medium]:
+        for position, name, values in self.spill.find("media", key):
+            yield _Medium(position, key, name, values)
+
+    def _occurrence(self, row: _Row) -> Iterator[Listed]:
+        own = row.values.pop("occurrenceID", "")
+        key = f"c:{row.key}" if self.of_core else f"o:{own}"
+        media = self._media(key) if key[2:] else iter(())
         first = next(media, None)
         if first is None:
-            media = _associated(place, row)
+            media = _associated(row)
             first = next(media, None)
             if first is None:
                 return
-        elif not self.index.first_time(joined):
-            error = ManifestError(f"the id '{joined[2:]}' stands there already")
-            yield failed(own or key, place, error)
+        elif not self.spill.add_first("used", key):
+            error = ManifestError(f"an earlier row has the id '{key[2:]}' already")
+            yield failed(own or row.key, row.position, error)
             return
-        known = row if self.of_core else {**self.index.event(key), **row}
-        yield from self._items(own or key or place, known, first, media)
+        known = row.values if self.of_core else {**self._event(row.key), **row.values}
+        yield from self._items(own or row.key or row.position, known, chain([first], media))
 
-    def _left(self) -> Iterator[Listed]:
+    def _unused(self) -> Iterator[Listed]:
         """Media of events as a whole, and media that belong to nothing."""
-        for medium in self.index.left():
-            key = medium.key[2:]
-            event = self.index.event(key) if medium.key.startswith("c:") else {}
-            if event:
-                yield from self._items(key, event, medium, iter(()))
+        for key, (position, name, values) in self.spill.rows("media"):
+            if self.spill.has("used", key):
                 continue
-            message = f"no {'occurrence' if self.of_core else 'event'} has the id '{key[:200]}'"
-            yield failed(medium.name, medium.place, SourceNotFoundError(message))
+            own = key[2:]
+            event = self._event(own) if key.startswith("c:") else {}
+            if event:
+                medium = _Medium(position, key, name, values)
+                yield from self._items(own, event, iter([medium]))
+                continue
+            message = f"no {'occurrence' if self.of_core else 'event'} has the id '{own[:200]}'"
+            yield failed(name, position, SourceNotFoundError(message))
 
     def _items(
-        self, name: str, known: dict[str, str], first: MediaRow, others: Iterator[MediaRow]
+        self, name: str, known: dict[str, str], media: Iterator[_Medium]
     ) -> Iterator[Listed]:
         """An entry for each medium; the first of an occurrence has its bare id."""
-        bare = self.index.first_time(f"i:{name}")
-        for medium in _chained(first, others):
+        bare = self.spill.add_first("ids", name)
+        for medium in media:
             try:
                 item = self._item(name, known, medium)
             except BitternError as error:
-                yield failed(name, medium.place, error)
+                yield failed(name, medium.position, error)
             else:
-                yield Listed(item if bare else another_medium(item), medium.place)
+                yield Listed(item if bare else another_medium(item), medium.position)
             bare = False
 
-    def _item(self, name: str, known: dict[str, str], medium: MediaRow) -> MediaItem:
+    def _item(self, name: str, known: dict[str, str], medium: _Medium) -> MediaItem:
         values = medium.values
         kind = next((values[each] for each in _TYPES if each in values), "")
         modality = modality_of_media(medium.name, kind, values.get("format", ""))
-        found = self.places.find(medium.name)
+        found = self.locator.find(medium.name)
         metadata = {**known, **self._of_medium(medium)}
         metadata.pop("media", None)
         if "license" in metadata:
-            metadata["license"] = licence_code(metadata["license"])
-        return MediaItem(
-            occurrence_id=name,
-            media=found.media,
-            modality=modality,
-            path=found.path,
-            media_root=found.media_root,
-            metadata=self.numbers.checked(metadata),
-            url=found.url,
-        )
+            metadata["license"] = licence(metadata["license"])
+        separator = self.occurrences.dialect.separator
+        return found.item(name, modality, with_numbers(metadata, separator))
 
-    def _of_medium(self, medium: MediaRow) -> dict[str, str]:
+    def _of_medium(self, medium: _Medium) -> dict[str, str]:
         """What a medium says of itself, under names that its occurrence has not taken."""
         values = medium.values
         said: dict[str, str] = {}
         for name, value in values.items():
             free = name in _WINS or name not in self.taken
             said[name if free else f"media_{name}"[:_LONGEST_NAME]] = value
-        licences = [licence_code(values[each]) for each in _LICENCES if each in values]
+        licences = [licence(values[each]) for each in _LICENCES if each in values]
         if licences:
             said["license"] = next(
                 (each for each in licences if each.startswith("CC")), licences[0]
@@ -204,7 +244,7 @@ class _Listing:
         return said
 
 
-def _occurrences(path: Path, meta: Meta) -> tuple[Table, Table | None]:
+def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
     """The table of occurrences, and that of the events if these are the core."""
     if meta.core.kind in OCCURRENCE:
         return meta.core, None
@@ -219,12 +259,30 @@ def _occurrences(path: Path, meta: Meta) -> tuple[Table, Table | None]:
     )
 
 
-def _associated(place: str, row: dict[str, str]) -> Iterator[MediaRow]:
+def _associated(row: _Row) -> Iterator[_Medium]:
     """Media that an occurrence names itself, separated by upright strokes."""
-    names = (name.strip() for name in row.get("associatedMedia", "").split("|"))
-    return (MediaRow(place, "", name, {}) for name in dict.fromkeys(names) if name)
+    names = (name.strip() for name in row.values.get("associatedMedia", "").split("|"))
+    return (_Medium(row.position, "", name, {}) for name in dict.fromkeys(names) if name)
 
 
-def _chained(first: MediaRow, others: Iterator[MediaRow]) -> Iterator[MediaRow]:
-    yield first
-    yield from others
+def _table_rows(files: PackedFiles, table: MetaTable) -> Iterator[_Row]:
+    """The rows of a table, lazily."""
+    for name in table.files:
+        with files.open(name) as stream:
+            width = 0
+            for count, (line, cells) in enumerate(rows(stream, table.dialect), 1):
+                position = f"{name}, line {line}"
+                if count <= table.header_lines:
+                    # Rows have as many cells as the last header line.
+                    width = 0 if isinstance(cells, str) else len(cells)
+                    continue
+                wrong = cells if isinstance(cells, str) else ""
+                if isinstance(cells, list) and len(cells) < table.width:
+                    wrong = f"the row has {len(cells)} cells, meta.xml names {table.width}"
+                elif isinstance(cells, list) and width and len(cells) != width:
+                    wrong = f"the row has {len(cells)} cells, the header {width}"
+                if wrong or isinstance(cells, str):
+                    yield _Row(position, "", {}, wrong)
+                    continue
+                key = "" if table.key is None else cells[table.key].strip()
+                yield _Row(position, key, table.named(cells), "")

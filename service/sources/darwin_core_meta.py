@@ -14,9 +14,10 @@ from pathlib import PurePosixPath
 from xml.etree import ElementTree
 
 from bittern.errors import ManifestError
-from bittern.service.sources.delimited import ENCODINGS, Dialect
 from bittern.service.sources.headings import kept_names
+from bittern.service.sources.tables import ENCODINGS, Dialect
 
+META = "meta.xml"
 MAX_META_BYTES = 4 << 20
 _SEPARATORS = {r"\t": "\t", r"\n": "\n", r"\r": "\r", r"\\": "\\"}
 _MAX_COLUMN = 10_000
@@ -26,11 +27,11 @@ MEDIA = frozenset({"multimedia", "image"})
 
 
 @dataclass(frozen=True)
-class Table:
+class MetaTable:
     """One file of the archive, or several that continue each other.
 
     Attributes:
-        kind: last part of the row type in lower case: ``occurrence``, ``multimedia``.
+        kind: last segment of the row type in lower case: ``occurrence``, ``multimedia``.
         files: paths inside the archive.
         dialect: how its cells and rows are told apart.
         header_lines: how many rows at the beginning are none.
@@ -50,24 +51,24 @@ class Table:
     @cached_property
     def width(self) -> int:
         """Fewest cells that a row can have."""
-        last = max((place for _, place in self._placed), default=-1)
+        last = max((index for _, index in self._indexed), default=-1)
         return max(last, -1 if self.key is None else self.key) + 1
 
     @cached_property
-    def _placed(self) -> list[tuple[str, int]]:
-        return [(name, place) for name, place in self.columns.items() if isinstance(place, int)]
+    def _indexed(self) -> list[tuple[str, int]]:
+        return [(name, index) for name, index in self.columns.items() if isinstance(index, int)]
 
     @cached_property
     def _usual(self) -> dict[str, str]:
-        """What every row says that does not say otherwise."""
+        """The values of every row that has none of its own."""
         constant = {name: text for name, text in self.columns.items() if isinstance(text, str)}
         return {name: text for name, text in {**constant, **self.defaults}.items() if text}
 
     def named(self, cells: list[str]) -> dict[str, str]:
         """Values of one row under their names; empty ones are left out."""
         row = dict(self._usual)
-        for name, place in self._placed:
-            if cells[place] and (value := cells[place].strip()):
+        for name, index in self._indexed:
+            if cells[index] and (value := cells[index].strip()):
                 row[name] = value
         return row
 
@@ -76,8 +77,8 @@ class Table:
 class Meta:
     """The tables of an archive: its core, and what extends the rows of the core."""
 
-    core: Table
-    extensions: tuple[Table, ...]
+    core: MetaTable
+    extensions: tuple[MetaTable, ...]
 
 
 def read_meta(content: bytes) -> Meta:
@@ -103,7 +104,7 @@ def read_meta(content: bytes) -> Meta:
         root = ElementTree.fromstring(text)  # noqa: S314  # no document type, no entities
     except (UnicodeDecodeError, ElementTree.ParseError, ValueError) as error:
         raise ManifestError(f"meta.xml is not XML in UTF-8: {error}", field="source") from error
-    tables = {"core": [], "extension": []}  # type: dict[str, list[Table]]
+    tables = {"core": [], "extension": []}  # type: dict[str, list[MetaTable]]
     for element in root:
         if _bare(element.tag) in tables:
             tables[_bare(element.tag)].append(_table(element))
@@ -115,21 +116,21 @@ def read_meta(content: bytes) -> Meta:
     return Meta(tables["core"][0], tuple(tables["extension"]))
 
 
-def _table(element: ElementTree.Element) -> Table:
+def _table(element: ElementTree.Element) -> MetaTable:
     terms: list[tuple[str, int | str, str]] = []
     for child in _children(element, "field"):
         term, default = child.get("term", ""), child.get("default", "")
-        place = _whole(child, "index")
-        terms.append((term, default if place is None else place, default))
+        index = _whole(child, "index")
+        terms.append((term, default if index is None else index, default))
     names = kept_names([term for term, _, _ in terms])
     keys = [_whole(c, "index") for tag in ("id", "coreid") for c in _children(element, tag)]
-    return Table(
+    return MetaTable(
         kind=element.get("rowType", "SimpleDarwinRecord").strip().rpartition("/")[2].lower(),
         files=tuple(_inside(location) for location in _locations(element)),
         dialect=_dialect(element),
         header_lines=_whole(element, "ignoreHeaderLines") or 0,
         key=next((key for key in keys if key is not None), None),
-        columns={name: place for name, (_, place, _) in zip(names, terms, strict=True)},
+        columns={name: index for name, (_, index, _) in zip(names, terms, strict=True)},
         defaults={n: d for n, (_, p, d) in zip(names, terms, strict=True) if d and p != d},
     )
 

@@ -1,4 +1,4 @@
-"""Values of exports, in the form in which an archive keeps them: dates, licences, checked rows."""
+"""Values of exports, in the form in which an archive keeps them: dates, licences, numbers."""
 
 from __future__ import annotations
 
@@ -7,15 +7,32 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 
+from bittern.errors import MetadataError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
 from bittern.service.sources.headings import OWN, kept_names
-from bittern.service.sources.licences import licence_code
 
+ALL_RIGHTS_RESERVED = "all rights reserved"
+BETWEEN = " | "
+"""Stands between several values that share a column."""
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _DATE_AND_TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(Z|[+-]\d{2}:?\d{2}|)"
 )
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
+_LICENCE_ADDRESS = re.compile(
+    r"(?:https?:)?//(?:www\.)?creativecommons\.org/"
+    r"(?:licenses/(?P<terms>by(?:-nc)?(?:-nd|-sa)?)|publicdomain/(?P<free>zero|mark))"
+    r"(?:/(?P<version>\d\.\d))?(?:/[A-Za-z_./-]*)?",
+    re.IGNORECASE,
+)
+_LICENCE_CODE = re.compile(
+    r"CC[-_ ](?P<terms>BY(?:[-_ ]NC)?(?:[-_ ](?:ND|SA))?)(?:[-_ ](?P<version>\d[._]\d))?",
+    re.IGNORECASE,
+)
+_CC_ZERO = re.compile(r"CC[-_ ]?0(?:[-_ ]1[._]0)?", re.IGNORECASE)
+_NUMBERS = {name: kind for name, kind in DARWIN_CORE.items() if kind == "double"}
+_NUMBER_COLUMNS = MetadataColumns(_NUMBERS)
+_DECIMAL_COMMA = re.compile(r"([+-]?[0-9]*),([0-9]+)")
 
 
 def event_date(date: str, time: str = "") -> str:
@@ -34,10 +51,10 @@ def event_date(date: str, time: str = "") -> str:
     both = _DATE_AND_TIME.fullmatch(date)
     if both is not None:
         return f"{both[1]}T{both[2]}{both[3]}"
-    parts = _DATE.fullmatch(date)
-    if parts is None:
+    found = _DATE.fullmatch(date)
+    if found is None:
         return date if re.fullmatch(r"\d{4}(-\d{2})?", date) and date > "0000-99" else ""
-    year, month, day = (int(part) for part in parts.groups())
+    year, month, day = map(int, found.groups())
     if not year or month > 12 or day > 31:
         return ""
     if not month:
@@ -49,27 +66,47 @@ def event_date(date: str, time: str = "") -> str:
     return f"{year:04}-{month:02}-{day:02}{at}"
 
 
-def licence(told: str) -> str:
-    """A licence's short name; its address may lack ``https:``, as those of xeno-canto do."""
-    return licence_code(f"https:{told}" if told.startswith("//") else told)
+@lru_cache(maxsize=1024)
+def licence(text: str, version: str = "") -> str:
+    """The SPDX identifier of a Creative Commons licence, or the text as it is.
+
+    Exports write the same licence as an address, as ``CC_BY_NC_4_0`` or as ``cc-by-nc``. A
+    condition on the column `license` should find them all.
+
+    Args:
+        text: an address, also without ``https:``; a code; or a name.
+        version: what to add where the text has none and the site that wrote it means one.
+    """
+    text = text.strip()
+    if _CC_ZERO.fullmatch(text):
+        return "CC0-1.0"
+    found = _LICENCE_ADDRESS.fullmatch(text)
+    if found and found["free"]:
+        return "CC0-1.0" if found["free"].lower() == "zero" else "PDM-1.0"
+    found = found or _LICENCE_CODE.fullmatch(text)
+    if found is None:
+        return f"https:{text}" if text.startswith("//") else text
+    number = (found["version"] or version).replace("_", ".")
+    terms = re.split(r"[-_ ]", found["terms"].upper())
+    return "-".join(["CC", *terms, *([number] if number else [])])
 
 
 @lru_cache(maxsize=1024)
-def _kept(headings: tuple[str, ...]) -> tuple[str, ...]:
+def _names(headings: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(kept_names(headings))
 
 
 def kept_columns(row: Mapping[str, object]) -> dict[str, Value]:
     """The texts and numbers of a row under the names that an archive can keep them by.
 
-    Lists, objects and empty values are left out, and so is what would say what the row is.
+    Lists, objects and empty values are left out, and so are the columns that identify the row.
     """
     plain = {
         heading: value
         for heading, value in row.items()
         if isinstance(value, str | int | float) and value != ""
     }
-    names = _kept(tuple(plain))
+    names = _names(tuple(plain))
     return {n: v for n, v in zip(names, plain.values(), strict=True) if n not in OWN}
 
 
@@ -83,6 +120,50 @@ def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
     return MetadataColumns(DARWIN_CORE).accept(filled)
 
 
+def with_numbers(row: Mapping[str, Value], separator: str) -> dict[str, Value]:
+    """The row, with decimal points in the columns of numbers; digits stay as they are.
+
+    Much of Europe writes 46,5. The comma of decimals can only be told from that of thousands
+    where it does not separate the cells.
+
+    Args:
+        row: column to cell.
+        separator: of the table's cells.
+
+    Raises:
+        MetadataError: a cell in a column of numbers is no number, or out of its range.
+    """
+    changed = dict(row)
+    for name in _NUMBERS:
+        value = row.get(name)
+        if value is None:
+            continue
+        if isinstance(value, str) and "," in value:
+            changed[name] = value = _with_point(name, value, separator)
+        try:
+            _NUMBER_COLUMNS.accept({name: value})
+        except MetadataError as error:
+            raise MetadataError(
+                f"{error.message}; correct the cell or leave it empty", field=error.field
+            ) from error
+    return changed
+
+
+def _with_point(name: str, value: str, separator: str) -> str:
+    found = _DECIMAL_COMMA.fullmatch(value.strip())
+    if found is None or separator == ",":
+        return value
+    whole, decimals = found.groups()
+    metres = name == "coordinateUncertaintyInMeters"
+    if metres and separator != ";" and len(decimals) == 3:
+        raise MetadataError(
+            f"{name} may be {whole}{decimals} or {whole}.{decimals} where it says '{value}'; "
+            "write it without a comma",
+            field=name,
+        )
+    return f"{whole}.{decimals}"
+
+
 def text(value: object) -> str:
     """A text or number as text; empty for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
@@ -90,10 +171,10 @@ def text(value: object) -> str:
     return str(value).strip()
 
 
-def number(told: str) -> float | None:
+def number(value: str) -> float | None:
     """A finite number; None for a text that is none."""
     try:
-        value = float(told)
+        found = float(value)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return found if math.isfinite(found) else None

@@ -1,30 +1,98 @@
-"""A folder of media, and the walk through folders that sources elsewhere share."""
+"""A folder of media, local or remote, and the names of species that folders give.
+
+**Names.** Only what is unmistakable is taken, because a wrong name does more harm than none: it
+is searched for, exported, and published. A folder called ``Summer holidays``, ``Canon eos`` or
+``New folder`` has the shape of a species' name: a capitalised word and one in lower case. So
+folders are judged together with the folders beside them:
+
+- all of them have the shape (``Strix aluco``, ``Strix_aluco``, a subspecies' third word, or
+  ``Corvus sp.``), but for bins such as ``unknown`` or ``blank``, which get no name;
+- none of them holds a word of `_NO_NAMES`, which people give to folders;
+- and the folder above is named like a family (``Strigidae``, ``Rosaceae``), or at least a third of
+  them are Latin by their second word: it repeats the first (``Bubo bubo``), ends as hardly a word
+  of a living language does (``-us``, ``-ensis``, ``-ii``, ...), or is one of `_EPITHETS`. ``Costa
+  rica`` beside ``Sierra nevada`` has the shape and nothing of that. ``Strix aluco`` alone has
+  nothing of it either, and goes without a name: that is the price.
+
+The long names of iNaturalist's data sets, ``00001_Animalia_Chordata_Aves_Strigiformes_Strigidae_
+Strix_aluco``, begin with a number and a kingdom, and are recognised one by one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.service.sources.base import Listed, SourceOptions, failed, modality_of_suffix
+from bittern.service.sources.base import (
+    Listed,
+    SourceOptions,
+    failed,
+    id_of_name,
+    modality_of_suffix,
+)
 from bittern.service.sources.globs import matcher
-from bittern.service.sources.ids import id_of_name
-from bittern.service.sources.names import Names, names_of_siblings
+from bittern.service.sources.remote import retried, system_of
 from bittern.types import AddResult, AddStatus, MediaItem
 
 MAX_DEPTH = 100
 """Deepest nesting of folders."""
+_SPECIES = re.compile(r"([A-Z][a-z]{2,}(?:-[a-z]+)?)[ _]([a-z]{2,}(?:-[a-z]{2,})*)")
+_SUBSPECIES = re.compile(_SPECIES.pattern + r"[ _]([a-z]{3,}(?:-[a-z]{2,})*)")
+_GENUS = re.compile(r"([A-Z][a-z]{2,})[ _](?:sp|spp)\.?")
+_LATIN = re.compile(
+    r".{2,}(?:us|um|ensis|iensis|ii|ae|oides|ans|ens|aris|alis|ilis|icus|ix|ax|ops|is)"
+)
+_EPITHETS = frozenset(
+    """
+    alpestris aquatica arctica arvense atricapilla atricilla caerulea cinerea citrinella coelebs
+    concolor corax corone cristata domestica europaea graeca japonica maculata major merula minor
+    nigra noctua palustre pratense rubecula rustica scrofa sylvatica sylvestre torquata tridactyla
+    urogallus vespertina virginiana viscivora vulpina
+    """.split()  # noqa: SIM905
+)
+_FAMILY = re.compile(r"[A-Z][a-z]{3,}(?:idae|aceae)")
+_BINS = frozenset(
+    {"unknown", "unidentified", "unsorted", "blank", "empty", "background", "other", "others"}
+    | {"noise", "none", "human", "vehicle", "misc", "uncertain"}
+)
+_NO_NAMES = frozenset(
+    """
+    album albums archive audio august autumn backup best birds bonus camera cameras campus canon
+    card centre club compact copy copies day days december dcim disk drive export family favorites
+    fichiers field file files film first folder folders foto fotos friends garden gopro group
+    holiday holidays home house image images img import june july last location lodge march media
+    memory month my new nikon november october old olympus original originals other panasonic
+    paris park phone photo photographs photography photos pics picture pictures plot plots project
+    raw record recorder recording recordings reserve roll sample samples season selected selection
+    september series session set sets shots site sites sony sound sounds spring station stations
+    study summer survey tennis test the this trail transect transects trap traps travel trip
+    unnamed untitled vacation various version video videos virus visit week weeks winter work year
+    circus museum campus versus consensus focus minus plus trans locus nexus
+    """.split()  # noqa: SIM905
+)
+_KINGDOMS = frozenset(
+    {"Animalia", "Plantae", "Fungi", "Chromista", "Protozoa", "Bacteria", "Archaea", "Viruses"}
+)
+_RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
+
+Names = Mapping[str, str]
+"""Darwin Core terms of one folder's species."""
 
 
-class Directory(NamedTuple):
+class _Directory(NamedTuple):
     """What lies in one folder.
 
     Attributes:
         folders: names.
         files: names.
-        links: names of links to folders, which are not followed.
+        links: names of links to folders; these are not followed.
     """
 
     folders: list[str]
@@ -32,8 +100,8 @@ class Directory(NamedTuple):
     links: list[str]
 
 
-class Found(NamedTuple):
-    """One media file: its path below the source, and what the folders' names tell about it."""
+class _Found(NamedTuple):
+    """One media file: its path below the source, and the species that folders' names give it."""
 
     media: str
     modality: str
@@ -45,46 +113,68 @@ def folder_entries(folder: Path, options: SourceOptions) -> Iterator[Listed]:
 
     Names are gone through in their order, and hidden ones left out. Memory is bounded by the names
     in one folder, and those of the folders on the way to it. Links to files are media; links to
-    folders are not followed, and told. What folders' names tell about species becomes metadata
-    (`bittern.service.sources.names`).
+    folders are not followed, and listed as skipped. Species in folders' names become metadata.
     """
     root = str(folder.resolve())
-    for found in walk(lambda below: _directory(folder / below), folder.resolve().name, options):
-        if isinstance(found, Listed):
-            yield found
-            continue
-        item = MediaItem(
-            occurrence_id=id_of_name(found.media),
-            media=found.media,
+
+    def item(found: _Found) -> MediaItem:
+        path = folder / found.media
+        name = id_of_name(found.media)
+        return MediaItem(name, found.media, found.modality, path, None, root, found.names)
+
+    look = partial(_directory, folder)
+    return _entries(_walk(look, folder.resolve().name, options), item)
+
+
+def remote_folder_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
+    """As `folder_entries`, for a folder at an address that the operator gave."""
+    system, root = system_of(address)
+    is_http = address.lower().startswith(("http://", "https://"))
+
+    def item(found: _Found) -> MediaItem:
+        media = unquote(found.media) if is_http else found.media
+        return MediaItem(
+            occurrence_id=id_of_name(media),
+            media=media,
             modality=found.modality,
-            path=folder / found.media,
-            media_root=root,
+            media_root=address,
             metadata=found.names,
+            url=f"{address}/{found.media}",
         )
-        yield Listed(item, found.media)
+
+    base = root.rstrip("/")
+    look = partial(_remote_directory, system, base, address)
+    return _entries(_walk(look, Path(base).name, options), item)
+
+
+def _entries(
+    walk: Iterator[_Found | Listed], item: Callable[[_Found], MediaItem]
+) -> Iterator[Listed]:
+    for found in walk:
+        yield found if isinstance(found, Listed) else Listed(item(found), found.media)
 
 
 def folder_count(folder: Path, options: SourceOptions) -> int:
     """How many media lie below a folder."""
-    return sum(1 for _ in walk(lambda below: _directory(folder / below), "", options))
+    return sum(1 for _ in _walk(partial(_directory, folder), "", options))
 
 
-def walk(
-    look: Callable[[str], Directory], name: str, options: SourceOptions
-) -> Iterator[Found | Listed]:
+def _walk(
+    look: Callable[[str], _Directory], name: str, options: SourceOptions
+) -> Iterator[_Found | Listed]:
     """The media below a folder, wherever that is.
 
     Args:
         look: lists the folder at a path below the source; "" is the source itself. Raises a
             `BitternError` where that cannot be done.
         name: the source's own name.
-        options: `include` and `exclude` are globs over paths, see `bittern.service.sources.globs`.
+        options: `include` and `exclude` are globs over paths, see `globs`.
 
     Yields:
-        media, and what could not be looked into, as entries.
+        media; and as entries, folders that could not be read.
 
     Raises:
-        BitternError: the source itself cannot be looked into.
+        BitternError: the source itself cannot be read.
     """
     include, exclude = matcher(options.include, "include"), matcher(options.exclude, "exclude")
     waiting: list[tuple[str, Names | None]] = [("", None)]
@@ -104,15 +194,15 @@ def walk(
             if modality is None or (include and not include(media)):
                 continue
             if not (exclude and exclude(media)):
-                yield Found(media, modality, names or {}) if _is_text(file) else _unwritable(media)
+                yield _Found(media, modality, names or {}) if _is_text(file) else _unwritable(media)
         folders = _kept(here.folders, prefix, exclude)
         for link in _kept(here.links, prefix, exclude):
             yield _skipped(prefix + link)
         if folders and prefix.count("/") >= MAX_DEPTH:
             yield failed(below, "", ManifestError(f"folders lie more than {MAX_DEPTH} deep"))
             continue
-        told = names_of_siblings(folders, below.rpartition("/")[2] or name) if not names else {}
-        waiting += [(prefix + each, names or told.get(each)) for each in reversed(folders)]
+        own = names_of_siblings(folders, below.rpartition("/")[2] or name) if not names else {}
+        waiting += [(prefix + each, names or own.get(each)) for each in reversed(folders)]
 
 
 def _kept(names: list[str], prefix: str, exclude: Callable[[str], bool] | None) -> list[str]:
@@ -120,8 +210,9 @@ def _kept(names: list[str], prefix: str, exclude: Callable[[str], bool] | None) 
     return [each for each in visible if not (exclude and exclude(prefix + each))]
 
 
-def _directory(path: Path) -> Directory:
-    here = Directory([], [], [])
+def _directory(folder: Path, below: str) -> _Directory:
+    path = folder / below
+    here = _Directory([], [], [])
     try:
         with os.scandir(path) as entries:
             for entry in entries:
@@ -136,6 +227,28 @@ def _directory(path: Path) -> Directory:
             f"the folder '{path}' cannot be read: {error.strerror}", field="source"
         ) from error
     return here
+
+
+def _remote_directory(system: Any, root: str, address: str, below: str) -> _Directory:
+    """The content of a folder; links on a web page that leave the folder are skipped."""
+    path = f"{root}/{below}" if below else root
+    prefix = f"{path}/"
+    rows = retried(lambda: system.ls(prefix, detail=True), f"{address}/{below}".rstrip("/"))
+    with contextlib.suppress(Exception):  # a cache of listings would grow without end
+        system.invalidate_cache(path)
+    here = _Directory([], [], [])
+    for row in rows:
+        name = str(row["name"])
+        is_folder = row.get("type") == "directory" or name.endswith("/")
+        name = name.rstrip("/")
+        if not name.startswith(prefix):
+            continue
+        name = name.removeprefix(prefix)
+        if name and "/" not in name and name not in (".", "..") and not set(name) & set("?#"):
+            (here.folders if is_folder else here.files).append(name)
+    if not below and not rows:
+        raise SourceNotFoundError(f"there is nothing at {address}", field="source")
+    return _Directory(sorted(set(here.folders)), sorted(set(here.files)), [])
 
 
 def _is_text(name: str) -> bool:
@@ -158,3 +271,64 @@ def _skipped(link: str) -> Listed:
         "source of its own"
     )
     return Listed(AddResult(link, AddStatus.SKIPPED, 0, "LINKED_FOLDER", message), link)
+
+
+def names_of_siblings(folders: Sequence[str], above: str) -> dict[str, Names]:
+    """The species that folders' names give, judged together.
+
+    Args:
+        folders: names of all the folders in one folder.
+        above: name of the folder that they lie in.
+
+    Returns:
+        folder to terms: `scientificName`, `taxonRank`, `genus`, `species`, and the higher ranks
+        that the names give; folders without a name are left out.
+    """
+    named: dict[str, Names] = {f: names for f in folders if (names := _long_form(f)) is not None}
+    rest = [f for f in folders if f not in named and f.lower() not in _BINS]
+    shaped = {f: names for f in rest if (names := _short_form(f)) is not None}
+    if not rest or len(shaped) < len(rest):
+        return named
+    family = above if _FAMILY.fullmatch(above) else None
+    latin = [f for f in rest if _is_latin(f)]
+    if family is None and (not latin or 3 * len(latin) < len(rest)):
+        return named
+    for folder, names in shaped.items():
+        named[folder] = {**names, "family": family} if family else names
+    return named
+
+
+def _long_form(folder: str) -> Names | None:
+    number, *words = folder.split("_")
+    if len(words) != 7 or not re.fullmatch(r"[0-9]{1,7}", number) or words[0] not in _KINGDOMS:
+        return None
+    if not all(re.fullmatch(r"[A-Z][a-z-]+", word) for word in words[1:6]):
+        return None
+    if not re.fullmatch(r"[a-z-]{2,}", words[6]):
+        return None
+    species = f"{words[5]} {words[6]}"
+    ranks = dict(zip(_RANKS, words, strict=False))
+    return {"scientificName": species, "taxonRank": "species", **ranks, "species": species}
+
+
+def _short_form(folder: str) -> Names | None:
+    if set(re.split(r"[ _-]", folder.lower())) & _NO_NAMES:
+        return None
+    if genus := _GENUS.fullmatch(folder):
+        return {"scientificName": genus[1], "taxonRank": "genus", "genus": genus[1]}
+    match = _SPECIES.fullmatch(folder) or _SUBSPECIES.fullmatch(folder)
+    if match is None:
+        return None
+    words = [word for word in match.groups() if word]
+    species = f"{words[0]} {words[1]}"
+    rank = "species" if len(words) == 2 else "subspecies"
+    name = " ".join(words)
+    return {"scientificName": name, "taxonRank": rank, "genus": words[0], "species": species}
+
+
+def _is_latin(folder: str) -> bool:
+    match = _SPECIES.match(folder)
+    if match is None:
+        return False
+    genus, epithet = match[1].lower(), match[2]
+    return epithet == genus or epithet in _EPITHETS or _LATIN.fullmatch(epithet) is not None

@@ -1,23 +1,45 @@
-"""Which formats sources can have, and which one a path has."""
+"""The formats of sources, and how the format of a path or address is detected."""
 
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
-from bittern.errors import ManifestError
-from bittern.service.sources.base import Reader
+from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
+from bittern.service.sources.addresses import check_prefixes, is_address, parsed
+from bittern.service.sources.base import (
+    AUDIO_SUFFIXES,
+    IMAGE_SUFFIXES,
+    Reader,
+    Source,
+    SourceOptions,
+)
 from bittern.service.sources.camtrap import camtrap_entries, is_camtrap
 from bittern.service.sources.coco import coco_entries, is_coco
 from bittern.service.sources.darwin_core import darwin_core_entries, is_darwin_core
-from bittern.service.sources.folder import folder_count, folder_entries
+from bittern.service.sources.folder import folder_count, folder_entries, remote_folder_entries
+from bittern.service.sources.globs import folder_and_glob
 from bittern.service.sources.inaturalist_export import (
     inaturalist_export_entries,
     is_inaturalist_export,
 )
 from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
-from bittern.service.sources.manifest import MANIFEST_SUFFIXES, manifest_count, manifest_entries
-from bittern.service.sources.tar import is_shards, shard_entries
+from bittern.service.sources.manifest import (
+    MANIFEST_SUFFIXES,
+    manifest_count,
+    manifest_entries,
+    table_entries,
+)
+from bittern.service.sources.tables import Table
+from bittern.service.sources.tar import (
+    TAR_SUFFIXES,
+    is_shards,
+    remote_shard_entries,
+    shard_entries,
+)
 from bittern.service.sources.xeno_canto import is_xeno_canto, xeno_canto_entries
 
 READERS: tuple[Reader, ...] = (
@@ -54,21 +76,155 @@ READERS: tuple[Reader, ...] = (
     ),
 )
 
+REMOTE_FORMATS = ("folder", "manifest", "tar")
 _ONLY_FILES = frozenset({"coco", "inaturalist", "manifest"})
 _ONLY_FOLDERS = frozenset({"folder"})
 _PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst"})
 
 
-def check_form(path: Path, reader: Reader | None) -> None:
-    """Refuse what is there with what is wrong with it, before it is read.
+def read_source(path: Path | str, options: SourceOptions | None = None) -> Source:
+    """Detect the format of a source; nothing is decoded, and little is read.
 
     Args:
-        path: of something that exists.
-        reader: that is to read it; None if no format was recognised.
+        path: a folder, a manifest, or a file of one of the other formats; a path with globs
+            (``photos/*.jpg``) for the files that fit; or, from an operator only, the address of
+            one (``s3://…``, ``https://…``).
+        options: how it is to be read.
+
+    Raises:
+        SourceNotFoundError: it does not exist, or has no media.
+        SourceUnreachableError: its address does not answer.
+        ManifestError: it is of no known format, or cannot be read as a whole.
+        InvalidInputError: options that are not valid.
+    """
+    options = options or SourceOptions()
+    check_prefixes(options.fetch)
+    if options.format is not None and options.format not in (names := [r.name for r in READERS]):
+        raise ManifestError(
+            f"unknown format '{options.format}'; the formats are {', '.join(names)}",
+            field="format",
+        )
+    if isinstance(path, str) and path.lower().startswith("file://"):
+        path = unquote(urlsplit(path).path)
+    if isinstance(path, str) and is_address(path):
+        parsed(path)
+        source = _remote_source(path, options)
+        folder = path if source.format == "folder" else path.rpartition("/")[0]
+    else:
+        source, folder = _local_source(Path(path), options), ""
+    fetch = (*options.fetch, *_named_folder(folder if options.media is None else options.media))
+    source = replace(source, fetch=fetch)
+    _refuse_if_empty(source, options)
+    return source
+
+
+def _named_folder(folder: str) -> list[str]:
+    """The folder of the media if it is an address, which may be fetched: the operator named it."""
+    if not is_address(folder):
+        return []
+    folder = folder.partition("?")[0].partition("#")[0]
+    try:
+        parsed(folder)
+    except ManifestError:
+        return []  # nothing can be fetched from it; the reader reports it
+    return [folder]
+
+
+def _local_source(path: Path, options: SourceOptions) -> Source:
+    if options.format is not None:
+        reader = next(each for each in READERS if each.name == options.format)
+    else:
+        reader = next((each for each in READERS if each.recognises(path)), None)  # type: ignore[assignment]
+    several = "tar" in (reader.name if reader else "") and set(path.name) & set("*?[{")
+    if not several and options.format in (None, "folder"):
+        chosen = folder_and_glob(path)
+        if chosen is not None:
+            return _chosen(*chosen, options)
+    if not path.exists() and not several:
+        raise SourceNotFoundError(f"there is no folder or manifest at {path}", field="source")
+    if not several:
+        _check_form(path, reader)
+    assert reader is not None
+    return Source(
+        path,
+        reader.name,
+        partial(reader.entries, path, options),
+        partial(reader.counted, path, options),
+    )
+
+
+def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:
+    """The media of a folder that a glob in the source's path fits."""
+    if options.include:
+        raise InvalidInputError(
+            f"the source {folder / glob} says which media are meant, and --include says so too; "
+            f"give the folder {folder} and all globs with --include",
+            field="include",
+        )
+    if not folder.is_dir():
+        raise SourceNotFoundError(f"there is no folder {folder} to look in", field="source")
+    source = _local_source(folder, replace(options, format="folder", include=(glob,)))
+    if next(iter(source), None) is None:
+        raise SourceNotFoundError(
+            f"no photograph or recording fits {folder / glob}; '*' and '?' stand for letters of "
+            "one name, '**' for any number of folders",
+            field="source",
+        )
+    return source
+
+
+def _refuse_if_empty(source: Source, options: SourceOptions) -> None:
+    if next(iter(source), None) is not None:
+        return
+    where = source.address or source.path
+    if options.include or options.exclude:
+        why = "none of its files is let through by --include and --exclude"
+    elif source.format == "folder":
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES | AUDIO_SUFFIXES))
+        why = f"none of its files ends in {suffixes}"
+    elif source.format == "manifest":
+        raise SourceNotFoundError(f"{where} lists no media: it has a header only", field="source")
+    else:
+        why = f"nothing in it is a photograph or recording, read as {source.format}"
+    raise SourceNotFoundError(f"{where} holds no media: {why}", field="source")
+
+
+def _remote_source(address: str, options: SourceOptions) -> Source:
+    """A folder, a manifest or tar shards at an address.
+
+    The end of the address says what it is: a table, tar shards, else a folder.
+
+    Raises:
+        ManifestError: a format that can only be read from this machine.
+        InvalidInputError: an address of a kind that cannot be read.
+    """
+    path = Path(urlsplit(address).path)
+    found = options.format
+    if found is None:
+        is_tar = path.name.lower().endswith(TAR_SUFFIXES)
+        is_table = path.suffix.lower() in MANIFEST_SUFFIXES
+        found = "tar" if is_tar else "manifest" if is_table else "folder"
+    if found not in REMOTE_FORMATS:
+        raise ManifestError(
+            f"'{found}' cannot be read from an address, only {', '.join(REMOTE_FORMATS)}; "
+            "copy it to this machine first",
+            field="format",
+        )
+    if found == "folder":
+        listing = partial(remote_folder_entries, address.rstrip("/"), options)
+    elif found == "tar":
+        listing = partial(remote_shard_entries, address, options)
+    else:
+        listing = partial(table_entries, Table(path.name, address), options)
+    return Source(path, found, listing, address=address)
+
+
+def _check_form(path: Path, reader: Reader | None) -> None:
+    """Refuse what cannot be read in this format, or in any if there is no reader, and say why.
 
     Raises:
         ManifestError: a folder where the format is a file or the other way round; an empty file;
-            something packed, or anything else that no format is recognised in.
+            something packed, or of no known format.
     """
     name = reader.name if reader else ""
     if path.is_dir() and name in _ONLY_FILES:
@@ -87,7 +243,7 @@ def check_form(path: Path, reader: Reader | None) -> None:
 
 
 def _unknown(path: Path) -> ManifestError:
-    """What to say of something that is of no known format."""
+    """The error for something that is of no known format."""
     if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
         return ManifestError(
             f"{path} is a zip that is damaged or cut off; download or copy it again",
@@ -95,7 +251,7 @@ def _unknown(path: Path) -> ManifestError:
         )
     if path.suffix.lower() in _PACKED:
         return ManifestError(
-            f"{path} is no export that is read packed as it is; unpack it and give the folder or "
+            f"{path} is no export that is read without unpacking; unpack it and give the folder or "
             "the table that was in it",
             field="source",
         )

@@ -11,27 +11,30 @@ others.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
 from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
-from bittern.service.sources.delimited import Dialect
+from bittern.service.sources.field_values import ALL_RIGHTS_RESERVED, licence
 from bittern.service.sources.headings import kept_names
-from bittern.service.sources.inaturalist_files import header, table
-from bittern.service.sources.inaturalist_media import names_of_address
-from bittern.service.sources.licences import ALL_RIGHTS_RESERVED, licence_code
-from bittern.service.sources.media_locator import MediaPlaces
-from bittern.types import MediaItem
+from bittern.service.sources.media_locator import MediaLocator
+from bittern.service.sources.packed import head_of, unpacked
+from bittern.service.sources.tables import COMMA_SEPARATED, Dialect, named_rows
 
 SITE = "https://www.inaturalist.org"
 VERSION = "4.0"
 """Version of the Creative Commons licences that the site means."""
 OBSCURED_M = 31_500.0
 """Diagonal of the cells of 0.2 degrees that coordinates are moved within, at the equator, in m."""
+SIZES = ("original", "large", "medium", "small")
+"""Longest sides of 2048, 1024, 500 and 240 pixels, best first."""
+_MAX_HEADINGS = 10_000
+_PHOTO = re.compile(r"/photos/(?P<id>\d{1,19})/[a-z]+\.(?P<extension>[A-Za-z]{1,5})(?:\?|$)")
+_METRES = "coordinateUncertaintyInMeters"
 _OBSCURED = "coordinates obscured by iNaturalist"
-_COMMAS = Dialect()
 _RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 _LOW_RANKS = ("form", "variety", "subspecies", "hybrid", "species", "genushybrid", "genus",
               "subtribe", "tribe", "supertribe", "subfamily", "family", "superfamily", "suborder",
@@ -58,7 +61,7 @@ _TERMS: Mapping[str, str] = {
 """Headings to Darwin Core terms; the others keep their names."""
 _MEDIA = (("image_url", "image"), ("sound_url", "audio"))
 _LEFT_OUT = {"image_url", "sound_url", "positional_accuracy", "public_positional_accuracy"}
-_TELLING = {
+_TYPICAL = {
     "observed_on", "quality_grade", "image_url", "sound_url", "user_login", "place_guess",
     "species_guess", "iconic_taxon_name", "positional_accuracy", "coordinates_obscured",
     "captive_cultivated", "scientific_name", "common_name", "taxon_id", "geoprivacy",
@@ -70,8 +73,8 @@ def is_inaturalist_export(path: Path) -> bool:
     """Whether a file's header is that of an export."""
     if path.suffix.lower() not in (".csv", ".gz", ".zip") or not path.is_file():
         return False
-    headings = set(header(path, _COMMAS))
-    return "id" in headings and "media" not in headings and len(headings & _TELLING) >= 3
+    headings = set(header(path, COMMA_SEPARATED))
+    return "id" in headings and "media" not in headings and len(headings & _TYPICAL) >= 3
 
 
 def inaturalist_export_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
@@ -80,23 +83,23 @@ def inaturalist_export_entries(path: Path, options: SourceOptions) -> Iterator[L
     Raises:
         ManifestError: it cannot be read as a whole, or names no media.
     """
-    headings = header(path, _COMMAS)
+    headings = header(path, COMMA_SEPARATED)
     if "id" not in headings or not {"image_url", "sound_url"} & set(headings):
         raise ManifestError(
             f"{path} has no column 'id', or neither 'image_url' nor 'sound_url'; tick them where "
             "iNaturalist asks for the columns of the export",
             field="source",
         )
-    places = MediaPlaces(path, options)
-    for line, values, wrong in table(path, _COMMAS):
-        place = f"{path.name}, line {line}"
-        if wrong:
-            yield failed("", place, ManifestError(wrong))
+    locator = MediaLocator(path, options)
+    for line, values in table_rows(path, COMMA_SEPARATED):
+        position = f"{path.name}, line {line}"
+        if isinstance(values, str):
+            yield failed("", position, ManifestError(values))
         else:
-            yield from _media(place, values, places)
+            yield from _media(position, values, locator)
 
 
-def _media(place: str, values: dict[str, str], places: MediaPlaces) -> Iterator[Listed]:
+def _media(position: str, values: dict[str, str], locator: MediaLocator) -> Iterator[Listed]:
     """The entries of one observation; the first has its bare id."""
     named = [(values[column], kind) for column, kind in _MEDIA if values.get(column)]
     occurrence = values.get("url") or f"{SITE}/observations/{values['id']}"
@@ -104,20 +107,49 @@ def _media(place: str, values: dict[str, str], places: MediaPlaces) -> Iterator[
         try:
             if not values["id"]:
                 raise ManifestError("the row has no id")
-            found = places.find(address, also=names_of_address(address))
-            item = MediaItem(
-                occurrence_id=occurrence,
-                media=found.media,
-                modality=modality,
-                path=found.path,
-                media_root=found.media_root,
-                metadata={**_metadata(values), "accessURI": address},
-                url=found.url,
-            )
+            photo = _PHOTO.search(address)
+            also = _photo_names(photo["id"], photo["extension"]) if photo else []
+            found = locator.find(address, also=also)
+            item = found.item(occurrence, modality, {**_metadata(values), "accessURI": address})
         except BitternError as error:
-            yield failed(occurrence if values["id"] else "", place, error)
+            yield failed(occurrence if values["id"] else "", position, error)
         else:
-            yield Listed(another_medium(item) if count else item, place)
+            yield Listed(another_medium(item) if count else item, position)
+
+
+def _photo_names(photo_id: str, extension: str) -> list[str]:
+    """Paths that a photograph may have below the folder with the media, best first."""
+    extensions = dict.fromkeys([extension, "jpg", "jpeg"])
+    return [
+        *(f"{photo_id}/{size}.{each}" for each in extensions for size in SIZES),
+        *(f"photos/{photo_id}/{size}.{extension}" for size in SIZES),
+        *(f"{photo_id}.{each}" for each in extensions),
+    ]
+
+
+def header(path: Path, dialect: Dialect) -> list[str]:
+    """Headings of a table of iNaturalist's; none if it cannot be read."""
+    try:
+        headings = head_of(path).partition(b"\n")[0].decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return []
+    return [each.strip().strip('"') for each in headings.split(dialect.separator)]
+
+
+def table_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """The rows of a table of iNaturalist's: line and cells, empty ones too, or what is wrong.
+
+    Raises:
+        ManifestError: the table as a whole cannot be read.
+    """
+
+    def columns(headings: list[str]) -> list[str]:
+        if len(headings) > _MAX_HEADINGS:
+            raise ManifestError(f"{path} has more than {_MAX_HEADINGS:,} columns", field="source")
+        return headings
+
+    with unpacked(path) as file:
+        yield from named_rows(file, dialect, str(path), columns, frozenset())
 
 
 def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
@@ -134,12 +166,12 @@ def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
     kept = {name: value for name, value in kept.items() if value != ""}
     if "coordinates_obscured" in values:
         # Where another column contradicts it, the coordinates are as likely not the true ones.
-        kept["coordinates_obscured"] = is_obscured(values)
-    if is_obscured(values):
+        kept["coordinates_obscured"] = _is_obscured(values)
+    if _is_obscured(values):
         kept["dataGeneralizations"] = _OBSCURED
     if "license" in values:
-        told = values["license"]
-        kept["license"] = licence_code(told, VERSION) if told else ALL_RIGHTS_RESERVED
+        own = values["license"]
+        kept["license"] = licence(own, VERSION) if own else ALL_RIGHTS_RESERVED
     if person := values.get("user_name") or values.get("user_login"):
         kept["rightsHolder"] = kept["recordedBy"] = person
     if rank := _rank(values):
@@ -150,7 +182,7 @@ def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
     return kept
 
 
-def is_obscured(values: Mapping[str, str]) -> bool:
+def _is_obscured(values: Mapping[str, str]) -> bool:
     """Whether the coordinates that the site shows are not the true ones."""
     hidden = ("obscured", "private")
     return (
@@ -163,29 +195,22 @@ def is_obscured(values: Mapping[str, str]) -> bool:
 
 def _uncertainty(values: Mapping[str, str]) -> dict[str, Value]:
     """`coordinateUncertaintyInMeters`: where coordinates are obscured, never the true place's."""
-    told = {
-        column: values[column]
-        for column in ("public_positional_accuracy", "positional_accuracy")
-        if values.get(column)
-    }
-    columns = MetadataColumns(DARWIN_CORE)
-    metres = {
-        column: columns.accept({"coordinateUncertaintyInMeters": value})
-        for column, value in told.items()
-    }
-    numbers = {c: float(v["coordinateUncertaintyInMeters"]) for c, v in metres.items()}
-    if not is_obscured(values):
-        own = numbers.get("positional_accuracy", numbers.get("public_positional_accuracy"))
-        return {} if own is None else {"coordinateUncertaintyInMeters": own}
+    metres: dict[str, float] = {}
+    for column in ("public_positional_accuracy", "positional_accuracy"):
+        if values.get(column):
+            accepted = MetadataColumns(DARWIN_CORE).accept({_METRES: values[column]})
+            metres[column] = float(accepted[_METRES])
+    if not _is_obscured(values):
+        own = metres.get("positional_accuracy", metres.get("public_positional_accuracy"))
+        return {} if own is None else {_METRES: own}
     if not values.get("latitude"):
         return {}
-    if "public_positional_accuracy" not in numbers:
-        numbers["public_positional_accuracy"] = OBSCURED_M
-    return {"coordinateUncertaintyInMeters": max(numbers.values())}
+    metres.setdefault("public_positional_accuracy", OBSCURED_M)
+    return {_METRES: max(metres.values())}
 
 
 def _rank(values: Mapping[str, str]) -> str:
-    """The rank whose name the scientific name is; empty if the export does not tell."""
+    """The rank whose name the scientific name is; empty if the export does not say."""
     name = values.get("scientific_name")
     ranks = (rank for rank in _LOW_RANKS if name and values.get(f"taxon_{rank}_name") == name)
     return next(ranks, "")

@@ -5,8 +5,11 @@ with gzip. Only photos and observations are needed; without the others there are
 
 Nobody has all the photographs. Where they are not fetched, the folder with the media is listed
 first, and only rows of photographs that are there become entries; the hundreds of millions of
-others are passed over silently. Where they may be fetched, every row becomes an entry: cut the
+others are skipped silently. Where they may be fetched, every row becomes an entry: cut the
 tables to what is wanted before.
+
+No table is held in memory: what is looked up goes to disk, about 150 bytes for each observation
+and 60 for each taxon that are needed.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from functools import lru_cache
 from pathlib import Path
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
@@ -26,15 +29,18 @@ from bittern.service.sources.base import (
     another_medium,
     failed,
 )
-from bittern.service.sources.delimited import TAB_SEPARATED
-from bittern.service.sources.inaturalist_export import SITE, VERSION
-from bittern.service.sources.inaturalist_files import Row, header, table
-from bittern.service.sources.inaturalist_media import OPEN_DATA, SIZES, photo_address
-from bittern.service.sources.inaturalist_tables import JoinedTables
-from bittern.service.sources.licences import licence_code
-from bittern.service.sources.media_locator import MediaPlaces
+from bittern.service.sources.field_values import licence
+from bittern.service.sources.inaturalist_export import SITE, SIZES, VERSION, header, table_rows
+from bittern.service.sources.media_locator import MediaLocator
+from bittern.service.sources.spill import Spill
+from bittern.service.sources.tables import TAB_SEPARATED
 from bittern.types import MediaItem
 
+OPEN_DATA = "https://inaturalist-open-data.s3.amazonaws.com/"
+FETCHED_SIZE = "large"
+TAXA_KEPT = 10_000
+"""Taxa whose names are held in memory."""
+RANKS = frozenset({"kingdom", "phylum", "class", "order", "family", "genus", "species"})
 _NEEDED = {
     "photos": {"photo_id", "observation_uuid", "extension"},
     "observations": {"observation_uuid", "taxon_id"},
@@ -70,14 +76,14 @@ def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: a table is missing, or no photograph is here.
     """
     folder = path if path.is_dir() else path.parent
-    with closing(JoinedTables()) as joined:
+    with Spill() as spill:
         listed = False
-        for each in _Listing(folder, options, joined).entries():
+        for each in _Listing(folder, options, spill).entries():
             listed = True
             yield each
     if not listed:
         raise SourceNotFoundError(
-            f"no photograph that {folder} tells of is here: files are looked for as "
+            f"no photograph of the tables in {folder} is here: files are looked for as "
             "PHOTO_ID/original.jpg (or large, medium, small) and as PHOTO_ID.jpg. Say where they "
             f"are with --media FOLDER, or allow them to be fetched with --fetch {OPEN_DATA}",
             field="source",
@@ -87,97 +93,131 @@ def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
 class _Listing:
     """One pass over the tables of one folder."""
 
-    def __init__(self, folder: Path, options: SourceOptions, joined: JoinedTables) -> None:
-        self.folder, self.joined = folder, joined
+    def __init__(self, folder: Path, options: SourceOptions, spill: Spill) -> None:
+        self.folder, self.spill = folder, spill
         self.tables = _tables(folder)
-        self.places = MediaPlaces(folder, options)
-        self.columns = MetadataColumns(DARWIN_CORE)
+        self.locator = MediaLocator(folder, options)
+        self.fetches = bool(options.fetch)
+        self.taxon = lru_cache(TAXA_KEPT)(self._taxon)
 
     def entries(self) -> Iterator[Listed]:
-        photos, joined = self.tables["photos"], self.joined
-        for root in self.places.folders:
+        for root in self.locator.folders:
             for photo, file in local_photos(root):
-                joined.add_local(photo, file)
-        fetches = self.places.fetches
-        if not fetches:
-            yield from self._take(photos, self._want)
-        observations = self.tables["observations"]
-        yield from self._take(
-            observations, lambda row: joined.add_observation(row.values, always=fetches)
-        )
-        if "observers" in self.tables:
-            yield from self._take(
-                self.tables["observers"], lambda row: joined.add_observer(row.values)
-            )
-        if "taxa" in self.tables:
-            yield from self._take(self.tables["taxa"], lambda row: joined.add_taxon(row.values))
-        for row in table(photos, TAB_SEPARATED) if fetches else joined.wanted():
-            yield self._photo(row)
-        for file in joined.unmet():
-            message = f"no row of {photos.name} has the id of the file '{file}'"
-            yield failed(file, "", SourceNotFoundError(message))
+                self.spill.add_first("local", _sortable(photo), file)
+        photos = self.tables["photos"]
+        if not self.fetches:
+            yield from self._take("photos", self._take_photo)
+        yield from self._take("observations", self._take_observation)
+        yield from self._take("observers", self._take_observer)
+        yield from self._take("taxa", self._take_taxon)
+        if self.fetches:
+            for line, row in table_rows(photos, TAB_SEPARATED):
+                yield self._photo(line, row)
+        else:
+            for _, (line, row) in self.spill.rows("wanted"):
+                yield self._photo(line, row)
+        for key, file in self.spill.items("local"):
+            if not self.spill.has("met", key):
+                message = f"no row of {photos.name} has the id of the file '{file}'"
+                yield failed(file, "", SourceNotFoundError(message))
 
-    def _take(self, path: Path, take: Callable[[Row], object]) -> Iterator[Listed]:
-        for row in table(path, TAB_SEPARATED):
-            if row.wrong:
-                yield failed("", f"{path.name}, line {row.line}", ManifestError(row.wrong))
+    def _take(self, name: str, take: Callable[[int, dict[str, str]], object]) -> Iterator[Listed]:
+        """Keep what is needed of a table; list its wrong rows."""
+        path = self.tables.get(name)
+        for line, row in table_rows(path, TAB_SEPARATED) if path else ():
+            if isinstance(row, str):
+                yield failed("", f"{path and path.name}, line {line}", ManifestError(row))
             else:
-                take(row)
+                take(line, row)
 
-    def _want(self, row: Row) -> None:
-        if self.joined.local(row.values["photo_id"]) is not None:
-            self.joined.want(row)
+    def _take_photo(self, line: int, row: dict[str, str]) -> None:
+        if self._local(row["photo_id"]) is not None:
+            self.spill.add_first("needed", row["observation_uuid"])
+            self.spill.add("wanted", "", [line, row])
 
-    def _photo(self, row: Row) -> Listed:
-        place = f"{self.tables['photos'].name}, line {row.line}"
-        photo = row.values.get("photo_id", "")
+    def _take_observation(self, line: int, row: dict[str, str]) -> None:
+        key = row["observation_uuid"]
+        if self.fetches or self.spill.has("needed", key):
+            self.spill.add_first("observations", key, row)
+
+    def _take_observer(self, line: int, row: dict[str, str]) -> None:
+        name = row.get("name") or row.get("login", "")
+        self.spill.add_first("observers", row["observer_id"], name)
+
+    def _take_taxon(self, line: int, row: dict[str, str]) -> None:
+        values = [row["ancestry"], row.get("rank", "").lower(), row.get("name", "")]
+        self.spill.add_first("taxa", row["taxon_id"], values)
+
+    def _local(self, photo: str) -> str | None:
+        """The file of a photograph that is here, which a row is about; None if it is not here."""
+        if not _PHOTO.fullmatch(photo):
+            return None
+        key = _sortable(int(photo))
+        file: str | None = self.spill.get("local", key)
+        if file is not None:
+            self.spill.add_first("met", key)
+        return file
+
+    def _taxon(self, key: str) -> dict[str, str]:
+        """`scientificName`, `taxonRank` and the names of the main ranks; nothing if unknown."""
+        own = self.spill.get("taxa", key)
+        if own is None:
+            return {}
+        ancestry, rank, name = own
+        names = {"scientificName": name, "taxonRank": rank}
+        if rank in RANKS:
+            names[rank] = name
+        # The description has backslashes between the ids, the files have slashes.
+        for ancestor in re.split(r"[/\\]", ancestry)[:100]:
+            above = self.spill.get("taxa", ancestor)
+            if above is not None and above[1] in RANKS:
+                names.setdefault(above[1], above[2])
+        return {column: value for column, value in names.items() if value}
+
+    def _photo(self, line: int, row: dict[str, str] | str) -> Listed:
+        position = f"{self.tables['photos'].name}, line {line}"
+        if isinstance(row, str):
+            return failed("", position, ManifestError(row))
+        photo, key = row["photo_id"], row["observation_uuid"]
         try:
-            if row.wrong:
-                raise ManifestError(row.wrong)
-            item = self._item(row.values)
+            item = self._item(row)
         except BitternError as error:
-            return failed(f"photo {photo}" if photo else "", place, error)
-        bare = self.joined.first_of(row.values["observation_uuid"])
-        return Listed(item if bare else another_medium(item), place)
+            return failed(f"photo {photo}" if photo else "", position, error)
+        bare = self.spill.add_first("occurrences", key)
+        return Listed(item if bare else another_medium(item), position)
 
-    def _item(self, values: dict[str, str]) -> MediaItem:
-        photo, extension = values["photo_id"], values["extension"].lower()
+    def _item(self, row: dict[str, str]) -> MediaItem:
+        photo, extension = row["photo_id"], row["extension"].lower()
         if not _PHOTO.fullmatch(photo) or not _EXTENSION.fullmatch(extension):
             raise ManifestError(f"'{photo[:40]}.{extension[:40]}' is no photograph's name")
-        key = values["observation_uuid"]
-        observation = self.joined.observation(key)
+        local = self._local(photo)
+        key = row["observation_uuid"]
+        observation = self.spill.get("observations", key)
         if observation is None:
             raise ManifestError(f"no row of observations.csv has the uuid '{key[:80]}'")
-        local = self.joined.local(photo)
-        address = photo_address(photo, extension)
-        found = self.places.find(
-            "" if local else address, also=[local] if local else (), addresses=()
-        )
-        metadata = self._metadata(values, observation)
-        return MediaItem(
-            occurrence_id=f"{SITE}/observations/{key}",
-            media=found.media,
-            modality="image",
-            path=found.path,
-            media_root=found.media_root,
-            metadata=metadata,
-            url=found.url,
-        )
+        address = f"{OPEN_DATA}photos/{photo}/{FETCHED_SIZE}.{extension}"
+        found = self.locator.find("" if local else address, also=[local] if local else ())
+        metadata = self._metadata(row, observation)
+        return found.item(f"{SITE}/observations/{key}", "image", metadata)
 
     def _metadata(self, photo: dict[str, str], observation: dict[str, str]) -> dict[str, Value]:
         kept: dict[str, Value] = {c: photo[c] for c in _PHOTO_COLUMNS if photo.get(c)}
         for heading, name in _OBSERVATION_COLUMNS.items():
             if observation.get(heading):
                 kept[name] = observation[heading]
-        kept.update(self.joined.taxon(observation.get("taxon_id", "")))
+        kept.update(self.taxon(observation.get("taxon_id", "")))
         kept["references"] = f"{SITE}/observations/{photo['observation_uuid']}"
         if photo.get("license"):
-            kept["license"] = licence_code(photo["license"], VERSION)
+            kept["license"] = licence(photo["license"], VERSION)
         person = photo.get("observer_id") or observation.get("observer_id", "")
-        if name := self.joined.observer(person):
+        if name := self.spill.get("observers", person):
             kept["rightsHolder"] = kept["recordedBy"] = name
         known = {column: value for column, value in kept.items() if column in DARWIN_CORE}
-        return {**kept, **self.columns.accept(known)}
+        return {**kept, **MetadataColumns(DARWIN_CORE).accept(known)}
+
+
+def _sortable(photo: int) -> str:
+    return f"{photo:019}"
 
 
 def local_photos(folder: Path) -> Iterator[tuple[int, str]]:

@@ -1,8 +1,8 @@
 """The elements of long lists in a JSON file, one by one: the file may be larger than memory.
 
 `ijson` reads the file event by event; here the events become elements, within limits: no element
-is deeper or larger than is plausible, and no single text swallows the memory. (`ijson.items` has
-no such limits: it keeps a path for each level of nesting, and some kilobytes of ``[`` make these
+is deeper or larger than is plausible, and no single text fills the memory. (`ijson.items` has no
+such limits: it keeps a path for each level of nesting, and some kilobytes of ``[`` make these
 gigabytes.)
 """
 
@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import codecs
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import ijson
+from ijson.common import ObjectBuilder
 
 from bittern.errors import ManifestError
 
 MAX_DEPTH = 32
-"""Deepest nesting of an element; what lies deeper makes the element unusable."""
+"""Deepest nesting of an element; a deeper one cannot be used."""
 MAX_ELEMENT_VALUES = 10_000
-"""Most values and keys of an element."""
+"""Most values of an element."""
 MAX_ELEMENT_CHARS = 1 << 20
-"""Most characters of all of an element's texts."""
+"""Most characters of all of an element's texts and keys."""
 MAX_TOKEN_BYTES = 8 << 20
 """Longest text of a file: the file as a whole is refused where one is longer."""
 _PEEKED_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
+
+_STARTS = frozenset({"start_map", "start_array"})
+_ENDS = frozenset({"end_map", "end_array"})
 
 Event = tuple[str, Any]
 
@@ -37,8 +41,8 @@ class Element(NamedTuple):
 
     Attributes:
         member: name of the list; empty for an element of a list that is the whole file, with
-            what it holds beside the lists asked for.
-        number: its place in its list, from 0.
+            what it holds beside the wanted lists.
+        number: its index in its list, from 0.
         value: the element, made of dicts, lists, str, int, float, bool and None.
         unusable: what is wrong with it; empty if nothing is. `value` is None then.
     """
@@ -48,9 +52,21 @@ class Element(NamedTuple):
     value: Any
     unusable: str = ""
 
-    def place(self, file: str) -> str:
-        """Where it stands, for people: ``train.json, images[12]``."""
+    def position(self, file: str) -> str:
+        """Its position for people: ``train.json, images[12]``."""
         return f"{file}, {self.member or 'element '}[{self.number}]"
+
+    def fields(self) -> dict[str, Any]:
+        """The element as an object with named values.
+
+        Raises:
+            ManifestError: it cannot be used, or is something else.
+        """
+        if self.unusable:
+            raise ManifestError(self.unusable)
+        if not isinstance(self.value, dict):
+            raise ManifestError("it is no object with named values")
+        return self.value
 
 
 def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iterator[Element]:
@@ -58,24 +74,24 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
 
     Args:
         path: a file with one JSON value, UTF-8.
-        members: names of the lists; whatever else the object has is passed over.
+        members: names of the lists; whatever else the object has is skipped.
         flat: leave out lists and objects within elements.
 
     Raises:
-        ManifestError: the file cannot be opened, is not JSON from some place on, holds neither
+        ManifestError: the file cannot be opened, is not JSON from some byte on, holds neither
             an object nor a list, or a text in it is longer than 8 MiB.
     """
     done = "its beginning"
     guarded = _Guarded()
     try:
         with path.open("rb") as guarded.file:
-            for element in _elements(_events(guarded), members, flat, guarded.reset):
+            for element in _Elements(guarded.events(), members, flat).all():
                 yield element
                 done = f"{element.member or 'element '}[{element.number}]"
     except (ijson.JSONError, ValueError, RuntimeError) as error:
         raise ManifestError(
             f"{path.name} is not readable JSON after {done}, before byte {guarded.total:,}: "
-            f"{_told(error)}; download or write it again (NaN and Infinity are not JSON: write "
+            f"{_message(error)}; download or write it again (NaN and Infinity are not JSON: write "
             "null)",
             field="source",
         ) from error
@@ -94,20 +110,22 @@ def first_keys(path: Path) -> frozenset[str]:
     Empty for whatever is not such a file; raises nothing.
     """
     keys: set[str] = set()
+    guarded = _Guarded()
     try:
         with path.open("rb") as file:
-            depth = level = 0
-            for event, value in _events(io.BytesIO(file.read(_PEEKED_BYTES))):
-                if event in ("start_map", "start_array"):
-                    depth += 1
-                    if event == "start_map" and not level and depth <= 2:
-                        level = depth
-                elif event in ("end_map", "end_array"):
-                    if depth == level:
-                        break
-                    depth -= 1
-                elif event == "map_key" and depth == level:
-                    keys.add(value)
+            guarded.file = io.BytesIO(file.read(_PEEKED_BYTES))
+        depth = level = 0
+        for event, value in guarded.events():
+            if event in _STARTS:
+                depth += 1
+                if event == "start_map" and not level and depth <= 2:
+                    level = depth
+            elif event in _ENDS:
+                if depth == level:
+                    break
+                depth -= 1
+            elif event == "map_key" and depth == level:
+                keys.add(value)
     except (ijson.JSONError, ValueError, RuntimeError, OSError):
         pass  # cut off in the middle, most often
     return frozenset(keys)
@@ -118,130 +136,98 @@ class _TooLongError(Exception):
 
 
 class _Guarded:
-    """A file that refuses to be read on where what is read never becomes an event."""
+    """A file that refuses to be read further where many bytes make no event."""
 
     file: BinaryIO
 
     def __init__(self) -> None:
         self.total = self._since = 0
 
-    def reset(self) -> None:
-        self._since = 0
-
     def read(self, size: int = -1) -> bytes:
+        if size == 0:  # ijson reads so to find out the kind of file
+            return b""
         self._since += size
         if self._since > MAX_TOKEN_BYTES:
             raise _TooLongError
         found = self.file.read(size)
+        if not self.total:
+            found = found.removeprefix(codecs.BOM_UTF8)
         self.total += len(found)
         return found
 
-
-def _events(file: Any) -> Iterator[Event]:
-    start = file.read(len(codecs.BOM_UTF8))
-    rest = start.removeprefix(codecs.BOM_UTF8)
-    # Without `use_float`, ijson 3.6 brings the process down at an integer of 5,000 digits; with
-    # it, numbers that do not fit into 64 bits are errors.
-    events: Iterator[Event] = ijson.basic_parse(
-        _Joined(rest, file), buf_size=_CHUNK_BYTES, use_float=True
-    )
-    return events
+    def events(self) -> Iterator[Event]:
+        """What the file's bytes mean."""
+        # Without `use_float`, ijson 3.6 brings the process down at an integer of 5,000 digits;
+        # with it, numbers that do not fit into 64 bits are errors.
+        for event in ijson.basic_parse(self, buf_size=_CHUNK_BYTES, use_float=True):
+            self._since = 0
+            yield cast(Event, event)
 
 
-class _Joined:
-    """Some bytes, and then a file."""
+class _Elements:
+    """Makes elements of the events of one file."""
 
-    def __init__(self, start: bytes, file: Any) -> None:
-        self._start, self._file = start, file
+    def __init__(self, events: Iterator[Event], members: frozenset[str], flat: bool) -> None:
+        self._events = events
+        self._counts = dict.fromkeys(members, 0)
+        self._flat = flat
 
-    def read(self, size: int = -1) -> bytes:
-        if size == 0:  # ijson asks so what kind of file this is
-            return b""
-        if self._start:
-            start, self._start = self._start, b""
-            return start
-        found: bytes = self._file.read(size)
-        return found
-
-
-def _elements(
-    events: Iterator[Event], members: frozenset[str], flat: bool, alive: Callable[[], None]
-) -> Iterator[Element]:
-    event, _ = next(events, ("", None))
-    counts = dict.fromkeys(members, 0)
-    if event == "start_map":
-        yield from _of_object(events, members, counts, flat, alive, None)
-    elif event == "start_array":
-        for number, (event, value) in enumerate(events):
-            alive()
-            if event == "end_array":
-                break
-            rest = _Builder(flat)
-            if event == "start_map":
-                rest.add("start_map", None)
-                yield from _of_object(events, members, counts, flat, alive, rest)
-            else:
-                _build(rest, event, value, events, alive)
-            yield rest.element("", number)
-    else:
-        raise ValueError("it holds neither an object nor a list")
-    if next(events, None) is not None:  # makes ijson look at what follows
-        raise ValueError("something follows its end")
-
-
-def _of_object(
-    events: Iterator[Event],
-    members: frozenset[str],
-    counts: dict[str, int],
-    flat: bool,
-    alive: Callable[[], None],
-    rest: _Builder | None,
-) -> Iterator[Element]:
-    """One object's lists; all its other members go to `rest`."""
-    for event, key in events:
-        alive()
-        if event == "end_map":
-            if rest is not None:
-                rest.add(event, None)
-            return
-        event, value = next(events)
-        if event == "start_array" and key in members:
-            for event, value in events:
+    def all(self) -> Iterator[Element]:
+        event, _ = next(self._events, ("", None))
+        if event == "start_map":
+            yield from self._lists(None)
+        elif event == "start_array":
+            for number, (event, value) in enumerate(self._events):
                 if event == "end_array":
                     break
-                builder = _Builder(flat)
-                _build(builder, event, value, events, alive)
-                yield builder.element(key, counts[key])
-                counts[key] += 1
-        elif key in members and event != "null":
-            raise ValueError(f"'{key}' is no list")
-        elif rest is not None:
-            rest.add("map_key", key)
-            _build(rest, event, value, events, alive)
+                rest = _Builder(self._flat)
+                rest.add(event, value)
+                if event == "start_map":
+                    yield from self._lists(rest)
+                else:
+                    self._rest_of_value(event, rest)
+                yield rest.element("", number)
         else:
-            _build(None, event, value, events, alive)
+            raise ValueError("it holds neither an object nor a list")
+        if next(self._events, None) is not None:  # makes ijson look at what follows
+            raise ValueError("something follows its end")
 
+    def _lists(self, rest: _Builder | None) -> Iterator[Element]:
+        """The wanted lists of an object that has begun; all its other members go to `rest`."""
+        for event, key in self._events:
+            if event == "end_map":
+                if rest is not None:
+                    rest.add(event, None)
+                return
+            event, value = next(self._events)
+            if key not in self._counts or event == "null":
+                if rest is not None:
+                    rest.add("map_key", key)
+                    rest.add(event, value)
+                self._rest_of_value(event, rest)
+            elif event != "start_array":
+                raise ValueError(f"'{key}' is no list")
+            else:
+                yield from self._list(key)
 
-def _build(
-    builder: _Builder | None,
-    event: str,
-    value: Any,
-    events: Iterator[Event],
-    alive: Callable[[], None],
-) -> None:
-    """Take one whole value, which begins with `event`, from the events."""
-    depth = 0
-    while True:
-        alive()
-        if builder is not None:
+    def _list(self, member: str) -> Iterator[Element]:
+        for event, value in self._events:
+            if event == "end_array":
+                return
+            builder = _Builder(self._flat)
             builder.add(event, value)
-        if event in ("start_map", "start_array"):
-            depth += 1
-        elif event in ("end_map", "end_array"):
-            depth -= 1
-        if depth == 0 and event != "map_key":
-            return
-        event, value = next(events)
+            self._rest_of_value(event, builder)
+            yield builder.element(member, self._counts[member])
+            self._counts[member] += 1
+
+    def _rest_of_value(self, event: str, builder: _Builder | None) -> None:
+        """Take the events of a value, of which `event` was the first."""
+        depth = int(event in _STARTS)
+        while depth:
+            event, value = next(self._events)
+            depth += (event in _STARTS) - (event in _ENDS)
+            if builder is not None:
+                builder.add(event, value)
 
 
 class _Builder:
@@ -250,33 +236,23 @@ class _Builder:
     def __init__(self, flat: bool) -> None:
         self._deepest = 1 if flat else MAX_DEPTH
         self._flat = flat
-        self._open: list[Any] = []
-        self._keys: list[str] = []
+        self._builder = ObjectBuilder()
         self._depth = self._values = self._chars = 0
-        self._value: Any = None
         self._unusable = ""
 
     def add(self, event: str, value: Any) -> None:
         """Take the next event."""
-        if event in ("start_map", "start_array"):
-            self._depth += 1
-            if self._depth <= self._deepest:
-                self._put({} if event == "start_map" else [], opens=True)
-            elif not self._flat:
-                self._unusable = f"it is nested more than {MAX_DEPTH} levels deep"
-        elif event in ("end_map", "end_array"):
-            if self._depth <= self._deepest and self._open:
-                self._open.pop()
-            self._depth -= 1
-        elif self._depth <= self._deepest:
-            if event == "map_key":
-                self._chars += len(value)
-                self._keys[len(self._open) - 1 :] = [value]
-            else:
-                self._put(value)
+        self._depth += event in _STARTS
+        if self._depth <= self._deepest:
+            self._check(event, value)
+            if not self._unusable:
+                self._builder.event(event, value)
+        elif not self._flat:
+            self._unusable = f"it is nested more than {MAX_DEPTH} levels deep"
+        self._depth -= event in _ENDS
 
-    def _put(self, value: Any, *, opens: bool = False) -> None:
-        self._values += 1
+    def _check(self, event: str, value: Any) -> None:
+        self._values += event != "map_key"
         if isinstance(value, str):
             self._chars += len(value)
             if not value.isascii() and not _is_unicode(value):
@@ -285,21 +261,11 @@ class _Builder:
             self._unusable = f"it has more than {MAX_ELEMENT_VALUES:,} values"
         elif self._chars > MAX_ELEMENT_CHARS:
             self._unusable = f"it has more than {MAX_ELEMENT_CHARS:,} characters"
-        if not self._unusable:
-            if not self._open:
-                self._value = value
-            elif isinstance(self._open[-1], dict):
-                self._open[-1][self._keys[len(self._open) - 1]] = value
-            else:
-                self._open[-1].append(value)
-        if opens:
-            self._open.append(value)
-            self._keys.extend([""] * (len(self._open) - len(self._keys)))
 
-    def element(self, member: str, index: int) -> Element:
+    def element(self, member: str, number: int) -> Element:
         """What has come together."""
-        value = None if self._unusable else self._value
-        return Element(member, index, value, self._unusable)
+        value = None if self._unusable else self._builder.value
+        return Element(member, number, value, self._unusable)
 
 
 def _is_unicode(text: str) -> bool:
@@ -311,8 +277,8 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _told(error: Exception) -> str:
-    """The first line of a parser's message, which may go on with the bytes around the place."""
+def _message(error: Exception) -> str:
+    """The first line of a parser's message, which may go on with the bytes around the error."""
     message = error.args[0] if error.args else ""
     text = message.decode("utf-8", "replace") if isinstance(message, bytes) else str(message)
     return " ".join(text.splitlines()[:1]).strip()[:200] or type(error).__name__

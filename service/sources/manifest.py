@@ -14,17 +14,17 @@ from bittern.service.sources.base import (
     SourceOptions,
     another_medium,
     failed,
+    id_of_name,
     modality_of_suffix,
 )
+from bittern.service.sources.field_values import with_numbers
 from bittern.service.sources.headings import column_names, likely_media, shown
-from bittern.service.sources.ids import id_of_name
-from bittern.service.sources.number_cells import NumberCells, separator_of
-from bittern.service.sources.spill import FirstLines
+from bittern.service.sources.media_locator import FoundMedia
+from bittern.service.sources.spill import Spill
 from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
 from bittern.types import MediaItem
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
-_HEAD_BYTES = 1 << 20
 _EXPORTED = frozenset({"id", "modality", "start_s", "end_s"})
 """What our own exports say of an observation; beside `occurrenceID` and the media, nobody else's
 tables have all of these. Only their columns can have these names, see `headings`."""
@@ -57,61 +57,52 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     Raises:
         ManifestError: the manifest as a whole cannot be read.
     """
-    places = _Places.of(table, options)
-    seen, named, windows = FirstLines(), FirstLines(), FirstLines()
-    numbers = NumberCells(lambda: _separator(table))
-    for line, row in table.rows(lambda headings: _columns(table, headings, options)):
-        place = table.where(line)
-        if not isinstance(row, str) and _EXPORTED & row.keys():
-            own, media = str(row.get("occurrenceID", "")), str(row.get("media", ""))
-            if windows.first(line, own, media) != line:
-                continue
-        try:
-            if isinstance(row, str):
-                raise ManifestError(row)
-            item = _item(places, numbers.checked(row))
-            before = seen.first(line, item.occurrence_id, item.media)
-            if before != line:
-                stands = table.where(before).rpartition(", ")[2]
-                raise ManifestError(
-                    f"'{item.occurrence_id}' with '{item.media}' stands in {stands} already"
-                )
-        except BitternError as error:
+    base = _MediaBase.of(table, options)
+    separator = table.separator
+    with Spill() as seen:
+        for line, row in table.rows(lambda headings: _columns(table, headings, options)):
+            position = table.position(line)
             cells = {} if isinstance(row, str) else row
-            # The first row of an occurrence keeps the bare id, whether its file is there or not.
-            own = str(cells.get("occurrenceID", ""))
-            named.first(line, own)
-            yield failed(own or str(cells.get("media", "")), place, error)
-            continue
-        first = named.first(line, item.occurrence_id) == line
-        yield Listed(item if first else another_medium(item), place)
-
-
-def _separator(table: Table) -> str:
-    """What separates its cells; a comma for Parquet, where texts may be written either way."""
-    if table.is_parquet:
-        return ","
-    with table.open() as file:
-        return separator_of(file.read(_HEAD_BYTES))
+            own, media = str(cells.get("occurrenceID", "")), str(cells.get("media", ""))
+            if _EXPORTED & cells.keys() and not seen.add_first("windows", f"{own}\0{media}"):
+                continue
+            try:
+                if isinstance(row, str):
+                    raise ManifestError(row)
+                item = _item(base, with_numbers(row, separator))
+                key = f"{item.occurrence_id}\0{item.media}"
+                if not seen.add_first("rows", key, line):
+                    before = table.position(seen.get("rows", key))
+                    raise ManifestError(
+                        f"'{item.occurrence_id}' with '{item.media}' is in "
+                        f"{before.removeprefix(f'{table.name}, ')} already"
+                    )
+            except BitternError as error:
+                # The first row of an occurrence keeps the bare id, whether its file exists or not.
+                seen.add_first("ids", own)
+                yield failed(own or media, position, error)
+                continue
+            first = seen.add_first("ids", item.occurrence_id)
+            yield Listed(item if first else another_medium(item), position)
 
 
 def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:
     if not headings and not table.is_parquet:
-        raise ManifestError(f"{table.place} is empty: it has no header", field="source")
-    columns = column_names(headings, options.columns)
+        raise ManifestError(f"{table.location} is empty: it has no header", field="source")
+    columns = column_names(headings, options.rename)
     if "media" in columns:
-        if {*_EXPORTED, "occurrenceID"} <= set(headings) - options.columns.keys():
+        if {*_EXPORTED, "occurrenceID"} <= set(headings) - options.rename.keys():
             columns = [h if h in _EXPORTED else c for h, c in zip(headings, columns, strict=True)]
         return columns
-    likely = [f"--column {_quoted(heading)}=media" for heading in likely_media(headings)]
+    likely = [f"--rename {_quoted(heading)}=media" for heading in likely_media(headings)]
+    remedy = (
+        f"if one of them holds the files, say {' or '.join(likely)}"
+        if likely
+        else "name the one that holds the files with --rename HEADING=media"
+    )
     raise ManifestError(
-        f"{table.place} has no column 'media' with the files' paths; its columns are "
-        f"{shown(headings)}: "
-        + (
-            f"if one of them holds the files, say {' or '.join(likely)}"
-            if likely
-            else "name the one that holds the files with --column HEADING=media"
-        ),
+        f"{table.location} has no column 'media' with the files' paths; its columns are "
+        f"{shown(headings)}: {remedy}",
         field="source",
     )
 
@@ -121,13 +112,15 @@ def _quoted(heading: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Places:
-    """Where the media of a manifest are looked for.
+class _MediaBase:
+    """Finds the media of a manifest.
+
+    The manifest is the operator's own: unlike an export's, its paths may be absolute.
 
     Attributes:
         folder: what paths are relative to; None if that is an address.
         address: what paths are relative to; None if that is a folder.
-        confined: whether paths may not leave the folder, as in a manifest from elsewhere.
+        confined: whether paths may not leave the folder, as in a remote manifest.
         root: `folder` with links followed.
         fetch: beginnings of addresses that may be fetched.
     """
@@ -139,11 +132,10 @@ class _Places:
     fetch: tuple[str, ...]
 
     @classmethod
-    def of(cls, table: Table, options: SourceOptions) -> _Places:
-        remote = isinstance(table.place, str)
-        base = options.media
-        if base is None:
-            base = str(table.place).rpartition("/")[0] if remote else str(Path(table.place).parent)
+    def of(cls, table: Table, options: SourceOptions) -> _MediaBase:
+        remote = isinstance(table.location, str)
+        beside = str(table.location).rpartition("/")[0] if remote else Path(table.location).parent
+        base = str(beside) if options.media is None else options.media
         if is_address(base):
             parsed(base)
             return cls(None, base, True, base, options.fetch)
@@ -152,18 +144,17 @@ class _Places:
             raise SourceNotFoundError(f"there is no folder with media at {folder}", field="media")
         return cls(folder, None, remote, str(folder.resolve()), options.fetch)
 
-    def find(self, media: str) -> tuple[Path | None, str | None, str]:
-        """Path or address of one medium, and what it is relative to."""
+    def find(self, media: str) -> FoundMedia:
+        """One medium, by what its row says."""
         if is_address(media):
             if may_fetch(media, self.fetch):
-                return None, media, ""
-            parts = parsed(media)
+                return FoundMedia(media, None, "", media)
             raise SourceNotFoundError(
                 f"'{media[:200]}' is not fetched unless you allow it: --fetch "
-                f"{parts.scheme}://{urlsplit(media).netloc}/"
+                f"{parsed(media).scheme}://{urlsplit(media).netloc}/"
             )
         if self.address is not None:
-            return None, below(self.address, media), self.root
+            return FoundMedia(media, None, self.root, below(self.address, media))
         assert self.folder is not None
         if self.confined:
             below("", media)
@@ -171,31 +162,24 @@ class _Places:
             path = self.folder / name
             try:
                 if path.is_file():
-                    return path, None, self.root
+                    return FoundMedia(media, path, self.root, None)
             except OSError:  # a name longer than the file system allows
                 continue
         raise SourceNotFoundError(f"there is no file '{media[:200]}' below {self.folder}")
 
 
-def _item(places: _Places, row: Cells) -> MediaItem:
+def _item(base: _MediaBase, row: Cells) -> MediaItem:
     media = str(row.get("media", ""))
     if not media or "\0" in media:
         raise ManifestError("the column 'media' holds no path")
     name = urlsplit(media).path if is_address(media) else media
-    told = str(row.get("modality", "")) or str(row.get("type", ""))
-    modality = _TYPES.get(told.lower()) or modality_of_suffix(Path(name))
+    kind = str(row.get("modality", "")) or str(row.get("type", ""))
+    modality = _TYPES.get(kind.lower()) or modality_of_suffix(Path(name))
     if modality is None:
         raise ManifestError(
-            f"'{media[:200]}' is of no kind that its suffix tells; add a column 'type' that says "
+            f"the suffix of '{media[:200]}' does not say what it is; add a column 'type' that says "
             "StillImage or Sound"
         )
-    path, url, root = places.find(media)
-    return MediaItem(
-        occurrence_id=str(row.get("occurrenceID", "")) or id_of_name(media),
-        media=media,
-        modality=modality,
-        path=path,
-        media_root=root,
-        metadata={c: v for c, v in row.items() if c not in _NOT_KEPT},
-        url=url,
-    )
+    own = str(row.get("occurrenceID", "")) or id_of_name(media)
+    metadata = {c: v for c, v in row.items() if c not in _NOT_KEPT}
+    return base.find(media).item(own, modality, metadata)

@@ -1,10 +1,10 @@
-"""Where the media are that a row of an export names.
+"""Finds the media that a row of an export names.
 
 Exports hold addresses and ids, seldom media. The media lie in a folder that somebody downloaded
 them to, or can be fetched. Rows come from strangers, so a row may choose among the files of one
 folder and no others:
 
-- names with ``..`` are refused, and of an absolute path only the last part is looked for;
+- names with ``..`` are refused, and of an absolute path only the file name is looked for;
 - a link that leads out of the folder is refused beside the source, which may have been unpacked
   from anything, and followed below a folder that the operator named with ``--media``;
 - an address is fetched only if the operator allowed its beginning with ``--fetch``.
@@ -13,21 +13,23 @@ folder and no others:
 from __future__ import annotations
 
 import re
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from bittern.errors import ManifestError, SourceNotFoundError, UnsupportedMediaError
+from bittern.index.columns import Value
+from bittern.service.sources.addresses import is_address, may_fetch
 from bittern.service.sources.base import SourceOptions, modality_of_suffix
+from bittern.service.sources.spill import Spill
+from bittern.types import MediaItem
 
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _SIZES = frozenset(
     {"original", "large", "medium", "small", "thumb", "square", "default", "image", "photo",
      "full", "audio", "sound", "download", "content", "file"}
 )  # fmt: skip
-"""Last parts of addresses that name a size or a service, so that many media share them."""
+"""Last segments of addresses that name a size or a service, so that many media share them."""
 _MODALITIES = {
     "stillimage": "image",
     "image": "image",
@@ -39,7 +41,7 @@ _MODALITIES = {
 }
 _SHOWN = 200
 _NAMED = 3
-"""Names that are told of those that were looked for."""
+"""Names that a message gives of those that were looked for."""
 
 
 class FoundMedia(NamedTuple):
@@ -50,17 +52,28 @@ class FoundMedia(NamedTuple):
     media_root: str
     url: str | None
 
+    def item(self, occurrence_id: str, modality: str, metadata: Mapping[str, Value]) -> MediaItem:
+        """It as an entry."""
+        return MediaItem(
+            occurrence_id=occurrence_id,
+            media=self.media,
+            modality=modality,
+            path=self.path,
+            media_root=self.media_root,
+            metadata=metadata,
+            url=self.url,
+        )
 
-class MediaPlaces:
+
+class MediaLocator:
     """Finds the media of one source; to be used by one listing at a time.
 
-    Memory does not grow with the source: which address claimed which file name is kept in a
-    temporary database on disk, which is gone when this object is.
+    Memory does not grow with the source: which address claimed which file name is kept on disk.
 
     Args:
         source: the file or folder that is read.
         options: `media` and `fetch` say where to look.
-        beside: folders that are looked through where no `media` is given; by default the source
+        beside: folders that are searched where no `media` is given; by default the source
             itself, if it is a folder, or the one that it lies in.
     """
 
@@ -81,7 +94,7 @@ class MediaPlaces:
         else:
             self._folders = list(beside or [source if source.is_dir() else source.parent])
         self._roots = [folder.resolve() for folder in self._folders]
-        self._claims: sqlite3.Connection | None = None
+        self._claims = Spill()
 
     @property
     def fetches(self) -> bool:
@@ -128,16 +141,9 @@ class MediaPlaces:
         if self._base is not None:
             own += [f"{self._base.rstrip('/')}/{wanted}" for wanted in tried]
         for address in own:
-            if self._may_fetch(address):
+            if may_fetch(address, self._fetch):
                 return FoundMedia(address, None, "", address)
-        raise self._nowhere(own, tried)
-
-    def _may_fetch(self, address: str) -> bool:
-        if not self._fetch:
-            return False
-        from bittern.service.sources.addresses import may_fetch  # which knows addresses from here
-
-        return may_fetch(address, self._fetch)
+        raise self._not_found(own, tried)
 
     def _file(self, wanted: str) -> FoundMedia | None:
         for folder, root in zip(self._folders, self._roots, strict=True):
@@ -158,41 +164,31 @@ class MediaPlaces:
 
     def _claim(self, wanted: str, name: str) -> None:
         """Refuse a file name that the media of two addresses share."""
-        if self._claims is None:
-            # An empty name: a private file that the system removes, even after a kill.
-            self._claims = sqlite3.connect("", check_same_thread=False, isolation_level=None)
-            self._claims.execute("PRAGMA synchronous=OFF")
-            self._claims.execute("CREATE TABLE claim (file TEXT PRIMARY KEY, name TEXT)")
-            self._claims.execute("BEGIN")
-        self._claims.execute("INSERT OR IGNORE INTO claim VALUES (?, ?)", (wanted, name))
-        row = self._claims.execute("SELECT name FROM claim WHERE file = ?", (wanted,)).fetchone()
-        if row[0] != name:
+        if self._claims.add_first("claim", wanted, name):
+            return
+        owner = str(self._claims.get("claim", wanted))
+        if owner != name:
             raise ManifestError(
-                f"the file name '{_short(wanted)}' could be that of '{_short(row[0])}' as well as "
+                f"the file name '{_short(wanted)}' could be that of '{_short(owner)}' as well as "
                 f"that of '{_short(name)}'; put the files into folders as in the addresses"
             )
 
-    def _nowhere(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
-        places = ", ".join(map(str, self._folders)) or "no folder"
+    def _not_found(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
+        folders = ", ".join(map(str, self._folders)) or "no folder"
         different = list(dict.fromkeys(tried))
         names = ", ".join(f"'{_short(each)}'" for each in different[:_NAMED]) or "no name"
         if len(different) > _NAMED:
             names += f" and {len(different) - _NAMED} other names"
         source = f"; the source names {_short(addresses[0])}" if addresses else ""
         message = (
-            f"the media are not here: looked in {places} for {names}{source}. Say where they "
+            f"the media are not here: looked in {folders} for {names}{source}. Say where they "
             "are with --media FOLDER"
         )
         if not addresses:
             return SourceNotFoundError(message)
-        prefix = _beginning(addresses[0])
+        prefix = _prefix(addresses[0])
         fetch = f", or allow them to be fetched with --fetch {prefix}" if prefix else ""
         return SourceNotFoundError(f"{message}{fetch}")
-
-
-def is_address(name: str | None) -> bool:
-    """Whether a name is an address (``https://…``) rather than a path."""
-    return name is not None and _ADDRESS.match(name) is not None
 
 
 def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
@@ -207,18 +203,20 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
         UnsupportedMediaError: it is a video.
         ManifestError: nothing says what it is.
     """
-    told = _MODALITIES.get(re.split(r"[/#:]", kind.strip())[-1].replace(" ", "").lower())
-    told = told or _MODALITIES.get(mime.strip().partition("/")[0].lower())
-    path = _parts(name).path if is_address(name) else name
-    told = told or modality_of_suffix(Path(path))
-    if told == "video":
+    path = _split(name).path if is_address(name) else name
+    modality = (
+        _MODALITIES.get(re.split(r"[/#:]", kind.strip())[-1].replace(" ", "").lower())
+        or _MODALITIES.get(mime.strip().partition("/")[0].lower())
+        or modality_of_suffix(Path(path))
+    )
+    if modality == "video":
         raise UnsupportedMediaError(f"'{_short(name)}' is a video; pictures and sounds can be read")
-    if told is None:
+    if modality is None:
         raise ManifestError(
-            f"'{_short(name)}' may be a picture or a sound: neither the row's type and format nor "
-            "the suffix tells"
+            f"'{_short(name)}' may be a picture or a sound: the row's type and format and the "
+            "suffix do not say"
         )
-    return told
+    return modality
 
 
 def _names(name: str) -> Iterator[tuple[str, bool]]:
@@ -228,25 +226,25 @@ def _names(name: str) -> Iterator[tuple[str, bool]]:
     if "\0" in name:
         raise ManifestError("the name of the media holds a zero byte")
     if not is_address(name):
-        parts = PurePosixPath(name.replace("\\", "/")).parts
+        last = PurePosixPath(name.replace("\\", "/")).name
         if name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
-            if parts[-1:] and parts[-1] not in ("/", ".."):
-                yield parts[-1], False
+            if last not in ("", ".."):
+                yield last, False
             return
         yield _safe(name), True
         if "\\" in name:
             yield _safe(name.replace("\\", "/")), True
         return
-    address = unquote(_parts(name).path)
-    parts = tuple(p for p in address.replace("\\", "/").split("/") if p not in ("", ".", ".."))
-    if "\0" in address or not parts:
+    address = unquote(_split(name).path)
+    names = [n for n in address.replace("\\", "/").split("/") if n not in ("", ".", "..")]
+    if "\0" in address or not names:
         return
-    if len(parts) > 2:
-        yield "/".join(parts), False
-    if len(parts) > 1:
-        yield "/".join(parts[-2:]), False
-    if parts[-1].partition(".")[0].lower() not in _SIZES:
-        yield parts[-1], False
+    if len(names) > 2:
+        yield "/".join(names), False
+    if len(names) > 1:
+        yield "/".join(names[-2:]), False
+    if names[-1].partition(".")[0].lower() not in _SIZES:
+        yield names[-1], False
 
 
 def _safe(wanted: str) -> str:
@@ -260,16 +258,16 @@ def _safe(wanted: str) -> str:
     return str(path)
 
 
-def _parts(address: str) -> SplitResult:
+def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError as error:
         raise ManifestError(f"'{_short(address)}' is no address: {error}") from error
 
 
-def _beginning(address: str) -> str:
-    parts = _parts(address)
-    return f"{parts.scheme}://{_short(parts.netloc)}/" if parts.netloc else ""
+def _prefix(address: str) -> str:
+    split = _split(address)
+    return f"{split.scheme}://{_short(split.netloc)}/" if split.netloc else ""
 
 
 def _short(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The files of a Darwin Core Archive: members of a zip, or of a folder that it was unpacked to.
+"""Tables as they are downloaded: plain, with gzip, or in a zip.
 
 Nothing is unpacked to disk. Members are read as streams, so that a zip which turns into petabytes
 costs no memory; one that turns into much more than tables do is refused.
@@ -6,35 +6,40 @@ costs no memory; one that turns into much more than tables do is refused.
 
 from __future__ import annotations
 
+import gzip
 import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Self, cast
 
-from bittern.errors import ManifestError, SourceNotFoundError
-from bittern.service.sources.darwin_core_meta import MAX_META_BYTES, Table
-from bittern.service.sources.delimited import rows
+from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 
-META = "meta.xml"
 MAX_RATIO = 200
 """How many times its size a member may grow to; tables grow to five or twenty times."""
 MAX_UNJUDGED_BYTES = 64 << 20
 """Members of up to this size may be compressed to whatever size."""
+_HEAD_BYTES = 64 << 10
+# The last two: encrypted, or a strange method of compression.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError
+)  # fmt: skip
 
 
-class ArchiveFiles:
-    """The files of one archive.
+class PackedFiles:
+    """The files beside one that describes them, in a folder or a zip. To be closed.
 
     Args:
-        path: a .zip, or a folder with a meta.xml.
+        path: the folder or zip.
+        description: name of the file that describes the others, ``meta.xml``. In a zip, all of
+            them may lie in a folder.
 
     Raises:
         ManifestError: the zip cannot be read.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, description: str) -> None:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         self._below = ""
@@ -42,41 +47,66 @@ class ArchiveFiles:
             return
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except _UNREADABLE as error:
             raise ManifestError(
                 f"{path} cannot be read as a zip: {error}", field="source"
             ) from error
-        self._below = _folder_of_meta(self._zip) or ""
+        names = self._zip.namelist()
+        inner = [n for n in names if n.count("/") == 1 and n.endswith(f"/{description}")]
+        if description not in names and inner and not inner[0].startswith("/"):
+            self._below = inner[0].removesuffix(description)
 
-    def close(self) -> None:
-        """Close the zip."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self._zip is not None:
             self._zip.close()
 
     def names(self) -> list[str]:
-        """Names of the files beside meta.xml, or in the zip."""
+        """Names of the files in the folder or zip."""
         if self._zip is None:
             return sorted(each.name for each in self.path.iterdir())
         return self._zip.namelist()
 
-    def meta(self) -> bytes:
-        """Content of meta.xml, or a little more than it may have."""
-        with self.open(META) as file:
-            return file.read(MAX_META_BYTES + 1)
-
     @contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
-        """A file of the archive as a stream.
+        """A file as a stream.
 
         Raises:
             SourceNotFoundError: there is none of this name.
             ManifestError: it cannot be unpacked, or would grow to more than tables do.
         """
         if self._zip is None:
-            yield from self._opened_file(name)
+            with self._in_folder(name).open("rb") as file:
+                yield file
             return
+        info = self._in_zip(self._zip, name)
         try:
-            info = self._zip.getinfo(self._below + name)
+            with self._zip.open(info) as member:
+                yield member
+        except RecursionError:
+            raise
+        except _UNREADABLE as error:
+            raise ManifestError(
+                f"{name} in {self.path} cannot be unpacked: {error}. Download it again",
+                field="source",
+            ) from error
+
+    def _in_folder(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise self._missing(name)
+        if not path.resolve().is_relative_to(self.path.resolve()):
+            raise ManifestError(
+                f"{path} is a link that leads out of {self.path}; put the file itself there",
+                field="source",
+            )
+        return path
+
+    def _in_zip(self, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+        try:
+            info = archive.getinfo(self._below + name)
         except KeyError:
             raise self._missing(name) from None
         big = info.file_size > MAX_UNJUDGED_BYTES
@@ -87,88 +117,62 @@ class ArchiveFiles:
                 "be, unpack it and give the folder",
                 field="source",
             )
-        try:
-            with self._zip.open(info) as file:
-                yield file
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-            raise self._damaged(name, error) from error
-        except (RuntimeError, NotImplementedError) as error:  # encrypted, or a strange method
-            if isinstance(error, RecursionError):
-                raise
-            raise self._damaged(name, error) from error
-
-    def _opened_file(self, name: str) -> Iterator[IO[bytes]]:
-        path = self.path / name
-        if not path.is_file():
-            raise self._missing(name)
-        if not path.resolve().is_relative_to(self.path.resolve()):
-            raise ManifestError(
-                f"{path} is a link that leads out of the archive; put the file itself there",
-                field="source",
-            )
-        with path.open("rb") as file:
-            yield file
+        return info
 
     def _missing(self, name: str) -> SourceNotFoundError:
-        there = ", ".join(self.names()[:20]) or "nothing"
+        names = ", ".join(self.names()[:20]) or "nothing"
         return SourceNotFoundError(
-            f"{self.path} has no file '{name[:200]}', which its description names; it has {there}. "
-            "Download the archive again",
-            field="source",
-        )
-
-    def _damaged(self, name: str, error: Exception) -> ManifestError:
-        return ManifestError(
-            f"{name} in {self.path} cannot be unpacked: {error}. Download the archive again",
+            f"{self.path} has no file '{name[:200]}', which its description names; it has {names}. "
+            "Download it again",
             field="source",
         )
 
 
-def has_meta(path: Path) -> bool:
-    """Whether a path is a folder or a zip with a meta.xml."""
-    if path.is_dir():
-        return (path / META).is_file()
-    if path.suffix.lower() != ".zip":
+def describes(path: Path, description: str, words: bytes = b"", limit: int = 0) -> bool:
+    """Whether a folder or a zip has a file of this name, with these words in its first bytes."""
+    if not (path.is_dir() or path.suffix.lower() == ".zip"):
         return False
     try:
-        with zipfile.ZipFile(path) as archive:
-            return _folder_of_meta(archive) is not None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        with PackedFiles(path, description) as files, files.open(description) as file:
+            return words in file.read(limit)
+    except (BitternError, OSError):
         return False
 
 
-def table_rows(files: ArchiveFiles, table: Table) -> Iterator[tuple[str, str, dict[str, str], str]]:
-    """The rows of a table, lazily.
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a table, unpacked as they are read: plain, with gzip, or alone in a zip.
 
-    Yields:
-        Where the row stands, its key, its values by name without empty ones, and what is wrong
-        with it (an empty text if nothing is).
+    Raises:
+        ManifestError: it cannot be unpacked, or a zip holds other than one table.
     """
-    for name in table.files:
-        with files.open(name) as stream:
-            width = 0
-            for count, (line, cells) in enumerate(rows(stream, table.dialect), 1):
-                place = f"{name}, line {line}"
-                if count <= table.header_lines:
-                    # The last header line tells how many cells rows have.
-                    width = 0 if isinstance(cells, str) else len(cells)
-                    continue
-                wrong = cells if isinstance(cells, str) else ""
-                if isinstance(cells, list) and len(cells) < table.width:
-                    wrong = f"the row has {len(cells)} cells, meta.xml names {table.width}"
-                elif isinstance(cells, list) and width and len(cells) != width:
-                    wrong = f"the row has {len(cells)} cells, the header {width}"
-                if wrong or isinstance(cells, str):
-                    yield place, "", {}, wrong
-                    continue
-                key = "" if table.key is None else cells[table.key].strip()
-                yield place, key, table.named(cells), ""
+    try:
+        if path.suffix.lower() == ".gz":
+            with gzip.open(path) as file:
+                yield cast(IO[bytes], file)
+        elif path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive, archive.open(_only_table(archive)) as member:
+                yield member
+        else:
+            with path.open("rb") as plain:
+                yield plain
+    except _UNREADABLE as error:
+        raise ManifestError(
+            f"{path} cannot be read: {error}. Download it again", field="source"
+        ) from error
 
 
-def _folder_of_meta(archive: zipfile.ZipFile) -> str | None:
-    """``""`` or ``folder/``: where in the zip the meta.xml is; None if nowhere."""
-    names = archive.namelist()
-    if META in names:
-        return ""
-    inner = [n for n in names if n.count("/") == 1 and n.endswith(f"/{META}")]
-    return inner[0].removesuffix(META) if inner and not inner[0].startswith("/") else None
+def head_of(path: Path) -> bytes:
+    """The first 64 KiB of such a table; nothing if it cannot be read."""
+    try:
+        with unpacked(path) as file:
+            return file.read(_HEAD_BYTES)
+    except ManifestError:
+        return b""
+
+
+def _only_table(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    tables = [each for each in archive.infolist() if each.filename.lower().endswith(".csv")]
+    if len(tables) != 1:
+        raise zipfile.BadZipFile(f"it holds {len(tables)} tables (.csv), not one")
+    return tables[0]

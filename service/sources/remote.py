@@ -1,16 +1,20 @@
-"""Media and lists of media that lie elsewhere: https, S3, and whatever else fsspec reaches.
+"""Remote media and lists of media: https, S3, and whatever else fsspec reaches.
 
 Nothing is fetched but what an operator named on a command line: a source by its address, and the
 media that a source names by the beginnings of addresses (`service.sources.addresses`). That is
-looked at again here, whoever asks, for the first address and for each that it redirects to. Media
-have limits of size and time, are asked for three times, and end in a typed error if nothing helps.
+checked again here, for the first address and for each that it redirects to. Media have limits of
+size and time, are tried three times, and end in a typed error if nothing helps. Large ones lie in
+a temporary file.
 """
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 import urllib.error
 import urllib.request
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -25,18 +29,18 @@ from bittern.errors import (
     SourceUnreachableError,
 )
 from bittern.service.sources.addresses import may_fetch, parsed
-from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
 from bittern.types import MediaItem
 
-__all__ = ["fetched", "may_fetch", "open_address", "open_media", "system_of"]
-
+IN_MEMORY_BYTES = 64 << 20
+"""Larger media go through a temporary file."""
+MAX_MEDIA_BYTES = 4 << 30
+"""Largest photograph or recording that is taken from a stream: 6 hours of 48 kHz stereo."""
 SILENCE_S = 60.0
 """Seconds without a byte after which an address counts as silent."""
 MAX_TRANSFER_S = 1_800.0
 """Longest time that one file may take."""
-ATTEMPTS = 3
 PAUSES_S = (0.5, 4.0)
-"""Seconds between attempts."""
+"""Seconds between attempts, of which there is one more."""
 MAX_REDIRECTS = 5
 _CHUNK_BYTES = 1 << 20
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -53,7 +57,7 @@ _PACKAGES = {
     "sftp": "paramiko",
     "ssh": "paramiko",
 }
-_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
@@ -82,45 +86,25 @@ def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
             field="data",
         )
     url, beginnings = item.url, tuple(allowed)
-    return repeated(lambda: spool(_pieces(url, beginnings, MAX_MEDIA_BYTES), url), url)
+    return retried(lambda: spool(_fetched(url, beginnings), url), url)
 
 
-def fetched(url: str, allowed: Iterable[str] = (), *, limit: int = MAX_MEDIA_BYTES) -> bytes:
-    """The file at an address, in memory.
-
-    Args:
-        url: the address.
-        allowed: as in `open_media`.
-        limit: most bytes.
+def retried(work: Callable[[], _Result], url: str) -> _Result:
+    """Do something, again after each of `PAUSES_S` as long as the failure may be temporary.
 
     Raises:
-        as `open_media`.
+        SourceNotFoundError, SourceUnreachableError: it failed for good.
     """
-    beginnings = tuple(allowed)
-    return repeated(lambda: b"".join(_pieces(url, beginnings, limit)), url)
-
-
-def repeated(work: Callable[[], _Answer], url: str) -> _Answer:
-    """Do something up to `ATTEMPTS` times, as long as what goes wrong may pass.
-
-    Raises:
-        SourceNotFoundError, SourceUnreachableError: it went wrong for good.
-    """
-    for pause in PAUSES_S[: ATTEMPTS - 1]:
+    for pause in (*PAUSES_S, None):
         try:
             return work()
         except BitternError:
             raise
-        except Exception as error:
-            if not _may_pass(error):
+        except Exception as error:  # of whatever library reaches the address
+            if pause is None or not _is_temporary(error):
                 raise _typed(error, url) from error
             _wait(pause)
-    try:
-        return work()
-    except BitternError:
-        raise
-    except Exception as error:
-        raise _typed(error, url) from error
+    raise AssertionError("the last attempt returns or raises")
 
 
 def system_of(address: str) -> tuple[Any, str]:
@@ -164,12 +148,12 @@ def open_address(address: str) -> IO[bytes]:
         SourceNotFoundError, SourceUnreachableError, InvalidInputError: as `system_of`.
     """
     system, path = system_of(address)
-    opened: IO[bytes] = repeated(lambda: system.open(path, "rb"), address)
+    opened: IO[bytes] = retried(lambda: system.open(path, "rb"), address)
     return opened
 
 
-def _pieces(url: str, allowed: tuple[str, ...], limit: int) -> Iterator[bytes]:
-    """The bytes at an address that may be fetched, within limits of size and time."""
+def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
+    """The bytes at an address that may be fetched, within a limit of time."""
     if not may_fetch(url, allowed):
         raise SourceUnreachableError(
             f"'{url[:200]}' may not be fetched; allow the beginning of that address with --fetch "
@@ -178,14 +162,11 @@ def _pieces(url: str, allowed: tuple[str, ...], limit: int) -> Iterator[bytes]:
             details={"url": url[:500]},
         )
     is_http = parsed(url).scheme in ("http", "https")
-    begun, count = time.monotonic(), 0
+    begun = time.monotonic()
     for chunk in _http_chunks(url, allowed) if is_http else _chunks(url):
-        count += len(chunk)
-        if count > limit:
-            raise MediaTooLargeError(f"'{url[:200]}' has more than {limit:,} bytes, the limit")
         if time.monotonic() - begun > MAX_TRANSFER_S:
             raise SourceUnreachableError(
-                f"'{url[:200]}' was not there after {MAX_TRANSFER_S:g} s; fetch it by other means"
+                f"'{url[:200]}' did not arrive within {MAX_TRANSFER_S:g} s; fetch it by other means"
             )
         yield chunk
 
@@ -207,8 +188,8 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 def _http_chunks(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
     opener = urllib.request.build_opener(_NoRedirects)
     with _answer(opener, url, allowed) as response:
-        told = response.headers.get("Content-Length", "")
-        expected = int(told) if told.isascii() and told.isdigit() else None
+        length = response.headers.get("Content-Length", "")
+        expected = int(length) if length.isascii() and length.isdigit() else None
         count = 0
         while chunk := response.read(_CHUNK_BYTES):
             count += len(chunk)
@@ -241,7 +222,7 @@ def _answer(
     raise SourceUnreachableError(f"'{url[:200]}' redirects more than {MAX_REDIRECTS} times")
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_temporary(error: Exception) -> bool:
     status = _status(error)
     if status is not None:
         return status in _AGAIN
@@ -267,17 +248,76 @@ def _typed(error: Exception, url: str) -> BitternError:
     if status in (401, 403) or isinstance(error, PermissionError):
         return SourceUnreachableError(
             f"{url[:200]} is not open to everyone: give credentials as the library behind it wants "
-            f"them ({_told(error)})",
+            f"them ({_message(error)})",
             field="source",
         )
     return SourceUnreachableError(
-        f"{url[:200]} cannot be fetched: {_told(error)}", field="source", details={"url": url[:500]}
+        f"{url[:200]} cannot be fetched: {_message(error)}",
+        field="source",
+        details={"url": url[:500]},
     )
 
 
-def _told(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return (str(error) or type(error).__name__)[:300]
 
 
 def _wait(seconds: float) -> None:
     time.sleep(seconds)
+
+
+class TemporaryMedia(type(Path())):  # type: ignore[misc]
+    """Path of a temporary file that is deleted once nothing refers to this path any more.
+
+    Copies of it (also in another process) are plain paths and keep nothing alive.
+    """
+
+    _gone: weakref.finalize[..., object]
+
+    @classmethod
+    def holding(cls, name: str) -> TemporaryMedia:
+        """The path of a file that exists already."""
+        path = cls(name)
+        path._gone = weakref.finalize(path, _delete, name)
+        return path
+
+
+def spool(chunks: Iterable[bytes], name: str) -> bytes | Path:
+    """All of a stream: its bytes, or where they lie if there are more than `IN_MEMORY_BYTES`.
+
+    Args:
+        chunks: the stream, in chunks of any size.
+        name: for messages.
+
+    Raises:
+        MediaTooLargeError: more than `MAX_MEDIA_BYTES`.
+    """
+    small = bytearray()
+    stream = iter(chunks)
+    for chunk in stream:
+        small += chunk
+        if len(small) > IN_MEMORY_BYTES:
+            return _on_disk(small, stream, name)
+    return bytes(small)
+
+
+def _on_disk(begun: bytearray, rest: Iterable[bytes], name: str) -> Path:
+    handle, file_name = tempfile.mkstemp(prefix="bittern-media-")
+    path = TemporaryMedia.holding(file_name)
+    with os.fdopen(handle, "wb") as file:
+        file.write(begun)
+        written = len(begun)
+        begun.clear()
+        for chunk in rest:
+            written += len(chunk)
+            if written > MAX_MEDIA_BYTES:
+                raise MediaTooLargeError(
+                    f"'{name[:200]}' has more than {MAX_MEDIA_BYTES:,} bytes, the limit; cut it "
+                    "into shorter recordings"
+                )
+            file.write(chunk)
+    return path
+
+
+def _delete(name: str) -> None:
+    Path(name).unlink(missing_ok=True)

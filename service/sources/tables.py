@@ -1,13 +1,21 @@
-"""Tables of whatever size, row by row: delimited text and Parquet, here or at an address."""
+"""Tables of whatever size, row by row: delimited text and Parquet, local or remote.
+
+What exports call CSV differs in separators, quotes and ends of lines. It is read in blocks, so
+that memory is bounded by one block and one row (`MAX_LINE_BYTES`), also where a file of a terabyte
+is a single line. A row that cannot be read is reported with its line number, and the next one is
+read.
+"""
 
 from __future__ import annotations
 
 import codecs
+import csv
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -16,25 +24,28 @@ from numpy.typing import NDArray
 
 from bittern.errors import ManifestError
 from bittern.index.columns import Value
-from bittern.service.sources.delimited import MAX_FIELD_CHARS, MAX_LINE_BYTES, Dialect, rows
 from bittern.service.sources.remote import open_address
 
+MAX_LINE_BYTES = 4 << 20
+"""Longest row; a longer one is listed as unreadable."""
+MAX_CELL_BYTES = 1 << 20
+"""Longest cell; of delimited text, in characters."""
+ENCODINGS = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
+"""Encodings that can be split into lines before they are decoded; names as `codecs` has them."""
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
+_BLOCK = 1 << 20
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 << 20
 """What is read of a Parquet file at once, and what of it is turned into text at once."""
-MAX_CELL_BYTES = MAX_FIELD_CHARS
-"""Longest cell of a Parquet file."""
 _GROUP_BYTES = 64 << 20
 _MEAN_ROW_BYTES = 64 << 10
 """A row group of more than both of these is left out: it is unpacked a thousand rows at a time,
-however small the batches are that are asked for."""
+however small the batches are."""
 _TOO_LARGE = (
     "hold {:,} bytes each on average, which is too much for a table of media; leave out the "
     "columns with long texts"
 )
-_HEAD_BYTES = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 Cells = dict[str, Value]
@@ -43,27 +54,191 @@ Names = Callable[[list[str]], list[str]]
 
 
 @dataclass(frozen=True)
+class Dialect:
+    """How cells and rows are separated.
+
+    Attributes:
+        separator: between cells.
+        quote: around cells, one character; empty means that no cell is enclosed.
+        line_end: between rows; a carriage return before a line feed is dropped in any case.
+        encoding: one of `ENCODINGS`.
+    """
+
+    separator: str = ","
+    quote: str = '"'
+    line_end: str = "\n"
+    encoding: str = "utf-8"
+
+    def __post_init__(self) -> None:
+        if not self.separator or not self.line_end:
+            raise ManifestError("cells and lines must be separated by something", field="source")
+        if self.quote and (len(self.quote) > 1 or len(self.separator) > 1):
+            raise ManifestError(
+                f"cells enclosed by {self.quote!r} and separated by {self.separator!r} cannot be "
+                "read; one character each can",
+                field="source",
+            )
+
+
+COMMA_SEPARATED = Dialect()
+TAB_SEPARATED = Dialect(separator="\t", quote="")
+
+
+def rows(stream: IO[bytes], dialect: Dialect) -> Iterator[tuple[int, list[str] | str]]:
+    """The rows of a stream, blank lines left out.
+
+    Args:
+        stream: bytes; closed by the caller.
+        dialect: its rules.
+
+    Yields:
+        Number of the row's first line, from 1, and its cells; or what is wrong with the row.
+    """
+    csv.field_size_limit(MAX_CELL_BYTES)
+    lines = _Lines(stream, dialect)
+    begins = 1
+    for cells in _quoted(lines) if dialect.quote else _unquoted(lines):
+        if lines.trouble:
+            cells, lines.trouble = lines.trouble, ""
+        if cells:
+            yield begins, cells
+        begins = lines.count + 1
+
+
+def named_rows(
+    stream: IO[bytes],
+    dialect: Dialect,
+    table: str,
+    names: Names,
+    missing: frozenset[str] = frozenset({""}),
+) -> Iterator[tuple[int, dict[str, str] | str]]:
+    """The rows of a stream below its header.
+
+    Args:
+        stream: bytes; closed by the caller.
+        dialect: its rules.
+        table: what messages call it.
+        names: called once with the headings; with none where the stream is empty.
+        missing: values that count as an empty cell; these are left out.
+
+    Yields:
+        Number of the row's first line, and its cells by column; or what is wrong with the row.
+
+    Raises:
+        ManifestError: the header cannot be read.
+    """
+    columns: list[str] | None = None
+    for line, cells in rows(stream, dialect):
+        if columns is None:
+            if isinstance(cells, str):
+                raise ManifestError(f"the header of {table}: {cells}", field="source")
+            columns = names([cell.strip() for cell in cells])
+        elif isinstance(cells, str):
+            yield line, cells
+        elif len(cells) != len(columns):
+            yield line, f"the row has {len(cells)} cells, the header {len(columns)}"
+        else:
+            stripped = zip(columns, map(str.strip, cells), strict=True)
+            yield line, {column: cell for column, cell in stripped if cell not in missing}
+    if columns is None:
+        names([])
+
+
+@dataclass
+class _Lines:
+    """Lines of a stream. `trouble` says what was wrong with those since it was last emptied."""
+
+    stream: IO[bytes]
+    dialect: Dialect
+    count: int = 0
+    trouble: str = ""
+
+    def __iter__(self) -> Iterator[str]:
+        for raw in self._raw():
+            self.count += 1
+            if raw is None:
+                self.trouble = f"the line is longer than {MAX_LINE_BYTES >> 20} MiB"
+                yield "\n"
+                continue
+            try:
+                text = raw.decode(self.dialect.encoding)
+            except UnicodeDecodeError as error:
+                self.trouble = f"the line is no {self.dialect.encoding} text: {error.reason}"
+                text = ""
+            yield (text.removeprefix("\ufeff") if self.count == 1 else text) + "\n"
+
+    def _raw(self) -> Iterator[bytes | None]:
+        """Each line without its end; None for one that is too long."""
+        end = self.dialect.line_end.encode(self.dialect.encoding)
+        end = b"\n" if end == b"\r\n" else end
+        rest, dropping = b"", False
+        while block := self.stream.read(_BLOCK):
+            *whole, rest = (rest + block).split(end)
+            for line in whole:
+                yield None if dropping or len(line) > MAX_LINE_BYTES else line.rstrip(b"\r")
+                dropping = False
+            if len(rest) > MAX_LINE_BYTES:
+                # Keep as much as an end may need that is cut in two by the block.
+                rest, dropping = rest[len(rest) - len(end) + 1 :], True
+        if rest or dropping:
+            yield None if dropping else rest.rstrip(b"\r")
+
+
+def _unquoted(lines: _Lines) -> Iterator[list[str] | str]:
+    for line in lines:
+        text = line[:-1]
+        yield text.split(lines.dialect.separator) if text else []
+
+
+def _quoted(lines: _Lines) -> Iterator[list[str] | str]:
+    reader = csv.reader(lines, delimiter=lines.dialect.separator, quotechar=lines.dialect.quote)
+    while True:
+        try:
+            yield next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield f"the row cannot be read: {error}"
+
+
+@dataclass(frozen=True)
 class Table:
-    """A table and where it is.
+    """A table with a header.
 
     Attributes:
         name: its file name.
-        place: its path, or its address if it lies elsewhere.
+        location: its path, or its address if it is remote.
     """
 
     name: str
-    place: Path | str
+    location: Path | str
 
     @property
     def is_parquet(self) -> bool:
         """Whether it is a Parquet file, by its name."""
         return Path(self.name).suffix.lower() in PARQUET_SUFFIXES
 
+    @property
+    def separator(self) -> str:
+        """What separates its cells: a comma, a tab or a semicolon; a comma for Parquet."""
+        return "," if self.is_parquet else self._form[1]
+
+    @cached_property
+    def _form(self) -> tuple[str, str]:
+        """Encoding and separator of delimited text, by its header."""
+        with self.open() as file:
+            head = file.read(_BLOCK)
+        encoding = "utf-16" if head.startswith(_UTF_16) else "utf-8"
+        first = head.decode(encoding, "ignore").partition("\n")[0]
+        return encoding, max(",\t;", key=first.count)
+
     def open(self) -> IO[bytes]:
         """Its bytes."""
-        return open_address(self.place) if isinstance(self.place, str) else self.place.open("rb")
+        if isinstance(self.location, str):
+            return open_address(self.location)
+        return self.location.open("rb")
 
-    def where(self, number: int) -> str:
+    def position(self, number: int) -> str:
         """What to call a row: a line of text, or the number of a row."""
         return f"{self.name}, {'row' if self.is_parquet else 'line'} {number}"
 
@@ -73,84 +248,46 @@ class Table:
         Raises:
             ManifestError: the table as a whole cannot be read.
         """
-        return _parquet_rows(self, names) if self.is_parquet else _text_rows(self, names)
+        return _parquet_rows(self, names) if self.is_parquet else self._text_rows(names)
 
     def count(self) -> int:
         """How many rows there are, those that cannot be read too."""
         if self.is_parquet:
             with self.open() as file:
                 return int(_parquet(self, file).metadata.num_rows)
-        return sum(1 for _ in _text_rows(self, lambda headings: headings))
+        return sum(1 for _ in self._text_rows(lambda headings: headings))
 
+    def _text_rows(self, names: Names) -> Iterator[tuple[int, Cells | str]]:
+        encoding, separator = self._form
+        if isinstance(self.location, Path):
+            self._refuse_other_encodings(encoding)
+        with self.open() as file:
+            stream = file
+            if encoding == "utf-16":
+                stream = cast(IO[bytes], codecs.EncodedFile(file, "utf-8", "utf-16"))
+            dialect = Dialect(separator=separator)
+            try:
+                yield from named_rows(stream, dialect, str(self.location), names)  # type: ignore[misc]
+            except UnicodeDecodeError as error:
+                raise ManifestError(f"{self.location} is no {encoding} text: {error}") from error
 
-class _Rest:
-    """A stream of which something was read already."""
-
-    def __init__(self, head: bytes, stream: IO[bytes]) -> None:
-        self._head, self._stream = head, stream
-
-    def read(self, size: int = -1) -> bytes:
-        if self._head:
-            head, self._head = self._head, b""
-            return head
-        return self._stream.read(size)
-
-
-def _text_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str]]:
-    if isinstance(table.place, Path):
-        _refuse_other_encodings(table)
-    with table.open() as file:
-        head = file.read(_HEAD_BYTES)
-        stream = cast(IO[bytes], _Rest(head.removeprefix(codecs.BOM_UTF8), file))
-        encoding = "utf-8"
-        if head.startswith(_UTF_16):
-            encoding = "utf-16"
-            stream = cast(IO[bytes], codecs.EncodedFile(stream, "utf-8", "utf-16"))
-        first = head.decode(encoding, "ignore").partition("\n")[0]
-        dialect = Dialect(separator=max(",\t;", key=first.count))
-        try:
-            yield from _named(table, rows(stream, dialect), names)
-        except UnicodeDecodeError as error:
-            raise ManifestError(f"{table.place} is no {encoding} text: {error}") from error
-
-
-def _named(
-    table: Table, split: Iterator[tuple[int, list[str] | str]], names: Names
-) -> Iterator[tuple[int, Cells | str]]:
-    _, headings = next(split, (1, []))
-    if isinstance(headings, str):
-        raise ManifestError(f"the header of {table.place}: {headings}", field="source")
-    columns = names(headings)
-    for line, cells in split:
-        if isinstance(cells, str):
-            yield line, cells
-        elif len(cells) != len(columns):
-            yield line, f"the row has {len(cells)} cells, the header {len(columns)}"
-        else:
-            stripped = ((c, v.strip()) for c, v in zip(columns, cells, strict=True))
-            yield line, {c: v for c, v in stripped if v}
-
-
-def _refuse_other_encodings(table: Table) -> None:
-    """Read a file through: better to refuse it now than in the middle of a night."""
-    with table.open() as file:
-        head = file.read(2)
-        encoding = "utf-16" if head.startswith(_UTF_16) else "utf-8"
+    def _refuse_other_encodings(self, encoding: str) -> None:
+        """Read a file through: better to refuse it now than in the middle of a night."""
         decoder = codecs.getincrementaldecoder(encoding)()
-        line, chunk = 1, head
-        try:
-            while chunk:
-                line += decoder.decode(chunk).count("\n")
-                chunk = file.read(_HEAD_BYTES)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError as error:
-            line += error.object[: error.start].count(b"\n")
-            raise ManifestError(
-                f"{table.place} is not {encoding.upper()} text (line {line}: {error.reason}); "
-                "save it as UTF-8: in a spreadsheet, as 'CSV UTF-8'; on a command line, with "
-                f"iconv -f WINDOWS-1252 -t UTF-8 {table.name} > utf8.csv",
-                field="source",
-            ) from error
+        line = 1
+        with self.open() as file:
+            try:
+                while chunk := file.read(_BLOCK):
+                    line += decoder.decode(chunk).count("\n")
+                decoder.decode(b"", final=True)
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                raise ManifestError(
+                    f"{self.location} is not {encoding.upper()} text (line {line}: "
+                    f"{error.reason}); save it as UTF-8: in a spreadsheet, as 'CSV UTF-8'; on a "
+                    f"command line, with iconv -f WINDOWS-1252 -t UTF-8 {self.name} > utf8.csv",
+                    field="source",
+                ) from error
 
 
 def _parquet(table: Table, file: IO[bytes], **options: Any) -> Any:
@@ -161,7 +298,7 @@ def _parquet(table: Table, file: IO[bytes], **options: Any) -> Any:
         return pq.ParquetFile(file, **options)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(
-            f"{table.place} is not a readable Parquet file: {error}", field="source"
+            f"{table.location} is not a readable Parquet file: {error}", field="source"
         ) from error
 
 
@@ -244,14 +381,14 @@ def _sizes(column: Any) -> NDArray[np.int64] | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    places = None
+    indices = None
     if pa.types.is_dictionary(column.type):
-        places, column = column.indices, column.dictionary
+        indices, column = column.indices, column.dictionary
     if not _is_text(column.type):
         return None
     sizes = pc.cast(pc.binary_length(column), pa.int64())
-    if places is not None:
-        sizes = sizes.take(places)
+    if indices is not None:
+        sizes = sizes.take(indices)
     return np.asarray(sizes.fill_null(0), dtype=np.int64)
 
 

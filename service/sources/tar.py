@@ -1,22 +1,30 @@
-"""Tar shards in the layout of webdataset: members of one key stand beside one another.
+"""Tar shards in the layout of webdataset: members of one key follow one another.
 
 ``000123.jpg``, ``000123.json`` and ``000123.txt`` are a photograph, its metadata and its caption. A
-member's key is its path up to the first dot of its file name. Shards are read from their beginning
-to their end; nothing of them is written to disk, but recordings that are too large for memory.
+member's key is its path up to the first dot of its file name. Shards are read as streams; nothing
+of them is written to disk, but recordings that are too large for memory. Links are never followed.
 https://github.com/webdataset/webdataset describes the layout.
+
+`tarfile` reads the format. A shard may come from anywhere, so `_Bounded` limits what it reads
+for the headers of one member, and `_MemberInfo` raises where it would take damage for the end.
 """
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
 import json
 import math
 import re
+import tarfile
+import zlib
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, product
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self, cast
 
 from bittern.errors import BitternError, ManifestError, MediaTooLargeError, SourceNotFoundError
 from bittern.index.columns import Value
@@ -25,15 +33,13 @@ from bittern.service.sources.base import (
     SourceOptions,
     another_medium,
     failed,
+    id_of_name,
     modality_of_suffix,
 )
 from bittern.service.sources.globs import matcher
 from bittern.service.sources.headings import column_names
-from bittern.service.sources.ids import id_of_name
-from bittern.service.sources.remote import open_address, system_of
-from bittern.service.sources.spill import FirstLines
-from bittern.service.sources.spooled import MAX_MEDIA_BYTES, spool
-from bittern.service.sources.tar_stream import MAX_NAME_CHARS, Member, members
+from bittern.service.sources.remote import MAX_MEDIA_BYTES, open_address, spool, system_of
+from bittern.service.sources.spill import Spill
 from bittern.types import MediaItem
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2")
@@ -43,6 +49,12 @@ MAX_MEMBERS = 10_000_000
 MAX_GROUP = 64
 """Most members of one key."""
 MAX_SIDECAR_BYTES = 1 << 20
+MAX_NAME_CHARS = 1_024
+MAX_HEADER_BYTES = 64 << 10
+"""Most that is read for the headers of a member, which hold a long name."""
+_BUFFER_BYTES = 64 << 10
+_CHUNK_BYTES = 1 << 20
+_UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _TEXTS = {".txt": "caption", ".cls": "label"}
@@ -66,7 +78,7 @@ def shard_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     Raises:
         SourceNotFoundError: there is no such shard.
     """
-    return entries_of(_shards(path), options)
+    return _entries(_shards(path), options)
 
 
 def remote_shard_entries(address: str, options: SourceOptions) -> Iterator[Listed]:
@@ -79,33 +91,31 @@ def remote_shard_entries(address: str, options: SourceOptions) -> Iterator[Liste
         system, below = system_of(each)
         names += sorted(system.unstrip_protocol(found) for found in system.glob(below))
     if not names:
-        raise SourceNotFoundError(f"there are no shards at {address}", field="source")
-    return entries_of(names, options)
+        raise SourceNotFoundError(f"there are no tar shards at {address}", field="source")
+    return _entries(names, options)
 
 
-def entries_of(shards: list[Path] | list[str], options: SourceOptions) -> Iterator[Listed]:
+def _entries(shards: list[Path] | list[str], options: SourceOptions) -> Iterator[Listed]:
     """The media of shards that are here or at addresses, in their order."""
     include, exclude = matcher(options.include, "include"), matcher(options.exclude, "exclude")
-    seen, ids, count = FirstLines(), FirstLines(), 0
-    for shard in shards:
-        name = shard.name if isinstance(shard, Path) else shard.rpartition("/")[2]
-        for listed in _shard(shard, name):
-            entry = listed.entry
-            if not isinstance(entry, MediaItem):
-                yield listed
-                continue
-            if (include and not include(entry.media)) or (exclude and exclude(entry.media)):
-                continue
-            count += 1
-            if seen.first(count, entry.occurrence_id, entry.media) != count:
-                what = f"'{entry.occurrence_id}' with '{entry.media}' stood in the shards already"
-                yield failed(entry.occurrence_id, listed.place, ManifestError(what))
-                continue
-            first = ids.first(count, entry.occurrence_id) == count
-            if not first:
-                entry = another_medium(entry)
-                entry = replace(entry, occurrence_id=id_of_name(entry.occurrence_id))
-            yield listed._replace(entry=entry)
+    with Spill() as seen:
+        for shard in shards:
+            name = shard.name if isinstance(shard, Path) else shard.rpartition("/")[2]
+            for listed in _shard(shard, name):
+                entry = listed.entry
+                if not isinstance(entry, MediaItem):
+                    yield listed
+                    continue
+                if (include and not include(entry.media)) or (exclude and exclude(entry.media)):
+                    continue
+                if not seen.add_first("media", f"{entry.occurrence_id}\0{entry.media}"):
+                    what = f"'{entry.occurrence_id}' with '{entry.media}' is in the shards already"
+                    yield failed(entry.occurrence_id, listed.position, ManifestError(what))
+                    continue
+                if not seen.add_first("ids", entry.occurrence_id):
+                    entry = another_medium(entry)
+                    entry = replace(entry, occurrence_id=id_of_name(entry.occurrence_id))
+                yield listed._replace(entry=entry)
 
 
 def expanded(pattern: str) -> list[str]:
@@ -114,18 +124,18 @@ def expanded(pattern: str) -> list[str]:
     Raises:
         ManifestError: more than `MAX_SHARDS` names.
     """
-    parts: list[list[str]] = []
+    choices_of: list[list[str]] = []
     at, count = 0, 1
     for match in _BRACES.finditer(pattern):
         choices = (match[3] or "").split(",")
         if match[1]:
             low, high, width = int(match[1]), int(match[2]), len(match[1])
             choices = [f"{n:0{width}d}" for n in range(low, min(high, low + MAX_SHARDS) + 1)]
-        parts += [[pattern[at : match.start()]], choices]
+        choices_of += [[pattern[at : match.start()]], choices]
         at, count = match.end(), count * max(1, len(choices))
         if count > MAX_SHARDS:
             raise ManifestError(f"'{pattern}' names more than {MAX_SHARDS:,} shards")
-    return ["".join(chosen) for chosen in product(*parts, [pattern[at:]])]
+    return ["".join(chosen) for chosen in product(*choices_of, [pattern[at:]])]
 
 
 def _is_tar(name: str) -> bool:
@@ -163,23 +173,126 @@ def _shard(shard: Path | str, name: str) -> Iterator[Listed]:
 def _groups(stream: IO[bytes], name: str, root: str) -> Iterator[Listed]:
     group: _Group | None = None
     try:
-        for count, member in enumerate(members(stream)):
+        tar = TarStream(stream)
+        for count, member in enumerate(tar):
             if count >= MAX_MEMBERS:
                 raise ManifestError(f"more than {MAX_MEMBERS:,} members; what follows is left out")
-            if not member.is_file:
+            if not member.isreg() or member.issparse():
                 continue
             key, suffix = _key(member.name)
             if group is None or group.key != key:
                 if group is not None:
                     yield from group.entries()
                 group = _Group(key, name, root)
-            group.take(member, suffix)
+            group.take(tar, member, suffix)
     except BitternError as error:
         # The group that was being read may lack members; the ones before are whole.
         yield failed(name, name, error)
         return
     if group is not None:
         yield from group.entries()
+
+
+class TarStream:
+    """The members of a tar file, also of one packed with gzip or bzip2, one after the other.
+
+    Its methods raise a `ManifestError` where it is no tar file, is damaged or ends too early;
+    members before that are good.
+    """
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._count = 0
+        with self._errors():
+            self._bounded = _Bounded(_unpacked(stream))
+            self._tar = tarfile.open(  # noqa: SIM115  # the stream is closed by who opened it
+                fileobj=cast(IO[bytes], self._bounded),
+                mode="r|",
+                bufsize=_BUFFER_BYTES,
+                tarinfo=_MemberInfo,
+                encoding="utf-8",
+            )
+
+    def __iter__(self) -> Iterator[tarfile.TarInfo]:
+        while (member := self._next()) is not None:
+            yield member
+
+    def chunks(self, member: tarfile.TarInfo) -> Iterator[bytes]:
+        """The bytes of the member that was iterated last."""
+        with self._errors():
+            body = cast(IO[bytes], self._tar.extractfile(member))
+            while chunk := body.read(_CHUNK_BYTES):
+                yield chunk
+
+    def _next(self) -> tarfile.TarInfo | None:
+        with self._errors():
+            member = self._tar.next()
+            if member is not None and member.size < 0:
+                raise tarfile.ReadError(f"a member of {member.size} bytes")
+        self._tar.members.clear()  # type: ignore[attr-defined]  # it would keep all of them
+        self._tar.pax_headers = {}
+        if member is not None:
+            self._count += 1
+            self._bounded.allow(member.size)
+        return member
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except _EndsTooEarlyError as error:
+            what = "it ends too early: fetch or write it again"
+            raise ManifestError(what if self._count else "it is no tar file") from error
+        except _UNREADABLE as error:
+            what = f"it is damaged behind member {self._count}"
+            what = what if self._count else "it is no tar file"
+            raise ManifestError(f"{what}: {str(error)[:200]}") from error
+
+
+class _EndsTooEarlyError(Exception):
+    """A tar file ends with a block of zeros; nobody reads further."""
+
+
+class _Bounded:
+    """A stream that ends a read of more bytes than a member and its headers can have."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._left = 0
+        self.allow(0)
+
+    def allow(self, size: int) -> None:
+        """Allow to read the rest of a member of this size, and the headers of the next one."""
+        self._left = size + MAX_HEADER_BYTES + 2 * _BUFFER_BYTES
+
+    def read(self, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise ManifestError(f"a member has headers of more than {MAX_HEADER_BYTES:,} bytes")
+        data = self._stream.read(size)
+        if not data:
+            raise _EndsTooEarlyError
+        return data
+
+
+class _MemberInfo(tarfile.TarInfo):
+    """A member; where there should be one and is none, an error instead of the file's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # a block of zeros
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+
+def _unpacked(stream: IO[bytes]) -> IO[bytes]:
+    whole = io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER_BYTES)
+    head = whole.peek(3)
+    if head.startswith(b"\x1f\x8b"):
+        return cast(IO[bytes], gzip.GzipFile(fileobj=whole))
+    return bz2.BZ2File(whole) if head.startswith(b"BZh") else whole
 
 
 def _key(name: str) -> tuple[str, str]:
@@ -202,8 +315,8 @@ class _Group:
     sidecar_problem: BitternError | None = None
     members: int = 0
 
-    def take(self, member: Member, suffix: str) -> None:
-        """Read a member, if it is a medium or says something about one."""
+    def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str) -> None:
+        """Read a member, if it is a medium or describes one."""
         name = member.name.removeprefix("./")
         modality = modality_of_suffix(Path(name))
         kind = "." + suffix.rpartition(".")[2]
@@ -217,7 +330,7 @@ class _Group:
         except BitternError as error:
             self._note(name, error, modality)
             return
-        data = spool(member.body.chunks(), name)
+        data = spool(tar.chunks(member), name)
         if modality is not None:
             data_or_path = {"data": data} if isinstance(data, bytes) else {"path": data}
             item = MediaItem(self.key, name, modality, media_root=self.root, **data_or_path)
@@ -225,7 +338,7 @@ class _Group:
             return
         try:
             assert isinstance(data, bytes)
-            self.metadata.update(_told(data, suffix, name))
+            self.metadata.update(_sidecar(data, suffix, name))
         except ManifestError as error:
             self._note(name, error, modality)
 
@@ -237,25 +350,24 @@ class _Group:
 
     def entries(self) -> Iterator[Listed]:
         """What the key gives: media with metadata, and what cannot be used."""
-        place = f"{self.shard}, {self.key[:MAX_NAME_CHARS]}"
+        position = f"{self.shard}, {self.key[:MAX_NAME_CHARS]}"
         for name, error in self.problems:
-            yield failed(name[:MAX_NAME_CHARS], place, error)
+            yield failed(name[:MAX_NAME_CHARS], position, error)
         for item in self.media:
             if self.sidecar_problem is not None:
-                yield failed(item.media, place, self.sidecar_problem)
+                yield failed(item.media, position, self.sidecar_problem)
                 continue
-            told = {k: v for k, v in self.metadata.items() if k not in ("occurrenceID", "media")}
-            own = str(self.metadata.get("occurrenceID", "")) or id_of_name(self.key)
-            yield Listed(replace(item, occurrence_id=own, metadata=told), place)
+            metadata = {k: v for k, v in self.metadata.items() if k != "media"}
+            own = str(metadata.pop("occurrenceID", "")) or id_of_name(self.key)
+            yield Listed(replace(item, occurrence_id=own, metadata=metadata), position)
 
 
-def _check(member: Member, name: str, count: int, is_medium: bool) -> None:
-    parts = PurePosixPath(name).parts
+def _check(member: tarfile.TarInfo, name: str, count: int, is_medium: bool) -> None:
     if len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise ManifestError(
             f"a member's name is of at most {MAX_NAME_CHARS} characters that can be printed"
         )
-    if name.startswith("/") or ".." in parts:
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ManifestError(f"'{name}' leads out of its shard")
     if count > MAX_GROUP:
         raise ManifestError(f"more than {MAX_GROUP} members share the key of '{name}'")
@@ -264,7 +376,7 @@ def _check(member: Member, name: str, count: int, is_medium: bool) -> None:
         raise MediaTooLargeError(f"'{name}' has {member.size:,} bytes, the limit is {limit:,}")
 
 
-def _told(data: bytes, suffix: str, name: str) -> dict[str, Value]:
+def _sidecar(data: bytes, suffix: str, name: str) -> dict[str, Value]:
     """The metadata in a JSON or text member."""
     try:
         text = data.decode("utf-8-sig")

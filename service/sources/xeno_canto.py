@@ -24,9 +24,16 @@ from bittern.service.sources.base import (
     failed,
     modality_of_suffix,
 )
-from bittern.service.sources.field_values import checked, event_date, kept_columns, licence, text
+from bittern.service.sources.field_values import (
+    BETWEEN,
+    checked,
+    event_date,
+    kept_columns,
+    licence,
+    text,
+)
 from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.media_locator import MediaPlaces
+from bittern.service.sources.media_locator import MediaLocator
 from bittern.types import AddResult, AddStatus, MediaItem
 
 _RECORDINGS = frozenset({"recordings"})
@@ -49,7 +56,6 @@ _RENAMED = {
 _TAKEN_APART = frozenset(
     {"id", "lng", "lon", "lic", "url", "file", "file-name", "date", "time", "also", "sono", "osci"}
 )
-BETWEEN_SPECIES = " | "
 
 
 def is_xeno_canto(path: Path) -> bool:
@@ -70,31 +76,31 @@ def is_xeno_canto(path: Path) -> bool:
 def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The recordings of one or several pages.
 
-    A recording that stands on two pages, as when some were uploaded between two requests, is
+    A recording that is on two pages, as when some were uploaded between two requests, is
     listed once. In a folder, a file that cannot be read costs its own recordings only; files
-    that hold something else are passed over.
+    that hold something else are skipped.
 
     Raises:
         ManifestError: the one file is not readable.
         SourceNotFoundError: there is no such folder as `options.media`.
     """
-    places = MediaPlaces(path, options)
-    here = _Here(places, _recordings_in(places.folders))
+    locator = MediaLocator(path, options)
+    folder = _Folder(locator, _recordings_in(locator.folders))
     seen: set[int] = set()
     if not path.is_dir():
-        yield from _page(path, here, seen)
+        yield from _page(path, folder, seen)
         return
     for page in _pages(path):
         try:
-            yield from _page(page, here, seen)
+            yield from _page(page, folder, seen)
         except ManifestError as error:
             yield failed(page.name, page.name, error)
 
 
-class _Here(NamedTuple):
+class _Folder(NamedTuple):
     """Where recordings are looked for, and the files there that bear a catalogue number."""
 
-    places: MediaPlaces
+    locator: MediaLocator
     downloads: dict[int, str]
 
 
@@ -132,37 +138,29 @@ def _in_order(file: Path) -> list[tuple[int, str]]:
     ]
 
 
-def _page(path: Path, here: _Here, seen: set[int]) -> Iterator[Listed]:
+def _page(path: Path, folder: _Folder, seen: set[int]) -> Iterator[Listed]:
     for element in elements(path, _RECORDINGS):
         if not element.member and _is_page(element):
             continue
-        place = element.place(path.name)
-        name = place
+        position = element.position(path.name)
+        name = position
         try:
-            row = _object(element)
+            row = element.fields()
             number = _number(row)
             name = f"XC{number}"
             if number in seen:
-                message = f"{place}: {name} stands on an earlier page as well"
-                yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), place)
+                message = f"{position}: {name} is on an earlier page already"
+                yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), position)
                 continue
             seen.add(number)
-            yield Listed(_item(row, number, here), place)
+            yield Listed(_item(row, number, folder), position)
         except BitternError as error:
-            yield failed(name, place, error)
+            yield failed(name, position, error)
 
 
 def _is_page(element: Element) -> bool:
-    """Whether it is what a page says beside its recordings, or some other object."""
+    """Whether it is a page without its recordings, or some other object."""
     return isinstance(element.value, dict) and not element.value.keys() & _OF_A_RECORDING
-
-
-def _object(element: Element) -> dict[str, Any]:
-    if element.unusable:
-        raise ManifestError(element.unusable)
-    if not isinstance(element.value, dict):
-        raise ManifestError("it is no object with named values")
-    return element.value
 
 
 def _number(row: dict[str, Any]) -> int:
@@ -172,30 +170,22 @@ def _number(row: dict[str, Any]) -> int:
     return int(found[1])
 
 
-def _item(row: dict[str, Any], number: int, here: _Here) -> MediaItem:
+def _item(row: dict[str, Any], number: int, folder: _Folder) -> MediaItem:
     file_name = text(row.get("file-name"))
     own = PurePosixPath(file_name).suffix.lower()
     suffixes = (own, *_SUFFIXES) if own in AUDIO_SUFFIXES else _SUFFIXES
     stems = (f"XC{number}", str(number))
     also = [f"{stem}{suffix}" for suffix in suffixes for stem in stems]
-    if number in here.downloads:
-        also.append(here.downloads[number])
+    if number in folder.downloads:
+        also.append(folder.downloads[number])
     address = _address(text(row.get("file")))
-    found = here.places.find(file_name, also=also, addresses=[address] if address else [])
-    return MediaItem(
-        occurrence_id=f"XC{number}",
-        media=found.media,
-        modality="audio",
-        path=found.path,
-        media_root=found.media_root,
-        metadata=checked(_metadata(row, number)),
-        url=found.url,
-    )
+    found = folder.locator.find(file_name, also=also, addresses=[address] if address else [])
+    return found.item(f"XC{number}", "audio", checked(_metadata(row, number)))
 
 
-def _address(told: str) -> str:
+def _address(text_: str) -> str:
     """An address as xeno-canto gives it: some begin with ``//``."""
-    return f"https:{told}" if told.startswith("//") else told
+    return f"https:{text_}" if text_.startswith("//") else text_
 
 
 def _metadata(row: dict[str, Any], number: int) -> dict[str, Value]:
@@ -216,10 +206,10 @@ def _metadata(row: dict[str, Any], number: int) -> dict[str, Value]:
         columns["scientificName"] = columns["species"] or genus
         columns["vernacularName"] = rest.pop("en", "")
     date, time = text(row.get("date")), text(row.get("time"))
-    columns["eventDate"] = told = event_date(date, time)
-    if date and not told:
+    columns["eventDate"] = event = event_date(date, time)
+    if date and not event:
         columns["date"] = date
-    if time and "T" not in told:
+    if time and "T" not in event:
         columns["time"] = time
     return {**kept_columns(rest), **columns}
 
@@ -228,4 +218,4 @@ def _joined(names: object) -> str:
     """The species in the background, in one text."""
     if not isinstance(names, list):
         return text(names)
-    return BETWEEN_SPECIES.join(name for name in map(text, names) if name)
+    return BETWEEN.join(name for name in map(text, names) if name)

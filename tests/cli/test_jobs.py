@@ -78,7 +78,7 @@ def test_what_the_contract_takes_the_command_line_takes(
     assert first["id"] == again["id"]
     runner.begun.acquire(timeout=WAIT_S)
     [record] = runner.seen
-    assert dict(record.spec.reading.columns) == {"file name": "media"}
+    assert dict(record.spec.reading.rename) == {"file name": "media"}
     assert tuple(record.spec.reading.include) == ("a/*",)
     assert tuple(record.spec.reading.exclude) == ("b/*",)
     assert record.spec.keep_embeddings

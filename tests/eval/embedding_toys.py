@@ -31,7 +31,7 @@ class Counting(ToyEncoder):
         return super().encode(modality, batch)
 
     @property
-    def layout(self) -> int:
+    def pieces(self) -> int:
         return sum(size for _, size in self.batches)
 
 

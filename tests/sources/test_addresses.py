@@ -16,7 +16,8 @@ from bittern.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
-from bittern.service.grpc.messages import item_from_wire, modality_to_wire
+from bittern.service.grpc.convert import modality_to_wire
+from bittern.service.grpc.convert_add import item_from_wire
 from bittern.service.sources import SourceOptions, read_source, remote
 from bittern.service.sources.addresses import check_prefixes, may_fetch
 from bittern.types import AddResult, MediaItem
@@ -154,7 +155,7 @@ def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
         with pytest.raises(SourceUnreachableError, match="may not be fetched"):
             remote.open_media(at(f"{host}/p/a.jpg"), allowed)
     with pytest.raises(SourceUnreachableError, match="may not be fetched"):
-        remote.fetched(f"{host}/p/a.jpg")
+        remote.open_media(at(f"{host}/p/a.jpg"))
     assert _Pages.asked == []
 
 
@@ -162,9 +163,12 @@ def test_a_redirect_to_what_is_allowed_is_followed(host: str) -> None:
     assert remote.open_media(at(f"{host}/p/moved.jpg"), [f"{host}/"]) == b"jpeg" * 10
 
 
-def test_media_have_a_limit(host: str) -> None:
+def test_media_have_a_limit(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(remote, "_CHUNK_BYTES", 20)
+    monkeypatch.setattr(remote, "MAX_MEDIA_BYTES", 39)
     with pytest.raises(MediaTooLargeError, match="more than 39 bytes"):
-        remote.fetched(f"{host}/p/a.jpg", [host], limit=39)
+        remote.open_media(at(f"{host}/p/a.jpg"), [host])
 
 
 def test_a_web_page_lists_what_lies_below_it_only(host: str) -> None:

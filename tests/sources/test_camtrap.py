@@ -111,7 +111,7 @@ def test_medium_gets_its_deployment_its_observation_and_the_licence(tmp_path: Pa
     source = read_source(package(tmp_path, [medium("m1")], [OBSERVED]))
     (item,) = source.entries
     assert source.format == "camtrap-dp"
-    assert source.listed[0].place == "media.csv, line 2"
+    assert source.listed[0].position == "media.csv, line 2"
     assert isinstance(item, MediaItem)
     assert (item.occurrence_id, item.modality, item.media) == ("m1", "image", "media/m1.jpg")
     assert item.path == tmp_path / "media/m1.jpg"
@@ -257,9 +257,9 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
     told = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
     beginnings = [
         "deployments.csv, line 3: decimalLatitude must be",
-        "deployments.csv, line 4: the deployment 'd1' stands in an earlier row",
+        "deployments.csv, line 4: the deployment 'd1' is in an earlier row",
         "observations.csv, line 3: the row has no observationID",
-        "media.csv, line 3: the medium 'm1' stands in an earlier row",
+        "media.csv, line 3: the medium 'm1' is in an earlier row",
         "media.csv, line 4: there is no deployment 'd9'",
         "media.csv, line 5: '../m3.jpg' leads out",
         "media.csv, line 6: 'media/m4.jpg' is a video",

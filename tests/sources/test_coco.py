@@ -83,7 +83,7 @@ def test_inat_image_gets_its_species_place_and_licence(tmp_path: Path) -> None:
         "eventDate": "2021-05-09T11:20:00+00:00", "decimalLatitude": 46.5,
         "decimalLongitude": 7.25, "coordinateUncertaintyInMeters": 30.0,
     }  # fmt: skip
-    assert source.listed[0].place == "train.json, images[0]"
+    assert source.listed[0].position == "train.json, images[0]"
 
 
 def test_lists_may_stand_in_any_order(tmp_path: Path) -> None:

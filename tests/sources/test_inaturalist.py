@@ -10,7 +10,7 @@ import pytest
 
 from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.service.sources import Source, SourceOptions, read_source
-from bittern.service.sources.licences import licence_code
+from bittern.service.sources.field_values import licence
 from bittern.types import AddResult, MediaItem
 from tests.sources.archives import FIXTURES, SAMPLE, copied
 
@@ -319,7 +319,7 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
     ],
 )
 def test_licences_have_one_spelling(told: str, code: str) -> None:
-    assert licence_code(told, version="4.0") == code
+    assert licence(told, version="4.0") == code
 
 
 def test_an_observation_without_an_id_is_told_by_its_line(tmp_path: Path, media: Path) -> None:

@@ -14,7 +14,6 @@ import pytest
 from bittern.errors import ManifestError
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.headings import column_names
-from bittern.service.sources.spill import FirstLines
 from bittern.service.sources.tables import Table
 from bittern.types import AddResult, MediaItem
 
@@ -36,7 +35,7 @@ def items(path: Path, **options: Any) -> list[MediaItem]:
 
 def test_columns_are_what_the_operator_says(tmp_path: Path) -> None:
     path = manifest(tmp_path, "File Path,Species,media\na.jpg,Strix aluco,7\n", "a.jpg")
-    [item] = items(path, columns={"file path": "media", "Species": "scientificName"})
+    [item] = items(path, rename={"file path": "media", "Species": "scientificName"})
     assert item.media == "a.jpg"
     assert item.metadata == {"scientificName": "Strix aluco", "media_2": "7"}
 
@@ -72,7 +71,7 @@ def test_a_mapping_that_does_not_fit_is_refused(columns: dict[str, str], words: 
 
 def test_a_manifest_without_media_says_which_column_may_be_it(tmp_path: Path) -> None:
     path = manifest(tmp_path, "id,File Path,species\n1,a.jpg,x\n")
-    with pytest.raises(ManifestError, match="--column 'File Path'=media"):
+    with pytest.raises(ManifestError, match="--rename 'File Path'=media"):
         read_source(path)
 
 
@@ -119,7 +118,7 @@ def test_bad_rows_are_listed_and_the_rest_goes_in(tmp_path: Path) -> None:
     good, again, short, gone, last = read_source(path)
     assert isinstance(good, MediaItem)
     assert isinstance(last, MediaItem)
-    for entry, words in ((again, "line 2 already"), (short, "line 4"), (gone, "c.jpg")):
+    for entry, words in ((again, "in line 2 already"), (short, "line 4"), (gone, "c.jpg")):
         assert isinstance(entry, AddResult)
         assert words in entry.message
     assert read_source(path).total() == 5
@@ -156,16 +155,6 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.parquet").write_bytes(b"PAR1 not PAR1")
     with pytest.raises(ManifestError, match="Parquet"):
         read_source(tmp_path / "m.parquet")
-
-
-def test_what_was_seen_is_remembered_beyond_what_is_recent() -> None:
-    lines = FirstLines()
-    for line in range(200_000):
-        assert lines.first(line, str(line)) == line
-    for line in (0, 65_535, 131_072, 199_999):
-        assert lines.first(7, str(line)) == line
-        assert str(line) in lines
-    assert "new" not in lines
 
 
 def test_a_format_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:

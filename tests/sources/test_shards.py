@@ -3,15 +3,15 @@ from __future__ import annotations
 import gc
 import io
 import json
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
-from bittern.service.sources import SourceOptions, read_source, spooled
+from bittern.service.sources import SourceOptions, read_source, remote
 from bittern.service.sources.tar import expanded
-from bittern.service.sources.tar_stream import members
 from bittern.types import AddResult, MediaItem
 
 
@@ -139,12 +139,43 @@ def test_long_names_are_read_up_to_a_limit(tmp_path: Path, format_: int) -> None
     assert "1024 characters" in second.message
 
 
-def test_headers_that_would_fill_memory_are_refused() -> None:
-    info = tarfile.TarInfo("x")
-    info.type, info.size = tarfile.XHDTYPE, 1 << 40
-    stream = io.BytesIO(info.tobuf(tarfile.GNU_FORMAT) + bytes(4_096))
-    with pytest.raises(ManifestError, match="header of 1,099,511,627,776 bytes"):
-        list(members(stream))
+def header(kind: bytes, size: int, name: str = "x") -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def pax(content: bytes) -> bytes:
+    return header(tarfile.XHDTYPE, len(content)) + content + bytes(-len(content) % 512)
+
+
+GOOD = b"".join(header(tarfile.REGTYPE, 1, f"{n}.jpg") + b"x" + bytes(511) for n in (1, 2))
+NUMBERS = b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (header(tarfile.XHDTYPE, 1 << 40) + bytes(1 << 20), "headers of more than 65,536 bytes"),
+        (pax(b"9 a=1234\n") * 2_000 + bytes(1_024), "damaged behind member 2|headers of more than"),
+        (pax(NUMBERS) + header(tarfile.REGTYPE, 1) + b"9999999\n" + b"0\n" * 400_000, "headers of"),
+        (pax(b"9" * 5_000 + b" path=a.jpg\n") + bytes(1_024), "damaged behind member 2"),
+        (pax(b"12 size=-99\n") + header(tarfile.REGTYPE, 1) + bytes(1_024), "damaged behind"),
+        (header(tarfile.REGTYPE, 1 << 60) + bytes(1_024), "ends too early"),
+        (header(tarfile.REGTYPE, 100) + b"x", "ends too early"),
+        (b"", "ends too early"),
+        (b"no header" * 100, "damaged behind member 2"),
+    ],
+    ids=["pax", "chain", "sparse", "digits", "negative", "huge", "cut", "endless", "text"],
+)
+def test_hostile_headers_cost_neither_memory_nor_the_members_before(
+    tmp_path: Path, content: bytes, words: str
+) -> None:
+    path = tmp_path / "s.tar"
+    path.write_bytes(GOOD + content)
+    good, *_, failed = told(list(read_source(path)))
+    assert good == "1"
+    assert re.search(f"failed: .*({words})", failed)
 
 
 def test_a_sidecar_that_cannot_be_read_fails_its_media(tmp_path: Path) -> None:
@@ -157,7 +188,7 @@ def test_a_sidecar_that_cannot_be_read_fails_its_media(tmp_path: Path) -> None:
 def test_large_members_lie_on_disk_for_as_long_as_they_are_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spooled, "IN_MEMORY_BYTES", 1_000)
+    monkeypatch.setattr(remote, "IN_MEMORY_BYTES", 1_000)
     path = shard(tmp_path / "s.tar", {"1.wav": bytes(5_000), "2.wav": b"x"})
     first = next(iter(read_source(path)))
     assert isinstance(first, MediaItem)

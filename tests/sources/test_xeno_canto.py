@@ -56,7 +56,7 @@ def test_recording_gets_its_species_place_date_and_licence(tmp_path: Path) -> No
     source = read_source(written(tmp_path, page(recording(7)), "XC7.mp3"))
     (item,) = source.entries
     assert source.format == "xeno-canto"
-    assert source.listed[0].place == "page1.json, recordings[0]"
+    assert source.listed[0].position == "page1.json, recordings[0]"
     assert isinstance(item, MediaItem)
     assert (item.occurrence_id, item.modality, item.media) == ("XC7", "audio", "XC7.mp3")
     assert item.metadata == {

@@ -14,32 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
-import bittern
 from bittern.benchmarks.eval.prompts import (
+    asked_in_words,
     check_templates,
-    prompts_note,
-    text_queries,
+    told_prompts,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.splits import leave_out_unanswerable
-from bittern.benchmarks.eval.suites.base import (
-    RECORDING_QUERIES,
-    DataFile,
-    Missing,
-    Suite,
-    described,
-)
+from bittern.benchmarks.eval.suites.base import ASKED_BY_RECORDING, Missing, Piece, Suite, described
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
+    Asked,
     Classes,
     Items,
     Protocol,
-    QuerySet,
     Relevance,
     Task,
 )
+from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import BitternError, InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
@@ -96,8 +90,6 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
-SAMPLE = Path(bittern.__file__).parent / "sample" / MANIFEST
-"""The sample media that ship with Bittern."""
 
 
 class FieldSuite(Suite):
@@ -105,8 +97,8 @@ class FieldSuite(Suite):
 
     name = "field"
     about = "Bittern's sample archive (85 photographs, 26 recordings), or any labelled manifest"
-    layout: Sequence[DataFile] = (
-        DataFile(
+    pieces: Sequence[Piece] = (
+        Piece(
             MANIFEST,
             "a manifest with the columns media and label; --data may name the file itself",
             "Bittern itself (bittern/sample) where --data is not given",
@@ -153,7 +145,7 @@ class FieldSuite(Suite):
         if not path.is_file():
             state = "lacks a piece of field" if data.is_dir() else "does not exist"
             raise LayoutError(
-                f"{data} {state}:\n  {described(self.layout[0])}\nPut it there, or leave --data "
+                f"{data} {state}:\n  {described(self.pieces[0])}\nPut it there, or leave --data "
                 "out for the sample",
                 field="data",
             )
@@ -227,7 +219,7 @@ def _task(
     ranked = _items(items, target, place)
     told = list(left_out)
     if asked == TEXT:
-        questions = text_queries(classes, np.arange(len(names)), protocol, PROMPTS)
+        questions = asked_in_words(classes, np.arange(len(names)), protocol, PROMPTS)
     else:
         answerable = _answerable(queries, items)
         if len(answerable) < len(queries):
@@ -245,14 +237,14 @@ def _task(
         questions = _recordings(answerable, asked, place)
     task = Task(
         name=f"{asked}→{target}",
-        queries=questions,
+        asked=questions,
         items=ranked,
         relevance=Relevance.by_class(questions.classes, ranked.classes),
         classes=classes,
         left_out=tuple(told),
         notes=(
             "What has the same label is relevant",
-            prompts_note(protocol, PROMPTS) if asked == TEXT else RECORDING_QUERIES,
+            told_prompts(protocol, PROMPTS) if asked == TEXT else ASKED_BY_RECORDING,
         ),
     )
     if asked == TEXT:
@@ -282,8 +274,8 @@ def _items(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> 
     )
 
 
-def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> QuerySet:
-    return QuerySet(
+def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> Asked:
+    return Asked(
         ids=[item.occurrence_id for item in media],
         modality=modality,
         contents=media,

@@ -1,0 +1,108 @@
+"""Checkpoints of full size with random weights, in the layouts that the encoders read.
+
+How fast a tower trains does not depend on what it knows, so nothing has to be downloaded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+CAPTIONS = (
+    "a photo of Botaurus stellaris with common name great bittern",
+    "Strix aluco with common name tawny owl",
+    "Animalia Chordata Aves Pelecaniformes Ardeidae Botaurus stellaris",
+    "The sound of a great bittern booming in the reeds",
+    "the call of a tawny owl at night",
+    "a chorus of common frogs by the pond",
+)
+"""Texts to train on; the tokenizer of a random CLAP is made of them."""
+
+VIT_B_16: Mapping[str, Any] = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 512,
+        "heads": 8,
+        "layers": 12,
+    },
+}
+"""The ``model_cfg`` of imageomics/bioclip (arXiv 2311.18803): CLIP's ViT-B/16."""
+
+HTSAT_ROBERTA: Mapping[str, Any] = {}
+"""What differs in davidrrobinson/BioLingual (arXiv 2308.04978) from transformers' defaults for
+CLAP, which are laion/clap-htsat-unfused: nothing that bears on size or speed."""
+
+CLAP_FEATURES: Mapping[str, Any] = {"truncation": "rand_trunc", "padding": "repeatpad"}
+"""Likewise of its feature extractor: 10 s at 48 kHz, 64 mel bands, 1,001 frames."""
+
+_UNKNOWN = "<unk>"
+_SPECIAL = ["<s>", "<pad>", "</s>", _UNKNOWN, "<mask>"]
+
+
+def write_openclip(folder: Path, model: Mapping[str, Any] = VIT_B_16) -> Path:
+    """A folder that `bittern.encoders.openclip.OpenClipEncoder` loads.
+
+    Args:
+        folder: made where it is missing.
+        model: the ``model_cfg``.
+    """
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"model_cfg": dict(model), "preprocess_cfg": {}})
+    (folder / "open_clip_config.json").write_text(text)
+    torch.manual_seed(0)
+    towers = open_clip.CLIP(**json.loads(text)["model_cfg"])
+    save_file(towers.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_clap(
+    folder: Path,
+    model: Mapping[str, Any] = HTSAT_ROBERTA,
+    features: Mapping[str, Any] = CLAP_FEATURES,
+) -> Path:
+    """A folder that `bittern.encoders.clap.ClapEncoder` loads; its vocabulary is small.
+
+    Args:
+        folder: made where it is missing.
+        model: arguments of `transformers.ClapConfig`.
+        features: arguments of `transformers.ClapFeatureExtractor`.
+    """
+    import torch
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    ClapModel(ClapConfig(**json.loads(json.dumps(dict(model))))).save_pretrained(folder)
+    ClapFeatureExtractor(**features).save_pretrained(folder)
+    tokenizer = RobertaTokenizerFast(tokenizer_object=_vocabulary(), model_max_length=512)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _vocabulary() -> Any:
+    """Byte pairs of the captions, as RoBERTa's tokenizer has them of the web."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=_SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer
