@@ -17,9 +17,9 @@ help:
 	@echo "make matrix  all tests with three CPU capabilities and two numbers of threads; TESTS=tests/hashing for some"
 	@echo "make soak    property tests on random examples, 200 kills of a writer, 200 damaged archives;"
 	@echo "             ROUNDS=2000 CASES=2000 SEED=7 for more, or the same ones again"
-	@echo "make bench   quality and speed, measured here"
+	@echo "make bench   speed, measured here"
 	@echo "make bench-search    search engines against the machine and their peers, about a quarter of an hour"
-	@echo "make bench-jobs      jobs: pipeline, commits, upkeep, restart, Ray; about a quarter of an hour"
+	@echo "make bench-jobs      jobs: pipeline, archives, commits, restart, Ray; about a quarter of an hour"
 	@echo "make protos  lint the wire contract and generate its stubs again"
 
 demo: $(INSTALLED)
@@ -80,8 +80,7 @@ bench: $(INSTALLED)
 # Threads of OpenMP that wait would otherwise spin, and slow down whoever has the next turn.
 bench-search: $(INSTALLED)
 	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m bittern.benchmarks search \
-	  --json benchmarks/results/search.json --plot docs/search-speed.svg \
-	  | tee benchmarks/results/search.txt
+	  --json benchmarks/results/search.json | tee benchmarks/results/search.txt
 
 bench-jobs: $(INSTALLED)
 	COLUMNS=110 OMP_WAIT_POLICY=passive $(BIN)/python -m bittern.benchmarks jobs \

@@ -20,7 +20,6 @@ _PACKAGES = (
     "faiss-cpu",
     "lancedb",
     "usearch",
-    "milvus-lite",
     "torch",
     "open-clip-torch",
     "transformers",
@@ -70,14 +69,14 @@ def revision() -> str:
     if git is None or not (root / ".git").exists():
         return ""
 
-    def asked(*words: str) -> str:
-        told = subprocess.run(  # noqa: S603 - fixed words
+    def output(*words: str) -> str:
+        done = subprocess.run(  # noqa: S603 - fixed words
             [git, "-C", str(root), *words], capture_output=True, text=True, check=False
         )
-        return told.stdout.strip()
+        return done.stdout.strip()
 
-    changed = asked("status", "--porcelain", "--untracked-files=no")
-    return asked("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
+    changed = output("status", "--porcelain", "--untracked-files=no")
+    return output("rev-parse", "--short=12", "HEAD") + ("+" if changed else "")
 
 
 def cpu_model() -> str:
@@ -92,7 +91,7 @@ def cpu_model() -> str:
 
 
 def memory_gib() -> float:
-    """Memory of the machine in GiB; 0 where it cannot be told."""
+    """Memory of the machine in GiB; 0 where it is unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
@@ -100,7 +99,7 @@ def memory_gib() -> float:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core, over the last minute; None where it cannot be told."""
+    """Processes that wanted a core, over the last minute; None where it is unknown."""
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):

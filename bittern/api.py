@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import builtins  # `list` is a method here
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from bittern.arguments import (
-    MediaSource,
-    check_batch_size,
-    check_on_duplicate,
-    each_item,
-    id_list,
-    make_encodable,
-    make_query,
+from bittern.checks import (
+    check_model,
+    check_string,
+    check_where,
+    check_whole,
+    only_one,
 )
-from bittern.errors import QueryError
+from bittern.errors import (
+    InvalidInputError,
+    MediaTooLargeError,
+    QueryError,
+    SourceNotFoundError,
+    UnreadableMediaError,
+)
 from bittern.service.export import (
     FOLDER,
     Exported,
@@ -34,7 +38,7 @@ from bittern.service.export import (
     writer_of,
 )
 from bittern.service.export.base import OnProgress, check_file
-from bittern.service.limits import check_model, check_page_size, check_string, check_where
+from bittern.service.limits import DEFAULT_LIMITS, check_ids, check_page_size
 from bittern.types import (
     DEFAULT_K,
     Adding,
@@ -50,7 +54,16 @@ from bittern.types import (
     Page,
     Query,
     SearchResult,
+    check_on_duplicate,
 )
+
+MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
+"""Largest picture or sound file that a query, or an item sent to a server, may be: what fits
+into the largest message that a server takes by default, with room for its metadata."""
+MAX_BATCH_SIZE = 1_000_000
+"""Most items of one commit; all their codes are held in memory until then."""
+MediaSource = str | Path | bytes
+"""A picture or a sound: the path of a file, or the file's bytes."""
 
 
 class ArchiveAPI(ABC):
@@ -132,10 +145,10 @@ class ArchiveAPI(ABC):
             CodeError: `code` has the wrong length.
         """
         return self._search(
-            make_query(
-                text,
-                image=image,
-                audio=audio,
+            Query(
+                text=text,
+                image=None if image is None else read_media(image, "image"),
+                audio=None if audio is None else read_media(audio, "audio"),
                 id=id,
                 code=code,
                 target=target,
@@ -195,10 +208,9 @@ class ArchiveAPI(ABC):
             ModelNotFoundError: no model has this name.
             ArchiveLockedError: another process writes to this archive.
         """
-        check_on_duplicate(on_duplicate)
-        check_batch_size(batch_size)
-        check_model(model)
-        return Adding(self._add(each_item(items), on_duplicate, model or None, batch_size))
+        policy = check_on_duplicate(on_duplicate)
+        size = check_whole(batch_size, "batch_size", 1, MAX_BATCH_SIZE)
+        return Adding(self._add(_each_item(items), policy, check_model(model), size))
 
     def delete(self, ids: str | Sequence[str]) -> builtins.list[str]:
         """Remove observations for good, in one commit: all that are named, or none.
@@ -215,7 +227,7 @@ class ArchiveAPI(ABC):
             QueryError: something among them is not text.
             LimitExceededError: more than 10,000 ids.
         """
-        return self._delete(id_list(ids))
+        return self._delete(_id_list(ids))
 
     def list(self, where: str | None = None, *, page_size: int = 100) -> Iterator[Observation]:
         """Iterate over the observations in row order, fetching them page by page.
@@ -266,9 +278,12 @@ class ArchiveAPI(ABC):
             ModelNotFoundError: no model has this name.
             UnsupportedModalityError: the model has no such tower.
         """
-        modality, data, name = make_encodable(text, image=image, audio=audio)
-        check_model(model)
-        return self._encode(modality, data, model or None, name)
+        kind = only_one({"text": text, "image": image, "audio": audio})
+        source = image if image is not None else audio
+        data = text if source is None else read_media(source, kind)
+        name = Path(source).name if isinstance(source, str | Path) else ""
+        given: dict[str, Any] = {kind: data}
+        return self._encode(Query(**given, model=model), name)
 
     def export(
         self,
@@ -393,6 +408,99 @@ class ArchiveAPI(ABC):
     ) -> Exported: ...
 
     @abstractmethod
-    def _encode(
-        self, modality: str, data: str | bytes, model: str | None, name: str
-    ) -> builtins.list[Encoded]: ...
+    def _encode(self, query: Query, name: str) -> builtins.list[Encoded]: ...
+
+
+def read_media(source: MediaSource, field: str) -> bytes:
+    """Bytes of a picture or a sound that is given as a path or as bytes.
+
+    Raises:
+        SourceNotFoundError: there is no file at the path.
+        MediaTooLargeError: more than 60 MiB.
+        UnreadableMediaError: a folder or a device, or the file cannot be opened.
+        QueryError: neither a path nor bytes.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        name, data = f"{field} bytes", bytes(source)
+    elif isinstance(source, str | Path):
+        name, data = str(source), _read_file(source, field)
+    else:
+        raise QueryError(
+            f"{field} must be the path or the bytes of a file, not {type(source).__name__}",
+            field=field,
+        )
+    if len(data) > MAX_MEDIA_BYTES:
+        raise MediaTooLargeError(
+            f"{name}: larger than the limit of {MAX_MEDIA_BYTES:,} bytes; "
+            "make it smaller, or cut a recording into shorter ones",
+            field=field,
+            details={"limit_bytes": str(MAX_MEDIA_BYTES)},
+        )
+    return data
+
+
+def _read_file(source: str | Path, field: str) -> bytes:
+    path = Path(source).expanduser()
+    if str(source).startswith(("http://", "https://")):
+        raise SourceNotFoundError(
+            f"{source}: addresses are not fetched; download the file first", field=field
+        )
+    try:
+        if not path.exists():
+            raise SourceNotFoundError(f"{source}: there is no such file", field=field)
+        if not path.is_file():
+            raise UnreadableMediaError(f"{source} is not a regular file", field=field)
+        with path.open("rb") as file:
+            return file.read(MAX_MEDIA_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UnreadableMediaError(f"{source}: cannot be read ({error})", field=field) from error
+
+
+def _each_item(items: Iterable[MediaItem]) -> Iterator[MediaItem]:
+    """The items, one by one as they are asked for.
+
+    Raises:
+        InvalidInputError: `items` is nothing to iterate; or, when it is reached, something
+            that is no `MediaItem`.
+    """
+    try:
+        rest = iter(items)
+    except TypeError:
+        raise InvalidInputError(
+            f"items must be a list or another iterable of MediaItem, not {type(items).__name__}",
+            field="items",
+        ) from None
+    return _checked_items(rest)
+
+
+def _checked_items(items: Iterator[MediaItem]) -> Iterator[MediaItem]:
+    for number, item in enumerate(items):
+        if not isinstance(item, MediaItem):
+            raise InvalidInputError(
+                f"item {number} is {type(item).__name__}, not a MediaItem", field="items"
+            )
+        for field in ("occurrence_id", "modality"):
+            # They are looked up before the item is looked at; other wrong types fail alone.
+            if not isinstance(value := getattr(item, field), Hashable):
+                raise InvalidInputError(
+                    f"{field} of item {number} must be text, not {type(value).__name__}",
+                    field=field,
+                )
+        yield item
+
+
+def _id_list(ids: str | Iterable[str]) -> list[str]:
+    """One id or several, as a list.
+
+    Raises:
+        QueryError: not text, or something that is no text among them.
+        LimitExceededError: more than 10,000.
+    """
+    try:
+        listed = [ids] if isinstance(ids, str) else list(ids)
+    except TypeError:
+        raise QueryError(
+            f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"
+        ) from None
+    check_ids(listed)
+    return listed

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
+from queue import Empty, Full, Queue
 
 import grpc
 
-from bittern.api import ArchiveAPI
-from bittern.arguments import read_media
+from bittern.api import ArchiveAPI, read_media
 from bittern.errors import (
     ArchiveNotFoundError,
     BitternError,
@@ -20,10 +20,9 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.jobs import RemoteJobs
-from bittern.outbox import Outbox
 from bittern.service.export.base import Exported, OnProgress, Piece
 from bittern.service.export.formats import FOLDER, writer_of
-from bittern.service.grpc import convert, convert_add, convert_export, convert_stats
+from bittern.service.grpc import messages
 from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
 from bittern.types import (
@@ -47,6 +46,8 @@ DEFAULT_TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 _KEEPALIVE_MS = 60_000
 _MAX_INT32 = 2**31 - 1
+_MAX_WAITING = 2
+_POLL_S = 0.1
 
 
 def connect(
@@ -144,14 +145,14 @@ class RemoteArchive(ArchiveAPI):
         """Tell what the archive holds; see `ArchiveAPI.stats`."""
         with self._typed_errors():
             answer = self._stub.Stats(pb.StatsRequest(archive=self.name), timeout=self._timeout_s)
-            return convert_stats.stats_from_wire(answer)
+            return messages.stats_from_wire(answer)
 
     def models(self) -> builtins.list[ModelInfo]:
         """List the archive's models; see `ArchiveAPI.models`."""
         with self._typed_errors():
             request = pb.ListModelsRequest(archive=self.name)
             answer = self._stub.ListModels(request, timeout=self._timeout_s)
-            return [convert_stats.model_from_wire(each) for each in answer.models]
+            return [messages.model_from_wire(each) for each in answer.models]
 
     @property
     def jobs(self) -> RemoteJobs:
@@ -166,11 +167,11 @@ class RemoteArchive(ArchiveAPI):
         with self._typed_errors():
             request = pb.GetRequest(archive=self.name, id=id)
             answer = self._stub.Get(request, timeout=self._timeout_s)
-            return convert.observation_from_wire(answer.observation)
+            return messages.observation_from_wire(answer.observation)
 
     def _search(self, query: Query) -> SearchResult:
         with self._typed_errors():
-            request = convert.query_to_wire(query, self.name)
+            request = messages.query_to_wire(query, self.name)
             answer = self._stub.Search(request, timeout=self._timeout_s)
             for field in ("within", "relevance"):
                 if getattr(query, field) is not None and not answer.engine:
@@ -179,7 +180,7 @@ class RemoteArchive(ArchiveAPI):
                         f"know `{field}`; ask without it, or update the server",
                         field=field,
                     )
-            return convert.result_from_wire(answer)
+            return messages.result_from_wire(answer)
 
     def _delete(self, ids: builtins.list[str]) -> builtins.list[str]:
         with self._typed_errors():
@@ -196,20 +197,22 @@ class RemoteArchive(ArchiveAPI):
             )
             answer = self._stub.List(request, timeout=self._timeout_s)
             return Page(
-                [convert.observation_from_wire(each) for each in answer.observations],
+                [messages.observation_from_wire(each) for each in answer.observations],
                 answer.next_page_token,
             )
 
     def _export(self, format_: str, where: str | None) -> Iterator[Piece]:
         """The file as it arrives; however long it takes."""
         request = pb.ExportRequest(
-            archive=self.name, format=convert_export.format_to_wire(format_), where=where or ""
+            archive=self.name,
+            format=messages.number_of(messages.EXPORT_FORMATS, format_, "format"),
+            where=where or "",
         )
         with self._typed_errors():
             call = self._stub.Export(request)
             try:
                 for response in call:
-                    yield convert_export.piece_from_wire(response)
+                    yield Piece(response.data, response.done, response.total, response.left_out)
             finally:
                 call.cancel()
 
@@ -224,14 +227,12 @@ class RemoteArchive(ArchiveAPI):
         writer_of(FOLDER)  # says why not
         raise AssertionError
 
-    def _encode(
-        self, modality: str, data: str | bytes, model: str | None, name: str
-    ) -> builtins.list[Encoded]:
+    def _encode(self, query: Query, name: str) -> builtins.list[Encoded]:
         with self._typed_errors():
-            request = pb.EncodeRequest(archive=self.name, model=model or "", name=name)
-            setattr(request, modality, data)
+            request = pb.EncodeRequest(archive=self.name, model=query.model or "", name=name)
+            setattr(request, query.kind, getattr(query, query.kind))
             answer = self._stub.Encode(request, timeout=self._timeout_s)
-            return [convert_stats.encoded_from_wire(each) for each in answer.encoded]
+            return [messages.encoded_from_wire(each) for each in answer.encoded]
 
     def _add(
         self,
@@ -244,36 +245,36 @@ class RemoteArchive(ArchiveAPI):
         options = pb.AddOptions(
             archive=self.name,
             model=model or "",
-            on_duplicate=convert_add.on_duplicate_to_wire(on_duplicate),
+            on_duplicate=messages.on_duplicate_to_wire(on_duplicate),
             batch_size=min(batch_size, _MAX_INT32),
         )
         flush = pb.AddRequest(flush=pb.AddFlush())
-        outbox = Outbox()
+        queue = SendQueue()
         with self._typed_errors():
-            call = self._stub.Add(outbox)
+            call = self._stub.Add(queue)
         try:
-            outbox.put(pb.AddRequest(options=options), call)
+            queue.put(pb.AddRequest(options=options), call)
             rest = iter(items)
             while True:
-                sent, refused = self._send_batch(islice(rest, batch_size), outbox, call)
+                sent, refused = self._send_batch(islice(rest, batch_size), queue, call)
                 if not sent and not refused:
                     break
                 if sent:
-                    outbox.put(flush, call)
+                    queue.put(flush, call)
                     for response in self._answers(call, until_flushed=True):
                         yield refused + response
                         refused = []
                 if refused:
                     yield refused
-            outbox.close()
+            queue.close()
             yield from self._answers(call, until_flushed=False)
         finally:
             # Not in good order: what has been sent since the last answer is not to be stored.
             call.cancel()
-            outbox.close()
+            queue.close()
 
     def _send_batch(
-        self, items: Iterable[MediaItem], outbox: Outbox, call: grpc.Call
+        self, items: Iterable[MediaItem], queue: SendQueue, call: grpc.Call
     ) -> tuple[int, builtins.list[AddResult]]:
         """Send items one by one; return how many, and those that could not be."""
         sent = 0
@@ -291,7 +292,7 @@ class RemoteArchive(ArchiveAPI):
                     )
                 )
             else:
-                outbox.put(message, call)
+                queue.put(message, call)
                 sent += 1
         return sent, refused
 
@@ -302,7 +303,7 @@ class RemoteArchive(ArchiveAPI):
         with self._typed_errors():
             for response in call:
                 if response.results:
-                    yield [convert_add.add_result_from_wire(each) for each in response.results]
+                    yield [messages.add_result_from_wire(each) for each in response.results]
                 if response.flushed and until_flushed:
                     return
         if until_flushed:
@@ -327,12 +328,53 @@ class RemoteArchive(ArchiveAPI):
             raise InvalidInputError(f"a value cannot be sent: {error}") from error
 
 
+class SendQueue(Iterator[pb.AddRequest]):
+    """Messages on their way into a streaming call: the caller fills it, gRPC's thread empties it.
+
+    It holds two messages at most, so the caller reads files no faster than they are sent.
+    """
+
+    def __init__(self) -> None:
+        self._queue: Queue[pb.AddRequest | None] = Queue(_MAX_WAITING)
+        self._closed = False
+
+    def put(self, message: pb.AddRequest, call: grpc.Call) -> None:
+        """Hand over a message; wait for room.
+
+        It is dropped when the call has ended: the call's error shows at the next answer.
+        """
+        while call.is_active():
+            try:
+                self._queue.put(message, timeout=_POLL_S)
+            except Full:
+                continue
+            return
+
+    def close(self) -> None:
+        """End the caller's side of the stream once everything handed over has been sent."""
+        self._closed = True
+        with suppress(Full):
+            self._queue.put_nowait(None)  # so that the end is noticed sooner
+
+    def __next__(self) -> pb.AddRequest:
+        while True:
+            try:
+                message = self._queue.get(timeout=_POLL_S)
+            except Empty:
+                if self._closed:
+                    raise StopIteration from None
+                continue
+            if message is None:
+                raise StopIteration
+            return message
+
+
 def _item_message(item: MediaItem) -> pb.MediaItem:
     check_item(item)
     source = item.data if item.data is not None else item.path
     assert source is not None
-    data = read_media(source, field="data")
+    data = read_media(source, "data")
     try:
-        return convert_add.item_to_wire(item, data)
+        return messages.item_to_wire(item, data)
     except (ValueError, TypeError) as error:
         raise InvalidInputError(f"{item.media!r}: a value cannot be sent: {error}") from error

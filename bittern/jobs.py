@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager
 
 import grpc
 
-from bittern.arguments import check_on_duplicate
 from bittern.service.grpc.job_messages import Job, job_from_wire, spec_to_wire
 from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions
-from bittern.types import OnDuplicate
+from bittern.types import OnDuplicate, check_on_duplicate
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 

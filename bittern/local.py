@@ -138,10 +138,8 @@ class LocalArchive(ArchiveAPI):
             on_progress=on_progress,
         )
 
-    def _encode(
-        self, modality: str, data: str | bytes, model: str | None, name: str
-    ) -> builtins.list[Encoded]:
-        return self._engine.encode(modality, data, model=model, name=name)
+    def _encode(self, query: Query, name: str) -> builtins.list[Encoded]:
+        return self._engine.encode(query, name=name)
 
 
 def open_archive(

@@ -6,16 +6,25 @@ from `bittern`. Every folder may import this module; it imports none of them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal, Self, get_args
 
-import numpy as np
-
 from bittern import result_table
-from bittern.errors import QueryError
+from bittern.checks import (
+    check_choice,
+    check_model,
+    check_recall,
+    check_relevance,
+    check_string,
+    check_where,
+    check_whole,
+    check_within,
+    only_one,
+)
+from bittern.errors import CodeError, QueryError
 
 Metadata = Mapping[str, str | float | int | bool | None]
 """Darwin Core terms as they stand, plus whatever other columns the source had."""
@@ -31,6 +40,8 @@ MAX_TEXT_CHARS = 2_000
 """Longest text query, in characters."""
 MAX_THREADS = 1_024
 """Most threads of one search."""
+QUERY_KINDS = ("text", "image", "audio", "id", "code")
+"""What a query can search with."""
 MAX_FAILURES_KEPT = 1_000
 """Failures that `AddTotals` keeps word for word; all of them are counted."""
 
@@ -175,7 +186,10 @@ class ArchiveStats:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One search. Exactly one of `text`, `image`, `audio`, `id` and `code` is given.
+    """One search, checked when it is made: whoever gets one need not check it again.
+
+    Exactly one of `text`, `image`, `audio`, `id` and `code` is given. To encode without searching,
+    the other attributes keep their defaults.
 
     Attributes:
         text: words, in the language of the model.
@@ -189,14 +203,19 @@ class Query:
         metric: None means asymmetric where the query has logits, else hamming.
         model: name or digest (or its first 8+ digits); None means, of those with both towers,
             the one that coded most of the target.
-        within: hits no farther than this, in bits; None means at whatever distance. Looked for
-            exactly unless the query has a `recall`.
-        relevance: leave out what is not relevant: ``strict``, ``usual`` or ``loose``, or the share
-            of queries about something else altogether that may get an answer, 0.001 to 0.5; None
-            means show the nearest, whatever they are. Such a search is exact.
+        within: largest distance of a hit, in bits; None means any. The search is exact unless the
+            query has a `recall`.
+        relevance: show only relevant hits: the share of queries about something else altogether
+            that may get a hit, 0.001 to 0.5; ``strict``, ``usual`` and ``loose`` are made such
+            shares. None means show the nearest, whatever they are. Such a search is exact.
         recall: share of the true k nearest that has to be found; 1 means exactly these, less
             lets an approximate engine answer where there is one that is faster. None means what
-            the archive was opened with, which is 1 unless that was said otherwise.
+            the archive was opened with, which is 1 by default.
+
+    Raises:
+        QueryError: not exactly one query; a value of the wrong type, empty or out of range.
+        CodeError: a code that is not bytes.
+        FilterError: `where` of more than 10,000 characters.
     """
 
     text: str | None = None
@@ -212,6 +231,57 @@ class Query:
     within: float | None = None
     relevance: str | float | None = None
     recall: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value, and make its type the plain one."""
+        kind = self.kind
+        checked: dict[str, object] = {"k": check_whole(self.k, "k", 1, MAX_K)}
+        checks: dict[str, Callable[[object], object]] = {
+            "target": lambda target: check_choice(target, ("image", "audio"), "target"),
+            "metric": lambda metric: check_choice(metric, get_args(Metric), "metric"),
+            "within": check_within,
+            "relevance": check_relevance,
+            "recall": check_recall,
+            "where": check_where,
+            "model": check_model,
+            kind: lambda value: _checked_input(kind, value),
+        }
+        for name, check in checks.items():
+            if (value := getattr(self, name)) is not None:
+                checked[name] = check(value)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+        if self.metric == "asymmetric" and kind in ("id", "code"):
+            raise QueryError(
+                f"a query by {kind} has a code and no logits; use the hamming metric",
+                field="metric",
+            )
+
+    @property
+    def kind(self) -> str:
+        """What is searched with: ``text``, ``image``, ``audio``, ``id`` or ``code``."""
+        return only_one({name: getattr(self, name) for name in QUERY_KINDS})
+
+
+def _checked_input(kind: str, value: object) -> str | bytes:
+    """The words, media, id or code of a query."""
+    if kind in ("text", "id"):
+        text = check_string(value, kind)
+        if kind == "text" and not text.strip():
+            raise QueryError("the text is empty; say what to look for", field="text")
+        if kind == "text" and len(text) > MAX_TEXT_CHARS:
+            raise QueryError(
+                f"the text has {len(text)} characters, the limit is {MAX_TEXT_CHARS}; shorten it",
+                field="text",
+                details={"length": str(len(text)), "limit": str(MAX_TEXT_CHARS)},
+            )
+        return text
+    if not isinstance(value, bytes | bytearray | memoryview):
+        error = CodeError if kind == "code" else QueryError
+        raise error(f"{kind} must be bytes, not {type(value).__name__}", field=kind)
+    if not value and kind != "code":
+        raise QueryError(f"the {kind} is empty; give the bytes of a file", field=kind)
+    return bytes(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,20 +506,21 @@ class SearchOptions:
         Raises:
             QueryError: one of them is unusable.
         """
-        if not isinstance(self.engine, str) or self.engine not in get_args(EngineKind):
-            raise QueryError(
-                f"engine must be one of {', '.join(get_args(EngineKind))}, not {self.engine!r}",
-                field="engine",
-            )
+        check_choice(self.engine, get_args(EngineKind), "engine")
         if not isinstance(self.build, bool):
             raise QueryError(f"build must be True or False, not {self.build!r}", field="build")
         checked = {
             "recall": check_recall(self.recall),
-            "threads": _whole("threads", self.threads, MAX_THREADS),
-            "gpu_memory": _whole("gpu_memory", self.gpu_memory),
+            "threads": _count(self.threads, "threads", MAX_THREADS),
+            "gpu_memory": _count(self.gpu_memory, "gpu_memory"),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+
+
+def check_on_duplicate(policy: object) -> OnDuplicate:
+    """The policy, if it is ``error``, ``skip`` or ``overwrite``; else a `QueryError`."""
+    return check_choice(policy, get_args(OnDuplicate), "on_duplicate")
 
 
 def check_options(options: object) -> SearchOptions:
@@ -465,23 +536,5 @@ def check_options(options: object) -> SearchOptions:
     return options
 
 
-def check_recall(recall: object) -> float:
-    """Return `recall` as a float if it can be wanted; a QueryError otherwise."""
-    number = isinstance(recall, int | float | np.integer | np.floating)
-    if not number or isinstance(recall, bool) or not 0 < recall <= 1:  # type: ignore[operator]
-        raise QueryError(
-            f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
-        )
-    return float(recall)  # type: ignore[arg-type]
-
-
-def _whole(name: str, value: object, most: int | None = None) -> int | None:
-    """A whole number from 1 on, as an int; None stays None."""
-    if value is None:
-        return None
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    number = int(value) if whole else 0  # type: ignore[call-overload]
-    if number < 1 or (most is not None and number > most):
-        span = "of at least 1" if most is None else f"from 1 to {most:,}"
-        raise QueryError(f"{name} must be a whole number {span}, not {value!r}", field=name)
-    return number
+def _count(value: object, field: str, most: int | None = None) -> int | None:
+    return None if value is None else check_whole(value, field, 1, most)

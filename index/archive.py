@@ -17,15 +17,14 @@ import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from bittern.index.asking import SearchableArchive
-from bittern.index.checking.opening import check_at_open
 from bittern.index.checksums import NAME
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.model_switch import unnamed_files
+from bittern.index.leftovers import unnamed_models
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
-from bittern.index.pins import store_at
 from bittern.index.snapshots import SnapshotInfo, Snapshots, steady
 from bittern.index.store import Store
+from bittern.index.verify import check_at_open
 from bittern.index.writer import Writer
 from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
 
@@ -119,7 +118,7 @@ class Archive(SearchableArchive):
             store = Store(folder.store)
             header, version = steady(folder, store)
             if lock:
-                header = folder.settled(version)
+                header = folder.end_switch(version)
                 folder.renew_header_copy(header)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
@@ -140,7 +139,7 @@ class Archive(SearchableArchive):
             )
         store = Store(folder.store)
         info = Snapshots(folder, store).find(snapshot)
-        then = store_at(store, info.version)
+        then = store.at(info.version)
         header = replace(folder.read_header(), models=info.models, switch=None)
         _check_model_columns(folder, header, then)
         return cls(folder, then, None, options, header)
@@ -309,7 +308,7 @@ class Archive(SearchableArchive):
     def forgotten_models(self) -> builtins.list[Path]:
         """Folders of models that the archive names no more; codes of them may be left as well."""
         header = self._folder.read_header()
-        return unnamed_files(self._folder, {record.digest for record in header.models})
+        return unnamed_models(self._folder, {record.digest for record in header.models})
 
     def give_up(self, model: str | None = None) -> ModelRecord | None:
         """Remove a pending model with the codes it has so far, and rows that only it coded.

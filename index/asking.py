@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from bittern.index.engines.nearest import Nearest
 from bittern.index.observation import Answer
 from bittern.index.reading import ReadableArchive
-from bittern.index.retry import asks_again
 from bittern.index.searching import (
     Question,
     answer,
@@ -22,6 +21,7 @@ from bittern.index.searching import (
     everything_within,
     nearest_rows,
 )
+from bittern.index.versions import retried
 from bittern.types import Hit, Metric
 
 
@@ -52,7 +52,7 @@ class SearchableArchive(ReadableArchive):
             recall=recall,
         ).hits
 
-    @asks_again
+    @retried
     def ask(
         self,
         query: NDArray[Any],
@@ -90,7 +90,7 @@ class SearchableArchive(ReadableArchive):
         question = Question.checked(query, record, k, metric, modality, within, recall)
         return answer(question, snapshot, self._matching(snapshot, where), self._engines)
 
-    @asks_again
+    @retried
     def nearest(
         self,
         queries: NDArray[Any],
@@ -121,7 +121,7 @@ class SearchableArchive(ReadableArchive):
         used = engines_of(question, snapshot, self._engines)
         return nearest_rows(question, self._matching(snapshot, where), used)
 
-    @asks_again
+    @retried
     def within(
         self,
         query: NDArray[Any],
@@ -149,7 +149,7 @@ class SearchableArchive(ReadableArchive):
         question = Question.checked(query, record, 1, metric, modality, distance)
         return everything_within(question, snapshot, self._matching(snapshot, where), self._engines)
 
-    @asks_again
+    @retried
     def sample_codes(
         self, model: str, modality: str, places: Callable[[int], NDArray[np.int64]]
     ) -> NDArray[np.uint8]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -32,17 +33,20 @@ from bittern.errors import (
     PreconditionError,
 )
 from bittern.files import sync_folder
-from bittern.index.checking.manifests import (
-    UnreadableManifestError,
-    manifest_files,
-    read_manifest,
-    table_folder,
-)
-from bittern.index.checksums import Sum, files_below, read_sums, replace_sums, sum_of
+from bittern.index.checksums import Checksum, checksum_of, read_checksums, replace_checksums
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
-from bittern.index.pins import pin, store_at, unpin
+from bittern.index.leftovers import remove, unnamed_models
+from bittern.index.pins import pin, unpin
 from bittern.index.snapshots import Snapshots, steady
 from bittern.index.store import Store
+from bittern.index.table_files import (
+    TableVersion,
+    check_inside,
+    files_below,
+    newest_version,
+    stored_keys,
+    versions_in,
+)
 
 _NOTE = "backup.json"
 
@@ -129,68 +133,83 @@ class _Copying:
         self._header = header
         self._version = version
         self._link = link
-        self._sums: dict[str, Sum] = {}
-        self._done = Backup(str(target.path), version, 0, 0, 0, 0, 0, 0.0)
+        self._known = read_checksums(source.path).files
+        self._checksums: dict[str, Checksum] = {}
+        self._done = Counter[str]()
 
     def run(self) -> Backup:
-        manifest = manifest_files(self._source.store)[self._version]
-        files = [*self._store_files(manifest), *self._model_files()]
         before = self._earlier()
+        files = [*self._store_files(), *self._model_files()]
         if before is None:
-            self._make(files, manifest)
+            self._make(files)
         else:
-            self._renew(files, manifest, before)
-        return self._done
+            self._renew(files, before)
+        return Backup(
+            to=str(self._target.path),
+            version=self._version,
+            copied=self._done["copied"],
+            linked=self._done["linked"],
+            reused=self._done["reused"],
+            bytes=self._done["bytes"],
+            unchecked=self._done["unchecked"],
+            seconds=0.0,
+        )
 
-    def _make(self, files: list[Path], manifest: Path) -> None:
-        place, building = self._target, ArchiveFolder(partial_folder(self._target.path))
+    def _make(self, files: list[str]) -> None:
+        final, building = self._target, ArchiveFolder(partial_folder(self._target.path))
         shutil.rmtree(building.path, ignore_errors=True)
         building.path.mkdir(parents=True)
         building.models.mkdir()
         self._target = building
-        for path in [*files, manifest]:
-            self._copy(path)
+        for name in files:
+            self._copy(name)
         self._sync()
-        replace_sums(building.path, self._sums)
-        _hold(building.path, [sum_of(manifest).xxh3])
+        replace_checksums(building.path, self._checksums)
+        _hold(building.path, [self._manifest_checksum])
         building.write_header(self._header)
-        if place.path.is_dir():  # empty, as was checked
-            place.path.rmdir()
-        building.path.rename(place.path)
-        sync_folder(place.path.parent)
+        if final.path.is_dir():  # empty, as was checked
+            final.path.rmdir()
+        building.path.rename(final.path)
+        sync_folder(final.path.parent)
+        self._target = final
 
-    def _renew(self, files: list[Path], manifest: Path, before: Header) -> None:
+    def _renew(self, files: list[str], before: Header) -> None:
         lock = self._target.lock()
         try:
-            for path in files:
-                self._copy(path, renewing=True)
+            *others, manifest = sorted(files, key=lambda name: self._version in versions_in([name]))
+            for name in others:
+                self._copy(name, renewing=True)
             self._sync()
-            models = before.at(max(manifest_files(self._target.store))).models
+            models = before.at(newest_version(stored_keys(self._target.store))).models
             switch = Switch(self._version, self._header.models)
             self._target.write_header(replace(self._header, models=models, switch=switch))
-            _hold(self._target.path, [_newest_sum(self._target), sum_of(manifest).xxh3])
+            _hold(self._target.path, [_newest_checksum(self._target), self._manifest_checksum])
             self._copy(manifest, renewing=True)
             self._sync()
-            replace_sums(self._target.path, self._sums)
+            replace_checksums(self._target.path, self._checksums)
             self._target.write_header(self._header)
-            self._remove_others({*files, manifest})
+            self._remove_others()
         finally:
             lock.release()
 
-    def _store_files(self, manifest: Path) -> Iterator[Path]:
-        table = table_folder(self._source.store)
-        try:
-            read = read_manifest(manifest)
-        except UnreadableManifestError as error:
-            raise ArchiveDamagedError(
-                f"{manifest} cannot be used ({error}); run bittern verify {self._source.path}"
-            ) from error
-        yield from sorted({table / file.path for file in read.files})
-        transaction = table / "_transactions" / read.transaction
-        if read.transaction and transaction.is_file():
-            yield transaction
+    @property
+    def _manifest(self) -> str:
+        """Key of the version's manifest."""
+        keys = stored_keys(self._source.store)
+        return next(key for key in keys if self._version in versions_in([key]))
 
-    def _model_files(self) -> Iterator[Path]:
+    @property
+    def _manifest_checksum(self) -> str:
+        return checksum_of(self._source.path / self._manifest).xxh3
+
+    def _store_files(self) -> list[str]:
+        """Keys of the files that the version needs, its manifest last."""
+        version = TableVersion.open(self._source.store, self._version)
+        indexes = version.needed(stored_keys(self._source.store))
+        data = {key for files in version.fragments.values() for key in files}
+        return [*sorted(indexes | data), self._manifest]
+
+    def _model_files(self) -> Iterator[str]:
         for record in self._header.models:
             folder = self._source.models / record.digest
             if not folder.is_dir():
@@ -198,117 +217,85 @@ class _Copying:
                     f"the archive at {self._source.path} has lost the files of model "
                     f"{record.name} ({folder}); run bittern verify, register the model again"
                 )
-            yield from files_below(folder)
+            for path in files_below(folder):
+                yield path.relative_to(self._source.path).as_posix()
 
     def _earlier(self) -> Header | None:
-        """The header of the backup that is there; None where there is nothing."""
+        """The header of an earlier backup at the target; None where there is nothing."""
         path = self._target.path
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
-        remedy = "name a folder that is not there yet, or an earlier backup of this archive"
+        remedy = "name a new folder, or an earlier backup of this archive"
         if not self._target.header_file.is_file():
-            raise PreconditionError(f"{path} is there already and holds no archive; {remedy}")
+            raise PreconditionError(f"{path} exists already and holds no archive; {remedy}")
         before = self._target.read_header()
         if before.created != self._header.created:
             raise PreconditionError(
                 f"{path} is no backup of {self._source.path}: that was created at "
                 f"{self._header.created}, this at {before.created}; {remedy}"
             )
-        if _newest_sum(self._target) not in _holding(path):
+        if _newest_checksum(self._target) not in _holding(path):
             raise PreconditionError(
                 f"{path} was written to after the backup was made, or never was one: what is in it "
                 f"would be lost; {remedy}"
             )
         return before
 
-    def _copy(self, path: Path, renewing: bool = False) -> None:
-        """Bring one file over; how the version came about is not kept with it, nor needed."""
-        try:
-            self._bring(path, renewing)
-        except FileNotFoundError:
-            if path.parent.name != "_transactions" or path.exists():
-                raise
+    def _copy(self, name: str, renewing: bool = False) -> None:
+        """Copy one file, unless the target has the same bytes already.
 
-    def _bring(self, path: Path, renewing: bool) -> None:
-        """Bring one file over, unless the same bytes are there.
-
-        What is there is only replaced by a file that is whole and on the disk.
+        A file of the target is only replaced by one that is whole and on the disk.
         """
-        name = path.relative_to(self._source.path).as_posix()
-        there = self._target.path / name
-        _check_below(path, self._source.path, self._source.store, self._source.models)
-        _check_below(there, self._target.path)
-        told = self._known.get(name)
-        if renewing and there.is_file() and there.stat().st_size == path.stat().st_size:
-            # What the backup was, is no answer: disks lose what they hold.
-            here = sum_of(there)
-            if here == (told or sum_of(path)):
-                self._sums[name] = here
-                self._count(reused=1)
+        path, to = self._source.path / name, self._target.path / name
+        # The folders of the store and of models may be links, if the user has made them so.
+        kind = self._source.models if name.startswith("models/") else self._source.store
+        check_inside(kind, path)
+        check_inside(self._target.path, to)
+        recorded = self._known.get(name)
+        if renewing and to.is_file() and to.stat().st_size == path.stat().st_size:
+            # It is read again: disks lose what they hold.
+            found = checksum_of(to)
+            if found == (recorded or checksum_of(path)):
+                self._checksums[name] = found
+                self._done["reused"] += 1
                 return
-        there.parent.mkdir(parents=True, exist_ok=True)
-        temporary = there.with_name(f".{there.name}.copying")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        temporary = to.with_name(f".{to.name}.copying")
         temporary.unlink(missing_ok=True)
         linked = self._link and _linked(path, temporary)
         if not linked:
             _copied(path, temporary)
-        self._sums[name] = sum_of(temporary, sync=True)
-        if told is not None and self._sums[name] != told:
+        found = self._checksums[name] = checksum_of(temporary, sync=True)
+        if recorded is not None and found != recorded:
             temporary.unlink()
             raise ArchiveDamagedError(
-                f"{path} is not what was written: its checksum is {self._sums[name].xxh3}, not "
-                f"{told.xxh3}; run bittern verify {self._source.path}. An earlier backup is "
+                f"{path} is not what was written: its checksum is {found.xxh3}, not "
+                f"{recorded.xxh3}; run bittern verify {self._source.path}. An earlier backup is "
                 "left as it was"
             )
-        temporary.replace(there)
-        temporary.unlink(missing_ok=True)  # two names of one file are not replaced by each other
-        size = self._sums[name].size
-        self._count(
-            copied=0 if linked else 1,
-            linked=1 if linked else 0,
-            bytes_=0 if linked else size,
-            unchecked=1 if told is None else 0,
-        )
-
-    @property
-    def _known(self) -> dict[str, Sum]:
-        if not hasattr(self, "_told"):
-            self._told = read_sums(self._source.path).files
-        return self._told
-
-    def _count(
-        self, copied: int = 0, linked: int = 0, reused: int = 0, bytes_: int = 0, unchecked: int = 0
-    ) -> None:
-        done = self._done
-        self._done = replace(
-            done,
-            copied=done.copied + copied,
-            linked=done.linked + linked,
-            reused=done.reused + reused,
-            bytes=done.bytes + bytes_,
-            unchecked=done.unchecked + unchecked,
-        )
+        temporary.replace(to)
+        temporary.unlink(missing_ok=True)  # two names of one file do not replace each other
+        self._done["linked" if linked else "copied"] += 1
+        self._done["bytes"] += 0 if linked else found.size
+        self._done["unchecked"] += recorded is None
 
     def _sync(self) -> None:
         """Make the names durable; the files were, one by one."""
         for folder, _, _ in os.walk(self._target.path, topdown=False):
             sync_folder(Path(folder))
 
-    def _remove_others(self, files: set[Path]) -> None:
+    def _remove_others(self) -> None:
         """Delete what the version that the backup now holds does not need."""
-        names = {path.relative_to(self._source.path) for path in files}
         for folder in (self._target.store, self._target.models, self._target.derived):
-            # What a link leads to is not the backup's.
-            for path in () if folder.is_symlink() else files_below(folder):
-                if path.relative_to(self._target.path) not in names:
+            for path in list(files_below(folder)):
+                if path.relative_to(self._target.path).as_posix() not in self._checksums:
                     path.unlink(missing_ok=True)
-        for folder in self._target.models.iterdir():
-            if folder.is_dir() and not any(files_below(folder)):
-                shutil.rmtree(folder, ignore_errors=True)
+        for folder in unnamed_models(self._target, [one.digest for one in self._header.models]):
+            remove(self._target.path, folder)
 
 
 def _hold(path: Path, manifests: list[str]) -> None:
-    """Note what the backup holds, or is about to: whoever writes to it makes another manifest."""
+    """Note what the backup holds or will hold; another writer would make another manifest."""
     write_json(path / _NOTE, {"holds": manifests})
 
 
@@ -319,10 +306,12 @@ def _holding(path: Path) -> list[str]:
         return []
 
 
-def _newest_sum(folder: ArchiveFolder) -> str:
+def _newest_checksum(folder: ArchiveFolder) -> str:
     """Checksum of the newest version's manifest."""
-    found = manifest_files(folder.store)
-    return sum_of(found[max(found)]).xxh3 if found else ""
+    keys = stored_keys(folder.store)
+    newest = newest_version(keys)
+    found = [key for key in keys if newest in versions_in([key])]
+    return checksum_of(folder.path / found[0]).xxh3 if found else ""
 
 
 def partial_folder(to: Path) -> Path:
@@ -347,7 +336,7 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
         if os.access(source.path, os.W_OK):
             raise
     try:
-        store_at(store, version)
+        store.at(version)
         yield header, version
     finally:
         if name:
@@ -390,14 +379,3 @@ def _linked(path: Path, there: Path) -> bool:
 def _copied(path: Path, there: Path) -> None:
     """Copy a file's bytes."""
     shutil.copyfile(path, there)
-
-
-def _check_below(path: Path, *roots: Path) -> None:
-    """Refuse a file that lies elsewhere than it should, by its name or by links."""
-    real = path.resolve()
-    if ".." in path.parts[len(roots[0].parts) :] or not any(
-        real.is_relative_to(root.resolve()) for root in roots
-    ):
-        raise ArchiveDamagedError(
-            f"{path} is named as a file of {roots[0]}, and lies elsewhere; run bittern verify"
-        )

@@ -1,23 +1,22 @@
-"""The checksums of an archive's files: `ARCHIVE/sums`, one line per file, appended only.
+"""The checksums of an archive's files: `ARCHIVE/sums`, a log with one line per file.
 
     <check> <xxh3> <size> <path>
 
 `xxh3` is the XXH3-128 of the file's bytes, `size` their number, `path` a JSON string relative
 to the archive, `check` the XXH3-64 of the rest of the line. A file that is written anew gets a
-new line; the last one counts, and `-` for its checksum says that the file was taken away. Every
-file of the store is written once and never changed, so a line holds for as long as its file is
-there.
+new line. The last line of a file counts; ``-`` as its checksum says that the file was removed.
+Files of the store are written once and never changed, so their lines hold as long as they exist.
 
-A commit gets its lines after its files are on the disk and before it is acknowledged. A line
-that was cut off at the end, by a crash while it was written, is one that the next writer adds
-again. The whole log is replaced at once when most of its lines are of files that are gone.
+A commit gets its lines after its files are on the disk and before it is acknowledged. A last
+line that was cut off by a crash is no damage: the next writer adds it again. The log is
+replaced as a whole when most of its lines are of files that were removed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,12 +25,12 @@ import xxhash
 from bittern.files import replace_file
 
 NAME = "sums"
-_GONE = "-"
+_REMOVED = "-"
 _CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
+class Checksum:
     """What a file was when it was written.
 
     Attributes:
@@ -44,26 +43,26 @@ class Sum:
 
 
 @dataclass
-class Sums:
-    """What the log says, as it was read.
+class Checksums:
+    """What the log says.
 
     Attributes:
         files: path relative to the archive, POSIX, to the file's checksum.
-        lines: how many lines it has, obsolete ones included.
+        lines: how many lines the log has, obsolete ones included.
         torn: whether its last line was cut off.
         damaged: numbers of other lines that cannot be used, from 1.
         present: whether there is a log.
     """
 
-    files: dict[str, Sum] = field(default_factory=dict)
+    files: dict[str, Checksum] = field(default_factory=dict)
     lines: int = 0
     torn: bool = False
     damaged: list[int] = field(default_factory=list)
     present: bool = False
 
 
-def sum_of(path: Path, sync: bool = False) -> Sum:
-    """A file's checksum, read from the disk or its cache.
+def checksum_of(path: Path, sync: bool = False) -> Checksum:
+    """A file's checksum.
 
     Args:
         path: the file.
@@ -79,10 +78,34 @@ def sum_of(path: Path, sync: bool = False) -> Sum:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
             size += len(chunk)
-    return Sum(digest.hexdigest(), size)
+    return Checksum(digest.hexdigest(), size)
 
 
-def read_sums(archive: Path) -> Sums:
+def file_problem(path: Path, recorded: Checksum | None, contents: bool = True) -> str:
+    """What is wrong with a file; empty if nothing is.
+
+    Args:
+        path: the file.
+        recorded: its checksum, if there is one.
+        contents: compare its contents with the checksum, not only its size.
+    """
+    try:
+        size = path.stat().st_size
+        if recorded is None:
+            return ""
+        if size != recorded.size:
+            how = f"has {size} bytes" if size else "is empty"
+            return f"{how}, {recorded.size} were written"
+        if contents and checksum_of(path) != recorded:
+            return "is not what was written: its checksum differs"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
+
+
+def read_checksums(archive: Path) -> Checksums:
     """What an archive's log says; an empty one where there is none.
 
     Raises:
@@ -91,73 +114,64 @@ def read_sums(archive: Path) -> Sums:
     try:
         data = (archive / NAME).read_bytes()
     except FileNotFoundError:
-        return Sums()
-    found = Sums(present=True)
+        return Checksums()
+    found = Checksums(present=True)
     lines = data.split(b"\n")
     found.torn = bool(lines.pop())
     for number, line in enumerate(lines, 1):
         found.lines += 1
         try:
-            path, told = _parsed(line)
+            path, recorded = _parsed(line)
         except (ValueError, TypeError):
             found.damaged.append(number)
             continue
-        if told is None:
+        if recorded is None:
             found.files.pop(path, None)
         else:
-            found.files[path] = told
+            found.files[path] = recorded
     return found
 
 
-def append_sums(archive: Path, files: Mapping[str, Sum | None]) -> None:
-    """Add lines; None for files that were taken away.
+def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> None:
+    """Add lines; None for files that were removed.
 
-    They are not waited for: what they tell of is on the disk, and gets its line again from the
-    next writer if a power cut takes it away.
+    The call does not wait for the disk: the files are on it already, and the next writer adds
+    lines again that a power cut has taken.
 
     Raises:
         OSError: the disk refuses; the log may end in a torn line.
     """
     handle = os.open(archive / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        _write(handle, _lines(files))
+        left = memoryview(_lines(files))
+        while left:
+            left = left[os.write(handle, left) :]
     finally:
         os.close(handle)
 
 
-def replace_sums(archive: Path, files: Mapping[str, Sum]) -> None:
+def replace_checksums(archive: Path, files: Mapping[str, Checksum]) -> None:
     """Replace the log, durably and at once.
 
     Raises:
-        OSError: the disk refuses; the log is what it was.
+        OSError: the disk refuses; the log is unchanged.
     """
     replace_file(archive / NAME, _lines(files), prefix=f".{NAME}-")
 
 
-def files_below(folder: Path) -> Iterable[Path]:
-    """The files in a folder and the folders in it; symbolic links are left out."""
-    return (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.is_symlink())
+def _lines(files: Mapping[str, Checksum] | Mapping[str, Checksum | None]) -> bytes:
+    return b"".join(_line(path, recorded) for path, recorded in files.items())
 
 
-def _write(handle: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(handle, left) :]
-
-
-def _lines(files: Mapping[str, Sum] | Mapping[str, Sum | None]) -> bytes:
-    return b"".join(_line(path, told) for path, told in files.items())
-
-
-def _line(path: str, told: Sum | None) -> bytes:
-    xxh3, size = (told.xxh3, told.size) if told else (_GONE, 0)
+def _line(path: str, recorded: Checksum | None) -> bytes:
+    xxh3, size = (recorded.xxh3, recorded.size) if recorded else (_REMOVED, 0)
     rest = f"{xxh3} {size} {json.dumps(path)}".encode()
     return f"{xxhash.xxh3_64_hexdigest(rest)} ".encode() + rest + b"\n"
 
 
-def _parsed(line: bytes) -> tuple[str, Sum | None]:
+def _parsed(line: bytes) -> tuple[str, Checksum | None]:
     check, _, rest = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(rest).encode() != check:
         raise ValueError("it has been damaged: its check differs")
     xxh3, size, path = rest.decode().split(" ", 2)
-    return str(json.loads(path)), None if xxh3 == _GONE else Sum(xxh3, int(size))
+    return str(json.loads(path)), None if xxh3 == _REMOVED else Checksum(xxh3, int(size))

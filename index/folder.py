@@ -6,7 +6,7 @@
     ARCHIVE/models/<digest>/     the files of each registered model
     ARCHIVE/snapshots/           what was recorded with each snapshot
     ARCHIVE/sums                 checksums of the files of store and models
-    ARCHIVE/lost-found/          what bittern repair has taken out of use
+    ARCHIVE/lost-found/          what bittern verify --repair has taken out of use
     ARCHIVE/derived/             what can be made again from the store; may be deleted any time
     ARCHIVE/jobs/                jobs that a server runs into it, written down
     ARCHIVE/reports/             what the last job of each kind did
@@ -47,8 +47,8 @@ that readers of version 1 would misread: a pending model, or a change of models 
 PLAIN_VERSION = 1
 """What every other archive is written as."""
 _HEADER_REMEDY = (
-    "run bittern repair, which brings it back from its copy; if that is lost too, restore the file "
-    "from a backup"
+    "run bittern verify --repair, which brings it back from its copy; if that is lost too, "
+    "restore the file from a backup"
 )
 _HEADER_LIMIT_BYTES = 16 << 20
 _log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ _OWN_NAMES = frozenset(
 class Switch:
     """Other models, from a version of the store on: the commit of that version changes both.
 
-    Written before the commit and taken out after it. What a crash leaves is settled by the
-    next writer; readers go by the version that they see.
+    Written before the commit and removed after it. The next writer ends what a crash has left;
+    readers go by the version that they see.
 
     Attributes:
         at: that version.
@@ -272,8 +272,8 @@ class ArchiveFolder:
         except OSError as error:
             _log.warning("%s could not be written again: %s", self.header_copy, error)
 
-    def settled(self, version: int) -> Header:
-        """End a change of models that a crash has cut short, on whichever side it came to lie.
+    def end_switch(self, version: int) -> Header:
+        """End a change of models that a crash has cut short, before or after its commit.
 
         Args:
             version: the store's newest; this process holds the lock.

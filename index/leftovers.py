@@ -1,60 +1,109 @@
-"""What a killed writer has left behind, and the next one removes: nothing of it was acknowledged.
+"""What a writer that was killed has left behind; nothing of it was acknowledged.
 
-Files that were being written, the column of a model whose registration never came to its end,
-and versions that were kept for as long as something was read. What LanceDB has left goes with
-the next compaction (see `Store.compact`). The files of a model that was not registered stay:
-registering it again puts others in their place, and `bittern repair` removes them.
+Files that were being written, the column of a model whose registration did not come to its end,
+and versions that were kept while something was read. The next writer removes them. What LanceDB
+has left goes with the next compaction (see `Store.compact`). The files of a model that was not
+registered stay: registering it again replaces them, and `bittern verify --repair` removes them.
 """
 
 from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bittern.errors import BitternError
+from bittern.index.checksums import NAME
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.pins import drop_columns, unpin_abandoned
+from bittern.index.pins import unpin_abandoned
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
+from bittern.index.table_files import check_inside, files_below
 
 _log = logging.getLogger(__name__)
 
 
 def clear_leftovers(folder: ArchiveFolder, store: Store) -> None:
-    """Remove what was cut short; a failure is logged, it does no harm where it lies.
+    """Remove what was cut short; a failure is logged, for it does no harm where it lies.
 
     Args:
         folder: the archive's folder; its lock is held.
         store: its table, at its newest version.
     """
     try:
-        for path in _temporary(folder):
-            _log.info("removing %s, which a writer has left that was killed", path)
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        columns = _cut_off(folder.read_header(), store)
+        for path in [*folder.path.glob(".archive-*"), *folder.models.glob(".new-*")]:
+            _log.info("removing %s, which a killed writer has left", path)
+            remove(folder.path, path)
+        columns = [
+            name
+            for name in unnamed_columns(store, folder.read_header())
+            # One that holds codes is no leftover: archive.json is older than the store.
+            if not store.count(f"`{name}` IS NOT NULL")
+        ]
         if columns:
             _log.info("removing the columns of registrations that were cut off: %s", columns)
-        drop_columns(store, columns)
+            store.drop_columns(columns)
         unpin_abandoned(store, [info.pin for info in Snapshots(folder, store).list()])
     except (OSError, BitternError) as error:
         _log.warning("what a killed writer has left was not removed: %s", error)
 
 
-def _temporary(folder: ArchiveFolder) -> list[Path]:
-    return [*folder.path.glob(".archive-*"), *folder.models.glob(".new-*")]
+def remove(archive: Path, path: Path) -> None:
+    """Delete a file or folder of an archive.
 
-
-def _cut_off(header: Header, store: Store) -> list[str]:
-    """Columns of models that the header does not name and that hold nothing.
-
-    One that holds codes is no leftover: an `archive.json` of another day lies here.
+    Raises:
+        OSError: the disk refuses.
+        PreconditionError: it does not really lie in the archive.
     """
+    check_inside(archive, path)
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def unnamed_columns(store: Store, header: Header) -> list[str]:
+    """Columns of codes and embeddings of models that the header does not name."""
     models = [*header.models, *(header.switch.models if header.switch else ())]
     named = {name for one in models for name in (one.code_column, one.embedding_column)}
-    unnamed = [name for name in store.columns if is_code_or_embedding(name) and name not in named]
-    return [name for name in unnamed if not store.count(f"`{name}` IS NOT NULL")]
+    return [name for name in store.columns if is_code_or_embedding(name) and name not in named]
+
+
+def unnamed_models(folder: ArchiveFolder, used: Iterable[str]) -> list[Path]:
+    """The folders of models whose digests are not among those in use."""
+    if folder.models.is_symlink() or not folder.models.is_dir():
+        return []
+    names = {*used}
+    return [
+        path
+        for path in sorted(folder.models.iterdir())
+        if path.is_dir()
+        and not path.is_symlink()
+        and not path.name.startswith(".")
+        and path.name not in names
+    ]
+
+
+def leftover_files(folder: ArchiveFolder, models: Iterable[str] | None) -> list[Path]:
+    """Files that nothing of the archive needs: temporary ones, and those of no model.
+
+    A process that writes just now has such files too. Files that Bittern does not know are left
+    out, and so are files of the store: LanceDB removes what it does not need.
+
+    Args:
+        folder: where the archive lies.
+        models: digests of its models; None where that is not known.
+    """
+
+    def found() -> Iterator[Path]:
+        for pattern in (".archive-*", f".{NAME}-*"):
+            yield from folder.path.glob(pattern)
+        yield from (path for path in files_below(folder.derived) if path.suffix == ".tmp")
+        for begun in folder.models.glob(".new-*"):
+            yield from files_below(begun)
+        for model in unnamed_models(folder, models) if models is not None else ():
+            yield from files_below(model)
+
+    return sorted(found())

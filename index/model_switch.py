@@ -11,17 +11,16 @@ from their codes, their columns, rows that are left without any code, and last t
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from bittern.errors import DigestMismatchError, PreconditionError
-from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
+from bittern.index.leftovers import remove, unnamed_columns, unnamed_models
 from bittern.index.models import ModelRecord
-from bittern.index.pins import drop_columns
 from bittern.index.store import Store
+from bittern.index.table_files import files_below
 
 
 def switched(header: Header, digest: str) -> Header:
@@ -133,19 +132,12 @@ def drop_unnamed(folder: ArchiveFolder, store: Store, header: Header) -> int:
     return store.count(condition) if condition else 0
 
 
-def unnamed_columns(store: Store, header: Header) -> list[str]:
-    """Columns of codes and embeddings of models that the header does not name."""
-    named = {name for one in header.models for name in (one.code_column, one.embedding_column)}
-    return [name for name in store.columns if is_code_or_embedding(name) and name not in named]
-
-
 def drop_code_columns(folder: ArchiveFolder, store: Store, names: Sequence[str]) -> None:
     """Remove columns of codes and embeddings: what is derived from them first."""
-    for name in names:
-        if folder.derived.is_dir():
-            for path in folder.derived.glob(f"*{name}*"):
-                path.unlink(missing_ok=True)
-    drop_columns(store, names)
+    for path in list(files_below(folder.derived)):
+        if any(name in path.name for name in names):
+            remove(folder.path, path)
+    store.drop_columns(names)
 
 
 def uncoded(header: Header) -> str:
@@ -154,16 +146,7 @@ def uncoded(header: Header) -> str:
 
 
 def drop_files(folder: ArchiveFolder, used: Collection[str]) -> None:
-    """Delete the folders of models whose digests nobody names."""
-    for path in unnamed_files(folder, used):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def unnamed_files(folder: ArchiveFolder, used: Collection[str]) -> list[Path]:
-    """The folders of models whose digests nobody names."""
-    there = sorted(folder.models.iterdir()) if folder.models.is_dir() else []
-    return [
-        path
-        for path in there
-        if path.is_dir() and not path.name.startswith(".") and path.name not in used
-    ]
+    """Delete the folders of models whose digests are not among those in use."""
+    for path in unnamed_models(folder, used):
+        with suppress(OSError, PreconditionError):  # verify names what is left
+            remove(folder.path, path)

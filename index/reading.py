@@ -31,18 +31,17 @@ from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
-from bittern.index.identity import Sameness
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedBefore, Fingerprint
 from bittern.index.paging import page_of
-from bittern.index.retry import asks_again
 from bittern.index.searching import check_modality, engine_name
 from bittern.index.statistics import statistics_of
 from bittern.index.store import Store, one_of, quoted
+from bittern.index.versions import StoreIdentity, retried
 from bittern.types import ArchiveStats, EngineStats, Observation, Page, SearchOptions
 
 if TYPE_CHECKING:
-    from bittern.index.checking import OnChecked, Verification
+    from bittern.index.verify import OnChecked, Verification
 
 
 class ReadableArchive:
@@ -138,7 +137,7 @@ class ReadableArchive:
         """See the newest commit; searches do so by themselves. Returns its generation."""
         return self._current().version
 
-    @asks_again
+    @retried
     def get(self, id: str) -> Observation:  # noqa: A002 - the field's own word
         """The observation with this id.
 
@@ -147,7 +146,7 @@ class ReadableArchive:
         """
         return self._get(self._current(), id)
 
-    @asks_again
+    @retried
     def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
         """Which of these `occurrenceID`s this model has coded already.
 
@@ -175,7 +174,7 @@ class ReadableArchive:
             found[row["occurrenceID"]] = CodedBefore(row["mediaRoot"] or "", fingerprint)
         return found
 
-    @asks_again
+    @retried
     def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
         """What the media of these `occurrenceID`s are called, whichever model has coded them.
 
@@ -188,7 +187,7 @@ class ReadableArchive:
         rows = self._current().store.read(["occurrenceID", "media"], where).to_pylist()
         return {row["occurrenceID"]: row["media"] or "" for row in rows}
 
-    @asks_again
+    @retried
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.
 
@@ -205,7 +204,7 @@ class ReadableArchive:
         rows = self._rows(snapshot, where)
         return page_of(snapshot, rows, page_size, page_token, (where or "").strip())
 
-    @asks_again
+    @retried
     def rows(self, where: str | None = None, modality: str | None = None) -> NDArray[np.int64]:
         """Row numbers, ascending, of the observations that match."""
         snapshot = self._current()
@@ -215,7 +214,7 @@ class ReadableArchive:
         chosen = snapshot.of_modality(check_modality(modality))
         return np.intersect1d(rows, chosen, assume_unique=True)
 
-    @asks_again
+    @retried
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
         """The code that a model made of an observation: uint8 [bits/8].
 
@@ -233,7 +232,7 @@ class ReadableArchive:
             field="id",
         )
 
-    @asks_again
+    @retried
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         snapshot = self._current()
@@ -268,7 +267,7 @@ class ReadableArchive:
         Args:
             on_checked: called with bytes of files that are checked, and with all bytes.
         """
-        from bittern.index.checking import snapshot_to_verify, verified
+        from bittern.index.verify import generation_to_verify, verified
 
         with self._lock:
             self._check_open()
@@ -277,7 +276,7 @@ class ReadableArchive:
                 return verified(self._folder, self._header, current, on_checked)
             if not self._writes:
                 self._follow()
-            snapshot = snapshot_to_verify(self._folder, self._store)
+            snapshot = generation_to_verify(self._folder, self._store)
             header = self._folder.read_header().at(snapshot.version)
             return verified(self._folder, header, snapshot, on_checked)
 
@@ -308,7 +307,7 @@ class ReadableArchive:
     def _begin(self) -> None:
         """Know nothing yet of what the store holds."""
         self._begun += 1
-        self._same = Sameness(self._store)
+        self._same = StoreIdentity(self._store)
         self._derived = DerivedFiles(self._folder.derived, self._store)
         self._index_files = IndexFiles(self._derived)
         # Derived files are of the newest state, and are left alone by who looks at another.

@@ -25,13 +25,12 @@ as any. Measured in docs/decisions/0011-relevance-cut-off.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import CodeError, QueryError
+from bittern.errors import CodeError
 from bittern.hashing.codes import check_codes, unpack
 
 SAMPLE_ROWS = 4096
@@ -40,8 +39,6 @@ FEWEST_ROWS = 32
 """With fewer codes there is no cut-off."""
 FEWEST_QUERIES = 64
 """With fewer reference queries there is no cut-off."""
-LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
-"""Below, the law would be stretched too far; above, there is little left of a cut-off."""
 
 _SEED = 11
 _BLOCK_ROWS = 1 << 14
@@ -49,46 +46,6 @@ _NOTHING = 1e-12
 """A query whose weights are no longer than this asks for nothing."""
 _TAIL = 8
 """Rows of the sample that are taken for a query's tail; more tell less about what lies beyond."""
-
-
-class Cutoff(StrEnum):
-    """Named false-alarm rates.
-
-    ``strict`` 1%, ``usual`` 5%, ``loose`` 20%: the share of queries about something else
-    altogether that get any answer.
-    """
-
-    STRICT = "strict"
-    USUAL = "usual"
-    LOOSE = "loose"
-
-    @property
-    def rate(self) -> float:
-        """The false-alarm rate that is meant."""
-        return {"strict": 0.01, "usual": 0.05, "loose": 0.2}[self.value]
-
-
-def false_alarm_rate(cutoff: Cutoff | str | float) -> float:
-    """What a user's cut-off stands for.
-
-    Args:
-        cutoff: ``strict``, ``usual`` or ``loose``, or a false-alarm rate from 0.001 to 0.5.
-
-    Raises:
-        QueryError: anything else.
-    """
-    if isinstance(cutoff, str):
-        if cutoff in tuple(Cutoff):
-            return Cutoff(cutoff).rate
-    elif isinstance(cutoff, bool) or not isinstance(cutoff, int | float | np.number):
-        pass
-    elif LOWEST_RATE <= cutoff <= HIGHEST_RATE:
-        return float(cutoff)
-    raise QueryError(
-        f"relevance must be {', '.join(map(repr, map(str, Cutoff)))}, or a false-alarm rate from "
-        f"{LOWEST_RATE} to {HIGHEST_RATE}, not {cutoff!r}",
-        field="relevance",
-    )
 
 
 def sample_places(rows: int) -> NDArray[np.int64]:
@@ -191,7 +148,7 @@ class Background:
         """How alike a hit must be.
 
         Args:
-            rate: false-alarm rate, of `false_alarm_rate`.
+            rate: false-alarm rate, of `bittern.checks.check_relevance`.
             rows: codes that are searched. A filter need not be counted: by taking all rows of
                 the archive, the cut-off is the same with and without it, and no looser.
 
@@ -207,7 +164,7 @@ class Background:
 
         Args:
             weights: float [bits] of the query.
-            rate: false-alarm rate, of `false_alarm_rate`.
+            rate: false-alarm rate, of `bittern.checks.check_relevance`.
             rows: codes that are searched, as in `similarity`.
 
         Returns:

@@ -1,15 +1,13 @@
 """Repair: what can be put right without the loss of anything that is sound.
 
-Everything that is taken out of use is moved to `ARCHIVE/lost-found/<time>/`, under the path that
-it had; only what was never part of the archive is deleted. The order is such that a repair
-that was cut off leaves an archive that the next repair goes on with: first the new version
-of the store, then moves, then checksums.
+The store is repaired by commits, as Lance makes them: an older version is restored, fragments
+that cannot be read are left out. What is taken out of use is moved to
+`ARCHIVE/lost-found/<time>/`, under the path that it had; only what was never part of the archive
+is deleted. A repair that was cut off is continued by the next one.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,27 +15,37 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
-from bittern.errors import ArchiveDamagedError, ArchiveVersionError, PreconditionError
+from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError
 from bittern.files import sync_folder
-from bittern.index.checking.contents import CheckedFiles, check_files
-from bittern.index.checking.manifests import manifest_files, parsed_manifest, table_folder
-from bittern.index.checking.mending import Mending, manifest_name, plan_mending
-from bittern.index.checking.orphans import orphans
-from bittern.index.checksums import read_sums, replace_sums
-from bittern.index.columns import is_code_or_embedding
-from bittern.index.commit_log import Settler
+from bittern.index.checksums import read_checksums, replace_checksums
+from bittern.index.commit_log import CommitLog
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header, same_header
+from bittern.index.lance_library import is_failure, lance, reading
+from bittern.index.leftovers import leftover_files, remove, unnamed_columns
 from bittern.index.model_switch import drop_code_columns
 from bittern.index.snapshots import Snapshots, models_in_use
 from bittern.index.store import Store
+from bittern.index.table_files import (
+    PREFIX,
+    TableVersion,
+    check_inside,
+    needed_by_any,
+    newest_version,
+    stored_keys,
+    table_folder,
+    versions_in,
+)
+from bittern.index.verify import ComparedFiles, compare_files
 
 LOST_FOUND = "lost-found"
 OnStep = Callable[[str], None]
 """Called with each step before it is done."""
+_START_AGAIN = "restore the archive from a backup, or index the media again into a new folder"
 
 
 @dataclass
@@ -46,10 +54,10 @@ class Repair:
 
     Attributes:
         steps: one line each, in order; empty where there was nothing to do.
-        lost: ids of observations that are no more, as far as they can be told: index them again.
+        lost: ids of observations that are lost, as far as they are known: index them again.
         lost_rows: how many observations could not be read.
-        given_up: versions of the store whose changes are lost and cannot be told: index what was
-            indexed last once more, what is there is skipped.
+        given_up: versions of the store whose changes are lost and cannot be named: index again
+            what was indexed last.
         aside: folder that damaged files were moved to, if any were.
     """
 
@@ -65,7 +73,7 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
 
     Args:
         path: the archive's folder; nobody else may write to it meanwhile.
-        dry_run: only tell what would be done.
+        dry_run: only say what would be done.
         on_step: called with each step before it is done.
 
     Raises:
@@ -73,7 +81,7 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
         ArchiveDamagedError: `archive.json`, or all of the store, is lost: only a backup helps.
         ArchiveVersionError: a newer version of Bittern made it.
         ArchiveLockedError: another process writes to it.
-        PreconditionError: the disk refuses.
+        PreconditionError: the disk refuses, or a link leads out of the archive.
     """
     folder = ArchiveFolder(path)
     with suppress(ArchiveDamagedError):
@@ -81,202 +89,287 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
     if not folder.store.is_dir():
         raise ArchiveDamagedError(
             f"the archive at {path} has lost its store folder, and with it all observations: "
-            "restore it from a backup, or index the media again into a new folder"
+            f"{_START_AGAIN}"
         )
     lock = folder.lock()
     try:
-        work = _Repairing(folder, dry_run, on_step or (lambda _: None))
-        return work.done()
+        return _Repairing(folder, dry_run, on_step or (lambda _: None)).run()
     except OSError as error:
         raise PreconditionError(
             f"the archive at {path} cannot be repaired ({error}); check free space and "
-            "permissions, then run bittern repair again"
+            "permissions, then run bittern verify --repair again"
         ) from error
     finally:
         lock.release()
 
 
+@dataclass
+class _Plan:
+    """How the store is put right.
+
+    Attributes:
+        base: the version to go on from.
+        newest: the newest version that ever was, as far as that is known.
+        unreadable: keys of manifests that cannot be used.
+        lost: fragments of `base` that cannot be read.
+        indexes: look-up indexes of `base` that cannot be read.
+        same_rows: whether newer versions than `base` hold the same rows.
+    """
+
+    base: TableVersion
+    newest: int
+    unreadable: list[str]
+    lost: list[int]
+    indexes: list[str]
+    same_rows: bool = False
+
+    @property
+    def restored(self) -> bool:
+        """Whether `base`, an older version, is made the newest one."""
+        return self.base.number < self.newest
+
+    @property
+    def given_up(self) -> list[int]:
+        """Versions whose changes are lost."""
+        if self.same_rows:
+            return []
+        return list(range(self.base.number + 1, self.newest + 1))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the newest version is whole."""
+        return not (self.restored or self.lost or self.indexes)
+
+
 class _Repairing:
     def __init__(self, folder: ArchiveFolder, dry_run: bool, on_step: OnStep) -> None:
         self._folder = folder
-        self._models: list[str] | None = None
-        self._from_copy = False
+        self._store = folder.store
         self._dry_run = dry_run
         self._on_step = on_step
         self._report = Repair()
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
         self._aside = folder.path / LOST_FOUND / now
 
-    def done(self) -> Repair:
-        header = self._header()
-        with suppress(ArchiveDamagedError):  # a snapshot that does not tell: none is given up
-            self._models = models_in_use(self._folder, header)
-        files = check_files(self._folder, self._models or [])
-        for version, named in files.manifests.items():
-            if named.is_newer:
-                raise ArchiveVersionError(
-                    f"version {version} of the store at {self._folder.store} uses features of a "
-                    "newer LanceDB: update with pip install -U bittern-search"
-                )
-        mending = plan_mending(self._folder, files)
-        if mending:
-            self._mend(mending)
-        if self._from_copy and not self._dry_run:
+    def run(self) -> Repair:
+        header, from_copy = self._header()
+        models: list[str] | None = None
+        with suppress(ArchiveDamagedError):  # a snapshot does not tell its models: none is removed
+            models = models_in_use(self._folder, header)
+        files = compare_files(self._folder, models or [])
+        plan = self._plan(files)
+        before = self._ids(files) if plan.lost or plan.given_up else []
+        for key in plan.unreadable:
+            self._move(self._folder.path / key, "a version of the store that cannot be read")
+        if not plan.is_empty:
+            self._commit(plan, before)
+        self._set_aside(files, plan)
+        if from_copy and not self._dry_run:
             self._raise_next_row()
-        self._set_aside(files, mending)
-        self._drop_orphans(files, mending)
-        self._drop_damaged_derived(mending)
-        self._drop_orphan_columns(header)
-        self._write_sums(files)
+        self._delete(leftover_files(self._folder, models))
+        if plan.is_empty or not self._dry_run:
+            self._delete_damaged_derived()
+            self._drop_columns(header)
+        self._write_checksums(files)
         return self._report
 
-    def _header(self) -> Header:
-        """`archive.json`, brought back from its copy where it is damaged."""
-        folder = self._folder
-        try:
-            header = folder.read_header()
-        except ArchiveDamagedError:
-            header = _fitting(folder, folder.read_header(folder.header_copy))
-            self._from_copy = True
-            self._step(
-                f"bring {folder.header_file.name} back from {folder.header_copy.name}, as it was "
-                f"when that was written ({_changed(folder.header_copy)}); row numbers go on above "
-                "all that are stored",
-                lambda: self._bring_back(header),
-            )
-            return header
-        with suppress(ArchiveDamagedError):
-            if same_header(folder.read_header(folder.header_copy), header):
-                return header
-        what = f"write {folder.header_copy.name} again from {folder.header_file.name}"
-        self._step(what, lambda: folder.write_header_copy(header))
-        return header
-
-    def _bring_back(self, header: Header) -> None:
-        path = self._folder.header_file
-        if path.exists():
-            target = self._aside / path.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, target)
-            self._report.aside = self._aside
-        self._folder.write_header(header)
-
-    def _raise_next_row(self) -> None:
-        """Give out no row number again that any version has which can be read.
-
-        The copy may be older than the last deletions; then it does not tell of their rows.
-        """
-        store, greatest = Store(self._folder.store), -1
-        for version in manifest_files(self._folder.store):
-            with suppress(ArchiveDamagedError):
-                then = Store(store.path, version, store._session)
-                for batch in then.batches(["row"]):
-                    greatest = max(greatest, pc.max(batch["row"]).as_py() or 0)
-        header = self._folder.read_header()
-        if header.next_row <= greatest:
-            self._folder.write_header(replace(header, next_row=greatest + 1))
-
-    def _drop_orphan_columns(self, header: Header) -> None:
-        """Remove columns of codes that a restore, cut off, has left and a snapshot holds."""
-        try:
-            store = Store(self._folder.store)
-            named = header.at(store.version)
-            kept = Snapshots(self._folder, store).models().values()
-        except ArchiveDamagedError:
-            return
-        ours = {name for one in named.models for name in (one.code_column, one.embedding_column)}
-        left = {name for one in kept for name in (one.code_column, one.embedding_column)} - ours
-        names = [name for name in store.columns if name in left]
-        if names:
-            what = (
-                f"drop {', '.join(names)} from the store, of a model that the archive has no more "
-                "since a snapshot was restored; snapshots keep it"
-            )
-            self._step(what, lambda: drop_code_columns(self._folder, store, names))
-
-    def _step(self, what: str, do: Callable[[], None]) -> None:
+    def _step(self, what: str, do: Callable[[], object]) -> None:
         self._report.steps.append(what)
         self._on_step(what)
         if not self._dry_run:
             do()
 
-    def _mend(self, mending: Mending) -> None:
-        store = self._folder.store
-        self._report.lost += mending.lost
-        self._report.lost_rows += mending.lost_rows
+    # archive.json
+
+    def _header(self) -> tuple[Header, bool]:
+        """`archive.json`, and whether its copy had to bring it back."""
+        folder = self._folder
+        try:
+            header = folder.read_header()
+        except ArchiveDamagedError:
+            header = _fitting(folder, folder.read_header(folder.header_copy))
+            written = datetime.fromtimestamp(folder.header_copy.stat().st_mtime, UTC)
+            self._step(
+                f"bring {folder.header_file.name} back from {folder.header_copy.name}, as it was "
+                f"when that was written ({written:%Y-%m-%d %H:%M} UTC); row numbers go on above "
+                "all that are stored",
+                partial(self._bring_back, header),
+            )
+            return header, True
+        with suppress(ArchiveDamagedError):
+            if same_header(folder.read_header(folder.header_copy), header):
+                return header, False
+        what = f"write {folder.header_copy.name} again from {folder.header_file.name}"
+        self._step(what, lambda: folder.write_header_copy(header))
+        return header, False
+
+    def _bring_back(self, header: Header) -> None:
+        if self._folder.header_file.exists():
+            self._save(self._folder.header_file, copy=True)
+        self._folder.write_header(header)
+
+    def _raise_next_row(self) -> None:
+        """Give out no row number again that any readable version has.
+
+        The copy may be older than the last deletions; then it does not know their rows.
+        """
+        greatest = -1
+        for version in versions_in(stored_keys(self._store)):
+            with suppress(ArchiveDamagedError):
+                for batch in Store(self._store, version).batches(["row"]):
+                    greatest = max(greatest, pc.max(batch["row"]).as_py() or 0)
+        header = self._folder.read_header()
+        if header.next_row <= greatest:
+            self._folder.write_header(replace(header, next_row=greatest + 1))
+
+    # The store
+
+    def _plan(self, files: ComparedFiles) -> _Plan:
+        newest = max(files.newest_recorded, newest_version(files.keys))
+        unreadable = [
+            key for key in files.keys if versions_in([key]) and not self._opens(key, files)
+        ]
+        readable = versions_in(set(files.keys).difference(unreadable))
+        if not readable:
+            raise ArchiveDamagedError(
+                f"no version of the store at {self._store} can be read; {_START_AGAIN}"
+            )
+        base = TableVersion.open(self._store, readable[0])
+        lost, indexes = self._lost_fragments(base, files), _lost_indexes(base, files)
+        plan = _Plan(base, newest, unreadable, lost, indexes)
+        if lost and base.number == newest:
+            # Before a compaction the same rows lay in other files.
+            for older in self._with_same_rows(base, files):
+                if self._is_whole(older, files):
+                    return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
+        return plan
+
+    def _opens(self, key: str, files: ComparedFiles) -> bool:
+        """Whether the version of a manifest can be opened."""
+        with suppress(ArchiveDamagedError):
+            [number] = versions_in([key])
+            return key not in files.problems and bool(TableVersion.open(self._store, number))
+        return False
+
+    def _is_whole(self, version: TableVersion, files: ComparedFiles) -> bool:
+        return not self._lost_fragments(version, files) and not _lost_indexes(version, files)
+
+    def _lost_fragments(self, version: TableVersion, files: ComparedFiles) -> list[int]:
+        return [
+            number
+            for number, keys in version.fragments.items()
+            if not files.problems.keys().isdisjoint(keys) or not version.is_readable(number)
+        ]
+
+    def _with_same_rows(self, base: TableVersion, files: ComparedFiles) -> Iterable[TableVersion]:
+        """Versions before one with the same rows, the newest first."""
+        present = set(versions_in(files.keys))
+        number = base.number
+        while _only_moves_rows(base, number) and number - 1 in present:
+            number -= 1
+            with suppress(ArchiveDamagedError):
+                yield TableVersion.open(self._store, number)
+
+    def _commit(self, plan: _Plan, before: list[str]) -> None:
         parts = []
-        if mending.newer and mending.only_moved:
+        if plan.restored and plan.same_rows:
             parts.append("the same rows as they lay before the last compaction")
-        elif mending.newer:
-            self._report.given_up += mending.newer
-            given_up = ", ".join(map(str, mending.newer))
-            parts.append(f"without what version {given_up} changed, which cannot be read")
-        if mending.fragments:
-            parts.append(f"without {len(mending.fragments)} data files that cannot be read")
-        if mending.indexes_dropped:
-            parts.append("without look-up indexes, which are made anew")
-        lost = max(mending.lost_rows, len(mending.lost))
-        what = (
-            f"make version {mending.version} of the store from version {mending.base}, "
-            f"{', '.join(parts) or 'unchanged'}; {lost} observations are lost"
+        elif plan.restored:
+            self._report.given_up = plan.given_up
+            versions = ", ".join(map(str, plan.given_up))
+            parts.append(f"without the changes of version {versions}, which cannot be read")
+        if plan.lost:
+            parts.append(f"without {len(plan.lost)} data files that cannot be read")
+        if plan.indexes:
+            parts.append("without look-up indexes that cannot be read, which are built again")
+        self._report.lost_rows = sum(plan.base.rows_in(number) for number in plan.lost)
+        if before:
+            left = set(_ids_of(plan.base, plan.lost))
+            self._report.lost = [name for name in before if name not in left]
+        lost = max(self._report.lost_rows, len(self._report.lost))
+        self._step(
+            f"make a new version of the store from version {plan.base.number}, "
+            f"{', '.join(parts)}; {lost} observations are lost",
+            partial(_write, self._store, plan),
         )
 
-        def write() -> None:
-            versions = table_folder(store) / "_versions"
-            temporary = versions / f".repair-{secrets.token_hex(6)}"
-            with temporary.open("xb") as stream:
-                stream.write(mending.manifest)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(versions / manifest_name(mending.version))
-            sync_folder(versions)
+    def _ids(self, files: ComparedFiles) -> list[str]:
+        """Ids of the observations in the newest version that still tells all of them."""
+        for number in versions_in(files.keys):
+            with suppress(ArchiveDamagedError):
+                return _ids_of(TableVersion.open(self._store, number), [])
+        return []
 
-        self._step(what, write)
+    # Moving and deleting
 
-    def _set_aside(self, files: CheckedFiles, mending: Mending | None) -> None:
-        """Move away versions that are not whole, and damaged files."""
-        kept = mending.version if mending else max(files.manifests)
-        for version, path in manifest_files(self._folder.store).items():
-            if version == kept:
-                continue
-            named = files.manifests.get(version)
-            given_up = mending is not None and version in mending.newer
-            if named is None or given_up or files.broken(self._folder, named):
-                self._move(path, f"version {version} of the store, which is not whole")
+    def _set_aside(self, files: ComparedFiles, plan: _Plan) -> None:
+        """Move away what is damaged, and sound files that LanceDB would delete from now on."""
+        whole = []
+        for key in sorted(set(files.keys).difference(plan.unreadable)):
+            for number in versions_in([key]):
+                if self._is_complete(number, files, plan):
+                    whole.append(key)
+                else:
+                    why = f"version {number} of the store, which is not whole"
+                    self._move(self._folder.path / key, why)
         for key in files.problems:
             path = self._folder.path / key
-            if key.startswith("models/"):
-                path = self._folder.path.joinpath(*Path(key).parts[:2])
-            elif key.endswith(".manifest"):
-                continue
-            if path.exists():
+            if key.startswith(PREFIX) and not versions_in([key]) and path.exists():
                 self._move(path, "which is damaged")
+        models = {key.split("/")[1] for key in files.problems if key.startswith("models/")}
+        for digest in sorted(models):
+            if (self._folder.models / digest).exists():
+                self._move(self._folder.models / digest, "which is damaged")
+        lost = {key for number in plan.lost for key in plan.base.fragments[number]}
+        for key in sorted(lost - files.problems.keys()):
+            what = f"copy {key}, of rows that are lost, to {LOST_FOUND}"
+            self._step(what, partial(self._save, self._folder.path / key, copy=True))
+        if plan.given_up:
+            data = [key for key in files.keys if not versions_in([key])]
+            kept = needed_by_any(self._store, data, whole) | files.problems.keys()
+            for key in sorted(set(data) - kept):
+                self._move(self._folder.path / key, "which no version needs any more")
 
-    def _drop_orphans(self, files: CheckedFiles, mending: Mending | None) -> None:
-        careful = mending is not None or bool(files.unreadable)
-        whole = {
-            version: named
-            for version, named in files.manifests.items()
-            if not (mending and version in mending.newer) and not files.broken(self._folder, named)
-        }
-        if mending:
-            whole[mending.version] = parsed_manifest(mending.manifest)
-        found = orphans(self._folder, whole, self._models)
-        for path in found:
-            if str(path.relative_to(self._folder.path).as_posix()) in files.problems:
-                continue
-            if careful and table_folder(self._folder.store) in path.parents:
-                self._move(path, "which no version needs any more")
-            else:
-                name = path.relative_to(self._folder.path).as_posix()
-                self._step(f"delete {name}, which belongs to nothing", path.unlink)
-        if found and not self._dry_run:
-            self._remove_empty_folders()
+    def _is_complete(self, number: int, files: ComparedFiles, plan: _Plan) -> bool:
+        """Whether a version can stay, or a step of the repair replaces it."""
+        if number == plan.base.number:
+            return True
+        if plan.restored and number > plan.base.number:
+            return False
+        version = TableVersion.open(self._store, number)
+        return not files.problems or not version.needed(files.problems)
 
-    def _drop_damaged_derived(self, mending: Mending | None) -> None:
-        if mending and self._dry_run:
+    def _move(self, path: Path, why: str) -> None:
+        self._report.aside = self._aside
+        name = path.relative_to(self._folder.path).as_posix()
+        self._step(f"move {name}, {why}, to {LOST_FOUND}", partial(self._save, path))
+
+    def _save(self, path: Path, *, copy: bool = False) -> None:
+        """Move or copy a file or folder to `lost-found`."""
+        check_inside(self._folder.path, path)
+        target = self._aside / path.relative_to(self._folder.path)
+        check_inside(self._folder.path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._report.aside = self._aside
+        if copy:
+            shutil.copy2(path, target)
             return
-        derived = DerivedFiles(self._folder.derived, Store(self._folder.store))
+        if target.exists():
+            shutil.rmtree(target)
+        path.rename(target)
+        sync_folder(path.parent)
+
+    def _delete(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            name = path.relative_to(self._folder.path).as_posix()
+            what = f"delete {name}, which nothing needs"
+            self._step(what, partial(remove, self._folder.path, path))
+            if not self._dry_run and not any(path.parent.iterdir()):
+                with suppress(OSError):
+                    path.parent.rmdir()
+
+    def _delete_damaged_derived(self) -> None:
+        derived = DerivedFiles(self._folder.derived, Store(self._store))
         for name in derived.names():
             if damage := derived.damage(name):
                 paths = [
@@ -284,53 +377,103 @@ class _Repairing:
                     for path in self._folder.derived.iterdir()
                     if path.name == f"{name}.json" or path.name.startswith(f"{name}.")
                 ]
-                what = f"delete derived/{name}.json and its arrays, made anew when wanted: {damage}"
-                self._step(what, partial(_unlink, paths))
+                what = f"delete derived/{name}.json and its arrays, built again when needed"
+                self._step(
+                    f"{what}: {damage}",
+                    partial(_each, partial(remove, self._folder.path), paths),
+                )
 
-    def _write_sums(self, files: CheckedFiles) -> None:
+    def _drop_columns(self, header: Header) -> None:
+        """Remove columns of codes that a restore, cut off, has left and a snapshot keeps."""
+        try:
+            store = Store(self._store)
+            kept = Snapshots(self._folder, store).models().values()
+        except ArchiveDamagedError:
+            return
+        theirs = {name for one in kept for name in (one.code_column, one.embedding_column)}
+        unnamed = unnamed_columns(store, header.at(store.version))
+        names = [name for name in unnamed if name in theirs]
+        if names:
+            what = (
+                f"drop {', '.join(names)} from the store, of a model that the archive has no more "
+                "since a snapshot was restored; snapshots keep it"
+            )
+            self._step(what, lambda: drop_code_columns(self._folder, store, names))
+
+    def _write_checksums(self, files: ComparedFiles) -> None:
         """Leave no checksum of what is gone or damaged, and no file without one."""
-        folder = self._folder
-        left = {
-            key: told
-            for key, told in read_sums(folder.path).files.items()
-            if key not in files.problems and (folder.path / key).exists()
-        }
-        sums = files.sums
-        if self._report.steps or sums.torn or sums.damaged or not sums.present:
-            self._step("write the checksums anew", lambda: replace_sums(folder.path, left))
-        if files.without_sums:
-            what = f"give {files.without_sums} files that have none a checksum"
+        log, path = files.log, self._folder.path
+        if self._report.steps or log.torn or log.damaged or not log.present:
+
+            def write() -> None:
+                found = read_checksums(path).files.items()
+                left = {key: one for key, one in found if key not in files.problems}
+                replace_checksums(path, {k: v for k, v in left.items() if (path / k).exists()})
+
+            self._step("write the checksums again", write)
+        if files.without_checksums:
+            what = f"give {len(files.without_checksums)} files that have none a checksum"
             self._step(what, lambda: None)
         if not self._dry_run and self._report.steps:
-            Settler(folder, Store(folder.store)).adopt(everything=True)
-
-    def _move(self, path: Path, why: str) -> None:
-        relative = path.relative_to(self._folder.path)
-        target = self._aside / relative
-        self._report.aside = self._aside
-
-        def move() -> None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if target.exists():
-                shutil.copytree(path, target, dirs_exist_ok=True)
-                shutil.rmtree(path)
-            else:
-                path.rename(target)
-            sync_folder(path.parent)
-
-        self._step(f"move {relative.as_posix()}, {why}, to {LOST_FOUND}", move)
-
-    def _remove_empty_folders(self) -> None:
-        for parent in (self._folder.models, table_folder(self._folder.store) / "_indices"):
-            if parent.is_dir():
-                for folder in sorted(parent.rglob("*"), reverse=True):
-                    if folder.is_dir() and not any(folder.iterdir()):
-                        folder.rmdir()
+            CommitLog(self._folder, Store(self._store)).adopt()
 
 
-def _unlink(paths: Iterable[Path]) -> None:
+def _write(store: Path, plan: _Plan) -> None:
+    """Commit what the plan says; each version that this makes has a number that never was."""
+    dataset = TableVersion.open(store, plan.base.number).dataset
+    with reading(store):
+        if plan.restored:
+            while dataset.version <= plan.newest:
+                dataset.restore()
+        if plan.lost:
+            operation = lance().LanceOperation.Delete([], plan.lost, "false")
+            path = str(table_folder(store))
+            dataset = lance().LanceDataset.commit(path, operation, read_version=dataset.version)
+        for name in plan.indexes:
+            dataset.drop_index(name)
+
+
+def _lost_indexes(version: TableVersion, files: ComparedFiles) -> list[str]:
+    """Names of a version's look-up indexes of which a file is damaged."""
+    return sorted(
+        {
+            name
+            for prefix, name in version.indexes.items()
+            if any(key.startswith(prefix) for key in files.problems)
+        }
+    )
+
+
+def _only_moves_rows(base: TableVersion, number: int) -> bool:
+    """Whether a version has the rows of the one before: a compaction, or a new look-up index."""
+    operations = lance().LanceOperation
+    try:
+        operation: Any = base.dataset.read_transaction(number).operation
+    except TypeError as error:  # Lance 14 describes no compaction of a table with indexes
+        return "RewrittenIndex" in str(error)
+    except BaseException as error:
+        if not is_failure(error):
+            raise
+        return False
+    # Lance has no class for reserving numbers of fragments, which a compaction begins with.
+    rewrites = (operations.Rewrite, operations.CreateIndex, operations.UpdateConfig)
+    return isinstance(operation, rewrites) or type(operation) is operations.BaseOperation
+
+
+def _ids_of(version: TableVersion, without: Iterable[int]) -> list[str]:
+    """Ids of the observations in a version, but for some fragments."""
+    skipped = set(without)
+    found: list[str] = []
+    with reading(version.store):
+        for fragment in version.dataset.get_fragments():
+            if fragment.fragment_id not in skipped:
+                found += fragment.to_table(columns=["id"])["id"].to_pylist()
+    return found
+
+
+def _each(do: Callable[[Path], object], paths: Iterable[Path]) -> None:
     for path in paths:
-        path.unlink(missing_ok=True)
+        do(path)
 
 
 def _fitting(folder: ArchiveFolder, header: Header) -> Header:
@@ -340,21 +483,14 @@ def _fitting(folder: ArchiveFolder, header: Header) -> Header:
         ArchiveDamagedError: it does not know all models of the store.
     """
     try:
-        columns = Store(folder.store).columns
-    except ArchiveDamagedError:
+        store = Store(folder.store)
+    except BitternError:
         return header
-    models = (*header.models, *(header.switch.models if header.switch else ()))
-    known = {name for one in models for name in (one.code_column, one.embedding_column)}
-    strange = [name for name in columns if is_code_or_embedding(name) and name not in known]
-    if strange:
+    if strange := unnamed_columns(store, header):
         raise ArchiveDamagedError(
             f"{folder.header_file} is damaged, and {folder.header_copy.name} is older than the "
             f"model of column {strange[0]}; restore {folder.header_file.name} from a backup"
         )
     # A model without a column was dropped after the copy was written.
-    return replace(header, models=tuple(m for m in header.models if m.code_column in columns))
-
-
-def _changed(path: Path) -> str:
-    when = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    return f"{when:%Y-%m-%d %H:%M} UTC"
+    found = tuple(one for one in header.models if one.code_column in store.columns)
+    return replace(header, models=found)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from bittern.index.coded import int64s
 from bittern.index.folder import ArchiveFolder, Switch
 from bittern.index.models import ModelRecord
-from bittern.index.pins import replace_rows
 from bittern.index.store import Store
 
 _READ_BY_NUMBER = 5_000
@@ -81,7 +80,7 @@ def restore(
             _commit(store, then, found, at)
         except BaseException:
             store.renew()
-            folder.settled(store.version)
+            folder.end_switch(store.version)
             raise
     folder.write_header(replace(header, models=tuple(models), switch=None))
     return found.rows
@@ -133,11 +132,11 @@ def _condition(rows: NDArray[np.int64], gone: NDArray[np.bool_]) -> str:
 
 def _commit(store: Store, then: Store, found: Difference, committed: int) -> None:
     if not len(found.written):
-        store._commit(lambda: store._table.delete(found.gone))
+        store.delete_where(found.gone)
         return
     batches = _rows(store, then, found.written, committed)
     reader = pa.RecordBatchReader.from_batches(store._schema, batches)
-    replace_rows(store, reader, found.gone or None)
+    store.replace(reader, found.gone or None)
 
 
 def _rows(

@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.checks import check_recall
 from bittern.errors import CodeError, QueryError
 from bittern.hashing.codes import pack
 from bittern.index.engines.choosing import Engines
@@ -19,7 +20,7 @@ from bittern.index.engines.rows import RowSet
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer
-from bittern.types import Hit, Metric, check_recall
+from bittern.types import Hit, Metric
 
 MAX_K = 10_000
 """Most hits of one search."""

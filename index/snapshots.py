@@ -34,7 +34,7 @@ from bittern.errors import (
 from bittern.files import sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
-from bittern.index.pins import pin, store_at, unpin, unpin_abandoned, versions
+from bittern.index.pins import pin, unpin, unpin_abandoned
 from bittern.index.store import Store
 
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -129,7 +129,7 @@ class Snapshots:
         named = {info.version for info in self.list()}
         return [
             SnapshotInfo("", known.version, known.time, {}, known.rows, (), known.bytes)
-            for known in versions(self._store)
+            for known in self._store.versions()
             if known.version not in named
         ]
 
@@ -161,7 +161,7 @@ class Snapshots:
         Raises:
             PreconditionError: codes of it are of a model that is gone.
         """
-        then = store_at(self._store, info.version)
+        then = self._store.at(info.version)
         known = {record.code_column for record in info.models}
         names = {record.code_column: record.name for record in self.models().values()}
         names |= {one.code_column: one.name for one in self._archive.read_header().models}
@@ -285,7 +285,7 @@ class Snapshots:
             if info.version == version:
                 return info
         header, _ = steady(self._archive, self._store)
-        then = store_at(self._store, version)
+        then = self._store.at(version)
         known = {**self.models(), **{record.digest: record for record in header.models}}
         models = tuple(
             record
@@ -293,7 +293,7 @@ class Snapshots:
             if record.code_column in then.columns
             and (self._archive.models / record.digest).is_dir()
         )
-        [about] = [one for one in versions(self._store) if one.version == version]
+        [about] = [one for one in self._store.versions() if one.version == version]
         return SnapshotInfo("", version, about.time, _rows(then), about.rows, models, about.bytes)
 
     def _described(
@@ -301,7 +301,7 @@ class Snapshots:
     ) -> SnapshotInfo:
         then = Store(self._store.path, version, self._store._session)
         rows = _rows(then)
-        [about] = [one for one in versions(self._store) if one.version == version]
+        [about] = [one for one in self._store.versions() if one.version == version]
         return SnapshotInfo(
             name=name,
             version=version,

@@ -3,9 +3,9 @@
 Every change is one atomic commit, which makes one new version. A commit has happened when
 the call returns; a process killed before that leaves the version before it or the new one.
 
-A commit is in the hands of the operating system when the call returns: it survives the death
-of the process, at any moment. `checking.settling` waits until it is on the disk, and notes its
-checksums, before it is acknowledged to whoever asked for it; then it survives a power cut too.
+When the call returns, the operating system has the commit: it survives the death of the
+process. `bittern.index.commit_log` then waits until it is on the disk and writes down its
+checksums, before it is acknowledged; from then on it survives a power cut too.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from bittern.errors import ArchiveDamagedError, BitternError, FilterError, PreconditionError
+from bittern.errors import BitternError, FilterError, NotFoundError, PreconditionError
 from bittern.index.columns import (
     DARWIN_CORE,
     IDENTITY,
@@ -28,8 +29,7 @@ from bittern.index.columns import (
     ColumnType,
     is_code_or_embedding,
 )
-from bittern.index.interrupts import uninterrupted
-from bittern.index.library import first_line, is_failure, lancedb
+from bittern.index.lance_library import first_line, is_failure, lancedb, reading, uninterrupted
 from bittern.index.models import ModelRecord
 from bittern.index.versions import OldVersions, identity, manifest
 
@@ -39,6 +39,7 @@ TABLE = "observations"
 ROW_ID = "_rowid"
 """The column of LanceDB that says where a row lies: as long as it lies there, no other row
 gets its id, and a row that a compaction has moved gets a new one."""
+_SHOWN_VERSIONS = 5
 _ARROW: Mapping[ColumnType, pa.DataType] = {
     "string": pa.string(),
     "double": pa.float64(),
@@ -47,7 +48,7 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
 }
 _SCAN_ROWS = 1 << 17
 """Rows per batch of a scan; LanceDB's own choice costs ten times as much in hand-overs."""
-_SETTLED_S = 2.0
+_TRUSTED_S = 2.0
 """Age in seconds from which a folder's time stamp is trusted to have no twin."""
 _BRANCH = "kept-"
 _log = logging.getLogger(__name__)
@@ -78,6 +79,23 @@ def is_unicode(text: object) -> bool:
 def arrow_type(column_type: ColumnType) -> pa.DataType:
     """The Arrow type that stores a column type."""
     return _ARROW[column_type]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version of the table that can be opened.
+
+    Attributes:
+        version: its number.
+        time: when it was committed, ISO 8601 in UTC.
+        rows: observations.
+        bytes: of its data files.
+    """
+
+    version: int
+    time: str
+    rows: int
+    bytes: int
 
 
 class Store:
@@ -129,19 +147,8 @@ class Store:
         """Whether nothing was ever added: no rows, no columns of models."""
         return not any(map(is_code_or_embedding, self.columns)) and not self.count()
 
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except BitternError:
-            raise
-        except BaseException as error:
-            if not is_failure(error):
-                raise
-            raise ArchiveDamagedError(
-                f"the archive's store at {self.path} cannot be read ({first_line(error)}); "
-                "restore the archive from a backup, or index the media again into a new folder"
-            ) from error
+    def _reading(self) -> AbstractContextManager[None]:
+        return reading(self.path)
 
     def _commit(self, change: Callable[[], object]) -> None:
         """Make one change, to its end even if the user interrupts it meanwhile.
@@ -178,7 +185,7 @@ class Store:
             stamp = self._versions.stat().st_mtime_ns
             now = time.time()
             last_stamp, last_time = self._checked
-            fresh = stamp != last_stamp or last_time - stamp / 1e9 < _SETTLED_S
+            fresh = stamp != last_stamp or last_time - stamp / 1e9 < _TRUSTED_S
             if fresh or manifest(self._versions, self.version + 1).exists():
                 self.renew()
                 self._checked = (stamp, now)
@@ -202,6 +209,29 @@ class Store:
     def pinned(self) -> Store:
         """The table as it is now, whatever is committed later; it shares what is in memory."""
         return Store(self.path, self.version, self._session)
+
+    def versions(self) -> list[StoredVersion]:
+        """The versions that can be opened, oldest first."""
+        with self._reading():
+            return [_version(value) for value in self._table.list_versions()]
+
+    def at(self, version: int) -> Store:
+        """The table as it was at a version.
+
+        Raises:
+            NotFoundError: there is no such version any more, or not yet.
+        """
+        found = [known.version for known in self.versions()]
+        if version not in found and version not in self.kept().values():
+            shown = ", ".join(map(str, found[-_SHOWN_VERSIONS:]))
+            raise NotFoundError(
+                f"the archive has no version {version} any more; versions without a snapshot are "
+                f"removed after half an hour. The newest are {shown}; "
+                "bittern snapshots ARCHIVE --all lists all",
+                field="snapshot",
+                details={"version": str(version)},
+            )
+        return Store(self.path, version, self._session)
 
     def _go_to(self, version: int) -> None:
         """Stay at a version; one that is kept may be there as a branch only, where it is empty."""
@@ -249,6 +279,11 @@ class Store:
         if self.field_type(record.code_column) is None:
             self.add_columns([pa.field(record.code_column, pa.binary(record.bits // 8))])
 
+    def drop_columns(self, names: Sequence[str]) -> None:
+        """Remove columns with all that is in them: one commit; none if `names` is empty."""
+        if names:
+            self._commit(lambda: self._table.drop_columns(list(names)))
+
     # Rows
 
     def table(self, columns: Mapping[str, Sequence[Any]], rows: int) -> pa.Table:
@@ -272,17 +307,29 @@ class Store:
             rows: rows in the table's schema.
             replaced: `occurrenceID`s whose other rows are removed.
         """
+        self.replace(rows, one_of("occurrenceID", replaced) if replaced else None)
+
+    def replace(self, rows: pa.Table | pa.RecordBatchReader, gone: str | None) -> None:
+        """Add or replace rows by `id`, and remove others: one commit.
+
+        Args:
+            rows: rows in the table's schema.
+            gone: condition on the other rows that are removed; None to remove none.
+        """
         merge = (
             self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         )
-        if replaced:
-            merge = merge.when_not_matched_by_source_delete(one_of("occurrenceID", replaced))
+        if gone is not None:
+            merge = merge.when_not_matched_by_source_delete(gone)
         self._commit(lambda: merge.execute(rows))
 
     def delete(self, rows: Sequence[int]) -> None:
         """Remove rows by number: one commit."""
-        where = f"`row` IN ({', '.join(str(int(row)) for row in rows)})"
-        self._commit(lambda: self._table.delete(where))
+        self.delete_where(f"`row` IN ({', '.join(str(int(row)) for row in rows)})")
+
+    def delete_where(self, condition: str) -> None:
+        """Remove the rows that meet a condition: one commit."""
+        self._commit(lambda: self._table.delete(condition))
 
     def read(self, columns: Sequence[str] | None = None, where: str | None = None) -> pa.Table:
         """Rows in storage order.
@@ -403,3 +450,14 @@ class Store:
     def identity(self, version: int) -> str | None:
         """What tells this version from every other; None where it is gone. See `versions`."""
         return identity(self._versions, version)
+
+
+def _version(value: dict[str, Any]) -> StoredVersion:
+    described = value["metadata"]
+    committed: datetime = value["timestamp"]  # local time, without a time zone
+    return StoredVersion(
+        version=int(value["version"]),
+        time=committed.astimezone(UTC).isoformat(timespec="seconds"),
+        rows=int(described.get("total_rows", 0)),
+        bytes=int(described.get("total_files_size", 0)),
+    )

@@ -1,34 +1,239 @@
-"""Verifying an archive: all files, then all rows."""
+"""Whether an archive is what was written: checks at opening, and verify.
+
+At opening, sizes of the store's files, its newest manifest and its deletion files are compared
+with their checksums, and contents of all files where that takes a few hundredths of a second.
+Verify compares all contents, then checks that rows, models and the index agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError
-from bittern.index.checking.contents import CheckedFiles, check_files, content_findings
-from bittern.index.checking.findings import Finding, OnChecked, Verification
-from bittern.index.checking.orphans import orphans
-from bittern.index.checking.rows import derived_damage, index_problems, model_problems, row_problems
+from bittern.index.checksums import NAME, Checksums, file_problem, read_checksums
+from bittern.index.columns import is_code_or_embedding
+from bittern.index.derived_files import DerivedFiles
+from bittern.index.derived_index import IndexFiles
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import MODALITIES, Generation
+from bittern.index.leftovers import leftover_files
 from bittern.index.snapshots import models_in_use
+from bittern.index.store import Store
+from bittern.index.table_files import (
+    PREFIX,
+    TableVersion,
+    files_below,
+    needed_by_any,
+    newest_version,
+    stored_keys,
+    versions_in,
+)
 
-_ROWS_REMEDY = (
-    "restore a snapshot or a backup, or delete these observations and index their media again"
+CONTENTS_UP_TO_BYTES = 64 << 20
+"""Bytes of the store up to which all contents are compared at opening: XXH3 reads what is in
+memory at several GB/s, and the rest as fast as the store would read it afterwards."""
+_SHOWN = 5
+_REPAIR = "run bittern verify --repair, or restore the archive from a backup"
+_OLD_FILE = "run bittern verify --repair: only earlier versions or snapshots need it"
+_INDEX_FILE = "run bittern verify --repair: it drops the look-up index, which is built again"
+_LOG = "run bittern verify --repair: it writes the checksums again from files that are sound"
+_MODEL_FILE = (
+    "restore it from a backup, or run bittern verify --repair and index one media file with this "
+    "model, which brings its files back"
 )
-_MODEL_REMEDY = "restore the archive from a backup, or index media with this model again"
-_COLUMN_REMEDY = (
-    "open the archive for writing, or run bittern repair; if that leaves it, archive.json is of "
-    "another day: restore it from a backup"
+_ROWS = "restore a snapshot or a backup, or delete these observations and index their media again"
+_MODEL = "restore the archive from a backup, or index media with this model again"
+_COLUMN = (
+    "open the archive for writing, or run bittern verify --repair; if that leaves it, "
+    "archive.json is older than the store: restore it from a backup"
 )
-_INDEX_REMEDY = "open the archive again; if that does not help, run bittern repair"
-_HEADER_REMEDY = "run bittern repair"
+_INDEX = "open the archive again; if that does not help, run bittern verify --repair"
+
+Kind = Literal["header", "checksum", "version", "rows", "model", "index", "codes"]
+"""What a problem is about: archive.json, the contents of a file, a version of the store, rows that
+contradict each other, a model's files or column, the index in memory, or codes made again."""
+OnChecked = Callable[[int, int], None]
+"""Called with bytes checked so far, and bytes to check in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One problem.
+
+    Attributes:
+        kind: what it is about.
+        what: what is wrong, with the file or the values.
+        remedy: what to do about it.
+        path: the damaged file, relative to the archive; "" for none.
+    """
+
+    kind: Kind
+    what: str
+    remedy: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.remedy}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What verifying an archive has found.
+
+    Attributes:
+        findings: what is wrong with the archive; empty where it is sound.
+        made_anew: derived files that cannot be used, one line each, with the reason. They are
+            made again when they are needed: no problem of the archive.
+        observations: rows by modality.
+        orphans: files that nothing needs, relative to the archive: no problem either.
+        files: how many files were compared with their checksums.
+        size: bytes of those files.
+        without_checksums: files that have no checksum yet; the next writer gives them one.
+    """
+
+    findings: list[Finding]
+    made_anew: list[str] = field(default_factory=list)
+    observations: Mapping[str, int] = field(default_factory=dict)
+    orphans: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+    without_checksums: int = 0
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong and what to do about it, one line each."""
+        return [str(finding) for finding in self.findings]
+
+
+@dataclass
+class ComparedFiles:
+    """The files of store and models, compared with their checksums.
+
+    Attributes:
+        log: the checksums.
+        keys: files of the table that are there; a key is a path relative to the archive.
+        problems: files that are not what was written, by key.
+        without_checksums: keys of files that have none.
+        files: how many files were compared.
+        size: their bytes.
+    """
+
+    log: Checksums
+    keys: list[str]
+    problems: dict[str, str] = field(default_factory=dict)
+    without_checksums: list[str] = field(default_factory=list)
+    files: int = 0
+    size: int = 0
+
+    @property
+    def newest_recorded(self) -> int:
+        """The newest version that was acknowledged, as far as the log tells; 0 for none."""
+        return newest_version(self.log.files)
+
+
+def check_at_open(folder: ArchiveFolder) -> None:
+    """Check the files that the newest version of an archive's store needs.
+
+    Raises:
+        ArchiveDamagedError: a file is missing, cut short, or not what was written.
+        ArchiveVersionError: a newer version of the store's library wrote it.
+    """
+    try:
+        # The log before the folder: another process may commit in between.
+        log = read_checksums(folder.path)
+        keys = stored_keys(folder.store)
+    except OSError as error:
+        raise _damaged(folder, str(error)) from error
+    recorded, newest = newest_version(log.files), newest_version(keys)
+    if recorded > newest:
+        raise _damaged(
+            folder, f"version {recorded} was stored, the newest that is left is {newest or 'none'}"
+        )
+    ours = {key: known for key, known in log.files.items() if key.startswith(PREFIX)}
+    small = sum(known.size for known in ours.values()) <= CONTENTS_UP_TO_BYTES
+    problems = {}
+    for key, known in ours.items():
+        always = "/_deletions/" in key or newest in versions_in([key])
+        if problem := file_problem(folder.path / key, known, small or always):
+            problems[key] = problem
+    if not problems:
+        return
+    needed = {key for key in problems if newest in versions_in([key])}
+    if not needed:
+        needed = TableVersion.open(folder.store, newest).needed(problems)
+    if needed:
+        shown = [f"{key.removeprefix(PREFIX)} {problems[key]}" for key in sorted(needed)[:_SHOWN]]
+        more = f", and {len(needed) - _SHOWN} more" if len(needed) > _SHOWN else ""
+        raise _damaged(folder, "; ".join(shown) + more)
+
+
+def _damaged(folder: ArchiveFolder, problems: str) -> ArchiveDamagedError:
+    return ArchiveDamagedError(
+        f"the archive's store at {folder.store} cannot be read: {problems}; run bittern verify "
+        f"{folder.path} to see all, add --repair to save what is whole, "
+        "or restore the archive from a backup"
+    )
+
+
+def compare_files(
+    folder: ArchiveFolder, models: Iterable[str], on_checked: OnChecked | None = None
+) -> ComparedFiles:
+    """Compare all files of the store and of models with their checksums.
+
+    Args:
+        folder: where the archive lies.
+        models: digests of its models.
+        on_checked: called as it goes on.
+
+    Raises:
+        OSError: the archive's folders cannot be listed.
+    """
+    found = ComparedFiles(read_checksums(folder.path), stored_keys(folder.store))
+    present = [*found.keys]
+    for digest in models:
+        present += [f"models/{digest}/{name}" for name in _names_below(folder, digest)]
+    expected = [key for key in found.log.files if key.startswith((PREFIX, *_prefixes(models)))]
+    total = sum(found.log.files[key].size for key in expected)
+    for key in dict.fromkeys([*expected, *present]):
+        recorded = found.log.files.get(key)
+        if problem := file_problem(folder.path / key, recorded):
+            found.problems[key] = problem
+        if recorded is None:
+            found.without_checksums.append(key)
+        else:
+            found.files += 1
+            found.size += recorded.size
+            if on_checked:
+                on_checked(found.size, total)
+    missing = set(found.problems) & set(expected) - set(present)
+    lost = {key for key in missing if not key.startswith(PREFIX)}
+    newest = newest_version(found.keys)
+    lost |= {key for key in missing if max(versions_in([key]), default=0) > newest}
+    lost |= needed_by_any(folder.store, missing - lost, found.keys) if missing - lost else set()
+    for key in missing - lost:  # removed, and the writer was killed before it wrote that down
+        del found.problems[key]
+    return found
+
+
+def _prefixes(models: Iterable[str]) -> list[str]:
+    return [f"models/{digest}/" for digest in models]
+
+
+def _names_below(folder: ArchiveFolder, digest: str) -> list[str]:
+    model = folder.models / digest
+    return [path.relative_to(model).as_posix() for path in files_below(model)]
 
 
 def verified(
     folder: ArchiveFolder,
     header: Header,
-    snapshot: Generation,
+    generation: Generation,
     on_checked: OnChecked | None = None,
 ) -> Verification:
     """Check an archive that is open; nothing is written.
@@ -36,85 +241,196 @@ def verified(
     Args:
         folder: where it lies.
         header: its `archive.json`.
-        snapshot: the index that is in use.
+        generation: the index that is in use.
         on_checked: called as files are checked.
     """
-    files, findings = _files(folder, header, on_checked)
+    found = _verified_files(folder, header, [], on_checked)
+    counts, made_anew = {}, []
     try:
-        findings += _rows(folder, header, snapshot)
-        counts = {modality: len(snapshot.of_modality(modality)) for modality in MODALITIES}
-        made_anew = list(derived_damage(folder, snapshot))
+        if found.without_checksums:
+            for _ in generation.store.batches(generation.store.columns):
+                pass
+        found.findings.extend(_row_findings(folder, header, generation))
+        counts = {modality: len(generation.of_modality(modality)) for modality in MODALITIES}
+        made_anew = list(_derived_damage(folder, generation.store))
     except ArchiveDamagedError as error:
-        findings.append(Finding("rows", f"rows cannot be read: {error}", "run bittern repair"))
-        counts, made_anew = {}, []
-    return _verification(folder, header, files, findings, made_anew, counts)
+        found.findings.append(Finding("rows", f"rows cannot be read: {error.message}", _REPAIR))
+    return replace(found, observations=counts, made_anew=made_anew)
 
 
 def verified_files(folder: ArchiveFolder, on_checked: OnChecked | None = None) -> Verification:
     """Check the files of an archive that does not open; nothing is written."""
-    header: Header | None = None
-    findings: list[Finding] = []
     try:
-        header = folder.read_header()
+        return _verified_files(folder, folder.read_header(), [], on_checked)
     except BitternError as error:
         problem, _, remedy = error.message.partition("; ")
-        findings.append(
-            Finding("header", problem, remedy or _HEADER_REMEDY, folder.header_file.name)
-        )
-    files, found = _files(folder, header, on_checked)
-    return _verification(folder, header, files, [*findings, *found], [], {})
+        broken = Finding("header", problem, remedy or _REPAIR, folder.header_file.name)
+        return _verified_files(folder, None, [broken], on_checked)
 
 
-def _verification(
+def _verified_files(
     folder: ArchiveFolder,
     header: Header | None,
-    files: CheckedFiles | None,
     findings: list[Finding],
-    made_anew: list[str],
-    observations: dict[str, int],
+    on_checked: OnChecked | None,
 ) -> Verification:
-    left: list[str] = []
-    if files:
-        models = _models_in_use(folder, header) if header else None
-        known = None if files.unreadable else files.manifests
-        paths = orphans(folder, known, models)
-        left = [path.relative_to(folder.path).as_posix() for path in paths]
+    try:
+        models = [record.digest for record in header.models] if header else []
+        files = compare_files(folder, models, on_checked)
+    except OSError as error:
+        what = f"the files of the archive cannot be listed ({error})"
+        remedy = "restore the archive from a backup"
+        return Verification([*findings, Finding("version", what, remedy)])
+    findings += _file_findings(folder, files)
+    try:
+        used = models_in_use(folder, header) if header else None
+    except ArchiveDamagedError:  # a snapshot does not tell which models it needs
+        used = None
+    orphans = [path.relative_to(folder.path).as_posix() for path in leftover_files(folder, used)]
     return Verification(
         findings=findings,
-        made_anew=made_anew,
-        observations=observations,
-        orphans=left,
-        files=files.files if files else 0,
-        size=files.size if files else 0,
-        without_sums=files.without_sums if files else 0,
+        orphans=orphans,
+        files=files.files,
+        size=files.size,
+        without_checksums=len(files.without_checksums),
     )
 
 
-def _models_in_use(folder: ArchiveFolder, header: Header) -> list[str] | None:
-    """Models whose files are needed; None where a snapshot does not tell what it needs."""
-    try:
-        return models_in_use(folder, header)
-    except ArchiveDamagedError:
-        return None
+def _file_findings(folder: ArchiveFolder, files: ComparedFiles) -> Iterator[Finding]:
+    """What is wrong with the files, one finding each."""
+    newest = newest_version(files.keys)
+    if files.newest_recorded > newest:
+        what = f"version {files.newest_recorded} of the store was stored and is gone"
+        yield Finding("version", what, _REPAIR)
+    needed: set[str] | None = None
+    if files.problems:
+        try:
+            needed = TableVersion.open(folder.store, newest).needed(files.problems)
+        except BitternError as error:
+            what = f"version {newest} of the store cannot be read: {error.message}"
+            yield Finding("version", what, _REPAIR)
+    for key, problem in files.problems.items():
+        if key.startswith("models/"):
+            yield Finding("model", f"{key} {problem}", _MODEL_FILE, key)
+        elif found := versions_in([key]):
+            what = f"{key}, version {found[0]} of the store, cannot be used: it {problem}"
+            yield Finding("version", what, _REPAIR, key)
+        elif needed is not None and key not in needed:
+            yield Finding("checksum", f"{key} {problem}", _OLD_FILE, key)
+        else:
+            remedy = _INDEX_FILE if "/_indices/" in key else _REPAIR
+            yield Finding("checksum", f"{key} {problem}", remedy, key)
+    if files.log.damaged:
+        lines = ", ".join(map(str, files.log.damaged[:_SHOWN]))
+        yield Finding("checksum", f"{NAME} is damaged in line {lines}", _LOG, NAME)
 
 
-def _files(
-    folder: ArchiveFolder, header: Header | None, on_checked: OnChecked | None
-) -> tuple[CheckedFiles | None, list[Finding]]:
-    models = [record.digest for record in header.models] if header else []
-    try:
-        files = check_files(folder, models, on_checked)
-    except OSError as error:
-        what = f"the files of the archive cannot be listed ({error})"
-        return None, [Finding("version", what, "restore the archive from a backup")]
-    return files, list(content_findings(folder, files))
+def _row_findings(
+    folder: ArchiveFolder, header: Header, generation: Generation
+) -> Iterator[Finding]:
+    for what in _row_problems(generation.store):
+        yield Finding("rows", what, _ROWS)
+    for what in _model_problems(folder, header, generation.store):
+        yield Finding("model", what, _COLUMN if what.startswith("column ") else _MODEL)
+    for what in _index_problems(header, generation):
+        yield Finding("index", what, _INDEX)
 
 
-def _rows(folder: ArchiveFolder, header: Header, snapshot: Generation) -> Iterator[Finding]:
-    for what in row_problems(header, snapshot):
-        yield Finding("rows", what, _ROWS_REMEDY)
-    for what in model_problems(folder, header, snapshot):
-        remedy = _COLUMN_REMEDY if what.startswith("column ") else _MODEL_REMEDY
-        yield Finding("model", what, remedy)
-    for what in index_problems(header, snapshot):
-        yield Finding("index", what, _INDEX_REMEDY)
+class _OnlyRead(IndexFiles):
+    """Uses what is kept and writes nothing."""
+
+    def save_if_worth_it(self, generation: Generation) -> None:
+        """Keep nothing."""
+
+
+def generation_to_verify(folder: ArchiveFolder, store: Store) -> Generation:
+    """The index as an archive that is opened now would have it; nothing is written."""
+    return Generation(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
+
+
+def _some(values: pa.ChunkedArray | list[object]) -> str:
+    shown = values[:_SHOWN]
+    texts = [str(value) for value in (shown if isinstance(shown, list) else shown.to_pylist())]
+    return ", ".join(texts) + (", ..." if len(values) > _SHOWN else "")
+
+
+def _row_problems(store: Store) -> Iterator[str]:
+    """Rows that contradict themselves or each other, one line each."""
+    table = store.read(["row", "id", "occurrenceID", "modality", "media", "start_s", "end_s"])
+    for column in ("row", "id"):
+        counts = table[column].value_counts()
+        values, times = counts.field("values"), counts.field("counts")
+        twice = values.filter(pc.greater(times, 1))
+        if len(twice):
+            yield f"{len(twice)} values of {column} occur more than once: {_some(twice)}"
+    for column in ("row", "id", "occurrenceID", "modality", "media"):
+        if missing := table[column].null_count:
+            yield f"{missing} rows have no {column}"
+    names = table["id"]
+    strange = pc.invert(pc.is_in(table["modality"], pa.array(MODALITIES)))
+    if len(found := names.filter(strange)):
+        yield f"{len(found)} observations are neither image nor audio: {_some(found)}"
+    start, end = table["start_s"], table["end_s"]
+    uneven = pc.xor(pc.is_null(start), pc.is_null(end))
+    backward = pc.fill_null(pc.or_(pc.less_equal(end, start), pc.less(start, 0.0)), False)
+    if len(found := names.filter(pc.or_(uneven, backward))):
+        yield f"{len(found)} windows do not run forward from 0 s or later: {_some(found)}"
+    strangers = [
+        name
+        for name, owner in zip(names.to_pylist(), table["occurrenceID"].to_pylist(), strict=True)
+        if name != owner and not str(name).startswith(f"{owner}#t=")
+    ]
+    if strangers:
+        yield (
+            f"{len(strangers)} observation ids do not belong to their occurrenceID: "
+            f"{_some(list(strangers))}"
+        )
+
+
+def _model_problems(folder: ArchiveFolder, header: Header, store: Store) -> Iterator[str]:
+    """Models without files or codes, and codes without a model, one line each."""
+    expected = set()
+    for record in header.models:
+        label = f"model {record.name} ({record.digest[:16]})"
+        expected |= {record.code_column, record.embedding_column}
+        model_folder = folder.models / record.digest
+        if not model_folder.is_dir():
+            yield f"{label} has lost its files: {model_folder} is missing"
+        found = store.field_type(record.code_column)
+        if found != pa.binary(record.bits // 8):
+            yield f"{label} should have codes of {record.bits} bits, the store has {found}"
+    strangers = [name for name in store.columns if is_code_or_embedding(name)]
+    for name in strangers:
+        if name not in expected:
+            yield f"column {name} belongs to no registered model (a registration was cut off)"
+    codes = [record.code_column for record in header.models if record.code_column in store.columns]
+    none = " AND ".join(f"`{name}` IS NULL" for name in codes) or "true"
+    if uncoded := store.count(none):
+        yield f"{uncoded} observations have no code of any model"
+
+
+def _index_problems(header: Header, generation: Generation) -> Iterator[str]:
+    """Where the index in use differs from the store, one line each."""
+    fresh = Generation(generation.store)
+    if not fresh.has_rows_of(generation):
+        yield "the index does not hold the rows of the store"
+        return
+    for record in header.models:
+        if record.code_column not in generation.store.columns:
+            continue
+        used, stored = generation.codes(record), fresh.codes(record)
+        for modality in MODALITIES:
+            same = np.array_equal(used[modality].rows, stored[modality].rows)
+            if not same or not np.array_equal(used[modality].codes, stored[modality].codes):
+                yield (
+                    f"the {modality} index of model {record.name} ({record.digest[:16]}) differs "
+                    "from the store"
+                )
+
+
+def _derived_damage(folder: ArchiveFolder, store: Store) -> Iterator[str]:
+    """Derived files that cannot be used, one line each."""
+    files = DerivedFiles(folder.derived, store)
+    for name in files.names():
+        if damage := files.damage(name):
+            yield f"{name}: {damage}"

@@ -20,7 +20,7 @@ from bittern.errors import (
 )
 from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
 from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
-from bittern.index.commit_log import Settler
+from bittern.index.commit_log import CommitLog
 from bittern.index.folder import ArchiveFolder, Header, with_model
 from bittern.index.leftovers import clear_leftovers
 from bittern.index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
@@ -34,7 +34,6 @@ from bittern.index.model_switch import (
 )
 from bittern.index.models import ModelRecord, write_model_files
 from bittern.index.observation import CodedObservation
-from bittern.index.pins import store_at
 from bittern.index.restore import restore
 from bittern.index.snapshots import SnapshotInfo
 from bittern.index.store import Store, arrow_type, one_of
@@ -69,8 +68,8 @@ class Writer:
         self._changed_rows = 0
         self._unsure = False
         clear_leftovers(folder, store)
-        self._settler = Settler(folder, store)
-        self._settler.adopt()
+        self._log = CommitLog(folder, store)
+        self._log.adopt()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -82,7 +81,7 @@ class Writer:
             self._unsure = True
             try:
                 yield
-                self._settler.settle()
+                self._log.record()
             except OSError as error:
                 raise PreconditionError(
                     f"the archive at {self._folder.path} cannot be written to ({error}); "
@@ -95,7 +94,7 @@ class Writer:
         with self._lock:
             try:
                 self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS, MOST_SMALL_FILES // 2)
-                self._settler.settle()
+                self._log.record()
             finally:
                 self._file_lock.release()
 
@@ -109,7 +108,7 @@ class Writer:
                 if known.digest == record.digest and known.bits == record.bits:
                     if not folder.is_dir():
                         write_model_files(folder, files)
-                        self._settler.settle_model(folder)
+                        self._log.record_model(folder)
                     return
                 if known.code_column == record.code_column:
                     raise DigestMismatchError(
@@ -119,7 +118,7 @@ class Writer:
                         field="digest",
                     )
             write_model_files(folder, files)
-            self._settler.settle_model(folder)
+            self._log.record_model(folder)
             held = self._store.count() and not self._store.field_type(record.code_column)
             self._store.add_code_column(record)
             if held:  # there may have been a column of that name, which some reader knows
@@ -181,7 +180,7 @@ class Writer:
     def restore(self, wanted: SnapshotInfo) -> None:
         """See `Archive.restore`."""
         with self._changing():
-            then = store_at(self._store, wanted.version)
+            then = self._store.at(wanted.version)
             models, next_row = wanted.models, self._first_free_row()
             changed = restore(self._folder, self._store, then, models, next_row)
             drop_unnamed(self._folder, self._store, self._folder.read_header())
@@ -228,7 +227,7 @@ class Writer:
             self._folder.write_header(header)
         if drop_unnamed(self._folder, self._store, header):
             self._keep_next_row()
-            self._store._commit(lambda: self._store._table.delete(uncoded(header)))
+            self._store.delete_where(uncoded(header))
         drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
         self._committed(0)
         return [record for record in before.models if record not in header.models]

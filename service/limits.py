@@ -1,135 +1,186 @@
-"""What callers give, held against types, ranges and sizes before any work is done for it.
+"""Limits of a server, and the checks of requests against them.
 
-The client, the engine and the server all check here, so that a mistake is refused in the same
-words wherever it is noticed. The server checks against its own limits, the others against the
-default ones.
+What every query must be is checked where it is made, see `bittern.types.Query`; here are the limits
+that an operator sets. The Python API checks pages and ids against the default limits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from math import inf, nan
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import SupportsFloat, TypeGuard, get_args
 
-import numpy as np
-
+from bittern.checks import MAX_WHERE_CHARS, check_string, check_where, check_whole
 from bittern.errors import (
-    CodeError,
-    FilterError,
+    DeadlineExceededError,
     InvalidInputError,
     LimitExceededError,
     MediaTooLargeError,
     QueryError,
 )
 from bittern.index.columns import check_metadata
-from bittern.index.relevance import HIGHEST_RATE, LOWEST_RATE, Cutoff, false_alarm_rate
-from bittern.service.config import ServiceConfig
-from bittern.types import MediaItem, Metric, Query, check_recall
+from bittern.types import MAX_K, MAX_TEXT_CHARS, MediaItem, Query
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceConfig:
+    """Limits of a server.
+
+    Memory for requests is bounded by about `workers` times `max_message_bytes`, plus
+    `max_add_streams` times (`max_batch_bytes` + `max_item_bytes`).
+
+    Attributes:
+        max_message_bytes: largest request message; larger ones are refused unread.
+        max_item_bytes: largest picture or sound file, in a query, in Encode or in Add.
+        max_text_chars: longest text query, in characters.
+        max_where_chars: longest filter, in characters.
+        max_k: most hits of one search.
+        max_page_size: most observations on one page of a listing.
+        max_delete_ids: most ids in one Delete.
+        max_batch_items: most items in one commit of Add; callers that ask for more get this.
+        max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
+        max_add_streams: Add calls open at once; each holds a worker while it is open.
+        max_job_watchers: WatchJob calls open at once; each holds a worker while it is open. Never
+            more than a quarter of the workers, but one at least.
+        max_exports: Export calls open at once; each holds a worker while it is open. Never more
+            than a quarter of the workers, but always one.
+        add_idle_s: seconds of silence after which an Add call is ended, in good order.
+        workers: calls answered at once.
+        max_concurrent_rpcs: calls answered or waiting; further ones are refused.
+        grace_s: seconds that calls in flight get to finish when the server stops.
+    """
+
+    max_message_bytes: int = 64 * MIB
+    max_item_bytes: int = 60 * MIB
+    max_text_chars: int = MAX_TEXT_CHARS
+    max_where_chars: int = MAX_WHERE_CHARS
+    max_k: int = MAX_K
+    max_page_size: int = 1_000
+    max_delete_ids: int = 10_000
+    max_batch_items: int = 256
+    max_batch_bytes: int = 64 * MIB
+    max_add_streams: int = 4
+    max_job_watchers: int = 4
+    max_exports: int = 4
+    add_idle_s: float = 600.0
+    workers: int = 16
+    max_concurrent_rpcs: int = 64
+    grace_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            least = 0 if each.name in ("grace_s", "add_idle_s") else 1
+            if value < least:
+                raise InvalidInputError(
+                    f"{each.name} must be at least {least}, not {value}", field=each.name
+                )
+        if self.max_add_streams >= self.workers:
+            raise InvalidInputError(
+                f"max_add_streams ({self.max_add_streams}) must be smaller than workers "
+                f"({self.workers}): open Add calls would leave no worker for searches",
+                field="max_add_streams",
+            )
+
+
+class Deadline:
+    """How long a caller still waits; checked between the steps of a long answer.
+
+    Args:
+        seconds_left: seconds until the caller gives up, or None when it waits forever.
+        gone: whether the caller has hung up already.
+    """
+
+    def __init__(
+        self,
+        seconds_left: Callable[[], float | None] = lambda: None,
+        gone: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._seconds_left = seconds_left
+        self._gone = gone
+
+    def check(self, doing: str) -> None:
+        """Stop here if nobody waits for the answer anymore.
+
+        Args:
+            doing: the step that is about to begin, for the message, e.g. ``encoding the query``.
+
+        Raises:
+            DeadlineExceededError: no time is left, or the caller has hung up.
+        """
+        left = self._seconds_left()
+        if left is not None and left <= 0:
+            raise DeadlineExceededError(
+                f"the deadline passed before {doing}; allow more time, or ask for less"
+            )
+        if self._gone():
+            raise DeadlineExceededError(f"the caller hung up before {doing}")
+
 
 DEFAULT_LIMITS = ServiceConfig()
 DEFAULT_PAGE_SIZE = 100
-QUERY_KINDS = ("text", "image", "audio", "id", "code")
-INPUT_KINDS = ("text", "image", "audio")
-TARGETS = ("image", "audio")
 _MAX_TOKEN_CHARS = 1_000
-_MAX_NAME_CHARS = 1_000
 
 
-def check_query(query: Query, config: ServiceConfig = DEFAULT_LIMITS) -> str:
-    """Refuse a search that cannot be answered as asked, whatever the archive.
-
-    Returns:
-        What is searched with: ``text``, ``image``, ``audio``, ``id`` or ``code``.
+def check_query(query: Query, config: ServiceConfig) -> None:
+    """Refuse a query beyond a server's limits.
 
     Raises:
-        QueryError: not exactly one query; a value of the wrong type, empty or out of range.
-        CodeError: a code that is not bytes.
+        QueryError: `k` or the text is too large.
         MediaTooLargeError: a picture or sound of more than `max_item_bytes`.
         FilterError: `where` of more than `max_where_chars`.
     """
-    kind = only_one({each: getattr(query, each) for each in QUERY_KINDS})
-    _check_k(query.k, config)
-    if query.target is not None:
-        _check_choice(query.target, TARGETS, "target")
-    if query.metric is not None:
-        _check_choice(query.metric, get_args(Metric), "metric")
-    if query.within is not None:
-        check_within(query.within)
-    if query.relevance is not None:
-        check_relevance(query.relevance)
-    if query.recall is not None:
-        check_recall(query.recall)
-    check_where(query.where, config)
-    check_model(query.model)
-    if kind in INPUT_KINDS:
-        check_input(kind, getattr(query, kind), config)
-        return kind
-    if kind == "id":
-        check_string(query.id, "id")
-    elif not isinstance(query.code, bytes):
-        raise CodeError(f"code must be bytes, not {type(query.code).__name__}", field="code")
-    if query.metric == "asymmetric":
+    check_whole(query.k, "k", 1, config.max_k)
+    check_where(query.where, config.max_where_chars)
+    if query.text is not None and len(query.text) > config.max_text_chars:
         raise QueryError(
-            f"a query by {kind} has a code and no logits; ask for the hamming metric",
-            field="metric",
+            f"the text has {len(query.text)} characters, the limit is {config.max_text_chars}; "
+            "shorten it",
+            field="text",
         )
-    return kind
+    if query.kind in ("image", "audio"):
+        check_media(getattr(query, query.kind), query.kind, config)
 
 
-def only_one(given: Mapping[str, object]) -> str:
-    """Name of the one value that is not None.
-
-    Raises:
-        QueryError: none is given, or more than one.
-    """
-    names = [name for name, value in given.items() if value is not None]
-    if len(names) != 1:
-        raise QueryError(
-            f"give exactly one of {', '.join(given)}, not "
-            + (" and ".join(names) if names else "none of them"),
-            field="query",
-        )
-    return names[0]
-
-
-def check_input(kind: str, data: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:
-    """Refuse words, a picture or a sound that no tower can take.
-
-    Raises:
-        QueryError: no such kind, a value of the wrong type, nothing, or too long a text.
-        MediaTooLargeError: more than `max_item_bytes`.
-    """
-    _check_choice(kind, INPUT_KINDS, "modality")
-    if kind == "text":
-        text = check_string(data, "text")
-        if not text.strip():
-            raise QueryError("the text is empty; say what to look for", field="text")
-        if len(text) > config.max_text_chars:
-            raise QueryError(
-                f"the text has {len(text)} characters, the limit is {config.max_text_chars}; "
-                "shorten it",
-                field="text",
-                details={"length": str(len(text)), "limit": str(config.max_text_chars)},
-            )
-        return
-    if not isinstance(data, bytes):
-        raise QueryError(f"{kind} must be bytes, not {type(data).__name__}", field=kind)
-    if not data:
-        raise QueryError(f"the {kind} is empty; give the bytes of a file", field=kind)
-    check_media(data, kind, config)
-
-
-def check_media(data: bytes, field: str, config: ServiceConfig = DEFAULT_LIMITS) -> None:
+def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
     """Refuse a file of more than `max_item_bytes` with a `MediaTooLargeError`."""
     if len(data) > config.max_item_bytes:
         raise MediaTooLargeError(
             f"{field} has {len(data):,} bytes, the limit is {config.max_item_bytes:,}; "
-            "make it smaller, or cut a recording into parts",
+            "make it smaller, or cut a recording into shorter ones",
             field=field,
             details={"limit_bytes": str(config.max_item_bytes)},
         )
+
+
+def check_ids(ids: Sequence[object], config: ServiceConfig = DEFAULT_LIMITS) -> None:
+    """Refuse what is no text (`QueryError`), and too many ids (`LimitExceededError`)."""
+    for each in ids:
+        check_string(each, "ids")
+    if len(ids) > config.max_delete_ids:
+        raise LimitExceededError(
+            f"{len(ids)} ids were given, the limit is {config.max_delete_ids}; "
+            "delete them in several calls",
+            field="ids",
+        )
+
+
+def check_page_size(page_size: object, config: ServiceConfig = DEFAULT_LIMITS) -> int:
+    """The page size, if it is a whole number from 1 to `max_page_size`; else a `QueryError`."""
+    return check_whole(page_size, "page_size", 1, config.max_page_size)
+
+
+def check_page(page_size: int, page_token: str, config: ServiceConfig) -> int:
+    """The page size to use: `DEFAULT_PAGE_SIZE` for 0.
+
+    Raises:
+        QueryError: negative, more than `max_page_size`, or a token that is no token.
+    """
+    if len(page_token) > _MAX_TOKEN_CHARS:
+        raise QueryError("page_token is not one that this server gave out", field="page_token")
+    return check_page_size(page_size or min(DEFAULT_PAGE_SIZE, config.max_page_size), config)
 
 
 def check_item(item: MediaItem, *, fetched: bool = False) -> None:
@@ -146,7 +197,7 @@ def check_item(item: MediaItem, *, fetched: bool = False) -> None:
     """
     for field in ("occurrence_id", "media", "modality", "media_root"):
         check_string(getattr(item, field), field, InvalidInputError)
-    if item.modality not in TARGETS:
+    if item.modality not in ("image", "audio"):
         raise InvalidInputError(
             f"{item.media!r} has the modality {item.modality!r}; it must be image or audio",
             field="modality",
@@ -175,113 +226,3 @@ def check_item(item: MediaItem, *, fetched: bool = False) -> None:
             field="metadata",
         )
     check_metadata(item.metadata)
-
-
-def check_within(within: object) -> float:
-    """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
-    distance = nan
-    if isinstance(within, SupportsFloat) and not isinstance(within, bool | np.bool_):
-        with suppress(ValueError, TypeError, OverflowError):
-            distance = float(within)
-    if not 0 <= distance < inf:
-        raise QueryError(
-            f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
-        )
-    return distance + 0.0  # -0.0 becomes 0.0
-
-
-def check_relevance(relevance: str | float) -> float:
-    """The false-alarm rate that a wish for relevance means; a `QueryError` if it means none."""
-    try:
-        return false_alarm_rate(relevance)
-    except QueryError as error:
-        names = ", ".join(Cutoff)
-        raise QueryError(
-            f"relevance must be {names}, or a share from {LOWEST_RATE} to {HIGHEST_RATE} of "
-            f"queries about something else that may get an answer, not {relevance!r}",
-            field="relevance",
-        ) from error
-
-
-def check_where(where: object, config: ServiceConfig = DEFAULT_LIMITS) -> None:
-    """Refuse a filter that is no text (`QueryError`) or too long (`FilterError`)."""
-    if where is None:
-        return
-    if len(check_string(where, "where")) > config.max_where_chars:
-        raise FilterError(
-            f"the condition has {len(str(where))} characters, the limit is "
-            f"{config.max_where_chars}; shorten it",
-            field="where",
-        )
-
-
-def check_model(model: object) -> None:
-    """Refuse a model name that is no text, or of more than 1,000 characters: `QueryError`."""
-    if model is not None and len(check_string(model, "model")) > _MAX_NAME_CHARS:
-        raise QueryError(
-            f"model has {len(str(model))} characters, the limit is {_MAX_NAME_CHARS}",
-            field="model",
-        )
-
-
-def check_ids(ids: Sequence[object], config: ServiceConfig = DEFAULT_LIMITS) -> None:
-    """Refuse what is no text (`QueryError`), and too many ids (`LimitExceededError`)."""
-    for each in ids:
-        check_string(each, "ids")
-    if len(ids) > config.max_delete_ids:
-        raise LimitExceededError(
-            f"{len(ids)} ids were given, the limit is {config.max_delete_ids}; "
-            "delete them in several calls",
-            field="ids",
-        )
-
-
-def check_page_size(page_size: object, config: ServiceConfig = DEFAULT_LIMITS) -> int:
-    """The page size, if it is a whole number from 1 to `max_page_size`; else a `QueryError`."""
-    if not _is_whole(page_size) or not 1 <= page_size <= config.max_page_size:
-        raise QueryError(
-            f"page_size must be a whole number from 1 to {config.max_page_size}, not {page_size!r}",
-            field="page_size",
-        )
-    return page_size
-
-
-def check_page(page_size: int, page_token: str, config: ServiceConfig = DEFAULT_LIMITS) -> int:
-    """The page size to use: `DEFAULT_PAGE_SIZE` for 0.
-
-    Raises:
-        QueryError: negative, more than `max_page_size`, or a token that is no token.
-    """
-    if len(page_token) > _MAX_TOKEN_CHARS:
-        raise QueryError("page_token is not one that this server gave out", field="page_token")
-    return check_page_size(page_size or min(DEFAULT_PAGE_SIZE, config.max_page_size), config)
-
-
-def check_string(value: object, field: str, error: type[InvalidInputError] = QueryError) -> str:
-    """The value, if it is Unicode text; else `error`."""
-    if not isinstance(value, str):
-        raise error(f"{field} must be text, not {type(value).__name__}", field=field)
-    try:
-        value.encode()
-    except UnicodeEncodeError as cause:
-        raise error(
-            f"{field} holds half of a surrogate pair at character {cause.start}: not Unicode text",
-            field=field,
-        ) from cause
-    return value
-
-
-def _check_k(k: object, config: ServiceConfig) -> None:
-    if not _is_whole(k) or not 1 <= k <= config.max_k:
-        raise QueryError(f"k must be a whole number from 1 to {config.max_k}, not {k!r}", field="k")
-
-
-def _check_choice(value: object, choices: Sequence[str], field: str) -> None:
-    if not isinstance(value, str) or value not in choices:
-        listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
-        raise QueryError(f"{field} must be {listed}, not {value!r}", field=field)
-
-
-def _is_whole(value: object) -> TypeGuard[int]:
-    """Whether it is an int, or a whole number of NumPy's; True and False are not."""
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)

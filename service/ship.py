@@ -1,7 +1,7 @@
 """Builds the models that ship with the package: ``python -m bittern.service.ship``.
 
 `field` has hybrid codes at 64, 128 and 256 bits: training-free bits, and learned ones that were
-trained on no media (docs/background/field-heads.md). They are made once, so that codes mean the
+trained on no media (docs/background/learned-codes.md). They are made once, so that codes mean the
 same in every archive and on every machine (docs/decisions/0003). Takes some minutes.
 """
 

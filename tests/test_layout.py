@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("encoders", "hashing", "index", "service", "benchmarks")
 LEAVES = (
+    "bittern.checks",
     "bittern.errors",
     "bittern.files",
     "bittern.result_table",
@@ -92,6 +93,6 @@ def test_the_command_line_starts_without_the_heavy_libraries() -> None:
 
 
 def test_leaves_import_no_room() -> None:
-    for leaf in ("errors.py", "files.py", "result_table.py", "text.py", "types.py"):
+    for leaf in ("checks.py", "errors.py", "files.py", "result_table.py", "text.py", "types.py"):
         names = imports_of(ROOT / "bittern" / leaf)
         assert not {n for n in names if within(n, ("bittern",)) and not within(n, LEAVES)}

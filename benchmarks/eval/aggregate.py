@@ -65,10 +65,10 @@ def lines_of(measured: Sequence[Measured], measures: Sequence[str], seed: int) -
     """
     found = []
     for group in groups_of([m.task for m in measured]):
-        asked = [clusters_of(m.task, group) for m in measured]
+        queries = [clusters_of(m.task, group) for m in measured]
         for variant in measured[0].cell.variants:
             values = [_grouped(m, variant, group) for m in measured]
-            line = _line(measured[0], variant, group, values, asked, measures, seed)
+            line = _line(measured[0], variant, group, values, queries, measures, seed)
             if line.queries:
                 found.append(line)
     return found
@@ -82,15 +82,15 @@ def groups_of(tasks: Iterable[Task]) -> list[str]:
 
 def chosen(task: Task, group: str) -> NDArray[np.bool_]:
     """The queries of a group, bool [q]."""
-    everyone = np.ones(len(task.asked), dtype=np.bool_)
+    everyone = np.ones(len(task.queries), dtype=np.bool_)
     return everyone if group == ALL else task.groups.get(group, ~everyone)
 
 
 def clusters_of(task: Task, group: str) -> dict[str, int]:
     """The queries of a group by id, and what they are a part of: their class, or themselves."""
-    classes = task.asked.classes
+    classes = task.queries.classes
     return {
-        task.asked.ids[i]: int(classes[i]) if classes[i] >= 0 else -1 - i
+        task.queries.ids[i]: int(classes[i]) if classes[i] >= 0 else -1 - i
         for i in np.flatnonzero(chosen(task, group)).tolist()
     }
 
@@ -106,12 +106,12 @@ def _line(
     variant: Variant,
     group: str,
     repeats: Sequence[Ranked],
-    asked: Sequence[Mapping[str, int]],
+    queries_of_repeats: Sequence[Mapping[str, int]],
     measures: Sequence[str],
     seed: int,
 ) -> Line:
-    together = {name: cluster for each in asked for name, cluster in each.items()}
-    ids = [list(each) for each in asked]
+    together = {name: cluster for each in queries_of_repeats for name, cluster in each.items()}
+    ids = [list(each) for each in queries_of_repeats]
     queries = tuple(together)
     clusters = np.array(list(together.values()), dtype=np.int64)
     drawn = {

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.embeddings.encoding import embed_asked
+from bittern.benchmarks.eval.embeddings.encoding import embed_queries
 from bittern.benchmarks.eval.measuring import Vectors
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, StoredCodes
@@ -66,19 +66,19 @@ class BitsAsTheyAre:
         self.bytes_per_row = bits / 8
         self.digest = digest
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
-        """See `Fitted.store`."""
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+        """See `Fitted.encode_items`."""
         return pack(embeddings)
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
-        """See `Fitted.ask`."""
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
+        """See `Fitted.encode_queries`."""
         if metric == "symmetric":
             return Queries.of_codes(pack(embeddings))
         return Queries.of_logits(embeddings)
 
-    def distances(self, asked: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """See `Fitted.distances`."""
-        some: Queries = asked[first:last]
+        some: Queries = queries[first:last]
         if some.metric == "hamming":
             return hamming_distance(some.codes, stored)
         return np.stack([some.distances(number, stored) for number in range(len(some))])
@@ -141,13 +141,13 @@ def stored_parts(
             f"{', '.join(known)}",
             field="model",
         )
-    able = [each for each in task.items.stored if task.asked.modality in each.modalities]
+    able = [each for each in task.items.stored if task.queries.modality in each.modalities]
     parts = [
         _part(task, each, cache, embedders) for each in able if not models or each.name in models
     ]
     if not parts:
         raise InvalidInputError(
-            f"no model of the archive takes {task.asked.modality} queries; it has codes by "
+            f"no model of the archive takes {task.queries.modality} queries; it has codes by "
             f"{', '.join(known)}",
             field="model",
         )
@@ -157,12 +157,12 @@ def stored_parts(
 def _part(task: Task, stored: StoredCodes, cache: Path, embedders: Embedders) -> StoredPart:
     saved = load_saved(stored.folder)
     model = Model(saved, embedders.of(saved))
-    model.check_tower(Modality(task.asked.modality))
-    asked = embed_asked(model.embedder, task.asked, cache)
-    logits = model.logits(Modality(task.asked.modality), asked)
+    model.check_tower(Modality(task.queries.modality))
+    queries = embed_queries(model.embedder, task.queries, cache)
+    logits = model.logits(Modality(task.queries.modality), queries)
     nothing = np.empty((0, stored.bits), dtype=np.float32)
     rows = StoredBits(stored)
-    vectors = Vectors(rows, logits, Training(nothing, task.items.side, nothing, task.asked.side))
+    vectors = Vectors(rows, logits, Training(nothing, task.items.side, nothing, task.queries.side))
     space = Space(stored.name, model.embedder, saved.card.licence, (saved,))
     if stored.uncoded:
         have = agreeing(stored.uncoded, "has", "have")

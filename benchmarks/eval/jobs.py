@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.archive_codes import stored_parts
-from bittern.benchmarks.eval.embeddings.encoding import embed_asked, embed_items
+from bittern.benchmarks.eval.embeddings.encoding import embed_items, embed_queries
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.measuring import Vectors
@@ -34,7 +34,7 @@ from bittern.benchmarks.eval.tasks import (
     Items,
     Protocol,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
@@ -74,13 +74,13 @@ def vectors_of(
             f"none of the {len(task.items)} items of {task.name} could be embedded, the first: "
             f"{rows.failed[0][1] if rows.failed else 'there are none'}"
         )
-    asked = embed_asked(space.towers, task.asked, cache)
+    queries = embed_queries(space.towers, task.queries, cache)
     if task.training is not None:
         part = _training_rows(task.training, space, protocol, cache, on_items)
-        return Vectors(rows, asked, part)
+        return Vectors(rows, queries, part)
     items = rows.read(drawn_rows(rows_to_fit_on(task, rows), protocol))
-    side, asked_side = task.items.side, task.asked.side
-    return Vectors(rows, asked, Training(items, side, asked, asked_side))
+    side, query_side = task.items.side, task.queries.side
+    return Vectors(rows, queries, Training(items, side, queries, query_side))
 
 
 def _embedded(
@@ -119,7 +119,7 @@ def rows_to_fit_on(task: Task, rows: EmbeddedRows) -> NDArray[np.int64]:
     novel = task.groups.get(NOVEL)
     if novel is None:
         return np.arange(len(rows))
-    kept = ~np.isin(task.items.classes, task.asked.classes[novel])
+    kept = ~np.isin(task.items.classes, task.queries.classes[novel])
     return np.flatnonzero(kept[rows.owners])
 
 
@@ -132,7 +132,7 @@ def drawn_rows(possible: NDArray[np.int64], protocol: Protocol) -> NDArray[np.in
 
 
 def _training_rows(
-    part: TrainingPart, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+    part: TrainingSplit, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
 ) -> Training:
     rows = _embedded(part.items, space, protocol, cache, on_items)
     if not len(rows):
@@ -142,18 +142,18 @@ def _training_rows(
     return Training(
         items=rows.read(chosen),
         item_side=part.items.side,
-        queries=embed_asked(space.towers, part.queries, cache),
-        asked_side=part.queries.side,
+        queries=embed_queries(space.towers, part.queries, cache),
+        query_side=part.queries.side,
         labels=_labels(classes, part.queries.classes),
     )
 
 
-def _labels(classes: NDArray[np.int32], asked: NDArray[np.int32]) -> NDArray[np.int64] | None:
+def _labels(classes: NDArray[np.int32], queries: NDArray[np.int32]) -> NDArray[np.int64] | None:
     """Which query names each item's class; None where an item's class is not asked for."""
-    order = np.argsort(asked, kind="stable")
-    place = np.searchsorted(asked, classes, sorter=order)
+    order = np.argsort(queries, kind="stable")
+    place = np.searchsorted(queries, classes, sorter=order)
     place = order[np.minimum(place, len(order) - 1)]
-    if (asked[place] != classes).any() or (classes < 0).any():
+    if (queries[place] != classes).any() or (classes < 0).any():
         return None
     return place.astype(np.int64)
 
@@ -237,10 +237,10 @@ def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator
 
 def _of_the_asked(vectors: Vectors, before: Task, after: Task) -> Vectors:
     """The queries that are left where windows are items: those that no window answers are not."""
-    if list(before.asked.ids) == list(after.asked.ids):
+    if list(before.queries.ids) == list(after.queries.ids):
         return vectors
-    place = {name: number for number, name in enumerate(before.asked.ids)}
-    return replace(vectors, asked=vectors.asked[[place[name] for name in after.asked.ids]])
+    place = {name: number for number, name in enumerate(before.queries.ids)}
+    return replace(vectors, queries=vectors.queries[[place[name] for name in after.queries.ids]])
 
 
 def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[System]:
@@ -271,14 +271,14 @@ def _job(task: Task, space: Space, request: EvalRequest, screen: Screen) -> Job:
 def digest_of(task: Task, vectors: Vectors) -> str:
     """Of everything that is ranked, asked and right."""
     state = hashlib.sha256()
-    for ids in (task.asked.ids, task.items.ids):
+    for ids in (task.queries.ids, task.items.ids):
         state.update(f"{len(ids)}\n".encode())
         for first in range(0, len(ids), 4096):
             state.update("\0".join(str(i) for i in ids[first : first + 4096]).encode())
     relevance = [task.relevance] + ([task.candidates] if task.candidates else [])
     arrays: list[Any] = [array for r in relevance for array in (r.offsets, r.items, r.grades)]
     training = vectors.training
-    arrays += [vectors.asked, training.items, training.queries]
+    arrays += [vectors.queries, training.items, training.queries]
     arrays += [training.labels] if training.labels is not None else []
     for array in arrays:
         state.update(np.ascontiguousarray(array).tobytes())

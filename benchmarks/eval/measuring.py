@@ -68,8 +68,8 @@ def search_ms(
 
     Args:
         fitted: a system with its parameters.
-        stored: what its `store` made of all rows, [n, ...].
-        queries: float32 [q, dim], as its `ask` takes them.
+        stored: what its `encode_items` made of all rows, [n, ...].
+        queries: float32 [q, dim], as its `encode_queries` takes them.
         metric: one of those that it offers.
 
     Returns:
@@ -104,28 +104,28 @@ def _median_ms(search: Search, queries: int) -> float:
 def _search(
     fitted: Fitted, stored: NDArray[Any], queries: NDArray[np.float32], metric: Metric
 ) -> Search | None:
-    asked = fitted.ask(queries, metric)
-    if isinstance(asked, Queries):
-        return _code_search(stored, asked)
+    encoded = fitted.encode_queries(queries, metric)
+    if isinstance(encoded, Queries):
+        return _code_search(stored, encoded)
     if isinstance(fitted, FittedVectors):
-        return _faiss_search(_vector_index(fitted), stored, asked)
+        return _faiss_search(_vector_index(fitted), stored, encoded)
     if isinstance(fitted, FittedQuantizer):
         return _faiss_search(fitted.faiss_index(metric), stored, fitted.turned(queries))
     return None
 
 
-def _code_search(stored: NDArray[np.uint8], asked: Queries) -> Search:
+def _code_search(stored: NDArray[np.uint8], queries: Queries) -> Search:
     rows = np.arange(len(stored), dtype=np.int64)
     engine = FlatEngine(CodeBlocks.of(rows, stored), threads=1)
     # A batch of its own each time: look-up tables that a query has made stay with its batch.
-    return lambda number: engine.search(asked.only([number]), NEAREST)
+    return lambda number: engine.search(queries.only([number]), NEAREST)
 
 
-def _faiss_search(index: Any, stored: NDArray[Any], asked: NDArray[np.float32]) -> Search:
+def _faiss_search(index: Any, stored: NDArray[Any], queries: NDArray[np.float32]) -> Search:
     rows = np.ascontiguousarray(stored)
     index.add_sa_codes(rows.view(np.uint8).reshape(len(rows), -1))
     nearest = min(NEAREST, len(rows))
-    return lambda number: index.search(asked[number : number + 1], nearest)
+    return lambda number: index.search(queries[number : number + 1], nearest)
 
 
 def _vector_index(fitted: FittedVectors) -> Any:
@@ -173,19 +173,19 @@ class Vectors:
 
     Attributes:
         rows: of the items.
-        asked: float32 [q, dim], the queries.
+        queries: float32 [q, dim], the queries.
         training: what may be fitted on.
     """
 
     rows: EmbeddedRows
-    asked: NDArray[np.float32]
+    queries: NDArray[np.float32]
     training: Training
 
     def without_training(self) -> Vectors:
         """The same, with nothing to fit on."""
         part = self.training
         none = np.empty((0, part.items.shape[1]), dtype=np.float32)
-        return replace(self, training=Training(none, part.item_side, none, part.asked_side))
+        return replace(self, training=Training(none, part.item_side, none, part.query_side))
 
 
 @dataclass(frozen=True)
@@ -274,8 +274,8 @@ def _search_times(fitted: Fitted, vectors: Vectors) -> dict[str, float | None]:
     """Milliseconds of one search by each distance; None where that would take too much memory."""
     if fitted.bytes_per_row * len(vectors.rows) > MOST_TIMED_BYTES:
         return dict.fromkeys(fitted.metrics)
-    stored = np.concatenate([fitted.store(tile) for _, tile in vectors.rows.tiles()])
-    return {metric: search_ms(fitted, stored, vectors.asked, metric) for metric in fitted.metrics}
+    stored = np.concatenate([fitted.encode_items(tile) for _, tile in vectors.rows.tiles()])
+    return {metric: search_ms(fitted, stored, vectors.queries, metric) for metric in fitted.metrics}
 
 
 def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) -> list[Variant]:
@@ -291,7 +291,7 @@ def _rankings(
 ) -> Iterator[tuple[Variant, Ranking]]:
     task, vectors = work.task, work.vectors
     depth = depth_of(task, vectors.rows, request, measures)
-    deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.asked), 1)))
+    deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.queries), 1)))
     searched = Searched(vectors.rows, len(task.items), task.relevance)
     # Windows that are items by now are ranked as items.
     windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
@@ -308,7 +308,7 @@ def _rankings(
             variant,
             rank(
                 fitted,
-                vectors.asked,
+                vectors.queries,
                 variant.metric,  # type: ignore[arg-type]  # one of `fitted.metrics`
                 searched,
                 settings,
@@ -331,18 +331,18 @@ def depth_of(
     Where all measures are cut, no deeper than they (or `DEEP`) look, as soon as that saves time;
     a first right item below that counts as none for ``MRR``. Candidates are ranked whole.
     """
-    asked = request.protocol.depth
-    if asked is not None or task.candidates is not None:
-        return asked or None
+    queries = request.protocol.depth
+    if queries is not None or task.candidates is not None:
+        return queries or None
     cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
-    if len(task.asked) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
+    if len(task.queries) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
         return max(DEEP, *(cut or 0 for cut in cuts))
-    return default_depth(len(task.asked), len(rows), coded=True)
+    return default_depth(len(task.queries), len(rows), coded=True)
 
 
 def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
     """float64 [measures, ties, q]."""
-    places = ranking.places
+    places = ranking.ranks
     return np.array([[measure(name).of(places, tie) for tie in TIES] for name in measures])
 
 

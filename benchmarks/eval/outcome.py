@@ -80,7 +80,7 @@ def shown_queries(
     ranked = measured.cell.variants[Variant(line.row.metric, line.row.rerank)]
     scene = _Scene(measured.task, ranked, rows, folder)
     place = {name: number for number, name in enumerate(line.queries)}
-    values = np.array([line.values[place[name]] for name in measured.task.asked.ids])
+    values = np.array([line.values[place[name]] for name in measured.task.queries.ids])
     return [scene.shown(query, float(values[query]), named(line.row)) for query in chosen(values)]
 
 
@@ -95,13 +95,13 @@ class _Scene:
 
     def shown(self, query: int, value: float, label: str) -> ShownQuery:
         """One query with its hits."""
-        content = self.task.asked.contents[query]
+        content = self.task.queries.contents[query]
         words = "" if isinstance(content, MediaItem) else " / ".join(content)
         right = set(self.task.relevance.of(query).tolist())
         items = self.ranked.hits[query, :HITS].tolist()
         return ShownQuery(
             task=self.task.name,
-            query=self.task.asked.ids[query],
+            query=self.task.queries.ids[query],
             text=words or _caption(content),
             media=_path(content, self.folder),
             label=label,
@@ -402,7 +402,7 @@ def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
 def _group(parts: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
     """A part of the queries over all random splits."""
     main = _cut(parts[0].measures[0], depth)
-    asked: dict[str, int] = {}
+    queries: dict[str, int] = {}
     counts, chances = [], []
     for task in (one.job.task for one in parts):
         chosen = aggregate.chosen(task, group)
@@ -416,14 +416,14 @@ def _group(parts: Sequence[Done], group: str, depth: int | None) -> GroupSummary
         graded = main.stem == "nDCG" and (task.relevance.grades > 1).any()
         by_chance = chance(main, relevant, ranked)
         chances.append(np.full(len(relevant), np.nan) if graded else by_chance)
-        asked |= aggregate.clusters_of(task, group)
+        queries |= aggregate.clusters_of(task, group)
     if not counts:
         return None
     known = np.concatenate(chances)
     return GroupSummary(
         name=group,
-        queries=len(asked),
-        clusters=len(set(asked.values())),
+        queries=len(queries),
+        clusters=len(set(queries.values())),
         relevant=float(np.concatenate(counts).mean()),
         chance=None if np.isnan(known).all() else float(np.nanmean(known)),
     )
@@ -466,8 +466,8 @@ def _about(space: Space) -> list[dict[str, str]]:
 
 
 def _protocol(request: EvalRequest, measures: Sequence[str]) -> dict[str, Any]:
-    asked = request.asked_for()
-    told = {name: asked[name] for name in ("models", "bits", "systems", "rerank")}
+    queries = request.asked_for()
+    told = {name: queries[name] for name in ("models", "bits", "systems", "rerank")}
     return {**told, "measures": list(measures), **request.protocol.to_json()}
 
 

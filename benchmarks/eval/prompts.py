@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.tasks import TEXT, Asked, Classes, Protocol, Task
+from bittern.benchmarks.eval.tasks import TEXT, Classes, Protocol, QuerySet, Task
 from bittern.errors import InvalidInputError
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MAX_TEXT_CHARS
@@ -94,13 +94,13 @@ def check_templates(templates: Sequence[str]) -> None:
             )
 
 
-def asked_in_words(
+def text_queries(
     classes: Classes,
     places: NDArray[np.integer],
     protocol: Protocol,
     default: Sequence[str],
     side: str = TEXT,
-) -> Asked:
+) -> QuerySet:
     """Queries in words for some classes.
 
     One per class and prompt, whose ids are ``class#0``, ``class#1`` ...; where there is one
@@ -136,7 +136,7 @@ def asked_in_words(
             contents.extend((prompt,) for prompt in prompts)
             ids.extend(f"{names[each]}#{number}" for number in range(len(prompts)))
         owners.extend([each] * (len(ids) - len(owners)))
-    return Asked(ids, TEXT, contents, np.array(owners, np.int32), side)
+    return QuerySet(ids, TEXT, contents, np.array(owners, np.int32), side)
 
 
 def class_ids(classes: Classes) -> list[str]:
@@ -152,7 +152,7 @@ def class_ids(classes: Classes) -> list[str]:
     return ids
 
 
-def told_prompts(protocol: Protocol, default: Sequence[str], what: str = "label") -> str:
+def prompts_note(protocol: Protocol, default: Sequence[str], what: str = "label") -> str:
     """The sentence for `Task.notes` on how queries in words are put.
 
     Args:
@@ -183,8 +183,8 @@ def with_fallbacks(task: Task, protocol: Protocol, default: Sequence[str]) -> Ta
         protocol: its prompts, if it has any.
         default: templates where it has none.
     """
-    asked = np.unique(task.asked.classes)
-    told = fallbacks(task.classes, asked[asked >= 0], protocol, default)
+    queries = np.unique(task.queries.classes)
+    told = fallbacks(task.classes, queries[queries >= 0], protocol, default)
     of_all = [sentence for sentence in told if sentence.startswith(_NONE)]
     return replace(task, notes=(*task.notes, *told), left_out=(*of_all, *task.left_out))
 

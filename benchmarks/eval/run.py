@@ -89,7 +89,7 @@ def _measured(
 def _cell(
     work: CellWork, key: str, request: EvalRequest, measures: Sequence[str], screen: Screen
 ) -> Cell:
-    shape = (work.system.draws, len(work.task.asked))
+    shape = (work.system.draws, len(work.task.queries))
     cell = read_cell(request.out / CELLS, key, shape)
     if cell is None:
         cell = measured_cell(work, request, measures, screen.advance)

@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, asked_in_words
+from bittern.benchmarks.eval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, text_queries
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     TEXT,
-    Asked,
     Classes,
     Contents,
     Items,
     Level,
     Novel,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.errors import InvalidInputError, QrelsError
 from bittern.text import agreeing, counted, some_of
@@ -77,7 +77,7 @@ def at_level(
     """
     if level == "species":
         return task
-    if not len(task.asked) or (task.asked.classes < 0).all():
+    if not len(task.queries) or (task.queries.classes < 0).all():
         raise InvalidInputError(
             f"the queries of {task.name} do not ask for classes, so they cannot be asked at the "
             f"level of {level}; leave --level at species",
@@ -93,22 +93,22 @@ def at_level(
     classes = _regrouped(task.classes, taxa, level)
     templates = default or (AUDIO_PROMPTS if task.items.modality == AUDIO else IMAGE_PROMPTS)
     items, left_out = _items_at(task.items, taxa, level)
-    asked, not_asked = _asked_at(task.asked, classes, taxa, protocol or Protocol(), templates)
+    queries, not_asked = _asked_at(task.queries, classes, taxa, protocol or Protocol(), templates)
     if not_asked:
         left_out.append(
-            f"{some_of(not_asked, len(task.asked), 'query', 'queries')} "
+            f"{some_of(not_asked, len(task.queries), 'query', 'queries')} "
             f"{agreeing(not_asked, 'has', 'have')} no {level} and "
             f"{agreeing(not_asked, 'was', 'were')} not asked"
         )
-    training = task.training and TrainingPart(
+    training = task.training and TrainingSplit(
         _items_at(task.training.items, taxa, level)[0],
         _asked_at(task.training.queries, classes, taxa, protocol or Protocol(), templates)[0],
     )
     return replace(
         task,
-        asked=asked,
+        queries=queries,
         items=items,
-        relevance=Relevance.by_class(asked.classes, items.classes),
+        relevance=Relevance.by_class(queries.classes, items.classes),
         classes=classes,
         training=training,
         groups={},
@@ -146,25 +146,25 @@ def _items_at(items: Items, taxa: NDArray[np.int64], level: str) -> tuple[Items,
 
 
 def _asked_at(
-    asked: Asked,
+    queries: QuerySet,
     classes: Classes,
     taxa: NDArray[np.int64],
     protocol: Protocol,
     templates: Sequence[str],
-) -> tuple[Asked, int]:
+) -> tuple[QuerySet, int]:
     """The queries at the new level, and how many have no class there."""
-    higher = _mapped(asked.classes, taxa)
+    higher = _mapped(queries.classes, taxa)
     kept = np.flatnonzero(higher >= 0)
-    lost = int(np.count_nonzero((asked.classes >= 0) & (higher < 0)))
-    if asked.modality == TEXT:
-        return asked_in_words(
-            classes, np.unique(higher[kept]), protocol, templates, asked.side
+    lost = int(np.count_nonzero((queries.classes >= 0) & (higher < 0)))
+    if queries.modality == TEXT:
+        return text_queries(
+            classes, np.unique(higher[kept]), protocol, templates, queries.side
         ), lost
     chosen = kept.tolist()
     media = replace(
-        asked,
-        ids=[asked.ids[i] for i in chosen],
-        contents=[asked.contents[i] for i in chosen],
+        queries,
+        ids=[queries.ids[i] for i in chosen],
+        contents=[queries.contents[i] for i in chosen],
         classes=higher[kept],
     )
     return media, lost
@@ -264,8 +264,8 @@ def with_groups(task: Task, novel: NDArray[np.bool_]) -> Task:
         task: with queries of classes.
         novel: bool [classes].
     """
-    known = task.asked.classes >= 0
-    of_query = novel[np.maximum(task.asked.classes, 0)]
+    known = task.queries.classes >= 0
+    of_query = novel[np.maximum(task.queries.classes, 0)]
     groups = {SEEN: known & ~of_query, NOVEL: known & of_query}
     made = {name: members for name, members in groups.items() if members.any()}
     training = _seen_only(task.training, novel) if task.training else None
@@ -309,7 +309,7 @@ def leave_out_unanswerable(task: Task) -> Task:
     kept = np.flatnonzero(answered)
     return replace(
         task,
-        asked=some_asked(task.asked, kept),
+        queries=some_queries(task.queries, kept),
         relevance=task.relevance.only(kept),
         candidates=task.candidates.only(kept) if task.candidates else None,
         groups={
@@ -326,11 +326,11 @@ def _empty_classes(task: Task) -> list[str]:
         return []
     empty = np.ones(len(task.classes), np.bool_)
     empty[labels] = False
-    asked = np.zeros(len(task.classes), np.bool_)
-    asked[task.asked.classes[task.asked.classes >= 0]] = True
-    kinds = [(empty & ~asked, "is not asked for", "are not asked for")]
-    if task.asked.modality != TEXT:
-        kinds.append((empty & asked, "cannot be found", "cannot be found"))
+    queries = np.zeros(len(task.classes), np.bool_)
+    queries[task.queries.classes[task.queries.classes >= 0]] = True
+    kinds = [(empty & ~queries, "is not asked for", "are not asked for")]
+    if task.queries.modality != TEXT:
+        kinds.append((empty & queries, "cannot be found", "cannot be found"))
     return [
         f"{some_of(len(places), len(task.classes), 'class', 'classes')} "
         f"{agreeing(len(places), 'has', 'have')} no item and {agreeing(len(places), one, many)} "
@@ -344,21 +344,21 @@ def _shown_names(task: Task, places: NDArray[np.integer]) -> list[str]:
     """Queries as people know them: classes by name, media by file, others by id."""
     names = []
     for place in places.tolist():
-        number, content = int(task.asked.classes[place]), task.asked.contents[place]
+        number, content = int(task.queries.classes[place]), task.queries.contents[place]
         if isinstance(content, MediaItem):
-            names.append(content.media or task.asked.ids[place])
+            names.append(content.media or task.queries.ids[place])
         else:
-            names.append(task.classes.names[number] if number >= 0 else task.asked.ids[place])
+            names.append(task.classes.names[number] if number >= 0 else task.queries.ids[place])
     return list(dict.fromkeys(names))
 
 
-def some_asked(asked: Asked, places: NDArray[np.integer]) -> Asked:
+def some_queries(queries: QuerySet, places: NDArray[np.integer]) -> QuerySet:
     """Some of the queries, numbered anew."""
     return replace(
-        asked,
-        ids=[asked.ids[i] for i in places.tolist()],
-        contents=[asked.contents[i] for i in places.tolist()],
-        classes=asked.classes[places],
+        queries,
+        ids=[queries.ids[i] for i in places.tolist()],
+        contents=[queries.contents[i] for i in places.tolist()],
+        classes=queries.classes[places],
     )
 
 
@@ -394,13 +394,13 @@ class Chosen(Sequence[Any]):
         return self._whole[int(self._places[place])]
 
 
-def _seen_only(training: TrainingPart, novel: NDArray[np.bool_]) -> TrainingPart:
+def _seen_only(training: TrainingSplit, novel: NDArray[np.bool_]) -> TrainingSplit:
     def seen(classes: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.flatnonzero((classes >= 0) & ~novel[np.maximum(classes, 0)])
 
-    return TrainingPart(
+    return TrainingSplit(
         some_items(training.items, seen(training.items.classes)),
-        some_asked(training.queries, seen(training.queries.classes)),
+        some_queries(training.queries, seen(training.queries.classes)),
     )
 
 

@@ -114,7 +114,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuerySet:
     """The queries.
 
     Attributes:
@@ -163,17 +163,17 @@ class Relevance:
         return np.diff(self.offsets)
 
     @classmethod
-    def by_class(cls, asked: NDArray[np.int32], items: NDArray[np.int32]) -> Relevance:
+    def by_class(cls, queries: NDArray[np.int32], items: NDArray[np.int32]) -> Relevance:
         """Items of the class that is asked for; -1 is no class.
 
         Args:
-            asked: int32 [q].
+            queries: int32 [q].
             items: int32 [n].
         """
         order = np.argsort(items, kind="stable").astype(np.int64)
         ordered = items[order]
-        starts = np.searchsorted(ordered, asked, "left")
-        ends = np.where(asked < 0, starts, np.searchsorted(ordered, asked, "right"))
+        starts = np.searchsorted(ordered, queries, "left")
+        ends = np.where(queries < 0, starts, np.searchsorted(ordered, queries, "right"))
         offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
         found = [order[a:b] for a, b in zip(starts, ends, strict=True)]
         places = np.concatenate(found) if found else np.empty(0, np.int64)
@@ -205,7 +205,7 @@ class Classes:
 
 
 @dataclass(frozen=True)
-class TrainingPart:
+class TrainingSplit:
     """What systems may be fitted on, where a suite names it; else they see the items, unlabelled.
 
     Attributes:
@@ -214,7 +214,7 @@ class TrainingPart:
     """
 
     items: Items
-    queries: Asked
+    queries: QuerySet
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ class Task:
     Attributes:
         name: ``text→image`` and the like; tasks that only differ in a random split share it.
         repeat: number of the random split, from 0.
-        asked: the queries.
+        queries: the queries.
         items: what is ranked.
         relevance: which items answer which query; no query is without.
         classes: what classes there are.
@@ -240,12 +240,12 @@ class Task:
     """
 
     name: str
-    asked: Asked
+    queries: QuerySet
     items: Items
     relevance: Relevance
     classes: Classes
     repeat: int = 0
-    training: TrainingPart | None = None
+    training: TrainingSplit | None = None
     candidates: Relevance | None = None
     groups: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     left_out: Sequence[str] = ()

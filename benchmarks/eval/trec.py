@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.cells import Cell
-from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.tasks import Relevance, Task
 from bittern.errors import InvalidInputError, LimitExceededError, QrelsError, SourceNotFoundError
 from bittern.files import sync_folder
@@ -170,7 +170,7 @@ _SHOWN = 5
 QUERY, ITEM = ("query", "queries"), ("item", "items")
 
 Unknown = Literal["error", "skip"]
-PlacesOf = Callable[[str], Sequence[int]]
+PositionsOf = Callable[[str], Sequence[int]]
 """Places of the items that a name stands for which is no item's own; none where it is unknown."""
 
 
@@ -179,7 +179,7 @@ def read_qrels(
     queries: Sequence[str],
     items: Sequence[str],
     unknown: Unknown = "error",
-    also: PlacesOf = lambda name: (),
+    also: PositionsOf = lambda name: (),
 ) -> tuple[Relevance, list[str]]:
     """Judgements about queries and items that are there.
 
@@ -218,7 +218,7 @@ class _Names:
 
     items: Mapping[str, int]
     first: int
-    also: PlacesOf
+    also: PositionsOf
     others: dict[str, int] = field(default_factory=dict)
     stands_for: list[Sequence[int]] = field(default_factory=list)
 
@@ -398,9 +398,9 @@ def write_qrels(
     with replacing(path) as file:
         for query, name in enumerate(queries):
             begin, end = relevance.offsets[query : query + 2]
-            asked = escaped(name)
+            queries = escaped(name)
             found = zip(relevance.items[begin:end], relevance.grades[begin:end], strict=True)
-            lines = [f"{asked} 0 {escaped(items[item])} {grade}\n" for item, grade in found]
+            lines = [f"{queries} 0 {escaped(items[item])} {grade}\n" for item, grade in found]
             file.write("".join(lines).encode())
 
 
@@ -448,9 +448,9 @@ def write_run(
     name = re.sub(r"\s+", "-", tag.strip()) or "bittern"
     with replacing(path) as file:
         for query, row in zip(queries, hits, strict=True):
-            asked, found = escaped(query), _checked(query, row, len(items))
+            queries, found = escaped(query), _checked(query, row, len(items))
             lines = [
-                f"{asked} Q0 {escaped(items[item])} {rank} {len(found) - rank + 1} {name}\n"
+                f"{queries} Q0 {escaped(items[item])} {rank} {len(found) - rank + 1} {name}\n"
                 for rank, item in enumerate(found, 1)
             ]
             file.write("".join(lines).encode("utf-8", "replace"))
@@ -599,7 +599,7 @@ def _score(path: Path, number: int, cell: str) -> float:
     return score
 
 
-def places_of_run(hits: NDArray[np.integer], relevance: Relevance, items: int) -> Places:
+def ranks_of_run(hits: NDArray[np.integer], relevance: Relevance, items: int) -> Ranks:
     """Where relevant items stand in a run, which tells of no ties.
 
     What a run does not name was not found: it counts for nothing, however deep one looks.
@@ -621,9 +621,9 @@ def places_of_run(hits: NDArray[np.integer], relevance: Relevance, items: int) -
     rank = np.concatenate([np.empty(0, np.int64), *ranks]).astype(np.int64)
     owners = np.repeat(np.arange(len(relevance)), relevance.counts)
     best_first = np.lexsort((-relevance.grades.astype(np.int64), owners))
-    return Places(
+    return Ranks(
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
-        ranks=rank,
+        rank=rank,
         nearer=rank - 1,
         tied=np.ones_like(rank),
         grades=np.concatenate([np.empty(0, np.int32), *grades]).astype(np.int32),
@@ -642,7 +642,7 @@ def write_judgements(folder: Path, task: Task, model: str) -> Path:
     """Write the qrels of a task."""
     here = _place(folder, task, model)
     here.mkdir(parents=True, exist_ok=True)
-    write_qrels(here / "qrels.txt", task.asked.ids, task.items.ids, task.relevance)
+    write_qrels(here / "qrels.txt", task.queries.ids, task.items.ids, task.relevance)
     return here / "qrels.txt"
 
 
@@ -657,7 +657,7 @@ def write_runs(folder: Path, task: Task, cell: Cell, model: str) -> list[Path]:
         parts = [str(cell.about["system"]), bits, variant.metric, again]
         tag = "-".join(_plain(part) for part in (*parts, f"seed{cell.about['seeds'][0]}") if part)
         path = here / f"{tag}.run"
-        write_run(path, tag, task.asked.ids, task.items.ids, ranked.hits)
+        write_run(path, tag, task.queries.ids, task.items.ids, ranked.hits)
         written.append(path)
     return written
 

@@ -1,35 +1,171 @@
-"""The model that the product would take, for measuring with it."""
+"""Models to measure with: the product's own, and networks of full size with random weights.
+
+How fast a network runs or trains does not depend on what it knows, so nothing is downloaded.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.speed.report import say
+from bittern.benchmarks.speed.harness import say
+from bittern.encoders.base import Encoder, Modality
 from bittern.hashing.saved import SavedModel
-from bittern.hashing.training_free import Kind
 from bittern.service.jobs.indexing import IndexOptions, ready_model
 from bittern.service.models.fitting import DEFAULT_BITS, fitted_model
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.loaded import Embedder, Model, catalogue_encoder
+
+RANDOM = "bioclip"
+"""The network of imageomics/bioclip (arXiv 2311.18803), CLIP's ViT-B/16; weights are random."""
+CAPTIONS = (
+    "a photo of Botaurus stellaris with common name great bittern",
+    "Strix aluco with common name tawny owl",
+    "Animalia Chordata Aves Pelecaniformes Ardeidae Botaurus stellaris",
+    "The sound of a great bittern booming in the reeds",
+    "the call of a tawny owl at night",
+    "a chorus of common frogs by the pond",
+)
+"""Texts to train on; the tokenizer of a random CLAP is made of them."""
+
+VIT_B_16: Mapping[str, Any] = {
+    "embed_dim": 512,
+    "vision_cfg": {"image_size": 224, "layers": 12, "width": 768, "patch_size": 16},
+    "text_cfg": {
+        "context_length": 77,
+        "vocab_size": 49408,
+        "width": 512,
+        "heads": 8,
+        "layers": 12,
+    },
+}
+"""The ``model_cfg`` of imageomics/bioclip (arXiv 2311.18803): CLIP's ViT-B/16."""
+
+HTSAT_ROBERTA: Mapping[str, Any] = {}
+"""What differs in davidrrobinson/BioLingual (arXiv 2308.04978) from transformers' defaults for
+CLAP, which are laion/clap-htsat-unfused: nothing that bears on size or speed."""
+
+CLAP_FEATURES: Mapping[str, Any] = {"truncation": "rand_trunc", "padding": "repeatpad"}
+"""Likewise of its feature extractor: 10 s at 48 kHz, 64 mel bands, 1,001 frames."""
+
+_UNKNOWN = "<unk>"
+_SPECIAL = ["<s>", "<pad>", "</s>", _UNKNOWN, "<mask>"]
 
 
-def model_of(
-    embedder: Embedder,
-    media: Callable[[], Mapping[str, NDArray[np.float32]]],
-    bits: int = DEFAULT_BITS,
-    kind: Kind | None = None,
-) -> SavedModel:
-    """What `bittern index --bits --hasher` takes: shipped, calibrated, or fitted on the media.
+def load_embedder(encoder: str) -> Embedder:
+    """An encoder of the catalogue.
+
+    Raises:
+        WeightsMissingError: its weights are not on this machine.
+    """
+    embedder = Embedder(encoder, catalogue_encoder)
+    embedder.encoder()
+    return embedder
+
+
+def product_model(
+    embedder: Embedder, media: Callable[[], Mapping[str, NDArray[np.float32]]]
+) -> Model:
+    """The model that `bittern index` takes: shipped, or with a hasher fitted on the media.
 
     Args:
         embedder: with its encoder.
         media: per media modality, float32 [n, dim]; called where a hasher is fitted on them.
-        bits: code length.
-        kind: hasher; None for the default.
     """
-    say(f"making {embedder.name}-{bits}{f'-{kind}' if kind else ''}")
-    options = IndexOptions(model=embedder.name, bits=bits, hasher=kind)
-    saved = ready_model(options, lambda name: embedder)
-    return saved or fitted_model(embedder.encoder(), bits, media(), kind)
+    say(f"making {embedder.name}-{DEFAULT_BITS}")
+    options = IndexOptions(model=embedder.name, bits=DEFAULT_BITS)
+    saved: SavedModel | None = ready_model(options, lambda name: embedder)
+    return Model(saved or fitted_model(embedder.encoder(), DEFAULT_BITS, media()), embedder)
+
+
+def loaded_model(name: str, weights: Path) -> Model:
+    """A model of 256 bits whose networks are loaded.
+
+    Args:
+        name: ``field`` or `RANDOM`.
+        weights: folder of the random weights, written where they are missing.
+    """
+    if name != RANDOM:
+        return product_model(load_embedder(name), dict)
+    from bittern.encoders.openclip import OpenClipEncoder
+
+    if not weights.is_dir():
+        say("writing a ViT-B/16 with random weights")
+        write_openclip(weights)
+    encoder: Encoder = OpenClipEncoder(weights, name=RANDOM, device="cpu")
+    embedder = Embedder(name, lambda _: encoder)
+    rng = np.random.default_rng(0)
+
+    def sample() -> dict[str, NDArray[np.float32]]:
+        pictures = [rng.integers(0, 256, (256, 256, 3), dtype=np.uint8) for _ in range(32)]
+        return {"image": embedder.embed(Modality.IMAGE, pictures)}
+
+    return product_model(embedder, sample)
+
+
+def write_openclip(folder: Path, model: Mapping[str, Any] = VIT_B_16) -> Path:
+    """A folder that `bittern.encoders.openclip.OpenClipEncoder` loads.
+
+    Args:
+        folder: made where it is missing.
+        model: the ``model_cfg``.
+    """
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"model_cfg": dict(model), "preprocess_cfg": {}})
+    (folder / "open_clip_config.json").write_text(text)
+    torch.manual_seed(0)
+    towers = open_clip.CLIP(**json.loads(text)["model_cfg"])
+    save_file(towers.state_dict(), folder / "open_clip_model.safetensors")
+    return folder
+
+
+def write_clap(
+    folder: Path,
+    model: Mapping[str, Any] = HTSAT_ROBERTA,
+    features: Mapping[str, Any] = CLAP_FEATURES,
+) -> Path:
+    """A folder that `bittern.encoders.clap.ClapEncoder` loads; its vocabulary is small.
+
+    Args:
+        folder: made where it is missing.
+        model: arguments of `transformers.ClapConfig`.
+        features: arguments of `transformers.ClapFeatureExtractor`.
+    """
+    import torch
+    from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    ClapModel(ClapConfig(**json.loads(json.dumps(dict(model))))).save_pretrained(folder)
+    ClapFeatureExtractor(**features).save_pretrained(folder)
+    tokenizer = RobertaTokenizerFast(tokenizer_object=_vocabulary(), model_max_length=512)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _vocabulary() -> Any:
+    """Byte pairs of the captions, as RoBERTa's tokenizer has them of the web."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+    tokenizer = Tokenizer(models.BPE(unk_token=_UNKNOWN))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=_SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(CAPTIONS, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return tokenizer

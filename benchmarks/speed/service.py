@@ -7,24 +7,24 @@ what one process can do, not what a server can do for clients elsewhere.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Barrier
+from time import perf_counter
 
 import numpy as np
 
-from bittern.benchmarks.speed.collection import SAMPLE, Collection, embed_manifest
-from bittern.benchmarks.speed.load import Ask, answers_per_second
-from bittern.benchmarks.speed.models import model_of
-from bittern.benchmarks.speed.report import Report, Table, say
-from bittern.benchmarks.speed.timing import Rounds, interleaved
+from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, interleaved, say
+from bittern.benchmarks.speed.models import load_embedder
 from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
-from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
 from bittern.service.grpc.server import serve
-from bittern.service.ingest.commit import ArchiveCommits
+from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.limits import ServiceConfig
+from bittern.service.sources import read_source
 from bittern.types import Query
 
 WORDS = "a giraffe in the savanna"
@@ -35,48 +35,53 @@ CALLERS = (1, 4, 8)
 LOAD_S = 1.0
 LOAD_ROUNDS = 3
 
+Search = Callable[[], object]
+"""One search, and its answer."""
 
-def run(manifest: Path = SAMPLE, encoder: str = "field", *, rounds: int | None = None) -> Report:
+
+def run(options: Options) -> Report:
     """Measure searches of a manifest's archive in process and over gRPC."""
-    rounds = rounds or ROUNDS
-    collection = embed_manifest(manifest, encoder)
-    with _served(collection) as (engine, address):
-        queries = _queries(engine, encoder)
+    rounds = options.rounds or ROUNDS
+    with _served(options) as (engine, address):
+        queries = _queries(engine)
         with connect(address) as client:
             say(f"timing {len(queries)} queries in process and over gRPC, {rounds} rounds")
-            times = interleaved(_contestants(engine, client, queries), rounds=rounds, warmup=WARMUP)
-        say(f"asking with {', '.join(map(str, CALLERS))} callers at once")
+            contestants: dict[str, Search] = {}
+            for name, query in queries.items():
+                contestants[f"{name}, in process"] = _in_process(engine, query)
+                contestants[f"{name}, gRPC"] = _remote(client, query)
+            times = interleaved(contestants, rounds=rounds, warmup=WARMUP)
+        say(f"searching with {', '.join(map(str, CALLERS))} callers at once")
         rates = _rates(engine, address, queries)
         rows = sum(engine.stats().observations.values())
     return Report(
         "service",
-        f"{manifest}: {rows} observations, encoder {encoder}; top {K}, {rounds} rounds after "
-        f"{WARMUP} to warm up; server and clients in one process, over the loopback",
+        f"{options.manifest}: {rows} observations, encoder {options.encoder}; top {K}, {rounds} "
+        f"rounds after {WARMUP} to warm up; server and clients in one process, over the loopback",
         [_latency_table(times, queries), _rate_table(rates)],
-        {
-            "seconds": times.to_json(),
-            "answers_per_second": rates,
-        },
+        {"seconds": times.to_json(), "answers_per_second": rates},
     )
 
 
 @contextmanager
-def _served(collection: Collection) -> Iterator[tuple[Engine, str]]:
-    """An archive of the collection in a temporary folder, and a server in front of it."""
-    saved = model_of(collection.embedder, collection.embeddings)
+def _served(options: Options) -> Iterator[tuple[Engine, str]]:
+    """An archive of the manifest in a temporary folder, and a server in front of it."""
+    source = read_source(options.manifest)
+    embedder = load_embedder(options.encoder)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         archive = stack.enter_context(Archive.create(Path(folder) / "archive"))
-        engine = Engine(archive, load_encoder=lambda name: collection.embedder.encoder())
-        ArchiveCommits(archive, engine.register(saved), "error").commit(collection.embedded)
+        engine = Engine(archive, load_encoder=lambda name: embedder.encoder())
+        say(f"indexing {options.manifest} with {options.encoder}")
+        index_source(engine, source, IndexOptions(model=options.encoder))
         engine.warm()
         server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
         stack.callback(server.stop, 5.0)
         yield engine, server.address
 
 
-def _queries(engine: Engine, encoder: str) -> dict[str, Query]:
-    """The same question by words, and by a code, which needs no network."""
+def _queries(engine: Engine) -> dict[str, Query]:
+    """The same question by words, and by a code, for which no network runs."""
     model = engine.models()[0]
     target = "image" if model.rows.get("image") else "audio"
     code = np.arange(model.bits // 8, dtype=np.uint8).tobytes()
@@ -86,72 +91,79 @@ def _queries(engine: Engine, encoder: str) -> dict[str, Query]:
     return queries
 
 
-def _contestants(
-    engine: Engine, client: RemoteArchive, queries: dict[str, Query]
-) -> dict[str, Callable[[], object]]:
-    contestants: dict[str, Callable[[], object]] = {}
-    for name, query in queries.items():
-        contestants[f"{name}, in process"] = _in_process(engine, query)
-        contestants[f"{name}, gRPC"] = _remote(client, query)
-    return contestants
-
-
-def _in_process(engine: Engine, query: Query) -> Ask:
+def _in_process(engine: Engine, query: Query) -> Search:
     return lambda: engine.search(query)
 
 
-def _remote(client: RemoteArchive, query: Query) -> Ask:
+def _remote(client: RemoteArchive, query: Query) -> Search:
     return lambda: client.search(query.text, code=query.code, target=query.target, k=query.k)
 
 
-def _rates(engine: Engine, address: str, queries: dict[str, Query]) -> dict[str, dict[str, Any]]:
-    """Per query and way, answers per second by number of callers; rounds take turns."""
-    measured: dict[str, dict[str, list[float]]] = {}
+def _rates(
+    engine: Engine, address: str, queries: Mapping[str, Query]
+) -> dict[str, dict[int, float]]:
+    """Answers per second by query and way, and number of callers: medians over the rounds."""
+    measured: dict[str, dict[int, list[float]]] = {}
     for _ in range(LOAD_ROUNDS):
         for name, query in queries.items():
             for count in CALLERS:
-                here = measured.setdefault(f"{name}, in process", {}).setdefault(str(count), [])
-                here.append(answers_per_second([_in_process(engine, query)] * count, LOAD_S))
-                there = measured.setdefault(f"{name}, gRPC", {}).setdefault(str(count), [])
-                there.append(_remote_rate(address, query, count))
+                with ExitStack() as stack:
+                    clients = [stack.enter_context(connect(address)) for _ in range(count)]
+                    ways = {
+                        f"{name}, in process": [_in_process(engine, query)] * count,
+                        f"{name}, gRPC": [_remote(client, query) for client in clients],
+                    }
+                    for way, callers in ways.items():
+                        rates = measured.setdefault(way, {}).setdefault(count, [])
+                        rates.append(answers_per_second(callers, LOAD_S))
     return {
-        name: {count: float(np.median(rates)) for count, rates in by_count.items()}
-        for name, by_count in measured.items()
+        way: {count: float(np.median(rates)) for count, rates in by_count.items()}
+        for way, by_count in measured.items()
     }
 
 
-def _remote_rate(address: str, query: Query, count: int) -> float:
-    """With one connection per caller."""
-    with ExitStack() as stack:
-        clients = [stack.enter_context(connect(address)) for _ in range(count)]
-        return answers_per_second([_remote(client, query) for client in clients], LOAD_S)
+def answers_per_second(callers: Sequence[Search], seconds: float) -> float:
+    """Let every caller search again and again, each in a thread of its own.
+
+    Args:
+        callers: one call each searches once and waits for the answer.
+        seconds: after so long no caller starts another; searches under way count, and their time.
+    """
+    start = Barrier(len(callers))
+
+    def repeat(search: Search) -> tuple[int, float, float]:
+        start.wait()
+        begun = perf_counter()
+        count = 0
+        while perf_counter() - begun < seconds:
+            search()
+            count += 1
+        return count, begun, perf_counter()
+
+    with ThreadPoolExecutor(len(callers)) as pool:
+        done = list(pool.map(repeat, callers))
+    took = max(end for _, _, end in done) - min(begun for _, begun, _ in done)
+    return sum(count for count, _, _ in done) / took
 
 
-def _latency_table(times: Rounds, queries: dict[str, Query]) -> Table:
+def _latency_table(times: Rounds, queries: Mapping[str, Query]) -> Table:
     rows = []
     for name in queries:
         here, there = f"{name}, in process", f"{name}, gRPC"
-        rows.append(
-            [
-                name,
-                times.time(here, 1e3).text(),
-                times.time(there, 1e3).text(),
-                times.excess(there, here, 1e3).text(),
-                times.ratio(there, here).text(),
-            ]
-        )
+        cells = [times.time(here, 1e3), times.time(there, 1e3), times.ratio(there, here)]
+        rows.append([name, *(cell.text() for cell in cells)])
     return Table(
         "One search at a time, milliseconds",
-        ["query", "in process", "gRPC", "added", "ratio"],
+        ["query", "in process", "gRPC", "ratio"],
         rows,
         ["Medians over the rounds, with quartiles. By code, no network runs."],
     )
 
 
-def _rate_table(rates: dict[str, dict[str, Any]]) -> Table:
+def _rate_table(rates: Mapping[str, Mapping[int, float]]) -> Table:
     return Table(
         "Answers per second, by callers at once",
         ["query", *map(str, CALLERS)],
-        [[name, *(f"{by[str(c)]:.0f}" for c in CALLERS)] for name, by in rates.items()],
+        [[name, *(f"{by[count]:.0f}" for count in CALLERS)] for name, by in rates.items()],
         [f"Medians of {LOAD_ROUNDS} runs of {LOAD_S:g} s; each caller has its own connection."],
     )

@@ -2,43 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from bittern.benchmarks.speed import lora, probing
-from bittern.benchmarks.speed.lora import SUBJECTS, Subject
-from bittern.benchmarks.speed.probing import Probing
-from bittern.benchmarks.speed.report import Report
-from bittern.hashing.training.config import TrainingConfig
+from bittern.benchmarks.speed import training_adapters, training_heads
+from bittern.benchmarks.speed.harness import Options, Report
+from bittern.benchmarks.speed.training_adapters import measure_adapters
+from bittern.benchmarks.speed.training_heads import Heads, measure_heads
 
 
-def run(
-    *,
-    rows: int | None = None,
-    rounds: int | None = None,
-    towers: bool = True,
-    dim: int = probing.DIM,
-    config: TrainingConfig = probing.CONFIG,
-    subjects: Sequence[Subject] = SUBJECTS,
-) -> Report:
+def run(options: Options) -> Report:
     """Measure training; nothing is downloaded, and what is written is deleted.
 
-    Args:
-        rows: items with two embeddings each; 4 * dim bytes per row on disk.
-        rounds: timed turns of each contestant.
-        towers: whether adapters are trained too.
-        dim: length of an embedding.
-        config: the settings of the heads' training.
-        subjects: the encoders that adapters are trained on.
+    `rows` are items with two embeddings each; a quick run trains heads only.
     """
-    plan = Probing(rows or probing.ROWS, dim, rounds or probing.ROUNDS, config)
-    tables, values = probing.measure(plan)
-    size = (
-        f"{plan.rows:,} items with two float16 embeddings of {dim} dimensions "
-        f"({values['bytes'] / 1e6:,.0f} MB), {config.bits} bits, batches of {config.batch_size}, "
-        f"{plan.rounds} rounds"
+    plan = Heads(
+        rows=options.rows or training_heads.ROWS, rounds=options.rounds or training_heads.ROUNDS
     )
-    found = {"probing": values}
-    if towers:
-        more, found["lora"] = lora.measure(subjects, rounds=rounds or lora.ROUNDS)
-        tables = [*tables, *more]
-    return Report("training", size, tables, found)
+    tables, values = measure_heads(plan)
+    size = (
+        f"{plan.rows:,} items with two float16 embeddings of {plan.dim} dimensions "
+        f"({values['bytes'] / 1e6:,.0f} MB), {plan.config.bits} bits, batches of "
+        f"{plan.config.batch_size}, {plan.rounds} rounds"
+    )
+    report = Report("training", size, tables, {"heads": values})
+    if not options.quick:
+        rounds = options.rounds or training_adapters.ROUNDS
+        more, report.values["adapters"] = measure_adapters(rounds=rounds)
+        report.tables += more
+    return report

@@ -29,8 +29,8 @@ from bittern.cli import (
     serving,
     stats,
     training,
+    verify,
 )
-from bittern.cli import verify as keeping
 from bittern.cli.output import print_error
 from bittern.errors import BitternError, InvalidInputError, LayoutError
 
@@ -91,7 +91,7 @@ encoding.attach(app)
 training.attach(app)
 evaluating.attach(app)
 jobs.attach(app)
-keeping.attach(app)
+verify.attach(app)
 exporting.attach(app)
 history.attach(app)
 

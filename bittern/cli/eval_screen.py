@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from bittern.cli.output import counted, err, out, plain, progress
+from bittern.cli.output import err, out, plain, progress
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from rich.progress import Progress

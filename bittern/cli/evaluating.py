@@ -334,7 +334,7 @@ def _print_layout(suite: str) -> None:
     out.print(plain(f"systems: {', '.join(NAMES)}"), soft_wrap=True)
     needed = "the folder given with --data holds:" if told.needs_data else "needs no --data"
     out.print(plain(needed))
-    for piece in told.pieces:
+    for piece in told.layout:
         optional = " (optional)" if piece.optional else ""
         out.print(plain(f"  {' or '.join(piece.path.split('|'))}{optional}"), soft_wrap=True)
         out.print(plain(f"      {piece.what}"), soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`bittern export`, and what `bittern search --save` shares with it."""
+"""`bittern export`, and what `bittern search --output` shares with it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bittern.cli.output import counted, err, plain, progress
+from bittern.cli.output import err, plain, progress
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

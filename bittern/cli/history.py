@@ -23,7 +23,8 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
-from bittern.cli.output import byte_size, counted, err, out, plain, print_json, working
+from bittern.cli.output import byte_size, err, out, plain, print_json, working
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

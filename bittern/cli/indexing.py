@@ -84,8 +84,8 @@ def index(
 
     Example: bittern index my-archive recordings.csv --model biolingual --bits 256
     """
-    from bittern.arguments import check_on_duplicate
     from bittern.service.jobs.description import JobSpec
+    from bittern.types import check_on_duplicate
 
     refuse_address(archive, "a folder is indexed where the archive lies")
     check_on_duplicate(on_duplicate)

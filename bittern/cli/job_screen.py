@@ -20,7 +20,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bittern.cli.output import counted, err, plain, print_error, print_failures, print_json
+from bittern.cli.output import err, plain, print_error, print_failures, print_json
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.service.ingest.report import JobReport

@@ -19,7 +19,8 @@ from bittern.cli.job_screen import (
     OnDuplicate,
     reading_of,
 )
-from bittern.cli.output import counted, err, out, plain, print_failures, print_json, progress
+from bittern.cli.output import err, out, plain, print_failures, print_json, progress
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs

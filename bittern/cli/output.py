@@ -24,6 +24,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from bittern.result_table import name_of
+from bittern.text import counted
+
 if TYPE_CHECKING:
     from bittern.types import AddResult, Hit, Observation, SearchResult
 
@@ -61,11 +64,6 @@ def command() -> str:
     if here.name == "__main__.py":
         return f"{os.path.relpath(sys.executable)} -m bittern"
     return os.path.relpath(here)
-
-
-def counted(number: int, what: str, many: str = "") -> str:
-    """``1 hit``, ``2 hits``; `many` where an ``s`` will not do."""
-    return f"{number} {what if number == 1 else many or what + 's'}"
 
 
 def print_json(value: Any) -> None:
@@ -107,29 +105,17 @@ def byte_size(count: int) -> str:
     return f"{count / 1024**power:,.1f} {_UNITS[power]}" if power else f"{count} bytes"
 
 
-def as_json(result: SearchResult, *, how: bool = False) -> dict[str, Any]:
-    """The search answer as the command line's `--json` prints it.
-
-    Args:
-        result: the answer.
-        how: also tell what searched, and what comes closest where nothing is near enough: for
-            those who asked in a way that makes a difference to it. Programs that know nothing of
-            that find the keys that they have always found.
-    """
-    told: dict[str, Any] = {}
-    if how:
-        told = {
-            "engine": result.engine,
-            "exact": result.exact,
-            "cutoff": result.cutoff,
-            "nearest": _hit_as_json(result.nearest) if result.nearest else None,
-        }
+def as_json(result: SearchResult) -> dict[str, Any]:
+    """What `bittern search --json` prints: the same keys whatever the options."""
     return {
         "model": result.model,
         "target": result.target,
         "metric": result.metric,
         "took_ms": round(result.took_ms, 3),
-        **told,
+        "engine": result.engine,
+        "exact": result.exact,
+        "cutoff": result.cutoff,
+        "nearest": _hit_as_json(result.nearest) if result.nearest else None,
         "hits": [_hit_as_json(hit) for hit in result.hits],
     }
 
@@ -151,8 +137,6 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
 
 def hits_table(result: SearchResult, title: str = "") -> Table:
     """Hits as a table that a person likes to read; on a narrow terminal two lines a hit."""
-    from bittern.result_table import name_of
-
     narrow = out.width < _WIDE
     sound = result.target == "audio"
     heading = Text(title, style="bold") if title else None

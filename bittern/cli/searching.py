@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +15,6 @@ from bittern.cli.exporting import FORMAT_HELP, written
 from bittern.cli.output import (
     as_json,
     command,
-    counted,
     err,
     hits_table,
     out,
@@ -22,6 +22,8 @@ from bittern.cli.output import (
     print_json,
     working,
 )
+from bittern.result_table import distance, left_out
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
@@ -48,9 +50,9 @@ def search(
     where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
     metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None,
     model: Annotated[str | None, typer.Option(help="Model of the archive to ask.")] = None,
-    within: Annotated[
+    max_distance: Annotated[
         float | None,
-        typer.Option(metavar="DISTANCE", help="Only hits no farther than this, in bits."),
+        typer.Option(metavar="BITS", help="Only hits at most this far from the query, in bits."),
     ] = None,
     relevance: Annotated[
         str | None,
@@ -58,15 +60,15 @@ def search(
             "--relevance",
             "--relevant",
             metavar="LEVEL",
-            help="Leave out what is not relevant: strict, usual or loose, or the share of queries "
-            "about something else that may get an answer, 0.001 to 0.5.",
+            help="Show only relevant hits: strict, usual or loose, or the share of queries about "
+            "something else that may get a hit, 0.001 to 0.5.",
         ),
     ] = None,
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Share of the true nearest that must be found; less than 1 is faster in an "
-            "archive of 200,000 rows or more with an index: `bittern optimize` makes it."
+            help="Share of the true nearest to find, above 0 to 1 (exact). Less may be faster in "
+            "an archive of 200,000 rows or more that has an approximate index."
         ),
     ] = None,
     name: Annotated[
@@ -75,7 +77,7 @@ def search(
     snapshot: Annotated[
         str | None, typer.Option(help="Search the archive as it was: a snapshot's name.")
     ] = None,
-    save: Annotated[
+    output: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Also write the hits to a file, as `bittern export`."),
     ] = None,
@@ -94,17 +96,18 @@ def search(
 
     Example: bittern search my-archive "an owl" --relevance usual
 
-    Example: bittern search my-archive "an owl" -k 200 --save owls.geojson
+    Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
-    from bittern.errors import MediaError
+    from bittern.errors import MediaError, QueryError
 
-    if save is not None or format_ is not None:
-        _check_save(save, format_)
+    if output is not None or format_ is not None:
+        _check_output(output, format_)
+    local = Path(archive).exists()
     with reach(archive, name, recall, snapshot) as opened:
-        # The texts that relevance is judged by are coded first: seconds, in this process.
-        first_time = relevance is not None and Path(archive).exists()
+        # Judging relevance codes some reference texts first: seconds, in this process.
+        wait = working("judging relevance") if local and relevance is not None else nullcontext()
         try:
-            with working("judging relevance") if first_time else nullcontext():
+            with wait:
                 result = opened.search(
                     words,
                     image=image,
@@ -115,53 +118,58 @@ def search(
                     where=where,
                     metric=metric,  # type: ignore[arg-type]  # checked by search
                     model=model,
-                    within=within,
+                    within=max_distance,
                     relevance=_number_or_name(relevance),
                     recall=recall,
                 )
         except MediaError as error:
-            _, _, reason = error.message.rpartition("the query's image: ")
-            _, _, reason = reason.rpartition("the query's audio: ")
             file = str(image or audio)
+            reason = re.sub(r".*the query's (image|audio): ", "", error.message)
             raise type(error)(reason if file in reason else f"{file}: {reason}") from error
-        if relevance is None:
-            _hint_at_an_index(opened, archive, result, recall)
-        if save is not None:
-            written(opened, save, format_, hits=result)
-        judged = relevance is None or _is_judged(opened, result, within)
+        except QueryError as error:
+            if error.field != "within":
+                raise
+            message = error.message.replace("within", "--max-distance", 1)
+            raise QueryError(message, field=error.field) from error
+        if local and relevance is None and recall is not None and recall < 1:
+            _hint_at_an_index(opened, archive, result)
+        if output is not None:
+            written(opened, output, format_, hits=result)
+        judged = relevance is None or _is_judged(opened, result, max_distance)
     if as_program:
-        told = (within, relevance, recall) != (None, None, None) or not result.exact
-        print_json(as_json(result, how=told))
+        print_json(as_json(result))
         return
     if not judged and (result.hits or result.nearest):
         instead = "the nearest are shown" if result.cutoff is None else "only the distance counts"
-        err.print(f"too few observations to tell what is relevant: {instead}")
+        err.print(f"too few observations to judge relevance: {instead}")
     if not result.hits:
-        # Where both bounds are given, the smaller is told by name.
-        by_relevance = relevance is not None and judged and result.cutoff != within
-        line = _nothing(result, where, by_relevance=by_relevance)
+        by_relevance = relevance is not None and judged and result.cutoff != max_distance
+        line = _no_hits(result, where, by_relevance=by_relevance)
         err.print(plain(line), soft_wrap=not err.is_terminal)
         return
     out.print(hits_table(result))
-    # In this process the networks were loaded for this one question; a server keeps them.
-    loading = ", loading included" if Path(archive).exists() else ""
+    # In this process the networks were loaded for this one query; a server keeps them.
+    loading = ", loading included" if local else ""
+    beyond = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
     err.print(
         f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
-        f"{result.took_ms:.0f} ms{loading}{_how(result)}",
+        f"{result.took_ms:.0f} ms{loading}{beyond}{_approximate(result)}",
         style="dim",
     )
 
 
-def _check_save(save: str | None, format_: str | None) -> None:
-    """Refuse a file that could not be written, before anything is searched."""
+def _check_output(output: str | None, format_: str | None) -> None:
+    """Refuse a file that cannot be written, before anything is searched."""
     from bittern.errors import InvalidInputError
     from bittern.service.export import FOLDER, format_of
     from bittern.service.export.base import check_file
 
-    if save is None:
-        raise InvalidInputError("--format says how hits are saved: add --save FILE", field="format")
-    if format_of(save, format_) != FOLDER:
-        check_file(Path(save))
+    if output is None:
+        raise InvalidInputError(
+            "--format is the format of the file with the hits: add --output FILE", field="format"
+        )
+    if format_of(output, format_) != FOLDER:
+        check_file(Path(output))
 
 
 def _number_or_name(given: str | None) -> str | float | None:
@@ -172,59 +180,40 @@ def _number_or_name(given: str | None) -> str | float | None:
         return given
 
 
-def _is_judged(opened: ArchiveAPI, result: SearchResult, within: float | None) -> bool:
-    """Whether relevance could be judged; where `within` is the cut-off, by the number of rows."""
+def _is_judged(opened: ArchiveAPI, result: SearchResult, max_distance: float | None) -> bool:
+    """Whether relevance could be judged: not among few rows of the model and the target."""
     from bittern.index.relevance import FEWEST_ROWS
 
-    if result.cutoff is None or result.cutoff != within:
+    if result.cutoff is None or result.cutoff != max_distance:
         return result.cutoff is not None
     rows = [m.rows.get(result.target, 0) for m in opened.stats().models if m.name == result.model]
     return max(rows, default=0) >= FEWEST_ROWS
 
 
-def _hint_at_an_index(
-    opened: ArchiveAPI, archive: str, result: SearchResult, recall: float | None
-) -> None:
-    """Where less than all was wanted of a large archive in vain: how to make an index."""
+def _hint_at_an_index(opened: ArchiveAPI, archive: str, result: SearchResult) -> None:
+    """Tell how to make an index, where a large archive has none and less than all was wanted."""
     from bittern.index.engines.choosing import APPROXIMATE_FROM
 
-    if recall is None or recall >= 1 or not Path(archive).exists():
-        return
     for model in opened.stats().models:
         engine = model.engines.get(result.target)
         if model.name != result.model or engine is None or not engine.exact:
             continue
         if engine.rows >= APPROXIMATE_FROM:
-            err.print(
-                plain(
-                    f"searched exactly: there is no index of these {engine.rows:,} rows. "
-                    f"To make one: {command()} optimize {archive}"
-                ),
-                soft_wrap=not err.is_terminal,
-            )
+            line = f"searched exactly: these {engine.rows:,} rows have no index. To make one: "
+            err.print(plain(f"{line}{command()} optimize {archive}"), soft_wrap=not err.is_terminal)
 
 
-def _nothing(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
-    """What to say where there is no hit: what comes closest, and how to see it."""
-    from bittern.result_table import distance, left_out
-
-    there = f" where {where}" if where else ""
+def _no_hits(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
+    """Why there is no hit, what the nearest observation is, and how to see it."""
+    rows = f" where {where}" if where else ""
     if result.cutoff is None or result.nearest is None:
-        return f"nothing matches{there}{_approximate(result)}"
+        return f"nothing matches{rows}{_approximate(result)}"
     far_enough = math.ceil(result.nearest.distance * 100) / 100
     judged, instead = ("relevant", " instead") if by_relevance else ("near enough", "")
     return (
-        f"nothing{there} is {judged}{_approximate(result)}: "
-        f"{left_out(result)}. To see it{instead}: --within {distance(far_enough)}"
+        f"nothing{rows} is {judged}{_approximate(result)}: "
+        f"{left_out(result)}. To see it{instead}: --max-distance {distance(far_enough)}"
     )
-
-
-def _how(result: SearchResult) -> str:
-    """What was not searched in full, or not shown in full."""
-    from bittern.result_table import distance
-
-    near = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
-    return near + _approximate(result)
 
 
 def _approximate(result: SearchResult) -> str:

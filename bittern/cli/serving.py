@@ -69,11 +69,11 @@ def serve(
     import logging
 
     from bittern.errors import InvalidInputError, QueryError
-    from bittern.service.config import ServiceConfig
     from bittern.service.engine import Engine
     from bittern.service.grpc.server import serve as start
     from bittern.service.jobs.allowed import AllowedFolders
     from bittern.service.jobs.serving import Jobs, folders_by_name
+    from bittern.service.limits import ServiceConfig
     from bittern.types import SearchOptions
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)

@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from bittern.cli.connect import reach
-from bittern.cli.output import byte_size, counted, out, plain, print_json
+from bittern.cli.output import byte_size, out, plain, print_json
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.types import ArchiveStats, EngineStats

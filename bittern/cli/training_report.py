@@ -10,13 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from bittern.cli.output import (
-    command,
-    counted,
-    err,
-    out,
-    plain,
-)
+from bittern.cli.output import command, err, out, plain
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.service.training.request import TrainingReport, TrainingRequest

@@ -1,4 +1,4 @@
-"""`bittern verify` and `bittern repair`."""
+"""`bittern verify`, which also repairs."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.output import byte_size, counted, err, out, plain, print_json, progress, working
+from bittern.cli.output import byte_size, err, out, plain, print_json, progress, working
+from bittern.text import counted
 
 if TYPE_CHECKING:
-    from bittern.index.checking import Verification
+    from bittern.index.verify import Verification
     from bittern.service.checking import SampleCheck
 
 _SHOWN = 20
 
 
 def attach(app: typer.Typer) -> None:
-    """Add `verify` and `repair` to the app."""
+    """Add the command to the app."""
     app.command()(verify)
-    app.command()(repair)
 
 
 def verify(
@@ -34,23 +34,39 @@ def verify(
             min=0, help="Media items per model to code again and compare; 0 to leave that out."
         ),
     ] = 16,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Put the archive right; nobody may write to it meanwhile."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --repair: only say what would be done.")
+    ] = False,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
 ) -> None:
     """Check that an archive is what was written, and say what to do where it is not.
 
-    Checks the checksum of every file, that rows, models and index agree with each other, and
-    codes some of the media again that are still where they were. Changes nothing.
+    Compares every file with its checksum, checks that rows, models and index agree with each
+    other, and codes some of the media again that are still where they were. Changes nothing
+    without --repair. Damaged files in `derived/` are built again when they are needed; they are
+    no problem of the archive, and nor are media that were moved or changed.
 
-    Files in `derived/` only spare work: damaged ones are named, are made anew when they are
-    wanted, and are no problem of the archive. Nor are files that belong to nothing, and media
-    that have been moved or changed.
+    With --repair, goes back to the newest version that can be read, or leaves out the rows that
+    cannot be read and names them, so that they can be indexed again. Damaged files are moved to
+    `lost-found` in the archive's folder, never deleted.
 
     Example: bittern verify my-archive
 
-    Example: bittern verify my-archive --sample 0 --json
+    Example: bittern verify my-archive --repair --dry-run
     """
+    from bittern.errors import InvalidInputError
+
+    if repair:
+        _repair(archive, dry_run=dry_run, as_program=as_program)
+        return
+    if dry_run:
+        raise InvalidInputError("--dry-run goes with --repair", field="dry_run")
     found, coded = _verified(archive, sample)
     problems = found.problems
     if coded and coded.wrong:
@@ -70,8 +86,9 @@ def verify(
 def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None]:
     from bittern.errors import ArchiveDamagedError
     from bittern.index.archive import Archive
-    from bittern.index.checking import verified_files
     from bittern.index.folder import ArchiveFolder
+    from bittern.index.verify import Finding, verified_files
+    from bittern.service.checking import check_sample
 
     bar, task = progress("checking MiB", 0)
 
@@ -80,35 +97,17 @@ def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None
 
     with _without_log("bittern.index.derived_files"), bar:
         try:
-            opened = Archive.open(path)
+            with Archive.open(path) as opened:
+                found = opened.verification(on_checked)
+                bar.stop()
+                with working("coding a sample again"):
+                    return found, check_sample(opened, sample)
         except ArchiveDamagedError as error:
             found = verified_files(ArchiveFolder(path), on_checked)
             if not found.findings:
-                found.findings.append(_unopened(error.message))
+                remedy = f"run bittern verify {path} --repair"
+                found.findings.append(Finding("rows", error.message, remedy))
             return found, None
-        with opened:
-            try:
-                found = opened.verification(on_checked)
-            except ArchiveDamagedError as error:
-                found = verified_files(ArchiveFolder(path), on_checked)
-                if not found.findings:
-                    found.findings.append(_unopened(error.message))
-                return found, None
-            bar.stop()
-            return found, _coded_again(opened, sample)
-
-
-def _coded_again(opened: Any, sample: int) -> SampleCheck:
-    from bittern.service.checking import check_sample
-
-    with working("coding a sample again"):
-        return check_sample(opened, sample)
-
-
-def _unopened(message: str) -> Any:
-    from bittern.index.checking import Finding
-
-    return Finding("rows", message, "run bittern repair")
 
 
 def _as_json(
@@ -123,7 +122,7 @@ def _as_json(
         "observations": dict(found.observations),
         "files": found.files,
         "bytes": found.size,
-        "files_without_checksum": found.without_sums,
+        "files_without_checksum": found.without_checksums,
         "orphans": found.orphans,
         "codes": asdict(coded) if coded else None,
     }
@@ -135,15 +134,14 @@ def _print(
     for problem in problems:
         err.print(plain(problem), style="red", soft_wrap=not err.is_terminal)
     _print_lines(
-        "derived files that are damaged, and made anew when they are wanted:", found.made_anew
+        "derived files that are damaged, and built again when they are needed:", found.made_anew
     )
     _print_lines(
-        "files that belong to nothing; bittern repair removes them, if nobody writes to the "
-        "archive just now:",
+        "files that nothing needs; --repair removes them, if nobody writes to the archive now:",
         found.orphans,
     )
-    if found.without_sums:
-        files = counted(found.without_sums, "file")
+    if found.without_checksums:
+        files = counted(found.without_checksums, "file")
         err.print(f"{files} without a checksum yet; opening the archive for writing adds them")
     if coded:
         _print_coded(coded)
@@ -187,24 +185,8 @@ def _print_lines(what: str, lines: list[str]) -> None:
         err.print(f"  … and {len(lines) - _SHOWN} more; --json lists all")
 
 
-def repair(
-    archive: Annotated[Path, typer.Argument(help="Archive folder; nobody may write to it.")],
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
-    ] = False,
-    as_program: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for programs.")
-    ] = False,
-) -> None:
-    """Put a damaged archive right as far as that is safe, and say what was lost.
-
-    Goes back to the newest version that is whole, or leaves out the rows that cannot be read and
-    names them, so that they can be indexed again. Damaged files are moved to `lost-found` in the
-    archive's folder, never deleted. Removes what belongs to nothing.
-
-    Example: bittern repair my-archive --dry-run
-    """
-    from bittern.index.repair import repair as repaired
+def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
+    from bittern.index.repair import repair
 
     def on_step(what: str) -> None:
         if not as_program:
@@ -212,7 +194,7 @@ def repair(
             out.print(plain(line), soft_wrap=not out.is_terminal)
 
     with _without_log("bittern.index.derived_files"):
-        done = repaired(archive, dry_run=dry_run, on_step=on_step)
+        done = repair(archive, dry_run=dry_run, on_step=on_step)
     if as_program:
         print_json(
             {
@@ -236,14 +218,14 @@ def repair(
     )
     if done.lost_rows > len(done.lost):
         err.print(
-            f"{done.lost_rows - len(done.lost)} observations more are lost that cannot be named: "
-            "run bittern index on their sources again, what is there is skipped",
+            f"{done.lost_rows - len(done.lost)} more observations are lost that cannot be named: "
+            "run bittern index on their sources again; what is unchanged is skipped",
             soft_wrap=not err.is_terminal,
         )
     if done.given_up:
         versions = ", ".join(map(str, done.given_up))
         err.print(
-            f"what version {versions} changed is lost: run the last bittern index again, and "
+            f"the changes of version {versions} are lost: run the last bittern index again, and "
             "delete again what was deleted last"
         )
     if not dry_run:
@@ -252,7 +234,7 @@ def repair(
 
 @contextmanager
 def _without_log(name: str) -> Iterator[None]:
-    """Keep a logger's warnings to itself: what it would say is told otherwise."""
+    """Silence a logger's warnings: the command prints the same itself."""
     log = logging.getLogger(name)
     before = log.level
     log.setLevel(logging.ERROR)

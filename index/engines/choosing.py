@@ -22,6 +22,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from bittern.checks import check_recall
 from bittern.errors import (
     ArchiveDamagedError,
     LimitExceededError,
@@ -34,7 +35,7 @@ from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import ApproximateEngine, Coverage, Structure
 from bittern.index.engines.kept_indexes import restored, stored
 from bittern.index.engines.threads import usable_cores
-from bittern.types import EngineStats, SearchOptions, check_recall
+from bittern.types import EngineStats, SearchOptions
 
 APPROXIMATE_FROM = 200_000
 """Fewer rows are searched exactly, whatever recall is wanted: it takes no longer."""

@@ -6,28 +6,27 @@ import builtins
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from contextlib import suppress
+from itertools import groupby, islice
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import Modality
+from bittern.encoders.base import AudioWindowing, Modality
 from bittern.errors import (
     ModelNotFoundError,
     ObservationNotFoundError,
     PreconditionError,
+    QueryError,
     UnsupportedModalityError,
 )
-from bittern.hashing.codes import pack
+from bittern.hashing.codes import check_codes, pack
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.service.engine import queries
-from bittern.service.engine.deadline import Deadline
-from bittern.service.engine.relevance import Nearness, Vector
+from bittern.service.engine.relevance import Relevance, Vector
 from bittern.service.export.base import Rows
 from bittern.service.export.rows import rows_of_archive
 from bittern.service.ingest.commit import (
@@ -38,7 +37,9 @@ from bittern.service.ingest.commit import (
     reject_unsupported,
 )
 from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.items import Decoded, decode
 from bittern.service.ingest.report import Stages, new_stages
+from bittern.service.limits import Deadline
 from bittern.service.models.loaded import Embedders, EncoderLoader, Model, catalogue_encoder
 from bittern.service.models.saved import encoder_names, load_saved, weights_of
 from bittern.types import (
@@ -46,7 +47,6 @@ from bittern.types import (
     ArchiveStats,
     Encoded,
     MediaItem,
-    Metric,
     ModelInfo,
     Observation,
     OnDuplicate,
@@ -60,7 +60,10 @@ logger = logging.getLogger("bittern.engine")
 
 DECODED_AT_ONCE = 2
 """Queries whose media are in memory at the same time; others wait their turn."""
+MAX_QUERY_WINDOWS = 120
+"""Windows that a sound query may have; their embeddings are averaged."""
 _SHORTEST_DIGEST = 8
+_TOWERS = tuple(Modality)
 
 
 class Engine:
@@ -77,17 +80,18 @@ class Engine:
         load_encoder: EncoderLoader = catalogue_encoder,
         embedders: Embedders | None = None,
     ) -> None:
-        """Take charge of an archive.
+        """Load nothing yet.
 
         Args:
-            archive: open.
+            archive: open; its name becomes the engine's.
             load_encoder: from a catalogue name to an encoder.
             embedders: encoders that may be loaded already, instead of `load_encoder`.
         """
         self.archive = archive
+        self.name = archive.name
         self.embedders = embedders or Embedders(load_encoder)
         self._models: dict[str, Model] = {}
-        self._nearness = Nearness(archive)
+        self._relevance = Relevance(archive)
         self._lock = threading.RLock()
         self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
@@ -110,11 +114,6 @@ class Engine:
             snapshot: open it as it was, for reading only; None for the newest state.
         """
         return cls(Archive.open(path, write=write, search=search, snapshot=snapshot))
-
-    @property
-    def name(self) -> str:
-        """The archive's name."""
-        return self.archive.name
 
     def close(self) -> None:
         """Release the archive (and its write lock)."""
@@ -162,6 +161,7 @@ class Engine:
         *,
         towers: Iterable[Modality] = (),
         target: Modality | None = None,
+        stats: ArchiveStats | None = None,
     ) -> Model:
         """A model of the archive.
 
@@ -171,6 +171,7 @@ class Engine:
             towers: modalities that it must have.
             target: of several models, take the one that coded most observations of this
                 modality; the oldest of these, or of all where there is no target.
+            stats: of the archive, where they are known.
 
         Raises:
             ModelNotFoundError: no such model.
@@ -191,7 +192,8 @@ class Engine:
         if fit:
             if name is None:  # those that are retired answer only where no other can
                 fit = [record for record in fit if record.state == "ready"] or fit
-            rows = {m.digest: m.rows for m in self.archive.stats().models} if target else {}
+            models = (stats or self.archive.stats()).models if target else []
+            rows = {m.digest: m.rows for m in models}
             return self.loaded(max(fit, key=lambda r: rows.get(r.digest, {}).get(str(target), 0)))
         raise UnsupportedModalityError(
             f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
@@ -249,26 +251,25 @@ class Engine:
         """Answer one query.
 
         Raises:
-            QueryError: the query cannot be answered as asked.
+            MediaError: the query's picture or sound cannot be used.
+            QueryError: a sound longer than a query may be.
             FilterError: `where` is not a filter.
             ModelNotFoundError: no model has both towers.
             DeadlineExceededError: the deadline passed between two steps.
         """
         begun = perf_counter()
-        asked = queries.check(query)
-        target = queries.target_of(query, self.archive.stats().observations)
-        model = self._answering(query, {target, asked or target}, target)
-        if deadline:
-            deadline.check("encoding the query")
-        values, metric = self._query_vector(query, asked, model)
-        if deadline:
-            deadline.check("searching")
-        vector = Vector(model, target, metric, values)
-        answer, nearest = self._nearness.answer(query, vector, deadline)
+        deadline = deadline or Deadline()
+        stats = self.archive.stats()
+        target = _target_of(query, stats)
+        model = self._model_for(query, target, stats)
+        deadline.check("encoding the query")
+        vector = self._query_vector(query, model, target)
+        deadline.check("searching")
+        answer, nearest = self._relevance.search(query, vector, deadline)
         return SearchResult(
             model=model.card.name,
             target=str(target),
-            metric=metric,
+            metric=vector.metric,
             took_ms=1e3 * (perf_counter() - begun),
             hits=answer.hits,
             engine=answer.engine,
@@ -277,65 +278,61 @@ class Engine:
             nearest=nearest,
         )
 
-    def _answering(self, query: Query, towers: set[Modality], target: Modality) -> Model:
+    def _model_for(self, query: Query, target: Modality, stats: ArchiveStats) -> Model:
         """The model that answers: the one named, else the one that coded most of the target.
 
         A query by id goes to a model that coded that very observation, if there is one.
         """
         if query.id is not None and query.model is None:
-            coded = [r for r in self.archive.models() if self._has_code(query.id, r)]
-            if coded:
-                return self.loaded(coded[0])
-        return self.model(query.model, towers=towers, target=target)
+            for record in self.archive.models():
+                with suppress(ObservationNotFoundError):
+                    self.archive.code(query.id, record.digest)
+                    return self.loaded(record)
+        towers = {target, Modality(query.kind)} if query.kind in _TOWERS else {target}
+        return self.model(query.model, towers=towers, target=target, stats=stats)
 
-    def _has_code(self, id: str, record: ModelRecord) -> bool:  # noqa: A002
-        try:
-            self.archive.code(id, record.digest)
-        except ObservationNotFoundError:
-            return False
-        return True
-
-    def _query_vector(
-        self, query: Query, asked: Modality | None, model: Model
-    ) -> tuple[NDArray[Any], Metric]:
-        if asked is None:
-            code = queries.given_code(query, self.archive, model)
-            return code, "hamming"
-        logits = self._query_logits(query, asked, model)
-        if query.metric == "hamming":
-            return pack(logits[None])[0], "hamming"
-        return logits, "asymmetric"
-
-    def _query_logits(self, query: Query, asked: Modality, model: Model) -> NDArray[np.float32]:
-        windowing = model.embedder.windowing if asked == Modality.AUDIO else None
-        with self._decoding:
-            pieces = queries.pieces_of(query, windowing)
-            embeddings = model.embed(asked, [piece.data for piece in pieces])
+    def _query_vector(self, query: Query, model: Model, target: Modality) -> Vector:
+        if query.id is not None:
+            return Vector(model, target, "hamming", self.archive.code(query.id, model.digest))
+        if query.code is not None:
+            code = np.frombuffer(query.code, dtype=np.uint8)[None]
+            return Vector(model, target, "hamming", check_codes(code, model.card.bits)[0])
+        _, embeddings = self._embedded(query, model)
         mean = embeddings.mean(axis=0, keepdims=True)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
-        logits: NDArray[np.float32] = model.logits(asked, mean)[0]
-        return logits
+        logits = model.logits(Modality(query.kind), mean)
+        if query.metric == "hamming":
+            return Vector(model, target, "hamming", pack(logits)[0])
+        return Vector(model, target, "asymmetric", logits[0])
 
-    def encode(
-        self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
-    ) -> builtins.list[Encoded]:
+    def _embedded(
+        self, query: Query, model: Model, name: str = ""
+    ) -> tuple[builtins.list[Decoded], NDArray[np.float32]]:
+        """The words, the picture or the windows of a query, and their embeddings [n, dim]."""
+        modality = Modality(query.kind)
+        windowing = model.embedder.windowing if modality == Modality.AUDIO else None
+        with self._decoding:
+            decoded = _decoded_query(query, windowing, name)
+            return decoded, model.embed(modality, [each.data for each in decoded])
+
+    def encode(self, query: Query, *, name: str = "") -> builtins.list[Encoded]:
         """Codes and logits of one text, picture or recording (one per window).
 
+        Args:
+            query: text, image or audio, and perhaps a model.
+            name: of the file, for messages.
+
         Raises:
-            QueryError: unknown modality, or unusable text.
             MediaError: unusable media.
+            ModelNotFoundError: no model has the tower.
         """
-        query = queries.query_for(modality, data)
-        asked = queries.check(query)
-        assert asked is not None
-        chosen = self.model(model, towers=[asked])
-        windowing = chosen.embedder.windowing if asked == Modality.AUDIO else None
-        with self._decoding:
-            pieces = queries.pieces_of(query, windowing, name=name)
-            logits = chosen.logits(asked, chosen.embed(asked, [piece.data for piece in pieces]))
+        modality = Modality(query.kind)
+        model = self.model(query.model, towers=[modality])
+        decoded, embeddings = self._embedded(query, model, name)
+        logits = model.logits(modality, embeddings)
         return [
-            Encoded(code.tobytes(), tuple(map(float, z)), piece.start_s, piece.end_s)
-            for piece, z, code in zip(pieces, logits, pack(logits), strict=True)
+            Encoded(code.tobytes(), tuple(map(float, z)), each.start_s, each.end_s)
+            for each, z, code in zip(decoded, logits, pack(logits), strict=True)
         ]
 
     # Observations
@@ -439,3 +436,37 @@ def _no_places(rows: int) -> NDArray[np.int64]:
 def _named(record: ModelRecord, name: str) -> bool:
     is_digest = len(name) >= _SHORTEST_DIGEST and record.digest.startswith(name.lower())
     return record.name == name or is_digest
+
+
+def _target_of(query: Query, stats: ArchiveStats) -> Modality:
+    """What a query looks for: what it says, else images where the archive has some."""
+    if query.target is not None:
+        return Modality(query.target)
+    only_sound = not stats.observations.get(Modality.IMAGE) and stats.observations.get(
+        Modality.AUDIO
+    )
+    return Modality.AUDIO if only_sound else Modality.IMAGE
+
+
+def _decoded_query(
+    query: Query, windowing: AudioWindowing | None, name: str
+) -> builtins.list[Decoded]:
+    """What the tower is to embed: one text or picture, or the windows of a recording.
+
+    Raises:
+        MediaError: the media cannot be used.
+        QueryError: a recording longer than a query may be.
+    """
+    if query.text is not None:
+        return [Decoded(query.text.strip())]
+    data = query.image if query.image is not None else query.audio
+    item = MediaItem("", name or f"the query's {query.kind}", query.kind, data=data)
+    decoded = builtins.list(islice(decode(item, windowing), MAX_QUERY_WINDOWS + 1))
+    if len(decoded) > MAX_QUERY_WINDOWS:
+        assert windowing is not None
+        most = windowing.window_s + (MAX_QUERY_WINDOWS - 1) * windowing.hop_s
+        raise QueryError(
+            f"a sound query may be at most {most:g} s long; cut out the sound to look for",
+            field="audio",
+        )
+    return decoded

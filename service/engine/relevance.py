@@ -1,7 +1,7 @@
-"""Asking an archive, and how near is near enough: `within`, `relevance`, and what comes closest.
+"""From a query's vector to its hits, and the largest distance of a hit: `within`, `relevance`.
 
-A cut-off by relevance is calibrated by texts about something else altogether (`index.relevance`):
-coded once per model, asked of a sample of the archive's codes once per generation.
+The relevance cut-off is calibrated with texts about something else altogether (`index.relevance`).
+They are coded once per model, and searched in a sample of the archive's codes once per generation.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
 from bittern.index.observation import Answer
-from bittern.index.relevance import Background, false_alarm_rate, sample_places
-from bittern.service.engine.deadline import Deadline
-from bittern.service.engine.reference_texts import REFERENCE_TEXTS
-from bittern.service.limits import check_within
+from bittern.index.relevance import Background, sample_places
+from bittern.service.limits import Deadline
 from bittern.service.models.loaded import Model
 from bittern.types import Hit, Metric, Query
 
@@ -48,8 +46,8 @@ class Vector:
     values: NDArray[Any]
 
 
-class Nearness:
-    """Answers questions from one archive's codes. Safe to use from several threads."""
+class Relevance:
+    """Searches one archive's codes as far as hits count. Safe to use from several threads."""
 
     def __init__(self, archive: Archive) -> None:
         """Begin with nothing calibrated.
@@ -62,14 +60,12 @@ class Nearness:
         self._backgrounds: dict[_Key, tuple[tuple[int, int], Background]] = {}
         self._calibrating = threading.Lock()
 
-    def answer(
-        self, query: Query, vector: Vector, deadline: Deadline | None = None
-    ) -> tuple[Answer, Hit | None]:
-        """The hits; and where none is near enough, the nearest beyond that.
+    def search(self, query: Query, vector: Vector, deadline: Deadline) -> tuple[Answer, Hit | None]:
+        """The hits; and where none is near enough, the nearest observation.
 
-        What an approximate index misses would be called irrelevant, or too far. So a search with
-        `relevance` is exact whatever recall is wanted, one with `within` unless the query itself
-        wants less, and what comes closest is always looked for exactly.
+        An approximate index would report what it misses as irrelevant or too far away. So a search
+        with `relevance` is always exact, one with `within` unless the query has a `recall`, and the
+        search for the nearest observation is always exact.
 
         Raises:
             UnsupportedModalityError: relevance is wanted of a model that takes no words.
@@ -89,19 +85,19 @@ class Nearness:
         answer = ask(k=query.k, within=radius, recall=recall)
         if answer.hits or radius is None:
             return answer, None
-        # What a commit in between brought near enough belongs to the next answer, not to this.
+        # A commit in between may have added something nearer: that is for the next search.
         beyond = [hit for hit in ask(k=1, recall=1.0).hits if hit.distance > radius]
         return answer, beyond[0] if beyond else None
 
-    def _radius(self, query: Query, vector: Vector, deadline: Deadline | None) -> float | None:
+    def _radius(self, query: Query, vector: Vector, deadline: Deadline) -> float | None:
         """Largest distance of a hit, in bits; None where there is no limit."""
-        radii = [] if query.within is None else [check_within(query.within)]
+        radii = [] if query.within is None else [query.within]
         if query.relevance is not None:
-            rate = false_alarm_rate(query.relevance)
+            rate = float(query.relevance)
             background = self._background(vector, deadline)
             weights = _weights(vector.metric, vector.values[None])[0]
             threshold = background.threshold(weights, rate, self._rows(vector))
-            # A threshold below 0 lets nothing through but what is the same to the bit.
+            # With a threshold below 0 only equal codes pass.
             radii += [max(threshold, 0.0)] if threshold < np.inf else []
         return min(radii, default=None)
 
@@ -110,7 +106,7 @@ class Nearness:
         counts = {m.digest: m.rows for m in self._archive.stats().models}
         return counts.get(vector.model.digest, {}).get(str(vector.target), 0)
 
-    def _background(self, vector: Vector, deadline: Deadline | None) -> Background:
+    def _background(self, vector: Vector, deadline: Deadline) -> Background:
         key = (vector.model.digest, vector.target, vector.metric)
         with self._calibrating:
             state = self._archive.state
@@ -126,21 +122,20 @@ class Nearness:
             self._backgrounds[key] = (state, background)
             return background
 
-    def _reference(self, model: Model, deadline: Deadline | None) -> NDArray[np.float32]:
+    def _reference(self, model: Model, deadline: Deadline) -> NDArray[np.float32]:
         """Logits of the reference texts, float32 [256, bits].
 
-        What is done when a deadline passes is kept, so that who asks again gets further.
+        Texts that were coded before a deadline passed are kept, so that a retry gets further.
         """
         if Modality.TEXT not in model.modalities:
             raise UnsupportedModalityError(
-                f"model '{model.card.name}' takes no words, by which relevance is judged; "
-                "ask with `within`, or without `relevance`",
+                f"model '{model.card.name}' takes no words, which judging relevance needs; "
+                "search with `within` (--max-distance), or without `relevance`",
                 field="relevance",
             )
         parts = self._references.setdefault(model.digest, [])
         while texts := list(REFERENCE_TEXTS[len(parts) * _TEXTS_AT_ONCE :][:_TEXTS_AT_ONCE]):
-            if deadline:
-                deadline.check("finding out what is relevant")
+            deadline.check("calibrating relevance")
             parts.append(model.logits(Modality.TEXT, model.embed(Modality.TEXT, texts)))
         return np.concatenate(parts)
 
@@ -149,3 +144,40 @@ def _weights(metric: Metric, queries: NDArray[Any]) -> NDArray[np.float64]:
     """A weight per bit, float64 [q, bits], of codes for ``hamming``, else of logits."""
     made = Queries.of_codes(queries) if metric == "hamming" else Queries.of_logits(queries)
     return made.weights
+
+
+# Everyday things, trades, institutions and ideas: nothing that lives, grows or is eaten, and no
+# habitat. Which they are matters little (docs/decisions/0011); a change changes every cut-off.
+_TEXTS = """
+accordion; airport; algebra; ambulance; armchair; arithmetic; atom; auction; ballet; bank
+account; barometer; baseball game; bathtub; battery; bedroom; bell tower; billiards; birthday
+party; blanket; blueprint; bookshelf; bottle opener; brass band; brick wall; broadcast; budget;
+calculator; calendar; candle; car park; cash register; castle; ceiling; cello; chair; chapel;
+chimney; choir; city skyline; clarinet; clock; coal mine; comedy; committee; concert; concrete;
+contract; copper wire; court of law; credit card; curtain; dance floor; democracy; dentist;
+diamond ring; dictionary; dishwasher; doctor; drawing; dress; economics; education; electricity;
+elevator; emperor; engineer; escalator; evening news; exhibition; eyeglasses; fashion show; fax
+machine; film star; fire engine; flag; football team; fountain pen; friendship; furnace;
+furniture; gas station; geometry; goalkeeper; gold medal; grammar; grandmother; guitar; gun;
+hammer; handbag; happiness; headline; heating bill; helicopter; highway; hip hop; honesty;
+hospital bed; ice rink; income; inflation; insurance; invention; iron gate; jealousy; jewellery;
+journalist; judge; kettle; keyboard; knife; knitting; ladder; lamp; laptop; laundry; lawyer;
+lecture; lift shaft; light bulb; limousine; lipstick; locomotive; logic; loudspeaker; luggage;
+magician; magnet; mathematics; meeting; memory; microphone; microscope; military parade; mirror;
+monument; moon landing; motorcycle; motorway; music; necklace; nuclear power; nurse; opera;
+orchestra; paint brush; palace; parachute; parliament; pavement; pencil; philosophy; photograph;
+piano; pillow; pistol; plastic bag; plumber; poetry; politics; post office; poverty; power
+station; president; prison; prize; profit; propeller; psychology; puzzle; pyramid; radio;
+railway station; receipt; recording studio; refrigerator; religion; revolution; rifle; rocket;
+roof; rugby; salary; satellite; saucepan; scaffolding; school; screwdriver; sculpture; shipyard;
+shirt; shop window; shower; silver; sink; ski lift; skyscraper; slot machine; sock; software;
+soldier; spacecraft; spoon; staircase; statue; steel; stethoscope; strike; student; suburb;
+subway; sunglasses; surgery; swimming pool; sword; synagogue; table tennis; taxi; teacher;
+telephone; telescope; temple; tennis court; theory; thermometer; ticket; timetable; tool box;
+toothbrush; towel; toy; trade union; traffic jam; train; tram; treaty; trial; trumpet; tunnel;
+tyre; umbrella; university; vacuum cleaner; victory; video game; volleyball; vote; wallet; war;
+washing machine; wedding; wheel; wheelchair; window; witness; wrestling
+"""
+
+REFERENCE_TEXTS: tuple[str, ...] = tuple(" ".join(_TEXTS.split()).split("; "))
+"""256 short English texts, each given once."""

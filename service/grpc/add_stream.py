@@ -6,32 +6,38 @@ is read, so HTTP/2 flow control holds the client back.
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from bittern.errors import BitternError, InvalidInputError
-from bittern.service.config import ServiceConfig
-from bittern.service.engine.deadline import Deadline
-from bittern.service.grpc.convert_add import (
-    add_result_to_wire,
-    item_from_wire,
-    on_duplicate_from_wire,
+from bittern.checks import check_model
+from bittern.errors import (
+    BitternError,
+    DeadlineExceededError,
+    InvalidInputError,
+    ServiceUnavailableError,
 )
-from bittern.service.grpc.incoming import Incoming
-from bittern.service.limits import check_media, check_model
-from bittern.service.servable import Servable
+from bittern.service.grpc.messages import add_result_to_wire, item_from_wire, on_duplicate_from_wire
+from bittern.service.limits import Deadline, ServiceConfig, check_media
 from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
+if TYPE_CHECKING:
+    from bittern.service.engine import Engine
+
 DEFAULT_BATCH_SIZE = 64
+_POLL_S = 0.2
+_STORED = "what has been answered is stored; send the rest again with on_duplicate `skip`"
 
 
 @dataclass
 class _Batch:
     """What has been read and not yet committed."""
 
-    engine: Servable
+    engine: Engine
     on_duplicate: OnDuplicate
     model: str | None
     size: int
@@ -82,7 +88,7 @@ class _Batch:
 def answer_add(
     requests: Iterator[pb.AddRequest],
     *,
-    engine_of: Callable[[str], Servable],
+    engine_of: Callable[[str], Engine],
     config: ServiceConfig,
     deadline: Deadline,
     stopping: threading.Event,
@@ -132,7 +138,7 @@ def answer_add(
 
 def _open_batch(
     incoming: Incoming,
-    engine_of: Callable[[str], Servable],
+    engine_of: Callable[[str], Engine],
     config: ServiceConfig,
 ) -> _Batch:
     first = next(incoming, None)
@@ -148,12 +154,78 @@ def _open_batch(
             f"batch_size must be a whole number of at least 1, not {options.batch_size}",
             field="batch_size",
         )
-    model = options.model or None
-    check_model(model)
     return _Batch(
         engine=engine_of(options.archive),
         on_duplicate=on_duplicate_from_wire(options.on_duplicate),
-        model=model,
+        model=check_model(options.model),
         size=min(options.batch_size or DEFAULT_BATCH_SIZE, config.max_batch_items),
         max_bytes=config.max_batch_bytes,
     )
+
+
+class Incoming(Iterator[pb.AddRequest]):
+    """Messages of one Add call, until the client ends, falls silent, or the server stops.
+
+    gRPC's own iterator blocks for as long as a client says nothing. A thread waits for it, so
+    that the call can end in good order: the caller commits and answers what it holds, and then
+    raises `cut_off`. A message is only read once it is asked for.
+
+    Attributes:
+        cut_off: why no more is read, when it was not the client who ended the stream.
+    """
+
+    def __init__(
+        self, requests: Iterator[pb.AddRequest], *, stopping: threading.Event, idle_s: float
+    ) -> None:
+        self._requests = requests
+        self._stopping = stopping
+        self._idle_s = idle_s
+        self._asked = threading.Semaphore(0)
+        self._arrived: queue.SimpleQueue[pb.AddRequest | Exception] = queue.SimpleQueue()
+        self._closed = False
+        self.cut_off: BitternError | None = None
+        threading.Thread(target=self._read, name="bittern-add", daemon=True).start()
+
+    def __next__(self) -> pb.AddRequest:
+        if self._stopping.is_set():
+            self._cut_off_by_stopping()
+        self._asked.release()
+        arrived = self._wait()
+        if isinstance(arrived, Exception):
+            raise arrived
+        return arrived
+
+    def close(self) -> None:
+        """Read no more. A message that is being waited for is dropped."""
+        self._closed = True
+        self._asked.release()
+
+    def _wait(self) -> pb.AddRequest | Exception:
+        give_up = time.monotonic() + self._idle_s
+        while True:
+            left = give_up - time.monotonic()
+            try:
+                return self._arrived.get(timeout=max(0.0, min(left, _POLL_S)))
+            except queue.Empty:
+                if self._stopping.is_set():
+                    self._cut_off_by_stopping()
+                if left <= 0:
+                    self.cut_off = DeadlineExceededError(
+                        f"no item came for {self._idle_s:g} s, so the call was ended; {_STORED}"
+                    )
+                    raise StopIteration from None
+
+    def _cut_off_by_stopping(self) -> None:
+        self.cut_off = ServiceUnavailableError(f"the server is stopping; {_STORED}")
+        raise StopIteration
+
+    def _read(self) -> None:
+        while True:
+            self._asked.acquire()
+            if self._closed:
+                return
+            try:
+                self._arrived.put(next(self._requests))
+            except Exception as error:  # StopIteration too: it is raised where it is waited for
+                self._arrived.put(error)
+                return

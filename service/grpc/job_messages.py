@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from bittern.errors import InvalidInputError
-from bittern.service.grpc.convert import name_of
-from bittern.service.grpc.convert_add import (
+from bittern.service.grpc.messages import (
     add_result_from_wire,
     add_result_to_wire,
+    name_of,
     on_duplicate_from_wire,
     on_duplicate_to_wire,
 )

@@ -6,21 +6,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import grpc
 
+from bittern.checks import check_model
 from bittern.errors import InvalidInputError, LimitExceededError
 from bittern.service import limits
-from bittern.service.config import ServiceConfig
-from bittern.service.grpc.context import answering
 from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
+from bittern.service.grpc.status import rpc_context
 from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.model_names import check_model_name
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
-from bittern.service.servable import Servable
+from bittern.service.limits import ServiceConfig
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from bittern.service.engine import Engine
 
 _MAX_REQUEST_ID_CHARS = 100
 
@@ -39,7 +43,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self,
         queue: JobQueue,
         allowed: AllowedFolders,
-        engine_of: Callable[[str], Servable],
+        engine_of: Callable[[str], Engine],
         config: ServiceConfig,
     ) -> None:
         self._queue = queue
@@ -53,7 +57,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
     ) -> pb.SubmitJobResponse:
         """Queue a job; mistakes that can be told now are told now."""
-        with answering("SubmitJob", context):
+        with rpc_context("SubmitJob", context):
             engine = self._engine_of(request.spec.archive)
             if len(request.request_id) > _MAX_REQUEST_ID_CHARS:
                 raise InvalidInputError(
@@ -61,7 +65,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
                     field="request_id",
                 )
             spec = replace(spec_from_wire(request.spec), target=engine.name)
-            limits.check_model(spec.model)
+            check_model(spec.model)
             check_model_name(spec.model, {m.name for m in engine.models()})
             self._allowed.find(spec.source)
             if spec.reading.media is not None:
@@ -71,14 +75,14 @@ class JobServicer(pb_grpc.JobServiceServicer):
 
     def GetJob(self, request: pb.GetJobRequest, context: grpc.ServicerContext) -> pb.GetJobResponse:
         """Return one job."""
-        with answering("GetJob", context):
+        with rpc_context("GetJob", context):
             return pb.GetJobResponse(job=self._told(self._queue.get(request.id)))
 
     def ListJobs(
         self, request: pb.ListJobsRequest, context: grpc.ServicerContext
     ) -> pb.ListJobsResponse:
         """Return one page of jobs."""
-        with answering("ListJobs", context):
+        with rpc_context("ListJobs", context):
             archive = self._engine_of(request.archive).name if request.archive else None
             size = limits.check_page(request.page_size, request.page_token, self._config)
             found = self._queue.list(archive, request.page_token, size + 1)
@@ -91,7 +95,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchJobResponse]:
         """Return a job again and again, until it has ended."""
-        with answering("WatchJob", context):
+        with rpc_context("WatchJob", context):
             if not self._watchers.acquire(blocking=False):
                 raise LimitExceededError(
                     f"{self._most_watchers} jobs are being watched, which is the limit; "
@@ -107,7 +111,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self, request: pb.CancelJobRequest, context: grpc.ServicerContext
     ) -> pb.CancelJobResponse:
         """Ask a job to end."""
-        with answering("CancelJob", context):
+        with rpc_context("CancelJob", context):
             return pb.CancelJobResponse(job=self._told(self._queue.cancel(request.id)))
 
     def _told(self, record: JobRecord) -> pb.Job:

@@ -10,21 +10,24 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from bittern.errors import InvalidInputError, PreconditionError
-from bittern.service.config import ServiceConfig
 from bittern.service.grpc.job_servicer import JobServicer
 from bittern.service.grpc.servicer import ArchiveServicer
 from bittern.service.jobs.serving import Jobs
-from bittern.service.servable import Servable
+from bittern.service.limits import ServiceConfig
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from bittern.v1 import job_service_pb2 as job_pb
 from bittern.v1 import job_service_pb2_grpc as job_pb_grpc
+
+if TYPE_CHECKING:
+    from bittern.service.engine import Engine
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
@@ -135,7 +138,7 @@ def _await(event: threading.Event) -> None:
 
 
 def serve(
-    engines: Mapping[str, Servable],
+    engines: Mapping[str, Engine],
     *,
     listen: str = f"{LOOPBACK}:50051",
     config: ServiceConfig | None = None,

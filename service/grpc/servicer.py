@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
+from bittern.checks import check_where
 from bittern.errors import (
     ArchiveNotFoundError,
     LimitExceededError,
@@ -15,14 +17,17 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.service import limits
-from bittern.service.config import ServiceConfig
 from bittern.service.export import pieces, rows_of_hits, writer_of
-from bittern.service.grpc import convert, convert_export, convert_stats
+from bittern.service.grpc import messages
 from bittern.service.grpc.add_stream import answer_add
-from bittern.service.grpc.context import answering
-from bittern.service.servable import Servable
+from bittern.service.grpc.status import rpc_context
+from bittern.service.limits import ServiceConfig
+from bittern.types import Query
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from bittern.service.engine import Engine
 
 _NAMES_SHOWN = 20
 
@@ -37,7 +42,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
         stopping: set when the server stops; open Add and Export calls then come to an end.
     """
 
-    def __init__(self, engines: Mapping[str, Servable], config: ServiceConfig) -> None:
+    def __init__(self, engines: Mapping[str, Engine], config: ServiceConfig) -> None:
         self._engines = dict(engines)
         self._config = config
         self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
@@ -49,19 +54,19 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
 
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
         """Answer one search."""
-        with answering("Search", context) as deadline:
+        with rpc_context("Search", context) as deadline:
             engine = self.engine(request.archive)
-            query = convert.query_from_wire(request)
+            query = messages.query_from_wire(request)
             limits.check_query(query, self._config)
             result = engine.search(query, deadline=deadline)
             deadline.check("the hits were sent")
-            return convert.result_to_wire(result)
+            return messages.result_to_wire(result)
 
     def Add(
         self, request_iterator: Iterator[pb.AddRequest], context: grpc.ServicerContext
     ) -> Iterator[pb.AddResponse]:
         """Commit batches and answer each."""
-        with answering("Add", context) as deadline:
+        with rpc_context("Add", context) as deadline:
             if not self._add_streams.acquire(blocking=False):
                 raise LimitExceededError(
                     f"{self._config.max_add_streams} Add calls are open, which is the limit; "
@@ -80,60 +85,57 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
 
     def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:
         """Return one observation."""
-        with answering("Get", context):
+        with rpc_context("Get", context):
             observation = self.engine(request.archive).get(request.id)
-            return pb.GetResponse(observation=convert.observation_to_wire(observation))
+            return pb.GetResponse(observation=messages.observation_to_wire(observation))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         """Return one page."""
-        with answering("List", context):
+        with rpc_context("List", context):
             engine = self.engine(request.archive)
             where = request.where or None
-            limits.check_where(where, self._config)
+            check_where(where, self._config.max_where_chars)
             page = engine.list(
                 page_size=limits.check_page(request.page_size, request.page_token, self._config),
                 page_token=request.page_token,
                 where=where,
             )
             return pb.ListResponse(
-                observations=[convert.observation_to_wire(each) for each in page.observations],
+                observations=[messages.observation_to_wire(each) for each in page.observations],
                 next_page_token=page.next_token,
             )
 
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> pb.DeleteResponse:
         """Remove observations."""
-        with answering("Delete", context):
+        with rpc_context("Delete", context):
             engine = self.engine(request.archive)
             limits.check_ids(request.ids, self._config)
             return pb.DeleteResponse(ids=engine.delete(list(request.ids)))
 
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
         """Code words or media."""
-        with answering("Encode", context) as deadline:
+        with rpc_context("Encode", context) as deadline:
             engine = self.engine(request.archive)
-            modality = request.WhichOneof("input")
-            if modality is None:
+            kind = request.WhichOneof("input")
+            if kind is None:
                 raise QueryError(
                     "nothing to encode; give one of text, image and audio", field="input"
                 )
-            data: str | bytes = getattr(request, modality)
-            limits.check_input(modality, data, self._config)
-            model = request.model or None
-            limits.check_model(model)
-            encoded = engine.encode(modality, data, model=model, name=request.name)
+            given: dict[str, Any] = {kind: getattr(request, kind)}
+            query = Query(**given, model=request.model or None)
+            limits.check_query(query, self._config)
+            encoded = engine.encode(query, name=request.name)
             deadline.check("the codes were sent")
-            return pb.EncodeResponse(
-                encoded=[convert_stats.encoded_to_wire(each) for each in encoded]
-            )
+            return pb.EncodeResponse(encoded=[messages.encoded_to_wire(each) for each in encoded])
 
     def Export(
         self, request: pb.ExportRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ExportResponse]:
         """Send a file of observations, or of the hits of a search, piece by piece."""
-        with answering("Export", context) as deadline:
+        with rpc_context("Export", context) as deadline:
             engine = self.engine(request.archive)
-            writer = writer_of(convert_export.format_from_wire(request.format))
-            convert_export.check_request(request)
+            writer = writer_of(_format_of(request))
+            _check_export(request)
             if not self._exports.acquire(blocking=False):
                 raise LimitExceededError(
                     "as many exports are being sent as this server sends at once; try again when "
@@ -141,48 +143,46 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                 )
             try:
                 if request.HasField("search"):
-                    query = convert.query_from_wire(request.search)
+                    query = messages.query_from_wire(request.search)
                     limits.check_query(query, self._config)
                     rows = rows_of_hits(engine.search(query, deadline=deadline).hits)
                 else:
                     where = request.where or None
-                    limits.check_where(where, self._config)
+                    check_where(where, self._config.max_where_chars)
                     rows = engine.rows(where, codes=writer.codes)
                 for piece in pieces(writer, rows):
                     deadline.check("the next piece of the file was sent")
                     if self.stopping.is_set():
                         raise ServiceUnavailableError("the server is stopping; export again later")
-                    yield convert_export.piece_to_wire(piece)
+                    yield pb.ExportResponse(**piece._asdict())
             finally:
                 self._exports.release()
 
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Tell what an archive holds."""
-        with answering("Stats", context):
+        with rpc_context("Stats", context):
             stats = self.engine(request.archive).stats()
             name = request.archive or next(iter(self._engines))
-            return convert_stats.stats_to_wire(stats, name)
+            return messages.stats_to_wire(stats, name)
 
     def ListModels(
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
         """List the models of an archive."""
-        with answering("ListModels", context):
+        with rpc_context("ListModels", context):
             models = self.engine(request.archive).models()
-            return pb.ListModelsResponse(
-                models=[convert_stats.model_to_wire(each) for each in models]
-            )
+            return pb.ListModelsResponse(models=[messages.model_to_wire(each) for each in models])
 
     def ListArchives(
         self, request: pb.ListArchivesRequest, context: grpc.ServicerContext
     ) -> pb.ListArchivesResponse:
         """List the archives."""
-        with answering("ListArchives", context):
+        with rpc_context("ListArchives", context):
             return pb.ListArchivesResponse(
                 archives=[pb.ArchiveEntry(name=name) for name in sorted(self._engines)]
             )
 
-    def engine(self, name: str) -> Servable:
+    def engine(self, name: str) -> Engine:
         """The engine of this name; with an empty name, the only one.
 
         Raises:
@@ -199,4 +199,24 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             f"{said}; name one of these in `archive`: {listed}",
             field="archive",
             details={"archives": listed},
+        )
+
+
+def _format_of(request: pb.ExportRequest) -> str:
+    if not request.format:
+        return "csv"
+    return messages.name_of(messages.EXPORT_FORMATS, request.format, "format")
+
+
+def _check_export(request: pb.ExportRequest) -> None:
+    """Refuse a condition beside a search, and a search of another archive: `QueryError`."""
+    if not request.HasField("search"):
+        return
+    if request.where:
+        raise QueryError("give `where` inside of `search`, not beside it", field="where")
+    if request.search.archive not in ("", request.archive):
+        raise QueryError(
+            f"the search names the archive {request.search.archive!r}, the export "
+            f"{request.archive!r}; name it once",
+            field="search.archive",
         )

@@ -6,7 +6,11 @@ class) and the details; `BadRequest` names the request field at fault, if there 
 
 from __future__ import annotations
 
+import logging
+import secrets
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import grpc
@@ -24,6 +28,9 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
+from bittern.service.limits import Deadline
+
+log = logging.getLogger("bittern.service")
 
 DOMAIN = "bittern"
 _MAX_MESSAGE_BYTES = 900
@@ -155,3 +162,43 @@ _CLASSES_BY_CODE: tuple[type[BitternError], ...] = (
 _CLASS_OF_REASON = {
     kind("").reason: kind for kind in _every_class(BitternError) if kind is not BitternError
 } | {BitternError("").reason: BitternError}
+
+
+@contextmanager
+def rpc_context(method: str, context: grpc.ServicerContext) -> Iterator[Deadline]:
+    """Answer one call inside this block.
+
+    A `BitternError` becomes its status. Anything else becomes INTERNAL with a random id, under
+    which the log has the traceback: the caller learns nothing of the server's insides.
+
+    Args:
+        method: name of the rpc, for the log.
+        context: of the call.
+
+    Yields:
+        The caller's deadline, which also notices that the caller has hung up.
+    """
+    started = time.perf_counter()
+    status = "OK"
+    try:
+        deadline = Deadline(context.time_remaining, gone=lambda: not context.is_active())
+        deadline.check("the answer was begun")
+        yield deadline
+    except (GeneratorExit, grpc.RpcError):
+        status = "CANCELLED"
+        raise
+    except BitternError as error:
+        status = error.status
+        context.abort_with_status(rpc_status.to_status(to_status(error)))
+    except Exception:
+        status = "INTERNAL"
+        error_id = secrets.token_hex(6)
+        log.exception("unforeseen failure error_id=%s method=%s", error_id, method)
+        failure = InternalError(
+            f"the server failed (error {error_id}); its log has the cause under this number",
+            details={"error_id": error_id},
+        )
+        context.abort_with_status(rpc_status.to_status(to_status(failure)))
+    finally:
+        took_ms = (time.perf_counter() - started) * 1e3
+        log.info("rpc method=%s status=%s ms=%.1f", method, status, took_ms)

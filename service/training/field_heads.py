@@ -3,7 +3,7 @@
 A word, a simulated picture and a simulated sound of the same concept are asked for each other's
 code (CroVCA, arXiv 2510.27584, across modalities as in arXiv 2601.22783). The learned bits stand
 beside training-free ones, which serve whatever is asked that has no name here. Numbers, and why
-these settings: docs/background/field-heads.md.
+these settings: docs/background/learned-codes.md.
 """
 
 from __future__ import annotations

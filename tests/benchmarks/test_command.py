@@ -17,9 +17,9 @@ def test_search_prints_a_table_and_writes_its_numbers(
     written = json.loads(file.read_text())["search"]
     printed = capsys.readouterr().out
     assert "Filtered / unfiltered" in printed
-    assert "What is wanted, and what was measured" in printed
+    assert "Targets" in printed
     assert written["machine"]["cores"] >= 1
-    assert written["values"]["settings"]["ratio_rows"] == 3000
+    assert written["values"]["settings"]["rows"] == 3000
     assert written["values"]["failed"] == []
     assert written["values"]["filters"][0]["right"] == 1.0
 
@@ -28,7 +28,7 @@ def test_a_table_that_does_not_exist_is_named_with_those_that_do(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["search", "--only", "speed"]) == 1
-    assert "there is no table 'speed' of search; there are exact" in capsys.readouterr().err
+    assert "unknown table 'speed'; known tables: exact" in capsys.readouterr().err
 
 
 def test_a_part_that_does_not_exist_is_named_with_those_that_do(
@@ -36,7 +36,7 @@ def test_a_part_that_does_not_exist_is_named_with_those_that_do(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(["speed"])
-    assert "there is no 'speed'; there are encode" in capsys.readouterr().err
+    assert "unknown part 'speed'; known parts: encode" in capsys.readouterr().err
 
 
 def test_a_manifest_that_is_missing_is_named(

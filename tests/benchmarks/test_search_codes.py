@@ -3,15 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.benchmarks.speed.search.codes import (
+from bittern.benchmarks.speed.codes import (
     NOISE,
     REPEATED_NOISE,
     ROWS_PER_SPECIES,
     SPECIES_APART,
     clustered,
     flips,
+    real,
     repeated,
 )
+from bittern.errors import CodeError
 from bittern.hashing.codes import hamming_distance
 
 
@@ -44,3 +46,12 @@ def test_real_codes_come_first_and_then_codes_like_them() -> None:
     nearest = hamming_distance(found[40:], codes).min(axis=1)
     assert nearest.mean() == pytest.approx(REPEATED_NOISE * 256, rel=0.2)
     assert np.array_equal(repeated(codes, 10, rng), codes[:10])
+
+
+def test_real_codes_are_those_of_the_shipped_model() -> None:
+    some, more = real(100), real(6_000)
+    assert some.bits == 256
+    assert np.array_equal(some.codes, more.codes[:100])
+    assert some.logits.shape == (64, 256)
+    with pytest.raises(CodeError, match="no model of 32 bits ships"):
+        real(100, 32)

@@ -6,35 +6,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.speed.search.adding import Adding, Turn, adding_to_archives
-from bittern.benchmarks.speed.search.archives import (
-    coded,
-    forget,
-    model_of,
-    read_once,
-    write_archive,
-)
-from bittern.benchmarks.speed.search.codes import clustered
+from bittern.benchmarks.speed.codes import clustered, coded, record_of, write_archive
+from bittern.benchmarks.speed.opening import Opened, main
+from bittern.benchmarks.speed.process import bytes_of, drop_cache, files_of, read_once
+from bittern.benchmarks.speed.search import memory
+from bittern.benchmarks.speed.search.disk import Adding, Turn, adding_to_archives
+from bittern.benchmarks.speed.search.engines import ENGINES
 from bittern.benchmarks.speed.search.exactness import brute_force
-from bittern.benchmarks.speed.search.opening import Opened, main
-from bittern.benchmarks.speed.search.resident import Resident
 from bittern.index.archive import Archive
 
 
 def test_an_archive_written_in_bulk_is_one(tmp_path: Path) -> None:
     collection = clustered(1_200, 64)
     write_archive(tmp_path / "a", collection)
-    record = model_of(64)
+    model = record_of(64).digest
     with Archive.open(tmp_path / "a", write=True) as archive:
         query = collection.queries("asymmetric", 1)
-        hits = archive.search(collection.logits[0], model=record.digest, k=5, metric="asymmetric")
+        hits = archive.search(collection.logits[0], model=model, k=5, metric="asymmetric")
         truth = brute_force(query, collection.codes, 5)
         assert [hit.observation.row for hit in hits] == truth.rows.tolist()
-        archive.add(coded(collection.codes[:3], "more"), model=record.digest)
+        archive.add(coded(collection.codes[:3], "more"), model=model)
         assert archive.rows().tolist() == list(range(1_203))
 
 
-def test_opening_tells_seconds_bytes_and_rows(
+def test_opening_reports_seconds_bytes_and_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     collection = clustered(300, 64)
@@ -46,19 +41,24 @@ def test_opening_tells_seconds_bytes_and_rows(
     assert found.to_first_answer >= found.first > 0
 
 
-def test_all_files_of_a_folder_are_read_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ENGINES)
+def test_memory_of_an_engine_is_looked_at_before_and_after(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    clustered(9_000, 64).codes.tofile(tmp_path / "codes.bin")
+    memory.main(str(tmp_path / "codes.bin"), "64", kind)
+    found = json.loads(capsys.readouterr().out)
+    assert found["after"] > 0 <= found["counted"]
+
+
+def test_all_files_of_a_folder_are_counted_and_read(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "a").write_bytes(b"x" * 1000)
     (tmp_path / "deep" / "b").write_bytes(b"y" * 234)
-    forget(tmp_path)
-    assert read_once(tmp_path) == 1234
-    assert read_once(tmp_path / "a") == 1000
-
-
-def test_memory_per_row_is_wanted_below_two_codes_and_sixteen_bytes() -> None:
-    found = Resident("flat", rows=1_000, bits=256, before=5_000, after=85_000, counted=0)
-    assert found.per_row == 80.0
-    assert found.ratio().value.median == found.ratio().wanted == 2.5
+    drop_cache(tmp_path)
+    read_once(tmp_path)
+    assert bytes_of(tmp_path) == 1234
+    assert files_of(tmp_path / "a") == [tmp_path / "a"]
 
 
 def test_what_the_next_search_takes_longer_belongs_to_the_adding() -> None:

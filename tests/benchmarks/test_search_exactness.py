@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bittern.benchmarks.speed.search.codes import METRICS, clustered
+from bittern.benchmarks.speed.codes import METRICS, clustered
 from bittern.benchmarks.speed.search.engines import flat_engine
 from bittern.benchmarks.speed.search.exactness import brute_force, exactness, recall
 from bittern.index.engines.nearest import Nearest

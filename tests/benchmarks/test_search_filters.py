@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from bittern.benchmarks.speed.search.codes import clustered
+from bittern.benchmarks.speed.codes import clustered
+from bittern.benchmarks.speed.harness import Report
 from bittern.benchmarks.speed.search.engines import flat_engine
 from bittern.benchmarks.speed.search.exactness import all_distances
 from bittern.benchmarks.speed.search.filters import (
@@ -57,7 +58,11 @@ def test_an_answer_that_lacks_a_row_is_not_right() -> None:
 
 
 def test_every_filter_is_timed_and_right() -> None:
-    found = measure_filters(clustered(2_000, 64), rounds=1)
-    assert found.right == 1.0
-    assert len(found.to_json()["ratios"]) == 2 * len(KINDS) * len(SHARES) * len(USES)
-    assert len(found.table().columns) == 1 + len(SHARES)
+    report = Report("search", "")
+    measure_filters(clustered(2_000, 64), 1, report)
+    (found,) = report.values["filters"]
+    assert found["right"] == 1.0
+    assert len(found["ratios"]) == 2 * len(KINDS) * len(SHARES) * len(USES)
+    (table,) = report.tables
+    assert {len(row) for row in table.rows} == {len(table.columns)} == {1 + len(SHARES)}
+    assert len(report.targets) == 4

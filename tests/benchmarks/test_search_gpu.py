@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from bittern.benchmarks.speed import search_gpu
-from bittern.benchmarks.speed.search_gpu import K, run
+from bittern.benchmarks.speed import gpu
+from bittern.benchmarks.speed.gpu import K, measure_gpu, run
+from bittern.benchmarks.speed.harness import Options
 
 
 def test_search_on_a_card_is_timed_per_batch_and_checked_against_the_cpu() -> None:
-    report = run(3_000, [64], 1, batches=(1, 8), device="cpu")
+    report = measure_gpu("cpu", [3_000], [64], 1, batches=(1, 8))
     assert [table.title for table in report.tables] == ["3,000 codes of 64 bits"]
     (size,) = report.values["sizes"]
     assert size["right"] == 16
@@ -19,7 +20,7 @@ def test_search_on_a_card_is_timed_per_batch_and_checked_against_the_cpu() -> No
 def test_without_a_card_nothing_is_measured_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(search_gpu, "available_device", lambda: None)
-    report = run()
+    monkeypatch.setattr(gpu, "available_device", lambda: None)
+    report = run(Options())
     assert "no GPU here" in report.size
     assert not report.tables

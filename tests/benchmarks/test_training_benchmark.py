@@ -2,30 +2,33 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from bittern.benchmarks.__main__ import main
-from bittern.benchmarks.speed import bare_work, lora, probing, training
-from bittern.benchmarks.speed.lora import Subject
-from bittern.benchmarks.speed.memory import MIB, own_memory, peak_memory
-from bittern.benchmarks.speed.probing import Probing, write_set
-from bittern.benchmarks.speed.random_weights import CLAP_FEATURES, write_clap, write_openclip
-from bittern.benchmarks.speed.report import Report, show
-from bittern.benchmarks.speed.tower_pairs import TowerPairs, random_pairs
+from bittern.benchmarks.speed import training_heads
+from bittern.benchmarks.speed.harness import Report, Table, show
+from bittern.benchmarks.speed.models import CLAP_FEATURES, write_clap, write_openclip
+from bittern.benchmarks.speed.process import MIB, own_memory, peak_memory
+from bittern.benchmarks.speed.training_adapters import (
+    Subject,
+    TowerPairs,
+    measure_adapters,
+    random_pairs,
+)
+from bittern.benchmarks.speed.training_heads import Heads, bare_work, measure_heads, write_set
 from bittern.encoders.base import Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.heads import PairsObjective
-from bittern.hashing.training.streaming import EmbeddingBatch
 from tests.encoders import tiny
 
-Bare = Callable[[PairsObjective, Sequence[EmbeddingBatch]], Callable[[int], None]]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak of memory")
 ROWS, DIM = 200, 12
 SMALL = TrainingConfig(bits=16, batch_size=16, epochs=1, device="cpu")
@@ -89,8 +92,8 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_an_epoch_is_compared_with_as_many_steps_in_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(probing, "_MOST_BARE_STEPS", 3)
-    tables, values = probing.measure(Probing(ROWS, DIM, rounds=2, config=SMALL))
+    monkeypatch.setattr(training_heads, "_MOST_BARE_STEPS", 3)
+    tables, values = measure_heads(Heads(ROWS, DIM, rounds=2, config=SMALL))
     assert values["steps"] == (ROWS - ROWS // 20) // 16
     assert values["bytes"] == 2 * (ROWS * DIM * 2 + 128)
     seconds = values["seconds_per_round"]
@@ -100,13 +103,13 @@ def test_an_epoch_is_compared_with_as_many_steps_in_memory(
         seconds["training"], seconds["epoch"], seconds["scan"], strict=True
     ):
         assert whole > epoch + scan
-    assert list(values["ratios"]) == ["epoch / steps", "epoch / heads", "epoch / matrices"]
+    assert list(values["ratios"]) == ["epoch / steps", "epoch / heads"]
     for name, ratio in values["ratios"].items():
         bare = np.array(seconds[name.removeprefix("epoch / ")])
         assert ratio["median"] == pytest.approx(np.median(np.array(seconds["epoch"]) / bare))
     assert values["training_growth_bytes"] > 0
     assert values["reading_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
-    assert [len(table.rows) for table in tables] == [7, 4]
+    assert [len(table.rows) for table in tables] == [6, 4]
 
 
 def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None:
@@ -117,28 +120,23 @@ def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None
     assert (unit[0] * unit[1]).sum(axis=1).mean() == pytest.approx(0.8, abs=0.03)
 
 
-@pytest.mark.parametrize("bare", [bare_work.step_work, bare_work.head_work])
-def test_steps_in_memory_train_the_heads_and_matrix_work_does_not(
-    tmp_path: Path, bare: Bare
-) -> None:
+@pytest.mark.parametrize("loss", [True, False])
+def test_steps_in_memory_train_the_heads(tmp_path: Path, loss: bool) -> None:
     objective = PairsObjective(write_set(tmp_path / "set", ROWS, DIM), SMALL)
     batches = list(itertools.islice(objective.batches(1), 2))
     weight = next(objective.module.head("text").parameters())
     before = weight.detach().clone()
-    bare_work.matrix_work(objective, batches)(3)
-    assert torch.equal(weight, before)
-    bare(objective, batches)(3)
+    bare_work(objective, batches, loss=loss)(3)
     assert not torch.equal(weight, before)
 
 
 def test_adapters_on_both_architectures_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     config = TrainingConfig(bits=16, lora_rank=4, device="cpu")
-    tables, values = lora.measure(SUBJECTS, pairs=4, rounds=2, config=config)
+    tables, values = measure_adapters(SUBJECTS, pairs=4, rounds=2, config=config)
     assert list(values) == ["a ViT of a tiny size", "tiny CLAP"]
     for name, unit in (("a ViT of a tiny size", "images"), ("tiny CLAP", "clips")):
         found = values[name]
-        assert found["adapter_share"] == found["adapter_parameters"] / found["tower_parameters"]
-        assert found["trained_share"] > found["adapter_share"] > 0
+        assert 0 < found["adapter_parameters"] < found["tower_parameters"]
         assert found["step / passes"]["median"] > 0
         step = np.median(found["seconds_per_round"]["step"])
         assert found[f"{unit}_per_second"] == pytest.approx(4 / step)
@@ -181,17 +179,13 @@ def test_own_memory_leaves_out_mapped_files(tmp_path: Path) -> None:
     del held
 
 
-def test_a_command_with_quick_leaves_the_towers_out(
+def test_a_quick_command_leaves_the_towers_out(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {}
+    def small(plan: Heads) -> tuple[list[Table], dict[str, Any]]:
+        assert (plan.rows, plan.rounds) == (300, 2)
+        return measure_heads(Heads(ROWS, DIM, 1, SMALL))
 
-    def run(**options: object) -> Report:
-        asked.update(options)
-        return whole(rows=ROWS, rounds=1, towers=False, dim=DIM, config=SMALL)
-
-    whole = training.run
-    monkeypatch.setattr(training, "run", run)
+    monkeypatch.setattr("bittern.benchmarks.speed.training.measure_heads", small)
     assert main(["training", "--quick", "--rows", "300", "--rounds", "2"]) == 0
-    assert asked == {"rows": 300, "rounds": 2, "towers": False}
     assert "epoch, from disk" in capsys.readouterr().out

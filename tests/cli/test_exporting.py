@@ -1,4 +1,4 @@
-"""`bittern export` and `bittern search --save`."""
+"""`bittern export` and `bittern search --output`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import bittern
-from bittern.service.config import ServiceConfig
 from bittern.service.grpc.server import serve
+from bittern.service.limits import ServiceConfig
 from tests.cli.conftest import Run
 from tests.service.fake_engine import FakeEngine
 
@@ -38,7 +38,7 @@ def test_a_selection_table_says_how_many_photographs_it_left_out(
 
 def test_hits_are_saved_beside_being_shown(run: Run, archive: Path, tmp_path: Path) -> None:
     to = tmp_path / "hits.geojson"
-    done = run("search", archive, "a bird", "-k", 3, "--save", to, "--json")
+    done = run("search", archive, "a bird", "-k", 3, "--output", to, "--json")
     hits = json.loads(done.out)["hits"]
     features = json.loads(to.read_text())["features"]
     assert [feature["id"] for feature in features] == [hit["id"] for hit in hits]
@@ -47,7 +47,7 @@ def test_hits_are_saved_beside_being_shown(run: Run, archive: Path, tmp_path: Pa
 
 def test_hits_are_saved_with_their_media(run: Run, archive: Path, tmp_path: Path) -> None:
     done = run(
-        "search", archive, "a bird", "-k", 2, "--target", "image", "--save", f"{tmp_path}/h/"
+        "search", archive, "a bird", "-k", 2, "--target", "image", "--output", f"{tmp_path}/h/"
     )
     assert done.status == 0
     assert "2 files; copied from " in done.err
@@ -60,7 +60,11 @@ def test_hits_are_saved_with_their_media(run: Run, archive: Path, tmp_path: Path
 def test_a_file_that_cannot_be_saved_is_refused_before_the_search(
     run: Run, archive: Path, tmp_path: Path
 ) -> None:
-    for arguments in (("--save", "x.docx"), ("--format", "csv"), ("--save", tmp_path / "no/x.csv")):
+    for arguments in (
+        ("--output", "x.docx"),
+        ("--format", "csv"),
+        ("--output", tmp_path / "no/x.csv"),
+    ):
         done = run("search", archive, "a bird", *arguments)
         assert (done.status, done.out) == (2, "")
 

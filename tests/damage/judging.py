@@ -66,7 +66,7 @@ def judge_repair(path: Path, expected: dict[str, Any]) -> str:
         return "refused"
     finally:
         shutil.rmtree(dry)
-    assert told.steps == done.steps
+    assert told.steps == done.steps, (told.steps, done.steps)
     assert repair(path).steps == []
     with Archive.open(path, write=True) as archive:
         problems = [line for line in archive.verify() if "has lost its files" not in line]

@@ -10,10 +10,17 @@ import pytest
 
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError
 from bittern.index.archive import Archive
-from bittern.index.checking.manifests import manifest_files, mended, read_manifest
-from bittern.index.checksums import Sum, append_sums, read_sums, replace_sums, sum_of
-from bittern.index.commit_log import Settler
+from bittern.index.checksums import (
+    Checksum,
+    append_checksums,
+    checksum_of,
+    read_checksums,
+    replace_checksums,
+)
+from bittern.index.commit_log import CommitLog
 from bittern.index.repair import repair
+from bittern.index.table_files import PREFIX, stored_keys
+from tests.history.states import newest_files, newest_manifest
 from tests.index.samples import OWL, ids, photo
 
 
@@ -26,12 +33,9 @@ def path(tmp_path: Path) -> Path:
 
 
 def unsummed(path: Path) -> list[str]:
-    """Files that the versions of an archive need and that have no checksum."""
-    known, table = read_sums(path).files, "store/observations.lance"
-    manifests = manifest_files(path / "store").values()
-    keys = [str(one.relative_to(path)) for one in manifests]
-    keys += [f"{table}/{file.path}" for one in manifests for file in read_manifest(one).files]
-    return sorted({key for key in keys if key not in known})
+    """Files of the store that have no checksum."""
+    known = read_checksums(path).files
+    return [key for key in stored_keys(path / "store") if key not in known]
 
 
 def test_every_file_has_its_checksum_when_a_commit_is_acknowledged(path: Path) -> None:
@@ -42,26 +46,26 @@ def test_every_file_has_its_checksum_when_a_commit_is_acknowledged(path: Path) -
             archive.delete([f"new {turn}"])
             assert unsummed(path) == []
     assert unsummed(path) == []
-    for key, told in read_sums(path).files.items():
+    for key, told in read_checksums(path).files.items():
         if (path / key).exists():
-            assert sum_of(path / key) == told
+            assert checksum_of(path / key) == told
 
 
-def test_a_commit_that_was_never_settled_is_adopted_by_the_next_writer(
+def test_a_commit_that_was_never_recorded_is_adopted_by_the_next_writer(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(Settler, "settle", lambda self: None)
+        patch.setattr(CommitLog, "record", lambda self: None)
         with Archive.open(path, write=True) as archive:
-            archive.add([photo("unsettled")], model=OWL.digest)
+            archive.add([photo("unrecorded")], model=OWL.digest)
     assert unsummed(path) != []
     with Archive.open(path) as archive:
-        assert archive.verification().without_sums == len(unsummed(path))
+        assert archive.verification().without_checksums == len(unsummed(path))
         assert archive.verify() == []
     Archive.open(path, write=True).close()
     assert unsummed(path) == []
     with Archive.open(path) as archive:
-        assert ids(archive) == ["a", "b", "unsettled"]
+        assert ids(archive) == ["a", "b", "unrecorded"]
 
 
 def test_an_archive_without_checksums_gets_them_at_the_first_write(path: Path) -> None:
@@ -80,35 +84,35 @@ def test_a_torn_last_line_is_no_damage(path: Path) -> None:
         assert archive.verify() == []
     with Archive.open(path, write=True) as archive:
         archive.add([photo("after")], model=OWL.digest)
-    assert not read_sums(path).torn
+    assert not read_checksums(path).torn
     assert unsummed(path) == []
 
 
 def test_the_last_line_of_a_file_counts(tmp_path: Path) -> None:
-    first, second = Sum("0" * 32, 1), Sum("1" * 32, 2)
-    append_sums(tmp_path, {"a": first, "b c\n": first})
-    append_sums(tmp_path, {"a": second, "b c\n": None})
-    found = read_sums(tmp_path)
+    first, second = Checksum("0" * 32, 1), Checksum("1" * 32, 2)
+    append_checksums(tmp_path, {"a": first, "b c\n": first})
+    append_checksums(tmp_path, {"a": second, "b c\n": None})
+    found = read_checksums(tmp_path)
     assert (found.files, found.lines, found.torn, found.damaged) == ({"a": second}, 4, False, [])
-    replace_sums(tmp_path, found.files)
-    assert read_sums(tmp_path).lines == 1
+    replace_checksums(tmp_path, found.files)
+    assert read_checksums(tmp_path).lines == 1
 
 
 def test_the_log_does_not_grow_with_commits_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bittern.index.commit_log._MOST_OBSOLETE_LINES", 0)
-    append_sums(path, {f"store/gone-{n}": Sum("0" * 32, 1) for n in range(100)})
+    append_checksums(path, {f"{PREFIX}data/gone-{n}": Checksum("0" * 32, 1) for n in range(100)})
     with Archive.open(path, write=True) as archive:
         for turn in range(60):
             archive.add([photo(f"new {turn}")], model=OWL.digest)
-    assert not any("gone" in key for key in read_sums(path).files)
+    assert not any("gone" in key for key in read_checksums(path).files)
     assert unsummed(path) == []
 
 
 def test_a_lost_commit_is_noticed_though_the_one_before_is_whole(path: Path) -> None:
-    list(manifest_files(path / "store").values())[-1].unlink()
-    with pytest.raises(ArchiveDamagedError, match=r"was stored.*bittern repair"):
+    newest_manifest(path).unlink()
+    with pytest.raises(ArchiveDamagedError, match=r"was stored.*add --repair"):
         Archive.open(path)
     done = repair(path)
     assert done.given_up
@@ -117,14 +121,12 @@ def test_a_lost_commit_is_noticed_though_the_one_before_is_whole(path: Path) -> 
 
 
 def test_a_store_of_newer_features_is_refused_and_left_alone(path: Path) -> None:
-    newest = list(manifest_files(path / "store").values())[-1]
+    newest = newest_manifest(path)
     data = newest.read_bytes()
     # Field 9, the features that a reader must know, once more: the last one counts.
-    message = mended(newest, read_manifest(newest).version, (), True)
-    start = int.from_bytes(message[-16:-8], "little")
-    length = int.from_bytes(message[start : start + 4], "little")
-    flagged = message[start + 4 : start + 4 + length] + b"\x48\x80\x80\x40"
-    newest.write_bytes(data[:start] + len(flagged).to_bytes(4, "little") + flagged + message[-16:])
+    start = int.from_bytes(data[-16:-8], "little")
+    flagged = data[start + 4 : -16] + b"\x48\x80\x80\x40"
+    newest.write_bytes(data[:start] + len(flagged).to_bytes(4, "little") + flagged + data[-16:])
     (path / "sums").unlink()
     before = {one: one.read_bytes() for one in path.rglob("*") if one.is_file()}
     for write in (False, True):
@@ -150,9 +152,7 @@ def test_a_changed_header_says_how_to_change_it_on_purpose(path: Path) -> None:
 def test_a_repair_that_was_cut_off_is_gone_on_with(path: Path, tmp_path: Path) -> None:
     with Archive.open(path, write=True) as archive:
         archive.add([photo("c")], model=OWL.digest)
-    table = path / "store" / "observations.lance"
-    newest = read_manifest(list(manifest_files(path / "store").values())[-1])
-    (table / newest.files[-1].path).unlink()
+    newest_files(path)[-1].unlink()
 
     class CutOffError(Exception):
         """What stands for a kill."""

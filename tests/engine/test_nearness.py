@@ -18,11 +18,10 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
-from bittern.service.config import ServiceConfig
 from bittern.service.engine import Engine
-from bittern.service.engine.deadline import Deadline
-from bittern.service.engine.reference_texts import REFERENCE_TEXTS
+from bittern.service.engine.relevance import REFERENCE_TEXTS
 from bittern.service.grpc.server import serve
+from bittern.service.limits import Deadline, ServiceConfig
 from bittern.types import MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture
@@ -193,7 +192,7 @@ def test_a_deadline_stops_finding_out_what_is_relevant_and_asking_again_gets_fur
     query = Query(text="red", relevance="usual")
     wordy.batches.clear()
     left = iter([9.0] * 4)
-    with pytest.raises(DeadlineExceededError, match="finding out what is relevant"):
+    with pytest.raises(DeadlineExceededError, match="calibrating relevance"):
         engine.search(query, deadline=Deadline(lambda: next(left, 0.0)))
     assert colours([hit.observation.media for hit in engine.search(query).hits]) == {"red"}
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)

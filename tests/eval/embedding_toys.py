@@ -31,7 +31,7 @@ class Counting(ToyEncoder):
         return super().encode(modality, batch)
 
     @property
-    def pieces(self) -> int:
+    def layout(self) -> int:
         return sum(size for _, size in self.batches)
 
 

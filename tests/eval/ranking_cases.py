@@ -29,17 +29,17 @@ class Codes:
         self.bits: int | None = bits
         self.bytes_per_row = bits / 8
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         return pack(embeddings)
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
         if metric == "symmetric":
             return Queries.of_codes(pack(embeddings))
         return Queries.of_logits(embeddings)
 
-    def distances(self, asked: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
-        found = np.stack([asked.distances(query, stored) for query in range(first, last)])
-        return found.astype(np.int32) if asked.metric == "hamming" else found
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        found = np.stack([queries.distances(query, stored) for query in range(first, last)])
+        return found.astype(np.int32) if queries.metric == "hamming" else found
 
 
 class Vectors:
@@ -50,14 +50,14 @@ class Vectors:
     bits: int | None = None
     bytes_per_row = 0.0
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         return embeddings
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
         return embeddings
 
-    def distances(self, asked: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
-        found: NDArray[Any] = asked[first:last].astype(float) @ stored.astype(float).T
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        found: NDArray[Any] = queries[first:last].astype(float) @ stored.astype(float).T
         return -found
 
 
@@ -117,9 +117,11 @@ def case(
     owners = np.repeat(np.arange(items), counts)
     few = rng.integers(-2, 3, (max(4, items // 3), bits)) + 0.5
     embeddings = few[rng.integers(0, len(few), len(owners))].astype(np.float32)
-    asked = (rng.integers(-2, 3, (queries, bits)) + 0.25).astype(np.float32)
+    embedded = (rng.integers(-2, 3, (queries, bits)) + 0.25).astype(np.float32)
     fitted = Vectors() if metric == "cosine" else Codes(bits)
-    return Case(fitted, metric, asked, Rows(embeddings, owners), items, pairs(rng, queries, items))
+    return Case(
+        fitted, metric, embedded, Rows(embeddings, owners), items, pairs(rng, queries, items)
+    )
 
 
 def pairs(rng: np.random.Generator, queries: int, items: int, share: float = 0.3) -> Relevance:
@@ -152,8 +154,8 @@ class Expected:
 def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
     """Everything is ranked by a full sort in plain Python; then the nearest once more."""
     one = given.queries[query : query + 1]
-    stored = given.fitted.store(given.rows.read(np.arange(len(given.rows))))
-    near = given.fitted.distances(given.fitted.ask(one, given.metric), stored, 0, 1)[0]
+    stored = given.fitted.encode_items(given.rows.read(np.arange(len(given.rows))))
+    near = given.fitted.distances(given.fitted.encode_queries(one, given.metric), stored, 0, 1)[0]
     owners = given.rows.owners.tolist()
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):

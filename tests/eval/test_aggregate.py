@@ -18,7 +18,7 @@ from bittern.benchmarks.eval.aggregate import (
 )
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.results import TIES, Row
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.eval.tasks import Classes, Items, QuerySet, Relevance, Task
 
 PLAIN = Variant("asymmetric")
 
@@ -28,7 +28,7 @@ def a_task(names: list[str], seen: list[bool], repeat: int = 0) -> Task:
     chosen = np.array(seen)
     return Task(
         name="text→text",
-        asked=Asked(names, "text", [(n,) for n in names], classes, "text"),
+        queries=QuerySet(names, "text", [(n,) for n in names], classes, "text"),
         items=Items(names, "text", names, classes, "text"),
         relevance=Relevance.by_class(classes, classes),
         classes=Classes(names),
@@ -139,12 +139,12 @@ def test_queries_for_one_class_count_as_one_where_it_is_asked_how_sure() -> None
     names = [f"a{n}" for n in range(8)]
     task = a_task(names, [True] * 8)
     classes = np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.int32)
-    asked = replace(task.asked, classes=classes)
+    asked = replace(task.queries, classes=classes)
     cell = a_cell([[0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]])
     [alone] = [x for x in lines_of([Measured(task, cell)], ["AP"], 0) if x.row.group == "all"]
     [together] = [
         x
-        for x in lines_of([Measured(replace(task, asked=asked), cell)], ["AP"], 0)
+        for x in lines_of([Measured(replace(task, queries=asked), cell)], ["AP"], 0)
         if x.row.group == "all"
     ]
     assert (alone.row.clusters, together.row.clusters) == (8, 2)

@@ -93,7 +93,7 @@ def test_a_second_run_embeds_nothing(tmp_path: Path) -> None:
     first = embed_items(embedder(Counting()), images(10), tmp_path)
     encoder = Counting()
     again = embed_items(embedder(encoder), images(10), tmp_path)
-    assert encoder.pieces == 0
+    assert encoder.layout == 0
     assert np.array_equal(everything(first), everything(again))
     assert first.digest == again.digest
 
@@ -104,14 +104,14 @@ def test_names_of_items_do_not_matter_to_what_is_found_again(tmp_path: Path) -> 
     other = Items([f"other{n}" for n in range(10)], "image", items.contents, items.classes, "query")
     encoder = Counting()
     embed_items(embedder(encoder), other, tmp_path)
-    assert encoder.pieces == 0
+    assert encoder.layout == 0
 
 
 def test_a_longer_set_shares_the_shards_of_a_shorter_one(tmp_path: Path) -> None:
     embed_items(embedder(Counting()), images(8), tmp_path)
     encoder = Counting()
     embed_items(embedder(encoder), images(11), tmp_path)
-    assert encoder.pieces == 3
+    assert encoder.layout == 3
 
 
 def test_the_same_shard_twice_in_a_set_is_embedded_once(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_same_shard_twice_in_a_set_is_embedded_once(tmp_path: Path) -> None:
     encoder = Counting()
     told: list[Progress] = []
     rows = embed_items(embedder(encoder), twice, tmp_path, on_progress=told.append)
-    assert encoder.pieces == 4
+    assert encoder.layout == 4
     assert told[-1].done == 8
     assert rows.owners.tolist() == list(range(8))
 
@@ -144,7 +144,7 @@ def test_a_changed_file_costs_its_shard_alone(tmp_path: Path) -> None:
     (tmp_path / "media" / "5.png").write_bytes(picture("blue", size=(50, 50)))
     encoder = Counting()
     after = embed_items(embedder(encoder), items, tmp_path / "cache")
-    assert encoder.pieces == 4
+    assert encoder.layout == 4
     assert before.digest != after.digest
     differ = (everything(before) != everything(after)).any(axis=1)
     assert np.flatnonzero(differ).tolist() == [5]
@@ -156,7 +156,7 @@ def test_a_file_whose_time_alone_changed_is_embedded_again(tmp_path: Path) -> No
     os.utime(tmp_path / "media" / "1.png", ns=(0, 123_456_789))
     encoder = Counting()
     embed_items(embedder(encoder), items, tmp_path / "cache")
-    assert encoder.pieces == 4
+    assert encoder.layout == 4
 
 
 def _files(folder: Path, count: int) -> Items:
@@ -179,7 +179,7 @@ def test_a_run_that_breaks_off_goes_on_and_repeats_one_shard_at_the_most(
         embed_items(embedder(broken), images(18), tmp_path / "cache")
     goes_on = Counting()
     rows = embed_items(embedder(goes_on), images(18), tmp_path / "cache")
-    assert goes_on.pieces + broken.pieces == 18
+    assert goes_on.layout + broken.layout == 18
     assert np.array_equal(everything(rows), everything(whole))
 
 
@@ -205,7 +205,7 @@ def test_a_run_that_breaks_off_after_any_item_ends_with_the_same_bits(
     windows = [1 + n % 3 for n in range(10)]
     # A shard is kept once it is written, which is after its last item was told of.
     kept = (after - 1) // 4 * 4
-    assert goes_on.pieces == sum(windows[kept:])
+    assert goes_on.layout == sum(windows[kept:])
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -216,17 +216,17 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     encoder = Counting()
     rows = embed_items(embedder(encoder), images(18), tmp_path)
-    assert encoder.pieces == 18 - 8
+    assert encoder.layout == 18 - 8
     assert len(rows) == 18
 
 
 def test_a_cancelled_run_says_so_and_keeps_whole_shards(tmp_path: Path) -> None:
     encoder = Counting()
     with pytest.raises(PreconditionError, match=r"stopped at item \d+ of 18"):
-        embed_items(embedder(encoder), images(18), tmp_path, cancelled=lambda: encoder.pieces >= 8)
+        embed_items(embedder(encoder), images(18), tmp_path, cancelled=lambda: encoder.layout >= 8)
     goes_on = Counting()
     embed_items(embedder(goes_on), images(18), tmp_path)
-    assert goes_on.pieces <= 14
+    assert goes_on.layout <= 14
 
 
 def test_progress_begins_with_what_is_there_and_ends_with_everything(tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_items_that_cannot_be_read_end_the_run_by_name_once_the_rest_is_done(
         embed_items(embedder(Counting()), items, tmp_path)
     encoder = Counting()
     rows = embed_items(embedder(encoder), items, tmp_path, missing="skip")
-    assert encoder.pieces == 0
+    assert encoder.layout == 0
     assert [place for place, _ in rows.failed] == [1, 2, 9]
     assert all(sentence for _, sentence in rows.failed)
     assert rows.owners.tolist() == [0, 3, 4, 5, 6, 7, 8, 10, 11]
@@ -340,7 +340,7 @@ def test_what_the_disk_cannot_hold_is_not_begun(
     encoder = Counting()
     with pytest.raises(LimitExceededError, match="another disk"):
         embed_items(embedder(encoder), images(4), tmp_path)
-    assert encoder.pieces == 0
+    assert encoder.layout == 0
 
 
 def test_a_file_is_no_cache(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import ArrayRows, EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import Content, ShardedRows, read_shard, write_shard
-from bittern.benchmarks.speed.memory import own_memory
+from bittern.benchmarks.speed.process import own_memory
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
 from bittern.hashing.training.embedding_writer import EmbeddingWriter
 from bittern.hashing.training.embeddings import View

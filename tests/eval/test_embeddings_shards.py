@@ -171,7 +171,7 @@ def test_a_damaged_shard_is_made_again_and_nothing_else(
     encoder = Counting()
     with caplog.at_level(logging.WARNING):
         after = embed_items(embedder(encoder), images(16), tmp_path)
-    assert encoder.pieces == (8 if damage is swap else 4)
+    assert encoder.layout == (8 if damage is swap else 4)
     assert np.array_equal(after.read(np.arange(16)), whole)
     assert "made again" in caplog.text
     assert embed_items(embedder(Counting(0, pytest.fail)), images(16), tmp_path)
@@ -182,7 +182,7 @@ def test_a_shard_without_its_record_was_never_finished(tmp_path: Path) -> None:
     shard_files(tmp_path)[0].with_suffix(".json").unlink()
     encoder = Counting()
     embed_items(embedder(encoder), images(8), tmp_path)
-    assert encoder.pieces == 4
+    assert encoder.layout == 4
 
 
 def test_a_shard_that_is_cut_while_it_is_read_is_an_error(tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from bittern.benchmarks.eval.jobs import drawn_rows, vectors_of
 from bittern.benchmarks.eval.measuring import Vectors
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.tasks import (
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.errors import InvalidInputError
 from bittern.service.models.loaded import Embedder
@@ -28,9 +28,9 @@ from tests.eval.toy_runs import request
 NAMES = list(COLOURS)
 
 
-def asked(classes: list[int]) -> Asked:
+def asked(classes: list[int]) -> QuerySet:
     words = [(NAMES[number],) for number in classes]
-    return Asked([w[0] for w in words], "text", words, np.array(classes, dtype=np.int32), "text")
+    return QuerySet([w[0] for w in words], "text", words, np.array(classes, dtype=np.int32), "text")
 
 
 def items(classes: list[int]) -> Items:
@@ -44,11 +44,11 @@ def vectors(tmp_path: Path, trained: list[int], queries: list[int]) -> Vectors:
     all_items, all_asked = items([0, 1, 2]), asked([0, 1, 2])
     task = Task(
         name="text→text",
-        asked=all_asked,
+        queries=all_asked,
         items=all_items,
         relevance=Relevance.by_class(all_asked.classes, all_items.classes),
         classes=Classes(NAMES),
-        training=TrainingPart(items(trained), asked(queries)),
+        training=TrainingSplit(items(trained), asked(queries)),
     )
     space = Space("toy", Embedder("toy", lambda name: ToyEncoder()))
     return vectors_of(task, space, request(tmp_path), tmp_path / "cache", lambda done: None)
@@ -87,7 +87,7 @@ def test_embeddings_of_another_dimension_are_refused(tmp_path: Path) -> None:
     (folder / "ids.txt").write_text("\n".join(given.ids))
     task = Task(
         name="text→text",
-        asked=asked([0, 1, 2]),
+        queries=asked([0, 1, 2]),
         items=given,
         relevance=Relevance.by_class(given.classes, given.classes),
         classes=Classes(NAMES),
@@ -108,7 +108,7 @@ def test_fewer_rows_are_fitted_on_where_the_protocol_says_so(tmp_path: Path) -> 
     given = items([0, 1, 2, 0, 1, 2])
     task = Task(
         name="text→text",
-        asked=asked([0, 1, 2]),
+        queries=asked([0, 1, 2]),
         items=given,
         relevance=Relevance.by_class(np.array([0, 1, 2], np.int32), given.classes),
         classes=Classes(NAMES),

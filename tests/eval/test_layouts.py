@@ -7,18 +7,18 @@ import pytest
 
 from bittern.benchmarks.eval.suites import base as layouts
 from bittern.benchmarks.eval.suites.base import (
-    Piece,
+    DataFile,
     check,
     check_files,
     json_elements,
-    left_out_files,
+    skipped_files,
     table_rows,
 )
 from bittern.errors import LayoutError
 
-LIST = Piece("list.json|in/list.json", "what there is", '"list.tar.gz" of the release', "5 MB")
-MEDIA = Piece("media/", "the media", '"media.tar.gz" of the release', "441 GB")
-EXTRA = Piece("extra.csv", "more", "the supplement", "1 kB", optional=True)
+LIST = DataFile("list.json|in/list.json", "what there is", '"list.tar.gz" of the release', "5 MB")
+MEDIA = DataFile("media/", "the media", '"media.tar.gz" of the release', "441 GB")
+EXTRA = DataFile("extra.csv", "more", "the supplement", "1 kB", optional=True)
 PIECES = (LIST, MEDIA, EXTRA)
 
 
@@ -83,7 +83,7 @@ def test_files_that_are_there_are_told_from_those_that_are_not(tmp_path: Path) -
     paths = ["a/1.jpg", "b/2.jpg", "c.jpg", "a/2.jpg", "nowhere/1.jpg", "b/3.jpg", "b/1.jpg"]
     there = check_files(tmp_path, paths, "skip", "images")
     assert there.tolist() == [True, False, True, True, False, False, True]
-    assert left_out_files(there, "images") == ["3 of 7 images are not there and were skipped"]
+    assert skipped_files(there, "images") == ["3 of 7 images are not there and were skipped"]
 
 
 def test_half_of_the_files_gone_is_told_with_numbers_and_a_way_out(tmp_path: Path) -> None:

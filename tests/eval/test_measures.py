@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure, places_of
-from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure, ranks_of
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.results import TIES
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
@@ -46,17 +46,17 @@ def run_of(distances: np.ndarray, depth: int = ITEMS) -> dict[str, dict[str, flo
     }
 
 
-def one_query(groups: list[list[int]], **options: Any) -> Places:
+def one_query(groups: list[list[int]], **options: Any) -> Ranks:
     """One query; grades of the items in groups of equal distance, 0 for what is not relevant."""
     grades = np.array([grade for group in groups for grade in group], np.int32)
     distances = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
     items = np.flatnonzero(grades)
     relevance = Relevance(np.array([0, len(items)]), items, grades[items])
-    return places_of(distances[None], relevance, **options)
+    return ranks_of(distances[None], relevance, **options)
 
 
-def all_ties(name: str, places: Places) -> dict[str, float]:
-    return {tie: float(measure(name).of(places, tie)[0]) for tie in get_args(Tie)}
+def all_ties(name: str, ranks: Ranks) -> dict[str, float]:
+    return {tie: float(measure(name).of(ranks, tie)[0]) for tie in get_args(Tie)}
 
 
 THEIRS = {
@@ -81,9 +81,9 @@ def test_without_ties_every_tie_rule_agrees_with_trec_eval(name: str, graded: bo
     )
     theirs = evaluator.evaluate(run_of(distances))
     expected = [theirs[str(q)][THEIRS[name]] for q in range(QUERIES)]
-    places = places_of(distances, relevance)
+    ranks = ranks_of(distances, relevance)
     for tie in get_args(Tie):
-        np.testing.assert_allclose(measure(name).of(places, tie), expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(measure(name).of(ranks, tie), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["AP", "nDCG", "R-prec", "MRR"])
@@ -94,9 +94,9 @@ def test_a_ranking_of_known_depth_is_measured_as_trec_eval_measures_a_run_so_lon
     evaluator = pytrec_eval.RelevanceEvaluator(qrels_of(relevance), {THEIRS[name]})
     theirs = evaluator.evaluate(run_of(distances, 12))
     expected = [theirs[str(q)][THEIRS[name]] for q in range(QUERIES)]
-    places = places_of(distances, relevance, depth=12)
+    ranks = ranks_of(distances, relevance, depth=12)
     for tie in get_args(Tie):
-        np.testing.assert_allclose(measure(name).of(places, tie), expected, rtol=0, atol=1e-9)
+        np.testing.assert_allclose(measure(name).of(ranks, tie), expected, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["MRR@3", "AP@3", "nDCG@3", "P@3", "Recall@3", "hit@3"])
@@ -106,7 +106,7 @@ def test_cutoffs_are_those_of_ir_measures(name: str) -> None:
     theirs = ir_measures.parse_measure(called.get(name, name))
     found = ir_measures.iter_calc([theirs], qrels_of(relevance), run_of(distances))
     values = {int(value.query_id): value.value for value in found}
-    ours = measure(name).of(places_of(distances, relevance), "expected")
+    ours = measure(name).of(ranks_of(distances, relevance), "expected")
     expected = [values.get(q, 0.0) for q in range(QUERIES)]
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
     assert 0 < np.count_nonzero(ours) < QUERIES
@@ -126,42 +126,42 @@ def test_ap_min_r_is_inquires_average_precision(k: int) -> None:
         inquire([i in relevance.of(q) for i in np.argsort(row)], len(relevance.of(q)))
         for q, row in enumerate(distances)
     ]
-    ours = measure(f"AP_minR@{k}").of(places_of(distances, relevance), "ranked")
+    ours = measure(f"AP_minR@{k}").of(ranks_of(distances, relevance), "ranked")
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-9)
 
 
 def test_the_three_things_called_map_at_k_differ_as_worked_by_hand() -> None:
-    places = one_query([[1], [0], [1], [0], [1], [1]])
+    ranks = one_query([[1], [0], [1], [0], [1], [1]])
     hits = 1 / 1 + 2 / 3
-    assert all_ties("AP_hits@3", places)["ranked"] == pytest.approx(hits / 2)
-    assert all_ties("AP_minR@3", places)["ranked"] == pytest.approx(hits / 3)
-    assert all_ties("AP@3", places)["ranked"] == pytest.approx(hits / 4)
+    assert all_ties("AP_hits@3", ranks)["ranked"] == pytest.approx(hits / 2)
+    assert all_ties("AP_minR@3", ranks)["ranked"] == pytest.approx(hits / 3)
+    assert all_ties("AP@3", ranks)["ranked"] == pytest.approx(hits / 4)
 
 
 def test_one_hit_tied_with_one_miss_is_worked_by_hand() -> None:
-    places = one_query([[0, 1]])
+    ranks = one_query([[0, 1]])
     either = {"ranked": 1 / 2, "expected": 3 / 4, "best": 1.0, "worst": 1 / 2}
     for name in ("AP", "MRR", "AP_hits@2", "AP_minR@2"):
-        assert all_ties(name, places) == pytest.approx(either), name
+        assert all_ties(name, ranks) == pytest.approx(either), name
     at_one = {"ranked": 0.0, "expected": 1 / 2, "best": 1.0, "worst": 0.0}
     for name in ("P@1", "hit@1", "R-prec", "Recall@1", "AP_hits@1", "MRR@1", "nDCG@1"):
-        assert all_ties(name, places) == pytest.approx(at_one), name
+        assert all_ties(name, ranks) == pytest.approx(at_one), name
 
 
 def test_a_late_hit_lowers_the_mean_over_hits_so_the_best_order_keeps_it_out() -> None:
     # a hit; two misses; then a hit and a miss are tied for rank 4, the cutoff
-    places = one_query([[1], [0], [0], [1, 0]])
-    assert all_ties("AP_hits@4", places) == pytest.approx(
+    ranks = one_query([[1], [0], [0], [1, 0]])
+    assert all_ties("AP_hits@4", ranks) == pytest.approx(
         {"ranked": (1 + 2 / 4) / 2, "expected": (3 / 4 + 1) / 2, "best": 1.0, "worst": 3 / 4}
     )
-    assert all_ties("AP_minR@4", places)["best"] == pytest.approx((1 + 2 / 4) / 2)
+    assert all_ties("AP_minR@4", ranks)["best"] == pytest.approx((1 + 2 / 4) / 2)
 
 
 def test_grades_fall_high_first_at_best_and_high_last_at_worst() -> None:
-    places = one_query([[1, 0, 3]])
+    ranks = one_query([[1, 0, 3]])
     discount = 1 / np.log2([2, 3, 4])
     ideal = 3 * discount[0] + discount[1]
-    assert all_ties("nDCG", places) == pytest.approx(
+    assert all_ties("nDCG", ranks) == pytest.approx(
         {
             "ranked": (discount[0] + 3 * discount[2]) / ideal,
             "expected": 4 * discount.mean() / ideal,
@@ -175,26 +175,26 @@ def test_precision_within_radius_2_counts_items_and_is_0_where_there_are_none() 
     distances = np.array([[0, 2, 2, 3], [3, 4, 5, 9]])
     relevance = Relevance(np.array([0, 2, 3]), np.array([1, 3, 0]), np.ones(3, np.int32))
     near = measure("P_H2")
-    places = places_of(distances, relevance, hamming=True)
+    ranks = ranks_of(distances, relevance, hamming=True)
     for tie in get_args(Tie):
-        assert near.of(places, tie).tolist() == [1 / 3, 0.0]
-    assert np.isnan(near.of(places_of(distances, relevance), "ranked")).all()
+        assert near.of(ranks, tie).tolist() == [1 / 3, 0.0]
+    assert np.isnan(near.of(ranks_of(distances, relevance), "ranked")).all()
 
 
 @pytest.mark.parametrize("tie", get_args(Tie))
 def test_nothing_relevant_within_the_depth_is_worth_nothing(tie: Tie) -> None:
-    places = one_query([[0], [0], [1]], depth=2)
-    assert len(places.ranks) == 0
+    ranks = one_query([[0], [0], [1]], depth=2)
+    assert len(ranks.rank) == 0
     for name in ("AP", "AP@2", "AP_hits@2", "AP_minR@2", "nDCG", "R-prec", "MRR", "hit@1", "P@2"):
-        assert measure(name).of(places, tie).tolist() == [0.0], name
+        assert measure(name).of(ranks, tie).tolist() == [0.0], name
 
 
 @pytest.mark.parametrize("tie", get_args(Tie))
 def test_no_queries_have_no_values(tie: Tie) -> None:
     none = Relevance(np.zeros(1, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
-    places = places_of(np.empty((0, 5)), none, hamming=True)
+    ranks = ranks_of(np.empty((0, 5)), none, hamming=True)
     for name in ("AP", "AP_hits@2", "AP_minR@2", "nDCG", "R-prec", "MRR", "hit@1", "P_H2"):
-        assert measure(name).of(places, tie).shape == (0,), name
+        assert measure(name).of(ranks, tie).shape == (0,), name
 
 
 def test_a_group_that_straddles_the_depth_counts_as_far_as_the_depth() -> None:
@@ -206,9 +206,9 @@ def test_a_group_that_straddles_the_depth_counts_as_far_as_the_depth() -> None:
 
 
 def test_a_cutoff_beyond_the_known_depth_is_refused_with_the_remedy() -> None:
-    places = one_query([[1], [0], [0]], depth=2)
+    ranks = one_query([[1], [0], [0]], depth=2)
     with pytest.raises(InvalidInputError, match=r"only 2 are known: rank deeper, or ask for P@2"):
-        measure("P@3").of(places, "ranked")
+        measure("P@3").of(ranks, "ranked")
     everything = one_query([[1], [0], [0]], depth=3)
     assert measure("P@10").of(everything, "ranked").tolist() == [0.1]
 
@@ -217,9 +217,9 @@ def test_candidates_alone_are_ranked_where_they_are_given() -> None:
     distances = np.array([[0, 1, 2, 3]])
     relevance = Relevance(np.array([0, 2]), np.array([1, 3]), np.ones(2, np.int32))
     ranked = Relevance(np.array([0, 2]), np.array([2, 3]), np.ones(2, np.int32))
-    places = places_of(distances, relevance, ranked=ranked)
-    assert (places.ranks.tolist(), places.ranked.tolist()) == ([2], [2])
-    assert measure("AP").of(places, "ranked").tolist() == [1 / 4]
+    ranks = ranks_of(distances, relevance, ranked=ranked)
+    assert (ranks.rank.tolist(), ranks.ranked.tolist()) == ([2], [2])
+    assert measure("AP").of(ranks, "ranked").tolist() == [1 / 4]
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_rankings_that_cannot_be_placed_are_refused(
     n = sum(counts)
     relevance = Relevance(np.cumsum([0, *counts]), np.arange(n), np.ones(n, np.int32))
     with pytest.raises(InvalidInputError, match=message):
-        places_of(distances, relevance)
+        ranks_of(distances, relevance)
 
 
 def test_chance_is_that_of_a_random_order() -> None:

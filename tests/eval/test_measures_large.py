@@ -12,7 +12,7 @@ import pytest
 
 from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.measures import closed_form as draws
-from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.measures.closed_form import (
     discounts,
     mean_over_hits,
@@ -29,7 +29,7 @@ def ints(*values: int) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def places_in_groups(queries: int, groups: list[tuple[int, int]], n: int) -> Places:
+def places_in_groups(queries: int, groups: list[tuple[int, int]], n: int) -> Ranks:
     """The same (tied, relevant) groups for each query, relevant items first in each."""
     tied, hits = np.array(groups).T
     starts = np.cumsum(tied) - tied
@@ -37,9 +37,9 @@ def places_in_groups(queries: int, groups: list[tuple[int, int]], n: int) -> Pla
     total = int(hits.sum())
     offsets = np.arange(queries + 1) * total
     ones = np.ones(queries * total, np.int32)
-    return Places(
+    return Ranks(
         offsets=offsets,
-        ranks=np.tile(np.repeat(starts, hits) + inside, queries),
+        rank=np.tile(np.repeat(starts, hits) + inside, queries),
         nearer=np.tile(np.repeat(starts, hits), queries),
         tied=np.tile(np.repeat(tied, hits), queries),
         grades=ones,
@@ -56,11 +56,11 @@ RUNS += [(10**6, 10**6 + 3), (10**4, 3 * 10**5), (4_999_999, 5_000_000)]
 
 @pytest.mark.parametrize(("first", "last"), RUNS)
 def test_sums_over_runs_of_ranks_are_those_of_their_terms(first: int, last: int) -> None:
-    ranks = range(first + 1, last + 1)
+    rank = range(first + 1, last + 1)
     harmonic = reciprocals(ints(first), ints(last))[0]
-    assert harmonic == pytest.approx(fsum(1 / i for i in ranks), rel=1e-12)
+    assert harmonic == pytest.approx(fsum(1 / i for i in rank), rel=1e-12)
     discounted = discounts(ints(first), ints(last))[0]
-    assert discounted == pytest.approx(fsum(1 / log2(1 + i) for i in ranks), rel=1e-12)
+    assert discounted == pytest.approx(fsum(1 / log2(1 + i) for i in rank), rel=1e-12)
 
 
 def test_empty_runs_sum_to_nothing() -> None:
@@ -140,7 +140,7 @@ def test_means_over_hits_do_not_depend_on_how_many_counts_fit_into_memory(
 
 def test_a_group_of_a_million_is_measured_as_its_sums_say() -> None:
     g, r, k = 10**6, 500, 1000
-    places = places_in_groups(1, [(g, r)], g)
+    ranks = places_in_groups(1, [(g, r)], g)
     j = np.arange(1, g + 1)
     at_hit = (1 + (j - 1) * (r - 1) / (g - 1)) / j
     steps = np.log1p(-(r - 1) / (g - j[: g - r]))
@@ -159,7 +159,7 @@ def test_a_group_of_a_million_is_measured_as_its_sums_say() -> None:
         "MRR@1000": fsum((first_at / j[: g - r + 1])[:k]),
     }
     for name, value in expected.items():
-        found = measure(name).of(places, "expected")[0]
+        found = measure(name).of(ranks, "expected")[0]
         assert found == pytest.approx(value, rel=1e-9), name
 
 
@@ -178,9 +178,9 @@ def test_the_worst_mean_over_hits_has_as_many_late_hits_as_lower_it_most(k: int)
 
 @pytest.mark.parametrize("tie", get_args(Tie))
 def test_a_hundred_thousand_queries_over_groups_of_millions_have_finite_values(tie: Tie) -> None:
-    places = places_in_groups(100_000, [(1, 1), (300, 2), (40_000, 5), (4_000_000, 4)], 5 * 10**6)
+    ranks = places_in_groups(100_000, [(1, 1), (300, 2), (40_000, 5), (4_000_000, 4)], 5 * 10**6)
     for name in (*NAMES, *MORE):
-        values = measure(name).of(places, tie)
+        values = measure(name).of(ranks, tie)
         assert values.shape == (100_000,)
         assert 0 < values[0] <= 1, name
         assert (values == values[0]).all(), name
@@ -188,8 +188,8 @@ def test_a_hundred_thousand_queries_over_groups_of_millions_have_finite_values(t
 
 def test_the_extremes_enclose_the_mean_in_groups_of_millions() -> None:
     groups = [(5, 1), (700, 300), (900, 850), (2_000_000, 100_000), (3_000_000, 1)]
-    places = places_in_groups(1, groups, 6 * 10**6)
+    ranks = places_in_groups(1, groups, 6 * 10**6)
     for name in (*NAMES, *MORE, "AP_hits@100000", "AP_hits@1600", "MRR@3", "P@5000000"):
-        of = {tie: measure(name).of(places, tie)[0] for tie in get_args(Tie)}
+        of = {tie: measure(name).of(ranks, tie)[0] for tie in get_args(Tie)}
         assert 0 <= of["worst"] <= of["expected"] <= of["best"] <= 1 + 1e-12, name
         assert of["worst"] - 1e-12 <= of["ranked"] <= of["best"] + 1e-12, name

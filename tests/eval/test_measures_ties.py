@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bittern.benchmarks.eval.measures import Tie, measure, places_of
+from bittern.benchmarks.eval.measures import Tie, measure, ranks_of
 from bittern.benchmarks.eval.tasks import Relevance
 
 Ranking = tuple[int, ...]
@@ -61,7 +61,7 @@ def run_of(groups: list[list[int]]) -> tuple[np.ndarray, Relevance]:
 
 def value(name: str, groups: list[list[int]], tie: Tie, depth: int | None = None) -> float:
     distances, relevance = run_of(groups)
-    return float(measure(name).of(places_of(distances, relevance, depth=depth), tie)[0])
+    return float(measure(name).of(ranks_of(distances, relevance, depth=depth), tie)[0])
 
 
 grouped = st.lists(
@@ -107,33 +107,33 @@ def test_queries_are_measured_each_on_its_own(
         np.concatenate([a.items, b.items]),
         np.concatenate([a.grades, b.grades]),
     )
-    places = places_of(both, together)
+    ranks = ranks_of(both, together)
     for name in [f"{stem}@{k}" for stem in CUT] + list(UNCUT):
         for tie in get_args(Tie):
             alone = [value(name, groups, tie) for groups in (first, second)]
-            assert measure(name).of(places, tie).tolist() == pytest.approx(alone), (name, tie)
+            assert measure(name).of(ranks, tie).tolist() == pytest.approx(alone), (name, tie)
 
 
 def test_places_tell_of_each_relevant_item_its_rank_and_its_group() -> None:
     distances = np.array([[4, 1, 4, 4, 0, 1], [2, 2, 2, 2, 2, 0]])
     grades = np.array([1, 2, 3, 1, 1], np.int32)
-    places = places_of(
+    ranks = ranks_of(
         distances, Relevance(np.array([0, 3, 5]), np.array([0, 2, 5, 1, 3]), grades), hamming=True
     )
-    assert places.offsets.tolist() == [0, 3, 5]
-    assert places.ranks.tolist() == [3, 4, 5, 3, 5]
-    assert places.nearer.tolist() == [1, 3, 3, 1, 1]
-    assert places.tied.tolist() == [2, 3, 3, 5, 5]
-    assert places.grades.tolist() == [3, 1, 2, 1, 1]
-    assert places.ideal.tolist() == [3, 2, 1, 1, 1]
-    assert places.ranked.tolist() == [6, 6]
-    assert places.within is not None
-    assert places.within.tolist() == [[3, 1], [6, 2]]
+    assert ranks.offsets.tolist() == [0, 3, 5]
+    assert ranks.rank.tolist() == [3, 4, 5, 3, 5]
+    assert ranks.nearer.tolist() == [1, 3, 3, 1, 1]
+    assert ranks.tied.tolist() == [2, 3, 3, 5, 5]
+    assert ranks.grades.tolist() == [3, 1, 2, 1, 1]
+    assert ranks.ideal.tolist() == [3, 2, 1, 1, 1]
+    assert ranks.ranked.tolist() == [6, 6]
+    assert ranks.within is not None
+    assert ranks.within.tolist() == [[3, 1], [6, 2]]
 
 
 def test_places_beyond_the_depth_are_left_out_but_its_group_is_whole() -> None:
     relevance = Relevance(np.array([0, 3]), np.array([1, 3, 4]), np.ones(3, np.int32))
-    places = places_of(np.array([[0, 1, 1, 1, 2]]), relevance, depth=2)
-    assert places.ranks.tolist() == [2, 4]
-    assert places.relevant.tolist() == [3]
-    assert places.depth == 2
+    ranks = ranks_of(np.array([[0, 1, 1, 1, 2]]), relevance, depth=2)
+    assert ranks.rank.tolist() == [2, 4]
+    assert ranks.relevant.tolist() == [3]
+    assert ranks.depth == 2

@@ -19,7 +19,7 @@ def depth(
     queries: int, rows: int, *measures: str, depth: int | None = None, given: bool = False
 ) -> int | None:
     candidates = "given" if given else None
-    task: Any = SimpleNamespace(asked=range(queries), candidates=candidates)
+    task: Any = SimpleNamespace(queries=range(queries), candidates=candidates)
     asked = EvalRequest("inquire", Path("run"), protocol=Protocol(depth=depth))
     embedded: Any = range(rows)
     return depth_of(task, embedded, asked, measures)

@@ -8,10 +8,10 @@ import pytest
 from bittern.benchmarks.eval.prompts import (
     IMAGE_CAPTIONS,
     IMAGE_PROMPTS,
-    asked_in_words,
     fallbacks,
     fill,
-    told_prompts,
+    prompts_note,
+    text_queries,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, Relevance, Task
@@ -75,7 +75,7 @@ def test_prompt_that_is_too_long_to_be_embedded_is_refused_with_its_length() -> 
 
 
 def test_one_prompt_makes_one_query_per_class_named_like_it() -> None:
-    asked = asked_in_words(CLASSES, np.array([1, 0]), Protocol(), IMAGE_PROMPTS)
+    asked = text_queries(CLASSES, np.array([1, 0]), Protocol(), IMAGE_PROMPTS)
     assert list(asked.ids) == ["Bubo_bubo", "Strix_aluco"]
     assert list(asked.contents) == [("a photo of Bubo bubo",), ("a photo of Tawny Owl",)]
     assert asked.classes.tolist() == [1, 0]
@@ -83,7 +83,7 @@ def test_one_prompt_makes_one_query_per_class_named_like_it() -> None:
 
 def test_several_prompts_make_a_query_each() -> None:
     protocol = Protocol(prompts=("{common}", "{scientific}"))
-    asked = asked_in_words(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
+    asked = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
     assert list(asked.ids) == ["Strix_aluco#0", "Strix_aluco#1", "Bubo_bubo#0", "Bubo_bubo#1"]
     assert list(asked.contents)[:2] == [("Tawny Owl",), ("Strix aluco",)]
     assert asked.classes.tolist() == [0, 0, 1, 1]
@@ -91,7 +91,7 @@ def test_several_prompts_make_a_query_each() -> None:
 
 def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> None:
     protocol = Protocol(prompts=IMAGE_CAPTIONS, average_prompts=True)
-    asked = asked_in_words(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
+    asked = text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
     assert list(asked.ids) == ["Strix_aluco", "Bubo_bubo"]
     assert asked.contents[0] == tuple(fill(each, OWL, "Strix aluco") for each in IMAGE_CAPTIONS)
     assert asked.contents[1] == (
@@ -103,7 +103,7 @@ def test_averaged_prompts_make_one_query_in_which_each_text_stands_once() -> Non
 
 def test_classes_of_one_name_keep_ids_of_their_own() -> None:
     twins = Classes(["Oenanthe", "Oenanthe"])
-    asked = asked_in_words(twins, np.arange(2), Protocol(), ("{name}",))
+    asked = text_queries(twins, np.arange(2), Protocol(), ("{name}",))
     assert list(asked.ids) == ["Oenanthe", "Oenanthe[1]"]
 
 
@@ -118,7 +118,7 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
         "[7]",
         "",
     ]
-    ids = asked_in_words(Classes([*names]), np.arange(8), Protocol(prompts=("a {name}",)), ()).ids
+    ids = text_queries(Classes([*names]), np.arange(8), Protocol(prompts=("a {name}",)), ()).ids
     assert len(set(ids)) == len(names)
     assert list(ids)[:4] == ["Oenanthe", "Oenanthe[2]", "Oenanthe[2][2]", "Oenanthe[3]"]
 
@@ -137,13 +137,13 @@ def test_classes_named_like_the_id_of_another_keep_ids_of_their_own() -> None:
     ],
 )
 def test_prompts_that_are_used_are_told(options: dict[str, Any], told: str) -> None:
-    assert told in told_prompts(Protocol(**options), IMAGE_PROMPTS)
+    assert told in prompts_note(Protocol(**options), IMAGE_PROMPTS)
 
 
 def test_prompt_that_is_given_twice_is_refused() -> None:
     protocol = Protocol(prompts=("{name}", "{name}"))
     with pytest.raises(InvalidInputError, match="given twice"):
-        asked_in_words(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
+        text_queries(CLASSES, np.arange(2), protocol, IMAGE_PROMPTS)
 
 
 def test_classes_without_the_name_that_is_asked_for_are_counted() -> None:
@@ -155,7 +155,7 @@ def test_classes_without_the_name_that_is_asked_for_are_counted() -> None:
 
 def test_where_no_class_has_the_name_that_is_asked_for_it_is_said_first() -> None:
     classes = Classes(["a", "b"], [{"scientificName": "Strix aluco"}, {"scientificName": "Bubo"}])
-    asked = asked_in_words(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
+    asked = text_queries(classes, np.arange(2), Protocol(), IMAGE_PROMPTS)
     items = Items(("x",), "image", ("x",), np.zeros(1, np.int32), "image")
     relevance = Relevance.by_class(asked.classes, items.classes)
     task = Task("text→image", asked, items, relevance, classes, left_out=("x is not there",))

@@ -39,7 +39,7 @@ def ranked(of: Case, settings: Settings) -> Ranking:
 def check(of: Case, settings: Settings) -> None:
     """Compare with a full sort."""
     found = ranked(of, settings)
-    places, deep = found.places, found.places.depth
+    ranks, deep = found.ranks, found.ranks.depth
     for query in range(len(of.queries)):
         plain = sorted_plainly(of, query, settings)
         grades = dict(
@@ -54,17 +54,17 @@ def check(of: Case, settings: Settings) -> None:
             for position, item in enumerate(plain.items)
             if item in grades and (deep is None or plain.entry(position)[1] < deep)
         ]
-        own = slice(places.offsets[query], places.offsets[query + 1])
+        own = slice(ranks.offsets[query], ranks.offsets[query + 1])
         assert expected == list(
             zip(
-                places.ranks[own].tolist(),
-                places.nearer[own].tolist(),
-                places.tied[own].tolist(),
-                places.grades[own].tolist(),
+                ranks.rank[own].tolist(),
+                ranks.nearer[own].tolist(),
+                ranks.tied[own].tolist(),
+                ranks.grades[own].tolist(),
                 strict=True,
             )
         )
-        assert places.ranked[query] == len(plain.items)
+        assert ranks.ranked[query] == len(plain.items)
         shown = found.hits[query] >= 0
         assert found.hits[query][shown].tolist() == plain.items[: found.hits.shape[1]]
         assert found.rows[query][shown].tolist() == plain.rows[: found.hits.shape[1]]
@@ -122,8 +122,8 @@ def test_tiles_blocks_and_threads_change_nothing(
     limits = Limits((1 << 30) if kept else 0, block_bytes, tile_rows, 2, threads)
     one = ranked(of, Settings(windows, rerank=5, keep=9))
     other = ranked(of, Settings(windows, rerank=5, keep=9, limits=limits))
-    for name, value in vars(one.places).items():
-        assert np.array_equal(value, getattr(other.places, name)), name
+    for name, value in vars(one.ranks).items():
+        assert np.array_equal(value, getattr(other.ranks, name)), name
     for name in ("hits", "distances", "rows"):
         assert np.array_equal(getattr(one, name), getattr(other, name)), name
 
@@ -141,7 +141,7 @@ def test_a_query_to_which_all_codes_are_equally_far_places_all(depth: int | None
     of = case(2, "asymmetric", items=50)
     of.queries[:] = 0
     check(of, Settings(depth=depth, keep=3))
-    assert set(ranked(of, Settings(depth=depth)).places.tied.tolist()) == {50}
+    assert set(ranked(of, Settings(depth=depth)).ranks.tied.tolist()) == {50}
 
 
 def test_ties_beyond_all_that_is_asked_for_are_counted_whole() -> None:
@@ -156,10 +156,10 @@ def test_ties_beyond_all_that_is_asked_for_are_counted_whole() -> None:
         Searched(rows, items, relevance),
         Settings(depth=10, keep=4),
     )
-    assert found.places.ranks.tolist() == [8, items]
-    assert found.places.tied.tolist() == [items, items]
-    assert found.places.within is not None
-    assert found.places.within.tolist() == [[items, 2]]
+    assert found.ranks.rank.tolist() == [8, items]
+    assert found.ranks.tied.tolist() == [items, items]
+    assert found.ranks.within is not None
+    assert found.ranks.within.tolist() == [[items, 2]]
     assert found.hits.tolist() == [[0, 1, 2, 3]]
 
 
@@ -168,11 +168,11 @@ def test_items_without_rows_are_not_ranked_but_count_as_relevant() -> None:
     relevance = Relevance(np.array([0, 2]), np.array([1, 2]), np.array([3, 1], np.int32))
     found = rank(
         Codes(8), np.ones((1, 8), np.float32), "symmetric", Searched(rows, 3, relevance)
-    ).places
+    ).ranks
     assert found.ranked.tolist() == [2]
     assert found.relevant.tolist() == [2]
     assert found.ideal.tolist() == [3, 1]
-    assert found.ranks.tolist() == [2]
+    assert found.rank.tolist() == [2]
     assert found.tied.tolist() == [2]
 
 
@@ -186,18 +186,18 @@ def test_nothing_to_rank_leaves_everything_unfound() -> None:
         Searched(rows, 3, relevance),
         Settings(depth=2, rerank=2, keep=4),
     )
-    assert len(found.places.ranks) == 0
-    assert found.places.relevant.tolist() == [1]
+    assert len(found.ranks.rank) == 0
+    assert found.ranks.relevant.tolist() == [1]
     assert found.hits.size == 0
 
 
 @pytest.mark.parametrize("depth", [None, 4])
 def test_what_is_within_radius_two_is_counted_whole(depth: int | None) -> None:
     of = case(3, "symmetric", items=300)
-    found = ranked(of, Settings(depth=depth)).places.within
+    found = ranked(of, Settings(depth=depth)).ranks.within
     assert found is not None
-    stored = of.fitted.store(of.rows.read(np.arange(300)))
-    near = of.fitted.distances(of.fitted.ask(of.queries, "symmetric"), stored, 0, 5) <= 2
+    stored = of.fitted.encode_items(of.rows.read(np.arange(300)))
+    near = of.fitted.distances(of.fitted.encode_queries(of.queries, "symmetric"), stored, 0, 5) <= 2
     assert near.sum() > 4 * len(of.queries)
     assert found[:, 0].tolist() == near.sum(axis=1).tolist()
     relevant = [int(near[q][of.relevance.of(q)].sum()) for q in range(5)]
@@ -205,12 +205,12 @@ def test_what_is_within_radius_two_is_counted_whole(depth: int | None) -> None:
 
 
 def test_only_hamming_distances_have_a_radius() -> None:
-    assert ranked(case(0, "asymmetric"), Settings()).places.within is None
-    assert ranked(case(0, "asymmetric"), Settings(depth=3)).places.within is None
-    assert ranked(case(0, "symmetric"), Settings(rerank=3)).places.within is None
-    assert ranked(case(0, "cosine"), Settings()).places.within is None
+    assert ranked(case(0, "asymmetric"), Settings()).ranks.within is None
+    assert ranked(case(0, "asymmetric"), Settings(depth=3)).ranks.within is None
+    assert ranked(case(0, "symmetric"), Settings(rerank=3)).ranks.within is None
+    assert ranked(case(0, "cosine"), Settings()).ranks.within is None
     means = ranked(case(0, "symmetric", windows=3), Settings("mean"))
-    assert means.places.within is None
+    assert means.ranks.within is None
 
 
 def test_one_tile_of_embeddings_is_held_at_a_time() -> None:
@@ -222,9 +222,9 @@ def test_one_tile_of_embeddings_is_held_at_a_time() -> None:
 def test_what_is_relevant_but_no_candidate_still_counts() -> None:
     of = case(5, "symmetric")
     first = Relevance(np.arange(6), np.zeros(5, np.int64), np.ones(5, np.int32))
-    places = ranked(of, Settings(candidates=first)).places
-    assert places.relevant.tolist() == of.relevance.counts.tolist()
-    assert places.ranked.tolist() == [1] * 5
+    ranks = ranked(of, Settings(candidates=first)).ranks
+    assert ranks.relevant.tolist() == of.relevance.counts.tolist()
+    assert ranks.ranked.tolist() == [1] * 5
 
 
 def test_separate_windows_count_one_by_one() -> None:
@@ -237,8 +237,8 @@ def test_separate_windows_count_one_by_one() -> None:
         Searched(rows, 3, relevance),
         Settings("separate", keep=3),
     )
-    assert found.places.relevant.tolist() == [3]
-    assert found.places.ideal.tolist() == [2, 2, 1]
+    assert found.ranks.relevant.tolist() == [3]
+    assert found.ranks.ideal.tolist() == [2, 2, 1]
     assert found.hits.tolist() == [[0, 0, 1]]
     assert found.rows.tolist() == [[0, 1, 2]]
 
@@ -279,8 +279,8 @@ def test_all_ranked_anew_is_the_ranking_of_the_float_vectors(windows: Windows) -
     training = Training(of.rows.read(np.arange(4)), "item", of.queries, "query")
     vectors = FloatVectors("float32").fit(training, None, 0)
     floats = rank(vectors, of.queries, "cosine", of.searched, Settings(windows, keep=of.items))
-    for name, value in vars(floats.places).items():
-        assert np.array_equal(value, getattr(anew.places, name)), name
+    for name, value in vars(floats.ranks).items():
+        assert np.array_equal(value, getattr(anew.ranks, name)), name
     for name in ("hits", "distances", "rows"):
         assert np.array_equal(getattr(floats, name), getattr(anew, name)), name
 

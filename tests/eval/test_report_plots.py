@@ -131,10 +131,10 @@ def test_plots_of_one_page_share_no_ids_and_take_the_page_s_colours(plots: list[
 
 
 def test_heights_are_spread_in_order_around_where_they_were_wanted() -> None:
-    placed = spread([0.5, 0.5, 0.1, 0.51], 0.1, 0.0, 1.0)
+    entries = spread([0.5, 0.5, 0.1, 0.51], 0.1, 0.0, 1.0)
 
-    assert placed[2] == pytest.approx(0.1)
-    assert sorted(placed[:2] + placed[3:]) == pytest.approx([0.4033, 0.5033, 0.6033], abs=1e-3)
-    assert placed[3] == max(placed)
+    assert entries[2] == pytest.approx(0.1)
+    assert sorted(entries[:2] + entries[3:]) == pytest.approx([0.4033, 0.5033, 0.6033], abs=1e-3)
+    assert entries[3] == max(entries)
     assert spread([2.0, 2.0], 0.1, 0.0, 1.0) == pytest.approx([0.9, 1.0])
     assert spread([], 0.1, 0.0, 1.0) == []

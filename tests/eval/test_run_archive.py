@@ -112,12 +112,12 @@ def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
     rows = StoredBits(stored)
     assert rows.read(np.array([0])).tolist() == [[1, -1, 1, -1, -1, -1, -1, -1]]
     fitted = BitsAsTheyAre(8, "d")
-    np.testing.assert_array_equal(fitted.store(rows.read(np.arange(2))), codes)
+    np.testing.assert_array_equal(fitted.encode_items(rows.read(np.arange(2))), codes)
     queries = rows.read(np.array([1, 0]))
-    asked = fitted.ask(queries, "symmetric")
+    asked = fitted.encode_queries(queries, "symmetric")
     assert fitted.distances(asked, codes, 0, 2).tolist() == [[6, 0], [0, 6]]
     assert fitted.distances(asked, codes, 1, 2).tolist() == [[0, 6]]
-    soft = fitted.distances(fitted.ask(queries, "asymmetric"), codes, 0, 2)
+    soft = fitted.distances(fitted.encode_queries(queries, "asymmetric"), codes, 0, 2)
     assert soft.shape == (2, 2)
     assert soft[0, 1] < soft[0, 0]
     assert soft[1, 0] < soft[1, 1]

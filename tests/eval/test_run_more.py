@@ -26,7 +26,7 @@ from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.learned import SavedHasher
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, QuerySet, Relevance, Task
 from bittern.hashing.saved import SavedModel
 from bittern.service.models.loaded import Embedder
 from tests.engine.conftest import toy_model
@@ -46,7 +46,7 @@ def a_task(queries: int, items: int, relevance: Relevance, **changed: Any) -> Ta
     none = np.full(max(queries, items), -1, dtype=np.int32)
     given: dict[str, Any] = {
         "name": "text→audio",
-        "asked": Asked(asked, "text", [(q,) for q in asked], none[:queries], "text"),
+        "queries": QuerySet(asked, "text", [(q,) for q in asked], none[:queries], "text"),
         "items": Items(ids, "audio", ids, none[:items], "audio"),
         "relevance": relevance,
         "classes": Classes([]),
@@ -204,7 +204,7 @@ def test_whatever_is_ranked_asked_right_or_fitted_on_is_in_the_digest_of_a_job()
         digest(training={"labels": None}),
         digest(training={"labels": np.array([0, 0, 1])}),
         digest(rows=rows),
-        digest(asked=unit(3)),
+        digest(queries=unit(3)),
         digest(replace(task, relevance=sparse([2]))),
         digest(replace(task, relevance=sparse([1], grade=2))),
         digest(replace(task, candidates=sparse([1, 2]))),
@@ -250,22 +250,22 @@ def test_saved_models_of_one_name_and_length_are_told_apart_in_a_run() -> None:
 
 def test_queries_that_no_window_answers_take_their_own_vectors_away() -> None:
     before = a_task(3, 3, sparse([0], [1], [2]))
-    asked = before.asked
-    after = replace(before, asked=replace(asked, ids=["q0", "q2"]), relevance=sparse([0], [2]))
+    asked = before.queries
+    after = replace(before, queries=replace(asked, ids=["q0", "q2"]), relevance=sparse([0], [2]))
     vectors = vectors_at([0, 10, 20], [0, 1, 2], [0, 10, 20])
     left = _of_the_asked(vectors, before, after)
-    np.testing.assert_array_equal(left.asked, unit(0, 20))
+    np.testing.assert_array_equal(left.queries, unit(0, 20))
     assert _of_the_asked(vectors, before, before) is vectors
 
 
 def with_classes(task: Task, seen: list[bool], repeat: int = 0) -> Task:
     """Each query asks for the class of its number, and so is each item."""
-    asked = replace(task.asked, classes=np.arange(len(task.asked), dtype=np.int32))
+    asked = replace(task.queries, classes=np.arange(len(task.queries), dtype=np.int32))
     items = replace(task.items, classes=np.arange(len(task.items), dtype=np.int32))
     members = np.array(seen)
     return replace(
         task,
-        asked=asked,
+        queries=asked,
         items=items,
         classes=Classes([f"class {number}" for number in range(len(task.items))]),
         groups={"seen": members, "novel": ~members},

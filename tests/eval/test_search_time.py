@@ -41,7 +41,7 @@ def test_every_kind_is_timed_by_each_of_its_distances(
     name: str, rows: int, fitted: dict[str, Fitted], training: Training
 ) -> None:
     one = fitted[name]
-    stored = one.store(training.items[:rows])
+    stored = one.encode_items(training.items[:rows])
     for metric in one.metrics:
         found = search_ms(one, stored, training.queries, metric)
         assert found is not None
@@ -54,11 +54,11 @@ def test_what_is_timed_finds_the_nearest(
 ) -> None:
     """Nobody reads the answers, but a search that was set up wrongly would be another's time."""
     one = fitted[name]
-    stored = one.store(training.items)
+    stored = one.encode_items(training.items)
     for metric in one.metrics:
         search = search_time._search(one, stored, training.queries, metric)
         assert search is not None
-        asked = one.ask(training.queries, metric)
+        asked = one.encode_queries(training.queries, metric)
         distances = one.distances(asked, stored, 0, len(training.queries))
         for number, own in enumerate(distances):
             answer: Any = search(number)
@@ -77,7 +77,7 @@ def test_rows_beyond_a_gibibyte_are_not_timed(
     fitted: dict[str, Fitted], training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert search_time.MOST_TIMED_BYTES == 2**30
-    stored = fitted["float32"].store(training.items)
+    stored = fitted["float32"].encode_items(training.items)
     monkeypatch.setattr(search_time, "MOST_TIMED_BYTES", stored.nbytes)
     assert search_ms(fitted["float32"], stored, training.queries, "cosine") is not None
     monkeypatch.setattr(search_time, "MOST_TIMED_BYTES", stored.nbytes - 1)
@@ -89,13 +89,13 @@ def test_nothing_to_search_or_to_ask_is_not_timed(
 ) -> None:
     for name in ("hb", "float16", "pq"):
         one = fitted[name]
-        stored, metric = one.store(training.items), one.metrics[0]
+        stored, metric = one.encode_items(training.items), one.metrics[0]
         assert search_ms(one, stored[:0], training.queries, metric) is None
         assert search_ms(one, stored, training.queries[:0], metric) is None
 
 
 def test_a_kind_without_an_index_is_not_timed(training: Training) -> None:
-    other: Any = SimpleNamespace(ask=lambda queries, metric: queries)
+    other: Any = SimpleNamespace(encode_queries=lambda queries, metric: queries)
     assert search_ms(other, training.items, training.queries, "cosine") is None
 
 
@@ -111,7 +111,7 @@ def test_one_thread_searches_and_the_setting_is_put_back(
         return median(search, queries)
 
     monkeypatch.setattr(search_time, "_median_ms", watched)
-    stored, before = one.store(training.items), faiss.omp_get_max_threads()
+    stored, before = one.encode_items(training.items), faiss.omp_get_max_threads()
     try:
         for threads in (1, 3):
             faiss.omp_set_num_threads(threads)
@@ -143,8 +143,8 @@ def test_at_most_so_many_queries_are_timed(
     counts: list[int] = []
     monkeypatch.setattr(search_time, "_median_ms", lambda search, many: counts.append(many))
     one = fitted["hb"]
-    search_ms(one, one.store(training.items), training.items, "symmetric")
-    search_ms(one, one.store(training.items), training.queries, "symmetric")
+    search_ms(one, one.encode_items(training.items), training.items, "symmetric")
+    search_ms(one, one.encode_items(training.items), training.queries, "symmetric")
     assert counts == [32, 7]
 
 
@@ -153,7 +153,7 @@ def test_a_query_that_is_not_finite_is_refused(
 ) -> None:
     one = fitted["opq"]
     with pytest.raises(CodeError, match="row 0, 1, "):
-        search_ms(one, one.store(training.items), training.queries * np.nan, "asymmetric")
+        search_ms(one, one.encode_items(training.items), training.queries * np.nan, "asymmetric")
 
 
 @pytest.mark.parametrize("metric", ["symmetric", "asymmetric"])
@@ -163,10 +163,12 @@ def test_the_index_of_a_quantizer_ranks_as_the_quantizer_does(
 ) -> None:
     one = fitted[name]
     assert isinstance(one, FittedQuantizer)
-    stored = one.store(training.items)
+    stored = one.encode_items(training.items)
     index = one.faiss_index(metric)
     index.add_sa_codes(stored)
     distances, rows = index.search(one.turned(training.queries), 20)
-    own = one.distances(one.ask(training.queries, metric), stored, 0, len(training.queries))
+    own = one.distances(
+        one.encode_queries(training.queries, metric), stored, 0, len(training.queries)
+    )
     assert np.abs(distances - np.sort(own, axis=1)[:, :20]).max() < 1e-5
     assert np.abs(distances - np.take_along_axis(own, rows, axis=1)).max() < 1e-5

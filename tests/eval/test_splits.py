@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import IMAGE_PROMPTS, asked_in_words
+from bittern.benchmarks.eval.prompts import IMAGE_PROMPTS, text_queries
 from bittern.benchmarks.eval.splits import (
     at_level,
     by_protocol,
@@ -19,13 +19,13 @@ from bittern.benchmarks.eval.splits import (
     with_groups,
 )
 from bittern.benchmarks.eval.tasks import (
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.errors import InvalidInputError, QrelsError
 from bittern.types import MediaItem
@@ -56,11 +56,11 @@ def items(of: list[int]) -> Items:
     return Items(ids, "image", media, np.array(of, np.int32), "image")
 
 
-def words(of: list[int], task_classes: Classes) -> Asked:
-    return asked_in_words(task_classes, np.array(of), Protocol(), IMAGE_PROMPTS)
+def words(of: list[int], task_classes: Classes) -> QuerySet:
+    return text_queries(task_classes, np.array(of), Protocol(), IMAGE_PROMPTS)
 
 
-def task(of: list[int], asked: Asked | None = None, kinds: Classes | None = None) -> Task:
+def task(of: list[int], asked: QuerySet | None = None, kinds: Classes | None = None) -> Task:
     kinds = kinds or classes()
     asked = asked or words(list(range(len(kinds))), kinds)
     ranked = items(of)
@@ -69,7 +69,7 @@ def task(of: list[int], asked: Asked | None = None, kinds: Classes | None = None
 
 
 def of(task: Task) -> list[list[int]]:
-    return [task.relevance.of(query).tolist() for query in range(len(task.asked))]
+    return [task.relevance.of(query).tolist() for query in range(len(task.queries))]
 
 
 def many(genera: list[int]) -> Classes:
@@ -156,7 +156,7 @@ def test_groups_tell_queries_by_their_class() -> None:
 
 def test_novel_classes_are_taken_out_of_what_is_fitted_on() -> None:
     whole = task([0, 1, 2, 3, 4])
-    training = TrainingPart(items([0, 4, 1, 4, -1]), whole.asked)
+    training = TrainingSplit(items([0, 4, 1, 4, -1]), whole.queries)
     told = with_groups(replace(whole, training=training), np.arange(5) == 4)
     assert told.training is not None
     assert list(told.training.items.ids) == ["i0", "i2"]
@@ -167,8 +167,8 @@ def test_novel_classes_are_taken_out_of_what_is_fitted_on() -> None:
 
 def test_genus_widens_what_is_relevant_and_asks_once_for_each_genus() -> None:
     higher = at_level(task([0, 1, 2, 3, 1, -1]), "genus")
-    assert list(higher.asked.ids) == ["Capra", "Bos", "Felis", "Panthera"]
-    assert higher.asked.contents[0] == ("a photo of Capra",)
+    assert list(higher.queries.ids) == ["Capra", "Bos", "Felis", "Panthera"]
+    assert higher.queries.contents[0] == ("a photo of Capra",)
     assert of(higher) == [[0, 1, 4], [2], [3], []]
     assert higher.classes.taxa[0] == {
         "kingdom": "Animalia",
@@ -185,9 +185,9 @@ def test_species_is_the_task_as_it_is() -> None:
 
 def test_queries_by_media_stay_and_more_is_right_for_them() -> None:
     media = [MediaItem(f"q{n}", f"q{n}", "audio") for n in range(2)]
-    asked = Asked(["q0", "q1"], "audio", media, np.array([1, 3], np.int32), "audio")
+    asked = QuerySet(["q0", "q1"], "audio", media, np.array([1, 3], np.int32), "audio")
     higher = at_level(task([0, 1, 2, 3, 4], asked), "family")
-    assert list(higher.asked.contents) == media
+    assert list(higher.queries.contents) == media
     assert of(higher) == [[0, 1, 2], [3, 4]]
 
 
@@ -220,7 +220,7 @@ def test_rank_that_no_class_tells_is_refused() -> None:
 
 
 def test_queries_of_no_class_have_no_level() -> None:
-    asked = Asked(["q"], "text", [("a bird",)], np.array([-1], np.int32), "text")
+    asked = QuerySet(["q"], "text", [("a bird",)], np.array([-1], np.int32), "text")
     with pytest.raises(InvalidInputError, match="do not ask for classes"):
         at_level(task([0], asked), "genus")
 
@@ -233,7 +233,7 @@ def test_queries_that_nothing_answers_are_left_out_and_counted_with_empty_classe
         groups={"a": np.array([1, 1, 0, 0, 0], bool), "b": np.array([0, 0, 1, 0, 1], bool)},
     )
     left = leave_out_unanswerable(whole)
-    assert list(left.asked.ids) == ["Capra_hircus", "Felis_catus"]
+    assert list(left.queries.ids) == ["Capra_hircus", "Felis_catus"]
     assert of(left) == [[0, 1], [2]]
     assert left.candidates is not None
     assert len(left.candidates) == 2
@@ -248,7 +248,7 @@ def test_nothing_is_left_out_where_every_query_is_answered() -> None:
     whole = task([0, 1, 2, 3, 4])
     left = leave_out_unanswerable(whole)
     assert left.left_out == ()
-    assert left.asked is whole.asked
+    assert left.queries is whole.queries
 
 
 @pytest.mark.parametrize("of_items", [[], [-1, -1]])
@@ -271,6 +271,6 @@ def test_some_items_keep_ids_media_classes_and_splits_together() -> None:
 def test_protocol_sets_level_then_groups_then_leaves_out() -> None:
     protocol = Protocol(level="genus", novel="taxonomy", novel_share=0.5, prompts=("{name}",))
     made = by_protocol(task([0, 1, 2, 3]), protocol)
-    assert list(made.asked.contents) == [("Capra",), ("Bos",), ("Felis",)]
+    assert list(made.queries.contents) == [("Capra",), ("Bos",), ("Felis",)]
     groups = sorted(part.tolist() for part in made.groups.values())
     assert groups == [[False, False, True], [True, True, False]]

@@ -77,7 +77,7 @@ def tasks(
 
 def right(task: Task, query: str) -> dict[str, int]:
     """Ids of what answers a query, with grades."""
-    place = list(task.asked.ids).index(query)
+    place = list(task.queries.ids).index(query)
     part = slice(task.relevance.offsets[place], task.relevance.offsets[place + 1])
     places, grades = task.relevance.items[part], task.relevance.grades[part]
     return {
@@ -108,8 +108,8 @@ def either(request: pytest.FixtureRequest) -> Path:
 def test_each_pair_of_modalities_is_a_task(either: Path) -> None:
     found = tasks(either)
     assert list(found) == ["text→image", "text→audio", "image→audio", "audio→image"]
-    assert list(found["text→image"].asked.ids) == ["red", "blue"]
-    assert found["text→image"].asked.contents == [("something red",), ("something blue",)]
+    assert list(found["text→image"].queries.ids) == ["red", "blue"]
+    assert found["text→image"].queries.contents == [("something red",), ("something blue",)]
     assert sorted(found["text→image"].items.ids) == ["blue.png", "green.png", "red.png"]
     assert len(found["text→audio"].items) == 4
 
@@ -128,7 +128,7 @@ def test_a_window_that_is_judged_counts_for_its_recording(either: Path) -> None:
 
 
 def test_media_that_are_asked_with_lie_beside_the_queries(either: Path) -> None:
-    found = tasks(either)["image→audio"].asked.contents[0]
+    found = tasks(either)["image→audio"].queries.contents[0]
     assert isinstance(found, MediaItem)
     assert found.path == either / "asked.png"
     assert found.modality == "image"
@@ -148,12 +148,12 @@ def test_groups_of_queries_are_told_apart(either: Path) -> None:
 def test_prompts_are_put_around_the_words(data: Path) -> None:
     protocol = Protocol(prompts=["a photo of {name}", "{name}, close"])
     task = tasks(data, protocol)["text→image"]
-    assert list(task.asked.ids) == ["red#0", "red#1", "blue#0", "blue#1"]
-    assert task.asked.contents[1] == ("something red, close",)
+    assert list(task.queries.ids) == ["red#0", "red#1", "blue#0", "blue#1"]
+    assert task.queries.contents[1] == ("something red, close",)
     assert right(task, "red#1") == {"red.png": 2}
     assert task.groups["warm"].tolist() == [True, True, False, False]
     averaged = tasks(data, replace(protocol, average_prompts=True))["text→image"]
-    assert averaged.asked.contents[0] == ("a photo of something red", "something red, close")
+    assert averaged.queries.contents[0] == ("a photo of something red", "something red, close")
 
 
 # Windows as items
@@ -366,7 +366,7 @@ def test_queries_for_what_is_not_there_are_refused(data: Path) -> None:
 def test_a_query_that_nothing_answers_is_left_out_and_counted(data: Path) -> None:
     rewritten(data / "qrels.txt", lambda text: text.replace("blue 0 blue.png 1\n", ""))
     task = tasks(data)["text→image"]
-    assert list(task.asked.ids) == ["red"]
+    assert list(task.queries.ids) == ["red"]
     assert any("1 of 2 queries has no relevant item" in told for told in task.left_out)
 
 

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from bittern.benchmarks.eval.suites import field as field_media
-from bittern.benchmarks.eval.suites.field import FieldSuite
+from bittern.benchmarks.eval.suites.field import SAMPLE, FieldSuite
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
 from bittern.types import MediaItem
 
@@ -50,7 +49,7 @@ def test_the_sample_has_three_tasks() -> None:
 
 def test_labels_are_asked_and_what_has_the_same_label_is_right(folder: Path) -> None:
     task = tasks(folder)["text→image"]
-    assert task.asked.contents == [("owl",), ("tern",)]
+    assert task.queries.contents == [("owl",), ("tern",)]
     assert list(task.items.ids) == ["tern-1", "tern-2", "owl-1"]
     assert [task.relevance.of(q).tolist() for q in range(2)] == [[2], [0, 1]]
 
@@ -61,7 +60,7 @@ def test_items_without_a_label_are_counted(folder: Path) -> None:
 
 def test_recordings_ask_whose_label_some_picture_has(folder: Path) -> None:
     task = tasks(folder)["audio→image"]
-    assert list(task.asked.ids) == ["owl-2"]
+    assert list(task.queries.ids) == ["owl-2"]
     assert task.relevance.of(0).tolist() == [2]
     assert any("1 of 2 recordings has a label that no picture" in t for t in task.left_out)
 
@@ -83,7 +82,7 @@ def test_a_scientific_name_is_a_labels_only_where_all_of_its_items_have_it(folde
 
 def test_prompts_are_put_around_labels(folder: Path) -> None:
     protocol = Protocol(prompts=["a photo of a {name}", "{scientific}"])
-    asked = tasks(folder, protocol)["text→image"].asked
+    asked = tasks(folder, protocol)["text→image"].queries
     assert asked.contents == [
         ("a photo of a owl",),
         ("Strix aluco",),

@@ -41,7 +41,7 @@ def answers(task: Task) -> dict[str, list[str]]:
     photos = {str(own): photo for own, photo, _ in inat24.IMAGES}
     return {
         own: [photos[task.items.ids[i]] for i in task.relevance.of(query).tolist()]
-        for query, own in enumerate(task.asked.ids)
+        for query, own in enumerate(task.queries.ids)
     }
 
 
@@ -60,9 +60,9 @@ def test_it_is_a_suite() -> None:
 def test_every_species_is_asked_for_by_its_common_name(whole: Path) -> None:
     task = asked(whole)
     assert task.name == "text→image"
-    assert (len(task.asked), len(task.items), len(task.classes)) == (11, 14, 11)
-    assert task.asked.contents[0] == ("a photo of Domestic Cattle",)
-    assert task.asked.contents[10] == ("a photo of Papilio machaon",)
+    assert (len(task.queries), len(task.items), len(task.classes)) == (11, 14, 11)
+    assert task.queries.contents[0] == ("a photo of Domestic Cattle",)
+    assert task.queries.contents[10] == ("a photo of Papilio machaon",)
     assert task.notes == (
         "Asked with the prompt 'a photo of {common}'",
         "1 of 11 classes has no common name and is asked for by its scientific name",
@@ -113,7 +113,7 @@ def test_relevance_by_family(whole: Path) -> None:
 
 def test_novel_species_share_no_genus_with_seen_ones(whole: Path) -> None:
     task = asked(whole, novel="taxonomy", novel_share=0.2)
-    genera = [name.split("_")[0] for name in task.asked.ids]
+    genera = [name.split("_")[0] for name in task.queries.ids]
     novel = {genera[i] for i in np.flatnonzero(task.groups["novel"]).tolist()}
     assert not novel & {genera[i] for i in np.flatnonzero(task.groups["seen"]).tolist()}
     assert task.groups["novel"].sum() == 2
@@ -121,9 +121,11 @@ def test_novel_species_share_no_genus_with_seen_ones(whole: Path) -> None:
 
 def test_prompts_of_the_protocol_replace_those_of_the_suite(whole: Path) -> None:
     task = asked(whole, prompts=("{scientific}", "{taxonomy}"))
-    assert len(task.asked) == 22
-    assert list(task.asked.ids)[:2] == ["Bos_taurus#0", "Bos_taurus#1"]
-    assert task.asked.contents[1] == ("Animalia Chordata Mammalia Artiodactyla Bovidae Bos taurus",)
+    assert len(task.queries) == 22
+    assert list(task.queries.ids)[:2] == ["Bos_taurus#0", "Bos_taurus#1"]
+    assert task.queries.contents[1] == (
+        "Animalia Chordata Mammalia Artiodactyla Bovidae Bos taurus",
+    )
     assert task.relevance.of(0).tolist() == task.relevance.of(1).tolist() == [0, 1]
 
 
@@ -234,7 +236,7 @@ def test_image_of_two_species_is_refused(data: Path) -> None:
 def test_species_without_images_is_not_asked_for_and_counted(data: Path) -> None:
     extra = {"id": 11, "name": "Bubo bubo", "common_name": "Eagle-Owl"}
     task = asked(changed(data, lambda c: c["categories"].append(extra)))
-    assert len(task.asked) == 11
+    assert len(task.queries) == 11
     assert list(task.left_out) == [
         "1 of 12 queries has no relevant item and was not asked (Bubo bubo)",
     ]

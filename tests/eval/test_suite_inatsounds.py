@@ -36,7 +36,9 @@ def media_at(task: Task, place: int) -> str:
 def right(task: Task) -> dict[str, list[str]]:
     """Which files answer which query."""
     files = [media_at(task, i) for i in range(len(task.items))]
-    return {name: [files[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+    return {
+        name: [files[i] for i in task.relevance.of(q)] for q, name in enumerate(task.queries.ids)
+    }
 
 
 def test_each_evaluated_species_is_answered_by_its_recordings_of_the_test_split(
@@ -64,9 +66,9 @@ def test_each_evaluated_species_is_answered_by_its_recordings_of_the_test_split(
 
 
 def test_species_are_asked_for_by_the_sound_of_their_common_name(data: Path) -> None:
-    assert only_task(data).asked.contents[0] == ("The sound of Tawny Owl",)
+    assert only_task(data).queries.contents[0] == ("The sound of Tawny Owl",)
     told = only_task(data, prompts=("{scientific}", "{taxonomy}"), average_prompts=True)
-    assert told.asked.contents[0] == (
+    assert told.queries.contents[0] == (
         "Strix aluco",
         "Animalia Chordata Aves Strigiformes Strigidae Strix aluco",
     )
@@ -74,13 +76,13 @@ def test_species_are_asked_for_by_the_sound_of_their_common_name(data: Path) -> 
 
 def test_a_species_without_recordings_is_not_asked_and_counted(data: Path) -> None:
     task = only_task(data)
-    assert "House_Cricket" not in task.asked.ids
+    assert "House_Cricket" not in task.queries.ids
     assert "1 of 7 queries has no relevant item and was not asked (House Cricket)" in task.left_out
 
 
 def test_species_that_are_not_evaluated_are_ranked_and_not_asked(data: Path) -> None:
     task = only_task(data, database="train")
-    assert "European_Common_Frog" not in task.asked.ids
+    assert "European_Common_Frog" not in task.queries.ids
     assert inatsounds.file_name("train", "frogs-1", 7) in [media_at(task, i) for i in range(6)]
     assert task.relevance.counts.tolist() == [1, 1, 1, 1, 1]
 
@@ -100,7 +102,7 @@ def test_items_are_made_with_names_and_rights(data: Path) -> None:
 
 def test_wolves_answer_for_dogs_at_the_level_of_genera(data: Path) -> None:
     task = only_task(data, level="genus")
-    counts = dict(zip(task.asked.ids, task.relevance.counts.tolist(), strict=True))
+    counts = dict(zip(task.queries.ids, task.relevance.counts.tolist(), strict=True))
     assert counts == {"Strix": 1, "Anas": 1, "Anser": 1, "Canis": 3, "Felis": 2}
 
 
@@ -123,7 +125,7 @@ def test_the_training_split_is_fitted_on_only_where_that_is_asked_for(data: Path
 def test_novel_species_are_in_no_training_part(data: Path) -> None:
     task = only_task(data, fit_on="training", novel="random", novel_share=0.5)
     assert task.training is not None
-    novel = task.asked.classes[task.groups["novel"]]
+    novel = task.queries.classes[task.groups["novel"]]
     assert len(novel)
     assert not np.isin(novel, task.training.items.classes).any()
 
@@ -154,7 +156,7 @@ def test_soundscapes_are_searched_as_well_and_know_what_was_fitted_on(
         "soundscapes text→audio, recordings",
     ]
     assert windows.training is not None
-    heard = dict(zip(windows.asked.ids, windows.groups["seen"].tolist(), strict=True))
+    heard = dict(zip(windows.queries.ids, windows.groups["seen"].tolist(), strict=True))
     assert heard == {"Mallard": True, "Tawny_Owl": True, "Graylag_Goose": False}
     mallard = list(windows.classes.names).index("Mallard")
     place = windows.training.items.classes.tolist().index(mallard)
@@ -198,7 +200,7 @@ def test_missing_recordings_can_be_left_out(data: Path) -> None:
     task = only_task(data, missing="skip")
     assert len(task.items) == 4
     assert any("4 of 8 recordings" in told for told in task.left_out)
-    assert "Tawny_Owl" not in task.asked.ids
+    assert "Tawny_Owl" not in task.queries.ids
 
 
 def edited(data: Path, change: Callable[[dict[str, Any]], object]) -> None:

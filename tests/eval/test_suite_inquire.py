@@ -51,7 +51,7 @@ def photos(task: Task, relevance: Relevance | None = None) -> dict[str, set[str]
     chosen = relevance or task.relevance
     return {
         own: {PHOTOS[task.items.ids[i]] for i in chosen.of(query).tolist()}
-        for query, own in enumerate(task.asked.ids)
+        for query, own in enumerate(task.queries.ids)
     }
 
 
@@ -70,8 +70,8 @@ def test_all_images_are_ranked_for_every_query_that_something_answers(whole: Pat
 
 def test_queries_are_asked_in_their_own_words_and_for_no_class(whole: Path) -> None:
     task = full(whole)
-    assert list(task.asked.contents)[1] == ("long necks, more than one",)
-    assert (task.asked.classes == -1).all()
+    assert list(task.queries.contents)[1] == ("long necks, more than one",)
+    assert (task.queries.classes == -1).all()
     assert (task.items.classes == -1).all()
 
 
@@ -85,13 +85,13 @@ def test_queries_of_the_test_split_are_asked_as_published_unless_told_otherwise(
     whole: Path,
 ) -> None:
     for task in (full(whole, database=""), full(whole, database="test")):
-        assert list(task.asked.ids) == ["7", "40"]
+        assert list(task.queries.ids) == ["7", "40"]
         assert not task.groups
         assert list(task.left_out) == ["1 of 3 queries has no relevant item and was not asked (95)"]
         assert photos(task) == {own: set(inquire.RELEVANT[own]) for own in ("7", "40")}
         assert task.notes[0].startswith("The queries of the test split are asked")
     val = full(whole, database="val")
-    assert list(val.asked.ids) == ["13", "268"]
+    assert list(val.queries.ids) == ["13", "268"]
     assert "for tuning" in val.notes[0]
 
 
@@ -224,7 +224,7 @@ def test_pictures_for_queries_that_there_are_not_end_the_run_unless_skipped(data
     inquire.write_queries(data / "inquire_queries_test.csv", {"40": "another"})
     with pytest.raises(QrelsError, match="4 of 12 candidates are of unknown queries"):
         rerank(data)
-    assert list(rerank(data, unknown="skip").asked.ids) == ["13", "268"]
+    assert list(rerank(data, unknown="skip").queries.ids) == ["13", "268"]
 
 
 def test_both_tasks_rank_the_same_items(whole: Path) -> None:
@@ -272,7 +272,7 @@ def test_queries_of_a_release_that_had_them_in_one_file_are_in_no_group(data: Pa
         (data / f"inquire_queries_{split}.csv").unlink()
     inquire.write_queries(data / "inquire_queries.csv", {**inquire.VAL, **inquire.TEST})
     task = full(data)
-    assert len(task.asked) == 4
+    assert len(task.queries) == 4
     assert not task.groups
 
 
@@ -284,8 +284,8 @@ def test_data_may_lie_as_in_the_repository_of_the_benchmark(whole: Path, tmp_pat
 
 def test_prompts_are_put_around_the_words_if_that_is_wanted(whole: Path) -> None:
     task = full(whole, prompts=("{name}", "a photo of {name}"))
-    assert list(task.asked.ids)[:2] == ["13#0", "13#1"]
-    assert task.asked.contents[1] == ("a photo of a young animal",)
+    assert list(task.queries.ids)[:2] == ["13#0", "13#1"]
+    assert task.queries.contents[1] == ("a photo of a young animal",)
     assert task.relevance.of(0).tolist() == task.relevance.of(1).tolist()
     assert task.groups["val"].tolist() == [True] * 4 + [False] * 4
 
@@ -407,7 +407,7 @@ def test_candidate_that_there_is_not_is_told_by_its_row(data: Path) -> None:
     pq.write_table(table, data / "rerank/test-00000-of-00001.parquet")
     with pytest.raises(QrelsError, match=r"2 of 10 candidates .*row 1: image 5; .*'no query'"):
         tasks(data)
-    assert set(rerank(data, unknown="skip").asked.ids) == {"13", "268"}
+    assert set(rerank(data, unknown="skip").queries.ids) == {"13", "268"}
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def tasks(data: Path | None, **options: Any) -> list[Task]:
 def right(task: Task) -> dict[str, list[str]]:
     """Which items answer which query."""
     ids = task.items.ids
-    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.queries.ids)}
 
 
 def test_recordings_answer_for_every_species_that_is_heard_in_them(data: Path) -> None:

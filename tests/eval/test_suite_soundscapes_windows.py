@@ -5,14 +5,14 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.suites.soundscapes import Annotations, windows_as_items
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Relevance, Task
+from bittern.benchmarks.eval.tasks import Classes, Items, QuerySet, Relevance, Task
 from bittern.errors import InvalidInputError, QrelsError
 
 THREE = np.array([[0, 3], [3, 6], [6, 9], [9, 10]], np.float32)
 
 
 def task(recordings: int, species: int) -> Task:
-    asked = Asked(
+    asked = QuerySet(
         ids=[f"species {i}" for i in range(species)],
         modality="text",
         contents=[(f"the sound of {i}",) for i in range(species)],
@@ -99,7 +99,7 @@ def test_several_calls_in_a_window_count_once() -> None:
 def test_queries_that_no_window_answers_are_left_out_with_their_groups() -> None:
     heard = heard_at((0, 20, 21, 0), (0, 1, 2, 1))
     told = windows_as_items(task(1, 2), heard, np.zeros(4, np.int64), THREE)
-    assert told.asked.ids == ["species 1"]
+    assert told.queries.ids == ["species 1"]
     assert "seen" not in told.groups
     assert any("species 0" in sentence for sentence in told.left_out)
 
@@ -149,7 +149,7 @@ def test_windows_are_right_as_one_by_one_comparison_says(seed: int) -> None:
     )
     heard = [(int(r), float(s), float(e), int(c)) for r, s, e, c in rows]
     told = windows_as_items(task(6, 4), heard_at(*heard), owners, spans)
-    for place, query in enumerate(told.asked.ids):
+    for place, query in enumerate(told.queries.ids):
         expected = [
             row
             for row, (owner, (begin, finish)) in enumerate(

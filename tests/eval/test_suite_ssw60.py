@@ -36,7 +36,7 @@ def tasks(data: Path, towers: frozenset[str] = ALL, **options: Any) -> dict[str,
 def right(task: Task) -> dict[str, list[str]]:
     """Which items answer which query."""
     ids = task.items.ids
-    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.asked.ids)}
+    return {name: [ids[i] for i in task.relevance.of(q)] for q, name in enumerate(task.queries.ids)}
 
 
 GOOSE, DUCK, OWL, HARRIER = (f"images_inat/{73_542 + n}" for n in (0, 1, 2, 4))
@@ -77,8 +77,8 @@ def test_names_are_answered_by_recordings_and_by_photographs(data: Path) -> None
         "Tawny_Owl": [HEARD_OWL],
         "Red_Junglefowl": [HEARD_CHICKEN],
     }
-    assert by_name["text→audio"].asked.contents[0] == ("The sound of Graylag Goose",)
-    assert by_name["text→image"].asked.contents[0] == ("a photo of Graylag Goose",)
+    assert by_name["text→audio"].queries.contents[0] == ("The sound of Graylag Goose",)
+    assert by_name["text→image"].queries.contents[0] == ("a photo of Graylag Goose",)
     assert by_name["text→image"].relevance.counts.tolist() == [1, 2, 1, 1, 1]
 
 
@@ -96,7 +96,7 @@ def test_media_are_read_where_the_tables_say(data: Path) -> None:
         "scientificName": "Gallus gallus",
         "rightsHolder": "Kim Gull",
     }
-    query = task.asked.contents[0]
+    query = task.queries.contents[0]
     assert isinstance(query, MediaItem)
     assert query.path is not None
     assert query.path.read_bytes()[:4] == b"RIFF"
@@ -276,5 +276,5 @@ def test_notes_tell_prompts_and_what_becomes_of_recordings_that_are_asked_with(d
 
 def test_queries_by_media_tell_their_class(data: Path) -> None:
     by_name = tasks(data)
-    assert by_name["audio→image"].asked.classes.tolist() == [0, 1, 2, 3]
-    assert by_name["image→audio"].asked.classes.tolist() == [0, 1, 2, 1, 3]
+    assert by_name["audio→image"].queries.classes.tolist() == [0, 1, 2, 3]
+    assert by_name["image→audio"].queries.classes.tolist() == [0, 1, 2, 1, 3]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bittern.benchmarks.eval.systems import learned
 from bittern.benchmarks.eval.systems.base import Fitted, System, Training
 from bittern.benchmarks.eval.systems.selection import LABELLED, UNLABELLED
-from bittern.benchmarks.words import learned
 from bittern.errors import CodeError, InvalidInputError
 
 CLASSES, EACH, DIM, BITS = 12, 40, 24, 24
@@ -75,7 +75,7 @@ def fit(name: str, training: Training, seed: int) -> Fitted:
 def test_what_is_stored_takes_exactly_the_bytes_that_are_said(
     name: str, fitted: dict[str, Fitted], items: Rows
 ) -> None:
-    stored = fitted[name].store(items)
+    stored = fitted[name].encode_items(items)
     assert len(stored) == ROWS
     assert stored.nbytes == fitted[name].bytes_per_row * ROWS
     if system(name).coded:
@@ -91,17 +91,17 @@ def test_distances_are_those_of_the_queries_asked_for(
     name: str, fitted: dict[str, Fitted], items: Rows, queries: Rows
 ) -> None:
     one = fitted[name]
-    stored = one.store(items)
+    stored = one.encode_items(items)
     for metric in one.metrics:
-        asked = one.ask(queries, metric)
-        distances = one.distances(asked, stored, 0, len(queries))
+        encoded = one.encode_queries(queries, metric)
+        distances = one.distances(encoded, stored, 0, len(queries))
         assert distances.shape == (len(queries), ROWS)
         counted = metric == "symmetric" and name not in QUANTIZED
         assert distances.dtype == (np.int32 if counted else np.float64)
         assert np.isfinite(distances).all()
-        assert np.array_equal(one.distances(asked, stored, 2, 5), distances[2:5])
-        assert one.distances(asked, stored, 3, 3).shape == (0, ROWS)
-        assert one.distances(asked, one.store(items[:0]), 0, 1).shape == (1, 0)
+        assert np.array_equal(one.distances(encoded, stored, 2, 5), distances[2:5])
+        assert one.distances(encoded, stored, 3, 3).shape == (0, ROWS)
+        assert one.distances(encoded, one.encode_items(items[:0]), 0, 1).shape == (1, 0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,11 +109,11 @@ def test_equal_rows_are_at_equal_distances_wherever_they_stand(
     name: str, fitted: dict[str, Fitted], items: Rows, queries: Rows
 ) -> None:
     one = fitted[name]
-    stored = one.store(items)
+    stored = one.encode_items(items)
     assert np.array_equal(stored[: ROWS // 2], stored[ROWS // 2 :][::-1])
     for metric in one.metrics:
-        asked = one.ask(queries, metric)
-        distances = one.distances(asked, stored, 0, len(queries))
+        encoded = one.encode_queries(queries, metric)
+        distances = one.distances(encoded, stored, 0, len(queries))
         assert np.array_equal(distances[:, : ROWS // 2], distances[:, ROWS // 2 :][:, ::-1])
 
 
@@ -123,15 +123,17 @@ def test_tiles_change_nothing(
     name: str, tile: int, fitted: dict[str, Fitted], items: Rows, queries: Rows
 ) -> None:
     one = fitted[name]
-    stored = one.store(items)
+    stored = one.encode_items(items)
     starts = range(0, ROWS, tile)
-    assert np.array_equal(np.concatenate([one.store(items[s : s + tile]) for s in starts]), stored)
+    assert np.array_equal(
+        np.concatenate([one.encode_items(items[s : s + tile]) for s in starts]), stored
+    )
     for metric in one.metrics:
-        asked = one.ask(queries, metric)
-        whole = one.distances(asked, stored, 0, len(queries))
-        tiles = [one.distances(asked, stored[s : s + tile], 0, len(queries)) for s in starts]
+        encoded = one.encode_queries(queries, metric)
+        whole = one.distances(encoded, stored, 0, len(queries))
+        tiles = [one.distances(encoded, stored[s : s + tile], 0, len(queries)) for s in starts]
         assert np.array_equal(np.concatenate(tiles, axis=1), whole)
-        single = [one.distances(asked, stored, q, q + 1) for q in range(len(queries))]
+        single = [one.distances(encoded, stored, q, q + 1) for q in range(len(queries))]
         assert np.array_equal(np.concatenate(single), whole)
 
 
@@ -141,12 +143,12 @@ def test_a_seed_decides_everything(
 ) -> None:
     again, other = fit(name, training, 1), fit(name, training, 2)
     assert again.digest == fitted[name].digest
-    assert np.array_equal(again.store(items), fitted[name].store(items))
+    assert np.array_equal(again.encode_items(items), fitted[name].encode_items(items))
     if name in SEEDLESS:
         assert other.digest == again.digest
     else:
         assert other.digest != again.digest
-        assert not np.array_equal(other.store(items), again.store(items))
+        assert not np.array_equal(other.encode_items(items), again.encode_items(items))
 
 
 def test_every_system_has_a_digest_of_its_own(fitted: dict[str, Fitted]) -> None:
@@ -166,9 +168,9 @@ def test_an_item_is_found_by_itself_where_both_sides_are_the_same(
 ) -> None:
     same = Training(training.items, "image", training.items, "image")
     one = fit(name, same, 1)
-    stored = one.store(items)
+    stored = one.encode_items(items)
     for metric in one.metrics:
-        distances = one.distances(one.ask(items, metric), stored, 0, ROWS)
+        distances = one.distances(one.encode_queries(items, metric), stored, 0, ROWS)
         own = np.diagonal(distances)
         nearer = (distances < own[:, None]).sum(axis=1)
         assert np.median(nearer) <= 2
@@ -183,9 +185,9 @@ def test_a_row_that_is_not_finite_is_refused_by_number(
     bad[17, 3] = value
     one = fitted[name]
     with pytest.raises(CodeError, match="row 17 "):
-        one.store(bad)
+        one.encode_items(bad)
     with pytest.raises(CodeError, match="row 17 "):
-        one.ask(bad, one.metrics[0])
+        one.encode_queries(bad, one.metrics[0])
     with pytest.raises(CodeError, match=r"training items .* row 17 "):
         fit(name, Training(bad, "image", training.queries, "text", np.zeros(ROWS, np.int64)), 1)
 
@@ -196,9 +198,9 @@ def test_wrong_dimensions_metrics_and_empty_parts_are_refused(
 ) -> None:
     one = fitted[name]
     with pytest.raises(CodeError, match=rf"\[n, {DIM}\]"):
-        one.store(items[:, :-1])
+        one.encode_items(items[:, :-1])
     with pytest.raises(InvalidInputError, match="offers"):
-        one.ask(items, "euclidean")  # type: ignore[arg-type]
+        one.encode_queries(items, "euclidean")  # type: ignore[arg-type]
     empty = Training(training.items[:0], "image", training.queries, "text", training.labels)
     with pytest.raises(InvalidInputError):
         fit(name, empty, 1)

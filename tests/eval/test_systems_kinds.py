@@ -8,10 +8,9 @@ import pytest
 
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.codes import FittedCodes, TrainingFree
-from bittern.benchmarks.eval.systems.quantized import ProductQuantizer
+from bittern.benchmarks.eval.systems.quantized import ProductQuantizer, train_quantizer
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
 from bittern.benchmarks.eval.systems.vectors import FloatVectors, unit
-from bittern.benchmarks.words import quantizers
 from bittern.errors import CodeError, InvalidInputError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
 from bittern.hashing.training_free import fit
@@ -36,62 +35,72 @@ def cosines(queries: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 def test_float32_is_the_cosine_of_the_embeddings(training: Training) -> None:
     fitted = FloatVectors("float32").fit(training, None, 0)
-    stored = fitted.store(training.items)
+    stored = fitted.encode_items(training.items)
     assert np.array_equal(stored, training.items)
-    distances = fitted.distances(fitted.ask(training.queries, "cosine"), stored, 0, ASKED)
+    distances = fitted.distances(
+        fitted.encode_queries(training.queries, "cosine"), stored, 0, ASKED
+    )
     assert np.abs(distances - (1 - cosines(training.queries, training.items))).max() < 3e-8
 
 
 def test_centred_is_the_cosine_once_each_side_has_lost_its_mean(training: Training) -> None:
     fitted = FloatVectors("centred").fit(training, None, 0)
-    asked, stored = fitted.ask(training.queries, "cosine"), fitted.store(training.items)
+    queries, stored = (
+        fitted.encode_queries(training.queries, "cosine"),
+        fitted.encode_items(training.items),
+    )
     expected = cosines(
         training.queries - training.queries.mean(axis=0),
         training.items - training.items.mean(axis=0),
     )
-    assert np.abs(fitted.distances(asked, stored, 0, ASKED) - (1 - expected)).max() < 1e-6
+    assert np.abs(fitted.distances(queries, stored, 0, ASKED) - (1 - expected)).max() < 1e-6
 
 
 def test_a_single_query_is_no_cloud_to_centre_on(training: Training) -> None:
     one = Training(training.items, "audio", training.queries[:1], "text")
     fitted = FloatVectors("centred").fit(one, None, 0)
-    assert np.array_equal(fitted.ask(training.queries, "cosine"), training.queries)
+    assert np.array_equal(fitted.encode_queries(training.queries, "cosine"), training.queries)
 
 
 def test_int8_is_what_faiss_scalar_quantizer_keeps(training: Training) -> None:
     fitted = FloatVectors("int8").fit(training, None, 0)
     index = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit)
     index.train(training.items)
-    stored = fitted.store(training.items)
+    stored = fitted.encode_items(training.items)
     assert np.array_equal(stored, index.sa_encode(training.items))
     decoded = index.sa_decode(stored)
     steps = np.ptp(training.items, axis=0) / 255
     assert (np.abs(decoded - training.items) <= 0.51 * steps + 1e-6).all()
-    distances = fitted.distances(fitted.ask(training.queries, "cosine"), stored, 0, ASKED)
+    distances = fitted.distances(
+        fitted.encode_queries(training.queries, "cosine"), stored, 0, ASKED
+    )
     assert np.abs(distances - (1 - cosines(training.queries, decoded))).max() < 3e-8
 
 
 def test_int8_takes_what_is_out_of_range_to_its_end(training: Training) -> None:
     fitted = FloatVectors("int8").fit(training, None, 0)
     far = np.stack([np.full(DIM, 9.0), np.full(DIM, -9.0)]).astype(np.float32)
-    assert np.array_equal(fitted.store(far), np.repeat([[255], [0]], DIM, axis=1))
+    assert np.array_equal(fitted.encode_items(far), np.repeat([[255], [0]], DIM, axis=1))
 
 
 def test_fewer_bytes_are_further_from_the_truth(training: Training) -> None:
     errors = []
     for precision in ("float32", "float16", "int8"):
         fitted = FloatVectors(precision).fit(training, None, 0)
-        asked, stored = fitted.ask(training.queries, "cosine"), fitted.store(training.items)
+        queries, stored = (
+            fitted.encode_queries(training.queries, "cosine"),
+            fitted.encode_items(training.items),
+        )
         truth = 1 - cosines(training.queries, training.items)
-        errors.append(np.abs(fitted.distances(asked, stored, 0, ASKED) - truth).max())
+        errors.append(np.abs(fitted.distances(queries, stored, 0, ASKED) - truth).max())
     assert errors[0] < errors[1] < errors[2] < 0.01
 
 
 def test_embeddings_beyond_half_precision_stay_finite(training: Training) -> None:
     fitted = FloatVectors("float16").fit(training, None, 0)
-    assert np.isfinite(fitted.store(training.items * np.float32(1e9))).all()
+    assert np.isfinite(fitted.encode_items(training.items * np.float32(1e9))).all()
     with pytest.raises(CodeError, match="row 0, 1, 2, 3, 4 and 695 more of 700"):
-        fitted.store(training.items.astype(np.float64) * 1e300)  # type: ignore[arg-type]
+        fitted.encode_items(training.items.astype(np.float64) * 1e300)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("hb", "pca"), ("itq", "itq"), ("lsh", "lsh")])
@@ -108,13 +117,15 @@ def test_codes_are_those_of_the_hasher_with_the_components_of_the_items(
         seed=3,
         basis=["audio"],
     )
-    stored = fitted.store(training.items)
+    stored = fitted.encode_items(training.items)
     assert np.array_equal(stored, pack(hasher.logits(training.items, "audio")))
     logits = hasher.logits(training.queries, "text")
-    symmetric = fitted.distances(fitted.ask(training.queries, "symmetric"), stored, 0, ASKED)
+    symmetric = fitted.distances(
+        fitted.encode_queries(training.queries, "symmetric"), stored, 0, ASKED
+    )
     assert np.array_equal(symmetric, hamming_distance(pack(logits), stored))
-    asked = fitted.ask(training.queries, "asymmetric")
-    asymmetric = fitted.distances(asked, stored, 0, ASKED)
+    queries = fitted.encode_queries(training.queries, "asymmetric")
+    asymmetric = fitted.distances(queries, stored, 0, ASKED)
     assert np.array_equal(asymmetric, np.stack([asymmetric_distance(z, stored) for z in logits]))
 
 
@@ -149,7 +160,7 @@ def test_more_rounds_fit_the_rotation_better_and_are_part_of_the_name(training: 
     errors = []
     items = unit(training.items - training.items.mean(axis=0)).astype(np.float32)
     for rounds in (1, 30):
-        trained = quantizers.train(items, 4, 0, rotate=True, rounds=rounds)
+        trained = train_quantizer(items, 4, 0, rotate=True, rounds=rounds)
         errors.append(((trained.turned(items) - trained.decoded(items)) ** 2).sum())
     assert errors[1] < errors[0]
     names = [ProductQuantizer(True).name, ProductQuantizer(True, 50).name]
@@ -165,17 +176,17 @@ def test_quantized_distances_are_those_of_faiss(
 ) -> None:
     fitted = ProductQuantizer(rotate).fit(training, bits, 4)
     items, queries = (unit(x - x.mean(axis=0)) for x in (training.items, training.queries))
-    trained = quantizers.train(items.astype(np.float32), bits // 8, 4, rotate=rotate)
-    stored = fitted.store(training.items)
+    trained = train_quantizer(items.astype(np.float32), bits // 8, 4, rotate=rotate)
+    stored = fitted.encode_items(training.items)
     codes = trained.quantizer.compute_codes(trained.turned(items.astype(np.float32)))
     assert (stored == codes).mean() > 0.999
     decoded = trained.quantizer.decode(stored)
-    for metric, asked in (
+    for metric, encoded in (
         ("asymmetric", trained.turned(queries.astype(np.float32))),
         ("symmetric", trained.decoded(queries.astype(np.float32))),
     ):
-        expected = ((asked.astype(np.float64)[:, None] - decoded) ** 2).sum(axis=2)
-        found = fitted.distances(fitted.ask(training.queries, metric), stored, 0, ASKED)  # type: ignore[arg-type]
+        expected = ((encoded.astype(np.float64)[:, None] - decoded) ** 2).sum(axis=2)
+        found = fitted.distances(fitted.encode_queries(training.queries, metric), stored, 0, ASKED)  # type: ignore[arg-type]
         assert np.abs(found - expected).max() < 1e-5
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from bittern.benchmarks.eval.systems import learned
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.codes import FittedCodes
 from bittern.benchmarks.eval.systems.learned import METHODS, SavedHasher, TrainedHere
@@ -13,11 +14,11 @@ from bittern.benchmarks.eval.systems.selection import (
     named,
     systems_for,
 )
-from bittern.benchmarks.words import learned
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from bittern.hashing.codes import pack
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.saved import SavedModel
+from bittern.hashing.training.plans import HybridPlan
 from bittern.hashing.training_free import fit
 
 DIM, CLASSES, EACH = 16, 15, 40
@@ -51,7 +52,7 @@ def test_a_saved_model_is_what_it_is_whatever_the_training_and_seed(
     assert (system.name, one.bits) == ("pond pca", 16)
     assert one.digest == other.digest
     expected = pack(saved.hasher.logits(training.items, "image"))
-    assert np.array_equal(one.store(training.items), expected)
+    assert np.array_equal(one.encode_items(training.items), expected)
 
 
 def test_sides_are_part_of_a_saved_models_digest(saved: SavedModel, training: Training) -> None:
@@ -128,11 +129,39 @@ def test_what_is_trained_here_gives_codes_that_find_the_class(
     fitted = LABELLED[method].fit(training, 32, 1)
     assert isinstance(fitted, FittedCodes)
     assert isinstance(fitted.hasher, HybridHasher) == (method == "hb-crovca")
-    asked, stored = fitted.ask(training.queries, "asymmetric"), fitted.store(training.items)
-    distances = fitted.distances(asked, stored, 0, CLASSES)
+    queries, stored = (
+        fitted.encode_queries(training.queries, "asymmetric"),
+        fitted.encode_items(training.items),
+    )
+    distances = fitted.distances(queries, stored, 0, CLASSES)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :EACH]
     right = training.labels[nearest] == np.arange(CLASSES)[:, None]  # type: ignore[index]
     assert right.mean() > 3 / CLASSES
+
+
+@pytest.mark.parametrize(("bits", "parts"), [(16, [8, 8]), (64, [32, 32]), (256, [192, 64])])
+def test_the_plain_hybrid_shares_its_bits_as_published_for_words(
+    training: Training, bits: int, parts: list[int]
+) -> None:
+    hasher = LABELLED["hb-crovca"].fit(training, bits, 0).hasher  # type: ignore[attr-defined]
+    assert [part.bits for part in hasher.parts] == parts
+
+
+def test_plans_that_come_to_the_same_bytes_are_tried_once(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[HybridPlan] = []
+
+    def choose(*_: object, plans: tuple[HybridPlan, ...], **__: object) -> list[object]:
+        tried.extend(plans)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bittern.hashing.training.choosing.choose_plan", choose)
+    plans = tuple(HybridPlan(1.0, share) for share in (0.0, 0.1, 0.5, 0.55))
+    monkeypatch.setattr("bittern.hashing.training.plans.PLANS", plans)
+    with pytest.raises(KeyboardInterrupt):
+        LABELLED["hybrid"].fit(training, 16, 0)
+    assert [plan.learned_share for plan in tried] == [0.0, 0.5]
 
 
 def test_a_plain_hybrid_needs_a_byte_for_each_part() -> None:

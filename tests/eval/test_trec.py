@@ -14,7 +14,7 @@ from bittern.benchmarks.eval.measures import measure
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.eval.trec import (
     escaped,
-    places_of_run,
+    ranks_of_run,
     read_qrels,
     read_run,
     write_qrels,
@@ -209,8 +209,8 @@ def run_of_many() -> tuple[list[str], list[str], Relevance, np.ndarray]:
     hits[3, 11:] = -1
     rows = [np.sort(rng.choice(40, 1 + n % 7, replace=False)) for n in range(20)]
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
-    placed = np.concatenate(rows)
-    return queries, items, Relevance(offsets, placed, np.ones(len(placed), np.int32)), hits
+    entries = np.concatenate(rows)
+    return queries, items, Relevance(offsets, entries, np.ones(len(entries), np.int32)), hits
 
 
 def test_trec_eval_sees_the_hits_in_our_order(
@@ -330,9 +330,9 @@ def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
 
 def test_places_of_a_run_are_ranks_without_ties() -> None:
     hits = np.array([[3, 0, 4, -1], [0, 1, 3, 4], [5, 3, 1, 0]])
-    places = places_of_run(hits, GRADED, len(ITEMS))
+    places = ranks_of_run(hits, GRADED, len(ITEMS))
     assert places.offsets.tolist() == [0, 2, 2, 5]
-    assert places.ranks.tolist() == [2, 3, 1, 2, 3]
+    assert places.rank.tolist() == [2, 3, 1, 2, 3]
     assert places.nearer.tolist() == [1, 2, 0, 1, 2]
     assert places.tied.tolist() == [1] * 5
     assert places.grades.tolist() == [1, 3, 1, 1, 2]
@@ -366,5 +366,5 @@ def test_a_run_that_was_made_elsewhere_is_measured_as_trec_eval_does(
         evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(judged), THEIRS)
         told = evaluator.evaluate(pytrec_eval.parse_run(run))
     found, _ = read_run(tmp_path / "run", queries, items)
-    ours = measure(name).of(places_of_run(found, relevance, len(items)), "ranked")
+    ours = measure(name).of(ranks_of_run(found, relevance, len(items)), "ranked")
     assert ours.tolist() == pytest.approx([told[escaped(q)][theirs] for q in queries], abs=1e-9)

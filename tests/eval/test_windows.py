@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.eval.embeddings.rows import ArrayRows
-from bittern.benchmarks.eval.tasks import Asked, Classes, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, QuerySet, Relevance, Task
 from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
 
@@ -21,7 +21,7 @@ def a_task(modality: str = "audio") -> Task:
     asked = np.array([0, 1], dtype=np.int32)
     return Task(
         name="text→audio",
-        asked=Asked(["heron", "owl"], "text", [("heron",), ("owl",)], asked, "text"),
+        queries=QuerySet(["heron", "owl"], "text", [("heron",), ("owl",)], asked, "text"),
         items=Items(["a", "b", "c", "d"], modality, ["A", "B", "C", "D"], classes, modality),
         relevance=Relevance.by_class(asked, classes),
         classes=Classes(["heron", "owl"]),

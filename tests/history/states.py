@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bittern.index.archive import Archive
+from bittern.index.table_files import TableVersion, newest_version, stored_keys
 
 
 def state(archive: Archive) -> dict[str, Any]:
@@ -36,3 +38,15 @@ def state(archive: Archive) -> dict[str, Any]:
         "hits": hits,
         "rows": {kind: archive.rows(modality=kind).tolist() for kind in ("image", "audio")},
     }
+
+
+def newest_files(path: Path) -> list[Path]:
+    """The data files and deletion files that an archive's newest version needs."""
+    store = path / "store"
+    newest = TableVersion.open(store, newest_version(stored_keys(store)))
+    return [path / key for keys in newest.fragments.values() for key in keys]
+
+
+def newest_manifest(path: Path) -> Path:
+    """The manifest of an archive's newest version: LanceDB counts their names down."""
+    return min((path / "store/observations.lance/_versions").glob("*.manifest"))

@@ -12,10 +12,9 @@ from typer.testing import CliRunner
 
 from bittern.cli.app import app
 from bittern.errors import ModelNotFoundError, PreconditionError
-from bittern.index import folder, writer
-from bittern.index import model_switch as succession
-from bittern.index import pins as pinning
+from bittern.index import folder, model_switch, writer
 from bittern.index.archive import Archive
+from bittern.index.store import Store
 from bittern.service.engine import Engine
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.reencode import give_up, reencode
@@ -117,8 +116,8 @@ def test_a_kill_anywhere_is_made_good_by_the_same_command(
 
         with monkeypatch.context() as patched:
             patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(succession, "drop_columns", dying(pinning.drop_columns))
-            patched.setattr(writer, "drop_files", dying(succession.drop_files))
+            patched.setattr(Store, "drop_columns", dying(Store.drop_columns))
+            patched.setattr(writer, "drop_files", dying(model_switch.drop_files))
             try:
                 with Archive.open(path, write=True) as archive:
                     give_up(archive, spec.model)

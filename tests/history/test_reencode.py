@@ -262,9 +262,7 @@ class KilledError(BaseException):
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from bittern.index import folder, writer
-    from bittern.index import model_switch as succession
-    from bittern.index import pins as pinning
+    from bittern.index import folder, model_switch, writer
     from bittern.index.store import Store
 
     path = engine.archive.path
@@ -284,9 +282,8 @@ def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_co
 
         with monkeypatch.context() as patched:
             patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(succession, "drop_columns", dying(pinning.drop_columns))
-            patched.setattr(writer, "drop_files", dying(succession.drop_files))
-            for name in ("append", "merge", "delete", "add_columns"):
+            patched.setattr(writer, "drop_files", dying(model_switch.drop_files))
+            for name in ("append", "merge", "delete", "add_columns", "drop_columns"):
                 patched.setattr(Store, name, dying(getattr(Store, name)))
             try:
                 with Archive.open(path, write=True) as archive:

@@ -212,9 +212,6 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bittern.index import folder
-    from bittern.index import model_switch as succession
-    from bittern.index import pins as pinning
-    from bittern.index import restore as restoring
 
     path = tmp_path / "marsh"
     with Archive.create(path) as archive:
@@ -248,11 +245,10 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
         with Archive.open(path) as reader, monkeypatch.context() as patched:
             before = state(reader)
             patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(restoring, "replace_rows", dying(pinning.replace_rows))
-            patched.setattr(succession, "drop_columns", dying(pinning.drop_columns))
-            patched.setattr(Store, "add_columns", dying(Store.add_columns))
-            # A process that dies settles nothing.
-            patched.setattr(folder.ArchiveFolder, "settled", lambda self, version: None)
+            for name in ("replace", "drop_columns", "add_columns"):
+                patched.setattr(Store, name, dying(getattr(Store, name)))
+            # A process that dies ends no switch.
+            patched.setattr(folder.ArchiveFolder, "end_switch", lambda self, version: None)
             writer = Archive(*_parts(path))
             try:
                 writer.restore("spring")

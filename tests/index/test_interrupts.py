@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bittern.index.interrupts import uninterrupted
+from bittern.index.lance_library import uninterrupted
 
 
 @pytest.fixture

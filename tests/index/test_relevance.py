@@ -8,17 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from bittern.checks import HIGHEST_RATE, LOWEST_RATE, check_relevance
 from bittern.errors import CodeError, QueryError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack, probabilities, unpack
 from bittern.index.relevance import (
     FEWEST_QUERIES,
     FEWEST_ROWS,
-    HIGHEST_RATE,
-    LOWEST_RATE,
     SAMPLE_ROWS,
     Background,
-    Cutoff,
-    false_alarm_rate,
     sample_places,
     similarities,
 )
@@ -199,20 +196,19 @@ def test_to_a_query_that_says_nothing_nothing_is_relevant() -> None:
 
 
 def test_the_names_stand_for_rates_that_rise() -> None:
-    rates = [false_alarm_rate(name) for name in ("strict", "usual", "loose")]
-    assert rates == [cutoff.rate for cutoff in Cutoff]
+    rates = [check_relevance(name) for name in ("strict", "usual", "loose")]
     assert LOWEST_RATE <= rates[0] < rates[1] < rates[2] <= HIGHEST_RATE
 
 
 def test_a_rate_is_taken_as_it_is() -> None:
-    assert false_alarm_rate(0.03) == 0.03
-    assert false_alarm_rate(np.float64(0.5)) == 0.5
+    assert check_relevance(0.03) == 0.03
+    assert check_relevance(np.float64(0.5)) == 0.5
 
 
 @pytest.mark.parametrize("wrong", ["", "lax", 0, 0.0009, 0.51, 1, -1, np.nan, np.inf, True, None])
 def test_another_cut_off_is_refused_with_what_there_is(wrong: Any) -> None:
-    with pytest.raises(QueryError, match="'strict', 'usual', 'loose'") as refused:
-        false_alarm_rate(wrong)
+    with pytest.raises(QueryError, match="strict, usual, loose") as refused:
+        check_relevance(wrong)
     assert refused.value.field == "relevance"
 
 

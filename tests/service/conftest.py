@@ -8,8 +8,8 @@ import grpc
 import pytest
 
 from bittern.client import RemoteArchive, connect
-from bittern.service.config import ServiceConfig
 from bittern.service.grpc.server import Server, serve
+from bittern.service.limits import ServiceConfig
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import FakeEngine
 

@@ -1,4 +1,4 @@
-"""An engine without models or disks: enough behaviour to see what the service does with one."""
+"""An engine without models or files: enough behaviour to see how the service uses one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from bittern.errors import (
     CodeError,
     ModelNotFoundError,
     ObservationNotFoundError,
-    QueryError,
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from bittern.service.engine.deadline import Deadline
+from bittern.service.engine import Engine
 from bittern.service.export import Rows, rows_of_observations
+from bittern.service.ingest.report import Stages
+from bittern.service.limits import Deadline
 from bittern.types import (
     AddResult,
     AddStatus,
@@ -98,7 +99,7 @@ class Hold:
         self.release.wait(PATIENCE_S)
 
 
-class FakeEngine:
+class FakeEngine(Engine):
     """Hits are the rows of the target modality in row order; the distance is the row.
 
     Where less than everything has to be found, it claims to have searched approximately; as
@@ -132,8 +133,6 @@ class FakeEngine:
                 field="code",
                 details={"needed_bits": str(BITS)},
             )
-        if query.target == "text":
-            raise QueryError("target must be image or audio", field="target")
         target = query.target or "image"
         found = [o for o in self.observations if o.modality == target]
         hits = [Hit(rank, float(o.row), o) for rank, o in enumerate(found[: query.k], start=1)]
@@ -159,6 +158,7 @@ class FakeEngine:
         on_duplicate: OnDuplicate = "error",
         model: str | None = None,
         batch_size: int = 64,
+        stages: Stages | None = None,
     ) -> Iterator[builtins.list[AddResult]]:
         self._check_model(model)
         batch = list(items)
@@ -218,14 +218,12 @@ class FakeEngine:
         self.observations = [o for o in self.observations if o.id not in set(removed)]
         return removed
 
-    def encode(
-        self, modality: str, data: str | bytes, *, model: str | None = None, name: str = ""
-    ) -> builtins.list[Encoded]:
-        self._check_model(model)
-        if modality == "image":
+    def encode(self, query: Query, *, name: str = "") -> builtins.list[Encoded]:
+        self._check_model(query.model)
+        if query.kind == "image":
             raise UnsupportedModalityError(f"{name}: {MODEL} has no image tower", field="image")
         logits = tuple(0.1 * i - 3 for i in range(BITS))
-        if modality == "text":
+        if query.kind == "text":
             return [Encoded(b"\x01" * 8, logits)]
         return [Encoded(b"\x02" * 8, logits, s, s + 3.0) for s in (0.0, 3.0)]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import threading
 
-from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.server import serve
+from bittern.service.limits import Deadline
 from tests.service.fake_engine import FakeEngine
 
 

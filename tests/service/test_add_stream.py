@@ -21,11 +21,10 @@ from bittern.errors import (
     ModelNotFoundError,
     ServiceUnavailableError,
 )
-from bittern.service.config import ServiceConfig
-from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.server import Server
 from bittern.service.grpc.status import from_rpc_error
+from bittern.service.limits import Deadline, ServiceConfig
 from bittern.types import AddStatus, MediaItem
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc

@@ -124,8 +124,8 @@ def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeEngine)
 
 
 def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeEngine) -> None:
-    assert remote.encode("a heron") == engine.encode("text", "a heron")
-    assert remote.encode(audio=b"RIFF") == engine.encode("audio", b"RIFF")
+    assert remote.encode("a heron") == engine.encode(Query(text="a heron"))
+    assert remote.encode(audio=b"RIFF") == engine.encode(Query(audio=b"RIFF"))
 
 
 def test_stats_and_models_come_back_equal(remote: RemoteArchive, engine: FakeEngine) -> None:

@@ -23,11 +23,11 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
-from bittern.service.config import ServiceConfig
 from bittern.service.export import FORMATS, WRITERS, rows_of_observations
-from bittern.service.grpc.convert_export import format_from_wire, format_to_wire
+from bittern.service.grpc.messages import EXPORT_FORMATS
 from bittern.service.grpc.server import Server
 from bittern.service.grpc.status import from_rpc_error
+from bittern.service.limits import ServiceConfig
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, heron
@@ -55,11 +55,8 @@ def refusal(stub: pb_grpc.ArchiveServiceStub, request: pb.ExportRequest) -> Bitt
 
 
 def test_every_format_has_a_number_of_its_own() -> None:
-    numbers = {name: format_to_wire(name) for name in FORMATS}
-    assert {name: format_from_wire(number) for name, number in numbers.items()} == {
-        name: name for name in FORMATS
-    }
-    assert set(numbers.values()) == set(pb.ExportFormat.values()) - {0}
+    assert set(EXPORT_FORMATS) == set(FORMATS)
+    assert set(EXPORT_FORMATS.values()) == set(pb.ExportFormat.values()) - {0}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -67,7 +64,7 @@ def test_the_pieces_joined_are_the_file(
     stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, name: str
 ) -> None:
     expected = b"".join(WRITERS[name].chunks(rows_of_observations(engine.observations)))
-    request = pb.ExportRequest(format=format_to_wire(name), where="captive = false")
+    request = pb.ExportRequest(format=EXPORT_FORMATS[name], where="captive = false")
     assert whole(stub, request) == expected
     assert engine.exported == [("captive = false", name == "parquet")]
 
@@ -102,7 +99,7 @@ def test_places_on_the_server_are_not_told(stub: pb_grpc.ArchiveServiceStub) -> 
     search = pb.SearchRequest(text="a heron")
     for name in WRITERS:
         for wanted in (pb.ExportRequest(), pb.ExportRequest(search=search)):
-            wanted.format = format_to_wire(name)
+            wanted.format = EXPORT_FORMATS[name]
             assert b"/secret/place" not in whole(stub, wanted)
 
 

@@ -11,10 +11,9 @@ import pytest
 
 from bittern.client import RemoteArchive, connect
 from bittern.errors import DeadlineExceededError, InvalidInputError, LimitExceededError
-from bittern.service.config import ServiceConfig
-from bittern.service.engine.deadline import Deadline
 from bittern.service.grpc.server import Server, serve
 from bittern.service.grpc.status import from_rpc_error
+from bittern.service.limits import Deadline, ServiceConfig
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold

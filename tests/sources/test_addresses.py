@@ -16,8 +16,7 @@ from bittern.errors import (
     SourceNotFoundError,
     SourceUnreachableError,
 )
-from bittern.service.grpc.convert import modality_to_wire
-from bittern.service.grpc.convert_add import item_from_wire
+from bittern.service.grpc.messages import item_from_wire, modality_to_wire
 from bittern.service.sources import SourceOptions, read_source, remote
 from bittern.service.sources.addresses import check_prefixes, may_fetch
 from bittern.types import AddResult, MediaItem

@@ -37,7 +37,7 @@ from bittern.benchmarks.eval.embeddings.shards import (
     tower_print,
     write_shard,
 )
-from bittern.benchmarks.eval.tasks import TEXT, Asked, Contents, Items
+from bittern.benchmarks.eval.tasks import TEXT, Contents, Items, QuerySet
 from bittern.encoders.base import Modality
 from bittern.errors import (
     ArchiveDamagedError,
@@ -352,9 +352,9 @@ ALONE = 2_048
 in batches of 64, padded to the longest among them, which may change the last bits of a float."""
 
 
-def embed_asked(
+def embed_queries(
     embedder: Embedder,
-    asked: Asked,
+    queries: QuerySet,
     cache: Path,
     *,
     on_progress: OnProgress = lambda progress: None,
@@ -368,7 +368,7 @@ def embed_asked(
 
     Args:
         embedder: what embeds.
-        asked: the queries.
+        queries: the queries.
         cache: the same as that of the items.
         on_progress: see `embed_items`; counts different texts.
         cancelled: see `embed_items`.
@@ -379,39 +379,39 @@ def embed_asked(
         LimitExceededError: the disk is full.
         PreconditionError: it was cancelled.
     """
-    if not len(asked):
+    if not len(queries):
         return np.empty((0, embedder.encoder().dim), np.float32)
-    if asked.modality == TEXT:
-        contents, members = _prompts(asked)
+    if queries.modality == TEXT:
+        contents, members = _prompts(queries)
     else:
-        contents, members = _recordings(asked), [[query] for query in range(len(asked))]
+        contents, members = _recordings(queries), [[query] for query in range(len(queries))]
     batch = 1 if len(contents) <= ALONE else TEXT_BATCH
-    queries = _first_of(members)
+    first_query = _first_of(members)
     work = Work(
         embedder,
-        Modality(asked.modality),
+        Modality(queries.modality),
         contents,
         cache,
-        lambda place: asked.ids[queries[place]],
+        lambda place: queries.ids[first_query[place]],
         batch,
     )
     rows = embed(work, on_progress=on_progress, cancelled=cancelled)
     if rows.failed:
         place, why = rows.failed[0]
-        what = "text" if asked.modality == TEXT else "recording"
+        what = "text" if queries.modality == TEXT else "recording"
         raise QueryError(
-            f"query '{asked.ids[queries[place]]}' cannot be embedded: {why}. Mend it, or leave it "
-            f"out; {some_of(len(rows.failed), len(contents), what)} could not be embedded.",
+            f"query '{queries.ids[first_query[place]]}' cannot be embedded: {why}. Correct it, or "
+            f"leave it out; {some_of(len(rows.failed), len(contents), what)} failed.",
             field="queries",
         )
-    return _means(rows, members, lambda query: asked.ids[query])
+    return _means(rows, members, lambda query: queries.ids[query])
 
 
-def _prompts(asked: Asked) -> tuple[list[MediaItem | str], list[list[int]]]:
+def _prompts(queries: QuerySet) -> tuple[list[MediaItem | str], list[list[int]]]:
     """All different prompts, and which of them each query consists of."""
     places: dict[str, int] = {}
     members: list[list[int]] = []
-    for name, prompts in zip(asked.ids, asked.contents, strict=True):
+    for name, prompts in zip(queries.ids, queries.contents, strict=True):
         if not isinstance(prompts, tuple) or not prompts:
             raise QueryError(
                 f"query '{name}' is in words and has none; give it a prompt", field="queries"
@@ -420,12 +420,13 @@ def _prompts(asked: Asked) -> tuple[list[MediaItem | str], list[list[int]]]:
     return list(places), members
 
 
-def _recordings(asked: Asked) -> list[MediaItem | str]:
+def _recordings(queries: QuerySet) -> list[MediaItem | str]:
     media: list[MediaItem | str] = []
-    for name, content in zip(asked.ids, asked.contents, strict=True):
+    for name, content in zip(queries.ids, queries.contents, strict=True):
         if not isinstance(content, MediaItem):
             raise QueryError(
-                f"query '{name}' is of the modality {asked.modality} and has no file; give it one",
+                f"query '{name}' is of the modality {queries.modality} and has no file; give it "
+                "one",
                 field="queries",
             )
         media.append(content)

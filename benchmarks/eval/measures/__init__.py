@@ -10,6 +10,6 @@ called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (IN
 
 from bittern.benchmarks.eval.measures.base import Measure, Tie
 from bittern.benchmarks.eval.measures.measures import MEASURES, Listed, chance, measure
-from bittern.benchmarks.eval.measures.sorting import places_of
+from bittern.benchmarks.eval.measures.sorting import ranks_of
 
-__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "places_of"]
+__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "ranks_of"]

@@ -25,7 +25,7 @@ from bittern.benchmarks.eval.measures.base import (
     Ints,
     Measure,
     Order,
-    Places,
+    Ranks,
     groups_of,
     order_of,
     per_query,
@@ -61,17 +61,17 @@ class AveragePrecision(Measure):
     citation = "trec_eval's map and map_cut; ties: McSherry & Najork, ECIR 2008"
     cut: ClassVar[Cut] = "optional"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        precision = np.where(order.ranks <= limit[order.query], order.nth / order.ranks, 0.0)
-        return per_query(places, order.query, precision) / self._divisor(places)
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        precision = np.where(order.rank <= limit[order.query], order.nth / order.rank, 0.0)
+        return per_query(ranks, order.query, precision) / self._divisor(ranks)
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         g = groups
         parts = precisions(g.nearer, g.before, g.tied, g.hits, g.slots(limit))
-        return per_query(places, g.query, parts) / self._divisor(places)
+        return per_query(ranks, g.query, parts) / self._divisor(ranks)
 
-    def _divisor(self, places: Places) -> Ints:
-        return places.relevant
+    def _divisor(self, ranks: Ranks) -> Ints:
+        return ranks.relevant
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class AveragePrecisionOfCutoff(AveragePrecision):
     citation = "INQUIRE: Vendrow et al., NeurIPS 2024 (arXiv 2411.02537)"
     cut = "always"
 
-    def _divisor(self, places: Places) -> Ints:
-        return places.relevant if self.cutoff is None else np.minimum(places.relevant, self.cutoff)
+    def _divisor(self, ranks: Ranks) -> Ints:
+        return ranks.relevant if self.cutoff is None else np.minimum(ranks.relevant, self.cutoff)
 
 
 @dataclass(frozen=True)
@@ -96,17 +96,17 @@ class AveragePrecisionOfHits(Measure):
     citation = "mAP@k of papers on hashing, e.g. CroVCA (arXiv 2510.27584)"
     cut = "always"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        hit = order.ranks <= limit[order.query]
-        sums = per_query(places, order.query, np.where(hit, order.nth / order.ranks, 0.0))
-        return _mean(sums, per_query(places, order.query, hit))
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        hit = order.rank <= limit[order.query]
+        sums = per_query(ranks, order.query, np.where(hit, order.nth / order.rank, 0.0))
+        return _mean(sums, per_query(ranks, order.query, hit))
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         g, slots = groups, groups.slots(limit)
         whole = slots == g.tied
         parts = np.where(whole, precisions(g.nearer, g.before, g.tied, g.hits, slots), 0.0)
-        sums = per_query(places, g.query, parts)
-        means = _mean(sums, per_query(places, g.query, np.where(whole, g.hits, 0)))
+        sums = per_query(ranks, g.query, parts)
+        means = _mean(sums, per_query(ranks, g.query, np.where(whole, g.hits, 0)))
         cut = np.flatnonzero((slots > 0) & ~whole)  # at most one group per query
 
         def mean(x: Floats, row: Ints) -> Floats:
@@ -117,19 +117,19 @@ class AveragePrecisionOfHits(Measure):
         means[g.query[cut]] = mean_over_hits(g.tied[cut], g.hits[cut], slots[cut], mean)
         return means
 
-    def _extreme(self, places: Places, limit: Ints, tie: Literal["best", "worst"]) -> Floats:
+    def _extreme(self, ranks: Ranks, limit: Ints, tie: Literal["best", "worst"]) -> Floats:
         """Groups that are whole above the cutoff have their hits first (last); how many hits the
         group at the cutoff has above it is chosen.
         """
-        g = groups_of(places)
+        g = groups_of(ranks)
         slots = g.slots(limit)
         cut = np.flatnonzero((slots > 0) & (slots < g.tied))
-        order, whole = order_of(places, tie), np.full(len(places), np.iinfo(np.int64).max)
+        order, whole = order_of(ranks, tie), np.full(len(ranks), np.iinfo(np.int64).max)
         whole[g.query[cut]] = g.nearer[cut]
         limit_of_whole = np.minimum(limit, whole)
-        inside = order.ranks <= limit_of_whole[order.query]
-        sums = per_query(places, order.query, np.where(inside, order.nth / order.ranks, 0.0))
-        means = _mean(sums, per_query(places, order.query, inside))
+        inside = order.rank <= limit_of_whole[order.query]
+        sums = per_query(ranks, order.query, np.where(inside, order.nth / order.rank, 0.0))
+        means = _mean(sums, per_query(ranks, order.query, inside))
         query = g.query[cut]
         least = np.maximum(0, slots[cut] - (g.tied[cut] - g.hits[cut]))
         most = np.minimum(g.hits[cut], slots[cut])

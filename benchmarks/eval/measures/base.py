@@ -26,13 +26,13 @@ from bittern.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class Places:
+class Ranks:
     """Of q queries, as compressed sparse rows of those relevant items that are placed.
 
     Attributes:
         offsets: int64 [q + 1]; entries of query i are at offsets[i]:offsets[i + 1], in order of
             rank.
-        ranks: int64, from 1, in the order (distance, row).
+        rank: int64, from 1, in the order (distance, row).
         nearer: int64, how many items are strictly nearer.
         tied: int64, how many items are at this distance, itself included.
         grades: int32, at least 1.
@@ -48,7 +48,7 @@ class Places:
     """
 
     offsets: NDArray[np.int64]
-    ranks: NDArray[np.int64]
+    rank: NDArray[np.int64]
     nearer: NDArray[np.int64]
     tied: NDArray[np.int64]
     grades: NDArray[np.int32]
@@ -106,59 +106,59 @@ class Order:
 
     Attributes:
         query: int64 [e].
-        ranks: int64 [e], from 1.
+        rank: int64 [e], from 1.
         nth: int64 [e], which relevant item of its query, from 1.
         grades: int32 [e].
     """
 
     query: Ints
-    ranks: Ints
+    rank: Ints
     nth: Ints
     grades: NDArray[np.int32]
 
 
-def groups_of(places: Places) -> Groups:
+def groups_of(ranks: Ranks) -> Groups:
     """Groups of equal distance."""
-    query = places.queries
-    starts = _starts(query, places.nearer)
+    query = ranks.queries
+    starts = _starts(query, ranks.nearer)
     ends = np.append(starts[1:], len(query))
-    gain = np.concatenate([[0], np.cumsum(places.grades, dtype=np.int64)])
+    gain = np.concatenate([[0], np.cumsum(ranks.grades, dtype=np.int64)])
     query = query[starts]
     return Groups(
         query=query,
-        nearer=places.nearer[starts],
-        tied=places.tied[starts],
+        nearer=ranks.nearer[starts],
+        tied=ranks.tied[starts],
         hits=ends - starts,
-        before=starts - places.offsets[query],
+        before=starts - ranks.offsets[query],
         gain=(gain[ends] - gain[starts]).astype(np.float64),
     )
 
 
-def order_of(places: Places, tie: Literal["ranked", "best", "worst"]) -> Order:
+def order_of(ranks: Ranks, tie: Literal["ranked", "best", "worst"]) -> Order:
     """The product's order, or relevant items first (best) or last (worst) among equals.
 
     Among relevant ones the higher grade is first in the best order and last in the worst.
     """
-    query = places.queries
-    nth = np.arange(1, len(query) + 1) - places.offsets[query]
+    query = ranks.queries
+    nth = np.arange(1, len(query) + 1) - ranks.offsets[query]
     if tie == "ranked":
-        return Order(query, places.ranks, nth, places.grades)
-    starts = _starts(query, places.nearer)
+        return Order(query, ranks.rank, nth, ranks.grades)
+    starts = _starts(query, ranks.nearer)
     hits = np.diff(np.append(starts, len(query)))
     group = np.repeat(np.arange(len(starts)), hits)
     ahead = np.arange(len(query)) - starts[group]
     if tie == "best":
-        ranks = places.nearer + 1 + ahead
-        grades = places.grades[np.lexsort((-places.grades, group))]
+        rank = ranks.nearer + 1 + ahead
+        grades = ranks.grades[np.lexsort((-ranks.grades, group))]
     else:
-        ranks = places.nearer + places.tied - hits[group] + 1 + ahead
-        grades = places.grades[np.lexsort((places.grades, group))]
-    return Order(query, ranks, nth, grades)
+        rank = ranks.nearer + ranks.tied - hits[group] + 1 + ahead
+        grades = ranks.grades[np.lexsort((ranks.grades, group))]
+    return Order(query, rank, nth, grades)
 
 
-def per_query(places: Places, query: Ints, values: NDArray[Any]) -> Floats:
+def per_query(ranks: Ranks, query: Ints, values: NDArray[Any]) -> Floats:
     """float64 [q], sums of `values` over the queries that they belong to."""
-    return np.bincount(query, weights=values, minlength=len(places)).astype(np.float64)
+    return np.bincount(query, weights=values, minlength=len(ranks)).astype(np.float64)
 
 
 def _starts(query: Ints, nearer: Ints) -> Ints:
@@ -197,11 +197,11 @@ class Measure(ABC):
         """E.g. ``AP_minR@50``."""
         return self.stem if self.cutoff is None else f"{self.stem}@{self.cutoff}"
 
-    def of(self, places: Places, tie: Tie) -> Floats:
+    def of(self, ranks: Ranks, tie: Tie) -> Floats:
         """Its value for each query.
 
         Args:
-            places: where the relevant items stand.
+            ranks: where the relevant items stand.
             tie: ``ranked``, the order (distance, row); ``expected``, the mean over uniformly
                 random orders inside every group of equal distance; ``best`` and ``worst``, the
                 extremes over those orders, query by query.
@@ -213,31 +213,31 @@ class Measure(ABC):
             InvalidInputError: the cutoff is beyond the depth to which ranks are known, or `tie`
                 is something else.
         """
-        limit = self._limit(places)
+        limit = self._limit(ranks)
         if tie == "expected":
-            return self._expected(places, groups_of(places), limit)
+            return self._expected(ranks, groups_of(ranks), limit)
         if tie == "ranked":
-            return self._in_order(places, order_of(places, tie), limit)
+            return self._in_order(ranks, order_of(ranks, tie), limit)
         if tie in ("best", "worst"):
-            return self._extreme(places, limit, tie)
+            return self._extreme(ranks, limit, tie)
         raise InvalidInputError(f"no such way to treat ties: {tie!r}; one of {get_args(Tie)}")
 
     @abstractmethod
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
         """Its value in one order of the ties."""
 
     @abstractmethod
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         """Its mean over random orders of the ties."""
 
-    def _extreme(self, places: Places, limit: Ints, tie: Literal["best", "worst"]) -> Floats:
+    def _extreme(self, ranks: Ranks, limit: Ints, tie: Literal["best", "worst"]) -> Floats:
         """Its maximum or minimum; here for measures that only gain when a hit moves up."""
-        return self._in_order(places, order_of(places, tie), limit)
+        return self._in_order(ranks, order_of(ranks, tie), limit)
 
-    def _limit(self, places: Places) -> Ints:
+    def _limit(self, ranks: Ranks) -> Ints:
         """int64 [q], the last rank that counts."""
-        limit = places.ranked
-        depth = places.depth
+        limit = ranks.ranked
+        depth = ranks.depth
         if depth is not None and (limit > depth).any():
             if self.cutoff is not None and self.cutoff > depth:
                 raise InvalidInputError(

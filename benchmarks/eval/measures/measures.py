@@ -35,7 +35,7 @@ from bittern.benchmarks.eval.measures.base import (
     Ints,
     Measure,
     Order,
-    Places,
+    Ranks,
     per_query,
 )
 from bittern.benchmarks.eval.measures.closed_form import discounts, mean_reciprocal, no_hit
@@ -51,15 +51,15 @@ class Hit(Measure):
     citation = "success@k: Craswell & Hawking, TREC 2004 web track"
     cut = "always"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        first = (order.nth == 1) & (order.ranks <= limit[order.query])
-        return per_query(places, order.query, first)
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        first = (order.nth == 1) & (order.rank <= limit[order.query])
+        return per_query(ranks, order.query, first)
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         first = np.flatnonzero(groups.before == 0)
         slots = groups.slots(limit)[first]
         found = 1 - no_hit(groups.tied[first], groups.hits[first], slots)
-        return per_query(places, groups.query[first], found)
+        return per_query(ranks, groups.query[first], found)
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ class ReciprocalRank(Measure):
     citation = "Voorhees, TREC-8 question answering; ties: McSherry & Najork, ECIR 2008"
     cut = "optional"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        first = (order.nth == 1) & (order.ranks <= limit[order.query])
-        return per_query(places, order.query, np.where(first, 1 / order.ranks, 0.0))
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        first = (order.nth == 1) & (order.rank <= limit[order.query])
+        return per_query(ranks, order.query, np.where(first, 1 / order.rank, 0.0))
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         """Over the whole group; less what the orders with no hit above the cutoff have of it, for
         which the rest of the group is a group of its own.
         """
@@ -89,7 +89,7 @@ class ReciprocalRank(Measure):
         means[late] -= missed[late] * mean_reciprocal(
             nearer[late] + beyond, tied[late] - beyond, hits[late]
         )
-        return per_query(places, groups.query[first], means)
+        return per_query(ranks, groups.query[first], means)
 
 
 @dataclass(frozen=True)
@@ -99,16 +99,16 @@ class CountOfHits(Measure):
     A group of g items, h of them hits, has h s/g in its first s places on average.
     """
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        hit = order.ranks <= limit[order.query]
-        return per_query(places, order.query, hit) / self._divisor(places)
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        hit = order.rank <= limit[order.query]
+        return per_query(ranks, order.query, hit) / self._divisor(ranks)
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         share = groups.hits * (groups.slots(limit) / groups.tied)
-        return per_query(places, groups.query, share) / self._divisor(places)
+        return per_query(ranks, groups.query, share) / self._divisor(ranks)
 
     @abstractmethod
-    def _divisor(self, places: Places) -> Ints:
+    def _divisor(self, ranks: Ranks) -> Ints:
         """int64 [q], at least 1."""
 
 
@@ -121,8 +121,8 @@ class Precision(CountOfHits):
     citation = "trec_eval's P; ties: McSherry & Najork, ECIR 2008"
     cut = "always"
 
-    def _divisor(self, places: Places) -> Ints:
-        return np.full(len(places), self.cutoff, np.int64)
+    def _divisor(self, ranks: Ranks) -> Ints:
+        return np.full(len(ranks), self.cutoff, np.int64)
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class Recall(CountOfHits):
     citation = "trec_eval's recall; ties: McSherry & Najork, ECIR 2008"
     cut = "always"
 
-    def _divisor(self, places: Places) -> Ints:
-        return places.relevant
+    def _divisor(self, ranks: Ranks) -> Ints:
+        return ranks.relevant
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,11 @@ class RPrecision(CountOfHits):
     citation = "trec_eval's Rprec; Buckley & Voorhees, SIGIR 2000"
     cut = "never"
 
-    def _limit(self, places: Places) -> Ints:
-        return np.minimum(super()._limit(places), places.relevant)
+    def _limit(self, ranks: Ranks) -> Ints:
+        return np.minimum(super()._limit(ranks), ranks.relevant)
 
-    def _divisor(self, places: Places) -> Ints:
-        return places.relevant
+    def _divisor(self, ranks: Ranks) -> Ints:
+        return ranks.relevant
 
 
 @dataclass(frozen=True)
@@ -166,17 +166,17 @@ class PrecisionInRadius(Measure):
     citation = "hash lookup within Hamming radius 2: Liu et al., CVPR 2012 (KSH)"
     cut = "never"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        return _share(places)
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        return _share(ranks)
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
-        return _share(places)
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
+        return _share(ranks)
 
 
-def _share(places: Places) -> Floats:
-    if places.within is None:
-        return np.full(len(places), np.nan)
-    items, relevant = places.within.T
+def _share(ranks: Ranks) -> Floats:
+    if ranks.within is None:
+        return np.full(len(ranks), np.nan)
+    items, relevant = ranks.within.T
     share: Floats = relevant / np.maximum(items, 1)
     return share
 
@@ -190,25 +190,25 @@ class NDCG(Measure):
     citation = "trec_eval's ndcg and ndcg_cut; Järvelin & Kekäläinen, TOIS 2002"
     cut = "optional"
 
-    def _in_order(self, places: Places, order: Order, limit: Ints) -> Floats:
-        gains = np.where(order.ranks <= limit[order.query], _discounted(order), 0.0)
-        return per_query(places, order.query, gains) / self._ideal(places)
+    def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
+        gains = np.where(order.rank <= limit[order.query], _discounted(order), 0.0)
+        return per_query(ranks, order.query, gains) / self._ideal(ranks)
 
-    def _expected(self, places: Places, groups: Groups, limit: Ints) -> Floats:
+    def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         discount = discounts(groups.nearer, groups.nearer + groups.slots(limit))
         gains = groups.gain / groups.tied * discount
-        return per_query(places, groups.query, gains) / self._ideal(places)
+        return per_query(ranks, groups.query, gains) / self._ideal(ranks)
 
-    def _ideal(self, places: Places) -> Floats:
-        query = np.repeat(np.arange(len(places)), np.diff(places.ideal_offsets))
-        ranks = np.arange(1, len(query) + 1) - places.ideal_offsets[query]
-        gains = _discounted(Order(query, ranks, ranks, places.ideal))
-        counted = True if self.cutoff is None else ranks <= self.cutoff
-        return per_query(places, query, np.where(counted, gains, 0.0))
+    def _ideal(self, ranks: Ranks) -> Floats:
+        query = np.repeat(np.arange(len(ranks)), np.diff(ranks.ideal_offsets))
+        rank = np.arange(1, len(query) + 1) - ranks.ideal_offsets[query]
+        gains = _discounted(Order(query, rank, rank, ranks.ideal))
+        counted = True if self.cutoff is None else rank <= self.cutoff
+        return per_query(ranks, query, np.where(counted, gains, 0.0))
 
 
 def _discounted(order: Order) -> Floats:
-    result: Floats = order.grades / np.log2(1.0 + order.ranks)
+    result: Floats = order.grades / np.log2(1.0 + order.rank)
     return result
 
 
@@ -303,13 +303,13 @@ def chance(measure: Measure, relevant: Ints, n: int | Ints) -> Floats:
     return np.concatenate(values)[inverse.reshape(-1)]
 
 
-def _one_group(relevant: Ints, n: Ints) -> Places:
+def _one_group(relevant: Ints, n: Ints) -> Ranks:
     offsets = np.concatenate([[0], np.cumsum(relevant)]).astype(np.int64)
     query = np.repeat(np.arange(len(relevant)), relevant)
     ones = np.ones(len(query), np.int32)
-    return Places(
+    return Ranks(
         offsets=offsets,
-        ranks=np.arange(1, len(query) + 1) - offsets[query],
+        rank=np.arange(1, len(query) + 1) - offsets[query],
         nearer=np.zeros(len(query), np.int64),
         tied=n[query],
         grades=ones,

@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.base import Ints, Places
+from bittern.benchmarks.eval.measures.base import Ints, Ranks
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
 
 
-def places_of(
+def ranks_of(
     distances: NDArray[Any],
     relevance: Relevance,
     *,
     depth: int | None = None,
     hamming: bool = False,
     ranked: Relevance | None = None,
-) -> Places:
+) -> Ranks:
     """Where the relevant items stand, query by query.
 
     Args:
@@ -39,18 +39,18 @@ def places_of(
     sizes, within = [], np.zeros((len(distances), 2), np.int64)
     for query, row in enumerate(distances):
         candidates = np.arange(len(row)) if ranked is None else ranked.of(query)
-        placed = _placed(row, candidates, relevance, query)
+        numbers = _placed(row, candidates, relevance, query)
         if hamming:
             near = row[candidates] <= 2
             right = np.isin(candidates, relevance.of(query))
             within[query] = near.sum(), (near & right).sum()
-        entries.append(placed[:, placed[1] < (depth or len(row))])
+        entries.append(numbers[:, numbers[1] < (depth or len(row))])
         sizes.append(len(candidates))
-    ranks, nearer, tied, grades = np.concatenate([np.empty((4, 0), np.int64), *entries], axis=1)
+    rank, nearer, tied, grades = np.concatenate([np.empty((4, 0), np.int64), *entries], axis=1)
     asked = np.repeat(np.arange(len(relevance)), relevance.counts)
-    return Places(
+    return Ranks(
         offsets=np.cumsum([0, *(part.shape[1] for part in entries)], dtype=np.int64),
-        ranks=ranks,
+        rank=rank,
         nearer=nearer,
         tied=tied,
         grades=grades.astype(np.int32),
@@ -68,12 +68,12 @@ def _placed(row: NDArray[Any], candidates: Ints, relevance: Relevance, query: in
     order = candidates[np.lexsort((candidates, row[candidates]))]
     ordered = row[order]
     relevant = relevance.of(query)
-    ranks = np.flatnonzero(np.isin(order, relevant))
-    items = order[ranks]
+    rank = np.flatnonzero(np.isin(order, relevant))
+    items = order[rank]
     nearer = np.searchsorted(ordered, row[items], "left")
     tied = np.searchsorted(ordered, row[items], "right") - nearer
     grades = relevance.grades[relevance.offsets[query] + np.searchsorted(relevant, items)]
-    return np.stack([ranks + 1, nearer, tied, grades]).astype(np.int64)
+    return np.stack([rank + 1, nearer, tied, grades]).astype(np.int64)
 
 
 def _check(

@@ -29,9 +29,9 @@ from bittern.benchmarks.eval.ranking.units import (
     offsets_of,
 )
 from bittern.benchmarks.eval.ranking.whole import (
-    Asking,
+    Entries,
     Nearest,
-    Placed,
+    Search,
     Tile,
     Whole,
     in_lists,
@@ -84,7 +84,7 @@ class Deep:
     """Ranks codes to a depth.
 
     Args:
-        asking: what is asked; its system asks `Queries`.
+        search: what is asked; its system asks `Queries`.
         stored: codes, kept.
         units: what is ranked: items by their nearest row, or rows.
         depth: how deep.
@@ -92,10 +92,10 @@ class Deep:
     """
 
     def __init__(
-        self, asking: Asking, stored: Stored, units: Units, depth: int, limits: Limits
+        self, search: Search, stored: Stored, units: Units, depth: int, limits: Limits
     ) -> None:
         assert stored.kept is not None
-        self._asking = asking
+        self._asking = search
         self._stored = stored
         self._codes: NDArray[np.uint8] = stored.kept
         self._units = units
@@ -105,16 +105,16 @@ class Deep:
         self._engine = FlatEngine(blocks, limits.threads)
 
     @staticmethod
-    def suits(asking: Asking, stored: Stored, units: Units) -> bool:
+    def suits(search: Search, stored: Stored, units: Units) -> bool:
         """Whether the engine can rank this."""
-        if stored.kept is None or stored.kept.dtype != np.uint8 or asking.fitted.bits is None:
+        if stored.kept is None or stored.kept.dtype != np.uint8 or search.fitted.bits is None:
             return False
         if units.windows == "mean" and not units.single:
             return False
-        asked = asking.fitted.ask(asking.queries[:1], asking.metric)
-        return isinstance(asked, Queries) and asked.bits == 8 * stored.kept.shape[1]
+        queries = search.fitted.encode_queries(search.queries[:1], search.metric)
+        return isinstance(queries, Queries) and queries.bits == 8 * stored.kept.shape[1]
 
-    def placed(self, wanted: Wanted, keep: int) -> Placed:
+    def entries(self, wanted: Wanted, keep: int) -> Entries:
         """Rank all queries, a batch at a time; `keep` of the nearest are told."""
         keep = min(keep, self._depth, len(self._units))
         parts, numbers = [], []
@@ -124,16 +124,16 @@ class Deep:
             numbers.append(batch)
         return joined(parts, numbers)
 
-    def _batch(self, asking: Asking, wanted: Wanted, keep: int) -> Placed:
-        asked: Queries = asking.fitted.ask(asking.queries, asking.metric)
-        count = self._first_count(asked.metric)
+    def _batch(self, search: Search, wanted: Wanted, keep: int) -> Entries:
+        encoded: Queries = search.fitted.encode_queries(search.queries, search.metric)
+        count = self._first_count(encoded.metric)
         most = max(count, _MOST)
         waiting = np.arange(len(wanted))
         parts, numbers = [], []
         while len(waiting) and count <= most:
             again = []
             for some in self._portions(waiting, count):
-                queries, own = asked.only(some.tolist()), wanted.part(some)
+                queries, own = encoded.only(some.tolist()), wanted.part(some)
                 found = self._search(queries, count)
                 parts.append(self._placed(found, own, keep, queries.metric))
                 numbers.append(some)
@@ -141,7 +141,7 @@ class Deep:
             waiting = np.concatenate(again)
             count *= _MORE
         if len(waiting):
-            parts.append(self._whole(asking.part(waiting), wanted.part(waiting), keep))
+            parts.append(self._whole(search.part(waiting), wanted.part(waiting), keep))
             numbers.append(waiting)
         return joined(parts, numbers)
 
@@ -196,7 +196,7 @@ class Deep:
         distances = queries.distances(query, self._codes.take(rows, axis=0))
         return bool((np.minimum.reduceat(distances, begins) == distance).any())
 
-    def _placed(self, found: _Found, wanted: Wanted, keep: int, metric: str) -> Placed:
+    def _placed(self, found: _Found, wanted: Wanted, keep: int, metric: str) -> Entries:
         standing = in_lists(found.distances, found.offsets)
         queries = found.queries
         at, relevant = lookup(queries, found.units, wanted, len(self._units))
@@ -211,7 +211,7 @@ class Deep:
                 ],
                 axis=1,
             ).astype(np.int64)
-        return Placed(
+        return Entries(
             queries[kept],
             found.units[kept],
             wanted.grades[at[kept]],
@@ -222,9 +222,9 @@ class Deep:
             within,
         )
 
-    def _whole(self, asking: Asking, wanted: Wanted, keep: int) -> Placed:
-        whole = Whole(asking, self._stored, self._units, wanted, keep, self._limits)
-        return whole.placed().to_depth(self._depth)
+    def _whole(self, search: Search, wanted: Wanted, keep: int) -> Entries:
+        whole = Whole(search, self._stored, self._units, wanted, keep, self._limits)
+        return whole.entries().to_depth(self._depth)
 
 
 def _first(found: _Found, keep: int) -> Nearest:
@@ -232,25 +232,25 @@ def _first(found: _Found, keep: int) -> Nearest:
     nearest = Nearest.none(len(found.reach), keep)
     columns = np.arange(keep)
     there = columns < found.counts[:, None]
-    places = (found.offsets[:-1, None] + columns)[there]
-    nearest.units[there] = found.units[places]
-    nearest.distances[there] = found.distances[places]
-    nearest.rows[there] = found.rows[places]
+    ranks = (found.offsets[:-1, None] + columns)[there]
+    nearest.units[there] = found.units[ranks]
+    nearest.distances[there] = found.distances[ranks]
+    nearest.rows[there] = found.rows[ranks]
     return nearest
 
 
 def ranked_candidates(
-    asking: Asking,
+    search: Search,
     rows: EmbeddedRows,
     units: Units,
     wanted: Wanted,
     candidates: Wanted,
     keep: int,
-) -> Placed:
+) -> Entries:
     """Rank each query's candidates.
 
     Args:
-        asking: what is asked.
+        search: what is asked.
         rows: embeddings; only those of candidates are read.
         units: what could be ranked.
         wanted: what is relevant.
@@ -264,15 +264,15 @@ def ranked_candidates(
         among = np.isin(wanted.units[chosen], given)
         relevant = wanted.units[chosen][among]
         grades = wanted.grades[chosen][among]
-        parts.append(_one(asking, query, rows, units, given, relevant, keep, grades))
+        parts.append(_one(search, query, rows, units, given, relevant, keep, grades))
     depth = min(keep, len(units))
     if not parts:
-        return _nothing(asking, units, 0, depth)
+        return _nothing(search, units, 0, depth)
     return joined(parts, [np.array([query]) for query in range(len(parts))])
 
 
 def _one(
-    asking: Asking,
+    search: Search,
     query: int,
     rows: EmbeddedRows,
     units: Units,
@@ -280,30 +280,30 @@ def _one(
     relevant: Ints,
     keep: int,
     grades: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
-) -> Placed:
+) -> Entries:
     depth = min(keep, len(units))
     if not len(given):
-        return _nothing(asking, units, 1, depth)
+        return _nothing(search, units, 1, depth)
     numbers, begins = units.rows_of(given)
     # Rows of candidates stand close together now: they are units of an own collection.
     own = Units(np.append(begins, len(numbers)), given, units.windows)
-    stored = asking.fitted.store(rows.read(numbers))
-    found = asking.distances(query, query + 1, stored)
+    stored = search.fitted.encode_items(rows.read(numbers))
+    found = search.distances(query, query + 1, stored)
     tile = Tile(own.reduced(found, 0, len(own))[0], 0)
-    places = np.searchsorted(given, relevant)
-    values = tile.distances[places].astype(np.float64)
-    standing = tile.standing(places, values)
+    ranks = np.searchsorted(given, relevant)
+    values = tile.distances[ranks].astype(np.float64)
+    standing = tile.standing(ranks, values)
     nearest = Nearest.none(1, depth)
     chosen = tile.nearest(depth)
     nearest.units[0, : len(chosen)] = given[chosen]
     nearest.distances[0, : len(chosen)] = tile.distances[chosen]
     nearest.rows[0, : len(chosen)] = numbers[own.nearest_rows(chosen, found[0])]
     within = None
-    if _is_hamming(asking, units):
+    if _is_hamming(search, units):
         counts = [np.count_nonzero(tile.distances <= RADIUS), np.count_nonzero(values <= RADIUS)]
         within = np.array([counts], np.int64)
     zeros = np.zeros(len(relevant), np.int64)
-    return Placed(
+    return Entries(
         zeros,
         relevant,
         grades,
@@ -315,31 +315,31 @@ def _one(
     )
 
 
-def _nothing(asking: Asking, units: Units, queries: int, depth: int) -> Placed:
+def _nothing(search: Search, units: Units, queries: int, depth: int) -> Entries:
     none = np.empty(0, np.int64)
-    within = np.zeros((queries, 2), np.int64) if _is_hamming(asking, units) else None
+    within = np.zeros((queries, 2), np.int64) if _is_hamming(search, units) else None
     grades = np.empty(0, np.int32)
     nearest = Nearest.none(queries, depth)
-    return Placed(none, none, grades, none, none, none, nearest, within)
+    return Entries(none, none, grades, none, none, none, nearest, within)
 
 
-def _is_hamming(asking: Asking, units: Units) -> bool:
-    return asking.metric == "symmetric" and (units.windows != "mean" or units.single)
+def _is_hamming(search: Search, units: Units) -> bool:
+    return search.metric == "symmetric" and (units.windows != "mean" or units.single)
 
 
 def reranked(
-    placed: Placed,
+    entries: Entries,
     count: int,
     queries: NDArray[np.float32],
     rows: EmbeddedRows,
     units: Units,
     wanted: Wanted,
     limits: Limits,
-) -> Placed:
+) -> Entries:
     """Rank the `count` nearest units of each query anew, by (1 - cosine, row).
 
     Args:
-        placed: the ranking by code, with at least `count` of the nearest, as far as there are.
+        entries: the ranking by code, with at least `count` of the nearest, as far as there are.
         count: how many.
         queries: float32 [q, dim].
         rows: embeddings; those of the nearest are read.
@@ -350,7 +350,7 @@ def reranked(
     Raises:
         InvalidInputError: a cosine is not a number.
     """
-    top = placed.nearest.first(count)
+    top = entries.nearest.first(count)
     anew = Nearest.none(*top.units.shape)
     each = max(1, top.units.shape[1] * units.rows // max(len(units), 1))
     size = max(1, limits.block_bytes // (12 * each * rows.dim))
@@ -361,28 +361,28 @@ def reranked(
         anew.put(np.arange(len(queries))[some], own)
 
     for_each(block, blocks, limits.threads or usable_cores())
-    return _joined(placed, anew, wanted, len(units))
+    return _joined(entries, anew, wanted, len(units))
 
 
-def _joined(placed: Placed, anew: Nearest, wanted: Wanted, units: int) -> Placed:
+def _joined(entries: Entries, anew: Nearest, wanted: Wanted, units: int) -> Entries:
     """Entries of units that were ranked anew, and those behind them."""
     count = anew.units.shape[1]
     there = anew.units >= 0
     number = np.repeat(np.arange(len(there)), there.sum(axis=1))
     standing = in_lists(anew.distances[there], offsets_of(there.sum(axis=1)))
     at, relevant = lookup(number, anew.units[there], wanted, units)
-    behind = placed.ranks > count
-    nearer = np.maximum(placed.nearer[behind], count)
-    ranks = placed.ranks[behind]
-    tied = placed.nearer[behind] + placed.tied[behind] - nearer
-    old = placed.nearest
+    behind = entries.rank > count
+    nearer = np.maximum(entries.nearer[behind], count)
+    rank = entries.rank[behind]
+    tied = entries.nearer[behind] + entries.tied[behind] - nearer
+    old = entries.nearest
     return replace(
-        placed,
-        queries=np.concatenate([number[relevant], placed.queries[behind]]),
-        units=np.concatenate([anew.units[there][relevant], placed.units[behind]]),
-        grades=np.concatenate([wanted.grades[at[relevant]], placed.grades[behind]]),
+        entries,
+        queries=np.concatenate([number[relevant], entries.queries[behind]]),
+        units=np.concatenate([anew.units[there][relevant], entries.units[behind]]),
+        grades=np.concatenate([wanted.grades[at[relevant]], entries.grades[behind]]),
         nearer=np.concatenate([standing.nearer[relevant], nearer]),
-        before=np.concatenate([standing.before[relevant], ranks - 1 - nearer]),
+        before=np.concatenate([standing.before[relevant], rank - 1 - nearer]),
         tied=np.concatenate([standing.tied[relevant], tied]),
         nearest=Nearest(
             np.concatenate([anew.units, old.units[:, count:]], axis=1),

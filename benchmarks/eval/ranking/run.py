@@ -16,7 +16,7 @@ from bittern.benchmarks.eval.ranking.units import (
     Units,
     Wanted,
 )
-from bittern.benchmarks.eval.ranking.whole import Asking, Placed, Whole
+from bittern.benchmarks.eval.ranking.whole import Entries, Search, Whole
 from bittern.benchmarks.eval.systems.base import Fitted, Metric
 from bittern.errors import InvalidInputError
 
@@ -59,24 +59,24 @@ def rank(
     clock = Clock()
     units = Units.of(searched.rows.owners, settings.windows)
     wanted = Wanted.of(searched.relevance, units)
-    asking = Asking(fitted, queries, metric)
+    search = Search(fitted, queries, metric)
     keep = max(settings.keep, settings.rerank)
     if settings.candidates is not None:
         given = Wanted.of(settings.candidates, units)
-        placed = ranked_candidates(asking, searched.rows, units, wanted, given, keep)
+        entries = ranked_candidates(search, searched.rows, units, wanted, given, keep)
         ranked = np.diff(given.offsets)
     else:
-        placed = _of_all(asking, searched, units, wanted, keep, settings, clock)
+        entries = _of_all(search, searched, units, wanted, keep, settings, clock)
         ranked = np.full(len(queries), len(units), np.int64)
     if settings.rerank:
-        placed = reranked(
-            placed, settings.rerank, queries, searched.rows, units, wanted, settings.limits
+        entries = reranked(
+            entries, settings.rerank, queries, searched.rows, units, wanted, settings.limits
         )
     if settings.deep:
-        placed = placed.to_depth(settings.deep)
-    nearest = placed.nearest.first(settings.keep)
+        entries = entries.to_depth(settings.deep)
+    nearest = entries.nearest.first(settings.keep)
     return Ranking(
-        placed.places(wanted, ranked, settings.deep),
+        entries.ranks(wanted, ranked, settings.deep),
         _items(units, nearest.units),
         nearest.distances,
         nearest.rows,
@@ -85,19 +85,19 @@ def rank(
 
 
 def _of_all(
-    asking: Asking,
+    search: Search,
     searched: Searched,
     units: Units,
     wanted: Wanted,
     keep: int,
     settings: Settings,
     clock: Clock,
-) -> Placed:
-    stored = Stored(asking.fitted, searched.rows, units, settings.limits, clock)
+) -> Entries:
+    stored = Stored(search.fitted, searched.rows, units, settings.limits, clock)
     deep = settings.deep
-    if deep and len(wanted) and Deep.suits(asking, stored, units):
-        return Deep(asking, stored, units, deep, settings.limits).placed(wanted, keep)
-    return Whole(asking, stored, units, wanted, keep, settings.limits).placed()
+    if deep and len(wanted) and Deep.suits(search, stored, units):
+        return Deep(search, stored, units, deep, settings.limits).entries(wanted, keep)
+    return Whole(search, stored, units, wanted, keep, settings.limits).entries()
 
 
 def _items(units: Units, found: Ints) -> Ints:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.systems.base import Fitted
 from bittern.benchmarks.eval.tasks import Relevance, Windows
 from bittern.errors import InvalidInputError
@@ -121,11 +121,11 @@ class Wanted:
         first = np.searchsorted(units.items, known)
         found = np.diff(first)[relevance.items]
         if found.min(initial=1) == found.max(initial=1) == 1:
-            places, grades, relevant = first[relevance.items], relevance.grades, relevance.counts
+            ranks, grades, relevant = first[relevance.items], relevance.grades, relevance.counts
             ideal = grades
         else:
             low = first[relevance.items]
-            places, _ = ranges(low, low + found)
+            ranks, _ = ranges(low, low + found)
             grades = np.repeat(relevance.grades, found)
             counted = np.maximum(found, 1)
             relevant = _sums(counted, relevance.offsets)
@@ -134,7 +134,7 @@ class Wanted:
             ideal = ideal[np.lexsort((-ideal, np.repeat(np.arange(len(relevance)), relevant)))]
         return cls(
             offsets_of(_sums(found, relevance.offsets)),
-            places,
+            ranks,
             grades,
             relevant,
             ideal,
@@ -178,9 +178,9 @@ def lookup(queries: Ints, units: Ints, wanted: Wanted, count: int) -> tuple[Ints
     if not len(wanted.units):
         return np.zeros(len(queries), np.int64), np.zeros(len(queries), dtype=bool)
     keys = wanted.queries * count + wanted.units
-    asked = queries * count + units
-    at = np.minimum(np.searchsorted(keys, asked), len(keys) - 1)
-    return at, (keys[at] == asked) & (units >= 0)
+    sought = queries * count + units
+    at = np.minimum(np.searchsorted(keys, sought), len(keys) - 1)
+    return at, (keys[at] == sought) & (units >= 0)
 
 
 def ranges(begins: Ints, ends: Ints) -> tuple[Ints, Ints]:
@@ -200,8 +200,8 @@ def first_least(values: NDArray[Any], begins: Ints) -> Ints:
     """In each of the ranges that `values` is made of (none empty), the place of the first least."""
     least = np.minimum.reduceat(values, begins)
     counts = np.diff(np.append(begins, len(values)))
-    places = np.flatnonzero(values == np.repeat(least, counts))
-    return places[np.searchsorted(places, begins)]
+    ranks = np.flatnonzero(values == np.repeat(least, counts))
+    return ranks[np.searchsorted(ranks, begins)]
 
 
 def _sums(values: Ints, offsets: Ints) -> Ints:
@@ -214,7 +214,7 @@ DEEP = 1_000
 _MOST_COMPARED = 2_000_000_000
 """Distances that are worked out one by one; some minutes on two cores."""
 RADIUS = 2
-"""Hamming radius of `Places.within`."""
+"""Hamming radius of `Ranks.within`."""
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class Ranking:
     """What was found.
 
     Attributes:
-        places: where the relevant items stand.
+        ranks: where the relevant items stand.
         hits: int64 [q, h], the nearest items in order, -1 where there are no more.
         distances: float64 [q, h], theirs; infinite where there are no more. Of items that were
             ranked anew it is 1 - cosine, of those behind them still the system's.
@@ -338,7 +338,7 @@ class Ranking:
         seconds: taken by ranking alone; reading embeddings and storing them is not part of it.
     """
 
-    places: Places
+    ranks: Ranks
     hits: NDArray[np.int64]
     distances: NDArray[np.float64]
     rows: NDArray[np.int64]
@@ -359,9 +359,9 @@ def default_depth(queries: int, rows: int, coded: bool) -> int | None:
     return DEEP if coded and queries * rows > _MOST_COMPARED else None
 
 
-def _check_items(name: str, places: NDArray[np.int64], items: int) -> None:
-    if len(places) and not 0 <= int(places.min()) <= int(places.max()) < items:
-        wrong = int(places.min()) if places.min() < 0 else int(places.max())
+def _check_items(name: str, ranks: NDArray[np.int64], items: int) -> None:
+    if len(ranks) and not 0 <= int(ranks.min()) <= int(ranks.max()) < items:
+        wrong = int(ranks.min()) if ranks.min() < 0 else int(ranks.max())
         raise InvalidInputError(f"{name}: there is no item {wrong}, only 0 to {items - 1}")
 
 
@@ -433,7 +433,7 @@ class Stored:
     def _all(self) -> NDArray[Any] | None:
         kept: NDArray[Any] | None = None
         for first, tile in self._rows.tiles(self._limits.tile_rows):
-            stored = self._fitted.store(tile)
+            stored = self._fitted.encode_items(tile)
             del tile
             if kept is None:
                 if stored.nbytes / max(len(stored), 1) * len(self._rows) > self._limits.kept_bytes:
@@ -449,7 +449,7 @@ class Stored:
         over: NDArray[Any] | None = None
         unit = 0
         for first, tile in self._rows.tiles(self._limits.tile_rows):
-            stored = self._fitted.store(tile)
+            stored = self._fitted.encode_items(tile)
             end = first + len(tile)
             del tile
             if over is not None:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.measures.base import Places
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.ranking.units import (
     RADIUS,
     Ints,
@@ -41,7 +41,7 @@ _COUNTABLE = 1 << 16
 
 @dataclass(frozen=True)
 class Standing:
-    """Of wanted units, what one tile adds: see `Placed`."""
+    """Of wanted units, what one tile adds: see `Entries`."""
 
     nearer: Ints
     before: Ints
@@ -87,13 +87,13 @@ class Tile:
             before[doubtful] = self._among_equals(units[doubtful] - self.first)
         return Standing(nearer, before, tied)
 
-    def _among_equals(self, places: Ints) -> Ints:
+    def _among_equals(self, ranks: Ints) -> Ints:
         """How many before each of these places have the same distance."""
-        wanted = self.distances[places]
+        wanted = self.distances[ranks]
         if self.ends is not None:
-            asked = np.zeros(len(self.ends), dtype=bool)
-            asked[wanted] = True
-            members = np.flatnonzero(asked[self.distances])
+            queries = np.zeros(len(self.ends), dtype=bool)
+            queries[wanted] = True
+            members = np.flatnonzero(queries[self.distances])
         else:
             values = np.unique(wanted)
             at = np.minimum(np.searchsorted(values, self.distances), len(values) - 1)
@@ -103,7 +103,7 @@ class Tile:
         stands = np.empty(len(order), dtype=np.int64)
         stands[order] = np.arange(len(order))
         begins = np.searchsorted(theirs[order], self._sortable(wanted), "left")
-        return stands[np.searchsorted(members, places)] - begins
+        return stands[np.searchsorted(members, ranks)] - begins
 
     def nearest(self, count: int, below: float = np.inf) -> Ints:
         """The `count` nearest that are nearer than `below`, in order: places in the tile."""
@@ -172,7 +172,7 @@ class Nearest:
 
 
 @dataclass(frozen=True)
-class Placed:
+class Entries:
     """Relevant units that are placed, in any order, and the nearest of all units.
 
     Attributes:
@@ -183,7 +183,7 @@ class Placed:
         before: int64 [e], units that are as near, and come before it.
         tied: int64 [e], units that are as near, itself included.
         nearest: of each query.
-        within: see `Places.within`.
+        within: see `Ranks.within`.
     """
 
     queries: Ints
@@ -196,11 +196,11 @@ class Placed:
     within: Ints | None
 
     @property
-    def ranks(self) -> Ints:
+    def rank(self) -> Ints:
         """int64 [e], from 1."""
         return self.nearer + self.before + 1
 
-    def to_depth(self, depth: int) -> Placed:
+    def to_depth(self, depth: int) -> Entries:
         """Only the groups that begin at rank `depth` or above."""
         kept = self.nearer < depth
         if kept.all():
@@ -216,13 +216,13 @@ class Placed:
             nearest=self.nearest.first(depth),
         )
 
-    def places(self, wanted: Wanted, ranked: Ints, depth: int | None) -> Places:
+    def ranks(self, wanted: Wanted, ranked: Ints, depth: int | None) -> Ranks:
         """As measures take them."""
-        ranks = self.ranks
-        order = np.lexsort((ranks, self.queries))
-        return Places(
+        rank = self.rank
+        order = np.lexsort((rank, self.queries))
+        return Ranks(
             offsets=offsets_of(np.bincount(self.queries, minlength=len(wanted))),
-            ranks=ranks[order],
+            rank=rank[order],
             nearer=self.nearer[order],
             tied=self.tied[order],
             grades=self.grades[order],
@@ -235,7 +235,7 @@ class Placed:
         )
 
 
-def joined(parts: list[Placed], numbers: list[Ints]) -> Placed:
+def joined(parts: list[Entries], numbers: list[Ints]) -> Entries:
     """Several parts of the queries as one; of a query that is in several the last holds.
 
     Args:
@@ -261,7 +261,7 @@ def joined(parts: list[Placed], numbers: list[Ints]) -> Placed:
     def all_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([array[k] for array, k in zip(arrays, kept, strict=True)])
 
-    return Placed(
+    return Entries(
         all_of(queries),
         all_of(part.units for part in parts),
         all_of(part.grades for part in parts),
@@ -278,7 +278,7 @@ _MOST_QUERIES = 64
 
 
 @dataclass(frozen=True)
-class Asking:
+class Search:
     """What is asked of a system, and by which distance.
 
     Attributes:
@@ -291,9 +291,9 @@ class Asking:
     queries: NDArray[np.float32]
     metric: Metric
 
-    def part(self, queries: Ints) -> Asking:
+    def part(self, queries: Ints) -> Search:
         """Some of the queries."""
-        return Asking(self.fitted, self.queries[queries], self.metric)
+        return Search(self.fitted, self.queries[queries], self.metric)
 
     def distances(self, first: int, last: int, stored: NDArray[Any]) -> NDArray[Any]:
         """Of some queries to stored rows, [last - first, n].
@@ -301,8 +301,8 @@ class Asking:
         Raises:
             InvalidInputError: one is not finite.
         """
-        asked = self.fitted.ask(self.queries[first:last], self.metric)
-        found = self.fitted.distances(asked, stored, 0, last - first)
+        queries = self.fitted.encode_queries(self.queries[first:last], self.metric)
+        found = self.fitted.distances(queries, stored, 0, last - first)
         if found.dtype.kind == "f" and not np.isfinite(found).all():
             query = first + int(np.flatnonzero(~np.isfinite(found).all(axis=1))[0])
             raise InvalidInputError(
@@ -316,7 +316,7 @@ class Whole:
     """Ranks everything.
 
     Args:
-        asking: what is asked.
+        search: what is asked.
         stored: of what.
         units: what is ranked.
         wanted: what is relevant.
@@ -326,14 +326,14 @@ class Whole:
 
     def __init__(
         self,
-        asking: Asking,
+        search: Search,
         stored: Stored,
         units: Units,
         wanted: Wanted,
         keep: int,
         limits: Limits,
     ) -> None:
-        self._asking = asking
+        self._asking = search
         self._stored = stored
         self._units = units
         self._wanted = wanted
@@ -344,17 +344,17 @@ class Whole:
         self._before = np.zeros(entries, np.int64)
         self._tied = np.zeros(entries, np.int64)
         self._nearest = Nearest.none(len(wanted), min(keep, len(units)))
-        hamming = asking.metric == "symmetric" and (units.windows != "mean" or units.single)
+        hamming = search.metric == "symmetric" and (units.windows != "mean" or units.single)
         self._within = np.zeros((len(wanted), 2), np.int64) if hamming else None
 
-    def placed(self) -> Placed:
+    def entries(self) -> Entries:
         """Rank."""
         if self._stored.kept is None:
             self._pass(note=True, count=False)
             self._pass(note=False, count=True)
         else:
             self._pass(note=True, count=True)
-        return Placed(
+        return Entries(
             self._wanted.queries,
             self._wanted.units,
             self._wanted.grades,

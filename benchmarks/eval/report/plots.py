@@ -178,10 +178,10 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
         pools.append((mean, count))
     rising = [mean for mean, count in pools for _ in range(count)]
     highest = max(low, high - (len(wanted) - 1) * gap)
-    placed = [0.0] * len(wanted)
+    entries = [0.0] * len(wanted)
     for position, i in enumerate(order):
-        placed[i] = min(max(rising[position], low), highest) + position * gap
-    return placed
+        entries[i] = min(max(rising[position], low), highest) + position * gap
+    return entries
 
 
 MOST_LINES, MOST_BARS = 10, 8

@@ -53,7 +53,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     drawn = draw(results)
     named = [(f"{PLOTS}/{_name(number, plot)}", plot) for number, plot in enumerate(drawn, 1)]
     files = {
-        "results.json": results_json(without_places(results)),
+        "results.json": results_json(without_paths(results)),
         "results.csv": results_csv(results),
         **{path: plot.svg for path, plot in named},
         "results.md": results_markdown(results, named),
@@ -74,7 +74,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
     return [folder / name for name in reversed(files)]
 
 
-def without_places(results: Results) -> Results:
+def without_paths(results: Results) -> Results:
     """The same results with the names of media in place of where they lie on this machine."""
     shown = [
         replace(

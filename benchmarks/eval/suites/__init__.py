@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from bittern.benchmarks.eval.suites.base import Piece, Suite
+from bittern.benchmarks.eval.suites.base import DataFile, Suite
 from bittern.errors import InvalidInputError
 
 _SUITES = {
@@ -19,7 +19,7 @@ _SUITES = {
 }
 NAMES = tuple(_SUITES)
 
-__all__ = ["NAMES", "Piece", "Suite", "suite_named"]
+__all__ = ["NAMES", "DataFile", "Suite", "suite_named"]
 
 
 def suite_named(name: str) -> Suite:

@@ -32,7 +32,7 @@ from bittern.types import MediaItem
 
 
 @dataclass(frozen=True)
-class Piece:
+class DataFile:
     """A file or folder that a layout needs.
 
     Attributes:
@@ -56,14 +56,14 @@ class Suite(Interface):
     Attributes:
         name: on the command line.
         about: one line for people, with its paper.
-        pieces: what its data folder holds.
+        layout: what its data folder holds.
         needs_data: whether `--data` must be given.
         measures: names of the measures that its papers report, the main one first.
     """
 
     name: str
     about: str
-    pieces: Sequence[Piece]
+    layout: Sequence[DataFile]
     needs_data: bool
     measures: Sequence[str]
 
@@ -78,7 +78,7 @@ class Suite(Interface):
 
         del protocol
         if self.needs_data:
-            check(data, self.pieces, self.name)
+            check(data, self.layout, self.name)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """The tasks that the data and the model's towers allow, the layout checked first.
@@ -106,18 +106,18 @@ _KEYS = 12
 Missing = Literal["error", "skip"]
 
 
-def check(data: Path | None, pieces: Sequence[Piece], suite_name: str) -> Path:
+def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Path:
     """The data folder, with every piece in it that is not optional.
 
     Args:
         data: the data folder.
-        pieces: what it has to hold.
+        layout: what it has to hold.
         suite_name: for messages.
 
     Raises:
         LayoutError: there is no such folder, or pieces are missing; every one of them is named.
     """
-    wanted = "\n".join(f"  {described(piece)}" for piece in pieces)
+    wanted = "\n".join(f"  {described(piece)}" for piece in layout)
     if data is None:
         raise LayoutError(
             f"{suite_name} needs its data: give their folder with --data. It holds:\n{wanted}",
@@ -129,12 +129,12 @@ def check(data: Path | None, pieces: Sequence[Piece], suite_name: str) -> Path:
             f"the data folder {data} {state}; {suite_name} needs a folder that holds:\n{wanted}",
             field="data",
         )
-    lacking = [piece for piece in pieces if not piece.optional and found(data, piece) is None]
+    lacking = [piece for piece in layout if not piece.optional and found(data, piece) is None]
     if lacking:
         listed = "\n".join(f"  {described(piece)}" for piece in lacking)
         them = agreeing(len(lacking), "it", "them")
         raise LayoutError(
-            f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(pieces)}:\n"
+            f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(layout)}:\n"
             f"{listed}\nBittern does not fetch {them}: put {them} there under "
             f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
             field="data",
@@ -143,14 +143,14 @@ def check(data: Path | None, pieces: Sequence[Piece], suite_name: str) -> Path:
     return data
 
 
-def described(piece: Piece) -> str:
+def described(piece: DataFile) -> str:
     """A piece in one line: its path, what it is, where it comes from, how large it is."""
     path = " or ".join(piece.path.split("|"))
     optional = "; optional" if piece.optional else ""
     return f"{path}: {piece.what}; from {piece.origin}; {piece.size}{optional}"
 
 
-def found(data: Path, piece: Piece) -> Path | None:
+def found(data: Path, piece: DataFile) -> Path | None:
     """Where a piece is, the first of its alternatives that is there; a folder must hold something.
 
     A path that ends with ``/`` is a folder, any other a file.
@@ -170,7 +170,7 @@ def found(data: Path, piece: Piece) -> Path | None:
     return None
 
 
-def place(data: Path, piece: Piece) -> Path:
+def place(data: Path, piece: DataFile) -> Path:
     """Where a piece is that `check` has seen.
 
     Raises:
@@ -213,7 +213,7 @@ def check_files(root: Path, paths: Sequence[str], missing: Missing, what: str) -
     return there
 
 
-def left_out_files(there: NDArray[np.bool_], what: str) -> list[str]:
+def skipped_files(there: NDArray[np.bool_], what: str) -> list[str]:
     """The sentence for `Task.left_out` on files that were skipped; none where all are there."""
     lacking = int(np.count_nonzero(~there))
     if not lacking:
@@ -382,7 +382,7 @@ def _told(keys: Iterable[str]) -> str:
     return "keys " + ", ".join(f"'{key[:60]}'" for key in named[:_KEYS])
 
 
-ASKED_BY_RECORDING = (
+RECORDING_QUERIES = (
     "A recording that is asked with is the mean of its windows' embeddings, whatever --windows "
     "says of those that are searched"
 )

@@ -34,13 +34,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import check_templates, fill, told_prompts
+from bittern.benchmarks.eval.prompts import check_templates, fill, prompts_note
 from bittern.benchmarks.eval.splits import Chosen, leave_out_unanswerable
 from bittern.benchmarks.eval.suites import base as layouts
 from bittern.benchmarks.eval.suites.base import (
-    ASKED_BY_RECORDING,
+    RECORDING_QUERIES,
+    DataFile,
     Missing,
-    Piece,
     Suite,
     table_rows,
 )
@@ -50,14 +50,14 @@ from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
 )
-from bittern.benchmarks.eval.trec import PlacesOf, escaped, read_qrels
+from bittern.benchmarks.eval.trec import PositionsOf, escaped, read_qrels
 from bittern.benchmarks.eval.windows import window_ids
 from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.sources.base import modality_of_suffix
@@ -98,12 +98,12 @@ class Judged:
         """The queries of one modality for items of another."""
         pair = (asked, target)
         mine = [q for q, one in enumerate(self._queries) if (one.modality, one.target) == pair]
-        questions, asking = _asked([self._queries[q] for q in mine], asked, self._protocol)
-        queries = np.array(mine, np.int64)[asking]
+        questions, search = _asked([self._queries[q] for q in mine], asked, self._protocol)
+        queries = np.array(mine, np.int64)[search]
         relevance, told = self._among(self._relevance, self._items, target, queries)
         task = Task(
             name=f"{asked}→{target}",
-            asked=questions,
+            queries=questions,
             items=self._items[target],
             relevance=relevance,
             classes=Classes(()),
@@ -123,8 +123,8 @@ class Judged:
     def _put(self, asked: str) -> list[str]:
         """How queries of a modality are put, in sentences."""
         if asked == TEXT:
-            return [told_prompts(self._protocol, _AS_IT_IS, "query")]
-        return [ASKED_BY_RECORDING] if asked == AUDIO else []
+            return [prompts_note(self._protocol, _AS_IT_IS, "query")]
+        return [RECORDING_QUERIES] if asked == AUDIO else []
 
     def _over_windows(
         self,
@@ -148,7 +148,7 @@ class Judged:
         )
         return leave_out_unanswerable(whole)
 
-    def _read(self, items: Mapping[str, Items], of: PlacesOf) -> tuple[Relevance, list[str]]:
+    def _read(self, items: Mapping[str, Items], of: PositionsOf) -> tuple[Relevance, list[str]]:
         """Judgements of pictures and, behind them, recordings.
 
         Args:
@@ -193,7 +193,7 @@ def _nothing(name: str) -> Sequence[int]:
     return ()
 
 
-def _recording_of(recordings: Items) -> PlacesOf:
+def _recording_of(recordings: Items) -> PositionsOf:
     """From the name of a window to the place of its recording."""
     if isinstance(recordings, ArchiveItems):  # which windows there are is known
         known = {escaped(name): (place,) for name, place in recordings.windows.items()}
@@ -230,11 +230,11 @@ def _windows_of(
 
 def _asked(
     queries: Sequence[OwnQuery], modality: str, protocol: Protocol
-) -> tuple[Asked, NDArray[np.int64]]:
+) -> tuple[QuerySet, NDArray[np.int64]]:
     """The queries as they are asked (prompts make several of one), and which each of them is."""
     ids: list[str] = []
     contents: list[tuple[str, ...] | MediaItem] = []
-    asking: list[int] = []
+    search: list[int] = []
     templates = tuple(protocol.prompts or _AS_IT_IS)
     for number, query in enumerate(queries):
         if isinstance(query.content, MediaItem):
@@ -245,9 +245,9 @@ def _asked(
         several = len(each) > 1
         ids += [f"{query.id}#{n}" if several else query.id for n in range(len(each))]
         contents += each
-        asking += [number] * len(each)
+        search += [number] * len(each)
     none = np.full(len(ids), -1, np.int32)
-    return Asked(ids, modality, contents, none, side=modality), np.array(asking, np.int64)
+    return QuerySet(ids, modality, contents, none, side=modality), np.array(search, np.int64)
 
 
 def _groups(names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
@@ -409,20 +409,20 @@ def _first(names: Sequence[str]) -> str:
 
 ARCHIVE = "archive/"
 _OWN = "you, who write it"
-_QUERIES = Piece(
+_QUERIES = DataFile(
     "queries.csv",
     "columns query_id, text or media, target (image or audio), and group if wanted; for example, "
     "below the header query_id,text,media,target: q1,an owl,,image",
     _OWN,
     "one line per query",
 )
-_QRELS = Piece(
+_QRELS = DataFile(
     "qrels.txt",
     "judgements as TREC has them, query 0 item grade; for example: q1 0 tawny-owl-1 1",
     _OWN,
     "one line per judgement",
 )
-_ITEMS = Piece(
+_ITEMS = DataFile(
     "archive/|manifest.csv|manifest.tsv|manifest.parquet|items/|items.csv|items.json|items.tar",
     "a Bittern archive, or media as bittern index takes them",
     "you, or bittern index for an archive",
@@ -435,7 +435,7 @@ class CustomSuite(Suite):
 
     name = "custom"
     about = "queries and judgements (TREC qrels) of your own, over an archive or over media"
-    pieces: Sequence[Piece] = (_QUERIES, _QRELS, _ITEMS)
+    layout: Sequence[DataFile] = (_QUERIES, _QRELS, _ITEMS)
     needs_data = True
     measures: Sequence[str] = ("AP", "nDCG@10", "P@10", "Recall@100", "MRR")
 
@@ -447,7 +447,7 @@ class CustomSuite(Suite):
             InvalidInputError: the protocol asks for what this suite has not.
         """
         _check_protocol(protocol)
-        root = layouts.check(data, self.pieces, self.name)
+        root = layouts.check(data, self.layout, self.name)
         kinds = (path.strip() for path in _ITEMS.path.split("|"))
         there = [path for path in kinds if layouts.found(root, replace(_ITEMS, path=path))]
         if len(there) > 1:
@@ -469,7 +469,7 @@ class CustomSuite(Suite):
             InvalidInputError: the protocol asks for what this suite has not.
         """
         self.check(data, protocol)
-        root = layouts.check(data, self.pieces, self.name)
+        root = layouts.check(data, self.layout, self.name)
         queries, told = read_queries(root / _QUERIES.path, protocol.missing)
         items, also_told = _items_of(layouts.place(root, _ITEMS), protocol)
         judged = Judged(root / _QRELS.path, queries, items, (*told, *also_told), protocol)

@@ -14,26 +14,32 @@ from pathlib import Path
 
 import numpy as np
 
+import bittern
 from bittern.benchmarks.eval.prompts import (
-    asked_in_words,
     check_templates,
-    told_prompts,
+    prompts_note,
+    text_queries,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.splits import leave_out_unanswerable
-from bittern.benchmarks.eval.suites.base import ASKED_BY_RECORDING, Missing, Piece, Suite, described
+from bittern.benchmarks.eval.suites.base import (
+    RECORDING_QUERIES,
+    DataFile,
+    Missing,
+    Suite,
+    described,
+)
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
 )
-from bittern.benchmarks.speed.collection import SAMPLE
 from bittern.errors import BitternError, InvalidInputError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
@@ -90,6 +96,8 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
 PROMPTS = ("{name}",)
 """The label as it is."""
 MANIFEST = "manifest.csv"
+SAMPLE = Path(bittern.__file__).parent / "sample" / MANIFEST
+"""The sample media that ship with Bittern."""
 
 
 class FieldSuite(Suite):
@@ -97,8 +105,8 @@ class FieldSuite(Suite):
 
     name = "field"
     about = "Bittern's sample archive (85 photographs, 26 recordings), or any labelled manifest"
-    pieces: Sequence[Piece] = (
-        Piece(
+    layout: Sequence[DataFile] = (
+        DataFile(
             MANIFEST,
             "a manifest with the columns media and label; --data may name the file itself",
             "Bittern itself (bittern/sample) where --data is not given",
@@ -145,7 +153,7 @@ class FieldSuite(Suite):
         if not path.is_file():
             state = "lacks a piece of field" if data.is_dir() else "does not exist"
             raise LayoutError(
-                f"{data} {state}:\n  {described(self.pieces[0])}\nPut it there, or leave --data "
+                f"{data} {state}:\n  {described(self.layout[0])}\nPut it there, or leave --data "
                 "out for the sample",
                 field="data",
             )
@@ -219,7 +227,7 @@ def _task(
     ranked = _items(items, target, place)
     told = list(left_out)
     if asked == TEXT:
-        questions = asked_in_words(classes, np.arange(len(names)), protocol, PROMPTS)
+        questions = text_queries(classes, np.arange(len(names)), protocol, PROMPTS)
     else:
         answerable = _answerable(queries, items)
         if len(answerable) < len(queries):
@@ -237,14 +245,14 @@ def _task(
         questions = _recordings(answerable, asked, place)
     task = Task(
         name=f"{asked}→{target}",
-        asked=questions,
+        queries=questions,
         items=ranked,
         relevance=Relevance.by_class(questions.classes, ranked.classes),
         classes=classes,
         left_out=tuple(told),
         notes=(
             "What has the same label is relevant",
-            told_prompts(protocol, PROMPTS) if asked == TEXT else ASKED_BY_RECORDING,
+            prompts_note(protocol, PROMPTS) if asked == TEXT else RECORDING_QUERIES,
         ),
     )
     if asked == TEXT:
@@ -274,8 +282,8 @@ def _items(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> 
     )
 
 
-def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> Asked:
-    return Asked(
+def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> QuerySet:
+    return QuerySet(
         ids=[item.occurrence_id for item in media],
         modality=modality,
         contents=media,

@@ -29,21 +29,21 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.prompts import (
     IMAGE_PROMPTS,
-    asked_in_words,
     check_templates,
-    told_prompts,
+    prompts_note,
+    text_queries,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
-    Piece,
+    DataFile,
     Suite,
     check,
     check_files,
     coco_taxon,
     json_elements,
-    left_out_files,
     place,
+    skipped_files,
     wrong_layout,
 )
 from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Classes, Items, Protocol, Relevance, Task
@@ -143,7 +143,7 @@ class Column:
         return Texts(list(self._numbers), starts, rests)
 
 
-def places_of(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
+def ranks_of(ids: NDArray[np.int64], known: NDArray[np.int64]) -> NDArray[np.int64]:
     """Places of ids among unique known ones, int64; -1 for those that are not among them."""
     if not len(known):
         return np.full(len(ids), -1, np.int64)
@@ -158,13 +158,13 @@ MAX_CATEGORIES = 1_000_000
 MAX_IMAGES = 50_000_000
 """Most images of a file."""
 _RELEASE = "the iNaturalist 2024 (iNat24) release of INQUIRE"
-METADATA = Piece(
+METADATA = DataFile(
     "train.json|inat24/train.json",
     "iNat24's images, species and labels, COCO-style",
     f'{_RELEASE}, unpacked from "train.json.tar.gz"',
     "438 MB packed, over 1 GB unpacked",
 )
-IMAGES = Piece(
+IMAGES = DataFile(
     "train/|inat24/train/",
     "iNat24's 5,000,000 training images, in a folder for each of 10,000 species",
     f'{_RELEASE}, unpacked from "train.tar.gz"',
@@ -214,7 +214,7 @@ class Images:
 
     def find(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Places of images by id; -1 for those that there are not."""
-        return places_of(ids, self.ids)
+        return ranks_of(ids, self.ids)
 
 
 @dataclass(frozen=True)
@@ -347,9 +347,9 @@ class _Reading:
         self, ids: NDArray[np.int64], unknown: Literal["error", "skip"]
     ) -> tuple[NDArray[np.int32], list[str]]:
         about = np.frombuffer(self._about, np.int64)
-        images = places_of(about, ids)
+        images = ranks_of(about, ids)
         known = np.fromiter(self._categories, np.int64, len(self._categories))
-        labels = places_of(np.frombuffer(self._label, np.int64), known)
+        labels = ranks_of(np.frombuffer(self._label, np.int64), known)
         told = []
         lost = (images < 0) | (labels < 0)
         if lost.any():
@@ -431,7 +431,7 @@ class INat24(Suite):
 
     name = "inat24"
     about = "iNaturalist 2024: species names to 5,000,000 photographs (arXiv 2411.02537)"
-    pieces: Sequence[Piece] = (METADATA, IMAGES)
+    layout: Sequence[DataFile] = (METADATA, IMAGES)
     needs_data = True
     measures: Sequence[str] = ("AP_minR@50", "AP", "nDCG@50", "R-prec", "P@10", "MRR")
 
@@ -439,27 +439,27 @@ class INat24(Suite):
         """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
         refuse_other_splits(protocol, self.name)
         check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
-        check(data, self.pieces, self.name)
+        check(data, self.layout, self.name)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """One task, ``text→image``; none for a model without both towers. See `Suite.tasks`."""
         self.check(data, protocol)
-        folder = check(data, self.pieces, self.name)
+        folder = check(data, self.layout, self.name)
         if not {TEXT, IMAGE} <= towers:
             return []
         images, left_out = images_there(folder, protocol)
         every = np.arange(len(images.species))
-        asked = asked_in_words(images.species, every, protocol, IMAGE_PROMPTS)
+        asked = text_queries(images.species, every, protocol, IMAGE_PROMPTS)
         task = Task(
             name=f"{TEXT}→{IMAGE}",
-            asked=asked,
+            queries=asked,
             items=items_of(images, folder),
             relevance=Relevance.by_class(asked.classes, images.classes),
             classes=images.species,
             left_out=left_out,
         )
         task = by_protocol(task, protocol, IMAGE_PROMPTS)
-        task = replace(task, notes=(*task.notes, told_prompts(protocol, IMAGE_PROMPTS)))
+        task = replace(task, notes=(*task.notes, prompts_note(protocol, IMAGE_PROMPTS)))
         return [with_fallbacks(task, protocol, IMAGE_PROMPTS)]
 
 
@@ -488,7 +488,7 @@ def images_there(folder: Path, protocol: Protocol) -> tuple[Images, list[str]]:
     images = read_images(path, protocol.unknown)
     root = place(folder, IMAGES).parent
     there = check_files(root, images.paths, protocol.missing, LISTED)
-    left_out = [*images.left_out, *left_out_files(there, LISTED)]
+    left_out = [*images.left_out, *skipped_files(there, LISTED)]
     return (images if there.all() else images.only(np.flatnonzero(there))), left_out
 
 

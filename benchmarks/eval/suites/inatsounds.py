@@ -25,19 +25,19 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.prompts import (
     AUDIO_PROMPTS,
-    asked_in_words,
     check_templates,
-    told_prompts,
+    prompts_note,
+    text_queries,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
+    DataFile,
     MediaFiles,
-    Piece,
     Suite,
     check,
     check_files,
-    left_out_files,
+    skipped_files,
 )
 from bittern.benchmarks.eval.suites.soundscapes import Fitting, check_soundscapes, soundscape_tasks
 from bittern.benchmarks.eval.tasks import (
@@ -48,7 +48,7 @@ from bittern.benchmarks.eval.tasks import (
     Protocol,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, some_of
@@ -126,18 +126,18 @@ def read_split(data: Path, name: str, *, lenient: bool = False) -> Split:
         rows[number] = place
         files.append(_text(path, "audio", place, row, "file_name"))
     labels, left_out = _labels(path, members["annotations"], rows, categories, lenient)
-    placed = [
+    entries = [
         _file(path, name, file, categories.get(label))
         for file, label in zip(files, labels.tolist(), strict=True)
     ]
-    _check_unique(path, placed)
+    _check_unique(path, entries)
     kept = np.flatnonzero(labels >= 0)
     licences = _licences(members["licenses"])
     audio = members["audio"]
     return Split(
         name=name,
         categories=categories,
-        files=[placed[row] for row in kept],
+        files=[entries[row] for row in kept],
         labels=labels[kept],
         holders=[str(audio[row].get("rights_holder") or "")[:_MAX_TEXT] for row in kept],
         licences=[licences.get(str(audio[row].get("license")), "") for row in kept],
@@ -325,17 +325,17 @@ _SIZES = {"train": ("137,012", "81 GB", "14 MB"), "val": ("45,698", "25 GB", "3.
 _SIZES["test"] = ("49,527", "27 GB", "4.0 MB")
 
 
-def _pieces(split: str, *, optional: bool) -> tuple[Piece, Piece]:
+def _layout(split: str, *, optional: bool) -> tuple[DataFile, DataFile]:
     recordings, size, table = _SIZES[split]
     return (
-        Piece(
+        DataFile(
             f"{split}.json",
             f"annotations of the {split} split",
             f"{ORIGIN}, {split}.json.tar.gz, unpacked",
             f"{table} packed",
             optional,
         ),
-        Piece(
+        DataFile(
             f"{split}/",
             f"{recordings} recordings, WAV 22.05 kHz",
             f"{ORIGIN}, {split}.tar.gz, unpacked",
@@ -350,10 +350,10 @@ class INatSounds(Suite):
 
     name = "inatsounds"
     about = "iNatSounds 2024 (arXiv 2506.00343): names of species against recordings"
-    pieces: Sequence[Piece] = (
-        *_pieces("test", optional=False),
-        *_pieces("val", optional=True),
-        *_pieces("train", optional=True),
+    layout: Sequence[DataFile] = (
+        *_layout("test", optional=False),
+        *_layout("val", optional=True),
+        *_layout("train", optional=True),
     )
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
@@ -402,7 +402,7 @@ def _checked(data: Path | None, protocol: Protocol) -> Path:
         )
     if protocol.prompts:
         check_templates(protocol.prompts)
-    wanted = [piece for each in (split, *fitted) for piece in _pieces(each, optional=False)]
+    wanted = [piece for each in (split, *fitted) for piece in _layout(each, optional=False)]
     root = check(data, wanted, INatSounds.name)
     if protocol.soundscapes:
         check_soundscapes(Path(protocol.soundscapes), protocol)
@@ -419,17 +419,17 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
     searched = splits[0]
     items, left_out = _items(root, searched, categories, place, protocol)
     evaluated = np.array([categories[number].evaluated for number in numbers], np.bool_)
-    asked = asked_in_words(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
+    asked = text_queries(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
     training = None
     if len(splits) > 1:
         training, more = _training(root, splits[1], categories, place, classes, protocol)
         left_out += more
     notes = [f"The {searched.name} split is searched. {_told_evaluated(classes, evaluated)}"]
-    notes.append(told_prompts(protocol, AUDIO_PROMPTS))
+    notes.append(prompts_note(protocol, AUDIO_PROMPTS))
     notes.append(f"{_BY_WINDOWS[protocol.windows]}; others report averages over a file's windows")
     task = Task(
         name="text→audio",
-        asked=asked,
+        queries=asked,
         items=items,
         relevance=Relevance.by_class(asked.classes, items.classes),
         classes=classes,
@@ -506,7 +506,7 @@ def _items(
     )
     classes: NDArray[np.int32] = np.array([place[label] for label in labels], np.int32)
     items = Items(ids, AUDIO, media, classes, AUDIO, splits=[split.name] * len(ids))
-    return items, [*split.left_out, *left_out_files(there, what)]
+    return items, [*split.left_out, *skipped_files(there, what)]
 
 
 def _training(
@@ -516,8 +516,8 @@ def _training(
     place: Mapping[int, int],
     classes: Classes,
     protocol: Protocol,
-) -> tuple[TrainingPart, list[str]]:
+) -> tuple[TrainingSplit, list[str]]:
     """The recordings of the training split, and the names of all their species."""
     items, left_out = _items(root, split, categories, place, protocol)
-    queries = asked_in_words(classes, np.unique(items.classes), protocol, AUDIO_PROMPTS)
-    return TrainingPart(items, queries), [f"Of the training split: {told}" for told in left_out]
+    queries = text_queries(classes, np.unique(items.classes), protocol, AUDIO_PROMPTS)
+    return TrainingSplit(items, queries), [f"Of the training split: {told}" for told in left_out]

@@ -47,17 +47,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import asked_in_words, check_templates, told_prompts
+from bittern.benchmarks.eval.prompts import check_templates, prompts_note, text_queries
 from bittern.benchmarks.eval.splits import leave_out_unanswerable
 from bittern.benchmarks.eval.suites.base import (
-    Piece,
+    DataFile,
     Suite,
     check,
     check_files,
     described,
     found,
-    left_out_files,
     place,
+    skipped_files,
     table_rows,
     wrong_layout,
 )
@@ -73,10 +73,10 @@ from bittern.benchmarks.eval.suites.inat24 import (
 from bittern.benchmarks.eval.tasks import (
     IMAGE,
     TEXT,
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
 )
@@ -85,27 +85,27 @@ from bittern.text import agreeing, some_of
 from bittern.types import MediaItem
 
 _RELEASE = "the data of INQUIRE's repository"
-QUERIES_VAL = Piece(
+QUERIES_VAL = DataFile(
     "inquire_queries_val.csv|inquire/inquire_queries_val.csv"
     "|inquire_queries.csv|inquire/inquire_queries.csv",
     "INQUIRE's 50 validation queries",
     f'"inquire_queries_val.csv" in {_RELEASE}',
     "4 kB",
 )
-QUERIES_TEST = Piece(
+QUERIES_TEST = DataFile(
     "inquire_queries_test.csv|inquire/inquire_queries_test.csv"
     "|inquire_queries.csv|inquire/inquire_queries.csv",
     "INQUIRE's 200 test queries",
     f'"inquire_queries_test.csv" in {_RELEASE}',
     "17 kB",
 )
-ANNOTATIONS = Piece(
+ANNOTATIONS = DataFile(
     "inquire_annotations.csv|inquire/inquire_annotations.csv",
     "about 33,000 pairs of a query and an image that is relevant to it",
     f'"inquire_annotations.csv" in {_RELEASE}',
     "4 MB",
 )
-CANDIDATES = Piece(
+CANDIDATES = DataFile(
     "inquire_rerank.csv|inquire/inquire_rerank.csv|rerank/|inquire/rerank/",
     "the 100 candidates of each query; only the rerank task needs them",
     'the INQUIRE-Rerank data set, its files "validation-*.parquet" and "test-*.parquet" '
@@ -175,9 +175,9 @@ def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
     Raises:
         LayoutError: a file cannot be used, or an id stands twice.
     """
-    pieces = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
+    layout = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
     there = {
-        split: piece for split, piece in pieces.items() if split in wanted or found(data, piece)
+        split: piece for split, piece in layout.items() if split in wanted or found(data, piece)
     }
     files = {place(data, piece): split for split, piece in there.items()}
     if in_one_file(data):
@@ -201,7 +201,7 @@ def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
             splits.append(split)
         if len(ids) == before:
             raise LayoutError(f"{path} holds no query; take {origin}", field="data")
-    return Queries(list(ids), texts, splits, wanted, partial=len(there) < len(pieces))
+    return Queries(list(ids), texts, splits, wanted, partial=len(there) < len(layout))
 
 
 def read_annotations(data: Path) -> Iterator[Pair]:
@@ -649,7 +649,7 @@ class Inquire(Suite):
 
     name = "inquire"
     about = "INQUIRE: 250 expert queries to 5,000,000 photographs (arXiv 2411.02537)"
-    pieces: Sequence[Piece] = (
+    layout: Sequence[DataFile] = (
         METADATA,
         IMAGES,
         QUERIES_VAL,
@@ -738,7 +738,7 @@ def _question(
         some = some.only(np.flatnonzero(there))
     # The queries ask for no class: the images' species decide nothing here.
     items = replace(items_of(some, folder), classes=np.full(len(some), -1, np.int32))
-    told = (*left_out, *left_out_files(there, what))
+    told = (*left_out, *skipped_files(there, what))
     return _Question(protocol, queries, len(images), wanted[there], items, told)
 
 
@@ -836,27 +836,27 @@ def _task(
     return leave_out_unanswerable(
         Task(
             name=name,
-            asked=asked,
+            queries=asked,
             items=question.items,
             relevance=relevance.only(of),
             classes=Classes(()),
             candidates=candidates.only(of) if candidates else None,
             groups=groups if len(groups) > 1 else {},
             left_out=(*question.left_out, *left_out),
-            notes=(_told_splits(queries), told_prompts(protocol, AS_IT_IS, "query"), *notes),
+            notes=(_told_splits(queries), prompts_note(protocol, AS_IT_IS, "query"), *notes),
         )
     )
 
 
-def _asked(queries: Queries, protocol: Protocol) -> tuple[Asked, NDArray[np.int64]]:
+def _asked(queries: Queries, protocol: Protocol) -> tuple[QuerySet, NDArray[np.int64]]:
     """Those that are asked in the protocol's prompts, and which of the published ones each is."""
     places = np.flatnonzero(queries.are_asked)
-    named = asked_in_words(Classes(queries.texts), places, protocol, AS_IT_IS, side=TEXT)
+    named = text_queries(Classes(queries.texts), places, protocol, AS_IT_IS, side=TEXT)
     of = named.classes.astype(np.int64)
     each = len(named) // len(places)
     ids = [queries.ids[i] + (f"#{n % each}" if each > 1 else "") for n, i in enumerate(of.tolist())]
     none = np.full(len(of), -1, np.int32)
-    return Asked(ids, TEXT, named.contents, none, TEXT), of
+    return QuerySet(ids, TEXT, named.contents, none, TEXT), of
 
 
 def _told_splits(queries: Queries) -> str:

@@ -39,19 +39,19 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.prompts import (
     AUDIO_PROMPTS,
-    asked_in_words,
     check_templates,
-    told_prompts,
+    prompts_note,
+    text_queries,
     with_fallbacks,
 )
 from bittern.benchmarks.eval.splits import NOVEL, SEEN, Chosen, by_protocol, leave_out_unanswerable
 from bittern.benchmarks.eval.suites.base import (
+    DataFile,
     MediaFiles,
-    Piece,
     Suite,
     check,
     check_files,
-    left_out_files,
+    skipped_files,
     table_rows,
     wrong_layout,
 )
@@ -63,7 +63,7 @@ from bittern.benchmarks.eval.tasks import (
     Protocol,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.benchmarks.eval.windows import window_ids
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
@@ -130,7 +130,7 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
     names = sorted(known | set(_recordings(data / FOLDER)))
     place = {name: number for number, name in enumerate(names)}
     kept = [box for box in boxes if box[0] in known]
-    left_out = [*troubles, *harmless, *left_out_files(there, what)]
+    left_out = [*troubles, *harmless, *skipped_files(there, what)]
     return Collection(
         names=names,
         species=species,
@@ -309,7 +309,7 @@ def windows_as_items(
     whole = replace(
         task,
         items=items,
-        relevance=gathered(task.asked.classes, *unique_pairs(classes, rows)),
+        relevance=gathered(task.queries.classes, *unique_pairs(classes, rows)),
         notes=(*task.notes, rule),
         by_window=None,
     )
@@ -373,14 +373,14 @@ def gathered(
 
 _PAGE = "the collection's page on Zenodo (Kahl, Navine et al., 2022)"
 PIECES = (
-    Piece(
+    DataFile(
         f"{FOLDER}/",
         "the recordings (FLAC)",
         f"{_PAGE}, {FOLDER}.zip, unpacked",
         "a few to some tens of GB, by collection",
     ),
-    Piece("annotations.csv", "one line per marked call", _PAGE, "a few MB"),
-    Piece("species.csv", "names of the species codes", _PAGE, "a few KB"),
+    DataFile("annotations.csv", "one line per marked call", _PAGE, "a few MB"),
+    DataFile("species.csv", "names of the species codes", _PAGE, "a few KB"),
 )
 
 ENCODERS_WINDOWS = (
@@ -398,7 +398,7 @@ class Fitting:
         classes: what its classes are, of the same rank as those of the soundscapes' task.
     """
 
-    part: TrainingPart
+    part: TrainingSplit
     classes: Classes
 
 
@@ -410,7 +410,7 @@ class Soundscapes(Suite):
         "Annotated soundscapes (collections of Kahl, Navine et al. on Zenodo, 2022): names of "
         "species against windows of long recordings"
     )
-    pieces: Sequence[Piece] = PIECES
+    layout: Sequence[DataFile] = PIECES
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
@@ -432,7 +432,7 @@ class Soundscapes(Suite):
             InvalidInputError: a split is asked for, or a rank that the species table has not.
         """
         self.check(data, protocol)
-        root = check(data, self.pieces, self.name)
+        root = check(data, self.layout, self.name)
         return soundscape_tasks(root, protocol) if {TEXT, AUDIO} <= towers else []
 
 
@@ -503,16 +503,16 @@ def _of_annotations(
     classes = _classes(collection)
     media = MediaFiles(data / FOLDER, collection.names, collection.names, AUDIO)
     owners = collection.recordings
-    asked = asked_in_words(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS)
+    asked = text_queries(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS)
     return Task(
         name=f"{TEXT}→{AUDIO}",
-        asked=asked,
+        queries=asked,
         items=Items(Chosen(media.ids, owners), AUDIO, Chosen(media, owners), labels, AUDIO),
         relevance=Relevance.by_class(asked.classes, labels),
         classes=classes,
         left_out=collection.left_out,
         notes=[
-            told_prompts(protocol, AUDIO_PROMPTS),
+            prompts_note(protocol, AUDIO_PROMPTS),
             f"{counted(len(collection.names), 'recording')} with "
             f"{counted(len(labels), 'annotation')} of {len(np.unique(labels)):,} species; a "
             "stretch may be of several at once.",
@@ -539,7 +539,7 @@ def _of_recordings(task: Task, data: Path, collection: Collection) -> tuple[Task
         side=AUDIO,
     )
     pairs = unique_pairs(annotations.classes, annotations.recordings)
-    relevance = gathered(task.asked.classes, *pairs)
+    relevance = gathered(task.queries.classes, *pairs)
     return replace(task, items=items, relevance=relevance), annotations
 
 
@@ -569,12 +569,12 @@ def _fitted(task: Task, fitting: Fitting) -> Task:
     items = replace(fitting.part.items, classes=np.where(told < 0, np.int32(-1), place[told]))
     queries = replace(fitting.part.queries, classes=place[fitting.part.queries.classes])
     # Here seen is what the training part has, not a split of this run's own.
-    seen = np.isin(task.asked.classes, items.classes)
+    seen = np.isin(task.queries.classes, items.classes)
     groups = {SEEN: seen, NOVEL: ~seen}
     return replace(
         task,
         classes=Classes(names, taxa),
-        training=TrainingPart(items, queries),
+        training=TrainingSplit(items, queries),
         groups={name: group for name, group in groups.items() if group.any()},
     )
 

@@ -22,20 +22,20 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.prompts import (
     AUDIO_PROMPTS,
     IMAGE_PROMPTS,
-    asked_in_words,
     check_templates,
-    told_prompts,
+    prompts_note,
+    text_queries,
 )
 from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
-    ASKED_BY_RECORDING,
+    RECORDING_QUERIES,
+    DataFile,
     MediaFiles,
-    Piece,
     Suite,
     check,
     check_files,
     found,
-    left_out_files,
+    skipped_files,
     table_rows,
     wrong_layout,
 )
@@ -43,13 +43,13 @@ from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
     TEXT,
-    Asked,
     Classes,
     Items,
     Protocol,
+    QuerySet,
     Relevance,
     Task,
-    TrainingPart,
+    TrainingSplit,
 )
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, counted, some_of
@@ -229,7 +229,7 @@ def with_files(data: Path, assets: Assets, missing: str, what: str) -> Assets:
         )
         left_out.append(f"{photographs} that the tables list {are} left out ({', '.join(gone)})")
     there = check_files(data, assets.files, "skip" if missing == "skip" else "error", what)
-    left_out += left_out_files(there, what)
+    left_out += skipped_files(there, what)
     kept = assets.only(there)
     return Assets(kept.ids, kept.files, kept.labels, kept.splits, kept.holders, left_out)
 
@@ -249,19 +249,21 @@ PAIRS = ((AUDIO, IMAGE), (TEXT, AUDIO), (TEXT, IMAGE), (IMAGE, AUDIO))
 """What is asked with, and what is searched."""
 _QUERY_SPLIT = "test"
 _ARCHIVE = "ssw60.tar.gz, 31 GB with its videos (visipedia/ssw60)"
-_TAXA = Piece("taxa.csv", "names of the 60 species", _ARCHIVE, "a few KB")
+_TAXA = DataFile("taxa.csv", "names of the 60 species", _ARCHIVE, "a few KB")
 _PIECES = {
     "audio_ml": (
-        Piece("audio_ml.csv", "split and species of each recording", _ARCHIVE, "under 1 MB"),
-        Piece("audio_ml/", "3,861 recordings, WAV 22.05 kHz", _ARCHIVE, "about 1.7 GB"),
+        DataFile("audio_ml.csv", "split and species of each recording", _ARCHIVE, "under 1 MB"),
+        DataFile("audio_ml/", "3,861 recordings, WAV 22.05 kHz", _ARCHIVE, "about 1.7 GB"),
     ),
     "images_inat": (
-        Piece("images_inat.csv", "split and species of each photograph", _ARCHIVE, "about 1 MB"),
-        Piece("images_inat/", "21,600 photographs of iNat2021", _ARCHIVE, "a few GB"),
+        DataFile("images_inat.csv", "split and species of each photograph", _ARCHIVE, "about 1 MB"),
+        DataFile("images_inat/", "21,600 photographs of iNat2021", _ARCHIVE, "a few GB"),
     ),
     "images_nabirds": (
-        Piece("images_nabirds.csv", "split and species of each photograph", _ARCHIVE, "under 1 MB"),
-        Piece("images_nabirds/", "10,221 photographs of NABirds", _ARCHIVE, "a few GB"),
+        DataFile(
+            "images_nabirds.csv", "split and species of each photograph", _ARCHIVE, "under 1 MB"
+        ),
+        DataFile("images_nabirds/", "10,221 photographs of NABirds", _ARCHIVE, "a few GB"),
     ),
 }
 
@@ -273,7 +275,7 @@ class SSW60(Suite):
     about = (
         "SSW60 (arXiv 2207.10664): recordings, photographs and names of 60 birds against each other"
     )
-    pieces: Sequence[Piece] = (_TAXA, *(piece for pair in _PIECES.values() for piece in pair))
+    layout: Sequence[DataFile] = (_TAXA, *(piece for pair in _PIECES.values() for piece in pair))
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
@@ -400,22 +402,22 @@ class _World:
         training = None
         if self.protocol.fit_on == "training":
             part = self._items(of, self.assets[of].of("train"))
-            training = TrainingPart(part, self._asked(by, of, "train", np.unique(part.classes)))
+            training = TrainingSplit(part, self._asked(by, of, "train", np.unique(part.classes)))
         photographs = "iNat2021 and NABirds" if self.sets == "both" else self.sets
         notes = [f"The {self.split} split is searched."]
         if by == TEXT:
             prompts = AUDIO_PROMPTS if of == AUDIO else IMAGE_PROMPTS
-            notes.append(told_prompts(self.protocol, prompts))
+            notes.append(prompts_note(self.protocol, prompts))
         else:
             notes.append(f"Queries are of the {_QUERY_SPLIT} split.")
         if by == AUDIO:
-            notes.append(ASKED_BY_RECORDING)
+            notes.append(RECORDING_QUERIES)
         if IMAGE in (by, of):
             notes.append(f"Photographs are those of {photographs}.")
         left_out = [told for m in (by, of) if m in self.assets for told in self.assets[m].left_out]
         return Task(
             name=f"{by}→{of}",
-            asked=asked,
+            queries=asked,
             items=items,
             relevance=Relevance.by_class(asked.classes, items.classes),
             classes=self.classes,
@@ -428,13 +430,13 @@ class _World:
         media = self._media(modality, assets)
         return Items(assets.ids, modality, media, assets.labels, modality, splits=assets.splits)
 
-    def _asked(self, by: str, of: str, split: str, labels: NDArray[np.integer]) -> Asked:
+    def _asked(self, by: str, of: str, split: str, labels: NDArray[np.integer]) -> QuerySet:
         """Queries: names of some species, or what a split has of a modality."""
         if by == TEXT:
             prompts = AUDIO_PROMPTS if of == AUDIO else IMAGE_PROMPTS
-            return asked_in_words(self.classes, labels, self.protocol, prompts)
+            return text_queries(self.classes, labels, self.protocol, prompts)
         assets = self.assets[by].of(split)
-        return Asked(assets.ids, by, self._media(by, assets), assets.labels, by)
+        return QuerySet(assets.ids, by, self._media(by, assets), assets.labels, by)
 
     def _media(self, modality: str, assets: Assets) -> MediaFiles:
         taxa = [self.classes.taxa[label] for label in assets.labels.tolist()]

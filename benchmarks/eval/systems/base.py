@@ -28,14 +28,14 @@ class Training:
         items: float32 [m, dim], unit norm.
         item_side: what a hasher calls them.
         queries: float32 [s, dim], unit norm; texts or media of the asking side.
-        asked_side: what a hasher calls those.
+        query_side: what a hasher calls those.
         labels: int64 [m], which of `queries` names the item's class; None where there are none.
     """
 
     items: NDArray[np.float32]
     item_side: str
     queries: NDArray[np.float32]
-    asked_side: str
+    query_side: str
     labels: NDArray[np.int64] | None = None
 
 
@@ -54,7 +54,7 @@ class Fitted(Protocol):
     metrics: tuple[Metric, ...]
     digest: str
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         """What is kept of items: embeddings float32 [n, dim] to an array [n, ...] of codes
         (uint8 [n, bits/8]) or vectors.
 
@@ -63,13 +63,13 @@ class Fitted(Protocol):
         """
         ...
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Any:
         """Queries, float32 [q, dim], as `distances` takes them (for codes:
         `bittern.index.engines.queries.Queries`).
         """
         ...
 
-    def distances(self, asked: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """Distances of queries `first` to `last - 1` to stored rows, [last - first, n]: int32 or
         float64. Equal rows are at equal distances to the last bit, whatever they are asked with.
         """
@@ -168,7 +168,7 @@ def centres(training: Training) -> tuple[NDArray[np.float32], NDArray[np.float32
     its centre is 0, as in `bittern.hashing.training_free`.
     """
     items = _centre(training.items)
-    same = training.asked_side == training.item_side
+    same = training.query_side == training.item_side
     return items, items if same else _centre(training.queries)
 
 

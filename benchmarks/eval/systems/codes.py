@@ -80,10 +80,10 @@ class TrainingFree:
         length = needed(self.fits(training.items.shape[1], bits), bits)
         checked_training(training)
         clouds = {training.item_side: training.items}
-        if training.asked_side != training.item_side:
-            clouds[training.asked_side] = training.queries
+        if training.query_side != training.item_side:
+            clouds[training.query_side] = training.queries
         hasher = fit(self.kind, clouds, length, seed=seed, basis=[training.item_side])
-        return FittedCodes(hasher, training.item_side, training.asked_side)
+        return FittedCodes(hasher, training.item_side, training.query_side)
 
 
 class FittedCodes:
@@ -95,21 +95,21 @@ class FittedCodes:
     Args:
         hasher: of any kind.
         item_side: its modality for what is stored.
-        asked_side: its modality for queries.
+        query_side: its modality for queries.
         digest: of the hasher, where it has one already.
     """
 
     metrics: tuple[Metric, ...] = ("symmetric", "asymmetric")
 
-    def __init__(self, hasher: Hasher, item_side: str, asked_side: str, digest: str = "") -> None:
+    def __init__(self, hasher: Hasher, item_side: str, query_side: str, digest: str = "") -> None:
         self.hasher = hasher
-        self._item_side, self._asked_side = item_side, asked_side
+        self._item_side, self._asked_side = item_side, query_side
         self.bits: int | None = hasher.bits
         self.bytes_per_row = hasher.bits / 8
-        head = {"items": item_side, "queries": asked_side, "hasher": digest or hasher.config()}
+        head = {"items": item_side, "queries": query_side, "hasher": digest or hasher.config()}
         self.digest = digest_of(head, {} if digest else hasher.tensors())
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Codes of items, uint8 [n, bits/8].
 
         Raises:
@@ -118,7 +118,7 @@ class FittedCodes:
         rows = checked(embeddings, self.hasher.dim, "items")
         return pack(self.hasher.logits(rows, self._item_side))
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
         """Queries by their codes (symmetric) or their logits (asymmetric).
 
         Raises:
@@ -132,14 +132,14 @@ class FittedCodes:
         )
 
     def distances(
-        self, asked: Queries, stored: NDArray[np.uint8], first: int, last: int
+        self, queries: Queries, stored: NDArray[np.uint8], first: int, last: int
     ) -> NDArray[np.int32] | NDArray[np.float64]:
         """Hamming distances, int32, or asymmetric ones, float64: [last - first, n]."""
-        dtype = np.int32 if asked.metric == "hamming" else np.float64
+        dtype = np.int32 if queries.metric == "hamming" else np.float64
         out = np.empty((last - first, len(stored)), dtype=dtype)
         for number in range(first, last):
             # A batch of one, so that no table is kept for longer than it is looked at.
-            out[number - first] = asked[number].distances(0, stored)
+            out[number - first] = queries[number].distances(0, stored)
         return out
 
 

@@ -1,10 +1,17 @@
-"""Learned codes: models that were saved, and methods that are trained on a labelled part here."""
+"""Learned codes: models that were saved, and methods that are trained here on labelled items.
+
+The methods are trained by what `bittern train` trains with, on an embedding set in a temporary
+folder. A method that chooses among plans holds out training classes to choose on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cache
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +22,19 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel
 
+if TYPE_CHECKING:
+    from bittern.hashing.training.config import TrainingConfig
+    from bittern.hashing.training.embeddings import EmbeddingSet
+    from bittern.hashing.training.plans import HybridPlan
+
+WORDS, GLOSS = "text", "gloss"
+"""What trained hashers call queries and items."""
+EPOCHS = 20
+"""The papers train 5 epochs on larger sets."""
+PLAIN_WEIGHT = 0.5
+"""Of a training-free bit in the plain hybrid; a learned bit counts 1."""
+METHODS = ("crovca-pairs", "crovca", "aligned-crovca", "hb-crovca", "aligned", "hybrid")
+_CHOOSING = frozenset({"aligned", "hybrid"})
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
 """That some can be held out of, to choose on; `bittern.hashing.training.choosing` refuses fewer."""
@@ -57,23 +77,27 @@ class SavedHasher:
         del seed
         dim = training.items.shape[1]
         needed(self.fits(dim, bits), bits)
-        for side in (training.item_side, training.asked_side):
+        for side in (training.item_side, training.query_side):
             self.saved.hasher.logits(np.zeros((1, dim), dtype=np.float32), side)
         return FittedCodes(
-            self.saved.hasher, training.item_side, training.asked_side, self.saved.card.digest
+            self.saved.hasher, training.item_side, training.query_side, self.saved.card.digest
         )
 
 
 @dataclass
 class TrainedHere:
-    """A method of `benchmarks.words.learned`, trained on labelled items and texts for classes.
+    """A method that is trained on labelled items and on texts for their classes.
 
-    It needs the label of every training item and a text for each class. Those that choose a plan
-    hold classes out to choose on, and so need ten classes or more.
+    - ``crovca-pairs``, ``crovca``: CroVCA (arXiv 2510.27584), a HashCoder shared by both sides,
+      each centred on its own mean; by pairs, or supervised.
+    - ``aligned-crovca``: the same on aligned embeddings.
+    - ``hb-crovca``: Hashing-Baseline bits beside supervised CroVCA bits. A quarter of 256 bits or
+      more is learned, half of any other length.
+    - ``aligned``, ``hybrid``: the plan that is best on classes held out; at least ten classes.
 
     Attributes:
         name: as it is printed.
-        method: which: a key of `METHODS`.
+        method: one of `METHODS`.
     """
 
     name: str
@@ -94,21 +118,24 @@ class TrainedHere:
         """Train it, on the CPU.
 
         Raises:
-            CodeError: the training part is empty, or not finite.
+            CodeError: the training items are empty, or not finite.
             InvalidInputError: no labels, or labels without a text, or too few items or classes.
             TrainingError: the training diverged or collapsed.
         """
-        from bittern.benchmarks.words import learned
-        from bittern.benchmarks.words.protocol import Training as LabelledTraining
-        from bittern.hashing.training.alignment import WORDS
-
         length = needed(self.fits(training.items.shape[1], bits), bits)
         checked_training(training)
+        given = self._labelled(training)
+        with _embedding_set(given) as (source, folder):
+            hasher = self._trained(given, source, folder, _config(length, seed))
+        return FittedCodes(hasher, GLOSS, WORDS)
+
+    def _labelled(self, training: Training) -> Training:
+        """The training items with labels that count the queries of classes that have items."""
         labels = training.labels
         if labels is None:
             raise InvalidInputError(
-                f"{self.name} is trained on labelled items, and this training part has no labels: "
-                "leave it out, or bring a suite with a training part",
+                f"{self.name} is trained on labelled items, and these training items have no "
+                "labels: leave it out, or use a suite with a training split",
                 field="systems",
             )
         if len(labels) != len(training.items) or not _within(labels, len(training.queries)):
@@ -117,78 +144,98 @@ class TrainedHere:
                 f"{len(training.items)} items",
                 field="labels",
             )
-        # Texts of classes that no item is of cannot be trained on.
         seen, renumbered = np.unique(labels, return_inverse=True)
-        if self.method in CHOOSING and len(seen) < FEWEST_CLASSES:
+        if self.method in _CHOOSING and len(seen) < FEWEST_CLASSES:
             raise InvalidInputError(
                 f"{self.name} holds classes out to choose on: it takes {FEWEST_CLASSES} classes, "
                 f"not {len(seen)}",
                 field="systems",
             )
-        given = LabelledTraining(
-            items=training.items,
-            labels=renumbered.astype(np.int64),
-            queries=training.queries[seen],
+        return replace(training, queries=training.queries[seen], labels=renumbered.astype(np.int64))
+
+    def _trained(
+        self, training: Training, source: EmbeddingSet, folder: Path, config: TrainingConfig
+    ) -> Hasher:
+        from bittern.hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
+
+        if self.method == "hb-crovca":
+            return _plain_hybrid(training, source, folder, config)
+        if self.method.startswith("crovca"):
+            return _heads(self.method, source, folder, config)
+        plans = {"aligned": ALIGNED_PLANS, "hybrid": PLANS}
+        return _planned(
+            plans.get(self.method, (HybridPlan(learned_share=1.0),)), source, folder, config
         )
-        hasher = METHODS[self.method]()(given, length, seed)
-        return FittedCodes(hasher, learned.GLOSS, WORDS)
 
 
 def _within(labels: NDArray[np.int64], count: int) -> bool:
     return bool(len(labels)) and int(labels.min()) >= 0 and int(labels.max()) < count
 
 
-Fit = Callable[..., Hasher]
+@contextmanager
+def _embedding_set(training: Training) -> Iterator[tuple[EmbeddingSet, Path]]:
+    """The training items as an embedding set on disk, and its folder."""
+    from bittern.hashing.training.embedding_writer import EmbeddingWriter
+    from bittern.hashing.training.embeddings import EmbeddingSet, View
+
+    dim = training.items.shape[1]
+    views = {WORDS: View(WORDS, dim, "float32"), GLOSS: View(GLOSS, dim, "float32")}
+    assert training.labels is not None
+    with tempfile.TemporaryDirectory() as name:
+        with EmbeddingWriter(Path(name) / "set", views, labels="single") as writer:
+            queries = training.queries[training.labels]
+            writer.append({WORDS: queries, GLOSS: training.items}, training.labels)
+        yield EmbeddingSet.open(Path(name) / "set"), Path(name)
 
 
-def _pairs() -> Fit:
-    from bittern.benchmarks.words.learned import heads
-    from bittern.hashing.training.heads import PairsObjective
+def _config(bits: int, seed: int) -> TrainingConfig:
+    from bittern.hashing.training.config import TrainingConfig
 
-    return heads(PairsObjective)
-
-
-def _supervised() -> Fit:
-    from bittern.benchmarks.words.learned import heads
-    from bittern.hashing.training.heads import LabelsObjective
-
-    return heads(LabelsObjective)
+    return TrainingConfig(
+        bits=bits, epochs=EPOCHS, heads="shared", seed=seed, validation_share=0.0, device="cpu"
+    )
 
 
-def _aligned_heads() -> Fit:
-    from bittern.benchmarks.words.learned import chosen
-    from bittern.hashing.training.plans import HybridPlan
+def _heads(method: str, source: EmbeddingSet, folder: Path, config: TrainingConfig) -> Hasher:
+    from bittern.hashing.hashcoder import LearnedHasher
+    from bittern.hashing.training.heads import LabelsObjective, PairsObjective
+    from bittern.hashing.training.loop import train
 
-    return chosen((HybridPlan(learned_share=1.0),))
-
-
-def _plain_hybrid() -> Fit:
-    from bittern.benchmarks.words.learned import plain_hybrid
-
-    return plain_hybrid
+    objective = PairsObjective if method == "crovca-pairs" else LabelsObjective
+    made = objective(source, config)
+    train(made, config, folder / "run", plots=False)
+    return LearnedHasher.from_modules(made.heads(), made.means())
 
 
-def _aligned() -> Fit:
-    from bittern.benchmarks.words.learned import chosen
-    from bittern.hashing.training.plans import ALIGNED_PLANS
+def _plain_hybrid(
+    training: Training, source: EmbeddingSet, folder: Path, config: TrainingConfig
+) -> Hasher:
+    from bittern.hashing.hashers import HybridHasher
+    from bittern.hashing.training_free import fit
 
-    return chosen(ALIGNED_PLANS)
+    count = config.bits // (4 if config.bits >= 256 else 2) // 8 * 8
+    clouds = {WORDS: training.queries, GLOSS: training.items}
+    free = fit("pca", clouds, config.bits - count, seed=config.seed, basis=[GLOSS])
+    learned = _heads("crovca", source, folder, _config(count, config.seed))
+    return HybridHasher([free, learned], [PLAIN_WEIGHT, 1.0])
 
 
-def _hybrid() -> Fit:
-    from bittern.benchmarks.words.learned import chosen
-    from bittern.hashing.training.plans import PLANS
+def _planned(
+    plans: Sequence[HybridPlan], source: EmbeddingSet, folder: Path, config: TrainingConfig
+) -> Hasher:
+    """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
+    from bittern.hashing.training.choosing import choose_plan
+    from bittern.hashing.training.hybrid import fit_hybrid
 
-    return chosen(PLANS)
+    possible = tuple(dict.fromkeys(_in_bytes(plan, config.bits) for plan in plans))
+    plan = possible[0]
+    if len(possible) > 1:
+        plan = choose_plan(source, config, folder / "choice", plans=possible)[0].plan
+    return fit_hybrid(source, config, plan, folder / "run", plots=False)[0]
 
 
-METHODS: dict[str, Callable[[], Fit]] = {
-    "crovca-pairs": cache(_pairs),
-    "crovca": cache(_supervised),
-    "aligned-crovca": cache(_aligned_heads),
-    "hb-crovca": cache(_plain_hybrid),
-    "aligned": cache(_aligned),
-    "hybrid": cache(_hybrid),
-}
-"""By name on the command line; made when they are asked for, since they load torch."""
-CHOOSING = frozenset({"aligned", "hybrid"})
+def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:
+    """The plan with the share that it comes to at this length, so that equal plans are one."""
+    share = plan.learned_bits(bits) / bits
+    weights = plan.weights if 0 < share < 1 else (1.0, 1.0)
+    return replace(plan, learned_share=share, weights=weights)

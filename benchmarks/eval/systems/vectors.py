@@ -89,12 +89,12 @@ def cosine_distances(queries: NDArray[np.floating], rows: NDArray[np.floating]) 
         float64 [q, n], 0 to 2. Equal rows are at equal distances to the last bit, wherever they
         stand and whatever stands beside them.
     """
-    asked, asked_squares = _directions(queries)
+    directions, lengths = _directions(queries)
     out = np.empty((len(queries), len(rows)))
     for start in range(0, len(rows), _BLOCK_ROWS):
         block, squares = _directions(rows[start : start + _BLOCK_ROWS])
-        products = asked @ block.T
-        scale = asked_squares[:, None] * squares
+        products = directions @ block.T
+        scale = lengths[:, None] * squares
         np.sqrt(scale, out=scale)
         np.divide(products, scale, out=products, where=scale > 0)
         np.subtract(1.0, products, out=out[:, start : start + _BLOCK_ROWS])
@@ -216,7 +216,7 @@ class FittedVectors:
             arrays["ranges"] = _ranges(quantizer)
         self.digest = digest_of({"vectors": precision, "dim": dim}, arrays)
 
-    def store(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
         """Items as they are kept: float32 or float16 [n, dim]; of int8, uint8 [n, dim], steps
         within each dimension's range.
 
@@ -230,7 +230,9 @@ class FittedVectors:
             return np.clip(rows, -_HALF, _HALF).astype(np.float16)
         return rows if self._means is None else rows - self._means[0]
 
-    def ask(self, embeddings: NDArray[np.float32], metric: Metric) -> NDArray[np.float32]:
+    def encode_queries(
+        self, embeddings: NDArray[np.float32], metric: Metric
+    ) -> NDArray[np.float32]:
         """Queries, float32 [q, dim].
 
         Raises:
@@ -241,10 +243,10 @@ class FittedVectors:
         return rows if self._means is None else rows - self._means[1]
 
     def distances(
-        self, asked: NDArray[np.float32], stored: NDArray[Any], first: int, last: int
+        self, queries: NDArray[np.float32], stored: NDArray[Any], first: int, last: int
     ) -> NDArray[np.float64]:
         """One minus the cosine, float64 [last - first, n]; see `exact.cosine_distances`."""
-        queries = asked[first:last]
+        queries = queries[first:last]
         if self.quantizer is None:
             return cosine_distances(queries, stored)
         out = np.empty((len(queries), len(stored)))

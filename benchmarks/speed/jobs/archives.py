@@ -1,155 +1,173 @@
-"""What an archive of some size costs: a commit, opening it, its bytes on disk."""
+"""What archives cost as they grow: a commit, opening, bytes on disk, many small commits."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 
-from bittern.benchmarks.speed.report import Table, say
-from bittern.benchmarks.speed.search.archives import coded, files_of, model_of, write_archive
-from bittern.benchmarks.speed.search.codes import clustered
-from bittern.benchmarks.speed.search.ratio import Ratio, short
-from bittern.benchmarks.speed.timing import Spread
+from bittern.benchmarks.speed.codes import clustered, coded, record_of, write_archive
+from bittern.benchmarks.speed.harness import (
+    Ratio,
+    Report,
+    Spread,
+    Table,
+    bar,
+    say,
+    seconds_of,
+    short,
+)
+from bittern.benchmarks.speed.opening import Opened, opened_once
+from bittern.benchmarks.speed.process import MIB, bytes_of, files_of
 from bittern.index.archive import Archive
+from bittern.index.observation import CodedObservation
 
-COMMIT_ROWS = 1_000
 BITS = 256
-_WANTED_COMMIT = 1.5
+COMMIT_ROWS = 1_000
+_COMMIT_TARGET = 1.5
 _OPENINGS = 3
-_PARTS = ("store", "derived", "models")
+_FOLDERS = ("store", "derived", "models")
+_SMALL_COMMIT_ROWS = 4
+_STEPS = 10
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Archives of several sizes.
-
-    Attributes:
-        commits: seconds of each commit of `COMMIT_ROWS` rows, by the rows that were there.
-        opened: seconds from an archive on disk to open, in fresh processes, libraries loaded.
-        answered: seconds from open to the first answer, likewise.
-        disk: bytes per observation, by part of the archive's folder.
-    """
-
-    commits: Mapping[int, list[float]]
-    opened: Mapping[int, list[float]]
-    answered: Mapping[int, list[float]]
-    disk: Mapping[int, Mapping[str, float]]
-
-    def ratios(self) -> list[Ratio]:
-        """Commits of the larger archives against the smallest."""
-        smallest, *larger = self.commits
-        found = []
-        for rows in larger:
-            pairs = np.array(self.commits[rows]) / np.array(self.commits[smallest])
-            wanted = _WANTED_COMMIT if rows == max(larger) else None
-            found.append(
-                Ratio(
-                    f"commit {short(COMMIT_ROWS)} rows at {short(rows)}",
-                    f"at {short(smallest)}",
-                    Spread.of(pairs),
-                    wanted,
-                )
-            )
-        return found
-
-    def table(self) -> Table:
-        """The seconds and bytes behind them."""
-        rows = []
-        for size in self.commits:
-            disk = self.disk[size]
-            rows.append(
-                [
-                    short(size),
-                    _ms(self.commits[size]),
-                    f"{max(self.commits[size]) * 1e3:.0f}",
-                    _ms(self.opened[size]),
-                    _ms(self.answered[size]),
-                    *(f"{disk[part]:.0f}" for part in (*_PARTS, "all")),
-                ]
-            )
-        return Table(
-            f"Archives of photographs, {BITS} bits",
-            ["rows", "commit, ms", "slowest", "open, ms", "answer, ms", *_PARTS, "all"],
-            rows,
-            [
-                f"commit: {COMMIT_ROWS} new rows, durable. open, answer: in a fresh process whose "
-                "libraries are loaded.",
-                f"{', '.join(_PARTS)}, all: bytes on disk per observation, of which "
-                f"{BITS // 8} are its code.",
-            ],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Every single time."""
-        return {
-            name: {str(rows): value for rows, value in getattr(self, name).items()}
-            for name in ("commits", "opened", "answered", "disk")
-        }
-
-
-def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int) -> Sizes:
-    """Measure archives of these sizes, written into `folder`."""
-    paths = {}
+def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int, report: Report) -> None:
+    """Archives of these sizes, written into `folder`: commits, openings, bytes."""
     collection = clustered(max(sizes), BITS)
-    for rows in sizes:
+    paths = {rows: folder / f"archive-{rows}" for rows in sizes}
+    for rows, path in paths.items():
         say(f"writing an archive of {short(rows)}")
-        paths[rows] = folder / f"archive-{rows}"
-        write_archive(paths[rows], collection.first(rows))
+        write_archive(path, collection.first(rows))
     disk = {rows: _bytes_per_row(path, rows) for rows, path in paths.items()}
     queries = folder / "queries.npy"
     np.save(queries, collection.logits[:1])
-    opened: dict[int, list[float]] = {rows: [] for rows in sizes}
-    answered: dict[int, list[float]] = {rows: [] for rows in sizes}
+    openings: dict[int, list[Opened]] = {rows: [] for rows in sizes}
     for turn in range(1 + _OPENINGS):
         for rows, path in paths.items():
-            one = _opening(path, queries)
-            if turn:  # the first may keep what it has derived
-                opened[rows].append(one["opened"])
-                answered[rows].append(one["first"])
+            one = opened_once(path, queries)
+            if turn:  # the first may store what it has derived
+                openings[rows].append(one)
+    commits = _commits(paths, rounds)
+    smallest, *larger = sizes
+    ratios = [
+        Ratio(
+            f"commit {short(COMMIT_ROWS)} rows at {short(rows)}",
+            f"at {short(smallest)}",
+            Spread.of(np.array(commits[rows]) / np.array(commits[smallest])),
+            _COMMIT_TARGET if rows == max(larger) else None,
+        )
+        for rows in larger
+    ]
+    lines = [
+        [
+            short(rows),
+            *(_ms(commits[rows]), f"{max(commits[rows]) * 1e3:.0f}"),
+            _ms([one.opened for one in openings[rows]]),
+            _ms([one.first for one in openings[rows]]),
+            *(f"{size:.0f}" for size in disk[rows].values()),
+        ]
+        for rows in sizes
+    ]
+    table = Table(
+        f"Archives of photographs, {BITS} bits",
+        ["rows", "commit, ms", "slowest", "open, ms", "answer, ms", *_FOLDERS, "all"],
+        lines,
+        [
+            f"commit: {COMMIT_ROWS} new rows, durable. open, answer: in a fresh process whose "
+            "libraries are loaded.",
+            f"{', '.join(_FOLDERS)}, all: bytes on disk per observation, of which {BITS // 8} are "
+            "its code.",
+        ],
+    )
+    value = {
+        "commits": commits,
+        "opened": {rows: [one.opened for one in turns] for rows, turns in openings.items()},
+        "answered": {rows: [one.first for one in turns] for rows, turns in openings.items()},
+        "disk": disk,
+        "ratios": [ratio.to_json() for ratio in ratios],
+    }
+    report.add("archives", [table, Table.of_ratios("Commits, by size", ratios)], value)
+    report.add_targets("archives", ratios)
+
+
+def _commits(paths: dict[int, Path], rounds: int) -> dict[int, list[float]]:
+    """Seconds of each commit of `COMMIT_ROWS` rows, by the rows before."""
     say(f"committing {short(COMMIT_ROWS)} rows, {rounds} times each")
-    commits: dict[int, list[float]] = {rows: [] for rows in sizes}
+    codes = clustered(COMMIT_ROWS, BITS).codes
+    commits: dict[int, list[float]] = {rows: [] for rows in paths}
     with ExitStack() as stack:
         archives = {
             rows: stack.enter_context(Archive.open(path, write=True))
             for rows, path in paths.items()
         }
         for turn in range(1 + rounds):
-            items = coded(collection.codes[:COMMIT_ROWS], f"commit {turn}")
+            items = coded(codes, f"commit {turn}")
             for rows, archive in archives.items():
-                begun = perf_counter()
-                archive.add(items, model=model_of(BITS).digest)
+                took = _seconds_to_add(archive, items)
                 if turn:
-                    commits[rows].append(perf_counter() - begun)
-    return Sizes(commits, opened, answered, disk)
+                    commits[rows].append(took)
+    return commits
 
 
-def _opening(path: Path, queries: Path) -> dict[str, float]:
-    command = [
-        sys.executable,
-        "-m",
-        "bittern.benchmarks.speed.search.opening",
-        str(path),
-        str(queries),
-    ]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    values: dict[str, float] = json.loads(done.stdout)
-    return values
+def _seconds_to_add(archive: Archive, items: list[list[CodedObservation]]) -> float:
+    return seconds_of(lambda: archive.add(items, model=record_of(BITS).digest))
 
 
 def _bytes_per_row(path: Path, rows: int) -> dict[str, float]:
-    parts = {part: sum(f.stat().st_size for f in files_of(path / part)) for part in _PARTS}
-    everything = sum(file.stat().st_size for file in files_of(path))
-    return {**{part: size / rows for part, size in parts.items()}, "all": everything / rows}
+    sizes = {folder: bytes_of(path / folder) / rows for folder in _FOLDERS}
+    return {**sizes, "all": bytes_of(path) / rows}
 
 
 def _ms(seconds: Sequence[float]) -> str:
     return f"{float(np.median(seconds)) * 1e3:.0f}"
+
+
+def measure_many_commits(folder: Path, commits: int, report: Report) -> None:
+    """Small commits, again and again: whether their time and their bytes stay bounded."""
+    codes, path = clustered(_SMALL_COMMIT_ROWS, BITS).codes, folder / "many"
+    seconds: list[float] = []
+    files: list[int] = []
+    sizes: list[int] = []
+    with Archive.create(path) as archive, bar(commits) as advance:
+        archive.register_model(record_of(BITS), {"model.json": b"{}"})
+        for number in range(commits):
+            seconds.append(_seconds_to_add(archive, coded(codes, f"commit {number}")))
+            if (number + 1) % (commits // _STEPS) == 0:
+                files.append(len(files_of(path)))
+                sizes.append(bytes_of(path))
+            advance()
+    closed = bytes_of(path)
+    tenths = [float(np.mean(tenth)) for tenth in np.array_split(seconds, _STEPS)]
+    ratios = [
+        Ratio.once("a commit in the last tenth", "in the second tenth", tenths[-1] / tenths[1]),
+        Ratio.once("files after the last tenth", "the second", files[-1] / files[1]),
+    ]
+    lines = [
+        [
+            str((number + 1) * commits // _STEPS),
+            f"{tenths[number] * 1e3:.1f}",
+            str(files[number]),
+            f"{sizes[number] / MIB:.1f}",
+        ]
+        for number in range(_STEPS)
+    ]
+    table = Table(
+        f"{commits} commits of {_SMALL_COMMIT_ROWS} rows",
+        ["commits", "ms, mean", "files", "MiB"],
+        lines,
+        [
+            "Compaction included. Versions that a compaction has replaced stay for readers, "
+            f"up to a bound. After closing: {closed / MIB:.1f} MiB."
+        ],
+    )
+    value = {
+        "commits": commits,
+        "mean_ms": [mean * 1e3 for mean in tenths],
+        "files": files,
+        "bytes": sizes,
+        "closed": closed,
+        "ratios": [ratio.to_json() for ratio in ratios],
+    }
+    report.add("commits", [table, Table.of_ratios("Many commits", ratios)], value)

@@ -1,4 +1,4 @@
-"""Files to codes against the bare network: whether anything but the network is in the way.
+"""Files to codes against the bare network, and one process against workers of Ray.
 
 The bare network embeds the same items, decoded beforehand, in batches of the same size, with
 nothing beside it. On a machine without a graphics card decoding and network share the cores, so
@@ -17,23 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from bittern.benchmarks.speed.report import Table, say
-from bittern.benchmarks.speed.search.ratio import Ratio
-from bittern.benchmarks.speed.timing import Spread
+from bittern.benchmarks.speed.harness import Ratio, Report, Spread, Table, say, seconds_of
+from bittern.benchmarks.speed.process import MIB
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.ingest.embedding import NETWORK_BATCH
-from bittern.service.ingest.items import decode
-from bittern.service.ingest.report import STAGES, JobReport
+from bittern.service.ingest.embedding import NETWORK_BATCH, embed_items
+from bittern.service.ingest.items import Embedded, decode
+from bittern.service.ingest.report import STAGES, JobReport, new_stages
 from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.ray import cluster, embed_on_ray
 from bittern.service.models.loaded import Model
 from bittern.types import MediaItem
 
-WANTED = 0.9
+TARGET = 0.9
 
 
-@dataclass
+@dataclass(eq=False)
 class Course:
     """One kind of media through one model.
 
@@ -47,7 +47,7 @@ class Course:
         whole: seconds of the pipeline, per round.
         reports: of these rounds.
         resident: greatest growth of resident memory while the pipeline ran, in bytes.
-        pieces: what the network takes.
+        media: how many pictures, or windows, the network takes.
     """
 
     name: str
@@ -59,85 +59,98 @@ class Course:
     whole: list[float] = field(default_factory=list)
     reports: list[JobReport] = field(default_factory=list)
     resident: int = 0
-    pieces: int = 0
+    media: int = 0
 
-    @property
-    def modality(self) -> Modality:
-        """Of all items."""
-        return Modality(self.items[0].modality)
+    def file_name(self, suffix: object) -> str:
+        """A name for its archives."""
+        return f"{self.name}-{suffix}".replace(" ", "-").replace("/", "-")
 
     def ratio(self) -> Ratio:
         """Items per second end to end, against the bare network's."""
-        rates = np.array(self.bare) / np.array(self.whole)
+        rates = Spread.of(np.array(self.bare) / np.array(self.whole))
         what = f"{self.name}: items/s, files to archive"
-        return Ratio(what, "bare network", Spread.of(rates), WANTED, at_least=True)
+        return Ratio(what, "bare network", rates, TARGET, at_least=True)
 
     def possible(self) -> float:
         """The ratio that a schedule without any gap would reach on these cores."""
-        network = float(np.median(self.bare)) * float(np.median(self.bare_cores))
-        cores = len(os.sched_getaffinity(0))
-        best = max(float(np.median(self.bare)), (network + self.decoding) / cores)
-        return float(np.median(self.bare)) / best
+        bare = float(np.median(self.bare))
+        network = bare * float(np.median(self.bare_cores))
+        return bare / max(bare, (network + self.decoding) / len(os.sched_getaffinity(0)))
+
+    def to_json(self) -> dict[str, Any]:
+        """Every single number."""
+        return {
+            "name": self.name,
+            "model": self.model.card.name,
+            "files": len(self.items),
+            "media": self.media,
+            "bare_s": self.bare,
+            "bare_cores": self.bare_cores,
+            "decoding_cpu_s": self.decoding,
+            "pipeline_s": self.whole,
+            "possible": self.possible(),
+            "resident_bytes": self.resident,
+            "reports": [report.to_json() for report in self.reports],
+        }
 
 
 def run_course(course: Course, folder: Path, rounds: int) -> None:
     """Measure one course: decode, then bare network and pipeline in turns."""
     say(f"{course.name}: decoding {len(course.items)} files")
-    embedder = course.model.embedder
+    embedder, modality = course.model.embedder, Modality(course.items[0].modality)
     begun = process_time()
-    decoded: list[Media] = []
-    for item in course.items:
-        decoded += [piece.data for piece in decode(item, embedder.windowing)]
+    decoded: list[Media] = [
+        one.data for item in course.items for one in decode(item, embedder.windowing)
+    ]
     course.decoding = process_time() - begun
-    course.pieces = len(decoded)
-    embedder.embed(course.modality, decoded[:NETWORK_BATCH])
+    course.media = len(decoded)
+
+    def network() -> None:
+        for start in range(0, len(decoded), NETWORK_BATCH):
+            embedder.embed(modality, decoded[start : start + NETWORK_BATCH])
+
     for turn in range(1 + rounds):
         say(f"{course.name}: turn {turn} of {rounds}")
-        cpu, begun = process_time(), perf_counter()
-        for start in range(0, len(decoded), NETWORK_BATCH):
-            embedder.embed(course.modality, decoded[start : start + NETWORK_BATCH])
-        bare = perf_counter() - begun
+        cpu = process_time()
+        bare = seconds_of(network)
         cores = (process_time() - cpu) / bare
         begun = perf_counter()
-        name = f"{course.name}-{turn}".replace(" ", "-").replace("/", "-")
-        report = index_once(course.model, course.items, folder / name)
-        whole = perf_counter() - begun
+        report = index_once(course.model, course.items, folder / course.file_name(turn))
         if turn:
+            course.whole.append(perf_counter() - begun)
             course.bare.append(bare)
             course.bare_cores.append(cores)
-            course.whole.append(whole)
             course.reports.append(report)
 
 
-def index_once(model: Model, items: Sequence[MediaItem], place: Path) -> JobReport:
-    """Files to a new archive at `place`, by a model that is loaded."""
-    folder = place.with_suffix(".model")
+def index_once(model: Model, items: Sequence[MediaItem], path: Path) -> JobReport:
+    """Files to a new archive, by a model that is loaded."""
+    folder = path.with_suffix(".model")
     model.saved.save(folder)
-    with Archive.create(place) as archive:
+    with Archive.create(path) as archive:
         engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
         return index_source(engine, list(items), IndexOptions(model=str(folder)))
 
 
-def pipeline_table(courses: Sequence[Course]) -> Table:
-    """What was measured, course by course."""
+def report_courses(courses: Sequence[Course], report: Report) -> None:
+    """Tables and numbers of all courses."""
+    ratios = [course.ratio() for course in courses]
     rows = []
-    for course in courses:
+    for course, ratio in zip(courses, ratios, strict=True):
         count = len(course.items)
-        bare, whole = float(np.median(course.bare)), float(np.median(course.whole))
         rows.append(
             [
                 course.name,
-                f"{count} ({course.pieces})",
-                f"{count / bare:.2f}",
-                f"{count / whole:.2f}",
-                course.ratio().value.text(),
+                f"{count} ({course.media})",
+                *(f"{count / float(np.median(s)):.2f}" for s in (course.bare, course.whole)),
+                ratio.value.text(),
                 f"{course.possible():.2f}",
-                f"{course.resident / 2**20:.0f}" if course.resident else "",
+                f"{course.resident / MIB:.0f}",
             ]
         )
-    return Table(
-        f"Files to archive against the bare network (wanted: {WANTED} or more)",
-        ["course", "files (pieces)", "bare /s", "files /s", "ratio", "possible", "memory, MiB"],
+    table = Table(
+        f"Files to archive against the bare network (target: {TARGET} or more)",
+        ["course", "files (media)", "bare /s", "files /s", "ratio", "possible", "memory, MiB"],
         rows,
         [
             "possible: what a schedule without gaps would reach on these cores, from the processor",
@@ -145,42 +158,77 @@ def pipeline_table(courses: Sequence[Course]) -> Table:
             "ran in a process of its own, libraries and network loaded before.",
         ],
     )
-
-
-def stage_table(courses: Sequence[Course]) -> Table:
-    """Busy seconds of each stage per item, from the pipeline's own reports."""
-    rows = []
-    for course in courses:
-        cells = []
-        for stage in STAGES:
-            seconds = [report.stages[stage].busy_s for report in course.reports]
-            items = [max(1, report.stages[stage].items) for report in course.reports]
-            rate = float(np.median(np.array(items) / np.maximum(np.array(seconds), 1e-9)))
-            cells.append(f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}")
-        rows.append([course.name, *cells])
-    return Table(
-        "Things per second of work of each stage, inside the pipeline",
+    stages = Table(
+        "Media per second of work of each stage, inside the pipeline",
         ["course", *STAGES],
-        rows,
+        [[course.name, *(_rate(course, stage) for stage in STAGES)] for course in courses],
         ["list, read: files; the others: pictures, or windows of recordings. One worker's rate."],
     )
+    report.tables += [table, stages]
+    report.values["pipeline"] = [course.to_json() for course in courses]
+    report.add_targets("pipeline", ratios)
 
 
-def courses_to_json(courses: Sequence[Course]) -> list[dict[str, Any]]:
-    """Every single number."""
-    return [
-        {
-            "name": course.name,
-            "model": course.model.card.name,
-            "files": len(course.items),
-            "pieces": course.pieces,
-            "bare_s": course.bare,
-            "bare_cores": course.bare_cores,
-            "decoding_cpu_s": course.decoding,
-            "pipeline_s": course.whole,
-            "possible": course.possible(),
-            "resident_bytes": course.resident,
-            "reports": [report.to_json() for report in course.reports],
-        }
-        for course in courses
-    ]
+def _rate(course: Course, stage: str) -> str:
+    stages = [report.stages[stage] for report in course.reports]
+    rate = float(np.median([max(1, one.items) / max(one.busy_s, 1e-9) for one in stages]))
+    return f"{rate:,.0f}" if rate >= 10 else f"{rate:.2f}"
+
+
+def measure_ray(model: Model, items: Sequence[MediaItem], workers: int, report: Report) -> None:
+    """Embed items in one process and with workers of Ray on this machine; compare the codes.
+
+    Ray's seconds go from the first unit out to the last embedding back, the start of the workers
+    and the loading of their networks included.
+    """
+    say(f"one process: {len(items)} photographs")
+    begun = perf_counter()
+    local = list(embed_items(model.embedder, items))
+    local_s = perf_counter() - begun
+    say(f"Ray with {workers} workers")
+    found: list[Embedded] = []
+    first_s = 0.0
+    with cluster(workers):
+        begun = perf_counter()
+        for one in embed_on_ray(
+            model.embedder, items, new_stages(), saved=model.saved, workers=workers
+        ):
+            first_s = first_s or perf_counter() - begun
+            found.append(one)
+        ray_s = perf_counter() - begun
+    flips = float(np.mean([_flips(model, a, b) for a, b in zip(local, found, strict=True)]))
+    count = len(items)
+    table = Table(
+        f"Local against Ray on this machine, {count} photographs",
+        ["", "seconds", "items /s", "ratio"],
+        [
+            ["one process", f"{local_s:.1f}", f"{count / local_s:.1f}", "1.00"],
+            [
+                f"Ray, {workers} workers",
+                f"{ray_s:.1f}",
+                f"{count / ray_s:.1f}",
+                f"{local_s / ray_s:.2f}",
+            ],
+        ],
+        [
+            f"Of Ray's seconds {first_s:.1f} passed before the first unit was back: "
+            f"workers start and load their networks; the rest took {ray_s - first_s:.1f} s.",
+            f"Share of bits that differ between the two: {flips:.2e}.",
+        ],
+    )
+    value = {
+        "items": count,
+        "local_s": local_s,
+        "ray_s": ray_s,
+        "first_s": first_s,
+        "workers": workers,
+        "differing_bits": flips,
+    }
+    report.add("ray", table, value)
+
+
+def _flips(model: Model, one: Embedded, other: Embedded) -> float:
+    assert one.item is not None
+    modality = Modality(one.item.modality)
+    codes = [model.codes(modality, each.stacked()) for each in (one, other)]
+    return float(np.unpackbits(codes[0] ^ codes[1]).mean())

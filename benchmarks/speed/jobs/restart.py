@@ -1,129 +1,129 @@
-"""What a kill costs: a job that is killed halfway and run again, against one left alone."""
+"""A job in a process of its own: how far its memory grows, and what a kill costs.
+
+    python -m bittern.benchmarks.speed.jobs.restart MODEL WEIGHTS SOURCE ARCHIVE
+
+Prints a line when everything is loaded, and one of JSON when the source is coded.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import sleep
-from typing import IO, Any
+from time import perf_counter, sleep
+from typing import Any
 
-from bittern.benchmarks.speed.report import Table, say
-from bittern.index.archive import Archive
+from bittern.benchmarks.speed.harness import Report, Table, say
+from bittern.benchmarks.speed.process import in_fresh_process, peak_memory
 
+MODULE = "bittern.benchmarks.speed.jobs.restart"
 _LOOK_EVERY_S = 0.05
+_COMMIT_ITEMS = 16
 
 
-@dataclass(frozen=True)
-class Restart:
-    """Seconds and items, networks loaded.
+def measure_restart(source: Path, items: int, folder: Path, weights: Path, report: Report) -> None:
+    """A job that is killed halfway and run again, against one left alone.
 
-    Attributes:
-        alone_s: of the job that was left alone.
-        kept: items that were in the archive when the other was killed.
-        rest_s: of the same job run again.
-        repeated: items that were coded before the kill and were coded again.
-        again_s: of the job run once more, when nothing is missing.
-        same: whether all rows and codes are those of the job that was left alone.
+    Args:
+        source: a folder of photographs, coded by `field`.
+        items: how many there are.
+        folder: for the archives.
+        weights: of random networks; not used for `field`.
+        report: where the results go.
     """
-
-    alone_s: float
-    items: int
-    kept: int
-    rest_s: float
-    repeated: int
-    again_s: float
-    same: bool
-
-    def table(self) -> Table:
-        """For people."""
-        share = self.kept / self.items
-        rows = [
-            ["left alone", str(self.items), f"{self.alone_s:.1f}", "1.00"],
-            [
-                "run again after a kill",
-                str(self.items - self.kept),
-                f"{self.rest_s:.1f}",
-                f"{self.rest_s / (self.alone_s * (1 - share)):.2f}" if share < 1 else "",
-            ],
-            ["run again, nothing missing", "0", f"{self.again_s:.2f}", ""],
-        ]
-        return Table(
-            "A job that is killed (SIGKILL) and run again",
-            ["", "items coded", "seconds", "against its share"],
-            rows,
-            [
-                f"Killed with {self.kept} of {self.items} items committed. Rows, codes and "
-                f"metadata afterwards {'are' if self.same else 'ARE NOT'} those of the job that "
-                "was left alone.",
-                "against its share: seconds, divided by those that as many items took alone.",
-            ],
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        """Every number."""
-        return asdict(self)
-
-
-def measure_restart(source: Path, items: int, folder: Path, weights: Path) -> Restart:
-    """Measure with `field` and a folder of photographs."""
     alone, killed = folder / "left-alone", folder / "killed"
     say("a job that is left alone")
-    whole = _finished(_started(source, alone, weights))
+    whole = in_fresh_process(MODULE, "field", weights, source, alone)
     say("the same, killed halfway")
-    process = _started(source, killed, weights)
-    _line(process.stdout)
+    command = [sys.executable, "-m", MODULE, "field", str(weights), str(source), str(killed)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    assert process.stdout is not None
+    process.stdout.readline()
     while _rows(killed) < items // 2 and process.poll() is None:
         sleep(_LOOK_EVERY_S)
     process.kill()
     process.communicate()
     kept = _rows(killed)
     say("run again")
-    rest = _finished(_started(source, killed, weights))
-    again = _finished(_started(source, killed, weights))
+    rest = in_fresh_process(MODULE, "field", weights, source, killed)
+    again = in_fresh_process(MODULE, "field", weights, source, killed)
     coded = rest["items"]["added"] + rest["items"]["overwritten"]
-    return Restart(
-        alone_s=whole["seconds"],
-        items=items,
-        kept=kept,
-        rest_s=rest["seconds"],
-        repeated=coded - (items - kept),
-        again_s=again["seconds"],
-        same=_content(alone) == _content(killed),
+    share = 1 - kept / items
+    against = f"{rest['seconds'] / (whole['seconds'] * share):.2f}" if share else ""
+    same = _content(alone) == _content(killed)
+    table = Table(
+        "A job that is killed (SIGKILL) and run again",
+        ["", "items coded", "seconds", "against its share"],
+        [
+            ["left alone", str(items), f"{whole['seconds']:.1f}", "1.00"],
+            ["run again after a kill", str(items - kept), f"{rest['seconds']:.1f}", against],
+            ["run again, nothing missing", "0", f"{again['seconds']:.2f}", ""],
+        ],
+        [
+            f"Killed with {kept} of {items} items committed. Rows, codes and metadata afterwards "
+            f"{'are' if same else 'ARE NOT'} those of the job that was left alone.",
+            "against its share: seconds, divided by those that as many items took alone.",
+        ],
     )
+    value = {
+        "alone_s": whole["seconds"],
+        "items": items,
+        "kept": kept,
+        "rest_s": rest["seconds"],
+        "repeated": coded - (items - kept),
+        "again_s": again["seconds"],
+        "same": same,
+    }
+    report.add("restart", table, value)
 
 
-def _started(source: Path, place: Path, weights: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "bittern.benchmarks.speed.jobs.alone", "field"]
-    return subprocess.Popen(  # noqa: S603
-        [*command, str(weights), str(source), str(place)], stdout=subprocess.PIPE, text=True
-    )
+def _rows(archive: Path) -> int:
+    from bittern.index.archive import Archive
 
-
-def _line(stream: IO[str] | None) -> dict[str, Any]:
-    assert stream is not None
-    value: dict[str, Any] = json.loads(stream.readline())
-    return value
-
-
-def _finished(process: subprocess.Popen[str]) -> dict[str, Any]:
-    _line(process.stdout)
-    done = _line(process.stdout)
-    process.communicate()
-    return done
-
-
-def _rows(place: Path) -> int:
-    if not (place / "archive.json").is_file():
+    if not (archive / "archive.json").is_file():
         return 0
-    with Archive.open(place) as archive:
-        return sum(archive.stats().observations.values())
+    with Archive.open(archive) as opened:
+        return sum(opened.stats().observations.values())
 
 
-def _content(place: Path) -> list[dict[str, Any]]:
-    with Archive.open(place) as archive:
-        digest = archive.models()[0].digest
-        batches = list(archive.iter_batches(model=digest))
+def _content(archive: Path) -> list[dict[str, Any]]:
+    from bittern.index.archive import Archive
+
+    with Archive.open(archive) as opened:
+        digest = opened.models()[0].digest
+        batches = list(opened.iter_batches(model=digest))
     return [row for batch in batches for row in batch.to_pylist()]
+
+
+def main(name: str, weights: str, source: str, target: str) -> None:
+    """Code a source into an archive, with everything loaded before the first item."""
+    from bittern.benchmarks.speed.models import loaded_model
+    from bittern.index.archive import Archive
+    from bittern.service.engine import Engine
+    from bittern.service.ingest.embedding import embed_items
+    from bittern.service.jobs.indexing import IndexOptions, index_source
+    from bittern.service.sources import read_source
+
+    model = loaded_model(name, Path(weights))
+    listed = read_source(source)
+    list(embed_items(model.embedder, listed.entries[:1]))
+    folder = Path(target).with_suffix(".model")
+    if not folder.exists():
+        model.saved.save(folder)
+    print("loaded", flush=True)
+    begun = perf_counter()
+    with peak_memory() as peak, Archive.create(target) as archive:
+        engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
+        options = IndexOptions(model=str(folder), commit_items=_COMMIT_ITEMS)
+        done = index_source(engine, listed, options)
+    found = {
+        "seconds": perf_counter() - begun,
+        "growth": peak.growth,
+        "items": {str(outcome): count for outcome, count in done.items.items()},
+    }
+    print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,33 +1,105 @@
-"""Bittern's engines, warmed up: what they lay out on first use is there."""
+"""What searches codes: Bittern's engines, Faiss, usearch and LanceDB, behind one interface.
+
+The other libraries are called directly, by Hamming distance, which is all that they know, with
+settings in which they do well.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.speed.search.codes import METRICS, Collection
-from bittern.benchmarks.speed.search.contestants import Ask, Contestant, Tuned
+from bittern.benchmarks.speed.codes import METRICS, Collection
+from bittern.benchmarks.speed.harness import say, seconds_of
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.graph import Graph
 from bittern.index.engines.inverted_lists import InvertedLists
-from bittern.index.engines.ivf import Allowed, ApproximateEngine, Structure
+from bittern.index.engines.ivf import Allowed, ApproximateEngine, WithEffort
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates
+from bittern.types import Metric
+
+K = 100
+"""Rows per query."""
+ENGINES = ("flat", "ivf")
+"""Bittern's own on the processor."""
+PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
+EF = (100, 150, 200, 300, 500, 800)
+"""Candidates that a graph search keeps; no fewer than k."""
+FAISS = "faiss IndexBinaryFlat"
+INSTALL = "pip install 'bittern-search[bench]'"
+_MOST_LISTS = 4096
+_TRAINING_POINTS_PER_LIST = 40
+_LINKS = 32
+_EF_BUILDING = 200
+_WARMING_QUERIES, _WARMING_TURNS = 8, 4
+"""After these searches by each metric, nothing more is laid out."""
 
 E = TypeVar("E", bound=SearchEngine)
-PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
-BEAMS = (100, 150, 200, 300, 500, 800)
-_WARMING = 8
-"""Queries of each metric, again and again, after which nothing is laid out any more."""
-_WARMINGS = 4
+Search = Callable[[Queries, int], Sequence[NDArray[np.int64]]]
+"""Of each query its k rows, int64 [k] or fewer."""
+Tuned = Callable[[int], Search]
+"""The same search at one setting of what trades time for recall."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Something that searches codes.
+
+    Attributes:
+        name: as it is printed.
+        build: makes it from codes, with a number of threads and a folder for its files.
+        parameter: what trades time for recall; empty for exact search, whose setting is 0.
+        settings: its values.
+        metric: of its queries.
+        module: what must be importable; empty if it always is.
+    """
+
+    name: str
+    build: Callable[[Collection, int, Path], Tuned]
+    parameter: str = ""
+    settings: tuple[int, ...] = (0,)
+    metric: Metric = "hamming"
+    module: str = ""
+
+
+def built(
+    contestant: Contestant, collection: Collection, threads: int, folder: Path
+) -> tuple[Tuned | None, str]:
+    """A contestant over a collection; or none, and why not.
+
+    What goes wrong in another library ends its part, not the run.
+    """
+    tuned: list[Tuned] = []
+
+    def build() -> None:
+        tuned.append(contestant.build(collection, threads, folder))
+        tuned[0](contestant.settings[0])(collection.queries(contestant.metric, 1), 1)
+
+    why = ""
+    if contestant.module and not importlib.util.find_spec(contestant.module):
+        why = f"{contestant.module} is not installed ({INSTALL})"
+    else:
+        try:
+            say(f"{contestant.name}: built in {seconds_of(build):.1f} s")
+        except Exception as error:
+            why = f"{type(error).__name__}: {str(error)[:200]}"
+    if why:
+        say(f"{contestant.name} is skipped: {why}")
+        return None, f"{contestant.name} is skipped: {why}"
+    return tuned[0], ""
+
+
+# Bittern's engines
 
 
 def blocks_of(collection: Collection) -> CodeBlocks:
@@ -38,142 +110,186 @@ def blocks_of(collection: Collection) -> CodeBlocks:
 def warmed(engine: E, collection: Collection) -> E:
     """The engine, once it has answered a few queries."""
     for metric in METRICS:
-        queries = collection.queries(metric, _WARMING)
-        for _ in range(_WARMINGS):
+        queries = collection.queries(metric, _WARMING_QUERIES)
+        for _ in range(_WARMING_TURNS):
             engine.search(queries, 1)
     return engine
 
 
-def ask(engine: SearchEngine) -> Ask:
-    """An engine's search as a contestant's."""
-
-    def search(queries: Queries, k: int) -> Sequence[NDArray[np.int64]]:
-        return [nearest.rows for nearest in engine.search(queries, k)]
-
-    return search
-
-
 def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngine:
-    """The exact engine over a collection."""
+    """The exact engine over a collection, warmed up."""
     return warmed(FlatEngine(blocks_of(collection), threads), collection)
 
 
-Scan = Callable[[Queries, int, Allowed, int], list[Candidates]]
-"""Candidates of queries, how many, among what may be found, at an effort."""
+def ivf_engine(lists: InvertedLists, probes: int, threads: int | None = None) -> SearchEngine:
+    """An engine that always looks into so many lists."""
 
+    def scan(queries: Queries, count: int, allowed: Allowed) -> list[Candidates]:
+        return lists.scan(queries, count, allowed, probes)
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of approximate search.
-
-    Attributes:
-        build: builds its structure, on all cores.
-        scan: that of a structure.
-        parameter: what its effort is called.
-        efforts: that are measured.
-    """
-
-    build: Callable[[CodeBlocks], Structure]
-    scan: Callable[[Any], Scan]
-    parameter: str
-    efforts: tuple[int, ...]
-
-
-def _following(graph: Graph) -> Scan:
-    def scan(queries: Queries, count: int, allowed: Allowed, beam: int) -> list[Candidates]:
-        return graph.follow(queries, min(count, beam), allowed, beam, beam)
-
-    return scan
-
-
-KINDS = {
-    "ivf": Kind(InvertedLists.build, lambda lists: lists.scan, "nprobe", PROBES),
-    "graph": Kind(Graph.build, _following, "beam", BEAMS),
-}
-
-
-class AtEffort:
-    """A structure at one effort, whatever recall it is asked for.
-
-    Args:
-        structure: that is built.
-        scan: its search.
-        effort: lists or width of the beam.
-    """
-
-    def __init__(self, structure: Structure, scan: Scan, effort: int) -> None:
-        self._structure = structure
-        self._scan = scan
-        self._effort = effort
-        self.kind = structure.kind
-        self.base = structure.base
-
-    def __getattr__(self, name: str) -> Any:
-        """Everything else is the structure's own."""
-        return getattr(self._structure, name)
-
-    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
-        """Always: it is what is measured."""
-        del k, allowed, recall
-        return True
-
-    def candidates(
-        self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates]:
-        """See `bittern.index.engines.ivf.Structure`."""
-        del recall
-        return self._scan(queries, count, allowed, self._effort)
-
-
-_built: WeakKeyDictionary[Collection, dict[str, Structure]] = WeakKeyDictionary()
-
-
-def structure_of(collection: Collection, kind: str) -> Structure:
-    """A structure over a collection, built once for both metrics."""
-    found = _built.setdefault(collection, {})
-    if kind not in found:
-        found[kind] = KINDS[kind].build(blocks_of(collection))
-    return found[kind]
-
-
-def at_effort(structure: Structure, effort: int, threads: int | None = None) -> ApproximateEngine:
-    """An engine that searches a structure at one effort."""
-    fixed = AtEffort(structure, KINDS[structure.kind].scan(structure), effort)
-    return ApproximateEngine(fixed, structure.base, threads=threads)
-
-
-def approximate(kind: str) -> Callable[[Collection, int, Path], Tuned]:
-    """What makes a contestant of a structure."""
-
-    def build(collection: Collection, threads: int, folder: Path) -> Tuned:
-        del folder
-        structure = structure_of(collection, kind)
-        return lambda effort: ask(at_effort(structure, effort, threads))
-
-    return build
-
-
-APPROXIMATE = tuple(
-    Contestant(
-        f"bittern {kind}, {metric}",
-        approximate(kind),
-        parameter=it.parameter,
-        settings=it.efforts,
-        metric=metric,
-        graph=kind == "graph",
-    )
-    for kind, it in KINDS.items()
-    for metric in METRICS
-)
+    return ApproximateEngine(WithEffort(lists, scan), lists.base, threads=threads)
 
 
 def engine_of(collection: Collection, kind: str) -> SearchEngine:
-    """A new engine of some kind over a collection."""
+    """A new engine, one of `ENGINES`, over a collection."""
     if kind == "flat":
         return flat_engine(collection)
-    blocks = blocks_of(collection)
-    return at_effort(KINDS[kind].build(blocks), KINDS[kind].efforts[0])
+    return ivf_engine(InvertedLists.build(blocks_of(collection)), PROBES[0])
 
 
-ENGINES = ("flat", *KINDS)
-"""All kinds."""
+def search_of(engine: SearchEngine) -> Search:
+    """An engine's search as a contestant's."""
+    return lambda queries, k: [nearest.rows for nearest in engine.search(queries, k)]
+
+
+def ivf(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """Bittern's inverted lists."""
+    del folder
+    lists = InvertedLists.build(blocks_of(collection))
+    return lambda probes: search_of(ivf_engine(lists, probes, threads))
+
+
+# Others
+
+
+def lists_for(rows: int) -> int:
+    """Inverted lists: twice the root of the number of codes, to a power of two."""
+    return int(min(_MOST_LISTS, 1 << round(math.log2(2 * max(rows, 1) ** 0.5))))
+
+
+def faiss_flat(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """`IndexBinaryFlat`."""
+    del folder
+    import faiss
+
+    index = faiss.IndexBinaryFlat(collection.bits)
+    index.add(collection.codes)
+    return lambda setting: partial(_faiss_search, index, threads)
+
+
+def faiss_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """`IndexBinaryIVF`."""
+    del folder
+    import faiss
+
+    quantizer = faiss.IndexBinaryFlat(collection.bits)
+    lists = lists_for(len(collection.codes))
+    index = faiss.IndexBinaryIVF(quantizer, collection.bits, lists)
+    index.own_fields = False
+    index.cp.max_points_per_centroid = _TRAINING_POINTS_PER_LIST
+    index.cp.min_points_per_centroid = 1
+    index.train(collection.codes)
+    index.add(collection.codes)
+
+    def tuned(setting: int) -> Search:
+        def search(queries: Queries, k: int) -> Sequence[NDArray[np.int64]]:
+            index.nprobe = setting
+            assert quantizer.ntotal == lists  # and keeps it from being freed
+            return _faiss_search(index, threads, queries, k)
+
+        return search
+
+    return tuned
+
+
+def faiss_graph(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """`IndexBinaryHNSW`, built on all cores."""
+    del folder
+    import faiss
+
+    index = faiss.IndexBinaryHNSW(collection.bits, _LINKS)
+    index.hnsw.efConstruction = _EF_BUILDING
+    index.add(collection.codes)
+
+    def tuned(setting: int) -> Search:
+        def search(queries: Queries, k: int) -> Sequence[NDArray[np.int64]]:
+            index.hnsw.efSearch = setting
+            return _faiss_search(index, threads, queries, k)
+
+        return search
+
+    return tuned
+
+
+def _faiss_search(
+    index: Any, threads: int, queries: Queries, k: int
+) -> Sequence[NDArray[np.int64]]:
+    import faiss
+
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(threads)
+    try:
+        return list(index.search(queries.codes, k)[1])
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def usearch_exact(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """Usearch's search of a matrix without an index."""
+    del folder
+    usearch = importlib.import_module("usearch.index")
+    metric = usearch.MetricKind.Hamming
+
+    def search(queries: Queries, k: int) -> Sequence[NDArray[np.int64]]:
+        found = usearch.search(
+            collection.codes, queries.codes, k, metric, exact=True, threads=threads
+        )
+        return list(np.atleast_2d(found.keys).astype(np.int64))
+
+    return lambda setting: search
+
+
+def lancedb_scan(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """LanceDB without an index. It takes all cores, and reads files that the system has cached."""
+    del threads
+    table = _lancedb_table(collection, folder)
+    return lambda setting: partial(_lancedb_search, table, 0)
+
+
+def lancedb_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
+    """LanceDB's IVF_FLAT. It takes as many threads as it likes."""
+    del threads
+    from lancedb.index import IvfFlat
+
+    table = _lancedb_table(collection, folder)
+    lists = lists_for(len(collection.codes))
+    table.create_index("code", config=IvfFlat(distance_type="hamming", num_partitions=lists))
+    return lambda setting: partial(_lancedb_search, table, setting)
+
+
+def _lancedb_table(collection: Collection, folder: Path) -> Any:
+    import lancedb
+    import pyarrow as pa
+
+    column = pa.FixedSizeListArray.from_arrays(
+        pa.array(collection.codes.ravel()), collection.codes.shape[1]
+    )
+    rows = pa.table({"row": pa.array(collection.rows), "code": column})
+    return lancedb.connect(str(folder)).create_table("codes", rows)
+
+
+def _lancedb_search(
+    table: Any, nprobes: int, queries: Queries, k: int
+) -> Sequence[NDArray[np.int64]]:
+    found = []
+    for code in queries.codes:
+        query = table.search(code, vector_column_name="code").distance_type("hamming")
+        query = query.nprobes(nprobes) if nprobes else query
+        answer = query.limit(k).select(["row", "_distance"]).to_arrow()
+        found.append(answer["row"].to_numpy().astype(np.int64))
+    return found
+
+
+EXACT = (
+    Contestant(FAISS, faiss_flat),
+    Contestant("usearch exact", usearch_exact, module="usearch"),
+    Contestant("LanceDB scan", lancedb_scan),
+)
+"""Exact searches beside Bittern's."""
+APPROXIMATE = (
+    *(Contestant(f"bittern ivf, {m}", ivf, "nprobe", PROBES, m) for m in METRICS),
+    Contestant("faiss IndexBinaryIVF", faiss_lists, "nprobe", PROBES),
+    Contestant("LanceDB IVF_FLAT", lancedb_lists, "nprobes", PROBES),
+    Contestant("faiss IndexBinaryHNSW", faiss_graph, "ef", EF),
+)
+"""Searches that do not look at every code."""

@@ -1,117 +1,127 @@
-"""Exact search against raw Faiss, against reading memory, and against its peers."""
+"""Exact search against raw Faiss, against reading memory, and against other libraries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from bittern.benchmarks.speed.report import Table, say
-from bittern.benchmarks.speed.search.codes import METRICS, Collection
-from bittern.benchmarks.speed.search.contestants import Ask, built
-from bittern.benchmarks.speed.search.engines import flat_engine
-from bittern.benchmarks.speed.search.exactness import Exactness, brute_force, exactness
-from bittern.benchmarks.speed.search.peers import PEERS
-from bittern.benchmarks.speed.search.ratio import Ratio, ratio_table, short
-from bittern.benchmarks.speed.search.settings import K
-from bittern.benchmarks.speed.timing import Rounds, interleaved
-from bittern.index.engines.flat import FlatEngine
+from bittern.benchmarks.speed.codes import METRICS, Collection
+from bittern.benchmarks.speed.harness import Ratio, Report, Rounds, Table, interleaved, say, short
+from bittern.benchmarks.speed.search.engines import (
+    EXACT,
+    FAISS,
+    K,
+    Search,
+    built,
+    faiss_flat,
+    flat_engine,
+    search_of,
+)
+from bittern.benchmarks.speed.search.exactness import brute_force, exactness
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.threads import usable_cores
 from bittern.types import Metric
 
 READ = "plain read"
-FAISS = "faiss IndexBinaryFlat"
-_WANTED_OF_PEERS = {"LanceDB scan": 0.1, "usearch exact": 0.1}
+_TARGETS = {"LanceDB scan": 0.1, "usearch exact": 0.1}
 _QUERIES = 4
-"""Asked one by one in every turn."""
+"""Searched one by one in every turn."""
 _CHECKED = 3
 """Queries whose answers are compared with brute force."""
+_GRID_FAISS = "faiss"
+_MOST_SECONDS = 3.0
+"""A turn of raw Faiss that would take longer than this is skipped."""
+_CODES_PER_SECOND = 3e8
+"""What raw Faiss scans at least, of 256 bits on one thread."""
 
 
-@dataclass(frozen=True)
-class Exact:
-    """What exact searches of one collection took.
-
-    Attributes:
-        collection: name, size and code length.
-        times: of each contestant, for as many queries one by one.
-        peers: names of those that took all cores.
-        right: Bittern's answers against brute force, by metric.
-        left_out: what could not take part, and why.
-    """
-
-    collection: str
-    times: Rounds
-    peers: Sequence[str]
-    right: Mapping[Metric, Exactness]
-    left_out: Sequence[str]
-
-    def ratios(self) -> list[Ratio]:
-        """Rows of the table of ratios."""
-        cores = usable_cores()
-        rows = [
-            self._to(ours("asymmetric", 1), FAISS, 1.2),
-            self._to(ours("hamming", 1), FAISS),
-            self._to(ours("asymmetric", cores), FAISS),
-            self._to(ours("hamming", cores), FAISS, 0.6),
-        ]
-        for metric in METRICS:
-            name = ours(metric, 1)
-            speed = self.times.ratio(READ, name)
-            rows.append(Ratio(f"{name}: bytes/s", READ, speed, 0.7, at_least=True))
-        for peer in self.peers:
-            for metric in METRICS:
-                rows.append(self._to(ours(metric, cores), peer, _WANTED_OF_PEERS.get(peer)))
-        return rows
-
-    def _to(self, name: str, against: str, wanted: float | None = None) -> Ratio:
-        return Ratio(name, against, self.times.ratio(name, against), wanted)
-
-    def tables(self) -> list[Table]:
-        """Ratios, and the milliseconds behind them."""
-        milliseconds = [
-            [name, self.times.time(name, 1e3 / _QUERIES).text()] for name in self.times.seconds
-        ]
-        notes = [
+def measure_exact(collection: Collection, rounds: int, report: Report) -> None:
+    """Time exact searches of one collection, and check Bittern's."""
+    cores = usable_cores()
+    engines = {threads: flat_engine(collection, threads) for threads in sorted({1, cores})}
+    turns = {READ: reading(collection)}
+    with ExitStack() as stack:
+        skipped = []
+        for peer in EXACT:
+            folder = Path(stack.enter_context(TemporaryDirectory()))
+            tuned, why = built(peer, collection, 1 if peer.name == FAISS else cores, folder)
+            if tuned is None:
+                skipped.append(why)
+                continue
+            turns[peer.name] = one_by_one(tuned(0), collection.queries("hamming", _QUERIES))
+            if peer.name == FAISS:  # so that ratios to it are those of neighbours in time
+                for threads, engine in engines.items():
+                    for metric in METRICS:
+                        queries = collection.queries(metric, _QUERIES)
+                        turns[ours(metric, threads)] = one_by_one(search_of(engine), queries)
+        say(f"timing {len(turns)} exact searches of {described(collection)}")
+        times = interleaved(turns, rounds=rounds)
+    ratios = _ratios(times, cores)
+    right = {}
+    for metric in METRICS:
+        queries = collection.queries(metric, _CHECKED)
+        truths = [brute_force(query, collection.codes, K) for query in queries]
+        right[metric] = exactness(engines[1].search(queries, K), truths)
+    table = Table.of_ratios(
+        f"Exact search: {described(collection)}",
+        ratios,
+        [
             f"One query at a time, top {K}: medians over the rounds, with quartiles.",
             f"{FAISS} and {READ}: one thread, which is all that they use for one query.",
             f"{READ}: numpy looks for the largest 8-byte word of the same codes. Both go over the",
             "same bytes of codes, so the ratio of bytes per second is that of the times.",
-            "The other peers take all cores, and so does Bittern beside them.",
-        ]
-        right = [
-            f"{metric}: of {_CHECKED} queries {found.distances:.0%} have the distances of brute "
-            f"force, {found.order:.0%} its rows in its order."
-            for metric, found in self.right.items()
-        ]
-        title = "The same in milliseconds per query"
-        return [
-            ratio_table(f"Exact search: {self.collection}", self.ratios(), notes),
-            Table(
-                title,
-                ["", "ms"],
-                milliseconds,
-                [*right, *self.left_out],
+            "The other libraries take all cores, and so does Bittern beside them.",
+        ],
+    )
+    milliseconds = Table(
+        "The same in milliseconds per query",
+        ["", "ms"],
+        [[name, times.time(name, 1e3 / _QUERIES).text()] for name in times.seconds],
+        [
+            *(
+                f"{metric}: of {_CHECKED} queries {found.distances:.0%} have the distances of "
+                f"brute force, {found.order:.0%} its rows in its order."
+                for metric, found in right.items()
             ),
-        ]
+            *skipped,
+        ],
+    )
+    value = {
+        "collection": described(collection),
+        "k": K,
+        "queries_per_turn": _QUERIES,
+        "seconds_per_turn": times.to_json(),
+        "ratios": [ratio.to_json() for ratio in ratios],
+        "exactness": {metric: asdict(found) for metric, found in right.items()},
+        "skipped": skipped,
+    }
+    report.add("exact", [table, milliseconds], value)
+    report.add_targets(described(collection), ratios)
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "collection": self.collection,
-            "k": K,
-            "queries_per_turn": _QUERIES,
-            "seconds_per_turn": self.times.to_json(),
-            "ratios": [ratio.to_json() for ratio in self.ratios()],
-            "exactness": {metric: asdict(right) for metric, right in self.right.items()},
-            "left_out": list(self.left_out),
-        }
+
+def _ratios(times: Rounds, cores: int) -> list[Ratio]:
+    def to(name: str, against: str, target: float | None = None) -> Ratio:
+        return Ratio(name, against, times.ratio(name, against), target)
+
+    ratios = [
+        to(ours("asymmetric", 1), FAISS, 1.2),
+        to(ours("hamming", 1), FAISS),
+        to(ours("asymmetric", cores), FAISS),
+        to(ours("hamming", cores), FAISS, 0.6),
+    ]
+    for metric in METRICS:
+        name = ours(metric, 1)
+        ratios.append(Ratio(f"{name}: bytes/s", READ, times.ratio(READ, name), 0.7, at_least=True))
+    for peer in EXACT:
+        if peer.name in times.seconds and peer.name != FAISS:
+            ratios += [to(ours(m, cores), peer.name, _TARGETS.get(peer.name)) for m in METRICS]
+    return ratios
 
 
 def ours(metric: Metric, threads: int) -> str:
@@ -119,54 +129,10 @@ def ours(metric: Metric, threads: int) -> str:
     return f"bittern {metric}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def measure_exact(collection: Collection, rounds: int) -> Exact:
-    """Time exact searches of one collection, and check Bittern's."""
-    cores = usable_cores()
-    engines = {threads: flat_engine(collection, threads) for threads in sorted({1, cores})}
-    turns: dict[str, Callable[[], object]] = {READ: reading(collection)}
-    with ExitStack() as stack:
-        peers, left_out = {}, []
-        for peer in PEERS:
-            if peer.exact:
-                folder = Path(stack.enter_context(TemporaryDirectory()))
-                threads = 1 if peer.name == FAISS else cores
-                tuned, why = built(peer, collection, threads, folder)
-                if tuned:
-                    peers[peer.name] = tuned(0)
-                else:
-                    left_out.append(why)
-        for name, ask in peers.items():
-            turns[name] = one_by_one(ask, collection.queries("hamming", _QUERIES))
-            if name == FAISS:
-                for threads, engine in engines.items():
-                    turns |= _turns(engine, collection, threads)
-        say(f"timing {len(turns)} exact searches of {described(collection)}")
-        times = interleaved(turns, rounds=rounds)
-    right = {metric: checked(engines[1], collection, metric) for metric in METRICS}
-    others = [name for name in peers if name != FAISS]
-    return Exact(described(collection), times, others, right, left_out)
-
-
-def _turns(
-    engine: FlatEngine, collection: Collection, threads: int
-) -> dict[str, Callable[[], object]]:
-    def ask(queries: Queries) -> object:
-        return engine.search(queries, K)
-
-    found: dict[str, Callable[[], object]] = {}
-    for metric in METRICS:
-        found[ours(metric, threads)] = _each(ask, collection.queries(metric, _QUERIES))
-    return found
-
-
-def _each(ask: Callable[[Queries], object], queries: Queries) -> Callable[[], object]:
-    alone = list(queries)
-    return lambda: [ask(query) for query in alone]
-
-
-def one_by_one(ask: Ask, queries: Queries) -> Callable[[], object]:
+def one_by_one(search: Search, queries: Queries) -> Callable[[], object]:
     """A turn: every query alone."""
-    return _each(lambda query: ask(query, K), queries)
+    alone = list(queries)
+    return lambda: [search(query, K) for query in alone]
 
 
 def reading(collection: Collection) -> Callable[[], object]:
@@ -176,13 +142,64 @@ def reading(collection: Collection) -> Callable[[], object]:
     return lambda: [words.max() for _ in range(_QUERIES)]
 
 
-def checked(engine: FlatEngine, collection: Collection, metric: Metric) -> Exactness:
-    """Answers to a few queries against brute force."""
-    queries = collection.queries(metric, _CHECKED)
-    truths = [brute_force(query, collection.codes, K) for query in queries]
-    return exactness(engine.search(queries, K), truths)
-
-
 def described(collection: Collection) -> str:
     """Name, size and code length."""
     return f"{collection.name}, {short(len(collection.codes))} x {collection.bits} bits"
+
+
+def measure_grid(
+    collections: Sequence[Collection], batches: Sequence[int], rounds: int, report: Report
+) -> None:
+    """Every size, code length, batch and number of threads, beside raw Faiss."""
+    lines: list[list[str]] = []
+    values: list[dict[str, Any]] = []
+    for collection in collections:
+        say(f"exact search of {described(collection)}, batches of {', '.join(map(str, batches))}")
+        rows, bits = len(collection.codes), collection.bits
+        for threads in sorted({1, usable_cores()}):
+            searches = {metric: search_of(flat_engine(collection, threads)) for metric in METRICS}
+            faiss = faiss_flat(collection, threads, Path())(0)
+            for batch in batches:
+                if batch * rows * bits / 256 / _CODES_PER_SECOND / threads > _MOST_SECONDS:
+                    say(f"skipped: batches of {batch} on {threads} threads")
+                    continue
+                turns: dict[str, Callable[[], object]] = {
+                    metric: _turn(searches[metric], collection.queries(metric, batch))
+                    for metric in METRICS
+                }
+                turns[_GRID_FAISS] = _turn(faiss, collection.queries("hamming", batch))
+                times = interleaved(turns, rounds=rounds)
+                ratios = {m: times.ratio(m, _GRID_FAISS) for m in METRICS}
+                lines.append(
+                    [
+                        *(f"{rows:,}", str(bits), str(batch), str(threads)),
+                        *(f"{times.time(n, 1e3 / batch).median:.3f}" for n in times.seconds),
+                        *(f"{ratio.median:.2f}" for ratio in ratios.values()),
+                    ]
+                )
+                values.append(
+                    {
+                        **{"rows": rows, "bits": bits, "batch": batch, "threads": threads},
+                        "seconds_per_batch": times.to_json(),
+                        "ratios_to_faiss": {m: ratio.to_json() for m, ratio in ratios.items()},
+                    }
+                )
+    table = Table(
+        "Exact search: milliseconds per query, and times as long as raw Faiss",
+        [
+            *("rows", "bits", "batch", "threads"),
+            *(*METRICS, _GRID_FAISS),
+            *(f"{metric} ratio" for metric in METRICS),
+        ],
+        lines,
+        [
+            f"Top {K}; medians. {_GRID_FAISS}: IndexBinaryFlat, by Hamming distance, given as",
+            "many threads; one query keeps it to one. Both ratios are to it.",
+        ],
+    )
+    report.tables.append(table)
+    report.values["grid"] = values
+
+
+def _turn(search: Search, queries: Queries) -> Callable[[], object]:
+    return lambda: search(queries, K)

@@ -34,11 +34,11 @@ class Exactness:
 
 def all_distances(query: Queries, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Distances of one query to all codes: float64 [n]."""
-    parts = [
+    blocks = [
         query.distances(0, codes[start : start + _BLOCK_ROWS])
         for start in range(0, len(codes), _BLOCK_ROWS)
     ]
-    return np.concatenate(parts)
+    return np.concatenate(blocks)
 
 
 def brute_force(
@@ -67,11 +67,11 @@ def recall(
     truths: Sequence[Nearest],
 ) -> float:
     """Share of the k that were found, ties counted fairly: a row is a hit if its distance is
-    no larger than that of the true k-th. Distances are computed here, not believed.
+    no larger than that of the true k-th. Distances are computed here.
 
     Args:
-        found: of each query the rows; negative ones are none, repeated ones count once.
-        queries: what was asked.
+        found: of each query the rows; negative ones are ignored, repeated ones count once.
+        queries: the queries.
         codes: uint8 [n, bits/8], of row 0, 1, ...
         truths: the k nearest of each query.
     """

@@ -1,0 +1,241 @@
+"""What an evaluation costs beside the search that it needs: time, and memory.
+
+An evaluation ranks all relevant items and computes measures under every rule for ties; the bare
+search only finds the nearest codes, and forgets them. Both take the same queries in turns, in one
+process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.benchmarks.eval.measures import Tie, measure
+from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
+from bittern.benchmarks.eval.systems.base import Metric
+from bittern.benchmarks.eval.tasks import Relevance
+from bittern.benchmarks.speed.codes import SPECIES_APART, SPECIES_PER_GENUS, flips, soft
+from bittern.benchmarks.speed.harness import Options, Report, Rounds, Table, say, seconds_of
+from bittern.benchmarks.speed.process import MIB, peak_memory
+from bittern.hashing.codes import pack, unpack
+from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.scans import give_back_freed
+
+MEASURES = ("AP_hits@{k}", "AP_minR@{k}", "P@10", "hit@10")
+METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric")
+_ROWS_PER_SPECIES = 100
+_NOISE = 0.3
+"""Share of a code's bits that differ from its species: so many that species overlap, and the
+ties at the depth are of the right and the wrong.
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the problem is.
+
+    Attributes:
+        queries: how many.
+        rows: codes that are searched.
+        bits: their length.
+        depth: ranks that are computed.
+        rounds: turns of each.
+    """
+
+    queries: int = 10_000
+    rows: int = 1_000_000
+    bits: int = 256
+    depth: int = 100
+    rounds: int = 1
+
+    @classmethod
+    def quick(cls) -> Size:
+        """Seconds instead of minutes."""
+        return cls(queries=2_000, rows=100_000, rounds=5)
+
+
+@dataclass(frozen=True)
+class Species:
+    """Codes around species, as `bittern.benchmarks.speed.codes` draws them, and which are relevant.
+
+    Attributes:
+        codes: uint8 [n, bits/8].
+        logits: float32 [q, bits], the queries.
+        relevance: a query's species.
+    """
+
+    codes: NDArray[np.uint8]
+    logits: NDArray[np.float32]
+    relevance: Relevance
+
+    @classmethod
+    def drawn(cls, size: Size, seed: int = 0) -> Species:
+        """A hundred codes of each species, and queries for them."""
+        rng = np.random.default_rng([seed, size.bits])
+        count = max(SPECIES_PER_GENUS, size.rows // _ROWS_PER_SPECIES)
+        genera = rng.integers(0, 256, (count // SPECIES_PER_GENUS, size.bits // 8), dtype=np.uint8)
+        species = genera[rng.integers(0, len(genera), count)]
+        species ^= flips(rng, count, size.bits, SPECIES_APART)
+        of_rows = rng.integers(0, count, size.rows).astype(np.int32)
+        codes = species[of_rows]
+        codes ^= flips(rng, size.rows, size.bits, _NOISE)
+        # Only of species with codes.
+        wanted = of_rows[rng.integers(0, size.rows, size.queries)]
+        return cls(codes, soft(rng, species[wanted]), Relevance.by_class(wanted, of_rows))
+
+
+class Logits:
+    """A system whose embeddings are logits."""
+
+    metrics = METRICS
+    digest = ""
+
+    def __init__(self, bits: int) -> None:
+        self.bits: int | None = bits
+        self.bytes_per_row = bits / 8
+
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[Any]:
+        """Codes."""
+        return pack(embeddings)
+
+    def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
+        """Queries by either distance."""
+        if metric == "symmetric":
+            return Queries.of_codes(pack(embeddings))
+        return Queries.of_logits(embeddings)
+
+    def distances(self, queries: Queries, stored: NDArray[Any], first: int, last: int) -> Any:
+        """See `Fitted.distances`."""
+        found = np.stack([queries[query].distances(0, stored) for query in range(first, last)])
+        return found.astype(np.int32) if queries.metric == "hamming" else found
+
+
+class Signs:
+    """Rows whose embeddings are the signs of codes, made a tile at a time."""
+
+    failed: Sequence[tuple[int, str]] = ()
+    digest = ""
+
+    def __init__(self, codes: NDArray[np.uint8]) -> None:
+        self._codes = codes
+        self.dim = codes.shape[1] * 8
+        self.owners = np.arange(len(codes), dtype=np.int64)
+        self.spans = np.broadcast_to(np.float32(np.nan), (len(codes), 2))
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows.tiles`."""
+        for first in range(0, len(self), rows):
+            yield first, self.read(np.arange(first, min(first + rows, len(self))))
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows.read`."""
+        return unpack(self._codes[rows]).astype(np.float32) - np.float32(0.5)
+
+
+def run(options: Options) -> Report:
+    """Measure on drawn codes, by both distances."""
+    size = Size.quick() if options.quick else Size()
+    rows, rounds = options.rows or size.rows, options.rounds or size.rounds
+    return measure_evaluation(replace(size, rows=rows, rounds=rounds))
+
+
+def measure_evaluation(size: Size) -> Report:
+    """Measure at one size."""
+    say(f"{size.rows:,} codes of {size.bits} bits, {size.queries:,} queries")
+    species = Species.drawn(size)
+    measured = {metric: _measured(species, size, metric) for metric in METRICS}
+    names = ", ".join(_names(size))
+    table = Table(
+        "evaluation beside the bare search",
+        ("", "search ms/query", "evaluation ms/query", "ratio", "search MiB", "evaluation MiB"),
+        [[metric, *_cells(*one, size)] for metric, one in measured.items()],
+        [
+            f"evaluation: {names}, each under {len(get_args(Tie))} rules for ties",
+            "search: the same engine and batches; what it finds is thrown away",
+            "MiB: growth of the process at most, codes, queries and relevance not included; "
+            "the evaluation's codes, which it keeps a copy of, are",
+        ],
+    )
+    values = {
+        metric: {
+            "seconds": rounds.to_json(),
+            "ratio": rounds.ratio("evaluation", "search").to_json(),
+            "bytes": grown,
+            "values": found,
+        }
+        for metric, (rounds, grown, found) in measured.items()
+    }
+    return Report(
+        "evaluation",
+        f"{size.queries:,} queries, {size.rows:,} codes of {size.bits} bits, depth {size.depth}, "
+        f"{size.rounds} rounds",
+        [table],
+        {"size": asdict(size), "metrics": values},
+    )
+
+
+_Measured = tuple[Rounds, dict[str, int], dict[str, float]]
+"""Seconds of both, bytes by which the process grew at most, and the measures."""
+
+
+def _measured(species: Species, size: Size, metric: Metric) -> _Measured:
+    fitted, limits = Logits(size.bits), Limits()
+    blocks = CodeBlocks.of(np.arange(size.rows, dtype=np.int64), species.codes)
+    engine = FlatEngine(blocks)
+    engine.search(fitted.encode_queries(species.logits[:64], metric), size.depth)
+    values: dict[str, float] = {}
+
+    def search() -> float:
+        def all_batches() -> None:
+            for first in range(0, size.queries, limits.batch):
+                queries = fitted.encode_queries(
+                    species.logits[first : first + limits.batch], metric
+                )
+                engine.search(queries, size.depth)
+
+        return seconds_of(all_batches)
+
+    def evaluation() -> float:
+        searched = Searched(Signs(species.codes), size.rows, species.relevance)
+        settings = Settings(depth=size.depth, keep=10, limits=limits)
+        ranking = rank(fitted, species.logits, metric, searched, settings)
+
+        def measures() -> None:
+            for name in _names(size):
+                for tie in get_args(Tie):
+                    values[f"{name} {tie}"] = float(measure(name).of(ranking.ranks, tie).mean())
+
+        return ranking.seconds + seconds_of(measures)
+
+    seconds: dict[str, list[float]] = {"search": [], "evaluation": []}
+    grown = {"search": 0, "evaluation": 0}
+    contestants: dict[str, Callable[[], float]] = {"search": search, "evaluation": evaluation}
+    for turn in range(size.rounds):
+        for name, contestant in contestants.items():
+            say(f"{metric}, round {turn + 1}: {name}")
+            give_back_freed()
+            with peak_memory() as peak:
+                seconds[name].append(contestant())
+            grown[name] = max(grown[name], peak.growth)
+    return Rounds({name: np.array(times) for name, times in seconds.items()}), grown, values
+
+
+def _cells(rounds: Rounds, grown: dict[str, int], _: object, size: Size) -> list[str]:
+    return [
+        *(rounds.time(name, 1e3 / size.queries).text(".3f") for name in grown),
+        rounds.ratio("evaluation", "search").text(),
+        *(f"{most / MIB:,.0f}" for most in grown.values()),
+    ]
+
+
+def _names(size: Size) -> list[str]:
+    return [name.format(k=size.depth) for name in MEASURES]

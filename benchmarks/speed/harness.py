@@ -1,0 +1,320 @@
+"""What all speed benchmarks share: options, timing in turns, ratios, tables and reports.
+
+Contestants take turns, A B A B, in one process. What slows the machine down for a while then slows
+down every contestant. A ratio is the median of the ratios of each round, with its quartiles; a
+time is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table as RichTable
+from rich.text import Text
+
+import bittern
+from bittern.errors import InvalidInputError
+
+SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
+"""The sample media that ship with Bittern."""
+NARROWEST = 100
+"""Characters that every table may count on; a narrower terminal wraps its lines."""
+
+out = Console(highlight=False)
+out.width = max(out.width, NARROWEST)
+err = Console(stderr=True, highlight=False)
+
+Contestants = Mapping[str, Callable[[], object]]
+"""What is timed, by name."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line sets; each part uses what it knows.
+
+    Attributes:
+        manifest: CSV with a media column, of ``encode`` and ``service``.
+        encoder: of the catalogue, likewise.
+        rows: codes or items; None for the part's own sizes.
+        rounds: timed turns of each contestant; None for the part's own number.
+        bits: code lengths of ``search`` and ``gpu``.
+        tables: which tables of ``search`` and ``jobs``; empty for all of them.
+        quick: a small run that shows whether everything works.
+        full: ten million codes wherever they fit.
+    """
+
+    manifest: Path = SAMPLE
+    encoder: str = "field"
+    rows: int | None = None
+    rounds: int | None = None
+    bits: Sequence[int] = ()
+    tables: Sequence[str] = ()
+    quick: bool = False
+    full: bool = False
+
+    def chosen_tables(self, known: Sequence[str]) -> Sequence[str]:
+        """The tables to measure.
+
+        Raises:
+            InvalidInputError: an unknown table.
+        """
+        for name in self.tables:
+            if name not in known:
+                raise InvalidInputError(f"unknown table {name!r}; known tables: {', '.join(known)}")
+        return self.tables or known
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and quartiles of a number measured several times."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.floating] | Sequence[float]) -> Spread:
+        """Of float [rounds]."""
+        low, median, high = np.percentile(values, [25, 50, 75])
+        return cls(float(median), float(low), float(high))
+
+    def text(self, form: str = ".2f") -> str:
+        """``median (low-high)``."""
+        return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
+
+    def to_json(self) -> dict[str, float]:
+        """As JSON values."""
+        return {"median": self.median, "quartile1": self.low, "quartile3": self.high}
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What `interleaved` measured.
+
+    Attributes:
+        seconds: per contestant, float64 [rounds].
+    """
+
+    seconds: Mapping[str, NDArray[np.float64]]
+
+    def time(self, name: str, scale: float = 1.0) -> Spread:
+        """One contestant's time in seconds, times `scale` (1e3 for milliseconds)."""
+        return Spread.of(self.seconds[name] * scale)
+
+    def ratio(self, name: str, to: str) -> Spread:
+        """How many times as long as `to` it took, round by round."""
+        return Spread.of(self.seconds[name] / self.seconds[to])
+
+    def to_json(self) -> dict[str, Any]:
+        """Every single time, in seconds."""
+        return {name: [float(s) for s in times] for name, times in self.seconds.items()}
+
+
+def interleaved(contestants: Contestants, *, rounds: int, warmup: int = 1) -> Rounds:
+    """Time contestants in turns.
+
+    Args:
+        contestants: what to time, by name.
+        rounds: timed turns of each.
+        warmup: turns before those, thrown away.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    with bar((warmup + rounds) * len(contestants)) as advance:
+        for turn in range(warmup + rounds):
+            for name, contestant in contestants.items():
+                took = seconds_of(contestant)
+                if turn >= warmup:
+                    seconds[name].append(took)
+                advance()
+    return Rounds({name: np.array(times) for name, times in seconds.items()})
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """How long it takes once."""
+    begun = perf_counter()
+    work()
+    return perf_counter() - begun
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """One row of a table of ratios.
+
+    Attributes:
+        what: what was measured.
+        against: what its value is divided by.
+        value: the ratio, over the rounds; a number if it was measured once.
+        target: what it should reach; None where there is no target.
+        at_least: whether more is better.
+    """
+
+    what: str
+    against: str
+    value: Spread
+    target: float | None = None
+    at_least: bool = False
+
+    @classmethod
+    def once(cls, what: str, against: str, value: float, target: float | None = None) -> Ratio:
+        """A ratio that was measured once."""
+        return cls(what, against, Spread(value, value, value), target)
+
+    def cells(self) -> list[str]:
+        """As they are printed."""
+        target = ""
+        if self.target is not None:
+            target = f"{'>=' if self.at_least else '<='} {self.target:g}"
+        return [self.what, self.against, self.value.text(), target]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self) | {"value": self.value.to_json()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under a title; an empty row draws a line.
+
+    Attributes:
+        title: what is measured.
+        columns: their heads; the first is left-justified, the others right.
+        rows: cells as they are printed.
+        notes: what one must know to read the numbers.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+
+    @classmethod
+    def of_ratios(cls, title: str, ratios: Sequence[Ratio], notes: Sequence[str] = ()) -> Table:
+        """One row per ratio."""
+        heads = ("", "against", "ratio", "target")
+        return cls(title, heads, [ratio.cells() for ratio in ratios], notes)
+
+
+@dataclass
+class Report:
+    """One benchmark's results.
+
+    Attributes:
+        part: its name on the command line.
+        size: the size of the problem, in a sentence.
+        tables: for people.
+        values: for programs, as JSON values.
+        targets: ratios that have a target, with what they were measured on.
+    """
+
+    part: str
+    size: str
+    tables: list[Table] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)
+    targets: list[tuple[str, Ratio]] = field(default_factory=list)
+
+    def add(self, name: str, table: Table | Sequence[Table], value: Any) -> None:
+        """Keep a table, and its numbers in the list of that name."""
+        self.tables += [table] if isinstance(table, Table) else table
+        self.values.setdefault(name, []).append(value)
+
+    def add_targets(self, where: str, ratios: Sequence[Ratio]) -> None:
+        """Keep those of the ratios that have a target."""
+        self.targets += [(where, ratio) for ratio in ratios if ratio.target is not None]
+
+    def attempt(self, name: str, measure: Callable[[], None]) -> None:
+        """Measure one table; if it fails, say so and go on with the others."""
+        begun = perf_counter()
+        failed = self.values.setdefault("failed", [])
+        try:
+            measure()
+        except Exception as error:
+            failed.append(f"{name} failed: {type(error).__name__}: {error}")
+            say(failed[-1])
+        self.values.setdefault("seconds", {})[name] = perf_counter() - begun
+
+    def finish(self) -> Report:
+        """With a last table of all targets, and of what failed."""
+        if self.targets:
+            rows = []
+            for where in dict.fromkeys(where for where, _ in self.targets):
+                rows.append([where, "", "", ""])
+                rows += [
+                    [f"  {cells[0]}", *cells[1:]]
+                    for cells in (ratio.cells() for w, ratio in self.targets if w == where)
+                ]
+            self.tables.append(Table("Targets", ("", "against", "ratio", "target"), rows))
+        if failed := self.values.get("failed"):
+            self.tables.append(Table("Not measured", [""], [[why] for why in failed]))
+        return self
+
+
+def show(report: Report, machine_lines: Sequence[str]) -> None:
+    """Print a report."""
+    out.print()
+    out.rule(Text(report.part, style="bold"), align="left")
+    for line in (*machine_lines, report.size):
+        out.print(Text(line, style="dim"), soft_wrap=True)
+    for table in report.tables:
+        _show_table(table)
+
+
+def say(progress: str) -> None:
+    """Report progress on standard error."""
+    err.print(Text(f"{progress} …", style="dim"))
+
+
+@contextmanager
+def bar(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, redrawn only when it advances: it never runs beside
+    what is timed.
+
+    Yields:
+        A function that advances it by one.
+    """
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=err, auto_refresh=False, transient=True, disable=not err.is_terminal
+    ) as progress:
+        task = progress.add_task("", total=total)
+
+        def advance() -> None:
+            progress.advance(task)
+            progress.refresh()
+
+        yield advance
+
+
+def short(rows: int) -> str:
+    """100k, 2M: a number of rows."""
+    for size, letter in ((1_000_000, "M"), (1_000, "k")):
+        if rows >= size and rows % (size // 10) == 0:
+            return f"{rows / size:g}{letter}"
+    return str(rows)
+
+
+def _show_table(table: Table) -> None:
+    drawn = RichTable(box=None, pad_edge=False)
+    for number, column in enumerate(table.columns):
+        drawn.add_column(Text(column), justify="right" if number else "left", no_wrap=True)
+    for row in table.rows:
+        drawn.add_row(*(Text(cell) for cell in row))
+    out.print()
+    out.print(Text(table.title, style="bold"), soft_wrap=True)
+    out.print(drawn)
+    for note in table.notes:
+        out.print(Text(f"  {note}", style="dim"), soft_wrap=True)

@@ -1,0 +1,145 @@
+"""Checks of single values that callers give: each returns the value in its plain type, or raises.
+
+The command line, the Python API, the server and the index check with these, so that a mistake is
+refused in the same words wherever it is noticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from math import inf, nan
+from typing import SupportsFloat, TypeVar
+
+import numpy as np
+
+from bittern.errors import FilterError, InvalidInputError, QueryError
+
+MAX_NAME_CHARS = 1_000
+"""Longest name of a model, in characters."""
+MAX_WHERE_CHARS = 10_000
+"""Longest condition, in characters."""
+RELEVANCE_LEVELS = {"strict": 0.01, "usual": 0.05, "loose": 0.2}
+"""False-alarm rates with a name: the share of queries about something else that get any hit."""
+LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
+"""Range of the false-alarm rate. Below, the fitted law would be stretched too far; above, hardly
+anything is left out."""
+
+_Choice = TypeVar("_Choice", bound=str)
+
+
+def only_one(given: Mapping[str, object]) -> str:
+    """Name of the one value that is not None.
+
+    Raises:
+        QueryError: none is given, or more than one.
+    """
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise QueryError(
+            f"give exactly one of {', '.join(given)}, not "
+            + (" and ".join(names) if names else "none of them"),
+            field="query",
+        )
+    return names[0]
+
+
+def check_string(value: object, field: str, error: type[InvalidInputError] = QueryError) -> str:
+    """The value, if it is Unicode text; else `error`."""
+    if not isinstance(value, str):
+        raise error(f"{field} must be text, not {type(value).__name__}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as cause:
+        raise error(
+            f"{field} holds half of a surrogate pair at character {cause.start}: not Unicode text",
+            field=field,
+        ) from cause
+    return value
+
+
+def check_whole(value: object, field: str, least: int, most: int | None = None) -> int:
+    """A whole number of any integer type, within the bounds; else a `QueryError`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    number = int(value) if whole else least - 1  # type: ignore[call-overload]
+    if number < least or (most is not None and number > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise QueryError(f"{field} must be a whole number {span}, not {value!r}", field=field)
+    return number
+
+
+def check_choice(value: object, choices: Sequence[_Choice], field: str) -> _Choice:
+    """The value, if it is one of the choices; else a `QueryError`."""
+    for choice in choices:
+        if isinstance(value, str) and value == choice:
+            return choice
+    listed = ", ".join(choices[:-1]) + f" or {choices[-1]}"
+    raise QueryError(f"{field} must be {listed}, not {value!r}", field=field)
+
+
+def check_within(within: object) -> float:
+    """The distance, if it is a finite number, 0 or more; else a `QueryError`."""
+    distance = _number(within)
+    if not 0 <= distance < inf:
+        raise QueryError(
+            f"within must be a distance in bits, 0 or more, not {within!r}", field="within"
+        )
+    return distance + 0.0  # -0.0 becomes 0.0
+
+
+def check_recall(recall: object) -> float:
+    """The share of the true nearest that is wanted, above 0 and at most 1; else a `QueryError`."""
+    share = _number(recall)
+    if not 0 < share <= 1:
+        raise QueryError(
+            f"recall must be above 0 and at most 1 (exact), not {recall!r}", field="recall"
+        )
+    return share
+
+
+def check_relevance(relevance: object) -> float:
+    """The false-alarm rate of a level of relevance, or of a rate itself; else a `QueryError`."""
+    if isinstance(relevance, str) and relevance in RELEVANCE_LEVELS:
+        return RELEVANCE_LEVELS[relevance]
+    rate = nan if isinstance(relevance, str) else _number(relevance)
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise QueryError(
+            f"relevance must be {', '.join(RELEVANCE_LEVELS)}, or a share from {LOWEST_RATE} to "
+            f"{HIGHEST_RATE} of queries about something else that may get an answer, "
+            f"not {relevance!r}",
+            field="relevance",
+        )
+    return rate
+
+
+def check_where(where: object, most: int = MAX_WHERE_CHARS) -> str | None:
+    """A condition or None; `QueryError` for what is no text, `FilterError` for one too long."""
+    if where is None:
+        return None
+    text = check_string(where, "where")
+    if len(text) > most:
+        raise FilterError(
+            f"the condition has {len(text)} characters, the limit is {most}; shorten it",
+            field="where",
+        )
+    return text
+
+
+def check_model(model: object) -> str | None:
+    """The name of a model, or None for none or an empty one; else a `QueryError`."""
+    if model is None:
+        return None
+    name = check_string(model, "model")
+    if len(name) > MAX_NAME_CHARS:
+        raise QueryError(
+            f"model has {len(name)} characters, the limit is {MAX_NAME_CHARS}", field="model"
+        )
+    return name or None
+
+
+def _number(value: object) -> float:
+    """A number as a float; NaN for what is none."""
+    if isinstance(value, SupportsFloat) and not isinstance(value, bool | np.bool_ | str):
+        with suppress(ValueError, TypeError, OverflowError):
+            return float(value)
+    return nan

@@ -1,0 +1,185 @@
+"""The files of an archive: which are there, where they really lie, and which a version needs.
+
+Which files are there is a listing of folders. Which of them a version of the table needs is
+known by Lance alone; it is loaded for that only when something is missing or is copied.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bittern.errors import ArchiveDamagedError, PreconditionError
+from bittern.index.lance_library import is_failure, lance, reading
+from bittern.index.store import TABLE
+from bittern.index.versions import manifest_version
+
+_FOLDERS = ("data", "_deletions", "_indices", "_versions")
+"""Folders of the table whose files are written once and never changed."""
+PREFIX = f"store/{TABLE}.lance/"
+"""How keys of the table's files begin: a key is a path relative to the archive, POSIX."""
+
+
+def table_folder(store: Path) -> Path:
+    """The folder of the table in the folder of the store."""
+    return store / f"{TABLE}.lance"
+
+
+def check_inside(archive: Path, path: Path) -> None:
+    """Check that a file or folder really lies in an archive, before it is changed or removed.
+
+    Raises:
+        PreconditionError: a symbolic link leads out of the archive.
+    """
+    if path.is_symlink() or not path.resolve().is_relative_to(archive.resolve()):
+        raise PreconditionError(
+            f"{path} is a link, or lies behind one that leads out of the archive at {archive}: "
+            "Bittern changes and deletes nothing there; put the folder itself in its place"
+        )
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its subfolders, by name; symbolic links are left out."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from files_below(Path(entry.path))
+        elif entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+def stored_keys(store: Path) -> list[str]:
+    """Keys of the table's files that are there, manifests last.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    table = table_folder(store)
+    (table / "_versions").stat()
+    keys = [
+        f"{PREFIX}{path.relative_to(table).as_posix()}"
+        for name in _FOLDERS
+        for path in files_below(table / name)
+    ]
+    return [key for key in keys if "/_versions/" not in key or manifest_version(key)]
+
+
+def newest_version(keys: Iterable[str]) -> int:
+    """The newest version of which there is a manifest; 0 for none."""
+    return max(versions_in(keys), default=0)
+
+
+@dataclass
+class TableVersion:
+    """One version of the table, as Lance describes it.
+
+    Attributes:
+        store: folder of the store.
+        number: of the version.
+        dataset: Lance's own object.
+    """
+
+    store: Path
+    number: int
+    dataset: Any
+
+    @classmethod
+    def open(cls, store: Path, version: int) -> TableVersion:
+        """Open a version; the newest one need not be readable for that.
+
+        Raises:
+            ArchiveDamagedError: it cannot be read.
+            ArchiveVersionError: a newer version of the store's library wrote it.
+        """
+        with reading(store):
+            return cls(store, version, lance().dataset(str(table_folder(store)), version=version))
+
+    @cached_property
+    def fragments(self) -> Mapping[int, tuple[str, ...]]:
+        """Keys of the data files and of the deletion file of each fragment, by its number."""
+        found = {}
+        with reading(self.store):
+            for fragment in self.dataset.get_fragments():
+                names = [f"data/{file.path}" for file in fragment.data_files()]
+                deletions = fragment.deletion_file()
+                names += [deletions] if deletions else []
+                found[fragment.fragment_id] = tuple(f"{PREFIX}{_checked(name)}" for name in names)
+        return found
+
+    @cached_property
+    def indexes(self) -> Mapping[str, str]:
+        """Names of its look-up indexes, by the beginning of the keys of their files."""
+        with reading(self.store):
+            found = self.dataset.list_indices()
+        return {f"{PREFIX}_indices/{_checked(one['uuid'])}/": str(one["name"]) for one in found}
+
+    def rows_in(self, fragment: int) -> int:
+        """How many rows a fragment holds that are not deleted."""
+        return int(self.dataset.get_fragment(fragment).metadata.num_rows)
+
+    def needed(self, keys: Iterable[str]) -> set[str]:
+        """Which of some keys are of files that this version needs, its manifest aside."""
+        own = {key for files in self.fragments.values() for key in files}
+        indexes = tuple(self.indexes)
+        return {key for key in keys if key in own or key.startswith(indexes or ("\0",))}
+
+    def is_readable(self, fragment: int) -> bool:
+        """Whether every row of a fragment can be read."""
+        try:
+            for _ in self.dataset.get_fragment(fragment).to_batches():
+                pass
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            return False
+        return True
+
+    def kept(self) -> Iterator[TableVersion]:
+        """The versions that snapshots keep and that can be read."""
+        with reading(self.store):
+            names = list(self.dataset.branches.list())
+        for name in names:
+            with suppress(ArchiveDamagedError), reading(self.store):
+                dataset = self.dataset.checkout_version((name, None))
+                yield TableVersion(self.store, dataset.version, dataset)
+
+
+def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> set[str]:
+    """Which of some keys are of files that any version needs, those of snapshots included.
+
+    Args:
+        store: folder of the store.
+        keys: of files that may be missing.
+        present: of files that are there; versions whose manifest is not are left out.
+    """
+    left, found = set(keys), set()
+    last: TableVersion | None = None
+    for number in versions_in(present):
+        with suppress(ArchiveDamagedError):
+            last = TableVersion.open(store, number)
+            found |= last.needed(left)
+    for kept in last.kept() if last else ():
+        found |= kept.needed(left)
+    return found
+
+
+def versions_in(keys: Iterable[str]) -> list[int]:
+    """The versions of which there is a manifest, the newest first."""
+    found = {manifest_version(key) for key in keys if key.startswith(PREFIX)}
+    return sorted(found - {0}, reverse=True)
+
+
+def _checked(name: str) -> str:
+    """A file's name below its folder that leads nowhere else."""
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name.split("/"):
+        raise ValueError(f"a version names a file {name!r}")
+    return name

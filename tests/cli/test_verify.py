@@ -1,0 +1,91 @@
+"""`bittern verify`, with and without `--repair`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+
+@pytest.fixture
+def copy(archive: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "copy"
+    shutil.copytree(archive, path)
+    return path
+
+
+def data_file(path: Path) -> Path:
+    return next((path / "store" / "observations.lance" / "data").iterdir())
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+
+
+def test_verify_codes_a_sample_again_and_finds_the_same(run: Run, copy: Path) -> None:
+    done = run("verify", copy, "--json")
+    told = json.loads(done.out)
+    assert (done.status, told["ok"], told["problems"]) == (0, True, [])
+    codes = told["codes"]
+    assert codes["media"] > 0
+    assert codes["codes"] >= codes["media"]
+    assert codes["wrong"] == codes["changed"] == codes["unusable"] == codes["unchecked"] == []
+    assert codes["flipped"] <= 0.05 * codes["bits"]
+    assert "bits differ" in run("verify", copy).out
+
+
+def test_verify_leaves_the_sample_out_where_none_is_wanted(run: Run, copy: Path) -> None:
+    told = json.loads(run("verify", copy, "--sample", "0", "--json").out)
+    assert told["codes"]["media"] == 0
+
+
+def test_a_flipped_bit_is_found_and_what_to_do_is_said(run: Run, copy: Path) -> None:
+    flip(data_file(copy))
+    done = run("verify", copy)
+    assert done.status == 1
+    assert "its checksum differs; run bittern verify --repair" in done.err
+
+
+def test_a_lost_data_file_is_repaired_and_what_is_lost_is_said(run: Run, copy: Path) -> None:
+    data_file(copy).unlink()
+    assert run("verify", copy, "--sample", "0").status == 1
+    before = sorted(path for path in copy.rglob("*") if path.name != "lock")
+    dry = run("verify", copy, "--repair", "--dry-run")
+    assert dry.status == 0
+    assert "would make a new version" in dry.out
+    assert sorted(path for path in copy.rglob("*") if path.name != "lock") == before
+    done = run("verify", copy, "--repair")
+    assert done.status == 0
+    assert f"bittern verify {copy}" in done.out
+    assert run("verify", copy, "--sample", "0").status == 0
+    assert "nothing to repair" in run("verify", copy, "--repair").out
+
+
+def test_files_that_nothing_needs_are_named_and_removed(run: Run, copy: Path) -> None:
+    orphan = copy / ".archive-0123"
+    orphan.write_bytes(b"cut off")
+    (copy / "archive-notes.txt").write_text("the owner's own")
+    done = run("verify", copy, "--sample", "0")
+    assert done.status == 0
+    assert orphan.name in done.err
+    assert orphan.name in run("verify", copy, "--repair").out
+    assert not orphan.exists()
+    assert (copy / "archive-notes.txt").exists()
+
+
+def test_repair_of_what_is_no_archive_fails(run: Run, tmp_path: Path) -> None:
+    done = run("verify", tmp_path, "--repair")
+    assert done.status == 1
+    assert "no archive" in done.err
+
+
+def test_a_dry_run_without_repair_is_misuse(run: Run, copy: Path) -> None:
+    done = run("verify", copy, "--dry-run")
+    assert done.status == 2
+    assert "--repair" in done.err
