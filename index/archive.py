@@ -22,7 +22,7 @@ from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import unnamed_models
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
-from bittern.index.snapshots import SnapshotInfo, Snapshots, steady
+from bittern.index.snapshots import SnapshotInfo, Snapshots, header_and_version
 from bittern.index.store import Store
 from bittern.index.verify import check_at_open
 from bittern.index.writer import Writer
@@ -116,7 +116,7 @@ class Archive(SearchableArchive):
         try:
             check_at_open(folder)
             store = Store(folder.store)
-            header, version = steady(folder, store)
+            header, version = header_and_version(folder, store)
             if lock:
                 header = folder.end_switch(version)
                 folder.renew_header_copy(header)

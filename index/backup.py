@@ -1,14 +1,14 @@
 """Backup: a copy of an archive's newest state, made while others read and write.
 
-The version is kept from clean-up as long as it is copied. Its files are written once and never
-changed, so they can be copied at leisure; a copy of the folder by other means (`cp -r`) while
-a writer is at work may hold a version without some of its files, or models without codes.
+The version is kept from clean-up while it is copied, and its files never change. A copy of the
+folder by other means (`cp -r`) while somebody writes may hold a version without some of its
+files, or models without codes.
 
-A new backup is put together in a folder beside its place, which has no `archive.json` until
-everything else is on the disk, and renamed. A backup that is there already is brought up to
-date in place, and opens as the old state or the new one at any moment: new files first, then
-`archive.json` with both lists of models, the new version's manifest, `archive.json` with the
-new models only; files of the old version go last.
+A new backup is made in a folder beside its target, which has no `archive.json` until everything
+else is on the disk, and then renamed. An earlier backup is brought up to date in its folder, and
+opens as the old state or the new one at any moment: new files first, then `archive.json` with
+both lists of models, the new version's manifest, `archive.json` with the new models only; files
+of the old version are removed last.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bittern.index.checksums import Checksum, checksum_of, read_checksums, repla
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
 from bittern.index.leftovers import remove, unnamed_models
 from bittern.index.pins import pin, unpin
-from bittern.index.snapshots import Snapshots, steady
+from bittern.index.snapshots import Snapshots, header_and_version
 from bittern.index.store import Store
 from bittern.index.table_files import (
     TableVersion,
@@ -60,7 +60,7 @@ class Backup:
         version: the archive's version that it holds.
         copied: files that were copied.
         linked: files that are the archive's own, under a second name.
-        reused: files that an earlier backup had already, the same to the last bit.
+        reused: files that an earlier backup had already, with the same bytes.
         bytes: that were copied.
         unchecked: files whose checksum was not known before.
         seconds: that it took.
@@ -324,7 +324,7 @@ def partial_folder(to: Path) -> Path:
 def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple[Header, int]]:
     """Keep a state of the archive; one that cannot be kept must be on a read-only disk."""
     store = Store(source.store)
-    header, version = steady(source, store)
+    header, version = header_and_version(source, store)
     if snapshot is not None:
         info = Snapshots(source, store).find(snapshot)
         version = info.version
@@ -345,7 +345,7 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
 
 @contextmanager
 def _alone(to: Path) -> Iterator[None]:
-    """One backup at a time into one place."""
+    """One backup at a time into one folder."""
     to.absolute().parent.mkdir(parents=True, exist_ok=True)
     path = partial_folder(to).with_suffix(".lock")
     lock = FileLock(path, timeout=0, thread_local=False)

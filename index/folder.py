@@ -229,7 +229,7 @@ class ArchiveFolder:
                     f"up to {FORMAT_VERSION}: update with pip install -U bittern-search",
                     details={"found": str(version), "supported": str(FORMAT_VERSION)},
                 )
-            if value.get("xxh3", told := _digest(value)) != told:
+            if value.get("xxh3", digest := _digest(value)) != digest:
                 raise ValueError(
                     "its checksum differs; if it was changed on purpose, take the line with "
                     "xxh3 out of it"
@@ -346,8 +346,8 @@ def same_header(one: Header, other: Header) -> bool:
 
 def _digest(value: Mapping[str, Any]) -> str:
     """The checksum of what `archive.json` says, but for the checksum itself."""
-    told = {name: item for name, item in value.items() if name != "xxh3"}
-    return xxhash.xxh3_128_hexdigest(json.dumps(told, sort_keys=True).encode())
+    content = {name: item for name, item in value.items() if name != "xxh3"}
+    return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 
 
 def _switch(value: Any) -> Switch | None:

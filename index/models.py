@@ -117,8 +117,7 @@ class ModelRecord:
 def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
     """Put a model's files into `folder`, all of them or none.
 
-    They are written to a folder beside it, which is renamed into place at the end; what
-    was there before gives way.
+    They are written to a temporary folder, which replaces `folder` at the end.
 
     Args:
         folder: where the files will be.

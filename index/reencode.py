@@ -1,4 +1,4 @@
-"""What has to be known of an archive to code it anew: what lacks codes, its media, embeddings."""
+"""What an archive knows for encoding it again: media without codes, files, embeddings."""
 
 from __future__ import annotations
 

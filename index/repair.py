@@ -154,7 +154,7 @@ class _Repairing:
     def run(self) -> Repair:
         header, from_copy = self._header()
         models: list[str] | None = None
-        with suppress(ArchiveDamagedError):  # a snapshot does not tell its models: none is removed
+        with suppress(ArchiveDamagedError):  # a snapshot cannot be read: no model is removed
             models = models_in_use(self._folder, header)
         files = compare_files(self._folder, models or [])
         plan = self._plan(files)
@@ -271,17 +271,17 @@ class _Repairing:
                 yield TableVersion.open(self._store, number)
 
     def _commit(self, plan: _Plan, before: list[str]) -> None:
-        parts = []
+        changes = []
         if plan.restored and plan.same_rows:
-            parts.append("the same rows as they lay before the last compaction")
+            changes.append("the same rows as they lay before the last compaction")
         elif plan.restored:
             self._report.given_up = plan.given_up
             versions = ", ".join(map(str, plan.given_up))
-            parts.append(f"without the changes of version {versions}, which cannot be read")
+            changes.append(f"without the changes of version {versions}, which cannot be read")
         if plan.lost:
-            parts.append(f"without {len(plan.lost)} data files that cannot be read")
+            changes.append(f"without {len(plan.lost)} data files that cannot be read")
         if plan.indexes:
-            parts.append("without look-up indexes that cannot be read, which are built again")
+            changes.append("without look-up indexes that cannot be read, which are built again")
         self._report.lost_rows = sum(plan.base.rows_in(number) for number in plan.lost)
         if before:
             left = set(_ids_of(plan.base, plan.lost))
@@ -289,12 +289,12 @@ class _Repairing:
         lost = max(self._report.lost_rows, len(self._report.lost))
         self._step(
             f"make a new version of the store from version {plan.base.number}, "
-            f"{', '.join(parts)}; {lost} observations are lost",
+            f"{', '.join(changes)}; {lost} observations are lost",
             partial(_write, self._store, plan),
         )
 
     def _ids(self, files: ComparedFiles) -> list[str]:
-        """Ids of the observations in the newest version that still tells all of them."""
+        """Ids of the observations of the newest version of which all can be read."""
         for number in versions_in(files.keys):
             with suppress(ArchiveDamagedError):
                 return _ids_of(TableVersion.open(self._store, number), [])

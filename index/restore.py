@@ -1,10 +1,9 @@
-"""Bringing an old state back: what differs is written again, as one more commit.
+"""Restoring an old state: what differs is written again, as one more commit.
 
-Nothing is rewound. Rows that were written or deleted since are written as they were, rows
-that have come since are removed, and all of that is one commit like any other: row numbers
-never go back, `committed` says what has changed, and so readers, derived files and indexes
-follow as they follow every commit. The models change with the same commit (see
-`bittern.index.folder.Switch`).
+Rows that were written or deleted since are written as they were, and rows that were added since
+are removed. All of that is one commit like any other: row numbers never go back, `committed` says
+what has changed, and so readers, derived files and indexes follow as after every commit. The
+models change with the same commit (see `bittern.index.folder.Switch`).
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from bittern.index.models import ModelRecord
 from bittern.index.store import Store
 
 _READ_BY_NUMBER = 5_000
-"""So few rows are looked up; for more the old version is read from end to end."""
+"""Up to so many rows are looked up; for more, the old version is read from end to end."""
 _MOST_RANGES = 50
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What makes an old version of the newest one.
+    """What must change so that the newest version holds what an old one held.
 
     Attributes:
-        written: int64, ascending: rows of the old version that are to be written again.
-        gone: SQL condition on the newest version's rows that are to go; empty for none.
+        written: int64, ascending: rows of the old version that are written again.
+        removed: SQL condition on the newest version's rows that are removed; empty for none.
         count: how many those are.
     """
 
     written: NDArray[np.int64]
-    gone: str
+    removed: str
     count: int
 
     @property
@@ -59,8 +58,8 @@ def restore(
         folder: the archive's folder; this process holds the lock.
         store: the table, at its newest version.
         then: the table at the old version.
-        models: the models then.
-        next_row: the first row number that was never given out.
+        models: the models of that time.
+        next_row: the first row number that was never used.
 
     Returns:
         how many rows changed.
@@ -87,23 +86,23 @@ def restore(
 
 
 def difference(now: Store, then: Store, lost: Sequence[str] = ()) -> Difference:
-    """What has to change for `now` to hold what `then` holds.
+    """What must change so that `now` holds what `then` holds.
 
-    A row that has the same number and the same `committed` in both is the same row: every
-    commit that writes a row marks it. Only columns can go without a mark.
+    A row with the same number and the same `committed` in both is the same row: every commit
+    that writes a row marks it. Only columns can be removed without a mark.
 
     Args:
         now: the newest version.
         then: an older one.
-        lost: columns that `now` had to be given back, empty.
+        lost: columns that `now` had to get back, still empty.
     """
     rows_now, marks_now = _marks(now)
     rows_then, marks_then = _marks(then)
-    places = np.searchsorted(rows_now, rows_then)
-    places = np.minimum(places, max(len(rows_now) - 1, 0))
+    positions = np.searchsorted(rows_now, rows_then)
+    positions = np.minimum(positions, max(len(rows_now) - 1, 0))
     same = np.zeros(len(rows_then), dtype=bool)
     if len(rows_now):
-        same = (rows_now[places] == rows_then) & (marks_now[places] == marks_then)
+        same = (rows_now[positions] == rows_then) & (marks_now[positions] == marks_then)
     if lost:
         held = " OR ".join(f"`{name}` IS NOT NULL" for name in lost)
         held_rows = int64s(then.read(["row"], held)["row"])
@@ -132,11 +131,11 @@ def _condition(rows: NDArray[np.int64], gone: NDArray[np.bool_]) -> str:
 
 def _commit(store: Store, then: Store, found: Difference, committed: int) -> None:
     if not len(found.written):
-        store.delete_where(found.gone)
+        store.delete_where(found.removed)
         return
     batches = _rows(store, then, found.written, committed)
     reader = pa.RecordBatchReader.from_batches(store._schema, batches)
-    store.replace(reader, found.gone or None)
+    store.replace(reader, found.removed or None)
 
 
 def _rows(

@@ -3,10 +3,10 @@
     ARCHIVE/snapshots/<name>.json    one snapshot: store version, models, counts
     ARCHIVE/store/...                the version, kept from clean-up (see `bittern.index.pins`)
 
-A snapshot costs what later changes replace: files that are the same in both are there once.
-The version is pinned first and the JSON file written last, and when a snapshot is dropped it
-goes first: a crash leaves a pin that nobody names, never a name without its version.
-Taking one needs no lock of the archive's; it goes on while others write.
+A snapshot takes as much room as later changes replace: it shares all other files with the archive.
+The version is pinned first and the JSON file written last; a snapshot is dropped the other way
+round. So a crash leaves a pin that nobody names, never a name without its version. Taking one
+needs no lock of the archive; it goes on while others write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -35,7 +35,7 @@ from bittern.files import sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
 from bittern.index.pins import pin, unpin, unpin_abandoned
-from bittern.index.store import Store
+from bittern.index.store import Store, StoredVersion
 
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOTE_CHARS = 1_000
@@ -49,14 +49,14 @@ class SnapshotInfo:
     """One snapshot, or one version that has no name.
 
     Attributes:
-        name: its name; empty for a version that is still there by chance.
+        name: its name; empty for a version that was not cleaned up yet.
         version: the store's version.
         time: when it was taken, or committed; ISO 8601 in UTC.
         rows: observations by modality; empty for a version without a name.
         observations: of all modalities.
-        models: the models then.
+        models: the models of that time.
         bytes: of the version's data files, which it may share with others.
-        note: whatever the user wants to be reminded of.
+        note: the user's own.
         automatic: whether Bittern took it, before a restore.
         pin: what keeps the version.
     """
@@ -125,7 +125,7 @@ class Snapshots:
         return sorted(found, key=lambda info: (info.version, info.time, info.name))
 
     def unnamed(self) -> builtins.list[SnapshotInfo]:
-        """Versions that are still there and no snapshot, oldest first."""
+        """Versions that can be opened and have no snapshot, oldest first."""
         named = {info.version for info in self.list()}
         return [
             SnapshotInfo("", known.version, known.time, {}, known.rows, (), known.bytes)
@@ -134,66 +134,62 @@ class Snapshots:
         ]
 
     def find(self, name: str | int) -> SnapshotInfo:
-        """A snapshot by its name, or any version that is still there by its number.
+        """A snapshot by its name, or a version by its number.
 
         Raises:
-            NotFoundError: there is none; says which there are.
-            InvalidInputError: no snapshot can be called that.
+            NotFoundError: there is none; names those that exist.
+            InvalidInputError: the name is unusable.
         """
         if isinstance(name, int) or name.isdecimal():
             return self._of_version(int(name))
         path = self._file(name)
         if not path.exists():
-            there = ", ".join(info.name for info in self.list()) or "none"
+            known = ", ".join(info.name for info in self.list()) or "none"
             raise NotFoundError(
-                f"the archive at {self._archive.path} has no snapshot {name!r}; there are: "
-                f"{there}. bittern snapshots ARCHIVE lists them",
+                f"the archive at {self._archive.path} has no snapshot {name!r}; its snapshots: "
+                f"{known}. bittern snapshots ARCHIVE lists them",
                 field="snapshot",
             )
         return _read(path)
 
     def check_complete(self, info: SnapshotInfo) -> None:
-        """Check that the models of a state can be brought back with its rows.
+        """Check that the models of a state can be restored with its rows.
 
-        A snapshot keeps the files of its models. A version without a name keeps none: the
-        models that were dropped since are gone, and its codes would be of no use.
+        A snapshot keeps the files of its models, a version without a name does not.
 
         Raises:
-            PreconditionError: codes of it are of a model that is gone.
+            PreconditionError: some of its codes are of a model that is gone.
         """
         then = self._store.at(info.version)
-        known = {record.code_column for record in info.models}
-        names = {record.code_column: record.name for record in self.models().values()}
-        names |= {one.code_column: one.name for one in self._archive.read_header().models}
+        kept = {record.code_column for record in info.models}
+        known = [*self.models().values(), *self._archive.read_header().models]
+        names = {record.code_column: record.name for record in known}
         for column in then.columns:
-            if not column.startswith(CODE_PREFIX) or column in known:
+            if not column.startswith(CODE_PREFIX) or column in kept:
                 continue
-            if count := then.count(f"`{column}` IS NOT NULL"):
+            if codes := then.count(f"`{column}` IS NOT NULL"):
                 digest = column.removeprefix(CODE_PREFIX)
                 called = f"{names[column]} ({digest})" if column in names else digest
                 raise PreconditionError(
-                    f"version {info.version} has {count} codes of model {called}, which was "
-                    "dropped since, and its files with it: nothing was restored. Make the model "
-                    f"known again first (bittern index {self._archive.path} SOURCE --model with "
-                    "its folder), or restore a snapshot: that keeps its models",
+                    f"version {info.version} has {codes} codes of model {called}, which was "
+                    "dropped since, with its files: nothing was restored. Register the model again "
+                    f"first (bittern index {self._archive.path} SOURCE --model with its folder), "
+                    "or restore a snapshot: that keeps its models",
                     field="snapshot",
                     details={"model": digest},
                 )
 
-    def take(
-        self, name: str, *, note: str = "", automatic: bool = False, version: int | None = None
-    ) -> SnapshotInfo:
+    def take(self, name: str, *, note: str = "", automatic: bool = False) -> SnapshotInfo:
         """Keep the newest state under a name. Done, and durable, when the call returns.
 
         Args:
             name: letters, digits, ``.``, ``_``, ``-``; not digits alone.
             note: up to 1,000 characters.
             automatic: taken by Bittern itself.
-            version: keep this version instead, with the models of now.
 
         Raises:
             InvalidInputError: an unusable name or note.
-            PreconditionError: there is one of this name, or the folder cannot be written to.
+            PreconditionError: the name is taken, or the folder cannot be written to.
         """
         path = self._file(name)
         if len(note) > _NOTE_CHARS:
@@ -203,14 +199,26 @@ class Snapshots:
         with self._alone():
             if path.exists():
                 raise PreconditionError(
-                    f"there is a snapshot {name!r} already; choose another name, or drop it with "
+                    f"a snapshot {name!r} exists already; choose another name, or drop it with "
                     f"bittern snapshots {self._archive.path} --drop {name}",
                     field="name",
                 )
-            header, now = steady(self._archive, self._store)
-            taken = pin(self._store, now if version is None else version)
+            header, version = header_and_version(self._archive, self._store)
+            taken = pin(self._store, version)
             try:
-                info = self._described(name, header, version or now, note, automatic, taken)
+                rows = _rows(self._store.at(version))
+                info = SnapshotInfo(
+                    name=name,
+                    version=version,
+                    time=datetime.now(UTC).isoformat(timespec="seconds"),
+                    rows=rows,
+                    observations=sum(rows.values()),
+                    models=header.models,
+                    bytes=self._stored(version).bytes,
+                    note=note,
+                    automatic=automatic,
+                    pin=taken,
+                )
                 made = not self._folder.exists()
                 self._folder.mkdir(exist_ok=True)
                 write_json(path, info.to_json())
@@ -220,11 +228,11 @@ class Snapshots:
                 if not path.exists():
                     unpin(self._store, taken)
                 raise
-            self._sweep()
+            self._unpin_abandoned()
         return info
 
     def drop(self, name: str) -> SnapshotInfo:
-        """Forget a snapshot; what only it has is cleaned up by a later compaction.
+        """Forget a snapshot; a later compaction removes the files that only it needs.
 
         Raises:
             NotFoundError: there is none of this name.
@@ -233,12 +241,12 @@ class Snapshots:
             info = self.find(name)
             if not info.name:
                 raise InvalidInputError(
-                    f"{name} is a version without a name; it goes by itself", field="name"
+                    f"{name} is a version without a name; it is removed by itself", field="name"
                 )
             self._file(info.name).unlink()
             sync_folder(self._folder)
             unpin(self._store, info.pin)
-            self._sweep()
+            self._unpin_abandoned()
         return info
 
     def free_name(self, beginning: str) -> str:
@@ -284,7 +292,7 @@ class Snapshots:
         for info in self.list():
             if info.version == version:
                 return info
-        header, _ = steady(self._archive, self._store)
+        header, _ = header_and_version(self._archive, self._store)
         then = self._store.at(version)
         known = {**self.models(), **{record.digest: record for record in header.models}}
         models = tuple(
@@ -293,29 +301,13 @@ class Snapshots:
             if record.code_column in then.columns
             and (self._archive.models / record.digest).is_dir()
         )
-        [about] = [one for one in self._store.versions() if one.version == version]
+        about = self._stored(version)
         return SnapshotInfo("", version, about.time, _rows(then), about.rows, models, about.bytes)
 
-    def _described(
-        self, name: str, header: Header, version: int, note: str, automatic: bool, taken: str
-    ) -> SnapshotInfo:
-        then = Store(self._store.path, version, self._store._session)
-        rows = _rows(then)
-        [about] = [one for one in self._store.versions() if one.version == version]
-        return SnapshotInfo(
-            name=name,
-            version=version,
-            time=datetime.now(UTC).isoformat(timespec="seconds"),
-            rows=rows,
-            observations=sum(rows.values()),
-            models=header.models,
-            bytes=about.bytes,
-            note=note,
-            automatic=automatic,
-            pin=taken,
-        )
+    def _stored(self, version: int) -> StoredVersion:
+        return next(one for one in self._store.versions() if one.version == version)
 
-    def _sweep(self) -> None:
+    def _unpin_abandoned(self) -> None:
         unpin_abandoned(self._store, [info.pin for info in self.list()])
 
 
@@ -323,7 +315,7 @@ def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
     """Digests of the models whose files an archive needs: its own, and those of its snapshots.
 
     Raises:
-        ArchiveDamagedError: what one of the snapshots needs cannot be told.
+        ArchiveDamagedError: a snapshot cannot be read.
     """
     records = [*header.models, *(header.switch.models if header.switch else ())]
     for path in sorted((folder.path / "snapshots").glob("*.json")):
@@ -331,11 +323,11 @@ def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
     return list(dict.fromkeys(record.digest for record in records))
 
 
-def steady(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
+def header_and_version(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
     """The header and the newest version, of one moment; moves `store` to that version.
 
     Raises:
-        ArchiveDamagedError: they are changed again and again.
+        ArchiveDamagedError: the header is replaced again and again.
     """
     for _ in range(_LOOKS):
         stamp = folder.header_stamp()
@@ -346,16 +338,6 @@ def steady(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
     raise ArchiveDamagedError(
         f"{folder.header_file} is being replaced all the time; stop what does that and try again"
     )
-
-
-def as_program(info: SnapshotInfo) -> dict[str, Any]:
-    """A snapshot as `--json` prints it."""
-    value = {k: v for k, v in asdict(info).items() if k not in ("pin", "models")}
-    models = [
-        {"name": one.name, "digest": one.digest, "bits": one.bits, "state": one.state}
-        for one in info.models
-    ]
-    return {**value, "name": info.name or None, "models": models}
 
 
 def _read(path: Path) -> SnapshotInfo:
@@ -375,6 +357,3 @@ def _read(path: Path) -> SnapshotInfo:
 
 def _rows(store: Store) -> dict[str, int]:
     return {kind: store.count(f"modality = '{kind}'") for kind in ("image", "audio")}
-
-
-__all__ = ["SnapshotInfo", "Snapshots", "as_program", "models_in_use", "steady"]

@@ -123,7 +123,7 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> Store:
-        """Make the empty table; one that is there already is opened.
+        """Make the empty table; one that exists already is opened.
 
         Raises:
             PreconditionError: it cannot be made.
@@ -153,7 +153,7 @@ class Store:
     def _commit(self, change: Callable[[], object]) -> None:
         """Make one change, to its end even if the user interrupts it meanwhile.
 
-        What an interrupted change has done could not be told otherwise.
+        Otherwise nobody would know what an interrupted change has done.
         """
 
         def change_and_look() -> None:
@@ -198,7 +198,7 @@ class Store:
             self.version, self._schema = self._table.version, self._table.schema
 
     def folder_stamp(self) -> tuple[int, ...]:
-        """Changes with every commit, and when another folder takes the place of this one.
+        """Changes with every commit, and when another folder replaces this one.
 
         Raises:
             OSError: it is not there.
@@ -275,7 +275,7 @@ class Store:
             self._commit(lambda: self._table.add_columns(list(fields)))
 
     def add_code_column(self, record: ModelRecord) -> None:
-        """Add the column of a model's codes, unless it is there."""
+        """Add the column of a model's codes, unless it exists."""
         if self.field_type(record.code_column) is None:
             self.add_columns([pa.field(record.code_column, pa.binary(record.bits // 8))])
 
@@ -358,7 +358,7 @@ class Store:
                 ) from error
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in storage order, a part at a time."""
+        """All rows in storage order, one batch after the other."""
         with self._reading():
             yield from self._table.search().select(list(columns)).to_batches(batch_size=_SCAN_ROWS)
 
@@ -430,7 +430,7 @@ class Store:
 
         Args:
             name: letters, digits, ``-`` and ``_``; not in use.
-            version: one that is there.
+            version: one that exists.
         """
         self._commit(lambda: self._table.branches.create(_BRANCH + name, None, version))
 

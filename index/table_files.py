@@ -1,7 +1,7 @@
-"""The files of an archive: which are there, where they really lie, and which a version needs.
+"""The files of an archive: which exist, where they really lie, and which a version needs.
 
-Which files are there is a listing of folders. Which of them a version of the table needs is
-known by Lance alone; it is loaded for that only when something is missing or is copied.
+A listing of folders tells which files exist. Only Lance knows which of them a version of the table
+needs; it is loaded for that when a file is missing or damaged, and for backups.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def check_inside(archive: Path, path: Path) -> None:
     if path.is_symlink() or not path.resolve().is_relative_to(archive.resolve()):
         raise PreconditionError(
             f"{path} is a link, or lies behind one that leads out of the archive at {archive}: "
-            "Bittern changes and deletes nothing there; put the folder itself in its place"
+            "Bittern changes and deletes nothing there; replace the link by the folder itself"
         )
 
 
@@ -58,7 +58,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def stored_keys(store: Path) -> list[str]:
-    """Keys of the table's files that are there, manifests last.
+    """Keys of the table's files, manifests last.
 
     Raises:
         OSError: a folder cannot be listed.
@@ -159,7 +159,7 @@ def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> s
     Args:
         store: folder of the store.
         keys: of files that may be missing.
-        present: of files that are there; versions whose manifest is not are left out.
+        present: keys of existing files; only versions whose manifest is among them count.
     """
     left, found = set(keys), set()
     last: TableVersion | None = None

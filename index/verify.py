@@ -117,7 +117,7 @@ class ComparedFiles:
 
     Attributes:
         log: the checksums.
-        keys: files of the table that are there; a key is a path relative to the archive.
+        keys: existing files of the table; a key is a path relative to the archive.
         problems: files that are not what was written, by key.
         without_checksums: keys of files that have none.
         files: how many files were compared.
@@ -284,7 +284,7 @@ def _verified_files(
     findings += _file_findings(folder, files)
     try:
         used = models_in_use(folder, header) if header else None
-    except ArchiveDamagedError:  # a snapshot does not tell which models it needs
+    except ArchiveDamagedError:  # a snapshot cannot be read, so its models are unknown
         used = None
     orphans = [path.relative_to(folder.path).as_posix() for path in leftover_files(folder, used)]
     return Verification(

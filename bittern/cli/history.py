@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -54,11 +54,11 @@ def snapshots(
         str | None, typer.Option(metavar="NAME", help="Keep that snapshot no longer.")
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also versions without a name that are still there.")
+        bool, typer.Option("--all", help="Also versions without a name that can still be opened.")
     ] = False,
     as_program: Json = False,
 ) -> None:
-    """List the states of an archive that are kept, take one, or drop one.
+    """List the snapshots of an archive, take one, or drop one.
 
     Taking one takes no time and no room: it shares its files with the archive, and keeps them
     when later changes replace them. Others may write meanwhile.
@@ -69,7 +69,6 @@ def snapshots(
     """
     from bittern.errors import InvalidInputError
     from bittern.index.archive import Archive
-    from bittern.index.snapshots import as_program as told
 
     refuse_address(archive, "snapshots are taken where the archive lies")
     if take is not None and drop is not None:
@@ -83,7 +82,7 @@ def snapshots(
             opened.take_snapshot(take, note=note)
         found = opened.snapshots(unnamed=every)
     if as_program:
-        print_json({"archive": str(archive), "snapshots": [told(info) for info in found]})
+        print_json({"archive": str(archive), "snapshots": [_as_json(info) for info in found]})
     elif found:
         # Names are typed again: they stay whole, wherever a narrow terminal breaks the rest.
         longest = max(len(info.name or "") for info in found)
@@ -94,9 +93,7 @@ def snapshots(
 
 def restore(
     archive: ArchiveArgument,
-    snapshot: Annotated[
-        str, typer.Argument(help="Name of a snapshot, or number of a version that is there.")
-    ],
+    snapshot: Annotated[str, typer.Argument(help="Name of a snapshot, or number of a version.")],
     as_program: Json = False,
 ) -> None:
     """Make an old state of an archive the newest one. Nothing is lost.
@@ -151,9 +148,8 @@ def backup(
 ) -> None:
     """Copy an archive while others write to it; the copy is an archive by itself.
 
-    It holds one state, with no part of a later commit. Made to the same place again, only what
-    is new is copied. Every file is compared with its checksum. Media and snapshots stay where
-    they are.
+    It holds one state and nothing of a later commit. Into the same folder again, only new files
+    are copied. Every file is compared with its checksum. Media and snapshots are not copied.
 
     Example: bittern backup my-archive /mnt/backup/my-archive
 
@@ -167,10 +163,10 @@ def backup(
     if as_program:
         print_json({"archive": str(archive), **asdict(done)})
         return
-    parts = [f"{counted(done.copied, 'file')} copied ({byte_size(done.bytes)})"]
-    parts += [f"{done.linked} linked"] if done.linked else []
-    parts += [f"{done.reused} there already"] if done.reused else []
-    line = f"{to}: version {done.version} of {archive}; {', '.join(parts)} in {done.seconds:.1f} s"
+    counts = [f"{counted(done.copied, 'file')} copied ({byte_size(done.bytes)})"]
+    counts += [f"{done.linked} linked"] if done.linked else []
+    counts += [f"{done.reused} unchanged"] if done.reused else []
+    line = f"{to}: version {done.version} of {archive}; {', '.join(counts)} in {done.seconds:.1f} s"
     out.print(plain(line), soft_wrap=not out.is_terminal)
 
 
@@ -187,9 +183,7 @@ def reencode(
     hasher: Hasher = None,
     give_up: Annotated[
         bool,
-        typer.Option(
-            "--give-up", help="Code no further: remove the new model and its codes so far."
-        ),
+        typer.Option("--give-up", help="Stop for good: remove the new model and its codes so far."),
     ] = False,
     drop_old: Annotated[
         bool,
@@ -214,12 +208,12 @@ def reencode(
     report: ReportTo = None,
     as_program: Json = False,
 ) -> None:
-    """Code an archive anew with another model or code length, then switch to it.
+    """Encode an archive again with another model or code length, then switch to it.
 
-    Searches go on with the old codes until everything is coded, and use the new ones from then
-    on, without a restart. A job that was stopped goes on with the same command. Where embeddings
-    of the same encoder are stored, no media are read. The old model stays, and answers where it
-    is named, unless it is dropped.
+    Searches use the old codes until everything is encoded, and the new ones from then on, without
+    a restart. A job that was stopped goes on with the same command. Where embeddings of the same
+    encoder are stored, no media are read. The old model stays for searches that name it, unless
+    it is dropped.
 
     Example: bittern reencode my-archive --model field --bits 64
 
@@ -229,7 +223,7 @@ def reencode(
     """
     from bittern.service.jobs.description import JobSpec
 
-    refuse_address(archive, "an archive is coded anew where it lies")
+    refuse_address(archive, "an archive is encoded again where it lies")
     if give_up:
         _give_up(archive, model, bits, hasher, as_program=as_program)
         return
@@ -250,7 +244,7 @@ def reencode(
     ).checked()
     _check_there(archive)
     show_licences(model, archive)
-    done = run_with_bar(spec, report, "coding anew")
+    done = run_with_bar(spec, report, "encoding again")
     end(spec, done, as_program=as_program, written=report)
 
 
@@ -263,18 +257,27 @@ def _give_up(
     with Archive.open(archive, write=True) as opened, working("removing"):
         record = give_up(opened, model, bits, hasher)
     if as_program:
-        told = record and {"name": record.name, "digest": record.digest}
-        print_json({"archive": str(archive), "given_up": told})
+        given_up = record and {"name": record.name, "digest": record.digest}
+        print_json({"archive": str(archive), "given_up": given_up})
         return
-    what = f"model {record.name} given up" if record else "what was left of a model removed"
+    what = f"model {record.name} removed" if record else "what was left of a model removed"
     out.print(plain(f"{archive}: {what}"), soft_wrap=not out.is_terminal)
 
 
 def _check_there(archive: Path) -> None:
-    """Refuse what is no archive before a report is written into it."""
+    """Refuse a folder that is no archive before a report is written into it."""
     from bittern.index.folder import ArchiveFolder
 
     ArchiveFolder(archive).check_present()
+
+
+def _as_json(info: SnapshotInfo) -> dict[str, Any]:
+    value = {name: one for name, one in info.to_json().items() if name != "pin"}
+    models = [
+        {"name": one.name, "digest": one.digest, "bits": one.bits, "state": one.state}
+        for one in info.models
+    ]
+    return {**value, "name": info.name or None, "models": models}
 
 
 def _table(found: Sequence[SnapshotInfo]) -> Table:

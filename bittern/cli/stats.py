@@ -35,31 +35,31 @@ def stats(
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
 ) -> None:
-    """Tell what an archive holds, what searches it, and why.
+    """Show what an archive holds, which engines search it, and why.
 
     Example: bittern stats my-archive
 
     Example: bittern stats localhost:50051 --json
     """
     if Path(archive).exists():
-        told = _of_folder(Path(archive), snapshot)
+        found = _of_folder(Path(archive), snapshot)
     else:
-        told = _of_server(archive, name, snapshot)
+        found = _of_server(archive, name, snapshot)
     if as_program:
-        print_json(asdict(told))
+        print_json(asdict(found))
         return
-    held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(told.observations))
-    recordings = f" ({counted(told.recordings, 'recording')})" if told.recordings else ""
-    besides = sum(e.other_bytes for model in told.models for e in model.engines.values())
-    memory = f"{byte_size(told.code_bytes)} of codes and {byte_size(besides)} besides"
+    held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(found.observations))
+    recordings = f" ({counted(found.recordings, 'recording')})" if found.recordings else ""
+    besides = sum(e.other_bytes for model in found.models for e in model.engines.values())
+    memory = f"{byte_size(found.code_bytes)} of codes and {byte_size(besides)} besides"
     out.print(
         plain(
-            f"{told.name}: {held or 'no'} observations{recordings}, generation {told.generation}; "
-            f"in memory {memory}"
+            f"{found.name}: {held or 'no'} observations{recordings}, generation "
+            f"{found.generation}; in memory {memory}"
         )
     )
-    if told.models:
-        out.print(engine_table(told))
+    if found.models:
+        out.print(engine_table(found))
 
 
 def _of_folder(path: Path, snapshot: str | None) -> ArchiveStats:
@@ -78,10 +78,10 @@ def _of_server(address: str, name: str, snapshot: str | None) -> ArchiveStats:
         return opened.stats()
 
 
-def engine_table(told: ArchiveStats) -> Table:
-    """What searches the codes of each model and modality, and why."""
-    silent = told.code_bytes > 0 and not any(model.engines for model in told.models)
-    unknown = "the server is of an earlier version, and does not tell" if silent else ""
+def engine_table(found: ArchiveStats) -> Table:
+    """Which engine searches the codes of each model and modality, and why."""
+    silent = found.code_bytes > 0 and not any(model.engines for model in found.models)
+    unknown = "unknown: the server is of an earlier version" if silent else ""
     table = Table(box=None, pad_edge=False)
     for heading in ("model", "of", "rows", "engine", "codes", "besides", "why"):
         right = heading in ("rows", "codes", "besides")
@@ -91,7 +91,7 @@ def engine_table(told: ArchiveStats) -> Table:
             overflow="fold",
             no_wrap=heading not in ("model", "why"),
         )
-    for model in told.models:
+    for model in found.models:
         for modality, rows in _in_order(model.rows):
             engine = model.engines.get(modality)
             why_not = (unknown or "not in memory yet") if rows else ""

@@ -70,7 +70,7 @@ def test_a_backup_says_what_it_copied_and_renews_itself(path: Path, tmp_path: Pa
     second = json.loads(run("backup", path, tmp_path / "copy", "--json").output)
     assert first["copied"] > 0
     assert (second["copied"], second["reused"]) == (0, first["copied"])
-    assert "there already" in run("backup", path, tmp_path / "copy").output
+    assert "unchanged" in run("backup", path, tmp_path / "copy").output
 
 
 def test_statistics_tell_of_a_snapshot(path: Path) -> None:

@@ -57,7 +57,7 @@ def test_a_dropped_snapshot_is_gone_and_its_version_is_let_go(archive: Archive) 
     archive.drop_snapshot("spring")
     assert archive.snapshots() == []
     assert Store(archive.path / "store").kept() == {}
-    with pytest.raises(NotFoundError, match="there are: none"):
+    with pytest.raises(NotFoundError, match="its snapshots: none"):
         Archive.open(archive.path, snapshot="spring")
 
 
