@@ -116,22 +116,21 @@ class ArchiveAPI(ABC):
                 asymmetric where the query has logits.
             model: name or digest; None means, of those with both towers, the one
                 that coded most of the target.
-            within: hits no farther than this, in bits, 0 or more; None means at whatever
-                distance. Looked for exactly unless `recall` is given with it.
-            relevance: ``strict``, ``usual`` or ``loose``: leave out what is no more like the query
-                than what a query about something else altogether would find. A number from
-                0.001 to 0.5 is the share of such queries that may get an answer all the same
-                (0.01, 0.05 and 0.2 for the names). None means show the nearest, whatever
-                they are. Such a search is exact, whatever `recall` is.
-            recall: share of the true `k` nearest that has to be found, above 0. With 1 they are
-                exactly these; with less, say .95, an approximate engine may answer where the
-                archive has one that is faster. None means what the archive was opened with: 1
-                unless that was said otherwise.
+            within: largest distance of a hit, in bits, 0 or more; None means any. The search is
+                exact unless `recall` is given too.
+            relevance: ``strict``, ``usual`` or ``loose``: show only hits that are more similar to
+                the query than what a query about something else altogether finds. A number from
+                0.001 to 0.5 is the share of such queries that may get a hit (0.01, 0.05 and 0.2
+                for the names). None means show the nearest, whatever they are. Such a search is
+                exact, whatever `recall` is.
+            recall: share of the true `k` nearest to find, above 0. With 1 the search is exact;
+                with less, e.g. 0.95, it may use an approximate engine that is faster. None means
+                what the archive was opened with, which is 1 by default.
 
         Returns:
             min(`k`, matching observations) hits in order (distance, row), or fewer with
-            `within` or `relevance`; where none is near enough, `nearest` tells what comes
-            closest. `cutoff`, `engine` and `exact` tell how they were found.
+            `within` or `relevance`; without a hit, `nearest` is the nearest observation.
+            `cutoff`, `engine` and `exact` say how they were found.
 
         Raises:
             QueryError: not exactly one query, or a value out of range.
@@ -141,7 +140,7 @@ class ArchiveAPI(ABC):
             ObservationNotFoundError: no observation has this `id`.
             ModelNotFoundError: no model has this name.
             UnsupportedModalityError: no model has both towers that this search needs, or
-                `relevance` is asked of a model that takes no words.
+                `relevance` is given and the model has no text tower.
             CodeError: `code` has the wrong length.
         """
         return self._search(
@@ -181,20 +180,20 @@ class ArchiveAPI(ABC):
     ) -> Adding:
         """Code media and store them, one atomic commit per batch.
 
-        Work happens while the answer is iterated, so a progress bar is a `for` loop, and
-        stopping the loop stops the work after a whole batch:
+        Work happens while the result is iterated, so a progress bar is a `for` loop, and
+        leaving the loop stops the work after a whole batch:
 
             for batch in archive.add(items):
                 print([result.status for result in batch])
 
             totals = archive.add(items).wait()      # or all at once
 
-        An item that cannot be used is answered with status ``failed`` and a reason; the
-        others go on. What has been answered is on disk.
+        An item that cannot be used gets the status ``failed`` and a reason; the others go on.
+        Items whose result was returned are on disk.
 
         Args:
             items: photographs and recordings; read lazily, a batch at a time.
-            on_duplicate: what to do with an `occurrence_id` that is there already:
+            on_duplicate: what to do with an `occurrence_id` that the archive already has:
                 ``error`` (that item fails), ``skip`` or ``overwrite``.
             model: name or digest of the model that makes the codes; None means the archive's.
             batch_size: items per commit.
@@ -301,8 +300,7 @@ class ArchiveAPI(ABC):
             archive.export("owls.geojson", hits=archive.search("an owl", k=200))
             archive.export("owls/", hits=archive.search("an owl"))    # media with a manifest
 
-        A file appears when it is complete, in place of one that was there; a folder has to be
-        new.
+        An existing file is replaced once the new one is complete; a folder must be new.
 
         Args:
             to: the file, or a folder with a ``/`` at the end.
@@ -311,17 +309,16 @@ class ArchiveAPI(ABC):
             where: SQL condition over the metadata columns; None or blank means all.
             hits: write these, with their rank and distance, instead of observations in row
                 order. Codes do not come with them.
-            media: for a folder, the folders that media may be copied from; none for wherever the
-                archive says that they lie, which is for archives of your own.
+            media: for a folder, the folders that media may be copied from; none for the folders
+                that the archive names, which suits archives of your own.
             on_progress: called with observations written so far, and how many there will be.
 
         Returns:
-            What was written, and how many were left out because the format has no place for
-            them: photographs in a selection table, observations that are not of iNaturalist.
+            What was written, and how many observations the format cannot hold: photographs in a
+            selection table, observations that are not from iNaturalist.
 
         Raises:
-            QueryError: the format is not known, or `where` beside `hits`, which were found
-                already.
+            QueryError: an unknown format, or `where` beside `hits`.
             FilterError: `where` is not a condition over known columns.
             InvalidInputError: nothing can be written at `to`.
             PreconditionError: a folder of media that lie on a server's disks.
@@ -331,7 +328,7 @@ class ArchiveAPI(ABC):
         check_where(where)
         if hits is not None and where is not None:
             raise QueryError(
-                "hits were found already; give `where` to the search instead", field="where"
+                "hits are already filtered; give `where` to the search instead", field="where"
             )
         path = Path(to)
         found = None if hits is None else hits.hits
@@ -339,7 +336,8 @@ class ArchiveAPI(ABC):
             return self._export_folder(path, where, found, list(map(Path, media)), on_progress)
         if media:
             raise QueryError(
-                "media go with a folder: --to FOLDER/, or --format folder", field="media"
+                "media belong to a folder: export to FOLDER/, or in the format folder",
+                field="media",
             )
         check_file(path)
         if found is not None:
@@ -350,15 +348,15 @@ class ArchiveAPI(ABC):
 
     @abstractmethod
     def stats(self) -> ArchiveStats:
-        """Tell what the archive holds: observations by modality, models, columns, bytes."""
+        """Count what the archive holds: observations by modality, models, columns, bytes."""
 
     @abstractmethod
     def models(self) -> builtins.list[ModelInfo]:
-        """List the models that the archive can be asked through, first choice first."""
+        """List the models of the archive, the preferred one first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and connections. Closing twice does no harm."""
+        """Release files and connections. Closing twice is harmless."""
 
     def __enter__(self) -> Self:
         return self
@@ -371,7 +369,7 @@ class ArchiveAPI(ABC):
     ) -> None:
         self.close()
 
-    # What an implementation fills in: arguments arrive checked and in one form.
+    # What an implementation provides; arguments are already checked.
 
     @abstractmethod
     def _get(self, id: str) -> Observation: ...  # noqa: A002
@@ -457,7 +455,7 @@ def _read_file(source: str | Path, field: str) -> bytes:
 
 
 def _each_item(items: Iterable[MediaItem]) -> Iterator[MediaItem]:
-    """The items, one by one as they are asked for.
+    """The items, checked one by one as they are read.
 
     Raises:
         InvalidInputError: `items` is nothing to iterate; or, when it is reached, something
@@ -480,7 +478,7 @@ def _checked_items(items: Iterator[MediaItem]) -> Iterator[MediaItem]:
                 f"item {number} is {type(item).__name__}, not a MediaItem", field="items"
             )
         for field in ("occurrence_id", "modality"):
-            # They are looked up before the item is looked at; other wrong types fail alone.
+            # They are looked up before the item is checked; other wrong types fail alone.
             if not isinstance(value := getattr(item, field), Hashable):
                 raise InvalidInputError(
                     f"{field} of item {number} must be text, not {type(value).__name__}",

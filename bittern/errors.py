@@ -11,7 +11,7 @@
     │   ├── CodeError                  wrong length, dtype or shape of codes or logits
     │   ├── MetadataError              a value that its column cannot hold
     │   ├── ManifestError              a manifest that cannot be read, or one of its rows
-    │   ├── LayoutError                benchmark data that lack pieces, or in another layout
+    │   ├── LayoutError                benchmark data with missing files, or in another layout
     │   └── QrelsError                 relevance judgements that cannot be used
     ├── NotFoundError                  NOT_FOUND
     │   ├── ObservationNotFoundError
@@ -25,7 +25,7 @@
     │   ├── DigestMismatchError            codes and query come from different models
     │   ├── UnsupportedModalityError       no loaded model has the tower that is needed
     │   ├── ArchiveLockedError             another process writes to this archive
-    │   ├── TrainingError                  a training that cannot go on, or not as asked
+    │   ├── TrainingError                  a training that cannot go on or resume
     │   └── ArchiveVersionError            made by a newer version of Bittern
     ├── ArchiveDamagedError            DATA_LOSS
     ├── ModelDamagedError              DATA_LOSS
@@ -96,7 +96,7 @@ class MediaTooLargeError(MediaError):
 
 
 class QueryError(InvalidInputError):
-    """A search request that cannot be answered as asked."""
+    """A search request that cannot be answered."""
 
 
 class FilterError(InvalidInputError):
@@ -116,7 +116,7 @@ class ManifestError(InvalidInputError):
 
 
 class LayoutError(InvalidInputError):
-    """Benchmark data of which pieces are missing, or that are not in the published layout."""
+    """Benchmark data with missing files, or not in the published layout."""
 
 
 class QrelsError(InvalidInputError):
@@ -178,7 +178,7 @@ class ArchiveLockedError(PreconditionError):
 
 
 class TrainingError(PreconditionError):
-    """A training run cannot go on (it diverged or collapsed), or not be resumed as asked."""
+    """A training run cannot go on (it diverged or collapsed), or resume with other options."""
 
 
 class ArchiveVersionError(PreconditionError):

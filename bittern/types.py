@@ -27,7 +27,7 @@ from bittern.checks import (
 from bittern.errors import CodeError, QueryError
 
 Metadata = Mapping[str, str | float | int | bool | None]
-"""Darwin Core terms as they stand, plus whatever other columns the source had."""
+"""Darwin Core terms under their own names, and the other columns of the source."""
 
 Metric = Literal["asymmetric", "hamming"]
 OnDuplicate = Literal["error", "skip", "overwrite"]
@@ -288,8 +288,8 @@ def _checked_input(kind: str, value: object) -> str | bytes:
 class SearchResult:
     """Hits in order (distance, row), and how they were found.
 
-    No hits beside a `cutoff` are an answer: nothing in the archive is near enough. `nearest` then
-    is what comes closest.
+    A search with a `cutoff` may have no hits: nothing in the archive is near enough. `nearest` is
+    then the nearest observation.
 
     Attributes:
         model: name of the model that answered.
@@ -299,10 +299,10 @@ class SearchResult:
         hits: best first.
         engine: what searched: ``flat``, ``ivf``, ``graph``, ``gpu`` or ``sharded``.
         exact: whether none of the nearest can have been missed.
-        cutoff: distance in bits beyond which nothing is a hit; None where that was not asked for,
-            and where relevance cannot be judged, among fewer than 32 observations.
-        nearest: where nothing is near enough, the nearest of what was left out, with rank 1;
-            None where there is a hit, or nothing to be found at whatever distance.
+        cutoff: largest distance of a hit, in bits; None where the query had no such limit, and
+            where relevance cannot be judged, among fewer than 32 observations.
+        nearest: where nothing is near enough, the nearest observation, with rank 1; None where
+            there is a hit, or where nothing matches at any distance.
     """
 
     model: str
@@ -438,11 +438,11 @@ class Adding(Iterator[list[AddResult]]):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The code of one piece of media or text.
+    """The code of a text, a picture or one window of a recording.
 
     Attributes:
         code: bits/8 bytes.
-        logits: the numbers whose signs the code holds, or empty when not asked for.
+        logits: the numbers whose signs the code holds, or empty where they are not wanted.
         start_s: start of the window in seconds; None unless sound.
         end_s: end of the window in seconds; None unless sound.
     """
@@ -455,7 +455,7 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model that an archive can be asked through.
+    """A model of an archive.
 
     Attributes:
         name: e.g. ``field-256``.
@@ -480,7 +480,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What the one who opens an archive decides about searching it.
+    """How an archive is searched, decided when it is opened.
 
     Attributes:
         engine: ``auto`` takes what measured best for the size and the wanted recall; ``flat``
@@ -490,8 +490,8 @@ class SearchOptions:
             to 1; 1 is exact.
         threads: the most threads of one search, 1 to 1,024; None for one per usable core.
         gpu_memory: bytes of codes on the graphics card at most; None for what suits it.
-        build: whether approximate indexes are built, in the background, when they are first
-            wanted. Without, one that was kept is used and none is made: for those who ask once.
+        build: whether approximate indexes are built in the background when they are first
+            wanted. If not, only indexes that were built earlier are used: for a single search.
     """
 
     engine: EngineKind = "auto"

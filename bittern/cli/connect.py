@@ -1,4 +1,4 @@
-"""Which archive a command means: a folder, or a server's address."""
+"""Open the archive that a command names: a folder, or a server's address."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def reach(
     Args:
         archive: folder, or HOST:PORT.
         name: which archive of a server.
-        recall: what will be wanted of a folder, which is opened to be asked once: an index that
-            is kept is used, and none is built.
-        snapshot: the state of a folder that is wanted; None for the newest.
+        recall: of the one search that a folder is opened for: it uses an index that was built
+            earlier, and builds none.
+        snapshot: state of a folder; None for the newest.
     """
     from bittern.errors import ArchiveNotFoundError, InvalidInputError
 
@@ -38,7 +38,7 @@ def reach(
         return opened
     if snapshot is not None:
         raise InvalidInputError(
-            "a server answers from the newest state; name the archive's folder to ask a snapshot",
+            "a server searches the newest state; name the archive's folder to search a snapshot",
             field="snapshot",
         )
     if _ADDRESS.match(archive):

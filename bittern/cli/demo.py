@@ -20,24 +20,24 @@ SAMPLE = Path(__file__).parents[1] / "sample"
 
 
 @dataclass(frozen=True)
-class Question:
-    """One question to the sample archive: words, or the file of a recording."""
+class DemoQuery:
+    """One query to the sample archive: words, or the file of a recording."""
 
     words: str | None
     audio: str | None
     target: str
 
     def title(self) -> str:
-        """The question in a sentence."""
-        asked = f'"{self.words}"' if self.words else f"the sound of {Path(self.audio or '').name}"
+        """The query in a few words."""
+        query = f'"{self.words}"' if self.words else f"the sound of {Path(self.audio or '').name}"
         kind = "photographs" if self.target == "image" else "recordings"
-        return f"{asked} → {kind}"
+        return f"{query} → {kind}"
 
 
-QUESTIONS = (
-    Question("an insect on a flower", None, "image"),
-    Question("an owl calling at night", None, "audio"),
-    Question(None, "audio/rooster-1.ogg", "image"),
+QUERIES = (
+    DemoQuery("an insect on a flower", None, "image"),
+    DemoQuery("an owl calling at night", None, "audio"),
+    DemoQuery(None, "audio/rooster-1.ogg", "image"),
 )
 
 
@@ -48,10 +48,10 @@ def attach(app: typer.Typer) -> None:
 
 def demo(
     archive: Annotated[
-        Path, typer.Option(help="Where the sample archive goes; used again if it is there.")
+        Path, typer.Option(help="Folder of the sample archive; used again if it exists.")
     ] = Path("bittern-demo"),
 ) -> None:
-    """Build the sample archive, ask it three questions over gRPC, print what it found.
+    """Build the sample archive, search it three times over gRPC, print the hits.
 
     Example: bittern demo
     """
@@ -66,16 +66,16 @@ def demo(
     except DigestMismatchError as error:
         raise DigestMismatchError(
             f"the sample archive at {archive} was made by another version of Bittern, whose codes "
-            "mean something else; remove that folder and run the demo again"
+            "differ; remove that folder and run the demo again"
         ) from error
     print_report(archive, report)
     if report.state == "stopped":
         raise typer.Exit(INTERRUPTED)
-    _ask_over_grpc(archive)
-    _say_how_to_go_on(archive)
+    _search_over_grpc(archive)
+    _print_next_steps(archive)
 
 
-def _ask_over_grpc(archive: Path) -> None:
+def _search_over_grpc(archive: Path) -> None:
     from bittern.client import connect
     from bittern.service.engine import Engine
     from bittern.service.grpc.server import serve
@@ -87,24 +87,24 @@ def _ask_over_grpc(archive: Path) -> None:
         try:
             err.print(f"serving {archive} on 127.0.0.1:{server.port} (gRPC)", markup=False)
             with connect(f"127.0.0.1:{server.port}", timeout_s=300.0) as client:
-                for question in QUESTIONS:
-                    _ask(client, question)
+                for query in QUERIES:
+                    _search(client, query)
         finally:
             server.stop(grace=5.0)
     finally:
         engine.close()
 
 
-def _ask(client: ArchiveAPI, question: Question) -> None:
-    audio = SAMPLE / question.audio if question.audio else None
-    result = client.search(question.words, audio=audio, target=question.target, k=5)
+def _search(client: ArchiveAPI, query: DemoQuery) -> None:
+    audio = SAMPLE / query.audio if query.audio else None
+    result = client.search(query.words, audio=audio, target=query.target, k=5)
     out.print()
-    out.print(hits_table(result, question.title()))
+    out.print(hits_table(result, query.title()))
 
 
-def _say_how_to_go_on(archive: Path) -> None:
+def _print_next_steps(archive: Path) -> None:
     bittern = command()
-    place = shlex.quote(str(archive))
+    folder = shlex.quote(str(archive))
     call = shlex.quote(os.path.relpath(SAMPLE / "audio" / "goose-1.ogg"))
     out.print()
     out.print(
@@ -116,9 +116,9 @@ def _say_how_to_go_on(archive: Path) -> None:
     out.print()
     out.print("Go on with", style="bold")
     for line in (
-        f'{bittern} search {place} "a colourful reef fish"',
-        f"{bittern} search {place} --audio {call} --target image",
-        f"{bittern} serve {place}",
+        f'{bittern} search {folder} "a colourful reef fish"',
+        f"{bittern} search {folder} --audio {call} --target image",
+        f"{bittern} serve {folder}",
         f'{bittern} search localhost:50051 "a hooting owl" --target audio',
         f"{bittern} index my-archive FOLDER-OR-MANIFEST.csv",
     ):

@@ -1,4 +1,4 @@
-"""What commands print: tables of hits, progress bars, notices."""
+"""What commands print: tables of hits, progress bars, errors, notices."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
     from bittern.types import AddResult, Hit, Observation, SearchResult
 
 _WIDE = 120
-"""Columns of a terminal from which on a hit fits on one line."""
+"""On a terminal of this many columns, a hit fits on one line."""
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 _CREDIT = 30
-"""Columns that a credit gets beside them at least."""
+"""Least number of columns for the credit."""
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -47,7 +47,7 @@ def print_error(message: str, *, several: bool = False) -> None:
 
     Args:
         message: what went wrong; may quote what came from outside.
-        several: its lines are this program's own, and stay lines.
+        several: its line breaks are Bittern's own, and are kept.
     """
     first, *more = message.split("\n") if several else [message]
     line = Text.assemble(("error: ", "bold red"), plain(first))
@@ -56,7 +56,7 @@ def print_error(message: str, *, several: bool = False) -> None:
 
 
 def command() -> str:
-    """What to type for this command: its name if that is found, else where it lies."""
+    """How to type this command: its name if that is on the path, else its file."""
     here = Path(sys.argv[0])
     found = shutil.which("bittern")
     if found and Path(found).resolve() == here.resolve():
@@ -77,7 +77,7 @@ def plain(text: object) -> Text:
 
 
 def progress(what: str, total: int) -> tuple[Progress, Any]:
-    """A progress bar on a terminal; silent elsewhere."""
+    """A progress bar; shown on a terminal only."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -92,7 +92,7 @@ def progress(what: str, total: int) -> tuple[Progress, Any]:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """A line on a terminal as long as something takes; silent elsewhere."""
+    """A line while something takes long; shown on a terminal only."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal, transient=True) as line:
         line.add_task(what, total=None)
@@ -136,7 +136,7 @@ def _hit_as_json(hit: Hit) -> dict[str, Any]:
 
 
 def hits_table(result: SearchResult, title: str = "") -> Table:
-    """Hits as a table that a person likes to read; on a narrow terminal two lines a hit."""
+    """Hits as a table; on a narrow terminal each hit has two lines."""
     narrow = out.width < _WIDE
     sound = result.target == "audio"
     heading = Text(title, style="bold") if title else None
@@ -144,7 +144,7 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     table.add_column("", justify="right", style="dim")
     longest = max((len(hit.observation.media) for hit in result.hits), default=0)
     whole = longest if longest <= out.width // 2 else None
-    # What is left for names where file names stay whole: rank, distance, seconds and gaps go off.
+    # Columns for names: the width without file name, rank, distance, seconds and gaps.
     left = out.width - (whole or 0) - 16 - 10 * sound - (0 if narrow else _CREDIT)
     named = any(name_of(h.observation) != h.observation.id for h in result.hits)
     if named:
@@ -196,7 +196,7 @@ def print_failures(failures: Sequence[AddResult], most: int = 10) -> None:
 
 
 def licence_notice(encoder: str) -> None:
-    """Before this user's first use of an encoder: what its licence asks to be said.
+    """Show the licence notice of an encoder before this user's first use of it.
 
     Args:
         encoder: its name, or those of several as on a model's card, joined by ``+``.

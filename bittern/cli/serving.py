@@ -32,13 +32,13 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not log every call.")] = False,
     engine: Annotated[
         str,
-        typer.Option(help="What searches: auto, flat, ivf, graph or gpu; `bittern stats` says."),
+        typer.Option(help="Search engine: auto, flat, ivf, graph or gpu; see `bittern stats`."),
     ] = "auto",
     recall: Annotated[
         float,
         typer.Option(
-            help="Share of the true nearest that must be found where a search does not say; "
-            "less than 1 may be faster."
+            help="Share of the true nearest to find where a search does not say; less than 1 may "
+            "be faster."
         ),
     ] = 1.0,
     search_threads: Annotated[
@@ -116,15 +116,14 @@ def serve(
 
 
 def warn_without_gpu() -> None:
-    """One line in the log where a graphics card was asked for and none can be used."""
+    """Warn in the log that no graphics card can be used."""
     import logging
 
     from bittern.index.engines.device_memory import available_device
 
     if available_device() is None:
         logging.getLogger("bittern.service").warning(
-            "--engine gpu: no graphics card can be used; searches are answered on the CPU, with "
-            "the same hits"
+            "--engine gpu: no graphics card can be used; the CPU searches, with the same hits"
         )
 
 
@@ -132,7 +131,7 @@ def byte_count(text: str) -> int:
     """Bytes that a size such as ``4GiB``, ``500MB`` or ``1073741824`` means."""
     found = _SIZE.fullmatch(text.strip())
     if not found:
-        raise typer.BadParameter(f"{text!r} is no size; write it like 4GiB, 500MB or 1073741824")
+        raise typer.BadParameter(f"{text!r} is not a size; write it like 4GiB, 500MB or 1073741824")
     number, prefix, binary = found.groups()
     power = " KMGT".index(prefix.upper()) if prefix else 0
     return int(float(number) * (1024 if binary else 1000) ** power)

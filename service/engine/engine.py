@@ -130,7 +130,7 @@ class Engine:
                 them.
 
         Raises:
-            PreconditionError: it is pending, and that is not what was asked for.
+            PreconditionError: it is pending already, and `pending` is False.
         """
         known = self._registered(saved.card.digest)
         if known is None:
@@ -227,13 +227,13 @@ class Engine:
         return {name for r in self.archive.models() for name in encoder_names(r.encoder)}
 
     def load_codes(self) -> None:
-        """Bring all codes into memory, and with them what searches them: `stats` tells of it."""
+        """Load all codes into memory with their search engines, which `stats` describes."""
         for record in self.archive.models():
             for modality in (Modality.IMAGE, Modality.AUDIO):
-                self.archive.sample_codes(record.digest, str(modality), _no_places)
+                self.archive.sample_codes(record.digest, str(modality), _no_rows)
 
     def warm(self) -> None:
-        """Load what the first question would have to wait for, where its weights are here."""
+        """Load what the first search would have to wait for, where its weights are here."""
         self.load_codes()
         for record in self.archive.models():
             model = self.loaded(record)
@@ -429,7 +429,7 @@ class Engine:
             return self._models[record.digest]
 
 
-def _no_places(rows: int) -> NDArray[np.int64]:
+def _no_rows(rows: int) -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64)
 
 

@@ -168,7 +168,7 @@ class Incoming(Iterator[pb.AddRequest]):
 
     gRPC's own iterator blocks for as long as a client says nothing. A thread waits for it, so
     that the call can end in good order: the caller commits and answers what it holds, and then
-    raises `cut_off`. A message is only read once it is asked for.
+    raises `cut_off`. A message is read only when the caller wants it.
 
     Attributes:
         cut_off: why no more is read, when it was not the client who ended the stream.

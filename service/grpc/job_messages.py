@@ -40,13 +40,13 @@ class Job:
     Attributes:
         id: made by the server.
         archive: name of the archive that it fills.
-        source: what it codes, as it was asked for.
+        source: what it codes, as it was submitted.
         state: how far it is.
         submitted: when; likewise the next two, which are None before.
         started: when it began for the first time.
         ended: when it ended.
         progress: what became of its items so far; it names the first 100 that failed.
-        left_s: seconds that the rest will take; None where that cannot be told.
+        left_s: seconds that the rest will take; None where that is unknown.
         error: why it failed; empty unless it did.
         reason: machine-readable reason of that.
         runs: how often it was begun: more than once where the server ended meanwhile.
@@ -115,19 +115,19 @@ def spec_to_wire(spec: JobSpec, archive: str) -> pb.JobSpec:
     )
 
 
-def job_to_wire(record: JobRecord, told: Callable[[str], str]) -> pb.Job:
+def job_to_wire(record: JobRecord, visible: Callable[[str], str]) -> pb.Job:
     """Message of a job.
 
     Args:
         record: the job.
-        told: a message as callers may see it.
+        visible: from a message to what callers may see of it.
     """
     message = pb.Job(
         id=record.id,
         state=_STATES[record.state],
         spec=spec_to_wire(record.spec, record.archive),
-        progress=_progress_to_wire(record.progress, told),
-        error=told(record.error),
+        progress=_progress_to_wire(record.progress, visible),
+        error=visible(record.error),
         reason=record.reason,
         runs=record.runs,
     )
@@ -137,7 +137,7 @@ def job_to_wire(record: JobRecord, told: Callable[[str], str]) -> pb.Job:
     return message
 
 
-def _progress_to_wire(value: Mapping[str, Any], told: Callable[[str], str]) -> pb.JobProgress:
+def _progress_to_wire(value: Mapping[str, Any], visible: Callable[[str], str]) -> pb.JobProgress:
     items = value.get("items", {})
     message = pb.JobProgress(
         model=value.get("model", ""),
@@ -155,7 +155,7 @@ def _progress_to_wire(value: Mapping[str, Any], told: Callable[[str], str]) -> p
         ],
         failures=[
             add_result_to_wire(
-                AddResult(one["id"], AddStatus.FAILED, 0, one["reason"], told(one["message"]))
+                AddResult(one["id"], AddStatus.FAILED, 0, one["reason"], visible(one["message"]))
             )
             for one in value.get("failures", [])
         ],
@@ -168,19 +168,19 @@ def _progress_to_wire(value: Mapping[str, Any], told: Callable[[str], str]) -> p
 
 def job_from_wire(message: pb.Job) -> Job:
     """The job of a message."""
-    told = message.progress
+    wire = message.progress
     progress = JobReport(
-        model=told.model,
-        observations=told.observations,
-        failures=[add_result_from_wire(each) for each in told.failures],
-        warnings=list(told.warnings),
-        listed=told.listed,
-        total=told.total if told.HasField("total") else None,
-        seconds=told.seconds,
-        stages={each.name: StageWork(each.items, each.busy_s) for each in told.stages},
+        model=wire.model,
+        observations=wire.observations,
+        failures=[add_result_from_wire(each) for each in wire.failures],
+        warnings=list(wire.warnings),
+        listed=wire.listed,
+        total=wire.total if wire.HasField("total") else None,
+        seconds=wire.seconds,
+        stages={each.name: StageWork(each.items, each.busy_s) for each in wire.stages},
     )
     for status in AddStatus:
-        progress.items[status] = getattr(told, status.value)
+        progress.items[status] = getattr(wire, status.value)
     times = {
         name: getattr(message, name).ToDatetime().astimezone() if message.HasField(name) else None
         for name in ("started", "ended")
@@ -192,7 +192,7 @@ def job_from_wire(message: pb.Job) -> Job:
         state=name_of(_STATES, message.state, "state"),
         submitted=message.submitted.ToDatetime().astimezone(),
         progress=progress,
-        left_s=told.left_s if told.HasField("left_s") else None,
+        left_s=wire.left_s if wire.HasField("left_s") else None,
         error=message.error,
         reason=message.reason,
         runs=message.runs,

@@ -56,7 +56,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     def SubmitJob(
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
     ) -> pb.SubmitJobResponse:
-        """Queue a job; mistakes that can be told now are told now."""
+        """Queue a job; mistakes that can be found now are refused now."""
         with rpc_context("SubmitJob", context):
             engine = self._engine_of(request.spec.archive)
             if len(request.request_id) > _MAX_REQUEST_ID_CHARS:
@@ -71,12 +71,12 @@ class JobServicer(pb_grpc.JobServiceServicer):
             if spec.reading.media is not None:
                 self._allowed.find(spec.reading.media, "media")
             record = self._queue.submit(engine.name, spec, request.request_id)
-            return pb.SubmitJobResponse(job=self._told(record))
+            return pb.SubmitJobResponse(job=self._message(record))
 
     def GetJob(self, request: pb.GetJobRequest, context: grpc.ServicerContext) -> pb.GetJobResponse:
         """Return one job."""
         with rpc_context("GetJob", context):
-            return pb.GetJobResponse(job=self._told(self._queue.get(request.id)))
+            return pb.GetJobResponse(job=self._message(self._queue.get(request.id)))
 
     def ListJobs(
         self, request: pb.ListJobsRequest, context: grpc.ServicerContext
@@ -87,7 +87,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
             size = limits.check_page(request.page_size, request.page_token, self._config)
             found = self._queue.list(archive, request.page_token, size + 1)
             return pb.ListJobsResponse(
-                jobs=[self._told(record) for record in found[:size]],
+                jobs=[self._message(record) for record in found[:size]],
                 next_page_token=found[size - 1].id if len(found) > size else "",
             )
 
@@ -103,7 +103,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
                 )
             try:
                 for record in self._queue.watch(request.id, lambda: not context.is_active()):
-                    yield pb.WatchJobResponse(job=self._told(record))
+                    yield pb.WatchJobResponse(job=self._message(record))
             finally:
                 self._watchers.release()
 
@@ -112,7 +112,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> pb.CancelJobResponse:
         """Ask a job to end."""
         with rpc_context("CancelJob", context):
-            return pb.CancelJobResponse(job=self._told(self._queue.cancel(request.id)))
+            return pb.CancelJobResponse(job=self._message(self._queue.cancel(request.id)))
 
-    def _told(self, record: JobRecord) -> pb.Job:
+    def _message(self, record: JobRecord) -> pb.Job:
         return job_to_wire(record, self._allowed.without_paths)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
 LOOPBACK = "127.0.0.1"
-_HEARING_S = 0.2
+_POLL_S = 0.2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 log = logging.getLogger("bittern.service")
@@ -63,7 +63,7 @@ class Server:
         self._jobs = jobs
         self._grace_s = grace_s
         self._stopped = threading.Event()
-        self._asked_to_stop = threading.Event()
+        self._stop_requested = threading.Event()
         self.host = host
         self.port = port
 
@@ -73,7 +73,7 @@ class Server:
         return f"{self.host}:{self.port}"
 
     def stop(self, grace: float | None = None) -> None:
-        """Stop, and return when nothing runs any more.
+        """Stop, and return when nothing runs anymore.
 
         Health turns to NOT_SERVING and new calls are refused at once. Calls in flight may
         finish; open Add calls commit and answer what they hold at their next message. A job that
@@ -91,7 +91,7 @@ class Server:
         if not self._stopped.is_set():
             log.info("stopped listening on %s", self.address)
         self._stopped.set()
-        self._asked_to_stop.set()
+        self._stop_requested.set()
 
     def wait(self, ready: Callable[[], object] = lambda: None) -> None:
         """Block until the server has stopped.
@@ -100,11 +100,11 @@ class Server:
         when the calls in flight have finished; a second signal cuts them off.
 
         Args:
-            ready: called once signals are heard.
+            ready: called once signals are handled.
         """
         with self._stopping_on_signals():
             ready()
-            _await(self._asked_to_stop)
+            _await(self._stop_requested)
             if not self._stopped.is_set():
                 self.stop()
 
@@ -114,12 +114,12 @@ class Server:
             yield
             return
 
-        def ask_to_stop(number: int, frame: FrameType | None) -> None:
-            if self._asked_to_stop.is_set():  # in a thread: this one may hold gRPC's lock
+        def request_stop(number: int, frame: FrameType | None) -> None:
+            if self._stop_requested.is_set():  # in a thread: this one may hold gRPC's lock
                 threading.Thread(target=self._server.stop, args=(0,)).start()
-            self._asked_to_stop.set()
+            self._stop_requested.set()
 
-        before = {number: signal.signal(number, ask_to_stop) for number in _SIGNALS}
+        before = {number: signal.signal(number, request_stop) for number in _SIGNALS}
         try:
             yield
         finally:
@@ -128,12 +128,12 @@ class Server:
 
 
 def _await(event: threading.Event) -> None:
-    """Wait for an event so that signals are heard meanwhile.
+    """Wait for an event, and let Python handle signals meanwhile.
 
-    The system may hand a signal to any thread. Python runs its handler in the main thread, as
-    soon as that runs: a wait without an end would never let it.
+    The system may deliver a signal to any thread. Python runs its handler in the main thread once
+    that runs again, which a wait without a timeout would prevent.
     """
-    while not event.wait(_HEARING_S):
+    while not event.wait(_POLL_S):
         pass
 
 
@@ -162,7 +162,7 @@ def serve(
     """
     config = config or ServiceConfig()
     if not engines:
-        raise InvalidInputError("there is no archive to serve", field="engines")
+        raise InvalidInputError("name at least one archive to serve", field="engines")
     host, port = _parse_listen(listen)
     server = grpc.server(
         ThreadPoolExecutor(config.workers, thread_name_prefix="bittern-rpc"),
@@ -170,7 +170,7 @@ def serve(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # else a second server would share the port in silence
+            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
@@ -208,15 +208,15 @@ def _bind(server: grpc.Server, host: str, port: int) -> int:
         bound = 0
     if not bound:
         raise PreconditionError(
-            f"cannot listen on {host}:{port} ({_why_not(host, port)}); stop what listens there, "
+            f"cannot listen on {host}:{port} ({_bind_error(host, port)}); stop what listens there, "
             "or choose another HOST:PORT (port 0 takes a free one)",
             field="listen",
         )
     return bound
 
 
-def _why_not(host: str, port: int) -> str:
-    """What the operating system says to the same wish."""
+def _bind_error(host: str, port: int) -> str:
+    """What the operating system says to the same request."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM

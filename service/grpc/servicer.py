@@ -131,7 +131,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Export(
         self, request: pb.ExportRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.ExportResponse]:
-        """Send a file of observations, or of the hits of a search, piece by piece."""
+        """Send a file of observations, or of the hits of a search, in chunks."""
         with rpc_context("Export", context) as deadline:
             engine = self.engine(request.archive)
             writer = writer_of(_format_of(request))
@@ -151,7 +151,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                     check_where(where, self._config.max_where_chars)
                     rows = engine.rows(where, codes=writer.codes)
                 for piece in pieces(writer, rows):
-                    deadline.check("the next piece of the file was sent")
+                    deadline.check("the next chunk of the file was sent")
                     if self.stopping.is_set():
                         raise ServiceUnavailableError("the server is stopping; export again later")
                     yield pb.ExportResponse(**piece._asdict())

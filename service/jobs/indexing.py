@@ -24,10 +24,10 @@ from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stag
 from bittern.service.jobs.model_choice import (
     DEFAULT_ENCODER,
     IndexOptions,
+    chosen_model,
     encoders_behind,
     load_first,
     ready_model,
-    settled_model,
 )
 from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from bittern.service.models.loaded import Embedder, Model
@@ -36,13 +36,13 @@ __all__ = [
     "DEFAULT_ENCODER",
     "IndexOptions",
     "Watch",
+    "chosen_model",
     "encoders_behind",
     "enough_to_fit",
     "fitted_on_sample",
     "index_source",
     "load_first",
     "ready_model",
-    "settled_model",
     "warnings_of",
 ]
 
@@ -151,7 +151,7 @@ def index_source(
     watch, embed = watch or Watch(), embed or embed_here
     report = watch.report
     before = engine.archive.models()
-    model = settled_model(engine, options, entries)
+    model = chosen_model(engine, options, entries)
     if model is not None:
         report.warnings += _alone(model, before)
     stream: Iterator[Embedded]

@@ -1,4 +1,4 @@
-"""Settling on a model: one of the archive, shipped, saved in a folder, or still to be fitted."""
+"""Choosing the model of a job: the archive's, a shipped or saved one, or one still to be fitted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from bittern.service.models.saved import (
     encoder_names,
     load_saved,
     model_folder,
-    model_places,
+    model_folders,
     unfinished_training,
 )
 from bittern.types import MediaItem, OnDuplicate
@@ -99,7 +99,7 @@ class IndexOptions:
             )
 
 
-def settled_model(
+def chosen_model(
     engine: Engine, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
     """The model that the options ask for; None if it is still to be fitted on the media.
@@ -138,12 +138,12 @@ def settled_model(
 def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:
     """The first model of an archive that is searched and takes most kinds of the entries."""
     ready = [record for record in records if record.state == "ready"] or list(records)
-    asked = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
-    best = max(ready, key=lambda record: len(asked & set(record.modalities)))
-    if asked and not asked & set(best.modalities):
+    found = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
+    best = max(ready, key=lambda record: len(found & set(record.modalities)))
+    if found and not found & set(best.modalities):
         have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in ready)
         raise UnsupportedModalityError(
-            f"no model of the archive takes {' or '.join(sorted(asked))}: its models are {have}; "
+            f"no model of the archive takes {' or '.join(sorted(found))}: its models are {have}; "
             "name one that does with --model, `bittern models` lists them",
             field="model",
         )
@@ -222,16 +222,16 @@ def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[E
     Raises:
         UnsupportedModalityError: they are.
     """
-    known, asked = {str(tower) for tower in towers}, set()
+    known, found = {str(tower) for tower in towers}, set()
     for number, entry in enumerate(entries):
         if isinstance(entry, MediaItem):
-            asked.add(entry.modality)
-        if asked & known or number >= PEEKED:
+            found.add(entry.modality)
+        if found & known or number >= PEEKED:
             return
-    if asked:
+    if found:
         raise UnsupportedModalityError(
             f"{who} takes {', '.join(sorted(towers))}, but the source holds nothing but "
-            f"{' and '.join(sorted(asked))}; name a model that takes it, `bittern models` lists "
+            f"{' and '.join(sorted(found))}; name a model that takes it, `bittern models` lists "
             "them",
             field="model",
         )
@@ -241,7 +241,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
     """The shipped, calibrated or saved model of this name; None if it needs media to be fitted.
 
     Names of shipped models and of the catalogue come first; anything else is the path of a
-    saved model's folder, or its name in one of `bittern.service.models.saved.model_places`.
+    saved model's folder, or its name in one of `bittern.service.models.saved.model_folders`.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
@@ -268,10 +268,10 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
                 field="model",
             )
         known = ", ".join(CATALOGUE)
-        places = ", ".join(str(place) for place in model_places())
+        folders = ", ".join(map(str, model_folders()))
         raise ModelNotFoundError(
             f"there is no model '{options.model}': it is no encoder ({known}), no model of the "
-            f"archive, no folder with a {CARD_FILE}, and no such folder in {places}",
+            f"archive, no folder with a {CARD_FILE}, and no such folder in {folders}",
             field="model",
         )
     saved = load_saved(folder)
@@ -280,7 +280,7 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
 
 
 def encoders_behind(options: IndexOptions) -> tuple[str, ...]:
-    """Catalogue names of the encoders that the options may need; none if that cannot be told."""
+    """Catalogue names of the encoders that the options may need; none if that is unknown."""
     options = options.named()
     if options.model in CATALOGUE:
         return (options.model,)

@@ -144,7 +144,7 @@ def weights_of(encoder: str) -> WeightsStatus:
 
 
 def licence_notice(encoder: str) -> str:
-    """What a user must be told before using an encoder for the first time; mostly nothing."""
+    """Licence notice to show before an encoder's first use; empty for most encoders."""
     if encoder != "field":
         return ""
     from bittern.encoders.field import licence_notice as notice
@@ -174,14 +174,14 @@ def load_saved(folder: Path) -> SavedModel:
     return saved
 
 
-def model_places() -> list[Path]:
+def model_folders() -> list[Path]:
     """The folders in which saved models are found by name: `./models`, `$BITTERN_MODELS`."""
     own = os.environ.get(MODELS_VARIABLE)
     return [Path(MODELS_FOLDER), *([Path(own).expanduser()] if own else [])]
 
 
 def model_folder(name: str) -> Path | None:
-    """The folder of a saved model: at this path, or of this name in `model_places`."""
+    """The folder of a saved model: at this path, or of this name in `model_folders`."""
     for folder in _candidates(name):
         try:
             if (folder / CARD_FILE).is_file():
@@ -192,8 +192,8 @@ def model_folder(name: str) -> Path | None:
 
 
 def _candidates(name: str) -> list[Path]:
-    places = [] if not name or Path(name).name != name else model_places()
-    return [Path(name), *(place / name for place in places)]
+    folders = [] if not name or Path(name).name != name else model_folders()
+    return [Path(name), *(folder / name for folder in folders)]
 
 
 def encoders_of_saved(name: str) -> tuple[str, ...]:
@@ -218,13 +218,13 @@ def unfinished_training(name: str) -> Path | None:
 
 
 def saved_models(folders: Iterable[Path] = ()) -> list[SavedModelInfo]:
-    """Models that ship with the package, and those in `model_places` and `folders`.
+    """Models that ship with the package, and those in `model_folders` and `folders`.
 
     Args:
         folders: each a saved model, or a folder of saved models.
 
     Returns:
-        by place and name; a damaged model is listed with the reason.
+        by folder and name; a damaged model is listed with the reason.
 
     Raises:
         SourceNotFoundError: one of `folders` is not a folder.
@@ -234,17 +234,17 @@ def saved_models(folders: Iterable[Path] = ()) -> list[SavedModelInfo]:
         if not folder.is_dir():
             raise SourceNotFoundError(f"there is no folder {folder} with models", field="folder")
     listed: dict[Path, SavedModelInfo] = {}
-    for kind, places in (("shipped", [SHIPPED]), ("saved", [*model_places(), *given])):
-        for place in places:
-            for folder in _models_in(place):
+    for kind, parents in (("shipped", [SHIPPED]), ("saved", [*model_folders(), *given])):
+        for parent in parents:
+            for folder in _models_in(parent):
                 listed.setdefault(folder.resolve(), _info(folder, kind))
     return list(listed.values())
 
 
-def _models_in(place: Path) -> Iterator[Path]:
+def _models_in(parent: Path) -> Iterator[Path]:
     """The saved models in a folder, or the folder itself if it is one."""
     try:
-        folders = [place] if _is_model(place) else sorted(place.iterdir())
+        folders = [parent] if _is_model(parent) else sorted(parent.iterdir())
     except OSError:
         return
     yield from filter(_is_model, folders)

@@ -137,7 +137,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     result = archive.search("red")
     with pytest.raises(QueryError, match=r"\.csv"):
         archive.export(tmp_path / "out.docx")
-    with pytest.raises(QueryError, match="found already"):
+    with pytest.raises(QueryError, match="already filtered"):
         archive.export(tmp_path / "out.csv", hits=result, where="id = 'x'")
     with pytest.raises(FilterError, match="no column 'nosuch'"):
         archive.export(tmp_path / "out.csv", where="nosuch = 1")
