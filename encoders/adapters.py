@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.base import Encoder, Modality
-from bittern.encoders.trained import copy_tensors, place_tensors
+from bittern.encoders.checkpoints import load_parameters, parameter_arrays
 from bittern.errors import InvalidInputError, PreconditionError
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class Adapters:
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of the trained parameters, by name; nothing of the tower."""
-        return copy_tensors(self.named)
+        return parameter_arrays(self.named)
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Take over what `tensors` returned. If anything is wrong, nothing is changed.
@@ -115,7 +115,7 @@ class Adapters:
             ModelDamagedError: tensors are missing, unknown, of another shape or dtype, or hold
                 NaN or infinity.
         """
-        place_tensors(self._label, self.named, tensors)
+        load_parameters(self._label, self.named, tensors)
 
     def set_training(self, training: bool) -> None:
         """Switch the adapters' dropout. The tower stays in evaluation mode."""

@@ -2,8 +2,12 @@
 
 A trained model may use the text tower of one encoder and the audio tower of another, adapters on
 either, and a linear map behind a tower that was taught another encoder's space. Which towers
-those are is a few lines of JSON (`encoders.plans`); what was trained is a mapping from names to
-float32 arrays. Both come from files, and nothing about them is taken on trust.
+those are is a few lines of JSON; what was trained is a mapping from names to float32 arrays. Both
+come from files, and are checked.
+
+{"text": {"encoder": "bioclip-2", "lora": null, "projection": false},
+ "audio": {"encoder": "biolingual", "lora": {"rank": 16, "alpha": 16, "dropout": 0.1},
+           "projection": true}}
 
 Importing this module imports no torch.
 """
@@ -11,14 +15,15 @@ Importing this module imports no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
-from bittern.encoders.plans import Plans, TowerPlan, plans_from_json, plans_to_json
-from bittern.encoders.trained import copy_tensors, place_tensors
+from bittern.encoders.checkpoints import load_parameters, parameter_arrays
 from bittern.errors import InvalidInputError, ModelDamagedError, UnsupportedModalityError
 
 if TYPE_CHECKING:
@@ -26,15 +31,97 @@ if TYPE_CHECKING:
 
     from bittern.encoders.towers import TrainableTower
 
-__all__ = [
-    "AssembledEncoder",
-    "Plans",
-    "TowerPlan",
-    "assemble",
-    "begin",
-    "plans_from_json",
-    "plans_to_json",
-]
+_MAX_NAME = 100
+
+
+@dataclass(frozen=True, slots=True)
+class TowerPlan:
+    """Where the tower of one modality comes from, and what is added to it.
+
+    Attributes:
+        encoder: name of the encoder that has it.
+        lora: adapters inside; None for a tower left as it is.
+        projection: whether a linear map follows, into a space of other dimensions.
+    """
+
+    encoder: str
+    lora: LoraSettings | None = None
+    projection: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {
+            "encoder": self.encoder,
+            "lora": self.lora.to_json() if self.lora else None,
+            "projection": self.projection,
+        }
+
+    @classmethod
+    def from_json(cls, value: object) -> TowerPlan:
+        """Read what `to_json` wrote.
+
+        Raises:
+            ModelDamagedError: a key is missing or unknown, or a value of the wrong type or
+                outside its range.
+        """
+        plan = _object(value, "the plan of a tower", ("encoder", "lora", "projection"))
+        encoder, lora, projection = plan["encoder"], plan["lora"], plan["projection"]
+        if not isinstance(encoder, str) or not 0 < len(encoder) <= _MAX_NAME:
+            raise ModelDamagedError(
+                f"a tower's 'encoder' must be a name of 1 to {_MAX_NAME} letters, not "
+                f"{_short(encoder)}"
+            )
+        if not isinstance(projection, bool):
+            raise ModelDamagedError(
+                f"a tower's 'projection' must be true or false, not {_short(projection)}"
+            )
+        return cls(encoder, None if lora is None else _lora(lora), projection)
+
+
+Plans = Mapping[Modality, TowerPlan]
+
+
+def plans_to_json(plans: Plans) -> dict[str, Any]:
+    """An assembly as a JSON object, by modality."""
+    return {str(modality): plan.to_json() for modality, plan in sorted(plans.items())}
+
+
+def plans_from_json(value: object) -> dict[Modality, TowerPlan]:
+    """Read what `plans_to_json` wrote.
+
+    Raises:
+        ModelDamagedError: no towers, an unknown modality, or as `TowerPlan.from_json`.
+    """
+    if not isinstance(value, dict) or not value:
+        raise ModelDamagedError(f"an assembly must name its towers, but is {_short(value)}")
+    unknown = [key for key in value if key not in set(Modality)]
+    if unknown:
+        raise ModelDamagedError(
+            f"an assembly has towers for {', '.join(Modality)}, not for {_short(unknown[0])}"
+        )
+    return {Modality(key): TowerPlan.from_json(plan) for key, plan in value.items()}
+
+
+def _lora(value: object) -> LoraSettings:
+    settings = _object(value, "'lora'", ("rank", "alpha", "dropout"))
+    try:
+        return LoraSettings(**settings)
+    except InvalidInputError as error:
+        raise ModelDamagedError(error.message) from error
+
+
+def _object(value: object, what: str, keys: Sequence[str]) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != set(keys):
+        raise ModelDamagedError(
+            f"{what} must be an object with {', '.join(keys)}, not {_short(value)}"
+        )
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
 
 _MAX_DIM = 2**16
 
@@ -133,7 +220,7 @@ class AssembledEncoder:
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of what was trained: `<modality>.lora.<...>`, `<modality>.projection.<...>`."""
-        return copy_tensors(self._named())
+        return parameter_arrays(self._named())
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Take over what `tensors` returned. If anything is wrong, nothing is changed.
@@ -142,7 +229,7 @@ class AssembledEncoder:
             ModelDamagedError: tensors are missing, unknown, of another shape or dtype, or hold
                 NaN or infinity.
         """
-        place_tensors(self.name, self._named(), tensors)
+        load_parameters(self.name, self._named(), tensors)
         self._digests = None
 
     def _named(self) -> dict[str, torch.nn.Parameter]:

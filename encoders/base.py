@@ -47,6 +47,13 @@ Audio = NDArray[np.float32]
 """One mono window at the encoder's sample rate, float32 [samples], within [-1, 1]."""
 Media = Text | Image | Audio
 
+SHORTER_SIDE = 512
+"""Pictures are decoded to at least this many pixels on the shorter side."""
+# How media are decoded decides codes as much as weights do, so these sentences are part of the
+# digests of image and audio towers. Whoever changes a decoder changes its sentence.
+PICTURES = f"1: upright 8-bit RGB; reduced by a whole factor, side >= {SHORTER_SIDE}"
+SOUNDS = "1: mean of the channels, soxr HQ"
+
 
 @runtime_checkable
 class Encoder(Protocol):

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import cast
 
 from bittern.encoders.base import Encoder, Modality
-from bittern.encoders.entry import EncoderEntry
 from bittern.encoders.weights import (
+    EncoderEntry,
     WeightsStatus,
     download,
     local_folder,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import AudioWindowing, Media, Modality
+from bittern.encoders.base import SOUNDS, AudioWindowing, Media, Modality
 from bittern.encoders.batching import check_texts, check_windows, in_portions
 from bittern.encoders.checkpoints import (
     check_tokenizer,
@@ -33,7 +33,6 @@ from bittern.encoders.checkpoints import (
     tower_digest,
     weights_file,
 )
-from bittern.encoders.decoding import SOUNDS
 from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
 
 if TYPE_CHECKING:

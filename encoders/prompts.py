@@ -1,8 +1,4 @@
-"""Captions for names, and the embedding of a name as the average over its captions.
-
-The captions are those of compact hypercube embeddings (arXiv 2601.22783); averaging the
-embeddings of several captions of one class is CLIP's prompt ensembling (arXiv 2103.00020).
-"""
+"""Captions for names: those of compact hypercube embeddings (arXiv 2601.22783)."""
 
 from __future__ import annotations
 
@@ -10,10 +6,6 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, QueryError
 
 IMAGE_TEMPLATES = (
@@ -85,28 +77,3 @@ def _fields(template: str) -> set[str]:
             f"the template {template!r} is malformed: {error}", field="templates"
         ) from error
     return {name for _, name, _, _ in parsed if name is not None}
-
-
-def class_embedding(
-    encoder: Encoder, names: Names, templates: Sequence[str] = IMAGE_TEMPLATES
-) -> NDArray[np.float32]:
-    """The mean direction of a name's captions.
-
-    Args:
-        encoder: one with a text tower.
-        names: of one taxon.
-        templates: captions to average over.
-
-    Returns:
-        float32 [dim] of unit L2 norm.
-
-    Raises:
-        InvalidInputError, QueryError: as `captions`.
-        UnsupportedModalityError: the encoder has no text tower.
-    """
-    embeddings = encoder.encode(Modality.TEXT, captions(names, templates))
-    mean: NDArray[np.float64] = embeddings.mean(axis=0, dtype=np.float64)
-    length = float(np.linalg.norm(mean))
-    if length < 1e-6:
-        raise QueryError(f"the captions of {names} point in opposite directions", field="names")
-    return np.asarray(mean / length, dtype=np.float32)

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.encoders.adapters import Adapters, LoraSettings, attach
 from bittern.encoders.base import Encoder, Media, Modality
-from bittern.encoders.checkpoints import tower_digest
-from bittern.encoders.trained import copy_tensors, place_tensors
+from bittern.encoders.checkpoints import load_parameters, parameter_arrays, tower_digest
 from bittern.errors import ModelDamagedError, UnsupportedModalityError
 
 
@@ -153,7 +152,7 @@ class TrainableTower(torch.nn.Module):
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Copies of what is trained, float32, by name."""
-        return copy_tensors(self.named())
+        return parameter_arrays(self.named())
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
         """Take over what `tensors` returned. If anything is wrong, nothing is changed.
@@ -161,7 +160,7 @@ class TrainableTower(torch.nn.Module):
         Raises:
             ModelDamagedError: as `Adapters.load`.
         """
-        place_tensors(f"{self.encoder.name}, {self.modality} tower", self.named(), tensors)
+        load_parameters(f"{self.encoder.name}, {self.modality} tower", self.named(), tensors)
 
     def digest(self) -> str:
         """Hex SHA-256 of what decides the embeddings now.

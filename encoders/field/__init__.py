@@ -57,7 +57,7 @@ def calibration() -> dict[str, NDArray[np.float32]]:
     Returns:
         ``text``, ``image`` and ``audio``: float32 [n, 384], unit norm.
     """
-    from bittern.encoders.field.typical import typical_embeddings
+    from bittern.encoders.field.concepts import typical_embeddings
 
     return typical_embeddings()
 

@@ -11,9 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import AudioWindowing, Media, Modality
-from bittern.encoders.decoding import PICTURES, SOUNDS
-from bittern.encoders.field.audio import FRAME, SAMPLE_RATE, BirdNET
+from bittern.encoders.base import PICTURES, SOUNDS, AudioWindowing, Media, Modality
 from bittern.encoders.field.concepts import (
     DIM,
     Concepts,
@@ -24,9 +22,8 @@ from bittern.encoders.field.concepts import (
     softmax,
     unit,
 )
-from bittern.encoders.field.image import EfficientNetLite2
-from bittern.encoders.field.packages import sha256
-from bittern.encoders.field.text import MiniLM
+from bittern.encoders.field.networks import FRAME, SAMPLE_RATE, BirdNET, EfficientNetLite2, MiniLM
+from bittern.encoders.weights import sha256
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 
 WINDOW_S = 3.0

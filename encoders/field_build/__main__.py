@@ -17,20 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.field.concepts import CARD, DIM, FORMAT_VERSION, LABELS, unit
-from bittern.encoders.field.text import BATCH, MiniLM
-from bittern.encoders.field_build.classes import (
-    KIN,
-    SOUND_ONLY,
+from bittern.encoders.field.networks import BATCH, MiniLM
+from bittern.encoders.field_build.kin import write_kin
+from bittern.encoders.field_build.vocabulary import (
     STYLES,
     ClassName,
-    Levels,
     TextGroup,
     audio_classes,
-    bird_names,
     image_classes,
     read_kin,
     texts_of,
-    wordnet_offsets,
 )
 
 Tensors = dict[str, NDArray[np.float32]]
@@ -44,44 +40,6 @@ NO_ANIMAL = 0.1
 """How much a class counts that is no animal: this is a tool for wildlife archives."""
 TYPICAL_STEP = 3
 """Every third animal of WordNet is kept as a typical embedding."""
-NO_GENUS = frozenset(name.split()[0] for name in SOUND_ONLY)
-
-
-def write_kin() -> None:
-    """Read WordNet and write `kin.json`: each distinct level once, and per class its levels."""
-    from bittern.encoders.field_build.kin import Taxonomy
-
-    taxonomy = Taxonomy()
-    image = [taxonomy.levels(o)[1:] if taxonomy.is_animal(o) else None for o in wordnet_offsets()]
-    names = bird_names()
-    audio = [taxonomy.levels_of_name(*name) for name in names]
-    audio = with_kin_of_genus([scientific.split()[0] for scientific, _ in names], audio)
-    number: dict[str, int] = {}
-
-    def numbers(levels: Levels) -> list[int]:
-        return [number.setdefault("|".join(level), len(number)) for level in levels]
-
-    table = {
-        "source": "WordNet 3.0, copyright 2006 by Princeton University",
-        "image": [None if levels is None else numbers(levels) for levels in image],
-        "audio": [numbers(levels) for levels in audio],
-        "animals": [[levels[0][0], numbers(levels[1:])] for levels in taxonomy.animals()],
-        "levels": list(number),  # the lines above fill it
-    }
-    KIN.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
-
-
-def with_kin_of_genus(genera: Sequence[str], kin: Sequence[Levels]) -> list[Levels]:
-    """Fill gaps: a class without kin words takes those its genus shares, else it is a bird."""
-    shared: dict[str, Levels] = {}
-    for genus, levels in zip(genera, kin, strict=True):
-        if levels:
-            known = shared.get(genus, levels)
-            shared[genus] = [level for level in known if level in levels]
-    return [
-        levels or ([] if genus in NO_GENUS else shared.get(genus) or [["bird"]])
-        for genus, levels in zip(genera, kin, strict=True)
-    ]
 
 
 def class_vectors(recipes: Sequence[Sequence[TextGroup]], embed: Embed) -> NDArray[np.float32]:

@@ -7,10 +7,18 @@ bird; waterfowl; aquatic bird; bird. WordNet 3.0 is copyright 2006 by Princeton 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
+from bittern.encoders.field_build.vocabulary import (
+    KIN,
+    SOUND_ONLY,
+    Levels,
+    bird_names,
+    wordnet_offsets,
+)
 from bittern.encoders.wordnet import INSTALLED, NOUNS, Synset, read_nouns, read_senses
 
 _ANIMAL = "animal"
@@ -30,9 +38,7 @@ _ALIASES = {
 }
 _WORDS_PER_LEVEL = 2
 _SHORTEST_ENDING = 4
-
-Levels = list[list[str]]
-"""Words for a kind, level by level, nearest first."""
+NO_GENUS = frozenset(name.split()[0] for name in SOUND_ONLY)
 
 
 class Taxonomy:
@@ -106,3 +112,38 @@ def _join(chains: Sequence[Levels]) -> Levels:
     for level in zip_longest(*chains, fillvalue=[]):
         joined.append(list(dict.fromkeys(word for words in level for word in words)))
     return joined
+
+
+def write_kin() -> None:
+    """Read WordNet and write `kin.json`: each distinct level once, and per class its levels."""
+    taxonomy = Taxonomy()
+    image = [taxonomy.levels(o)[1:] if taxonomy.is_animal(o) else None for o in wordnet_offsets()]
+    names = bird_names()
+    audio = [taxonomy.levels_of_name(*name) for name in names]
+    audio = with_kin_of_genus([scientific.split()[0] for scientific, _ in names], audio)
+    number: dict[str, int] = {}
+
+    def numbers(levels: Levels) -> list[int]:
+        return [number.setdefault("|".join(level), len(number)) for level in levels]
+
+    table = {
+        "source": "WordNet 3.0, copyright 2006 by Princeton University",
+        "image": [None if levels is None else numbers(levels) for levels in image],
+        "audio": [numbers(levels) for levels in audio],
+        "animals": [[levels[0][0], numbers(levels[1:])] for levels in taxonomy.animals()],
+        "levels": list(number),  # the lines above fill it
+    }
+    KIN.write_text(json.dumps(table, separators=(",", ":")) + "\n", encoding="utf-8")
+
+
+def with_kin_of_genus(genera: Sequence[str], kin: Sequence[Levels]) -> list[Levels]:
+    """Fill gaps: a class without kin words takes those its genus shares, else it is a bird."""
+    shared: dict[str, Levels] = {}
+    for genus, levels in zip(genera, kin, strict=True):
+        if levels:
+            known = shared.get(genus, levels)
+            shared[genus] = [level for level in known if level in levels]
+    return [
+        levels or ([] if genus in NO_GENUS else shared.get(genus) or [["bird"]])
+        for genus, levels in zip(genera, kin, strict=True)
+    ]

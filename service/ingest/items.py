@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.audio import windows
-from bittern.encoders.base import AudioWindowing, Media, Modality
-from bittern.encoders.decoding import SHORTER_SIDE
+from bittern.encoders.base import SHORTER_SIDE, AudioWindowing, Media, Modality
 from bittern.encoders.images import decode_image
 from bittern.index.observation import Fingerprint
 from bittern.types import AddResult, MediaItem, Observation

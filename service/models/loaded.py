@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.assembly import assemble
+from bittern.encoders.assembly import Plans, assemble
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
-from bittern.encoders.plans import Plans
 from bittern.errors import (
     DigestMismatchError,
     ModelDamagedError,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bittern.encoders.assembly import Plans, plans_from_json
 from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
-from bittern.encoders.plans import Plans, plans_from_json
 from bittern.errors import BitternError, ModelDamagedError, SourceNotFoundError
 from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, ModelCard, SavedModel
 from bittern.service.models.fitting import SHIPPED

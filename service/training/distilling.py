@@ -14,10 +14,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bittern.encoders.assembly import TowerPlan, begin, plans_to_json
+from bittern.encoders.assembly import Plans, TowerPlan, begin, plans_to_json
 from bittern.encoders.base import Encoder, Modality
 from bittern.encoders.catalogue import find_entry
-from bittern.encoders.plans import Plans
 from bittern.encoders.prompts import IMAGE_TEMPLATES
 from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
 from bittern.hashing.hashers import Hasher

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import Modality
 from bittern.encoders.field.concepts import load_concepts, unit
-from bittern.encoders.field.text import BATCH as TEXT_BATCH
-from bittern.encoders.field.text import MiniLM
-from bittern.encoders.field_build.simulated import Simulator
+from bittern.encoders.field.networks import BATCH as TEXT_BATCH
+from bittern.encoders.field.networks import MiniLM
+from bittern.encoders.field_build.simulated import Simulator, audio_rows, image_rows
 from bittern.encoders.field_build.vocabulary import (
     KNOWN_IMAGES,
     TEMPLATES,
@@ -31,7 +31,6 @@ from bittern.encoders.field_build.vocabulary import (
     Vocabulary,
     vocabulary,
 )
-from bittern.encoders.field_build.weight_rows import audio_rows, image_rows
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.losses import alignment, coding_rate

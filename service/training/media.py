@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.encoders.audio import windows
 from bittern.encoders.augmentation import picture_augmentation, sound_augmentation, view_generator
-from bittern.encoders.base import AudioWindowing, Media
-from bittern.encoders.decoding import SHORTER_SIDE
+from bittern.encoders.base import SHORTER_SIDE, AudioWindowing, Media
 from bittern.encoders.images import decode_image
 from bittern.errors import BitternError, TrainingError
 from bittern.service.training.embedding import Embeddings

@@ -9,7 +9,7 @@ from PIL import Image
 import bittern.encoders.field
 from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.field.encoder import FieldEncoder
-from bittern.encoders.field.image import views
+from bittern.encoders.field.networks import views
 from bittern.errors import InvalidInputError, QueryError, UnsupportedModalityError
 
 SAMPLE = Path(__file__).parents[2] / "bittern" / "sample"

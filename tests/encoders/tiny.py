@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bittern.encoders.base import Modality
-from bittern.encoders.entry import EncoderEntry
+from bittern.encoders.weights import EncoderEntry
 
 CORPUS = [
     "a photo of a tawny owl",

@@ -39,7 +39,7 @@ def change_record(tensors: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def replace_tensors(tensors: Path, data: bytes) -> None:
+def reload_parameters(tensors: Path, data: bytes) -> None:
     """Other arrays, with a checksum that agrees."""
     tensors.write_bytes(data)
     change_record(tensors, xxh3=xxh3_128_hexdigest(data))
@@ -134,24 +134,24 @@ def arrays(**changes: Any) -> bytes:
 
 
 def holds_nan(tensors: Path) -> None:
-    replace_tensors(tensors, arrays(embeddings=np.full((4, 12), np.nan, np.float32)))
+    reload_parameters(tensors, arrays(embeddings=np.full((4, 12), np.nan, np.float32)))
 
 
 def other_dtype(tensors: Path) -> None:
-    replace_tensors(tensors, arrays(embeddings=np.zeros((4, 24), np.float16)))
+    reload_parameters(tensors, arrays(embeddings=np.zeros((4, 24), np.float16)))
 
 
 def falling_owners(tensors: Path) -> None:
-    replace_tensors(tensors, arrays(owners=np.array([3, 2, 1, 0])))
+    reload_parameters(tensors, arrays(owners=np.array([3, 2, 1, 0])))
 
 
 def owners_outside(tensors: Path) -> None:
-    replace_tensors(tensors, arrays(owners=np.array([0, 1, 2, 2**40])))
+    reload_parameters(tensors, arrays(owners=np.array([0, 1, 2, 2**40])))
 
 
 def long_header(tensors: Path) -> None:
     data = tensors.read_bytes()
-    replace_tensors(tensors, (2**63 - 1).to_bytes(8, "little") + data[8:])
+    reload_parameters(tensors, (2**63 - 1).to_bytes(8, "little") + data[8:])
 
 
 DAMAGE = [

@@ -226,7 +226,7 @@ class _Letters:
 
 
 def test_the_tower_is_an_embedder_of_text_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bittern.encoders.field.text.MiniLM", _Letters)
+    monkeypatch.setattr("bittern.encoders.field.networks.MiniLM", _Letters)
     tower = MiniLMTower()
     assert (tower.name, tower.windowing) == ("minilm", None)
     assert tower.encoder().modalities == {Modality.TEXT}

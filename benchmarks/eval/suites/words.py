@@ -47,7 +47,7 @@ from bittern.errors import (
 from bittern.service.models.loaded import Embedder
 
 if TYPE_CHECKING:
-    from bittern.encoders.field.text import MiniLM
+    from bittern.encoders.field.networks import MiniLM
 
 FILES = (5, 20)
 """WordNet's lexicographer files of animals and of plants."""
@@ -321,7 +321,7 @@ class _TextEncoder:
         if modality != Modality.TEXT:
             raise UnsupportedModalityError(f"minilm takes text, not {modality}")
         if self._tower is None:
-            from bittern.encoders.field.text import BATCH, MiniLM
+            from bittern.encoders.field.networks import BATCH, MiniLM
 
             self._tower = MiniLM(batch=BATCH)
         return self._tower.encode([str(text) for text in batch])
@@ -329,8 +329,8 @@ class _TextEncoder:
 
 def _digest() -> str:
 
-    from bittern.encoders.field.packages import sha256
-    from bittern.encoders.field.text import BATCH, MiniLM
+    from bittern.encoders.field.networks import BATCH, MiniLM
+    from bittern.encoders.weights import sha256
 
     parts = " ".join(["MiniLM-L6", str(BATCH), *(sha256(path) for path in MiniLM.files())])
     return hashlib.sha256(parts.encode()).hexdigest()
