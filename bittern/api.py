@@ -27,6 +27,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
+from bittern.files import check_output_file
 from bittern.service.export import (
     FOLDER,
     Exported,
@@ -37,7 +38,7 @@ from bittern.service.export import (
     write_file,
     writer_of,
 )
-from bittern.service.export.base import OnProgress, check_file
+from bittern.service.export.base import OnProgress
 from bittern.service.limits import DEFAULT_LIMITS, check_ids, check_page_size
 from bittern.types import (
     DEFAULT_K,
@@ -339,7 +340,7 @@ class ArchiveAPI(ABC):
                 "media belong to a folder: export to FOLDER/, or in the format folder",
                 field="media",
             )
-        check_file(path)
+        check_output_file(path)
         if found is not None:
             stream = pieces(writer_of(chosen), rows_of_hits(found))
         else:

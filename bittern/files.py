@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from bittern.errors import InvalidInputError
+
 
 def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
     """Replace a file durably and at once: whoever reads it finds the old content or the new.
@@ -56,6 +58,24 @@ def writing_file(path: Path) -> Iterator[BinaryIO]:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.absolute().parent)
+
+
+def check_output_file(path: Path, field: str = "output") -> None:
+    """Check that a file can be written at `path`, before any work is done for it.
+
+    Args:
+        path: of the file.
+        field: the option or argument that names it.
+
+    Raises:
+        InvalidInputError: its folder does not exist, or it is a folder itself.
+    """
+    if not path.absolute().parent.is_dir():
+        raise InvalidInputError(
+            f"there is no folder {path.parent} to write {path.name} into", field=field
+        )
+    if path.is_dir():
+        raise InvalidInputError(f"{path} is a folder; name a file in it", field=field)
 
 
 def sync_folder(path: Path) -> None:

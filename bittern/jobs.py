@@ -101,7 +101,7 @@ class RemoteJobs:
             on_duplicate=on_duplicate,
             keep_embeddings=keep_embeddings,
             strict=strict,
-        ).checked()
+        )
         with self._typed_errors():
             request = pb.SubmitJobRequest(
                 spec=spec_to_wire(spec, self._archive), request_id=request_id

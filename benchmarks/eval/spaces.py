@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
 from bittern.errors import BitternError
 from bittern.hashing.saved import SavedModel
-from bittern.service.jobs.indexing import IndexOptions, ready_model
-from bittern.service.jobs.model_choice import DEFAULT_ENCODER
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.model_choice import DEFAULT_ENCODER, ready_model
 from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import encoder_names, encoders
 

@@ -34,7 +34,8 @@ from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import NETWORK_BATCH
 from bittern.service.ingest.items import decode
 from bittern.service.ingest.report import JobReport
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import index_source
 from bittern.service.models.loaded import Embedder, Model
 from bittern.types import MediaItem
 

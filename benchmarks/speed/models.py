@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from bittern.benchmarks.speed.harness import say
 from bittern.encoders.base import Encoder, Modality
 from bittern.hashing.saved import SavedModel
-from bittern.service.jobs.indexing import IndexOptions, ready_model
-from bittern.service.models.fitting import DEFAULT_BITS, fitted_model
+from bittern.service.jobs.description import DEFAULT_BITS, IndexOptions
+from bittern.service.jobs.model_choice import ready_model
+from bittern.service.models.fitting import fitted_model
 from bittern.service.models.loaded import Embedder, Model, catalogue_encoder
 
 RANDOM = "bioclip"

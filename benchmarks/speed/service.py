@@ -22,7 +22,8 @@ from bittern.client import RemoteArchive, connect
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.grpc.server import serve
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
 from bittern.service.sources import read_source
 from bittern.types import Query

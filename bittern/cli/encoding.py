@@ -69,10 +69,9 @@ def encode(
     Example: bittern encode photos/ --model field --out codes.parquet
     """
     from bittern.service.jobs.description import JobSpec
-    from bittern.service.jobs.encoding import check_folder, check_parquet
+    from bittern.service.jobs.encoding import check_parquet
 
     check_parquet(to)
-    check_folder(to)
     spec = JobSpec(
         kind="encode",
         target=str(to),
@@ -93,6 +92,6 @@ def encode(
         strict=strict,
         engine=engine,  # type: ignore[arg-type]
         workers=workers,
-    ).checked()
+    )
     show_licences(model)
     end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program, written=report)

@@ -241,7 +241,7 @@ def reencode(
         commit_s=commit_seconds,
         drop_old=drop_old,
         allow_missing=allow_missing,
-    ).checked()
+    )
     _check_there(archive)
     show_licences(model, archive)
     done = run_with_bar(spec, report, "encoding again")

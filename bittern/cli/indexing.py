@@ -111,7 +111,7 @@ def index(
         strict=strict,
         engine=engine,  # type: ignore[arg-type]
         workers=workers,
-    ).checked()
+    )
     show_licences(model or "", archive)
     end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program, written=report)
 
@@ -120,7 +120,8 @@ def show_licences(model: str, archive: Path | None = None) -> None:
     """What the licences of the encoders that a job may use ask to be said."""
     from bittern.errors import BitternError
     from bittern.index.folder import ArchiveFolder
-    from bittern.service.jobs.indexing import IndexOptions, encoders_behind
+    from bittern.service.jobs.description import IndexOptions
+    from bittern.service.jobs.model_choice import encoders_behind
 
     encoders = set()
     if archive is not None and (folder := ArchiveFolder(archive)).header_file.is_file():

@@ -155,28 +155,13 @@ def reading_of(
 
 def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -> JobReport:
     """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
-    from bittern.service.jobs.run import Place, run_job
+    from bittern.files import check_output_file
+    from bittern.service.jobs.run import JobResources, run_job
 
     if report_to is not None:
-        _check_report(report_to)
+        check_output_file(report_to, "report")
     with stopping() as cancelled, job_bar(what or f"{spec.kind}ing") as show:
-        return run_job(spec.checked(), show, cancelled, place=Place(report=report_to))
-
-
-def _check_report(path: Path) -> None:
-    """Refuse a place for the report where no file can be written, before any work is done.
-
-    Raises:
-        InvalidInputError: its folder is not there, or it is a folder itself.
-    """
-    from bittern.errors import InvalidInputError
-
-    if not path.absolute().parent.is_dir():
-        raise InvalidInputError(
-            f"there is no folder {path.parent} to write the report {path.name} into", field="report"
-        )
-    if path.is_dir():
-        raise InvalidInputError(f"{path} is a folder; name a file in it", field="report")
+        return run_job(spec, show, cancelled, resources=JobResources(report=report_to))
 
 
 @contextmanager

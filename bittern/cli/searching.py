@@ -161,15 +161,15 @@ def search(
 def _check_output(output: str | None, format_: str | None) -> None:
     """Refuse a file that cannot be written, before anything is searched."""
     from bittern.errors import InvalidInputError
+    from bittern.files import check_output_file
     from bittern.service.export import FOLDER, format_of
-    from bittern.service.export.base import check_file
 
     if output is None:
         raise InvalidInputError(
             "--format is the format of the file with the hits: add --output FILE", field="format"
         )
     if format_of(output, format_) != FOLDER:
-        check_file(Path(output))
+        check_output_file(Path(output))
 
 
 def _number_or_name(given: str | None) -> str | float | None:

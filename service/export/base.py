@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
-from bittern.errors import InvalidInputError
+from bittern.files import check_output_file
 from bittern.index.columns import Value, as_given
 
 MAX_PIECE_BYTES = 1 << 20
@@ -130,7 +130,7 @@ def write_file(
     Raises:
         InvalidInputError: there is no folder to write it into, or `to` is a folder.
     """
-    check_file(to)
+    check_output_file(to)
     partial = to.with_name(to.name + ".partial")
     last = Piece(b"", 0, 0, 0)
     try:
@@ -146,17 +146,3 @@ def write_file(
         if isinstance(stream, Generator):
             stream.close()  # a server is told that nobody waits for the rest
     return Exported(to, format_, last.done - last.left_out, last.left_out)
-
-
-def check_file(to: Path) -> None:
-    """Check that a file can be written at `to`, before any work is done for it.
-
-    Raises:
-        InvalidInputError: its folder is not there, or `to` is a folder itself.
-    """
-    if not to.absolute().parent.is_dir():
-        raise InvalidInputError(
-            f"there is no folder {to.parent} to write {to.name} into", field="to"
-        )
-    if to.is_dir():
-        raise InvalidInputError(f"{to} is a folder; name a file in it", field="to")

@@ -1,11 +1,10 @@
-"""Between the messages of JobService and the values that jobs are written down in."""
+"""Conversions between the messages of JobService and our own values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from bittern.errors import InvalidInputError
 from bittern.service.grpc.messages import (
@@ -17,7 +16,7 @@ from bittern.service.grpc.messages import (
 )
 from bittern.service.ingest.report import JobReport, StageWork
 from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.record import JobRecord, JobState
+from bittern.service.jobs.record import JobRecord, JobState, Progress
 from bittern.service.sources import SourceOptions
 from bittern.types import AddResult, AddStatus
 from bittern.v1 import job_service_pb2 as pb
@@ -40,16 +39,16 @@ class Job:
     Attributes:
         id: made by the server.
         archive: name of the archive that it fills.
-        source: what it codes, as it was submitted.
+        source: what it codes, as submitted.
         state: how far it is.
-        submitted: when; likewise the next two, which are None before.
-        started: when it began for the first time.
-        ended: when it ended.
-        progress: what became of its items so far; it names the first 100 that failed.
-        left_s: seconds that the rest will take; None where that is unknown.
+        submitted: time of submission.
+        started: when it began for the first time; None before.
+        ended: when it ended; None before.
+        progress: results so far; it names the first 100 failed items.
+        left_s: estimated seconds for the rest; None where unknown.
         error: why it failed; empty unless it did.
         reason: machine-readable reason of that.
-        runs: how often it was begun: more than once where the server ended meanwhile.
+        runs: how often it was begun: more than once if the server ended meanwhile.
     """
 
     id: str
@@ -67,7 +66,7 @@ class Job:
 
 
 def spec_from_wire(message: pb.JobSpec) -> JobSpec:
-    """The job that a call asks for.
+    """The job of a call.
 
     Raises:
         InvalidInputError: an unusable value.
@@ -94,11 +93,11 @@ def spec_from_wire(message: pb.JobSpec) -> JobSpec:
         ),
         keep_embeddings=message.keep_embeddings,
         strict=message.strict,
-    ).checked()
+    )
 
 
 def spec_to_wire(spec: JobSpec, archive: str) -> pb.JobSpec:
-    """Message of a job that is to be done."""
+    """The message of a job description."""
     return pb.JobSpec(
         archive=archive,
         source=spec.source,
@@ -115,19 +114,19 @@ def spec_to_wire(spec: JobSpec, archive: str) -> pb.JobSpec:
     )
 
 
-def job_to_wire(record: JobRecord, visible: Callable[[str], str]) -> pb.Job:
-    """Message of a job.
+def job_to_wire(record: JobRecord, shown: Callable[[str], str]) -> pb.Job:
+    """The message of a job.
 
     Args:
         record: the job.
-        visible: from a message to what callers may see of it.
+        shown: turns a text into what callers may see.
     """
     message = pb.Job(
         id=record.id,
         state=_STATES[record.state],
         spec=spec_to_wire(record.spec, record.archive),
-        progress=_progress_to_wire(record.progress, visible),
-        error=visible(record.error),
+        progress=_progress_to_wire(record.progress, shown),
+        error=shown(record.error),
         reason=record.reason,
         runs=record.runs,
     )
@@ -137,50 +136,47 @@ def job_to_wire(record: JobRecord, visible: Callable[[str], str]) -> pb.Job:
     return message
 
 
-def _progress_to_wire(value: Mapping[str, Any], visible: Callable[[str], str]) -> pb.JobProgress:
-    items = value.get("items", {})
+def _progress_to_wire(progress: Progress, shown: Callable[[str], str]) -> pb.JobProgress:
     message = pb.JobProgress(
-        model=value.get("model", ""),
-        listed=value.get("listed", 0),
-        added=items.get("added", 0),
-        overwritten=items.get("overwritten", 0),
-        skipped=items.get("skipped", 0),
-        failed=items.get("failed", 0),
-        observations=value.get("observations", 0),
-        seconds=value.get("seconds", 0.0),
-        warnings=value.get("warnings", []),
+        model=progress.model,
+        listed=progress.listed,
+        observations=progress.observations,
+        seconds=progress.seconds,
+        warnings=progress.warnings,
         stages=[
-            pb.StageProgress(name=name, items=work["items"], busy_s=work["busy_s"])
-            for name, work in value.get("stages", {}).items()
+            pb.StageProgress(name=name, items=work.items, busy_s=work.busy_s)
+            for name, work in progress.stages.items()
         ],
         failures=[
             add_result_to_wire(
-                AddResult(one["id"], AddStatus.FAILED, 0, one["reason"], visible(one["message"]))
+                AddResult(one.id, AddStatus.FAILED, 0, one.reason, shown(one.message))
             )
-            for one in value.get("failures", [])
+            for one in progress.failures
         ],
+        **{str(status): progress.items.get(status, 0) for status in AddStatus},
     )
-    for name in ("total", "left_s"):
-        if value.get(name) is not None:
-            setattr(message, name, value[name])
+    if progress.total is not None:
+        message.total = progress.total
+    if progress.left_s is not None:
+        message.left_s = progress.left_s
     return message
 
 
 def job_from_wire(message: pb.Job) -> Job:
     """The job of a message."""
-    wire = message.progress
+    sent = message.progress
     progress = JobReport(
-        model=wire.model,
-        observations=wire.observations,
-        failures=[add_result_from_wire(each) for each in wire.failures],
-        warnings=list(wire.warnings),
-        listed=wire.listed,
-        total=wire.total if wire.HasField("total") else None,
-        seconds=wire.seconds,
-        stages={each.name: StageWork(each.items, each.busy_s) for each in wire.stages},
+        model=sent.model,
+        observations=sent.observations,
+        failures=[add_result_from_wire(each) for each in sent.failures],
+        warnings=list(sent.warnings),
+        listed=sent.listed,
+        total=sent.total if sent.HasField("total") else None,
+        seconds=sent.seconds,
+        stages={each.name: StageWork(each.items, each.busy_s) for each in sent.stages},
     )
     for status in AddStatus:
-        progress.items[status] = getattr(wire, status.value)
+        progress.items[status] = getattr(sent, status.value)
     times = {
         name: getattr(message, name).ToDatetime().astimezone() if message.HasField(name) else None
         for name in ("started", "ended")
@@ -192,7 +188,7 @@ def job_from_wire(message: pb.Job) -> Job:
         state=name_of(_STATES, message.state, "state"),
         submitted=message.submitted.ToDatetime().astimezone(),
         progress=progress,
-        left_s=wire.left_s if wire.HasField("left_s") else None,
+        left_s=sent.left_s if sent.HasField("left_s") else None,
         error=message.error,
         reason=message.reason,
         runs=message.runs,

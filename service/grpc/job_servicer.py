@@ -15,10 +15,9 @@ from bittern.errors import InvalidInputError, LimitExceededError
 from bittern.service import limits
 from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
 from bittern.service.grpc.status import rpc_context
-from bittern.service.jobs.allowed import AllowedFolders
-from bittern.service.jobs.model_names import check_model_name
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
+from bittern.service.jobs.serving import AllowedFolders, check_model_name
 from bittern.service.limits import ServiceConfig
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
@@ -56,7 +55,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     def SubmitJob(
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
     ) -> pb.SubmitJobResponse:
-        """Queue a job; mistakes that can be found now are refused now."""
+        """Queue a job; whatever can be checked now is checked now."""
         with rpc_context("SubmitJob", context):
             engine = self._engine_of(request.spec.archive)
             if len(request.request_id) > _MAX_REQUEST_ID_CHARS:
@@ -94,12 +93,12 @@ class JobServicer(pb_grpc.JobServiceServicer):
     def WatchJob(
         self, request: pb.WatchJobRequest, context: grpc.ServicerContext
     ) -> Iterator[pb.WatchJobResponse]:
-        """Return a job again and again, until it has ended."""
+        """Return a job after each change, until it has ended."""
         with rpc_context("WatchJob", context):
             if not self._watchers.acquire(blocking=False):
                 raise LimitExceededError(
                     f"{self._most_watchers} jobs are being watched, which is the limit; "
-                    "ask GetJob now and then instead"
+                    "call GetJob now and then instead"
                 )
             try:
                 for record in self._queue.watch(request.id, lambda: not context.is_active()):
@@ -110,7 +109,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     def CancelJob(
         self, request: pb.CancelJobRequest, context: grpc.ServicerContext
     ) -> pb.CancelJobResponse:
-        """Ask a job to end."""
+        """Cancel a job."""
         with rpc_context("CancelJob", context):
             return pb.CancelJobResponse(job=self._message(self._queue.cancel(request.id)))
 

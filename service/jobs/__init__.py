@@ -1,11 +1,11 @@
-"""Batch jobs: media in, codes out, whatever happens meanwhile.
+"""Batch jobs: media in, codes out, resumable after any interruption.
 
-spec.py       what is to be done, as values that can be written down
-report.py     what became of it, while it runs and afterwards
-run.py        runs one: into an archive, into a file
-reencode.py   an archive's media anew, with another model
-ray.py        workers on one machine or several; units.py is what travels between them
-queue.py      the jobs of a server, one after another; record.py writes them down
-allowed.py    which of its own media a server may code because a call asks for it
-serving.py    the jobs of `bittern serve`; servicer.py, convert.py are its side of the wire
+description.py   one job, validated once
+run.py           runs it, and writes its report
+model_choice.py  the model that it uses
+indexing.py      into an archive
+encoding.py      into a Parquet file
+reencode.py      the media of an archive again, with another model
+ray.py           workers on one machine or several
+serving.py       the jobs of a server; queue.py runs them, record.py keeps them on disk
 """

@@ -1,10 +1,16 @@
-"""What a job is to do, as plain values: they survive a restart and can be sent elsewhere."""
+"""The description of a job: validated once, wherever it comes from.
+
+The command line, Python, the queue of a server, its records and the wire all use `JobSpec`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.training_free import Kind
@@ -12,89 +18,85 @@ from bittern.service.sources import SourceOptions
 from bittern.types import OnDuplicate
 
 JobKind = Literal["index", "encode", "reencode"]
-"""Into an archive; into a Parquet file; the media of an archive anew, with another model."""
-EngineKind = Literal["local", "ray"]
+"""Into an archive; into a Parquet file; the media of an archive again, with another model."""
+DEFAULT_BITS = 256
+T = TypeVar("T")
+_CONFIG = ConfigDict(extra="forbid")
 
 
-@dataclass(frozen=True, slots=True)
-class JobSpec:
+@dataclass(frozen=True, kw_only=True, config=_CONFIG)
+class IndexOptions:
+    """How media are coded and committed.
+
+    Attributes:
+        model: a model of the archive, an encoder of the catalogue, a shipped model, the folder
+            of a saved one, or that folder's name in `./models` or `$BITTERN_MODELS`; the first
+            that exists. Empty for the archive's own: the first that is searched and takes the
+            source's media. For a new archive, or with `bits` or `hasher`, empty means `field`.
+        bits: code length, if a hasher is fitted; None for 256.
+        hasher: kind of hasher, if one is fitted; None for the encoder's default.
+        on_duplicate: what to do with items that the archive has already.
+        keep_embeddings: store float16 embeddings beside the codes.
+        commit_items: most items of one atomic commit.
+        commit_s: seconds after which coded items are committed, however few they are.
+
+    Raises:
+        InvalidInputError: an unusable value.
+    """
+
+    model: str = ""
+    bits: Annotated[int, Field(strict=True)] | None = None
+    hasher: Kind | None = None
+    on_duplicate: OnDuplicate = "skip"
+    keep_embeddings: bool = False
+    commit_items: Annotated[int, Field(strict=True, ge=1)] = 64
+    commit_s: Annotated[float, Field(strict=True, ge=0.01)] = 30.0
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _typed_errors(cls, value: Any, validate: Callable[[Any], T]) -> T:
+        try:
+            return validate(value)
+        except ValidationError as error:
+            raise _invalid(error) from error
+
+    @property
+    def wanted_bits(self) -> int:
+        """Code length of a hasher that is fitted now."""
+        return DEFAULT_BITS if self.bits is None else self.bits
+
+
+@dataclass(frozen=True, config=_CONFIG)
+class JobSpec(IndexOptions):
     """One job.
 
     Attributes:
-        kind: what is to be done.
+        kind: what to do.
         target: archive folder, or Parquet file.
-        source: folder, file or address of what is to be coded; empty for ``reencode``.
-        reading: how the source is to be read.
-        model: see `bittern.service.jobs.model_choice.IndexOptions`; so are the next four.
-        bits: code length, where a hasher is made.
-        hasher: kind of hasher, where one is made.
-        on_duplicate: what to do with items that the archive has already.
-        keep_embeddings: store float16 embeddings beside the codes.
-        commit_items: most items of one commit.
-        commit_s: seconds after which what is coded is committed, however little that is.
+        source: folder, file or address of the media; empty for ``reencode``.
+        reading: how to read the source.
         strict: whether one failed item makes the job fail, at its end.
-        engine: what runs it.
+        engine: where the network runs: this process, or workers of Ray.
         workers: processes of the network, for the engine ``ray``.
         drop_old: for ``reencode``, remove the models that the new one replaces, and their codes.
-        allow_missing: for ``reencode``, switch although some media could not be coded anew.
+        allow_missing: for ``reencode``, switch although some media could not be coded again.
+
+    Raises:
+        InvalidInputError: an unusable value.
     """
 
     kind: JobKind
     target: str
     source: str = ""
     reading: SourceOptions = field(default_factory=SourceOptions)
-    model: str = ""
-    bits: int | None = None
-    hasher: Kind | None = None
-    on_duplicate: OnDuplicate = "skip"
-    keep_embeddings: bool = False
-    commit_items: int = 64
-    commit_s: float = 30.0
     strict: bool = False
-    engine: EngineKind = "local"
-    workers: int = 1
+    engine: Literal["local", "ray"] = "local"
+    workers: Annotated[int, Field(strict=True, ge=1)] = 1
     drop_old: bool = False
     allow_missing: bool = False
 
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {**asdict(self), "reading": self.reading.to_json()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> JobSpec:
-        """The job behind `to_json`.
-
-        Raises:
-            InvalidInputError: it is not such a value.
-        """
-        try:
-            known = {**value, "reading": SourceOptions.from_json(value["reading"])}
-            return cls(**known).checked()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InvalidInputError(f"this is not a job: {error}", field="job") from error
-
-    def checked(self) -> JobSpec:
-        """The job, if its values are usable.
-
-        Raises:
-            InvalidInputError: one of them is not.
-        """
-        choices = {
-            "kind": get_args(JobKind),
-            "on_duplicate": get_args(OnDuplicate),
-            "engine": get_args(EngineKind),
-            "hasher": (None, *get_args(Kind)),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                shown = ", ".join(str(one) for one in allowed if one is not None)
-                raise InvalidInputError(
-                    f"{name} must be one of {shown}, not {getattr(self, name)!r}", field=name
-                )
-        for name, low in (("commit_items", 1), ("commit_s", 0.01), ("workers", 1)):
-            number = getattr(self, name)
-            if isinstance(number, bool) or not isinstance(number, int | float) or number < low:
-                raise InvalidInputError(f"{name} must be {low} or more, not {number!r}", field=name)
+    @model_validator(mode="after")
+    def _consistent(self) -> JobSpec:
         if self.workers != 1 and self.engine != "ray":
             raise InvalidInputError(
                 "workers are processes of the engine ray; leave them out, or add --engine ray",
@@ -103,3 +105,28 @@ class JobSpec:
         if not self.target or (self.kind != "reencode" and not self.source):
             raise InvalidInputError("a job needs a source and a target", field="source")
         return self
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        values: dict[str, Any] = _ADAPTER.dump_python(self, mode="json")
+        return values
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> JobSpec:
+        """The job behind `to_json`.
+
+        Raises:
+            InvalidInputError: it is not such a value.
+        """
+        return _ADAPTER.validate_python(value)
+
+
+_ADAPTER = TypeAdapter(JobSpec)
+
+
+def _invalid(error: ValidationError) -> InvalidInputError:
+    """``on_duplicate must be 'error', 'skip' or 'overwrite', not 'never'``."""
+    first = error.errors()[0]
+    name = ".".join(str(one) for one in first["loc"] if one != "constrained-int") or "the job"
+    wanted = first["msg"].replace("Input should be", "must be")
+    return InvalidInputError(f"{name} {wanted}, not {first['input']!r:.200}", field=name)

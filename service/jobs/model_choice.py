@@ -1,11 +1,11 @@
-"""Choosing the model of a job: the archive's, a shipped or saved one, or one still to be fitted."""
+"""Choosing the model of a job: of the archive, shipped, saved, or to be fitted on the media."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
-from typing import get_args
+from typing import TypeVar
 
 from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import CATALOGUE
@@ -18,12 +18,12 @@ from bittern.errors import (
 )
 from bittern.hashing.codes import check_bits
 from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
-from bittern.hashing.training_free import Kind
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
-from bittern.service.ingest.commit import COMMIT_ITEMS, COMMIT_S, check_towers
+from bittern.service.ingest.commit import check_towers
 from bittern.service.ingest.items import Entry
-from bittern.service.models.fitting import DEFAULT_BITS, calibrated_model, model_name, shipped_model
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.models.fitting import calibrated_model, model_name, shipped_model
 from bittern.service.models.loaded import Embedder, Embedders, Model
 from bittern.service.models.saved import (
     encoder_names,
@@ -32,77 +32,43 @@ from bittern.service.models.saved import (
     model_folders,
     unfinished_training,
 )
-from bittern.types import MediaItem, OnDuplicate
+from bittern.types import MediaItem
 
 DEFAULT_ENCODER = "field"
+Options = TypeVar("Options", bound=IndexOptions)
 PEEKED = 1_000
 """Entries of a source that are looked at before the work begins."""
 
 
-@dataclass(frozen=True)
-class IndexOptions:
-    """How a source is indexed.
+def fitted_name(options: IndexOptions) -> str:
+    """Name of the model that is made of an encoder of this name."""
+    return model_name(options.model or DEFAULT_ENCODER, options.wanted_bits, options.hasher)
 
-    Attributes:
-        model: a model of the archive, an encoder of the catalogue, a shipped model, the folder
-            of a saved one, or that folder's name in `./models` or `$BITTERN_MODELS`; the first
-            of these that there is. Empty for the archive's own: the first that is searched and
-            takes the source's media. Where there is none yet, or `bits` or `hasher` are asked
-            for, empty means `DEFAULT_ENCODER`.
-        bits: code length, where a hasher is made; None for 256.
-        hasher: kind of hasher, where one is made; None for the encoder's default.
-        on_duplicate: what to do with items that the archive has already.
-        keep_embeddings: store float16 embeddings beside the codes.
-        commit_items: most items of one atomic commit.
-        commit_s: seconds after which what is coded is committed, however little that is.
+
+def with_encoder(options: Options) -> Options:
+    """The options with `DEFAULT_ENCODER` where no model is named."""
+    return options if options.model else replace(options, model=DEFAULT_ENCODER)
+
+
+def check_agrees(options: IndexOptions, card: ModelCard) -> None:
+    """Check that an existing model has the wanted bits and hasher.
+
+    Raises:
+        InvalidInputError: it has others.
     """
-
-    model: str = ""
-    bits: int | None = None
-    hasher: Kind | None = None
-    on_duplicate: OnDuplicate = "skip"
-    keep_embeddings: bool = False
-    commit_items: int = COMMIT_ITEMS
-    commit_s: float = COMMIT_S
-
-    @property
-    def wanted_bits(self) -> int:
-        """Code length of a hasher that is made now."""
-        return DEFAULT_BITS if self.bits is None else self.bits
-
-    @property
-    def model_name(self) -> str:
-        """Name of the model that an encoder of this name gets."""
-        return model_name(self.model or DEFAULT_ENCODER, self.wanted_bits, self.hasher)
-
-    @property
-    def leave_it(self) -> bool:
-        """Whether nothing is said of the model, so that an archive's own is meant."""
-        return not self.model and self.bits is None and self.hasher is None
-
-    def named(self) -> IndexOptions:
-        """These options with a model named: `DEFAULT_ENCODER` where nobody chose one."""
-        return self if self.model else replace(self, model=DEFAULT_ENCODER)
-
-    def agreeing(self, card: ModelCard) -> None:
-        """Check that a model that was made before is what the options ask for.
-
-        Raises:
-            InvalidInputError: they ask for other bits, or another hasher, than it has.
-        """
-        kind = card.hasher.get("kind")
-        if self.bits not in (None, card.bits) or self.hasher not in (None, kind):
-            raise InvalidInputError(
-                f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
-                "to have another made",
-                field="bits",
-            )
+    kind = card.hasher.get("kind")
+    if options.bits not in (None, card.bits) or options.hasher not in (None, kind):
+        raise InvalidInputError(
+            f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
+            "to have another made",
+            field="bits",
+        )
 
 
 def chosen_model(
     engine: Engine, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
-    """The model that the options ask for; None if it is still to be fitted on the media.
+    """The archive's model for a job; None if it is still to be fitted on the media.
 
     Args:
         engine: an archive open for writing.
@@ -115,15 +81,16 @@ def chosen_model(
         as `check_usable`.
     """
     records = engine.archive.models()
-    if records and options.leave_it:
+    unspecified = not options.model and options.bits is None and options.hasher is None
+    if records and unspecified:
         return engine.loaded(_own(records, entries))
-    options = options.named()
-    for name in (options.model, options.model_name):
+    options = with_encoder(options)
+    for name in (options.model, fitted_name(options)):
         for record in records:
             if name in (record.name, record.digest):
                 _check_searched(record, records)
                 model = engine.loaded(record)
-                options.agreeing(model.card)
+                check_agrees(options, model.card)
                 return model
     saved = ready_model(options, engine.embedders.named)
     if saved is None:
@@ -136,14 +103,14 @@ def chosen_model(
 
 
 def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:
-    """The first model of an archive that is searched and takes most kinds of the entries."""
+    """The first model that is searched and takes most modalities of the entries."""
     ready = [record for record in records if record.state == "ready"] or list(records)
-    found = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
-    best = max(ready, key=lambda record: len(found & set(record.modalities)))
-    if found and not found & set(best.modalities):
+    kinds = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
+    best = max(ready, key=lambda record: len(kinds & set(record.modalities)))
+    if kinds and not kinds & set(best.modalities):
         have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in ready)
         raise UnsupportedModalityError(
-            f"no model of the archive takes {' or '.join(sorted(found))}: its models are {have}; "
+            f"no model of the archive takes {' or '.join(sorted(kinds))}: its models are {have}; "
             "name one that does with --model, `bittern models` lists them",
             field="model",
         )
@@ -156,8 +123,8 @@ def _check_searched(record: ModelRecord, records: Sequence[ModelRecord]) -> None
         return
     ready = ", ".join(one.name for one in records if one.state == "ready")
     raise PreconditionError(
-        f"model '{record.name}' of this archive has been replaced: searches ask {ready}, and would "
-        "not find what it codes. Name no model, then the archive's own is used; to make it the "
+        f"model '{record.name}' of this archive has been replaced: searches use {ready}, and would "
+        "not find what it codes. Leave --model out to use the archive's own; to make this one the "
         f"first again, run bittern reencode with --model {record.name}",
         field="model",
     )
@@ -177,16 +144,11 @@ def load_first(
         ModelNotFoundError: no encoder or model of this name.
         ModelDamagedError: a saved model whose parts do not fit each other or the encoder.
         WeightsMissingError: its weights are not on this machine.
-        InvalidInputError: unusable bits or hasher.
+        InvalidInputError: unusable bits.
         as `check_usable`.
     """
-    options = options.named()
+    options = with_encoder(options)
     check_bits(options.wanted_bits)
-    if options.hasher not in (None, *get_args(Kind)):
-        raise InvalidInputError(
-            f"there is no hasher '{options.hasher}'; there are {', '.join(get_args(Kind))}",
-            field="hasher",
-        )
     if options.model in CATALOGUE:
         embedder = embedders.named(options.model)
         check_modalities(f"encoder '{options.model}'", embedder.encoder().modalities, entries)
@@ -215,12 +177,12 @@ def check_usable(model: Model, entries: Iterable[Entry]) -> None:
 
 
 def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[Entry]) -> None:
-    """Check that not all of the entries are of modalities that there is no tower for.
+    """Check that there is a tower for some of the entries.
 
-    Of a large source the beginning is looked at; it is refused only if that is all of it.
+    Of a large source only the beginning is checked, and never refused.
 
     Raises:
-        UnsupportedModalityError: they are.
+        UnsupportedModalityError: there is none.
     """
     known, found = {str(tower) for tower in towers}, set()
     for number, entry in enumerate(entries):
@@ -230,7 +192,7 @@ def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[E
             return
     if found:
         raise UnsupportedModalityError(
-            f"{who} takes {', '.join(sorted(towers))}, but the source holds nothing but "
+            f"{who} takes {', '.join(sorted(towers))}, but the source holds only "
             f"{' and '.join(sorted(found))}; name a model that takes it, `bittern models` lists "
             "them",
             field="model",
@@ -247,11 +209,11 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         ModelNotFoundError: no encoder or model of this name.
         ModelDamagedError: a saved model whose parts do not fit each other.
     """
-    options = options.named()
-    for name in (options.model, options.model_name):
+    options = with_encoder(options)
+    for name in (options.model, fitted_name(options)):
         shipped = shipped_model(name)
         if shipped is not None:
-            options.agreeing(shipped.card)
+            check_agrees(options, shipped.card)
             return shipped
     if options.model == DEFAULT_ENCODER:
         encoder = embedder(options.model).encoder()
@@ -263,25 +225,25 @@ def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> S
         begun = unfinished_training(options.model)
         if begun is not None:
             raise ModelNotFoundError(
-                f"{begun} holds a training that is not finished; run its `bittern train` command "
-                "again, it goes on from there",
+                f"{begun} holds an unfinished training; run its `bittern train` command "
+                "again to continue it",
                 field="model",
             )
         known = ", ".join(CATALOGUE)
         folders = ", ".join(map(str, model_folders()))
         raise ModelNotFoundError(
-            f"there is no model '{options.model}': it is no encoder ({known}), no model of the "
+            f"there is no model '{options.model}': no encoder ({known}), no model of the "
             f"archive, no folder with a {CARD_FILE}, and no such folder in {folders}",
             field="model",
         )
     saved = load_saved(folder)
-    options.agreeing(saved.card)
+    check_agrees(options, saved.card)
     return saved
 
 
 def encoders_behind(options: IndexOptions) -> tuple[str, ...]:
-    """Catalogue names of the encoders that the options may need; none if that is unknown."""
-    options = options.named()
+    """Catalogue names of the encoders that the options may need; none if unknown."""
+    options = with_encoder(options)
     if options.model in CATALOGUE:
         return (options.model,)
     try:

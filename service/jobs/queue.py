@@ -1,8 +1,8 @@
-"""The jobs of a server: written down, run one after another, watched, cancelled, taken up again.
+"""The jobs of a server: recorded, run one after another, watched, cancelled, resumed.
 
-One thread runs them, since they share the networks and the archives' one writer. What it is
-doing is written down at every change of state, so a server that ends, however it ends, knows at
-its next start what was queued and what was running; both go on.
+One thread runs them, since they share the networks and each archive's one writer. Every change of
+state is written to disk. So a server that ends, however it ends, knows at its next start what was
+queued and what was running, and continues both.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
 
 from bittern.errors import (
     BitternError,
@@ -24,42 +23,35 @@ from bittern.errors import (
     LimitExceededError,
     ServiceUnavailableError,
 )
-from bittern.service.ingest.report import JobReport, OnProgress
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress
 from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.record import JobFolder, JobRecord, JobState, now, progress_of
-from bittern.types import AddStatus
+from bittern.service.jobs.record import JobFolder, JobRecord, JobState, Progress, now
 
 MAX_WAITING = 100
 """Most jobs that have not ended."""
 MAX_KEPT = 1_000
-"""Most jobs of one archive that have ended and are still known."""
+"""Most ended jobs of one archive that are kept."""
 MAX_CRASHES = 5
-"""A job that was running each of so many times that the server died is not begun again."""
+"""A job that was running so many times when the server died is not begun again."""
 _WRITE_EVERY_S = 2.0
-"""Seconds after which progress is written down again."""
-_HEARING_S = 0.2
-"""A wait without an end would hear no signal."""
+"""Seconds after which progress is written again."""
+_JOIN_S = 0.2
+"""Signals are handled between waits, so waits are short."""
 _log = logging.getLogger("bittern.jobs")
 
 
-class Run(Protocol):
-    """Runs one job to its end, or until it is cancelled, and commits what is coded."""
-
-    def __call__(
-        self, record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]
-    ) -> JobReport:
-        """Run a job."""
-        ...
+Run = Callable[[JobRecord, OnProgress, Cancelled], JobReport]
+"""Runs one job to its end, or until it is cancelled, and commits what is coded."""
 
 
 class JobQueue:
     """The jobs of the archives that a server serves.
 
     Args:
-        folders: where each archive's jobs are written down, by the archive's name.
+        folders: of each archive's records, by the archive's name.
         run: runs one.
-        ready: whether one can run now; until it can, it waits. Those behind it go on.
-        clock: seconds, for what is written down now and then.
+        ready: whether one can run now; otherwise it waits, and those behind it go on.
+        clock: seconds.
     """
 
     def __init__(
@@ -80,23 +72,23 @@ class JobQueue:
         self._last_id = 0
         for folder in self._folders.values():
             for record in folder.read():
-                self._records[record.id] = self._taken_up(record)
+                self._records[record.id] = self._resumed(record)
         self._worker = threading.Thread(target=self._work, name="bittern-jobs", daemon=True)
         self._worker.start()
 
-    # What calls ask for
+    # For callers
 
     def submit(self, archive: str, spec: JobSpec, request_id: str = "") -> JobRecord:
-        """Write a job down and queue it.
+        """Record a job and queue it.
 
         Args:
-            archive: which archive it fills.
-            spec: what it is to do.
-            request_id: a submission with the same one returns the job that is there.
+            archive: name of the archive that it fills.
+            spec: the job.
+            request_id: a submission with a known one returns the known job.
 
         Raises:
             LimitExceededError: too many jobs wait already.
-            PreconditionError: the job cannot be written down.
+            PreconditionError: the job cannot be recorded.
             ServiceUnavailableError: the server is stopping.
         """
         with self._changed:
@@ -144,11 +136,11 @@ class JobQueue:
             return found[:count]
 
     def watch(self, id: str, gone: Callable[[], bool]) -> Iterator[JobRecord]:  # noqa: A002
-        """A job as it is now, and again whenever it has changed, until it has ended.
+        """A job as it is now, and again after each change, until it has ended.
 
         Args:
             id: which job.
-            gone: whether nobody watches any more; asked now and then.
+            gone: whether nobody watches any more; called now and then.
 
         Raises:
             JobNotFoundError: there is none of this id.
@@ -176,11 +168,11 @@ class JobQueue:
                 )
 
     def cancel(self, id: str) -> JobRecord:  # noqa: A002
-        """Ask a job to end; one that has ended stays as it is.
+        """Cancel a job; one that has ended stays as it is.
 
         Raises:
             JobNotFoundError: there is none of this id.
-            PreconditionError: that cannot be written down.
+            PreconditionError: that cannot be recorded.
         """
         with self._changed:
             record = self._known(id)
@@ -195,16 +187,16 @@ class JobQueue:
             return record
 
     def stop_soon(self) -> None:
-        """Begin no further job, and let go of those who watch."""
+        """Begin no further job, and end all watching."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End: the job that is running commits what it has coded, and goes on at the next start."""
+        """End: the running job makes a last commit, and continues at the next start."""
         self.stop_soon()
         while self._worker.is_alive():
-            self._worker.join(_HEARING_S)
+            self._worker.join(_JOIN_S)
 
     # Inside; the lock is held.
 
@@ -212,7 +204,7 @@ class JobQueue:
         record = self._records.get(id)
         if record is None:
             raise JobNotFoundError(
-                f"there is no job {id[:80]!r} here; ListJobs tells which there are", field="id"
+                f"unknown job {id[:80]!r}; ListJobs lists the jobs of this server", field="id"
             )
         return record
 
@@ -227,8 +219,8 @@ class JobQueue:
         self._last_id = max(int(time.time() * 1e3), self._last_id + 1, newest + 1)
         return f"{self._last_id:015d}-{secrets.token_hex(4)}"
 
-    def _taken_up(self, record: JobRecord) -> JobRecord:
-        """A record as it goes on after a restart."""
+    def _resumed(self, record: JobRecord) -> JobRecord:
+        """A record after a restart."""
         if record.state is not JobState.RUNNING:
             return record
         # A server that ends in good order queues what it was running.
@@ -253,7 +245,7 @@ class JobQueue:
         return record
 
     def _keep(self, record: JobRecord) -> None:
-        """Write a record down; one that cannot be written goes on unwritten, and that is logged."""
+        """Write a record; a failure is logged, and the job goes on."""
         try:
             self._folders[record.archive].write(record)
         except BitternError as error:
@@ -277,11 +269,11 @@ class JobQueue:
                 self._set(record)
                 self._keep(record)
             try:
-                self._finish(record.id, self._worked(record))
+                self._finish(record.id, self._run_one(record))
             except BitternError as error:
                 self._fail(record.id, error)
             except Exception:
-                _log.exception("job %s failed unforeseen", record.id)
+                _log.exception("job %s failed unexpectedly", record.id)
                 self._fail(record.id, InternalError("the server failed; its log has the cause"))
 
     def _next(self) -> JobRecord | None:
@@ -289,14 +281,14 @@ class JobQueue:
         queued = [record for record in queued if self._ready(record)]
         return min(queued, key=lambda r: r.id, default=None)
 
-    def _worked(self, record: JobRecord) -> JobReport:
+    def _run_one(self, record: JobRecord) -> JobReport:
         written = self._clock()
 
         def on_progress(report: JobReport) -> None:
             nonlocal written
-            # Written under the lock, lest an older record take the place of one that is cancelled.
+            # Written under the lock: an older record must not replace one that is cancelled.
             with self._changed:
-                current = replace(self._records[record.id], progress=progress_of(report))
+                current = replace(self._records[record.id], progress=Progress.of(report))
                 self._set(current)
                 if self._clock() - written >= _WRITE_EVERY_S:
                     self._keep(current)
@@ -310,47 +302,32 @@ class JobQueue:
 
     def _finish(self, id: str, report: JobReport) -> None:  # noqa: A002
         with self._changed:
-            record = replace(self._records[id], progress=progress_of(report))
+            record = replace(self._records[id], progress=Progress.of(report))
             if record.cancelling:
-                record = replace(record, state=JobState.CANCELLED, ended=now())
+                self._end(record, JobState.CANCELLED)
             elif self._closing:
-                record = replace(record, state=JobState.QUEUED)
-            elif record.spec.strict and report.items[AddStatus.FAILED]:
-                failed = report.items[AddStatus.FAILED]
-                record = replace(
-                    record,
-                    state=JobState.FAILED,
-                    ended=now(),
-                    error=f"{failed} items could not be used, and the job is strict; all "
-                    "others are in the archive",
-                    reason="ITEMS_FAILED",
-                )
+                self._end(record, JobState.QUEUED)
+            elif report.state == "failed":
+                self._end(record, JobState.FAILED, report.error, "ITEMS_FAILED")
             else:
-                record = replace(record, state=JobState.DONE, ended=now())
-            self._end(record)
+                self._end(record, JobState.DONE)
 
     def _fail(self, id: str, error: BitternError) -> None:  # noqa: A002
         with self._changed:
-            self._end(
-                replace(
-                    self._records[id],
-                    state=JobState.FAILED,
-                    ended=now(),
-                    error=error.message,
-                    reason=error.reason,
-                )
-            )
+            self._end(self._records[id], JobState.FAILED, error.message, error.reason)
 
-    def _end(self, record: JobRecord) -> None:
-        """Write down how a run has ended; of those that ended long ago, forget the oldest."""
+    def _end(self, record: JobRecord, state: JobState, error: str = "", reason: str = "") -> None:
+        """Record the end of a run; forget the oldest ended jobs."""
+        ended = now() if state.ended else record.ended
+        record = replace(record, state=state, ended=ended, error=error, reason=reason)
         self._set(record)
         _log.info("job %s: %s", record.id, record.state)
         self._keep(record)
-        ended = sorted(
+        kept = sorted(
             (r for r in self._records.values() if r.state.ended and r.archive == record.archive),
             key=lambda r: r.id,
         )
-        for old in ended[: max(0, len(ended) - MAX_KEPT)]:
+        for old in kept[: max(0, len(kept) - MAX_KEPT)]:
             self._folders[old.archive].forget(old)
             self._records.pop(old.id)
             self._versions.pop(old.id, None)

@@ -1,36 +1,66 @@
 """Jobs on Ray Data: workers read, decode and run the network; this process lists and commits.
 
-What a worker does with its unit is the pipeline of one process, so the same rows and codes come
-out of it. Ray Data hands out units, keeps their order, holds back workers that are ahead of the
-commits, and gives the unit of a worker that was lost to another one.
+A worker runs the same pipeline on its unit of entries as one process would, so rows and codes are
+the same. Ray Data distributes units, keeps their order, slows workers down that are faster than
+the commits, and gives the unit of a lost worker to another one.
+
+Units travel as Arrow tables of text, numbers and bytes: what arrives is data, and runs nothing.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
 
 from bittern.errors import PreconditionError
 from bittern.hashing.saved import SavedModel
 from bittern.index.engines.sharded.cluster import local_cluster, ray_library
-from bittern.service.ingest.embedding import embed_items
-from bittern.service.ingest.items import Embedded, PipelineEntry
+from bittern.index.observation import Fingerprint
+from bittern.service.ingest.embedding import FLUSH_ITEMS, embed_items
+from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, item_of
 from bittern.service.ingest.prefetch import Bounds
 from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
-from bittern.service.jobs.units import embedded_of, embedded_to_table, entries_of, units_of
 from bittern.service.models.loaded import Embedder, Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
+from bittern.service.sources.remote import TemporaryMedia
+from bittern.types import AddResult, MediaItem
 
 ADDRESS = "RAY_ADDRESS"
 """Environment variable with the address of a cluster; without it, workers run on this machine."""
+UNIT_ITEMS = 4 * FLUSH_ITEMS
+"""Entries of one unit. Batches of the network end with it, so it is a multiple of the number of
+items after which they always end: the network sees the same batches as in one process."""
+UNIT_BYTES = 64 << 20
+"""A unit whose entries hold their bytes is cut when these add up to so much."""
 _OBJECT_STORE_BYTES = 512 << 20
+_ENTRY: TypeAdapter[PipelineEntry] = TypeAdapter(PipelineEntry)
+_ENTRIES = pa.schema([("entry", pa.string()), ("data", pa.large_binary())])
+_EMBEDDED = pa.schema(
+    [
+        ("item", pa.string()),
+        ("starts", pa.list_(pa.float64())),
+        ("ends", pa.list_(pa.float64())),
+        ("embeddings", pa.large_binary()),
+        ("result", pa.string()),
+        ("fingerprint", pa.string()),
+        ("renews", pa.bool_()),
+        ("stages", pa.string()),
+    ]
+)
 
 EncoderLoader = Callable[[str], Any]
 
@@ -99,9 +129,9 @@ def embed_on_ray(
 
     Args:
         embedder: names the encoder.
-        entries: photographs, recordings, and results that pass through. They are listed to
-            their end first, into Ray's object store, which spills to disk.
-        stages: filled in as units come back.
+        entries: photographs, recordings, and results that pass through. All of them are listed
+            first, into Ray's object store, which spills to disk.
+        stages: counts the work of units that come back.
         saved: the model; None where a hasher is still to be fitted on the embeddings.
         workers: processes with a network each.
         cancelled: once it is true, the iterator ends; what was not yielded is dropped.
@@ -147,15 +177,15 @@ def embed_on_ray(
 
 
 def _share(ray: Any, workers: int) -> tuple[int, int]:
-    """Cores and graphics cards of each worker: as many as let all of them find a machine."""
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    machines = [int(resources.get("CPU", 0)) for resources in there]
+    """Cores and graphics cards of each worker: as many as fit for all of them."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    machines = [int(resources.get("CPU", 0)) for resources in alive]
     if sum(machines) < workers:
         raise PreconditionError(
-            f"{workers} workers need a core each, there are {sum(machines)}; ask for fewer with "
+            f"{workers} workers need a core each, there are {sum(machines)}; use fewer with "
             "--workers, or add machines"
         )
-    cards = sum(int(resources.get("GPU", 0)) for resources in there)
+    cards = sum(int(resources.get("GPU", 0)) for resources in alive)
     fitting = [
         cores
         for cores in range(1, max(machines) + 1)
@@ -171,12 +201,11 @@ def cluster(workers: int) -> Iterator[None]:
     Raises:
         PreconditionError: Ray is not installed, or does not start, or cannot be reached.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised besides
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised anyway
     address = os.environ.get(ADDRESS)
     if not address:
-        what = "a job on several processes"
-        with local_cluster(os.cpu_count() or 1, _OBJECT_STORE_BYTES, what):
-            _share(ray_library(), workers)  # too many workers are told before anything is made
+        with local_cluster(os.cpu_count() or 1, _OBJECT_STORE_BYTES, "a job on several processes"):
+            _share(ray_library(), workers)  # refuse too many workers before anything is made
             yield
         return
     ray = ray_library("a job on several machines")
@@ -195,5 +224,108 @@ def cluster(workers: int) -> Iterator[None]:
 
 
 def embedding_on_ray(workers: int, load: EncoderLoader = catalogue_encoder) -> Any:
-    """`embed_on_ray` with its workers, as an engine of jobs."""
+    """`embed_on_ray` with its workers, as an `Embedding`."""
     return partial(embed_on_ray, workers=workers, load=load)
+
+
+# Units of work as Arrow tables
+
+
+def units_of(entries: Iterable[PipelineEntry]) -> Iterator[pa.Table]:
+    """Entries, cut into units, in order."""
+    source = iter(entries)
+    while chunk := list(islice(source, UNIT_ITEMS)):
+        rows: list[dict[str, Any]] = []
+        size = 0
+        for entry in chunk:
+            data = _data_of(entry)
+            rows.append({"entry": _to_text(entry), "data": data})
+            size += len(data or b"")
+            # Only where batches always end.
+            if size >= UNIT_BYTES and len(rows) % FLUSH_ITEMS == 0:
+                yield pa.Table.from_pylist(rows, schema=_ENTRIES)
+                rows, size = [], 0
+        if rows:
+            yield pa.Table.from_pylist(rows, schema=_ENTRIES)
+
+
+def entries_of(unit: pa.Table) -> list[PipelineEntry]:
+    """The entries of a unit, in order."""
+    rows = unit.select(["entry", "data"]).to_pylist()
+    return [_from_text(row["entry"], row["data"]) for row in rows]
+
+
+def embedded_to_table(embedded: Iterable[Embedded], stages: Stages) -> pa.Table:
+    """The embedded entries of a unit, and the work of its stages.
+
+    Args:
+        embedded: its entries, in order.
+        stages: of this unit alone.
+    """
+    rows: list[dict[str, Any]] = [
+        {
+            "item": _to_text(one.item) if one.item else None,
+            "starts": [start for start, _ in one.spans],
+            "ends": [end for _, end in one.spans],
+            "embeddings": (
+                one.stacked().astype("<f4").tobytes()
+                if one.embeddings and one.result is None
+                else None
+            ),
+            "result": _to_text(one.result) if one.result else None,
+            "fingerprint": json.dumps(asdict(one.fingerprint)) if one.fingerprint else None,
+            "renews": one.renews,
+            "stages": None,
+        }
+        for one in embedded
+    ]
+    if rows:
+        work = {n: [w.items, w.busy_s, w.waited_s, w.bytes] for n, w in stages.items()}
+        rows[0]["stages"] = json.dumps(work)
+    return pa.Table.from_pylist(rows, schema=_EMBEDDED)
+
+
+def embedded_of(table: pa.Table, stages: Stages) -> Iterator[Embedded]:
+    """The entries of a unit that came back; adds the work of its stages to `stages`."""
+    for row in table.to_pylist():
+        if row["stages"] is not None:
+            for name, (items, busy_s, waited_s, size) in json.loads(row["stages"]).items():
+                stages[name].add(items, busy_s=busy_s, waited_s=waited_s, size=size)
+        item = _from_text(row["item"]) if row["item"] else None
+        result = _from_text(row["result"]) if row["result"] else None
+        assert item is None or isinstance(item, MediaItem)
+        assert result is None or isinstance(result, AddResult)
+        spans = list(zip(row["starts"], row["ends"], strict=True))
+        embedded = Embedded(item, spans=spans, result=result, renews=row["renews"])
+        if row["fingerprint"]:
+            embedded.fingerprint = Fingerprint(**json.loads(row["fingerprint"]))
+        if row["embeddings"] is not None:
+            found = np.frombuffer(row["embeddings"], dtype="<f4").astype(np.float32)
+            embedded.embeddings = list(found.reshape(len(spans), -1))
+        yield embedded
+
+
+def _data_of(entry: PipelineEntry) -> bytes | None:
+    item = item_of(entry)
+    if item is None:
+        return None
+    if isinstance(item.path, TemporaryMedia):  # is deleted once nothing here refers to it
+        return bytes(item.path.read_bytes())
+    return None if item.data is None else bytes(item.data)
+
+
+def _to_text(entry: PipelineEntry) -> str:
+    """An entry as JSON, without its bytes."""
+    item = item_of(entry)
+    if item is not None:
+        temporary = isinstance(item.path, TemporaryMedia)
+        item = replace(item, data=None, path=None if temporary else item.path)
+        entry = replace(entry, item=item) if isinstance(entry, Recheck) else item
+    return json.dumps(_ENTRY.dump_python(entry, mode="json"))
+
+
+def _from_text(text: str, data: bytes | None = None) -> PipelineEntry:
+    entry = _ENTRY.validate_python(json.loads(text))
+    if isinstance(entry, Recheck):
+        return replace(entry, item=replace(entry.item, data=data))
+    return replace(entry, data=data) if isinstance(entry, MediaItem) else entry

@@ -1,7 +1,4 @@
-"""Running a job: which engine does what it asks for, and where its report lies meanwhile.
-
-The command line, the service and Python all come through `run_job`.
-"""
+"""Running a job, whoever starts it: the command line, a server or Python."""
 
 from __future__ import annotations
 
@@ -20,29 +17,30 @@ from bittern.index.folder import ArchiveFolder
 from bittern.service.engine import Engine
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.encoding import code_source
-from bittern.service.jobs.indexing import Embedding, IndexOptions, Watch, embed_here, index_source
+from bittern.service.jobs.encoding import encode_source
+from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, index_source
 from bittern.service.jobs.model_choice import load_first
 from bittern.service.models.loaded import Embedders, catalogue_encoder
 from bittern.service.sources import Entry, Source, read_source
+from bittern.text import counted
 
 REPORT_EVERY_S = 5.0
-"""How often the report of a running job is written down."""
-COUNTED_FOR_S = 20.0
+"""How often the report of a running job is written."""
+COUNT_S = 20.0
 """A source that takes longer to list is not counted beforehand."""
 COUNTED = ("folder", "manifest")
-"""Formats that are counted beforehand: going through them twice reads no media."""
+"""Formats that are counted beforehand: listing them twice reads no media."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a job runs, if that is to be another place than a process of its own.
+class JobResources:
+    """What a job uses instead of its own.
 
     Attributes:
         engine: an archive that is open for writing already; the job leaves it open.
         embedders: encoders that may be loaded already.
-        report: file that the report is written to; None for `report_file`.
+        report: file for the report; None for `report_file`.
     """
 
     engine: Engine | None = None
@@ -55,39 +53,39 @@ def run_job(
     on_progress: OnProgress = lambda report: None,
     cancelled: Cancelled = never,
     *,
-    place: Place | None = None,
+    resources: JobResources | None = None,
 ) -> JobReport:
     """Do a job, or what is left of it.
 
     The same job run again does only what is missing. One bad file never ends it. If every item
-    failed, or with ``strict`` any, its state at the end is ``failed``, with the reason.
+    failed, or any item of a ``strict`` job, its state at the end is ``failed``, with the reason.
 
     Args:
-        spec: what is to be done.
+        spec: what to do.
         on_progress: called after every commit, and about once a second, with the live report;
-            from one thread at a time, which may be another than the caller's.
-        cancelled: asked often, from any thread; once true, the job commits what is coded and
-            returns with the state ``stopped``.
-        place: an archive that is open already, encoders that are loaded, another report file.
+            from one thread at a time, not always the caller's.
+        cancelled: called often, from any thread; once it is true, the job makes a last commit
+            and returns with the state ``stopped``.
+        resources: an open archive, loaded encoders, another file for the report.
 
     Raises:
-        BitternError: the job cannot begin, or go on: a source or model that is not there, a
-            full disk. What was committed stays.
+        BitternError: the job cannot begin, or continue: a missing source or model, a full disk.
+            What was committed stays.
     """
-    place, report = place or Place(), JobReport()
-    path = place.report or report_file(spec)
-    inside = Path(spec.target) if place.report is None and spec.kind != "encode" else None
-    with _written_down(path, report, inside) as write:
+    resources, report = resources or JobResources(), JobReport()
+    path = resources.report or report_file(spec)
+    inside = Path(spec.target) if resources.report is None and spec.kind != "encode" else None
+    with _writing_report(path, report, inside) as write:
 
-        def tell(report: JobReport) -> None:
+        def progress(report: JobReport) -> None:
             write()
             on_progress(report)
 
-        return judged(spec, _run(spec.checked(), Watch(tell, cancelled, report), place))
+        return judged(spec, _run(spec, JobControl(progress, cancelled, report), resources))
 
 
 def judged(spec: JobSpec, report: JobReport) -> JobReport:
-    """The report of a job that is through; failed if too many of its items have."""
+    """The report of an ended job; failed if too many of its items have."""
     if report.state != "done" or not report.failed or spec.kind == "reencode":
         return report
     if report.failed == report.done:
@@ -96,63 +94,62 @@ def judged(spec: JobSpec, report: JobReport) -> JobReport:
         if report.failed == 1:
             report.error = "the only item could not be used"
     elif spec.strict:
-        place = "archive" if spec.kind == "index" else "file"
-        items = "1 item" if report.failed == 1 else f"{report.failed} items"
+        where = "archive" if spec.kind == "index" else "file"
         report.state = "failed"
         report.error = (
-            f"{items} could not be used, and the job is strict; all others are in the {place}"
+            f"{counted(report.failed, 'item')} could not be used, and the job is strict; all "
+            f"others are in the {where}"
         )
     return report
 
 
-def _run(spec: JobSpec, watch: Watch, place: Place) -> JobReport:
+def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobReport:
     if spec.kind == "reencode":
         from bittern.service.jobs.reencode import reencode
 
-        with _engine(spec, (), place, watch) as engine:
-            return reencode(
-                spec, watch.on_progress, watch.cancelled, report=watch.report, engine=engine
-            )
+        with _opened_engine(spec, (), resources, control) as engine:
+            return reencode(spec, engine, control)
     source = read_source(spec.source, spec.reading)
-    with _counted(source, watch.report), _embedding(spec) as embed:
+    with counting(source, control.report), _embedding(spec) as embed:
         if spec.kind == "encode":
-            return code_source(
+            about = spec.to_json()
+            return encode_source(
                 source,
                 Path(spec.target),
-                options_of(spec),
-                watch,
-                job={"source": spec.source, "reading": spec.reading.to_json()},
+                spec,
+                control,
+                job={"source": spec.source, "reading": about["reading"]},
                 fetch=source.fetch,
-                embedders=place.embedders or Embedders(catalogue_encoder),
+                embedders=resources.embedders or Embedders(catalogue_encoder),
                 embed=embed,
             )
-        with _engine(spec, source, place, watch) as engine:
-            return index_source(
-                engine, source, options_of(spec), watch, fetch=source.fetch, embed=embed
-            )
+        with _opened_engine(spec, source, resources, control) as engine:
+            return index_source(engine, source, spec, control, fetch=source.fetch, embed=embed)
 
 
 @contextmanager
-def _engine(spec: JobSpec, source: Iterable[Entry], place: Place, watch: Watch) -> Iterator[Engine]:
-    """The archive that a job writes to, open for writing; made if it is not there."""
-    if place.engine is not None:
-        watch.on_progress(watch.report)
-        yield place.engine
+def _opened_engine(
+    spec: JobSpec, source: Iterable[Entry], resources: JobResources, control: JobControl
+) -> Iterator[Engine]:
+    """The archive of a job, open for writing; made if it does not exist."""
+    if resources.engine is not None:
+        control.on_progress(control.report)
+        yield resources.engine
         return
-    embedders = place.embedders or Embedders(catalogue_encoder)
+    embedders = resources.embedders or Embedders(catalogue_encoder)
     archive = Path(spec.target)
     exists = archive.is_dir() and any(archive.iterdir())
-    if not exists and spec.kind == "index":  # mistakes are told before an archive is made
-        load_first(options_of(spec), embedders, source)
     make = not exists and spec.kind == "index"
+    if make:  # mistakes are reported before an archive is made
+        load_first(spec, embedders, source)
     with Archive.create(archive) if make else Archive.open(archive, write=True) as opened:
-        watch.on_progress(watch.report)
+        control.on_progress(control.report)
         yield Engine(opened, embedders=embedders)
 
 
 @contextmanager
 def _embedding(spec: JobSpec) -> Iterator[Embedding]:
-    """What embeds: this process, or a pool of workers."""
+    """Where the network runs: in this process, or in a pool of workers."""
     if spec.engine == "local":
         yield embed_here
         return
@@ -162,21 +159,8 @@ def _embedding(spec: JobSpec) -> Iterator[Embedding]:
         yield embedding_on_ray(spec.workers)
 
 
-def options_of(spec: JobSpec) -> IndexOptions:
-    """How a job's source is indexed."""
-    return IndexOptions(
-        model=spec.model,
-        bits=spec.bits,
-        hasher=spec.hasher,
-        on_duplicate=spec.on_duplicate,
-        keep_embeddings=spec.keep_embeddings,
-        commit_items=spec.commit_items,
-        commit_s=spec.commit_s,
-    )
-
-
 def report_file(spec: JobSpec) -> Path:
-    """Where a job's report lies: beside a file of codes, inside an archive."""
+    """The file of a job's report: beside a file of codes, inside an archive."""
     target = Path(spec.target)
     if spec.kind == "encode":
         return target.with_name(target.name + ".report.json")
@@ -184,27 +168,27 @@ def report_file(spec: JobSpec) -> Path:
 
 
 @contextmanager
-def _written_down(
+def _writing_report(
     path: Path, report: JobReport, inside: Path | None
 ) -> Iterator[Callable[[], None]]:
-    """Keep the file at `path` up to date with the report, until the end and what ended it.
+    """Keep the file at `path` up to date, until the end of the job and what ended it.
 
-    Nothing is written before the job tells of itself for the first time, which it does once the
-    archive, or the parts of a file, are its own. A command that is refused because another one
-    is at work there must not write over that one's report.
+    Nothing is written before the first progress, which comes once the job holds the archive, or
+    the Parquet parts. A command that is refused because another one holds them must not
+    overwrite that one's report.
 
-    A report that cannot be written is no reason to stop.
+    A report that cannot be written does not stop the job.
 
     Args:
         path: of the file.
         report: live.
-        inside: an archive that the file is part of, once there is one.
+        inside: an archive that holds the file, once it exists.
     """
-    last, told = -inf, False
+    last, begun = -inf, False
 
     def write(every_s: float = REPORT_EVERY_S) -> None:
-        nonlocal last, told
-        told = True
+        nonlocal last, begun
+        begun = True
         if monotonic() - last < every_s:
             return
         last = monotonic()
@@ -225,26 +209,27 @@ def _written_down(
         report.error = error.message if isinstance(error, BitternError) else repr(error)
         raise
     finally:
-        if told:
+        if begun:
             write(0)
 
 
 @contextmanager
-def _counted(source: Source, report: JobReport) -> Iterator[None]:
-    """Find out meanwhile how many items there are, if they lie here and that is quickly done."""
+def counting(source: Source, report: JobReport) -> Iterator[None]:
+    """Count the items of a local source in a thread meanwhile, if that takes little time."""
     over = threading.Event()
 
     def count() -> None:
         begun, number = monotonic(), 0
         try:
-            # A listing of its own: that of the source is for whoever codes.
+            # A listing of its own: iterating the source itself belongs to the job.
             for _ in source.listing():
                 number += 1
-                if over.is_set() or monotonic() - begun > COUNTED_FOR_S:
+                if over.is_set() or monotonic() - begun > COUNT_S:
                     return
         except Exception:
-            return  # whoever lists it to be coded meets it too, and fails by it
-        report.total = number
+            return  # the job meets the same error, and fails with it
+        if report.state == "running":
+            report.total = number
 
     thread = threading.Thread(target=count, name="bittern-count")
     if source.format in COUNTED and not source.address:

@@ -26,7 +26,6 @@ FIT_ROWS = 4096
 """Most observations of one modality that a hasher is fitted on."""
 FEW_ROWS = 64
 """With fewer rows, what a hasher is centred on says little of the archive to come."""
-DEFAULT_BITS = 256
 
 
 def model_name(encoder: str, bits: int, kind: Kind | None = None) -> str:

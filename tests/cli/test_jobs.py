@@ -10,10 +10,9 @@ import pytest
 
 from bittern.service.grpc.server import serve
 from bittern.service.ingest.report import JobReport, OnProgress
-from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
-from bittern.service.jobs.serving import Jobs
+from bittern.service.jobs.serving import AllowedFolders, Jobs
 from tests.cli.conftest import Run
 from tests.jobs.test_queue import WAIT_S, Runner
 from tests.service.fake_engine import FakeEngine

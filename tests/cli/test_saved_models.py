@@ -204,7 +204,7 @@ def test_a_training_that_is_not_finished_is_no_model_yet(run: Run, here: Path) -
     for name in ("begun", "models/begun"):
         done = run("encode", "media", "--model", name, "--out", "codes.parquet")
         assert done.status == 1
-        assert "models/begun holds a training that is not finished" in done.err
+        assert "models/begun holds an unfinished training" in done.err
 
 
 @pytest.mark.parametrize(

@@ -26,9 +26,10 @@ from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
 from bittern.service.engine import Engine
-from bittern.service.jobs.encoding import code_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
-from bittern.service.jobs.model_choice import IndexOptions, load_first
+from bittern.service.jobs.model_choice import load_first
 from bittern.service.models.loaded import Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
@@ -189,7 +190,7 @@ def test_codes_in_a_file_are_those_of_the_archive(
     engine: Engine, heron: Trained, media: Path, tmp_path: Path
 ) -> None:
     options = IndexOptions(model=str(folder_of(heron.saved(), tmp_path)))
-    code_source(read_source(media).entries, tmp_path / "codes.parquet", options)
+    encode_source(read_source(media).entries, tmp_path / "codes.parquet", options)
     LocalArchive(engine).export(tmp_path / "all.parquet")
     tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("codes", "all")]
     coded, stored = (dict(zip(*map(list, (t["id"], t["code"])), strict=True)) for t in tables)

@@ -23,7 +23,8 @@ from bittern.local import LocalArchive
 from bittern.service.engine import Engine
 from bittern.service.export import WRITERS
 from bittern.service.grpc.server import serve
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
 from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder

@@ -15,8 +15,10 @@ from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.ingest.report import JobReport
-from bittern.service.jobs.encoding import code_source
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.encoding import encode_source
+from bittern.service.jobs.indexing import index_source
+from bittern.service.models.loaded import Embedders
 from bittern.service.sources import read_source
 from bittern.service.sources.headings import kept_names
 from bittern.types import AddStatus, MediaItem, Query
@@ -263,7 +265,9 @@ def test_codes_in_parquet_carry_the_digest_and_the_bit_order(
     tmp_path: Path, media: Path, options: IndexOptions, encoder: ToyEncoder
 ) -> None:
     to = tmp_path / "codes.parquet"
-    report = code_source(read_source(media).entries, to, options, load_encoder=lambda name: encoder)
+    report = encode_source(
+        read_source(media).entries, to, options, embedders=Embedders(lambda name: encoder)
+    )
     table = pq.read_table(to)
     about = table.schema.metadata
     card = json.loads((Path(options.model) / "model.json").read_text())
@@ -281,7 +285,9 @@ def test_no_file_of_codes_is_left_where_nothing_could_be_coded(
     (tmp_path / "bad" / "a.png").write_bytes(b"no picture")
     entries = read_source(tmp_path / "bad").entries
     with pytest.raises(SourceNotFoundError, match=r"a\.png"):
-        code_source(entries, tmp_path / "codes.parquet", options, load_encoder=lambda name: encoder)
+        encode_source(
+            entries, tmp_path / "codes.parquet", options, embedders=Embedders(lambda name: encoder)
+        )
     assert not list(tmp_path.glob("codes*"))
 
 
@@ -347,11 +353,11 @@ def test_what_a_named_model_does_not_take_is_not_added(
 def test_what_a_model_does_not_take_is_left_out_of_a_file_of_codes(
     encoder: ToyEncoder, eyes: Path, media: Path, tmp_path: Path
 ) -> None:
-    report = code_source(
+    report = encode_source(
         read_source(media).entries,
         tmp_path / "codes.parquet",
         IndexOptions(model=str(eyes)),
-        load_encoder=lambda name: encoder,
+        embedders=Embedders(lambda name: encoder),
     )
     assert named_at_the_end(report)
     assert pq.read_table(tmp_path / "codes.parquet").num_rows == 3

@@ -8,8 +8,8 @@ import pytest
 
 from bittern.errors import PreconditionError, UnsupportedModalityError
 from bittern.service.engine import Engine
-from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions, JobSpec
+from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.reencode import reencode
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, MediaItem, Query
@@ -39,7 +39,7 @@ def test_a_model_that_was_replaced_is_refused_with_the_one_that_is_searched(
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), engine=engine)
     for named in (options, IndexOptions(model="toy-64")):
-        with pytest.raises(PreconditionError, match=r"searches ask toy-32.*bittern reencode"):
+        with pytest.raises(PreconditionError, match=r"searches use toy-32.*bittern reencode"):
             index_source(engine, read_source(media).entries, named)
 
 

@@ -20,8 +20,8 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
+from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.jobs.model_choice import IndexOptions
 from bittern.service.models.loaded import Embedders
 from bittern.service.sources import read_source
 from bittern.service.training import run

@@ -16,7 +16,8 @@ from bittern.errors import InvalidInputError, LayoutError, LimitExceededError, Q
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import index_source
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import MediaItem

@@ -17,6 +17,7 @@ from bittern.index.archive import Archive
 from bittern.index.store import Store
 from bittern.service.engine import Engine
 from bittern.service.jobs.description import JobSpec
+from bittern.service.jobs.indexing import JobControl
 from bittern.service.jobs.reencode import give_up, reencode
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
@@ -49,7 +50,7 @@ def test_the_command_removes_the_model_and_what_it_has_coded(
     spec: JobSpec,  # noqa: F811
 ) -> None:
     before, path = state(engine.archive), engine.archive.path
-    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
     engine.close()
     assert json.loads((path / "archive.json").read_text())["format_version"] == 2
@@ -66,7 +67,7 @@ def test_the_command_removes_the_model_and_what_it_has_coded(
 
 
 def test_a_model_that_is_in_use_is_not_given_up(engine: Engine) -> None:
-    with pytest.raises(ModelNotFoundError, match="there are: none"):
+    with pytest.raises(ModelNotFoundError, match="pending models: none"):
         give_up(engine.archive, "toy-64")
     with pytest.raises(PreconditionError, match="ready, not pending"):
         engine.archive.give_up(engine.model().digest)
@@ -98,7 +99,7 @@ def test_a_kill_anywhere_is_made_good_by_the_same_command(
     monkeypatch: pytest.MonkeyPatch,
     encoder: ToyEncoder,
 ) -> None:
-    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
     before, path = state(engine.archive), engine.archive.path
     engine.close()

@@ -14,8 +14,8 @@ from bittern.index import folder as folder_module
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.ingest.report import JobReport
-from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions, JobSpec
+from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.reencode import reencode
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
@@ -80,7 +80,7 @@ def test_searches_go_on_with_the_old_model_until_the_switch(engine: Engine, spec
         if report.commits and states(engine)[0][1] == "ready":
             seen.append((best(engine), [m.name for m in engine.archive.stats().models]))
 
-    reencode(replace(spec, commit_items=2), look, engine=engine)
+    reencode(replace(spec, commit_items=2), engine, JobControl(look))
     assert (("toy-64", "blue.png"), ["toy-64"]) in seen
 
 
@@ -88,7 +88,7 @@ def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
     engine: Engine, spec: JobSpec, encoder: ToyEncoder
 ) -> None:
     small = replace(spec, commit_items=1)
-    stopped = reencode(small, cancelled=stopped_after(4), engine=engine)
+    stopped = reencode(small, engine, JobControl(cancelled=stopped_after(4)))
     assert stopped.state == "stopped"
     assert states(engine) == [("toy-64", "ready"), ("toy-32", "pending")]
     assert best(engine)[0] == "toy-64"
@@ -170,7 +170,7 @@ def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
     assert states(engine) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
     told: list[str] = []
     drop = replace(spec, drop_old=True)
-    reencode(drop, lambda report: told.extend(report.notes[len(told) :]), engine=engine)
+    reencode(drop, engine, JobControl(lambda report: told.extend(report.notes[len(told) :])))
     left = [("toy-32", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
     assert states(engine) == left
     rows = sum(engine.stats().observations.values())
@@ -238,7 +238,7 @@ def test_readers_notice_the_switch_without_being_opened_again(
 def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     with monkeypatch.context() as earlier:
         earlier.setattr(folder_module, "FORMAT_VERSION", 1)
         with pytest.raises(ArchiveVersionError):
@@ -250,7 +250,7 @@ def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
 
 
 def test_a_pending_model_is_not_indexed_with(engine: Engine, spec: JobSpec, media: Path) -> None:
-    reencode(replace(spec, commit_items=1), cancelled=stopped_after(3), engine=engine)
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     with pytest.raises(PreconditionError, match="bittern reencode"):
         index_source(engine, read_source(media).entries, IndexOptions(model=spec.model))
 

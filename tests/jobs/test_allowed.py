@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import InvalidInputError, PreconditionError, SourceNotFoundError
-from bittern.service.jobs.allowed import AllowedFolders
-from bittern.service.jobs.serving import folders_by_name
+from bittern.service.jobs.serving import AllowedFolders
 from bittern.service.sources import SourceOptions
 from bittern.types import AddResult, MediaItem
 
@@ -90,9 +89,10 @@ def test_messages_do_not_tell_where_a_folder_lies(traps: Path) -> None:
 
 
 def test_folders_go_by_their_own_name_or_by_one_that_is_given(traps: Path) -> None:
-    assert folders_by_name([str(traps), f"cams={traps}"]) == {"traps": traps, "cams": traps}
+    allowed = AllowedFolders.parse([str(traps), f"cams={traps}"])
+    assert allowed.find("traps/site") == allowed.find("cams/site") == traps / "site"
     with pytest.raises(InvalidInputError, match="two allowed folders are called 'traps'"):
-        folders_by_name([str(traps), f"traps={traps}"])
+        AllowedFolders.parse([str(traps), f"traps={traps}"])
 
 
 def test_unusable_folders_are_refused_before_the_server_starts(traps: Path) -> None:

@@ -21,7 +21,8 @@ from bittern.service.ingest.report import JobReport, OnProgress
 from bittern.service.jobs import queue as queue_module
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.queue import JobQueue
-from bittern.service.jobs.record import JobFolder, JobRecord, JobState, progress_of
+from bittern.service.jobs.record import JobFolder, JobRecord, JobState, Progress
+from bittern.service.jobs.run import judged
 from bittern.types import AddResult, AddStatus
 
 WAIT_S = 20.0
@@ -53,7 +54,8 @@ class Runner:
             raise self.error
         failures = [AddResult(f"f{i}", AddStatus.FAILED) for i in range(self.failed_items)]
         report.count(failures)
-        return report
+        report.state = "done"
+        return judged(record.spec, report)
 
 
 def queue_at(path: Path, run: Runner) -> JobQueue:
@@ -97,8 +99,10 @@ def test_who_watches_sees_progress_and_the_end(tmp_path: Path) -> None:
     run.go.release()
     seen += watched
     assert seen[-1].state is JobState.DONE
-    assert any(r.state is JobState.RUNNING and r.progress["items"]["added"] == 1 for r in seen[1:])
-    assert seen[-1].progress["total"] == 3
+    assert any(
+        r.state is JobState.RUNNING and r.progress.items.get(AddStatus.ADDED) == 1 for r in seen[1:]
+    )
+    assert seen[-1].progress.total == 3
     jobs.close()
 
 
@@ -244,7 +248,7 @@ def test_a_job_that_waits_is_cancelled_at_once_and_one_that_runs_a_little_later(
     assert jobs.cancel(first).state is JobState.RUNNING
     stopped = ended(jobs, first)
     assert stopped.state is JobState.CANCELLED
-    assert stopped.progress["items"]["added"] == 1
+    assert stopped.progress.items[AddStatus.ADDED] == 1
     assert run.order == [first]
     assert jobs.cancel(first) == stopped
     jobs.close()
@@ -357,7 +361,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         replace(SPEC, bits=64, on_duplicate="overwrite"),
         JobState.FAILED,
         submitted="2026-05-01T00:00:00+00:00",
-        progress=progress_of(JobReport(model="fake-64", total=2)),
+        progress=Progress.of(JobReport(model="fake-64", total=2)),
         error="no",
         request_id="x",
     )
@@ -369,6 +373,6 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_an_unknown_job_is_not_found(tmp_path: Path) -> None:
     jobs = queue_at(tmp_path, Runner())
     for ask in (jobs.get, jobs.cancel, lambda name: next(jobs.watch(name, lambda: False))):
-        with pytest.raises(JobNotFoundError, match="there is no job 'x' here"):
+        with pytest.raises(JobNotFoundError, match="unknown job 'x'"):
             ask("x")
     jobs.close()

@@ -20,12 +20,14 @@ from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import new_stages
-from bittern.service.jobs.indexing import IndexOptions, index_source
-from bittern.service.jobs.ray import embed_on_ray, embedding_on_ray
-from bittern.service.jobs.units import (
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import embed_here, index_source
+from bittern.service.jobs.ray import (
     UNIT_ITEMS,
+    embed_on_ray,
     embedded_of,
     embedded_to_table,
+    embedding_on_ray,
     entries_of,
     units_of,
 )
@@ -168,7 +170,7 @@ def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
 ) -> None:
     toy_model(ToyEncoder()).save(tmp_path / "model")
     found = {}
-    for engine, embed in (("here", None), ("ray", embedding_on_ray(2, toy))):
+    for engine, embed in (("here", embed_here), ("ray", embedding_on_ray(2, toy))):
         options = IndexOptions(model=str(tmp_path / "model"))
         listed = [entry for entry in entries if not isinstance(entry, Recheck)]
         with Archive.create(tmp_path / engine) as archive:

@@ -22,7 +22,7 @@ from bittern.errors import (
 from bittern.index.archive import Archive
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import JobKind, JobSpec
-from bittern.service.jobs.run import _counted, report_file
+from bittern.service.jobs.run import counting, report_file
 from bittern.service.sources import Listed, Source, read_source
 from bittern.types import AddStatus
 from tests.engine.toy import picture
@@ -351,7 +351,7 @@ def test_counting_lists_for_itself_and_only_what_lies_here(media: Path, address:
 
     source, report = replace(there, listing=listing, address=address), JobReport()
     next(iter(source))
-    with _counted(source, report):
+    with counting(source, report):
         for thread in threading.enumerate():
             if thread.name == "bittern-count":
                 thread.join()

@@ -15,8 +15,7 @@ from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
 from bittern.service.grpc.server import Server, serve
-from bittern.service.jobs.allowed import AllowedFolders
-from bittern.service.jobs.serving import Jobs
+from bittern.service.jobs.serving import AllowedFolders, Jobs
 from bittern.types import AddStatus
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder

@@ -18,9 +18,8 @@ from bittern.errors import (
     SourceNotFoundError,
 )
 from bittern.service.grpc.server import Server, serve
-from bittern.service.jobs.allowed import AllowedFolders
 from bittern.service.jobs.queue import JobQueue
-from bittern.service.jobs.serving import Jobs
+from bittern.service.jobs.serving import AllowedFolders, Jobs
 from bittern.service.limits import ServiceConfig
 from bittern.types import AddResult, AddStatus
 from bittern.v1 import job_service_pb2 as pb

@@ -25,7 +25,8 @@ from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import NETWORK_BATCH, embed_items
 from bittern.service.ingest.items import Embedded, decode
 from bittern.service.ingest.report import STAGES, JobReport, new_stages
-from bittern.service.jobs.indexing import IndexOptions, index_source
+from bittern.service.jobs.description import IndexOptions
+from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import cluster, embed_on_ray
 from bittern.service.models.loaded import Model
 from bittern.types import MediaItem

@@ -102,7 +102,8 @@ def main(name: str, weights: str, source: str, target: str) -> None:
     from bittern.index.archive import Archive
     from bittern.service.engine import Engine
     from bittern.service.ingest.embedding import embed_items
-    from bittern.service.jobs.indexing import IndexOptions, index_source
+    from bittern.service.jobs.description import IndexOptions
+    from bittern.service.jobs.indexing import index_source
     from bittern.service.sources import read_source
 
     model = loaded_model(name, Path(weights))
