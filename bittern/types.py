@@ -31,7 +31,7 @@ Metadata = Mapping[str, str | float | int | bool | None]
 
 Metric = Literal["asymmetric", "hamming"]
 OnDuplicate = Literal["error", "skip", "overwrite"]
-EngineKind = Literal["auto", "flat", "ivf", "graph", "gpu"]
+EngineKind = Literal["auto", "flat", "ivf", "gpu"]
 
 DEFAULT_K = 10
 MAX_K = 10_000
@@ -124,7 +124,7 @@ class EngineStats:
     """How the codes of one model and modality are searched.
 
     Attributes:
-        kind: ``flat``, ``ivf``, ``graph`` or ``gpu``.
+        kind: ``flat``, ``ivf`` or ``gpu``.
         exact: whether it never misses a nearest row.
         reason: why it is this one, for people.
         rows: rows that it searches.
@@ -297,7 +297,7 @@ class SearchResult:
         metric: the metric that was used.
         took_ms: milliseconds from the parsed request to the hits.
         hits: best first.
-        engine: what searched: ``flat``, ``ivf``, ``graph``, ``gpu`` or ``sharded``.
+        engine: what searched: ``flat``, ``ivf``, ``gpu`` or ``sharded``.
         exact: whether none of the nearest can have been missed.
         cutoff: largest distance of a hit, in bits; None where the query had no such limit, and
             where relevance cannot be judged, among fewer than 32 observations.
@@ -480,18 +480,18 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """How an archive is searched, decided when it is opened.
+    """How an archive is searched; decided when it is opened.
 
     Attributes:
-        engine: ``auto`` takes what measured best for the size and the wanted recall; ``flat``
-            is always exact; ``ivf`` and ``graph`` say which approximate index answers where
-            less than all is wanted; ``gpu`` answers on the graphics card where there is one.
-        recall: share of the true nearest that is wanted where a search does not say, above 0
-            to 1; 1 is exact.
-        threads: the most threads of one search, 1 to 1,024; None for one per usable core.
-        gpu_memory: bytes of codes on the graphics card at most; None for what suits it.
-        build: whether approximate indexes are built in the background when they are first
-            wanted. If not, only indexes that were built earlier are used: for a single search.
+        engine: ``auto`` takes the fastest for the size and the wanted recall; ``flat`` is always
+            exact; ``ivf`` uses the approximate index also for small archives, where a recall
+            below 1 is wanted; ``gpu`` searches on the graphics card where there is one.
+        recall: share of the true nearest that a search must find unless it says otherwise, above
+            0 to 1; 1 is exact.
+        threads: most threads of one search, 1 to 1,024; None for one per usable core.
+        gpu_memory: most bytes of codes on the graphics card; None for half of its memory.
+        build: whether an approximate index is built in the background when a search first wants
+            one. Without it, only an index that is already stored is used.
     """
 
     engine: EngineKind = "auto"
@@ -506,6 +506,11 @@ class SearchOptions:
         Raises:
             QueryError: one of them is unusable.
         """
+        if str(self.engine) == "graph":
+            raise QueryError(
+                "the graph engine was removed, since it was never faster: use engine 'ivf'",
+                field="engine",
+            )
         check_choice(self.engine, get_args(EngineKind), "engine")
         if not isinstance(self.build, bool):
             raise QueryError(f"build must be True or False, not {self.build!r}", field="build")

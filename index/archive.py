@@ -16,12 +16,12 @@ from typing import Self
 import pyarrow as pa
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
-from bittern.index.asking import SearchableArchive
 from bittern.index.checksums import NAME
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import unnamed_models
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
+from bittern.index.reading import ArchiveReader
 from bittern.index.snapshots import SnapshotInfo, Snapshots, header_and_version
 from bittern.index.store import Store
 from bittern.index.verify import check_at_open
@@ -29,7 +29,7 @@ from bittern.index.writer import Writer
 from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
 
 
-class Archive(SearchableArchive):
+class Archive(ArchiveReader):
     """An archive that is open. Made by `Archive.create` and `Archive.open`.
 
     Safe to use from several threads.
@@ -48,7 +48,7 @@ class Archive(SearchableArchive):
 
     @classmethod
     def create(cls, path: str | Path, *, name: str | None = None) -> Archive:
-        """Make an archive and open it for writing; one that is there is opened.
+        """Make an archive and open it for writing; an existing one is opened.
 
         Args:
             path: a folder that does not exist yet, is empty, or is an archive.
@@ -68,7 +68,7 @@ class Archive(SearchableArchive):
             raise PreconditionError(f"no archive can be made at {path}: {error}") from error
         lock = folder.lock()
         try:
-            # The header comes last: without it, a half-made archive is no archive.
+            # The header comes last: a half-made folder without it is no archive.
             if not Store.create(folder.store).is_new:
                 folder.check_present()
             (folder.path / NAME).unlink(missing_ok=True)
@@ -93,15 +93,15 @@ class Archive(SearchableArchive):
         Args:
             path: its folder.
             write: also allow changes; one process at a time can.
-            search: how it is to be searched; None for the defaults.
-            snapshot: name of a snapshot, or number of a version that is still there: the
+            search: how it is searched; None for the defaults.
+            snapshot: name of a snapshot, or number of a version that still exists: the
                 archive as it was then, for reading only. None for the newest state.
 
         Raises:
             QueryError: `search` is something else.
             NotFoundError: there is no such snapshot.
             PreconditionError: a snapshot is to be written to.
-            ArchiveNotFoundError: there is none.
+            ArchiveNotFoundError: the folder holds none.
             ArchiveDamagedError: part of it is missing.
             ArchiveVersionError: a newer version of Bittern made it.
             ArchiveLockedError: another process writes to it.
@@ -134,7 +134,7 @@ class Archive(SearchableArchive):
     ) -> Archive:
         if write:
             raise PreconditionError(
-                f"snapshot {snapshot} cannot be written to: what was, stays. To go on from there, "
+                f"snapshot {snapshot} cannot be written to. To continue from it, "
                 f"make it the newest state: bittern restore {folder.path} {snapshot}"
             )
         store = Store(folder.store)
@@ -151,8 +151,8 @@ class Archive(SearchableArchive):
                 return
             self._closed = True
             self._engines.close()
-            self._index_files.close(None if self._past else self._snapshot)
-            self._snapshot = None
+            self._index_files.close(None if self._past else self._generation)
+            self._generation = None
             if self._writer:
                 self._writer.close()
             self._derived.vouch()
@@ -175,7 +175,7 @@ class Archive(SearchableArchive):
     def register_model(self, record: ModelRecord, files: Mapping[str, bytes]) -> None:
         """Make a model known, with the files that are needed to load it again.
 
-        Registering a model again changes nothing, but brings back files that are lost.
+        Registering a model again changes nothing, but restores lost files.
 
         Args:
             record: the model.
@@ -197,8 +197,8 @@ class Archive(SearchableArchive):
     ) -> builtins.list[AddResult]:
         """Add media items in one atomic commit; returns when it is done.
 
-        A bad item fails alone, with its reason in its result. What happens to items that
-        are there already is tabled in `bittern.index.adding`.
+        A bad item fails alone, with its reason in its result. The table in
+        `bittern.index.adding` says what happens to items that are already in the archive.
 
         Args:
             items: for each media item all of its observations, with codes.
@@ -228,16 +228,16 @@ class Archive(SearchableArchive):
         """
         return self._writing().delete(ids)
 
-    # Time
+    # Snapshots
 
     def snapshots(self, *, unnamed: bool = False) -> builtins.list[SnapshotInfo]:
         """The snapshots, oldest first.
 
         Args:
-            unnamed: also versions that have no name and are still there.
+            unnamed: also versions that have no name and still exist.
         """
-        kept = self._snapshots()
-        found = [*kept.list(), *(kept.unnamed() if unnamed else ())]
+        snapshots = self._snapshots()
+        found = [*snapshots.list(), *(snapshots.unnamed() if unnamed else ())]
         return sorted(found, key=lambda info: info.version)
 
     def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
@@ -245,7 +245,7 @@ class Archive(SearchableArchive):
         return self._snapshots().take(name, note=note)
 
     def drop_snapshot(self, name: str) -> SnapshotInfo:
-        """Forget a snapshot.
+        """Delete a snapshot's name; its versions may be cleaned up.
 
         Raises:
             NotFoundError: there is none of this name.
@@ -256,7 +256,7 @@ class Archive(SearchableArchive):
         """Make an old state the newest one: a commit like any other, nothing is lost.
 
         Args:
-            snapshot: name of a snapshot, or number of a version that is still there.
+            snapshot: name of a snapshot, or number of a version that still exists.
             keep_as: name of the snapshot that is taken of the state before; None for
                 ``before-restore-`` and a number.
 
@@ -265,14 +265,14 @@ class Archive(SearchableArchive):
 
         Raises:
             NotFoundError: there is no such snapshot.
-            PreconditionError: open for reading only, a model of that state is gone, or the disk
+            PreconditionError: open for reading only, a model of that state was dropped, or the disk
                 refuses; nothing is changed.
         """
-        writer, kept = self._writing(), self._snapshots()
-        wanted = kept.find(snapshot)
-        kept.check_complete(wanted)
-        before = kept.take(
-            keep_as or kept.free_name("before-restore-"),
+        writer, snapshots = self._writing(), self._snapshots()
+        wanted = snapshots.find(snapshot)
+        snapshots.check_complete(wanted)
+        before = snapshots.take(
+            keep_as or snapshots.free_name("before-restore-"),
             note=f"before {wanted.name or f'version {wanted.version}'} was restored",
             automatic=True,
         )
@@ -280,8 +280,10 @@ class Archive(SearchableArchive):
         self.refresh()
         return before
 
+    # Models
+
     def switch_model(self, digest: str) -> None:
-        """Let a model be the first choice from now on, and retire those that it replaces.
+        """Make a model the first choice, and retire those that it replaces.
 
         Raises:
             DigestMismatchError: it is not registered here.
@@ -292,11 +294,11 @@ class Archive(SearchableArchive):
     def drop_retired(self, successor: str | None = None) -> builtins.list[ModelRecord]:
         """Remove retired models with their codes, and rows that only they had coded.
 
-        What snapshots need stays as long as they do. Also finishes what was cut short.
+        What snapshots need is kept with them. Also finishes an interrupted removal.
 
         Args:
-            successor: digest of the model whose predecessors are meant; None for all that are
-                retired.
+            successor: only the models that this one (its digest) has replaced; None for all
+                retired ones.
 
         Returns:
             the models that were dropped.
@@ -306,23 +308,23 @@ class Archive(SearchableArchive):
         return dropped
 
     def forgotten_models(self) -> builtins.list[Path]:
-        """Folders of models that the archive names no more; codes of them may be left as well."""
+        """Folders of dropped models; their codes may be left as well."""
         header = self._folder.read_header()
         return unnamed_models(self._folder, {record.digest for record in header.models})
 
     def give_up(self, model: str | None = None) -> ModelRecord | None:
         """Remove a pending model with the codes it has so far, and rows that only it coded.
 
-        Also finishes what was cut short: then there is no pending model any more.
+        Also finishes an interrupted removal.
 
         Args:
-            model: its digest; None for the only one that is pending, if there is one.
+            model: its digest; None for the only pending one, if there is one.
 
         Returns:
             the model; None if none was pending.
 
         Raises:
-            DigestMismatchError: there is no such model, or more than one that could be meant.
+            DigestMismatchError: there is no such model, or more than one is pending.
             PreconditionError: it is not pending, or the archive is open for reading only.
         """
         given_up = self._writing().give_up(model, set(self._snapshots().models()))

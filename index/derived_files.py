@@ -1,30 +1,39 @@
-"""Arrays that are derived from the store, kept in files between openings.
+"""Arrays that are derived from the store, kept in files between openings of an archive.
 
-    ARCHIVE/derived/<name>.json                  what the set is: format, generation, store, files
+    ARCHIVE/derived/<name>.json                  the set: format, generation, store, files
     ARCHIVE/derived/<name>.<token>.<array>.npy   one array each
 
-A set is trusted only as far as it proves itself. Its JSON file carries its own checksum and
-that of every array. It names the store version that the arrays were derived from, and a
-version (that one or a later one) by the checksum of its manifest, so that a set of another
-archive, or of a store that has been put back to an older state, is told from one of this
-store. What does not prove itself is left alone with one line in the log and made anew: a
-damaged set costs time, never a right answer.
+A set is trusted only as far as it proves itself. Its JSON file has its own checksum and that of
+every array. It names the store version that the arrays were derived from, and a version (that one
+or a later one) by the checksum of its manifest. So a set of another archive, or of a store that was
+put back to an older state, is told from one of this store. A set that does not prove itself is
+ignored, with one line in the log, and made anew: a damaged set costs time, never a right answer.
 
-Writing is at the best of one's ability too: a read-only folder or a full disk costs speed
-only. Every writing uses file names of its own and replaces the JSON file last and at once,
-so two processes may write at the same time, and a crash leaves the set before.
+Writing is best effort: a read-only folder or a full disk costs speed only. Every write uses new
+file names and replaces the JSON file last and atomically, so two processes may write at the same
+time, and a crash leaves the previous set.
+
+Array files are memory-mapped, so that processes share them and opening one costs one pass over it,
+for the checksum. Nothing in a file decides how it is read: type and shape are in the set's JSON,
+must be one of a few plain types, and determine the header and the length that the file must have.
+NumPy's own reader, which looks at the content to tell archives, pickles and arrays apart, is not
+used.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import math
 import os
 import re
 import secrets
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +41,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from bittern.index.derived.arrays import read_array, write_array
-from bittern.index.derived.judging import OutdatedError, UnusableError, judging
+from bittern.files import replace_file
 from bittern.index.store import Store
 
 FORMAT = "bittern-derived"
@@ -44,9 +52,36 @@ _MOST_EXPECTED = 1_024
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,100}")
 _ARRAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 _STRAYS_AFTER_S = 3600.0
+_REMOVED_SETS = "*-graph"
+"""Sets of an index that earlier releases had."""
 _log = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
-"""Arrays by name; one that is in parts is written as one."""
+"""Arrays by name; a sequence is written as one array."""
+
+
+class UnusableError(ValueError):
+    """A set cannot be used."""
+
+
+class OutdatedError(UnusableError):
+    """A set may be intact, but is not proven to be of this store."""
+
+
+@contextmanager
+def _unusable() -> Iterator[None]:
+    """Whatever goes wrong while a set is read makes it unusable.
+
+    Files from outside can make any library raise anything, and none of it may keep an archive
+    from being opened.
+    """
+    try:
+        yield
+    except UnusableError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UnusableError(str(error) or type(error).__name__) from error
+    except Exception as error:
+        raise UnusableError(f"{type(error).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -54,14 +89,12 @@ class DerivedSet:
     """Arrays that have proven to be derived from this store.
 
     Attributes:
-        generation: store version that they were derived from; not later than the store is.
+        version: of the store that they were derived from; not later than the store is.
         arrays: read-only, perhaps memory-mapped.
-        about: what else was noted down.
     """
 
-    generation: int
+    version: int
     arrays: Mapping[str, NDArray[Any]]
-    about: Mapping[str, Any] = field(default_factory=dict)
 
 
 class DerivedFiles:
@@ -75,17 +108,17 @@ class DerivedFiles:
     def __init__(self, folder: Path, store: Store) -> None:
         self.folder = folder
         self._store = store
-        self._ours: set[str] = set()
+        self._used: set[str] = set()
         self._expected: dict[int, str | None] = {}
 
-    def expect(self, generation: int, identity: str | None) -> None:
-        """Note what a generation was when it was read: nothing else is kept as derived from it."""
-        self._expected[generation] = identity
+    def expect(self, version: int, identity: str | None) -> None:
+        """Note the identity of a version when it was read: sets of another one are not written."""
+        self._expected[version] = identity
         while len(self._expected) > _MOST_EXPECTED:
             self._expected.pop(next(iter(self._expected)))
 
     def names(self) -> list[str]:
-        """The sets that are there, usable or not, by the names of their files."""
+        """Names of the stored sets, usable or not."""
         try:
             return sorted(path.stem for path in self.folder.glob("*.json"))
         except OSError:
@@ -106,86 +139,74 @@ class DerivedFiles:
             level = logging.INFO if isinstance(error, OutdatedError) else logging.WARNING
             _log.log(level, "%s is not used, and made anew: %s", self._json_file(name), error)
             return None
-        self._ours.add(name)
+        self._used.add(name)
         return found
 
     def refuse(self, name: str, why: str) -> None:
-        """Say that a set that proved itself turned out to be of no use, and is made anew."""
-        self._ours.discard(name)
+        """Log that an intact set is of no use, and is made anew."""
+        self._used.discard(name)
         _log.warning("%s is not used, and made anew: %s", self._json_file(name), why)
 
-    def problem(self, name: str) -> str:
-        """Why a set cannot be used; empty if it can."""
-        try:
-            self._checked(name)
-        except UnusableError as error:
-            return str(error)
-        return ""
+    def damage(self, name: str, *, or_outdated: bool = False) -> str:
+        """What is wrong with a set; empty if nothing is.
 
-    def damage(self, name: str) -> str:
-        """What is wrong with a set beyond being out of date; empty if nothing is."""
+        Args:
+            name: of the set.
+            or_outdated: also say that it is not proven to be of this store.
+        """
         try:
             self._checked(name)
-        except OutdatedError:
-            return ""
         except UnusableError as error:
-            return str(error)
+            outdated = isinstance(error, OutdatedError)
+            return "" if outdated and not or_outdated else str(error)
         return ""
 
     def write(self, name: str, arrays: Arrays) -> None:
-        """Keep arrays that are derived from the newest version of the store."""
+        """Store arrays that are derived from the newest version of the store."""
         self.write_set(name, arrays, self._store.version)
 
-    def write_set(
-        self, name: str, arrays: Arrays, generation: int, about: Mapping[str, Any] | None = None
-    ) -> bool:
-        """Keep arrays; a failure is logged and costs speed only.
+    def write_set(self, name: str, arrays: Arrays, version: int) -> bool:
+        """Store arrays; a failure is logged and costs speed only.
 
         Args:
             name: lower-case letters, digits, hyphens and underscores.
             arrays: by name, of the same form.
-            generation: store version that they were derived from.
-            about: more to note down, as JSON.
+            version: of the store that they were derived from.
 
         Returns:
-            whether they are kept.
+            whether they are stored.
         """
-        identity = self._store.identity(generation)
-        if identity is None or self._expected.get(generation, identity) != identity:
+        identity = self._store.identity(version)
+        if identity is None or self._expected.get(version, identity) != identity:
             return False
         started = time.monotonic()
         before = self._files_of(name)
         try:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is not a name of a set")
             self.folder.mkdir(exist_ok=True)
-            files = self._write_arrays(self._stem(name), arrays)
-            self._write_json(
-                name,
-                {
-                    "name": name,
-                    "generation": generation,
-                    "seen": {"version": generation, "identity": identity},
-                    "about": dict(about or {}),
-                    "files": files,
-                },
-            )
+            files = self._write_arrays(name, arrays)
+            seen = {"version": version, "identity": identity}
+            content = {"name": name, "generation": version, "seen": seen, "about": {}}
+            self._write_json(name, {**content, "files": files})
         except (OSError, ValueError) as error:
             _log.warning("%s was not written: %s", self._json_file(name), error)
             return False
         _log.info("wrote %s in %.1f s", self._json_file(name), time.monotonic() - started)
-        self._ours.add(name)
-        self._sweep(name, before, {told["file"] for told in files.values()})
+        self._used.add(name)
+        self._sweep(name, before, {described["file"] for described in files.values()})
         return True
 
     def vouch(self) -> None:
-        """Note in the sets that this process used or wrote that the store has come so far.
+        """Note the current version in the sets that this process used or wrote.
 
-        A set proves itself by a version that is still there; old ones are cleaned up.
+        A set proves itself by a version that still exists; old ones are cleaned up.
         """
         version = self._store.version
         identity = self._store.identity(version)
-        for name in sorted(self._ours):
+        for name in sorted(self._used):
             try:
-                with judging():
+                with _unusable():
                     value = self._read_json(name)
                     known = value["seen"]
                     proven = known["identity"] == self._store.identity(known["version"])
@@ -196,29 +217,24 @@ class DerivedFiles:
             except UnusableError as error:
                 _log.info("%s was not renewed: %s", self._json_file(name), error)
 
-    # Inside
-
-    def _stem(self, name: str) -> str:
-        return name if _NAME.fullmatch(name) else "x" + xxhash.xxh3_64_hexdigest(name.encode())
-
     def _json_file(self, name: str) -> Path:
-        return self.folder / f"{self._stem(name)}.json"
+        return self.folder / f"{name}.json"
 
-    @judging()
+    @_unusable()
     def _checked(self, name: str) -> DerivedSet:
         value = self._read_json(name)
-        generation, seen = value["generation"], value["seen"]
-        if not 0 < generation <= seen["version"] <= self._store.version:
-            raise OutdatedError(f"it is of version {generation}, not of this store")
+        version, seen = value["generation"], value["seen"]
+        if not 0 < version <= seen["version"] <= self._store.version:
+            raise OutdatedError(f"it is of version {version}, not of this store")
         if self._store.identity(seen["version"]) != seen["identity"]:
-            raise OutdatedError("it is of another store, or of a version that is gone")
+            raise OutdatedError("it is of another store, or of a version that was cleaned up")
         files = value["files"]
         if len(files) > _MOST_ARRAYS:
             raise ValueError(f"it has {len(files)} arrays, the limit is {_MOST_ARRAYS}")
-        arrays = {str(key): read_array(self.folder, told) for key, told in files.items()}
-        return DerivedSet(generation, arrays, value["about"])
+        arrays = {str(key): read_array(self.folder, one) for key, one in files.items()}
+        return DerivedSet(version, arrays)
 
-    @judging()
+    @_unusable()
     def _read_json(self, name: str) -> dict[str, Any]:
         path = self._json_file(name)
         if path.stat().st_size > _JSON_LIMIT_BYTES:
@@ -229,24 +245,24 @@ class DerivedFiles:
         value: dict[str, Any] = outer["set"]
         if outer["xxh3"] != _digest(value):
             raise ValueError("it has been damaged: its checksum differs")
-        if self._json_file(value["name"]) != path:
+        if value["name"] != name:
             raise ValueError(f"it is {value['name']!r}")
         if not all(isinstance(v, int) for v in (value["generation"], value["seen"]["version"])):
             raise ValueError("its versions are no numbers")
         return value
 
-    def _write_arrays(self, stem: str, arrays: Arrays) -> dict[str, Any]:
+    def _write_arrays(self, name: str, arrays: Arrays) -> dict[str, Any]:
         token = secrets.token_hex(6)
         files: dict[str, Any] = {}
         written: list[Path] = []
         try:
             for key, array in arrays.items():
                 if not _ARRAY.fullmatch(key):
-                    raise ValueError(f"{key!r} is no name of an array")
-                path = self.folder / f"{stem}.{token}.{key}.npy"
+                    raise ValueError(f"{key!r} is not a name of an array")
+                path = self.folder / f"{name}.{token}.{key}.npy"
                 written.append(path)
-                parts = [array] if isinstance(array, np.ndarray) else list(array)
-                files[key] = write_array(path, parts)
+                chunks = [array] if isinstance(array, np.ndarray) else list(array)
+                files[key] = write_array(path, chunks)
         except BaseException:
             for path in written:
                 path.unlink(missing_ok=True)
@@ -260,36 +276,27 @@ class DerivedFiles:
             "xxh3": _digest(value),
             "set": value,
         }
-        path = self._json_file(name)
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(6)}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8") as stream:
-                json.dump(outer, stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(self._json_file(name), json.dumps(outer, indent=1).encode(), f"{name}.tmp-")
 
     def _files_of(self, name: str) -> set[str]:
         try:
-            with judging():
-                return {str(told["file"]) for told in self._read_json(name)["files"].values()}
+            with _unusable():
+                return {str(one["file"]) for one in self._read_json(name)["files"].values()}
         except UnusableError:
             return set()
 
     def _sweep(self, name: str, before: set[str], used: set[str]) -> None:
-        """Remove the files of the set before, and what broken-off writings have left."""
+        """Remove the files of the previous set, of interrupted writes, and of removed indexes."""
         now = time.time()
         try:
-            for path in [
-                *self.folder.glob(f"{self._stem(name)}.*.npy"),
-                *self.folder.glob("*.tmp"),
-            ]:
+            for pattern in (f"{_REMOVED_SETS}.json", f"{_REMOVED_SETS}.*.npy"):
+                before |= {path.name for path in self.folder.glob(pattern)}
+            for path in self.folder.iterdir():
+                own = path.name.startswith(f"{name}.") and path.suffix == ".npy"
+                if path.name in used or not (own or ".tmp" in path.name or path.name in before):
+                    continue
                 # Another process may be writing just now.
-                old = path.name in before or now - path.stat().st_mtime > _STRAYS_AFTER_S
-                if old and path.name not in used:
+                if path.name in before or now - path.stat().st_mtime > _STRAYS_AFTER_S:
                     path.unlink(missing_ok=True)
         except OSError as error:
             _log.info("%s was not swept: %s", self.folder, error)
@@ -297,3 +304,122 @@ class DerivedFiles:
 
 def _digest(value: Any) -> str:
     return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
+
+
+# Arrays
+
+_CHUNK_BYTES = 4 << 20
+_MAPPED_FROM_BYTES = 1 << 20
+_THREADS = 2
+"""A checksum runs at the speed of memory, which two threads use in full."""
+_DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
+_MOST_DIMENSIONS = 4
+_LONGEST = 1 << 48
+
+
+def write_array(path: Path, chunks: Sequence[NDArray[Any]]) -> dict[str, Any]:
+    """Write chunks one after the other as one array.
+
+    Args:
+        path: a new file.
+        chunks: one or more, of one dtype, alike but for their first dimension.
+
+    Returns:
+        the description that `read_array` needs.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    first = chunks[0]
+    shape = [sum(len(chunk) for chunk in chunks), *first.shape[1:]]
+    header = _header(first.dtype.str, shape)
+    with path.open("xb") as stream:
+        stream.write(header)
+        for chunk in chunks:
+            stream.write(_bytes_of(chunk))
+        stream.flush()
+        os.fsync(stream.fileno())
+    array = _content(path, len(header), first.dtype, shape)
+    return {
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "dtype": first.dtype.str,
+        "shape": shape,
+        "xxh3": _checksum(array),
+    }
+
+
+def read_array(folder: Path, described: dict[str, Any]) -> NDArray[Any]:
+    """An array that was written by `write_array`, read-only.
+
+    Args:
+        folder: of its file.
+        described: what `write_array` returned.
+
+    Raises:
+        ValueError, KeyError, TypeError, OSError: it is not what was written.
+    """
+    name = str(described["file"])
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise ValueError(f"{name!r} is missing")
+    header = _header(described["dtype"], described["shape"])
+    dtype, shape = np.dtype(described["dtype"]), described["shape"]
+    size, right = path.stat().st_size, len(header) + dtype.itemsize * math.prod(shape)
+    if not size == described["bytes"] == right:
+        raise ValueError(f"{name} has {size} bytes, not {right}")
+    with path.open("rb") as stream:
+        if stream.read(len(header)) != header:
+            raise ValueError(f"{name} has been damaged: it does not begin as {dtype} {shape}")
+    array = _content(path, len(header), dtype, shape)
+    if _checksum(array) != described["xxh3"]:
+        raise ValueError(f"{name} has been damaged: its checksum differs")
+    array.flags.writeable = False
+    return array
+
+
+def _header(dtype: object, shape: object) -> bytes:
+    """The beginning of an array's `.npy` file.
+
+    Raises:
+        ValueError: arrays of this type and shape are not stored.
+    """
+    lengths = shape if isinstance(shape, list) else []
+    plain = all(type(length) is int and 0 <= length <= _LONGEST for length in lengths)
+    if dtype not in _DTYPES or not plain or not 1 <= len(lengths) <= _MOST_DIMENSIONS:
+        raise ValueError(f"arrays of {dtype!r} {shape!r} are not stored")
+    stream = io.BytesIO()
+    header = {"descr": dtype, "fortran_order": False, "shape": tuple(lengths)}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
+def _content(path: Path, offset: int, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
+    """The array after the header; memory-mapped where it is large."""
+    count = math.prod(shape)
+    if count * dtype.itemsize >= _MAPPED_FROM_BYTES:
+        mapped = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(shape))
+        return np.asarray(mapped)
+    array = np.fromfile(path, dtype=dtype, count=count, offset=offset)
+    return array.reshape(shape)
+
+
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return memoryview(flat.view(np.uint8).data) if array.size else memoryview(b"")
+
+
+def _checksum(array: NDArray[Any]) -> str:
+    """A checksum of the checksums of chunks, which threads share."""
+    if not array.size:
+        return xxhash.xxh3_128_hexdigest(b"")
+    data = _bytes_of(array)
+    starts = range(0, len(data), _CHUNK_BYTES)
+
+    def digest(start: int) -> bytes:
+        return xxhash.xxh3_128_digest(data[start : start + _CHUNK_BYTES])
+
+    if len(starts) <= _THREADS:
+        return xxhash.xxh3_128_hexdigest(b"".join(map(digest, starts)))
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return xxhash.xxh3_128_hexdigest(b"".join(threads.map(digest, starts)))

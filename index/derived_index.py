@@ -1,7 +1,7 @@
-"""The rows and codes of an archive's index as derived files.
+"""Rows and codes of a generation as derived files.
 
-A large archive opens at the speed of its disk: the codes are used where their file lies,
-and what was committed since they were written is read from the store.
+A large archive opens at the speed of its disk: codes are used in their memory-mapped file, and what
+was committed after it was written is read from the store.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.derived_files import DerivedFiles, DerivedSet
-from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks
-from bittern.index.engines.rows import RowNumbers
+from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks, RowNumbers
 from bittern.index.loading import MODALITIES, Blocks, Rows
 from bittern.index.row_map import RowMap
 from bittern.index.store import Store
@@ -24,86 +23,90 @@ from bittern.index.store import Store
 if TYPE_CHECKING:
     from bittern.index.generation import Generation
 
-KEPT_FROM = 200_000
-"""Rows from which on reading an archive from its store takes long enough to keep files."""
+STORED_FROM = 200_000
+"""Archives of fewer rows are read from the store fast enough."""
 _REWRITTEN_SHARE = 0.1
-"""Share of rows that must have changed before the files are written anew."""
+"""Share of rows that must have changed before the files are written again."""
 _MOST_ROWS = 1 << 40
-_MOST_GONE = 2
+_MOST_DELETED = 2
 _ROWS_READ_AT_ONCE = 1 << 20
-"""A set with more than so many rows, and so many times those that the store has, is no start."""
+"""A set is not used if it has more rows than this and `_MOST_DELETED` times those of the store."""
 
 
 @dataclass(frozen=True)
-class KeptBlocks:
+class StoredBlocks:
     """Codes of an earlier generation.
 
     Attributes:
-        generation: store version that they belong to.
+        version: of the store that they belong to.
         rows: their rows, of all modalities.
         blocks: the codes.
     """
 
-    generation: int
+    version: int
     rows: RowMap
     blocks: Blocks
 
 
 class IndexFiles:
-    """What is kept of an archive's index between openings.
+    """Reads and writes the derived files of an archive's rows and codes.
 
     Args:
         files: the archive's derived files.
+        write: whether files may be written.
     """
 
-    def __init__(self, files: DerivedFiles) -> None:
+    def __init__(self, files: DerivedFiles, *, write: bool = True) -> None:
         self.files = files
-        self._kept: dict[str, int] = {}
+        self._write = write
+        self._stored: dict[str, int] = {}
         self._lock = threading.Lock()
         self._saving: threading.Thread | None = None
         self._newest: Generation | None = None
 
     def rows(self, store: Store) -> Rows | None:
-        """The rows of the generation that was kept last, if they can be trusted.
+        """The rows of the latest stored generation, if they can be trusted.
 
         Args:
-            store: at the version that they are wanted for, or as a start for.
+            store: at the version that they are for, or that is derived from them.
         """
         found = self.files.read_set("rows")
-        if found is None or found.generation > store.version:
+        if found is None or found.version > store.version:
             return None
         rows = _rows_of(found)
-        if why := _no_start(rows, store):
+        if why := _why_unusable(rows, store):
             self.files.refuse("rows", why)
             return None
         if rows is not None:
-            self._kept["rows"] = rows.generation
+            self._stored["rows"] = rows.version
         return rows
 
-    def blocks(self, column: str, width: int, rows: Rows) -> KeptBlocks | None:
-        """A model's codes of the generation that was kept last, if they can be trusted.
+    def blocks(self, column: str, width: int, rows: Rows) -> StoredBlocks | None:
+        """A model's codes of the latest stored generation, if they can be trusted.
 
         Args:
             column: the store's column of these codes.
             width: bytes of a code.
-            rows: of the generation that they are wanted for, or as a start for.
+            rows: of the generation that they are for, or that is derived from them.
         """
         name = f"codes-{column}"
         found = self.files.read_set(name)
-        if found is None or found.generation > rows.generation:
+        if found is None or found.version > rows.version:
             return None
-        kept = _blocks_of(found, width)
-        if kept is None:
+        stored = _blocks_of(found, width)
+        if stored is None:
             self.files.refuse(name, f"its arrays do not make codes of {width} bytes")
-        elif kept.generation == rows.generation and len(kept.rows.missing_from(rows.map)):
-            self.files.refuse(name, "it has codes of rows that are not there")
+        elif stored.version == rows.version and len(stored.rows.missing_from(rows.map)):
+            self.files.refuse(name, "it has codes of rows that do not exist")
         else:
-            self._kept[column] = kept.generation
-            return kept
+            self._stored[column] = stored.version
+            return stored
         return None
 
     def save_if_worth_it(self, generation: Generation) -> None:
-        """Keep what is loaded, in the background, if that saves the next opening much."""
+        """Store what is loaded, in the background, if that saves the next opening much time."""
+        if not self._write:
+            return
         with self._lock:
             self._newest = generation
             if (self._saving is None or not self._saving.is_alive()) and self._due(generation):
@@ -113,7 +116,7 @@ class IndexFiles:
                 self._saving.start()
 
     def close(self, generation: Generation | None) -> None:
-        """Keep what is worth it of the last generation, and wait until that is done."""
+        """Store what is worth it of the last generation, and wait until that is done."""
         if generation is not None:
             self.save_if_worth_it(generation)
         if self._saving is not None:
@@ -121,28 +124,28 @@ class IndexFiles:
         self._newest = None
 
     def _due(self, generation: Generation) -> list[str]:
-        """What of a generation is worth keeping and not kept yet."""
+        """The arrays of a generation to store now: ``rows``, and columns of codes."""
         rows = len(generation)
-        if rows < KEPT_FROM:
+        if rows < STORED_FROM:
             return []
         least = _REWRITTEN_SHARE * rows
         return [
             name
             for name in ("rows", *generation.loaded_columns)
-            if name not in self._kept
+            if name not in self._stored
             or (
-                self._kept[name] != generation.version
-                and generation.changed_since(self._kept[name]) >= least
+                self._stored[name] != generation.version
+                and generation.changed_since(self._stored[name]) >= least
             )
         ]
 
     def _save(self) -> None:
         while (generation := self._newest) is not None and (names := self._due(generation)):
             for name in names:
-                # Noted first: what cannot be written is not tried again for this generation.
-                self._kept[name] = generation.version
+                # Noted first, so that a failed write is not repeated for this generation.
+                self._stored[name] = generation.version
                 if name == "rows":
-                    arrays = _arrays_of_rows(generation.kept_rows)
+                    arrays = _arrays_of_rows(generation.row_table)
                     self.files.write_set("rows", arrays, generation.version)
                 else:
                     arrays = _arrays_of_blocks(generation.loaded_columns[name])
@@ -172,42 +175,42 @@ def _rows_of(found: DerivedSet) -> Rows | None:
     count = int(lengths.sum())
     if kinds.dtype != np.int8 or kinds.ndim != 1 or len(kinds) not in (min(1, count), count):
         return None
-    return Rows(found.generation, RowMap(first, ids, lengths), kinds)
+    return Rows(found.version, RowMap(first, ids, lengths), kinds)
 
 
-def _no_start(rows: Rows | None, store: Store) -> str:
-    """Why rows that were kept are not where this version of the store can begin; or empty."""
+def _why_unusable(rows: Rows | None, store: Store) -> str:
+    """Why this version of the store cannot be derived from stored rows; empty if it can."""
     if rows is None:
         return "its arrays do not make rows"
-    claimed, there = len(rows.map), store.count()
-    if rows.generation == store.version and claimed != there:
-        return f"it has {claimed} rows of this version, which has {there}"
-    if claimed > _MOST_GONE * there + _ROWS_READ_AT_ONCE:
-        # Finding out which of them are gone would take longer, and memory for each.
-        return f"it has {claimed} rows, of which {there} can be left at most"
+    claimed, count = len(rows.map), store.count()
+    if rows.version == store.version and claimed != count:
+        return f"it has {claimed} rows of this version, which has {count}"
+    if claimed > _MOST_DELETED * count + _ROWS_READ_AT_ONCE:
+        # To find out which of them were deleted would take longer, and memory for each.
+        return f"it has {claimed} rows, of which {count} can be left at most"
     return ""
 
 
 def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
-    for modality, part in blocks.items():
+    for modality, one in blocks.items():
         numbers = (
             block.rows.array() if dead is None else block.rows.at(np.flatnonzero(~dead))
-            for block, dead in zip(part.blocks, part.dead, strict=True)
+            for block, dead in zip(one.blocks, one.dead, strict=True)
         )
         runs = RowMap.of((rows, rows) for rows in numbers)
         arrays[f"first_{modality}"], arrays[f"lengths_{modality}"] = runs.first, runs.lengths
         arrays[f"codes_{modality}"] = [
-            np.empty((0, part.width), np.uint8),
+            np.empty((0, one.width), np.uint8),
             *(
                 block.codes if dead is None else block.codes[~dead]
-                for block, dead in zip(part.blocks, part.dead, strict=True)
+                for block, dead in zip(one.blocks, one.dead, strict=True)
             ),
         ]
     return arrays
 
 
-def _blocks_of(found: DerivedSet, width: int) -> KeptBlocks | None:
+def _blocks_of(found: DerivedSet, width: int) -> StoredBlocks | None:
     blocks: Blocks = {}
     maps = []
     for modality in MODALITIES:
@@ -223,11 +226,11 @@ def _blocks_of(found: DerivedSet, width: int) -> KeptBlocks | None:
         rows = RowMap(first, first, lengths)
         maps.append(rows)
         blocks[modality] = CodeBlocks(8 * width, list(_blocks(rows, codes)))
-    return KeptBlocks(found.generation, RowMap.joined(maps), blocks)
+    return StoredBlocks(found.version, RowMap.joined(maps), blocks)
 
 
 def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
-    """Blocks of codes in the place where they are; runs of rows without arrays of them."""
+    """Blocks of codes that are not copied; runs of rows without arrays of them."""
     for begin in range(0, len(codes), BLOCK_ROWS):
         end = min(begin + BLOCK_ROWS, len(codes))
         first, numbers = rows.run_between(begin, end)

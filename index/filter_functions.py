@@ -1,17 +1,22 @@
-"""The conditions with a name of their own: what they mean, in the store's SQL.
+"""Functions of the `where` language, as the store's SQL: named conditions, and parts of dates.
 
-`taxon` and `names_match` are true or false of every row, since a row without names has none that
+`taxon` and `names_match` are true or false for every row, since a row without names has none that
 fits. `within_box` and `during` are NULL where a row has no coordinates or no date.
+
+Darwin Core writes an `eventDate` as ISO 8601 text: a year, a month, a day, a day with its time, or
+an interval of two of these, whose end may leave out what it shares with its beginning
+(``2007-11-13/15``). A day is the day that the text names: times and their zones are ignored.
 """
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
+from datetime import date, timedelta
 
 from bittern.errors import FilterError
 from bittern.index.columns import ColumnType
-from bittern.index.filter_dates import during
 from bittern.index.store import quoted
 
 Argument = str | float
@@ -109,6 +114,214 @@ def within_box(west: float, south: float, east: float, north: float) -> str:
     return f"({latitude} AND {longitude})"
 
 
+def _texts(columns: Mapping[str, ColumnType], names: Sequence[str]) -> list[str]:
+    """Columns of text among these names, as the archive spells them."""
+    by_lower = {column.lower(): column for column, kind in columns.items() if kind == "string"}
+    return [by_lower[name.lower()] for name in names if name.lower() in by_lower]
+
+
+def _any(conditions: Sequence[str]) -> str:
+    # NULL, said of a column without a name, is no reason to doubt the others.
+    return f"({' OR '.join(f'coalesce({each}, false)' for each in conditions)})"
+
+
+def _check_name(function: str, name: str) -> None:
+    if not name:
+        raise FilterError(f"{function} needs a name: taxon('Strigidae')", field="where")
+    if len(name) > MAX_NAME_CHARS:
+        raise FilterError(
+            f"{function} was given {len(name)} characters, the limit is {MAX_NAME_CHARS}",
+            field="where",
+        )
+
+
+def _words(text: str) -> list[str]:
+    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
+    return list(dict.fromkeys("".join(kept).split()))
+
+
+def _double(number: float) -> str:
+    return f"CAST({float(number)!r} AS DOUBLE)"
+
+
+# Dates
+
+_MONTH = "(?:0[1-9]|1[0-2])"
+_LEAP_YEAR = (
+    "(?:[0-9]{2}(?:0[48]|[2468][048]|[13579][26])|(?:[02468][048]|[13579][26])00)"  # 1900 is none
+)
+_DAY = (
+    "(?:[0-9]{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])"
+    "|(?:0[13-9]|1[0-2])-(?:29|30)|(?:0[13578]|1[02])-31)"
+    f"|{_LEAP_YEAR}-02-29)"
+)
+_TIME = "(?:[T ][^/]*)?"
+_YEAR_ONLY = "[0-9]{4}"
+_YEAR_MONTH = f"[0-9]{{4}}-{_MONTH}"
+_DATE = f"(?:{_DAY}{_TIME}|{_YEAR_MONTH}|{_YEAR_ONLY})"
+_READABLE = f"^{_DATE}(?:/{_DATE})?$"
+# Ends that leave out what they share with their beginning, and how they are completed.
+_SHORT_ENDS = (
+    # 2007-11-13/15 and 2007-11/12
+    ("^([0-9]{4}-(?:[0-9]{2}-)?)([0-9]{2})/([0-9]{2})$", "${1}${2}/${1}${3}"),
+    # 2007-11-13/12-15
+    ("^([0-9]{4}-)([0-9]{2}-[0-9]{2})/([0-9]{2}-[0-9]{2})$", "${1}${2}/${1}${3}"),
+    # 2007-11-13T08:00/10:00
+    ("^([0-9]{4}-[0-9]{2}-[0-9]{2}[T ][^/]*)/(?:T|[0-9]{2}:)[^/]*$", "${1}"),
+)
+_GIVEN = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
+
+
+def year(text: str) -> str:
+    """SQL of the year in which a date, or the whole of an interval, lies; NULL where unknown.
+
+    Args:
+        text: SQL of the date.
+    """
+    date = _match(_in_common(text, "([0-9]{4})[^/]*"), f"^({_DATE})$")
+    return f"CAST(split_part({date}, '-', 1) AS BIGINT)"
+
+
+def month(text: str) -> str:
+    """SQL of the month, 1 to 12; NULL where unknown, or where an interval is of several."""
+    common = _in_common(text, "([0-9]{4}-[0-9]{2})[^/]*")
+    date = _match(common, f"^({_DAY}|{_YEAR_MONTH}){_TIME}$")
+    return f"CAST(split_part({date}, '-', 2) AS BIGINT)"
+
+
+def day_of_year(text: str) -> str:
+    """SQL of the day of the year, 1 to 366; NULL where unknown, or of more than one day."""
+    # Only days that there are: others would make the cast fail.
+    date = _match(_in_common(text, f"({_DAY})[^/]*"), f"^({_DAY}){_TIME}$")
+    return f"CAST(date_part('doy', CAST({date} AS DATE)) AS BIGINT)"
+
+
+def _in_common(text: str, pattern: str) -> str:
+    """SQL of one date as it is; of an interval, what its dates have in common, if anything.
+
+    The store knows no CASE: NULL makes everything NULL, and what follows in a `coalesce` is
+    evaluated only where there is an interval, for it costs ten times as much.
+    """
+    full = _in_full(text)
+    readable = f"nullif(regexp_like({full}, {quoted(_READABLE)}), false)"
+    begin, end = _match(full, f"^{pattern}"), _match(full, f"(?:^|/){pattern}$")
+    alike = f"nullif({readable} AND {begin} = {end}, false)"
+    return f"coalesce({_single(text)}, split_part({begin}, '/', CAST({alike} AS BIGINT)))"
+
+
+def _single(text: str) -> str:
+    """SQL of what is no interval; NULL for an interval."""
+    return f"nullif({text}, concat(split_part({text}, '/', 1), '/', split_part({text}, '/', 2)))"
+
+
+def _match(text: str, pattern: str) -> str:
+    """SQL of the part in parentheses of what matches; NULL where nothing does."""
+    return f"regexp_match({text}, {quoted(pattern)})[1]"
+
+
+def _in_full(text: str) -> str:
+    """SQL of a date whose interval has both dates in full."""
+    for pattern, full in _SHORT_ENDS:
+        text = f"regexp_replace({text}, {quoted(pattern)}, {quoted(full)})"
+    return text
+
+
+def during(first: str, last: str, column: str = "`eventDate`") -> str:
+    """SQL condition: a date, or the whole of an interval, lies in a period, ends included.
+
+    A date of a month lies in the period if all of the month does. What cannot be read as a date
+    does not lie in it; no date at all makes the condition NULL.
+
+    Args:
+        first: a year, a month or a day.
+        last: likewise; the period goes on to its end.
+        column: SQL of the dates.
+
+    Raises:
+        FilterError: these are no dates, or the first is later than the last.
+    """
+    begins, ends = _first_day(first), _last_day(last)
+    if begins > ends:
+        raise FilterError(
+            f"during({first!r}, {last!r}) ends before it begins; give the earlier date first",
+            field="where",
+        )
+    lowest = _shortest(begins)
+    completed = f"coalesce({_single(column)}, {_in_full(column)})"
+    begin = f"split_part({completed}, '/', 1)"
+    end = f"regexp_replace({completed}, '^.*/', '')"
+    # The first line is there for indexes on the column, which see through no function.
+    parts = [
+        f"{column} >= {quoted(lowest)}",
+        f"{column} < {quoted(_year_after(ends))}",
+        f"{begin} >= {quoted(lowest)}",
+        f"regexp_like({completed}, {quoted(_READABLE)})",
+    ]
+    if ends < date.max:
+        beyond = _shortest(ends + timedelta(days=1))
+        parts.append(f"{end} < {quoted(beyond)}")
+        # Dates of which a part lies beyond: '2024' goes on after '2024-07-31'.
+        wider = [beyond[:size] for size in (4, 7) if size < len(beyond)]
+        if wider:
+            parts.append(f"{end} NOT IN ({', '.join(map(quoted, wider))})")
+    return f"({' AND '.join(parts)})"
+
+
+def _year_after(day: date) -> str:
+    return f"{day.year + 1:04d}" if day.year < date.max.year else ":"  # sorts after every digit
+
+
+def _shortest(day: date) -> str:
+    """The shortest ISO date that begins with this day: ``2024-05`` for the first of May.
+
+    As text it comes before every date that does not begin earlier.
+    """
+    return day.isoformat().removesuffix("-01").removesuffix("-01")
+
+
+def _first_day(given: str) -> date:
+    year_, month_, day_ = _parts(given)
+    return _day(given, year_, 1 if month_ is None else month_, 1 if day_ is None else day_)
+
+
+def _last_day(given: str) -> date:
+    year_, month_, day_ = _parts(given)
+    first = _day(given, year_, 12 if month_ is None else month_, 1 if day_ is None else day_)
+    if day_ is not None:
+        return first
+    return date.max if first >= date(9999, 12, 1) else _next_month(first) - timedelta(days=1)
+
+
+def _next_month(first: date) -> date:
+    return date(first.year + first.month // 12, first.month % 12 + 1, 1)
+
+
+def _parts(given: str) -> tuple[int, int | None, int | None]:
+    match = _GIVEN.fullmatch(given) if given.isascii() else None
+    if match is None:
+        raise _no_date(given)
+    year_, month_, day_ = (None if part is None else int(part) for part in match.groups())
+    return year_ or 0, month_, day_
+
+
+def _day(given: str, year_: int, month_: int, day_: int) -> date:
+    try:
+        return date(year_, month_, day_)
+    except ValueError:
+        raise _no_date(given) from None
+
+
+def _no_date(given: str) -> FilterError:
+    return FilterError(
+        f"{given[:40]!r} is no date; write a year, a month or a day: '2024', '2024-05' or "
+        "'2024-05-31'",
+        field="where",
+    )
+
+
+# Named conditions
+
+
 def condition(columns: Mapping[str, ColumnType], name: str, given: Sequence[Argument]) -> str:
     """SQL of a named condition.
 
@@ -145,33 +358,3 @@ CONDITIONS: Mapping[str, tuple[Sequence[type], str, str, Callable[..., str]]] = 
     ),
 }
 """What each takes, that in words and an example for messages, and what writes it."""
-
-
-def _texts(columns: Mapping[str, ColumnType], names: Sequence[str]) -> list[str]:
-    """Columns of text among these names, as the archive spells them."""
-    by_lower = {column.lower(): column for column, kind in columns.items() if kind == "string"}
-    return [by_lower[name.lower()] for name in names if name.lower() in by_lower]
-
-
-def _any(conditions: Sequence[str]) -> str:
-    # NULL, said of a column without a name, is no reason to doubt the others.
-    return f"({' OR '.join(f'coalesce({each}, false)' for each in conditions)})"
-
-
-def _check_name(function: str, name: str) -> None:
-    if not name:
-        raise FilterError(f"{function} needs a name: taxon('Strigidae')", field="where")
-    if len(name) > MAX_NAME_CHARS:
-        raise FilterError(
-            f"{function} was given {len(name)} characters, the limit is {MAX_NAME_CHARS}",
-            field="where",
-        )
-
-
-def _words(text: str) -> list[str]:
-    kept = (c if unicodedata.category(c)[0] in "LMN" else " " for c in text)
-    return list(dict.fromkeys("".join(kept).split()))
-
-
-def _double(number: float) -> str:
-    return f"CAST({float(number)!r} AS DOUBLE)"

@@ -11,22 +11,26 @@
                  | lower(value) | upper(value) | CAST(value AS double|text)
                  | year(text) | month(text) | day_of_year(text)
 
-Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. What the named conditions mean stands
-in `filter_functions`, how dates are read in `filter_dates`. Column names are matched
-whatever their case; quote them with "..." or `...` where SQL reads them as something else.
+Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. `filter_functions` defines the named
+conditions and how dates are read. Column names match in any case; quote them with "..." or `...`
+where SQL reads them as something else.
 
-A condition is parsed, checked and written anew: nothing of the caller's text reaches the
-store as it came, and each refusal names the part that was refused.
+A condition is parsed, checked node by node, and written as new SQL: none of the caller's text
+reaches the store, and each refusal names the expression that was refused.
 """
 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
-from bittern.index.columns import ColumnType
-from bittern.index.filter_sql import MAX_DEPTH, Renderer, refused, too_deep
+from bittern.errors import FilterError
+from bittern.index import filter_functions
+from bittern.index.columns import ColumnType, suggestion
+from bittern.index.filter_functions import CONDITIONS, Argument, condition
+from bittern.index.store import quoted
 
 if TYPE_CHECKING:
     from sqlglot import Dialect, exp
@@ -53,6 +57,25 @@ _WORDS = frozenset(
         "as",
     }
 )
+MAX_DEPTH = 40
+"""Deepest nesting of a condition."""
+MAX_CONDITIONS = 500
+"""Most comparisons of a condition."""
+MAX_FUNCTIONS = 50
+"""Most function calls of a condition: they cost more than comparisons."""
+_COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_NUMERIC = ("double", "int64")
+_DATE_PARTS = {
+    "year": filter_functions.year,
+    "month": filter_functions.month,
+    "dayofyear": filter_functions.day_of_year,
+}
+_CASTS: Mapping[str, tuple[ColumnType, str]] = {
+    "DOUBLE": ("double", "DOUBLE"),
+    "FLOAT": ("double", "DOUBLE"),
+    "TEXT": ("string", "STRING"),
+    "VARCHAR": ("string", "STRING"),
+}
 
 
 def compile_where(where: str, columns: Mapping[str, ColumnType]) -> str:
@@ -69,14 +92,14 @@ def compile_where(where: str, columns: Mapping[str, ColumnType]) -> str:
         FilterError: it is not one boolean expression over these columns.
     """
     if not isinstance(where, str):
-        raise refused(f"a condition is text, not {type(where).__name__}")
+        raise _refused(f"a condition is text, not {type(where).__name__}")
     if len(where) > MAX_CHARS:
-        raise refused(f"the condition has {len(where)} characters, the limit is {MAX_CHARS}")
+        raise _refused(f"the condition has {len(where)} characters, the limit is {MAX_CHARS}")
     try:
         tree = _parse(where, columns)
-        return Renderer(columns).condition(tree, 0)
+        return _Renderer(columns).condition(tree, 0)
     except RecursionError:
-        raise too_deep() from None
+        raise _too_deep() from None
 
 
 def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
@@ -87,34 +110,34 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
     try:
         tokens = dialect.tokenize(where)
     except SqlglotError as error:
-        raise refused(_unreadable(error, where)) from error
+        raise _refused(_unreadable(error, where)) from error
     if not tokens:
-        raise refused("the condition is empty; leave it out to match everything")
+        raise _refused("the condition is empty; leave it out to match everything")
     if len(tokens) > MAX_TOKENS:
-        raise refused(f"the condition has {len(tokens)} words, the limit is {MAX_TOKENS}")
+        raise _refused(f"the condition has {len(tokens)} words, the limit is {MAX_TOKENS}")
     names = {name.lower() for name in columns} - _WORDS
     plain = (TokenType.STRING, TokenType.IDENTIFIER, TokenType.VAR)
     depth = 0
-    for place, token in enumerate(tokens):
+    for number, token in enumerate(tokens):
         if token.comments:
-            raise refused("comments are not allowed in a condition")
+            raise _refused("comments are not allowed in a condition")
         if token.token_type is TokenType.SEMICOLON:
-            raise refused("';' is not allowed: a condition is one expression")
+            raise _refused("';' is not allowed: a condition is one expression")
         depth += {TokenType.L_PAREN: 1, TokenType.R_PAREN: -1}.get(token.token_type, 0)
         if depth > MAX_DEPTH:
-            raise too_deep()
+            raise _too_deep()
         if token.token_type not in plain and token.text.lower() in names:
             # Darwin Core has columns that SQL takes for keywords: order, class, references.
-            tokens[place] = Token(
+            tokens[number] = Token(
                 TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end
             )
     _check_no_comment_marks(where)
     try:
         trees = [tree for tree in dialect.parser().parse(tokens, where) if tree is not None]
     except SqlglotError as error:
-        raise refused(_unreadable(error, where)) from error
+        raise _refused(_unreadable(error, where)) from error
     if len(trees) != 1:
-        raise refused("a condition is exactly one expression")
+        raise _refused("a condition is exactly one expression")
     return trees[0]
 
 
@@ -123,7 +146,7 @@ def _check_no_comment_marks(where: str) -> None:
     outside = "".join(where.split("'")[::2])
     for mark in ("--", "/*"):
         if mark in outside:
-            raise refused("comments are not allowed in a condition")
+            raise _refused("comments are not allowed in a condition")
 
 
 @functools.cache
@@ -153,19 +176,288 @@ def _unreadable(error: Exception, where: str) -> str:
     if not word or before + word != where[:column]:
         return "the condition cannot be read; an example: " + _EXAMPLE
     if str(found.get("description")).startswith("Expecting )"):
-        return f"the condition cannot be read: a ')' is missing {_place(where, column)}"
+        return f"the condition cannot be read: a ')' is missing {_after(where, column)}"
     if where[column:].strip() == "" and str(found.get("description")).startswith("Required"):
         return (
-            f"the condition cannot be read: it breaks off {_place(where, column)}, where something "
+            f"the condition cannot be read: it breaks off {_after(where, column)}, where something "
             f"has to follow; an example: {_EXAMPLE}"
         )
     return (
         f"the condition cannot be read: it makes no sense at {word[:40]!r}"
-        f"{' ' + _place(where, column - len(word)) if before.strip() else ''}; an example: "
+        f"{' ' + _after(where, column - len(word)) if before.strip() else ''}; an example: "
         f"{_EXAMPLE}"
     )
 
 
-def _place(where: str, end: int) -> str:
+def _after(where: str, end: int) -> str:
     shown = where[:end].strip()
     return f"after {('...' if len(shown) > 40 else '') + shown[-40:]!r}"
+
+
+def _refused(message: str) -> FilterError:
+    """The error for a condition that is refused as a whole."""
+    return FilterError(message, field="where")
+
+
+def _too_deep() -> FilterError:
+    """The error for a condition that is nested too deep."""
+    return _refused(f"the condition is nested more than {MAX_DEPTH} deep; write it flatter")
+
+
+# Writing a parsed condition as SQL
+
+
+class _Value(NamedTuple):
+    """A rendered value: its SQL, its type, and whether it is a literal."""
+
+    sql: str
+    type: ColumnType
+    literal: bool = False
+
+
+class _Renderer:
+    """Writes a parsed condition as SQL, and refuses everything outside the language.
+
+    Args:
+        columns: the columns that it may use, with their types.
+    """
+
+    def __init__(self, columns: Mapping[str, ColumnType]) -> None:
+        from sqlglot import exp
+
+        self._exp = exp
+        self._columns = columns
+        self._by_lower = {name.lower(): name for name in columns}
+        self._conditions = 0
+        self._functions = 0
+
+    # Conditions
+
+    def condition(self, node: exp.Expression, depth: int) -> str:
+        """A boolean expression, in parentheses."""
+        exp = self._exp
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        if isinstance(node, exp.Paren):
+            return self.condition(node.this, depth + 1)
+        if isinstance(node, exp.And | exp.Or):
+            return self._junction(node, depth)
+        if isinstance(node, exp.Not):
+            return f"(NOT {self.condition(node.this, depth + 1)})"
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise _refused(f"the condition has more than {MAX_CONDITIONS} comparisons")
+        if node.key in _COMPARISONS:
+            return self._comparison(node, depth)
+        if isinstance(node, exp.In):
+            return self._in(node, depth)
+        if isinstance(node, exp.Between):
+            return self._between(node, depth)
+        if isinstance(node, exp.Like | exp.ILike):
+            return self._like(node, depth)
+        if isinstance(node, exp.Is):
+            return self._is(node, depth)
+        if isinstance(node, exp.Anonymous):
+            return self._named(node)
+        if isinstance(node, exp.Column | exp.Boolean):
+            value = self._value(node, depth)
+            if value.type == "bool":
+                return f"({value.sql})"
+        raise self._not_allowed(node, "is no condition")
+
+    def _junction(self, node: exp.Expression, depth: int) -> str:
+        """A chain of AND or of OR, written as a balanced tree: engines recurse too."""
+        kind, word = type(node), node.key.upper()
+        terms: list[str] = []
+        pending = [node]
+        while pending:
+            term = pending.pop()
+            if type(term) is kind:
+                pending += [term.expression, term.this]
+            else:
+                terms.append(self.condition(term, depth + 1))
+        while len(terms) > 1:
+            pairs = [terms[i : i + 2] for i in range(0, len(terms), 2)]
+            terms = [f"({f' {word} '.join(pair)})" if len(pair) > 1 else pair[0] for pair in pairs]
+        return terms[0]
+
+    def _comparison(self, node: exp.Expression, depth: int) -> str:
+        left, right = self._alike(node, node.this, node.expression, depth=depth)
+        return f"({left} {_COMPARISONS[node.key]} {right})"
+
+    def _in(self, node: exp.Expression, depth: int) -> str:
+        if set(_given(node)) != {"this", "expressions"}:
+            raise self._not_allowed(node, "needs a list of literals: IN ('a', 'b')")
+        for item in node.expressions:
+            if not self._value(item, depth + 1).literal:
+                raise self._not_allowed(item, "is no literal, and IN takes literals only")
+        value, *items = self._alike(node, node.this, *node.expressions, depth=depth)
+        return f"({value} IN ({', '.join(items)}))"
+
+    def _between(self, node: exp.Expression, depth: int) -> str:
+        if set(_given(node)) != {"this", "low", "high"}:
+            raise self._not_allowed(node, "is not supported")
+        value, low, high = self._alike(
+            node, node.this, node.args["low"], node.args["high"], depth=depth
+        )
+        return f"({value} BETWEEN {low} AND {high})"
+
+    def _like(self, node: exp.Expression, depth: int) -> str:
+        if not set(_given(node)) <= {"this", "expression", "negate"}:
+            raise self._not_allowed(node, "is not supported")
+        value = self._value(node.this, depth + 1)
+        pattern = self._value(node.expression, depth + 1)
+        if value.type != "string" or pattern.type != "string" or not pattern.literal:
+            raise self._not_allowed(node, "needs a text column and a 'pattern'")
+        negate = "NOT " if node.args.get("negate") else ""
+        return f"({value.sql} {negate}{node.key.upper()} {pattern.sql})"
+
+    def _is(self, node: exp.Expression, depth: int) -> str:
+        value, other = self._value(node.this, depth + 1), node.expression
+        if isinstance(other, self._exp.Null):
+            return f"({value.sql} IS NULL)"
+        if isinstance(other, self._exp.Boolean) and value.type == "bool":
+            return f"({value.sql} IS {'TRUE' if other.this else 'FALSE'})"
+        raise self._not_allowed(node, "is not supported: use IS NULL, or = to compare")
+
+    def _named(self, node: exp.Expression) -> str:
+        """A condition with a name: taxon('Strigidae')."""
+        name = node.name.lower()
+        if name not in CONDITIONS or not isinstance(node.this, str):
+            raise self._not_allowed(
+                node,
+                f"is an unknown function (conditions are {', '.join(CONDITIONS)}; "
+                "values are year, month, day_of_year, lower, upper)",
+            )
+        self._count_function()
+        given = [self._argument(each) for each in node.expressions]
+        return condition(self._columns, name, given)
+
+    def _argument(self, node: exp.Expression) -> Argument:
+        """A literal, as a named condition takes it."""
+        exp = self._exp
+        if isinstance(node, exp.Literal) and node.is_string:
+            return str(node.this)
+        number = node.this if isinstance(node, exp.Neg) else node
+        if isinstance(number, exp.Literal) and not number.is_string:
+            self._number(number)
+            return -float(number.this) if node is not number else float(number.this)
+        raise self._not_allowed(node, "is no literal: write a 'text' or a number")
+
+    def _count_function(self) -> None:
+        self._functions += 1
+        if self._functions > MAX_FUNCTIONS:
+            raise _refused(f"the condition calls more than {MAX_FUNCTIONS} functions")
+
+    def _alike(self, node: exp.Expression, *nodes: exp.Expression, depth: int) -> list[str]:
+        """Values that are compared with each other: all text, all numbers, all true/false."""
+        values = [self._value(one, depth + 1) for one in nodes]
+        kinds = {"number" if value.type in _NUMERIC else value.type for value in values}
+        if len(kinds) > 1:
+            names = {"string": "text", "number": "numbers", "bool": "true/false"}
+            raise self._not_allowed(
+                node, f"compares {' with '.join(sorted(names[kind] for kind in kinds))}"
+            )
+        mixed = {value.type for value in values} == {"double", "int64"}
+        return [
+            f"CAST({value.sql} AS DOUBLE)" if mixed and value.type == "int64" else value.sql
+            for value in values
+        ]
+
+    # Values
+
+    def _value(self, node: exp.Expression, depth: int) -> _Value:
+        exp = self._exp
+        if depth > MAX_DEPTH:
+            raise _too_deep()
+        if isinstance(node, exp.Paren):
+            return self._value(node.this, depth + 1)
+        if isinstance(node, exp.Column):
+            return self._column(node)
+        if isinstance(node, exp.Literal):
+            return (
+                _Value(quoted(node.this), "string", True) if node.is_string else self._number(node)
+            )
+        if isinstance(node, exp.Boolean):
+            return _Value("true" if node.this else "false", "bool", True)
+        if isinstance(node, exp.Neg):
+            value = self._value(node.this, depth + 1)
+            if value.type == "int64" and not value.literal:
+                # The smallest 64-bit number has no negative.
+                return _Value(f"(-CAST({value.sql} AS DOUBLE))", "double")
+            if value.type in _NUMERIC:
+                return _Value(f"(-{value.sql})", value.type, value.literal)
+            raise self._not_allowed(node, "is no number")
+        if isinstance(node, exp.Lower | exp.Upper):
+            value = self._value(node.this, depth + 1)
+            if value.type == "string" and _given(node) == ["this"]:
+                return _Value(f"{node.key}({value.sql})", "string")
+            raise self._not_allowed(node, "needs one text")
+        if node.key in _DATE_PARTS:
+            return self._date_part(node, depth)
+        if type(node) is exp.Cast:
+            return self._cast(node, depth)
+        if isinstance(node, exp.Null):
+            raise _refused("nothing equals NULL in SQL; write: column IS NULL")
+        raise self._not_allowed(node, "is not allowed")
+
+    def _date_part(self, node: exp.Expression, depth: int) -> _Value:
+        self._count_function()
+        value = self._value(node.this, depth + 1) if _given(node) == ["this"] else None
+        if value is None or value.type != "string":
+            raise self._not_allowed(node, "needs one column of dates: year(eventDate)")
+        return _Value(_DATE_PARTS[node.key](value.sql), "int64")
+
+    def _column(self, node: exp.Expression) -> _Value:
+        name = node.this.name if _given(node) == ["this"] else ""
+        exact = self._by_lower.get(name.lower())
+        if exact is None:
+            shown = name or node.sql()
+            hint = suggestion(shown, self._columns)
+            if getattr(node.this, "quoted", False) and not hint:
+                hint = f" (a text takes single quotes: {quoted(shown[:80])})"
+            raise FilterError(
+                f"there is no column {shown[:80]!r}{hint}; columns: {', '.join(self._columns)}",
+                field="where",
+                details={"column": shown[:80]},
+            )
+        return _Value(f"`{exact}`", self._columns[exact])
+
+    def _number(self, node: exp.Expression) -> _Value:
+        text = str(node.this)
+        if text.isascii() and text.isdigit():
+            if len(text) > 19 or int(text) >= 2**63:
+                raise self._not_allowed(node, "is a number of more than 64 bits")
+            return _Value(str(int(text)), "int64", True)
+        try:
+            number = float(text)
+        except ValueError:
+            raise self._not_allowed(node, "is no number") from None
+        if not math.isfinite(number):
+            raise self._not_allowed(node, "is too large a number")
+        return _Value(f"CAST({number!r} AS DOUBLE)", "double", True)
+
+    def _cast(self, node: exp.Expression, depth: int) -> _Value:
+        target = node.args["to"].this
+        known = _CASTS.get(getattr(target, "name", ""))
+        if known is None or node.args["to"].expressions:
+            raise self._not_allowed(node, "is not supported; dates are compared as text")
+        value = self._value(node.this, depth + 1)
+        if value.type == "bool" or (value.type == "string" and known[0] != "string"):
+            raise self._not_allowed(node, "would turn text or true/false into a number")
+        return _Value(f"CAST({value.sql} AS {known[1]})", known[0])
+
+    def _not_allowed(self, node: exp.Expression, why: str) -> FilterError:
+        text = node.sql()
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        return FilterError(
+            f"`{shown}` {why}; a condition compares columns, for example: "
+            "scientificName = 'Strix aluco' AND decimalLatitude > 50",
+            field="where",
+            details={"part": shown},
+        )
+
+
+def _given(node: exp.Expression) -> list[str]:
+    """Names of a node's arguments that say something."""
+    return [name for name, value in node.args.items() if value not in (None, False, [])]

@@ -1,31 +1,32 @@
 """One generation of an archive: the store at one version, and the index derived from it.
 
-A snapshot never changes, so threads can search it while the next one is made. Codes are
-loaded when a model is first asked for; a later generation takes over what its predecessor
-has loaded and reads only the rows that changed.
+A generation never changes, so threads can search it while the next one is made. A model's codes are
+loaded when they are first needed; a later generation takes over what its predecessor has loaded and
+reads only the rows that changed.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from bittern.index.coded import int64s
 from bittern.index.columns import IDENTITY, as_given
 from bittern.index.derived_index import IndexFiles
-from bittern.index.engines.rows import RowSet
+from bittern.index.engines.engine import RowSet
 from bittern.index.loading import (
     MODALITIES,
     Blocks,
     Change,
     Rows,
     blocks_since,
+    int64s,
     read_blocks,
     read_map,
     read_rows,
@@ -37,98 +38,104 @@ from bittern.index.store import ROW_ID, Store
 from bittern.types import Observation
 
 __all__ = ["MODALITIES", "Blocks", "Generation"]
-_REMEMBERED_CONDITIONS = 16
+_CACHED_CONDITIONS = 16
 _HISTORY = 1_000
 """Generations over which changes are counted."""
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
-T = TypeVar("T")
 
 
 class Generation:
     """An archive at one store version.
 
     Args:
-        store: the store; it is pinned at the version that it is at.
-        before: an earlier snapshot of the same archive, whose loaded codes are reused.
-        kept: derived files that may hold some of it; None for none.
-        since: columns of codes that were made anew, and the version that did so: what is known
-            of them from before is not reused.
+        store: the store; it is pinned at its current version.
+        before: an earlier generation of the same archive, whose loaded codes are reused.
+        index_files: derived files that may hold some of it; None for none.
+        since: code columns that were made anew, and the version that did so: codes of them from
+            before are not reused.
     """
 
     def __init__(
         self,
         store: Store,
         before: Generation | None = None,
-        kept: IndexFiles | None = None,
+        index_files: IndexFiles | None = None,
         since: Mapping[str, int] | None = None,
     ) -> None:
         self.store = store.pinned()
         self.version = self.store.version
-        self._kept = kept
-        self._rows: Rows
+        self._index_files = index_files
         self._metadata_columns = list(self.store.metadata_types)
         self._blocks: dict[str, Blocks] = {}
-        self._remembered: dict[str, object] = {}
+        self._code_counts: dict[str, Mapping[str, int]] = {}
         self._matching: dict[str, RowSet] = {}
-        self._loading = threading.Lock()
+        self._lock = threading.Lock()
         self._history: tuple[tuple[int, int], ...] = ()
+        self._since = dict(since or {})
         if before is not None and before.version > self.version:
             before = None
-        self._since = dict(since or {})
-        loaded = {} if before is None else dict(before._blocks)
-        loaded = {name: blocks for name, blocks in loaded.items() if self._lasts(name, before)}
-        earlier = before._rows if before is not None else kept.rows(self.store) if kept else None
-        if earlier is None:
-            self._rows = read_rows(self.store)
-        elif earlier.generation == self.version:
-            self._rows, self._blocks = earlier, loaded
-        else:
-            self._rows, change = rows_since(self.store, earlier, list(loaded))
-            history = before._history if before is not None else ()
-            changed = len(change.gone) + len(change.written)
-            self._history = (*history, (earlier.generation, changed))[-_HISTORY:]
-            for column, blocks in loaded.items():
-                self._blocks[column] = blocks_since(blocks, self._rows, change, column)
+        self._rows = self._derived(before) or read_rows(self.store)
 
     def __len__(self) -> int:
         return len(self._rows.map)
 
-    def _lasts(self, column: str, before: Generation | None) -> bool:
-        """Whether a column of an earlier snapshot is there, and still the same one."""
-        there = self.store.field_type(column) is not None
-        return there and before is not None and before.version >= self._since.get(column, 0)
+    def _derived(self, before: Generation | None) -> Rows | None:
+        """The rows, and loaded codes, from an earlier generation; None if there is none."""
+        loaded: dict[str, Blocks] = {}
+        history: tuple[tuple[int, int], ...] = ()
+        earlier = None
+        if before is not None:
+            earlier, history = before._rows, before._history
+            loaded = {
+                column: blocks
+                for column, blocks in before.loaded_columns.items()
+                if self.store.field_type(column) is not None
+                and before.version >= self._since.get(column, 0)
+            }
+        elif self._index_files is not None:
+            earlier = self._index_files.rows(self.store)
+        if earlier is None:
+            return None
+        if earlier.version == self.version:
+            self._blocks = loaded
+            return earlier
+        rows, change = rows_since(self.store, earlier, list(loaded))
+        changed = len(change.gone) + len(change.written)
+        self._history = (*history, (earlier.version, changed))[-_HISTORY:]
+        for column, blocks in loaded.items():
+            self._blocks[column] = blocks_since(blocks, rows, change, column)
+        return rows
 
     # Codes
 
     def codes(self, record: ModelRecord) -> Blocks:
-        """A model's codes by modality, loaded now if they were not."""
+        """A model's codes by modality; loaded now if they are not in memory."""
         column = record.code_column
-        with self._loading:
+        with self._lock:
             if column not in self._blocks:
-                self._blocks[column] = self._kept_codes(column) or read_blocks(
+                self._blocks[column] = self._stored_codes(column) or read_blocks(
                     self.store, self._rows, column
                 )
-                if self._kept is not None:
-                    self._kept.save_if_worth_it(self)
+                if self._index_files is not None:
+                    self._index_files.save_if_worth_it(self)
             return self._blocks[column]
 
-    def _kept_codes(self, column: str) -> Blocks | None:
-        """Codes from derived files, with what has changed since; None where there are none."""
+    def _stored_codes(self, column: str) -> Blocks | None:
+        """Codes from derived files, brought up to date; None where there are none."""
         width = self.store.code_bytes(column)
-        kept = self._kept.blocks(column, width, self._rows) if self._kept else None
-        if kept is None or kept.generation < self._since.get(column, 0):
+        files = self._index_files
+        stored = files.blocks(column, width, self._rows) if files else None
+        if stored is None or stored.version < self._since.get(column, 0):
             return None
-        if kept.generation == self.version:
-            return kept.blocks
-        written = self.store.read(["row", "modality", column], f"`committed` > {kept.generation}")
-        change = Change(kept.rows.missing_from(self._rows.map), written)
-        return blocks_since(kept.blocks, self._rows, change, column)
+        if stored.version == self.version:
+            return stored.blocks
+        written = self.store.read(["row", "modality", column], f"`committed` > {stored.version}")
+        change = Change(stored.rows.missing_from(self._rows.map), written)
+        return blocks_since(stored.blocks, self._rows, change, column)
 
     def loaded(self, record: ModelRecord) -> Blocks | None:
         """A model's codes by modality, if they are in memory."""
         return self._blocks.get(record.code_column)
-
-    # What derived files keep of it
 
     @property
     def loaded_columns(self) -> Mapping[str, Blocks]:
@@ -136,29 +143,48 @@ class Generation:
         return dict(self._blocks)
 
     @property
-    def kept_rows(self) -> Rows:
-        """The rows, and where they lie."""
+    def row_table(self) -> Rows:
+        """The rows, their ids in the store, and their modalities."""
         return self._rows
 
-    def changed_since(self, generation: int) -> int:
-        """How many rows were written or deleted since an earlier generation, at most.
+    def changed_since(self, version: int) -> int:
+        """Most rows that were written or deleted since an earlier version.
 
-        All of them, where that cannot be told any more.
+        All of them, where that is not known any more.
         """
-        steps = [changed for earlier, changed in self._history if earlier >= generation]
-        known = any(earlier == generation for earlier, _ in self._history)
+        steps = [changed for earlier, changed in self._history if earlier >= version]
+        known = any(earlier == version for earlier, _ in self._history)
         return sum(steps) if known else len(self)
+
+    # Counts
 
     @property
     def code_bytes(self) -> int:
         """Bytes of the codes in memory."""
-        return sum(part.nbytes for blocks in self._blocks.values() for part in blocks.values())
+        return sum(one.nbytes for blocks in self._blocks.values() for one in blocks.values())
 
-    def remember(self, what: str, compute: Callable[[], T]) -> T:
-        """What `compute` says about this generation, computed once."""
-        if what not in self._remembered:
-            self._remembered[what] = compute()
-        return cast(T, self._remembered[what])
+    @cached_property
+    def observation_counts(self) -> Mapping[str, int]:
+        """Rows by modality."""
+        return {modality: self._rows.count(modality) for modality in MODALITIES}
+
+    @cached_property
+    def recordings(self) -> int:
+        """Distinct `occurrenceID`s of sounds."""
+        return len(self.store.read(["occurrenceID"], "modality = 'audio'")["occurrenceID"].unique())
+
+    def code_counts(self, record: ModelRecord) -> Mapping[str, int]:
+        """A model's codes by modality; counted once, without loading them."""
+        column = record.code_column
+        loaded = self._blocks.get(column)
+        if loaded:
+            return {modality: len(loaded[modality]) for modality in MODALITIES}
+        if column not in self._code_counts:
+            self._code_counts[column] = {
+                modality: self.store.count(f"`{column}` IS NOT NULL AND modality = '{modality}'")
+                for modality in MODALITIES
+            }
+        return self._code_counts[column]
 
     # Rows
 
@@ -168,19 +194,23 @@ class Generation:
         return self._rows.map.rows()
 
     def has_rows_of(self, other: Generation) -> bool:
-        """Whether another snapshot has the same rows."""
+        """Whether another generation has the same rows."""
         return self._rows.map.same_rows(other._rows.map)
 
+    def of_modality(self, modality: str) -> NDArray[np.int64]:
+        """Rows of one modality, ascending."""
+        return self._rows.of_modality(modality)
+
     def matching(self, where: str) -> RowSet:
-        """Rows that meet a checked condition; recent answers are remembered."""
-        known = self._matching.get(where)
-        if known is None:
-            known = RowSet(self._rows_that_meet(where))
-            with self._loading:
-                while len(self._matching) >= _REMEMBERED_CONDITIONS:
+        """Rows that meet a checked condition; the latest conditions are cached."""
+        cached = self._matching.get(where)
+        if cached is None:
+            cached = RowSet(self._rows_that_meet(where))
+            with self._lock:
+                while len(self._matching) >= _CACHED_CONDITIONS:
                     self._matching.pop(next(iter(self._matching)))
-                self._matching[where] = known
-        return known
+                self._matching[where] = cached
+        return cached
 
     def _rows_that_meet(self, where: str) -> NDArray[np.int64]:
         # Only ids: where the condition's columns are indexed, no column is read at all.
@@ -189,21 +219,19 @@ class Generation:
         if rows is None:
             rows = self._relocated().rows_of(ids)
         if rows is None:
-            # A row number that the store has twice; bittern verify will say so.
+            # A row number occurs twice in the store; bittern verify reports it.
             rows = np.unique(int64s(self.store.read(["row"], where)["row"]))
         return rows
 
     def _relocated(self) -> RowMap:
-        """Where the rows are, after a compaction has moved them."""
+        """The map of rows, after a compaction has moved them."""
         self._rows = Rows(self.version, read_map(self.store), self._rows.kinds)
         return self._rows.map
 
-    def of_modality(self, modality: str) -> NDArray[np.int64]:
-        """Rows of one modality, ascending."""
-        return self._rows.of_modality(modality)
+    # Observations
 
     def observations(self, rows: Sequence[int] | NDArray[np.int64]) -> list[Observation]:
-        """The observations of rows that exist, in the order asked for."""
+        """The observations of rows that exist, in the given order."""
         columns = [*_IDENTITY_COLUMNS, *self._metadata_columns]
         values = self._take(np.asarray(rows, dtype=np.int64), columns).to_pylist()
         by_row = {value["row"]: _observation(value, self._metadata_columns) for value in values}
@@ -245,9 +273,10 @@ class Generation:
         return table
 
     def _taken(
-        self, places: RowMap, rows: NDArray[np.int64], columns: Sequence[str]
+        self, row_map: RowMap, rows: NDArray[np.int64], columns: Sequence[str]
     ) -> pa.Table | None:
-        ids, known = places.ids_of(rows)
+        """Columns of rows by their ids; None where these are not the ids of the rows any more."""
+        ids, known = row_map.ids_of(rows)
         if not known.all():
             return None
         table = self.store.take(ids.tolist(), columns)

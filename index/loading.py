@@ -1,28 +1,33 @@
-"""What an archive's index holds of the store: rows, their modalities, codes.
+"""What an archive's generation holds of the store in memory: rows, their modalities, codes.
 
-It is read from the store, or taken over from an earlier generation by reading only what
-was committed since. Nothing that is large is copied for the next generation: runs of rows
-and blocks of codes are shared.
+It is read from the store, or derived from an earlier generation by reading only what was committed
+since. Nothing large is copied for the next generation: runs of rows and blocks of codes are shared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bittern.index.coded import ascending, coded, in_order, int64s, joined, unchanged
+from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
+from bittern.index.engines.sharded.shard import Partitions
 from bittern.index.row_map import RowMap
-from bittern.index.store import ROW_ID, Store
+from bittern.index.store import ROW_ID, Store, quoted
 
 MODALITIES = ("image", "audio")
 Blocks = dict[str, CodeBlocks]
 """Codes of one model by modality."""
+Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
+"""Rows and their codes: int64 [n], uint8 [n, bits/8]."""
+_CHUNK_ROWS = 1 << 16
+"""Least rows of a block of codes, in archives that have as many."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +35,13 @@ class Rows:
     """The rows of one generation.
 
     Attributes:
-        generation: store version that they belong to.
-        map: their numbers, and where the store keeps them.
-        kinds: int8 [rows] in row order: place of each row's modality in `MODALITIES`, -1 for
+        version: of the store that they belong to.
+        map: their numbers, and their ids in the store.
+        kinds: int8 [rows] in row order: position of each row's modality in `MODALITIES`, -1 for
             any other; int8 [1] where all rows have the same.
     """
 
-    generation: int
+    version: int
     map: RowMap
     kinds: NDArray[np.int8]
 
@@ -44,9 +49,16 @@ class Rows:
         """Modalities of rows that exist, as in `kinds`: int8 [k]."""
         if len(self.kinds) <= 1:
             return np.repeat(self.kinds, len(rows))
-        places, _ = self.map.places_of(rows)
-        kinds: NDArray[np.int8] = self.kinds[places]
+        positions, _ = self.map.positions_of(rows)
+        kinds: NDArray[np.int8] = self.kinds[positions]
         return kinds
+
+    def count(self, modality: str) -> int:
+        """Number of rows of one modality."""
+        chosen = self.kinds == MODALITIES.index(modality)
+        if len(chosen) <= 1:
+            return len(self.map) if chosen.any() else 0
+        return int(np.count_nonzero(chosen))
 
     def of_modality(self, modality: str) -> NDArray[np.int64]:
         """Rows of one modality: int64, ascending."""
@@ -63,7 +75,7 @@ class Change:
 
     Attributes:
         gone: int64, ascending: rows that the later one has no more.
-        written: rows that were added or written again since, with the columns asked for.
+        written: rows that were added or written again since, with the requested columns.
     """
 
     gone: NDArray[np.int64]
@@ -72,42 +84,42 @@ class Change:
 
 def read_rows(store: Store) -> Rows:
     """The rows of the store's version."""
-    parts, numbers, kinds = [], [], []
+    chunks, numbers, kinds = [], [], []
     for batch in store.batches(["row", "modality", ROW_ID]):
         rows = int64s(batch["row"])
-        parts.append((rows, int64s(batch[ROW_ID])))
+        chunks.append((rows, int64s(batch[ROW_ID])))
         numbers.append(rows)
         kinds.append(_kinds(batch["modality"]))
     found = np.concatenate(kinds) if kinds else np.empty(0, np.int8)
     same = _uniform(found)
     if len(same) != len(found):
-        return Rows(store.version, RowMap.of(parts), same)
+        return Rows(store.version, RowMap.of(chunks), same)
     rows = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
     if (rows[:-1] >= rows[1:]).any():
         found = found[np.unique(rows, return_index=True)[1]]
-    return Rows(store.version, RowMap.of(parts), found)
+    return Rows(store.version, RowMap.of(chunks), found)
 
 
 def read_map(store: Store) -> RowMap:
-    """The rows of the store's version, and where they lie."""
+    """The rows of the store's version, and their ids in the store."""
     batches = store.batches(["row", ROW_ID])
     return RowMap.of((int64s(batch["row"]), int64s(batch[ROW_ID])) for batch in batches)
 
 
 def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
-    """The codes of one model; what comes from the store in large parts is not copied."""
+    """The codes of one model; what comes from the store in large batches is not copied."""
     width = store.code_bytes(column)
-    parts = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
-    parts, (stray_rows, stray_codes) = in_order(list(joined(parts)))
-    found = [_by_modality(rows, *part) for part in parts]
+    chunks = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
+    chunks, (stray_rows, stray_codes) = in_order(list(joined(chunks)))
+    found = [_by_modality(rows, *chunk) for chunk in chunks]
     strays = _by_modality(rows, stray_rows, stray_codes.reshape(-1, width))
     blocks = {
-        modality: CodeBlocks(width * 8, [b for part in found for b in part[modality].blocks])
+        modality: CodeBlocks(width * 8, [b for one in found for b in one[modality].blocks])
         for modality in MODALITIES
     }
     return {
-        modality: part.merged(strays[modality].rows, strays[modality].codes)
-        for modality, part in blocks.items()
+        modality: one.merged(strays[modality].rows, strays[modality].codes)
+        for modality, one in blocks.items()
     }
 
 
@@ -119,18 +131,16 @@ def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows
         before: rows of a version that came before.
         columns: columns of codes that are wanted of the rows that were written since.
     """
-    written = store.read(
-        ["row", "modality", ROW_ID, *columns], f"`committed` > {before.generation}"
-    )
+    written = store.read(["row", "modality", ROW_ID, *columns], f"`committed` > {before.version}")
     numbers, ids = int64s(written["row"]), int64s(written[ROW_ID])
-    _, known = before.map.places_of(numbers)
+    _, known = before.map.positions_of(numbers)
     new_map = before.map.with_rows(numbers, ids)
     gone = np.empty(0, np.int64)
     if len(new_map) != store.count():
         new_map = read_map(store)
         gone = before.map.missing_from(new_map)
         if len(before.map) - len(gone) + np.count_nonzero(~known) != len(new_map):
-            # A row number that is there twice: nothing that was known helps.
+            # A row number occurs twice: read everything again.
             return read_rows(store), Change(gone, written)
     kinds = _kinds_since(before, new_map, gone, numbers[~known], numbers, written["modality"])
     return Rows(store.version, new_map, kinds), Change(gone, written)
@@ -156,8 +166,8 @@ def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blo
 
 
 def _kinds(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int8]:
-    places = pc.fill_null(pc.index_in(column, pa.array(MODALITIES)), -1)
-    return np.asarray(places, dtype=np.int8)
+    positions = pc.fill_null(pc.index_in(column, pa.array(MODALITIES)), -1)
+    return np.asarray(positions, dtype=np.int8)
 
 
 def _uniform(kinds: NDArray[np.int8]) -> NDArray[np.int8]:
@@ -180,16 +190,16 @@ def _kinds_since(
     if len(kinds) == 1:
         kinds = np.repeat(kinds, len(before.map))
     if len(gone):
-        kinds = np.delete(kinds, before.map.places_of(gone)[0])
+        kinds = np.delete(kinds, before.map.positions_of(gone)[0])
     if len(added):
         longer = np.empty(len(new_map), dtype=np.int8)
         old = np.ones(len(new_map), dtype=bool)
-        old[new_map.places_of(added)[0]] = False
+        old[new_map.positions_of(added)[0]] = False
         longer[old] = kinds
         kinds = longer
     else:
         kinds = kinds.copy()
-    kinds[new_map.places_of(written)[0]] = fresh
+    kinds[new_map.positions_of(written)[0]] = fresh
     return kinds
 
 
@@ -203,3 +213,147 @@ def _by_modality(rows: Rows, numbers: NDArray[np.int64], codes: NDArray[np.uint8
         else:
             blocks[modality] = CodeBlocks.of(numbers[chosen], codes[chosen])
     return blocks
+
+
+# Codes as the store returns them
+
+
+def int64s(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
+    """A column of whole numbers."""
+    return np.asarray(column).astype(np.int64, copy=False)
+
+
+def coded(
+    rows: pa.Array | pa.ChunkedArray, column: pa.Array | pa.ChunkedArray, width: int
+) -> Coded:
+    """Rows that have a code, and their codes: int64 [n], uint8 [n, bits/8]."""
+    chunks = []
+    for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+        start = chunk.offset * width
+        data = np.frombuffer(chunk.buffers()[1], dtype=np.uint8) if len(chunk) else np.empty(0)
+        chunks.append(data[start : start + len(chunk) * width].reshape(-1, width))
+    codes = chunks[0] if len(chunks) == 1 else np.concatenate([*chunks, np.empty((0, width))])
+    codes, numbers = codes.astype(np.uint8, copy=False), int64s(rows)
+    if not column.null_count:
+        return numbers, codes
+    present = np.asarray(column.is_valid())
+    return numbers[present], codes[present]
+
+
+def joined(chunks: Sequence[Coded]) -> Iterator[Coded]:
+    """The same chunks in order, with small neighbours joined."""
+    waiting: list[Coded] = []
+    for chunk in chunks:
+        if len(chunk[0]):
+            waiting.append(chunk)
+        if sum(len(rows) for rows, _ in waiting) >= _CHUNK_ROWS:
+            yield _concatenated(waiting)
+            waiting = []
+    if waiting:
+        yield _concatenated(waiting)
+
+
+def in_order(chunks: Sequence[Coded]) -> tuple[list[Coded], Coded]:
+    """Chunks whose rows ascend throughout, and the other rows, which are few as a rule.
+
+    Rows that were written again are at the end of the store.
+    """
+    kept: list[Coded] = []
+    strays: list[Coded] = []
+    last = -1
+    for rows, codes in chunks:
+        if rows[0] > last and (rows[:-1] < rows[1:]).all():
+            kept.append((rows, codes))
+        else:
+            ascends = rows > np.maximum.accumulate(np.append([last], rows[:-1]))
+            kept.append((rows[ascends], codes[ascends]))
+            strays.append((rows[~ascends], codes[~ascends]))
+        last = max(last, int(rows.max()))
+    if not strays:
+        return kept, (np.empty(0, np.int64), np.empty(0, np.uint8))
+    return [chunk for chunk in kept if len(chunk[0])], ascending(*_concatenated(strays))
+
+
+def ascending(rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> Coded:
+    """The same in ascending order of rows; not copied where they are."""
+    if (rows[:-1] < rows[1:]).all():
+        return rows, codes
+    order = np.argsort(rows, kind="stable")
+    return rows[order], codes.take(order, axis=0)
+
+
+def _concatenated(chunks: Sequence[Coded]) -> Coded:
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate([chunk[0] for chunk in chunks]), np.concatenate(
+        [chunk[1] for chunk in chunks]
+    )
+
+
+def unchanged(
+    old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Rows whose code is already the given one: int64, ascending.
+
+    When rows are written again to add another model's codes, this model's codes stay the same.
+    """
+    same = []
+    for block, dead in zip(old.blocks, old.dead, strict=True):
+        positions = block.rows.positions_of(rows)
+        if dead is not None:
+            positions = positions[~dead[positions]]
+        known = block.rows.at(positions)
+        given = codes[np.searchsorted(rows, known)]
+        same.append(known[(block.codes[positions] == given).all(axis=1)])
+    return np.concatenate(same) if same else np.empty(0, np.int64)
+
+
+# Codes for shards
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """Reads a shard's codes from an archive's store, which every machine has under the same path.
+
+    Attributes:
+        store: the store's folder.
+        column: the column of a model's codes.
+        modality: ``image`` or ``audio``; None for both.
+    """
+
+    store: Path
+    column: str
+    modality: str | None = None
+
+    def read(
+        self,
+        version: int,
+        partitions: Partitions,
+        shard: int,
+        before: tuple[int, CodeBlocks] | None,
+    ) -> CodeBlocks:
+        """See `engines.sharded.Source`. Of a later generation only what has changed is read."""
+        store = Store(self.store, version)
+        if store.field_type(self.column) is None:
+            raise ArchiveDamagedError(
+                f"version {version} of the store at {self.store} has no column {self.column}; "
+                "open a version after the model was registered"
+            )
+        condition = f"{partitions.condition(shard)} AND `{self.column}` IS NOT NULL"
+        if self.modality is not None:
+            condition += f" AND `modality` = {quoted(self.modality)}"
+        if before is None:
+            return partitions.blocks(*self._codes(store, condition))
+        known_version, blocks = before
+        live = np.sort(int64s(store.read(["row"], condition)["row"]))
+        rows, codes = self._codes(store, f"{condition} AND `committed` > {known_version}")
+        known = blocks.rows
+        gone = np.union1d(
+            np.setdiff1d(known, live, assume_unique=True),
+            np.intersect1d(known, rows, assume_unique=True),
+        )
+        return (blocks.without(gone) if len(gone) else blocks).merged(rows, codes)
+
+    def _codes(self, store: Store, condition: str) -> Coded:
+        table = store.read(["row", self.column], condition)
+        return ascending(*coded(table["row"], table[self.column], store.code_bytes(self.column)))

@@ -63,7 +63,7 @@ class Answer:
 
     Attributes:
         hits: best first.
-        engine: ``flat``, ``ivf``, ``graph`` or ``gpu``.
+        engine: ``flat``, ``ivf`` or ``gpu``.
         exact: whether nothing nearer can have been missed.
         cutoff: distance beyond which nothing was let through, because a largest distance was
             given or because it is irrelevant; None where there was no such limit.

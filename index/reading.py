@@ -1,16 +1,15 @@
 """Reading an archive: search, look-up, listing, counts, export.
 
-Every call works on one snapshot, so what it returns belongs to one generation.
+Every call works on one generation, so its result belongs to one commit.
 """
 
 from __future__ import annotations
 
 import builtins
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,34 +25,38 @@ from bittern.index.columns import FINGERPRINT, IDENTITY
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.derived_index import IndexFiles
 from bittern.index.engines.choosing import Engines
-from bittern.index.engines.rows import RowSet
+from bittern.index.engines.engine import RowSet
 from bittern.index.export import batches_of
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedBefore, Fingerprint
-from bittern.index.paging import page_of
-from bittern.index.searching import check_modality, engine_name
-from bittern.index.statistics import statistics_of
+from bittern.index.observation import Answer, CodedBefore, Fingerprint
+from bittern.index.searching import Search, answer, engine_name, page_of
 from bittern.index.store import Store, one_of, quoted
 from bittern.index.versions import StoreIdentity, retried
-from bittern.types import ArchiveStats, EngineStats, Observation, Page, SearchOptions
+from bittern.types import (
+    ArchiveStats,
+    Metric,
+    ModelStats,
+    Observation,
+    Page,
+    SearchOptions,
+)
 
 if TYPE_CHECKING:
     from bittern.index.verify import OnChecked, Verification
 
 
-class ReadableArchive:
-    """What can be asked of an archive that is open, whether for reading or for writing.
+class ArchiveReader:
+    """The reading half of an open archive.
 
     Args:
-        folder: where it lies.
+        folder: the archive's folder.
         store: its table.
         writes: whether this process is its one writer.
-        options: how it is to be searched.
-        past: what the header was at the store's version, which is then kept to; None to follow
-            the newest.
+        options: how it is searched.
+        past: the header at the store's version, to stay at that version; None to follow the newest.
     """
 
     def __init__(
@@ -90,13 +93,13 @@ class ReadableArchive:
 
     @property
     def generation(self) -> int:
-        """Store version that searches see now."""
+        """The store version that searches see now."""
         return self._current().version
 
     def models(self) -> builtins.list[ModelRecord]:
-        """The models that can be asked: the first choice first, those that are retired last.
+        """The models that can be searched: the first choice first, retired ones last.
 
-        A model whose codes are only being made (see `registered`) is not among them.
+        A model whose codes are still being made (see `registered`) is not among them.
         """
         self._current()
         order = ("ready", "retired")
@@ -104,7 +107,7 @@ class ReadableArchive:
         return sorted(found, key=lambda record: order.index(record.state))
 
     def registered(self) -> builtins.list[ModelRecord]:
-        """All models that the archive knows, those that are pending among them."""
+        """All models that the archive knows, pending ones included."""
         self._current()
         return list(self._header.models)
 
@@ -125,9 +128,9 @@ class ReadableArchive:
 
     @property
     def state(self) -> tuple[int, int]:
-        """What tells the state that searches see now from every other that this reader has seen.
+        """Identifies what searches see now among all states that this reader has seen.
 
-        The generation says as much, unless a backup was copied back over the archive.
+        The generation alone does so, unless a backup was copied back over the archive.
         """
         with self._lock:
             generation = self._current().version
@@ -155,7 +158,7 @@ class ReadableArchive:
             model: digest of the model.
 
         Returns:
-            what is known of each of them.
+            what is known of each that was coded.
 
         Raises:
             DigestMismatchError: the model is not registered here.
@@ -165,9 +168,9 @@ class ReadableArchive:
             return {}
         store = self._current().store
         where = f"{one_of('occurrenceID', occurrence_ids)} AND `{column}` IS NOT NULL"
-        kept = [name for name in FINGERPRINT if store.field_type(name) is not None]
+        stored = [name for name in FINGERPRINT if store.field_type(name) is not None]
         found: dict[str, CodedBefore] = {}
-        for row in store.read(["occurrenceID", "mediaRoot", *kept], where).to_pylist():
+        for row in store.read(["occurrenceID", "mediaRoot", *stored], where).to_pylist():
             content, size = row.get("mediaHash"), row.get("mediaBytes")
             known = content is not None and size is not None
             fingerprint = Fingerprint(content, size, row.get("mediaModified")) if known else None
@@ -176,10 +179,10 @@ class ReadableArchive:
 
     @retried
     def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
-        """What the media of these `occurrenceID`s are called, whichever model has coded them.
+        """Media names of these `occurrenceID`s, whichever model has coded them.
 
         Args:
-            occurrence_ids: identifiers of media; those that are not here are left out.
+            occurrence_ids: identifiers of media; unknown ones are left out.
         """
         if not occurrence_ids:
             return {}
@@ -192,27 +195,22 @@ class ReadableArchive:
         """Observations in row order, page by page.
 
         Args:
-            page_size: 1 to 10,000.
-            page_token: `next_token` of the page before; empty for the first.
+            page_size: most observations of the page.
+            page_token: `next_token` of the previous page; empty for the first.
             where: SQL condition, the same one for all pages; None or blank for no condition.
 
         Raises:
-            QueryError: the page size or token is unusable.
+            QueryError: the token is unusable.
             FilterError: `where` is no filter over the archive's columns.
         """
-        snapshot = self._current()
-        rows = self._rows(snapshot, where)
-        return page_of(snapshot, rows, page_size, page_token, (where or "").strip())
+        generation = self._current()
+        rows = self._rows(generation, where)
+        return page_of(generation, rows, page_size, page_token, (where or "").strip())
 
     @retried
-    def rows(self, where: str | None = None, modality: str | None = None) -> NDArray[np.int64]:
+    def rows(self, where: str | None = None) -> NDArray[np.int64]:
         """Row numbers, ascending, of the observations that match."""
-        snapshot = self._current()
-        rows = self._rows(snapshot, where)
-        if modality is None:
-            return rows
-        chosen = snapshot.of_modality(check_modality(modality))
-        return np.intersect1d(rows, chosen, assume_unique=True)
+        return self._rows(self._current(), where)
 
     @retried
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
@@ -222,10 +220,10 @@ class ReadableArchive:
             ObservationNotFoundError: no such observation, or not coded by this model.
             DigestMismatchError: no such model in this archive.
         """
-        record, snapshot = self._model(model), self._current()
-        observation = self._get(snapshot, id)
-        for part in snapshot.codes(record).values():
-            if (code := part.code(observation.row)) is not None:
+        record, generation = self._model(model), self._current()
+        observation = self._get(generation, id)
+        for blocks in generation.codes(record).values():
+            if (code := blocks.code(observation.row)) is not None:
                 return code
         raise ObservationNotFoundError(
             f"observation {id!r} has no code of model {record.name} ({record.digest[:16]})",
@@ -233,36 +231,121 @@ class ReadableArchive:
         )
 
     @retried
+    def sample_codes(
+        self, model: str, modality: str, choose: Callable[[int], NDArray[np.int64]]
+    ) -> NDArray[np.uint8]:
+        """The codes of some of a model's observations of one modality: uint8 [m, bits/8].
+
+        Args:
+            model: digest of the model.
+            modality: ``image`` or ``audio``.
+            choose: from the number of codes to the numbers of those that are wanted.
+        """
+        blocks = self._current().codes(self._model(model))[modality]
+        return blocks.live_codes(choose(len(blocks)))
+
+    # Search
+
+    @retried
+    def search(
+        self,
+        query: NDArray[Any],
+        *,
+        model: str,
+        k: int,
+        metric: Metric,
+        where: str | None = None,
+        modality: str | None = None,
+        within: float | None = None,
+        recall: float | None = None,
+    ) -> Answer:
+        """The nearest observations, in the total order (distance, row), and how they were found.
+
+        Apart from the query's form, arguments are validated by the caller.
+
+        Args:
+            query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
+            model: digest of the model that made the query.
+            k: how many hits; exactly min(k, matching rows) are returned, less only those beyond
+                `within`.
+            metric: ``asymmetric`` or ``hamming``.
+            where: SQL condition over metadata columns; None or blank for no condition.
+            modality: ``image`` or ``audio``; None for both.
+            within: largest distance of a hit, in bits; None for any.
+            recall: share of the true nearest that is wanted, above 0 to 1; less than 1 allows
+                an approximate index where it is faster. None for what the archive was opened
+                with, which is 1 (exact) by default.
+
+        Raises:
+            CodeError: the query has the wrong length or dtype.
+            DigestMismatchError: the archive has no codes of this model.
+            FilterError: `where` is no filter over the archive's columns.
+        """
+        record, generation = self._model(model), self._current()
+        search = Search(query, record, k, metric, modality, within, recall)
+        return answer(search, generation, self._matching(generation, where), self._engines)
+
+    def build_index(self, model: str) -> None:
+        """Build the approximate index of a model's codes now, if the options allow one.
+
+        Raises:
+            DigestMismatchError: no such model in this archive.
+            ArchiveDamagedError: it cannot be built.
+        """
+        record, generation = self._model(model), self._current()
+        for modality, blocks in generation.codes(record).items():
+            self._engines.prepare(engine_name(record, modality), blocks)
+
+    # Counts
+
+    @retried
+    def observation_counts(self) -> Mapping[str, int]:
+        """Observations by modality; counted once per generation."""
+        return self._current().observation_counts
+
+    @retried
+    def code_counts(self, model: str) -> Mapping[str, int]:
+        """A model's codes by modality; counted once per generation."""
+        return self._current().code_counts(self._model(model))
+
+    @retried
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
-        snapshot = self._current()
+        generation = self._current()
         header = self._header
-        records = [record for record in header.models if record.state != "pending"]
-        counted = snapshot.remember(
-            f"stats {self._header_stamp}",
-            lambda: statistics_of(snapshot, header.name, records),
+        return ArchiveStats(
+            name=header.name,
+            observations=generation.observation_counts,
+            recordings=generation.recordings,
+            models=[
+                self._model_stats(generation, record)
+                for record in header.models
+                if record.state != "pending"
+            ],
+            generation=generation.version,
+            code_bytes=generation.code_bytes,
+            columns=dict(generation.store.metadata_types),
         )
-        models = [
-            replace(model, engines=self._engine_stats(snapshot, record))
-            for model, record in zip(counted.models, records, strict=False)
-        ]
-        return replace(counted, models=models, code_bytes=snapshot.code_bytes)
 
-    def _engine_stats(self, snapshot: Generation, record: ModelRecord) -> dict[str, EngineStats]:
-        return {
+    def _model_stats(self, generation: Generation, record: ModelRecord) -> ModelStats:
+        engines = {
             modality: self._engines.stats(engine_name(record, modality), blocks)
-            for modality, blocks in (snapshot.loaded(record) or {}).items()
+            for modality, blocks in (generation.loaded(record) or {}).items()
             if len(blocks)
         }
+        counts = generation.code_counts(record)
+        return ModelStats(record.name, record.digest, record.bits, counts, engines)
+
+    # Checks and export
 
     def verify(self) -> builtins.list[str]:
-        """Check the archive against its invariants; returns what is wrong, one line each."""
+        """Check the archive against its invariants; returns the problems, one line each."""
         return self.verification().problems
 
     def verification(self, on_checked: OnChecked | None = None) -> Verification:
         """Check the archive against its checksums and its invariants, and the derived files.
 
-        Asked of an archive that was just opened, it writes nothing, derived files included.
+        Right after opening, it writes nothing, derived files included.
 
         Args:
             on_checked: called with bytes of files that are checked, and with all bytes.
@@ -271,14 +354,14 @@ class ReadableArchive:
 
         with self._lock:
             self._check_open()
-            if self._past or self._snapshot is not None:
+            if self._past or self._generation is not None:
                 current = self._current()
                 return verified(self._folder, self._header, current, on_checked)
             if not self._writes:
                 self._follow()
-            snapshot = generation_to_verify(self._folder, self._store)
-            header = self._folder.read_header().at(snapshot.version)
-            return verified(self._folder, header, snapshot, on_checked)
+            generation = generation_to_verify(self._folder, self._store)
+            header = self._folder.read_header().at(generation.version)
+            return verified(self._folder, header, generation, on_checked)
 
     def iter_batches(
         self,
@@ -299,41 +382,45 @@ class ReadableArchive:
         Raises:
             QueryError: no such column.
         """
-        snapshot = self._current()
+        generation = self._current()
         record = self._model(model) if model else None
-        rows = self._rows(snapshot, where)
-        return batches_of(snapshot, rows, columns, record, batch_rows)
+        rows = self._rows(generation, where)
+        return batches_of(generation, rows, columns, record, batch_rows)
+
+    # State
 
     def _begin(self) -> None:
-        """Know nothing yet of what the store holds."""
+        """Start with nothing known of the store's content."""
         self._begun += 1
-        self._same = StoreIdentity(self._store)
+        self._identity = StoreIdentity(self._store)
         self._derived = DerivedFiles(self._folder.derived, self._store)
         self._index_files = IndexFiles(self._derived)
-        # Derived files are of the newest state, and are left alone by who looks at another.
+        # Derived files belong to the newest state: readers of another one leave them alone.
         self._engines = Engines(self._options, None if self._past else self._derived)
-        self._snapshot: Generation | None = None
+        self._generation: Generation | None = None
 
     def _current(self) -> Generation:
         with self._lock:
             self._check_open()
             if self._past:
-                self._snapshot = self._snapshot or Generation(self._store)
-                return self._snapshot
-            version = self._look()
+                self._generation = self._generation or Generation(self._store)
+                return self._generation
+            version = self._newest_version()
             if not self._writes:
-                self._derived.expect(version, self._same.identity)
-            if self._snapshot is None or self._snapshot.version != version:
+                self._derived.expect(version, self._identity.identity)
+            if self._generation is None or self._generation.version != version:
                 since = {one.code_column: one.since for one in self._header.models if one.since}
-                self._snapshot = Generation(self._store, self._snapshot, self._index_files, since)
-                self._index_files.save_if_worth_it(self._snapshot)
-            return self._snapshot
+                self._generation = Generation(
+                    self._store, self._generation, self._index_files, since
+                )
+                self._index_files.save_if_worth_it(self._generation)
+            return self._generation
 
-    def _look(self) -> int:
-        """See the newest header and the newest version, of one moment.
+    def _newest_version(self) -> int:
+        """Read the newest header and the newest version, of one moment.
 
-        A model's column is committed before the header names it, and goes after the header has
-        forgotten it: what the header says before and after the store was looked at, holds.
+        A model's column is committed before the header names it, and removed after the header
+        has dropped it. So a header that is the same before and after reading the version fits it.
         """
         stamp = self._folder.header_stamp()
         while True:
@@ -349,13 +436,13 @@ class ReadableArchive:
             stamp = after
 
     def _follow(self) -> int:
-        """Go to the newest version; where it is of another history, forget what was known."""
-        if self._same.is_lost():
-            # LanceDB remembers versions by their numbers: what it has in memory goes as well.
+        """Go to the newest version; if it is of another history, forget what was known."""
+        if self._identity.is_lost():
+            # LanceDB caches versions by their numbers: its caches go as well.
             self._store = Store(self._folder.store)
             self._engines.close()
             self._begin()
-        return self._same.follow()
+        return self._identity.follow()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -368,9 +455,9 @@ class ReadableArchive:
         for record in self.models():
             if record.digest == digest:
                 return record
-        there = ", ".join(f"{r.name} ({r.digest[:16]})" for r in self._header.models) or "no model"
+        known = ", ".join(f"{r.name} ({r.digest[:16]})" for r in self._header.models) or "no model"
         raise DigestMismatchError(
-            f"the archive {self.name!r} holds codes of {there}, not of a model with digest "
+            f"the archive {self.name!r} holds codes of {known}, not of a model with digest "
             f"{digest[:16]!r}; search and add with the model that made its codes",
             field="model",
             details={
@@ -379,22 +466,22 @@ class ReadableArchive:
             },
         )
 
-    def _rows(self, snapshot: Generation, where: str | None) -> NDArray[np.int64]:
-        matching = self._matching(snapshot, where)
-        return snapshot.rows if matching is None else matching.rows
+    def _rows(self, generation: Generation, where: str | None) -> NDArray[np.int64]:
+        matching = self._matching(generation, where)
+        return generation.rows if matching is None else matching.rows
 
-    def _matching(self, snapshot: Generation, where: str | None) -> RowSet | None:
+    def _matching(self, generation: Generation, where: str | None) -> RowSet | None:
         """Rows that meet a condition; None where there is none: nothing given, or a blank."""
         if where is None or (isinstance(where, str) and not where.strip()):
             return None
-        columns = {**IDENTITY, **snapshot.store.metadata_types}
-        return snapshot.matching(compile_where(where, columns))
+        columns = {**IDENTITY, **generation.store.metadata_types}
+        return generation.matching(compile_where(where, columns))
 
-    def _get(self, snapshot: Generation, id: str) -> Observation:  # noqa: A002
-        found = snapshot.by_condition(one_of("id", [id]))
+    def _get(self, generation: Generation, id: str) -> Observation:  # noqa: A002
+        found = generation.by_condition(one_of("id", [id]))
         if found:
             return found[0]
-        windows = snapshot.store.count(one_of("occurrenceID", [id]))
+        windows = generation.store.count(one_of("occurrenceID", [id]))
         raise ObservationNotFoundError(
             f"there is no observation {id!r} in archive {self.name!r}"
             + (

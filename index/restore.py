@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bittern.index.coded import int64s
 from bittern.index.folder import ArchiveFolder, Switch
+from bittern.index.loading import int64s
 from bittern.index.models import ModelRecord
 from bittern.index.store import Store
 

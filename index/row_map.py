@@ -1,7 +1,7 @@
-"""Which rows an archive has, and where the store keeps them.
+"""Which rows an archive has, and their ids in the store.
 
-Rows are added in runs and mostly stay where they are, so what is known about ten million of
-them is a handful of runs: the first row number, the first id of the store, the length. A
+Rows are added in runs and rarely move, so the map of ten million of them is a handful of runs:
+the first row number, the first id of the store, the length. A
 deletion splits a run. At worst (every second row gone) a row takes 24 bytes.
 """
 
@@ -33,9 +33,9 @@ class RowMap:
     lengths: Int64s
 
     @classmethod
-    def of(cls, parts: Iterable[tuple[Int64s, Int64s]]) -> RowMap:
-        """The map of rows and their ids, in parts: int64 [n] each, in any order."""
-        runs = [_runs(rows, ids) for rows, ids in parts if len(rows)]
+    def of(cls, batches: Iterable[tuple[Int64s, Int64s]]) -> RowMap:
+        """The map of rows and their ids, in batches of int64 [n] each, in any order."""
+        runs = [_runs(rows, ids) for rows, ids in batches if len(rows)]
         empty = np.empty(0, np.int64)
         first, at, lengths = (
             np.concatenate([run[column] for run in runs] or [empty]) for column in range(3)
@@ -46,13 +46,13 @@ class RowMap:
     def joined(cls, maps: Sequence[RowMap]) -> RowMap:
         """The rows of several maps that have none in common."""
         return cls(
-            np.concatenate([part.first for part in maps]),
-            np.concatenate([part.ids for part in maps]),
-            np.concatenate([part.lengths for part in maps]),
+            np.concatenate([one.first for one in maps]),
+            np.concatenate([one.ids for one in maps]),
+            np.concatenate([one.lengths for one in maps]),
         )._ordered()
 
     def __len__(self) -> int:
-        return int(self._places[-1])
+        return int(self._positions[-1])
 
     @property
     def nbytes(self) -> int:
@@ -69,31 +69,33 @@ class RowMap:
         return _counted(self.first, self.lengths)
 
     def run_between(self, begin: int, end: int) -> tuple[int, Int64s | None]:
-        """The rows that stand at places `begin` to `end`, without an array where they are a run.
+        """The rows at positions `begin` to `end`, without an array where they are a run.
 
         Returns:
             the first of them; and all of them, int64 [end - begin], or None where they count up.
         """
-        start, last = np.searchsorted(self._places, [begin, end - 1], side="right") - 1
-        first = int(self.first[start] + begin - self._places[start])
+        start, last = np.searchsorted(self._positions, [begin, end - 1], side="right") - 1
+        first = int(self.first[start] + begin - self._positions[start])
         if start == last:
             return first, None
         runs = slice(start, last + 1)
-        begins = np.maximum(self._places[:-1][runs], begin)
-        ends = np.minimum(self._places[1:][runs], end)
-        return first, _counted(self.first[runs] + begins - self._places[:-1][runs], ends - begins)
+        begins = np.maximum(self._positions[:-1][runs], begin)
+        ends = np.minimum(self._positions[1:][runs], end)
+        return first, _counted(
+            self.first[runs] + begins - self._positions[:-1][runs], ends - begins
+        )
 
-    def places_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
-        """Where rows stand among all rows.
+    def positions_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
+        """Positions of rows among all rows.
 
         Args:
             rows: int64 [k], in any order.
 
         Returns:
-            int64 [k], the place of each; bool [k], whether there is such a row.
+            int64 [k], the position of each; bool [k], whether there is such a row.
         """
         run, known = self._run_of(rows)
-        return self._places[run] + rows - self.first[run] if len(self.first) else rows, known
+        return self._positions[run] + rows - self.first[run] if len(self.first) else rows, known
 
     def ids_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
         """The store's ids of rows: int64 [k] each; and bool [k], whether there is such a row."""
@@ -107,7 +109,7 @@ class RowMap:
             ids: int64 [k], in any order.
 
         Returns:
-            int64 [k]; None where an id is unknown here, since the store has moved rows.
+            int64 [k]; None where an id is unknown, since the store has moved rows.
         """
         if not len(ids):
             return ids
@@ -116,35 +118,31 @@ class RowMap:
         order, start = self._by_id
         begins = np.searchsorted(ids, start)
         counts = np.diff(np.append(begins, len(ids)))
-        asked = np.flatnonzero(counts)
-        last = ids[(begins + counts)[asked] - 1]
-        if (
-            not len(begins)
-            or begins[0]
-            or (last - start[asked] >= self.lengths[order[asked]]).any()
-        ):
+        hit = np.flatnonzero(counts)
+        last = ids[(begins + counts)[hit] - 1]
+        if not len(begins) or begins[0] or (last - start[hit] >= self.lengths[order[hit]]).any():
             return None
         shifts = self.first[order] - start
-        if len(asked) > _MANY_RUNS:
+        if len(hit) > _MANY_RUNS:
             rows = ids + np.repeat(shifts, counts)
         else:
             # Without another array of that length: new memory costs more than the sums.
             rows = ids.copy()
-            for run in asked.tolist():
+            for run in hit.tolist():
                 rows[begins[run] : begins[run] + counts[run]] += shifts[run]
         if (rows[:-1] > rows[1:]).any():
             rows = np.sort(rows)
         return rows
 
     def without(self, rows: Int64s) -> RowMap:
-        """The map without some rows (int64, ascending), known here or not."""
+        """The map without some rows (int64, ascending), which need not be in it."""
         if not len(rows) or not len(self.first):
             return self
         gone, _, length = _runs(rows, rows)
         return self._minus(gone, gone + length)
 
     def with_rows(self, rows: Int64s, ids: Int64s) -> RowMap:
-        """The map with more rows, or with known ones in other places."""
+        """The map with more rows, or with other ids of known ones."""
         if not len(rows):
             return self
         kept = self.without(np.sort(rows)) if rows.min() <= self.last else self
@@ -156,11 +154,11 @@ class RowMap:
         )._ordered()
 
     def missing_from(self, later: RowMap) -> Int64s:
-        """Rows that are here and not in a later map, ascending."""
+        """Rows of this map that a later map lacks, ascending."""
         return self._minus(later.first, later._end).rows()
 
     def same_rows(self, other: RowMap) -> bool:
-        """Whether the two have the same row numbers, wherever the store keeps them."""
+        """Whether the two have the same row numbers, whatever their ids."""
         return len(self) == len(other) and not len(self.missing_from(other))
 
     @cached_property
@@ -168,7 +166,7 @@ class RowMap:
         return self.first + self.lengths
 
     @cached_property
-    def _places(self) -> Int64s:
+    def _positions(self) -> Int64s:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
     @cached_property

@@ -1,175 +1,97 @@
-"""One search, checked and answered against one generation."""
+"""One search of one generation: engines by modality, hits in the total order; listing pages."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import binascii
+import hashlib
+import re
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.checks import check_recall
 from bittern.errors import CodeError, QueryError
 from bittern.hashing.codes import pack
 from bittern.index.engines.choosing import Engines
-from bittern.index.engines.engine import SearchEngine
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer
-from bittern.types import Hit, Metric
+from bittern.types import Hit, Metric, Page
 
-MAX_K = 10_000
-"""Most hits of one search."""
+_TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is searched for.
+class Search:
+    """A search for one query, which was validated by the caller.
 
     Attributes:
-        query: logits, float [bits] or [q, bits]; for ``hamming`` codes, uint8 [..., bits/8].
+        query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
         record: the model that made it.
-        k: how many hits, 1 to 10,000.
+        k: how many hits.
         metric: ``asymmetric`` or ``hamming``.
-        modalities: where to look.
-        within: largest distance of a hit; None for any.
-        recall: share of the true nearest that is wanted; None for what the archive was
-            opened with.
+        modality: ``image`` or ``audio``; None for both.
+        within: largest distance of a hit, in bits; None for any.
+        recall: share of the true nearest that is wanted; None for what the archive was opened with.
     """
 
     query: NDArray[Any]
     record: ModelRecord
     k: int
     metric: Metric
-    modalities: tuple[str, ...]
+    modality: str | None = None
     within: float | None = None
     recall: float | None = None
 
-    @classmethod
-    def checked(
-        cls,
-        query: NDArray[Any],
-        record: ModelRecord,
-        k: int,
-        metric: Metric,
-        modality: str | None,
-        within: float | None = None,
-        recall: float | None = None,
-        *,
-        batch: bool = False,
-    ) -> Self:
-        """A question that can be answered.
+    def queries(self) -> Queries:
+        """The query for the engines.
 
         Raises:
-            QueryError: k, metric, modality, within or recall is unusable.
-            CodeError: the query has the wrong length or dtype, or is not finite.
+            CodeError: it has the wrong length or dtype, or is not finite.
         """
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= MAX_K:
-            raise QueryError(f"k must be a whole number from 1 to {MAX_K}, not {k!r}", field="k")
-        if metric not in ("asymmetric", "hamming"):
-            raise QueryError(
-                f"metric must be 'asymmetric' or 'hamming', not {metric!r}", field="metric"
-            )
-        modalities = (check_modality(modality),) if modality is not None else MODALITIES
-        return cls(
-            _fitting(query, record, metric, 2 if batch else 1),
-            record,
-            int(k),
-            metric,
-            modalities,
-            None if within is None else check_within(within),
-            None if recall is None else check_recall(recall),
-        )
-
-    @property
-    def queries(self) -> Queries:
-        """The queries as engines take them."""
-        batch = np.atleast_2d(self.query)
-        if self.metric == "hamming":
-            return Queries.of_codes(batch)
-        return Queries.of_logits(batch)
-
-
-def check_within(within: float) -> float:
-    """Return `within` if it is a distance; a QueryError otherwise."""
-    if (
-        isinstance(within, bool)
-        or not isinstance(within, int | float | np.number)
-        or not (0 <= float(within) < np.inf)
-    ):
-        raise QueryError(
-            f"within must be a distance of 0 or more bits, not {within!r}", field="within"
-        )
-    return float(within)
-
-
-def check_modality(modality: str) -> str:
-    """Return `modality` if observations can have it; a QueryError otherwise."""
-    if modality not in MODALITIES:
-        raise QueryError(f"modality must be 'image' or 'audio', not {modality!r}", field="modality")
-    return modality
-
-
-def _fitting(
-    query: NDArray[Any], record: ModelRecord, metric: Metric, dimensions: int
-) -> NDArray[Any]:
-    """The query as the metric wants it: logits, or a code."""
-    query = np.asarray(query)
-    is_code = query.dtype == np.uint8
-    if is_code and metric == "asymmetric":
-        raise CodeError(
-            "the asymmetric metric needs logits; a stored code can be searched with 'hamming'",
-            field="metric",
-        )
-    length = record.bits // 8 if is_code else record.bits
-    fits = query.ndim == dimensions and query.shape[-1] == length
-    if not fits or not (is_code or np.issubdtype(query.dtype, np.floating)):
-        raise CodeError(
-            f"a query of {query.dtype} {list(query.shape)} was given; model {record.name} needs "
-            f"float [{record.bits}] logits or a uint8 [{record.bits // 8}] code",
-            field="query",
-        )
-    if is_code:
-        return query
-    # Packing refuses what is not finite, whether the code is needed or not.
-    codes = pack(np.atleast_2d(query)).reshape(*query.shape[:-1], -1)
-    return query if metric == "asymmetric" else codes
-
-
-def engines_of(question: Question, generation: Generation, engines: Engines) -> list[SearchEngine]:
-    """What searches the codes that a question is about, modality by modality."""
-    blocks = generation.codes(question.record)
-    return [
-        engines.engine(engine_name(question.record, modality), blocks[modality], question.recall)
-        for modality in question.modalities
-        if len(blocks[modality])
-    ]
+        query = np.asarray(self.query)[None]
+        if query.dtype == np.uint8:
+            if self.metric == "asymmetric":
+                raise CodeError(
+                    "the asymmetric metric needs logits; use 'hamming' to search with a code",
+                    field="metric",
+                )
+            return Queries.of_codes(query).check_fits(self.record.bits)
+        soft = Queries.of_logits(query).check_fits(self.record.bits)
+        return soft if self.metric == "asymmetric" else Queries.of_codes(pack(query))
 
 
 def engine_name(record: ModelRecord, modality: str) -> str:
-    """What engines know the codes of one model and modality by."""
+    """The name of one model's codes of one modality, for the engines."""
     return f"{record.code_column}-{modality}"
 
 
 def answer(
-    question: Question, generation: Generation, matching: RowSet | None, engines: Engines
+    search: Search, generation: Generation, matching: RowSet | None, engines: Engines
 ) -> Answer:
     """The nearest observations, in the total order (distance, row).
 
     Args:
-        question: what is searched for.
+        search: what to search for.
         generation: the generation to search.
-        matching: the rows that may be found; None for all.
-        engines: what searches this archive.
+        matching: only these rows may be returned; None for all.
+        engines: of the archive.
     """
-    used = engines_of(question, generation, engines)
-    best = nearest_rows(question, matching, used)[0]
-    if question.within is not None:
-        near = best.distances <= question.within
+    queries = search.queries()
+    blocks = generation.codes(search.record)
+    used = [
+        engines.engine(engine_name(search.record, modality), blocks[modality], search.recall)
+        for modality in ((search.modality,) if search.modality else MODALITIES)
+        if len(blocks[modality])
+    ]
+    found = [engine.search(queries, search.k, matching)[0] for engine in used]
+    best = Nearest.merged(found, search.k)
+    if search.within is not None:
+        near = best.distances <= search.within
         best = Nearest(best.distances[near], best.rows[near])
     observations = generation.observations(best.rows)
     return Answer(
@@ -181,27 +103,62 @@ def answer(
         ],
         engine="+".join(sorted({engine.kind for engine in used})) or "flat",
         exact=all(engine.exact for engine in used),
-        cutoff=question.within,
+        cutoff=search.within,
     )
 
 
-def nearest_rows(
-    question: Question, matching: RowSet | None, used: Sequence[SearchEngine]
-) -> list[Nearest]:
-    """The k nearest rows of each query, over what several engines search."""
-    queries = question.queries
-    found = [engine.search(queries, question.k, matching) for engine in used]
-    return [
-        Nearest.best_of([one[query] for one in found], question.k) for query in range(len(queries))
-    ]
+# Pages of a listing: stable while others add and delete, because a token names a row
 
 
-def everything_within(
-    question: Question, generation: Generation, matching: RowSet | None, engines: Engines
-) -> Nearest:
-    """All rows no farther than the question's `within`, in the total order."""
-    assert question.within is not None
-    used = engines_of(question, generation, engines)
-    return Nearest.best_of(
-        [engine.within(question.queries, question.within, matching)[0] for engine in used]
+def page_of(
+    generation: Generation, rows: NDArray[np.int64], page_size: int, token: str, where: str
+) -> Page:
+    """One page of a listing.
+
+    Args:
+        generation: the generation to read from.
+        rows: int64, ascending: the whole listing.
+        page_size: most observations of the page.
+        token: `next_token` of the previous page; empty for the first.
+        where: the listing's condition, which the token must share.
+
+    Raises:
+        QueryError: not a token, or one of a listing with another condition.
+    """
+    last = min(_decoded_token(token, where), np.iinfo(np.int64).max)
+    start = int(np.searchsorted(rows, last, side="right"))
+    page = rows[start : start + page_size]
+    more = start + page_size < len(rows)
+    return Page(
+        observations=generation.observations(page),
+        next_token=_encoded_token(int(page[-1]), where) if more else "",
     )
+
+
+def _encoded_token(last_row: int, where: str) -> str:
+    """The token of the page that follows a row, in a listing with this condition."""
+    return base64.urlsafe_b64encode(f"{last_row}.{_fingerprint(where)}".encode()).decode()
+
+
+def _decoded_token(token: str, where: str) -> int:
+    """The last row of the previous page; -1 for an empty token."""
+    if not token:
+        return -1
+    try:
+        match = _TOKEN.fullmatch(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        match = None
+    if match is None:
+        raise QueryError(
+            f"{token[:60]!r} is no page token; start again without one", field="page_token"
+        )
+    if match[2].decode() != _fingerprint(where):
+        raise QueryError(
+            "this page token belongs to a listing with another condition; start again without one",
+            field="page_token",
+        )
+    return int(match[1])
+
+
+def _fingerprint(where: str) -> str:
+    return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:8]

@@ -336,16 +336,9 @@ def _row_findings(
         yield Finding("index", what, _INDEX)
 
 
-class _OnlyRead(IndexFiles):
-    """Uses what is kept and writes nothing."""
-
-    def save_if_worth_it(self, generation: Generation) -> None:
-        """Keep nothing."""
-
-
 def generation_to_verify(folder: ArchiveFolder, store: Store) -> Generation:
     """The index as an archive that is opened now would have it; nothing is written."""
-    return Generation(store, None, _OnlyRead(DerivedFiles(folder.derived, store)))
+    return Generation(store, None, IndexFiles(DerivedFiles(folder.derived, store), write=False))
 
 
 def _some(values: pa.ChunkedArray | list[object]) -> str:

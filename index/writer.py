@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,6 @@ from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from bittern.index.commit_log import CommitLog
 from bittern.index.folder import ArchiveFolder, Header, with_model
 from bittern.index.leftovers import clear_leftovers
-from bittern.index.lookups import MOST_SMALL_FILES, compact_if_worth_it, make_lookups
 from bittern.index.model_switch import (
     drop_files,
     drop_unnamed,
@@ -36,21 +36,52 @@ from bittern.index.models import ModelRecord, write_model_files
 from bittern.index.observation import CodedObservation
 from bittern.index.restore import restore
 from bittern.index.snapshots import SnapshotInfo
-from bittern.index.store import Store, arrow_type, one_of
+from bittern.index.store import LookupKind, Store, arrow_type, one_of
 from bittern.types import AddResult, OnDuplicate
 
 MAX_IDS = 10_000
 """Most ids of one deletion."""
 _COMPACT_AFTER_COMMITS = 64
 _COMPACT_AT_CLOSE_AFTER_COMMITS = 8
+LOOKUPS_FROM = 50_000
+"""Rows from which on an archive has look-up indexes; smaller ones are scanned as fast."""
+LOOKUPS: Mapping[str, LookupKind] = {
+    "id": "sorted",
+    "occurrenceID": "sorted",
+    "row": "sorted",
+    "committed": "sorted",
+    "scientificName": "sorted",
+    "family": "bitmap",
+    "genus": "bitmap",
+    "species": "sorted",
+    "eventDate": "sorted",
+    "decimalLatitude": "sorted",
+    "decimalLongitude": "sorted",
+    "countryCode": "bitmap",
+}
+"""Columns with a look-up index, and its kind.
+
+Measured at 10 million rows: indexes on columns where most conditions meet a large share of the rows
+(license, modality) made them slower, so those columns have none."""
+_CHEAP_ROWS = 200_000
+"""Archives of up to this many rows are compacted in a fraction of a second, so without delay."""
+_WORTH_SHARE = 0.1
+"""Share of rows that must have changed before a larger archive is compacted.
+
+A compaction takes seconds per million rows of the archive; a scan of a tenth of them, which no
+index knows, takes hundredths of a second."""
+MOST_SMALL_FILES = 64
+"""With this many files of single commits, a look-up in a large archive takes twice as long; the
+1,000 names of a batch cost about a millisecond for each file."""
+_log = logging.getLogger(__name__)
 
 
 class Writer:
     """Changes an archive; holds its lock until closed.
 
-    Row numbers are never given out twice. The next one follows the greatest that is
-    stored; before a commit removes rows, `archive.json` is told, durably, how far the
-    numbers have come. A crash between the two costs nothing.
+    Row numbers are never reused. The next one follows the greatest stored one; before a commit
+    removes rows, the next number is written to `archive.json`, durably. A crash between the two
+    does no harm.
 
     Args:
         folder: the archive's folder.
@@ -73,7 +104,7 @@ class Writer:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One change at a time; after one that did not end well, look at the store again."""
+        """One change at a time; after a failed one, read the store again."""
         with self._lock:
             if self._unsure:
                 self._store.renew()
@@ -90,7 +121,7 @@ class Writer:
             self._unsure = False
 
     def close(self) -> None:
-        """Compact where it is worth it, and give up the lock."""
+        """Compact where it is worth it, and release the lock."""
         with self._lock:
             try:
                 self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS, MOST_SMALL_FILES // 2)
@@ -121,7 +152,7 @@ class Writer:
             self._log.record_model(folder)
             held = self._store.count() and not self._store.field_type(record.code_column)
             self._store.add_code_column(record)
-            if held:  # there may have been a column of that name, which some reader knows
+            if held:  # readers may know an earlier column of that name
                 record = replace(record, since=self._store.version)
             self._folder.write_header(with_model(header, record))
 
@@ -216,12 +247,12 @@ class Writer:
             header = without_pending(before, digest)
             return next(iter(self._dropped(before, header, kept)), None)
 
-    # Inside; the lock is held.
+    # Helpers, called with the lock held
 
     def _dropped(self, before: Header, header: Header, kept: Collection[str]) -> list[ModelRecord]:
-        """Go over to a header with fewer models; returns those that it lacks.
+        """Write a header with fewer models; returns those that it lacks.
 
-        A crash leaves nothing but what the next drop removes (see `succession`).
+        What a crash leaves is removed by the next drop (see `model_switch`).
         """
         if header.models != before.models:
             self._folder.write_header(header)
@@ -297,7 +328,7 @@ class Writer:
     def _filled(
         self, items: Sequence[PlannedItem], record: ModelRecord, committed: int
     ) -> pa.Table | None:
-        """Stored rows that only lack this model's codes, with them."""
+        """Stored rows that lack only this model's codes, with the codes."""
         coded = {
             item.stored.rows[one.observation.id]: one
             for item in items
@@ -320,10 +351,9 @@ class Writer:
                 for one in order
             ]
         for name, values in new.items():
-            place = table.schema.get_field_index(name)
-            table = table.set_column(
-                place, table.schema.field(place), pa.array(values, table.schema.field(place).type)
-            )
+            position = table.schema.get_field_index(name)
+            field = table.schema.field(position)
+            table = table.set_column(position, field, pa.array(values, field.type))
         return table
 
     def _first_free_row(self) -> int:
@@ -336,7 +366,7 @@ class Writer:
         return self._next_row
 
     def _keep_next_row(self) -> None:
-        """Write down how far row numbers have come, before rows are removed."""
+        """Store the next row number, before rows are removed."""
         next_row = self._first_free_row()
         header = self._folder.read_header()
         if header.next_row < next_row:
@@ -349,7 +379,7 @@ class Writer:
             self._tidy(_COMPACT_AFTER_COMMITS, MOST_SMALL_FILES)
 
     def _tidy(self, after_commits: int, most_small_files: int) -> None:
-        """Do what makes the store quicker to read, where there is enough for it to do."""
+        """Compact the store and index its columns, where that is worth it."""
         if not self._commits:
             return
         due = self._commits >= after_commits or self._store.small_files() >= most_small_files
@@ -359,10 +389,51 @@ class Writer:
 
 
 def _loses_rows(item: PlannedItem) -> bool:
-    """Whether some of an item's stored rows are not among those that replace them.
+    """Whether new rows do not replace all stored rows of an item.
 
-    Removing rows that the new ones do not name makes LanceDB read the whole table.
+    To remove the others, LanceDB reads the whole table.
     """
     if item.stored is None or item.fills:
         return False
     return not item.stored.rows.keys() <= {one.observation.id for one in item.observations}
+
+
+# Look-up indexes and compaction
+
+
+def make_lookups(store: Store) -> None:
+    """Index the columns of a large store that have no index yet.
+
+    With them, to find an observation by its name, or what a commit has changed, costs the same in
+    an archive of any size. Making an index is a commit: the version rises though no row changes.
+    """
+    if store.count() < LOOKUPS_FROM:
+        return
+    missing = [name for name in LOOKUPS if name not in store.lookups()]
+    if missing:
+        _log.info("indexing %d columns of %d rows for look-ups", len(missing), store.count())
+    for name in missing:
+        store.make_lookup(name, LOOKUPS[name])
+
+
+def compact_if_worth_it(
+    store: Store, changed: int, most_small_files: int = MOST_SMALL_FILES
+) -> bool:
+    """Compact the store, unless that costs more than it saves.
+
+    Every compaction makes all look-up indexes again.
+
+    Args:
+        store: the table.
+        changed: rows that were written or deleted since the last compaction.
+        most_small_files: with this many files of single commits it is worth it in any case.
+
+    Returns:
+        whether it was compacted.
+    """
+    rows = store.count()
+    worth = rows <= _CHEAP_ROWS or changed >= _WORTH_SHARE * rows
+    if not worth and store.small_files() < most_small_files:
+        return False
+    store.compact()
+    return True

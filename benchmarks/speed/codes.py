@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from bittern.hashing.codes import pack, unpack
 from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
-from bittern.index.lookups import make_lookups
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.store import TABLE, Store
+from bittern.index.writer import make_lookups
 from bittern.types import Metric, Observation
 
 METRICS: tuple[Metric, ...] = ("asymmetric", "hamming")

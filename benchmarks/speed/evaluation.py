@@ -25,7 +25,7 @@ from bittern.hashing.codes import pack, unpack
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.scans import give_back_freed
+from bittern.index.engines.scans import release_memory
 
 MEASURES = ("AP_hits@{k}", "AP_minR@{k}", "P@10", "hit@10")
 METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric")
@@ -222,7 +222,7 @@ def _measured(species: Species, size: Size, metric: Metric) -> _Measured:
     for turn in range(size.rounds):
         for name, contestant in contestants.items():
             say(f"{metric}, round {turn + 1}: {name}")
-            give_back_freed()
+            release_memory()
             with peak_memory() as peak:
                 seconds[name].append(contestant())
             grown[name] = max(grown[name], peak.growth)

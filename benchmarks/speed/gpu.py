@@ -27,9 +27,8 @@ from bittern.benchmarks.speed.harness import (
 )
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.device_memory import DeviceMemory, available_device
-from bittern.index.engines.device_scans import DeviceScan
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.gpu import GpuEngine
+from bittern.index.engines.gpu import DeviceScan, GpuEngine
 
 ROWS = (1_000_000, 10_000_000)
 BITS = (64, 256)

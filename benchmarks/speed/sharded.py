@@ -35,14 +35,12 @@ from bittern.benchmarks.speed.harness import (
 from bittern.errors import BitternError, InternalError
 from bittern.index.archive import Archive
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
-from bittern.index.engines.sharded import ShardedEngine, Sharding, StoreSource, local_cluster
+from bittern.index.engines.sharded import ShardedEngine, Sharding, local_cluster
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.engines.sharded.shard import Asked, Found
+from bittern.index.loading import StoreSource
 from bittern.index.store import Store
 
 ROWS = 2_000_000
@@ -78,9 +76,9 @@ def run(options: Options) -> Report:
         write_archive(archive, collection)
         store = Store(archive / "store")
         source = StoreSource(store.path, _RECORD.code_column)
-        stripe_rows = min(Sharding().stripe_rows, -(-rows // (2 * SHARDS)))
+        partition_rows = min(Sharding().partition_rows, -(-rows // (2 * SHARDS)))
         begun = perf_counter()
-        with ShardedEngine(source, store.version, Sharding(SHARDS, 1, stripe_rows)) as engine:
+        with ShardedEngine(source, store.version, Sharding(SHARDS, 1, partition_rows)) as engine:
             report.values["ready_s"] = perf_counter() - begun
             _batches(collection, engine, rounds, report)
             _filters(collection, engine, rounds, report)
@@ -112,7 +110,7 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
                     *(times.ratio(_SHARDS, to).text() for to in (_ONE, _CORES)),
                 ]
             )
-            sizes = [len(pickle.dumps(one, 5)) for one in (Asked.of(queries), Found.of(found))]
+            sizes = [len(pickle.dumps(one, 5)) for one in (queries, found)]
             values.append(
                 {
                     "metric": metric,
@@ -170,7 +168,7 @@ def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report:
 def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, report: Report) -> None:
     """What reading, following the archive, and losing an actor cost."""
     ray, query = ray_library(), collection.queries("asymmetric", 1)
-    actors = engine._members.actors()
+    actors = engine._actors.handles()
     resident = np.mean([_resident(ray.get(actor.process.remote())) for actor in actors])
     store = Store(archive / "store")
     read_s = seconds_of(lambda: store.read(["row", _RECORD.code_column]))

@@ -24,7 +24,6 @@ from bittern.cli import (
     history,
     indexing,
     jobs,
-    optimizing,
     searching,
     serving,
     stats,
@@ -39,6 +38,7 @@ MISUSED = 2
 
 RENAMED = {
     "repair": "verify --repair",
+    "optimize": "serve --recall",
     "search --within": "--max-distance",
     "search --save": "--output",
     "--out": "--output",
@@ -86,7 +86,6 @@ indexing.attach(app)
 searching.attach(app)
 serving.attach(app)
 stats.attach(app)
-optimizing.attach(app)
 encoding.attach(app)
 training.attach(app)
 evaluating.attach(app)

@@ -68,7 +68,7 @@ def search(
         float | None,
         typer.Option(
             help="Share of the true nearest to find, above 0 to 1 (exact). Less may be faster in "
-            "an archive of 200,000 rows or more that has an approximate index."
+            "an archive of 200,000 rows or more for which `bittern serve` has built an index."
         ),
     ] = None,
     name: Annotated[
@@ -191,7 +191,7 @@ def _is_judged(opened: ArchiveAPI, result: SearchResult, max_distance: float | N
 
 
 def _hint_at_an_index(opened: ArchiveAPI, archive: str, result: SearchResult) -> None:
-    """Tell how to make an index, where a large archive has none and less than all was wanted."""
+    """Say what builds an index, where a recall below 1 was searched exactly for lack of one."""
     from bittern.index.engines.choosing import APPROXIMATE_FROM
 
     for model in opened.stats().models:
@@ -199,8 +199,9 @@ def _hint_at_an_index(opened: ArchiveAPI, archive: str, result: SearchResult) ->
         if model.name != result.model or engine is None or not engine.exact:
             continue
         if engine.rows >= APPROXIMATE_FROM:
-            line = f"searched exactly: these {engine.rows:,} rows have no index. To make one: "
-            err.print(plain(f"{line}{command()} optimize {archive}"), soft_wrap=not err.is_terminal)
+            line = f"searched exactly: these {engine.rows:,} rows have no index. "
+            line += f"A server builds it: {command()} serve {archive} --recall 0.95"
+            err.print(plain(line), soft_wrap=not err.is_terminal)
 
 
 def _no_hits(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:

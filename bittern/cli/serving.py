@@ -32,7 +32,7 @@ def serve(
     quiet: Annotated[bool, typer.Option("--quiet", help="Do not log every call.")] = False,
     engine: Annotated[
         str,
-        typer.Option(help="Search engine: auto, flat, ivf, graph or gpu; see `bittern stats`."),
+        typer.Option(help="Search engine: auto, flat, ivf or gpu; see `bittern stats`."),
     ] = "auto",
     recall: Annotated[
         float,

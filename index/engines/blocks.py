@@ -1,9 +1,11 @@
 """The codes of one generation, in blocks that generations share.
 
-A block never changes once made. Adding rows makes a new block (small ones at the end are
-joined, so that their number stays logarithmic); deleting rows marks them in a mask that
-belongs to the generation (a tombstone), until half of a block is dead and it is made anew.
-Neither costs more in a large archive than in a small one.
+A block never changes. Adding rows makes a new block (small ones at the end are joined, so that
+their number stays logarithmic). Deleting rows sets tombstones in a mask that belongs to the
+generation; a block with more than half of its rows deleted is made anew. Neither costs more in
+a large archive than in a small one.
+
+A *position* counts the rows of a block, or of all blocks in turn, deleted rows included.
 """
 
 from __future__ import annotations
@@ -18,12 +20,85 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.hashing.codes import check_codes
-from bittern.index.engines.rows import RowNumbers, RowSet
+from bittern.index.engines.engine import RowSet
 from bittern.index.engines.scans import FastScan, gathered
 
 BLOCK_ROWS = 1 << 20
-"""Most rows of a block: large enough that beginning a scan anew costs little beside it."""
+"""Most rows of a block: large enough that the start of a scan costs little."""
 _MOST_DEAD = 0.5
+_DENSE = 8
+"""A look-up table over the span of the rows pays up to this many numbers per row."""
+
+
+class RowNumbers:
+    """Strictly ascending row numbers; a run without gaps takes no memory.
+
+    Args:
+        rows: int64 [n], strictly ascending.
+    """
+
+    __slots__ = ("_array", "_count", "_first")
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self._count = len(rows)
+        self._first = int(rows[0]) if self._count else 0
+        self._array: NDArray[np.int64] | None = None
+        if self._count and int(rows[-1]) - self._first + 1 != self._count:
+            self._array = np.ascontiguousarray(rows, dtype=np.int64).view()
+            self._array.flags.writeable = False
+
+    @classmethod
+    def run(cls, first: int, count: int) -> RowNumbers:
+        """The rows `first`, `first + 1`, ... without an array of them."""
+        made = cls(np.empty(0, np.int64))
+        made._first, made._count = first, count
+        return made
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def first(self) -> int:
+        """The least row number; 0 where there is none."""
+        return self._first
+
+    @property
+    def last(self) -> int:
+        """The greatest row number; -1 where there is none."""
+        if not self._count:
+            return -1
+        return self._first + self._count - 1 if self._array is None else int(self._array[-1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that the numbers take."""
+        return 0 if self._array is None else self._array.nbytes
+
+    def array(self) -> NDArray[np.int64]:
+        """The numbers: int64 [n]."""
+        if self._array is not None:
+            return self._array
+        return np.arange(self._first, self._first + self._count, dtype=np.int64)
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The numbers at some positions."""
+        rows: NDArray[np.int64] = (
+            positions + self._first if self._array is None else self._array[positions]
+        )
+        return rows
+
+    def positions_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Places of those of `rows` (int64, ascending) that are here, ascending."""
+        begin, end = np.searchsorted(rows, [self.first, self.last + 1])
+        within = rows[begin:end]
+        if self._array is None or not len(within):
+            return within - self._first
+        if self.last - self._first < _DENSE * self._count < _DENSE * _DENSE * len(within):
+            wanted = np.zeros(self.last - self._first + 1, dtype=bool)
+            wanted[within - self._first] = True
+            return np.flatnonzero(wanted[self._array - self._first])
+        positions = np.searchsorted(self._array, within)
+        return np.asarray(positions[self._array[positions] == within], dtype=np.int64)
 
 
 class Block:
@@ -51,7 +126,7 @@ class Block:
         return self.rows.nbytes + (self._fast.nbytes if self._fast else 0)
 
     def fast_scan(self, queries: int) -> FastScan | None:
-        """The layout for scanning, once so many queries were asked that it is worth making."""
+        """The layout for fast scans, made once enough queries were searched to repay it."""
         if self._fast is None and FastScan.suits(self.codes):
             with self._lock:
                 self._scans += queries
@@ -62,12 +137,12 @@ class Block:
 
 @dataclass(frozen=True)
 class BlockSelection:
-    """What may be found in one block.
+    """The allowed rows of one block.
 
     Attributes:
         block: the block.
-        mask: bool [n], true where a row may be found; None for all.
-        count: how many may be found.
+        mask: bool [n], true where a row is allowed; None for all.
+        count: number of allowed rows.
     """
 
     block: Block
@@ -76,11 +151,11 @@ class BlockSelection:
 
     @cached_property
     def bitmap(self) -> NDArray[np.uint8] | None:
-        """The mask in bits, bit i % 8 (little) of byte i // 8 for place i; None for all."""
+        """The mask in bits, bit i % 8 (little) of byte i // 8 for position i; None for all."""
         return None if self.mask is None else np.packbits(self.mask, bitorder="little")
 
     @cached_property
-    def places(self) -> NDArray[np.int64]:
+    def positions(self) -> NDArray[np.int64]:
         """Places in the block that may be found: int64 [count], ascending."""
         if self.mask is None:
             return np.arange(len(self.block), dtype=np.int64)
@@ -89,11 +164,11 @@ class BlockSelection:
 
 @dataclass(frozen=True)
 class Selection:
-    """What may be found in each block that holds any of it.
+    """The allowed rows of all blocks.
 
     Attributes:
-        blocks: one selection per such block.
-        count: how many rows may be found altogether.
+        blocks: one selection per block that has any.
+        count: number of allowed rows.
     """
 
     blocks: tuple[BlockSelection, ...]
@@ -147,7 +222,7 @@ class CodeBlocks:
 
     @property
     def nbytes_besides(self) -> int:
-        """Bytes besides the codes: row numbers, tombstones, layouts for scanning."""
+        """Bytes besides the codes: row numbers, tombstones, layouts for fast scans."""
         return sum(block.nbytes for block in self.blocks) + sum(
             dead.nbytes for dead in self.dead if dead is not None
         )
@@ -161,7 +236,7 @@ class CodeBlocks:
     def rows(self) -> NDArray[np.int64]:
         """The live rows: int64 [n], ascending."""
         return np.concatenate(
-            [part.block.rows.at(part.places) for part in self._everything.blocks]
+            [one.block.rows.at(one.positions) for one in self._everything.blocks]
             or [np.empty(0, np.int64)]
         )
 
@@ -169,7 +244,7 @@ class CodeBlocks:
     def codes(self) -> NDArray[np.uint8]:
         """The codes of the live rows, copied: uint8 [n, bits/8]."""
         return np.concatenate(
-            [gathered(part.block.codes, part.places) for part in self._everything.blocks]
+            [gathered(one.block.codes, one.positions) for one in self._everything.blocks]
             or [np.empty((0, self.width), np.uint8)]
         )
 
@@ -177,63 +252,63 @@ class CodeBlocks:
         """The code of one row, uint8 [bits/8]; None where the row has none here."""
         wanted = np.array([row], dtype=np.int64)
         for block, dead in zip(self.blocks, self.dead, strict=True):
-            places = block.rows.places_of(wanted)
-            if len(places) and (dead is None or not dead[places[0]]):
-                return np.array(block.codes[places[0]])
+            positions = block.rows.positions_of(wanted)
+            if len(positions) and (dead is None or not dead[positions[0]]):
+                return np.array(block.codes[positions[0]])
         return None
 
-    # Places: positions in the concatenation of the blocks, tombstones included
+    # By position
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
-        """The place of each block's first row, and the number of all places: int64 [b + 1]."""
+        """Position of each block's first row, and the number of positions: int64 [b + 1]."""
         return np.cumsum([0, *(len(block) for block in self.blocks)], dtype=np.int64)
 
-    def codes_at(self, places: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The codes at some places, copied: uint8 [n, bits/8]."""
+    def codes_at(self, positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """The codes at some positions, copied: uint8 [n, bits/8]."""
         if len(self.blocks) == 1:
-            return gathered(self.blocks[0].codes, places)
-        codes = np.empty((len(places), self.width), dtype=np.uint8)
-        for number, chosen in self._by_block(places):
+            return gathered(self.blocks[0].codes, positions)
+        codes = np.empty((len(positions), self.width), dtype=np.uint8)
+        for number, chosen in self._by_block(positions):
             block = self.blocks[number]
-            codes[chosen] = gathered(block.codes, places[chosen] - self.starts[number])
+            codes[chosen] = gathered(block.codes, positions[chosen] - self.starts[number])
         return codes
 
-    def rows_at(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The row numbers at some places: int64 [n]."""
-        rows = np.empty(len(places), dtype=np.int64)
-        for number, chosen in self._by_block(places):
-            rows[chosen] = self.blocks[number].rows.at(places[chosen] - self.starts[number])
+    def rows_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The row numbers at some positions: int64 [n]."""
+        rows = np.empty(len(positions), dtype=np.int64)
+        for number, chosen in self._by_block(positions):
+            rows[chosen] = self.blocks[number].rows.at(positions[chosen] - self.starts[number])
         return rows
 
     def live_codes(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The codes of the live rows with these positions among them: uint8 [n, bits/8]."""
-        parts = self._everything.blocks
-        ends = np.cumsum([part.count for part in parts], dtype=np.int64)
+        """The codes of the n-th live rows, deleted rows not counted: uint8 [n, bits/8]."""
+        selected = self._everything.blocks
+        ends = np.cumsum([one.count for one in selected], dtype=np.int64)
         codes = np.empty((len(numbers), self.width), dtype=np.uint8)
         which = np.searchsorted(ends, numbers, side="right")
-        for number, part in enumerate(parts):
+        for number, one in enumerate(selected):
             chosen = which == number
-            within = numbers[chosen] - (ends[number] - part.count)
-            places = within if part.mask is None else part.places[within]
-            codes[chosen] = gathered(part.block.codes, places)
+            within = numbers[chosen] - (ends[number] - one.count)
+            positions = within if one.mask is None else one.positions[within]
+            codes[chosen] = gathered(one.block.codes, positions)
         return codes
 
     def _by_block(
-        self, places: NDArray[np.int64]
+        self, positions: NDArray[np.int64]
     ) -> Iterator[tuple[int, NDArray[np.int64] | slice]]:
-        """For each block that holds any of the places: its number, and which of them."""
+        """For each block that holds any of the positions: its number, and which of them."""
         if len(self.blocks) == 1:
             yield 0, slice(None)
             return
-        numbers = np.searchsorted(self.starts, places, side="right") - 1
+        numbers = np.searchsorted(self.starts, positions, side="right") - 1
         for number in np.unique(numbers):
             yield int(number), np.flatnonzero(numbers == number)
 
     # The next generation
 
     def appended(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-        """These codes and more, whose rows come after all that were ever here."""
+        """These codes and more, whose rows follow all that were ever here."""
         fresh = CodeBlocks.of(rows, codes)
         blocks, dead = list(self.blocks), list(self.dead)
         for block in fresh.blocks:
@@ -245,14 +320,14 @@ class CodeBlocks:
         return CodeBlocks(self.bits, blocks, dead)
 
     def without(self, rows: NDArray[np.int64]) -> CodeBlocks:
-        """These codes but those of some rows (int64, ascending), known here or not."""
+        """These codes without some rows (int64, ascending), which need not exist here."""
         blocks, masks = list(self.blocks), list(self.dead)
         for number, (block, dead) in enumerate(zip(self.blocks, self.dead, strict=True)):
-            places = block.rows.places_of(rows)
-            if not len(places):
+            positions = block.rows.positions_of(rows)
+            if not len(positions):
                 continue
             mask = np.zeros(len(block), dtype=bool) if dead is None else dead.copy()
-            mask[places] = True
+            mask[positions] = True
             masks[number] = mask
             if mask.mean() > _MOST_DEAD:
                 blocks[number], masks[number] = _joined([block], [mask]), None
@@ -283,16 +358,16 @@ class CodeBlocks:
             dead += made.dead
         return CodeBlocks(self.bits, blocks, dead)
 
-    # What may be found
+    # Allowed rows
 
     def selection(self, rows: RowSet | None = None) -> Selection:
-        """What may be found, block by block: live rows, and of them only `rows` if given."""
+        """The allowed rows, block by block: live rows, and of these only `rows` if given."""
         if rows is None:
             return self._everything
-        known: Selection | None = rows.known.get(self)
+        known: Selection | None = rows.cache.get(self)
         if known is None:
-            rows.known[self] = known = _selected(
-                [self._part(number, rows) for number in range(len(self.blocks))]
+            rows.cache[self] = known = _selected(
+                [self._block_selection(number, rows) for number in range(len(self.blocks))]
             )
         return known
 
@@ -307,21 +382,21 @@ class CodeBlocks:
             ]
         )
 
-    def _part(self, number: int, rows: RowSet) -> BlockSelection:
+    def _block_selection(self, number: int, rows: RowSet) -> BlockSelection:
         block, dead = self.blocks[number], self.dead[number]
-        places = block.rows.places_of(rows.rows)
-        if len(places) == len(block) and dead is None:
+        positions = block.rows.positions_of(rows.rows)
+        if len(positions) == len(block) and dead is None:
             return BlockSelection(block, None, len(block))
         mask = np.zeros(len(block), dtype=bool)
-        mask[places] = True
+        mask[positions] = True
         if dead is not None:
             mask &= ~dead
         return BlockSelection(block, mask, int(np.count_nonzero(mask)))
 
 
-def _selected(parts: list[BlockSelection]) -> Selection:
-    kept = tuple(part for part in parts if part.count)
-    return Selection(kept, sum(part.count for part in kept))
+def _selected(selections: list[BlockSelection]) -> Selection:
+    kept = tuple(one for one in selections if one.count)
+    return Selection(kept, sum(one.count for one in kept))
 
 
 def _worth_joining(before: int, last: int) -> bool:

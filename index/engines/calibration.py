@@ -1,9 +1,11 @@
-"""How much effort a wanted recall takes, measured on the codes themselves.
+"""How many inverted lists a query needs for a wanted recall, by its distance from all codes.
 
-Queries are stored codes with some of their bits flipped: few (a query like what is stored)
-and many (one of another modality, far from everything), asked by Hamming distance and with
-soft weights. The worst of these counts. Ties are counted fairly: whatever is as near as the
-true k-th counts as found.
+A photograph is near to others like it; words are far from all pictures, and their nearest codes
+are scattered over more lists. So recall by number of lists is measured for several kinds of
+queries: stored codes with few, some, or nearly half of their bits flipped. Each kind has a
+*closeness* to the lists: the greatest inner product of the query with a centroid, over the sum of
+its weights' sizes. A query uses the measurements of its own closeness. One that is farther than
+all kinds has none and is answered exactly.
 """
 
 from __future__ import annotations
@@ -17,136 +19,145 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import SearchEngine
+from bittern.index.engines.engine import Nearest
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
 
-K = 100
-_QUERIES = 32
-"""Of each kind."""
-_FLIPPED = (0.1, 0.3)
+KS = (10, 100)
+"""The lower recall of these counts."""
+K = KS[-1]
+_FLIPPED = (0.05, 0.2, 0.3, 0.38, 0.43)
+_QUERIES = 24
+"""Of each kind and metric."""
 _MARGIN = 0.01
-_MOST_EFFORTS = 64
-_GREATEST = 1 << 31
-"""More than any effort or k can be."""
+_MOST_PROBES = 64
+_MOST_KINDS = 16
+_GREATEST_PROBE = 1 << 20
+Search = Callable[[Queries, int], Sequence[Nearest | None]]
+"""The nearest by scanning so many lists; None for a query that is answered exactly instead."""
+Closeness = Callable[[Queries], NDArray[np.float64]]
+"""Closeness of queries to the lists: float64 [q], at most 1."""
 
 
 @dataclass(frozen=True)
-class Curve:
-    """Recall of the k nearest by effort, for the worst kind of query.
+class Calibration:
+    """Recall by number of lists for queries of several kinds, from close to far.
 
     Attributes:
-        k: how many nearest it was measured for.
-        efforts: int64 [n], ascending: lists scanned, or candidates kept.
-        recalls: float64 [n], 0 to 1.
+        probes: int64 [p], ascending numbers of lists.
+        limits: float64 [kinds], descending: the least closeness of each kind.
+        recalls: float64 [kinds, p], never falling with the number of lists.
     """
 
-    k: int
-    efforts: NDArray[np.int64]
+    probes: NDArray[np.int64]
+    limits: NDArray[np.float64]
     recalls: NDArray[np.float64]
 
-    def effort(self, recall: float) -> int:
-        """The least effort that reaches a recall with a margin; the greatest if none does."""
-        reached = self.recalls >= min(recall + _MARGIN, 1.0)
-        return int(self.efforts[np.argmax(reached)] if reached.any() else self.efforts[-1])
+    def lists(self, closeness: float, recall: float) -> int | None:
+        """The fewest lists that reach a recall, with a margin; None where no number is known to."""
+        kind = int(np.searchsorted(-self.limits, -closeness))
+        if kind == len(self.limits):
+            return None
+        reached = self.recalls[kind] >= min(recall + _MARGIN, 1.0)
+        return int(self.probes[np.argmax(reached)]) if reached.any() else None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """To be stored."""
-        return {
-            "curve_k": np.array([self.k], dtype=np.int64),
-            "curve_efforts": self.efforts,
-            "curve_recalls": self.recalls,
-        }
+        """The arrays to store."""
+        return {"efforts": self.probes, "limits": self.limits, "recalls": self.recalls}
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Curve:
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Calibration:
         """From stored arrays.
 
         Raises:
-            ArchiveDamagedError: they are no curve.
+            ArchiveDamagedError: they cannot be measurements.
         """
         try:
-            k, efforts, recalls = (
-                np.asarray(arrays[f"curve_{name}"]) for name in ("k", "efforts", "recalls")
-            )
+            probes, limits, recalls = (arrays[n] for n in ("efforts", "limits", "recalls"))
         except KeyError as error:
-            raise ArchiveDamagedError(f"the stored curve lacks {error}") from None
-        # int64 and nothing else: differences of unsigned numbers are never negative.
+            raise ArchiveDamagedError(f"the stored recalls lack {error}") from None
         fits = (
-            k.shape == (1,)
-            and k.dtype == efforts.dtype == np.int64
-            and 1 <= int(k[0]) < _GREATEST
-            and efforts.ndim == 1
-            and 1 <= len(efforts) <= _MOST_EFFORTS
-            and ((efforts >= 1) & (efforts < _GREATEST)).all()
-            and (np.diff(efforts) > 0).all()
-            and recalls.shape == efforts.shape
+            probes.dtype == np.int64
+            and probes.ndim == 1
+            and 1 <= len(probes) <= _MOST_PROBES
+            and ((probes >= 1) & (probes <= _GREATEST_PROBE)).all()
+            and (np.diff(probes) > 0).all()
+            and limits.dtype == np.float64
+            and limits.ndim == 1
+            and 1 <= len(limits) <= _MOST_KINDS
+            and np.isfinite(limits).all()
+            and (np.diff(limits) <= 0).all()
             and recalls.dtype == np.float64
+            and recalls.shape == (len(limits), len(probes))
             and ((recalls >= 0) & (recalls <= 1)).all()
         )
         if not fits:
-            raise ArchiveDamagedError("the stored curve of recall is not one")
-        return cls(int(k[0]), efforts, recalls)
+            raise ArchiveDamagedError("the stored recalls cannot have been measured")
+        return cls(probes, limits, recalls)
+
+    @classmethod
+    def measured(
+        cls,
+        base: CodeBlocks,
+        probes: list[int],
+        search: Search,
+        closeness: Closeness,
+        check: Callable[[], None],
+    ) -> Calibration:
+        """Search with queries of each kind and each number of lists.
+
+        Args:
+            base: the codes.
+            probes: ascending numbers of lists.
+            search: the approximate search to measure.
+            closeness: of queries.
+            check: called between measurements; raises to end them.
+        """
+        recalls, closenesses = [], []
+        for share in _FLIPPED:
+            batches = _batches(base, share)
+            found = []
+            for queries in batches:
+                check()
+                true = FlatEngine(base).search(queries, K)
+                found.append([_recall(search(queries, lists), true) for lists in probes])
+            recalls.append(np.maximum.accumulate(np.min(found, axis=0)))
+            closenesses.append(np.concatenate([closeness(queries) for queries in batches]))
+        return cls(np.array(probes, dtype=np.int64), _limits(closenesses), np.array(recalls))
 
 
-def held_out(base: CodeBlocks, seed: int = 0) -> list[Queries]:
-    """Batches of queries, one per kind."""
-    rng = np.random.default_rng(seed)
-    places = rng.integers(0, len(base), _QUERIES)
-    codes = base.codes_at(places.astype(np.int64))
-    batches = []
-    for share in _FLIPPED:
-        flips = np.packbits(rng.random((_QUERIES, base.bits)) < share, axis=1, bitorder="little")
-        flipped = codes ^ flips
-        batches.append(Queries.of_codes(flipped))
-        signs = batches[-1].weights
-        batches.append(Queries.of_weights(np.tanh(signs + 0.8 * rng.standard_normal(signs.shape))))
-    return batches
+def _limits(closenesses: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """The least closeness of each kind of query: float64 [kinds], descending.
 
-
-def recall(found: NDArray[np.float64], true: NDArray[np.float64]) -> float:
-    """Share of the k nearest that was found: distances [k'] of hits, distances [k] of the true."""
-    if not len(true):
-        return 1.0
-    return min(1.0, int(np.count_nonzero(found <= true[-1])) / len(true))
-
-
-def measured(
-    engine: Callable[[int], SearchEngine],
-    base: CodeBlocks,
-    efforts: Sequence[int],
-    check: Callable[[], None] | None = None,
-) -> Curve:
-    """Measure recall by effort until all kinds of queries find nearly everything.
-
-    Args:
-        engine: makes a search engine over `base` of an effort.
-        base: the codes.
-        efforts: ascending.
-        check: called before each batch of queries is searched; what it raises ends this.
+    Half way to the median of the next kind; for the last, what nearly all of its queries reach.
     """
-    check = check or _nothing
-    batches = held_out(base) if len(base) else []
-    k = min(K, max(len(base), 1))
-    truths = []
-    for queries in batches:
-        check()
-        truths.append(FlatEngine(base).search(queries, k))
-    tried: list[int] = []
-    recalls: list[float] = []
-    for effort in efforts:
-        worst = 1.0
-        for queries, truth in zip(batches, truths, strict=True):
-            check()
-            found = engine(effort).search(queries, k)
-            shares = [recall(f.distances, t.distances) for f, t in zip(found, truth, strict=True)]
-            worst = min(worst, float(np.mean(shares)))
-        tried.append(effort)
-        recalls.append(worst)
-        if worst >= 0.9995:
-            break
-    return Curve(k, np.array(tried, dtype=np.int64), np.array(recalls))
+    medians = np.minimum.accumulate([np.median(values) for values in closenesses])
+    between = (medians[:-1] + medians[1:]) / 2.0
+    last = min(float(np.quantile(closenesses[-1], 0.02)), float(medians[-1]))
+    return np.minimum.accumulate(np.append(between, last))
 
 
-def _nothing() -> None:
-    """Nobody wants to end this."""
+def _batches(base: CodeBlocks, share: float) -> list[Queries]:
+    """Stored codes with a share of their bits flipped, for both metrics."""
+    rng = np.random.default_rng(round(1_000 * share))
+    positions = rng.integers(0, len(base), _QUERIES)
+    flips = np.packbits(rng.random((_QUERIES, base.bits)) < share, axis=1, bitorder="little")
+    hamming = Queries.of_codes(base.codes_at(positions.astype(np.int64)) ^ flips)
+    soft = np.tanh(hamming.weights + 0.8 * rng.standard_normal(hamming.weights.shape))
+    return [hamming, Queries.of_weights(soft)]
+
+
+def _recall(found: Sequence[Nearest | None], true: list[Nearest]) -> float:
+    """The mean share of the nearest that was found, for the k with less of it.
+
+    A row as near as the true k-th counts as found.
+    """
+    means = []
+    for k in KS:
+        shares = []
+        for one, truth in zip(found, true, strict=True):
+            wanted = truth.distances[:k]
+            distances = truth.distances if one is None else one.distances
+            shares.append(min(1.0, np.count_nonzero(distances <= wanted[-1]) / len(wanted)))
+        means.append(float(np.mean(shares)))
+    return min(means)

@@ -1,12 +1,12 @@
-"""Codes on a graphics card: what lies there, within a stated budget.
+"""A cache of codes on a graphics card, with a budget.
 
-Several archives and models share a card. A block's codes are put there when a search first
-needs them and stay until the block is gone from the process, or until the room is needed and
-no other block has lain unused for longer. Blocks never change, so nothing on the card is ever
-out of date, and generations that share a block share its copy.
+Several archives and models share a card. A block's codes are copied there when a search first
+needs them. They stay until the block is deleted, or until the room is needed and they are the
+least recently used. Blocks never change, so nothing on the card is ever out of date, and
+generations that share a block share its copy.
 
-A card is used by one search step at a time (it would do no more in two): so no codes are
-taken away while they are read, and the memory that a step works in is needed once.
+One search step uses the card at a time (two at once would not be faster). So no codes are evicted
+while they are read, and working memory is needed once.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Held:
 
 
 class DeviceMemory:
-    """The codes that lie on one device.
+    """The codes on one device.
 
     Args:
         device: a PyTorch device, such as ``cuda``, ``cuda:1`` or ``cpu``.
@@ -77,7 +77,7 @@ class DeviceMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes that lie on the device."""
+        """Bytes of codes on the device."""
         return self._nbytes
 
     def __contains__(self, block: Block) -> bool:
@@ -86,7 +86,7 @@ class DeviceMemory:
         return held is not None and held.block() is block
 
     def check_fits(self, nbytes: int) -> None:
-        """Refuse codes that can never lie on the device together.
+        """Refuse codes that never fit on the device together.
 
         Raises:
             LimitExceededError: they are larger than the budget (field ``device_memory``).
@@ -121,10 +121,10 @@ class DeviceMemory:
             self._sweep()
 
     def smaller_tiles(self) -> int:
-        """Halve the rows that are looked at together, after the card ran out of memory.
+        """Halve the rows of one step, after the card ran out of memory.
 
         Returns:
-            how many there are from now on.
+            the number of rows from now on.
         """
         with self._lock:
             self.tile_rows = max(LEAST_TILE_ROWS, self.tile_rows // 2)
@@ -142,7 +142,7 @@ class DeviceMemory:
         codes = torch.from_numpy(np.array(block.codes)).to(self.device)
         number = id(block)
         # Only what the callback needs; it must not keep this object alive.
-        made = weakref.ref(block, functools.partial(_noted, weakref.ref(self), number))
+        made = weakref.ref(block, functools.partial(_block_deleted, weakref.ref(self), number))
         self._held[number] = _Held(made, codes)
         self._nbytes += block.codes.nbytes
         return codes
@@ -157,7 +157,7 @@ class DeviceMemory:
                 self._drop(number)
 
     def _sweep(self) -> None:
-        """Free what belongs to no block any more, now or when the device is next let go."""
+        """Free codes of deleted blocks, now or when the device is next released."""
         while self._gone and self._lock.acquire(blocking=False):
             try:
                 self._drop_gone()
@@ -165,12 +165,12 @@ class DeviceMemory:
                 self._lock.release()
 
 
-def _noted(memory: weakref.ref[DeviceMemory], number: int, _: weakref.ref[Block]) -> None:
-    """A block is gone. Python calls this at any moment, inside the lock too."""
-    there = memory()
-    if there is not None:
-        there._gone.append(number)
-        there._sweep()
+def _block_deleted(memory: weakref.ref[DeviceMemory], number: int, _: weakref.ref[Block]) -> None:
+    """A block was deleted. Python calls this at any moment, inside the lock too."""
+    cache = memory()
+    if cache is not None:
+        cache._gone.append(number)
+        cache._sweep()
 
 
 _shared: dict[str, DeviceMemory] = {}
@@ -178,7 +178,7 @@ _sharing = threading.Lock()
 
 
 def shared_memory(device: str = "cuda", budget: int | None = None) -> DeviceMemory:
-    """The one memory of a device that all of this process's archives share.
+    """The memory of a device, shared by all archives of this process.
 
     Args:
         device: see `DeviceMemory`.
@@ -218,14 +218,14 @@ def _checked_device(name: str) -> torch.device:
         return device
     if not torch.cuda.is_available():
         raise PreconditionError(
-            f"there is no graphics card here that PyTorch {torch.__version__} can use as '{name}'; "
+            f"there is no graphics card that PyTorch {torch.__version__} can use as '{name}'; "
             "search on the CPU, or check the driver",
             field="device",
         )
     number = torch.cuda.current_device() if device.index is None else device.index
     if number >= torch.cuda.device_count():
         raise PreconditionError(
-            f"'{name}' was asked for, and there are {torch.cuda.device_count()} graphics cards",
+            f"there is no device '{name}': there are {torch.cuda.device_count()} graphics cards",
             field="device",
         )
     return torch.device("cuda", number)

@@ -1,19 +1,33 @@
-"""The one interface of all search engines."""
+"""The one interface of all search engines, and what goes in and comes out.
+
+    flat.py            exact, on the CPU: scans every code and proves that nothing nearer was missed
+    gpu.py             exact, on a graphics card; the same proof (memory: device_memory.py)
+    ivf.py             approximate: scans a few inverted lists (inverted_lists.py, calibration.py)
+    sharded/           exact, over Ray actors
+    choosing.py        which of them answers for an archive
+
+All of them search `CodeBlocks` (blocks.py) for `Queries` (queries.py, the one definition of
+distances), and return `Nearest` in the total order (distance, row).
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from bittern.index.engines.nearest import Nearest
+import numpy as np
+from numpy.typing import NDArray
+
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 
 
 class SearchEngine(Protocol):
     """Finds the codes that are nearest to queries, among those of one generation.
 
     Attributes:
-        kind: ``flat``, ``ivf``, ``graph``, ``gpu`` or ``sharded``.
+        kind: ``flat``, ``ivf``, ``gpu`` or ``sharded``.
         exact: whether it never misses a nearest row.
     """
 
@@ -31,26 +45,77 @@ class SearchEngine(Protocol):
         Args:
             queries: what to look for.
             k: at least 1.
-            rows: what may be found; None for everything.
+            rows: only these rows may be returned; None for all.
 
         Returns:
-            for each query exactly min(k, rows that may be found), exact engine or not.
+            for each query exactly min(k, allowed rows), exact engine or not.
 
         Raises:
             CodeError: the queries are of another code length.
         """
         ...
 
-    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
-        """All rows no farther than `radius` from each query, in the total order.
 
-        Args:
-            queries: what to look for.
-            radius: largest distance that counts, in bits.
-            rows: what may be found; None for everything.
+@dataclass(frozen=True, slots=True)
+class Nearest:
+    """Rows and their distances, ordered by (distance, row).
 
-        Raises:
-            CodeError: the queries are of another code length.
-            QueryError: the radius is not a number.
-        """
-        ...
+    Attributes:
+        distances: float64 [k], in bits.
+        rows: int64 [k].
+    """
+
+    distances: NDArray[np.float64]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @classmethod
+    def none(cls) -> Nearest:
+        """Nothing found."""
+        return cls(np.empty(0), np.empty(0, np.int64))
+
+    @classmethod
+    def of(
+        cls, distances: NDArray[np.floating], rows: NDArray[np.int64], k: int | None = None
+    ) -> Nearest:
+        """The k best of candidates in any order; all of them where `k` is None."""
+        if k is not None and 4 * k < len(rows):
+            # Sorting everything would cost more than the search; ties with the k-th stay in.
+            near = distances <= np.partition(distances, k - 1)[k - 1]
+            distances, rows = distances[near], rows[near]
+        order = np.lexsort((rows, distances))[:k]
+        return cls(distances[order].astype(np.float64), rows[order])
+
+    @classmethod
+    def merged(cls, found: Sequence[Nearest], k: int | None = None) -> Nearest:
+        """The k best of several searches over disjoint rows; all where `k` is None."""
+        if len(found) == 1 and (k is None or len(found[0]) <= k):
+            return found[0]
+        if not found:
+            return cls.none()
+        return cls.of(
+            np.concatenate([one.distances for one in found]),
+            np.concatenate([one.rows for one in found]),
+            k,
+        )
+
+
+class RowSet:
+    """The rows that a search may return, such as those that meet a condition.
+
+    What engines work out for it (which positions of which block) is cached as long as both live,
+    so that a repeated condition costs nothing.
+
+    Args:
+        rows: int64 [n], strictly ascending.
+    """
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        self.rows = np.ascontiguousarray(rows, dtype=np.int64).view()
+        self.rows.flags.writeable = False
+        self.cache: weakref.WeakKeyDictionary[Any, Any] = weakref.WeakKeyDictionary()
+
+    def __len__(self) -> int:
+        return len(self.rows)

@@ -1,8 +1,14 @@
-"""Exact search: every code is looked at, and no answer is given before it is proven.
+"""Exact search on the CPU: every code is scanned, and no answer is given before it is proven.
 
-Each block names candidates by the cheapest scan that its selection allows; the candidates
-are scored exactly; and a block whose scan may have left out a row as near as the k-th is
-scanned again for more, in the end row by row.
+Each block names candidates by the cheapest scan for its allowed rows. Candidates are scored
+exactly. A block whose scan may have left out a row as near as the k-th is scanned again for more
+candidates, in the end row by row.
+
+Costs of scans per row of 256 bits on one core, relative to the 4-bit scan of a block (see
+docs/decisions/0009-search-engine.md): gathering rows and scanning those 8; the 4-bit scan with a
+selector 2 to 3, whatever it selects; a scan of the raw codes 2 by popcount and 6 by bytes; a 4-bit
+scan for more candidates than needed, of which the forbidden are dropped, 1.2 where allowed rows
+are spread evenly.
 """
 
 from __future__ import annotations
@@ -14,24 +20,28 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.errors import QueryError
-from bittern.index.engines import planning
 from bittern.index.engines.blocks import BlockSelection, CodeBlocks, Selection
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
-from bittern.index.engines.scans import Candidates, gathered
-from bittern.index.engines.threads import for_each
+from bittern.index.engines.scans import Candidates, gathered, scan_raw
+from bittern.index.engines.threads import for_each, usable_cores
 
+_SCORE_ALL = 256
+"""Up to this many rows are scored exactly without a scan."""
+_GATHER_SHARE = 0.12
+"""Up to this share of a block, the allowed rows are gathered and scanned."""
+_MOST_OVERFETCHED = 4_000
+"""Most candidates of a scan that does not know which rows are allowed."""
+_QUERIES_AT_ONCE = 64
 _FIRST, _SECOND = (2, 200), (16, 2_000)
-"""How many candidates are asked for in turn, as (times k, plus)."""
+"""Candidates of the first and the second scan, as (times k, plus)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
     """Candidates of one query in one block."""
 
-    part: BlockSelection
+    selected: BlockSelection
     candidates: Candidates
 
 
@@ -62,20 +72,7 @@ class FlatEngine:
         """See `SearchEngine.search`."""
         queries.check_fits(self.blocks.bits)
         selection = self.blocks.selection(rows)
-        return search_selection(queries, k, selection, planning.scan, self._threads)
-
-    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
-        """See `SearchEngine.within`."""
-        queries.check_fits(self.blocks.bits)
-        if not radius >= 0:
-            raise QueryError(f"a distance must be 0 or more, not {radius!r}", field="within")
-        selection = self.blocks.selection(rows)
-        work = list(product(range(len(queries)), selection.blocks))
-        found = for_each(lambda it: _within(queries[it[0]], it[1], radius), work, self._threads)
-        per_query: list[list[Nearest]] = [[] for _ in range(len(queries))]
-        for (query, _), nearest in zip(work, found, strict=True):
-            per_query[query].append(nearest)
-        return [Nearest.best_of(parts) for parts in per_query]
+        return search_selection(queries, k, selection, scan, self._threads)
 
 
 def search_selection(
@@ -87,15 +84,15 @@ def search_selection(
     *,
     at_once: int | None = None,
 ) -> list[Nearest]:
-    """The k nearest of what may be found, exactly.
+    """The k nearest of the allowed rows, exactly.
 
     Args:
         queries: what to look for.
-        k: at least 1; fewer come back where fewer may be found.
-        selection: what may be found.
+        k: at least 1; fewer are returned where fewer rows are allowed.
+        selection: the allowed rows.
         scan: names candidates of one block.
         threads: see `FlatEngine`.
-        at_once: how many queries are scanned together; None for what suits the CPU.
+        at_once: number of queries that are scanned together; None for what suits the CPU.
     """
     k = min(k, selection.count)
     if not k:
@@ -110,7 +107,7 @@ def search_selection(
             for query, is_blank in zip(queries, blank, strict=True)
         ]
     if at_once is None:
-        shares = planning.shares_of(len(queries), len(selection.blocks), threads)
+        shares = shares_of(len(queries), len(selection.blocks), threads)
     else:
         shares = [slice(n, min(n + at_once, len(queries))) for n in range(0, len(queries), at_once)]
     found = _scan_all(queries, k, selection, scan, threads, shares)
@@ -136,17 +133,17 @@ def _scan_all(
     count = _first_count(k, len(selection.blocks))
     done = for_each(lambda task: scan(task[1], queries[task[0]], count, True), tasks, threads)
     found: list[list[_Found]] = [[] for _ in range(len(queries))]
-    for (share, part), candidates in zip(tasks, done, strict=True):
+    for (share, selected), candidates in zip(tasks, done, strict=True):
         for query, one in zip(range(share.start, share.stop), candidates, strict=True):
-            found[query].append(_Found(part, one))
+            found[query].append(_Found(selected, one))
     return found
 
 
 def _first_count(k: int, blocks: int) -> int:
-    """How many candidates each block is asked for at first.
+    """Candidates of the first scan of each block.
 
-    Its share of what is wanted if the nearest are spread evenly, and half of k more; where
-    they are not, the blocks that hold them are asked again.
+    Enough if the nearest are spread evenly over the blocks, and half of k more. Where they are
+    not, the blocks that hold them are scanned again.
     """
     times, plus = _FIRST
     wanted = times * k + plus
@@ -154,42 +151,44 @@ def _first_count(k: int, blocks: int) -> int:
 
 
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
-    """One query's k nearest: candidates scored, and more of them until none can be missing."""
+    """One query's k nearest: score candidates, and take more until none can be missing."""
     best = _scored(query, k, found)
-    for look_again in (_more, _finer, _everything):
+    for scan_again in (_more, _finer, _everything):
         limit = float(best.distances[-1]) if len(best) == k else np.inf
         doubtful = [n for n, one in enumerate(found) if _floor(query, one) <= limit]
         if not doubtful:
             break
         for number in doubtful:
-            part = found[number].part
-            found[number] = _Found(part, look_again(part, query, k, limit, scan))
+            selected = found[number].selected
+            found[number] = _Found(selected, scan_again(selected, query, k, limit, scan))
         best = _scored(query, k, found)
     return best
 
 
-def _more(part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
+def _more(selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
     """More candidates by the same scan."""
     times, plus = _SECOND
-    return scan(part, query, times * k + plus, False)[0]
+    return scan(selected, query, times * k + plus, False)[0]
 
 
-def _finer(part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan) -> Candidates:
-    """As many by a scan that rounds little."""
+def _finer(
+    selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
+) -> Candidates:
+    """As many candidates by a scan that rounds less."""
     times, plus = _SECOND
-    return planning.scan_gathered(part, query, times * k + plus)[0]
+    return scan_gathered(selected, query, times * k + plus)[0]
 
 
 def _everything(
-    part: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
+    selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
 ) -> Candidates:
     """All codes that are no farther than `limit`, each scored exactly."""
-    codes = part.block.codes
-    if part.mask is not None:
-        codes = gathered(codes, part.places)
+    codes = selected.block.codes
+    if selected.mask is not None:
+        codes = gathered(codes, selected.positions)
     distances = query.distances(0, codes)
     kept = distances <= limit
-    return Candidates(part.places[kept], distances[kept], 0.0, np.inf)
+    return Candidates(selected.positions[kept], distances[kept], 0.0, np.inf)
 
 
 def _floor(query: Queries, found: _Found) -> float:
@@ -205,27 +204,96 @@ def _scored(query: Queries, k: int, found: list[_Found]) -> Nearest:
     codes, rows = [], []
     for one in found:
         c = one.candidates
-        places = c.places[c.distances - c.error <= limit]
-        codes.append(gathered(one.part.block.codes, places))
-        rows.append(one.part.block.rows.at(places))
+        positions = c.positions[c.distances - c.error <= limit]
+        codes.append(gathered(one.selected.block.codes, positions))
+        rows.append(one.selected.block.rows.at(positions))
     # All blocks' at once: a call for each would cost more than the scoring itself.
     return Nearest.of(query.distances(0, np.concatenate(codes)), np.concatenate(rows), k)
-
-
-def _within(query: Queries, part: BlockSelection, radius: float) -> Nearest:
-    distances, places = planning.scan_within(query, part, radius)
-    kept = distances <= radius
-    return Nearest.of(distances[kept], part.block.rows.at(places[kept]))
 
 
 def _first_rows(query: Queries, k: int, selection: Selection) -> Nearest:
     """The first k rows, for a query to which all codes are equally far."""
     rows: list[NDArray[np.int64]] = []
     wanted = k
-    for part in selection.blocks:
-        places = part.places[:wanted]
-        rows.append(part.block.rows.at(places))
-        wanted -= len(places)
+    for selected in selection.blocks:
+        positions = selected.positions[:wanted]
+        rows.append(selected.block.rows.at(positions))
+        wanted -= len(positions)
     numbers = np.concatenate(rows)
     code = np.zeros((1, query.bits // 8), dtype=np.uint8)
     return Nearest(np.repeat(query.distances(0, code), k), numbers)
+
+
+# The cheapest scan of a block
+
+
+def shares_of(queries: int, blocks: int, threads: int | None) -> list[slice]:
+    """How a batch of queries is divided into tasks.
+
+    Queries of one task share the reading of the codes, so tasks are as large as possible; but
+    there are enough of them for all threads.
+    """
+    threads = threads or usable_cores()
+    tasks = max(1, -(-queries // _QUERIES_AT_ONCE), -(-threads // max(blocks, 1)))
+    size = max(1, -(-queries // min(tasks, queries or 1)))
+    return [slice(start, min(start + size, queries)) for start in range(0, queries, size)]
+
+
+def scan(selected: BlockSelection, queries: Queries, count: int, hopeful: bool) -> list[Candidates]:
+    """The nearest allowed codes to each query, up to `count` or a few more.
+
+    Args:
+        selected: the allowed rows of one block.
+        queries: none of them without any weight.
+        count: how many for each.
+        hopeful: whether to assume that the allowed rows are spread evenly.
+    """
+    block, size = selected.block, len(selected.block)
+    if selected.count <= max(_SCORE_ALL, _GATHER_SHARE * size):
+        return scan_gathered(selected, queries, count)
+    fast = block.fast_scan(len(queries))
+    if selected.bitmap is None:
+        return fast.scan(queries, count) if fast else scan_raw(block.codes, queries, count)
+    share = selected.count / size
+    more = min(int(1.25 * count / share) + 16, count + size - selected.count)
+    certain = more == count + size - selected.count
+    if (hopeful or certain) and (more <= _MOST_OVERFETCHED or (certain and not fast)):
+        found = (
+            fast.scan(queries, more) if fast else scan_raw(block.codes, queries, min(more, size))
+        )
+        return [_only_allowed(selected, one) for one in found]
+    if fast:
+        return fast.scan(queries, min(count, selected.count), selected.bitmap)
+    return scan_gathered(selected, queries, count)
+
+
+def _only_allowed(selected: BlockSelection, found: Candidates) -> Candidates:
+    assert selected.mask is not None
+    kept = selected.mask[found.positions]
+    complete = np.count_nonzero(kept) == selected.count
+    return Candidates(
+        found.positions[kept],
+        found.distances[kept],
+        found.error,
+        np.inf if complete else found.floor,
+    )
+
+
+def scan_gathered(selected: BlockSelection, queries: Queries, count: int) -> list[Candidates]:
+    """The nearest allowed codes by a scan of the raw codes."""
+    codes = selected.block.codes
+    if selected.mask is not None:
+        codes = gathered(codes, selected.positions)
+    if selected.count <= _SCORE_ALL:
+        positions = selected.positions
+        return [
+            Candidates(positions, queries.distances(query, codes), 0.0, np.inf)
+            for query in range(len(queries))
+        ]
+    found = scan_raw(codes, queries, count)
+    if selected.mask is None:
+        return found
+    return [
+        Candidates(selected.positions[one.positions], one.distances, one.error, one.floor)
+        for one in found
+    ]

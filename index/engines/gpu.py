@@ -1,52 +1,57 @@
 """Exact search on a graphics card.
 
-The card names candidates by matrix products whose error is known (`device_scans`); they are
-scored exactly on the CPU, and proven to be all that matter as `flat` does it. So the card
-decides how fast an answer comes, never what it is.
+The card names candidates by matrix products with a known error. The CPU scores them exactly and
+proves that none is missing, as in `flat`. So the card changes the speed of an answer, not its hits.
+
+The inner products of all queries with a tile of unpacked codes are one matrix product. It is
+exact by design: a query's weights become whole numbers of at most 255, so that every partial sum
+is a whole number below 2**24, which single precision holds exactly. Whatever order a library adds
+in, and whether it shortens the factors to TF32 or bfloat16 (both hold 255), the products are the
+same to the last bit; PyTorch's settings for precision need not be touched. What remains is the
+rounding of the weights, whose size is known.
 """
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from bittern.errors import BitternError, LimitExceededError
-from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.device_memory import WORKSPACE, DeviceMemory, shared_memory
-from bittern.index.engines.device_scans import LEAST_ROWS, DeviceScan
-from bittern.index.engines.flat import FlatEngine, search_selection
-from bittern.index.engines.nearest import Nearest
+import numpy as np
+from numpy.typing import NDArray
+
+from bittern.errors import LimitExceededError
+from bittern.index.engines.blocks import BlockSelection, CodeBlocks
+from bittern.index.engines.device_memory import (
+    LEAST_TILE_ROWS,
+    WORKSPACE,
+    DeviceMemory,
+    shared_memory,
+)
+from bittern.index.engines.engine import Nearest, RowSet
+from bittern.index.engines.flat import FlatEngine, scan, search_selection
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
+from bittern.index.engines.scans import Candidates
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger(__name__)
 
+LEAST_ROWS = 2_048
+"""Fewer allowed rows of a block are scanned faster on the CPU."""
+_STEPS = 255
+"""Largest whole number in place of a weight: bfloat16 holds eight binary digits."""
+_GATHER_SHARE = 0.25
+"""Up to this share of a block, the allowed rows are gathered, and only they are scanned."""
+_HALF_MOST_BITS = 2_048
+"""Half precision holds whole numbers up to this: enough for sums of 1 and -1 over so many bits."""
 MOST_NEAREST = 16_384
 """Largest k: the nearest are kept on the card, for all queries of a step together."""
 _QUERIES_AT_ONCE = 512
 """Queries that are scanned together share the unpacking of the codes."""
 _BYTES_PER_NEAREST = 96
-"""What keeping one nearest takes on the card: some three candidates, their places, and copies."""
-_told: set[str] = set()
-
-
-def unavailable(blocks: CodeBlocks, budget: int | None = None, device: str = "cuda") -> str:
-    """Why these codes cannot be searched on a graphics card; empty where they can.
-
-    Logged when it is first found out.
-
-    Args:
-        blocks: the codes of one generation.
-        budget: see `GpuEngine`.
-        device: a PyTorch device.
-    """
-    try:
-        shared_memory(device, budget).check_fits(blocks.nbytes)
-    except BitternError as error:
-        if error.reason not in _told:
-            _told.add(error.reason)
-            _log.warning("searching on the CPU: %s", error.message)
-        return error.message
-    return ""
+"""Per nearest row on the card: about three candidates, their positions, and copies."""
 
 
 class GpuEngine:
@@ -57,7 +62,7 @@ class GpuEngine:
         device: a PyTorch device.
         budget: most bytes that codes may take there, those of other archives included; None
             for what was stated before, or half of the card's memory.
-        memory: where the codes are put; None for the one that this process shares.
+        memory: holds the codes; None for the one that this process shares.
         threads: the most threads that score candidates; None for one per usable core.
         least_rows: fewer rows of a block are scanned on the CPU.
 
@@ -89,8 +94,8 @@ class GpuEngine:
     @property
     def nbytes(self) -> int:
         """Bytes that it holds besides the codes, those on the device included."""
-        there = (block.codes.nbytes for block in self.blocks.blocks if block in self.memory)
-        return self._flat.nbytes + sum(there)
+        on_device = (block.codes.nbytes for block in self.blocks.blocks if block in self.memory)
+        return self._flat.nbytes + sum(on_device)
 
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`.
@@ -107,7 +112,7 @@ class GpuEngine:
         if k > MOST_NEAREST:
             raise LimitExceededError(
                 f"a graphics card finds up to {MOST_NEAREST:,} nearest, not {k:,}; "
-                "ask for fewer, or search on the CPU",
+                "search for fewer, or on the CPU",
                 field="k",
                 details={"k": str(k), "limit": str(MOST_NEAREST)},
             )
@@ -127,11 +132,183 @@ class GpuEngine:
         # Not inside the handler: until that is left, the error keeps the device's memory in use.
         return self._flat.search(queries, k, rows)
 
-    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
-        """See `SearchEngine.within`; done on the CPU."""
-        return self._flat.within(queries, radius, rows)
-
 
 def _at_once(k: int) -> int:
     """How many queries are scanned together: as many as the workspace has room for."""
     return max(1, min(_QUERIES_AT_ONCE, WORKSPACE // (_BYTES_PER_NEAREST * max(k, 1))))
+
+
+# Scanning on the device
+
+
+@dataclass(frozen=True, slots=True)
+class WholeWeights:
+    """Weights of queries as whole numbers.
+
+    A distance is ``base - scale * product`` with the product of the whole numbers and a code's
+    bits, up to `error`. What rounding leaves of the weights adds up, over the bits of a code,
+    to something between the sum of its negative and that of its positive parts: its middle
+    belongs to the base, and half of its width is the error.
+
+    Attributes:
+        numbers: float32 [q, bits], whole numbers from -255 to 255.
+        scales: float64 [q].
+        bases: float64 [q].
+        errors: float64 [q], most that a distance is off, in bits.
+    """
+
+    numbers: NDArray[np.float32]
+    scales: NDArray[np.float64]
+    bases: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, queries: Queries) -> WholeWeights:
+        """Of queries with at least one weight that is not zero."""
+        w = queries.weights
+        bases = ((1.0 + w) / 2.0).sum(axis=1)
+        if queries.metric == "hamming":
+            # All of it is whole already.
+            nothing = np.zeros(len(w))
+            return cls(w.astype(np.float32), np.ones(len(w)), bases, nothing)
+        largest = np.abs(w).max(axis=1)
+        numbers = np.rint(w / largest[:, None] * _STEPS)
+        scales = largest / _STEPS
+        left = w - numbers * scales[:, None]
+        # Double precision adds in some order, here and in the exact distance.
+        slack = np.finfo(np.float64).eps * (queries.bits + 16)
+        slack = slack * (queries.bits + np.abs(w).sum(axis=1))
+        return cls(
+            numbers.astype(np.float32),
+            scales,
+            bases - left.sum(axis=1) / 2.0,
+            np.abs(left).sum(axis=1) / 2.0 + slack,
+        )
+
+    def candidates(
+        self,
+        query: int,
+        products: NDArray[np.float64],
+        positions: NDArray[np.int64],
+        complete: bool,
+    ) -> Candidates:
+        """One query's candidates from the largest products; `complete` if there are no others."""
+        distances = self.bases[query] - self.scales[query] * products
+        error = float(self.errors[query])
+        floor = np.inf if complete else float(distances.max()) - error
+        return Candidates(positions, distances, error, floor)
+
+
+class DeviceScan:
+    """Names candidates of a block by a scan on the device.
+
+    Args:
+        memory: holds the codes.
+        least_rows: fewer allowed rows are scanned on the CPU.
+    """
+
+    def __init__(self, memory: DeviceMemory, least_rows: int = LEAST_ROWS) -> None:
+        self._memory = memory
+        self._least_rows = least_rows
+
+    def __call__(
+        self, selected: BlockSelection, queries: Queries, count: int, hopeful: bool
+    ) -> list[Candidates]:
+        """See `flat.scan`."""
+        if selected.count < self._least_rows:
+            return scan(selected, queries, count, hopeful)
+        whole = WholeWeights.of(queries)
+        count = min(count, selected.count)
+        products, positions = self._on_device(selected, whole.numbers, _halves_do(queries), count)
+        complete = count == selected.count
+        return [
+            whole.candidates(query, products[query], positions[query], complete)
+            for query in range(len(queries))
+        ]
+
+    def _on_device(
+        self, selected: BlockSelection, numbers: NDArray[np.float32], halves_do: bool, count: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The `count` largest products of each query, and their positions in the block."""
+        import torch
+
+        device = self._memory.device
+        half = halves_do and device.type == "cuda"
+        with (
+            self._memory.using(selected.block) as codes,
+            torch.autocast(device.type, enabled=False),
+        ):
+            weights = torch.from_numpy(numbers).to(device, torch.float16 if half else torch.float32)
+            products, positions = _largest(codes, selected, weights, count, self._memory.tile_rows)
+            # Fetching waits for the device: the next one finds it idle, and its memory free.
+            return products.cpu().double().numpy(), positions.cpu().numpy()
+
+
+def _halves_do(queries: Queries) -> bool:
+    """Whether half precision adds up the products exactly, in any order."""
+    return queries.metric == "hamming" and queries.bits <= _HALF_MOST_BITS
+
+
+def _largest(
+    codes: torch.Tensor, selected: BlockSelection, numbers: torch.Tensor, count: int, tile_rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The largest products among the allowed rows, in any order.
+
+    Args:
+        codes: the block's, uint8 [n, bits/8] on the device.
+        selected: its allowed rows.
+        numbers: whole weights, [q, bits] on the device.
+        count: how many products per query, at most the number of allowed rows.
+        tile_rows: most rows of one step.
+
+    Returns:
+        products [q, count] in the precision of `numbers`, and positions int64 [q, count].
+    """
+    import torch
+
+    chosen, allowed = None, None
+    if selected.mask is not None and selected.count <= _GATHER_SHARE * len(codes):
+        chosen = torch.from_numpy(selected.positions).to(codes.device)
+        codes = codes.index_select(0, chosen)
+    elif selected.bitmap is not None:
+        allowed = torch.from_numpy(selected.bitmap).to(codes.device)
+    bits_of, flags_of = _bits_of_bytes(numbers.dtype, codes.device)
+    rows = _tile_rows(tile_rows, numbers)
+    products = numbers.new_empty((len(numbers), 0))
+    positions = torch.empty((len(numbers), 0), dtype=torch.int64, device=codes.device)
+    for start in range(0, len(codes), rows):
+        tile = codes[start : start + rows]
+        bits = bits_of.index_select(0, tile.reshape(-1).int()).view(len(tile), -1)
+        tile_products = numbers @ bits.T
+        if allowed is not None:
+            # A tile begins at a whole byte of the bitmap.
+            bytes_ = allowed[start // 8 : -(-(start + len(tile)) // 8)]
+            flags = flags_of.index_select(0, bytes_.int()).view(-1)[: len(tile)]
+            tile_products.masked_fill_(~flags, -torch.inf)
+        tile_products, at = tile_products.topk(min(count, len(tile)), sorted=False)
+        products, positions = (
+            torch.cat([products, tile_products], 1),
+            torch.cat([positions, at + start], 1),
+        )
+        if products.shape[1] > count:
+            products, kept = products.topk(count, sorted=False)
+            positions = positions.gather(1, kept)
+    return products, positions if chosen is None else chosen[positions]
+
+
+def _tile_rows(most: int, numbers: torch.Tensor) -> int:
+    """As many rows as the workspace holds, a power of two."""
+    queries, bits = numbers.shape
+    # Bytes as indices, bits, products; and what choosing among the products takes.
+    per_row = bits // 2 + bits * numbers.element_size() + queries * (numbers.element_size() + 24)
+    fit = 1 << ((WORKSPACE // per_row).bit_length() - 1)
+    return max(LEAST_TILE_ROWS, min(most, fit))
+
+
+def _bits_of_bytes(dtype: torch.dtype, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Every byte's bits, low bit first: [256, 8] as numbers and as truth values."""
+    import torch
+
+    table = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    flags = torch.from_numpy(table).to(device)
+    return flags.to(dtype), flags.bool()

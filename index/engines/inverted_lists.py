@@ -1,39 +1,42 @@
 """Inverted lists over binary codes: few of them are scanned, by the 4-bit scan.
 
-Codes are put into lists by spherical k-means on their bits (as 1 and -1): each belongs to the
-centroid, of length 1, with which it has the greatest inner product, and a query looks into the
-lists that are so for its weights. Within a list the scan is that of the exact engine
-(`index.engines.scans`), so symmetric and asymmetric queries, with and without a filter, run on
-one index. How many lists a wanted recall takes is measured when the index is built, for
-queries near and far (`bittern.index.engines.difficulty`), and kept with it.
+Codes are clustered by spherical k-means on their bits (as 1 and -1). A code belongs to the list
+whose centroid, of length 1, has the greatest inner product with it; a query scans the lists whose
+centroids have the greatest inner products with its weights. Within a list the scan is that of the
+exact engine (`scans`), so symmetric and asymmetric queries, with and without a filter, use one
+index. How many lists a wanted recall takes is measured when the index is built (`calibration`) and
+stored with it.
+
+Stored with the lists are the row numbers of their codes and a 16-bit mark of each code, which
+shows whether the row was overwritten since. So lists that an earlier generation stored serve a
+later one: new and changed rows are assigned to lists again. Whatever else is wrong with stored
+lists costs recall or speed only, since distances are computed from the codes themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
-from bittern.index.engines.blocks import Block, CodeBlocks
-from bittern.index.engines.difficulty import Difficulty, K
-from bittern.index.engines.ivf import Allowed, ApproximateEngine, WithEffort
-from bittern.index.engines.marks import marks_of_codes
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.blocks import Block, CodeBlocks, RowNumbers
+from bittern.index.engines.calibration import Calibration, K
+from bittern.index.engines.engine import Nearest
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowNumbers
 from bittern.index.engines.scans import (
     FEWEST,
     Candidates,
     ScaledWeights,
     gathered,
-    give_back_freed,
     laid_out,
     list_parameters,
     nibble_index,
+    release_memory,
     rounded_candidates,
 )
 from bittern.index.engines.threads import faiss_threads
@@ -43,47 +46,67 @@ MIN_LISTS, MAX_LISTS = 16, 8_192
 _ROWS_PER_LIST_TRAINED = 40
 _TRAINING_ROUNDS = 8
 _BATCH = 1 << 15
+_MOST_ROWS = 1 << 40
+_MOST_SHARE = 0.25
+"""Where a greater share of the lists would be scanned, exact search is as fast."""
+_TIMES, _PLUS = 2, 100
+"""Candidates per query, as (times k, plus)."""
+_MARK_MULTIPLIER = np.uint32(0x9E3779B1)
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The allowed rows among those of an index.
+
+    Attributes:
+        mask: bool [n] over the index's positions; None for all.
+        count: number of allowed rows.
+    """
+
+    mask: NDArray[np.bool_] | None
+    count: int
+
+    @cached_property
+    def bitmap(self) -> NDArray[np.uint8] | None:
+        """The mask in bits, bit i % 8 (little) of byte i // 8 for position i; None for all."""
+        return None if self.mask is None else np.packbits(self.mask, bitorder="little")
 
 
 @dataclass(frozen=True)
 class _Lists:
-    """What the index is made of, as plain arrays.
+    """The lists as plain arrays.
 
     Attributes:
         centroids: float32 [lists, bits].
-        members: uint16 [n], the list of each place.
+        assigned: uint16 [n], the list of each position.
     """
 
     centroids: NDArray[np.float32]
-    members: NDArray[np.uint16]
+    assigned: NDArray[np.uint16]
 
 
 class InvertedLists:
-    """See the module; made by `build`, `extended` or `from_arrays`.
+    """See the module; made by `build`, `extended` or `restored`.
 
     Args:
         base: the codes, without tombstones.
-        lists: where each of them belongs.
-        difficulty: recall by number of lists scanned; measured if it is not given.
+        lists: the list of each code.
+        calibration: recall by number of lists; measured if it is not given.
         check: called while it is measured; raises to end it.
     """
-
-    kind = "ivf"
-    most = 0.25
-    """Where a greater share of the lists would have to be scanned, exact search is as fast."""
 
     def __init__(
         self,
         base: CodeBlocks,
         lists: _Lists,
-        difficulty: Difficulty | None = None,
+        calibration: Calibration | None = None,
         check: Check | None = None,
     ) -> None:
         self.base = base
         self._lists = lists
         self._index, self._coarse = _filled(base, lists)
-        self.difficulty = difficulty or Difficulty.measured(
-            base, _efforts(len(lists.centroids)), self._searched, self.closeness, check or _go_on
+        self.calibration = calibration or Calibration.measured(
+            base, _probes(len(lists.centroids)), self._measured, self.closeness, check or _go_on
         )
 
     @classmethod
@@ -102,15 +125,14 @@ class InvertedLists:
             blocks: at least as many codes as lists.
             lists: how many; None for a number that suits the size.
             seed: of the choice of training codes.
-            threads: the most threads while building; None for one per usable core.
+            threads: most threads while building; None for one per usable core.
             check: called every second or so while building; raises to end it.
         """
         base = CodeBlocks(blocks.bits, blocks.blocks)
-        count = lists or lists_for(len(base))
         with faiss_threads(threads):
-            centroids = _trained(base, count, seed, check or _go_on)
-            members = _assigned(base, centroids, check or _go_on)
-        return cls(base, _Lists(centroids, members), check=check)
+            centroids = _trained(base, lists or lists_for(len(base)), seed, check or _go_on)
+            assigned = _assigned(base, centroids, check or _go_on)
+        return cls(base, _Lists(centroids, assigned), check=check)
 
     def extended(
         self, blocks: CodeBlocks, *, threads: int | None = None, check: Check | None = None
@@ -124,95 +146,134 @@ class InvertedLists:
         """
         base = CodeBlocks(blocks.bits, blocks.blocks)
         known = dict(zip(self.base.blocks, self.base.starts, strict=False))
-        parts = []
+        assigned = [np.empty(0, np.uint16)]
         with faiss_threads(threads):
             for block in base.blocks:
                 if block in known:
                     start = int(known[block])
-                    parts.append(self._lists.members[start : start + len(block)])
+                    assigned.append(self._lists.assigned[start : start + len(block)])
                 else:
                     one = CodeBlocks(base.bits, [block])
-                    parts.append(_assigned(one, self._lists.centroids, check or _go_on))
-        members = np.concatenate(parts) if parts else np.empty(0, np.uint16)
-        return InvertedLists(base, _Lists(self._lists.centroids, members), check=check)
+                    assigned.append(_assigned(one, self._lists.centroids, check or _go_on))
+        lists = _Lists(self._lists.centroids, np.concatenate(assigned))
+        return InvertedLists(base, lists, check=check)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it takes besides the codes: the laid-out codes, their places, the lists."""
-        row = self.base.width + 8 + self._lists.members.itemsize
+        """Bytes besides the codes: their layout for scans, their positions, the lists."""
+        row = self.base.width + 8 + self._lists.assigned.itemsize
         return len(self.base) * row + self._lists.centroids.nbytes
 
+    # Storage
+
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Everything but the codes, to be stored."""
+        """The arrays to store: everything but the codes, and which rows they belong to."""
+        rows = [np.empty(0, np.int64), *(block.rows.array() for block in self.base.blocks)]
         return {
             "centroids": self._lists.centroids,
-            "members": self._lists.members,
-            **self.difficulty.arrays(),
+            "members": self._lists.assigned,
+            **self.calibration.arrays(),
+            "runs": runs_of(np.concatenate(rows)),
+            "marks": _marks(self.base),
         }
 
     @classmethod
-    def from_arrays(cls, base: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> InvertedLists:
-        """Made of stored arrays and the codes that they were stored for.
-
-        Raises:
-            ArchiveDamagedError: they do not fit together.
-        """
-        base = CodeBlocks(base.bits, base.blocks)
-        centroids, members = _checked_lists(arrays, base.bits, len(base))
-        return cls(base, _Lists(centroids, members), Difficulty.from_arrays(arrays))
-
-    @classmethod
-    def restored(
-        cls,
-        blocks: CodeBlocks,
-        rows: NDArray[np.int64],
-        marks: NDArray[np.uint16],
-        arrays: Mapping[str, NDArray[Any]],
-    ) -> InvertedLists:
-        """Made of arrays that were stored for some of the codes; the others are assigned now.
+    def restored(cls, blocks: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> InvertedLists:
+        """From arrays that this or an earlier generation stored.
 
         Args:
             blocks: the codes of a generation.
-            rows: int64 [n], ascending: what the stored members belong to.
-            marks: uint16 [n]: of their codes then (see `bittern.index.engines.marks`).
-            arrays: of `arrays`.
+            arrays: see `arrays`.
 
         Raises:
             ArchiveDamagedError: they do not fit together.
         """
-        centroids, members = _checked_lists(arrays, blocks.bits, len(rows))
+        marks = arrays.get("marks")
+        if marks is None or "runs" not in arrays:
+            raise ArchiveDamagedError("the stored index does not say which rows it is of")
+        if marks.dtype != np.uint16 or marks.ndim != 1:
+            raise ArchiveDamagedError("the stored index has no marks of its codes")
+        known = RowNumbers(rows_of(arrays["runs"], len(marks)))
+        stored = _checked_lists(arrays, blocks.bits, len(marks))
         base = CodeBlocks(blocks.bits, blocks.blocks)
-        known = RowNumbers(rows)
-        parts = [_members_of(block, known, members, marks, centroids) for block in base.blocks]
-        lists = _Lists(centroids, np.concatenate(parts) if parts else np.empty(0, np.uint16))
-        return cls(base, lists, Difficulty.from_arrays(arrays))
+        assigned = [_reassigned(block, known, marks, stored) for block in base.blocks]
+        lists = _Lists(stored.centroids, np.concatenate([np.empty(0, np.uint16), *assigned]))
+        return cls(base, lists, Calibration.from_arrays(arrays))
 
-    def pays(self, k: int, allowed: Allowed, recall: float) -> bool:
-        """Whether it can be faster than exact search; `candidates` knows it of each query."""
-        return self._lists_for(1, k, allowed) is not None
+    # Search
 
-    def candidates(
-        self, queries: Queries, count: int, allowed: Allowed, recall: float
-    ) -> list[Candidates | None]:
-        """See `Structure.candidates`; None for a query that is as fast to answer exactly."""
-        efforts = [self.difficulty.effort(c, recall) for c in self.closeness(queries).tolist()]
-        lists = [e and self._lists_for(e, count // 2, allowed) for e in efforts]
-        found: list[Candidates | None] = [None] * len(queries)
-        for number in {n for n in lists if n}:
-            chosen = [query for query, n in enumerate(lists) if n == number]
-            part = queries if len(chosen) == len(queries) else queries.only(chosen)
-            for query, one in zip(chosen, self.scan(part, count, allowed, number), strict=True):
-                found[query] = one
-        return found
+    def is_faster(self, k: int, allowed: Allowed) -> bool:
+        """Whether it can be faster than exact search; `nearest` decides for each query."""
+        return self._scanned(1, k, allowed) is not None
+
+    def nearest(
+        self,
+        queries: Queries,
+        k: int,
+        allowed: Allowed,
+        *,
+        recall: float = 1.0,
+        lists: int | None = None,
+    ) -> list[Nearest | None]:
+        """The likely k nearest of the allowed rows, with exact distances.
+
+        Expects that OpenMP is limited to one thread.
+
+        Args:
+            queries: none of them without any weight.
+            k: how many.
+            allowed: the allowed rows.
+            recall: share of the true nearest that is wanted.
+            lists: how many lists to scan; None for what the recall takes.
+
+        Returns:
+            None for a query for which exact search is as fast, or whose lists have fewer than
+            min(k, allowed) rows.
+        """
+        count = _TIMES * k + _PLUS
+        if lists is None:
+            found = self._candidates(queries, count, allowed, recall)
+        else:
+            found = [*self._scan(queries, count, allowed, lists)]
+        wanted = min(k, allowed.count)
+        nearest: list[Nearest | None] = []
+        for query, one in enumerate(found):
+            scored = None if one is None else self._scored(queries, query, one, k)
+            nearest.append(scored if scored and len(scored) == wanted else None)
+        return nearest
 
     def closeness(self, queries: Queries) -> NDArray[np.float64]:
-        """How close each query comes to a list: float64 [q], at most 1."""
+        """Closeness of queries to the lists (see `calibration`): float64 [q], at most 1."""
         sizes = np.abs(queries.weights).sum(axis=1)
         weights = (queries.weights / sizes[:, None]).astype(np.float32)
         products, _ = self._coarse.search(weights, 1)
         return np.asarray(products[:, 0], dtype=np.float64)
 
-    def scan(self, queries: Queries, count: int, allowed: Allowed, lists: int) -> list[Candidates]:
+    def _candidates(
+        self, queries: Queries, count: int, allowed: Allowed, recall: float
+    ) -> Sequence[Candidates | None]:
+        """Candidates at a recall; None for a query for which exact search is as fast."""
+        needed = [self.calibration.lists(c, recall) for c in self.closeness(queries).tolist()]
+        lists = [n and self._scanned(n, count // 2, allowed) for n in needed]
+        found: list[Candidates | None] = [None] * len(queries)
+        for number in {n for n in lists if n}:
+            chosen = [query for query, n in enumerate(lists) if n == number]
+            batch = queries if len(chosen) == len(queries) else queries.only(chosen)
+            for query, one in zip(chosen, self._scan(batch, count, allowed, number), strict=True):
+                found[query] = one
+        return found
+
+    def _scanned(self, lists: int, k: int, allowed: Allowed) -> int | None:
+        """How many lists to scan for k nearest; None where exact search is as fast.
+
+        The k nearest of a share of the rows lie as far out as the k / share nearest of all.
+        """
+        share = allowed.count / max(len(self.base), 1)
+        wider = max(1.0, k / share / K) if share else 1.0
+        scanned = int(np.ceil(lists * wider))
+        return scanned if scanned <= _MOST_SHARE * len(self._lists.centroids) else None
+
+    def _scan(self, queries: Queries, count: int, allowed: Allowed, lists: int) -> list[Candidates]:
         """Candidates from so many lists."""
         import faiss
 
@@ -220,84 +281,28 @@ class InvertedLists:
         selector = None
         if (bitmap := allowed.bitmap) is not None:
             selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
-        products, places = self._index.search(
+        products, positions = self._index.search(
             scaled.weights,
             max(min(count, allowed.count), FEWEST),
             params=list_parameters(min(lists, len(self._lists.centroids)), selector),
         )
         return [
-            rounded_candidates(scaled, query, products[query], places[query], False)
+            rounded_candidates(scaled, query, products[query], positions[query], False)
             for query in range(len(queries))
         ]
 
-    def _lists_for(self, effort: int, k: int, allowed: Allowed) -> int | None:
-        """How many lists to scan; None where exact search is as fast.
+    def _scored(self, queries: Queries, query: int, found: Candidates, k: int) -> Nearest:
+        """The k nearest candidates by exact distance."""
+        highest = found.distances + found.error
+        limit = np.partition(highest, k - 1)[k - 1] if len(highest) > k else np.inf
+        positions = found.positions[found.distances - found.error <= limit]
+        distances = queries.distances(query, self.base.codes_at(positions))
+        return Nearest.of(distances, self.base.rows_at(positions), k)
 
-        The k nearest of a share of the rows lie as far out as the k / share nearest of all.
-        """
-        share = allowed.count / max(len(self.base), 1)
-        wider = max(1.0, k / share / K) if share else 1.0
-        lists = int(np.ceil(effort * wider))
-        return lists if lists <= self.most * len(self._lists.centroids) else None
-
-    def _searched(self, queries: Queries, effort: int) -> list[Nearest]:
-        """The nearest by an effort, to measure it."""
-        everything = Allowed(None, len(self.base))
-        engine = ApproximateEngine(
-            WithEffort(self, lambda q, n, _: self.scan(q, n, everything, effort)),
-            self.base,
-            threads=1,
-            always=True,
-        )
-        return engine.search(queries, K)
-
-
-def _checked_lists(
-    arrays: Mapping[str, NDArray[Any]], bits: int, count: int
-) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-    """Stored centroids, and the lists of so many codes."""
-    try:
-        centroids, members = arrays["centroids"], arrays["members"]
-    except KeyError as error:
-        raise ArchiveDamagedError(f"the stored lists lack {error}") from None
-    fits = (
-        centroids.dtype == np.float32
-        and centroids.ndim == 2
-        and centroids.shape[1] == bits
-        and 1 <= len(centroids) <= MAX_LISTS
-        and np.isfinite(centroids).all()
-        and members.dtype == np.uint16
-        and members.shape == (count,)
-        and (not count or int(members.max()) < len(centroids))
-    )
-    if not fits:
-        raise ArchiveDamagedError(
-            f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {members.dtype} "
-            f"{list(members.shape)}) are not those of {count} codes of {bits} bits"
-        )
-    return np.ascontiguousarray(centroids), members
-
-
-def _members_of(
-    block: Block,
-    known: RowNumbers,
-    members: NDArray[np.uint16],
-    marks: NDArray[np.uint16],
-    centroids: NDArray[np.float32],
-) -> NDArray[np.uint16]:
-    """The list of each row of a block: what is known of its code, else what is nearest."""
-    stored = known.places_of(block.rows.array())
-    here = block.rows.places_of(known.at(stored))
-    same = marks_of_codes(gathered(block.codes, here)) == marks[stored]
-    found = np.empty(len(block), dtype=np.uint16)
-    found[here[same]] = members[stored[same]]
-    new = np.ones(len(block), dtype=bool)
-    new[here[same]] = False
-    if new.any():
-        places = np.flatnonzero(new)
-        fresh = Block(RowNumbers.run(0, len(places)), gathered(block.codes, places))
-        found[places] = _assigned(CodeBlocks(8 * block.codes.shape[1], [fresh]), centroids)
-    return found
+    def _measured(self, queries: Queries, lists: int) -> list[Nearest | None]:
+        """The nearest by scanning so many lists, to measure their recall."""
+        with faiss_threads(1):
+            return self.nearest(queries, K, Allowed(None, len(self.base)), lists=lists)
 
 
 def lists_for(rows: int) -> int:
@@ -306,7 +311,11 @@ def lists_for(rows: int) -> int:
     return int(np.clip(2 ** round(np.log2(wanted)), MIN_LISTS, MAX_LISTS))
 
 
-def _efforts(lists: int) -> list[int]:
+# Building
+
+
+def _probes(lists: int) -> list[int]:
+    """Numbers of lists whose recall is measured: powers of two."""
     return [1 << power for power in range(lists.bit_length()) if 1 << power <= lists]
 
 
@@ -316,6 +325,7 @@ def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _trained(base: CodeBlocks, lists: int, seed: int, check: Check) -> NDArray[np.float32]:
+    """Centroids of spherical k-means: float32 [lists, bits]."""
     import faiss
 
     rng = np.random.default_rng(seed)
@@ -323,7 +333,7 @@ def _trained(base: CodeBlocks, lists: int, seed: int, check: Check) -> NDArray[n
     sample = _signs(base.codes_at(np.sort(rng.choice(len(base), size, replace=False))))
     lists = min(lists, size)
     centroids = sample[np.sort(rng.choice(size, lists, replace=False))]
-    # Round by round, since Faiss cannot be interrupted.
+    # One round at a time, since Faiss cannot be interrupted.
     for turn in range(_TRAINING_ROUNDS):
         check()
         kmeans: Any = faiss.Kmeans(
@@ -347,18 +357,18 @@ def _go_on() -> None:
 def _assigned(
     base: CodeBlocks, centroids: NDArray[np.float32], check: Check = _go_on
 ) -> NDArray[np.uint16]:
-    """The list of each place: uint16 [n]."""
+    """The list of each position: uint16 [n]."""
     import faiss
 
     nearest: Any = faiss.IndexFlatIP(base.bits)
     nearest.add(centroids)
-    parts = []
+    assigned = [np.empty(0, np.uint16)]
     for block in base.blocks:
         for begin in range(0, len(block), _BATCH):
             check()
             _, found = nearest.search(_signs(block.codes[begin : begin + _BATCH]), 1)
-            parts.append(found[:, 0].astype(np.uint16))
-    return np.concatenate(parts) if parts else np.empty(0, np.uint16)
+            assigned.append(found[:, 0].astype(np.uint16))
+    return np.concatenate(assigned)
 
 
 def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
@@ -368,19 +378,117 @@ def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
     coarse: Any = faiss.IndexFlatIP(base.bits)
     coarse.add(lists.centroids)
     plain = nibble_index(base.bits, coarse, len(lists.centroids))
-    order = np.argsort(lists.members, kind="stable").astype(np.int64)
-    ends = np.cumsum(np.bincount(lists.members, minlength=len(lists.centroids)))
+    order = np.argsort(lists.assigned, kind="stable").astype(np.int64)
+    ends = np.cumsum(np.bincount(lists.assigned, minlength=len(lists.centroids)))
     codes = base.codes_at(order)
     begin = 0
     for number, end in enumerate(ends):
         if end > begin:
-            places, listed = order[begin:end], codes[begin:end]
+            positions, listed = order[begin:end], codes[begin:end]
             plain.invlists.add_entries(
-                number, len(places), faiss.swig_ptr(places), faiss.swig_ptr(listed)
+                number, len(positions), faiss.swig_ptr(positions), faiss.swig_ptr(listed)
             )
         begin = int(end)
     plain.ntotal = len(base)
     index = laid_out(plain)
     del plain, codes, order
-    give_back_freed()
+    release_memory()
     return index, coarse
+
+
+# Stored arrays
+
+
+def _checked_lists(arrays: Mapping[str, NDArray[Any]], bits: int, count: int) -> _Lists:
+    """Stored centroids, and the lists of so many codes."""
+    try:
+        centroids, assigned = arrays["centroids"], arrays["members"]
+    except KeyError as error:
+        raise ArchiveDamagedError(f"the stored lists lack {error}") from None
+    fits = (
+        centroids.dtype == np.float32
+        and centroids.ndim == 2
+        and centroids.shape[1] == bits
+        and 1 <= len(centroids) <= MAX_LISTS
+        and np.isfinite(centroids).all()
+        and assigned.dtype == np.uint16
+        and assigned.shape == (count,)
+        and (not count or int(assigned.max()) < len(centroids))
+    )
+    if not fits:
+        raise ArchiveDamagedError(
+            f"the stored lists ({centroids.dtype} {list(centroids.shape)}, {assigned.dtype} "
+            f"{list(assigned.shape)}) are not those of {count} codes of {bits} bits"
+        )
+    return _Lists(np.ascontiguousarray(centroids), assigned)
+
+
+def _reassigned(
+    block: Block, known: RowNumbers, marks: NDArray[np.uint16], stored: _Lists
+) -> NDArray[np.uint16]:
+    """The list of each row of a block: the stored one where the code is the same, else anew."""
+    old = known.positions_of(block.rows.array())
+    now = block.rows.positions_of(known.at(old))
+    same = _marks_of_codes(gathered(block.codes, now)) == marks[old]
+    assigned = np.empty(len(block), dtype=np.uint16)
+    assigned[now[same]] = stored.assigned[old[same]]
+    new = np.ones(len(block), dtype=bool)
+    new[now[same]] = False
+    if new.any():
+        positions = np.flatnonzero(new)
+        fresh = Block(RowNumbers.run(0, len(positions)), gathered(block.codes, positions))
+        blocks = CodeBlocks(8 * block.codes.shape[1], [fresh])
+        assigned[positions] = _assigned(blocks, stored.centroids)
+    return assigned
+
+
+def _marks(blocks: CodeBlocks) -> NDArray[np.uint16]:
+    """A mark of the code at each position: uint16 [n]; one other code in 65,536 has the same."""
+    marks = [np.empty(0, np.uint16)]
+    for block in blocks.blocks:
+        for begin in range(0, len(block), _BATCH):
+            marks.append(_marks_of_codes(block.codes[begin : begin + _BATCH]))
+    return np.concatenate(marks)
+
+
+def _marks_of_codes(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """A mark of each code: uint8 [n, bits/8] in, uint16 [n] out."""
+    state = np.zeros(len(codes), dtype=np.uint32)
+    for column in codes.T:
+        state ^= column
+        state *= _MARK_MULTIPLIER
+        state ^= state >> np.uint32(15)
+    return (state >> np.uint32(16)).astype(np.uint16)
+
+
+def runs_of(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ascending rows as runs without gaps: int64 [n] in, int64 [r, 2] (first, count) out."""
+    if not len(rows):
+        return np.empty((0, 2), dtype=np.int64)
+    begins = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1])
+    counts = np.diff(np.concatenate([begins, [len(rows)]]))
+    return np.stack([rows[begins], counts], axis=1)
+
+
+def rows_of(runs: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """The rows of runs, `count` in total: int64 [count].
+
+    Raises:
+        ArchiveDamagedError: they are no runs, or not of so many rows.
+    """
+    fits = (
+        runs.dtype == np.int64
+        and runs.ndim == 2
+        and runs.shape[1] == 2
+        and ((runs >= 0) & (runs < _MOST_ROWS)).all()
+        and (runs[:, 1] > 0).all()
+        and (runs[1:, 0] > runs[:-1].sum(axis=1) - 1).all()
+        and (runs[:, 1] <= count).all()
+        and int(runs[:, 1].sum()) == count
+    )
+    if not fits:
+        raise ArchiveDamagedError("the stored index names rows that cannot exist")
+    starts = np.cumsum(runs[:, 1]) - runs[:, 1]
+    rows = np.repeat(runs[:, 0] - starts, runs[:, 1])
+    rows += np.arange(len(rows), dtype=np.int64)
+    return np.asarray(rows, dtype=np.int64)

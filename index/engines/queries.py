@@ -7,6 +7,7 @@ here, so they are the same to the last bit, and with them the order of the hits.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +74,12 @@ class Queries:
         check_bits(codes.shape[1] * 8)
         return cls("hamming", 2.0 * unpack(codes).astype(np.float64) - 1.0, codes)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what distances are computed from, exactly."""
+        if self.metric == "hamming":
+            return Queries.of_codes, (self.codes,)
+        return Queries.of_weights, (self.weights,)
+
     def __len__(self) -> int:
         return len(self.codes)
 
@@ -108,7 +115,7 @@ class Queries:
         return self._tables[query].distances(codes)
 
     def check_fits(self, bits: int) -> Queries:
-        """Return the queries if they can be asked of codes of so many bits.
+        """Return the queries if they can be compared with codes of so many bits.
 
         Raises:
             CodeError: they are of another length.

@@ -1,13 +1,13 @@
-"""Scans of one block of codes: each names candidates, and says what it may have missed.
+"""Scans of one block of codes: each names candidates, and bounds the distance of what it missed.
 
 Raw codes are scanned as they lie in memory: by popcount, or by an 8-bit product quantiser
 whose centroids are the 256 bytes themselves, so that the codes are its codes. `FastScan` is
 a layout of its own for Faiss's 4-bit quantiser (Andre et al., "Quicker ADC",
 arXiv 1812.09162): a code's nibbles are its codes, with the 16 corners of the 4-cube as
-centroids. It rounds look-up tables to 8 bits; by how much is known, so that the caller can
-score the candidates exactly and prove that none is missing.
+centroids. It rounds look-up tables to 8 bits. The error is known, so the caller can score the
+candidates exactly and prove that none is missing.
 
-All functions expect the calling thread's OpenMP to be held to one thread.
+All functions expect that OpenMP is limited to one thread in the calling thread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FAST_MAX_BITS = 1024
 """Longest codes of the fast layout: 255 per nibble must fit the scan's 16-bit sums."""
 _FAST_MIN_ROWS = 4_096
 _FAST_AFTER_QUERIES = 4
-"""Laying codes out takes as long as some six raw scans; a search or two do not repay it."""
+"""Making the layout takes as long as about six raw scans; a search or two do not repay it."""
 _FLOAT32 = 1.2e-7
 _FLOAT64 = 2.3e-16
 FEWEST = 2
@@ -40,13 +40,13 @@ class Candidates:
     """The nearest codes of a block to one query, as far as a scan can tell.
 
     Attributes:
-        places: int64 [n], positions in the block.
+        positions: int64 [n], positions in the block.
         distances: float64 [n], each off by at most `error`.
         error: in bits.
         floor: no code of the block that is not among these is nearer than this.
     """
 
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     distances: NDArray[np.float64]
     error: float
     floor: float
@@ -88,10 +88,10 @@ class ScaledWeights:
         return distances
 
 
-def gathered(codes: NDArray[np.uint8], places: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """The codes at some places, copied: uint8 [n, bits/8]."""
-    # Eight times as fast as codes[places].
-    return codes.take(places, axis=0)
+def gathered(codes: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """The codes at these positions, copied: uint8 [n, bits/8]."""
+    # Eight times as fast as codes[positions].
+    return codes.take(positions, axis=0)
 
 
 def scan_raw(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
@@ -105,10 +105,10 @@ def scan_raw(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Can
 def _scan_popcount(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
     import faiss
 
-    distances, places = faiss.knn_hamming(np.ascontiguousarray(queries.codes), codes, count)
+    distances, positions = faiss.knn_hamming(np.ascontiguousarray(queries.codes), codes, count)
     return [
         Candidates(p, d.astype(np.float64), 0.0, np.inf if count == len(codes) else float(d[-1]))
-        for p, d in zip(places, distances, strict=True)
+        for p, d in zip(positions, distances, strict=True)
     ]
 
 
@@ -117,10 +117,10 @@ def _scan_bytes(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[
 
     scaled = ScaledWeights.of(queries)
     products = np.empty((len(queries), count), dtype=np.float32)
-    places = np.empty((len(queries), count), dtype=np.int64)
+    positions = np.empty((len(queries), count), dtype=np.int64)
     heap = faiss.float_minheap_array_t()
     heap.nh, heap.k = len(queries), count
-    heap.val, heap.ids = faiss.swig_ptr(products), faiss.swig_ptr(places)
+    heap.val, heap.ids = faiss.swig_ptr(products), faiss.swig_ptr(positions)
     _byte_quantiser(queries.bits).search_ip(
         faiss.swig_ptr(scaled.weights), len(queries), faiss.swig_ptr(codes), len(codes), heap
     )
@@ -129,7 +129,7 @@ def _scan_bytes(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[
         distances = scaled.distances(query, products[query])
         slack = float(scaled.slack[query])
         floor = np.inf if count == len(codes) else float(distances[-1]) - slack
-        found.append(Candidates(places[query], distances, slack, floor))
+        found.append(Candidates(positions[query], distances, slack, floor))
     return found
 
 
@@ -146,7 +146,7 @@ def _byte_quantiser(bits: int) -> Any:
 
 
 def nibble_index(bits: int, coarse: Any, lists: int) -> Any:
-    """An empty `IndexIVFPQ` whose 4-bit quantiser knows the nibbles of codes.
+    """An empty Faiss `IndexIVFPQ` whose 4-bit quantiser has the nibbles of codes as its codes.
 
     Args:
         bits: code length.
@@ -165,7 +165,7 @@ def nibble_index(bits: int, coarse: Any, lists: int) -> Any:
 
 
 def laid_out(plain: Any) -> Any:
-    """Faiss's index for 4-bit scans of what a `nibble_index` holds, and nothing more.
+    """Faiss's index for 4-bit scans of the codes in a `nibble_index`.
 
     The caller keeps the index of the centroids alive.
     """
@@ -179,14 +179,14 @@ def laid_out(plain: Any) -> Any:
     return index
 
 
-def give_back_freed() -> None:
-    """Let the system have what was freed; the GNU allocator keeps as much as the codes take."""
+def release_memory() -> None:
+    """Return freed memory to the system; the GNU allocator would keep as much as the codes take."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
 
 def list_parameters(lists: int, selector: Any) -> Any:
-    """How Faiss is to search lists: how many of them, and which ids (None for all)."""
+    """Faiss's parameters of a search: number of lists, and a selector of ids (None for all)."""
     import faiss
 
     make: Any = faiss.SearchParametersIVF
@@ -220,18 +220,18 @@ class FastScan:
         self._coarse = faiss.IndexFlatIP(bits)
         self._coarse.add(np.zeros((1, bits), dtype=np.float32))
         plain = nibble_index(bits, self._coarse, 1)
-        places = np.arange(len(codes), dtype=np.int64)
-        plain.invlists.add_entries(0, len(codes), faiss.swig_ptr(places), faiss.swig_ptr(codes))
+        positions = np.arange(len(codes), dtype=np.int64)
+        plain.invlists.add_entries(0, len(codes), faiss.swig_ptr(positions), faiss.swig_ptr(codes))
         plain.ntotal = len(codes)
         self._index = laid_out(plain)
         del plain
-        give_back_freed()
+        release_memory()
         self._size = len(codes)
-        self.nbytes = codes.nbytes + places.nbytes
+        self.nbytes = codes.nbytes + positions.nbytes
 
     @staticmethod
     def suits(codes: NDArray[np.uint8]) -> bool:
-        """Whether codes like these can be laid out and gain by it."""
+        """Whether the layout exists for codes like these, and makes their scans faster."""
         return codes.shape[1] * 8 <= _FAST_MAX_BITS and len(codes) >= _FAST_MIN_ROWS
 
     @staticmethod
@@ -247,7 +247,7 @@ class FastScan:
         Args:
             queries: none of them without any weight.
             count: how many for each.
-            bitmap: bit i % 8 (little) of byte i // 8 says whether place i may be found.
+            bitmap: bit i % 8 (little) of byte i // 8 says whether position i is allowed.
         """
         import faiss
 
@@ -256,11 +256,13 @@ class FastScan:
         selector = None
         if bitmap is not None:
             selector = faiss.IDSelectorBitmap(len(bitmap), faiss.swig_ptr(bitmap))
-        products, places = self._index.search(
+        products, positions = self._index.search(
             scaled.weights, count, params=list_parameters(1, selector)
         )
         return [
-            rounded_candidates(scaled, query, products[query], places[query], count == self._size)
+            rounded_candidates(
+                scaled, query, products[query], positions[query], count == self._size
+            )
             for query in range(len(queries))
         ]
 
@@ -269,21 +271,21 @@ def rounded_candidates(
     scaled: ScaledWeights,
     query: int,
     products: NDArray[np.float32],
-    places: NDArray[np.int64],
+    positions: NDArray[np.int64],
     complete: bool,
 ) -> Candidates:
     """What a 4-bit scan found for one query; -1 stands for nothing.
 
-    Faiss leaves out codes that are as far away as can be, whatever count was asked for; so
-    even a scan for everything has a floor, unless it found everything.
+    Faiss leaves out codes at the greatest possible distance, whatever the count. So even a scan
+    for all codes has a floor, unless it found them all.
     """
     error = rounding_error(scaled, query)
-    found = places >= 0
+    found = positions >= 0
     distances = scaled.distances(query, products[found])
     if complete and found.all():
-        return Candidates(places, distances, error, np.inf)
+        return Candidates(positions, distances, error, np.inf)
     farthest = float(scaled.bases[query]) + float(
         scaled.scales[query] * np.maximum(-scaled.weights[query], 0).sum()
     )
     floor = float(distances.max(initial=-np.inf)) if found.any() else farthest
-    return Candidates(places[found], distances, error, floor - error)
+    return Candidates(positions[found], distances, error, floor - error)

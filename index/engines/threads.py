@@ -1,8 +1,8 @@
-"""The threads that search: a fixed number, asleep when there is nothing to do.
+"""The thread pool of searches.
 
-OpenMP is held to one thread in each of them, since its own threads spin while they wait and
-get in each other's way where several searches run at once; the setting of the thread that
-asks is left as it was.
+OpenMP is limited to one thread in each of its threads: OpenMP's own threads spin while they
+wait, and disturb each other where several searches run at once. The setting of the calling
+thread is restored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Faiss with so many threads (None: one per usable core); its setting is put back."""
+    """Faiss with so many threads (None: one per usable core); the setting is restored."""
     import faiss
 
     before = faiss.omp_get_max_threads()
@@ -42,11 +42,11 @@ def faiss_threads(threads: int | None) -> Iterator[None]:
 
 
 def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = None) -> Sequence[R]:
-    """Do some work for each item, on up to `threads` threads (None: one per usable core).
+    """Call `work` for each item, on up to `threads` threads (None: one per usable core).
 
     Args:
-        work: called once per item; Faiss in it is held to one thread.
-        items: what to work on.
+        work: called once per item; Faiss in it is limited to one thread.
+        items: its arguments.
         threads: the most threads at once, the caller's included.
 
     Returns:
@@ -78,7 +78,7 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
         held()
     finally:
         for other in others:
-            # One that has not begun has nothing left to do.
+            # One that has not started has nothing left to do.
             if not other.cancel():
                 other.result()
     return results

@@ -72,7 +72,7 @@ class Relevance:
             DeadlineExceededError: the caller's deadline passed while it was calibrated.
         """
         ask = partial(
-            self._archive.ask,
+            self._archive.search,
             vector.values,
             model=vector.model.digest,
             metric=vector.metric,
@@ -103,8 +103,7 @@ class Relevance:
 
     def _rows(self, vector: Vector) -> int:
         """Codes of the model and the target: all of them, whatever the condition."""
-        counts = {m.digest: m.rows for m in self._archive.stats().models}
-        return counts.get(vector.model.digest, {}).get(str(vector.target), 0)
+        return self._archive.code_counts(vector.model.digest)[str(vector.target)]
 
     def _background(self, vector: Vector, deadline: Deadline) -> Background:
         key = (vector.model.digest, vector.target, vector.metric)

@@ -22,7 +22,7 @@ def test_an_archive_written_in_bulk_is_one(tmp_path: Path) -> None:
     model = record_of(64).digest
     with Archive.open(tmp_path / "a", write=True) as archive:
         query = collection.queries("asymmetric", 1)
-        hits = archive.search(collection.logits[0], model=model, k=5, metric="asymmetric")
+        hits = archive.search(collection.logits[0], model=model, k=5, metric="asymmetric").hits
         truth = brute_force(query, collection.codes, 5)
         assert [hit.observation.row for hit in hits] == truth.rows.tolist()
         archive.add(coded(collection.codes[:3], "more"), model=model)

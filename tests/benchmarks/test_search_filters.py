@@ -14,10 +14,8 @@ from bittern.benchmarks.speed.search.filters import (
     is_right,
     measure_filters,
 )
-from bittern.index.engines.engine import SearchEngine
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 
 
 class ForgetsTheNearest:
@@ -31,9 +29,6 @@ class ForgetsTheNearest:
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         found = self._engine.search(queries, k + 1, rows)
         return [Nearest(one.distances[1:], one.rows[1:]) for one in found]
-
-    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
-        return self._engine.within(queries, radius, rows)
 
 
 def test_filters_leave_rows_at_random_or_the_farthest() -> None:

@@ -11,6 +11,8 @@ import pytest
 from bittern.cli.app import RENAMED
 from bittern.cli.output import byte_size
 from bittern.cli.serving import byte_count, warn_without_gpu
+from bittern.index.archive import Archive
+from bittern.types import SearchOptions
 from tests.cli.conftest import SAMPLE, Run
 
 KEYS = {"model", "target", "metric", "took_ms", "hits", "engine", "exact", "cutoff", "nearest"}
@@ -130,7 +132,7 @@ def test_where_nothing_matches_nothing_is_nearest(run: Run, archive: Path) -> No
 def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
     done = run("stats", archive)
     assert done.status == 0
-    for words in ("4 image", "field-256", "flat, exact", "every code is looked at", "generation"):
+    for words in ("4 image", "field-256", "flat, exact", "every code is compared", "generation"):
         assert words in done.out
     told = json.loads(run("stats", archive, "--json").out)
     assert told["observations"]["image"] == 4
@@ -146,53 +148,38 @@ def large(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return Path(shutil.copytree(archive, tmp_path / "large"))
 
 
-def test_a_search_on_the_command_line_builds_no_index_and_hints_at_it_once(
+def test_a_search_on_the_command_line_builds_no_index_and_says_how_once(
     run: Run, large: Path
 ) -> None:
     done = run("search", large, "a bee", "--recall", "0.9")
-    assert done.err.count("bittern optimize") == done.err.count("these 4 rows have no index") == 1
+    assert done.err.count("--recall 0.95") == done.err.count("these 4 rows have no index") == 1
     assert "approximate" not in done.err
     assert not list((large / "derived").glob("*-ivf.*"))
-    assert "optimize" not in run("search", large, "a bee", "--recall", "1").err
+    assert "have no index" not in run("search", large, "a bee", "--recall", "1").err
     answer = run("search", large, "a bee", "--recall", "0.9", "--json")
     assert json.loads(answer.out)["exact"]
-    assert "optimize" in answer.err
+    assert "have no index" in answer.err
 
 
-def test_an_index_that_was_made_by_command_is_kept_and_used(run: Run, large: Path) -> None:
-    done = run("optimize", large)
-    assert done.status == 0
-    assert re.search(r"field-256, image: ivf over 4 rows built in [0-9.]+ s, .* kept", done.out)
+def test_a_search_on_the_command_line_uses_an_index_that_is_stored(run: Run, large: Path) -> None:
+    with Archive.open(large, search=SearchOptions(recall=0.9)) as opened:
+        opened.build_index(opened.models()[0].digest)
     assert list((large / "derived").glob("*-image-ivf.*"))
-    assert "was up to date" in run("optimize", large).out
-    found = run("search", large, "a bee", "--recall", "0.9")
-    assert "optimize" not in found.err
-    told = json.loads(run("optimize", large, "--json").out)
-    assert [each["engine"] for each in told["indexes"]] == ["ivf", "ivf"]
-    assert all(each["bytes"] > 0 and not each["built"] for each in told["indexes"])
+    assert "have no index" not in run("search", large, "a bee", "--recall", "0.9").err
 
 
-def test_of_a_small_archive_no_index_is_made_and_why_is_said(run: Run, archive: Path) -> None:
+def test_optimize_is_answered_with_what_builds_indexes_now(run: Run, archive: Path) -> None:
     done = run("optimize", archive)
-    assert done.status == 0
-    assert "no index, 4 rows are searched exactly as fast as by an index" in done.out
-    told = json.loads(run("optimize", archive, "--json").out)
-    assert {(each["engine"], each["bytes"]) for each in told["indexes"]} == {("", 0)}
-
-
-def test_an_index_of_a_kind_that_is_none_is_refused(run: Run, archive: Path) -> None:
-    done = run("optimize", archive, "--engine", "flat")
     assert done.status == 2
-    assert "auto, ivf, graph, not 'flat'" in done.err
+    assert "serve --recall" in done.err
 
 
-@pytest.mark.parametrize("command", ["index", "optimize"])
 def test_what_needs_a_folder_refuses_the_address_of_a_server(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
-    done = run(command, "localhost:50051", *(["photos"] if command == "index" else []))
+    done = run("index", "localhost:50051", "photos")
     assert done.status == 2
     assert "'localhost:50051' is the address of a server" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
@@ -446,7 +433,6 @@ def test_every_command_has_help_with_an_example(run: Run) -> None:
         "search",
         "serve",
         "stats",
-        "optimize",
         "encode",
         "verify",
         "export",

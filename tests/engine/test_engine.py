@@ -84,7 +84,7 @@ def test_an_archive_is_opened_in_python_with_what_decides_about_its_search(
     engine: Engine,
 ) -> None:
     engine.close()
-    options = bittern.SearchOptions(engine="graph", recall=0.9, threads=1)
+    options = bittern.SearchOptions(engine="ivf", recall=0.9, threads=1)
     with bittern.open(engine.archive.path, search=options) as archive:
         assert archive.stats().observations == {"image": 3, "audio": 5}
     with pytest.raises(QueryError, match="not 'warp'"):

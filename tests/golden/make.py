@@ -171,7 +171,7 @@ def answers(archive: Archive) -> dict[str, Any]:
                     [hit.observation.id, hit.distance]
                     for hit in archive.search(
                         logits(f"{n}", record.bits), model=record.digest, k=8, metric=metric
-                    )
+                    ).hits
                 ],
             }
             for record in archive.models()

@@ -26,7 +26,7 @@ def state(archive: Archive) -> dict[str, Any]:
                     codes[record.digest][row["id"]] = row["code"]
         found = archive.search(
             np.zeros(record.bits // 8, np.uint8), model=record.digest, k=10_000, metric="hamming"
-        )
+        ).hits
         hits[record.digest] = [(hit.observation.row, hit.distance) for hit in found]
     return {
         "models": [(record.digest, record.state) for record in models],
@@ -36,7 +36,9 @@ def state(archive: Archive) -> dict[str, Any]:
         ],
         "codes": codes,
         "hits": hits,
-        "rows": {kind: archive.rows(modality=kind).tolist() for kind in ("image", "audio")},
+        "rows": {
+            kind: archive.rows(f"modality = '{kind}'").tolist() for kind in ("image", "audio")
+        },
     }
 
 

@@ -211,15 +211,15 @@ def test_windows_that_only_the_old_model_had_go_with_it(engine: Engine, tmp_path
     saved = toy_model(halves, bits=32)
     saved.save(tmp_path / "halves")
     with Archive.open(engine.archive.path) as reader:
-        windows = len(reader.rows(modality="audio"))
+        windows = len(reader.rows("modality = 'audio'"))
     engine.close()
     spec = JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "halves"))
     with Archive.open(engine.archive.path, write=True) as archive:
         other = Engine(archive, load_encoder=lambda name: halves)
         assert reencode(spec, engine=other).state == "done"
-        both = len(archive.rows(modality="audio"))
+        both = len(archive.rows("modality = 'audio'"))
         assert reencode(replace(spec, drop_old=True), engine=other).state == "done"
-        left = len(archive.rows(modality="audio"))
+        left = len(archive.rows("modality = 'audio'"))
         assert left == 2 * windows
         assert both == windows + left
         assert archive.verify() == []

@@ -24,7 +24,7 @@ def test_a_backup_that_is_copied_back_is_noticed_though_versions_have_the_same_n
     with Archive.open(path) as reader:
 
         def answers(asked: Archive) -> tuple[object, ...]:
-            found = asked.search(query, model=OWL.digest, k=9, metric="hamming")
+            found = asked.search(query, model=OWL.digest, k=9, metric="hamming").hits
             hits = [(hit.observation.id, hit.distance) for hit in found]
             return ids(asked), asked.rows().tolist(), asked.generation, hits
 

@@ -97,7 +97,7 @@ def test_a_search_after_overwriting_sees_the_new_code(archive: Archive) -> None:
     add(archive, photo("a", seed=1), photo("b", seed=2))
     archive.search(code(1), model=OWL.digest, k=1, metric="hamming")
     add(archive, photo("a", seed=3), policy="overwrite")
-    hit = archive.search(code(3), model=OWL.digest, k=1, metric="hamming")[0]
+    hit = archive.search(code(3), model=OWL.digest, k=1, metric="hamming").hits[0]
     assert (hit.observation.id, hit.distance) == ("a", 0.0)
 
 
@@ -138,7 +138,7 @@ def test_windows_that_only_another_model_has_become_new_rows(archive: Archive) -
     add(archive, recording("c", 2))
     add(archive, recording("c", 1, seconds=10, record=BAT), by=BAT)
     assert ids(archive) == ["c#t=0,3", "c#t=3,6", "c#t=0,10"]
-    assert len(archive.search(np.ones(32), model=BAT.digest, k=9, metric="hamming")) == 1
+    assert len(archive.search(np.ones(32), model=BAT.digest, k=9, metric="hamming").hits) == 1
     with pytest.raises(ObservationNotFoundError, match="no code of model owl"):
         archive.code("c#t=0,10", OWL.digest)
 
@@ -159,7 +159,7 @@ def test_overwriting_forgets_the_other_models_codes(archive: Archive) -> None:
     add(archive, photo("a", seed=9), policy="overwrite")
     with pytest.raises(ObservationNotFoundError):
         archive.code("a", BAT.digest)
-    assert archive.search(np.ones(32), model=BAT.digest, k=9, metric="hamming") == []
+    assert archive.search(np.ones(32), model=BAT.digest, k=9, metric="hamming").hits == []
 
 
 def test_filling_with_another_modality_fails(archive: Archive) -> None:

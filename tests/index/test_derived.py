@@ -27,7 +27,7 @@ from tests.index.samples import BAT, OWL, photo, recording
 
 @pytest.fixture(autouse=True)
 def kept_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derived_index, "KEPT_FROM", 1)
+    monkeypatch.setattr(derived_index, "STORED_FROM", 1)
 
 
 @pytest.fixture
@@ -40,13 +40,6 @@ def path(archive: Archive) -> Path:
     save(archive)
     archive.close()
     return archive.path
-
-
-class OnlyRead(IndexFiles):
-    """Uses what is kept and writes nothing."""
-
-    def save_if_worth_it(self, snapshot: Generation) -> None:
-        pass
 
 
 def files_of(archive: Archive) -> DerivedFiles:
@@ -81,14 +74,14 @@ def content(snapshot: Generation) -> dict[str, Any]:
 def check_right(path: Path) -> None:
     """What is found with the derived files is what the store holds."""
     store = Store(path / "store")
-    kept = OnlyRead(DerivedFiles(path / "derived", store))
-    assert content(Generation(store, kept=kept)) == content(Generation(store))
+    kept = IndexFiles(DerivedFiles(path / "derived", store), write=False)
+    assert content(Generation(store, index_files=kept)) == content(Generation(store))
 
 
 def used(path: Path) -> set[str]:
     """The sets that are trusted."""
     files = DerivedFiles(path / "derived", Store(path / "store"))
-    return {name for name in files.names() if not files.problem(name)}
+    return {name for name in files.names() if not files.damage(name, or_outdated=True)}
 
 
 ALL = {"rows", f"codes-{OWL.code_column}", f"codes-{BAT.code_column}"}
@@ -101,7 +94,11 @@ def test_what_was_kept_is_used_instead_of_the_store(
     check_right(path)
     store = Store(path / "store")
     monkeypatch.setattr(Store, "batches", lambda *_: pytest.fail("the store was read"))
-    content(Generation(store, kept=OnlyRead(DerivedFiles(path / "derived", store))))
+    content(
+        Generation(
+            store, index_files=IndexFiles(DerivedFiles(path / "derived", store), write=False)
+        )
+    )
 
 
 def test_stale_files_are_brought_up_to_date_from_the_store(path: Path) -> None:
@@ -228,7 +225,7 @@ def test_arrays_that_do_not_fit_together_are_not_used(
     files = DerivedFiles(path / "derived", store)
     whole = files.read_set(name)
     assert whole is not None
-    assert files.write_set(name, {**whole.arrays, array: wrong}, whole.generation)
+    assert files.write_set(name, {**whole.arrays, array: wrong}, whole.version)
     check_right(path)
 
 
@@ -375,8 +372,8 @@ def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
 def test_arrays_come_back_as_they_were(path: Path, array: np.ndarray) -> None:
     files = DerivedFiles(path / "derived", Store(path / "store"))
     array = np.atleast_1d(array)
-    files.write("any Name / at all", {"a": array})
-    arrays = files.read("any Name / at all")
+    files.write("any-name", {"a": array})
+    arrays = files.read("any-name")
     assert arrays is not None
     assert arrays["a"].dtype == array.dtype
     assert np.array_equal(arrays["a"], array)
@@ -389,7 +386,7 @@ def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
     query = np.random.default_rng(1).normal(size=64)
 
     def found() -> list[tuple[str, float]]:
-        hits = archive.search(query, model=OWL.digest, k=40, metric="asymmetric")
+        hits = archive.search(query, model=OWL.digest, k=40, metric="asymmetric").hits
         return [(hit.observation.id, hit.distance) for hit in hits]
 
     archive.add([photo(f"p{i}") for i in range(30)], model=OWL.digest)
@@ -405,11 +402,11 @@ def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
     files = DerivedFiles(archive.path / "derived", Store(archive.path / "store"))
     kept = files.read_set("rows")
     assert kept is not None
-    assert kept.generation < Store(archive.path / "store").version, "one row is not worth it"
+    assert kept.version < Store(archive.path / "store").version, "one row is not worth it"
 
 
 def test_a_small_archive_keeps_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derived_index, "KEPT_FROM", 200_000)
+    monkeypatch.setattr(derived_index, "STORED_FROM", 200_000)
     archive.add([photo("a")], model=OWL.digest)
     archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
     archive.close()
@@ -451,6 +448,6 @@ def test_an_archive_with_derived_files_is_still_an_archive(path: Path) -> None:
         archive.add([photo("a")], model=OWL.digest)
         assert [
             h.observation.id
-            for h in archive.search(np.ones(64), model=OWL.digest, k=3, metric="hamming")
+            for h in archive.search(np.ones(64), model=OWL.digest, k=3, metric="hamming").hits
         ] == ["a"]
         assert archive.verify() == []

@@ -13,8 +13,7 @@ import pytest
 
 from bittern.index import derived_index
 from bittern.index.archive import Archive
-from bittern.index.derived.arrays import read_array, write_array
-from bittern.index.derived_files import DerivedFiles, _digest
+from bittern.index.derived_files import DerivedFiles, _digest, read_array, write_array
 from bittern.index.derived_index import IndexFiles
 from bittern.index.generation import Generation
 from bittern.index.store import Store
@@ -26,7 +25,7 @@ CODES = f"codes-{OWL.code_column}"
 
 @pytest.fixture
 def path(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(derived_index, "KEPT_FROM", 1)
+    monkeypatch.setattr(derived_index, "STORED_FROM", 1)
     archive.add([photo(f"p{i}", seed=i) for i in range(ROWS)], model=OWL.digest)
     answer(archive)
     archive.close()
@@ -35,7 +34,7 @@ def path(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def answer(archive: Archive) -> list[str]:
-    hits = archive.ask(np.ones(64), model=OWL.digest, k=ROWS + 5, metric="hamming").hits
+    hits = archive.search(np.ones(64), model=OWL.digest, k=ROWS + 5, metric="hamming").hits
     return [hit.observation.id for hit in hits]
 
 
@@ -71,8 +70,8 @@ def check_made_anew(path: Path, caplog: pytest.LogCaptureFixture, *names: str) -
     """Everything is found; each of these sets is refused in one line and is whole afterwards."""
     with caplog.at_level(logging.WARNING), Archive.open(path) as archive:
         assert len(set(answer(archive))) == ROWS
-        assert archive._snapshot is not None
-        assert len(archive._snapshot) == ROWS
+        assert archive._generation is not None
+        assert len(archive._generation) == ROWS
     lines = [record.getMessage() for record in caplog.records if "derived" in record.getMessage()]
     assert len(lines) == len(names)
     assert all(any(f"{name}.json is not used" in line for line in lines) for name in names)
@@ -118,7 +117,6 @@ def test_an_array_that_cannot_be_is_damage(
 ) -> None:
     claim(path, "rows", lambda told: told["files"]["first"].update({key: value}))
     assert sets(path).damage("rows")
-    assert sets(path).problem("rows")
     check_made_anew(path, caplog, "rows")
 
 
@@ -171,8 +169,8 @@ def test_rows_that_the_store_does_not_have_are_not_believed(
         claim(path, "rows", as_of(Store(path / "store").version - 1))
         with Archive.open(path) as archive:
             assert len(set(answer(archive))) == ROWS
-            assert archive._snapshot is not None
-            assert len(archive._snapshot) == ROWS
+            assert archive._generation is not None
+            assert len(archive._generation) == ROWS
     else:
         check_made_anew(path, caplog, "rows")
 
@@ -218,7 +216,7 @@ def test_an_array_comes_back_read_only_and_is_what_numpy_reads(
 
 
 def test_an_array_of_another_type_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="are not kept"):
+    with pytest.raises(ValueError, match="are not stored"):
         write_array(tmp_path / "a.npy", [np.zeros(3, np.complex128)])
     assert not list(tmp_path.iterdir())
 
@@ -227,4 +225,4 @@ def test_a_snapshot_of_an_older_version_does_not_begin_with_newer_rows(path: Pat
     store = Store(path / "store", Store(path / "store").version - 1)
     kept = IndexFiles(sets(path))
     assert kept.rows(store) is None
-    assert len(Generation(store, kept=kept)) == store.count()
+    assert len(Generation(store, index_files=kept)) == store.count()

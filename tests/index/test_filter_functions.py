@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bittern.errors import FilterError
-from bittern.index import filter_dates, lookups
+from bittern.index import filter_functions, writer
 from bittern.index.archive import Archive
 from tests.index.samples import OWL, ids, photo
 
@@ -104,8 +104,8 @@ def world(
         archive.add([photo(f"r{i}", row) for i, row in enumerate(ROWS)], model=OWL.digest)
         if request.param == "indexed":
             with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(lookups, "LOOKUPS_FROM", 1)
-                lookups.make_lookups(archive._store)
+                patched.setattr(writer, "LOOKUPS_FROM", 1)
+                writer.make_lookups(archive._store)
             assert "eventDate" in archive._store.lookups()
         yield archive
 
@@ -200,7 +200,7 @@ def test_a_part_of_a_date_that_is_not_known_is_null(world: Archive, name: str) -
 def test_every_day_that_there_is_can_be_read_and_no_other(year: str) -> None:
     pairs = [(f"{month:02}", f"{day:02}") for month in range(14) for day in range(33)]
     for text in (f"{year}-{month}-{day}" for month, day in pairs):
-        readable = re.fullmatch(filter_dates._DAY, text) is not None
+        readable = re.fullmatch(filter_functions._DAY, text) is not None
         assert readable == (one_date(text) is not None), text
 
 
@@ -370,7 +370,7 @@ def test_conditions_with_a_name_join_others(world: Archive) -> None:
         ("x.taxon('x')", "is no condition"),
         ("taxon('x') = true", "not allowed"),
         ("taxon('x') IS NULL", "not allowed"),
-        ("tax('x')", "there are taxon, names_match, within_box, during"),
+        ("tax('x')", "conditions are taxon, names_match, within_box, during"),
         ("names_match('%')", "no word"),
         (f"names_match('{' '.join(f'w{i}' for i in range(21))}')", "21 words"),
         ("within_box(1, 2, 3)", "takes 4 numbers: west, south, east, north"),

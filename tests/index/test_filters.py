@@ -179,7 +179,7 @@ def test_whatever_else_is_refused_and_named(marsh: Archive, where: str, part: st
 def test_a_blank_condition_is_no_condition(marsh: Archive, where: str | None) -> None:
     query = np.ones(64, dtype=np.float32)
     assert len(ids(marsh, where)) == 7
-    assert len(marsh.search(query, model=OWL.digest, k=9, metric="hamming", where=where)) == 7
+    assert len(marsh.search(query, model=OWL.digest, k=9, metric="hamming", where=where).hits) == 7
     assert marsh.rows(where).tolist() == list(range(7))
     assert sum(batch.num_rows for batch in marsh.iter_batches(where=where)) == 7
     token = marsh.list(page_size=3).next_token

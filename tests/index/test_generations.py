@@ -25,7 +25,7 @@ def reader(archive: Archive) -> Iterator[Archive]:
 def test_a_reader_sees_each_commit_of_the_writer(archive: Archive, reader: Archive) -> None:
     for i in range(20):
         archive.add([photo(f"p{i}", seed=i)], model=OWL.digest)
-        hit = reader.search(code(i), model=OWL.digest, k=1, metric="hamming")[0]
+        hit = reader.search(code(i), model=OWL.digest, k=1, metric="hamming").hits[0]
         assert hit.observation.id == f"p{i}"
         assert reader.generation == archive.generation
     archive.delete(["p3"])
@@ -37,7 +37,7 @@ def test_a_reader_sees_a_model_that_is_registered_later(archive: Archive, reader
     archive.register_model(BAT, {"x": b"1"})
     archive.add([photo("a", record=BAT)], model=BAT.digest)
     assert reader.models() == [OWL, BAT]
-    assert len(reader.search(np.ones(32), model=BAT.digest, k=1, metric="hamming")) == 1
+    assert len(reader.search(np.ones(32), model=BAT.digest, k=1, metric="hamming").hits) == 1
     assert reader.model_folder(BAT.digest).joinpath("x").read_bytes() == b"1"
 
 
@@ -52,10 +52,10 @@ def test_compaction_changes_nothing_that_is_seen(archive: Archive, reader: Archi
         archive.add([photo(f"p{i}")], model=OWL.digest)
     archive.delete(["p5"])
     query = np.random.default_rng(0).normal(size=64)
-    before = reader.search(query, model=OWL.digest, k=20, metric="asymmetric")
+    before = reader.search(query, model=OWL.digest, k=20, metric="asymmetric").hits
     archive._store.compact()
-    assert reader.search(query, model=OWL.digest, k=20, metric="asymmetric") == before
-    assert archive.search(query, model=OWL.digest, k=20, metric="asymmetric") == before
+    assert reader.search(query, model=OWL.digest, k=20, metric="asymmetric").hits == before
+    assert archive.search(query, model=OWL.digest, k=20, metric="asymmetric").hits == before
     assert reader.verify() == archive.verify() == []
 
 
@@ -107,7 +107,7 @@ def test_threads_that_search_during_overwrites_see_one_generation_each(archive: 
 
     def search() -> None:
         while not done.is_set():
-            hits = archive.search(code(0), model=OWL.digest, k=10, metric="hamming")
+            hits = archive.search(code(0), model=OWL.digest, k=10, metric="hamming").hits
             tallies = {hit.observation.metadata["tally"] for hit in hits}
             distances = {hit.distance for hit in hits}
             if len(tallies) != 1 or len(distances) != 1:
@@ -178,7 +178,7 @@ class ArchiveAgainstADictionary(RuleBasedStateMachine):
             for i, value in enumerate(codes)
         }
         for opened in (self.archive, self.reader):
-            hits = opened.search(np.ones(64), model=OWL.digest, k=100, metric="hamming")
+            hits = opened.search(np.ones(64), model=OWL.digest, k=100, metric="hamming").hits
             found = {h.observation.id: opened.code(h.observation.id, OWL.digest) for h in hits}
             assert {name: value.tobytes() for name, value in found.items()} == wanted
             fresh = Generation(opened._current().store).codes(OWL)["audio"]

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bittern.index import lookups
+from bittern.index import writer
 from bittern.index.archive import Archive
 from bittern.index.columns import DARWIN_CORE, IDENTITY
 from bittern.index.filters import compile_where
@@ -49,7 +49,7 @@ def fill(archive: Archive, *, index: bool) -> None:
     archive.add([photo(f"a{i}", metadata(chosen)) for i in range(120)], model=OWL.digest)
     archive.delete([f"a{i}" for i in range(0, 120, 7)])
     if index:
-        lookups.make_lookups(archive._store)
+        writer.make_lookups(archive._store)
     archive.add([photo(f"b{i}", metadata(chosen)) for i in range(60)], model=OWL.digest)
     if index:
         archive._store.compact()
@@ -67,13 +67,13 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Archive, Ar
     """The same archive with look-up indexes and without."""
     folder = tmp_path_factory.mktemp("lookups")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(lookups, "LOOKUPS_FROM", 1)
+        patched.setattr(writer, "LOOKUPS_FROM", 1)
         with Archive.create(folder / "with") as indexed:
             fill(indexed, index=True)
-            patched.setattr(lookups, "LOOKUPS_FROM", 10**9)
+            patched.setattr(writer, "LOOKUPS_FROM", 10**9)
             with Archive.create(folder / "without") as plain:
                 fill(plain, index=False)
-                assert indexed._store.lookups() == set(lookups.COLUMNS)
+                assert indexed._store.lookups() == set(writer.LOOKUPS)
                 assert plain._store.lookups() == set()
                 yield indexed, plain
 
@@ -147,7 +147,7 @@ def test_look_ups_by_name_find_rows_on_both_sides_of_the_index(
 
 @pytest.fixture
 def from_ten_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookups, "LOOKUPS_FROM", 10)
+    monkeypatch.setattr(writer, "LOOKUPS_FROM", 10)
 
 
 def test_indexes_are_made_when_a_large_enough_archive_is_closed(
@@ -159,7 +159,7 @@ def test_indexes_are_made_when_a_large_enough_archive_is_closed(
         assert again._store.lookups() == set()
         again.add([photo("p9")], model=OWL.digest)
     with Archive.open(archive.path) as again:
-        assert again._store.lookups() == set(lookups.COLUMNS)
+        assert again._store.lookups() == set(writer.LOOKUPS)
         assert again.verify() == []
 
 
@@ -168,7 +168,7 @@ def test_indexes_are_made_on_the_way_of_many_commits(archive: Archive, from_ten_
         for i in range(64):
             archive.add([photo(f"p{i}")], model=OWL.digest)
             assert len(ids(reader)) == i + 1
-        assert archive._store.lookups() == set(lookups.COLUMNS)
+        assert archive._store.lookups() == set(writer.LOOKUPS)
         archive.add([photo("next")], model=OWL.digest)
         assert ids(reader)[-1] == "next"
         assert reader.get("p5").row == 5
@@ -183,12 +183,12 @@ def test_making_an_index_changes_the_generation_and_nothing_else(
 
     def found() -> object:
         return (
-            archive.search(query, model=OWL.digest, k=5, metric="asymmetric"),
+            archive.search(query, model=OWL.digest, k=5, metric="asymmetric").hits,
             ids(archive, "countryCode = 'FR'"),
         )
 
     before, generation = found(), archive.generation
-    lookups.make_lookups(archive._store)
+    writer.make_lookups(archive._store)
     assert archive.generation > generation
     assert found() == before
     assert archive.verify() == []
@@ -200,7 +200,7 @@ def test_overwriting_and_filling_work_through_indexes(
     archive.register_model(BAT, {})
     archive.add([photo(f"p{i}") for i in range(12)], model=OWL.digest)
     archive.add([recording("r", 4)], model=OWL.digest)
-    lookups.make_lookups(archive._store)
+    writer.make_lookups(archive._store)
     archive.add(
         [photo("p3", {"family": "new"}, seed=1)], model=OWL.digest, on_duplicate="overwrite"
     )
@@ -218,7 +218,7 @@ def test_a_large_archive_is_compacted_only_where_enough_has_changed(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.add([photo(f"p{i}") for i in range(100)], model=OWL.digest)
-    monkeypatch.setattr(lookups, "_CHEAP_ROWS", 50)
-    assert not lookups.compact_if_worth_it(archive._store, changed=9)
-    assert lookups.compact_if_worth_it(archive._store, changed=10)
-    assert lookups.compact_if_worth_it(archive._store, changed=0, most_small_files=1)
+    monkeypatch.setattr(writer, "_CHEAP_ROWS", 50)
+    assert not writer.compact_if_worth_it(archive._store, changed=9)
+    assert writer.compact_if_worth_it(archive._store, changed=10)
+    assert writer.compact_if_worth_it(archive._store, changed=0, most_small_files=1)

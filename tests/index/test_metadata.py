@@ -106,7 +106,7 @@ def test_no_coordinate_is_shown_finer_than_it_was_given(
         items = [photo(f"p{i}", dict.fromkeys(COORDINATES, text)) for i, text in enumerate(texts)]
         archive.add(items, model=OWL.digest)
         query = np.ones(64, dtype=np.float32)
-        hits = archive.search(query, model=OWL.digest, k=50, metric="hamming")
+        hits = archive.search(query, model=OWL.digest, k=50, metric="hamming").hits
         ways: dict[str, list[Mapping[str, Any]]] = {
             "get": [archive.get(f"p{i}").metadata for i in range(len(texts))],
             "list": [o.metadata for o in archive.list().observations],

@@ -42,6 +42,11 @@ def test_an_option_that_cannot_be_is_refused_with_its_name(field: str, value: An
     assert refused.value.field == field
 
 
+def test_the_removed_graph_engine_is_answered_with_the_engine_to_use() -> None:
+    with pytest.raises(QueryError, match="use engine 'ivf'"):
+        SearchOptions(engine="graph")  # type: ignore[arg-type]
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     given: dict[str, Any] = {
         "recall": np.float32(0.5),

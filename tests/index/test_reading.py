@@ -79,20 +79,13 @@ def test_a_made_up_page_token_is_refused(marsh: Archive, token: str) -> None:
         marsh.list(page_token=token)
 
 
-@pytest.mark.parametrize("size", [0, -1, 10_001, True])
-def test_a_page_size_outside_its_range_is_refused(marsh: Archive, size: int) -> None:
-    with pytest.raises(QueryError, match="1 to 10000"):
-        marsh.list(page_size=size)
-
-
 # Rows, counts
 
 
 def test_rows_are_those_that_match(marsh: Archive) -> None:
     assert marsh.rows().tolist() == list(range(13))
     assert marsh.rows("tally < 3").tolist() == [0, 1, 2]
-    assert marsh.rows(modality="audio").tolist() == [10, 11, 12]
-    assert marsh.rows("tally < 3", "audio").tolist() == []
+    assert marsh.rows("modality = 'audio'").tolist() == [10, 11, 12]
 
 
 def test_stats_count_rows_recordings_and_codes(marsh: Archive) -> None:
@@ -121,7 +114,7 @@ def test_deleting_by_observation_id_and_by_occurrence_id(marsh: Archive) -> None
     assert marsh.generation == generation + 1
     assert marsh.delete(["p2"]) == ["p2"]
     assert ids(marsh) == ["p0", *(f"p{i}" for i in range(3, 10))]
-    assert len(marsh.search(np.ones(64), model=OWL.digest, k=50, metric="hamming")) == 8
+    assert len(marsh.search(np.ones(64), model=OWL.digest, k=50, metric="hamming").hits) == 8
     assert marsh.verify() == []
 
 

@@ -1,4 +1,4 @@
-"""The map from rows to their places in the store, against a plain dictionary."""
+"""The map from rows to their positions in the store, against a plain dictionary."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def ints(values: object) -> np.ndarray:
     return np.array(list(values), dtype=np.int64)  # type: ignore[call-overload]
 
 
-def unique_ids(places: dict[int, int]) -> dict[int, int]:
+def unique_ids(positions: dict[int, int]) -> dict[int, int]:
     taken: dict[int, int] = {}
-    for row, at in places.items():
+    for row, at in positions.items():
         while at in taken.values():
             at += 1
         taken[row] = at
     return taken
 
 
-def map_of(places: dict[int, int]) -> RowMap:
-    return RowMap.of([(ints(places), ints(places.values()))])
+def map_of(positions: dict[int, int]) -> RowMap:
+    return RowMap.of([(ints(positions), ints(positions.values()))])
 
 
 def as_dictionary(rows: RowMap) -> dict[int, int]:
@@ -38,46 +38,48 @@ def as_dictionary(rows: RowMap) -> dict[int, int]:
 
 
 @given(_PLACES, _ROWS)
-def test_a_map_knows_its_rows_and_no_others(places: dict[int, int], asked: set[int]) -> None:
-    places = unique_ids(places)
-    made = map_of(places)
-    assert len(made) == len(places)
-    assert as_dictionary(made) == places
-    found, known = made.places_of(ints(asked))
-    assert known.tolist() == [row in places for row in asked]
-    ranks = sorted(places)
-    assert [ranks[at] for at in found[known]] == [row for row in asked if row in places]
-    assert made.last == max(places, default=-1)
+def test_a_map_knows_its_rows_and_no_others(positions: dict[int, int], asked: set[int]) -> None:
+    positions = unique_ids(positions)
+    made = map_of(positions)
+    assert len(made) == len(positions)
+    assert as_dictionary(made) == positions
+    found, known = made.positions_of(ints(asked))
+    assert known.tolist() == [row in positions for row in asked]
+    ranks = sorted(positions)
+    assert [ranks[at] for at in found[known]] == [row for row in asked if row in positions]
+    assert made.last == max(positions, default=-1)
 
 
 @given(_PLACES, _ROWS)
 def test_rows_are_removed_whether_they_are_there_or_not(
-    places: dict[int, int], gone: set[int]
+    positions: dict[int, int], gone: set[int]
 ) -> None:
-    places = unique_ids(places)
-    left = map_of(places).without(ints(sorted(gone)))
-    assert as_dictionary(left) == {row: at for row, at in places.items() if row not in gone}
-    missing = map_of(places).missing_from(left)
-    assert missing.tolist() == sorted(gone & places.keys())
-    assert map_of(places).same_rows(left) == (not gone & places.keys())
+    positions = unique_ids(positions)
+    left = map_of(positions).without(ints(sorted(gone)))
+    assert as_dictionary(left) == {row: at for row, at in positions.items() if row not in gone}
+    missing = map_of(positions).missing_from(left)
+    assert missing.tolist() == sorted(gone & positions.keys())
+    assert map_of(positions).same_rows(left) == (not gone & positions.keys())
 
 
 @given(_PLACES, _PLACES)
-def test_rows_are_added_and_moved(places: dict[int, int], more: dict[int, int]) -> None:
-    places, more = unique_ids(places), unique_ids(more)
-    moved = map_of(places).with_rows(ints(more), ints(more.values()))
-    assert as_dictionary(moved) == {**places, **more}
+def test_rows_are_added_and_moved(positions: dict[int, int], more: dict[int, int]) -> None:
+    positions, more = unique_ids(positions), unique_ids(more)
+    moved = map_of(positions).with_rows(ints(more), ints(more.values()))
+    assert as_dictionary(moved) == {**positions, **more}
 
 
 @given(_PLACES)
-def test_rows_are_found_by_their_ids_and_an_unknown_id_is_noticed(places: dict[int, int]) -> None:
-    places = unique_ids(places)
-    made = map_of(places)
-    found = made.rows_of(ints(places.values()))
+def test_rows_are_found_by_their_ids_and_an_unknown_id_is_noticed(
+    positions: dict[int, int],
+) -> None:
+    positions = unique_ids(positions)
+    made = map_of(positions)
+    found = made.rows_of(ints(positions.values()))
     assert found is not None
-    assert found.tolist() == sorted(places)
-    unknown = max(places.values(), default=0) + 1
-    assert made.rows_of(ints([*places.values(), unknown])) is None
+    assert found.tolist() == sorted(positions)
+    unknown = max(positions.values(), default=0) + 1
+    assert made.rows_of(ints([*positions.values(), unknown])) is None
 
 
 def test_a_run_of_rows_takes_no_more_than_one_row() -> None:
@@ -90,14 +92,14 @@ def test_a_run_of_rows_takes_no_more_than_one_row() -> None:
 
 @given(_PLACES, st.data())
 def test_neighbouring_rows_are_a_run_or_an_array(
-    places: dict[int, int], data: st.DataObject
+    positions: dict[int, int], data: st.DataObject
 ) -> None:
-    made = map_of(unique_ids(places))
+    made = map_of(unique_ids(positions))
     if not len(made):
         return
     begin = data.draw(st.integers(0, len(made) - 1))
     end = data.draw(st.integers(begin + 1, len(made)))
     first, rows = made.run_between(begin, end)
     found = list(range(first, first + end - begin)) if rows is None else rows.tolist()
-    assert found == sorted(places)[begin:end]
+    assert found == sorted(positions)[begin:end]
     assert found[0] == first

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import SearchEngine
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 
 Make = Callable[[CodeBlocks], SearchEngine]
 Pairs = list[tuple[float, int]]

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import pytest
 
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.calibration import Curve
 from bittern.index.engines.device_memory import DeviceMemory
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.gpu import GpuEngine
-from bittern.index.engines.graph import Graph
 from bittern.index.engines.inverted_lists import InvertedLists
-from bittern.index.engines.ivf import ApproximateEngine
+from bittern.index.engines.ivf import IvfEngine
 
 DEVICE = os.environ.get("BITTERN_TEST_DEVICE", "cpu")
 """PyTorch's device in these tests; set it to ``cuda`` where there is a card."""
@@ -37,15 +34,7 @@ def ivf(blocks: CodeBlocks) -> SearchEngine:
     """Used whatever the size."""
     if not blocks.blocks:
         return FlatEngine(blocks)
-    return ApproximateEngine(InvertedLists.build(blocks, lists=16), blocks, always=True)
-
-
-def graph(blocks: CodeBlocks) -> SearchEngine:
-    """Used whatever the size; its curve is made up, since measuring one takes seconds."""
-    curve = Curve(100, np.array([300]), np.array([1.0]))
-    made = Graph.build(blocks, m=8, ef_construction=20, threads=1, curve=curve)
-    made.rows_per_step = 0
-    return ApproximateEngine(made, blocks, always=True)
+    return IvfEngine(InvertedLists.build(blocks, lists=16), blocks, always=True)
 
 
 def gpu(blocks: CodeBlocks) -> SearchEngine:
@@ -58,4 +47,4 @@ EXACT: list[Any] = [
     pytest.param(flat_laid_out, id="flat, laid out"),
     pytest.param(gpu, id="gpu"),
 ]
-ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf"), pytest.param(graph, id="graph")]
+ALL: list[Any] = [*EXACT, pytest.param(ivf, id="ivf")]

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.index.engines import blocks as blocks_module
-from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.rows import RowNumbers, RowSet
+from bittern.index.engines.blocks import CodeBlocks, RowNumbers
+from bittern.index.engines.engine import RowSet
 
 
 def some_codes(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -59,8 +59,8 @@ def test_blocks_hold_what_was_added_and_not_deleted_whatever_happened(history: l
             code = generation.code(row)
             assert (code is not None) == (row in expected)
             assert code is None or np.array_equal(code, some_codes(numbers([row]))[0])
-        places = np.arange(0, len(rows), 3)
-        assert np.array_equal(generation.live_codes(places), some_codes(rows[places]))
+        positions = np.arange(0, len(rows), 3)
+        assert np.array_equal(generation.live_codes(positions), some_codes(rows[positions]))
 
 
 @given(st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)), st.sets(st.integers(0, 300)))
@@ -71,7 +71,9 @@ def test_a_selection_is_what_is_live_and_asked_for(
     rows = numbers(list(present))
     made = CodeBlocks.of(rows, some_codes(rows)).without(numbers(list(deleted)))
     selection = made.selection(RowSet(numbers(list(wanted))))
-    found = [row for part in selection.blocks for row in part.block.rows.at(part.places).tolist()]
+    found = [
+        row for part in selection.blocks for row in part.block.rows.at(part.positions).tolist()
+    ]
     assert found == sorted((present - deleted) & wanted)
     assert selection.count == len((present - deleted) & wanted)
 
@@ -114,5 +116,5 @@ def test_row_numbers_without_gaps_take_no_memory() -> None:
 @settings(max_examples=200, deadline=None)
 def test_places_of_rows_are_found_in_runs_and_among_gaps(here: set[int], asked: set[int]) -> None:
     kept = RowNumbers(numbers(list(here)))
-    places = kept.places_of(numbers(list(asked)))
-    assert kept.at(places).tolist() == sorted(here & asked)
+    positions = kept.positions_of(numbers(list(asked)))
+    assert kept.at(positions).tolist() == sorted(here & asked)

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from bittern.errors import CodeError, QueryError
-from bittern.index.engines.engine import SearchEngine
+from bittern.errors import CodeError
+from bittern.index.engines.engine import RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 from tests.search.collections import Collection, Make, cases, collection, pairs, questions
 from tests.search.engines import ALL, EXACT
 
@@ -26,21 +25,6 @@ def test_exact_search_equals_brute_force_in_the_total_order(
     made, queries, k, rows = case
     found = make(made.blocks).search(queries, k, rows)
     assert [pairs(one) for one in found] == [one[:k] for one in made.nearest(queries, rows)]
-
-
-@pytest.mark.parametrize("make", EXACT)
-@given(case=cases())
-@settings(max_examples=60, deadline=None)
-def test_within_returns_all_rows_up_to_a_distance(
-    make: Make, case: tuple[Collection, Queries, int, RowSet | None]
-) -> None:
-    made, queries, k, rows = case
-    nearest = made.nearest(queries, rows)
-    radius = nearest[0][min(k, len(nearest[0])) - 1][0] if nearest[0] else 1.0
-    found = make(made.blocks).within(queries, radius, rows)
-    assert [pairs(one) for one in found] == [
-        [(distance, row) for distance, row in one if distance <= radius] for one in nearest
-    ]
 
 
 @pytest.mark.parametrize("make", EXACT)
@@ -153,30 +137,10 @@ def test_a_query_without_any_weight_gets_the_first_rows(make: Make) -> None:
 
 
 @pytest.mark.parametrize("make", ALL)
-@pytest.mark.filterwarnings("error")
-def test_a_query_without_any_weight_is_within_half_of_the_bits_of_all(make: Make) -> None:
-    made = collection(9_000, 64)
-    queries = Queries.of_logits(np.zeros((1, 64)))
-    assert len(make(made.blocks).within(queries, 32.0)[0]) == 9_000
-    assert len(make(made.blocks).within(queries, 31.9)[0]) == 0
-
-
-@pytest.mark.parametrize("make", ALL)
 def test_queries_of_another_length_are_refused_with_both_lengths(make: Make) -> None:
     engine: SearchEngine = make(collection(50, 64).blocks)
-    for call in (
-        lambda: engine.search(questions("hamming", 1, 32), 3),
-        lambda: engine.within(questions("hamming", 1, 32), 3),
-    ):
-        with pytest.raises(CodeError, match=r"32 bits .* 64 bits"):
-            call()  # type: ignore[no-untyped-call]
-
-
-@pytest.mark.parametrize("make", ALL)
-@pytest.mark.parametrize("radius", [-1.0, float("nan")])
-def test_a_radius_that_is_no_distance_is_refused(make: Make, radius: float) -> None:
-    with pytest.raises(QueryError, match="distance"):
-        make(collection(50, 64).blocks).within(questions("hamming", 1), radius)
+    with pytest.raises(CodeError, match=r"32 bits .* 64 bits"):
+        engine.search(questions("hamming", 1, 32), 3)
 
 
 @pytest.mark.parametrize("make", ALL)
@@ -184,7 +148,6 @@ def test_nothing_is_found_where_nothing_is(make: Make) -> None:
     made = collection(0, 64)
     engine = make(made.blocks)
     assert [len(one) for one in engine.search(questions("hamming", 2), 3)] == [0, 0]
-    assert [len(one) for one in engine.within(questions("asymmetric", 2), 64.0)] == [0, 0]
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -19,13 +19,11 @@ from numpy.typing import NDArray
 
 from bittern.errors import LimitExceededError
 from bittern.hashing.codes import MAX_BITS
-from bittern.index.engines import device_memory, device_scans, gpu
-from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks
+from bittern.index.engines import gpu
+from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks, RowNumbers
 from bittern.index.engines.device_memory import LEAST_TILE_ROWS, DeviceMemory
-from bittern.index.engines.device_scans import DeviceScan, WholeWeights
-from bittern.index.engines.gpu import MOST_NEAREST, GpuEngine
+from bittern.index.engines.gpu import MOST_NEAREST, DeviceScan, GpuEngine, WholeWeights
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowNumbers
 from bittern.index.engines.scans import Candidates
 from tests.search.collections import collection, pairs, questions
 from tests.search.engines import DEVICE
@@ -53,11 +51,11 @@ def check(
     allowed = int(mask.sum())
     for query, one in enumerate(found):
         exact = queries.distances(query, made.codes)
-        assert len(set(one.places.tolist())) == len(one.places) == min(count, allowed)
-        assert mask[one.places].all()
-        assert (np.abs(one.distances - exact[one.places]) <= one.error).all()
+        assert len(set(one.positions.tolist())) == len(one.positions) == min(count, allowed)
+        assert mask[one.positions].all()
+        assert (np.abs(one.distances - exact[one.positions]) <= one.error).all()
         outside = mask.copy()
-        outside[one.places] = False
+        outside[one.positions] = False
         assert (exact[outside] >= one.floor).all()
         assert (one.floor == np.inf) == (count >= allowed)
 
@@ -111,7 +109,9 @@ def test_hamming_distances_from_the_device_are_exact() -> None:
     )
     for query, one in enumerate(found):
         assert one.error == 0.0
-        assert one.distances.tolist() == queries.distances(query, made.codes[one.places]).tolist()
+        assert (
+            one.distances.tolist() == queries.distances(query, made.codes[one.positions]).tolist()
+        )
 
 
 def test_rounded_weights_put_a_distance_off_by_a_small_part_of_a_bit() -> None:
@@ -141,14 +141,14 @@ def test_half_precision_adds_up_hamming_products_exactly(bits: int) -> None:
     numbers = torch.from_numpy(WholeWeights.of(queries).numbers)
     found = []
     for dtype in (torch.float32, torch.float16):
-        assert device_scans._halves_do(queries)
-        products, places = device_scans._largest(
+        assert gpu._halves_do(queries)
+        products, positions = gpu._largest(
             torch.from_numpy(codes), part, numbers.to(dtype), 50, LEAST_TILE_ROWS
         )
-        found.append(torch.empty(products.shape).scatter_(1, places, products.float()))
+        found.append(torch.empty(products.shape).scatter_(1, positions, products.float()))
     assert torch.equal(*found)
-    assert not device_scans._halves_do(questions("hamming", 1, 2_056))
-    assert not device_scans._halves_do(questions("asymmetric", 1, 64))
+    assert not gpu._halves_do(questions("hamming", 1, 2_056))
+    assert not gpu._halves_do(questions("asymmetric", 1, 64))
 
 
 # The caller's PyTorch
@@ -222,21 +222,6 @@ def test_codes_larger_than_the_budget_are_refused_with_both_sizes() -> None:
     assert engine_of(collection(1_000).blocks, memory_of(8_000)).nbytes >= 0
 
 
-def test_why_there_is_no_search_on_a_card_is_told_and_logged_once(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(device_memory, "_shared", {})
-    monkeypatch.setattr(gpu, "_told", set())
-    blocks = collection(1_000).blocks
-    with caplog.at_level(logging.WARNING):
-        assert gpu.unavailable(blocks, 8_000, "cpu") == ""
-        assert not caplog.records
-        for _ in range(2):
-            assert "do not fit" in gpu.unavailable(blocks, 7_999, "cpu")
-    assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "searching on the CPU" in caplog.text
-
-
 def test_a_search_that_a_card_has_no_memory_for_is_answered_by_the_cpu(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -250,7 +235,7 @@ def test_a_search_that_a_card_has_no_memory_for_is_answered_by_the_cpu(
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate\nmore")
 
     with monkeypatch.context() as patched, caplog.at_level(logging.WARNING):
-        patched.setattr(device_scans, "_largest", full)
+        patched.setattr(gpu, "_largest", full)
         assert [pairs(one) for one in engine.search(queries, 20)] == expected
     assert len(caplog.records) == 1
     assert "runs on the CPU" in caplog.text

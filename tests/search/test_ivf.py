@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.calibration import recall
-from bittern.index.engines.difficulty import Difficulty
+from bittern.index.engines.calibration import Calibration
+from bittern.index.engines.engine import RowSet
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.inverted_lists import InvertedLists, lists_for
-from bittern.index.engines.ivf import ApproximateEngine, WithEffort
-from bittern.index.engines.kept_indexes import restored, rows_of, runs_of, stored
+from bittern.index.engines.inverted_lists import (
+    InvertedLists,
+    lists_for,
+    rows_of,
+    runs_of,
+)
+from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
 
 
 def clustered(n: int, bits: int = 64, *, seed: int = 0, centres: int = 60) -> NDArray[np.uint8]:
@@ -37,17 +40,16 @@ def soft(codes: NDArray[np.uint8], seed: int = 1) -> Queries:
     return Queries.of_logits(signs + 0.8 * noise)
 
 
-def mean_recall(engine: ApproximateEngine, queries: Queries, k: int = 100, **options: Any) -> float:
+def mean_recall(engine: IvfEngine, queries: Queries, k: int = 100, **options: Any) -> float:
     true = FlatEngine(engine.blocks).search(queries, k, **options)
     found = engine.search(queries, k, **options)
-    return float(
-        np.mean([recall(f.distances, t.distances) for f, t in zip(found, true, strict=True)])
-    )
+    shares = [np.mean(f.distances <= t.distances[-1]) for f, t in zip(found, true, strict=True)]
+    return float(np.mean(shares))
 
 
-def engine_over(blocks: CodeBlocks, built: InvertedLists | None = None) -> ApproximateEngine:
+def engine_over(blocks: CodeBlocks, built: InvertedLists | None = None) -> IvfEngine:
     built = built or InvertedLists.build(blocks, lists=64)
-    return ApproximateEngine(built, blocks, recall=0.95, always=True)
+    return IvfEngine(built, blocks, recall=0.95, always=True)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_a_filter_that_only_unlikely_lists_pass_gets_all_its_hits(
     blocks: CodeBlocks, built: InvertedLists
 ) -> None:
     queries = soft(clustered(5, seed=5))
-    engine = ApproximateEngine(built, blocks, recall=0.4, always=True)
+    engine = IvfEngine(built, blocks, recall=0.4, always=True)
     for query in queries:
         far = FlatEngine(blocks).search(query, 20_000)[0].rows[-300:]
         rows = RowSet(np.sort(far))
@@ -94,8 +96,7 @@ def test_what_the_lists_did_not_find_is_searched_exactly_even_beside_newer_rows(
     blocks: CodeBlocks, built: InvertedLists
 ) -> None:
     later = blocks.appended(np.arange(20_000, 26_000), clustered(6_000, seed=8))
-    one_list = WithEffort(built, lambda q, n, allowed: built.scan(q, n, allowed, 1))
-    engine = ApproximateEngine(one_list, later, always=True)
+    engine = IvfEngine(built, later, probes=1)
     queries = soft(clustered(3, seed=5))
     for found, exact in zip(
         engine.search(queries, 4_000), FlatEngine(later).search(queries, 4_000), strict=True
@@ -161,10 +162,10 @@ def test_building_twice_gives_the_same_lists(blocks: CodeBlocks, built: Inverted
 
 
 def test_stored_lists_answer_as_before(blocks: CodeBlocks, built: InvertedLists) -> None:
-    again = restored("ivf", blocks, stored(built))
+    again = InvertedLists.restored(blocks, built.arrays())
     queries = soft(clustered(10, seed=5))
     before = engine_over(blocks, built).search(queries, 30)
-    after = ApproximateEngine(again, blocks, recall=0.95, always=True)
+    after = IvfEngine(again, blocks, recall=0.95, always=True)
     assert [o.rows.tolist() for o in after.search(queries, 30)] == [o.rows.tolist() for o in before]
 
 
@@ -172,8 +173,7 @@ def test_stored_lists_serve_a_later_generation(blocks: CodeBlocks, built: Invert
     gone = np.flatnonzero(np.random.default_rng(4).random(20_000) < 0.2)
     later = blocks.without(gone).appended(np.arange(20_500, 24_000), clustered(3_500, seed=8))
     later = CodeBlocks.of(later.rows, later.codes)
-    again = restored("ivf", later, stored(built))
-    assert isinstance(again, InvertedLists)
+    again = InvertedLists.restored(later, built.arrays())
     assert len(again.base) == len(later)
     assert mean_recall(engine_over(later, again), soft(clustered(40, seed=5))) >= 0.95
 
@@ -183,7 +183,7 @@ def test_stored_lists_serve_a_later_generation(blocks: CodeBlocks, built: Invert
 def test_damaged_arrays_are_refused_or_harmless(
     data: st.DataObject, blocks: CodeBlocks, built: InvertedLists
 ) -> None:
-    arrays = {name: np.array(values) for name, values in stored(built).items()}
+    arrays = {name: np.array(values) for name, values in built.arrays().items()}
     name = data.draw(st.sampled_from(sorted(arrays)))
     how = data.draw(st.sampled_from(["drop", "shorten", "retype", "fill", "reshape"]))
     if how == "drop":
@@ -201,10 +201,10 @@ def test_damaged_arrays_are_refused_or_harmless(
     else:
         arrays[name] = arrays[name].reshape(-1)[None]
     try:
-        structure = restored("ivf", blocks, arrays)
+        structure = InvertedLists.restored(blocks, arrays)
     except ArchiveDamagedError:
         return
-    engine = ApproximateEngine(structure, blocks, recall=0.95, always=True)
+    engine = IvfEngine(structure, blocks, recall=0.95, always=True)
     queries = soft(clustered(2, seed=5))
     for query, one in enumerate(engine.search(queries, 20)):
         assert len(one) == 20
@@ -217,23 +217,23 @@ def test_runs_say_which_rows_they_are_of(rows: set[int]) -> None:
     assert np.array_equal(rows_of(runs_of(numbers), len(numbers)), numbers)
 
 
-def test_a_query_takes_the_effort_of_its_own_closeness() -> None:
-    known = Difficulty(
+def test_a_query_scans_as_many_lists_as_its_closeness_needs() -> None:
+    known = Calibration(
         np.array([1, 2, 4, 8]),
         np.array([0.6, 0.3]),
         np.array([[0.9, 0.97, 0.99, 1.0], [0.2, 0.5, 0.8, 0.9]]),
     )
-    assert [known.effort(0.7, r) for r in (0.5, 0.95, 0.98, 0.995)] == [1, 2, 4, 8]
-    assert [known.effort(0.4, r) for r in (0.5, 0.75, 0.88)] == [4, 4, 8]
-    assert known.effort(0.4, 0.95) is None
-    assert known.effort(0.2, 0.1) is None
+    assert [known.lists(0.7, r) for r in (0.5, 0.95, 0.98, 0.995)] == [1, 2, 4, 8]
+    assert [known.lists(0.4, r) for r in (0.5, 0.75, 0.88)] == [4, 4, 8]
+    assert known.lists(0.4, 0.95) is None
+    assert known.lists(0.2, 0.1) is None
 
 
 def test_a_query_that_is_far_from_everything_is_answered_exactly(
     blocks: CodeBlocks, built: InvertedLists
 ) -> None:
     anything = Queries.of_codes(np.random.default_rng(0).integers(0, 256, (30, 8), dtype=np.uint8))
-    engine = ApproximateEngine(built, blocks, recall=0.95, always=True)
+    engine = IvfEngine(built, blocks, recall=0.95, always=True)
     for k in (1, 10, 100):
         assert mean_recall(engine, anything, k) >= 0.95
 
@@ -245,7 +245,7 @@ def test_a_row_that_was_overwritten_is_found_by_its_new_code_only(
     old = codes[[5, 77]].copy()
     codes[[5, 77]] = np.random.default_rng(1).integers(0, 256, (2, 8), dtype=np.uint8)
     later = CodeBlocks.of(blocks.rows, codes)
-    engine = ApproximateEngine(built, later, recall=0.5, always=True)
+    engine = IvfEngine(built, later, recall=0.5, always=True)
     for row, before, now in zip([5, 77], old, codes[[5, 77]], strict=True):
         assert engine.search(Queries.of_codes(now[None]), 1)[0].rows.tolist() == [row]
         found = engine.search(Queries.of_codes(before[None]), 50)[0]
@@ -259,8 +259,7 @@ def test_rows_that_were_overwritten_since_are_put_into_their_lists_anew(
     codes = np.array(blocks.codes)
     codes[:3_000] = clustered(3_000, seed=9)
     later = CodeBlocks.of(blocks.rows, codes)
-    again = restored("ivf", later, stored(built))
-    assert isinstance(again, InvertedLists)
+    again = InvertedLists.restored(later, built.arrays())
     fresh = built.extended(later)
     assert np.mean(again.arrays()["members"] != fresh.arrays()["members"]) < 0.001
 

@@ -12,11 +12,11 @@ from tests.search.collections import questions
 
 def check(found: Candidates, queries: Queries, codes: np.ndarray, allowed: np.ndarray) -> None:
     exact = queries.distances(0, codes)
-    assert len(np.unique(found.places)) == len(found.places)
-    assert allowed[found.places].all()
-    assert np.abs(found.distances - exact[found.places]).max(initial=0) <= found.error
+    assert len(np.unique(found.positions)) == len(found.positions)
+    assert allowed[found.positions].all()
+    assert np.abs(found.distances - exact[found.positions]).max(initial=0) <= found.error
     others = allowed.copy()
-    others[found.places] = False
+    others[found.positions] = False
     assert exact[others].min(initial=np.inf) >= found.floor
 
 
@@ -36,7 +36,7 @@ def test_no_code_beyond_the_candidates_is_nearer_than_their_floor(
         for queries in (Queries.of_weights(weights), Queries.of_codes(codes[:1])):
             for count in (1, 50):
                 found = laid_out.scan(queries, count, bitmap)[0]
-                assert len(found.places) >= count
+                assert len(found.positions) >= count
                 check(found, queries, codes, allowed)
                 if share is None:
                     check(scan_raw(codes, queries, count)[0], queries, codes, allowed)

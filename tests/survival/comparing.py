@@ -93,7 +93,7 @@ def _check_model(archive: Archive, content: Content, name: str, ordered: list[st
     assert archive.coded(list(content.items), record.digest).keys() == owners
     assert (archive.model_folder(record.digest) / "heads" / "shared.bin").is_file()
     query = code(len(rows), record.bits)
-    hits = archive.search(query, model=record.digest, k=10_000, metric="hamming")
+    hits = archive.search(query, model=record.digest, k=10_000, metric="hamming").hits
     bits = [np.unpackbits(code(rows[id_].codes[name], record.bits) ^ query).sum() for id_ in coded]
     order = np.argsort(bits, kind="stable") if bits else np.empty(0, np.int64)
     assert [hit.observation.id for hit in hits] == [coded[place] for place in order]

@@ -39,7 +39,7 @@ def run(folder: Path, *, mounted: bool) -> None:
         with Archive.open(path) as archive:
             assert len(archive.list(where="countryCode = 'FR'").observations) == 9
             query = code(1)
-            hits = archive.search(query, model=OWL.digest, k=20, metric="hamming")
+            hits = archive.search(query, model=OWL.digest, k=20, metric="hamming").hits
             assert len(hits) == 9
             assert archive.get("p3").row == 3
             assert archive.verify() == []

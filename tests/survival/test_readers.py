@@ -70,7 +70,7 @@ def test_a_reader_whose_files_are_gone_answers_from_the_newest_state(
             lambda: reader.coded(["p1", "new"], OWL.digest).keys(),
             lambda: [
                 hit.observation.id
-                for hit in reader.search(code(1), model=OWL.digest, k=99, metric="hamming")
+                for hit in reader.search(code(1), model=OWL.digest, k=99, metric="hamming").hits
             ],
         ):
             asked = 0
@@ -105,7 +105,7 @@ def test_readers_see_whole_commits_while_old_versions_are_removed(
                     found = ids(reader)
                     assert len(found) % BATCH == 0
                     assert least <= len(found)
-                    hits = reader.search(code(1), model=OWL.digest, k=10_000, metric="hamming")
+                    hits = reader.search(code(1), model=OWL.digest, k=10_000, metric="hamming").hits
                     assert len(hits) % BATCH == 0
                     assert len(found) <= len(hits)
                     least = len(hits)

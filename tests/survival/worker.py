@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bittern.index import derived_index, lookups, versions, writer
+from bittern.index import derived_index, versions, writer
 from bittern.index.archive import Archive
 from bittern.index.store import Store
 from tests.survival.content import Content, Operation, next_operation, observations, record_of
@@ -75,7 +75,7 @@ class Worker:
             versions.KEPT_S, versions.KEPT_AT_LEAST_S = kept
 
     def lookups(self, operation: Operation) -> None:
-        lookups.make_lookups(self.archive._store)
+        writer.make_lookups(self.archive._store)
 
     def index(self, operation: Operation) -> None:
         self.archive.build_index(record_of(operation["model"]).digest)
@@ -126,8 +126,8 @@ class Steps:
 
 def work(order: dict[str, Any]) -> None:
     """Carry out one order, in a process of its own."""
-    lookups.LOOKUPS_FROM = 60
-    derived_index.KEPT_FROM = 20
+    writer.LOOKUPS_FROM = 60
+    derived_index.STORED_FROM = 20
     writer._COMPACT_AFTER_COMMITS = 9
     journal = Journal(Path(order["journal"]), to=sys.stdout.fileno())
     worker = Worker(

@@ -127,7 +127,7 @@ def adding_to_archives(paths: Mapping[int, Path], collection: Collection, rounds
     turns: dict[int, list[Turn]] = {count: [] for count in paths}
 
     def search(archive: Archive) -> object:
-        return archive.search(collection.logits[0], model=model, k=K, metric="asymmetric")
+        return archive.search(collection.logits[0], model=model, k=K, metric="asymmetric").hits
 
     def turn(archive: Archive, number: int) -> Turn:
         items = coded(collection.codes[:ADDED_ROWS], f"added {number}")

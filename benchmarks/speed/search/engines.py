@@ -23,9 +23,8 @@ from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
-from bittern.index.engines.ivf import Allowed, ApproximateEngine, WithEffort
+from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.scans import Candidates
 from bittern.types import Metric
 
 K = 100
@@ -122,12 +121,8 @@ def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngin
 
 
 def ivf_engine(lists: InvertedLists, probes: int, threads: int | None = None) -> SearchEngine:
-    """An engine that always looks into so many lists."""
-
-    def scan(queries: Queries, count: int, allowed: Allowed) -> list[Candidates]:
-        return lists.scan(queries, count, allowed, probes)
-
-    return ApproximateEngine(WithEffort(lists, scan), lists.base, threads=threads)
+    """An engine that always scans so many lists."""
+    return IvfEngine(lists, lists.base, threads=threads, probes=probes)
 
 
 def engine_of(collection: Collection, kind: str) -> SearchEngine:

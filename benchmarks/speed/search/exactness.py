@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest
 from bittern.index.engines.queries import Queries
 
 _BLOCK_ROWS = 1 << 16

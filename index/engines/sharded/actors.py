@@ -1,8 +1,8 @@
-"""The actors as the driver sees them: started, watched, and replaced when they are lost.
+"""The shards as Ray actors: started, watched, and replaced when they are lost.
 
-One thread, the keeper, does all replacing. It is told when a process ends (each actor has a
-call that never returns, whose failure says so at once), when a shard has read its codes, and
-when a search waited for a shard in vain.
+One thread, the supervisor, replaces actors. It is notified when a process ends (each actor has a
+call that never returns, and fails at once then), when a shard has read its codes, and when a search
+waited for a shard in vain.
 """
 
 from __future__ import annotations
@@ -10,24 +10,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from time import monotonic
 from typing import Any
 
 from bittern.errors import BitternError, PreconditionError
 from bittern.index.engines.blocks import BLOCK_ROWS
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.engines.sharded.partitions import Stripes
-from bittern.index.engines.sharded.shard import Loaded, Shard
-from bittern.index.engines.sharded.sources import Source
+from bittern.index.engines.sharded.shard import Loaded, Partitions, Shard, Source
 
 _CALLS_AT_ONCE = 16
 """Of one actor: searches, and a load."""
 _CONTROL = "control"
 """Calls of this group are answered however many searches there are."""
 _PROBE_S = 5.0
-"""A process that says nothing for so long is taken for dead."""
+"""A process that does not answer for this long counts as dead."""
 _log = logging.getLogger(__name__)
 
 
@@ -37,157 +34,141 @@ class Sharding:
 
     Attributes:
         shards: number of actors.
-        threads: cores of each; Ray is asked for as many.
-        stripe_rows: rows of one range, as many as a block has at most unless told otherwise;
-            ranges are dealt out to the shards in turn.
-        timeout_s: the longest that a search may take. A shard that does not answer then is
-            replaced, unless it says that it is still at work.
+        threads: cores of each, which Ray reserves.
+        partition_rows: rows of one partition, by default those of a block.
+        timeout_s: the longest that a search may take. A shard that does not answer in time is
+            replaced, unless it reports that it still works.
         loading_s: the longest that reading the codes may take.
     """
 
     shards: int = 2
     threads: int = 1
-    stripe_rows: int = BLOCK_ROWS
+    partition_rows: int = BLOCK_ROWS
     timeout_s: float = 30.0
     loading_s: float = 3600.0
 
     @property
-    def stripes(self) -> Stripes:
+    def partitions(self) -> Partitions:
         """Which rows belong to which shard."""
-        return Stripes(self.shards, self.stripe_rows)
+        return Partitions(self.shards, self.partition_rows)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ShardStatus:
     """One shard as the driver sees it.
 
     Attributes:
-        number: which one.
+        number: of the shard.
         ready: whether it can be searched.
         problem: why not, if there is more to say than that it reads its codes.
-        restarts: how often it had to be replaced.
+        restarts: how often it was replaced.
         loaded: what it holds, or held before it was lost; None before it was ever ready.
     """
 
     number: int
-    ready: bool
-    problem: str
-    restarts: int
-    loaded: Loaded | None
+    ready: bool = False
+    problem: str = ""
+    restarts: int = 0
+    loaded: Loaded | None = None
 
 
-def check_room(ray: Any, sharding: Sharding) -> None:
-    """Check that a cluster has the cores for all shards; Ray would wait for them forever.
-
-    Raises:
-        PreconditionError: it has not.
-    """
-    cores = int(ray.cluster_resources().get("CPU", 0))
-    if cores < sharding.shards * sharding.threads:
-        raise PreconditionError(
-            f"{sharding.shards} shards of {sharding.threads} threads need "
-            f"{sharding.shards * sharding.threads} cores, the Ray cluster has {cores}; "
-            "ask for fewer shards or threads, or add machines"
-        )
-
-
-class Member:
-    """One shard: its actor, and whether that can be asked. Guarded by its `Members`."""
+class _Actor:
+    """One shard's actor and its state. Guarded by its `Actors`."""
 
     def __init__(self, number: int) -> None:
-        self.number = number
-        self.actor: Any = None
-        self.ready = False
+        self.status = ShardStatus(number)
+        self.handle: Any = None
         self.loading = False
         self.failed = False
-        self.problem = ""
-        self.restarts = 0
-        self.loaded: Loaded | None = None
-
-    @property
-    def status(self) -> ShardStatus:
-        """For people."""
-        return ShardStatus(self.number, self.ready, self.problem, self.restarts, self.loaded)
 
 
-class Members:
-    """All shards of an engine.
+class Actors:
+    """The actors of all shards.
 
     Args:
-        source: where they read their codes.
+        source: reads their codes.
         sharding: how many there are.
-        version: the generation that they are to hold.
+        version: the generation that they load.
+
+    Raises:
+        PreconditionError: the cluster has too few cores; Ray would wait for them forever.
     """
 
     def __init__(self, source: Source, sharding: Sharding, version: int) -> None:
         self._ray = ray_library()
-        check_room(self._ray, sharding)
+        self._check_cores(sharding)
         self._source = source
         self._sharding = sharding
-        self._version = version
-        self._members = [Member(number) for number in range(sharding.shards)]
+        self.version = version
+        self._actors = [_Actor(number) for number in range(sharding.shards)]
         self._changed = threading.Condition()
         self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._closed = False
-        self._keeper = threading.Thread(target=self._keep, name="bittern-shards", daemon=True)
-        self._keeper.start()
-        for member in self._members:
-            self._start(member)
+        self._supervisor = threading.Thread(
+            target=self._supervise, name="bittern-shards", daemon=True
+        )
+        self._supervisor.start()
+        for actor in self._actors:
+            self._start(actor)
 
-    @property
-    def version(self) -> int:
-        """The generation that searches are to name."""
-        return self._version
+    def _check_cores(self, sharding: Sharding) -> None:
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        if cores < sharding.shards * sharding.threads:
+            raise PreconditionError(
+                f"{sharding.shards} shards of {sharding.threads} threads need "
+                f"{sharding.shards * sharding.threads} cores, the Ray cluster has {cores}; "
+                "use fewer shards or threads, or add machines"
+            )
 
     @property
     def statuses(self) -> list[ShardStatus]:
-        """How each shard is."""
+        """The state of each shard."""
         with self._changed:
-            return [member.status for member in self._members]
+            return [replace(actor.status) for actor in self._actors]
 
-    def actors(self) -> list[Any]:
-        """Each shard's actor; None where it cannot be searched now.
+    def handles(self) -> list[Any]:
+        """Ray's handle of each actor; None where it cannot be searched now.
 
-        One whose last attempt to read its codes has failed is told to try again.
+        An actor whose last attempt to read its codes failed tries again.
         """
         with self._changed:
-            for member in self._members:
-                if member.failed and not self._closed:
-                    member.failed = False
-                    self._post(self._replace, member, member.actor, member.problem)
-            return [member.actor if member.ready else None for member in self._members]
+            for actor in self._actors:
+                if actor.failed and not self._closed:
+                    actor.failed = False
+                    self._post(self._replace, actor, actor.handle, actor.status.problem)
+            return [actor.handle if actor.status.ready else None for actor in self._actors]
 
-    def report(self, number: int, actor: Any, problem: str) -> None:
-        """Say that an actor does not answer: it is replaced, unless it has been already."""
+    def report(self, number: int, handle: Any, problem: str) -> None:
+        """Replace an actor that does not answer, unless it was replaced already."""
         with self._changed:
-            member = self._members[number]
-            if member.actor is actor and not self._closed:
-                # From now on nobody waits for it.
-                member.ready, member.problem = False, problem
-                self._post(self._replace, member, actor, problem)
+            actor = self._actors[number]
+            if actor.handle is handle and not self._closed:
+                # From now on no search waits for it.
+                actor.status.ready, actor.status.problem = False, problem
+                self._post(self._replace, actor, handle, problem)
 
-    def answers(self, actor: Any) -> bool:
-        """Whether an actor says anything at all, if not what it was asked."""
-        call = actor.process.options(concurrency_group=_CONTROL).remote()
+    def is_alive(self, handle: Any) -> bool:
+        """Whether an actor answers at all, even if it is busy with a search."""
+        call = handle.process.options(concurrency_group=_CONTROL).remote()
         try:
             self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
         except self._ray.exceptions.RayError:
             return False
         return True
 
-    def switch(self, actors: Sequence[Any], loaded: Sequence[Loaded]) -> list[int]:
-        """Let searches name the generation that these actors have taken up.
+    def switch(self, handles: Sequence[Any], loaded: Sequence[Loaded]) -> list[int]:
+        """Let searches name the generation that these actors have loaded.
 
         Returns:
-            shards whose actor was replaced meanwhile; where there are any, nothing has changed.
+            shards whose actor was replaced meanwhile; if there are any, nothing has changed.
         """
         with self._changed:
-            pairs = list(zip(self._members, actors, strict=True))
-            replaced = [member.number for member, actor in pairs if member.actor is not actor]
+            pairs = list(zip(self._actors, handles, strict=True))
+            replaced = [a.status.number for a, handle in pairs if a.handle is not handle]
             if not replaced:
-                self._version = loaded[0].version
-                for member, one in zip(self._members, loaded, strict=True):
-                    member.loaded = one
+                self.version = loaded[0].version
+                for actor, one in zip(self._actors, loaded, strict=True):
+                    actor.status.loaded = one
             return replaced
 
     def wait(self, timeout_s: float) -> bool:
@@ -196,101 +177,106 @@ class Members:
         Returns:
             whether every shard can be searched.
         """
-        until = monotonic() + timeout_s
         with self._changed:
-            self._changed.wait_for(self._settled, max(0.0, until - monotonic()))
-            return all(member.ready for member in self._members)
+            self._changed.wait_for(
+                lambda: self._all_ready or any(actor.failed for actor in self._actors),
+                max(0.0, timeout_s),
+            )
+            return self._all_ready
 
     def close(self) -> None:
         """End all actors."""
         with self._changed:
             self._closed = True
-            actors = [member.actor for member in self._members]
-            for member in self._members:
-                member.ready, member.problem = False, "the engine is closed"
+            handles = [actor.handle for actor in self._actors]
+            for actor in self._actors:
+                actor.status.ready, actor.status.problem = False, "the engine is closed"
         self._events.put(None)
-        self._keeper.join()
+        self._supervisor.join()
         if self._ray.is_initialized():
-            for actor in actors:
-                self._ray.kill(actor)
+            for handle in handles:
+                self._ray.kill(handle)
 
-    def _settled(self) -> bool:
-        return all(m.ready for m in self._members) or any(m.failed for m in self._members)
+    @property
+    def _all_ready(self) -> bool:
+        return all(actor.status.ready for actor in self._actors)
 
-    # The keeper's thread
+    # The supervisor's thread
 
     def _post(self, act: Callable[..., None], *arguments: Any) -> None:
         self._events.put(lambda: act(*arguments))
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         while (act := self._events.get()) is not None:
             try:
                 act()
             except Exception:
-                # Ray itself is gone, perhaps; the next search says so.
-                _log.exception("a shard could not be looked after")
+                # Perhaps Ray itself has ended; the next search reports it.
+                _log.exception("a shard could not be replaced")
 
-    def _start(self, member: Member) -> None:
+    def _start(self, actor: _Actor) -> None:
         """Give a shard a fresh actor, which begins to read its codes."""
-        number, sharding = member.number, self._sharding
+        number, sharding = actor.status.number, self._sharding
         as_actor = self._ray.remote(
             num_cpus=sharding.threads,
             max_concurrency=_CALLS_AT_ONCE,
             concurrency_groups={_CONTROL: 2},
             scheduling_strategy="SPREAD",
         )
-        actor = as_actor(Shard).remote(number, sharding.stripes, sharding.threads)
+        handle = as_actor(Shard).remote(number, sharding.partitions, sharding.threads)
         with self._changed:
-            member.actor, member.ready, member.failed = actor, False, False
-            member.loading, version = True, self._version
-        # These run on Ray's own thread, which must not wait: they leave word and return.
-        actor.watch.options(concurrency_group=_CONTROL).remote().future().add_done_callback(
-            lambda ended: self._post(self._ended, member, actor)
+            actor.handle, actor.status.ready, actor.failed = handle, False, False
+            actor.loading, version = True, self.version
+        # These run on Ray's own thread, which must not wait: they post an event and return.
+        handle.watch.options(concurrency_group=_CONTROL).remote().future().add_done_callback(
+            lambda ended: self._post(self._ended, actor, handle)
         )
-        actor.load.remote(self._source, version, version).future().add_done_callback(
-            lambda done: self._post(self._loaded, member, actor, done)
+        handle.load.remote(self._source, version, version).future().add_done_callback(
+            lambda done: self._post(self._loaded, actor, handle, done)
         )
 
-    def _loaded(self, member: Member, actor: Any, done: Any) -> None:
+    def _loaded(self, actor: _Actor, handle: Any, done: Any) -> None:
         error = done.exception()
         with self._changed:
-            if member.actor is not actor or self._closed:
+            if actor.handle is not handle or self._closed:
                 return
-            member.loading = False
+            actor.loading, status = False, actor.status
             if error is None:
-                member.loaded, member.ready, member.problem = done.result(), True, ""
+                status.loaded, status.ready, status.problem = done.result(), True, ""
             else:
                 cause = getattr(error, "cause", None) or error
-                told = cause.message if isinstance(cause, BitternError) else _short(cause)
-                member.failed, member.problem = True, f"its codes cannot be read: {told}"
-                _log.error("shard %d: %s", member.number, member.problem)
+                message = cause.message if isinstance(cause, BitternError) else _short(cause)
+                actor.failed, status.problem = True, f"its codes cannot be read: {message}"
+                _log.error("shard %d: %s", status.number, status.problem)
             self._changed.notify_all()
 
-    def _ended(self, member: Member, actor: Any) -> None:
-        """A process has ended. If it did so while reading its codes, it is not replaced before
-        it is needed: the next one may do the same.
+    def _ended(self, actor: _Actor, handle: Any) -> None:
+        """A process has ended.
+
+        If it was reading its codes, it is replaced only when the next search needs it: the next
+        process may end in the same way.
         """
         with self._changed:
-            if member.actor is not actor or self._closed:
+            if actor.handle is not handle or self._closed:
                 return
-            member.ready, member.problem = False, "its process has ended"
-            if member.loading:
-                member.loading, member.failed = False, True
+            actor.status.ready, actor.status.problem = False, "its process has ended"
+            if actor.loading:
+                actor.loading, actor.failed = False, True
                 self._changed.notify_all()
                 return
-        self._replace(member, actor, member.problem)
+        self._replace(actor, handle, actor.status.problem)
 
-    def _replace(self, member: Member, actor: Any, problem: str) -> None:
+    def _replace(self, actor: _Actor, handle: Any, problem: str) -> None:
         with self._changed:
-            if member.actor is not actor or self._closed:
+            if actor.handle is not handle or self._closed:
                 return
-            member.ready, member.problem = False, problem
-            member.restarts += 1
-        _log.warning("shard %d is replaced: %s", member.number, problem)
-        self._ray.kill(actor)
-        self._start(member)
+            actor.status.ready, actor.status.problem = False, problem
+            actor.status.restarts += 1
+        _log.warning("shard %d is replaced: %s", actor.status.number, problem)
+        self._ray.kill(handle)
+        self._start(actor)
 
 
 def _short(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {text[0][:300] if text else ''}"
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"

@@ -1,7 +1,7 @@
 """Search over shards: scatter the queries, gather what each shard found, merge it.
 
 Shards compute the same distances from the same weights, bit for bit, and (distance, row) is a
-total order; so the answer does not depend on how the rows are spread, nor on who answers first.
+total order. So the answer does not depend on how rows are spread, nor on which shard answers first.
 """
 
 from __future__ import annotations
@@ -22,27 +22,24 @@ from bittern.errors import (
     DeadlineExceededError,
     InternalError,
     PreconditionError,
-    QueryError,
     ShardUnavailableError,
 )
-from bittern.index.engines.nearest import Nearest
+from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
-from bittern.index.engines.sharded.actors import Members, Sharding, ShardStatus
+from bittern.index.engines.sharded.actors import Actors, Sharding, ShardStatus
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.engines.sharded.shard import Asked, Found, GenerationGoneError, Limits
-from bittern.index.engines.sharded.sources import Source
+from bittern.index.engines.sharded.shard import GenerationGoneError, ShardRows, Source
 
 _ATTEMPTS = 3
-"""A search starts again when the generation that it named is let go meanwhile."""
+"""A search starts again when its generation is dropped meanwhile."""
 _INLINE_BYTES = 64 << 10
-"""What is larger is put into shared memory once; what is smaller is sent faster without."""
+"""Larger messages are put into shared memory once; smaller ones are sent faster without."""
 _tokens = itertools.count()
 
 
 @dataclass(frozen=True)
 class Partial:
-    """What could be found, and where nobody looked.
+    """The hits of the shards that answered, and which rows were not searched.
 
     Attributes:
         nearest: for each query.
@@ -59,24 +56,15 @@ class Partial:
         return not len(self.missing)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """One search as every shard is asked it."""
-
-    method: str
-    asked: Asked
-    bound: int | float
-
-
 class ShardedEngine:
     """Exact search over rows that are spread over Ray actors. Safe to use from several threads.
 
     Ray must be running: `local_cluster` starts it on this machine, `ray.init` connects to a
     cluster. A shard that is lost is replaced and reads its codes again; until then searches
-    raise, or leave it out if that is asked for (`search_available`).
+    raise, or leave it out (`search_available`).
 
     Args:
-        source: where shards read their codes.
+        source: reads the codes of shards.
         version: the generation to search first.
         sharding: how the rows are spread.
 
@@ -93,22 +81,22 @@ class ShardedEngine:
         if not self._ray.is_initialized():
             raise PreconditionError(
                 "Ray is not running; connect with ray.init(address=...), or start it on this "
-                "machine with index.engines.sharded.local_cluster"
+                "machine with bittern.index.engines.sharded.local_cluster"
             )
         self._source = source
         self._sharding = sharding or Sharding()
-        self._stripes = self._sharding.stripes
+        self._partitions = self._sharding.partitions
         self._refreshing = threading.Lock()
-        self._members = Members(source, self._sharding, version)
-        if not self._members.wait(self._sharding.loading_s):
+        self._actors = Actors(source, self._sharding, version)
+        if not self._actors.wait(self._sharding.loading_s):
             statuses = self.shards
             self.close()
-            raise self._unavailable([s.number for s in statuses if not s.ready], statuses)
+            raise _unavailable([s.number for s in statuses if not s.ready], statuses)
 
     @property
     def version(self) -> int:
         """The generation that searches see."""
-        return self._members.version
+        return self._actors.version
 
     @property
     def bits(self) -> int:
@@ -117,25 +105,19 @@ class ShardedEngine:
 
     @property
     def shards(self) -> list[ShardStatus]:
-        """How each shard is."""
-        return self._members.statuses
+        """The state of each shard."""
+        return self._actors.statuses
 
     def __len__(self) -> int:
         return sum(s.loaded.codes for s in self.shards if s.loaded is not None)
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the shards hold besides the codes; of those that answer."""
-        actors = [actor for actor in self._members.actors() if actor is not None]
-        calls = [actor.nbytes.remote(self.version) for actor in actors]
-        until = monotonic() + self._sharding.timeout_s
-        total = 0
-        for call in calls:
-            try:
-                total += self._ray.get(call, timeout=max(0.0, until - monotonic()))
-            except self._ray.exceptions.RayError:
-                continue
-        return total
+        """Bytes besides the codes, of the shards that answer."""
+        handles = self._actors.handles()
+        calls = {n: h and h.nbytes.remote(self.version) for n, h in enumerate(handles)}
+        found, _ = self._gather(calls, handles, self._sharding.timeout_s)
+        return sum(found.values())
 
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`.
@@ -145,28 +127,15 @@ class ShardedEngine:
             ShardUnavailableError: a shard is lost, and not back yet.
             DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
         """
-        return self._whole(*self._search(queries, k, rows))
-
-    def within(self, queries: Queries, radius: float, rows: RowSet | None = None) -> list[Nearest]:
-        """See `SearchEngine.within`.
-
-        Raises:
-            CodeError: the queries are of another code length.
-            QueryError: the radius is not a number.
-            ShardUnavailableError: a shard is lost, and not back yet.
-            DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
-        """
-        return self._whole(*self._within(queries, radius, rows))
+        return self._complete(*self._scatter(queries, k, rows))
 
     def search_available(self, queries: Queries, k: int, rows: RowSet | None = None) -> Partial:
-        """Like `search`, but over those shards that answer; says what was left out."""
-        return self._partial(*self._search(queries, k, rows))
-
-    def within_available(
-        self, queries: Queries, radius: float, rows: RowSet | None = None
-    ) -> Partial:
-        """Like `within`, but over those shards that answer; says what was left out."""
-        return self._partial(*self._within(queries, radius, rows))
+        """Like `search`, but over the shards that answer; names the rows that were left out."""
+        nearest, missing = self._scatter(queries, k, rows)
+        end = max((s.loaded.last_row + 1 for s in self.shards if s.loaded is not None), default=0)
+        ranges = [np.empty((0, 2), np.int64), *(self._partitions.ranges(n, end) for n in missing)]
+        joined = np.concatenate(ranges)
+        return Partial(nearest, joined[np.argsort(joined[:, 0])])
 
     def refresh(self, version: int) -> None:
         """Let searches see another generation, all shards at once.
@@ -174,32 +143,33 @@ class ShardedEngine:
         Searches go on meanwhile, in the generation before; none ever sees two.
 
         Raises:
-            ArchiveDamagedError: a shard cannot read it. Here and below nothing has changed.
+            ArchiveDamagedError: a shard cannot read it. In this and the other cases nothing has
+                changed.
             ShardUnavailableError: a shard is lost.
             DeadlineExceededError: it takes longer than `Sharding.loading_s`.
         """
         with self._refreshing:
             if version == self.version:
                 return
-            actors = self._members.actors()
-            lost = [number for number, actor in enumerate(actors) if actor is None]
-            if lost:
-                raise self._unavailable(lost, self.shards)
-            calls = [a.load.remote(self._source, version, self.version) for a in actors]
-            found, missing = self._gather(
-                dict(enumerate(calls)), actors, monotonic() + self._sharding.loading_s
+            handles = self._actors.handles()
+            self._complete([], [number for number, handle in enumerate(handles) if handle is None])
+            calls = {
+                n: handle.load.remote(self._source, version, self.version)
+                for n, handle in enumerate(handles)
+            }
+            found, missing = self._gather(calls, handles, self._sharding.loading_s)
+            self._complete(
+                [],
+                missing or self._actors.switch(handles, [found[n] for n in sorted(found)]),
             )
-            missing = missing or self._members.switch(actors, [found[n] for n in sorted(found)])
-            if missing:
-                raise self._unavailable(missing, self.shards)
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all shards can be searched; returns whether they can."""
-        return self._members.wait(timeout_s)
+        return self._actors.wait(timeout_s)
 
     def close(self) -> None:
         """End the shards; the engine cannot be used afterwards."""
-        self._members.close()
+        self._actors.close()
 
     def __enter__(self) -> Self:
         return self
@@ -214,129 +184,99 @@ class ShardedEngine:
 
     # Scatter, gather, merge
 
-    def _search(
+    def _scatter(
         self, queries: Queries, k: int, rows: RowSet | None
     ) -> tuple[list[Nearest], list[int]]:
-        queries.check_fits(self.bits)
-        return self._ask(_Call("search", Asked.of(queries), k), k, rows)
-
-    def _within(
-        self, queries: Queries, radius: float, rows: RowSet | None
-    ) -> tuple[list[Nearest], list[int]]:
-        queries.check_fits(self.bits)
-        if not radius >= 0:
-            raise QueryError(f"a distance must be 0 or more, not {radius!r}", field="within")
-        return self._ask(_Call("within", Asked.of(queries), float(radius)), None, rows)
-
-    def _ask(
-        self, call: _Call, k: int | None, rows: RowSet | None
-    ) -> tuple[list[Nearest], list[int]]:
         """What the shards found, merged; and the numbers of those that did not answer."""
-        limits = None if rows is None else self._limits(rows)
+        queries.check_fits(self.bits)
+        limits = None if rows is None else self._shard_rows(rows)
+        shared = self._shared(queries, queries.weights.nbytes)
         for _ in range(_ATTEMPTS):
+            version, handles, calls = self.version, self._actors.handles(), {}
+            for number, handle in enumerate(handles):
+                limit = None if limits is None else limits[number]
+                if limits is None or limit is not None:  # else it has none of the allowed rows
+                    calls[number] = handle and handle.search.remote(version, shared, k, limit)
             try:
-                found, missing = self._ask_version(self.version, call, limits)
+                found, missing = self._gather(calls, handles, self._sharding.timeout_s)
             except GenerationGoneError:
                 continue
-            parts = [found[number].nearest() for number in sorted(found)]
+            results = [found[number] for number in sorted(found)]
             return [
-                Nearest.best_of([part[query] for part in parts], k)
-                for query in range(len(call.asked.values))
+                Nearest.merged([one[query] for one in results], k) for query in range(len(queries))
             ], missing
-        raise InternalError(f"the archive changed {_ATTEMPTS} times during one search; ask again")
-
-    def _ask_version(
-        self, version: int, call: _Call, limits: Sequence[Any] | None
-    ) -> tuple[dict[int, Found], list[int]]:
-        actors = self._members.actors()
-        asked = self._shared(call.asked, call.asked.values.nbytes)
-        calls: dict[int, Any] = {}
-        for number, actor in enumerate(actors):
-            if limits is not None and limits[number] is None:
-                continue  # none of its rows may be found
-            limit = None if limits is None else limits[number]
-            if actor is not None:
-                method = getattr(actor, call.method)
-                calls[number] = method.remote(version, asked, call.bound, limit)
-            else:
-                calls[number] = None
-        return self._gather(calls, actors, monotonic() + self._sharding.timeout_s)
+        raise InternalError(f"the archive changed {_ATTEMPTS} times during one search; try again")
 
     def _gather(
-        self, calls: dict[int, Any], actors: Sequence[Any], until: float
+        self, calls: dict[int, Any], handles: Sequence[Any], timeout_s: float
     ) -> tuple[dict[int, Any], list[int]]:
-        """Results by shard, and the shards that gave none; those are reported as lost."""
-        sent = {number: call for number, call in calls.items() if call is not None}
+        """Results by shard, and the shards that gave none; these are reported as lost."""
+        until = monotonic() + timeout_s
         missing = [number for number, call in calls.items() if call is None]
         found: dict[int, Any] = {}
         errors = self._ray.exceptions
-        for number, call in sent.items():
+        for number, call in calls.items():
+            if call is None:
+                continue
             try:
                 found[number] = self._ray.get(call, timeout=max(0.0, until - monotonic()))
             except errors.RayTaskError as error:
-                self._raise_cause(number, error)
+                _raise_cause(number, error)
             except errors.GetTimeoutError:
-                if self._members.answers(actors[number]):
+                if self._actors.is_alive(handles[number]):
                     raise DeadlineExceededError(
-                        f"shard {number} is still at work on what it was asked; ask for fewer "
-                        "queries at once, or allow more in Sharding.timeout_s or loading_s"
+                        f"shard {number} is still at work; search with fewer queries at once, or "
+                        "raise Sharding.timeout_s or loading_s"
                     ) from None
-                self._members.report(number, actors[number], "it did not answer in time")
+                self._actors.report(number, handles[number], "it did not answer in time")
                 missing.append(number)
             except errors.RayError as error:
                 problem = f"its process has ended ({type(error).__name__})"
-                self._members.report(number, actors[number], problem)
+                self._actors.report(number, handles[number], problem)
                 missing.append(number)
         return found, sorted(missing)
 
-    def _raise_cause(self, number: int, error: Any) -> None:
-        cause = error.cause
-        if isinstance(cause, BitternError | GenerationGoneError):
-            raise cause from None
-        raise InternalError(
-            f"shard {number} failed: {type(cause).__name__}: {cause}; please report this"
-        ) from error
-
-    def _limits(self, rows: RowSet) -> list[Any]:
-        """Each shard's share of some rows, as it is sent; None where it has none."""
-        known: list[Any] | None = rows.known.get(self)
-        if known is None:
-            token, known = next(_tokens), []
-            for part in self._stripes.split(rows.rows):
-                packed = self._stripes.packed(part)
-                size = packed.values.nbytes
-                known.append(self._shared(Limits(token, packed), size) if size else None)
-            rows.known[self] = known
-        return known
+    def _shard_rows(self, rows: RowSet) -> list[Any]:
+        """Each shard's rows of a set, as it is sent; None where it has none."""
+        cached: list[Any] | None = rows.cache.get(self)
+        if cached is None:
+            token, cached = next(_tokens), []
+            for one in self._partitions.split(rows.rows):
+                packed = self._partitions.packed(one)
+                size = packed.nbytes
+                cached.append(self._shared(ShardRows(token, packed), size) if size else None)
+            rows.cache[self] = cached
+        return cached
 
     def _shared(self, value: Any, nbytes: int) -> Any:
-        """What is to be sent, put into shared memory where it is large."""
+        """A message, put into shared memory where it is large."""
         return self._ray.put(value) if nbytes > _INLINE_BYTES else value
 
-    # What is missing
-
-    def _whole(self, nearest: list[Nearest], missing: list[int]) -> list[Nearest]:
+    def _complete(self, nearest: list[Nearest], missing: list[int]) -> list[Nearest]:
+        """The hits, unless shards are missing."""
         if missing:
-            raise self._unavailable(missing, self.shards)
+            raise _unavailable(missing, self.shards)
         return nearest
 
-    def _partial(self, nearest: list[Nearest], missing: list[int]) -> Partial:
-        end = max((s.loaded.last_row + 1 for s in self.shards if s.loaded is not None), default=0)
-        ranges = [np.empty((0, 2), np.int64), *(self._stripes.ranges(n, end) for n in missing)]
-        joined = np.concatenate(ranges)
-        return Partial(nearest, joined[np.argsort(joined[:, 0])])
 
-    def _unavailable(
-        self, missing: Sequence[int], statuses: Sequence[ShardStatus]
-    ) -> ShardUnavailableError:
-        """What to raise where shards are missing."""
-        problems = "; ".join(
-            f"shard {number}: {statuses[number].problem or 'it reads its codes'}"
-            for number in missing[:3]
-        )
-        more = " ..." if len(missing) > 3 else ""
-        return ShardUnavailableError(
-            f"{len(missing)} of {len(statuses)} shards cannot be searched ({problems}{more}); "
-            "they are replaced and read their codes again: ask again in a while",
-            details={"shards": ",".join(map(str, missing)), "of": str(len(statuses))},
-        )
+def _raise_cause(number: int, error: Any) -> None:
+    cause = error.cause
+    if isinstance(cause, BitternError | GenerationGoneError):
+        raise cause from None
+    raise InternalError(
+        f"shard {number} failed: {type(cause).__name__}: {cause}; please report this"
+    ) from error
+
+
+def _unavailable(missing: Sequence[int], statuses: Sequence[ShardStatus]) -> ShardUnavailableError:
+    """The error for missing shards."""
+    problems = "; ".join(
+        f"shard {number}: {statuses[number].problem or 'it reads its codes'}"
+        for number in missing[:3]
+    )
+    more = " ..." if len(missing) > 3 else ""
+    return ShardUnavailableError(
+        f"{len(missing)} of {len(statuses)} shards cannot be searched ({problems}{more}); "
+        "they are replaced and read their codes again: try again in a while",
+        details={"shards": ",".join(map(str, missing)), "of": str(len(statuses))},
+    )

@@ -1,86 +1,143 @@
-"""What one actor does: it holds the codes of its rows and searches them.
+"""One shard: which rows belong to it, the codes that it holds, and its searches.
 
-Nothing here knows Ray; an actor is a `Shard` in a process of its own.
+Rows are dealt out to shards in partitions of equal length. A row never changes its shard, wherever
+rows are added or deleted; the newest rows are spread over all shards, and so are those that a
+condition on dates or regions selects.
+
+Nothing here knows Ray: an actor is a `Shard` in a process of its own.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks, RowNumbers
+from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.flat import FlatEngine
-from bittern.index.engines.nearest import Nearest
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.rows import RowSet
-from bittern.index.engines.sharded.partitions import PackedRows, Stripes
-from bittern.index.engines.sharded.sources import Known, Source
-from bittern.types import Metric
 
-_REMEMBERED_ROW_SETS = 16
+_CACHED_ROW_SETS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """Ranges of rows, dealt out to shards in turn.
+
+    Attributes:
+        shards: how many there are.
+        rows: rows of one partition.
+    """
+
+    shards: int
+    rows: int = BLOCK_ROWS
+
+    def condition(self, shard: int) -> str:
+        """The rows of a shard, as a condition in the store's SQL."""
+        return f"`row` / {self.rows} % {self.shards} = {shard}"
+
+    def split(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows of each shard among some (int64, ascending), ascending."""
+        if not len(rows):
+            return [rows] * self.shards
+        first, last = int(rows[0]) // self.rows, int(rows[-1]) // self.rows
+        starts = np.arange(first + 1, last + 1, dtype=np.int64) * self.rows
+        ranges = np.split(rows, np.searchsorted(rows, starts))
+        return [
+            np.concatenate([rows[:0], *ranges[(shard - first) % self.shards :: self.shards]])
+            for shard in range(self.shards)
+        ]
+
+    def ranges(self, shard: int, end: int) -> NDArray[np.int64]:
+        """A shard's partitions below row `end`: int64 [n, 2], first row and first row after it."""
+        step = self.rows * self.shards
+        starts = np.arange(shard * self.rows, end, step, dtype=np.int64)
+        return np.column_stack([starts, np.minimum(starts + self.rows, end)])
+
+    def packed(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint8]:
+        """Some of one shard's rows (ascending) in few bytes: int64 [n], or a bit for each row.
+
+        Bits are little first, and skip the rows of other shards.
+        """
+        if not len(rows):
+            return rows
+        # No remainders: NumPy divides by one number several times as fast.
+        partition = rows // self.rows
+        positions = rows - (partition - partition // self.shards) * self.rows
+        if 64 * len(rows) <= positions[-1] + 1:
+            return rows
+        mask = np.zeros(int(positions[-1]) + 1, dtype=bool)
+        mask[positions] = True
+        return np.packbits(mask, bitorder="little")
+
+    def unpacked(
+        self, shard: int, packed: NDArray[np.int64] | NDArray[np.uint8]
+    ) -> NDArray[np.int64]:
+        """The rows that were packed: int64 [n], ascending."""
+        if packed.dtype == np.int64:
+            return np.asarray(packed, dtype=np.int64)
+        bits = np.unpackbits(np.asarray(packed, dtype=np.uint8), bitorder="little")
+        positions = np.flatnonzero(bits.view(bool))
+        partition = positions // self.rows
+        return positions + (partition * (self.shards - 1) + shard) * self.rows
+
+    def blocks(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
+        """Codes of one shard as blocks. Full partitions become blocks whose rows take no memory."""
+        if 4 * self.rows < BLOCK_ROWS:
+            return CodeBlocks.of(rows, codes)
+        cuts = np.flatnonzero(np.diff(rows // self.rows)) + 1
+        blocks = [
+            Block(RowNumbers(rows[start:end]), codes[start:end])
+            for start, end in zip([0, *cuts], [*cuts, len(rows)], strict=True)
+            if end > start
+        ]
+        return CodeBlocks(codes.shape[1] * 8, blocks)
+
+
+class Source(Protocol):
+    """Reads the codes of a shard, so that they never pass through the driver; sent as a pickle."""
+
+    def read(
+        self,
+        version: int,
+        partitions: Partitions,
+        shard: int,
+        before: tuple[int, CodeBlocks] | None,
+    ) -> CodeBlocks:
+        """One shard's codes of one generation.
+
+        Args:
+            version: the generation.
+            partitions: which rows belong to which shard.
+            shard: whose rows.
+            before: an earlier generation that the shard holds, whose blocks can be shared.
+
+        Raises:
+            ArchiveDamagedError: they cannot be read.
+        """
+        ...
 
 
 class GenerationGoneError(Exception):
-    """A shard does not hold the generation that it was asked about."""
+    """A shard does not hold the generation that a search names."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Queries as they are sent to a shard: what their distances are computed from, exactly.
+class ShardRows:
+    """The rows that one shard may return.
 
     Attributes:
-        metric: ``asymmetric`` or ``hamming``.
-        values: float64 [q, bits] weights, or uint8 [q, bits/8] codes.
+        token: names the set of rows, so that what is worked out for it is used again.
+        packed: the shard's rows of it, see `Partitions.packed`.
     """
 
-    metric: Metric
-    values: NDArray[np.float64] | NDArray[np.uint8]
-
-    @classmethod
-    def of(cls, queries: Queries) -> Asked:
-        """What must be sent of them."""
-        hamming = queries.metric == "hamming"
-        return cls(queries.metric, queries.codes if hamming else queries.weights)
-
-    def queries(self) -> Queries:
-        """The same queries again."""
-        if self.metric == "hamming":
-            return Queries.of_codes(np.asarray(self.values, dtype=np.uint8))
-        return Queries.of_weights(np.asarray(self.values, dtype=np.float64))
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """What a shard found, as it is sent back: all queries in three arrays.
-
-    Attributes:
-        counts: int64 [q].
-        distances: float64 [sum of counts].
-        rows: int64 [sum of counts].
-    """
-
-    counts: NDArray[np.int64]
-    distances: NDArray[np.float64]
-    rows: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, nearest: Sequence[Nearest]) -> Found:
-        """What must be sent of it."""
-        return cls(
-            np.array([len(one) for one in nearest], dtype=np.int64),
-            np.concatenate([np.empty(0), *(one.distances for one in nearest)]),
-            np.concatenate([np.empty(0, np.int64), *(one.rows for one in nearest)]),
-        )
-
-    def nearest(self) -> list[Nearest]:
-        """For each query what was found."""
-        ends = np.cumsum(self.counts)[:-1]
-        distances, rows = np.split(self.distances, ends), np.split(self.rows, ends)
-        return [Nearest(d, r) for d, r in zip(distances, rows, strict=True)]
+    token: int
+    packed: NDArray[np.int64] | NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,50 +159,37 @@ class Loaded:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The rows that one shard may find.
-
-    Attributes:
-        token: names the set of rows, so that what is worked out for it is used again.
-        rows: the shard's share of it.
-    """
-
-    token: int
-    rows: PackedRows
-
-
 class Shard:
-    """Holds the codes of some rows, and searches them.
+    """Holds the codes of its rows, and searches them.
 
     Args:
-        number: which shard this is.
-        stripes: which rows belong to which shard.
-        threads: the most threads of one search.
+        number: of this shard.
+        partitions: which rows belong to which shard.
+        threads: most threads of one search.
     """
 
-    def __init__(self, number: int, stripes: Stripes, threads: int) -> None:
+    def __init__(self, number: int, partitions: Partitions, threads: int) -> None:
         self._number = number
-        self._stripes = stripes
+        self._partitions = partitions
         self._threads = threads
         self._engines: dict[int, FlatEngine] = {}
         self._row_sets: dict[int, RowSet] = {}
         self._loading = threading.Lock()
-        self._remembering = threading.Lock()
+        self._caching = threading.Lock()
 
     def load(self, source: Source, version: int, serving: int) -> Loaded:
-        """Take up a generation, so that searches can name it.
+        """Load a generation, so that searches can name it.
 
         Args:
-            source: where its codes are.
+            source: reads its codes.
             version: the generation.
-            serving: the one that searches name now; it stays, all others are let go.
+            serving: the one that searches name now; it is kept, all others are dropped.
         """
         with self._loading:
             if version not in self._engines:
                 newest = max((v for v in self._engines if v < version), default=None)
-                known = None if newest is None else Known(newest, self._engines[newest].blocks)
-                blocks = source.read(version, self._stripes, self._number, known)
+                before = None if newest is None else (newest, self._engines[newest].blocks)
+                blocks = source.read(version, self._partitions, self._number, before)
                 # Replaced as a whole: searches read it meanwhile.
                 self._engines = {v: e for v, e in self._engines.items() if v == serving} | {
                     version: FlatEngine(blocks, self._threads)
@@ -153,23 +197,15 @@ class Shard:
             blocks = self._engines[version].blocks
             return Loaded(version, blocks.bits, len(blocks), blocks.last_row, blocks.nbytes)
 
-    def search(self, version: int, asked: Asked, k: int, limits: Limits | None) -> Found:
+    def search(
+        self, version: int, queries: Queries, k: int, rows: ShardRows | None
+    ) -> list[Nearest]:
         """The k nearest of this shard's rows; see `SearchEngine.search`.
 
         Raises:
             GenerationGoneError: it does not hold this version.
         """
-        engine = self._engine(version)
-        return Found.of(engine.search(asked.queries(), k, self._rows(limits)))
-
-    def within(self, version: int, asked: Asked, radius: float, limits: Limits | None) -> Found:
-        """The rows up to a distance, of this shard's; see `SearchEngine.within`.
-
-        Raises:
-            GenerationGoneError: it does not hold this version.
-        """
-        engine = self._engine(version)
-        return Found.of(engine.within(asked.queries(), radius, self._rows(limits)))
+        return self._engine(version).search(queries, k, self._row_set(rows))
 
     def nbytes(self, version: int) -> int:
         """Bytes besides the codes."""
@@ -180,7 +216,7 @@ class Shard:
         return os.getpid()
 
     def watch(self) -> None:
-        """Never returns: whoever waits for it learns at once when the process ends."""
+        """Never returns: a caller learns at once when the process ends."""
         threading.Event().wait()
 
     def _engine(self, version: int) -> FlatEngine:
@@ -189,14 +225,14 @@ class Shard:
             raise GenerationGoneError(f"shard {self._number} does not hold version {version}")
         return engine
 
-    def _rows(self, limits: Limits | None) -> RowSet | None:
-        if limits is None:
+    def _row_set(self, rows: ShardRows | None) -> RowSet | None:
+        if rows is None:
             return None
-        with self._remembering:
-            known = self._row_sets.get(limits.token)
-            if known is None:
-                known = RowSet(self._stripes.unpacked(self._number, limits.rows))
-                while len(self._row_sets) >= _REMEMBERED_ROW_SETS:
+        with self._caching:
+            cached = self._row_sets.get(rows.token)
+            if cached is None:
+                cached = RowSet(self._partitions.unpacked(self._number, rows.packed))
+                while len(self._row_sets) >= _CACHED_ROW_SETS:
                     self._row_sets.pop(next(iter(self._row_sets)))
-                self._row_sets[limits.token] = known
-        return known
+                self._row_sets[rows.token] = cached
+        return cached
