@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 
 from bittern.benchmarks.eval import trec as trec_lines
 from bittern.benchmarks.eval.measures import measure
+from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.benchmarks.eval.trec import (
     escaped,
-    ranks_of_run,
     read_qrels,
-    read_run,
     write_qrels,
     write_run,
 )
@@ -39,6 +38,23 @@ def qrels(tmp_path: Path, text: str | bytes) -> Path:
     path = tmp_path / "qrels.txt"
     path.write_bytes(text.encode() if isinstance(text, str) else text)
     return path
+
+
+def ranks_in_order(hits: np.ndarray, relevance: Relevance, items: int) -> Ranks:
+    """Ranks of hits in the order given, without ties."""
+    found = [np.flatnonzero(np.isin(row, relevance.of(q))) for q, row in enumerate(hits)]
+    rank = np.concatenate(found) + 1
+    return Ranks(
+        offsets=np.concatenate([[0], np.cumsum([len(row) for row in found])]),
+        rank=rank,
+        nearer=rank - 1,
+        tied=np.ones_like(rank),
+        grades=np.ones(len(rank), np.int32),
+        relevant=relevance.counts,
+        ideal=relevance.grades,
+        ideal_offsets=relevance.offsets,
+        ranked=np.full(len(relevance), items),
+    )
 
 
 def average_precisions(hits: np.ndarray, relevance: Relevance) -> list[float]:
@@ -244,17 +260,6 @@ def test_ir_measures_sees_the_hits_in_our_order(
     assert measured[ir_measures.P @ 5] == pytest.approx(np.mean(right), abs=1e-9)
 
 
-def test_a_run_comes_back_as_it_was_written(
-    tmp_path: Path, run_of_many: tuple[list[str], list[str], Relevance, np.ndarray]
-) -> None:
-    queries, items, _, hits = run_of_many
-    write_run(tmp_path / "run", "t", queries, items, hits)
-    found, left_out = read_run(tmp_path / "run", queries, items)
-    assert left_out == []
-    assert found.dtype == np.int64
-    assert found.tolist() == hits.tolist()
-
-
 def test_scores_fall_strictly_and_the_tag_is_one_word(tmp_path: Path) -> None:
     write_run(tmp_path / "run", "ITQ 64 bits", ["q"], ITEMS, np.array([[5, 0, -1]]))
     assert (tmp_path / "run").read_text() == (
@@ -262,50 +267,13 @@ def test_scores_fall_strictly_and_the_tag_is_one_word(tmp_path: Path) -> None:
     )
 
 
-def test_equal_scores_of_a_foreign_run_are_ordered_as_trec_eval_does(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("q Q0 a 1 0.5 t\nq Q0 c 2 0.5 t\nq Q0 b 3 0.5 t\nq Q0 d 4 7 t\n")
-    items = ("a", "b", "c", "d")
-    hits, _ = read_run(tmp_path / "run", ["q"], items)
-    assert [items[hit] for hit in hits[0]] == ["d", "c", "b", "a"]
-    for right, item in enumerate(items):
-        with (tmp_path / "run").open() as file:
-            run = pytrec_eval.parse_run(file)
-        measured = pytrec_eval.RelevanceEvaluator({"q": {item: 1}}, {"recip_rank"}).evaluate(run)
-        assert measured["q"]["recip_rank"] == pytest.approx(1 / (1 + hits[0].tolist().index(right)))
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("q1 Q0 tern 1 0.5\n", "line 1: 5 cells"),
-        ("q1 Q0 tern 1 high t\n", "line 1: the score 'high'"),
-        ("q1 Q0 tern 1 nan t\n", "line 1: the score 'nan'"),
-        ("q1 Q0 tern 1 1 t\nq1 Q0 50% 2 1 t\nq1 Q0 tern 3 2 t\n", "lines 1 and 3 find the same"),
-        ("q1 Q0 gone 1 1 t\n", "1 line names an unknown item: 'gone' .line 1."),
-        ("q9 Q0 tern 1 1 t\n", "1 line names an unknown query: 'q9'"),
-        ("", "holds no run"),
-    ],
-)
-def test_bad_runs_are_refused_with_their_line(tmp_path: Path, text: str, told: str) -> None:
-    (tmp_path / "run").write_text(text)
-    with pytest.raises(QrelsError, match=told):
-        read_run(tmp_path / "run", QUERIES, ITEMS)
-
-
-def test_a_run_of_nothing_that_is_known_has_no_hits(tmp_path: Path) -> None:
-    (tmp_path / "run").write_text("q9 Q0 tern 1 1 t\n")
-    hits, left_out = read_run(tmp_path / "run", QUERIES, ITEMS, "skip")
-    assert hits.shape == (3, 0)
-    assert len(left_out) == 1
-
-
 @pytest.mark.parametrize(
     ("hits", "told"),
     [
         (np.zeros((2, 3), np.int64), "whole numbers"),
         (np.zeros((1, 3)), "whole numbers"),
-        (np.array([[1, 6]]), "places of 6 items"),
-        (np.array([[1, -2]]), "places of 6 items"),
+        (np.array([[1, 6]]), "positions of 6 items"),
+        (np.array([[1, -2]]), "positions of 6 items"),
         (np.array([[1, -1, 2]]), "-1 only behind"),
         (np.array([[1, 2, 1]]), "twice"),
     ],
@@ -323,23 +291,6 @@ def test_a_run_that_breaks_off_leaves_the_old_file(tmp_path: Path) -> None:
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("run", "old")]
 
 
-def test_a_folder_that_is_not_there_is_said(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInputError, match="there is no folder"):
-        write_qrels(tmp_path / "none" / "qrels", QUERIES, ITEMS, GRADED)
-
-
-def test_places_of_a_run_are_ranks_without_ties() -> None:
-    hits = np.array([[3, 0, 4, -1], [0, 1, 3, 4], [5, 3, 1, 0]])
-    places = ranks_of_run(hits, GRADED, len(ITEMS))
-    assert places.offsets.tolist() == [0, 2, 2, 5]
-    assert places.rank.tolist() == [2, 3, 1, 2, 3]
-    assert places.nearer.tolist() == [1, 2, 0, 1, 2]
-    assert places.tied.tolist() == [1] * 5
-    assert places.grades.tolist() == [1, 3, 1, 1, 2]
-    assert places.relevant.tolist() == [2, 1, 3]
-    assert places.ideal.tolist() == [3, 1, 1, 2, 1, 1]
-
-
 @pytest.mark.parametrize(
     ("name", "theirs"),
     [
@@ -353,7 +304,7 @@ def test_places_of_a_run_are_ranks_without_ties() -> None:
         ("R-prec", "Rprec"),
     ],
 )
-def test_a_run_that_was_made_elsewhere_is_measured_as_trec_eval_does(
+def test_our_measures_of_a_run_are_those_of_trec_eval(
     tmp_path: Path,
     run_of_many: tuple[list[str], list[str], Relevance, np.ndarray],
     name: str,
@@ -365,6 +316,5 @@ def test_a_run_that_was_made_elsewhere_is_measured_as_trec_eval_does(
     with (tmp_path / "qrels").open() as judged, (tmp_path / "run").open() as run:
         evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(judged), THEIRS)
         told = evaluator.evaluate(pytrec_eval.parse_run(run))
-    found, _ = read_run(tmp_path / "run", queries, items)
-    ours = measure(name).of(ranks_of_run(found, relevance, len(items)), "ranked")
+    ours = measure(name).of(ranks_in_order(hits, relevance, len(items)), "ranked")
     assert ours.tolist() == pytest.approx([told[escaped(q)][theirs] for q in queries], abs=1e-9)
