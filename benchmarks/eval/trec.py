@@ -324,7 +324,7 @@ def write_qrels(
         found = zip(relevance.items[begin:end], relevance.grades[begin:end], strict=True)
         lines = [f"{own} 0 {escaped(items[item])} {grade}\n" for item, grade in found]
         content += "".join(lines).encode()
-    replace_file(path, content)
+    replace_file(path, bytes(content))
 
 
 def write_run(
@@ -366,7 +366,7 @@ def write_run(
             for rank, item in enumerate(found, 1)
         ]
         content += "".join(lines).encode("utf-8", "replace")
-    replace_file(path, content)
+    replace_file(path, bytes(content))
 
 
 def _checked(query: str, row: NDArray[np.integer], count: int) -> list[int]:

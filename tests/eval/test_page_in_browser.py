@@ -158,7 +158,7 @@ def test_tables_say_the_numbers_of_the_results(seen: Seen, results: Results) -> 
         "r => [...r.cells].map(c => c.textContent)))"
     )
 
-    parts = list(w.parts(results.rows).values())
+    parts = list(w.by_task_and_group(results.rows).values())
     assert len(tables) == len(parts) == 6
     for table, rows in zip(tables, parts, strict=True):
         assert table == [_cells(row, results.measures) for row in rows]

@@ -100,7 +100,7 @@ def test_markdown_begins_with_the_main_systems_and_says_how_figures_came_by(
     assert "sign-flip" in text
     assert "BCa, 2,000 resamples" in text
     assert "Family: codes and Hashing-Baseline of the same length" in text
-    assert "share of the right items that are among the first 50" in text
+    assert "Recall\\@50: " in text
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import io
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ import pytest
 import soundfile
 from PIL import Image
 
-from bittern.benchmarks.eval.report import media
 from bittern.benchmarks.eval.report import page as cards
 from bittern.benchmarks.eval.report.media import LONGEST_SIDE, Shown, kind_of, shown
 from bittern.benchmarks.eval.results import ShownHit, ShownQuery
@@ -121,24 +121,22 @@ def test_a_page_shows_so_many_queries_hits_and_bytes_and_says_so(
     monkeypatch.setattr(cards, "MOST_HITS", 3)
     monkeypatch.setattr(cards, "MOST_MEDIA_BYTES", 30_000)
 
-    made, left = cards.query_cards([query] * 5, {query.task: "AP"})
+    text = cards.page(dataclasses.replace(example_results(), shown=[query] * 5), [])
 
-    assert (len(made), left) == (2, 3)
-    assert all(len(one.hits) == 3 for one in made)
-    assert made[0].measure == "AP"
-    assert made[0].hits_left == len(query.hits) - 3
-    pictures = [hit.shown for one in made for hit in one.hits if hit.shown]
-    assert sum(len(picture.source) for picture in pictures) <= 30_000
-    assert pictures[0].source
-    assert "room" in pictures[-1].why_not
+    assert text.count('<details class="query"') == 2
+    assert text.count('class="hit ') == 2 * 3
+    assert "3 more queries are in results.json only" in text
+    assert f"{len(query.hits) - 3} more hits are in results.json" in text
+    assert sum(len(uri) for uri in re.findall(r"data:image/(?:jpeg|png)[^\"]+", text)) <= 30_000
+    assert "room for pictures is used up" in text
 
 
 def test_media_without_a_credit_say_that_it_is_missing() -> None:
     hit = dataclasses.replace(example_results().shown[0].hits[0], credit="  ")
     text = ShownHit(1, "t", True, 1.0, "text", "", text="words")
+    query = ShownQuery("t", "q", "q", "", "s", 1.0, 1, [hit, text])
 
-    (card,), _ = cards.query_cards([ShownQuery("t", "q", "q", "", "s", 1.0, 1, [hit, text])], {})
+    shown = cards.page(dataclasses.replace(example_results(), shown=[query]), [])
 
-    assert card.hits[0].credit == cards.NO_CREDIT
-    assert card.hits[1].credit == ""
-    assert media.LONGEST_SIDE <= 240
+    assert shown.count("Rights holder and licence are not in the metadata.") == 1
+    assert shown.count('class="credit"') == 1

@@ -10,7 +10,7 @@ import xml.etree.ElementTree as Tree
 
 import pytest
 
-from bittern.benchmarks.eval.report.plots import COLOURS, Plot, draw, inline, spread
+from bittern.benchmarks.eval.report.plots import COLOURS, Plot, draw, inline
 from bittern.benchmarks.eval.results import Results, Score
 from tests.eval.example_results import PICTURES, SOUNDS, example_results
 
@@ -59,12 +59,11 @@ def test_names_beside_lines_do_not_overlap(plots: list[Plot], results: Results) 
 
 def test_no_text_of_a_plot_ends_outside_it(plots: list[Plot]) -> None:
     for plot in plots:
-        for svg in (plot.svg, plot.narrow):
-            box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
-            assert box is not None
-            for words, x, y in _texts(svg):
-                assert math.isnan(x) or 0 <= x <= float(box[1]), words
-                assert math.isnan(y) or 0 <= y <= float(box[2]), words
+        box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', plot.svg)
+        assert box is not None
+        for words, x, y in _texts(plot.svg):
+            assert math.isnan(x) or 0 <= x <= float(box[1]), words
+            assert math.isnan(y) or 0 <= y <= float(box[2]), words
 
 
 def test_symmetric_and_re_ranked_rows_are_left_to_the_table(results: Results) -> None:
@@ -128,13 +127,3 @@ def test_plots_of_one_page_share_no_ids_and_take_the_page_s_colours(plots: list[
         assert used <= set(ids)
         assert not re.search("|".join(COLOURS), body)
         assert "font-family" not in body
-
-
-def test_heights_are_spread_in_order_around_where_they_were_wanted() -> None:
-    entries = spread([0.5, 0.5, 0.1, 0.51], 0.1, 0.0, 1.0)
-
-    assert entries[2] == pytest.approx(0.1)
-    assert sorted(entries[:2] + entries[3:]) == pytest.approx([0.4033, 0.5033, 0.6033], abs=1e-3)
-    assert entries[3] == max(entries)
-    assert spread([2.0, 2.0], 0.1, 0.0, 1.0) == pytest.approx([0.9, 1.0])
-    assert spread([], 0.1, 0.0, 1.0) == []

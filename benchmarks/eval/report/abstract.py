@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bittern.benchmarks.eval.report.wording import parts
+from bittern.benchmarks.eval.report.wording import by_task_and_group
 from bittern.benchmarks.eval.results import GroupSummary, Results, Row, Score
 
 WANTED_BITS = (64, 256)
@@ -129,7 +129,7 @@ def _nearest(lengths: set[int], bits: int) -> int:
 
 
 def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Iterator[Part]:
-    for (task, group), rows in parts(kept).items():
+    for (task, group), rows in by_task_and_group(kept).items():
         names = measures_of(results, task)
         if not names:
             continue

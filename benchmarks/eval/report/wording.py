@@ -1,9 +1,4 @@
-"""Numbers and names as people read them, the same in Markdown, plots and page.
-
-What each measure says, in one sentence for the reader of a page.
-
-How the figures of a run were come by, for the top of page and Markdown.
-"""
+"""Numbers, names and methods as people read them, the same in Markdown, plots and page."""
 
 from __future__ import annotations
 
@@ -13,7 +8,9 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from bittern.benchmarks.eval.results import Results, Row, Score
+from bittern.benchmarks.eval.measures import measure
+from bittern.benchmarks.eval.results import Results, Row, Score, ShownHit
+from bittern.errors import InvalidInputError
 
 NONE = "–"
 """What stands where there is no value."""
@@ -72,11 +69,6 @@ def deviations(figure: Score, draws: int, splits: int) -> str:
     return ", ".join(found)
 
 
-def counted(number: int, one: str, many: str) -> str:
-    """``1 query``, ``1,200 queries``."""
-    return f"{number:,} {one if number == 1 else many}"
-
-
 def without_model(label: str, models: Collection[str]) -> str:
     """The label of a row of which the model goes without saying, where there is only one."""
     (model,) = models if len(models) == 1 else ("",)
@@ -115,12 +107,9 @@ def distance(row: Row) -> str:
     return ", ".join(part for part in (row.metric, again) if part)
 
 
-def series(row: Row, with_model: bool, *, with_bits: bool = False) -> str:
-    """What stays the same along a line of a plot; with its bits, one point of it."""
-    model = f"{row.model}: " if with_model else ""
-    bits = f" {row.bits}" if with_bits and row.bits else ""
-    again = f" + top {row.rerank}" if row.rerank else ""
-    return plain(f"{model}{row.system}{bits} {row.metric}{again}", 300)
+def distance_of(hit: ShownHit) -> str:
+    """A hit's distance."""
+    return small(hit.distance) if math.isfinite(hit.distance) else plain(hit.distance)
 
 
 def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -130,11 +119,11 @@ def flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(inner, Mapping) and inner:
             found += [(f"{plain(key, 200)}.{name}", text) for name, text in flat(inner)]
         else:
-            found.append((plain(key, 200), _told(inner)))
+            found.append((plain(key, 200), _text(inner)))
     return found
 
 
-def _told(inner: Any) -> str:
+def _text(inner: Any) -> str:
     if inner is None or inner == "" or inner == [] or inner == ():
         return NONE
     if isinstance(inner, bool):
@@ -142,7 +131,7 @@ def _told(inner: Any) -> str:
     if isinstance(inner, float):
         return f"{inner:.6g}"
     if isinstance(inner, (list, tuple)):
-        return plain("; ".join(_told(one) for one in inner))
+        return plain("; ".join(_text(one) for one in inner))
     return plain(inner)
 
 
@@ -151,7 +140,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower())[:40].strip("-") or "task"
 
 
-def parts(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
+def by_task_and_group(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     """Rows by task and group, in the order in which they come."""
     found: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -159,43 +148,13 @@ def parts(rows: Iterable[Row]) -> dict[tuple[str, str], list[Row]]:
     return found
 
 
-_MEANINGS = {
-    "AP_minR": (
-        "average precision of the first {k} ranks, divided by the number of right items or {k}, "
-        "whichever is smaller (INQUIRE's AP@k)"
-    ),
-    "AP_hits": (
-        "average precision of the first {k} ranks, divided by the right items found there "
-        "(hashing papers' mAP@k; 0 if none is found)"
-    ),
-    "AP": (
-        "average precision: the mean, over all right items, of the precision at their ranks "
-        "(trec_eval's map)"
-    ),
-    "AP@": (
-        "average precision of the first {k} ranks, divided by the number of all right items: what "
-        "lies deeper counts as not found (trec_eval's map_cut)"
-    ),
-    "nDCG": (
-        "discounted cumulative gain, an item's grade divided by the logarithm of its rank, "
-        "relative to the best possible order (trec_eval's ndcg_cut)"
-    ),
-    "R-prec": "precision at the rank that equals the number of right items",
-    "Recall": "share of the right items that are among the first {k}",
-    "P": "share of the first {k} items that are right",
-    "MRR": "one divided by the rank of the first right item",
-    "hit": "share of the queries with a right item among the first {k}",
-    "P_H2": (
-        "share of right items among all within Hamming distance 2 of the query, 0 where nothing "
-        "is so near; other distances have none"
-    ),
-}
-
-
-def meaning(measure: str) -> str:
-    """What a measure of this name says; empty where the name is not known here."""
-    base, at, depth = measure.partition("@")
-    return _MEANINGS.get(base + at, _MEANINGS.get(base, "")).format(k=depth or "k")
+def meaning(name: str) -> str:
+    """What a measure of this name is, and where it is defined; empty where it is unknown."""
+    try:
+        found = measure(name)
+    except InvalidInputError:
+        return ""
+    return f"{found.about} ({found.citation})"
 
 
 FEWEST = 30
