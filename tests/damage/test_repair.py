@@ -109,3 +109,13 @@ def test_nothing_behind_a_link_that_leads_out_of_an_archive_is_changed(
     with pytest.raises(PreconditionError, match="is a link"):
         repair(path)
     assert sorted(outside.rglob("*")) == before
+
+
+def test_a_reader_that_is_open_answers_after_a_repair_like_a_new_one(path: Path) -> None:
+    with Archive.open(path) as reader:
+        assert len(reader.rows()) == 4
+        newest_manifest(path).unlink()
+        repair(path)
+        with Archive.open(path, write=True) as archive:
+            archive.add([photo("e")], model=OWL.digest)
+            assert state(reader) == state(archive)
