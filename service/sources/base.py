@@ -197,7 +197,7 @@ class Source:
         return [listed.entry for listed in self.listed]
 
     def total(self) -> int | None:
-        """About how many entries there are, or None where only listing them would tell.
+        """About how many entries there are, or None where that needs a whole listing.
 
         Reads a folder's or a table's lines once more (seconds for millions), but no media.
         """

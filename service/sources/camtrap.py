@@ -94,7 +94,6 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: a table is missing, or there is no such folder as `options.media`.
     """
     inside = path.parent if path.name == DESCRIPTOR else path
-    folder = inside if inside.is_dir() else inside.parent
     with PackedFiles(inside, DESCRIPTOR) as files, _Observations() as observations:
         package = _Package(files)
         about_all = _about_all(package.description)
@@ -111,7 +110,7 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
                 observations.take(row.cells)
             except BitternError as error:
                 yield failed(row.cells.get("observationID", ""), row.position, error)
-        locator = MediaLocator(path, options, [folder])
+        locator = MediaLocator(path, options)
         for row in package.rows("media"):
             try:
                 deployment = _deployment_of(row, deployments, observations)

@@ -33,7 +33,7 @@ class MetaTable:
     Attributes:
         kind: last segment of the row type in lower case: ``occurrence``, ``multimedia``.
         files: paths inside the archive.
-        dialect: how its cells and rows are told apart.
+        dialect: how its cells and rows are separated.
         header_lines: how many rows at the beginning are none.
         key: column that joins the tables; None where rows stand alone.
         columns: name to column, or to the value that all rows have.

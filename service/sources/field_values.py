@@ -123,7 +123,7 @@ def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
 def with_numbers(row: Mapping[str, Value], separator: str) -> dict[str, Value]:
     """The row, with decimal points in the columns of numbers; digits stay as they are.
 
-    Much of Europe writes 46,5. The comma of decimals can only be told from that of thousands
+    Much of Europe writes 46,5. Whether a comma marks decimals or thousands can only be known
     where it does not separate the cells.
 
     Args:

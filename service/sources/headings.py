@@ -17,42 +17,20 @@ _KNOWN = {name.lower(): name for name in (*DARWIN_CORE, *OWN)}
 _RESERVED = {name.lower() for name in (*IDENTITY, *INTERNAL)} - {name.lower() for name in OWN}
 
 
-_COORDINATES = {
-    "latitude": "decimalLatitude",
-    "lat": "decimalLatitude",
-    "longitude": "decimalLongitude",
-    "lon": "decimalLongitude",
-    "lng": "decimalLongitude",
-    "long": "decimalLongitude",
+_ALIASES = {
+    **{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")},
+    **dict.fromkeys(("latitude", "lat"), "decimalLatitude"),
+    **dict.fromkeys(("longitude", "lon", "lng", "long"), "decimalLongitude"),
+    "associatedmedia": "media",  # as exports of our own call it
 }
-_MEDIA_HEADINGS = [
-    "associatedmedia",
-    "file",
-    "filename",
-    "filepath",
-    "path",
-    "image",
-    "imagepath",
-    "photo",
-    "picture",
-    "audio",
-    "recording",
-    "sound",
-    "relativepath",
-    "sourcefile",
-    "mediapath",
-    "mediafile",
-    "url",
-    "imageurl",
-    "photourl",
-    "audiourl",
-    "mediaurl",
-    "accessuri",
-    "identifier",
-    "uri",
-    "href",
-    "link",
-]
+_ALIASES_OF_TERMS = {"associatedmedia": "media"}
+"""Known with a prefix as well (``dwc:associatedMedia``), which other aliases are not."""
+_MEDIA_HEADINGS = (
+    "associatedmedia", "file", "filename", "filepath", "path", "image", "imagepath", "photo",
+    "picture", "audio", "recording", "sound", "relativepath", "sourcefile", "mediapath",
+    "mediafile", "url", "imageurl", "photourl", "audiourl", "mediaurl", "accessuri", "identifier",
+    "uri", "href", "link",
+)  # fmt: skip
 """Headings that people give to the column with the files, likeliest first; without underscores."""
 _MEDIA_WORDS = ("file", "path", "image", "photo", "picture", "audio", "sound", "record", "url")
 
@@ -67,8 +45,8 @@ def kept_names(headings: Sequence[str]) -> list[str]:
     """
     names: list[str] = []
     taken: set[str] = set()
-    for place, heading in enumerate(headings, 1):
-        wanted = _kept(heading) or f"column_{place}"
+    for index, heading in enumerate(headings, 1):
+        wanted = _kept(heading) or f"column_{index}"
         name, count = wanted, 2
         while name.lower() in taken:
             name, count = f"{wanted}_{count}", count + 1
@@ -93,35 +71,41 @@ def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[st
     Raises:
         ManifestError: there is no such heading, or two are to have the same name.
     """
-    wanted = list(headings)
-    first: dict[int, str] = {}
+    renamed = _renamed(headings, columns)
+    plain = kept_names(headings)
+    wanted = [renamed.get(i, heading) for i, heading in enumerate(headings)]
+    used = {*renamed.values(), *(n for i, n in enumerate(plain) if i not in renamed)}
+    terms: set[int] = set()
+    for index, heading in enumerate(headings):
+        alias = _ALIASES.get(_bare(heading)) or _ALIASES_OF_TERMS.get(plain[index].lower())
+        if index in renamed:
+            continue
+        if plain[index] in _KNOWN.values():
+            terms.add(index)
+        elif alias is not None and alias not in used:
+            wanted[index] = alias
+            used.add(alias)
+            terms.add(index)
+    wanted = [each if _kept(each) else f"column_{i}" for i, each in enumerate(wanted, 1)]
+    order = sorted(range(len(wanted)), key=lambda i: (i not in renamed, i not in terms, i))
+    named = dict(zip(order, kept_names([wanted[i] for i in order]), strict=True))
+    return [named[i] for i in range(len(wanted))]
+
+
+def _renamed(headings: Sequence[str], columns: Mapping[str, str]) -> dict[int, str]:
+    """The names that the operator gives, by the index of their heading."""
+    renamed: dict[int, str] = {}
     for heading, column in columns.items():
-        place = _place_of(heading, headings)
+        index = _index_of(heading, headings)
         if not column.strip():
             raise ManifestError(f"the column '{heading}' is given no name", field="columns")
         name = kept_names([column])[0]
-        if name in first.values() or place in first:
+        if name in renamed.values() or index in renamed:
             raise ManifestError(
                 f"two columns are to be one: '{heading}' cannot be '{name}' too", field="columns"
             )
-        first[place] = wanted[place] = name
-    plain = kept_names(headings)
-    there = {*first.values(), *(n for i, n in enumerate(plain) if i not in first)}
-    terms: set[int] = set()
-    for place, heading in enumerate(headings):
-        alias = _ALIASES.get(_bare(heading)) or _ALIASES_OF_TERMS.get(plain[place].lower())
-        if place in first:
-            continue
-        if plain[place] in _KNOWN.values():
-            terms.add(place)
-        elif alias is not None and alias not in there:
-            wanted[place] = alias
-            there.add(alias)
-            terms.add(place)
-    wanted = [each if _kept(each) else f"column_{i}" for i, each in enumerate(wanted, 1)]
-    order = sorted(range(len(wanted)), key=lambda i: (i not in first, i not in terms, i))
-    named = dict(zip(order, kept_names([wanted[i] for i in order]), strict=True))
-    return [named[i] for i in range(len(wanted))]
+        renamed[index] = name
+    return renamed
 
 
 def shown(headings: Sequence[str]) -> str:
@@ -137,13 +121,13 @@ def likely_media(headings: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(likely))[:3]
 
 
-def _place_of(heading: str, headings: Sequence[str]) -> int:
+def _index_of(heading: str, headings: Sequence[str]) -> int:
     for same in (str.strip, lambda text: text.strip().casefold()):
-        places = [i for i, each in enumerate(headings) if same(each) == same(heading)]
-        if len(places) == 1:
-            return places[0]
+        found = [i for i, each in enumerate(headings) if same(each) == same(heading)]
+        if len(found) == 1:
+            return found[0]
     raise ManifestError(
-        f"there is {'no' if not places else 'more than one'} column '{heading}'; the columns are "
+        f"there is {'no' if not found else 'more than one'} column '{heading}'; the columns are "
         f"{shown(headings)}",
         field="columns",
     )
@@ -151,17 +135,6 @@ def _place_of(heading: str, headings: Sequence[str]) -> int:
 
 def _bare(heading: str) -> str:
     return re.sub(r"[\s_-]+", "", heading).lower()
-
-
-_ALIASES = {
-    **{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")},
-    **_COORDINATES,
-    "associatedmedia": "media",  # as exports of our own call it
-}
-
-
-_ALIASES_OF_TERMS = {"associatedmedia": "media"}
-"""Known with a prefix as well (``dwc:associatedMedia``), which other aliases are not."""
 
 
 def _kept(heading: str) -> str:

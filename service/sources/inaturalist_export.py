@@ -4,7 +4,7 @@ What its columns mean: https://www.inaturalist.org/terminology. Observers choose
 none but `id` and one of `image_url` and `sound_url` is needed. The export names the first
 photograph and the first sound of an observation, and no others.
 
-Columns that begin with `private_` are never read. They hold the true place of observations whose
+Columns that begin with `private_` are never read. They hold the true position of observations whose
 coordinates are obscured, and only who may see it finds them filled in; an archive may be shown to
 others.
 """
@@ -194,7 +194,7 @@ def _is_obscured(values: Mapping[str, str]) -> bool:
 
 
 def _uncertainty(values: Mapping[str, str]) -> dict[str, Value]:
-    """`coordinateUncertaintyInMeters`: where coordinates are obscured, never the true place's."""
+    """`coordinateUncertaintyInMeters`: of obscured coordinates, never that of the true ones."""
     metres: dict[str, float] = {}
     for column in ("public_positional_accuracy", "positional_accuracy"):
         if values.get(column):

@@ -101,9 +101,8 @@ class _Listing:
         self.taxon = lru_cache(TAXA_KEPT)(self._taxon)
 
     def entries(self) -> Iterator[Listed]:
-        for root in self.locator.folders:
-            for photo, file in local_photos(root):
-                self.spill.add_first("local", _sortable(photo), file)
+        for photo, file in _local_photos(self.locator.folder):
+            self.spill.add_first("local", _sortable(photo), file)
         photos = self.tables["photos"]
         if not self.fetches:
             yield from self._take("photos", self._take_photo)
@@ -220,17 +219,16 @@ def _sortable(photo: int) -> str:
     return f"{photo:019}"
 
 
-def local_photos(folder: Path) -> Iterator[tuple[int, str]]:
+def _local_photos(folder: Path | None) -> Iterator[tuple[int, str]]:
     """Photographs below a folder: ``12/original.jpg``, ``photos/12/large.jpeg`` or ``12.jpg``.
 
     Yields:
         Id and path relative to the folder; of several sizes the largest, in no order of ids.
     """
     for prefix in ("", "photos"):
-        directory = folder / prefix
-        if not directory.is_dir():
+        if folder is None or not (folder / prefix).is_dir():
             continue
-        with os.scandir(directory) as entries:
+        with os.scandir(folder / prefix) as entries:
             for entry in entries:
                 stem, suffix = _split(entry.name)
                 if not _PHOTO.fullmatch(stem):

@@ -72,39 +72,29 @@ class MediaLocator:
 
     Args:
         source: the file or folder that is read.
-        options: `media` and `fetch` say where to look.
-        beside: folders that are searched where no `media` is given; by default the source
-            itself, if it is a folder, or the one that it lies in.
+        options: `media` and `fetch` say where to look; by default in the source itself, if it is
+            a folder, or in the one that it lies in.
+
+    Attributes:
+        folder: where files are looked for; None if only addresses are.
     """
 
-    def __init__(
-        self, source: Path, options: SourceOptions, beside: Sequence[Path] | None = None
-    ) -> None:
+    def __init__(self, source: Path, options: SourceOptions) -> None:
         self._fetch = options.fetch
         self._base = options.media if is_address(options.media) else None
-        self._named = options.media is not None and self._base is None
-        if self._named:
-            self._folders = [Path(str(options.media)).expanduser()]
-            if not self._folders[0].is_dir():
+        self._trusted = False
+        self.folder: Path | None = None
+        if options.media is None:
+            self.folder = source if source.is_dir() else source.parent
+        elif self._base is None:
+            self._trusted = True
+            self.folder = Path(options.media).expanduser()
+            if not self.folder.is_dir():
                 raise SourceNotFoundError(
-                    f"there is no folder with media at {self._folders[0]}", field="media"
+                    f"there is no folder with media at {self.folder}", field="media"
                 )
-        elif self._base is not None:
-            self._folders = []
-        else:
-            self._folders = list(beside or [source if source.is_dir() else source.parent])
-        self._roots = [folder.resolve() for folder in self._folders]
+        self._root = Path() if self.folder is None else self.folder.resolve()
         self._claims = Spill()
-
-    @property
-    def fetches(self) -> bool:
-        """Whether any address at all may be fetched."""
-        return bool(self._fetch)
-
-    @property
-    def folders(self) -> tuple[Path, ...]:
-        """Where files are looked for."""
-        return tuple(self._folders)
 
     def find(
         self, name: str, *, also: Iterable[str] = (), addresses: Sequence[str] = ()
@@ -146,21 +136,21 @@ class MediaLocator:
         raise self._not_found(own, tried)
 
     def _file(self, wanted: str) -> FoundMedia | None:
-        for folder, root in zip(self._folders, self._roots, strict=True):
-            path = folder / wanted
-            try:
-                if not path.is_file():
-                    continue
-                inside = self._named or path.resolve().is_relative_to(root)
-            except OSError:  # a name longer than the file system allows
-                continue
-            if not inside:
-                raise ManifestError(
-                    f"'{_short(wanted)}' is a link that leads out of {folder}; name the folder "
-                    "with --media if its links can be trusted"
-                )
-            return FoundMedia(wanted, path, str(root), None)
-        return None
+        if self.folder is None:
+            return None
+        path = self.folder / wanted
+        try:
+            if not path.is_file():
+                return None
+            inside = self._trusted or path.resolve().is_relative_to(self._root)
+        except OSError:  # a name longer than the file system allows
+            return None
+        if not inside:
+            raise ManifestError(
+                f"'{_short(wanted)}' is a link that leads out of {self.folder}; name the folder "
+                "with --media if its links can be trusted"
+            )
+        return FoundMedia(wanted, path, str(self._root), None)
 
     def _claim(self, wanted: str, name: str) -> None:
         """Refuse a file name that the media of two addresses share."""
@@ -174,15 +164,14 @@ class MediaLocator:
             )
 
     def _not_found(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
-        folders = ", ".join(map(str, self._folders)) or "no folder"
         different = list(dict.fromkeys(tried))
         names = ", ".join(f"'{_short(each)}'" for each in different[:_NAMED]) or "no name"
         if len(different) > _NAMED:
             names += f" and {len(different) - _NAMED} other names"
         source = f"; the source names {_short(addresses[0])}" if addresses else ""
         message = (
-            f"the media are not here: looked in {folders} for {names}{source}. Say where they "
-            "are with --media FOLDER"
+            f"the media are not here: looked in {self.folder or 'no folder'} for {names}{source}. "
+            "Say where they are with --media FOLDER"
         )
         if not addresses:
             return SourceNotFoundError(message)

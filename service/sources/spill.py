@@ -18,8 +18,9 @@ class Spill:
 
     A map has one value for a key (`add_first`, `get`), a list any number of them in order (`add`,
     `find`). Memory is SQLite's page cache, at most 16 MiB, whatever the number of rows. The
-    operating system removes the database when it is closed or the process dies. To be closed by a
-    `with` statement. Names of tables are constants of the caller, and go into the SQL as they are.
+    operating system removes the database when it is closed or the process dies. Closed by a `with`
+    statement, or when nothing refers to it. Names of tables are constants of the caller, and go
+    into the SQL as they are.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,9 @@ class Spill:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._db.close()
+
+    def __del__(self) -> None:
         self._db.close()
 
     def add_first(self, table: str, key: str, value: object = None) -> bool:

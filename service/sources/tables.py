@@ -353,31 +353,21 @@ def _size_of(group: Any, flat: list[str]) -> tuple[int, int]:
 
 
 def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells | str]:
-    """Cells of each row of a batch; never more than `_BATCH_BYTES` of text in memory at once."""
+    """Cells of each row of a batch; little more than `_BATCH_BYTES` of text in memory at once."""
     texts = {n: _sizes(c) for n, c in zip(batch.schema.names, batch.columns, strict=True)}
-    total = np.zeros(batch.num_rows, np.int64)
-    longest = np.zeros(batch.num_rows, np.int64)
-    for sizes in texts.values():
-        if sizes is not None:
-            total += sizes
-            np.maximum(longest, sizes, out=longest)
-    bad = (longest > MAX_CELL_BYTES) | (total > MAX_LINE_BYTES)
-    begin = 0
-    while begin < batch.num_rows:
+    sizes = np.stack([np.zeros(batch.num_rows, np.int64), *texts.values()])
+    total = sizes.sum(axis=0)
+    bad = (sizes.max(axis=0) > MAX_CELL_BYTES) | (total > MAX_LINE_BYTES)
+    count = batch.num_rows if not bad.any() and total.sum() <= _BATCH_BYTES else 1
+    for begin in range(0, batch.num_rows, count):
         if bad[begin]:
             yield _too_long(begin, texts)
-            begin += 1
-            continue
-        after = np.flatnonzero(bad[begin:])
-        most = int(after[0]) if len(after) else batch.num_rows - begin
-        fitting = np.searchsorted(np.cumsum(total[begin : begin + most]), _BATCH_BYTES, "right")
-        count = max(1, int(fitting))
-        yield from _slice_rows(batch.slice(begin, count), columns)
-        begin += count
+        else:
+            yield from _slice_rows(batch.slice(begin, count), columns)
 
 
-def _sizes(column: Any) -> NDArray[np.int64] | None:
-    """Bytes of each text of a column, int64 [rows]; None for a column of something else."""
+def _sizes(column: Any) -> NDArray[np.int64]:
+    """Bytes of each text of a column, int64 [rows]; zeros for a column of something else."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -385,16 +375,16 @@ def _sizes(column: Any) -> NDArray[np.int64] | None:
     if pa.types.is_dictionary(column.type):
         indices, column = column.indices, column.dictionary
     if not _is_text(column.type):
-        return None
+        return np.zeros(len(column if indices is None else indices), np.int64)
     sizes = pc.cast(pc.binary_length(column), pa.int64())
     if indices is not None:
         sizes = sizes.take(indices)
     return np.asarray(sizes.fill_null(0), dtype=np.int64)
 
 
-def _too_long(row: int, texts: Mapping[str, NDArray[np.int64] | None]) -> str:
+def _too_long(row: int, texts: Mapping[str, NDArray[np.int64]]) -> str:
     for name, sizes in texts.items():
-        if sizes is not None and sizes[row] > MAX_CELL_BYTES:
+        if sizes[row] > MAX_CELL_BYTES:
             return (
                 f"the cell in column '{name[:100]}' has {sizes[row]:,} bytes, the limit is "
                 f"{MAX_CELL_BYTES:,}; leave the column out"

@@ -50,10 +50,17 @@ MAX_GROUP = 64
 """Most members of one key."""
 MAX_SIDECAR_BYTES = 1 << 20
 MAX_NAME_CHARS = 1_024
-MAX_HEADER_BYTES = 64 << 10
-"""Most that is read for the headers of a member, which hold a long name."""
-_BUFFER_BYTES = 64 << 10
+MAX_HEADER_BYTES = 16 << 10
+"""Longest header of a member, which holds a long name. Python before 3.11.10 takes time that grows
+with its square."""
+MAX_HEADERS_BYTES = 64 << 10
+"""Most that is read for all headers of a member."""
+_BUFFER_BYTES = 10_240
 _CHUNK_BYTES = 1 << 20
+_EXTENSIONS = frozenset(
+    {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE}
+    | {tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
+)
 _UNREADABLE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, RecursionError)
 _MAGIC = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
@@ -262,12 +269,12 @@ class _Bounded:
 
     def allow(self, size: int) -> None:
         """Allow to read the rest of a member of this size, and the headers of the next one."""
-        self._left = size + MAX_HEADER_BYTES + 2 * _BUFFER_BYTES
+        self._left = size + MAX_HEADERS_BYTES + 2 * _BUFFER_BYTES
 
     def read(self, size: int) -> bytes:
         self._left -= size
         if self._left < 0:
-            raise ManifestError(f"a member has headers of more than {MAX_HEADER_BYTES:,} bytes")
+            raise ManifestError(f"a member has headers of more than {MAX_HEADERS_BYTES:,} bytes")
         data = self._stream.read(size)
         if not data:
             raise _EndsTooEarlyError
@@ -276,6 +283,15 @@ class _Bounded:
 
 class _MemberInfo(tarfile.TarInfo):
     """A member; where there should be one and is none, an error instead of the file's end."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENSIONS and info.size > MAX_HEADER_BYTES:
+            raise ManifestError(
+                f"a header of {info.size:,} bytes; the limit is {MAX_HEADER_BYTES:,}"
+            )
+        return info
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
@@ -288,7 +304,7 @@ class _MemberInfo(tarfile.TarInfo):
 
 
 def _unpacked(stream: IO[bytes]) -> IO[bytes]:
-    whole = io.BufferedReader(cast(io.RawIOBase, stream), _BUFFER_BYTES)
+    whole = io.BufferedReader(cast(io.RawIOBase, stream), _CHUNK_BYTES)
     head = whole.peek(3)
     if head.startswith(b"\x1f\x8b"):
         return cast(IO[bytes], gzip.GzipFile(fileobj=whole))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
         SourceNotFoundError: there is no such folder as `options.media`.
     """
     locator = MediaLocator(path, options)
-    folder = _Folder(locator, _recordings_in(locator.folders))
+    folder = _Folder(locator, _recordings_in(locator.folder))
     seen: set[int] = set()
     if not path.is_dir():
         yield from _page(path, folder, seen)
@@ -104,22 +104,18 @@ class _Folder(NamedTuple):
     downloads: dict[int, str]
 
 
-def _recordings_in(folders: Iterable[Path]) -> dict[int, str]:
+def _recordings_in(folder: Path | None) -> dict[int, str]:
     """Catalogue number to file name; where several files bear one, the first in their order."""
     names: dict[int, str] = {}
-    for folder in folders:
-        with suppress(OSError), os.scandir(folder) as found:
-            for name in (each.name for each in found):
-                match = _IN_A_NAME.search(name)
-                if match is None or name.startswith(".") or not _is_recording(name):
-                    continue
+    if folder is None:
+        return names
+    with suppress(OSError), os.scandir(folder) as found:
+        for name in (each.name for each in found):
+            match = _IN_A_NAME.search(name)
+            if match and not name.startswith(".") and modality_of_suffix(Path(name)) == "audio":
                 number = int(match[1])
                 names[number] = min(name, names.get(number, name))
     return names
-
-
-def _is_recording(name: str) -> bool:
-    return modality_of_suffix(Path(name)) == "audio"
 
 
 def _pages(folder: Path) -> list[Path]:
