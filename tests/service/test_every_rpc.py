@@ -21,47 +21,36 @@ def test_search_by_words_gives_what_the_engine_found(
     remote: RemoteArchive, engine: FakeEngine
 ) -> None:
     result = remote.search("a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
-    asked = Query(text="a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
-    assert engine.seen == [asked]
-    expected = engine.search(asked)
+    query = Query(text="a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
+    assert engine.seen == [query]
+    expected = engine.search(query)
     assert [hit.rank for hit in result.hits] == [1, 2, 3]
     assert [hit.distance for hit in result.hits] == [hit.distance for hit in expected.hits]
     assert (result.model, result.target, result.metric) == (MODEL, "image", "hamming")
-    assert result.took_ms == expected.took_ms
-
-
-def test_what_is_asked_of_nearness_and_recall_reaches_the_engine(
-    remote: RemoteArchive, engine: FakeEngine
-) -> None:
-    result = remote.search("a heron", within=2.5, recall=0.95)
-    assert engine.seen == [Query(text="a heron", within=2.5, recall=0.95)]
-    assert [hit.distance for hit in result.hits] == [1.0, 2.0]
-    assert (result.engine, result.exact, result.cutoff, result.nearest) == (
-        "ivf",
-        False,
-        2.5,
-        None,
-    )
+    assert (result.took_ms, result.exact, result.cutoff) == (expected.took_ms, True, None)
 
 
 @pytest.mark.parametrize(
-    ("relevance", "share"), [("strict", 0.01), ("usual", 0.05), ("loose", 0.2), (0.37, 0.37)]
+    ("limits", "shown", "engine_name", "cutoff"),
+    [
+        ({"within": 2.5, "recall": 0.95}, 2, "ivf", 2.5),
+        ({"relevance": "loose"}, 2, "flat", 2.0),
+        ({"relevance": 0.37}, 3, "flat", 3.7),
+    ],
 )
-def test_a_wish_for_relevance_reaches_the_engine_as_a_share(
-    remote: RemoteArchive, engine: FakeEngine, relevance: str | float, share: float
+def test_limits_and_recall_reach_the_engine_and_say_how_hits_were_found(
+    remote: RemoteArchive,
+    engine: FakeEngine,
+    limits: dict[str, Any],
+    shown: int,
+    engine_name: str,
+    cutoff: float,
 ) -> None:
-    result = remote.search("a heron", relevance=relevance)
-    assert [query.relevance for query in engine.seen] == [share]
-    assert result.cutoff == 10 * share
-    assert all(hit.distance <= 10 * share for hit in result.hits)
-
-
-def test_what_is_not_asked_of_nearness_and_recall_stays_unasked(
-    remote: RemoteArchive, engine: FakeEngine
-) -> None:
-    result = remote.search("a heron")
-    assert engine.seen == [Query(text="a heron")]
-    assert (result.engine, result.exact, result.cutoff) == ("flat", True, None)
+    result = remote.search("a heron", **limits)
+    assert engine.seen == [Query(text="a heron", **limits)]
+    assert [hit.distance for hit in result.hits] == [1.0, 2.0, 3.0][:shown]
+    assert (result.engine, result.exact) == (engine_name, engine_name == "flat")
+    assert (result.cutoff, result.nearest) == (cutoff, None)
 
 
 def test_where_nothing_is_near_enough_the_nearest_comes_along(remote: RemoteArchive) -> None:
@@ -152,21 +141,21 @@ def test_add_stores_in_batches_and_counts(remote: RemoteArchive, engine: FakeEng
         ("overwrite", AddStatus.OVERWRITTEN),
     ],
 )
-def test_add_treats_duplicates_as_it_is_told(
+def test_add_follows_the_policy_for_duplicates(
     remote: RemoteArchive, policy: str, status: AddStatus
 ) -> None:
     [[result]] = remote.add([item("obs-1")], on_duplicate=policy)  # type: ignore[arg-type]
     assert result.status is status
 
 
-@pytest.mark.parametrize("asked", [{"within": 3.0}, {"relevance": "usual"}])
-def test_a_server_of_before_that_cannot_leave_out_hits_is_told_from_one_that_did(
-    remote: RemoteArchive, engine: FakeEngine, asked: dict[str, Any]
+@pytest.mark.parametrize("limit", [{"within": 3.0}, {"relevance": "usual"}])
+def test_a_server_of_an_earlier_version_that_ignores_a_limit_is_noticed(
+    remote: RemoteArchive, engine: FakeEngine, limit: dict[str, Any]
 ) -> None:
     engine.names_itself = ""
-    [name] = asked
+    [name] = limit
     with pytest.raises(PreconditionError, match=f"earlier version, .* know `{name}`") as caught:
-        remote.search("a heron", **asked)
+        remote.search("a heron", **limit)
     assert caught.value.field == name
     before = remote.search("a heron", recall=0.9)
     assert (before.engine, before.exact) == ("flat", True)

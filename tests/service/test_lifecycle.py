@@ -65,7 +65,7 @@ def test_what_is_no_address_is_refused(listen: str) -> None:
 
 
 def test_a_server_without_archives_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match="no archive"):
+    with pytest.raises(InvalidInputError, match="at least one archive"):
         serve({}, listen=":0")
 
 
