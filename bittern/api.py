@@ -28,17 +28,9 @@ from bittern.errors import (
     UnreadableMediaError,
 )
 from bittern.files import check_output_file
-from bittern.service.export import (
-    FOLDER,
-    Exported,
-    Piece,
-    format_of,
-    pieces,
-    rows_of_hits,
-    write_file,
-    writer_of,
-)
-from bittern.service.export.base import OnProgress
+from bittern.service.export.files import Exported, FileChunk, OnProgress, file_chunks, write_file
+from bittern.service.export.rows import rows_of_hits
+from bittern.service.export.writers import FOLDER, format_of, writer_of
 from bittern.service.limits import DEFAULT_LIMITS, check_ids, check_page_size
 from bittern.types import (
     DEFAULT_K,
@@ -342,7 +334,7 @@ class ArchiveAPI(ABC):
             )
         check_output_file(path)
         if found is not None:
-            stream = pieces(writer_of(chosen), rows_of_hits(found))
+            stream = file_chunks(writer_of(chosen), rows_of_hits(found))
         else:
             stream = self._export(chosen, where)
         return write_file(stream, path, chosen, on_progress)
@@ -394,7 +386,7 @@ class ArchiveAPI(ABC):
     def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page: ...
 
     @abstractmethod
-    def _export(self, format_: str, where: str | None) -> Iterator[Piece]: ...
+    def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]: ...
 
     @abstractmethod
     def _export_folder(

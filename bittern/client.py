@@ -20,8 +20,8 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.jobs import RemoteJobs
-from bittern.service.export.base import Exported, OnProgress, Piece
-from bittern.service.export.formats import FOLDER, writer_of
+from bittern.service.export.files import Exported, FileChunk, OnProgress
+from bittern.service.export.writers import FOLDER, writer_of
 from bittern.service.grpc import messages
 from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
@@ -201,7 +201,7 @@ class RemoteArchive(ArchiveAPI):
                 answer.next_page_token,
             )
 
-    def _export(self, format_: str, where: str | None) -> Iterator[Piece]:
+    def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]:
         """The file as it arrives; however long it takes."""
         request = pb.ExportRequest(
             archive=self.name,
@@ -212,7 +212,7 @@ class RemoteArchive(ArchiveAPI):
             call = self._stub.Export(request)
             try:
                 for response in call:
-                    yield Piece(response.data, response.done, response.total, response.left_out)
+                    yield FileChunk(response.data, response.done, response.total, response.left_out)
             finally:
                 call.cancel()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from bittern.service.export.base import Exported, OnProgress, Piece, pieces
+from bittern.service.export.files import Exported, FileChunk, OnProgress, file_chunks
 from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
-from bittern.service.export.formats import writer_of
 from bittern.service.export.rows import metadata_types
+from bittern.service.export.writers import writer_of
 from bittern.types import (
     AddResult,
     ArchiveStats,
@@ -104,9 +104,9 @@ class LocalArchive(ArchiveAPI):
     def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page:
         return self._engine.list(page_size=page_size, page_token=page_token, where=where)
 
-    def _export(self, format_: str, where: str | None) -> Iterator[Piece]:
+    def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]:
         writer = writer_of(format_)
-        return pieces(writer, self._engine.rows(where, codes=writer.codes))
+        return file_chunks(writer, self._engine.rows(where, codes=writer.codes))
 
     def _export_folder(
         self,

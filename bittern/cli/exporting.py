@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bittern.api import ArchiveAPI
-    from bittern.service.export import Exported
+    from bittern.service.export.files import Exported
     from bittern.types import SearchResult
 
 FORMAT_HELP = (

@@ -162,7 +162,7 @@ def _check_output(output: str | None, format_: str | None) -> None:
     """Refuse a file that cannot be written, before anything is searched."""
     from bittern.errors import InvalidInputError
     from bittern.files import check_output_file
-    from bittern.service.export import FOLDER, format_of
+    from bittern.service.export.writers import FOLDER, format_of
 
     if output is None:
         raise InvalidInputError(

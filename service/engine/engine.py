@@ -27,8 +27,7 @@ from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.engine.relevance import Relevance, Vector
-from bittern.service.export.base import Rows
-from bittern.service.export.rows import rows_of_archive
+from bittern.service.export.rows import Rows, rows_of_archive
 from bittern.service.ingest.commit import (
     COMMIT_ITEMS,
     ArchiveCommits,

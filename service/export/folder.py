@@ -1,11 +1,11 @@
 """A folder of media with a manifest, which `bittern index` reads again.
 
     FOLDER/media/...       copies of the media
-    FOLDER/manifest.csv    one row per photograph or recording, with its licence and all else
-    FOLDER/missing.csv     what could not be copied, and why; only where there is such a thing
+    FOLDER/manifest.csv    one row per photograph or recording, with all its metadata
+    FOLDER/missing.csv     media that could not be copied, and why; only if there are any
 
-Media are read from the places that the archive noted when it coded them. Copies, not links: what
-is done to the folder must not change the originals.
+Media are read from where they were coded. They are copied, not linked: changes to the folder must
+not change the originals.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.columns import as_given
-from bittern.service.export.base import Exported, OnProgress
-from bittern.service.export.formats import FOLDER
-from bittern.service.export.spreadsheets import harmless
+from bittern.service.export.files import Exported, OnProgress
+from bittern.service.export.writers import FOLDER, harmless
 from bittern.types import Hit, Observation
 
 _TYPES = {"image": "StillImage", "audio": "Sound"}
 _FIRST = ("media", "occurrenceID", "type")
 _OF_HITS = ("rank", "distance", "windows")
 _UNSAFE = re.compile(r"[^\w.-]+")
-"""What is replaced in names: all but letters and digits of any script, and what files share."""
+"""Replaced in names: all but letters, digits, ``_``, ``.`` and ``-``."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
 _LONGEST_NAME = 100
 _MOST_BYTES = 200
@@ -89,22 +88,22 @@ def write_folder(
 ) -> Exported:
     """Copy media and write their manifest; the folder appears when it is complete.
 
-    Where media lie is what the archive says. One that comes from others may name any picture and
-    recording that this user can read: `below` says which may be copied.
+    The archive says where its media are. An archive from others may name any picture or recording
+    that this user can read: `below` limits which may be copied.
 
     Args:
-        media: what goes into it.
-        to: a folder that is not there yet.
+        media: to be copied.
+        to: a folder that does not exist yet.
         columns: metadata columns of the manifest.
         hits: also write rank, distance and windows.
-        below: folders; media that lie elsewhere, links followed, are missing. None: from anywhere.
+        below: folders; media outside them, links followed, are missing. None: any folder.
         total: how many media there are, for `on_progress`.
         on_progress: called after each of them.
 
     Raises:
-        InvalidInputError: `to` is there already, there is no folder to make it in, or one of
-            `below` is no folder.
-        SourceNotFoundError: not one of the media is to be found; nothing is left behind.
+        InvalidInputError: `to` exists already, its parent folder does not, or one of `below`
+            is no folder.
+        SourceNotFoundError: none of the media can be copied; nothing is left behind.
     """
     _check_new(to)
     allowed = [_folder(one) for one in below]
@@ -129,7 +128,7 @@ def write_folder(
 
 def _check_new(to: Path) -> None:
     if to.exists() or to.is_symlink():
-        raise InvalidInputError(f"{to} is there already; name a folder that is not", field="to")
+        raise InvalidInputError(f"{to} exists already; name a new folder", field="to")
     if not to.absolute().parent.is_dir():
         raise InvalidInputError(f"there is no folder {to.parent} to make {to.name} in", field="to")
 
@@ -143,7 +142,7 @@ def _fill(
     total: int,
     on_progress: OnProgress,
 ) -> tuple[int, int, str]:
-    """Media gone through, how many of them are missing, and why the last of these is."""
+    """The number of media, how many of them are missing, and why the last one is."""
     (folder / "media").mkdir()
     own = (*_FIRST, *(_OF_HITS if hits else ()))
     kept = [name for name in columns if name.lower() not in {each.lower() for each in own}]
@@ -182,7 +181,7 @@ def _folder(path: Path) -> Path:
 
 @dataclass
 class _Copying:
-    """Copies media, and remembers where they came from.
+    """Copies media, and remembers their folders.
 
     Attributes:
         allowed: folders, with all links followed; none for any.
@@ -193,7 +192,7 @@ class _Copying:
     roots: dict[str, None]
 
     def copy(self, seen: Observation, to: Path) -> str:
-        """Copy a medium; the reason why not, where that is not possible."""
+        """Copy a medium; returns the reason if that is not possible."""
         why = _copy(seen, to, self.allowed)
         if not why:
             inside = seen.media_root and not Path(seen.media).is_absolute()
@@ -207,9 +206,9 @@ def _copy(seen: Observation, to: Path, allowed: Sequence[Path]) -> str:
     source, root = Path(seen.media), Path(seen.media_root)
     if not source.is_absolute():
         if not seen.media_root:
-            return "the archive does not know where the file lies"
+            return "the archive does not know where the file is"
         source = root / source
-        # What an archive says of its media is not to lead out of their folder.
+        # A path in an archive must not lead out of the media folder.
         if ".." in Path(seen.media).parts:
             return f"'{seen.media[:200]}' leads out of the folder of the media"
     if modality_of_suffix(source) is None:
@@ -229,7 +228,7 @@ def _copy(seen: Observation, to: Path, allowed: Sequence[Path]) -> str:
 
 
 class _Names:
-    """File names that every file system takes, each given once."""
+    """File names that every file system accepts, each used once."""
 
     def __init__(self) -> None:
         self._given: dict[str, int] = {}

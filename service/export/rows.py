@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value
-from bittern.service.export.base import Rows
+from bittern.index.columns import DARWIN_CORE, IDENTITY, ColumnType, Value, as_given
 from bittern.types import Hit, Observation
 
 if TYPE_CHECKING:
@@ -23,6 +23,40 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
     "int64": pa.int64(),
     "bool": pa.bool_(),
 }
+
+
+@dataclass
+class Rows:
+    """Observations on their way into a file; can be iterated once.
+
+    Attributes:
+        schema: their columns: of `index.columns.IDENTITY`, ``rank`` and ``distance`` of hits,
+            metadata, and ``code`` where codes are wanted.
+        total: how many there are.
+        stream: them, in order.
+        done: how many the writer has taken.
+        left_out: how many of these the kind of file cannot hold.
+    """
+
+    schema: pa.Schema
+    total: int
+    stream: Iterable[pa.RecordBatch]
+    done: int = 0
+    left_out: int = 0
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows; counts them."""
+        for batch in self.stream:
+            self.done += batch.num_rows
+            yield batch
+
+    def records(self) -> Iterator[list[dict[str, Value]]]:
+        """The rows batch by batch, each by column name, without unknown values."""
+        for batch in self.batches():
+            yield [
+                {name: as_given(value) for name, value in row.items() if value is not None}
+                for row in batch.to_pylist()
+            ]
 
 
 def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool = False) -> Rows:
@@ -96,8 +130,8 @@ def _rows(
 
     def stream() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(observations), BATCH_ROWS):
-            part = slice(start, start + BATCH_ROWS)
-            records = list(map(record, observations[part], firsts[part]))
+            batch = slice(start, start + BATCH_ROWS)
+            records = list(map(record, observations[batch], firsts[batch]))
             yield pa.RecordBatch.from_pylist(records, schema=schema)
 
     return Rows(schema, len(observations), stream())

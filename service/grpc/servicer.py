@@ -17,7 +17,9 @@ from bittern.errors import (
     ServiceUnavailableError,
 )
 from bittern.service import limits
-from bittern.service.export import pieces, rows_of_hits, writer_of
+from bittern.service.export.files import file_chunks
+from bittern.service.export.rows import rows_of_hits
+from bittern.service.export.writers import writer_of
 from bittern.service.grpc import messages
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.status import rpc_context
@@ -150,7 +152,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                     where = request.where or None
                     check_where(where, self._config.max_where_chars)
                     rows = engine.rows(where, codes=writer.codes)
-                for piece in pieces(writer, rows):
+                for piece in file_chunks(writer, rows):
                     deadline.check("the next chunk of the file was sent")
                     if self.stopping.is_set():
                         raise ServiceUnavailableError("the server is stopping; export again later")

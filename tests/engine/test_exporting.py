@@ -21,7 +21,7 @@ from bittern.errors import (
 )
 from bittern.local import LocalArchive
 from bittern.service.engine import Engine
-from bittern.service.export import WRITERS
+from bittern.service.export.writers import WRITERS
 from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source

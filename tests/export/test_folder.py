@@ -11,7 +11,7 @@ import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.archive import Archive
-from bittern.service.export.base import Exported
+from bittern.service.export.files import Exported
 from bittern.service.export.folder import (
     Medium,
     media_of_hits,
@@ -90,10 +90,10 @@ def test_hits_of_one_recording_are_one_row_with_their_windows(
 
 def test_what_is_there_is_never_overwritten(export: Export, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    with pytest.raises(InvalidInputError, match="is there already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         export()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InvalidInputError, match="is there already"):
+    with pytest.raises(InvalidInputError, match="exists already"):
         export(to=tmp_path / "file")
     with pytest.raises(InvalidInputError, match="there is no folder"):
         export(to=tmp_path / "no" / "out")

@@ -18,21 +18,16 @@ from hypothesis import strategies as st
 
 from bittern.errors import PreconditionError, QueryError
 from bittern.index.archive import Archive
-from bittern.service.export import (
+from bittern.service.export.files import MAX_CHUNK_BYTES, file_chunks, write_file
+from bittern.service.export.rows import Rows, rows_of_archive, rows_of_hits, rows_of_observations
+from bittern.service.export.writers import (
     FORMATS,
     WRITERS,
-    Rows,
     format_of,
-    pieces,
-    rows_of_archive,
-    rows_of_hits,
-    rows_of_observations,
-    write_file,
+    harmless,
+    inaturalist_id,
     writer_of,
 )
-from bittern.service.export.base import MAX_PIECE_BYTES
-from bittern.service.export.inaturalist_ids import inaturalist_id
-from bittern.service.export.spreadsheets import harmless
 from bittern.types import Hit, Observation
 
 TABLES = ("csv", "jsonl", "geojson", "raven", "ids")
@@ -269,8 +264,8 @@ def test_batches_make_no_difference(marsh: Archive, name: str) -> None:
 
 def test_pieces_are_small_and_count(marsh: Archive) -> None:
     long = [seen(remarks="x" * 60_000) for _ in range(40)]
-    sent = list(pieces(WRITERS["jsonl"], rows_of_observations(long)))
-    assert max(len(piece.data) for piece in sent) == MAX_PIECE_BYTES
+    sent = list(file_chunks(WRITERS["jsonl"], rows_of_observations(long)))
+    assert max(len(piece.data) for piece in sent) == MAX_CHUNK_BYTES
     assert b"".join(piece.data for piece in sent).count(b"\n") == 40
     assert sent[-1] == (b"", 40, 40, 0)
 
@@ -280,7 +275,7 @@ def test_a_file_appears_when_it_is_complete(marsh: Archive, tmp_path: Path) -> N
     to.write_text("before")
 
     def broken() -> Any:
-        yield from list(pieces(WRITERS["csv"], rows_of_archive(marsh)))[:1]
+        yield from list(file_chunks(WRITERS["csv"], rows_of_archive(marsh)))[:1]
         raise OSError("no space")
 
     with pytest.raises(OSError, match="no space"):
@@ -295,14 +290,17 @@ def test_progress_is_told_and_a_stream_that_is_not_wanted_any_more_is_closed(
     to = tmp_path / "out.csv"
     steps: list[tuple[int, int]] = []
     done = write_file(
-        pieces(WRITERS["csv"], rows_of_archive(marsh)), to, "csv", lambda d, t: steps.append((d, t))
+        file_chunks(WRITERS["csv"], rows_of_archive(marsh)),
+        to,
+        "csv",
+        lambda d, t: steps.append((d, t)),
     )
     assert (done.observations, done.path, steps[-1]) == (5, to, (5, 5))
     closed = []
 
     def stream() -> Any:
         try:
-            yield from pieces(WRITERS["csv"], rows_of_archive(marsh))
+            yield from file_chunks(WRITERS["csv"], rows_of_archive(marsh))
         finally:
             closed.append(True)
 

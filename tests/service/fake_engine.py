@@ -15,7 +15,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.service.engine import Engine
-from bittern.service.export import Rows, rows_of_observations
+from bittern.service.export.rows import Rows, rows_of_observations
 from bittern.service.ingest.report import Stages
 from bittern.service.limits import Deadline
 from bittern.types import (

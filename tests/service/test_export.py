@@ -23,7 +23,8 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
-from bittern.service.export import FORMATS, WRITERS, rows_of_observations
+from bittern.service.export.rows import rows_of_observations
+from bittern.service.export.writers import FORMATS, WRITERS
 from bittern.service.grpc.messages import EXPORT_FORMATS
 from bittern.service.grpc.server import Server
 from bittern.service.grpc.status import from_rpc_error

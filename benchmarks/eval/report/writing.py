@@ -24,7 +24,7 @@ from bittern.benchmarks.eval.report.wording import plain, slug
 from bittern.benchmarks.eval.results import Results, Row, Score
 from bittern.errors import InvalidInputError
 from bittern.files import replace_file
-from bittern.service.export.spreadsheets import harmless
+from bittern.service.export.writers import harmless
 
 VERSION = 2
 """Of the layout of `results.json`."""
