@@ -31,10 +31,9 @@ from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
 from bittern.hashing.losses import cross_view_loss
-from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.device import Placement, placement
-from bittern.hashing.training.optimiser import Optimiser
+from bittern.hashing.training.heads import CentredHeads
+from bittern.hashing.training.optimiser import Optimiser, Placement, placement
 
 ROUNDS = 3
 PAIRS_CPU = 8

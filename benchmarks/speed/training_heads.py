@@ -26,15 +26,13 @@ import torch
 from bittern.benchmarks.speed.harness import Rounds, Table, interleaved, say, seconds_of
 from bittern.benchmarks.speed.process import MIB, drop_cache, own_memory, peak_memory
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.device import placement
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.hashing.training.heads import MOST_HELD_OUT, PairsObjective
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.heads import HeadBatch, HeadsObjective, objective_for
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.optimiser import Optimiser
+from bittern.hashing.training.optimiser import Optimiser, placement
 from bittern.hashing.training.records import EpochRecord
-from bittern.hashing.training.sampling import BUFFER_ROWS
-from bittern.hashing.training.streaming import EmbeddingBatch
+from bittern.hashing.training.sampling import BUFFER_ROWS, EmbeddingBatch
+from bittern.hashing.training.validation import MOST_HELD_OUT
 
 ROWS = 100_000
 DIM = 768
@@ -50,7 +48,7 @@ _MOST_BARE_STEPS = 400
 _DRAWN_ROWS = 2048
 _BUFFERS = 3
 """The buffer in use, the one being read, the file's pages behind it: see
-`bittern.hashing.training.streaming`."""
+`bittern.hashing.training.sampling`."""
 _WARM_UP_BATCHES = 4
 _BARE = ("steps", "heads")
 
@@ -76,7 +74,7 @@ class Heads:
 
     @property
     def memory_bound(self) -> int:
-        """Bytes of embeddings that `bittern.hashing.training.streaming` holds at most."""
+        """Bytes of embeddings that `bittern.hashing.training.sampling` holds at most."""
         return _BUFFERS * min(BUFFER_ROWS, self.rows) * self.dim * _BYTES * 2
 
 
@@ -100,7 +98,7 @@ def measure_heads(plan: Heads) -> tuple[list[Table], dict[str, Any]]:
         _train(small, plan.config, folder / "small-run", _Turns())
         say(f"writing {plan.rows:,} items in two views")
         source = write_set(folder / "set", plan.rows, plan.dim)
-        objective = PairsObjective(source, plan.config)
+        objective = objective_for(source, plan.config)
         steps = objective.steps_per_epoch
         say(f"timing epochs of {steps:,} steps in {plan.rounds} rounds")
         times, turns = _timed(source, objective, plan, folder)
@@ -136,7 +134,7 @@ def write_set(folder: Path, rows: int, dim: int) -> EmbeddingSet:
 
 
 def _timed(
-    source: EmbeddingSet, objective: PairsObjective, plan: Heads, folder: Path
+    source: EmbeddingSet, objective: HeadsObjective, plan: Heads, folder: Path
 ) -> tuple[Rounds, _Turns]:
     steps = objective.steps_per_epoch
     some = min(steps, _MOST_BARE_STEPS)
@@ -170,22 +168,24 @@ def _timed(
     return Rounds(seconds), turns
 
 
-def bare_work(objective: PairsObjective, batches: Sequence[EmbeddingBatch], *, loss: bool) -> Work:
+def bare_work(objective: HeadsObjective, batches: Sequence[HeadBatch], *, loss: bool) -> Work:
     """Training steps on batches in memory, with the loss or with a given gradient in its stead."""
     placed = placement(objective.config)
     objective.module.to(placed.device).train()
     groups = objective.parameter_groups()
     optimiser = Optimiser(groups, objective.config, placed, SCHEDULE_STEPS)
     ready = [
-        EmbeddingBatch(batch.rows, [view.to(placed.device) for view in batch.views])
-        for batch in batches
+        HeadBatch(0, EmbeddingBatch(one.rows, [view.to(placed.device) for view in one.views]))
+        for one in (batch.batch for batch in batches)
     ]
-    modalities = [view.modality for view in objective.source.views.values()]
+    modalities = [view.modality for view in objective.sets[0].source.views.values()]
     shape = (objective.config.batch_size, objective.config.bits)
     gradient = torch.randn(shape, device=placed.device)
 
-    def given(batch: EmbeddingBatch) -> torch.Tensor:
-        logits = [objective.module(x, m) for x, m in zip(batch.views, modalities, strict=True)]
+    def given(batch: HeadBatch) -> torch.Tensor:
+        logits = [
+            objective.module(x, m) for x, m in zip(batch.batch.views, modalities, strict=True)
+        ]
         # As a loss, so that half precision is scaled as in training.
         return torch.stack([(z * gradient).sum() for z in logits]).sum()
 
@@ -209,12 +209,12 @@ def synchronise(device: torch.device) -> None:
 def _train(source: EmbeddingSet, config: TrainingConfig, run_folder: Path, turns: _Turns) -> None:
     """From an unread set to trained heads, as `bittern train` does it."""
     drop_cache(source.folder)
-    objectives: list[PairsObjective] = []
+    objectives: list[HeadsObjective] = []
     with peak_memory() as peak:
         # Opened anew: a set remembers what its scan found.
         turns.scans.append(
             seconds_of(
-                lambda: objectives.append(PairsObjective(EmbeddingSet.open(source.folder), config))
+                lambda: objectives.append(objective_for(EmbeddingSet.open(source.folder), config))
             )
         )
         drop_cache(source.folder)
@@ -223,9 +223,9 @@ def _train(source: EmbeddingSet, config: TrainingConfig, run_folder: Path, turns
     turns.training_growth.append(peak.growth)
 
 
-def _read(objective: PairsObjective, turns: _Turns) -> None:
+def _read(objective: HeadsObjective, turns: _Turns) -> None:
     # From disk: of files that were just written, systems map far more than is read.
-    drop_cache(objective.source.folder)
+    drop_cache(objective.sets[0].source.folder)
     before = most = own_memory()
     with peak_memory() as peak:
         for _ in objective.batches(1):

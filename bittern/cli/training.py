@@ -214,8 +214,7 @@ def _request(
     lora: bool,
     **more: Any,
 ) -> TrainingRequest:
-    from bittern.service.training.request import TrainingRequest
-    from bittern.service.training.settings import gather
+    from bittern.service.training.request import TrainingRequest, gather
 
     merged, must_validate = gather(what, model, config, settings or [], options, lora=lora)
     return TrainingRequest(

@@ -1,29 +1,312 @@
 """Checkpoints: all that a run needs to go on as if nothing had happened, in one file.
 
-The file is safetensors (no pickle): tensors, and JSON in its header. It is written under
-another name, flushed to disk and renamed, so that the last complete one is always there,
-whenever the process dies.
+The file is safetensors (no pickle): tensors, and JSON in its header. It is replaced as a whole, so
+that the last complete one is always there, whenever the process dies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-from collections.abc import Iterator, Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from bittern.errors import BitternError, ModelDamagedError
+from bittern.errors import BitternError, ModelDamagedError, TrainingError
+from bittern.files import replace_file
+from bittern.hashing.training.config import TrainingConfig, differing
+from bittern.hashing.training.objective import Objective, Step
+from bittern.hashing.training.optimiser import Optimiser, Placement
+from bittern.hashing.training.records import BitStatistics, EpochRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = 1
 REMEDY = "Remove it to start the run anew, or train into another folder."
 _STATE = "state"
+_MOST_THREADS = 1024
+Batch = TypeVar("Batch")
+
+
+class RunState:
+    """What a checkpoint holds.
+
+    Attributes:
+        epoch: the current one, from 1.
+        step: batches of it that are done.
+        history: records of the epochs before it.
+        best_epoch: the one with the best validation value, the latest of equals; 0 while there
+            is none.
+        finished: whether nothing is left to do.
+        log_bytes: length of the log at the latest checkpoint.
+        optimiser: with its moments.
+    """
+
+    def __init__(
+        self, objective: Objective[Batch], config: TrainingConfig, placed: Placement
+    ) -> None:
+        self._config, self._placed = config, placed
+        self._digest = objective.data_digest
+        self._steps = objective.steps_per_epoch
+        groups = objective.parameter_groups()
+        per_epoch = math.ceil(self._steps / config.accumulate)
+        self.optimiser = Optimiser(groups, config, placed, per_epoch * config.epochs)
+        self._weights = _weights(objective.module, self.optimiser.parameters)
+        self.epoch, self.step = 1, 0
+        self.history: list[EpochRecord] = []
+        self.best_epoch = 0
+        self.finished = False
+        self.log_bytes = 0
+        self._best: dict[str, torch.Tensor] = {}
+        self._loaded: dict[str, torch.Tensor] = {}
+        self._names: list[str] = []
+        self._losses = torch.empty(0)
+        self._checked = 0
+        self._latest = math.nan
+        self._seconds = 0.0
+        self._since = time.perf_counter()
+
+    def note(self, out: Step) -> None:
+        """Count a batch, and keep its losses where they are: fetching them would wait."""
+        if self.step >= self._steps:
+            raise TrainingError(f"epoch {self.epoch} has more than its {self._steps} batches")
+        values = [out.total.detach(), *out.parts.values()]
+        if not self._names:
+            self._names = ["loss", *out.parts]
+        if not self._losses.numel():
+            self._losses = torch.zeros(self._steps, len(values), device=self._placed.device)
+        row = self._losses[self.step]
+        for column, value in enumerate(values):
+            row[column] = value
+        self.step += 1
+
+    def check_losses(self) -> float:
+        """The latest loss.
+
+        Raises:
+            TrainingError: a loss since the last check is not finite.
+        """
+        fetched = self._losses[self._checked : self.step, 0].cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(fetched))
+        if len(bad):
+            step = self._checked + int(bad[0]) + 1
+            raise TrainingError(
+                f"the loss is {fetched[bad[0]]} at epoch {self.epoch}, step {step}. Lower "
+                f"learning_rate ({self._config.learning_rate:g}), set clip_norm, or train in "
+                f"precision fp32 (now {self._placed.precision}); the last checkpoint is from "
+                "before.",
+                details={"epoch": str(self.epoch), "step": str(step)},
+            )
+        if self.step > self._checked:
+            self._checked = self.step
+            self._latest = float(fetched[-1])
+        return self._latest
+
+    def mean_losses(self, latest: int | None = None) -> dict[str, float]:
+        """Mean of each part over the latest steps of this epoch, or all of them."""
+        start = 0 if latest is None else max(0, self.step - latest)
+        values = self._losses[start : self.step].cpu().double().mean(dim=0).tolist()
+        return dict(zip(self._names, values, strict=True))
+
+    def end_epoch(
+        self, validation: Mapping[str, float], bits: Sequence[BitStatistics]
+    ) -> EpochRecord:
+        """Write the epoch into the history, keep its weights if they are the best, move on."""
+        parts = self.mean_losses()
+        now = time.perf_counter()
+        record = EpochRecord(
+            epoch=self.epoch,
+            loss=parts.pop("loss"),
+            parts=parts,
+            validation=dict(validation),
+            learning_rate=self.optimiser.learning_rate,
+            dead_bits=len({bit for view in bits for bit in view.dead}),
+            balance=float(np.mean([view.balance for view in bits])) if bits else 0.0,
+            correlation=float(np.mean([v.mean_correlation for v in bits])) if bits else 0.0,
+            seconds=self._seconds + now - self._since,
+        )
+        self.history.append(record)
+        self._keep_best(record)
+        self.finished = self._stale() or self.epoch >= self._config.epochs
+        self.epoch, self.step, self._checked = self.epoch + 1, 0, 0
+        self._losses.zero_()
+        self._loaded = {}
+        self._seconds, self._since = 0.0, now
+        return record
+
+    def _keep_best(self, record: EpochRecord) -> None:
+        value = record.watched
+        if value is None or math.isnan(value):
+            return
+        best = self.history[self.best_epoch - 1].watched if self.best_epoch else None
+        # Of equals the later one: with few items held out values tie early, while what was not
+        # held out is still being learned.
+        if best is None or value >= best:
+            self.best_epoch = record.epoch
+            self._best = {name: t.detach().cpu().clone() for name, t in self._weights.items()}
+
+    def _stale(self) -> bool:
+        """Whether patience has run out; a tie is no improvement."""
+        if not (self._config.patience and self.best_epoch):
+            return False
+        best = self.history[self.best_epoch - 1].watched
+        first = next(record.epoch for record in self.history if record.watched == best)
+        return self.epoch - first >= self._config.patience
+
+    def save(self, path: Path) -> None:
+        """Write the checkpoint."""
+        tensors = {f"weights.{name}": t for name, t in self._weights.items()}
+        tensors |= {f"best.{name}": t for name, t in self._best.items()}
+        tensors |= {f"optimiser.{name}": t for name, t in self.optimiser.tensors().items()}
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self._placed.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self._placed.device)
+        tensors["losses"] = self._losses
+        save_checkpoint(path, tensors, self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": [record.to_dict() for record in self.history],
+            "best_epoch": self.best_epoch,
+            "finished": self.finished,
+            "log_bytes": self.log_bytes,
+            "loss_names": self._names,
+            "seconds": self._seconds + time.perf_counter() - self._since,
+            "optimiser": self.optimiser.state(),
+            "threads": torch.get_num_threads(),
+            "config": self._config.to_dict(),
+            "origin": self._origin(),
+        }
+
+    def _origin(self) -> dict[str, Any]:
+        """What must be equal for a run to go on, next to its settings."""
+        return {
+            "data": self._digest,
+            "steps_per_epoch": self._steps,
+            "device": self._placed.device.type,
+            "precision": self._placed.precision,
+        }
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ModelDamagedError: it cannot be read, or makes no sense.
+            TrainingError: it belongs to other settings, data or weights.
+        """
+        with refusing_nonsense(path):
+            self._load(path)
+            self._check()
+
+    def _load(self, path: Path) -> None:
+        tensors, facts = load_checkpoint(path)
+        self._refuse_strangers(facts)
+        if shapes(under(tensors, "weights")) != shapes(self._weights):
+            raise TrainingError(f"{path} holds other weights than the model that is to be trained")
+        # Other numbers of threads add in another order, and a code's bit may flip.
+        torch.set_num_threads(min(max(1, int(facts["threads"])), _MOST_THREADS))
+        self._loaded = tensors
+        self.rewind()
+        self._best = under(tensors, "best")
+        moments = under(tensors, "optimiser")
+        if shapes(moments) != self._shapes_of(moments):
+            raise ValueError("the optimiser's moments are of other parameters")
+        self.optimiser.restore(moments, facts["optimiser"])
+        self._losses = tensors["losses"].to(self._placed.device)
+        self.epoch, self.step = int(facts["epoch"]), int(facts["step"])
+        self._checked = 0
+        self.history = TypeAdapter(list[EpochRecord]).validate_python(facts["history"])
+        self.best_epoch, self.finished = int(facts["best_epoch"]), bool(facts["finished"])
+        self.log_bytes, self._names = int(facts["log_bytes"]), [*map(str, facts["loss_names"])]
+        self._seconds, self._since = float(facts["seconds"]), time.perf_counter()
+
+    def _shapes_of(self, moments: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+        """What the moments of these parameters must be like; one not yet stepped has none."""
+        return {
+            f"{number}.{key}": torch.Size() if key == "step" else parameter.shape
+            for number, parameter in enumerate(self.optimiser.parameters)
+            for key in ("step", "exp_avg", "exp_avg_sq")
+            if f"{number}.step" in moments
+        }
+
+    def _check(self) -> None:
+        """Whether what was loaded fits together.
+
+        Raises:
+            ValueError: it does not.
+        """
+        done = len(self.history)
+        faults = {
+            "its epochs": [r.epoch for r in self.history] != list(range(1, done + 1))
+            or self.epoch != done + 1,
+            "its step": not 0 <= self.step <= self._steps,
+            "its best epoch": not 0 <= self.best_epoch <= done
+            or bool(self._best) != bool(self.best_epoch),
+            "the length of its log": not 0 <= self.log_bytes < 2**63,
+            "its losses": self._losses.shape != (self._steps, len(self._names)),
+            "its best weights": bool(self._best) and shapes(self._best) != shapes(self._weights),
+            # Infinity can be meant (a mask holds it); NaN is what is left of a broken run.
+            "NaN in its weights": any(
+                bool(t.isnan().any()) for t in (*self._weights.values(), *self._best.values())
+            ),
+        }
+        if found := [what for what, wrong in faults.items() if wrong]:
+            raise ValueError(", ".join(found))
+
+    def _refuse_strangers(self, facts: Mapping[str, Any]) -> None:
+        before, now = facts["config"], self._config.to_dict()
+        names = differing(before, now)
+        pairs = {n: (before.get(n), now.get(n)) for n in names}
+        pairs |= {
+            n: (facts["origin"].get(n), value)
+            for n, value in self._origin().items()
+            if facts["origin"].get(n) != value
+        }
+        if pairs:
+            told = "; ".join(f"{n} was {a}, is {b}" for n, (a, b) in pairs.items())
+            raise TrainingError(
+                f"the run cannot be resumed, it was begun otherwise: {told}. Use what it was begun "
+                "with, or train into another folder.",
+                field=next(iter(pairs)),
+                details={n: f"{a} -> {b}" for n, (a, b) in pairs.items()},
+            )
+
+    def rewind(self) -> None:
+        """Put weights and generators back to where the loaded checkpoint had them."""
+        _copy(under(self._loaded, "weights"), self._weights)
+        torch.set_rng_state(self._loaded["rng.cpu"])
+        if "rng.cuda" in self._loaded:
+            torch.cuda.set_rng_state(self._loaded["rng.cuda"], self._placed.device)
+
+    def restore_best(self) -> None:
+        """Put the best weights in place, if any validation told which."""
+        _copy(self._best, self._weights)
+
+
+def _weights(
+    module: torch.nn.Module, parameters: Sequence[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What training changes: optimised parameters, and all buffers."""
+    optimised = {id(p) for p in parameters}
+    named = {name: p for name, p in module.named_parameters() if id(p) in optimised}
+    if len(named) != len(optimised):
+        raise TrainingError("a parameter group holds parameters that are not of the module")
+    return {**named, **dict(module.named_buffers())}
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)
 
 
 def save_checkpoint(
@@ -38,12 +321,7 @@ def save_checkpoint(
     """
     header = {_STATE: json.dumps({**state, "format": FORMAT}), "format": "pt"}
     stored = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    temporary = path.with_name(path.name + ".partial")
-    save_file(stored, temporary, metadata=header)
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _flush_folder(path.parent)
+    replace_file(path, save(stored, metadata=header))
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
@@ -101,20 +379,3 @@ def under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.T
 def shapes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
     """Shapes by name."""
     return {name: tensor.shape for name, tensor in tensors.items()}
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a small file as a whole."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
-def _flush_folder(folder: Path) -> None:
-    # Windows opens no folders.
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

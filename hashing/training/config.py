@@ -1,20 +1,19 @@
 """Settings of a training: one frozen value, checked however it comes about.
 
 Defaults are those of CroVCA (arXiv 2510.27584). Every field carries its allowed range, which
-the error messages and `describe` read off the same annotation.
+error messages read off the same annotation.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from bittern.errors import InvalidInputError
 
@@ -22,14 +21,15 @@ LARGEST_FILE = 64 * 1024
 """Bytes; a settings file has some thirty lines."""
 FREE_ON_RESUME = frozenset({"checkpoint_every", "log_every"})
 """Fields that change no weight, so a run may be resumed with other values."""
+_OF_TAGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What the safe loader fails with where a tag (!!int, !!map) and its value do not match."""
 
 _Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _Share = Annotated[float, Field(ge=0, le=0.5)]
 _Rate = Annotated[float, Field(gt=0, le=1)]
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(BaseModel):
     """What decides a training, next to its data.
 
     Attributes:
@@ -62,8 +62,11 @@ class TrainingConfig:
         augmentation: name of the set of image views; empty for none.
 
     Raises:
-        InvalidInputError: a value is out of its range; names field, value and range.
+        InvalidInputError: an unknown field, or a value out of its range; names field, value and
+            range.
     """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
 
     bits: Annotated[int, Field(ge=8, le=4096, multiple_of=8)] = 256
     size: Literal["small", "large"] = "small"
@@ -90,17 +93,11 @@ class TrainingConfig:
     lora_from_epoch: Annotated[int, Field(ge=1, le=100_000)] = 2
     augmentation: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,40}$")] = ""
 
-    def __post_init__(self) -> None:
-        for name, adapter in _adapters().items():
-            value = getattr(self, name)
-            try:
-                object.__setattr__(self, name, adapter.validate_python(value))
-            except ValidationError:
-                raise InvalidInputError(
-                    f"{name} must be {describe(name)}, not {_shown(value)}",
-                    field=name,
-                    details={"value": _shown(value), "allowed": describe(name)},
-                ) from None
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise _refused(error, values) from None
         if self.final_learning_rate > self.learning_rate:
             raise InvalidInputError(
                 f"final_learning_rate must be at most learning_rate ({self.learning_rate}), not "
@@ -108,13 +105,25 @@ class TrainingConfig:
                 field="final_learning_rate",
             )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number(cls, value: Any, info: ValidationInfo) -> Any:
+        """YAML 1.1 reads ``1e-3`` as text, for want of a point: take it for the number it is."""
+        wanted = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, str) and wanted is float:
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
-        return dataclasses.asdict(self)
+        return self.model_dump()
 
     def to_json(self) -> str:
-        """All fields as a JSON object that `parse_config` reads back to an equal value."""
-        return json.dumps(self.to_dict(), indent=1) + "\n"
+        """All fields as a JSON object, as in a settings file."""
+        return self.model_dump_json(indent=1) + "\n"
 
     def with_overrides(self, overrides: Mapping[str, Any]) -> TrainingConfig:
         """A copy with other values for some fields.
@@ -122,55 +131,24 @@ class TrainingConfig:
         Raises:
             InvalidInputError: an unknown field, or a value out of its range.
         """
-        return config_from({**self.to_dict(), **overrides})
+        return TrainingConfig(**{**self.to_dict(), **overrides})
 
 
-def config_from(values: Mapping[str, Any]) -> TrainingConfig:
-    """Settings from a mapping; what is not named keeps its default.
-
-    Raises:
-        InvalidInputError: an unknown field, or a value out of its range.
-    """
-    known = _adapters()
-    unknown = sorted(_shown(name) for name in values if name not in known)
-    if unknown:
-        raise InvalidInputError(
-            f"there is no setting {', '.join(unknown[:5])}; there are {', '.join(known)}",
-            field=str(unknown[0]).strip("'")[:60],
-        )
-    return TrainingConfig(**{name: _number(name, value) for name, value in values.items()})
-
-
-def parse_config(text: str, *, source: str = "the settings") -> TrainingConfig:
-    """Settings from YAML or JSON text (JSON is YAML).
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings that a YAML or JSON file names; their values are not checked.
 
     Raises:
-        InvalidInputError: too long, not a mapping, an unknown or repeated field, a bad value.
-    """
-    from bittern.hashing.training.yaml_mapping import load_mapping
-
-    if len(text) > LARGEST_FILE:
-        raise InvalidInputError(f"{source} is longer than the {LARGEST_FILE} characters allowed")
-    return config_from(load_mapping(text, source))
-
-
-def read_config(path: Path) -> TrainingConfig:
-    """Settings from a YAML or JSON file.
-
-    Raises:
-        InvalidInputError: not a readable text file of at most 64 KiB, or see `parse_config`.
+        InvalidInputError: not a readable text file of at most 64 KiB, or see `load_mapping`.
     """
     try:
         with path.open("rb") as file:
             content = file.read(LARGEST_FILE + 1)
         if len(content) > LARGEST_FILE:
-            raise InvalidInputError(
-                f"{path} is longer than the {LARGEST_FILE} bytes that settings may have"
-            )
+            raise InvalidInputError(f"{path} is longer than the {LARGEST_FILE} bytes allowed")
         text = content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"{path} cannot be read as settings: {error}") from error
-    return parse_config(text, source=str(path))
+    return load_mapping(text, str(path))
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
@@ -179,9 +157,26 @@ def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
     return [n for n in names if n not in FREE_ON_RESUME and a.get(n) != b.get(n)]
 
 
-def describe(name: str) -> str:
-    """The allowed values of a field, in words: ``a whole number from 8 to 4096``."""
-    return _in_words(_adapters()[name].json_schema())
+def _refused(error: ValidationError, values: Mapping[str, Any]) -> InvalidInputError:
+    known = TrainingConfig.model_fields
+    if unknown := sorted(_shown(name) for name in values if name not in known):
+        return InvalidInputError(
+            f"there is no setting {', '.join(unknown[:5])}; there are {', '.join(known)}",
+            field=unknown[0].strip("'")[:60],
+        )
+    name = str(error.errors()[0]["loc"][0])
+    value, allowed = _shown(values[name]), _in_words(_schema()[name])
+    return InvalidInputError(
+        f"{name} must be {allowed}, not {value}",
+        field=name,
+        details={"value": value, "allowed": allowed},
+    )
+
+
+@cache
+def _schema() -> dict[str, dict[str, Any]]:
+    properties: dict[str, dict[str, Any]] = TrainingConfig.model_json_schema()["properties"]
+    return properties
 
 
 def _in_words(schema: Mapping[str, Any]) -> str:
@@ -201,29 +196,49 @@ def _in_words(schema: Mapping[str, Any]) -> str:
     return f"{kind} {above} {low:g} to {schema['maximum']:.10g}"
 
 
-@cache
-def _adapters() -> dict[str, TypeAdapter[Any]]:
-    strict = ConfigDict(strict=True, allow_inf_nan=False)
-    hints = get_type_hints(TrainingConfig, include_extras=True)
-    return {
-        field.name: TypeAdapter(hints[field.name], config=strict)
-        for field in dataclasses.fields(TrainingConfig)
-    }
-
-
-def _number(name: str, value: Any) -> Any:
-    """YAML 1.1 reads ``1e-3`` as text, for want of a point: take it for the number it is."""
-    hint = get_type_hints(TrainingConfig)[name]
-    if isinstance(value, str) and float in (hint, *get_args(hint)):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
-
-
 def _shown(value: object) -> str:
     if value is None or isinstance(value, str | int | float | bool):
         text = repr(value)
         return text if len(text) <= 60 else text[:57] + "..."
     return f"a {type(value).__name__}"
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Safe YAML without references, which can grow beyond measure, and without repeated keys,
+    of which YAML would silently take the last.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("references (*name) are not allowed")
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = sorted(key for key, times in keys.items() if times > 1)
+        if twice:
+            raise yaml.YAMLError(f"{', '.join(twice)} is given more than once")
+        return super().construct_mapping(node, deep)
+
+
+def load_mapping(text: str, source: str) -> dict[str, Any]:
+    """The mapping that a YAML (or JSON) text holds; empty for an empty text.
+
+    Args:
+        text: what to parse; the caller limits its length.
+        source: what to call it in errors.
+
+    Raises:
+        InvalidInputError: not YAML, or not a mapping with text for keys.
+    """
+    try:
+        # A subclass of the safe loader: plain values only.
+        loaded = yaml.load(text, Loader=_PlainLoader)  # noqa: S506
+    except (yaml.YAMLError, RecursionError, *_OF_TAGS) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InvalidInputError(f"{source} cannot be read as YAML or JSON: {reason}") from error
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in loaded):
+        raise InvalidInputError(f"{source} must be a mapping of setting: value")
+    return loaded

@@ -16,18 +16,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from types import TracebackType
+from typing import Annotated, Any, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from bittern.errors import InvalidInputError, SourceNotFoundError
+from bittern.errors import CodeError, InvalidInputError, SourceNotFoundError
 
 SET_FILE = "set.json"
 RESERVED = frozenset({"labels", "label_offsets", "label_values", "groups", "set"})
@@ -83,19 +86,6 @@ class SetDescription:
     def to_json(self) -> str:
         """The content of ``set.json``."""
         return json.dumps(asdict(self), indent=1) + "\n"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What one pass over all arrays finds.
-
-    Attributes:
-        means: per modality float64 [dim], over all views of that modality.
-        digest: hex SHA-256 of description and arrays.
-    """
-
-    means: Mapping[str, NDArray[np.float64]]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -162,6 +152,15 @@ class EmbeddingSet:
             return None
         return np.array(self._array("groups", np.int32, (self.rows,)))
 
+    @cached_property
+    def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
+        """Offsets and values as `multi_labels`, of single labels too; None without labels."""
+        labels = self.labels
+        if labels is None:
+            return self.multi_labels
+        labelled = labels >= 0
+        return np.concatenate(([0], np.cumsum(labelled))).astype(np.int64), labels[labelled]
+
     def read(self, view: str, rows: NDArray[np.integer]) -> NDArray[np.floating]:
         """Embeddings of some items, in the order asked for; ascending rows read fastest.
 
@@ -171,58 +170,45 @@ class EmbeddingSet:
         read: NDArray[np.floating] = np.take(self._mapped(view), rows, axis=0)
         return read
 
-    def blocks(self, view: str) -> Iterator[tuple[int, NDArray[np.floating]]]:
-        """All rows of a view in order: first row, and float [<= 8192, dim] as stored."""
-        for start in range(0, self.rows, _SCAN_ROWS):
-            yield start, np.array(self._mapped(view)[start : start + _SCAN_ROWS])
-
     @cached_property
-    def summary(self) -> Summary:
-        """Means and digest, from one pass over all arrays.
+    def digest(self) -> str:
+        """Hex SHA-256 of description and arrays, from one pass over all of them.
 
         Raises:
             InvalidInputError: an embedding holds NaN or infinity, or two views are the same.
         """
         digest = hashlib.sha256(self.description.to_json().encode())
-        sums: dict[str, NDArray[np.float64]] = {}
-        prints: dict[str, str] = {}
-        for name, view in self.views.items():
-            total, content = self._scan(name)
-            if content in prints:
+        seen: dict[str, str] = {}
+        for name in self.views:
+            content = self._scan(name)
+            if content in seen:
                 raise InvalidInputError(
-                    f"the views {prints[content]} and {name} of {self.folder} hold the same "
+                    f"the views {seen[content]} and {name} of {self.folder} hold the same "
                     "embeddings: aligning a view with itself teaches nothing. Remove one.",
                     field=name,
                 )
-            prints[content] = name
+            seen[content] = name
             digest.update(content.encode())
-            sums[view.modality] = sums.get(view.modality, 0.0) + total
-        labels = (self.labels, *(self.multi_labels or ()), self.groups)
-        for array in labels:
+        for array in (self.labels, *(self.multi_labels or ()), self.groups):
             digest.update(b"-" if array is None else array.tobytes())
-        modalities = [view.modality for view in self.views.values()]
-        means = {m: s / (self.rows * modalities.count(m)) for m, s in sums.items()}
-        return Summary(means, digest.hexdigest())
+        return digest.hexdigest()
 
-    def _scan(self, name: str) -> tuple[NDArray[np.float64], str]:
-        """Sum of the rows of a view, and the digest of its values (whatever their dtype)."""
+    def _scan(self, name: str) -> str:
+        """The digest of a view's values; refuses those that are not finite."""
         content = hashlib.sha256()
-        total = np.zeros(self.views[name].dim)
-        for start, block in self.blocks(name):
-            values = block.astype(np.float32, copy=False)
+        for start in range(0, self.rows, _SCAN_ROWS):
+            block = np.array(self._mapped(name)[start : start + _SCAN_ROWS])
             content.update(block.data)
-            # Sums of finite float32 values are finite in float64, so this looks at every value.
-            part = values.sum(axis=0, dtype=np.float64)
-            if not np.isfinite(part).all():
-                row = start + int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])
+            finite = np.isfinite(block).all(axis=1)
+            if not finite.all():
+                row = start + int(np.flatnonzero(~finite)[0])
                 raise InvalidInputError(
                     f"row {row} of {self._path(name)} holds NaN or infinity. Leave the item out, "
                     "or encode it again.",
                     field=name,
                     details={"row": str(row), "view": name},
                 )
-            total += part
-        return total, content.hexdigest()
+        return content.hexdigest()
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.npy"
@@ -298,3 +284,183 @@ def _read_description(folder: Path) -> SetDescription:
     if taken := sorted(RESERVED & set(description.views)):
         raise InvalidInputError(f"{path}: no view may be called {', '.join(taken)}", field="views")
     return description
+
+
+class EmbeddingWriter:
+    """Appends batches to a set; `finish`, or leaving a ``with`` block, makes it appear.
+
+    The arrays grow in ``FOLDER.partial``, which is renamed at the end. One batch is in memory
+    at a time (and the labels: 4 bytes per item).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        views: Mapping[str, View],
+        *,
+        encoder: str = "",
+        towers: Mapping[str, str] | None = None,
+        labels: Labels | None = None,
+        groups: bool = False,
+    ) -> None:
+        """Start a set; an unfinished one of the same name is thrown away.
+
+        Raises:
+            InvalidInputError: the folder exists, or there is no view, or one with a bad name.
+        """
+        if folder.exists():
+            raise InvalidInputError(f"{folder} exists already; choose another name", field="out")
+        if not views or RESERVED & set(views):
+            raise InvalidInputError(
+                f"a set needs views, called other than {', '.join(sorted(RESERVED))}",
+                field="views",
+            )
+        self._folder = folder
+        self._partial = folder.with_name(folder.name + ".partial")
+        self._views = dict(views)
+        self._encoder, self._towers = encoder, dict(towers or {})
+        self._labels, self._groups = labels, groups
+        self._rows = 0
+        self._columns: dict[str, list[NDArray[np.int32]]] = {"labels": [], "groups": []}
+        self._counts: list[NDArray[np.int64]] = []
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
+        self._files = {name: (self._partial / f"{name}.npy").open("wb+") for name in views}
+        for name, file in self._files.items():
+            self._write_header(file, self._views[name])
+
+    def append(
+        self,
+        views: Mapping[str, NDArray[np.floating]],
+        labels: NDArray[np.integer] | Sequence[Sequence[int]] | None = None,
+        groups: NDArray[np.integer] | None = None,
+    ) -> None:
+        """Add items.
+
+        Args:
+            views: per view float [n, dim].
+            labels: int [n] (-1 for none), or per item its classes, as the set was declared.
+            groups: int [n].
+
+        Raises:
+            CodeError: arrays that do not fit the declaration or one another, NaN or infinity.
+        """
+        stored = {name: self._stored(name, array) for name, array in views.items()}
+        lengths = {len(array) for array in stored.values()}
+        if set(stored) != set(self._views) or len(lengths) != 1:
+            raise CodeError(
+                f"a batch needs equally many rows of {', '.join(self._views)}, not "
+                f"{ {name: len(array) for name, array in stored.items()} }"
+            )
+        rows = lengths.pop()
+        for name, given, wanted in (
+            ("labels", labels, self._labels is not None),
+            ("groups", groups, self._groups),
+        ):
+            if (given is not None) != wanted or (given is not None and len(given) != rows):
+                raise CodeError(
+                    f"{name} must be given for all {rows} items"
+                    if wanted
+                    else f"this set was declared without {name}",
+                    field=name,
+                )
+        if labels is not None and self._labels == "multi":
+            self._counts.append(np.array([len(classes) for classes in labels], dtype=np.int64))
+            flat = [int(one) for classes in labels for one in classes]
+            self._columns["labels"].append(np.array(flat, dtype=np.int32))
+        elif labels is not None:
+            self._columns["labels"].append(np.asarray(labels, dtype=np.int32))
+        if groups is not None:
+            self._columns["groups"].append(np.asarray(groups, dtype=np.int32))
+        for name, array in stored.items():
+            self._files[name].write(array.tobytes())
+        self._rows += rows
+
+    def finish(self) -> EmbeddingSet:
+        """Complete the set and open it.
+
+        Raises:
+            InvalidInputError: nothing was appended, or a name that no set can have.
+        """
+        if not self._rows:
+            self.abandon()
+            raise InvalidInputError("no embeddings were given: a set needs at least one item")
+        for name, file in self._files.items():
+            self._write_header(file, self._views[name])
+            _close_durably(file)
+        for name, array in self._label_arrays().items():
+            np.save(self._partial / f"{name}.npy", array, allow_pickle=False)
+        description = SetDescription(
+            rows=self._rows,
+            views=self._views,
+            encoder=self._encoder,
+            towers=self._towers,
+            labels=self._labels,
+            groups=self._groups,
+        )
+        (self._partial / SET_FILE).write_text(description.to_json())
+        EmbeddingSet.open(self._partial)
+        self._partial.rename(self._folder)
+        return EmbeddingSet.open(self._folder)
+
+    def abandon(self) -> None:
+        """Throw away what was written."""
+        for file in self._files.values():
+            file.close()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        elif self._partial.exists():
+            self.finish()
+
+    def _stored(self, name: str, array: NDArray[np.floating]) -> NDArray[np.floating]:
+        view = self._views.get(name)
+        array = np.asarray(array)
+        if view is None or array.ndim != 2 or array.shape[1] != view.dim:
+            raise CodeError(
+                f"{name} must be one of {', '.join(self._views)}, [n, dim] as declared, not "
+                f"{list(array.shape)}",
+                field=name,
+            )
+        with np.errstate(over="ignore"):
+            stored: NDArray[np.floating] = np.ascontiguousarray(array, dtype=view.dtype)
+        finite = np.isfinite(stored).all(axis=1)
+        if not finite.all():
+            row = self._rows + int(np.flatnonzero(~finite)[0])
+            raise CodeError(f"row {row} of {name} holds NaN or infinity in {view.dtype}")
+        return stored
+
+    def _write_header(self, file: BinaryIO, view: View) -> None:
+        """NumPy pads headers so that the first axis can grow without moving the data."""
+        file.seek(0)
+        descr = npy.dtype_to_descr(np.dtype(view.dtype))
+        shape = (self._rows, view.dim)
+        npy.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+
+    def _label_arrays(self) -> dict[str, NDArray[np.integer]]:
+        arrays: dict[str, NDArray[np.integer]] = {}
+        if self._labels == "multi":
+            counts = np.concatenate(self._counts)
+            arrays["label_offsets"] = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
+            arrays["label_values"] = np.concatenate(self._columns["labels"])
+        elif self._labels == "single":
+            arrays["labels"] = np.concatenate(self._columns["labels"])
+        if self._groups:
+            arrays["groups"] = np.concatenate(self._columns["groups"])
+        return arrays
+
+
+def _close_durably(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()

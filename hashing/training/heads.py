@@ -1,238 +1,435 @@
-"""Objectives that train heads alone, on precomputed embeddings."""
+"""HashCoder heads on embeddings that were made once, and the objective that trains them."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.hashcoder import HashCoder
-from bittern.hashing.losses import Loss, cross_view_loss, supervised_loss
-from bittern.hashing.training.batch_norm import settle
-from bittern.hashing.training.centred_heads import CentredHeads
+from bittern.hashing.aligned import Matrix, Moments, alignment_map
+from bittern.hashing.hashcoder import HashCoder, LearnedHasher
+from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embeddings import EmbeddingSet
 from bittern.hashing.training.objective import Step
-from bittern.hashing.training.sampling import BUFFER_ROWS, Sampler
-from bittern.hashing.training.streaming import EmbeddingBatch, stream
-from bittern.hashing.training.validation import mean_average_precision
+from bittern.hashing.training.sampling import BUFFER_ROWS, EmbeddingBatch, Sampler, stream
+from bittern.hashing.training.validation import SplitSet, evenly, measure, split_rows, tasks_of
 
-_VALIDATION_QUERIES = 512
-_SETTLING_ROWS = 4096
-_VALIDATION_ROWS = 1024
-"""Held-out rows that go through a head at a time."""
-MOST_HELD_OUT = 8192
-"""Items that validation keeps at most, whatever its share: more would only take time."""
+WORDS = "text"
+_SHARED = "shared"
+_STATISTICS_ROWS = 4096
+"""Training rows that the statistics of the batch norms are computed on."""
+_READ_ROWS = 8192
+
+Means = Mapping[str, NDArray[np.float64]]
 
 
-class HeadObjective(ABC):
-    """What pairs and labels have in common; a subclass says what the loss is.
+class CentredHeads(nn.Module):
+    """HashCoder heads for several modalities, each behind the mean of its own.
 
     Attributes:
-        source: the embeddings.
-        config: the settings.
-        module: the heads, and the means before them.
-        held_out: int64, the rows that are not trained on, in random order.
-        steps_per_epoch: see `Objective`.
-        data_digest: see `Objective`.
+        coders: by modality, or one called ``shared``.
+        modalities: those that have a head.
+    """
+
+    def __init__(self, means: Means, config: TrainingConfig) -> None:
+        """Draw the heads from the seed, without touching torch's own generators.
+
+        Raises:
+            InvalidInputError: modalities have embeddings of different lengths.
+        """
+        super().__init__()
+        dims = {modality: len(mean) for modality, mean in means.items()}
+        if len(set(dims.values())) != 1:
+            raise InvalidInputError(
+                f"embeddings of all modalities must have one length, not {dims}", field="views"
+            )
+        dim = next(iter(dims.values()))
+        self.modalities = tuple(sorted(means))
+        names = [_SHARED] if config.heads == _SHARED else list(self.modalities)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.coders = nn.ModuleDict(
+                {name: HashCoder(dim, config.bits, config.size) for name in names}
+            )
+        for modality, mean in means.items():
+            self.register_buffer(f"mean_{modality}", torch.from_numpy(mean.astype(np.float32)))
+
+    def forward(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Logits [n, bits] of float32 [n, dim]."""
+        logits: torch.Tensor = self.head(modality)(self.centred(embeddings, modality))
+        return logits
+
+    def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
+        """Logits float32 [n, bits] of float [n, dim], under the heads as they are."""
+        rows = torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
+        logits = self(rows.to(self.mean(modality).device), modality)
+        out: NDArray[np.float32] = logits.float().cpu().numpy()
+        return out
+
+    def centred(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Embeddings as the head takes them: float32 [n, dim]."""
+        return embeddings - self.mean(modality)
+
+    def head(self, modality: str) -> HashCoder:
+        """The head of a modality; the same object for all where it is shared."""
+        coder = self.coders[_SHARED if _SHARED in self.coders else modality]
+        assert isinstance(coder, HashCoder)
+        return coder
+
+    def mean(self, modality: str) -> torch.Tensor:
+        """float32 [dim], subtracted before the head."""
+        return self.get_buffer(f"mean_{modality}")
+
+    def hasher(self, settings: Mapping[str, object] | None = None) -> LearnedHasher:
+        """Copies of the heads, ready for use.
+
+        Args:
+            settings: of the training, for the record.
+        """
+        heads = {modality: self.head(modality) for modality in self.modalities}
+        means = {m: self.mean(m).cpu().numpy().copy() for m in self.modalities}
+        return LearnedHasher.from_modules(heads, means, settings)
+
+
+class AlignedHeads(CentredHeads):
+    """Heads behind the mean of their modality and an alignment, which is not trained."""
+
+    def __init__(
+        self, inner: CentredHeads, moments: Mapping[str, Moments], ridge: float, words: str = WORDS
+    ) -> None:
+        """Take over heads that were not trained yet.
+
+        Args:
+            inner: the heads, on the CPU.
+            moments: of every medium that is moved, with the centres of media and of words.
+            ridge: see `bittern.hashing.aligned.alignment_map`.
+            words: the modality that media are moved towards. It stays where it is, and so does
+                any modality without moments.
+        """
+        nn.Module.__init__(self)
+        self.modalities, self.coders = inner.modalities, inner.coders
+        total = sum(m.weight for m in moments.values())
+        middle = sum(m.mean_words * (m.weight / total) for m in moments.values())
+        for modality in self.modalities:
+            of = moments.get(modality)
+            mean = inner.mean(modality).numpy() if of is None else of.mean_media
+            mean = np.array(middle if modality == words else mean, dtype=np.float32)
+            turn = np.eye(len(mean)) if of is None else alignment_map(of, ridge)
+            self.register_buffer(f"mean_{modality}", torch.from_numpy(mean))
+            self.register_buffer(f"map_{modality}", torch.from_numpy(turn.astype(np.float32)))
+
+    def centred(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
+        """Embeddings as the head takes them: float32 [n, dim], centred and aligned."""
+        return super().centred(embeddings, modality) @ self.get_buffer(f"map_{modality}")
+
+    def hasher(self, settings: Mapping[str, object] | None = None) -> LearnedHasher:
+        """The trained heads with the alignment folded into their first layers."""
+        folded, means = {}, {}
+        for modality in self.modalities:
+            turn = self.get_buffer(f"map_{modality}").double().cpu()
+            folded[modality] = _folded(self.head(modality), turn.numpy())
+            means[modality] = self.mean(modality).cpu().numpy().copy()
+        return LearnedHasher.from_modules(folded, means, settings)
+
+
+def _folded(head: HashCoder, turn: Matrix) -> HashCoder:
+    """A head that does with embeddings what `head` does with ``embeddings @ turn``."""
+    copy = HashCoder(head.dim, head.bits, head.size)
+    copy.load_state_dict(head.state_dict())
+    first = copy.layers[0]
+    assert isinstance(first, nn.Linear)
+    weight = first.weight.detach().double().cpu() @ torch.from_numpy(turn).T
+    with torch.no_grad():
+        first.weight.copy_(weight)
+    return copy
+
+
+@torch.no_grad()
+def update_batch_norm(heads: CentredHeads, embeddings: Mapping[str, torch.Tensor]) -> None:
+    """Set each batch norm to the statistics of these embeddings under the weights as they are.
+
+    PyTorch's running averages remember the last few dozen batches. A short training has fewer
+    than that, so they still hold much of what they began with, and bits come out constant that
+    were balanced in every batch (precise batch norm; Wu & Johnson, arXiv 2105.07576).
+
+    Args:
+        heads: changed in place.
+        embeddings: per modality float32 [n, dim], two rows or more; a head that several share is
+            given them all, each modality with the same weight.
+    """
+    of_head: dict[int, list[torch.Tensor]] = {}
+    coders: dict[int, HashCoder] = {}
+    for modality, rows in embeddings.items():
+        coder = heads.head(modality)
+        device = heads.mean(modality).device
+        before_norm = coder.layers[:-1](heads.centred(rows.to(device).float(), modality))
+        of_head.setdefault(id(coder), []).append(before_norm.double())
+        coders[id(coder)] = coder
+    for key, outputs in of_head.items():
+        norm = coders[key].layers[-1]
+        assert isinstance(norm, nn.BatchNorm1d)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        mean = torch.stack([out.mean(dim=0) for out in outputs]).mean(dim=0)
+        spread = [(out - mean).square().mean(dim=0) for out in outputs]
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(torch.stack(spread).mean(dim=0))
+
+
+@dataclass(frozen=True)
+class HeadBatch:
+    """A batch of one of the sets, by its number."""
+
+    number: int
+    batch: EmbeddingBatch
+
+
+class HeadsObjective:
+    """Heads on one set of embeddings or several, as an `Objective`.
+
+    CroVCA without labels: the views of an item predict each other's code. Views are modalities
+    (compact hypercube embeddings, arXiv 2601.22783), captions or crops (CroVCA, arXiv 2510.27584).
+    With labels, every view predicts its classes' prototype; items without a label are left out.
+
+    Where an item has several captions, each a view of its own, it is shown by its medium and one
+    caption, drawn anew each epoch. Several sets, photographs and recordings say, are trained on by
+    turns, a batch being of one set.
+
+    Attributes:
+        module: the heads.
+        steps_per_epoch: batches of all sets.
+        data_digest: over all sets, and over which rows are held out.
     """
 
     def __init__(
-        self, source: EmbeddingSet, config: TrainingConfig, *, buffer_rows: int = BUFFER_ROWS
+        self,
+        sets: Sequence[SplitSet],
+        config: TrainingConfig,
+        *,
+        labels: bool,
+        means: Means | None = None,
+        buffer_rows: int = BUFFER_ROWS,
     ) -> None:
-        """Scan the set once (means, finite values, digest) and hold items out for validation.
+        """Scan the sets, and draw the heads.
 
         Args:
-            source: the embeddings.
-            config: the settings.
-            buffer_rows: rows in memory at a time; see `bittern.hashing.training.streaming.stream`.
+            sets: one per modality of media.
+            config: the settings; what is held out is decided by `sets`.
+            labels: whether the loss is the one with classes.
+            means: float64 [dim] of modalities that no set has and that get a head all the same;
+                only a head that is shared learns anything for them.
+            buffer_rows: rows in memory at a time; see `bittern.hashing.training.sampling.stream`.
 
         Raises:
-            InvalidInputError: the set cannot be trained on so; says why.
+            InvalidInputError: a set cannot be trained on so; says why.
         """
-        self.source, self.config = source, config
-        self._modalities = [view.modality for view in source.views.values()]
-        eligible = self._eligible()
-        summary = source.summary
-        self.data_digest = summary.digest
-        self.module = CentredHeads(dict(summary.means), config)
-        rows, self.held_out = _split(eligible, config.validation_share, config.seed)
-        groups = None if source.groups is None else source.groups[rows]
-        self._sampler = Sampler(rows, config.batch_size, config.seed, groups, buffer_rows)
-        self.steps_per_epoch = self._sampler.steps
+        self.sets, self.config, self._labels = sets, config, labels
+        check = _labelled_rows if labels else _paired_rows
+        rows = [check(one) for one in sets]
+        digests = [one.source.digest for one in sets]
+        self._samplers = [
+            Sampler(
+                some,
+                config.batch_size,
+                config.seed,
+                None if one.source.groups is None else one.source.groups[some],
+                buffer_rows,
+            )
+            for some, one in zip(rows, sets, strict=True)
+        ]
+        self.steps_per_epoch = sum(sampler.steps for sampler in self._samplers)
+        self.module = CentredHeads({**(means or {}), **joint_means(sets)}, config)
+        self.data_digest = digest_of(*digests, *(one.training.tobytes().hex() for one in sets))
+        self._tasks = tasks_of(sets)
+        self._epoch = 1
+
+    def align(self, moments: Mapping[str, Moments], ridge: float) -> AlignedHeads:
+        """Move media towards the words for them before they reach the heads.
+
+        Args:
+            moments: per medium.
+            ridge: see `bittern.hashing.aligned.alignment_map`.
+
+        Returns:
+            The module that is trained from now on.
+        """
+        self.module = aligned = AlignedHeads(self.module, moments, ridge)
+        self.data_digest = digest_of(self.data_digest, f"aligned, ridge {ridge}")
+        return aligned
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All heads, as one group."""
         return [{"params": list(self.module.parameters())}]
 
-    def heads(self) -> dict[str, HashCoder]:
-        """Per modality its head, for `LearnedHasher.from_modules`."""
-        return {m: self.module.head(m) for m in self.module.modalities}
+    def begin_epoch(self, epoch: int) -> None:
+        """Draw other captions."""
+        self._epoch = epoch
 
-    def means(self) -> dict[str, NDArray[np.float32]]:
-        """Per modality float32 [dim], for `LearnedHasher.from_modules`."""
-        return {m: self.module.mean(m).cpu().numpy().copy() for m in self.module.modalities}
+    def batches(self, epoch: int, start: int = 0) -> Iterator[HeadBatch]:
+        """The batches of an epoch, from number `start` on, the sets mixed at random."""
+        turns, before = mixed(
+            [sampler.steps for sampler in self._samplers], self.config.seed, epoch, start
+        )
+        streams = [
+            stream(one.source, sampler, epoch, done)
+            for one, sampler, done in zip(self.sets, self._samplers, before, strict=True)
+        ]
+        for turn in turns:
+            yield HeadBatch(turn, next(streams[turn]))
 
-    def begin_epoch(self, epoch: int) -> None:  # noqa: B027 - a hook that may stay empty
-        """Nothing changes between epochs."""
-
-    def batches(self, epoch: int, start: int = 0) -> Iterator[EmbeddingBatch]:
-        """The batches of an epoch, from number `start` on."""
-        return stream(self.source, self._sampler, epoch, start)
-
-    def loss(self, batch: EmbeddingBatch) -> Step:
+    def loss(self, batch: HeadBatch) -> Step:
         """Logits of every view, and the loss over them."""
-        logits = [self._logits(x, m) for x, m in zip(batch.views, self._modalities, strict=True)]
-        loss = self._loss(logits, batch)
-        parts = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
-        return Step(loss.total, parts, [z.detach() for z in logits])
+        source, rows = self.sets[batch.number].source, batch.batch.rows
+        modalities = [view.modality for view in source.views.values()]
+        views = list(batch.batch.views)
+        texts = [v for v, m in zip(views, modalities, strict=True) if m == WORDS]
+        if len(texts) > 1 and len(texts) < len(views):
+            chosen = torch.from_numpy(draw(self.config.seed, self._epoch, rows, len(texts)))
+            others = [(v, m) for v, m in zip(views, modalities, strict=True) if m != WORDS]
+            views = [torch.stack(texts)[chosen, torch.arange(len(rows))], *(v for v, _ in others)]
+            modalities = [WORDS, *(m for _, m in others)]
+        device = self.module.mean(modalities[0]).device
+        logits = [
+            self.module(view.to(device, non_blocking=True), modality)
+            for view, modality in zip(views, modalities, strict=True)
+        ]
+        weight = self.config.rate_weight
+        if self._labels:
+            membership = torch.from_numpy(_membership(source, rows)).to(device)
+            loss = supervised_loss(logits, membership, weight)
+        else:
+            loss = cross_view_loss(logits, weight)
+        return Step.of(loss, logits)
 
     def validate(self) -> dict[str, float] | None:
-        """MAP of asymmetric search among held-out items, from their first view to their last.
-
-        Relevant is an item of the same class or group, where there are some, or else the item
-        itself. With a single view, an item is not its own answer. The statistics of the batch
-        norms are settled first, on rows that are trained on.
-        """
-        settle(self.module, self._sample())
-        rows = self.held_out
-        asked = min(len(rows), _VALIDATION_QUERIES)
-        first, *others = self.source.views
-        itself = None if others else np.arange(asked)
-        relevant = self._relevant(rows)
-        if itself is not None:
-            relevant[itself, itself] = False
-        if not relevant.any():
-            return None
-        queries = self._codes(first, rows[:asked])
-        database = self._codes(others[-1] if others else first, rows)
-        return {"mAP": mean_average_precision(queries, database, relevant, excluded=itself)}
-
-    def _sample(self) -> dict[str, torch.Tensor]:
-        """Per modality float32 [n, dim] of rows that are trained on, evenly spread."""
-        trained = self._sampler.rows
-        count = min(len(trained), _SETTLING_ROWS)
-        rows = trained[np.linspace(0, len(trained) - 1, count).round().astype(np.int64)]
-        views: dict[str, list[NDArray[np.floating]]] = {}
-        for name, view in self.source.views.items():
-            views.setdefault(view.modality, []).append(self.source.read(name, rows))
-        return {m: torch.from_numpy(np.concatenate(v)).float() for m, v in views.items()}
-
-    def _logits(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
-        device = self.module.mean(modality).device
-        logits: torch.Tensor = self.module(embeddings.to(device, non_blocking=True), modality)
-        return logits
-
-    def _codes(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        modality = self.source.views[view].modality
-        out = np.empty((len(rows), self.config.bits), dtype=np.float32)
-        for start in range(0, len(rows), _VALIDATION_ROWS):
-            part = slice(start, start + _VALIDATION_ROWS)
-            embeddings = torch.from_numpy(self.source.read(view, rows[part])).float()
-            out[part] = self._logits(embeddings, modality).float().cpu().numpy()
-        return out
-
-    def _eligible(self) -> NDArray[np.int64]:
-        """The rows that can be trained on, ascending."""
-        return np.arange(self.source.rows, dtype=np.int64)
-
-    @abstractmethod
-    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
-        """The loss of a batch, of its views' logits."""
-
-    def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Bool [queries, rows], the queries being the first rows."""
-        if self.source.groups is None:
-            return np.eye(min(len(rows), _VALIDATION_QUERIES), len(rows), dtype=bool)
-        group = self.source.groups[rows]
-        same: NDArray[np.bool_] = group[:_VALIDATION_QUERIES, None] == group
-        return same
-
-
-class PairsObjective(HeadObjective):
-    """CroVCA without labels: the views of an item are asked for each other's code.
-
-    Views are modalities (compact hypercube embeddings, arXiv 2601.22783), or several captions
-    or crops of the same item (CroVCA, arXiv 2510.27584).
-    """
-
-    def _eligible(self) -> NDArray[np.int64]:
-        if len(self._modalities) < 2:
-            raise InvalidInputError(
-                f"{self.source.folder} has one view, pairs need two: add a view of the same "
-                "items, or train on labels",
-                field="views",
-            )
-        return super()._eligible()
-
-    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
-        return cross_view_loss(logits, self.config.rate_weight)
-
-
-class LabelsObjective(HeadObjective):
-    """CroVCA with labels: every view of an item is asked for its classes' prototype.
-
-    Items without a label are left out.
-    """
-
-    def _eligible(self) -> NDArray[np.int64]:
-        offsets, values = _classes_of(self.source)
-        classes = np.unique(values)
-        if len(classes) < 2:
-            raise InvalidInputError(
-                f"the labels of {self.source.folder} name {len(classes)} classes; codes can be "
-                "learned from two or more",
-                field="labels",
-            )
-        self._offsets = offsets
-        self._classes = values
-        return np.flatnonzero(np.diff(offsets) > 0).astype(np.int64)
-
-    def _loss(self, logits: list[torch.Tensor], batch: EmbeddingBatch) -> Loss:
-        membership = torch.from_numpy(self._membership(batch.rows)).to(logits[0].device)
-        return supervised_loss(logits, membership, self.config.rate_weight)
-
-    def _relevant(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-        membership = self._membership(rows)
-        shared: NDArray[np.bool_] = membership[:_VALIDATION_QUERIES] @ membership.T > 0
-        return shared
-
-    def _membership(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32 [rows, classes among them], 1 where the item is of the class."""
-        counts = self._offsets[rows + 1] - self._offsets[rows]
-        item = np.repeat(np.arange(len(rows)), counts)
-        ends = np.cumsum(counts)
-        within = np.arange(len(item)) - np.repeat(ends - counts, counts)
-        classes = self._classes[np.repeat(self._offsets[rows], counts) + within]
-        names, column = np.unique(classes, return_inverse=True)
-        membership = np.zeros((len(rows), len(names)), dtype=np.float32)
-        membership[item, column] = 1.0
-        return membership
-
-
-def _classes_of(source: EmbeddingSet) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """Offsets [rows + 1] and classes, whether items have one class or several."""
-    if source.multi_labels is not None:
-        return source.multi_labels
-    labels = source.labels
-    if labels is None:
-        raise InvalidInputError(
-            f"{source.folder} has no labels; train on pairs instead", field="labels"
+        """Update the batch norms, then mAP of asymmetric search among held-out items."""
+        rows: dict[str, list[NDArray[np.float32]]] = {}
+        for one, sampler in zip(self.sets, self._samplers, strict=True):
+            for name, view in one.source.views.items():
+                some = one.read(name, evenly(sampler.rows, _STATISTICS_ROWS))
+                rows.setdefault(view.modality, []).append(some)
+        update_batch_norm(
+            self.module, {m: torch.from_numpy(np.concatenate(some)) for m, some in rows.items()}
         )
-    labelled = labels >= 0
-    offsets = np.concatenate(([0], np.cumsum(labelled))).astype(np.int64)
-    return offsets, labels[labelled]
+        return measure(self._tasks, self.module.logits) or None
 
 
-def _split(
-    rows: NDArray[np.int64], share: float, seed: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on, ascending, and rows held out, in random order."""
-    count = min(int(len(rows) * share), MOST_HELD_OUT)
-    held_out = np.random.default_rng([seed, len(rows)]).permutation(len(rows))[:count]
-    return np.delete(rows, held_out), rows[held_out]
+def objective_for(
+    source: EmbeddingSet, config: TrainingConfig, *, labels: bool | None = None
+) -> HeadsObjective:
+    """The objective of a single set, with rows held out at random.
+
+    Args:
+        source: the set.
+        config: the settings.
+        labels: whether the loss is the one with classes; None for a set that has labels.
+    """
+    held_out = split_rows(source, config.validation_share, config.seed)
+    labels = source.description.labels is not None if labels is None else labels
+    return HeadsObjective([held_out], config, labels=labels)
+
+
+def _paired_rows(one: SplitSet) -> NDArray[np.int64]:
+    if len(one.source.views) < 2:
+        raise InvalidInputError(
+            f"{one.source.folder} has one view, pairs need two: add a view of the same items, or "
+            "train on labels",
+            field="views",
+        )
+    return one.training
+
+
+def _labelled_rows(one: SplitSet) -> NDArray[np.int64]:
+    if one.source.classes is None:
+        raise InvalidInputError(
+            f"{one.source.folder} has no labels; train on pairs instead", field="labels"
+        )
+    offsets, values = one.source.classes
+    classes = len(np.unique(values))
+    if classes < 2:
+        raise InvalidInputError(
+            f"the labels of {one.source.folder} name {classes} classes; codes can be learned from "
+            "two or more",
+            field="labels",
+        )
+    return one.training[np.diff(offsets)[one.training] > 0]
+
+
+def _membership(source: EmbeddingSet, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """float32 [rows, classes among them], 1 where the item is of the class."""
+    assert source.classes is not None
+    offsets, values = source.classes
+    counts = offsets[rows + 1] - offsets[rows]
+    item = np.repeat(np.arange(len(rows)), counts)
+    within = np.arange(len(item)) - np.repeat(np.cumsum(counts) - counts, counts)
+    names, column = np.unique(
+        values[np.repeat(offsets[rows], counts) + within], return_inverse=True
+    )
+    membership = np.zeros((len(rows), len(names)), dtype=np.float32)
+    membership[item, column] = 1.0
+    return membership
+
+
+def mixed(steps: Sequence[int], seed: int, epoch: int, start: int) -> tuple[list[int], list[int]]:
+    """Whose turn each batch of an epoch is, where several sets are trained on.
+
+    Args:
+        steps: batches per epoch of each set.
+        seed: of the training.
+        epoch: from 1.
+        start: batches that were done before.
+
+    Returns:
+        The number of a set for each batch from `start` on, and how many batches of each set were
+        before that.
+    """
+    turns = np.repeat(np.arange(len(steps)), steps)
+    turns = np.random.default_rng([seed, epoch, 1]).permutation(turns)
+    before = np.bincount(turns[:start], minlength=len(steps))
+    return turns[start:].tolist(), before.tolist()
+
+
+def draw(seed: int, epoch: int, rows: NDArray[np.int64], choices: int) -> NDArray[np.int64]:
+    """Per row a number below `choices` that follows from seed, epoch and row alone."""
+    state = rows.astype(np.uint64) + np.uint64(1)
+    for salt in (seed, epoch):
+        state ^= np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
+        # The finaliser of splitmix64 (Steele, Lea & Flood, OOPSLA 2014).
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        state ^= state >> np.uint64(31)
+    return (state % np.uint64(choices)).astype(np.int64)
+
+
+def joint_means(sets: Sequence[SplitSet]) -> dict[str, NDArray[np.float64]]:
+    """Per modality float64 [dim], the mean over all sets' views of it, each by its rows.
+
+    Only training rows count: what is held out must not influence the codes.
+    """
+    sums: dict[str, NDArray[np.float64]] = {}
+    rows: dict[str, int] = {}
+    for one in sets:
+        for name, view in one.source.views.items():
+            total = np.zeros(view.dim)
+            for start in range(0, len(one.training), _READ_ROWS):
+                some = one.source.read(name, one.training[start : start + _READ_ROWS])
+                total += some.sum(axis=0, dtype=np.float64)
+            sums[view.modality] = sums.get(view.modality, 0.0) + total
+            rows[view.modality] = rows.get(view.modality, 0) + len(one.training)
+    return {modality: total / max(1, rows[modality]) for modality, total in sums.items()}
+
+
+def digest_of(*texts: str) -> str:
+    """Hex SHA-256 of some texts."""
+    digest = hashlib.sha256()
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+    return digest.hexdigest()

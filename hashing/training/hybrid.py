@@ -1,28 +1,91 @@
-"""Hybrid codes from an embedding set: aligned bits, and learned ones beside them.
+"""Hybrid codes: aligned bits, learned ones beside them, and how many of each.
 
-The aligned bits (`hashing.aligned`) carry over to classes that were not trained on; the learned
-ones (HashCoder heads, CroVCA) are better at those that were. `hashing.training.choosing` finds
-out what share of the bits each should get.
+The aligned bits (`bittern.hashing.aligned`) carry over to classes that were not trained on; the
+learned ones (HashCoder heads, CroVCA) are better at those that were. `choose_plan` finds out on
+held-out classes what share of the bits each should get.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import NDArray
 
+from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import AlignedHasher, Moments, fit_aligned
-from bittern.hashing.hashers import Hasher, HybridHasher
-from bittern.hashing.training.alignment import WORDS, align, moments_of
+from bittern.hashing.hashers import LEAST_WEIGHT, Hasher, HybridHasher
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet
-from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter
+from bittern.hashing.training.heads import WORDS, HeadsObjective, Means, objective_for
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.plans import HybridPlan
 from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
+from bittern.hashing.training.validation import SplitSet, mean_average_precision
+
+NOVEL_SHARE = 0.2
+"""Of the classes: held out as if nobody had known them."""
+STORED_SHARE = 0.5
+"""Of the items of the other classes: searched, not trained on."""
+MOST_ROWS = 20_000
+"""Items that a choice looks at."""
+FEWEST_CLASSES = 10
+_READ_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class HybridPlan:
+    """How many bits are aligned and how many learned.
+
+    Attributes:
+        ridge: of the aligned bits; see `bittern.hashing.aligned.alignment_map`.
+        learned_share: of the bits, rounded to whole bytes; 0 for aligned bits alone, 1 for
+            learned bits alone.
+        learned_ridge: of the alignment that lies before the heads.
+        weights: of an aligned and of a learned bit, in a query.
+    """
+
+    ridge: float = 1.0
+    learned_share: float = 0.25
+    learned_ridge: float = 0.5
+    weights: tuple[float, float] = (1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Check the values.
+
+        Raises:
+            InvalidInputError: a value out of its range.
+        """
+        ridges = 0 < self.ridge < math.inf and 0 < self.learned_ridge < math.inf
+        weights = len(self.weights) == 2 and all(LEAST_WEIGHT <= w <= 1 for w in self.weights)
+        if not (ridges and weights and 0 <= self.learned_share <= 1):
+            raise InvalidInputError(
+                f"a plan has ridges above 0, a share of 0 to 1 and two weights of "
+                f"{LEAST_WEIGHT:g} to 1, not {self}"
+            )
+
+    def learned_bits(self, bits: int) -> int:
+        """How many of `bits` are learned."""
+        return round(bits * self.learned_share / 8) * 8
+
+
+PLANS = tuple(
+    HybridPlan(ridge, share, 0.5, weights)
+    for ridge in (0.5, 1.0, 2.0, 4.0)
+    for share, weights in (
+        (0.0, (1.0, 1.0)),
+        (0.25, (1.0, 0.5)),
+        (0.25, (1.0, 1.0)),
+        (0.5, (1.0, 1.0)),
+    )
+)
+"""What `choose_plan` tries."""
+ALIGNED_PLANS = tuple(HybridPlan(ridge, 0.0) for ridge in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+"""The same for aligned bits alone."""
 
 
 class TrainOptions(TypedDict, total=False):
@@ -34,28 +97,29 @@ class TrainOptions(TypedDict, total=False):
     on_epoch: Callable[[EpochRecord], None] | None
 
 
-def objective_for(source: EmbeddingSet, config: TrainingConfig) -> HeadObjective:
-    """Labels where the set has them, pairs otherwise."""
-    labelled = source.labels is not None or source.multi_labels is not None
-    return (LabelsObjective if labelled else PairsObjective)(source, config)
-
-
 def fit_hybrid(
-    source: EmbeddingSet,
+    sets: Sequence[SplitSet],
     config: TrainingConfig,
     plan: HybridPlan,
     run_folder: Path,
+    *,
+    labels: bool,
+    means: Means | None = None,
+    settings: Mapping[str, object] | None = None,
     **options: Unpack[TrainOptions],
 ) -> tuple[Hasher, TrainingResult | None]:
     """Fit the aligned bits, train the learned ones, and put them side by side.
 
-    What the configuration holds out for validation, no part of the code has seen.
+    Only training rows are used.
 
     Args:
-        source: with views of words and of media.
+        sets: with views of words and of media, one set per medium.
         config: of the training; its bits are those of the whole code.
-        plan: how they are shared out.
+        plan: how many of them are learned.
         run_folder: where the training keeps its log and checkpoint.
+        labels: see `HeadsObjective`.
+        means: see `HeadsObjective`.
+        settings: of the training, for the record.
         options: handed on to `bittern.hashing.training.loop.train`.
 
     Returns:
@@ -65,35 +129,273 @@ def fit_hybrid(
         InvalidInputError: the set cannot be used so.
         TrainingError: see `bittern.hashing.training.loop.train`.
     """
+    moments = {
+        medium: of_medium
+        for one in sets
+        for medium, of_medium in moments_of(one.source, rows=one.training).items()
+    }
     count = plan.learned_bits(config.bits)
-    objective = objective_for(source, replace(config, bits=count or config.bits))
-    seen = np.setdiff1d(np.arange(source.rows), objective.held_out)
-    moments = moments_of(source, rows=seen)
-    if count == 0:
-        return aligned_part(moments, config.bits, plan, config.seed), None
-    learned, result = learned_part(objective, plan, moments, run_folder, **options)
-    if count == config.bits:
-        return learned, result
-    aligned = aligned_part(moments, config.bits - count, plan, config.seed)
-    return HybridHasher([aligned, learned], plan.weights, asdict(plan)), result
+    aligned: Hasher | None = None
+    learned: Hasher | None = None
+    result: TrainingResult | None = None
+    if count:
+        fewer = config.with_overrides({"bits": count})
+        objective = HeadsObjective(sets, fewer, labels=labels, means=means)
+        module = objective.align(moments, plan.learned_ridge)
+        result = train(objective, fewer, run_folder, **options)
+        learned = module.hasher(settings)
+    if count < config.bits:
+        aligned = _aligned(moments, config.bits - count, plan, config.seed)
+    return _joined(aligned, learned, plan), result
 
 
-def aligned_part(
+def _aligned(
     moments: Mapping[str, Moments], bits: int, plan: HybridPlan, seed: int
 ) -> AlignedHasher:
-    """The aligned bits of a plan; a hasher of its own."""
     return fit_aligned(moments, bits, ridge=plan.ridge, words=WORDS, seed=seed)
 
 
-def learned_part(
-    objective: HeadObjective,
-    plan: HybridPlan,
-    moments: dict[str, Moments],
-    run_folder: Path,
-    **options: Unpack[TrainOptions],
-) -> tuple[Hasher, TrainingResult]:
-    """The learned bits of a plan; as many as the objective's configuration says."""
-    config = objective.config
-    module = align(objective, moments, plan.learned_ridge)
-    result = train(objective, config, run_folder, **options)
-    return module.hasher({"learned_ridge": plan.learned_ridge, **config.to_dict()}), result
+def _joined(aligned: Hasher | None, learned: Hasher | None, plan: HybridPlan) -> Hasher:
+    """One hasher, or both side by side."""
+    if aligned is None or learned is None:
+        only = aligned or learned
+        assert only is not None
+        return only
+    return HybridHasher([aligned, learned], plan.weights, asdict(plan))
+
+
+def class_of_row(source: EmbeddingSet) -> NDArray[np.int32] | None:
+    """int32 [rows]: the class of each item, or its group where there are no labels; None if
+    there are neither, or several labels per item.
+    """
+    if source.multi_labels is not None:
+        return None
+    return source.groups if source.labels is None else source.labels
+
+
+def moments_of(
+    source: EmbeddingSet, *, words: str = WORDS, rows: NDArray[np.integer] | None = None
+) -> dict[str, Moments]:
+    """Moments of every medium of a set with the words for it, in one pass over the files.
+
+    Classes weigh the same, however many items they have: a large one would decide alone where
+    its media are moved to. Without classes, items weigh the same.
+
+    Args:
+        source: with one or more views of `words`, and one or more of other modalities.
+        words: the modality that media are moved towards.
+        rows: those that may be looked at; all by default.
+
+    Raises:
+        InvalidInputError: no view of words, or nothing else than words.
+    """
+    text_views = [name for name, view in source.views.items() if view.modality == words]
+    media = {name: view for name, view in source.views.items() if view.modality != words}
+    if not text_views or not media:
+        raise InvalidInputError(
+            f"an alignment needs views of {words} and of media; {source.folder} has "
+            f"{', '.join(f'{n} ({v.modality})' for n, v in source.views.items())}",
+            field="views",
+        )
+    chosen = np.arange(source.rows) if rows is None else np.sort(np.asarray(rows))
+    weights = _weights(class_of_row(source), chosen)
+    moments = {view.modality: Moments(view.dim) for view in media.values()}
+    for start in range(0, len(chosen), _READ_ROWS):
+        some = slice(start, start + _READ_ROWS)
+        texts = [source.read(name, chosen[some]) for name in text_views]
+        for name, view in media.items():
+            shown = source.read(name, chosen[some])
+            for text in texts:
+                moments[view.modality].add(shown, text, weights[some])
+    return moments
+
+
+def _weights(classes: NDArray[np.int32] | None, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64 [len(rows)], with a mean of 1; items without a class count as one of their own."""
+    if classes is None:
+        return np.ones(len(rows))
+    mine = classes[rows]
+    _, number, sizes = np.unique(mine, return_inverse=True, return_counts=True)
+    weights = np.where(mine < 0, 1.0, 1.0 / sizes[number])
+    scaled: NDArray[np.float64] = weights * (len(rows) / weights.sum())
+    return scaled
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a plan came to on held-out classes: mAP, means over the splits.
+
+    Attributes:
+        plan: the plan.
+        seen: of classes whose other items were trained on.
+        novel: of classes that were held out altogether.
+    """
+
+    plan: HybridPlan
+    seen: float
+    novel: float
+
+    @property
+    def score(self) -> float:
+        """Geometric mean: a tenth more of one is worth a tenth of the other."""
+        return float(np.sqrt(self.seen * self.novel))
+
+
+def choose_plan(
+    source: EmbeddingSet,
+    config: TrainingConfig,
+    folder: Path,
+    *,
+    plans: Sequence[HybridPlan] = PLANS,
+    splits: int = 3,
+    rows: NDArray[np.integer] | None = None,
+    on_split: Callable[[int, int], None] = lambda done, of: None,
+) -> list[Trial]:
+    """Try plans on classes held out of `source`.
+
+    Args:
+        source: with labels or groups, one per item.
+        config: of the training.
+        folder: for temporary files; removed at the end.
+        plans: what to try. Plans that differ in `ridge` and `weights` only share a training.
+        splits: how often classes are held out, each time others.
+        rows: those that may be looked at; all by default.
+        on_split: called before each split and at the end, with how many are done, and of how many.
+
+    Returns:
+        A trial per plan, the best score first.
+
+    Raises:
+        InvalidInputError: no classes, or too few to hold some out.
+    """
+    found: dict[HybridPlan, list[tuple[float, float]]] = {plan: [] for plan in plans}
+    shutil.rmtree(folder, ignore_errors=True)  # of a choice that was interrupted
+    folder.mkdir(parents=True)
+    try:
+        for number in range(splits):
+            on_split(number, splits)
+            seed = config.seed + number
+            held = _hold_out(source, folder / f"split-{number}", seed, rows)
+            groups = held.training.groups
+            fitting = held.training.rows if groups is None else len(np.unique(groups))
+            changes = {"seed": seed, "validation_share": 0.0, "patience": 0}
+            changes["batch_size"] = min(config.batch_size, fitting)
+            seeded = config.with_overrides(changes)
+            for plan, quality in _tried(held, seeded, plans, folder / f"runs-{number}"):
+                found[plan].append(quality)
+        on_split(splits, splits)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    trials = [Trial(p, *np.mean(q, axis=0).tolist()) for p, q in found.items()]
+    return sorted(trials, key=lambda trial: -trial.score)
+
+
+@dataclass(frozen=True)
+class _HeldOut:
+    """Part of a set to train on, and queries over the rest of it.
+
+    Attributes:
+        training: the part.
+        media: per medium, embeddings of what is searched, float32 [n, dim].
+        labels: int [n], the class of each.
+        queries: float32 [classes, dim], the mean of the words for each class, seen ones first.
+        seen: how many classes are seen.
+    """
+
+    training: EmbeddingSet
+    media: dict[str, NDArray[np.float32]]
+    labels: NDArray[np.int64]
+    queries: NDArray[np.float32]
+    seen: int
+
+
+def _hold_out(
+    source: EmbeddingSet, folder: Path, seed: int, allowed: NDArray[np.integer] | None
+) -> _HeldOut:
+    classes = class_of_row(source)
+    if classes is None:
+        raise InvalidInputError(
+            f"{source.folder} has no classes to hold out, one label or group per item; give a "
+            "plan instead of having one chosen",
+            field="labels",
+        )
+    rng = np.random.default_rng([seed, source.rows])
+    rows = np.arange(source.rows) if allowed is None else np.asarray(allowed)
+    rows = np.sort(rows[classes[rows] >= 0])
+    rows = np.sort(rng.permutation(rows)[:MOST_ROWS])
+    names, number = np.unique(classes[rows], return_inverse=True)
+    if len(names) < FEWEST_CLASSES:
+        raise InvalidInputError(
+            f"{len(names)} classes are too few to hold some out; it takes {FEWEST_CLASSES}. Give "
+            "a plan instead of having one chosen",
+            field="labels",
+        )
+    order = rng.permutation(len(names))
+    seen = order[: round(len(names) * (1 - NOVEL_SHARE))]
+    trained = np.isin(number, seen) & (rng.random(len(rows)) > STORED_SHARE)
+    training = _subset(source, rows[trained], folder)
+    stored = rows[~trained]
+    text_views = [n for n, view in source.views.items() if view.modality == WORDS]
+    shown = {v.modality: n for n, v in source.views.items() if v.modality != WORDS}
+    texts = np.mean([source.read(n, rows).astype(np.float32) for n in text_views], axis=0)
+    queries = np.stack([texts[number == one].mean(axis=0) for one in order])
+    query_of_class = np.argsort(order)
+    return _HeldOut(
+        training=training,
+        media={m: source.read(n, stored).astype(np.float32) for m, n in shown.items()},
+        labels=query_of_class[number[~trained]],
+        queries=queries.astype(np.float32),
+        seen=len(seen),
+    )
+
+
+def _subset(source: EmbeddingSet, rows: NDArray[np.int64], folder: Path) -> EmbeddingSet:
+    """A set of its own with these rows, ascending."""
+    classes = class_of_row(source)
+    labelled = source.labels is not None
+    assert classes is not None
+    with EmbeddingWriter(
+        folder, source.views, labels="single" if labelled else None, groups=not labelled
+    ) as writer:
+        views = {name: source.read(name, rows) for name in source.views}
+        mine = classes[rows]
+        writer.append(views, mine if labelled else None, None if labelled else mine)
+    return EmbeddingSet.open(folder)
+
+
+def _tried(
+    held: _HeldOut, config: TrainingConfig, plans: Sequence[HybridPlan], folder: Path
+) -> list[tuple[HybridPlan, tuple[float, float]]]:
+    """Every plan's mAP of seen and novel classes; what plans share is fitted once."""
+    moments = moments_of(held.training)
+    fitted: dict[tuple[object, ...], Hasher] = {}
+    out = []
+    for plan in plans:
+        count = plan.learned_bits(config.bits)
+        aligned, learned = ("aligned", count, plan.ridge), ("learned", count, plan.learned_ridge)
+        if count < config.bits and aligned not in fitted:
+            fitted[aligned] = _aligned(moments, config.bits - count, plan, config.seed)
+        if count and learned not in fitted:
+            objective = objective_for(held.training, config.with_overrides({"bits": count}))
+            module = objective.align(moments, plan.learned_ridge)
+            run = folder / f"{count}-{plan.learned_ridge}"
+            train(objective, objective.config, run, plots=False)
+            fitted[learned] = module.hasher()
+        hasher = _joined(fitted.get(aligned), fitted.get(learned), plan)
+        out.append((plan, _quality(hasher, held)))
+    return out
+
+
+def _quality(hasher: Hasher, held: _HeldOut) -> tuple[float, float]:
+    """MAP of the seen and of the novel classes, means over the media."""
+    queries = hasher.logits(held.queries, WORDS)
+    relevant = np.equal(held.labels, np.arange(len(held.queries))[:, None])
+    figures = []
+    for medium, embeddings in held.media.items():
+        database = hasher.logits(embeddings, medium)
+        sides = (slice(None, held.seen), slice(held.seen, None))
+        figures.append(
+            [mean_average_precision(queries[side], database, relevant[side]) for side in sides]
+        )
+    seen, novel = np.mean(figures, axis=0).tolist()
+    return seen, novel

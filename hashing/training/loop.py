@@ -17,15 +17,21 @@ import torch
 from filelock import FileLock, Timeout
 
 from bittern.errors import TrainingError
-from bittern.hashing.training.bits import BitStatistics, bit_statistics
-from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from bittern.files import replace_file
+from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, RunState
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.device import Placement, placement
-from bittern.hashing.training.log import RunLog
 from bittern.hashing.training.objective import Objective
-from bittern.hashing.training.plots import PLOT_FILE, draw
-from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
-from bittern.hashing.training.run_state import RunState
+from bittern.hashing.training.optimiser import Placement, placement
+from bittern.hashing.training.records import (
+    PLOT_FILE,
+    BitStatistics,
+    EpochRecord,
+    Progress,
+    RunLog,
+    TrainingResult,
+    bit_statistics,
+    draw,
+)
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "run.lock"
@@ -61,9 +67,9 @@ def train(
         on_epoch: called after each epoch, when its checkpoint is safe.
 
     Raises:
-        TrainingError: the loss is not finite, all bits stay constant, there is patience but
-            nothing to judge an epoch by, the folder holds another run, or the checkpoint was
-            made with other settings or data.
+        TrainingError: the GPU's memory is too small, the loss is not finite, all bits stay
+            constant, there is patience but nothing to judge an epoch by, the folder holds another
+            run, or the checkpoint was made with other settings or data.
         InvalidInputError: a device or precision that this machine lacks.
         ModelDamagedError: the checkpoint cannot be read.
     """
@@ -76,6 +82,13 @@ def train(
         try:
             run.epochs(progress or (lambda _: None), on_epoch or (lambda _: None))
             return run.result()
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"batches of {config.batch_size} do not fit into the GPU's memory: train with a "
+                "smaller batch_size into another folder (gradients of several batches can be added "
+                "up with accumulate; the coding rate then sees one batch at a time)",
+                field="batch_size",
+            ) from error
         finally:
             run.log.close()
 
@@ -97,8 +110,9 @@ class _Run:
         objective.module.to(placed.device)
         self.state = RunState(objective, config, placed)
         self.resumed = self._pick_up(resume)
+        self.was_finished = self.state.finished
         self.log = RunLog(folder, self.state.log_bytes)
-        write_text_atomically(folder / CONFIG_FILE, config.to_json())
+        replace_file(folder / CONFIG_FILE, config.to_json().encode())
 
     def _pick_up(self, resume: bool) -> bool:
         path = self.folder / CHECKPOINT_FILE
@@ -271,6 +285,7 @@ class _Run:
             warnings=tuple(_warnings(bits)),
             stopped_early=len(state.history) < self.config.epochs,
             resumed=self.resumed,
+            was_finished=self.was_finished,
         )
 
 

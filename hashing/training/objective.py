@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from bittern.hashing.losses import Loss
+
 Batch = TypeVar("Batch")
 
 
@@ -25,6 +27,12 @@ class Step:
     total: torch.Tensor
     parts: Mapping[str, torch.Tensor | float] = field(default_factory=dict)
     logits: Sequence[torch.Tensor] = ()
+
+    @classmethod
+    def of(cls, loss: Loss, logits: Sequence[torch.Tensor]) -> Step:
+        """The step of a cross-view loss."""
+        parts = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
+        return cls(loss.total, parts, [z.detach() for z in logits])
 
 
 class Objective(Protocol[Batch]):

@@ -1,4 +1,4 @@
-"""Which items make which batch: shuffled, yet read from disk nearly in order.
+"""Batches of embeddings: shuffled, yet read from disk nearly in order, the next buffer prefetched.
 
 An epoch shuffles blocks of neighbouring rows, cuts the sequence into buffers and shuffles the
 items of each buffer. A buffer is one nearly sequential read; two items can meet in a batch
@@ -11,14 +11,17 @@ other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
+from bittern.hashing.training.embeddings import EmbeddingSet
 
 BUFFER_ROWS = 1 << 15
 BLOCK_ROWS = 64
@@ -99,6 +102,11 @@ class Sampler:
                     field="batch_size",
                 )
 
+    def batches(self, epoch: int, start: int = 0) -> Iterator[NDArray[np.int64]]:
+        """The rows of each batch of an epoch, int64 [batch_size], from number `start` on."""
+        for buffer in self.epoch(epoch, start):
+            yield from buffer.rows[buffer.batches]
+
     def _pass(self, epoch: int, number: int) -> Iterator[BufferPlan]:
         random = np.random.default_rng([self.seed, epoch, number])
         block = BLOCK_ROWS if self.groups is None else GROUPED_BLOCK_ROWS
@@ -168,3 +176,48 @@ def _narrowed(buffer: BufferPlan, part: slice) -> BufferPlan:
         return buffer
     used, positions = np.unique(batches, return_inverse=True)
     return BufferPlan(buffer.rows[used], positions.reshape(batches.shape))
+
+
+@dataclass(frozen=True)
+class EmbeddingBatch:
+    """Items of one batch.
+
+    Attributes:
+        rows: int64 [batch], which items of the set.
+        views: per view float32 [batch, dim], on the CPU.
+    """
+
+    rows: NDArray[np.int64]
+    views: Sequence[torch.Tensor]
+
+
+def stream(
+    source: EmbeddingSet, sampler: Sampler, epoch: int, start: int = 0
+) -> Iterator[EmbeddingBatch]:
+    """The batches of an epoch, from number `start` on.
+
+    Memory: the buffer in use, the one being read, and the pages of the file behind it, each
+    ``buffer_rows * dim * bytes per value * views``: 3 x 50 MB for one float16 view of 768
+    dimensions. It does not grow with the set.
+    """
+    plans = sampler.epoch(epoch, start)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="embeddings") as reader:
+
+        def begin() -> tuple[BufferPlan, Future[list[torch.Tensor]]] | None:
+            plan = next(plans, None)
+            return None if plan is None else (plan, reader.submit(_read, source, plan.rows))
+
+        coming = begin()
+        while coming is not None:
+            plan, reading = coming
+            views = reading.result()
+            coming = begin()
+            positions = torch.from_numpy(plan.batches)
+            for batch, chosen in zip(plan.batches, positions, strict=True):
+                yield EmbeddingBatch(
+                    plan.rows[batch], [view.index_select(0, chosen).float() for view in views]
+                )
+
+
+def _read(source: EmbeddingSet, rows: NDArray[np.int64]) -> list[torch.Tensor]:
+    return [torch.from_numpy(source.read(view, rows)) for view in source.views]

@@ -1,42 +1,73 @@
-"""Mean average precision of asymmetric search over held-out items, during training."""
+"""Mean average precision of codes and of floats, among items that are held out of a training."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.codes import probabilities, unpack
+from bittern.hashing.training.embeddings import EmbeddingSet
 
+MOST_QUERIES = 512
+MOST_ITEMS = 4096
+"""Held-out rows that are searched; more would only take time."""
+MOST_HELD_OUT = 8192
+"""Rows that `split_rows` holds out at most, whatever the share."""
 _BLOCK_CELLS = 1 << 22
 _DECIMALS = 9
 """Matrix products round differently from column to column; equal codes must tie."""
+_PLURAL = {"image": "images", "audio": "sounds", "text": "words"}
+
+Floats = NDArray[np.floating]
+Logits = Callable[[Floats, str], NDArray[np.floating]]
+
+
+def average_precisions(distances: Floats, relevant: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Average precision per query, over the full ranking, ties broken by row.
+
+    It is the mean, over all relevant rows, of the precision at their ranks.
+
+    Args:
+        distances: float [q, n].
+        relevant: bool [q, n].
+
+    Returns:
+        float64 [q]; NaN where nothing is relevant.
+    """
+    order = np.argsort(distances, axis=1, kind="stable")
+    hits = np.take_along_axis(relevant, order, axis=1)
+    precision = np.cumsum(hits, axis=1) / np.arange(1, distances.shape[1] + 1)
+    total = hits.sum(axis=1)
+    return np.where(total > 0, (precision * hits).sum(axis=1) / np.maximum(total, 1), np.nan)
 
 
 def mean_average_precision(
-    query_logits: NDArray[np.floating],
-    database: NDArray[np.floating] | NDArray[np.uint8],
+    query_logits: Floats,
+    database: Floats | NDArray[np.uint8],
     relevant: NDArray[np.bool_],
     *,
     excluded: NDArray[np.integer] | None = None,
 ) -> float:
-    """MAP over the full ranking by asymmetric distance, ties broken by database row.
+    """Mean over queries of `average_precisions` by asymmetric distance.
 
-    Average precision of a query is the mean, over all its relevant rows, of the precision at
-    their ranks. Queries without a relevant row are left out.
+    Queries without a relevant row are left out.
 
     Args:
         query_logits: float [q, bits].
         database: float [n, bits] logits, or uint8 [n, bits/8] codes.
         relevant: bool [q, n].
-        excluded: int [q], per query a database row that is not ranked (itself); -1 for none.
+        excluded: int [q], per query a database row that is not ranked (itself).
 
     Raises:
         CodeError: shapes that do not fit together, NaN, or no query with a relevant row.
     """
-    queries = np.asarray(query_logits)
-    stored = np.asarray(database)
-    bits = unpack(stored) if stored.dtype == np.uint8 else (stored > 0)
+    queries, stored = np.asarray(query_logits), np.asarray(database)
+    bits = unpack(stored.astype(np.uint8)) if stored.dtype == np.uint8 else (stored > 0)
     if queries.ndim != 2 or bits.ndim != 2 or queries.shape[1] != bits.shape[1]:
         raise CodeError(
             f"queries must be [q, bits] and the database [n, bits], not {list(queries.shape)} "
@@ -46,46 +77,247 @@ def mean_average_precision(
         raise CodeError(f"relevant must be [{len(queries)}, {len(bits)}], not {relevant.shape}")
     if not np.isfinite(queries).all():
         raise CodeError("query logits hold NaN or infinity")
-    relevant = _without(relevant, excluded)
     on = bits.astype(np.float64)
-    precisions = []
+    found = []
     block = max(1, _BLOCK_CELLS // max(1, len(on)))
     for start in range(0, len(queries), block):
-        part = slice(start, start + block)
+        some = slice(start, start + block)
         # Less the part of the distance that is the same for every row of one query.
-        distance = np.round((1.0 - 2.0 * probabilities(queries[part])) @ on.T, _DECIMALS)
-        if excluded is not None:
-            rows = np.flatnonzero(excluded[part] >= 0)
-            distance[rows, excluded[part][rows]] = np.inf
-        precisions.append(_average_precision(distance, relevant[part]))
-    values = np.concatenate(precisions) if precisions else np.empty(0)
-    values = values[~np.isnan(values)]
-    if not len(values):
-        raise CodeError("no query has a relevant row: there is nothing to average")
-    return float(values.mean())
+        distances = (1.0 - 2.0 * probabilities(queries[some])) @ on.T
+        found.append(_ranked(distances, relevant[some], excluded, start))
+    return _mean(np.concatenate(found) if found else np.empty(0))
 
 
-def _without(
-    relevant: NDArray[np.bool_], excluded: NDArray[np.integer] | None
-) -> NDArray[np.bool_]:
-    if excluded is None:
-        return relevant
-    if excluded.shape != (len(relevant),):
-        raise CodeError(f"excluded must be [{len(relevant)}], not {list(excluded.shape)}")
-    relevant = relevant.copy()
-    rows = np.flatnonzero(excluded >= 0)
-    relevant[rows, excluded[rows]] = False
-    return relevant
-
-
-def _average_precision(
-    distance: NDArray[np.float64], relevant: NDArray[np.bool_]
+def _ranked(
+    distances: Floats,
+    relevant: NDArray[np.bool_],
+    excluded: NDArray[np.integer] | None,
+    start: int = 0,
 ) -> NDArray[np.float64]:
-    """Per query; NaN where nothing is relevant."""
-    order = np.argsort(distance, axis=1, kind="stable")
-    hits = np.take_along_axis(relevant, order, axis=1)
-    ranks = np.arange(1, distance.shape[1] + 1)
-    precision = np.cumsum(hits, axis=1) / ranks
-    total = hits.sum(axis=1)
-    summed = (precision * hits).sum(axis=1)
-    return np.where(total > 0, summed / np.maximum(total, 1), np.nan)
+    """Average precisions of queries from number `start` on, without the excluded rows."""
+    distances = np.round(distances, _DECIMALS)
+    if excluded is not None:
+        rows = np.arange(len(distances))
+        columns = excluded[start : start + len(distances)]
+        distances[rows, columns] = np.inf
+        relevant = relevant.copy()
+        relevant[rows, columns] = False
+    return average_precisions(distances, relevant)
+
+
+def _mean(precisions: NDArray[np.float64]) -> float:
+    known = precisions[~np.isnan(precisions)]
+    if not len(known):
+        raise CodeError("no query has a relevant row: there is nothing to average")
+    return float(known.mean())
+
+
+@dataclass(frozen=True)
+class Task:
+    """Queries, items, and which items are relevant.
+
+    Attributes:
+        name: ``words to images``.
+        queries: modality and float [q, dim].
+        items: modality and float [n, dim].
+        relevant: bool [q, n].
+        excluded: int [q], per query an item that is left out (itself); None for none.
+    """
+
+    name: str
+    queries: tuple[str, Floats]
+    items: tuple[str, Floats]
+    relevant: NDArray[np.bool_]
+    excluded: NDArray[np.integer] | None = None
+
+    def of_codes(self, logits: Logits) -> float:
+        """Mean average precision of asymmetric search."""
+        queries = logits(self.queries[1], self.queries[0])
+        items = logits(self.items[1], self.items[0])
+        return mean_average_precision(queries, items, self.relevant, excluded=self.excluded)
+
+    def of_floats(self) -> float:
+        """Mean average precision of the cosine of embeddings."""
+        cosines = _unit(self.queries[1]) @ _unit(self.items[1]).T
+        return _mean(_ranked(-cosines, self.relevant, self.excluded))
+
+
+def _unit(rows: Floats) -> NDArray[np.float64]:
+    """Rows of norm 1; one of zeros stays as it is."""
+    rows = rows.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    unit: NDArray[np.float64] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return unit
+
+
+def measure(tasks: Sequence[Task], logits: Logits) -> dict[str, float]:
+    """Mean average precision of codes: ``mAP`` over all tasks, and that of each of several."""
+    if not tasks:
+        return {}
+    values = {task.name: task.of_codes(logits) for task in tasks}
+    mean = {"mAP": float(np.mean(list(values.values())))}
+    return mean if len(tasks) == 1 else {**mean, **values}
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out items of one modality.
+
+    Attributes:
+        modality: of the items.
+        media: float [n, dim].
+        query_modality: ``text``, or the modality itself.
+        queries: float [n, dim], per item a query for it; None queries with the items themselves.
+        groups: int [n]; items of a group are equally relevant. None: each is its own group.
+        membership: bool [n, classes]; items that share a class are equally relevant. Counts
+            instead of `groups` where it is given.
+        query_class: int [n], class that an item's own query names; with `membership`, `queries`.
+    """
+
+    modality: str
+    media: Floats
+    query_modality: str
+    queries: Floats | None = None
+    groups: NDArray[np.integer] | None = None
+    membership: NDArray[np.bool_] | None = None
+    query_class: NDArray[np.integer] | None = None
+
+    def tasks(self) -> list[Task]:
+        """The searches among these items that have an answer."""
+        tasks = []
+        if self.membership is not None:
+            tasks.append(self._by_items(self.membership))
+        if self.queries is not None:
+            tasks.append(self._by_queries(self.queries))
+        return [task for task in tasks if task.relevant.any()]
+
+    def _by_queries(self, queries: Floats) -> Task:
+        key = np.arange(len(self.media)) if self.groups is None else self.groups
+        if self.membership is not None and self.query_class is not None:
+            key = self.query_class
+        names, first = np.unique(key, return_index=True)
+        chosen = evenly(np.arange(len(names)), MOST_QUERIES)
+        names, first = names[chosen], first[chosen]
+        relevant = names[:, None] == key
+        if self.membership is not None and self.query_class is not None:
+            relevant = self.membership[:, names].T
+        return Task(
+            f"{_PLURAL[self.query_modality]} to {_PLURAL[self.modality]}",
+            (self.query_modality, queries[first]),
+            (self.modality, self.media),
+            relevant,
+        )
+
+    def _by_items(self, membership: NDArray[np.bool_]) -> Task:
+        queries = np.arange(min(len(self.media), MOST_QUERIES))
+        member = membership.astype(np.float32)
+        relevant = member[queries] @ member.T > 0
+        relevant[queries, queries] = False
+        plural = _PLURAL[self.modality]
+        return Task(
+            f"{plural} to {plural}",
+            (self.modality, self.media[queries]),
+            (self.modality, self.media),
+            relevant,
+            excluded=queries,
+        )
+
+
+@dataclass(frozen=True)
+class SplitSet:
+    """A set of embeddings, with rows to train on and rows that are held out.
+
+    Attributes:
+        source: the set.
+        modality: of the items.
+        training: int64, rows to train on, ascending.
+        held_out: int64, rows for validation, ascending.
+    """
+
+    source: EmbeddingSet
+    modality: str
+    training: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+
+    @property
+    def media_view(self) -> str:
+        """The view of the items themselves: the last of their modality."""
+        return [n for n, view in self.source.views.items() if view.modality == self.modality][-1]
+
+    @property
+    def query_view(self) -> str | None:
+        """The first text, or else the first view; None where there is one view only."""
+        texts = [n for n, view in self.source.views.items() if view.modality == "text"]
+        first = (texts or list(self.source.views))[0]
+        return None if first == self.media_view else first
+
+    def validation(self, most: int = MOST_ITEMS) -> HeldOut | None:
+        """The held-out items, `most` of them at most; None if there are fewer than two."""
+        rows = evenly(self.held_out, most)
+        if len(rows) < 2:
+            return None
+        view = self.query_view
+        return HeldOut(
+            modality=self.modality,
+            media=self.read(self.media_view, rows),
+            query_modality=self.source.views[view].modality if view else self.modality,
+            queries=self.read(view, rows) if view else None,
+            groups=None if self.source.groups is None else self.source.groups[rows],
+            **self._classes(rows),
+        )
+
+    def sample(self, most: int) -> dict[str, NDArray[np.float32]]:
+        """Per modality float32 [n, dim] of training rows, `most` of them at most."""
+        rows = evenly(self.training, most)
+        sample = {self.modality: self.read(self.media_view, rows)}
+        if view := self.query_view:
+            sample.setdefault(self.source.views[view].modality, self.read(view, rows))
+        return sample
+
+    def read(self, view: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows of a view, float32 [n, dim]."""
+        return self.source.read(view, rows).astype(np.float32)
+
+    def _classes(self, rows: NDArray[np.int64]) -> dict[str, Any]:
+        found = self.source.classes
+        if found is None:
+            return {}
+        offsets, values = found
+        classes = [values[offsets[r] : offsets[r + 1]] for r in rows]
+        # Labels may be keys of a taxonomy, in the millions: only those that occur get a column.
+        present, columns = np.unique(np.concatenate(classes), return_inverse=True)
+        membership = np.zeros((len(rows), max(1, len(present))), dtype=bool)
+        membership[np.repeat(np.arange(len(rows)), [len(c) for c in classes]), columns] = True
+        return {"membership": membership, "query_class": membership.argmax(axis=1)}
+
+
+def split_rows(source: EmbeddingSet, share: float, seed: int) -> SplitSet:
+    """A set with a share of its rows held out at random.
+
+    Args:
+        source: whose last view that is no text shows the items.
+        share: of the rows, at most `MOST_HELD_OUT` of them.
+        seed: another one holds out others.
+    """
+    media = [view.modality for view in source.views.values() if view.modality != "text"]
+    order = np.random.default_rng([seed, source.rows]).permutation(source.rows)
+    count = min(int(source.rows * share), MOST_HELD_OUT)
+    return SplitSet(
+        source,
+        media[-1] if media else "text",
+        np.sort(order[count:]).astype(np.int64),
+        np.sort(order[:count]).astype(np.int64),
+    )
+
+
+def tasks_of(sets: Sequence[SplitSet], most: int = MOST_ITEMS) -> list[Task]:
+    """All searches among what the sets hold out, `most` rows of each at most."""
+    validations = [one.validation(most) for one in sets]
+    return [task for held_out in validations if held_out is not None for task in held_out.tasks()]
+
+
+def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """At most so many of some rows, evenly spread."""
+    if len(rows) <= most:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, ManifestError
-from bittern.hashing.training.checkpoint import write_text_atomically
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
+from bittern.files import replace_file
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.heads import digest_of
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
 from bittern.service.models.loaded import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
-from bittern.service.training.request import OnProgress, digest_of
+from bittern.service.training.request import OnProgress
 from bittern.types import MediaItem
 
 MOST_WINDOWS = 32
@@ -280,7 +280,7 @@ def _write_rows(path: Path, rows: Rows) -> None:
         "window": rows.window.tolist(),
         "skipped": [[s.where, s.reason] for s in rows.skipped],
     }
-    write_text_atomically(path, json.dumps(value))
+    replace_file(path, json.dumps(value).encode())
 
 
 def _read_rows(path: Path) -> Rows:

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from bittern.errors import InvalidInputError
-
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -37,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row or file that is no example: where it stands, and why."""
+    """A row or file that cannot be trained on, and why."""
 
     where: str
     reason: str
@@ -87,43 +85,13 @@ class Examples:
 
     def digest(self) -> str:
         """Hex SHA-256 of what the examples say, in order; not of the files' contents."""
-        told = hashlib.sha256()
+        digest = hashlib.sha256()
         for item in self.items:
-            for part in (item.id, item.modality, item.group, *item.captions, "", *item.labels):
-                told.update(part.encode("utf-8", "surrogatepass") + b"\0")
-            told.update(b"\n")
-        return told.hexdigest()
+            for text in (item.id, item.modality, item.group, *item.captions, "", *item.labels):
+                digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
+            digest.update(b"\n")
+        return digest.hexdigest()
 
 
 def _only(items: Iterable[Example], modality: str) -> tuple[Example, ...]:
     return tuple(item for item in items if item.modality == modality)
-
-
-def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
-    """Refuse examples that do not fill one batch: incomplete batches are left out.
-
-    Args:
-        examples: what there is to train on.
-        batch_size: items per batch.
-        one_per_group: whether no two items of a batch may share a group.
-
-    Raises:
-        InvalidInputError: fewer items than a batch, or fewer groups where each may stand in it
-            once; the message names both numbers.
-    """
-    if batch_size < 2:
-        raise InvalidInputError(
-            f"a batch of {batch_size} cannot be trained on; batch normalisation needs 2 or more",
-            field="batch_size",
-        )
-    count, what = len(examples), "examples"
-    if count >= batch_size and one_per_group:
-        count, what = len(examples.groups), "different groups (species, names or captions)"
-    if count < batch_size:
-        skipped = f" ({len(examples.skipped)} were skipped)" if examples.skipped else ""
-        raise InvalidInputError(
-            f"{examples.source} gives {count} {what}{skipped}, which do not fill one batch of "
-            f"{batch_size}; give more, or choose a batch size of {max(2, count)} or less",
-            field="batch_size",
-            details={"examples": str(count), "batch_size": str(batch_size)},
-        )

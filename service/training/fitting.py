@@ -1,7 +1,8 @@
-"""From embeddings to a hasher: the seam behind which kinds of hashers are trained."""
+"""From embeddings to a hasher: heads, aligned codes or both, and how they compare."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,20 +12,33 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from bittern.errors import InvalidInputError, TrainingError
-from bittern.hashing.hashcoder import LearnedHasher
+from bittern.files import replace_file
 from bittern.hashing.hashers import Hasher
-from bittern.hashing.training.config import TrainingConfig
+from bittern.hashing.training.config import FREE_ON_RESUME, TrainingConfig
+from bittern.hashing.training.heads import HeadsObjective, digest_of
+from bittern.hashing.training.hybrid import (
+    ALIGNED_PLANS,
+    PLANS,
+    HybridPlan,
+    choose_plan,
+    fit_hybrid,
+)
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
-from bittern.service.training import hybrids
-from bittern.service.training.probing import Part, ProbingObjective, tasks_of
+from bittern.hashing.training.objective import Objective
+from bittern.hashing.training.records import Progress, TrainingResult, bit_statistics
+from bittern.hashing.training.validation import Logits, SplitSet, Task, tasks_of
+from bittern.hashing.training_free import fit
 from bittern.service.training.request import Comparison, OnProgress
-from bittern.service.training.validating import FIT_ROWS, MOST_ITEMS, Task, compare
 
-HASHERS = ("hashcoder", *hybrids.CHOICES)
-"""Learned bits; aligned ones; both. See docs/background/learned-codes.md."""
+FIT_ROWS = 8192
+"""Training rows that the training-free codes are fitted on."""
+PLAN_FILE = "plan.json"
+CHOICES = {"aligned": ALIGNED_PLANS, "hybrid": PLANS}
+"""Kinds of hashers, and the plans that are tried for them."""
+_LARGEST_PLAN = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -32,31 +46,32 @@ class TrainingData:
     """What a hasher is fitted to.
 
     Attributes:
-        parts: a set of embeddings per modality of media.
+        sets: a set of embeddings per modality of media.
         labels: whether items have classes; else captions, or other views.
         means: float64 [dim] of modalities that no set has and that are to be coded all the same.
     """
 
-    parts: Sequence[Part]
+    sets: Sequence[SplitSet]
     labels: bool
     means: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
 
-    def sample(self, most: int = FIT_ROWS) -> dict[str, NDArray[np.float32]]:
+    def sample(self) -> dict[str, NDArray[np.float32]]:
         """Per modality float32 [n, dim] of training rows."""
         rows: dict[str, list[NDArray[np.float32]]] = {}
-        for part in self.parts:
-            for modality, some in part.sample(most).items():
+        for one in self.sets:
+            for modality, some in one.sample(FIT_ROWS).items():
                 rows.setdefault(modality, []).append(some)
         return {modality: np.concatenate(some) for modality, some in rows.items()}
 
-    def tasks(self, most: int = MOST_ITEMS) -> list[Task]:
-        """The ways of asking for what is held out, `most` rows of each part at most."""
-        return tasks_of(self.parts, most)
+    def settings(self, config: TrainingConfig) -> dict[str, Any]:
+        """What a hasher records of its training."""
+        trained_on = "labels" if self.labels else "pairs"
+        return {"trained_on": trained_on, "epochs": config.epochs, "seed": config.seed}
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A hasher, and what there is to say of its training.
+    """A hasher, and the facts about its training.
 
     Attributes:
         hasher: ready for use.
@@ -76,6 +91,45 @@ class Fitted:
     resumed: bool = False
     was_finished: bool = False
 
+    @classmethod
+    def of(
+        cls,
+        hasher: Hasher,
+        result: TrainingResult,
+        comparison: Sequence[Comparison],
+        bits: Mapping[str, float] | None = None,
+    ) -> Fitted:
+        """What a training came to.
+
+        Args:
+            hasher: with the best weights.
+            result: of the loop.
+            comparison: on held-out items.
+            bits: statistics for the card, where those of the best epoch are not the hasher's.
+        """
+        best = result.best
+        metrics = {
+            "epoch": result.best_epoch,
+            "loss": best.loss,
+            **best.parts,
+            "validation": dict(best.validation),
+            "held_out": as_json(comparison),
+            "bit_balance": best.balance,
+            "bit_correlation": best.correlation,
+            "dead_bits": best.dead_bits,
+            "stopped_early": result.stopped_early,
+            **(bits or {}),
+        }
+        return cls(
+            hasher,
+            metrics,
+            comparison,
+            result.warnings,
+            result.seconds,
+            result.resumed,
+            result.was_finished,
+        )
+
 
 def fit_hasher(
     kind: str,
@@ -87,96 +141,76 @@ def fit_hasher(
     """Fit a hasher to embeddings.
 
     Args:
-        kind: one of `HASHERS`.
+        kind: one of `bittern.service.training.request.HASHERS`.
         data: the embeddings.
         config: the settings.
-        run_folder: for checkpoints and logs; a run that it holds is gone on with.
+        run_folder: for checkpoints and logs; a run that it holds is resumed.
         progress: called with ``training``.
 
     Raises:
-        InvalidInputError: no such kind, or data that cannot be trained on.
+        InvalidInputError: data that cannot be trained on.
         TrainingError: as `bittern.hashing.training.loop.train`.
     """
-    check_hasher(kind)
-    if kind in hybrids.CHOICES:
+    if kind in CHOICES:
         return _fit_hybrid(kind, data, config, run_folder, progress)
-    return _fit_hashcoder(data, config, run_folder, progress)
+    objective = HeadsObjective(data.sets, config, labels=data.labels, means=data.means)
+    result = run_training(objective, config, run_folder, progress)
+    hasher = objective.module.hasher(data.settings(config))
+    tasks = tasks_of(data.sets)
+    return Fitted.of(hasher, result, compare(tasks, tasks, hasher, data.sample(), config))
 
 
-def check_hasher(kind: str) -> None:
-    """Refuse a kind that cannot be trained.
-
-    Raises:
-        InvalidInputError: no such kind.
-    """
-    if kind not in HASHERS:
-        raise InvalidInputError(
-            f"there is no hasher '{kind}' to be trained; there are {', '.join(HASHERS)} (pca, itq "
-            "and lsh need no training: give them to `bittern index --hasher`)",
-            field="hasher",
-        )
+def run_training(
+    objective: Objective[Any], config: TrainingConfig, run_folder: Path, progress: OnProgress
+) -> TrainingResult:
+    """Train, or resume the run that `run_folder` holds."""
+    return train(objective, config, run_folder, resume=True, progress=_steps(progress))
 
 
-def _fit_hashcoder(
-    data: TrainingData, config: TrainingConfig, run_folder: Path, progress: OnProgress
-) -> Fitted:
-    objective = ProbingObjective(data.parts, config, labels=data.labels, means=data.means)
-    result, was_finished = run_training(objective, config, run_folder, progress)
-    hasher = LearnedHasher.from_modules(
-        objective.heads(), objective.means(), settings_of(config, data.labels)
-    )
-    tasks = data.tasks()
-    with torch.inference_mode():
-        comparison = compare(tasks, tasks, hasher.logits, data.sample(), config.bits, config.seed)
-    return Fitted(
-        hasher=hasher,
-        metrics=metrics_of(result, comparison),
-        comparison=comparison,
-        warnings=result.warnings,
-        seconds=result.seconds,
-        resumed=result.resumed,
-        was_finished=was_finished,
-    )
+def _steps(progress: OnProgress) -> Any:
+    def on_step(at: Progress) -> None:
+        done = (at.epoch - 1) * at.steps + at.step
+        progress("training", done, at.epochs * at.steps, f"epoch {at.epoch}, loss {at.loss:.3f}")
+
+    return on_step
 
 
 def _fit_hybrid(
     kind: str, data: TrainingData, config: TrainingConfig, run_folder: Path, progress: OnProgress
 ) -> Fitted:
     begun = perf_counter()
-    moments = hybrids.moments_of_parts(data.parts)
-    settled = hybrids.settled_plan(kind, data.parts, config, run_folder, progress)
-    plan, learned, result, was_finished = settled.plan, None, None, settled.reused
-    if count := plan.learned_bits(config.bits):
-        fewer = replace(config, bits=count)
-        objective = ProbingObjective(data.parts, fewer, labels=data.labels, means=data.means)
-        module = objective.align(moments, plan.learned_ridge)
-        result, was_finished = run_training(objective, fewer, run_folder, progress)
-        learned = module.hasher(settings_of(config, data.labels))
-    hasher = hybrids.joined(plan, moments, config, learned)
-    count = learned.bits if learned else 0
-    shared_out = {**settled.found, "aligned_bits": config.bits - count, "learned_bits": count}
-    tasks, sample = data.tasks(), data.sample()
-    with torch.inference_mode():
-        comparison = compare(tasks, tasks, hasher.logits, sample, config.bits, config.seed)
-    bits = hybrids.bits_told(hasher, sample)
-    losses = metrics_of(result, comparison) if result else {"held_out": told(comparison)}
-    return Fitted(
-        hasher=hasher,
-        metrics={**losses, **bits, "plan": shared_out},
-        comparison=comparison,
-        warnings=(*(result.warnings if result else ()), *_warnings(bits["dead_bits"], config)),
+    choice = plan_for(kind, data.sets, config, run_folder, progress)
+    hasher, result = fit_hybrid(
+        data.sets,
+        config,
+        choice.plan,
+        run_folder,
+        labels=data.labels,
+        means=data.means,
+        settings=data.settings(config),
+        resume=True,
+        progress=_steps(progress),
+    )
+    count = choice.plan.learned_bits(config.bits)
+    plan = {**choice.found, "aligned_bits": config.bits - count, "learned_bits": count}
+    tasks, sample = tasks_of(data.sets), data.sample()
+    comparison = compare(tasks, tasks, hasher, sample, config)
+    bits = bits_of(hasher, sample)
+    warnings = _dead_bits(bits["dead_bits"], config)
+    if result is None:
+        metrics = {"held_out": as_json(comparison), **bits}
+        fitted = Fitted(hasher, metrics, comparison, was_finished=choice.reused)
+    else:
+        fitted = Fitted.of(hasher, result, comparison, bits)
+    return replace(
+        fitted,
+        metrics={**fitted.metrics, "plan": plan},
+        warnings=(*fitted.warnings, *warnings),
         seconds=perf_counter() - begun,
-        resumed=bool(result and result.resumed),
-        was_finished=was_finished,
     )
 
 
-def _warnings(dead: float, config: TrainingConfig) -> list[str]:
-    """What to say of bits that are the same for all items.
-
-    Raises:
-        TrainingError: all of them are.
-    """
+def _dead_bits(dead: float, config: TrainingConfig) -> list[str]:
     if dead >= config.bits:
         raise TrainingError(
             f"all {config.bits} bits are constant: the items, or the words for them, are all "
@@ -185,58 +219,145 @@ def _warnings(dead: float, config: TrainingConfig) -> list[str]:
     return [f"{dead:.0f} of {config.bits} bits are dead (the same for all items)"] if dead else []
 
 
-def run_training(
-    objective: Any, config: TrainingConfig, run_folder: Path, progress: OnProgress
-) -> tuple[TrainingResult, bool]:
-    """Train, or go on with what `run_folder` holds; and whether there was nothing left to do."""
-    trained: list[EpochRecord] = []
-    steps = objective.steps_per_epoch
+def bits_of(hasher: Hasher, sample: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
+    """Statistics of the bits over training rows, for the card: means over the modalities.
 
-    def on_step(at: Progress) -> None:
-        done = (at.epoch - 1) * steps + at.step
-        progress("training", done, at.epochs * steps, f"epoch {at.epoch}, loss {at.loss:.3f}")
+    Args:
+        hasher: the whole of it.
+        sample: per modality float32 [n, dim].
+    """
+    found = [bit_statistics(hasher.logits(rows, modality)) for modality, rows in sample.items()]
+    return {
+        "bit_balance": float(np.mean([one.balance for one in found])),
+        "bit_correlation": float(np.mean([one.mean_correlation for one in found])),
+        "dead_bits": max(len(one.dead) for one in found),
+    }
 
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, and where it comes from; as ``plan.json`` keeps it.
+
+    Attributes:
+        key: digest of the training that it was chosen for.
+        plan: the plan.
+        found: for the model's card: what it came to on held-out classes, or why none was chosen.
+        reused: whether the run had chosen it before.
+    """
+
+    key: str
+    plan: HybridPlan
+    found: Mapping[str, Any]
+    reused: bool = False
+
+
+def plan_for(
+    kind: str,
+    sets: Sequence[SplitSet],
+    config: TrainingConfig,
+    run_folder: Path,
+    progress: OnProgress,
+) -> Choice:
+    """The plan that the run began with, or else one that is chosen on training classes.
+
+    Where items have no classes or species to hold out, or too few, a default plan is taken, and
+    the card says so.
+
+    Raises:
+        TrainingError: what the run noted is damaged.
+    """
+    path = run_folder / PLAN_FILE
+    settings = {n: value for n, value in config.to_dict().items() if n not in FREE_ON_RESUME}
+    rows = (one.source.digest + one.training.tobytes().hex() for one in sets)
+    key = digest_of(kind, json.dumps(settings), *rows)
+    if path.is_file() and (before := _read_choice(path)).key == key:
+        return replace(before, reused=True)
+    largest = max(sets, key=lambda one: len(one.training))
     try:
-        result = train(
-            objective, config, run_folder, resume=True, progress=on_step, on_epoch=trained.append
+        best, *others = choose_plan(
+            largest.source,
+            config,
+            run_folder / "choice",
+            plans=distinct(CHOICES[kind], config.bits),
+            rows=largest.training,
+            on_split=lambda done, of: progress("choosing", done, of, "how to share out the bits"),
         )
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"batches of {config.batch_size} do not fit into the GPU's memory: train with a "
-            "smaller --batch-size into another folder (gradients of several batches can be added "
-            "up with --set accumulate=N; the coding rate then sees one batch at a time)",
-            field="batch_size",
-        ) from error
-    return result, not trained
+        found = {
+            "held_out_seen": best.seen,
+            "held_out_novel": best.novel,
+            "plans": 1 + len(others),
+        }
+        choice = Choice(key, best.plan, found)
+    except InvalidInputError as error:
+        plan = HybridPlan(learned_share=0.0) if kind == "aligned" else HybridPlan()
+        choice = Choice(key, plan, {"not_chosen": error.message})
+    run_folder.mkdir(parents=True, exist_ok=True)
+    replace_file(path, TypeAdapter(Choice).dump_json(choice, indent=1) + b"\n")
+    return choice
 
 
-def settings_of(config: TrainingConfig, labels: bool) -> dict[str, Any]:
-    """What a hasher records of its training."""
-    return {
-        "trained_on": "labels" if labels else "pairs",
-        "epochs": config.epochs,
-        "seed": config.seed,
-    }
+def _read_choice(path: Path) -> Choice:
+    try:
+        if path.stat().st_size > _LARGEST_PLAN:
+            raise TrainingError("it is too large")
+        return TypeAdapter(Choice).validate_json(path.read_bytes())
+    except (OSError, ValidationError, InvalidInputError, TrainingError) as error:
+        raise TrainingError(f"{path} is damaged ({error!r}): train into another folder") from error
 
 
-def metrics_of(result: TrainingResult, comparison: Sequence[Comparison]) -> dict[str, Any]:
-    """What a card says of a training."""
-    best = result.best
-    return {
-        "epoch": result.best_epoch,
-        "loss": best.loss,
-        **best.parts,
-        "validation": dict(best.validation),
-        "held_out": told(comparison),
-        "bit_balance": best.balance,
-        "bit_correlation": best.correlation,
-        "dead_bits": best.dead_bits,
-        "stopped_early": result.stopped_early,
-    }
+def distinct(plans: Sequence[HybridPlan], bits: int) -> list[HybridPlan]:
+    """Plans that differ at this length: bits come in bytes, so small shares round to nothing.
+
+    Without learned bits (or aligned ones), weights and their ridge change nothing. Of equal plans
+    the first is kept.
+    """
+    kept: dict[HybridPlan, HybridPlan] = {}
+    for plan in plans:
+        learned = plan.learned_bits(bits)
+        effective = replace(plan, learned_share=learned / bits)
+        if learned == 0:
+            effective = replace(effective, learned_ridge=1.0, weights=(1.0, 1.0))
+        elif learned == bits:
+            effective = replace(effective, ridge=1.0, weights=(1.0, 1.0))
+        kept.setdefault(effective, plan)
+    return list(kept.values())
 
 
-def told(comparison: Sequence[Comparison]) -> list[dict[str, Any]]:
-    """A comparison as JSON values."""
+@torch.inference_mode()
+def compare(
+    before: Sequence[Task],
+    after: Sequence[Task],
+    learned: Hasher,
+    sample: Mapping[str, NDArray[np.floating]],
+    config: TrainingConfig,
+) -> list[Comparison]:
+    """Learned codes beside floats and training-free codes, on the same held-out items.
+
+    Args:
+        before: tasks with the embeddings of the towers as they are in the catalogue.
+        after: the same tasks with those of the towers as trained.
+        learned: the hasher of embeddings `after`.
+        sample: per modality training embeddings, for the training-free codes.
+        config: of the training; its bits and seed are those of the training-free codes.
+    """
+    basis = [m for m in sorted(sample) if m != "text"] or sorted(sample)
+    free: Logits = fit("pca", dict(sample), config.bits, seed=config.seed, basis=basis).logits
+    return [
+        Comparison(
+            task=old.name,
+            modality=old.items[0],
+            queries=len(old.relevant),
+            items=len(old.items[1]),
+            floats=old.of_floats(),
+            training_free=old.of_codes(free),
+            learned=new.of_codes(learned.logits),
+        )
+        for old, new in zip(before, after, strict=True)
+    ]
+
+
+def as_json(comparison: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A comparison as JSON values, for the card."""
     return [
         {
             "task": c.task,

@@ -1,28 +1,43 @@
-"""What a request names, made ready: the examples that an encoder can take, and what to hold out."""
+"""Examples made ready: those that an encoder can take, and which of them are held out.
+
+Examples are held out by hash, so the same ones whatever their order. It depends on the seed and on
+an item's own group only: a manifest that gets more species keeps its split for the old ones.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, UnsupportedModalityError
+from bittern.hashing.training.validation import SplitSet
 from bittern.service.training.embedding import Embeddings
-from bittern.service.training.examples import Example, Examples, Skipped, check_enough
-from bittern.service.training.naming import captions_of, names_of_folder
-from bittern.service.training.probing import Part
+from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import TrainingRequest
-from bittern.service.training.sources import read_labels, read_pairs
-from bittern.service.training.splitting import HeldOut, split
+from bittern.service.training.sources import (
+    captions_of,
+    names_of_folder,
+    read_labels,
+    read_pairs,
+)
 
 _ENOUGH = 0.5
 """The better way of holding out is taken if it holds out this part of the share."""
 BATCHLESS = frozenset({"aligned"})
 """Hashers that are fitted in closed form."""
 _WORD = re.compile(r"[^\W\d_]{3}")
+
+
+SplitBy = Literal["items", "groups"]
+"""What is held out: ``items`` of groups that are trained on as well (seen classes), or whole
+``groups`` (novel classes)."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ def read_examples(request: TrainingRequest, encoder: Encoder) -> Examples:
 
 
 def are_words(classes: Sequence[str]) -> bool:
-    """Whether class names could be asked for in words, unlike ``00017`` or ``c3``."""
+    """Whether class names are words to search with, unlike ``00017`` or ``c3``."""
     return all(_WORD.search(name) for name in classes)
 
 
@@ -76,9 +91,8 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
     """Split each modality's examples, and see that batches can be made of them.
 
     Raises:
-        InvalidInputError: fewer items (or, of pairs, groups) than a batch, where it takes
-            batches; nothing can be held
-            out though the request insists.
+        InvalidInputError: fewer items (or, of pairs, groups) than a batch; nothing can be held out
+            though the request insists.
     """
     config = request.config
     prepared = []
@@ -102,11 +116,11 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
     return prepared
 
 
-def part_of(embedded: Embeddings, prepared: Prepared) -> Part:
-    """Which rows of the embedded examples are trained on, and which are held out."""
+def split_set(embedded: Embeddings, prepared: Prepared) -> SplitSet:
+    """The rows of the embedded examples that are trained on, and those that are held out."""
     ids = [example.id for example in embedded.examples]
     trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
-    return Part(
+    return SplitSet(
         embedded.source,
         embedded.modality,
         np.flatnonzero(trained).astype(np.int64),
@@ -132,7 +146,7 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
     share = request.config.validation_share
     if not share:
         return examples, "nothing"
-    ways: tuple[HeldOut, ...] = ("items", "groups")
+    ways: tuple[SplitBy, ...] = ("items", "groups")
     if request.what == "labels":
         ways = ("items",)
     elif request.what == "distill":
@@ -162,10 +176,6 @@ def _with_names(example: Example) -> Example:
 
 
 def _suitable(examples: Examples, wanted: str | None, encoder: Encoder) -> Examples:
-    if wanted is not None and wanted not in ("image", "audio"):
-        raise InvalidInputError(
-            f"modality must be image or audio, not {wanted!r}", field="modality"
-        )
     here = {str(m) for m in encoder.modalities}
     kept = tuple(e for e in examples if e.modality in here and wanted in (None, e.modality))
     if not kept:
@@ -179,3 +189,85 @@ def _suitable(examples: Examples, wanted: str | None, encoder: Encoder) -> Examp
         Skipped(str(e.path), f"{encoder.name} has no {e.modality} tower") for e in foreign
     )
     return replace(examples, items=kept, skipped=(*examples.skipped, *reasons))
+
+
+def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
+    """Refuse examples that do not fill one batch: incomplete batches are left out.
+
+    Args:
+        examples: what there is to train on.
+        batch_size: items per batch.
+        one_per_group: whether no two items of a batch may share a group.
+
+    Raises:
+        InvalidInputError: fewer items than a batch, or fewer groups where each may stand in it
+            once; the message names both numbers.
+    """
+    count, what = len(examples), "examples"
+    if count >= batch_size and one_per_group:
+        count, what = len(examples.groups), "different groups (species, names or captions)"
+    if count < batch_size:
+        skipped = f" ({len(examples.skipped)} were skipped)" if examples.skipped else ""
+        raise InvalidInputError(
+            f"{examples.source} gives {count} {what}{skipped}, which do not fill one batch of "
+            f"{batch_size}; give more, or choose a batch size of {max(2, count)} or less",
+            field="batch_size",
+            details={"examples": str(count), "batch_size": str(batch_size)},
+        )
+
+
+def split(
+    examples: Examples, share: float, seed: int, held_out: SplitBy = "items"
+) -> tuple[Examples, Examples]:
+    """Hold out a share of the examples.
+
+    With ``items``, a group's share is rounded up or down by chance, but every group keeps at
+    least one item to train on, and so a group of one is never held out. With ``groups``, all
+    items of a group go to the same side, each group by chance.
+
+    Args:
+        examples: to be split.
+        share: of the items to hold out, 0 <= share < 1.
+        seed: another one holds out others.
+        held_out: ``items`` or ``groups``.
+
+    Returns:
+        what to train on and what to validate on, in the order of the source.
+
+    Raises:
+        InvalidInputError: a share above 0 that would hold out nothing or everything.
+    """
+    if share == 0:
+        return examples, replace(examples, items=(), skipped=())
+    members: dict[str, list[Example]] = {}
+    for item in examples:
+        members.setdefault(item.group, []).append(item)
+    if held_out == "items":
+        chosen = {i.id for g, items in members.items() for i in _some(g, items, share, seed)}
+    else:
+        groups = [g for g in members if _uniform(seed, "group", g) < share]
+        chosen = {item.id for group in groups for item in members[group]}
+    training = tuple(item for item in examples if item.id not in chosen)
+    validation = tuple(item for item in examples if item.id in chosen)
+    if not training or not validation:
+        raise InvalidInputError(
+            f"a share of {share} holds out {len(validation)} of {len(examples)} examples in "
+            f"{len(members)} groups: choose another share or seed"
+            + (", hold out whole groups" if held_out == "items" else "")
+            + ", or 0 to train without validation",
+            field="share",
+        )
+    return replace(examples, items=training), replace(examples, items=validation, skipped=())
+
+
+def _some(group: str, items: list[Example], share: float, seed: int) -> list[Example]:
+    """The items of one group that are held out: its share, rounded up or down by chance."""
+    count = math.floor(share * len(items) + _uniform(seed, "round", group))
+    ordered = sorted(items, key=lambda item: (_uniform(seed, "item", group, item.id), item.id))
+    return ordered[: min(count, len(items) - 1)]
+
+
+def _uniform(seed: int, *names: str) -> float:
+    """A number in [0, 1) that these names always get."""
+    text = "\0".join((str(seed), *names)).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / float(1 << 48)

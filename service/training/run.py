@@ -14,12 +14,12 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.saved import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.hashing.training.validation import split_rows
 from bittern.service.models.fitting import animal_captions
 from bittern.service.training.embedding import Towers, embed_examples
 from bittern.service.training.examples import Examples, Skipped
-from bittern.service.training.fitting import Fitted, TrainingData, check_hasher, fit_hasher
-from bittern.service.training.preparing import Prepared, part_of, prepare, read_examples
-from bittern.service.training.probing import Part
+from bittern.service.training.fitting import Fitted, TrainingData, fit_hasher
+from bittern.service.training.preparing import Prepared, prepare, read_examples, split_set
 from bittern.service.training.request import (
     LoadEncoder,
     OnProgress,
@@ -51,7 +51,6 @@ def train_model(
         TrainingError: it diverged or collapsed, or `out` holds another training.
         NotFoundError, PreconditionError: no such source or encoder, or no weights for it.
     """
-    check_hasher(request.hasher)
     out = OutFolder(request)
     if request.what == "distill":
         return _distill(request, out, progress, load)
@@ -99,8 +98,8 @@ def _train_on_media(
         embed_examples(p.examples, towers, out.embeddings, strict=request.strict, progress=progress)
         for p in prepared
     ]
-    parts = [part_of(e, p) for e, p in zip(embedded, prepared, strict=True)]
-    data = TrainingData(parts, request.what == "labels", _words(request, encoder, text))
+    sets = [split_set(e, p) for e, p in zip(embedded, prepared, strict=True)]
+    data = TrainingData(sets, request.what == "labels", _words(request, encoder, text))
     skipped = [*examples.skipped, *(s for e in embedded for s in e.rows.skipped)]
     if request.config.lora_rank:
         from bittern.service.training.towers import fit_towers
@@ -118,18 +117,19 @@ def _train_on_set(
 ) -> TrainingReport:
     """Heads on embeddings that the user made."""
     source = EmbeddingSet.open(request.source)
-    told = source.description
+    description = source.description
     if request.config.lora_rank:
         raise InvalidInputError(
             f"{request.source} holds embeddings; adapters (--lora) need the media themselves",
             field="lora",
         )
-    if request.model and told.encoder and request.model != told.encoder:
+    if request.model and description.encoder and request.model != description.encoder:
         raise InvalidInputError(
-            f"the embeddings in {request.source} are of {told.encoder}, not of {request.model}",
+            f"the embeddings in {request.source} are of {description.encoder}, not of "
+            f"{request.model}",
             field="model",
         )
-    name = told.encoder or request.model
+    name = description.encoder or request.model
     if name is None:
         raise InvalidInputError(
             f"{request.source}/{SET_FILE} does not say which encoder made the embeddings; name it "
@@ -144,14 +144,14 @@ def _train_on_set(
             f"{', '.join(map(str, sorted(wrong)))}",
             field="model",
         )
-    digests = dict(told.towers)
+    digests = dict(description.towers)
     if not {view.modality for view in source.views.values()} <= digests.keys():
         digests = {str(m): d for m, d in load(name, "cpu").digests.items()}
-    part = part_of_set(source, request)
-    data = TrainingData([part], request.what == "labels")
+    split = split_rows(source, request.config.validation_share, request.config.seed)
+    data = TrainingData([split], request.what == "labels")
     with out.held():
         fitted = fit_hasher(request.hasher, data, request.config, out.run, progress)
-        story = {"source": request.source.name, "digest": source.summary.digest}
+        story = {"source": request.source.name, "digest": source.digest}
         story |= {"items": source.rows}  # type: ignore[dict-item]
         encoding = Encoding(name, digests, entry.licence)
         return finish(request, out, fitted, encoding, data, (), story)
@@ -161,7 +161,7 @@ def _distill(
     request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
 ) -> TrainingReport:
     """A model of the teacher's towers, and the student's."""
-    from bittern.service.training.distilling import distill, prepare_lesson
+    from bittern.service.training.distillation import distill, prepare_lesson
 
     if request.model is None:
         raise InvalidInputError("name the student's encoder with --student", field="student")
@@ -184,21 +184,6 @@ def _story(examples: Examples, prepared: Sequence[Prepared]) -> dict[str, Any]:
     }
 
 
-def part_of_set(source: EmbeddingSet, request: TrainingRequest) -> Part:
-    """Rows held out of a set by chance."""
-    config = request.config
-    media = [view.modality for view in source.views.values() if view.modality != "text"]
-    modality = media[-1] if media else "text"
-    order = np.random.default_rng([config.seed, source.rows]).permutation(source.rows)
-    count = int(source.rows * config.validation_share)
-    return Part(
-        source,
-        modality,
-        np.sort(order[count:]).astype(np.int64),
-        np.sort(order[:count]).astype(np.int64),
-    )
-
-
 def finish(
     request: TrainingRequest,
     out: OutFolder,
@@ -211,8 +196,8 @@ def finish(
     """Save the model, and say what it came to."""
     name = request.out.resolve().name
     modalities = fitted.hasher.modalities
-    rows = {part.modality: len(part.training) for part in data.parts}
-    held_out = {part.modality: len(part.held_out) for part in data.parts}
+    rows = {one.modality: len(one.training) for one in data.sets}
+    held_out = {one.modality: len(one.held_out) for one in data.sets}
     metrics = dict(fitted.metrics)
     if request.config.epochs > 1 and metrics.get("validation"):
         metrics["epoch_chosen_on_held_out"] = True

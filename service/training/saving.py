@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,8 +24,9 @@ from numpy.typing import NDArray
 
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError, TrainingError
+from bittern.files import replace_file
 from bittern.hashing.saved import CARD_FILE, SavedModel
-from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, write_text_atomically
+from bittern.hashing.training.checkpoint import CHECKPOINT_FILE
 from bittern.service.training.request import TrainingRequest
 
 RUN = "training"
@@ -79,7 +79,7 @@ class OutFolder:
         self.path = request.out
         self.run = request.out / RUN
         self.embeddings = self.run / EMBEDDINGS
-        self._told = request.told()
+        self._identity = request.identity()
         if self.path.exists() and not self.path.is_dir():
             raise InvalidInputError(f"{self.path} is a file; name a folder", field="out")
         if (self.run / REQUEST_FILE).is_file():
@@ -116,7 +116,7 @@ class OutFolder:
         try:
             if request.is_file():
                 self._refuse_other()
-            write_text_atomically(request, json.dumps(self._told, indent=1) + "\n")
+            replace_file(request, json.dumps(self._identity, indent=1).encode() + b"\n")
             yield
         finally:
             lock.release()
@@ -130,12 +130,7 @@ class OutFolder:
             card.unlink()
         files = model.files()
         for name in sorted(files, key=lambda name: name == CARD_FILE):
-            temporary = self.run / f"{name}.partial"
-            with temporary.open("wb") as stream:
-                stream.write(files[name])
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(self.path / name)
+            replace_file(self.path / name, files[name])
 
     def _refuse_other(self) -> None:
         if not ((self.run / CHECKPOINT_FILE).exists() or (self.path / CARD_FILE).exists()):
@@ -144,21 +139,21 @@ class OutFolder:
         try:
             read = dict(json.loads(path.read_bytes()))
             # Without settings it is an early one, whose checkpoint alone has them.
-            before = _flat({"settings": self._told["settings"], **read})
+            before = _flat({"settings": self._identity["settings"], **read})
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise TrainingError(f"{path} cannot be read: {error}; train elsewhere") from error
-        now = _flat(self._told)
+        now = _flat(self._identity)
         differ = [n for n in now if before.get(n) != now[n]]
         if differ:
-            told = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in differ)
+            changes = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in differ)
             raise TrainingError(
-                f"{self.path} holds a training that was begun otherwise: {told}. Ask for the same, "
-                "or name another folder.",
+                f"{self.path} holds a training that was begun otherwise: {changes}. Give the same "
+                "options, or name another folder.",
                 field=differ[0],
             )
 
 
-def _flat(told: Mapping[str, Any]) -> dict[str, Any]:
-    """What was told of a request, the settings among the rest."""
-    others = {name: value for name, value in told.items() if name != "settings"}
-    return others | dict(told["settings"])
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """All that identifies a training, the settings among the rest."""
+    others = {name: value for name, value in identity.items() if name != "settings"}
+    return others | dict(identity["settings"])

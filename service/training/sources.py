@@ -1,28 +1,23 @@
 """Training sources: a manifest or a folder read as examples.
 
-What is not usable is listed with its place and reason, and the rest is kept; `strict` refuses the
-source as a whole instead.
+Unusable entries are listed with where they stand and why, and the rest is kept; `strict` refuses
+the source as a whole instead. Names come from Darwin Core columns, or from a folder's name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
-from bittern.encoders.prompts import Names
-from bittern.errors import InvalidInputError, ManifestError
-from bittern.service.training.examples import Example, Examples
-from bittern.service.training.listing import Reading, list_media
-from bittern.service.training.naming import (
-    NAME_COLUMNS,
-    captions_of,
-    check_templates,
-    group_of,
-    names_of_folder,
-    names_of_row,
-)
-from bittern.types import MAX_TEXT_CHARS, MediaItem
+from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
+from bittern.errors import InvalidInputError, ManifestError, QueryError
+from bittern.service.sources import Source, read_source
+from bittern.service.sources.headings import column_names
+from bittern.service.training.examples import Example, Examples, Skipped
+from bittern.types import MAX_TEXT_CHARS, AddResult, MediaItem
 
 MAX_CAPTION_CHARS = MAX_TEXT_CHARS
 """Longest caption; as long as a text query may be."""
@@ -31,6 +26,19 @@ MAX_LABELS = 100
 """Most labels of one item."""
 DEFAULT_CAPTION_COLUMN = "caption"
 DEFAULT_LABEL_COLUMN = "label"
+LABEL_SEPARATOR = "|"
+NAME_COLUMNS = ("vernacularName", "scientificName", "species")
+"""Columns that name a taxon."""
+_HIGHER_RANKS = ("kingdom", "phylum", "class", "order", "family")
+_TEMPLATES: Mapping[str, Sequence[str]] = {"image": IMAGE_TEMPLATES, "audio": AUDIO_TEMPLATES}
+_KINGDOMS = "Animalia|Plantae|Fungi|Chromista|Protozoa|Bacteria|Archaea|Viruses"
+_RANKED = re.compile(rf"(?:\d+_)?((?:{_KINGDOMS})(?:_[^_]+){{6}})")
+"""``00017_Animalia_Chordata_Aves_Strigiformes_Strigidae_Strix_aluco``, as iNaturalist's sets."""
+_LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+(?: [a-z-]+)+)_([^_]+)")
+"""``Strix aluco_Tawny Owl``, as BirdNET's training folders."""
+_SHOWN = 3
+Reading = Callable[[MediaItem], Example]
+"""One item read; a `ManifestError` says why it cannot be an example."""
 
 
 def read_pairs(
@@ -61,16 +69,7 @@ def read_pairs(
         SourceNotFoundError: nothing there, or no media in it.
         ManifestError: unreadable, without captions or names (the message names the columns that
             are there), nothing usable in it, or with `strict` anything unusable.
-        InvalidInputError: a malformed template, or templates with a caption column.
     """
-    if templates is not None:
-        check_templates(templates)
-        if caption_column is not None:
-            raise InvalidInputError(
-                f"captions come from the column {caption_column!r} or from templates and names, "
-                "not from both; leave one of them out",
-                field="templates",
-            )
     listing = list_media(source)
     read: Reading
     if listing.is_folder:
@@ -86,7 +85,7 @@ def read_pairs(
         raise ManifestError(
             f"{source} has neither a column '{DEFAULT_CAPTION_COLUMN}' nor one of "
             f"{', '.join(NAME_COLUMNS)} to make captions of; its columns with something in them "
-            f"are {listing.told()}: name the one with the captions with --caption-column",
+            f"are {listing.column_list()}: name the one with the captions with --caption-column",
             field="caption_column",
         )
     return listing.examples(read, strict)
@@ -96,15 +95,13 @@ def read_labels(
     source: Path,
     *,
     label_column: str | None = None,
-    separator: str = "|",
     strict: bool = False,
 ) -> Examples:
     """Media with their classes.
 
     Args:
         source: manifest, or folder with a subfolder per class.
-        label_column: a manifest's column of labels; None means ``label``.
-        separator: stands between the labels of an item that has several.
+        label_column: a manifest's column of labels, ``|`` between several; None means ``label``.
         strict: whether one unusable row refuses the source.
 
     Returns:
@@ -114,10 +111,7 @@ def read_labels(
         SourceNotFoundError: nothing there, or no media in it.
         ManifestError: unreadable, no such column (the message names those that are there), one
             class only, nothing usable, or with `strict` anything unusable.
-        InvalidInputError: an empty separator.
     """
-    if not separator:
-        raise InvalidInputError("the separator of labels must not be empty", field="separator")
     listing = list_media(source)
     read: Reading
     if listing.is_folder:
@@ -125,7 +119,7 @@ def read_labels(
         read = _folder_label
     else:
         column = listing.column(label_column or DEFAULT_LABEL_COLUMN, "labels", "--label-column")
-        read = _Labelled(column, separator)
+        read = _Labelled(column)
     examples = listing.examples(read, strict)
     if len(examples.classes) < 2:
         raise ManifestError(
@@ -178,11 +172,10 @@ class _FolderPair:
 @dataclass(frozen=True)
 class _Labelled:
     column: str
-    separator: str
 
     def __call__(self, item: MediaItem) -> Example:
         cell = str(item.metadata.get(self.column) or "")
-        return _labelled(item, cell.split(self.separator), f"the column '{self.column}'")
+        return _labelled(item, cell.split(LABEL_SEPARATOR), f"the column '{self.column}'")
 
 
 def _folder_label(item: MediaItem) -> Example:
@@ -220,3 +213,190 @@ def _path(item: MediaItem) -> Path:
     if item.path is None:
         raise ManifestError("it is no file")
     return item.path
+
+
+def list_media(source: Path) -> Listing:
+    """What `bittern.service.sources.read_source` lists; nothing is decoded.
+
+    Raises:
+        SourceNotFoundError: nothing there, or no media in it.
+        ManifestError: unreadable, or not one row has media that are there.
+    """
+    try:
+        listed = read_source(source)
+    except OSError as error:
+        raise ManifestError(f"{source} cannot be read: {error}", field="source") from error
+    listing = Listing(listed)
+    listing.refuse_if_empty()
+    return listing
+
+
+class Listing:
+    """The media of a source, and the columns that say something about them.
+
+    Attributes:
+        is_folder: whether the source is a folder, not a manifest.
+        columns: kept names of the columns that are not empty, in order.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.is_folder = source.path.is_dir()
+        self.columns: dict[str, None] = {}
+        for entry in source:
+            if isinstance(entry, MediaItem):
+                self.columns.update(dict.fromkeys(entry.metadata))
+
+    def column_list(self) -> str:
+        """The columns, for a message."""
+        named = [column for column in self.columns if column != "type"]
+        return ", ".join(named[:20]) + (", ..." if len(named) > 20 else "") if named else "none"
+
+    def find(self, name: str) -> str | None:
+        """The name under which a manifest's column is kept, if it has something in it."""
+        kept = column_names([name], {})[0]
+        by_lower = {column.lower(): column for column in self.columns}
+        return by_lower.get(name.strip().lower()) or by_lower.get(kept.lower())
+
+    def column(self, name: str, holds: str, option: str) -> str:
+        """The name under which a manifest's column is kept; refused if it is not there."""
+        found = self.find(name)
+        if found is None:
+            raise ManifestError(
+                f"{self._source.path} has no column '{name}' with {holds}; its columns with "
+                f"something in them are {self.column_list()}: name one of them with {option}",
+                field=option.strip("-").replace("-", "_"),
+            )
+        return found
+
+    def refuse_column(self, column: str | None) -> None:
+        """Refuse a column that was named: a folder has none."""
+        if column is not None:
+            raise InvalidInputError(
+                f"{self._source.path} is a folder and has no column '{column}'; its subfolders' "
+                "names are used, or give a manifest",
+                field="source",
+            )
+
+    def refuse_if_empty(self) -> None:
+        """Refuse a source whose every entry failed already."""
+        failed = [_failed(w, e) for w, e in self._entries() if isinstance(e, AddResult)]
+        if len(failed) == len(self._source.listed):
+            self._refuse(0, failed)
+
+    def examples(self, read: Reading, strict: bool) -> Examples:
+        """Every entry read, or skipped with its reason."""
+        items: list[Example] = []
+        skipped: list[Skipped] = []
+        first: dict[str, str] = {}
+        for where, entry in self._entries():
+            if isinstance(entry, AddResult):
+                skipped.append(_failed(where, entry))
+                continue
+            try:
+                example = read(entry)
+                before = first.setdefault(str(example.path.resolve()), where)
+                if before != where:
+                    raise ManifestError(f"the same file stands in {before} already")
+                items.append(example)
+            except ManifestError as error:
+                skipped.append(Skipped(where, f"'{entry.media[:200]}': {error.message}"))
+        if not items or (strict and skipped):
+            self._refuse(len(items), skipped)
+        return Examples(self._source.path, tuple(items), tuple(skipped))
+
+    def _entries(self) -> Iterator[tuple[str, MediaItem | AddResult]]:
+        """Where each entry stands, and the entry."""
+        for entry, where in self._source.listed:
+            yield where or entry.occurrence_id, entry
+
+    def _refuse(self, usable: int, skipped: Sequence[Skipped]) -> NoReturn:
+        shown = "; ".join(f"{s.where}: {s.reason}" for s in skipped[:_SHOWN])
+        more = f"; and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
+        raise ManifestError(
+            f"{self._source.path}: {len(skipped)} of {usable + len(skipped)} entries cannot be "
+            f"trained on: {shown}{more}",
+            field="source",
+            details={"skipped": str(len(skipped)), "usable": str(usable)},
+        )
+
+
+def _failed(where: str, entry: AddResult) -> Skipped:
+    return Skipped(where, entry.message.removeprefix(f"{where}: "))
+
+
+def names_of_row(metadata: Mapping[str, object]) -> Names:
+    """The names in a row's Darwin Core columns; empty where it has none.
+
+    The scientific name is `scientificName` without its author, or else `species`; the taxonomy
+    is the ranks from the kingdom down and then that name, if one of those ranks is there.
+    """
+    cells = {column: _tidy(str(value)) for column, value in metadata.items() if value is not None}
+    scientific = cells.get("scientificName", "")
+    author = cells.get("scientificNameAuthorship", "")
+    if author and scientific.endswith(author):
+        scientific = scientific.removesuffix(author).strip()
+    scientific = scientific or cells.get("species", "")
+    ranks = [cells[rank] for rank in _HIGHER_RANKS if cells.get(rank)]
+    return Names(
+        common=cells.get("vernacularName", ""),
+        scientific=scientific,
+        taxonomy=" ".join([*ranks, scientific or cells.get("genus", "")]).strip() if ranks else "",
+    )
+
+
+def names_of_folder(folder: str) -> Names:
+    """The names in a folder's name.
+
+    iNaturalist's ranks joined by underscores and BirdNET's ``Scientific name_Common name`` are
+    taken apart. Any other name could be of either kind and counts as the common name; its
+    underscores are spaces.
+    """
+    ranked = _RANKED.fullmatch(folder)
+    if ranked:
+        ranks = ranked[1].split("_")
+        return Names(scientific=" ".join(ranks[-2:]), taxonomy=" ".join(ranks))
+    both = _LATIN_AND_COMMON.fullmatch(folder)
+    if both:
+        return Names(scientific=_tidy(both[1]), common=_tidy(both[2]))
+    return Names(common=_tidy(folder.replace("_", " ")))
+
+
+def captions_of(names: Names, modality: str, templates: Sequence[str] | None) -> tuple[str, ...]:
+    """All captions that the names fill.
+
+    Where there is no common name the scientific one takes its place in the templates that have
+    nothing else to say: ``a photo of Strix aluco``.
+
+    Args:
+        names: of one item.
+        modality: ``image`` or ``audio``.
+        templates: None means the published ones of the modality.
+
+    Returns:
+        one caption or more; none if there are no names for any template.
+
+    Raises:
+        InvalidInputError: a template is malformed.
+    """
+    chosen = _TEMPLATES[modality] if templates is None else templates
+    found = _filled(names, chosen)
+    if not names.common and names.scientific:
+        found += _filled(Names(common=names.scientific), chosen)
+    return tuple(dict.fromkeys(found))
+
+
+def group_of(names: Names, caption: str) -> str:
+    """What items that say the same share: the scientific name, else the common, else `caption`."""
+    return _tidy(names.scientific or names.common or caption).casefold()
+
+
+def _filled(names: Names, templates: Sequence[str]) -> list[str]:
+    try:
+        return captions(names, templates)
+    except QueryError:  # none of the templates has its names
+        return []
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.split())

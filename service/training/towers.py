@@ -12,10 +12,13 @@ class where names are words.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -23,31 +26,221 @@ from numpy.typing import NDArray
 
 from bittern.encoders.adapters import LoraSettings
 from bittern.encoders.assembly import AssembledEncoder, TowerPlan, begin, plans_to_json
-from bittern.encoders.base import Encoder, Media, Modality
-from bittern.errors import InvalidInputError
-from bittern.hashing.hashcoder import LearnedHasher
+from bittern.encoders.audio import windows
+from bittern.encoders.augmentation import picture_augmentation, sound_augmentation, view_generator
+from bittern.encoders.base import SHORTER_SIDE, AudioWindowing, Encoder, Media, Modality
+from bittern.encoders.images import decode_image
+from bittern.errors import BitternError, InvalidInputError, TrainingError
 from bittern.hashing.losses import cross_view_loss, supervised_loss
-from bittern.hashing.training.batch_norm import settle
-from bittern.hashing.training.centred_heads import CentredHeads
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.objective import Step
-from bittern.service.training.embedding import Embeddings
-from bittern.service.training.fitting import (
-    Fitted,
-    TrainingData,
-    metrics_of,
-    run_training,
-    settings_of,
+from bittern.hashing.training.heads import (
+    CentredHeads,
+    digest_of,
+    draw,
+    joint_means,
+    mixed,
+    update_batch_norm,
 )
-from bittern.service.training.media import membership_of, prefetched
-from bittern.service.training.probing import joint_means, logits_of
-from bittern.service.training.raw import MOST_RAW_ITEMS, RawBatch, RawPart, batches_of
-from bittern.service.training.request import OnProgress, TrainingRequest, digest_of
+from bittern.hashing.training.objective import Step
+from bittern.hashing.training.sampling import Sampler
+from bittern.hashing.training.validation import (
+    HeldOut,
+    SplitSet,
+    Task,
+    evenly,
+    measure,
+    tasks_of,
+)
+from bittern.service.training.embedding import Embeddings, variant
+from bittern.service.training.fitting import Fitted, TrainingData, compare, run_training
+from bittern.service.training.request import OnProgress, TrainingRequest
 from bittern.service.training.saving import Encoding, OutFolder, licence_of
-from bittern.service.training.validating import Task, compare, measure
 
-_SETTLING_ROWS = 1024
-"""Items of a part that the heads' statistics are settled on after each epoch."""
+MOST_RAW_ITEMS = 1024
+"""Held-out rows that are decoded and embedded again after each epoch."""
+PREFETCHED_BATCHES = 2
+_STATISTICS_ROWS = 1024
+"""Items of a set that the statistics of the batch norms are computed on, after each epoch."""
+_ENCODE_AT_A_TIME = 32
+_MOST_DECODERS = 16
+_MANY = 1 << 20
+
+Plan = TypeVar("Plan")
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Views of the media of one modality, read again and again while towers are trained.
+
+    What it returns follows from seed, epoch, item and view alone, whichever thread calls it.
+
+    Attributes:
+        embedded: the examples, and which windows of them can be used.
+        windowing: of the audio tower; None for photographs.
+        augmentation: ``published``, ``plants``, ``sound`` or ``none``.
+        seed: of the training.
+    """
+
+    embedded: Embeddings
+    windowing: AudioWindowing | None
+    augmentation: str
+    seed: int
+
+    def view(self, item: int, epoch: int, number: int) -> Media:
+        """A view of an item: of a recording, one window, drawn from those it has.
+
+        Raises:
+            TrainingError: the file can no longer be read.
+        """
+        generator = view_generator(self.seed, epoch, item, number)
+        rows = self.embedded.rows
+        first, last = np.searchsorted(rows.item, [item, item + 1])
+        usable = rows.window[first:last]
+        media: Any = self.read(item, int(usable[int(generator.integers(len(usable)))]))
+        if self.windowing is None:
+            name = self.augmentation if self.augmentation in ("published", "plants") else "none"
+            return picture_augmentation(name)(media, generator)
+        name = "none" if self.augmentation in ("", "none") else "masking"
+        return sound_augmentation(name, self.windowing.sample_rate)(media, generator)
+
+    def read(self, item: int, window: int) -> Media:
+        """A photograph, or one window of a recording, as it is.
+
+        Raises:
+            TrainingError: the file can no longer be read.
+        """
+        example = self.embedded.examples[item]
+        name = str(example.path)
+        try:
+            if self.windowing is None:
+                return decode_image(example.path, name=name, min_side=SHORTER_SIDE)
+            found = windows(example.path, self.windowing, name=name)
+            if (one := next(islice(found, window, None), None)) is None:
+                raise TrainingError(f"{name} has no window {window} any more")
+            return one.samples
+        except BitternError as error:
+            raise TrainingError(
+                f"{name} could be read when this training began, and cannot be now: "
+                f"{error.message}. Bring it back and give the same command, or train anew "
+                "into another folder.",
+                field="source",
+                details={"path": name},
+            ) from error
+
+
+def prefetched(plans: Iterable[Plan], make: Callable[[Plan, Executor], Made]) -> Iterator[Made]:
+    """What `make` makes of each plan, in order, some batches before they are needed.
+
+    Args:
+        plans: what is to be made.
+        make: called in a thread of its own, with threads that decode media.
+    """
+    count = max(2, min(os.cpu_count() or 2, _MOST_DECODERS))
+    with (
+        ThreadPoolExecutor(count, thread_name_prefix="decode") as decoders,
+        ThreadPoolExecutor(1, thread_name_prefix="prepare") as preparing,
+    ):
+        waiting: deque[Future[Made]] = deque()
+        try:
+            for plan in plans:
+                waiting.append(preparing.submit(make, plan, decoders))
+                if len(waiting) > PREFETCHED_BATCHES:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class MediaSet:
+    """The examples of one modality: their batches, how they look, and those held out."""
+
+    def __init__(
+        self,
+        embedded: Embeddings,
+        split: SplitSet,
+        config: TrainingConfig,
+        encoder: AssembledEncoder,
+    ) -> None:
+        self.embedded, self.split, self.encoder, self._seed = embedded, split, encoder, config.seed
+        self.examples, self.modality = embedded.examples, split.modality
+        windowing = encoder.windowing if self.modality == "audio" else None
+        self.reader = Reader(embedded, windowing, config.augmentation, config.seed)
+        self.classes = {name: number for number, name in enumerate(self.examples.classes)}
+        items = np.unique(embedded.rows.item[split.training])
+        groups = None
+        if not self.classes:
+            names = [self.examples[int(i)].group for i in items]
+            groups = np.unique(names, return_inverse=True)[1].astype(np.int32)
+        self.sampler = Sampler(items, config.batch_size, config.seed, groups)
+        augmented = config.augmentation not in ("", "none")
+        self._media_views = 2 if self.classes and augmented else 1
+        self._has_text = any(e.captions for e in self.examples)
+
+    def batch(self, items: NDArray[np.int64], epoch: int, decoders: Executor) -> MediaBatch:
+        """Views of some items, ready for the towers."""
+        views: list[tuple[str, Any]] = []
+        if self._has_text:
+            numbers = draw(self._seed, epoch, items, _MANY)
+            captions = [self._caption(i, n) for i, n in zip(items, numbers, strict=True)]
+            views.append(("text", self.encoder.prepare(Modality.TEXT, captions)))
+        for number in range(self._media_views):
+
+            def view(item: int, number: int = number) -> Media:
+                return self.reader.view(item, epoch, number)
+
+            media = list(decoders.map(view, [int(i) for i in items]))
+            views.append((self.modality, self.encoder.prepare(Modality(self.modality), media)))
+        return MediaBatch(views, self._membership(items) if self.classes else None)
+
+    def validation(self) -> HeldOut | None:
+        """The held-out items as the towers embed them now."""
+        kept = self.split.validation(MOST_RAW_ITEMS)
+        if kept is None:
+            return None
+        rows = evenly(self.split.held_out, MOST_RAW_ITEMS)
+        items, numbers = self.embedded.rows.item[rows], self.embedded.rows.window[rows]
+        media: list[NDArray[np.float32]] = []
+        for start in range(0, len(rows), _ENCODE_AT_A_TIME):
+            some = slice(start, start + _ENCODE_AT_A_TIME)
+            batch = [
+                self.reader.read(int(i), int(w))
+                for i, w in zip(items[some], numbers[some], strict=True)
+            ]
+            media.append(self.encoder.encode(Modality(self.modality), batch))
+        queries = kept.queries
+        if self._has_text:
+            captions = [self._caption(i, 0) for i in items]
+            distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+            embedded = self.encoder.encode(Modality.TEXT, list(distinct))
+            queries = embedded[[distinct[caption] for caption in captions]]
+        return replace(kept, media=np.concatenate(media), queries=queries)
+
+    def _caption(self, item: np.int64, number: np.int64 | int) -> str:
+        return variant(self.examples[int(item)].captions, int(number))
+
+    def _membership(self, items: NDArray[np.int64]) -> torch.Tensor:
+        """float32 [items, classes among them], 1 where the item is of the class."""
+        member = np.zeros((len(items), len(self.classes)), dtype=np.float32)
+        for row, item in enumerate(items):
+            for label in self.examples[int(item)].labels:
+                member[row, self.classes[label]] = 1.0
+        return torch.from_numpy(member[:, member.any(axis=0)])
+
+
+@dataclass(frozen=True)
+class MediaBatch:
+    """Items on the device.
+
+    Attributes:
+        views: per view its modality and what its tower takes.
+        membership: float32 [items, classes]; None for pairs.
+    """
+
+    views: Sequence[tuple[str, Any]]
+    membership: torch.Tensor | None
 
 
 class _Trained(torch.nn.Module):
@@ -64,7 +257,7 @@ class TowersObjective:
 
     Attributes:
         module: heads and towers.
-        steps_per_epoch: batches of all parts.
+        steps_per_epoch: batches of all sets.
         data_digest: over media, captions, towers and which items are held out.
     """
 
@@ -76,17 +269,17 @@ class TowersObjective:
         encoder: AssembledEncoder,
     ) -> None:
         self.config, self.encoder = config, encoder
-        self.labels = data.labels
         self._epoch = 1
-        self.parts = [
-            RawPart(e, p, config, encoder) for e, p in zip(embedded, data.parts, strict=True)
+        self.sets = [
+            MediaSet(e, s, config, encoder) for e, s in zip(embedded, data.sets, strict=True)
         ]
-        means = {**data.means, **joint_means(data.parts)}
-        self.module = _Trained(CentredHeads(means, config), encoder)
-        self.steps_per_epoch = sum(part.sampler.steps for part in self.parts)
+        self.module = _Trained(
+            CentredHeads({**data.means, **joint_means(data.sets)}, config), encoder
+        )
+        self.steps_per_epoch = sum(one.sampler.steps for one in self.sets)
         self.data_digest = digest_of(
-            *(part.source.summary.digest for part in data.parts),
-            *(part.training.tobytes().hex() for part in data.parts),
+            *(one.source.digest for one in data.sets),
+            *(one.training.tobytes().hex() for one in data.sets),
             *(str(e.examples.digest()) for e in embedded),
         )
 
@@ -102,11 +295,16 @@ class TowersObjective:
             if tower.adapters is not None:
                 tower.adapters.set_gradients(epoch >= self.config.lora_from_epoch)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[RawBatch]:
-        """The batches of an epoch, from number `start` on, prepared ahead."""
-        return self._prefetched(self._plans(epoch, start), epoch)
+    def batches(self, epoch: int, start: int = 0) -> Iterator[MediaBatch]:
+        """The batches of an epoch, from number `start` on, prefetched."""
+        steps = [one.sampler.steps for one in self.sets]
+        turns, before = mixed(steps, self.config.seed, epoch, start)
+        items = [
+            one.sampler.batches(epoch, done) for one, done in zip(self.sets, before, strict=True)
+        ]
+        return self._made(((self.sets[turn], next(items[turn])) for turn in turns), epoch)
 
-    def loss(self, batch: RawBatch) -> Step:
+    def loss(self, batch: MediaBatch) -> Step:
         """Embed the views, and the loss over their logits."""
         logits = [
             self.module.heads(self.encoder.embed(Modality(m), inputs).float(), m)
@@ -114,97 +312,54 @@ class TowersObjective:
         ]
         weight = self.config.rate_weight
         if batch.membership is None:
-            loss = cross_view_loss(logits, weight)
-        else:
-            loss = supervised_loss(logits, batch.membership.to(logits[0].device), weight)
-        parts = {"alignment": loss.alignment.detach(), "rate": loss.rate.detach()}
-        return Step(loss.total, parts, [z.detach() for z in logits])
+            return Step.of(cross_view_loss(logits, weight), logits)
+        membership = batch.membership.to(logits[0].device)
+        return Step.of(supervised_loss(logits, membership, weight), logits)
 
     def validate(self) -> dict[str, float] | None:
-        """MAP of asymmetric search among held-out items, embedded as the towers are now.
+        """Update the batch norms, then mAP among held-out items, embedded as the towers are now.
 
-        The statistics of the batch norms are settled first, on items that are trained on: while an
-        epoch trains, weights move too much for statistics of its batches to fit those at its end.
+        While an epoch trains, weights move too much for statistics of its batches to fit those at
+        its end.
         """
-        settle(self.module.heads, self._sample())
-        return measure(self.tasks(), self._logits) or None
+        update_batch_norm(self.module.heads, self._sample())
+        return measure(self.tasks(), self.module.heads.logits) or None
 
     def tasks(self) -> list[Task]:
-        """All ways of asking for what is held out, under the towers as they are now."""
-        kept = [part.held_out(self.encoder) for part in self.parts]
-        return [task for held_out in kept if held_out is not None for task in held_out.tasks()]
-
-    def hasher(self) -> LearnedHasher:
-        """The heads, ready for use."""
-        heads = self.module.heads
-        return LearnedHasher.from_modules(
-            {m: heads.head(m) for m in heads.modalities},
-            {m: heads.mean(m).cpu().numpy().copy() for m in heads.modalities},
-            settings_of(self.config, self.labels),
-        )
+        """All searches among what is held out, under the towers as they are now."""
+        validations = [one.validation() for one in self.sets]
+        return [task for held_out in validations if held_out for task in held_out.tasks()]
 
     def _sample(self) -> dict[str, torch.Tensor]:
-        """Per modality float32 [n, dim] of some batches of every part, as the towers are now."""
-        count = math.ceil(_SETTLING_ROWS / self.config.batch_size)
+        """Per modality float32 [n, dim] of some batches of every set, as the towers are now."""
+        count = math.ceil(_STATISTICS_ROWS / self.config.batch_size)
         plans = (
-            (part, items)
-            for part in self.parts
-            for items in islice(batches_of(part, self._epoch, 0), count)
+            (one, items)
+            for one in self.sets
+            for items in islice(one.sampler.batches(self._epoch), count)
         )
         rows: dict[str, list[torch.Tensor]] = {}
-        for batch in self._prefetched(plans, self._epoch):
+        for batch in self._made(plans, self._epoch):
             for modality, inputs in batch.views:
                 embedded = self.encoder.embed(Modality(modality), inputs)
                 rows.setdefault(modality, []).append(embedded.float())
         return {modality: torch.cat(some) for modality, some in rows.items()}
 
-    def _logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        return logits_of(self.module.heads, embeddings, modality)
+    def _made(
+        self, plans: Iterable[tuple[MediaSet, NDArray[np.int64]]], epoch: int
+    ) -> Iterator[MediaBatch]:
+        def make(plan: tuple[MediaSet, NDArray[np.int64]], decoders: Executor) -> MediaBatch:
+            one, items = plan
+            return one.batch(items, epoch, decoders)
+
+        return prefetched(plans, make)
 
     def _towers(self) -> list[Any]:
         return list(self.encoder.towers.values())
 
-    def _plans(self, epoch: int, start: int) -> Iterator[tuple[RawPart, NDArray[np.int64]]]:
-        """Which items each batch has, the parts mixed by chance."""
-        turns = np.repeat(np.arange(len(self.parts)), [p.sampler.steps for p in self.parts])
-        turns = np.random.default_rng([self.config.seed, epoch, 1]).permutation(turns)
-        before = np.bincount(turns[:start], minlength=len(self.parts))
-        plans = [batches_of(p, epoch, int(n)) for p, n in zip(self.parts, before, strict=True)]
-        for turn in turns[start:]:
-            yield self.parts[turn], next(plans[turn])
-
-    def _prefetched(
-        self, plans: Iterable[tuple[RawPart, NDArray[np.int64]]], epoch: int
-    ) -> Iterator[RawBatch]:
-        def make(plan: tuple[RawPart, NDArray[np.int64]], decoders: Executor) -> RawBatch:
-            return self._made(*plan, epoch, decoders)
-
-        return prefetched(plans, make)
-
-    def _made(
-        self, part: RawPart, items: NDArray[np.int64], epoch: int, decoders: Executor
-    ) -> RawBatch:
-        modality = Modality(part.modality)
-        views: list[tuple[str, Any]] = []
-        if part.has_text:
-            captions = part.captions(items, self.config.seed, epoch)
-            views.append(("text", self.encoder.prepare(Modality.TEXT, captions)))
-        for number in range(part.media_views):
-
-            def view(item: int, number: int = number) -> Media:
-                return part.reader.view(item, epoch, number)
-
-            media = list(decoders.map(view, [int(i) for i in items]))
-            views.append((part.modality, self.encoder.prepare(modality, media)))
-        membership = None
-        if part.classes:
-            chosen = [part.examples[int(i)] for i in items]
-            membership = torch.from_numpy(membership_of(chosen, part.classes))
-        return RawBatch(views, membership)
-
 
 def lora_of(config: TrainingConfig) -> LoraSettings | None:
-    """The adapters that the settings ask for."""
+    """The adapters of the settings, if any."""
     if not config.lora_rank:
         return None
     return LoraSettings(config.lora_rank, int(config.lora_alpha), config.lora_dropout)
@@ -230,31 +385,21 @@ def fit_towers(
         raise InvalidInputError(
             f"--lora trains heads of the kind hashcoder, not {request.hasher}", field="hasher"
         )
-    before = data.tasks(MOST_RAW_ITEMS)
+    before = tasks_of(data.sets, MOST_RAW_ITEMS)
     lora = lora_of(config)
-    adapted = {view.modality for p in data.parts for view in p.source.views.values()}
+    adapted = {view.modality for one in data.sets for view in one.source.views.values()}
     plans = {
         Modality(m): TowerPlan(encoder.name, lora if m in adapted else None)
         for m in sorted({*adapted, *data.means})
     }
     towers = begin(encoder.name, plans, lambda _: encoder, seed=config.seed)
     objective = TowersObjective(data, embedded, config, towers)
-    result, was_finished = run_training(objective, config, out.run, progress)
-    hasher = objective.hasher()
+    result = run_training(objective, config, out.run, progress)
+    hasher = objective.module.heads.hasher(data.settings(config))
     objective.module.eval()
     with torch.inference_mode():
-        comparison = compare(
-            before, objective.tasks(), hasher.logits, data.sample(), config.bits, config.seed
-        )
-    fitted = Fitted(
-        hasher=hasher,
-        metrics=metrics_of(result, comparison),
-        comparison=comparison,
-        warnings=result.warnings,
-        seconds=result.seconds,
-        resumed=result.resumed,
-        was_finished=was_finished,
-    )
+        after = objective.tasks()
+    comparison = compare(before, after, hasher, data.sample(), config)
     encoding = Encoding(
         name=encoder.name,
         towers={str(m): digest for m, digest in towers.digests.items()},
@@ -262,4 +407,4 @@ def fit_towers(
         assembly=plans_to_json(plans),
         adapters=towers.tensors(),
     )
-    return fitted, encoding
+    return Fitted.of(hasher, result, comparison), encoding

@@ -26,7 +26,7 @@ from bittern.encoders.base import Modality
 from bittern.encoders.clap import ClapEncoder
 from bittern.encoders.openclip import OpenClipEncoder
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.heads import objective_for
 from tests.encoders import tiny
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forgets a peak of memory")
@@ -122,7 +122,7 @@ def test_the_views_of_the_set_are_alike_but_not_the_same(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("loss", [True, False])
 def test_steps_in_memory_train_the_heads(tmp_path: Path, loss: bool) -> None:
-    objective = PairsObjective(write_set(tmp_path / "set", ROWS, DIM), SMALL)
+    objective = objective_for(write_set(tmp_path / "set", ROWS, DIM), SMALL)
     batches = list(itertools.islice(objective.batches(1), 2))
     weight = next(objective.module.head("text").parameters())
     before = weight.detach().clone()

@@ -23,14 +23,12 @@ from bittern.errors import (
 )
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.service.training.probing import Part, draw
-from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.heads import draw
+from bittern.hashing.training.validation import HeldOut, SplitSet
+from bittern.service.training.request import TrainingReport, TrainingRequest, gather
 from bittern.service.training.run import train_model
 from bittern.service.training.saving import OutFolder
-from bittern.service.training.settings import gather
-from bittern.service.training.validating import HeldOut
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
@@ -84,10 +82,12 @@ class Counting(ToyEncoder):
 def request(source: Path, out: Path, **changes: Any) -> TrainingRequest:
     what = changes.pop("what", "pairs")
     model = changes.pop("model", "bioclip-2")
-    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.__dataclass_fields__}
+    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.model_fields}
     config, must = gather(what, model, None, [], {**SMALL, **changes})
     must = own.pop("must_validate", must)
-    return TrainingRequest(what, source, out, model, config, must_validate=must, **own)
+    return TrainingRequest(
+        what=what, source=source, out=out, model=model, config=config, must_validate=must, **own
+    )
 
 
 def trained(source: Path, out: Path, **changes: Any) -> TrainingReport:
@@ -215,7 +215,7 @@ def test_keys_of_a_taxonomy_serve_as_labels(tmp_path: Path, labels: Any) -> None
     with EmbeddingWriter(tmp_path / "set", view, encoder="toy", labels=labels) as writer:
         writer.append({"image": vectors(0)[:3]}, of_rows)
     rows = np.arange(3)
-    kept = Part(EmbeddingSet.open(tmp_path / "set"), "image", rows, rows).kept_out(3)
+    kept = SplitSet(EmbeddingSet.open(tmp_path / "set"), "image", rows, rows).validation(3)
     assert kept is not None
     assert kept.membership is not None
     assert kept.membership.tolist() == [[True, False], [False, True], [True, False]]
@@ -344,7 +344,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
 def test_a_run_whose_bits_are_all_constant_is_refused_and_leaves_no_model(
     photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bittern.hashing.training.bits import BitStatistics
+    from bittern.hashing.training.records import BitStatistics
 
     monkeypatch.setattr(BitStatistics, "collapsed", True)
     with pytest.raises(TrainingError, match=r"collapsed.*rate_weight"):
@@ -437,8 +437,15 @@ def test_settings_come_from_defaults_then_file_then_options(tmp_path: Path) -> N
     for wrong in ("epochs", "=3", "pochs=3"):
         with pytest.raises(InvalidInputError):
             gather("pairs", "field", None, [wrong], {})
-    with pytest.raises(InvalidInputError, match="needs --lora"):
-        gather("pairs", "field", None, [], {"augmentation": "plants"})
+    for changes, message in (
+        ({"augmentation": "plants"}, "needs --lora"),
+        ({"augmentation": "odd"}, "augmentation is one of"),
+        ({"hasher": "pca"}, "no hasher 'pca' to be trained"),
+        ({"modality": "text"}, "must be image or audio"),
+        ({"lora_rank": 16, "lora_alpha": 1.5}, "whole number"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            request(tmp_path, tmp_path / "out", **changes)
 
 
 def test_a_finished_card_says_what_the_log_says(photographs: Path, tmp_path: Path) -> None:

@@ -14,14 +14,12 @@ from bittern.errors import InvalidInputError, TrainingError
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.hashing.training.plans import HybridPlan
-from bittern.service.training import hybrids
-from bittern.service.training.hybrids import PLAN_FILE
-from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.hybrid import HybridPlan
+from bittern.service.training import fitting
+from bittern.service.training.fitting import PLAN_FILE
+from bittern.service.training.request import TrainingReport, TrainingRequest, gather
 from bittern.service.training.run import train_model
-from bittern.service.training.settings import gather
 from tests.encoders.tiny import OPENCLIP_DIM
 from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
 
@@ -70,8 +68,9 @@ def trained(source: Path, out: Path, hasher: str, **changes: Any) -> TrainingRep
     lora = changes.pop("lora", False)
     config, must = gather(what, "bioclip-2", None, [], {**values, **changes}, lora=lora)
     request = TrainingRequest(
-        what, source, out, "bioclip-2", config, hasher=hasher, must_validate=must
-    )
+        what=what, source=source, out=out, model="bioclip-2", config=config, hasher=hasher,
+        must_validate=must,
+    )  # fmt: skip
     return train_model(request)
 
 
@@ -98,7 +97,7 @@ def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_pat
     trained(embeddings, tmp_path / "out", "hybrid", validation_share=0.2)
     card = SavedModel.load(tmp_path / "out").card
     found = card.metrics["plan"]
-    assert found["plans"] == len(hybrids.CHOICES["hybrid"])
+    assert found["plans"] == len(fitting.CHOICES["hybrid"])
     assert 0 < found["held_out_novel"] <= 1
     assert card.metrics["held_out"][0]["mAP_learned"] > 0
     assert "epoch_chosen_on_held_out" not in card.metrics  # there was one only
@@ -142,7 +141,7 @@ def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
     for kind in ("aligned", "hybrid"):
         first = trained(embeddings, tmp_path / kind, kind)
         with monkeypatch.context() as patch:
-            patch.setattr(hybrids, "choose_plan", pytest.fail)
+            patch.setattr(fitting, "choose_plan", pytest.fail)
             again = trained(embeddings, tmp_path / kind, kind)
         assert again.digest == first.digest
         assert again.was_finished
@@ -152,18 +151,18 @@ def test_how_often_to_log_is_no_reason_to_choose_a_plan_anew(
     embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained(embeddings, tmp_path / "out", "aligned")
-    monkeypatch.setattr(hybrids, "choose_plan", pytest.fail)
+    monkeypatch.setattr(fitting, "choose_plan", pytest.fail)
     assert trained(embeddings, tmp_path / "out", "aligned", log_every=7).was_finished
 
 
 def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
-    plans = hybrids.CHOICES["hybrid"]
-    assert hybrids.distinct(plans, 256) == list(plans)
-    assert [(plan.ridge, plan.learned_share) for plan in hybrids.distinct(plans, 8)] == [
+    plans = fitting.CHOICES["hybrid"]
+    assert fitting.distinct(plans, 256) == list(plans)
+    assert [(plan.ridge, plan.learned_share) for plan in fitting.distinct(plans, 8)] == [
         (0.5, 0.0), (1.0, 0.0), (2.0, 0.0), (4.0, 0.0),
     ]  # fmt: skip
     learned_alone = [HybridPlan(1.0, 1.0), HybridPlan(2.0, 1.0), HybridPlan(1.0, 1.0, 2.0)]
-    assert hybrids.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
+    assert fitting.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,9 @@ from bittern.service.models.loaded import Embedders
 from bittern.service.sources import read_source
 from bittern.service.training import run
 from bittern.service.training.embedding import MOST_WINDOWS
-from bittern.service.training.request import TrainingReport, TrainingRequest
+from bittern.service.training.request import TrainingReport, TrainingRequest, gather
 from bittern.service.training.run import train_model
 from bittern.service.training.saving import OutFolder
-from bittern.service.training.settings import gather
 from bittern.types import AddStatus, Query
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
@@ -72,9 +71,9 @@ def request(source: Path, out: Path, **changes: Any) -> TrainingRequest:
     what = changes.pop("what", "pairs")
     model = changes.pop("model", "bioclip-2")
     lora = changes.pop("lora", False)
-    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.__dataclass_fields__}
+    own = {n: changes.pop(n) for n in list(changes) if n in TrainingRequest.model_fields}
     config, _ = gather(what, model, None, [], {**SMALL, **changes}, lora=lora)
-    return TrainingRequest(what, source, out, model, config, **own)
+    return TrainingRequest(what=what, source=source, out=out, model=model, config=config, **own)
 
 
 def trained(source: Path, out: Path, **changes: Any) -> TrainingReport:

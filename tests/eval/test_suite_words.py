@@ -21,7 +21,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from bittern.hashing.training.alignment import WORDS
+from bittern.hashing.training.heads import WORDS
 
 TEXT_ONLY = frozenset({"text"})
 CLASSES, PER_CLASS = 6, 5

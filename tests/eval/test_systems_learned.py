@@ -18,7 +18,7 @@ from bittern.errors import InvalidInputError, UnsupportedModalityError
 from bittern.hashing.codes import pack
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.saved import SavedModel
-from bittern.hashing.training.plans import HybridPlan
+from bittern.hashing.training.hybrid import HybridPlan
 from bittern.hashing.training_free import fit
 
 DIM, CLASSES, EACH = 16, 15, 40
@@ -156,9 +156,9 @@ def test_plans_that_come_to_the_same_bytes_are_tried_once(
         tried.extend(plans)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bittern.hashing.training.choosing.choose_plan", choose)
+    monkeypatch.setattr("bittern.hashing.training.hybrid.choose_plan", choose)
     plans = tuple(HybridPlan(1.0, share) for share in (0.0, 0.1, 0.5, 0.55))
-    monkeypatch.setattr("bittern.hashing.training.plans.PLANS", plans)
+    monkeypatch.setattr("bittern.hashing.training.hybrid.PLANS", plans)
     with pytest.raises(KeyboardInterrupt):
         LABELLED["hybrid"].fit(training, 16, 0)
     assert [plan.learned_share for plan in tried] == [0.0, 0.5]

@@ -49,7 +49,7 @@ def source(monkeypatch: pytest.MonkeyPatch) -> SimulatedSet:
 
 
 def config(**values: object) -> TrainingConfig:
-    return TrainingConfig(bits=16, heads="shared", device="cpu", **values)  # type: ignore[arg-type]
+    return TrainingConfig(bits=16, heads="shared", device="cpu", **values)
 
 
 def test_a_batch_shows_each_concept_by_its_own_media(source: SimulatedSet) -> None:

@@ -25,7 +25,7 @@ from bittern.hashing.saved import SavedModel
 if TYPE_CHECKING:
     from bittern.hashing.training.config import TrainingConfig
     from bittern.hashing.training.embeddings import EmbeddingSet
-    from bittern.hashing.training.plans import HybridPlan
+    from bittern.hashing.training.hybrid import HybridPlan
 
 WORDS, GLOSS = "text", "gloss"
 """What trained hashers call queries and items."""
@@ -37,7 +37,7 @@ METHODS = ("crovca-pairs", "crovca", "aligned-crovca", "hb-crovca", "aligned", "
 _CHOOSING = frozenset({"aligned", "hybrid"})
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
-"""That some can be held out of, to choose on; `bittern.hashing.training.choosing` refuses fewer."""
+"""That some can be held out of, to choose on; `bittern.hashing.training.hybrid` refuses fewer."""
 
 
 @dataclass
@@ -156,7 +156,7 @@ class TrainedHere:
     def _trained(
         self, training: Training, source: EmbeddingSet, folder: Path, config: TrainingConfig
     ) -> Hasher:
-        from bittern.hashing.training.plans import ALIGNED_PLANS, PLANS, HybridPlan
+        from bittern.hashing.training.hybrid import ALIGNED_PLANS, PLANS, HybridPlan
 
         if self.method == "hb-crovca":
             return _plain_hybrid(training, source, folder, config)
@@ -175,8 +175,7 @@ def _within(labels: NDArray[np.int64], count: int) -> bool:
 @contextmanager
 def _embedding_set(training: Training) -> Iterator[tuple[EmbeddingSet, Path]]:
     """The training items as an embedding set on disk, and its folder."""
-    from bittern.hashing.training.embedding_writer import EmbeddingWriter
-    from bittern.hashing.training.embeddings import EmbeddingSet, View
+    from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
 
     dim = training.items.shape[1]
     views = {WORDS: View(WORDS, dim, "float32"), GLOSS: View(GLOSS, dim, "float32")}
@@ -197,14 +196,12 @@ def _config(bits: int, seed: int) -> TrainingConfig:
 
 
 def _heads(method: str, source: EmbeddingSet, folder: Path, config: TrainingConfig) -> Hasher:
-    from bittern.hashing.hashcoder import LearnedHasher
-    from bittern.hashing.training.heads import LabelsObjective, PairsObjective
+    from bittern.hashing.training.heads import objective_for
     from bittern.hashing.training.loop import train
 
-    objective = PairsObjective if method == "crovca-pairs" else LabelsObjective
-    made = objective(source, config)
-    train(made, config, folder / "run", plots=False)
-    return LearnedHasher.from_modules(made.heads(), made.means())
+    objective = objective_for(source, config, labels=method != "crovca-pairs")
+    train(objective, config, folder / "run", plots=False)
+    return objective.module.hasher()
 
 
 def _plain_hybrid(
@@ -224,14 +221,15 @@ def _planned(
     plans: Sequence[HybridPlan], source: EmbeddingSet, folder: Path, config: TrainingConfig
 ) -> Hasher:
     """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
-    from bittern.hashing.training.choosing import choose_plan
-    from bittern.hashing.training.hybrid import fit_hybrid
+    from bittern.hashing.training.hybrid import choose_plan, fit_hybrid
+    from bittern.hashing.training.validation import split_rows
 
     possible = tuple(dict.fromkeys(_in_bytes(plan, config.bits) for plan in plans))
     plan = possible[0]
     if len(possible) > 1:
         plan = choose_plan(source, config, folder / "choice", plans=possible)[0].plan
-    return fit_hybrid(source, config, plan, folder / "run", plots=False)[0]
+    sets = [split_rows(source, config.validation_share, config.seed)]
+    return fit_hybrid(sets, config, plan, folder / "run", labels=True, plots=False)[0]
 
 
 def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:

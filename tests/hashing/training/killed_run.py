@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from bittern.hashing.training.config import read_config
+from bittern.hashing.training.config import TrainingConfig, read_settings
 from bittern.hashing.training.embeddings import EmbeddingSet
-from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.heads import objective_for
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.records import Progress
 
@@ -24,6 +24,6 @@ def die(progress: Progress) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(2)
     folder = Path(sys.argv[1])
-    config = read_config(folder / "settings.json")
-    objective = PairsObjective(EmbeddingSet.open(folder / "set"), config)
+    config = TrainingConfig(**read_settings(folder / "settings.json"))
+    objective = objective_for(EmbeddingSet.open(folder / "set"), config)
     train(objective, config, folder / "killed", progress=die)

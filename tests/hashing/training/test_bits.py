@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bittern.errors import CodeError
-from bittern.hashing.training.bits import bit_statistics
+from bittern.hashing.training.records import bit_statistics
 
 
 def test_balance_correlation_and_dead_bits_of_a_case_worked_by_hand() -> None:

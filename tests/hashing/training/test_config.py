@@ -12,12 +12,14 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.training.config import (
     LARGEST_FILE,
     TrainingConfig,
-    config_from,
     differing,
-    parse_config,
-    read_config,
+    load_mapping,
+    read_settings,
 )
-from bittern.hashing.training.yaml_mapping import load_mapping
+
+
+def parsed(text: str) -> TrainingConfig:
+    return TrainingConfig(**load_mapping(text, "the settings"))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +44,7 @@ def test_a_value_out_of_range_is_refused_with_field_value_and_range(
     field: str, value: Any, allowed: str
 ) -> None:
     with pytest.raises(InvalidInputError, match=field) as caught:
-        config_from({field: value})
+        TrainingConfig(**{field: value})
     assert caught.value.field == field
     assert allowed in caught.value.message
     if not isinstance(value, list):
@@ -70,23 +72,23 @@ def test_a_final_rate_above_the_first_is_refused() -> None:
 
 def test_an_unknown_setting_is_refused_by_name() -> None:
     with pytest.raises(InvalidInputError, match=r"no setting 'epoch'; there are bits"):
-        parse_config("epoch: 3")
+        parsed("epoch: 3")
 
 
 def test_yaml_and_json_give_the_same_settings() -> None:
-    yaml = parse_config("bits: 64\nlearning_rate: 1e-4  # no point: text to YAML 1.1\ndevice: null")
-    assert yaml == parse_config('{"bits": 64, "learning_rate": 1e-4, "device": null}')
+    yaml = parsed("bits: 64\nlearning_rate: 1e-4  # no point: text to YAML 1.1\ndevice: null")
+    assert yaml == parsed('{"bits": 64, "learning_rate": 1e-4, "device": null}')
     assert yaml.learning_rate == 1e-4
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("")
-    assert read_config(tmp_path / "c.yaml") == TrainingConfig()
+    assert read_settings(tmp_path / "c.yaml") == {}
 
 
 def test_json_reads_back_to_an_equal_value() -> None:
     config = TrainingConfig(bits=64, device="cuda:1", learning_rate=3e-4, lora_rank=16)
-    assert parse_config(config.to_json()) == config
+    assert parsed(config.to_json()) == config
     assert json.loads(config.to_json())["lora_rank"] == 16
 
 
@@ -112,7 +114,7 @@ def test_overrides_replace_only_what_they_name() -> None:
 )
 def test_text_that_is_not_plain_settings_is_refused(text: str) -> None:
     with pytest.raises(InvalidInputError):
-        parse_config(text)
+        parsed(text)
 
 
 def test_files_that_cannot_be_settings_are_refused_with_their_name(tmp_path: Path) -> None:
@@ -120,7 +122,7 @@ def test_files_that_cannot_be_settings_are_refused_with_their_name(tmp_path: Pat
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00\xd8")
     for name in ("long.yaml", "bytes.yaml", "missing.yaml"):
         with pytest.raises(InvalidInputError, match=name):
-            read_config(tmp_path / name)
+            read_settings(tmp_path / name)
 
 
 def test_settings_that_change_no_weight_may_differ_on_resume() -> None:
@@ -130,5 +132,5 @@ def test_settings_that_change_no_weight_may_differ_on_resume() -> None:
 
 
 def test_settings_are_read_without_torch() -> None:
-    code = "import sys, hashing.training.config; sys.exit('torch' in sys.modules)"
+    code = "import sys, bittern.hashing.training.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -7,19 +7,24 @@ import pytest
 import torch
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.hashing.training.heads import HeadObjective, LabelsObjective, PairsObjective
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.heads import (
+    CentredHeads,
+    HeadsObjective,
+    joint_means,
+    objective_for,
+    update_batch_norm,
+)
 from bittern.hashing.training.loop import train
+from bittern.hashing.training.validation import split_rows
 from tests.hashing.training.sets import CLASSES, DIM, SMALL, embeddings, make_set
 
 
 def test_pairs_learn_to_find_the_picture_of_a_caption(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set", 600)
     config = SMALL.with_overrides({"epochs": 6, "learning_rate": 0.01})
-    objective = PairsObjective(source, config)
+    objective = objective_for(source, config)
     objective.module.eval()
     with torch.inference_mode():
         before = objective.validate()
@@ -35,15 +40,15 @@ def test_pairs_learn_to_find_the_picture_of_a_caption(tmp_path: Path) -> None:
 def test_labels_learn_classes_across_modalities(tmp_path: Path, kind: str, heads: str) -> None:
     source = make_set(tmp_path / "set", 600, labels=kind)
     config = SMALL.with_overrides({"heads": heads, "epochs": 4, "learning_rate": 0.01})
-    result = train(LabelsObjective(source, config), config, tmp_path / "run")
+    result = train(objective_for(source, config), config, tmp_path / "run")
     assert result.best.validation["mAP"] > 0.7
 
 
 def test_trained_heads_become_a_hasher_that_finds_the_same(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set", 300)
-    objective = PairsObjective(source, SMALL)
+    objective = objective_for(source, SMALL)
     train(objective, SMALL, tmp_path / "run")
-    hasher = LearnedHasher.from_modules(objective.heads(), objective.means())
+    hasher = objective.module.hasher()
     rows = np.arange(20)
     embedded = source.read("photo", rows)
     with torch.inference_mode():
@@ -53,17 +58,17 @@ def test_trained_heads_become_a_hasher_that_finds_the_same(tmp_path: Path) -> No
 
 def test_shared_heads_are_one_object_and_separate_ones_are_not(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set")
-    apart = PairsObjective(source, SMALL).heads()
-    shared = PairsObjective(source, SMALL.with_overrides({"heads": "shared"})).heads()
-    assert apart["text"] is not apart["image"]
-    assert shared["text"] is shared["image"]
+    apart = objective_for(source, SMALL).module
+    shared = objective_for(source, SMALL.with_overrides({"heads": "shared"})).module
+    assert apart.head("text") is not apart.head("image")
+    assert shared.head("text") is shared.head("image")
 
 
 def test_weights_follow_from_the_seed_and_leave_the_generator_alone(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set")
     state = torch.get_rng_state()
-    one, same = PairsObjective(source, SMALL), PairsObjective(source, SMALL)
-    other = PairsObjective(source, SMALL.with_overrides({"seed": 9}))
+    one, same = objective_for(source, SMALL), objective_for(source, SMALL)
+    other = objective_for(source, SMALL.with_overrides({"seed": 9}))
     assert torch.equal(state, torch.get_rng_state())
     first = [next(o.module.parameters()) for o in (one, same, other)]
     assert torch.equal(first[0], first[1])
@@ -73,27 +78,29 @@ def test_weights_follow_from_the_seed_and_leave_the_generator_alone(tmp_path: Pa
 def test_batches_hold_the_rows_that_they_name(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set")
     _, image, _ = embeddings(120)
-    objective = PairsObjective(source, SMALL, buffer_rows=40)
-    for batch in objective.batches(1):
+    objective = HeadsObjective([split_rows(source, 0, 0)], SMALL, labels=False, buffer_rows=40)
+    for batch in (one.batch for one in objective.batches(1)):
         assert batch.views[0].dtype == torch.float32
         assert np.array_equal(batch.views[1].numpy(), image[batch.rows].astype(np.float32))
 
 
 def test_items_held_out_are_never_trained_on(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set", 300)
-    objective = PairsObjective(source, SMALL.with_overrides({"validation_share": 0.3}))
-    trained = {int(row) for epoch in (1, 2) for b in objective.batches(epoch) for row in b.rows}
-    assert len(objective.held_out) == 90
-    assert trained.isdisjoint(objective.held_out.tolist())
+    objective = objective_for(source, SMALL.with_overrides({"validation_share": 0.3}))
+    batches = [one.batch for epoch in (1, 2) for one in objective.batches(epoch)]
+    trained = {int(row) for batch in batches for row in batch.rows}
+    held_out = objective.sets[0].held_out
+    assert len(held_out) == 90
+    assert trained.isdisjoint(held_out.tolist())
 
 
 def test_batches_of_a_set_with_groups_hold_each_group_once(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set", 300, groups=True)
     config = SMALL.with_overrides({"batch_size": CLASSES - 1})
-    objective = PairsObjective(source, config)
+    objective = objective_for(source, config)
     assert source.groups is not None
     for batch in objective.batches(1):
-        assert len(np.unique(source.groups[batch.rows])) == CLASSES - 1
+        assert len(np.unique(source.groups[batch.batch.rows])) == CLASSES - 1
 
 
 def test_items_without_a_label_are_left_out(tmp_path: Path) -> None:
@@ -101,13 +108,13 @@ def test_items_without_a_label_are_left_out(tmp_path: Path) -> None:
     labels = np.load(tmp_path / "set" / "labels.npy")
     labels[:60] = -1
     np.save(tmp_path / "set" / "labels.npy", labels)
-    objective = LabelsObjective(EmbeddingSet.open(source.folder), SMALL)
-    assert all((batch.rows >= 60).all() for batch in objective.batches(1))
+    objective = objective_for(EmbeddingSet.open(source.folder), SMALL)
+    assert all((one.batch.rows >= 60).all() for one in objective.batches(1))
 
 
 def test_without_held_out_items_nothing_is_validated(tmp_path: Path) -> None:
     config = SMALL.with_overrides({"validation_share": 0.0, "epochs": 2})
-    result = train(PairsObjective(make_set(tmp_path / "set"), config), config, tmp_path / "run")
+    result = train(objective_for(make_set(tmp_path / "set"), config), config, tmp_path / "run")
     assert result.best_epoch == 2
     assert result.best.validation == {}
 
@@ -116,12 +123,12 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     source = make_set(tmp_path / "set", labels="single")
     np.save(tmp_path / "set" / "labels.npy", np.full(120, 4, dtype=np.int32))
     with pytest.raises(InvalidInputError, match="name 1 classes"):
-        LabelsObjective(EmbeddingSet.open(source.folder), SMALL)
+        objective_for(EmbeddingSet.open(source.folder), SMALL)
 
 
-def test_labels_that_are_not_there_are_told(tmp_path: Path) -> None:
+def test_missing_labels_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="no labels; train on pairs"):
-        LabelsObjective(make_set(tmp_path / "set"), SMALL)
+        objective_for(make_set(tmp_path / "set"), SMALL, labels=True)
 
 
 def views_of(folder: Path, **dims: int) -> EmbeddingSet:
@@ -134,19 +141,19 @@ def views_of(folder: Path, **dims: int) -> EmbeddingSet:
 
 def test_pairs_of_one_view_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="one view, pairs need two"):
-        PairsObjective(views_of(tmp_path / "set", image=DIM), SMALL)
+        objective_for(views_of(tmp_path / "set", image=DIM), SMALL)
 
 
 def test_modalities_of_different_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match="one length"):
-        PairsObjective(views_of(tmp_path / "set", image=DIM, text=DIM + 1), SMALL)
+        objective_for(views_of(tmp_path / "set", image=DIM, text=DIM + 1), SMALL)
 
 
-@pytest.mark.parametrize("kind", [PairsObjective, LabelsObjective])
-def test_fewer_items_than_a_batch_are_refused(tmp_path: Path, kind: type[HeadObjective]) -> None:
+@pytest.mark.parametrize("labels", [False, True])
+def test_fewer_items_than_a_batch_are_refused(tmp_path: Path, labels: bool) -> None:
     source = make_set(tmp_path / "set", 20, labels="single")
     with pytest.raises(InvalidInputError, match="fewer than one batch of 256"):
-        kind(source, TrainingConfig(bits=16, device="cpu"))
+        objective_for(source, TrainingConfig(bits=16, device="cpu"), labels=labels)
 
 
 def test_items_of_a_group_are_right_answers_to_each_other(tmp_path: Path) -> None:
@@ -157,9 +164,54 @@ def test_items_of_a_group_are_right_answers_to_each_other(tmp_path: Path) -> Non
     with EmbeddingWriter(tmp_path / "set", views, groups=True) as writer:
         writer.append({"text": words, "image": pictures.astype(np.float32)}, None, groups)
     config = TrainingConfig(bits=64, batch_size=4, heads="shared", validation_share=0.5)
-    objective = PairsObjective(EmbeddingSet.open(tmp_path / "set"), config)
+    objective = objective_for(EmbeddingSet.open(tmp_path / "set"), config)
     objective.module.eval()
     with torch.inference_mode():
         found = objective.validate()
     assert found is not None
     assert found["mAP"] > 0.9  # each picture of the group counts, not one of them
+
+
+def test_means_are_per_modality_and_of_training_rows(tmp_path: Path) -> None:
+    text, image, _ = embeddings(120)
+    held_out = split_rows(make_set(tmp_path / "set"), 0.25, 3)
+    means = joint_means([held_out])
+    assert np.allclose(means["text"], text[held_out.training].mean(axis=0), atol=1e-3)
+    assert np.allclose(means["image"], image[held_out.training].mean(axis=0), atol=1e-6)
+
+
+def heads(**settings: object) -> CentredHeads:
+    config = TrainingConfig(bits=16, **settings)
+    return CentredHeads({"text": np.zeros(DIM), "image": np.full(DIM, 0.5)}, config)
+
+
+def rows(seed: int = 0) -> torch.Tensor:
+    return torch.randn(64, DIM, generator=torch.Generator().manual_seed(seed)) + 0.5
+
+
+def test_heads_are_balanced_after_a_single_batch() -> None:
+    module = heads()
+    module.train()
+    module(rows(), "image")  # running averages now hold a tenth of the truth
+    update_batch_norm(module, {"image": rows(), "text": rows(1)})
+    module.eval()
+    logits = module(rows(), "image")
+    torch.testing.assert_close(logits.mean(dim=0), torch.zeros(16), atol=1e-5, rtol=0)
+    share = (logits > 0).float().mean(dim=0)
+    assert float((share - 0.5).abs().max()) < 0.2
+
+
+def test_a_shared_head_weighs_its_modalities_alike() -> None:
+    module = heads(heads="shared")
+    update_batch_norm(module, {"image": rows(), "text": rows(1)[:8]})
+    module.eval()
+    means = [module(rows(), "image"), module(rows(1)[:8], "text")]
+    middle = (means[0].mean(dim=0) + means[1].mean(dim=0)) / 2
+    torch.testing.assert_close(middle, torch.zeros(16), atol=1e-5, rtol=0)
+
+
+def test_weights_are_left_alone() -> None:
+    module = heads()
+    before = [p.clone() for p in module.parameters()]
+    update_batch_norm(module, {"image": rows(), "text": rows(1)})
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))

@@ -14,16 +14,14 @@ from numpy.typing import NDArray
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import alignment_map, fit_aligned
 from bittern.hashing.hashcoder import LearnedHasher
-from bittern.hashing.hashers import HybridHasher
+from bittern.hashing.hashers import Hasher, HybridHasher
 from bittern.hashing.saved import restore
-from bittern.hashing.training.alignment import align, moments_of
-from bittern.hashing.training.batch_norm import settle
-from bittern.hashing.training.choosing import choose_plan
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embedding_writer import EmbeddingWriter
-from bittern.hashing.training.embeddings import EmbeddingSet, View
-from bittern.hashing.training.hybrid import fit_hybrid, objective_for
-from bittern.hashing.training.plans import HybridPlan
+from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.heads import objective_for, update_batch_norm
+from bittern.hashing.training.hybrid import HybridPlan, choose_plan, fit_hybrid, moments_of
+from bittern.hashing.training.records import TrainingResult
+from bittern.hashing.training.validation import split_rows
 
 DIM, CLASSES, EACH = 12, 20, 12
 CONFIG = TrainingConfig(bits=32, epochs=2, batch_size=32, validation_share=0.0, precision="fp32")
@@ -48,6 +46,13 @@ def written(folder: Path, *, labels: bool = True) -> EmbeddingSet:
     return EmbeddingSet.open(folder)
 
 
+def fitted(
+    source: EmbeddingSet, config: TrainingConfig, plan: HybridPlan, run: Path
+) -> tuple[Hasher, TrainingResult | None]:
+    sets = [split_rows(source, config.validation_share, config.seed)]
+    return fit_hybrid(sets, config, plan, run, labels=source.labels is not None)
+
+
 def test_classes_weigh_the_same_however_many_items_they_have(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
     _, pictures, labels = arrays()
@@ -60,7 +65,7 @@ def test_classes_weigh_the_same_however_many_items_they_have(tmp_path: Path) -> 
 def test_folding_the_alignment_into_the_heads_changes_no_logit(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
     moments = moments_of(source)
-    module = align(objective_for(source, CONFIG), moments, 0.5)
+    module = objective_for(source, CONFIG).align(moments, 0.5)
     words, pictures, _ = arrays()
     module(torch.from_numpy(pictures), "image")  # the batch norms have seen something
     module.eval()
@@ -71,15 +76,17 @@ def test_folding_the_alignment_into_the_heads_changes_no_logit(tmp_path: Path) -
         assert np.allclose(hasher.logits(rows, modality), expected, atol=1e-4)
 
 
-def test_settled_batch_norms_are_those_of_aligned_media(tmp_path: Path) -> None:
+def test_updated_batch_norms_are_those_of_aligned_media(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
-    module = align(objective_for(source, CONFIG), moments_of(source), 0.1)
+    module = objective_for(source, CONFIG).align(moments_of(source), 0.1)
     words, pictures, _ = arrays()
-    settle(module, {"text": torch.from_numpy(words), "image": torch.from_numpy(pictures)})
+    update_batch_norm(
+        module, {"text": torch.from_numpy(words), "image": torch.from_numpy(pictures)}
+    )
     with torch.inference_mode():
         for modality, rows in (("text", words), ("image", pictures)):
             before_norm = module.head(modality).layers[:-1](
-                module.placed(torch.from_numpy(rows), modality)
+                module.centred(torch.from_numpy(rows), modality)
             )
             norm = module.head(modality).layers[-1]
             assert isinstance(norm, torch.nn.BatchNorm1d)
@@ -89,10 +96,10 @@ def test_settled_batch_norms_are_those_of_aligned_media(tmp_path: Path) -> None:
             assert torch.allclose(norm.running_var, before_norm.var(dim=0), rtol=0.02)
 
 
-def test_a_short_training_leaves_settled_batch_norms(tmp_path: Path) -> None:
+def test_a_short_training_leaves_batch_norms_of_its_weights(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
     plan = HybridPlan(learned_share=1.0)
-    hasher, _ = fit_hybrid(source, replace(CONFIG, epochs=1), plan, tmp_path / "run")
+    hasher, _ = fitted(source, CONFIG.with_overrides({"epochs": 1}), plan, tmp_path / "run")
     words, pictures, _ = arrays()
     for modality, rows in (("text", words), ("image", pictures)):
         assert hasher.logits(rows, modality).std() > 0.4  # running averages leave .1 and less
@@ -102,7 +109,7 @@ def test_the_alignment_is_not_trained(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
     moments = moments_of(source)
     objective = objective_for(source, CONFIG)
-    module = align(objective, moments, 0.5)
+    module = objective.align(moments, 0.5)
     trained = {id(p) for group in objective.parameter_groups() for p in group["params"]}
     assert trained == {id(p) for p in module.parameters()}
     expected = alignment_map(moments["image"], 0.5)
@@ -113,7 +120,7 @@ def test_the_alignment_is_not_trained(tmp_path: Path) -> None:
 def test_the_plan_shares_the_bits_out(tmp_path: Path, share: float, kind: str) -> None:
     source = written(tmp_path / "set")
     plan = HybridPlan(learned_share=share)
-    hasher, result = fit_hybrid(source, CONFIG, plan, tmp_path / "run")
+    hasher, result = fitted(source, CONFIG, plan, tmp_path / "run")
     assert (hasher.kind, hasher.bits) == (kind, 32)
     assert (result is None) == (share == 0.0)
     again = restore(hasher.tensors(), hasher.config())
@@ -124,7 +131,7 @@ def test_the_plan_shares_the_bits_out(tmp_path: Path, share: float, kind: str) -
 
 def test_the_parts_of_a_hybrid_are_those_of_the_plan(tmp_path: Path) -> None:
     source = written(tmp_path / "set")
-    hasher, _ = fit_hybrid(source, CONFIG, replace(PLAN, weights=(1.0, 0.5)), tmp_path / "run")
+    hasher, _ = fitted(source, CONFIG, replace(PLAN, weights=(1.0, 0.5)), tmp_path / "run")
     assert isinstance(hasher, HybridHasher)
     assert [part.bits for part in hasher.parts] == [16, 16]
     assert list(hasher.weights) == [1.0, 0.5]
@@ -134,17 +141,17 @@ def test_the_parts_of_a_hybrid_are_those_of_the_plan(tmp_path: Path) -> None:
 
 
 def test_what_is_held_out_for_validation_decides_no_part_of_the_code(tmp_path: Path) -> None:
-    config = replace(CONFIG, validation_share=0.25)
+    config = CONFIG.with_overrides({"validation_share": 0.25})
     source = written(tmp_path / "set")
-    held_out = objective_for(source, config).held_out
+    held_out = split_rows(source, config.validation_share, config.seed).held_out
     words, pictures, labels = arrays()
     pictures[held_out] += 5.0
     views = source.views
     with EmbeddingWriter(tmp_path / "other", dict(views), labels="single") as writer:
         writer.append({"text": words, "image": pictures}, labels)
     plan = HybridPlan(learned_share=0.0)
-    first, _ = fit_hybrid(source, config, plan, tmp_path / "a")
-    second, _ = fit_hybrid(EmbeddingSet.open(tmp_path / "other"), config, plan, tmp_path / "b")
+    first, _ = fitted(source, config, plan, tmp_path / "a")
+    second, _ = fitted(EmbeddingSet.open(tmp_path / "other"), config, plan, tmp_path / "b")
     assert np.array_equal(first.tensors()["map.image"], second.tensors()["map.image"])
 
 
@@ -184,7 +191,7 @@ def test_a_choice_without_classes_says_what_to_do_instead(tmp_path: Path) -> Non
     source = written(tmp_path / "set", labels=False)
     with pytest.raises(InvalidInputError, match="give a plan"):
         choose_plan(source, CONFIG, tmp_path / "choice")
-    hasher, _ = fit_hybrid(source, CONFIG, PLAN, tmp_path / "run")  # pairs do without
+    hasher, _ = fitted(source, CONFIG, PLAN, tmp_path / "run")  # pairs do without
     assert hasher.kind == "hybrid"
 
 
@@ -209,7 +216,7 @@ def test_a_choice_makes_do_with_smaller_batches_than_the_training(
     ) as writer:
         given = (None, labels) if grouped else (labels, None)
         writer.append({"text": words, "image": pictures}, *given)
-    config = replace(CONFIG, batch_size=CLASSES if grouped else len(labels))
+    config = CONFIG.with_overrides({"batch_size": CLASSES if grouped else len(labels)})
     plans = [HybridPlan(learned_share=1.0)]
     source = EmbeddingSet.open(tmp_path / "set")
     (trial,) = choose_plan(source, config, tmp_path / "choice", plans=plans, splits=1)
@@ -232,6 +239,6 @@ def test_a_choice_looks_at_the_rows_it_may_look_at(tmp_path: Path) -> None:
 
 
 def test_patience_does_not_reach_trainings_that_hold_nothing_out(tmp_path: Path) -> None:
-    config = replace(CONFIG, validation_share=0.2, patience=1)
+    config = CONFIG.with_overrides({"validation_share": 0.2, "patience": 1})
     plans = [HybridPlan(learned_share=1.0)]
     assert choose_plan(written(tmp_path / "set"), config, tmp_path / "c", plans=plans, splits=1)

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bittern.hashing.training.bits import bit_statistics
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
-from bittern.hashing.training.plots import draw
-from bittern.hashing.training.records import EpochRecord
+from bittern.hashing.training.records import EpochRecord, bit_statistics, draw
 from tests.hashing.training.sets import Toy
 
 

@@ -6,7 +6,6 @@ import math
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from bittern.errors import ModelDamagedError, TrainingError
+from bittern.files import replace_file
 from bittern.hashing.training import loop
 from bittern.hashing.training.checkpoint import CHECKPOINT_FILE, load_checkpoint, save_checkpoint
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.heads import PairsObjective
+from bittern.hashing.training.heads import objective_for
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult
 from tests.hashing.training.sets import DIM, SMALL, Toy, equal, make_set, weights
@@ -94,11 +94,15 @@ def test_a_run_killed_at_the_end_of_an_epoch_reaches_the_same(
     def die(*_: Any) -> None:
         raise Killed
 
+    def die_after(path: Path, content: bytes) -> None:
+        replace_file(path, content)
+        raise Killed
+
     with monkeypatch.context() as patched:
         if moment == "log":
-            patched.setattr("bittern.hashing.training.log.write_text_atomically", die)
+            patched.setattr("bittern.hashing.training.records.replace_file", die)
         elif moment == "checkpoint":
-            patched.setattr("bittern.hashing.training.checkpoint._flush_folder", die)
+            patched.setattr("bittern.hashing.training.checkpoint.replace_file", die_after)
         else:
             patched.setattr(loop, "draw", die)
         with pytest.raises(Killed):
@@ -125,7 +129,7 @@ def test_a_process_killed_inside_an_epoch_of_embeddings_is_resumed_bit_for_bit(
     _, facts = load_checkpoint(tmp_path / "killed" / CHECKPOINT_FILE)
     assert (facts["epoch"], facts["step"]) == (2, 3)
 
-    resumed, whole = PairsObjective(source, config), PairsObjective(source, config)
+    resumed, whole = objective_for(source, config), objective_for(source, config)
     # Two threads add in another order than one: the resumed run must take up the first one's.
     torch.set_num_threads(1)
     result = train(resumed, config, tmp_path / "killed", resume=True)
@@ -143,11 +147,10 @@ def test_a_checkpoint_cut_off_while_it_was_written_leaves_the_one_before(
     path = tmp_path / CHECKPOINT_FILE
     save_checkpoint(path, {"a": torch.ones(2)}, {"number": 1})
 
-    def cut(tensors: Mapping[str, Any], to: Path, **_: Any) -> None:
-        to.write_bytes(b"half of a file")
+    def die(_: int) -> None:
         raise Killed
 
-    monkeypatch.setattr("bittern.hashing.training.checkpoint.save_file", cut)
+    monkeypatch.setattr("bittern.files.os.fsync", die)
     with pytest.raises(Killed):
         save_checkpoint(path, {"a": torch.zeros(2)}, {"number": 2})
     tensors, state = load_checkpoint(path)
