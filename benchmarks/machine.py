@@ -64,7 +64,7 @@ def lines(machine: dict[str, Any]) -> list[str]:
 
 
 def revision() -> str:
-    """Commit of the checkout that this runs from, ``+`` where files differ; empty elsewhere."""
+    """Commit of the checkout, ``+`` where files differ; empty where there is none."""
     root, git = Path(__file__).parents[1], shutil.which("git")
     if git is None or not (root / ".git").exists():
         return ""

@@ -6,7 +6,7 @@ every block get one each; nothing else of the tower is trained, and no bias.
 
 The tower itself always runs as in use: its own dropout and stochastic depth are off, and the
 batch normalisation of a spectrogram uses the stored statistics. Only the adapters' own dropout
-tells training from use, so what is trained is what runs later.
+distinguishes training from use, so what is trained is what runs later.
 
 `peft` does the work; `bittern.encoders.attention` says what it needs help with.
 """

@@ -64,7 +64,7 @@ class SplitAttention(nn.Module):
         need_weights: bool = False,
         attn_mask: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, None]:
-        """Attend, as `torch.nn.MultiheadAttention` does when no weights are asked for.
+        """Attend, as `torch.nn.MultiheadAttention` does without returning weights.
 
         Args:
             query: [n, length, dim].
@@ -74,10 +74,10 @@ class SplitAttention(nn.Module):
             attn_mask: added to the scores, float [length, length].
 
         Returns:
-            [n, length, dim], and None in the place of the attention weights.
+            [n, length, dim], and None instead of the attention weights.
 
         Raises:
-            NotImplementedError: attention weights were asked for.
+            NotImplementedError: `need_weights` is True.
         """
         if need_weights:
             raise NotImplementedError("split attention does not return attention weights")

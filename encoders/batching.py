@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     import torch
 
 
-def check_texts(batch: Sequence[Media]) -> list[str]:
-    """The batch, if every item is a text with something in it.
+def check_texts(batch: Sequence[Media], *, empty: bool = False) -> list[str]:
+    """The batch, if every item is a text; an empty one only where `empty` allows it.
 
     Raises:
         InvalidInputError: an item is no `str`.
-        QueryError: an item is empty.
+        QueryError: an item is empty, which is not allowed.
     """
     texts: list[str] = []
     for i, item in enumerate(batch):
         if not isinstance(item, str):
             raise InvalidInputError(f"item {i} must be a text, not {_describe(item)}", field="text")
-        if not item.strip():
+        if not empty and not item.strip():
             raise QueryError(f"text {i} is empty; give it at least one word", field="text")
         texts.append(item)
     return texts
@@ -55,8 +55,13 @@ def check_images(batch: Sequence[Media]) -> list[Image]:
     return images
 
 
-def check_windows(batch: Sequence[Media], samples: int) -> list[Audio]:
+def check_windows(batch: Sequence[Media], samples: int, *, up_to: bool = False) -> list[Audio]:
     """The batch, if every item is one window: float32 [samples], finite.
+
+    Args:
+        batch: the items.
+        samples: length of a window.
+        up_to: whether windows may be shorter.
 
     Raises:
         InvalidInputError: an item is not.
@@ -64,10 +69,14 @@ def check_windows(batch: Sequence[Media], samples: int) -> list[Audio]:
     windows: list[Audio] = []
     for i, item in enumerate(batch):
         if not (
-            isinstance(item, np.ndarray) and item.dtype == np.float32 and item.shape == (samples,)
+            isinstance(item, np.ndarray)
+            and item.dtype == np.float32
+            and item.ndim == 1
+            and (0 < len(item) <= samples if up_to else len(item) == samples)
         ):
+            length = f"up to {samples}" if up_to else samples
             raise InvalidInputError(
-                f"item {i} must be one window of sound, float32 [{samples}], not "
+                f"item {i} must be one window of sound, float32 [{length}], not "
                 f"{_describe(item)}; cut recordings with encoders.audio.windows",
                 field="audio",
             )

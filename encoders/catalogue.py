@@ -1,6 +1,6 @@
 """The encoders that Bittern knows, and where their weights are.
 
-Weights are looked for in this order, and the first place that has them all wins:
+Weights are looked for in this order, and the first folder that has them all is taken:
 
 1. the folder that the caller gives;
 2. `$BITTERN_WEIGHTS/<name>`;
@@ -8,9 +8,9 @@ Weights are looked for in this order, and the first place that has them all wins
 4. the Hugging Face hub, unless `HF_HUB_OFFLINE` is set.
 
 Revisions: the commits and SHA-256 of the three BioCLIP checkpoints were read in public projects
-that pin them, several for each, and agree; the hub itself could not be asked when this table
-was written. No such record was found for BioLingual: its revision is the branch `main`, so what
-is loaded may change with it. The encoder's digests tell, since they hash the weights themselves.
+that pin them, several for each, and agree; the hub itself could not be reached when this table was
+written. No such record was found for BioLingual: its revision is the branch `main`, so what is
+loaded may change with it. The encoder's digests show that, since they hash the weights themselves.
 
 Importing this module imports neither torch nor a hub client.
 """
@@ -170,7 +170,7 @@ def load_encoder(
 
     Args:
         name_or_entry: catalogue name, or an entry of the caller's own.
-        weights: the folder with its files; no other place is tried then.
+        weights: the folder with its files; nothing else is tried then.
         device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
 
     Raises:

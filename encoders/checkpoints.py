@@ -183,7 +183,7 @@ def check_fit(
     Args:
         model: what to call it in the error.
         missing: tensors that the configuration needs and the file lacks.
-        unexpected: tensors that the file has and the configuration has no place for.
+        unexpected: tensors of the file that the configuration does not know.
         mismatched: tensors of another shape, described.
 
     Raises:
@@ -195,7 +195,7 @@ def check_fit(
         for what, names in (
             ("missing", sorted(missing)),
             ("of another shape", sorted(mismatched)),
-            ("without a place", sorted(unexpected)),
+            ("unknown", sorted(unexpected)),
         )
         if names
     ]
@@ -243,10 +243,10 @@ def load_into(
 
 
 def pick_device(device: str | None) -> torch.device:
-    """Where towers run: the one asked for, else the GPU if there is one, else the CPU.
+    """Where towers run: the given one, else the GPU if there is one, else the CPU.
 
     Raises:
-        PreconditionError: the device asked for is not there, or is no device.
+        PreconditionError: there is no such device.
     """
     import torch
 
@@ -260,7 +260,7 @@ def pick_device(device: str | None) -> torch.device:
         ) from error
     if chosen.type == "cuda" and not (chosen.index or 0) < torch.cuda.device_count():
         raise PreconditionError(
-            f"device {device!r} was asked for, but this machine has {torch.cuda.device_count()} "
+            f"there is no device {device!r}: this machine has {torch.cuda.device_count()} "
             "CUDA devices; use cpu"
         )
     return chosen

@@ -1,4 +1,4 @@
-"""Opening recordings: formats, limits, and headers that do not tell the truth.
+"""Opening recordings: formats, limits, and headers that are wrong.
 
 WAV (also WAVEX and RF64), FLAC, OGG (Vorbis, Opus) and MP3 are read, decided by the first bytes;
 nothing else ever reaches a decoder.

@@ -124,7 +124,7 @@ def local_folder(entry: EncoderEntry, weights: Path | None) -> Path:
 
     Args:
         entry: which encoder.
-        weights: a folder of the caller's; if given, no other place is tried.
+        weights: a folder of the caller's; if given, nothing else is tried.
 
     Raises:
         SourceNotFoundError: `weights` is not a folder.
@@ -139,31 +139,31 @@ def local_folder(entry: EncoderEntry, weights: Path | None) -> Path:
         if lacking:
             raise _missing(entry, [f"{weights} (no {lacking})"])
         return weights
-    for place in _places(entry):
-        if place is not None and not _lacking(entry.layout, place):
-            return place
+    for folder in _local_folders(entry):
+        if folder is not None and not _lacking(entry.layout, folder):
+            return folder
     raise _missing(entry, _looked_in(entry))
 
 
-def _places(entry: EncoderEntry) -> tuple[Path | None, Path]:
+def _local_folders(entry: EncoderEntry) -> tuple[Path | None, Path]:
     return _own_folder(entry), _cached_snapshot(entry)
 
 
 def _looked_in(entry: EncoderEntry) -> list[str]:
-    """The local places in words, each with what it lacks."""
+    """The local folders in words, each with what it lacks."""
     looked = []
-    for place in _places(entry):
-        if place is None:
+    for folder in _local_folders(entry):
+        if folder is None:
             looked.append(f"${WEIGHTS_VARIABLE} (not set)")
-        elif not place.is_dir():
-            looked.append(f"{place} (no such folder)")
+        elif not folder.is_dir():
+            looked.append(f"{folder} (no such folder)")
         else:
-            looked.append(f"{place} (no {_lacking(entry.layout, place)})")
+            looked.append(f"{folder} (no {_lacking(entry.layout, folder)})")
     return looked
 
 
 def offline() -> bool:
-    """Whether `HF_HUB_OFFLINE` forbids asking the hub."""
+    """Whether `HF_HUB_OFFLINE` forbids using the hub."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
@@ -189,8 +189,8 @@ def download(entry: EncoderEntry) -> Path:
         )
     except Exception as error:  # network, proxy, HTTP and cache errors have no common root
         reason = str(error).strip().splitlines()
-        asked = f"the hub ({reason[0] if reason else type(error).__name__})"
-        raise _missing(entry, [*_looked_in(entry), asked]) from error
+        hub = f"the hub ({reason[0] if reason else type(error).__name__})"
+        raise _missing(entry, [*_looked_in(entry), hub]) from error
     lacking = _lacking(entry.layout, folder)
     if lacking:
         raise _missing(entry, [f"the hub ({entry.hub_id} has no {lacking})"])
@@ -264,11 +264,12 @@ def _cached_snapshot(entry: EncoderEntry) -> Path:
 
 def _missing(entry: EncoderEntry, looked: list[str]) -> WeightsMissingError:
     bring = f"hf download {entry.hub_id} --revision {entry.revision}"
-    asked = "" if not offline() else " The hub was not asked, since HF_HUB_OFFLINE is set."
+    skipped = " The hub was skipped, since HF_HUB_OFFLINE is set." if offline() else ""
     return WeightsMissingError(
         f"the weights of '{entry.name}' (about {entry.size_mb} MB) are not on this machine. "
-        f"Looked in {', in '.join(looked)}.{asked} Bring them with `{bring}` on a machine with a "
-        f"network, or with `{bring} --local-dir DIR/{entry.name}` and set {WEIGHTS_VARIABLE}=DIR",
+        f"Looked in {', in '.join(looked)}.{skipped} Download them with `{bring}` on a machine "
+        f"with a network, or with `{bring} --local-dir DIR/{entry.name}` and set "
+        f"{WEIGHTS_VARIABLE}=DIR",
         field="model",
         details={"model": entry.name, "hub_id": entry.hub_id, "revision": entry.revision},
     )

@@ -80,7 +80,7 @@ def _fetch(target: Path) -> None:
         _command(["apt-get", "download", PACKAGE], work)
         packages = sorted(work.glob(f"{PACKAGE}_*.deb"))
         if not packages:
-            raise SourceNotFoundError(f"apt-get brought no {PACKAGE}; {_REMEDY}")
+            raise SourceNotFoundError(f"apt-get downloaded no {PACKAGE}; {_REMEDY}")
         _command(["dpkg-deb", "-x", str(packages[0]), "unpacked"], work)
         unpacked = work / "unpacked" / INSTALLED.relative_to("/") / NOUNS
         if not unpacked.is_file():
@@ -91,7 +91,7 @@ def _fetch(target: Path) -> None:
 def _command(words: Sequence[str], folder: Path) -> None:
     program = shutil.which(words[0])
     if program is None:
-        raise SourceNotFoundError(f"WordNet is not here, and neither is {words[0]}; {_REMEDY}")
+        raise SourceNotFoundError(f"WordNet was not found, and neither was {words[0]}; {_REMEDY}")
     try:
         subprocess.run(  # noqa: S603  the words are ours
             [program, *words[1:]],
@@ -105,11 +105,11 @@ def _command(words: Sequence[str], folder: Path) -> None:
         said = (error.stderr or error.stdout).strip().splitlines()
         last = said[-1] if said else f"exit status {error.returncode}"
         raise SourceNotFoundError(
-            f"WordNet is not here, and {words[0]} failed ({last}); {_REMEDY}"
+            f"WordNet was not found, and {words[0]} failed ({last}); {_REMEDY}"
         ) from error
     except subprocess.TimeoutExpired as error:
         raise SourceNotFoundError(
-            f"{words[0]} gave nothing in {_FETCH_SECONDS} seconds; {_REMEDY}"
+            f"{words[0]} did not finish in {_FETCH_SECONDS} seconds; {_REMEDY}"
         ) from error
 
 

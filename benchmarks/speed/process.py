@@ -62,12 +62,12 @@ def peak_memory() -> Iterator[Peak]:
 
 
 def own_memory() -> int:
-    """Resident bytes without caches of files; 0 where the system does not tell (Linux does)."""
+    """Resident bytes without caches of files; 0 on other systems than Linux."""
     return _status("RssAnon") if _STATUS.exists() else 0
 
 
 def resident_memory() -> int:
-    """Resident bytes, mapped pages of files included; 0 where the system does not tell."""
+    """Resident bytes, mapped pages of files included; 0 on other systems than Linux."""
     return _status("VmRSS") if _STATUS.exists() else 0
 
 

@@ -1,7 +1,7 @@
 """What gRPC adds to a search: latency over the same engine in process, and answers per second.
 
 Server and clients run in this one process and share its interpreter lock, so the rates are
-what one process can do, not what a server can do for clients elsewhere.
+what one process can do, not what a server can do for clients on other machines.
 """
 
 from __future__ import annotations

@@ -182,7 +182,7 @@ class TowerPairs:
 
 
 def random_pairs(encoder: Encoder, media: Modality, pairs: int) -> dict[Modality, list[Media]]:
-    """Captions, and noise in the place of the media that they describe."""
+    """Captions, and noise instead of the media that they describe."""
     rng = np.random.default_rng(0)
     shown: list[Media]
     if media is Modality.IMAGE:

@@ -50,8 +50,8 @@ def view_seed(seed: int, epoch: int, item: int, view: int) -> np.random.SeedSequ
     Args:
         seed: of the training.
         epoch: counted from 0 or 1, as the training does.
-        item: the item's place in the list of examples.
-        view: the view's place among the views of the item.
+        item: the item's position in the list of examples.
+        view: the view's number among the views of the item.
 
     Returns:
         a seed that no other four numbers have.

@@ -3,7 +3,7 @@
 ``published`` is the set of CroVCA (arXiv 2510.27584): random resized crop, flip, colour jitter,
 greyscale, blur, solarize, with that paper's probabilities. ``plants`` follows what the same group
 reports for plants: blur, greyscale and solarize hurt there (leaf texture and flower colour are
-what tells species apart), affine maps and posterizing help. What the paper leaves open is
+what distinguishes species), affine maps and posterizing help. What the paper does not say is
 ours: the blur's width (that of BYOL, arXiv 2006.07733), the threshold of solarize, and how
 strong and how likely the plants' affine maps and posterizing are.
 

@@ -124,7 +124,7 @@ class SoundAugmentation:
         return _with_gain(view, plan.gain_db)
 
     def _band(self, generator: np.random.Generator) -> tuple[float, float]:
-        """Limits in Hz of a band whose width and place are uniform on the mel scale."""
+        """Limits in Hz of a band whose width and position are uniform on the mel scale."""
         highest = _mel(self.sample_rate / 2)
         width = generator.uniform(0.0, self.band_share) * highest
         low = generator.uniform(0.0, highest - width)
@@ -174,8 +174,8 @@ def _silence(samples: int, start: int, length: int, edge: int) -> NDArray[np.flo
     """Factors that are 0 in a stretch, 1 elsewhere, with soft edges outside of it."""
     if length == 0:
         return np.ones(samples, dtype=np.float32)
-    place = np.arange(samples)
-    outside = np.maximum(start - place, place - (start + length - 1)).clip(0, edge) / edge
+    position = np.arange(samples)
+    outside = np.maximum(start - position, position - (start + length - 1)).clip(0, edge) / edge
     factors: NDArray[np.float64] = 0.5 - 0.5 * np.cos(np.pi * outside)
     return factors.astype(np.float32)
 

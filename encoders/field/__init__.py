@@ -5,7 +5,7 @@
 
 Its weights come with pip packages: MiniLM-L6 reads words, EfficientNet-Lite2 and BirdNET 2.4
 turn pictures and sounds into class probabilities, and these weigh the text vectors of the
-class names. `docs/background/field.md` tells how well that works, and why it is made this way.
+class names. How well that works, and why: `docs/background/field.md`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,6 @@ if TYPE_CHECKING:
     from bittern.encoders.field.encoder import FieldEncoder
 
 __all__ = ["calibration", "licence_notice", "load"]
-
-LICENCES = {
-    "text": "Apache-2.0 (all-MiniLM-L6-v2)",
-    "image": "Apache-2.0 (EfficientNet-Lite2)",
-    "audio": "CC BY-NC-SA 4.0 (BirdNET 2.4)",
-}
-"""Licences of the weights by tower."""
 
 
 def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:

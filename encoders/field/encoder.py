@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.encoders.base import PICTURES, SOUNDS, AudioWindowing, Media, Modality
+from bittern.encoders.base import PICTURES, SOUNDS, Audio, AudioWindowing, Image, Media, Modality
+from bittern.encoders.batching import check_images, check_texts, check_windows
 from bittern.encoders.field.concepts import (
     DIM,
     Concepts,
@@ -24,7 +24,7 @@ from bittern.encoders.field.concepts import (
 )
 from bittern.encoders.field.networks import FRAME, SAMPLE_RATE, BirdNET, EfficientNetLite2, MiniLM
 from bittern.encoders.weights import sha256
-from bittern.errors import InvalidInputError, UnsupportedModalityError
+from bittern.errors import UnsupportedModalityError
 
 WINDOW_S = 3.0
 HOP_S = 3.0
@@ -87,35 +87,32 @@ class FieldEncoder:
 
         Raises:
             UnsupportedModalityError: not one of the three.
+            QueryError: a text is too long.
             InvalidInputError: an item has the wrong type, dtype or shape.
             WeightsMissingError: a package is not installed.
         """
-        towers = {
-            Modality.TEXT: (_check_text, self._encode_text),
-            Modality.IMAGE: (_check_image, self._encode_image),
-            Modality.AUDIO: (_check_audio, self._encode_audio),
-        }
-        if modality not in towers:
+        if modality not in self.modalities:
             raise UnsupportedModalityError(
                 f"field has no {modality!r} tower; it takes text, image and audio"
             )
-        check, tower = towers[modality]
-        for position, item in enumerate(batch):
-            check(item, position)
         if not batch:
             return np.zeros((0, DIM), dtype=np.float32)
-        return tower(batch)
+        if modality == Modality.TEXT:
+            return self._encode_text(check_texts(batch, empty=True))
+        if modality == Modality.IMAGE:
+            return self._encode_image(check_images(batch))
+        return self._encode_audio(check_windows(batch, MAX_WINDOW_SAMPLES, up_to=True))
 
-    def _encode_text(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+    def _encode_text(self, batch: Sequence[str]) -> NDArray[np.float32]:
         return unit(self._text.encode(batch) - self._concepts.tensors["text.mean"])
 
-    def _encode_image(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+    def _encode_image(self, batch: Sequence[Image]) -> NDArray[np.float32]:
         settings, tensors = self._concepts.settings["image"], self._concepts.tensors
         weights = softmax(self._image.logits(batch), settings["temperature"])
         weights = keep_largest(weights * tensors["image.prior"], settings["top_k"])
         return mix(weights, tensors["image.labels"])
 
-    def _encode_audio(self, batch: Sequence[Any]) -> NDArray[np.float32]:
+    def _encode_audio(self, batch: Sequence[Audio]) -> NDArray[np.float32]:
         settings, tensors = self._concepts.settings["audio"], self._concepts.tensors
         frames = [_frames(window) for window in batch]
         heard = self._audio.logits(np.concatenate(frames))
@@ -139,43 +136,3 @@ def _frames(window: NDArray[np.float32]) -> NDArray[np.float32]:
     padded = np.zeros(count * FRAME, dtype=np.float32)
     padded[: len(window)] = window
     return padded.reshape(count, FRAME)
-
-
-def _check_text(item: object, position: int) -> None:
-    if not isinstance(item, str):
-        raise InvalidInputError(f"text {position} must be str, not {type(item).__name__}")
-
-
-def _check_image(item: object, position: int) -> None:
-    if (
-        not isinstance(item, np.ndarray)
-        or item.dtype != np.uint8
-        or item.ndim != 3
-        or item.shape[2] != 3
-        or not item.size
-    ):
-        raise InvalidInputError(
-            f"image {position} must be uint8 [height, width, 3] with at least one pixel, "
-            f"not {_describe(item)}"
-        )
-
-
-def _check_audio(item: object, position: int) -> None:
-    if (
-        not isinstance(item, np.ndarray)
-        or item.dtype != np.float32
-        or item.ndim != 1
-        or not 0 < len(item) <= MAX_WINDOW_SAMPLES
-    ):
-        raise InvalidInputError(
-            f"audio {position} must be float32 [samples] at {SAMPLE_RATE} Hz with 1 to "
-            f"{MAX_WINDOW_SAMPLES} samples, not {_describe(item)}"
-        )
-    if not np.isfinite(item).all():
-        raise InvalidInputError(f"audio {position} holds NaN or infinity")
-
-
-def _describe(item: object) -> str:
-    if isinstance(item, np.ndarray):
-        return f"{item.dtype} {list(item.shape)}"
-    return type(item).__name__

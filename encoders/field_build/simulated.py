@@ -1,7 +1,7 @@
 """Embeddings that `field` would give to pictures and sounds, simulated without any.
 
 What the towers add to a class is blur: a picture of a tawny owl also looks a little like other
-owls, like a cat, like the branch it sits on. The classifiers' weight rows tell how much. A
+owls, like a cat, like the branch it sits on. How much follows from the classifiers' weight rows. A
 simulated item is a point in the space before the last layer: the direction of its class's row,
 some of another class, and noise with the covariance of the rows. From there on everything is
 the encoder's own: last layer, softmax or sigmoid, prior, largest 20, mix of label vectors.

@@ -74,10 +74,10 @@ def image_classes(kin: Sequence[Levels | None]) -> list[ClassName]:
     """The 1,000 ImageNet classes; `kin` is None for what is no animal."""
     clean = _imagenet("imagenet1k_clean_names.json")
     usual = _imagenet("imagenet1k_label_to_names.json")
-    told = _imagenet("imagenet1k_gpt_names_descriptions.json")
+    described = _imagenet("imagenet1k_gpt_names_descriptions.json")
     classes = []
     for i in range(1000):
-        more = told.get(str(i), {})
+        more = described.get(str(i), {})
         names = [clean[i], *more.get("name", []), *usual[str(i)].split(", ")]
         own_kin = kin[i]
         classes.append(

@@ -363,7 +363,7 @@ def damage(tensors: dict[str, NDArray[np.float32]], how: str) -> dict[str, Any]:
     damaged: dict[str, Any] = dict(tensors)
     if how == "missing":
         del damaged[name]
-    elif how == "without a place":
+    elif how == "unknown":
         damaged["surprise"] = tensors[name]
     elif how == "another shape":
         damaged[name] = tensors[name][:, :-1]
@@ -374,9 +374,7 @@ def damage(tensors: dict[str, NDArray[np.float32]], how: str) -> dict[str, Any]:
     return damaged
 
 
-@pytest.mark.parametrize(
-    "how", ["missing", "without a place", "another shape", "NaN", "must be float32"]
-)
+@pytest.mark.parametrize("how", ["missing", "unknown", "another shape", "NaN", "must be float32"])
 def test_damaged_tensors_are_refused_with_the_reason_and_nothing_changes(
     folders: dict[str, Path], how: str
 ) -> None:

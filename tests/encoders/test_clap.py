@@ -164,7 +164,7 @@ def test_truncated_weights_are_refused(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda c: c["text_config"].update(num_hidden_layers=3), "missing"),
-        (lambda c: c["text_config"].update(num_hidden_layers=1), "without a place"),
+        (lambda c: c["text_config"].update(num_hidden_layers=1), "unknown"),
         (lambda c: c.update(projection_dim=8), "of another shape"),
         (lambda c: c.update(model_type="clip"), "not 'clap'"),
         (lambda c: c["audio_config"].update(depths="deep"), "no towers"),

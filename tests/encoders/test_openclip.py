@@ -264,7 +264,7 @@ def test_missing_tensor_is_named(tmp_path: Path) -> None:
     ("change", "reason"),
     [
         (lambda c: c["model_cfg"]["vision_cfg"].update(layers=3), "missing"),
-        (lambda c: c["model_cfg"]["vision_cfg"].update(layers=1), "without a place"),
+        (lambda c: c["model_cfg"]["vision_cfg"].update(layers=1), "unknown"),
         (lambda c: c["model_cfg"]["vision_cfg"].update(image_size=64), "of another shape"),
         (lambda c: c["model_cfg"]["text_cfg"].update(context_length=40), "of another shape"),
         (lambda c: c["model_cfg"]["text_cfg"].update(vocab_size=100), "of another shape"),

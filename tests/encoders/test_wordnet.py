@@ -140,5 +140,5 @@ def test_without_apt_the_remedy_is_the_folder(
 ) -> None:
     monkeypatch.setattr(wordnet, "INSTALLED", Path("/nowhere"))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(SourceNotFoundError, match=r"neither is apt-get.*--wordnet"):
+    with pytest.raises(SourceNotFoundError, match=r"neither was apt-get.*--wordnet"):
         find_nouns(None, tmp_path)
