@@ -1,12 +1,14 @@
 """Nearest neighbours over codes, the observation store, the archive that joins the two.
 
-    Archive      open, create, add, delete         archive.py  (asking.py, reading.py)
-      Writer     plan in full, commit at once      writer.py   (adding.py, columns.py)
-      Generation   one generation, never changed     snapshot.py (searching.py, export.py)
-        CodeBlocks the codes of a model            engines/blocks.py
-          engines  flat, ivf, graph, gpu, sharded  engines/engine.py (choosing.py, planning.py)
-      Store      the table, the only truth         store.py    (filters.py, filter_sql.py)
-      folder     archive.json, models, the lock    folder.py   (models.py)
+    Archive        open, create, add, delete          archive.py (reading.py, searching.py)
+      Writer       plan in full, commit at once       writer.py (adding.py, columns.py)
+      Generation   one generation, never changed      generation.py (loading.py, row_map.py)
+        CodeBlocks the codes of a model               engines/blocks.py
+          engines  flat, ivf, gpu, sharded            engines/engine.py (choosing.py)
+      derived      rows, codes, indexes in files      derived_index.py (derived_files.py)
+      filters      `where`, written as SQL            filters.py (filter_functions.py)
+      Store        the table, the only truth          store.py
+      folder       archive.json, models, the lock     folder.py (models.py)
 
 The table `observations`, one row per photograph or window of a recording:
 

@@ -1,6 +1,6 @@
-"""What a batch would change: each item checked, duplicates judged, rows numbered.
+"""The plan of a batch: each item checked, duplicates resolved, rows numbered.
 
-Nothing here writes. The plan that comes out is one set of rows for one atomic commit.
+Nothing here writes. The plan is one set of rows for one atomic commit.
 
 An item is a media item: all windows of one recording, or one photograph. Whether it is a
 duplicate is judged by `occurrenceID`, in the archive and earlier in the same batch:
@@ -10,10 +10,9 @@ duplicate is judged by `occurrenceID`, in the archive and earlier in the same ba
     coded by this model       failed   skipped  every row of the item is replaced
     coded by others only      filled   filled   filled
 
-To *fill* is to add this model's codes to the observations that are there. Their metadata
-and the other models' codes stay; windows that only this model has become new rows. To
-replace is to forget everything about the item, the other models' codes included: they
-described the media that gave way.
+To *fill* an item is to add this model's codes to its observations. Their metadata and the
+other models' codes stay; windows that only this model has become new rows. To replace an item is
+to drop all its rows, the other models' codes included: they described the replaced media.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ _MODALITIES = ("image", "audio")
 
 @dataclass(slots=True)
 class StoredItem:
-    """What the archive already has of one media item.
+    """The rows that the archive already has of one media item.
 
     Attributes:
         modality: ``image`` or ``audio``.
@@ -58,13 +57,13 @@ class StoredItem:
 
 @dataclass(slots=True)
 class PlannedItem:
-    """One item that goes in.
+    """One item to store.
 
     Attributes:
         status: added or overwritten.
         observations: checked, with their codes.
         metadata: fitted to the columns, one per observation.
-        stored: what is there already, or None.
+        stored: its rows in the archive, or None.
     """
 
     status: AddStatus
@@ -80,11 +79,11 @@ class PlannedItem:
 
 @dataclass(slots=True)
 class Plan:
-    """What one call of `add` does.
+    """The plan of one call of `add`.
 
     Attributes:
-        items: what goes in, by `occurrenceID`.
-        results: one per item handed in, in that order.
+        items: those that are stored, by `occurrenceID`.
+        results: one per given item, in that order.
     """
 
     items: dict[str, PlannedItem]
@@ -96,9 +95,9 @@ class Planner:
 
     Args:
         record: the model that coded the batch.
-        columns: the archive's metadata columns; grows by what the batch brings.
-        stored: what the archive has, by `occurrenceID`.
-        on_duplicate: the policy, see above.
+        columns: the archive's metadata columns; extended by those of the batch.
+        stored: items of the archive, by `occurrenceID`.
+        on_duplicate: the policy, see the table.
         embedding_dim: length of the stored embeddings; None where there are none yet.
     """
 
@@ -118,11 +117,11 @@ class Planner:
         self._items: dict[str, PlannedItem] = {}
 
     def plan(self, items: Sequence[Sequence[CodedObservation]]) -> Plan:
-        """Judge every item; a bad one fails alone."""
-        results = [self._judge(item, number) for number, item in enumerate(items)]
+        """Check every item; a bad one fails alone."""
+        results = [self._checked(item, number) for number, item in enumerate(items)]
         return Plan(self._items, results)
 
-    def _judge(self, item: Sequence[CodedObservation], number: int) -> AddResult:
+    def _checked(self, item: Sequence[CodedObservation], number: int) -> AddResult:
         name = item[0].observation.occurrence_id if item else f"item {number}"
         try:
             if not item:
@@ -246,7 +245,7 @@ def rows_of(
     """The new rows of planned items as columns; rows that are filled are left out.
 
     Args:
-        items: what goes in.
+        items: to store.
         record: the model.
         committed: the store version that the commit will make.
         next_row: the first free row number.

@@ -52,7 +52,7 @@ IDENTITY: Mapping[str, ColumnType] = {
     "start_s": "double",
     "end_s": "double",
 }
-"""Columns that say what an observation is; a `where` may use them."""
+"""Columns that identify an observation; a `where` may use them."""
 
 INTERNAL: Mapping[str, ColumnType] = {
     "row": "int64",
@@ -62,8 +62,8 @@ INTERNAL: Mapping[str, ColumnType] = {
     "mediaBytes": "int64",
     "mediaModified": "int64",
 }
-"""Columns that nobody outside sees. `committed` is the store version that last wrote a row; the
-last three are the media file's fingerprint, and are missing in archives of before there was one."""
+"""Columns that users do not see. `committed` is the store version that last wrote a row; the last
+three are the media file's fingerprint, and are missing in older archives."""
 
 FINGERPRINT = ("mediaHash", "mediaBytes", "mediaModified")
 """Columns of a media file's fingerprint."""
@@ -146,7 +146,7 @@ class MetadataColumns:
         lower = name.lower()
         if lower in _RESERVED or lower.startswith(_RESERVED_PREFIXES):
             raise MetadataError(
-                f"{name!r} cannot be a metadata column: Bittern keeps a column of that name for "
+                f"{name!r} cannot be a metadata column: Bittern uses a column of that name "
                 "itself; rename it in the source",
                 field=name,
             )
@@ -161,7 +161,7 @@ class MetadataColumns:
 
 
 def check_metadata(metadata: Mapping[str, object]) -> None:
-    """Refuse what no archive can hold, whatever the types of its columns.
+    """Refuse metadata that no archive can hold, whatever the types of its columns.
 
     Raises:
         MetadataError: a name that no column can have, a value that is neither text, a number

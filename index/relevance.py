@@ -1,25 +1,24 @@
-"""Which hits are worth showing: a cut-off at which "nothing relevant" is an answer.
+"""Which hits are relevant: a cut-off, so that a search can return no hits.
 
-A search returns the k nearest whatever they are. Whether the nearest is near is judged by what
-*reference queries* find in the same archive: texts about something else altogether, asked of a
-random sample of its codes. The best hit of each is a draw from what may be found where there is
-nothing to find. A hit is let through if it is more alike to the query than the best hit of all
-but a small share of the reference queries, the *false-alarm rate*, would be.
+A search returns the k nearest, however far they are. Whether a hit is near enough is decided by
+*reference queries*: texts about unrelated subjects, compared with a random sample of the
+archive's codes. The best hit of each is a draw from what is found where nothing relevant exists. A
+hit passes if it is more similar to its query than the best hits of all but a small share of the
+reference queries; that share is the *false-alarm rate*.
 
-Alike is measured by the cosine between the query's weights and the stored bits taken as ±1:
+Similarity is the cosine between the query's weights and the stored bits taken as ±1:
 with ``distance = bits/2 - (w . s)/2``, for both metrics,
 
     similarity = (bits - 2 distance) / (|w| sqrt(bits)),
 
 which is ``1 - 2 distance/bits`` for Hamming distance. The best similarities follow a Gumbel
-law, fitted to their quartiles, so that a quarter of the reference queries may be about something
-that is in the archive after all. From the sample to the whole archive the law moves by ``growth *
+law, fitted to their quartiles, so that a quarter of the reference queries may match the
+archive after all. From the sample to the whole archive the law moves by ``growth *
 ln(rows / sample)``, the growth being the mean excess of a query's most similar rows: the argument
 of BLAST's E-values (Karlin and Altschul, PNAS 87, 1990), with the law measured, not derived.
 
-What a query's own distances to the sample say was tried first and is worse: their spread
-shrinks for a query that has nothing to do with the archive, and its best hit stands out as much
-as any. Measured in docs/decisions/0011-relevance-cut-off.md.
+A query's own distances to the sample were tried first and are worse: their spread shrinks for an
+unrelated query, and its best hit stands out as much as any (decision 11).
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ from bittern.errors import CodeError
 from bittern.hashing.codes import check_codes, unpack
 
 SAMPLE_ROWS = 4096
-"""Codes that the reference queries are asked of; all of them in a smaller archive."""
+"""Codes that the reference queries are compared with; all of them in a smaller archive."""
 FEWEST_ROWS = 32
 """With fewer codes there is no cut-off."""
 FEWEST_QUERIES = 64
@@ -43,15 +42,15 @@ FEWEST_QUERIES = 64
 _SEED = 11
 _BLOCK_ROWS = 1 << 14
 _NOTHING = 1e-12
-"""A query whose weights are no longer than this asks for nothing."""
+"""A query with shorter weights matches nothing."""
 _TAIL = 8
-"""Rows of the sample that are taken for a query's tail; more tell less about what lies beyond."""
+"""Rows of the sample that make a query's tail; more of them describe rows beyond it less well."""
 
 
-def sample_places(rows: int) -> NDArray[np.int64]:
-    """Which of `rows` codes the reference queries are asked of: int64, ascending.
+def sample_positions(rows: int) -> NDArray[np.int64]:
+    """Which of `rows` codes the reference queries are compared with: int64, ascending.
 
-    The same for the same number of rows; all places where there are not more than 4,096.
+    The same for the same number of rows; all positions of up to 4,096.
     """
     if rows <= SAMPLE_ROWS:
         return np.arange(rows, dtype=np.int64)
@@ -84,14 +83,14 @@ def similarities(weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> NDA
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """What queries about something else find in one archive's codes of one model.
+    """What unrelated queries find in one archive's codes of one model.
 
     Made once per generation, model and metric; for both media together, or for each, as they
     are searched. Immutable; equal for equal arguments.
 
     Attributes:
-        queries: how many reference queries it was made with.
-        rows: how many codes they were asked of.
+        queries: number of reference queries.
+        rows: number of codes that they were compared with.
         location: of the Gumbel law of their best similarities among so many rows.
         scale: of that law; 0 where there is no cut-off.
         growth: of the location, per e-fold of rows.
@@ -105,12 +104,12 @@ class Background:
 
     @classmethod
     def of(cls, weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> Self:
-        """Ask the reference queries.
+        """Compare the reference queries with a sample of codes.
 
         Args:
             weights: float [q, bits] of the reference queries, as the metric takes them: ±1 for
                 the Hamming distance, ``2 sigmoid(logits) - 1`` for the asymmetric.
-            codes: uint8 [m, bits/8], a random sample of the archive's (see `sample_places`).
+            codes: uint8 [m, bits/8], a random sample of the archive's (see `sample_positions`).
 
         Raises:
             CodeError: shapes disagree, or a weight is not finite.
@@ -119,7 +118,7 @@ class Background:
 
     @classmethod
     def fitted(cls, alike: NDArray[np.floating]) -> Self:
-        """The law of similarities that are there already.
+        """From similarities that were computed before.
 
         Args:
             alike: float [q, m], of each reference query to each code of the sample.
@@ -139,13 +138,13 @@ class Background:
         """Whether there is a cut-off.
 
         There is none with fewer than 32 codes or 64 reference queries, or where these find all
-        the same (every query alike, or codes so short that the quartiles tie). Everything is
-        let through then, and whoever answers a search should say so.
+        the same (every query alike, or codes so short that the quartiles tie). Every hit
+        passes then, and the answer should say so.
         """
         return self.scale > 0
 
     def similarity(self, rate: float, rows: int) -> float:
-        """How alike a hit must be.
+        """The least similarity of a hit that passes.
 
         Args:
             rate: false-alarm rate, of `bittern.checks.check_relevance`.
@@ -160,7 +159,7 @@ class Background:
         return self._location(rows) + self.scale * _gumbel(1.0 - rate)
 
     def threshold(self, weights: NDArray[np.floating], rate: float, rows: int) -> float:
-        """How far a hit may be from one query.
+        """The largest distance of a hit that passes, for one query.
 
         Args:
             weights: float [bits] of the query.
@@ -169,7 +168,7 @@ class Background:
 
         Returns:
             Distance in bits, for the metric whose weights these are; hits at it or below it
-            are let through. Infinity if not `usable`; minus infinity for weights that are all
+            pass. Infinity if not `usable`; minus infinity for weights that are all
             zero, to which nothing is relevant.
 
         Raises:
@@ -186,9 +185,9 @@ class Background:
     def chance(
         self, weights: NDArray[np.floating], distances: NDArray[np.floating], rows: int
     ) -> NDArray[np.float64]:
-        """How often a query about something else has a hit that is as alike, per distance.
+        """How often an unrelated query has a hit that is as similar, per distance.
 
-        A hit is let through at a false-alarm rate if its chance is not above it.
+        A hit passes at a false-alarm rate if its chance is not above it.
 
         Args:
             weights: float [bits] of the query.
@@ -223,7 +222,7 @@ def _gumbel(share: float) -> float:
 
 
 def _lengths(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Lengths of the weights; infinite where there is nothing to them."""
+    """Lengths of the weights; infinite for weights that are nearly zero."""
     lengths = np.linalg.norm(weights, axis=1)
     return np.asarray(np.where(lengths > _NOTHING, lengths, np.inf), dtype=np.float64)
 
@@ -233,5 +232,5 @@ def _checked(weights: NDArray[np.floating]) -> NDArray[np.float64]:
     if checked.ndim != 2:
         raise CodeError(f"weights must have shape [q, bits], not {list(checked.shape)}")
     if not np.isfinite(checked).all():
-        raise CodeError("weights hold NaN or infinity: nothing can be like them")
+        raise CodeError("weights hold NaN or infinity, which have no similarity")
     return checked

@@ -20,7 +20,7 @@ from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.index.engines.queries import Queries
 from bittern.index.observation import Answer
-from bittern.index.relevance import Background, sample_places
+from bittern.index.relevance import Background, sample_positions
 from bittern.service.limits import Deadline
 from bittern.service.models.loaded import Model
 from bittern.types import Hit, Metric, Query
@@ -115,7 +115,7 @@ class Relevance:
             logits = self._reference(vector.model, deadline)
             queries = pack(logits) if vector.metric == "hamming" else logits
             codes = self._archive.sample_codes(
-                vector.model.digest, str(vector.target), sample_places
+                vector.model.digest, str(vector.target), sample_positions
             )
             background = Background.of(_weights(vector.metric, queries), codes)
             self._backgrounds[key] = (state, background)

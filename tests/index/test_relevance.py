@@ -16,7 +16,7 @@ from bittern.index.relevance import (
     FEWEST_ROWS,
     SAMPLE_ROWS,
     Background,
-    sample_places,
+    sample_positions,
     similarities,
 )
 
@@ -95,7 +95,7 @@ def test_other_unrelated_queries_are_answered_at_the_rate_asked_for(rate: float)
 
 def test_a_sample_stands_for_a_larger_archive() -> None:
     archive = random_codes(20_000, seed=9)
-    sampled = Background.of(random_weights(256, seed=2), archive[sample_places(len(archive))])
+    sampled = Background.of(random_weights(256, seed=2), archive[sample_positions(len(archive))])
     nearest = similarities(random_weights(1_000, seed=10), archive).max(axis=1)
     assert np.mean(nearest >= sampled.similarity(0.1, len(archive))) <= 0.15
     assert np.mean(nearest >= sampled.similarity(0.1, sampled.rows)) > 0.2
@@ -141,14 +141,14 @@ def test_the_same_arguments_make_the_same_background() -> None:
 
 
 def test_the_sample_is_all_of_a_small_archive() -> None:
-    assert sample_places(100).tolist() == list(range(100))
+    assert sample_positions(100).tolist() == list(range(100))
 
 
 def test_the_sample_of_a_large_archive_is_drawn_without_return_and_always_the_same() -> None:
-    places = sample_places(10**6)
+    places = sample_positions(10**6)
     assert len(np.unique(places)) == SAMPLE_ROWS
     assert np.array_equal(places, np.sort(places))
-    assert np.array_equal(places, sample_places(10**6))
+    assert np.array_equal(places, sample_positions(10**6))
     assert places.min() < 10_000 < 990_000 < places.max() < 10**6
 
 
