@@ -20,8 +20,8 @@ from bittern.index.lance_library import is_failure, lance, reading
 from bittern.index.store import TABLE
 from bittern.index.versions import manifest_version
 
-_FOLDERS = ("data", "_deletions", "_indices", "_versions")
-"""Folders of the table whose files are written once and never changed."""
+_FOLDERS = ("data", "_deletions", "_indices")
+"""Folders of the table, beside that of manifests, whose files never change once written."""
 PREFIX = f"store/{TABLE}.lance/"
 """How keys of the table's files begin: a key is a path relative to the archive, POSIX."""
 
@@ -46,15 +46,9 @@ def check_inside(archive: Path, path: Path) -> None:
 
 def files_below(folder: Path) -> Iterator[Path]:
     """The files in a folder and its subfolders, by name; symbolic links are left out."""
-    if folder.is_symlink() or not folder.is_dir():
-        return
-    with os.scandir(folder) as entries:
-        found = sorted(entries, key=lambda entry: entry.name)
-    for entry in found:
-        if entry.is_dir(follow_symlinks=False):
-            yield from files_below(Path(entry.path))
-        elif entry.is_file(follow_symlinks=False):
-            yield Path(entry.path)
+    if folder.is_dir() and not folder.is_symlink():
+        for name in sorted(_names_below(str(folder))):
+            yield folder / name
 
 
 def stored_keys(store: Path) -> list[str]:
@@ -64,13 +58,24 @@ def stored_keys(store: Path) -> list[str]:
         OSError: a folder cannot be listed.
     """
     table = table_folder(store)
-    (table / "_versions").stat()
     keys = [
-        f"{PREFIX}{path.relative_to(table).as_posix()}"
+        f"{PREFIX}{name}/{below}"
         for name in _FOLDERS
-        for path in files_below(table / name)
+        if (table / name).is_dir() and not (table / name).is_symlink()
+        for below in sorted(_names_below(str(table / name)))
     ]
-    return [key for key in keys if "/_versions/" not in key or manifest_version(key)]
+    versions = [f"{PREFIX}_versions/{name}" for name in _names_below(str(table / "_versions"))]
+    return [*keys, *sorted(name for name in versions if manifest_version(name))]
+
+
+def _names_below(folder: str) -> Iterator[str]:
+    """Paths below a folder, POSIX; a commit lists thousands of files, so these are no `Path`."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from (f"{entry.name}/{name}" for name in _names_below(entry.path))
+            elif entry.is_file(follow_symlinks=False):
+                yield entry.name
 
 
 def newest_version(keys: Iterable[str]) -> int:

@@ -10,6 +10,7 @@ from bittern.index import writer as writer_module
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder, same_header
 from bittern.index.repair import repair
+from tests.history.killing import KilledError, Killer
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo
 
@@ -82,16 +83,9 @@ def test_a_copy_that_names_a_model_which_was_dropped_since_is_brought_back_witho
         assert archive.verify() == []
 
 
-class KilledError(BaseException):
-    pass
-
-
 def test_a_column_that_a_restore_left_is_dropped_and_the_snapshot_keeps_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(*_: object) -> int:
-        raise KilledError
-
     with Archive.open(path, write=True) as archive:
         archive.take_snapshot("spring")
         old = state(archive)
@@ -99,7 +93,7 @@ def test_a_column_that_a_restore_left_is_dropped_and_the_snapshot_keeps_it(
         archive.add([photo(name, record=BAT) for name in "abcd"], model=BAT.digest)
         new = state(archive)
         with monkeypatch.context() as patched:
-            patched.setattr(writer_module, "drop_unnamed", killed)
+            Killer(patched, 0).watch(writer_module, "drop_unnamed")
             with pytest.raises(KilledError):
                 archive.restore("spring")
     with Archive.open(path) as archive:

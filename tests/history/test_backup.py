@@ -16,6 +16,7 @@ from bittern.index import backup as module
 from bittern.index.archive import Archive
 from bittern.index.backup import backup
 from bittern.index.checksums import append_checksums, checksum_of
+from tests.history.killing import KilledError, Killer
 from tests.history.states import newest_files, newest_manifest, state
 from tests.index.samples import BAT, OWL, photo, recording
 
@@ -159,10 +160,6 @@ def test_what_is_rotten_in_a_backup_is_copied_again(
     assert state_of(tmp_path / "copy") == state(archive)
 
 
-class KilledError(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("incremental", [False, True])
 def test_a_backup_that_is_killed_anywhere_leaves_a_whole_state_or_nothing(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, incremental: bool
@@ -178,20 +175,8 @@ def test_a_backup_that_is_killed_anywhere_leaves_a_whole_state_or_nothing(
     allowed.append(state(archive))
     steps = ("_copied", "checksum_of", "replace_checksums", "sync_folder", "write_json", "_hold")
     for last in range(200):
-        left = [last]
-
-        def counted(real: object, left: list[int] = left) -> object:
-            def step(*args: object, **named: object) -> object:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KilledError
-                return real(*args, **named)  # type: ignore[operator]
-
-            return step
-
         with monkeypatch.context() as patched:
-            for name in steps:
-                patched.setattr(module, name, counted(getattr(module, name)))
+            Killer(patched, last).watch(module, *steps)
             try:
                 backup(archive.path, to)
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from typer.testing import CliRunner
 
 from bittern.cli.app import app
 from bittern.errors import ModelNotFoundError, PreconditionError
-from bittern.index import folder, model_switch, writer
+from bittern.index import folder, writer
 from bittern.index.archive import Archive
 from bittern.index.store import Store
 from bittern.service.engine import Engine
@@ -21,9 +20,9 @@ from bittern.service.jobs.indexing import JobControl
 from bittern.service.jobs.reencode import give_up, reencode
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
+from tests.history.killing import KilledError, Killer
 from tests.history.states import state
 from tests.history.test_reencode import (
-    KilledError,
     OtherWindows,
     best,
     spec,  # noqa: F401 - fixture
@@ -104,21 +103,11 @@ def test_a_kill_anywhere_is_made_good_by_the_same_command(
     before, path = state(engine.archive), engine.archive.path
     engine.close()
     for last in range(60):
-        left = [last]
-
-        def dying(real: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
-            def step(*args: object, **named: object) -> object:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KilledError
-                return real(*args, **named)
-
-            return step
-
         with monkeypatch.context() as patched:
-            patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(Store, "drop_columns", dying(Store.drop_columns))
-            patched.setattr(writer, "drop_files", dying(model_switch.drop_files))
+            killer = Killer(patched, last)
+            killer.watch(folder, "write_json")
+            killer.watch(Store, "drop_columns")
+            killer.watch(writer, "drop_files")
             try:
                 with Archive.open(path, write=True) as archive:
                     give_up(archive, spec.model)

@@ -21,6 +21,7 @@ from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture
+from tests.history.killing import KilledError, Killer
 
 
 @pytest.fixture
@@ -255,36 +256,21 @@ def test_a_pending_model_is_not_indexed_with(engine: Engine, spec: JobSpec, medi
         index_source(engine, read_source(media).entries, IndexOptions(model=spec.model))
 
 
-class KilledError(BaseException):
-    pass
-
-
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from bittern.index import folder, model_switch, writer
+    from bittern.index import folder, writer
     from bittern.index.store import Store
 
     path = engine.archive.path
     engine.close()
     spec = replace(spec, drop_old=True)
     for last in range(60):
-        left = [last]
-
-        def dying(real: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
-            def step(*args: object, **named: object) -> object:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KilledError
-                return real(*args, **named)
-
-            return step
-
         with monkeypatch.context() as patched:
-            patched.setattr(folder, "write_json", dying(folder.write_json))
-            patched.setattr(writer, "drop_files", dying(model_switch.drop_files))
-            for name in ("append", "merge", "delete", "add_columns", "drop_columns"):
-                patched.setattr(Store, name, dying(getattr(Store, name)))
+            killer = Killer(patched, last)
+            killer.watch(folder, "write_json")
+            killer.watch(writer, "drop_files")
+            killer.watch(Store, "append", "merge", "delete", "add_columns", "drop_columns")
             try:
                 with Archive.open(path, write=True) as archive:
                     reencode(spec, engine=Engine(archive, load_encoder=lambda name: encoder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
 from bittern.index.store import Store
 from bittern.index.writer import Writer
+from tests.history.killing import KilledError, Killer
 from tests.history.states import state
 from tests.index.samples import BAT, OWL, ids, photo, recording
 
@@ -204,10 +205,6 @@ def test_readers_answer_across_restores_like_one_that_has_just_opened(
                 assert state(then) == wanted
 
 
-class KilledError(BaseException):
-    pass
-
-
 def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,26 +224,11 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
         new = state(archive)
     seen = []
     for last in range(60):
-        left = [last]
-
-        def dying(real: Callable[..., object], left: list[int] = left) -> Callable[..., object]:
-            def step(*args: object, **named: object) -> object:
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KilledError
-                done = real(*args, **named)
-                left[0] -= 1
-                if left[0] < 0:  # done, and nobody was told
-                    raise KilledError
-                return done
-
-            return step
-
         with Archive.open(path) as reader, monkeypatch.context() as patched:
             before = state(reader)
-            patched.setattr(folder, "write_json", dying(folder.write_json))
-            for name in ("replace", "drop_columns", "add_columns"):
-                patched.setattr(Store, name, dying(getattr(Store, name)))
+            killer = Killer(patched, last, after=True)
+            killer.watch(folder, "write_json")
+            killer.watch(Store, "replace", "drop_columns", "add_columns")
             # A process that dies ends no switch.
             patched.setattr(folder.ArchiveFolder, "end_switch", lambda self, version: None)
             writer = Archive(*_parts(path))
