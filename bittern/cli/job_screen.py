@@ -91,7 +91,9 @@ Media = Annotated[
 ]
 Column = Annotated[
     list[str] | None,
-    typer.Option(help="HEADING=NAME: what a table calls HEADING becomes the column NAME."),
+    typer.Option(
+        "--rename", help="HEADING=NAME: a table's column HEADING becomes the column NAME."
+    ),
 ]
 Include = Annotated[
     list[str] | None, typer.Option(help="Glob of paths below a folder that are wanted.")
@@ -139,8 +141,8 @@ def reading_of(
         heading, equals, name = one.rpartition("=")
         if not (heading and equals and name):
             raise InvalidInputError(
-                f"--column takes HEADING=NAME, as in --column 'file name=media', not {one!r}",
-                field="column",
+                f"--rename takes HEADING=NAME, as in --rename 'file name=media', not {one!r}",
+                field="rename",
             )
         columns[heading] = name
     return SourceOptions(

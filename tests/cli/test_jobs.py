@@ -71,7 +71,7 @@ def test_a_job_that_there_is_not_is_told_with_the_command_that_lists_them(
 def test_what_the_contract_takes_the_command_line_takes(
     run: Run, address: str, runner: Seeing
 ) -> None:
-    asked = ["jobs", "submit", address, "traps", "--column", "file name=media", "--include", "a/*"]
+    asked = ["jobs", "submit", address, "traps", "--rename", "file name=media", "--include", "a/*"]
     asked += ["--exclude", "b/*", "--keep-embeddings", "--request-id", "tonight", "--json"]
     first, again = (json.loads(run(*asked).out) for _ in range(2))
     assert first["id"] == again["id"]

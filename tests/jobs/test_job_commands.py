@@ -148,7 +148,7 @@ def test_encode_tells_programs_what_became_of_it(
 def test_a_column_that_names_nothing_is_a_misuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [tmp_path / "archive", fill(tmp_path / "media", 1), "--column", "file"]
+    asked = [tmp_path / "archive", fill(tmp_path / "media", 1), "--rename", "file"]
     assert bittern(monkeypatch, "index", *asked) == 2
     assert "HEADING=NAME" in capsys.readouterr().err
 
