@@ -164,11 +164,11 @@ def _by_query(
     if len(arrays) == 1:
         alone: NDArray[np.float64] = arrays[0].mean(axis=1)
         return alone
-    place = {name: number for number, name in enumerate(queries)}
+    position = {name: number for number, name in enumerate(queries)}
     sums = np.zeros((len(TIES), len(queries)))
     counts = np.zeros(len(queries))
     for array, names in zip(arrays, ids, strict=True):
-        where = np.array([place[name] for name in names], dtype=np.int64)
+        where = np.array([position[name] for name in names], dtype=np.int64)
         sums[:, where] += array.mean(axis=1)
         counts[where] += 1
     return sums / counts

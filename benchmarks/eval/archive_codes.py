@@ -142,16 +142,16 @@ def stored_parts(
             field="model",
         )
     able = [each for each in task.items.stored if task.queries.modality in each.modalities]
-    parts = [
+    chunks = [
         _part(task, each, cache, embedders) for each in able if not models or each.name in models
     ]
-    if not parts:
+    if not chunks:
         raise InvalidInputError(
             f"no model of the archive takes {task.queries.modality} queries; it has codes by "
             f"{', '.join(known)}",
             field="model",
         )
-    return parts
+    return chunks
 
 
 def _part(task: Task, stored: StoredCodes, cache: Path, embedders: Embedders) -> StoredPart:
@@ -167,6 +167,6 @@ def _part(task: Task, stored: StoredCodes, cache: Path, embedders: Embedders) ->
     if stored.uncoded:
         have = agreeing(stored.uncoded, "has", "have")
         what = counted(stored.uncoded, "item")
-        told = f"{what} {have} no code by {stored.name}, and can never be found"
-        task = replace(task, left_out=(*task.left_out, told))
+        sentence = f"{what} {have} no code by {stored.name}, and can never be found"
+        task = replace(task, left_out=(*task.left_out, sentence))
     return StoredPart(task, space, vectors, StoredModel(stored))

@@ -101,8 +101,8 @@ class Cell:
 
 def key_of(decides: Mapping[str, Any]) -> str:
     """The name of a cell: 32 hex digits of the SHA-256 over everything that decides it."""
-    told = json.dumps(decides, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(told.encode()).hexdigest()[:32]
+    text = json.dumps(decides, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def write_cell(folder: Path, key: str, cell: Cell) -> None:
@@ -110,14 +110,14 @@ def write_cell(folder: Path, key: str, cell: Cell) -> None:
     from safetensors.numpy import save
 
     arrays: dict[str, NDArray[Any]] = {}
-    told = []
+    variants = []
     for variant, ranked in cell.variants.items():
         for measure, values in ranked.values.items():
             arrays[f"{variant.key}/{measure}"] = np.ascontiguousarray(values)
         arrays[f"{variant.key}//hits"] = np.ascontiguousarray(ranked.hits)
         arrays[f"{variant.key}//distances"] = np.ascontiguousarray(ranked.distances)
         arrays[f"{variant.key}//rows"] = np.ascontiguousarray(ranked.rows)
-        told.append(
+        variants.append(
             {
                 "metric": variant.metric,
                 "rerank": variant.rerank,
@@ -126,7 +126,7 @@ def write_cell(folder: Path, key: str, cell: Cell) -> None:
                 "bytes_per_item": ranked.bytes_per_item,
             }
         )
-    about = json.dumps({**cell.about, "key": key, "variants": told})
+    about = json.dumps({**cell.about, "key": key, "variants": variants})
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / f"{key}.safetensors", save(arrays, metadata={_ABOUT: about}))
 
@@ -158,8 +158,8 @@ def _read(path: Path, key: str, shape: tuple[int, int] | None) -> Cell:
             if about.pop("key") != key:
                 raise ValueError("it is another cell's")
             variants = {
-                Variant(str(told["metric"]), int(told["rerank"])): _ranked(kept, told, shape)
-                for told in about.pop("variants")
+                Variant(str(record["metric"]), int(record["rerank"])): _ranked(kept, record, shape)
+                for record in about.pop("variants")
             }
     except SafetensorError as error:
         raise ValueError(str(error)) from error
@@ -168,9 +168,9 @@ def _read(path: Path, key: str, shape: tuple[int, int] | None) -> Cell:
     return Cell(about, variants)
 
 
-def _ranked(kept: Any, told: Mapping[str, Any], shape: tuple[int, int] | None) -> Ranked:
-    key = Variant(str(told["metric"]), int(told["rerank"])).key
-    values = {str(name): kept.get_tensor(f"{key}/{name}") for name in told["measures"]}
+def _ranked(kept: Any, record: Mapping[str, Any], shape: tuple[int, int] | None) -> Ranked:
+    key = Variant(str(record["metric"]), int(record["rerank"])).key
+    values = {str(name): kept.get_tensor(f"{key}/{name}") for name in record["measures"]}
     hits, distances, rows = (
         kept.get_tensor(f"{key}//{name}") for name in ("hits", "distances", "rows")
     )
@@ -185,14 +185,14 @@ def _ranked(kept: Any, told: Mapping[str, Any], shape: tuple[int, int] | None) -
     _check("rows", rows, np.int64, (queries, rows.shape[-1]))
     if not values or not draws:
         raise ValueError("it has no values")
-    time = told["search_ms"]
+    time = record["search_ms"]
     return Ranked(
         values=values,
         hits=hits,
         distances=distances,
         rows=rows,
         search_ms=None if time is None else _number(time),
-        bytes_per_item=_number(told["bytes_per_item"]),
+        bytes_per_item=_number(record["bytes_per_item"]),
     )
 
 

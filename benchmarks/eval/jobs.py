@@ -76,8 +76,8 @@ def vectors_of(
         )
     queries = embed_queries(space.towers, task.queries, cache)
     if task.training is not None:
-        part = _training_rows(task.training, space, protocol, cache, on_items)
-        return Vectors(rows, queries, part)
+        split = _training_rows(task.training, space, protocol, cache, on_items)
+        return Vectors(rows, queries, split)
     items = rows.read(drawn_rows(rows_to_fit_on(task, rows), protocol))
     side, query_side = task.items.side, task.queries.side
     return Vectors(rows, queries, Training(items, side, queries, query_side))
@@ -97,20 +97,20 @@ def _embedded(
 
 def fitted_on(task: Task, vectors: Vectors) -> str:
     """What systems are fitted on, in a sentence for the report."""
-    part = vectors.training
-    rows = len(part.items)
+    split = vectors.training
+    rows = len(split.items)
     if task.training is None:
         which = "all" if rows == len(vectors.rows) else f"{rows:,} of the"
         without = " (none of novel classes)" if NOVEL in task.groups else ""
         return (
             f"Training-free systems are fitted on {which} {len(vectors.rows):,} rows that are "
             f"searched{without}, without labels; queries are centred on their own mean, over all "
-            f"{len(part.queries)}"
+            f"{len(split.queries)}"
         )
-    known = "with their classes" if part.labels is not None else "without labels"
+    known = "with their classes" if split.labels is not None else "without labels"
     return (
         f"Systems are fitted on {rows:,} rows of a training part that is not searched, {known}; "
-        f"queries are centred on the mean of its {len(part.queries):,} queries"
+        f"queries are centred on the mean of its {len(split.queries):,} queries"
     )
 
 
@@ -132,30 +132,30 @@ def drawn_rows(possible: NDArray[np.int64], protocol: Protocol) -> NDArray[np.in
 
 
 def _training_rows(
-    part: TrainingSplit, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
+    split: TrainingSplit, space: Space, protocol: Protocol, cache: Path, on_items: OnItems
 ) -> Training:
-    rows = _embedded(part.items, space, protocol, cache, on_items)
+    rows = _embedded(split.items, space, protocol, cache, on_items)
     if not len(rows):
         raise InvalidInputError("nothing of the training split could be embedded")
     chosen = drawn_rows(np.arange(len(rows)), protocol)
-    classes = part.items.classes[rows.owners[chosen]]
+    classes = split.items.classes[rows.owners[chosen]]
     return Training(
         items=rows.read(chosen),
-        item_side=part.items.side,
-        queries=embed_queries(space.towers, part.queries, cache),
-        query_side=part.queries.side,
-        labels=_labels(classes, part.queries.classes),
+        item_side=split.items.side,
+        queries=embed_queries(space.towers, split.queries, cache),
+        query_side=split.queries.side,
+        labels=_labels(classes, split.queries.classes),
     )
 
 
 def _labels(classes: NDArray[np.int32], queries: NDArray[np.int32]) -> NDArray[np.int64] | None:
     """Which query names each item's class; None where an item's class is not asked for."""
     order = np.argsort(queries, kind="stable")
-    place = np.searchsorted(queries, classes, sorter=order)
-    place = order[np.minimum(place, len(order) - 1)]
-    if (queries[place] != classes).any() or (classes < 0).any():
+    position = np.searchsorted(queries, classes, sorter=order)
+    position = order[np.minimum(position, len(order) - 1)]
+    if (queries[position] != classes).any() or (classes < 0).any():
         return None
-    return place.astype(np.int64)
+    return position.astype(np.int64)
 
 
 class Screen(Interface):
@@ -227,29 +227,29 @@ def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator
     embedders = Embedders(catalogue_encoder)
     screen.stage("reading the archive", None)
     for task in suite.tasks(request.data, request.protocol, frozenset((TEXT, IMAGE, AUDIO))):
-        for part in stored_parts(task, request.models, cache_of(request), embedders):
-            rows, system = part.vectors.rows, part.system
-            windowed, rows = with_windows(part.task, rows, request.protocol)
-            vectors = _of_the_asked(replace(part.vectors, rows=rows), part.task, windowed)
+        for split in stored_parts(task, request.models, cache_of(request), embedders):
+            rows, system = split.vectors.rows, split.system
+            windowed, rows = with_windows(split.task, rows, request.protocol)
+            vectors = _of_the_asked(replace(split.vectors, rows=rows), split.task, windowed)
             digest = digest_of(windowed, vectors)
-            yield Job(part.space, windowed, vectors, [system], digest)
+            yield Job(split.space, windowed, vectors, [system], digest)
 
 
 def _of_the_asked(vectors: Vectors, before: Task, after: Task) -> Vectors:
     """The queries that are left where windows are items: those that no window answers are not."""
     if list(before.queries.ids) == list(after.queries.ids):
         return vectors
-    place = {name: number for number, name in enumerate(before.queries.ids)}
-    return replace(vectors, queries=vectors.queries[[place[name] for name in after.queries.ids]])
+    position = {name: number for number, name in enumerate(before.queries.ids)}
+    return replace(vectors, queries=vectors.queries[[position[name] for name in after.queries.ids]])
 
 
 def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[System]:
     labelled = vectors.training.labels is not None
     names = request.systems
     found = named(names, labelled, space.saved) if names else systems_for(labelled, space.saved)
-    told = [(system.name, _own_bits(system)) for system in found]
-    for system, one in zip(found, told, strict=True):
-        if isinstance(system, SavedHasher) and told.count(one) > 1:
+    kinds = [(system.name, _own_bits(system)) for system in found]
+    for system, one in zip(found, kinds, strict=True):
+        if isinstance(system, SavedHasher) and kinds.count(one) > 1:
             system.name += f" {system.saved.card.digest[:8]}"
     return found
 

@@ -183,9 +183,9 @@ class Vectors:
 
     def without_training(self) -> Vectors:
         """The same, with nothing to fit on."""
-        part = self.training
-        none = np.empty((0, part.items.shape[1]), dtype=np.float32)
-        return replace(self, training=Training(none, part.item_side, none, part.query_side))
+        chunk = self.training
+        none = np.empty((0, chunk.items.shape[1]), dtype=np.float32)
+        return replace(self, training=Training(none, chunk.item_side, none, chunk.query_side))
 
 
 @dataclass(frozen=True)
@@ -239,12 +239,12 @@ def measured_cell(
     per_item = len(work.vectors.rows) / max(len(np.unique(work.vectors.rows.owners)), 1)
     again = 4.0 * work.vectors.rows.dim
     variants = {}
-    for variant, parts in drawn.items():
-        defined = _defined(parts, measures)
+    for variant, chunks in drawn.items():
+        defined = _defined(chunks, measures)
         if defined:
             stored = bytes_per_row + (again if variant.rerank else 0.0)
             time = None if variant.rerank else times[variant.metric]
-            variants[variant] = _joined(parts[0][0], defined, time, per_item * stored)
+            variants[variant] = _joined(chunks[0][0], defined, time, per_item * stored)
     if not variants:
         raise NotFittedError(f"none of {', '.join(measures)} is defined for its distances")
     about = {
@@ -342,8 +342,8 @@ def depth_of(
 
 def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:
     """float64 [measures, ties, q]."""
-    places = ranking.ranks
-    return np.array([[measure(name).of(places, tie) for tie in TIES] for name in measures])
+    positions = ranking.ranks
+    return np.array([[measure(name).of(positions, tie) for tie in TIES] for name in measures])
 
 
 def _without_hits(ranking: Ranking) -> Ranking:
@@ -357,10 +357,10 @@ def _without_hits(ranking: Ranking) -> Ranking:
 
 
 def _defined(
-    parts: Sequence[tuple[Ranking, NDArray[np.float64]]], measures: Sequence[str]
+    chunks: Sequence[tuple[Ranking, NDArray[np.float64]]], measures: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Values of each measure that has any: float64 [ties, draws, q]."""
-    values = np.stack([values for _, values in parts], axis=2)  # [measures, ties, draws, q]
+    values = np.stack([values for _, values in chunks], axis=2)  # [measures, ties, draws, q]
     return {
         name: values[number]
         for number, name in enumerate(measures)

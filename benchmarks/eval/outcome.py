@@ -63,7 +63,7 @@ def chosen(values: NDArray[np.float64], count: int = QUERIES) -> list[int]:
     middle = len(order) // 2 - third // 2
     picked = [*range(third), *range(middle, middle + third)]
     picked += range(len(order) - (count - 2 * third), len(order))
-    return [int(order[place]) for place in dict.fromkeys(picked)]
+    return [int(order[position]) for position in dict.fromkeys(picked)]
 
 
 def shown_queries(
@@ -79,8 +79,8 @@ def shown_queries(
     """
     ranked = measured.cell.variants[Variant(line.row.metric, line.row.rerank)]
     scene = _Scene(measured.task, ranked, rows, folder)
-    place = {name: number for number, name in enumerate(line.queries)}
-    values = np.array([line.values[place[name]] for name in measured.task.queries.ids])
+    position = {name: number for number, name in enumerate(line.queries)}
+    values = np.array([line.values[position[name]] for name in measured.task.queries.ids])
     return [scene.shown(query, float(values[query]), named(line.row)) for query in chosen(values)]
 
 
@@ -152,8 +152,8 @@ def _metadata(content: Any) -> Mapping[str, Any]:
 
 
 def _joined(metadata: Mapping[str, Any], names: Sequence[str]) -> str:
-    told = [str(metadata[name]) for name in names if metadata.get(name)]
-    return " · ".join(dict.fromkeys(told))
+    words = [str(metadata[name]) for name in names if metadata.get(name)]
+    return " · ".join(dict.fromkeys(words))
 
 
 def _caption(content: Any) -> str:
@@ -274,13 +274,13 @@ def _told(left_out: Sequence[LeftOut], what: str) -> list[str]:
     by_system: dict[tuple[str, str], list[LeftOut]] = {}
     for one in left_out:
         by_system.setdefault((one.system, _NUMBER.sub("", one.reason)), []).append(one)
-    told = []
+    sentences = []
     for (system, _), all_of_it in by_system.items():
         lengths = ", ".join(str(n) for n in sorted({one.bits for one in all_of_it if one.bits}))
         tasks = "; ".join(dict.fromkeys(one.task for one in all_of_it))
         at = f" at {lengths} bits" if lengths else ""
-        told.append(f"{system} {what}{at} ({tasks}), for example: {all_of_it[0].reason}")
-    return told
+        sentences.append(f"{system} {what}{at} ({tasks}), for example: {all_of_it[0].reason}")
+    return sentences
 
 
 def _lines(done: Sequence[Done], seed: int) -> list[Line]:
@@ -293,8 +293,8 @@ def _lines(done: Sequence[Done], seed: int) -> list[Line]:
             together.setdefault(key, []).append(Measured(one.job.task, kept.cell))
     return [
         line
-        for (task, *_), parts in together.items()
-        for line in aggregate.lines_of(parts, measures[task], seed)
+        for (task, *_), repeats in together.items()
+        for line in aggregate.lines_of(repeats, measures[task], seed)
     ]
 
 
@@ -365,18 +365,18 @@ def _summaries(done: Sequence[Done], request: EvalRequest) -> list[TaskSummary]:
     together: dict[tuple[str, str], list[Done]] = {}
     for one in done:
         together.setdefault((one.job.task.name, one.job.space.name), []).append(one)
-    return [_summary(parts, request) for parts in together.values()]
+    return [_summary(repeats, request) for repeats in together.values()]
 
 
-def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
-    first = parts[0]
+def _summary(repeats: Sequence[Done], request: EvalRequest) -> TaskSummary:
+    first = repeats[0]
     task, rows = first.job.task, first.job.vectors.rows
     depth = depth_of(task, rows, request, first.measures)
-    failed = {place for place, _ in rows.failed}
-    told = list(dict.fromkeys(text for one in parts for text in one.job.task.left_out))
+    failed = {position for position, _ in rows.failed}
+    sentences = list(dict.fromkeys(text for one in repeats for text in one.job.task.left_out))
     if failed:
         hit = int(np.isin(task.relevance.items, list(failed)).sum())
-        told.append(
+        sentences.append(
             f"{counted(len(failed), 'item')} could not be used and "
             f"{agreeing(len(failed), 'counts', 'count')} as not found; the right answer "
             f"{counted(hit, 'time')}"
@@ -385,26 +385,26 @@ def _summary(parts: Sequence[Done], request: EvalRequest) -> TaskSummary:
         name=task.name,
         model=first.job.space.name,
         measures=first.measures,
-        splits=len(parts),
+        splits=len(repeats),
         items=len(task.items),
         rows=len(rows),
         depth=depth,
         groups=[
             summary
-            for group in aggregate.groups_of([one.job.task for one in parts])
-            if (summary := _group(parts, group, depth)) is not None
+            for group in aggregate.groups_of([one.job.task for one in repeats])
+            if (summary := _group(repeats, group, depth)) is not None
         ],
-        left_out=told,
+        left_out=sentences,
         notes=list(task.notes),
     )
 
 
-def _group(parts: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
+def _group(repeats: Sequence[Done], group: str, depth: int | None) -> GroupSummary | None:
     """A part of the queries over all random splits."""
-    main = _cut(parts[0].measures[0], depth)
+    main = _cut(repeats[0].measures[0], depth)
     queries: dict[str, int] = {}
     counts, chances = [], []
-    for task in (one.job.task for one in parts):
+    for task in (one.job.task for one in repeats):
         chosen = aggregate.chosen(task, group)
         if not chosen.any():
             continue
@@ -466,9 +466,9 @@ def _about(space: Space) -> list[dict[str, str]]:
 
 
 def _protocol(request: EvalRequest, measures: Sequence[str]) -> dict[str, Any]:
-    queries = request.asked_for()
-    told = {name: queries[name] for name in ("models", "bits", "systems", "rerank")}
-    return {**told, "measures": list(measures), **request.protocol.to_json()}
+    queries = request.identity()
+    options = {name: queries[name] for name in ("models", "bits", "systems", "rerank")}
+    return {**options, "measures": list(measures), **request.protocol.to_json()}
 
 
 def _machine(begun: Begun, done: Sequence[Done]) -> dict[str, Any]:

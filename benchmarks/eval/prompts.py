@@ -65,8 +65,8 @@ def fill(template: str, taxon: Mapping[str, str], name: str) -> str:
         "taxonomy": _taxonomy(taxon, name),
         "name": name,
     }
-    parts = [text + (values[key] if key else "") for text, key in _parsed(template)]
-    filled = "".join(parts)
+    parsed = [text + (values[key] if key else "") for text, key in _parsed(template)]
+    filled = "".join(parsed)
     if len(filled) > MAX_TEXT_CHARS:
         raise InvalidInputError(
             f"the prompt for '{name[:60]}' is {len(filled):,} characters long; at most "
@@ -96,7 +96,7 @@ def check_templates(templates: Sequence[str]) -> None:
 
 def text_queries(
     classes: Classes,
-    places: NDArray[np.integer],
+    positions: NDArray[np.integer],
     protocol: Protocol,
     default: Sequence[str],
     side: str = TEXT,
@@ -110,7 +110,7 @@ def text_queries(
 
     Args:
         classes: what classes there are.
-        places: int [c], those that are asked for.
+        positions: int [c], those that are asked for.
         protocol: its prompts, if it has any, and whether they are averaged.
         default: templates where it has none.
         side: what a hasher calls this side.
@@ -125,7 +125,7 @@ def text_queries(
     contents: list[tuple[str, ...]] = []
     owners: list[int] = []
     together = protocol.average_prompts or len(templates) == 1
-    for each in places.tolist():
+    for each in positions.tolist():
         taxon = classes.taxa[each] if classes.taxa else {}
         prompts = [fill(template, taxon, classes.names[each]) for template in templates]
         if together:
@@ -184,19 +184,19 @@ def with_fallbacks(task: Task, protocol: Protocol, default: Sequence[str]) -> Ta
         default: templates where it has none.
     """
     queries = np.unique(task.queries.classes)
-    told = fallbacks(task.classes, queries[queries >= 0], protocol, default)
-    of_all = [sentence for sentence in told if sentence.startswith(_NONE)]
-    return replace(task, notes=(*task.notes, *told), left_out=(*of_all, *task.left_out))
+    sentences = fallbacks(task.classes, queries[queries >= 0], protocol, default)
+    of_all = [sentence for sentence in sentences if sentence.startswith(_NONE)]
+    return replace(task, notes=(*task.notes, *sentences), left_out=(*of_all, *task.left_out))
 
 
 def fallbacks(
-    classes: Classes, places: NDArray[np.integer], protocol: Protocol, default: Sequence[str]
+    classes: Classes, positions: NDArray[np.integer], protocol: Protocol, default: Sequence[str]
 ) -> list[str]:
     """Sentences: how many of the classes have no name of the kind asked for."""
     templates = protocol.prompts or default
     wanted = {key for template in templates for _, key in _parsed(template)}
-    taxa = [classes.taxa[i] if classes.taxa else {} for i in places.tolist()]
-    told = []
+    taxa = [classes.taxa[i] if classes.taxa else {} for i in positions.tolist()]
+    sentences = []
     for key, kind, lacks, instead in (
         ("common", "common name", _no_common, "scientific name"),
         ("scientific", "scientific name", _no_scientific, "label"),
@@ -207,15 +207,17 @@ def fallbacks(
             continue
         if key == "common" and all(_no_scientific(taxon) for taxon in taxa if lacks(taxon)):
             instead = "label"
-        if lacking == len(places):
-            told.append(f"{_NONE} has a {kind}: {{{key}}} stands for the {instead} in all queries")
+        if lacking == len(positions):
+            sentences.append(
+                f"{_NONE} has a {kind}: {{{key}}} stands for the {instead} in all queries"
+            )
         else:
-            told.append(
-                f"{some_of(lacking, len(places), 'class', 'classes')} "
+            sentences.append(
+                f"{some_of(lacking, len(positions), 'class', 'classes')} "
                 f"{agreeing(lacking, 'has', 'have')} no {kind} and "
                 f"{agreeing(lacking, 'is asked for by its', 'are asked for by their')} {instead}"
             )
-    return told
+    return sentences
 
 
 def _no_common(taxon: Mapping[str, str]) -> bool:
@@ -241,14 +243,14 @@ def _taxonomy(taxon: Mapping[str, str], name: str) -> str:
 def _parsed(template: str) -> list[tuple[str, str]]:
     """Text and the placeholder after it (empty for none), in order."""
     try:
-        parts = list(string.Formatter().parse(template))
+        parsed = list(string.Formatter().parse(template))
     except ValueError as error:
         raise InvalidInputError(
             f"the prompt '{template[:200]}' has stray braces ({error}); write {{{{ and }}}} for "
             "braces that are meant",
             field="prompts",
         ) from error
-    for _, key, form, conversion in parts:
+    for _, key, form, conversion in parsed:
         if key is not None and (key not in PLACEHOLDERS or form or conversion):
             written = key + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
             known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
@@ -257,11 +259,11 @@ def _parsed(template: str) -> list[tuple[str, str]]:
                 f"'{{{written[:60]}}}'; there are {known}",
                 field="prompts",
             )
-    if all(key is None for _, key, _, _ in parts):
+    if all(key is None for _, key, _, _ in parsed):
         known = ", ".join(f"{{{each}}}" for each in PLACEHOLDERS)
         raise InvalidInputError(
             f"the prompt '{template[:200]}' names no class, so all of them would be asked for in "
             f"the same words; put one of {known} into it",
             field="prompts",
         )
-    return [(text, key or "") for text, key, _, _ in parts]
+    return [(text, key or "") for text, key, _, _ in parsed]

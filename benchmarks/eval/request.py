@@ -139,7 +139,7 @@ class EvalRequest:
                 field="out",
             )
 
-    def asked_for(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """What tells this run from others, as JSON values."""
         return {
             "format": FORMAT,
@@ -167,33 +167,33 @@ def claim(request: EvalRequest) -> bool:
         InvalidInputError: the folder holds another run, or something else.
         PreconditionError: it cannot be written to, or read.
     """
-    folder, asked = request.out, request.asked_for()
+    folder, identity = request.out, request.identity()
     path = folder / RUN_FILE
     if not path.is_file():
         _refuse_other_content(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            replace_file(path, _written(asked))
+            replace_file(path, _written(identity))
         except OSError as error:
             raise PreconditionError(
                 f"cannot write to {folder}: {error.strerror}; choose another --out"
             ) from error
         return False
     begun = _read(path)
-    if begun == asked:
+    if begun == identity:
         return True
     if (folder / CELLS).is_dir() and any((folder / CELLS).iterdir()):
         raise InvalidInputError(
-            f"{folder} holds another run, with other {', '.join(_differing(begun, asked))}; "
+            f"{folder} holds another run, with other {', '.join(_differing(begun, identity))}; "
             "choose another --out, or give the same options to go on with it",
             field="out",
         )
-    replace_file(path, _written(asked))
+    replace_file(path, _written(identity))
     return False
 
 
-def _written(asked: Mapping[str, Any]) -> bytes:
-    return (json.dumps(asked, indent=1) + "\n").encode()
+def _written(identity: Mapping[str, Any]) -> bytes:
+    return (json.dumps(identity, indent=1) + "\n").encode()
 
 
 def _refuse_other_content(folder: Path) -> None:
@@ -214,11 +214,11 @@ def _read(path: Path) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _differing(begun: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
-    names = [name for name in asked if name != "protocol" and begun.get(name) != asked[name]]
+def _differing(begun: Mapping[str, Any], identity: Mapping[str, Any]) -> list[str]:
+    names = [name for name in identity if name != "protocol" and begun.get(name) != identity[name]]
     before = begun.get("protocol")
     before = before if isinstance(before, dict) else {}
-    protocol = asked["protocol"]
+    protocol = identity["protocol"]
     names += [name for name in protocol if before.get(name) != protocol[name]]
     return names or ["entries in run.json"]
 

@@ -106,8 +106,8 @@ def _told_apart(found: Sequence[Space]) -> list[Space]:
 
 
 def _short(space: Space) -> str:
-    told = " ".join(f"{name} {digest}" for name, digest in space.digests.items())
-    return hashlib.sha256(told.encode()).hexdigest()[:8]
+    text = " ".join(f"{name} {digest}" for name, digest in space.digests.items())
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def spaces(names: Sequence[str], bits: Sequence[int]) -> list[Space]:

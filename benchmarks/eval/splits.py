@@ -50,10 +50,10 @@ def taxa_of(classes: Classes, rank: str) -> NDArray[np.int64]:
     numbers: dict[tuple[str, str], int] = {}
     taxa = classes.taxa or [{}] * len(classes)
     found = np.full(len(classes), -1, np.int64)
-    for place, taxon in enumerate(taxa):
+    for position, taxon in enumerate(taxa):
         if taxon.get(rank):
             key = (taxon.get("kingdom", ""), taxon[rank])
-            found[place] = numbers.setdefault(key, len(numbers))
+            found[position] = numbers.setdefault(key, len(numbers))
     return found
 
 
@@ -120,29 +120,29 @@ def _regrouped(classes: Classes, taxa: NDArray[np.int64], level: str) -> Classes
     """The taxa as classes, with the ranks above them as far as all their members agree."""
     ranks = RANKS[: RANKS.index(level) + 1]
     names: list[str] = []
-    told: list[dict[str, str]] = []
-    for place, number in enumerate(taxa.tolist()):
+    taxa_found: list[dict[str, str]] = []
+    for position, number in enumerate(taxa.tolist()):
         if number < 0:
             continue
-        own = {rank: classes.taxa[place].get(rank, "") for rank in ranks}
+        own = {rank: classes.taxa[position].get(rank, "") for rank in ranks}
         if number == len(names):
             names.append(own[level])
-            told.append({**own, "scientificName": own[level]})
+            taxa_found.append({**own, "scientificName": own[level]})
         else:
             for rank in ranks:
-                if told[number][rank] != own[rank]:
-                    told[number][rank] = ""
-    return Classes(names, [{k: v for k, v in taxon.items() if v} for taxon in told])
+                if taxa_found[number][rank] != own[rank]:
+                    taxa_found[number][rank] = ""
+    return Classes(names, [{k: v for k, v in taxon.items() if v} for taxon in taxa_found])
 
 
 def _items_at(items: Items, taxa: NDArray[np.int64], level: str) -> tuple[Items, list[str]]:
     higher = _mapped(items.classes, taxa)
     lost = int(np.count_nonzero((items.classes >= 0) & (higher < 0)))
-    told = [
+    sentences = [
         f"{some_of(lost, len(items), 'item')} {agreeing(lost, 'has', 'have')} no {level} and "
         f"{agreeing(lost, 'is', 'are')} right for no query"
     ]
-    return replace(items, classes=higher), told if lost else []
+    return replace(items, classes=higher), sentences if lost else []
 
 
 def _asked_at(
@@ -295,13 +295,13 @@ def leave_out_unanswerable(task: Task) -> Task:
             "be ranked); queries, judgements and items do not "
             "belong together, or too many items are missing"
         )
-    told = [*task.left_out, *_empty_classes(task)]
+    sentences = [*task.left_out, *_empty_classes(task)]
     if answered.all() and len(answered):
-        return replace(task, left_out=tuple(told))
+        return replace(task, left_out=tuple(sentences))
     if not len(answered):
         raise QrelsError(f"{task.name} has no query to ask; give at least one")
     gone = np.flatnonzero(~answered)
-    told.append(
+    sentences.append(
         f"{some_of(len(gone), len(answered), 'query', 'queries')} "
         f"{agreeing(len(gone), 'has', 'have')} no relevant item and "
         f"{agreeing(len(gone), 'was', 'were')} not asked ({_first(_shown_names(task, gone))})"
@@ -315,7 +315,7 @@ def leave_out_unanswerable(task: Task) -> Task:
         groups={
             name: members[kept] for name, members in task.groups.items() if members[kept].any()
         },
-        left_out=tuple(told),
+        left_out=tuple(sentences),
     )
 
 
@@ -332,44 +332,45 @@ def _empty_classes(task: Task) -> list[str]:
     if task.queries.modality != TEXT:
         kinds.append((empty & queries, "cannot be found", "cannot be found"))
     return [
-        f"{some_of(len(places), len(task.classes), 'class', 'classes')} "
-        f"{agreeing(len(places), 'has', 'have')} no item and {agreeing(len(places), one, many)} "
-        f"({_first([task.classes.names[i] for i in places.tolist()])})"
+        f"{some_of(len(positions), len(task.classes), 'class', 'classes')} "
+        f"{agreeing(len(positions), 'has', 'have')} no item and "
+        f"{agreeing(len(positions), one, many)} "
+        f"({_first([task.classes.names[i] for i in positions.tolist()])})"
         for chosen, one, many in kinds
-        if len(places := np.flatnonzero(chosen))
+        if len(positions := np.flatnonzero(chosen))
     ]
 
 
-def _shown_names(task: Task, places: NDArray[np.integer]) -> list[str]:
+def _shown_names(task: Task, positions: NDArray[np.integer]) -> list[str]:
     """Queries as people know them: classes by name, media by file, others by id."""
     names = []
-    for place in places.tolist():
-        number, content = int(task.queries.classes[place]), task.queries.contents[place]
+    for position in positions.tolist():
+        number, content = int(task.queries.classes[position]), task.queries.contents[position]
         if isinstance(content, MediaItem):
-            names.append(content.media or task.queries.ids[place])
+            names.append(content.media or task.queries.ids[position])
         else:
-            names.append(task.classes.names[number] if number >= 0 else task.queries.ids[place])
+            names.append(task.classes.names[number] if number >= 0 else task.queries.ids[position])
     return list(dict.fromkeys(names))
 
 
-def some_queries(queries: QuerySet, places: NDArray[np.integer]) -> QuerySet:
+def some_queries(queries: QuerySet, positions: NDArray[np.integer]) -> QuerySet:
     """Some of the queries, numbered anew."""
     return replace(
         queries,
-        ids=[queries.ids[i] for i in places.tolist()],
-        contents=[queries.contents[i] for i in places.tolist()],
-        classes=queries.classes[places],
+        ids=[queries.ids[i] for i in positions.tolist()],
+        contents=[queries.contents[i] for i in positions.tolist()],
+        classes=queries.classes[positions],
     )
 
 
-def some_items(items: Items, places: NDArray[np.integer]) -> Items:
+def some_items(items: Items, positions: NDArray[np.integer]) -> Items:
     """Some of the items, numbered anew; their media are still made when they are asked for."""
     return replace(
         items,
-        ids=Chosen(items.ids, places),
-        contents=Chosen(items.contents, places),
-        classes=items.classes[places],
-        splits=None if items.splits is None else Chosen(items.splits, places),
+        ids=Chosen(items.ids, positions),
+        contents=Chosen(items.contents, positions),
+        classes=items.classes[positions],
+        splits=None if items.splits is None else Chosen(items.splits, positions),
     )
 
 
@@ -378,20 +379,20 @@ class Chosen(Sequence[Any]):
 
     Args:
         whole: the sequence.
-        places: int [n], which of its elements, in order.
+        positions: int [n], which of its elements, in order.
     """
 
-    def __init__(self, whole: Sequence[Any] | Contents, places: NDArray[np.integer]) -> None:
-        self._whole, self._places = whole, places
+    def __init__(self, whole: Sequence[Any] | Contents, positions: NDArray[np.integer]) -> None:
+        self._whole, self._places = whole, positions
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, place: Any, /) -> Any:
+    def __getitem__(self, position: Any, /) -> Any:
         """One element, or a list of those in a slice."""
-        if isinstance(place, slice):
-            return [self._whole[i] for i in self._places[place].tolist()]
-        return self._whole[int(self._places[place])]
+        if isinstance(position, slice):
+            return [self._whole[i] for i in self._places[position].tolist()]
+        return self._whole[int(self._places[position])]
 
 
 def _seen_only(training: TrainingSplit, novel: NDArray[np.bool_]) -> TrainingSplit:

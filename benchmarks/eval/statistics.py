@@ -238,9 +238,9 @@ def _summed(values: Values, clusters: Clusters) -> tuple[Values, Values]:
     they are numbered; a query that is its own cluster is its own sum.
     """
     _, first, which = np.unique(clusters, return_index=True, return_inverse=True)
-    place = np.empty(len(first), dtype=np.int64)
-    place[np.argsort(first)] = np.arange(len(first))
-    which, many = place[which], len(first)
+    position = np.empty(len(first), dtype=np.int64)
+    position[np.argsort(first)] = np.arange(len(first))
+    which, many = position[which], len(first)
     sums = np.empty((len(values), many))
     for figure, row in enumerate(values):
         sums[figure] = np.bincount(which, weights=row, minlength=many)

@@ -84,7 +84,7 @@ class Contents(Interface):
         """How many."""
         ...
 
-    def __getitem__(self, place: int, /) -> MediaItem | str:
+    def __getitem__(self, position: int, /) -> MediaItem | str:
         """One of them: a photograph or recording, or a text."""
         ...
 
@@ -176,8 +176,8 @@ class Relevance:
         ends = np.where(queries < 0, starts, np.searchsorted(ordered, queries, "right"))
         offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
         found = [order[a:b] for a, b in zip(starts, ends, strict=True)]
-        places = np.concatenate(found) if found else np.empty(0, np.int64)
-        return cls(offsets, places, np.ones(len(places), np.int32))
+        positions = np.concatenate(found) if found else np.empty(0, np.int64)
+        return cls(offsets, positions, np.ones(len(positions), np.int32))
 
     def only(self, queries: NDArray[np.int64]) -> Relevance:
         """The same for some queries, numbered anew."""

@@ -24,8 +24,8 @@ class _OfRows:
     def __len__(self) -> int:
         return len(self.owners)
 
-    def __getitem__(self, place: int, /) -> MediaItem | str:
-        return self.contents[int(self.owners[place])]
+    def __getitem__(self, position: int, /) -> MediaItem | str:
+        return self.contents[int(self.owners[position])]
 
 
 class EachAnItem:
@@ -72,7 +72,7 @@ def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Ta
         )
     owners = rows.owners
     items = task.items
-    told = Items(
+    of_windows = Items(
         ids=window_ids(items.ids, owners, rows.spans),
         modality=items.modality,
         contents=_OfRows(items.contents, owners),
@@ -80,7 +80,7 @@ def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Ta
         side=items.side,
     )
     relevance = _of_rows(task.relevance, owners, len(items))
-    return replace(task, items=told, relevance=relevance), EachAnItem(rows)
+    return replace(task, items=of_windows, relevance=relevance), EachAnItem(rows)
 
 
 def window_ids(

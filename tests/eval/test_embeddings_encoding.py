@@ -195,7 +195,7 @@ def test_a_run_that_breaks_off_after_any_item_ends_with_the_same_bits(
             raise KeyboardInterrupt
 
     broken = Counting()
-    monkeypatch.setattr(progress, "_TOLD_S", 0.0)
+    monkeypatch.setattr(progress, "_REPORT_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
         embed_items(embedder(broken), items, tmp_path / "cache", on_progress=interrupt)
     goes_on = Counting()
@@ -353,7 +353,7 @@ def test_looking_through_the_cache_is_told_of_and_can_be_cancelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     embed_items(embedder(Counting()), images(12), tmp_path)
-    monkeypatch.setattr(progress, "_TOLD_S", 0.0)
+    monkeypatch.setattr(progress, "_REPORT_S", 0.0)
     told: list[Progress] = []
     embed_items(embedder(Counting()), images(12), tmp_path, on_progress=told.append)
     seen = [(one.looked_up, one.done) for one in told]

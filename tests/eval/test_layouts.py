@@ -35,7 +35,7 @@ def test_folder_with_all_that_is_needed_is_taken(tmp_path: Path) -> None:
 
 def test_piece_may_lie_at_any_of_its_alternatives(tmp_path: Path) -> None:
     check(filled(tmp_path, "in/list.json", "media/a.jpg"), PIECES, "owls")
-    assert layouts.place(tmp_path, LIST) == tmp_path / "in/list.json"
+    assert layouts.path_of(tmp_path, LIST) == tmp_path / "in/list.json"
 
 
 def test_all_missing_pieces_are_named_at_once_with_origin_and_size(tmp_path: Path) -> None:

@@ -129,9 +129,9 @@ def test_the_abstract_takes_the_nearest_lengths_and_those_of_a_model_that_has_no
     found = abstract(_small(results, rows=[*rows, *saved]))
 
     assert found.lengths == [32, 128, 256]
-    (figures,) = [figures for name, figures in found.parts[0].systems if name == "learned"]
+    (figures,) = [figures for name, figures in found.blocks[0].systems if name == "learned"]
     assert [figure is not None for figure in figures] == [False, False, True]
-    assert "random projection" not in dict(found.parts[0].systems)
+    assert "random projection" not in dict(found.blocks[0].systems)
 
 
 def test_each_task_and_model_has_the_measures_of_its_own_task(results: Results) -> None:

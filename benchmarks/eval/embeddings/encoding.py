@@ -86,7 +86,7 @@ class Work:
         """Length of an embedding."""
         return self.embedder.encoder().dim
 
-    def places(self) -> Iterator[tuple[int, int]]:
+    def positions(self) -> Iterator[tuple[int, int]]:
         """First and last (exclusive) item of each shard."""
         step = SHARD_ITEMS[self.modality]
         for first in range(0, len(self.contents), step):
@@ -111,15 +111,15 @@ def content_of(work: Work, first: int, last: int, watch: Watch, cancelled: Cance
     make = _texts if work.modality == Modality.TEXT else _media
     made = 0
     with closing(make(work, first, last, watch.stages, cancelled)) as stream:
-        for place, (rows, times, why) in enumerate(stream):
+        for position, (rows, times, why) in enumerate(stream):
             made += 1
-            why = why or _fault(work, first + place, rows)
+            why = why or _fault(work, first + position, rows)
             watch.item(failed=bool(why))
             if why:
-                failed.append((place, why))
+                failed.append((position, why))
                 continue
             embeddings += rows
-            owners += [place] * len(rows)
+            owners += [position] * len(rows)
             spans += [(_seconds(start), _seconds(end)) for start, end in times]
     if made < last - first:
         raise stopped(first, len(work.contents))
@@ -143,7 +143,7 @@ def _seconds(value: float | None) -> float:
     return float("nan") if value is None else value
 
 
-def _fault(work: Work, place: int, rows: Sequence[NDArray[np.float32]]) -> str:
+def _fault(work: Work, position: int, rows: Sequence[NDArray[np.float32]]) -> str:
     """What is wrong with what a tower gave for an item; empty if nothing is.
 
     Raises:
@@ -155,7 +155,7 @@ def _fault(work: Work, place: int, rows: Sequence[NDArray[np.float32]]) -> str:
         if row.shape != (work.dim,):
             raise CodeError(
                 f"the {work.modality} tower of '{work.embedder.name}' gave {list(row.shape)} for "
-                f"'{work.name(place)}', not [{work.dim}]"
+                f"'{work.name(position)}', not [{work.dim}]"
             )
         norm = float(np.linalg.norm(row.astype(np.float64)))
         if not np.isfinite(norm) or norm < _LEAST_NORM:
@@ -168,7 +168,7 @@ def _media(
     work: Work, first: int, last: int, stages: Stages, cancelled: Cancelled
 ) -> Generator[_Made, None, None]:
     """Photographs or recordings, in order; ends early where it is cancelled."""
-    entries = (_media_item(work.contents[place]) for place in range(first, last))
+    entries = (_media_item(work.contents[position]) for position in range(first, last))
     stream = embedding.embed_items(work.embedder, entries, stages, cancelled=cancelled)
     try:
         for embedded in stream:
@@ -193,7 +193,7 @@ def _texts(
         if cancelled():
             return
         end = min(begin + work.text_batch, last)
-        texts = [str(work.contents[place]).strip() for place in range(begin, end)]
+        texts = [str(work.contents[position]).strip() for position in range(begin, end)]
         begun = monotonic()
         yield from _text_batch(work, texts)
         stages["network"].add(len(texts), busy_s=monotonic() - begun)
@@ -261,7 +261,7 @@ def embed_items(
     if missing not in ("error", "skip"):
         raise InvalidInputError(f"missing must be error or skip, not {missing!r}", field="missing")
     modality = Modality(items.modality)
-    work = Work(embedder, modality, items.contents, cache, lambda place: items.ids[place])
+    work = Work(embedder, modality, items.contents, cache, lambda position: items.ids[position])
     rows = embed(work, on_progress=on_progress, cancelled=cancelled)
     if rows.failed and missing == "error":
         raise MediaError(failures(rows.failed, items.ids, cache), field="missing")
@@ -270,7 +270,7 @@ def embed_items(
 
 def failures(failed: Sequence[tuple[int, str]], ids: Sequence[str], cache: Path) -> str:
     """A message that names the first few items that failed, and what can be done."""
-    shown = "; ".join(f"{ids[place]!r}: {why}" for place, why in failed[:_FAILURES_SHOWN])
+    shown = "; ".join(f"{ids[position]!r}: {why}" for position, why in failed[:_FAILURES_SHOWN])
     more = len(failed) - _FAILURES_SHOWN
     also = f"; and {more} more" if more > 0 else ""
     return (
@@ -293,7 +293,7 @@ def embed(
     watch = Watch(len(work.contents), work.dim, folder, on_progress)
     digests: list[str] = []
     shards: list[Shard | None] = []
-    for first, last in work.places():
+    for first, last in work.positions():
         if cancelled():
             raise stopped(first, len(work.contents))
         contents = map(work.contents.__getitem__, range(first, last))
@@ -301,7 +301,7 @@ def embed(
         shards.append(_found(folder, digests[-1], last - first, work.dim))
         watch.look_up(last, shards[-1])
     watch.begin()
-    for number, (first, last) in enumerate(work.places()):
+    for number, (first, last) in enumerate(work.positions()):
         if shards[number] is None:
             # Of two shards with the same contents the second one is there by now.
             shards[number] = _found(folder, digests[number], last - first, work.dim)
@@ -392,16 +392,16 @@ def embed_queries(
         Modality(queries.modality),
         contents,
         cache,
-        lambda place: queries.ids[first_query[place]],
+        lambda position: queries.ids[first_query[position]],
         batch,
     )
     rows = embed(work, on_progress=on_progress, cancelled=cancelled)
     if rows.failed:
-        place, why = rows.failed[0]
+        position, why = rows.failed[0]
         what = "text" if queries.modality == TEXT else "recording"
         raise QueryError(
-            f"query '{queries.ids[first_query[place]]}' cannot be embedded: {why}. Correct it, or "
-            f"leave it out; {some_of(len(rows.failed), len(contents), what)} failed.",
+            f"query '{queries.ids[first_query[position]]}' cannot be embedded: {why}. Correct it, "
+            f"or leave it out; {some_of(len(rows.failed), len(contents), what)} failed.",
             field="queries",
         )
     return _means(rows, members, lambda query: queries.ids[query])
@@ -409,15 +409,15 @@ def embed_queries(
 
 def _prompts(queries: QuerySet) -> tuple[list[MediaItem | str], list[list[int]]]:
     """All different prompts, and which of them each query consists of."""
-    places: dict[str, int] = {}
+    positions: dict[str, int] = {}
     members: list[list[int]] = []
     for name, prompts in zip(queries.ids, queries.contents, strict=True):
         if not isinstance(prompts, tuple) or not prompts:
             raise QueryError(
                 f"query '{name}' is in words and has none; give it a prompt", field="queries"
             )
-        members.append([places.setdefault(prompt.strip(), len(places)) for prompt in prompts])
-    return list(places), members
+        members.append([positions.setdefault(prompt.strip(), len(positions)) for prompt in prompts])
+    return list(positions), members
 
 
 def _recordings(queries: QuerySet) -> list[MediaItem | str]:
@@ -449,8 +449,8 @@ def _means(
     starts = np.searchsorted(rows.owners, np.arange(rows.owners.max(initial=-1) + 2))
     means = np.empty((len(members), rows.dim), np.float32)
     for query, contents in enumerate(members):
-        places = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in contents])
-        mean = rows.read(places).mean(axis=0)
+        positions = np.concatenate([np.arange(starts[c], starts[c + 1]) for c in contents])
+        mean = rows.read(positions).mean(axis=0)
         norm = float(np.linalg.norm(mean))
         if norm < _LEAST_NORM:
             raise QueryError(

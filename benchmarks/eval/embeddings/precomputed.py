@@ -129,10 +129,10 @@ class PrecomputedRows:
         without = np.setdiff1d(np.arange(len(ids)), owners)
         if len(order) < rows:
             _log.info("%d rows of %s are of items not asked for", rows - len(order), folder)
-        failed = [(int(place), f"{folder} has no embedding of it") for place in without]
+        failed = [(int(position), f"{folder} has no embedding of it") for position in without]
         if failed and missing == "error":
             them = agreeing(len(failed), "it", "them")
-            shown = ", ".join(repr(ids[place]) for place, _ in failed[:5])
+            shown = ", ".join(repr(ids[position]) for position, _ in failed[:5])
             raise MediaError(
                 f"{folder} has no embedding of {some_of(len(failed), len(ids), 'item')}: {shown}"
                 f"{', …' if len(failed) > 5 else ''}. Embed {them} too, or leave {them} out with "
@@ -140,8 +140,8 @@ class PrecomputedRows:
             )
         spans = _spans(folder, rows)
         digest = _scan(stored, rows)
-        for part in (order, owners, spans):
-            digest.update(part.tobytes())
+        for chunk in (order, owners, spans):
+            digest.update(chunk.tobytes())
         return cls(stored, order, owners, spans[order], failed, digest.hexdigest())
 
     def __len__(self) -> int:
@@ -160,13 +160,13 @@ class PrecomputedRows:
         """
         return self._rows(self._order[checked_rows(rows, len(self))])
 
-    def _rows(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
         """Rows of the file, in the order asked for; the file itself is read in its own."""
-        order = np.argsort(places, kind="stable")
-        out = np.empty((len(places), self.dim), np.float32)
-        for first in range(0, len(places), _SCAN_ROWS):
-            part = order[first : first + _SCAN_ROWS]
-            out[part] = self._stored.mapped()[places[part]]
+        order = np.argsort(positions, kind="stable")
+        out = np.empty((len(positions), self.dim), np.float32)
+        for first in range(0, len(positions), _SCAN_ROWS):
+            chunk = order[first : first + _SCAN_ROWS]
+            out[chunk] = self._stored.mapped()[positions[chunk]]
         return out
 
 
@@ -261,8 +261,8 @@ def _matched(
     names: Sequence[str], ids: Sequence[str]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The item of each row that is wanted, not falling, and where the row is in the file."""
-    places = {one: place for place, one in enumerate(ids)}
-    items = np.fromiter((places.get(name, -1) for name in names), np.int64, len(names))
+    positions = {one: position for position, one in enumerate(ids)}
+    items = np.fromiter((positions.get(name, -1) for name in names), np.int64, len(names))
     order = np.argsort(items, kind="stable").astype(np.int64)
     order = order[items[order] >= 0]
     return items[order], order
@@ -296,24 +296,24 @@ def _scan(stored: _Stored, rows: int) -> hashlib._Hash:
         none = ~np.isfinite(norms) | (norms < _LEAST_NORM)
         unusable.add(first, none, norms)
         long.add(first, ~none & ~(np.abs(norms - 1.0) <= MOST_OFF), norms)
-    told = []
+    sentences = []
     if unusable.number:
         them = agreeing(unusable.number, "it and its id", "them and their ids")
-        told.append(
+        sentences.append(
             f"{some_of(unusable.number, rows, 'row')} of {stored.path} "
             f"{agreeing(unusable.number, 'holds', 'hold')} NaN, infinity or nothing but zeros; the "
             f"first is row {unusable.first}, counted from 0. Take {them} out of the folder, or "
             "embed these items again; items without a row can be left out with --missing skip"
         )
     if long.number:
-        told.append(
+        sentences.append(
             f"{some_of(long.number, rows, 'row')} of {stored.path} "
             f"{agreeing(long.number, 'does', 'do')} not have the norm 1; the first is row "
             f"{long.first}, counted from 0, with {long.norm:.4g}. Divide each by its norm: "
             "a / numpy.linalg.norm(a, axis=1, keepdims=True)"
         )
-    if told:
-        raise InvalidInputError(". ".join(told), field="embeddings")
+    if sentences:
+        raise InvalidInputError(". ".join(sentences), field="embeddings")
     return digest
 
 
@@ -327,7 +327,7 @@ class _Rows:
 
     def add(self, begin: int, wrong: NDArray[np.bool_], norms: NDArray[np.float64]) -> None:
         """Those of the rows from `begin` on."""
-        places = np.flatnonzero(wrong)
-        if len(places) and not self.number:
-            self.first, self.norm = begin + int(places[0]), float(norms[places[0]])
-        self.number += len(places)
+        positions = np.flatnonzero(wrong)
+        if len(positions) and not self.number:
+            self.first, self.norm = begin + int(positions[0]), float(norms[positions[0]])
+        self.number += len(positions)

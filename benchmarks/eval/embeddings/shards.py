@@ -179,8 +179,8 @@ def tower_print(embedder: Embedder, modality: Modality, text_batch: int) -> str:
     embedder.require(modality)
     windowing = embedder.windowing if modality == Modality.AUDIO else None
     batching = f"{text_batch}" if modality == Modality.TEXT else f"{NETWORK_BATCH} {FLUSH_ITEMS}"
-    told = (str(_FORMAT), str(modality), embedder.digest(modality), repr(windowing), batching)
-    return _digest(told)
+    values = (str(_FORMAT), str(modality), embedder.digest(modality), repr(windowing), batching)
+    return _digest(values)
 
 
 def contents_digest(tower: str, contents: Iterable[MediaItem | str], modality: str) -> str:
@@ -218,11 +218,11 @@ def _file_print(path: Path) -> str:
     return f"file {stat.st_size} {stat.st_mtime_ns} {whole}"
 
 
-def _digest(told: Iterable[str]) -> str:
+def _digest(values: Iterable[str]) -> str:
     """Lengths go in too: no two sequences run into the same bytes."""
     digest = hashlib.sha256()
-    for part in told:
-        data = part.encode("utf-8", "surrogatepass")
+    for chunk in values:
+        data = chunk.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()
 
@@ -322,13 +322,13 @@ def write_shard(folder: Path, digest: str, content: Content) -> None:
         rows=len(content.owners),
         dim=content.embeddings.shape[1],
         xxh3=xxh3_128_hexdigest(data),
-        failed=[(place, sentence[:_LONGEST_SENTENCE]) for place, sentence in content.failed],
+        failed=[(position, sentence[:_LONGEST_SENTENCE]) for position, sentence in content.failed],
     )
-    told = json.dumps(asdict(record), ensure_ascii=True) + "\n"
+    text = json.dumps(asdict(record), ensure_ascii=True) + "\n"
     try:
         record_file(folder, digest).unlink(missing_ok=True)  # never beside arrays it is not of
         replace_file(tensor_file(folder, digest), data, PARTIAL)
-        replace_file(record_file(folder, digest), told.encode(), PARTIAL)
+        replace_file(record_file(folder, digest), text.encode(), PARTIAL)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -412,9 +412,9 @@ def _checked(path: Path, record: Record) -> Shard:
 
 def _check_values(path: Path, record: Record, tensor: Tensor, owners: NDArray[np.int64]) -> None:
     """Every item has rows or a reason, never both; every value is a number."""
-    places = [place for place, _ in record.failed]
+    positions = [position for position, _ in record.failed]
     with_rows = np.unique(owners)
-    everyone = np.sort(np.concatenate([with_rows, np.array(places, np.int64)]))
+    everyone = np.sort(np.concatenate([with_rows, np.array(positions, np.int64)]))
     if (np.diff(owners) < 0).any() or not np.array_equal(everyone, np.arange(record.items)):
         raise InvalidInputError(f"{path} does not account for each of its {record.items} items")
     sums = tensor.mapped().sum(axis=0, dtype=np.float64)
@@ -422,7 +422,7 @@ def _check_values(path: Path, record: Record, tensor: Tensor, owners: NDArray[np
         raise InvalidInputError(f"{path} holds NaN or infinity")
 
 
-_TOLD_S = 0.5
+_REPORT_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -466,7 +466,7 @@ class Watch:
     found: int = 0
     disk_bytes: int = 0
     stages: Stages = field(default_factory=new_stages)
-    told: float = 0.0
+    reported: float = 0.0
 
     def look_up(self, last: int, shard: Shard | None) -> None:
         """The cache was looked through up to item `last`; the shard was there, or not."""
@@ -502,8 +502,8 @@ class Watch:
     def tell(self, at_once: bool = False) -> None:
         """Call back, twice a second at the most unless `at_once`."""
         now = monotonic()
-        if at_once or now - self.told >= _TOLD_S:
-            self.told = now
+        if at_once or now - self.reported >= _REPORT_S:
+            self.reported = now
             self.on_progress(
                 Progress(
                     self.done,
@@ -560,9 +560,9 @@ class ShardedRows:
             [np.empty((0, 2), np.float32), *(s.spans for s in shards)]
         )
         self.failed: Sequence[tuple[int, str]] = tuple(
-            (int(first) + place, sentence)
+            (int(first) + position, sentence)
             for shard, first in zip(shards, firsts, strict=False)
-            for place, sentence in shard.failed
+            for position, sentence in shard.failed
         )
         self._starts = np.concatenate([[0], np.cumsum([len(s) for s in shards])]).astype(np.int64)
         self._tensors = [s.embeddings for s in shards]  # owners and spans are not kept twice

@@ -67,8 +67,8 @@ class AveragePrecision(Measure):
 
     def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         g = groups
-        parts = precisions(g.nearer, g.before, g.tied, g.hits, g.slots(limit))
-        return per_query(ranks, g.query, parts) / self._divisor(ranks)
+        chunks = precisions(g.nearer, g.before, g.tied, g.hits, g.slots(limit))
+        return per_query(ranks, g.query, chunks) / self._divisor(ranks)
 
     def _divisor(self, ranks: Ranks) -> Ints:
         return ranks.relevant
@@ -104,8 +104,8 @@ class AveragePrecisionOfHits(Measure):
     def _expected(self, ranks: Ranks, groups: Groups, limit: Ints) -> Floats:
         g, slots = groups, groups.slots(limit)
         whole = slots == g.tied
-        parts = np.where(whole, precisions(g.nearer, g.before, g.tied, g.hits, slots), 0.0)
-        sums = per_query(ranks, g.query, parts)
+        chunks = np.where(whole, precisions(g.nearer, g.before, g.tied, g.hits, slots), 0.0)
+        sums = per_query(ranks, g.query, chunks)
         means = _mean(sums, per_query(ranks, g.query, np.where(whole, g.hits, 0)))
         cut = np.flatnonzero((slots > 0) & ~whole)  # at most one group per query
 

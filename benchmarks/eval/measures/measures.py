@@ -298,8 +298,10 @@ def chance(measure: Measure, relevant: Ints, n: int | Ints) -> Floats:
             "all: leave out queries that nothing answers"
         )
     pairs, inverse = np.unique(np.stack([relevant, n]), axis=1, return_inverse=True)
-    parts = np.flatnonzero(np.diff(np.cumsum(pairs[0]) // _ENTRIES)) + 1
-    values = [measure.of(_one_group(*part), "expected") for part in np.split(pairs, parts, axis=1)]
+    chunks = np.flatnonzero(np.diff(np.cumsum(pairs[0]) // _ENTRIES)) + 1
+    values = [
+        measure.of(_one_group(*chunk), "expected") for chunk in np.split(pairs, chunks, axis=1)
+    ]
     return np.concatenate(values)[inverse.reshape(-1)]
 
 

@@ -49,7 +49,7 @@ def ranks_of(
     rank, nearer, tied, grades = np.concatenate([np.empty((4, 0), np.int64), *entries], axis=1)
     asked = np.repeat(np.arange(len(relevance)), relevance.counts)
     return Ranks(
-        offsets=np.cumsum([0, *(part.shape[1] for part in entries)], dtype=np.int64),
+        offsets=np.cumsum([0, *(chunk.shape[1] for chunk in entries)], dtype=np.int64),
         rank=rank,
         nearer=nearer,
         tied=tied,

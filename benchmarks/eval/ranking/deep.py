@@ -117,33 +117,33 @@ class Deep:
     def entries(self, wanted: Wanted, keep: int) -> Entries:
         """Rank all queries, a batch at a time; `keep` of the nearest are told."""
         keep = min(keep, self._depth, len(self._units))
-        parts, numbers = [], []
+        subsets, numbers = [], []
         for begin in range(0, len(wanted), self._limits.batch):
             batch = np.arange(begin, min(begin + self._limits.batch, len(wanted)))
-            parts.append(self._batch(self._asking.part(batch), wanted.part(batch), keep))
+            subsets.append(self._batch(self._asking.subset(batch), wanted.subset(batch), keep))
             numbers.append(batch)
-        return joined(parts, numbers)
+        return joined(subsets, numbers)
 
     def _batch(self, search: Search, wanted: Wanted, keep: int) -> Entries:
         encoded: Queries = search.fitted.encode_queries(search.queries, search.metric)
         count = self._first_count(encoded.metric)
         most = max(count, _MOST)
         waiting = np.arange(len(wanted))
-        parts, numbers = [], []
+        subsets, numbers = [], []
         while len(waiting) and count <= most:
             again = []
             for some in self._portions(waiting, count):
-                queries, own = encoded.only(some.tolist()), wanted.part(some)
+                queries, own = encoded.only(some.tolist()), wanted.subset(some)
                 found = self._search(queries, count)
-                parts.append(self._placed(found, own, keep, queries.metric))
+                subsets.append(self._placed(found, own, keep, queries.metric))
                 numbers.append(some)
                 again.append(some[~self._enough(found, queries, own)])
             waiting = np.concatenate(again)
             count *= _MORE
         if len(waiting):
-            parts.append(self._whole(search.part(waiting), wanted.part(waiting), keep))
+            subsets.append(self._whole(search.subset(waiting), wanted.subset(waiting), keep))
             numbers.append(waiting)
-        return joined(parts, numbers)
+        return joined(subsets, numbers)
 
     def _portions(self, queries: Ints, count: int) -> list[Ints]:
         """Queries that are searched together, so that what is found fits into memory."""
@@ -257,18 +257,18 @@ def ranked_candidates(
         candidates: what is ranked.
         keep: so many of the nearest are told.
     """
-    parts = []
+    subsets = []
     for query in range(len(wanted)):
         given = candidates.units[candidates.offsets[query] : candidates.offsets[query + 1]]
         chosen = slice(wanted.offsets[query], wanted.offsets[query + 1])
         among = np.isin(wanted.units[chosen], given)
         relevant = wanted.units[chosen][among]
         grades = wanted.grades[chosen][among]
-        parts.append(_one(search, query, rows, units, given, relevant, keep, grades))
+        subsets.append(_one(search, query, rows, units, given, relevant, keep, grades))
     depth = min(keep, len(units))
-    if not parts:
+    if not subsets:
         return _nothing(search, units, 0, depth)
-    return joined(parts, [np.array([query]) for query in range(len(parts))])
+    return joined(subsets, [np.array([query]) for query in range(len(subsets))])
 
 
 def _one(

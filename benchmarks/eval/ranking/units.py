@@ -144,7 +144,7 @@ class Wanted:
     def __len__(self) -> int:
         return len(self.relevant)
 
-    def part(self, queries: Ints) -> Wanted:
+    def subset(self, queries: Ints) -> Wanted:
         """The same for some of the queries, numbered anew."""
         chosen, begins = ranges(self.offsets[queries], self.offsets[queries + 1])
         ideal, ideal_begins = ranges(self.ideal_offsets[queries], self.ideal_offsets[queries + 1])

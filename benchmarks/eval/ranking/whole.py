@@ -235,39 +235,39 @@ class Entries:
         )
 
 
-def joined(parts: list[Entries], numbers: list[Ints]) -> Entries:
+def joined(subsets: list[Entries], numbers: list[Ints]) -> Entries:
     """Several parts of the queries as one; of a query that is in several the last holds.
 
     Args:
-        parts: at least one.
+        subsets: at least one.
         numbers: of each part's queries, int64.
     """
-    if len(parts) == 1:
-        return parts[0]
-    count = 1 + max(int(part.max(initial=-1)) for part in numbers)
+    if len(subsets) == 1:
+        return subsets[0]
+    count = 1 + max(int(subset.max(initial=-1)) for subset in numbers)
     holds = np.full(count, -1)
-    nearest = Nearest.none(count, max(part.nearest.units.shape[1] for part in parts))
-    within = None if parts[0].within is None else np.zeros((count, 2), np.int64)
-    for place, (part, own) in enumerate(zip(parts, numbers, strict=True)):
-        holds[own] = place
-        nearest.put(own, part.nearest)
+    nearest = Nearest.none(count, max(subset.nearest.units.shape[1] for subset in subsets))
+    within = None if subsets[0].within is None else np.zeros((count, 2), np.int64)
+    for position, (subset, own) in enumerate(zip(subsets, numbers, strict=True)):
+        holds[own] = position
+        nearest.put(own, subset.nearest)
         if within is not None:
-            assert part.within is not None
-            within[own] = part.within
-    queries = [own[part.queries] for part, own in zip(parts, numbers, strict=True)]
+            assert subset.within is not None
+            within[own] = subset.within
+    queries = [own[subset.queries] for subset, own in zip(subsets, numbers, strict=True)]
     once = sum(len(own) for own in numbers) == count
-    kept = [slice(None) if once else holds[of] == place for place, of in enumerate(queries)]
+    kept = [slice(None) if once else holds[of] == position for position, of in enumerate(queries)]
 
     def all_of(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         return np.concatenate([array[k] for array, k in zip(arrays, kept, strict=True)])
 
     return Entries(
         all_of(queries),
-        all_of(part.units for part in parts),
-        all_of(part.grades for part in parts),
-        all_of(part.nearer for part in parts),
-        all_of(part.before for part in parts),
-        all_of(part.tied for part in parts),
+        all_of(subset.units for subset in subsets),
+        all_of(subset.grades for subset in subsets),
+        all_of(subset.nearer for subset in subsets),
+        all_of(subset.before for subset in subsets),
+        all_of(subset.tied for subset in subsets),
         nearest,
         within,
     )
@@ -291,7 +291,7 @@ class Search:
     queries: NDArray[np.float32]
     metric: Metric
 
-    def part(self, queries: Ints) -> Search:
+    def subset(self, queries: Ints) -> Search:
         """Some of the queries."""
         return Search(self.fitted, self.queries[queries], self.metric)
 

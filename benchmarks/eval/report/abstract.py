@@ -18,7 +18,7 @@ ASIDE = ("float16", "int8", "centred float32", "random projection", "Faiss PQ")
 
 
 @dataclass(frozen=True)
-class Part:
+class Block:
     """One task, model and group.
 
     Attributes:
@@ -46,13 +46,13 @@ class Abstract:
 
     Attributes:
         lengths: bits of its columns.
-        parts: its blocks of rows.
+        blocks: its blocks of rows.
         measures: main measures of its parts.
         cut: how many parts, and systems of a part, are left out.
     """
 
     lengths: Sequence[int]
-    parts: Sequence[Part]
+    blocks: Sequence[Block]
     measures: Sequence[str]
     cut: tuple[int, int]
 
@@ -61,15 +61,15 @@ def abstract(results: Results) -> Abstract:
     """Codes by asymmetric distance near `WANTED_BITS`, without re-ranking."""
     kept = [row for row in results.rows if _is_kept(row)]
     lengths = _lengths(kept)
-    found = list(_parts(results, kept, lengths))
+    found = list(_blocks(results, kept, lengths))
     drawn = found[:MOST_PARTS]
     return Abstract(
         lengths,
-        [_cut(part) for part in drawn],
-        list(dict.fromkeys(part.measure for part in drawn)),
+        [_cut(block) for block in drawn],
+        list(dict.fromkeys(block.measure for block in drawn)),
         (
             len(found) - len(drawn),
-            max((len(part.systems) - MOST_SYSTEMS for part in drawn), default=0),
+            max((len(block.systems) - MOST_SYSTEMS for block in drawn), default=0),
         ),
     )
 
@@ -128,7 +128,7 @@ def _nearest(lengths: set[int], bits: int) -> int:
     return min(sorted(lengths), key=lambda length: abs(math.log2(length / bits)))
 
 
-def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Iterator[Part]:
+def _blocks(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Iterator[Block]:
     for (task, group), rows in by_task_and_group(kept).items():
         names = measures_of(results, task)
         if not names:
@@ -140,7 +140,7 @@ def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Ite
             for row in own:
                 if row.bits is not None and names[0] in row.figures:
                     systems.setdefault(row.system, {})[row.bits] = row.figures[names[0]]
-            yield Part(
+            yield Block(
                 task,
                 model,
                 group,
@@ -157,5 +157,5 @@ def _parts(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> Ite
             )
 
 
-def _cut(part: Part) -> Part:
-    return Part(**{**vars(part), "systems": part.systems[:MOST_SYSTEMS]})
+def _cut(block: Block) -> Block:
+    return Block(**{**vars(block), "systems": block.systems[:MOST_SYSTEMS]})

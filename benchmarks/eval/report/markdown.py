@@ -57,17 +57,21 @@ def results_markdown(results: Results, plots: Sequence[tuple[str, Plot]] = ()) -
 def _abstract(found: Abstract) -> tuple[list[str], list[list[str]], str]:
     """Head, lines and sides of the table at the top."""
     head = ("task", "model", "queries for", "measure", "queries", "independent", "chance")
-    grouped = {part.group for part in found.parts} != {"all"}
-    several = len({part.model for part in found.parts}) > 1
+    grouped = {block.group for block in found.blocks} != {"all"}
+    several = len({block.model for block in found.blocks}) > 1
     kept = [True, several, grouped, True, True, True, True]
     lines = []
-    for part in found.parts:
+    for block in found.blocks:
         about = [
-            *(_text(words) for words in (part.task, part.model, part.group, part.measure)),
-            *(f"{part.queries:,}", _text(wording.independent(part.clusters)), value(part.chance)),
+            *(_text(words) for words in (block.task, block.model, block.group, block.measure)),
+            *(
+                f"{block.queries:,}",
+                _text(wording.independent(block.clusters)),
+                value(block.chance),
+            ),
         ]
-        floats = _short(part.floats)
-        for name, scores in part.systems or [(NONE, [])]:
+        floats = _short(block.floats)
+        for name, scores in block.systems or [(NONE, [])]:
             cells = [_short(score) for score in scores] or [""] * len(found.lengths)
             shown = [cell for cell, keep in zip(about, kept, strict=True) if keep]
             lines.append([*shown, floats, _text(name), *cells])

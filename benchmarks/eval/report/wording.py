@@ -27,11 +27,11 @@ def plain(text: object, longest: int = _LONGEST) -> str:
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
-def value(number: float | None, places: int = 3) -> str:
+def value(number: float | None, positions: int = 3) -> str:
     """``0.512``."""
     if number is None or math.isnan(number):
         return NONE
-    return f"{number:.{places}f}" if abs(number) < 1e6 else f"{number:.3g}"
+    return f"{number:.{positions}f}" if abs(number) < 1e6 else f"{number:.3g}"
 
 
 def signed(number: float) -> str:
@@ -104,7 +104,7 @@ def probability(p: float) -> str:
 def distance(row: Row) -> str:
     """How rows were compared: ``asymmetric, top 100 by cosine``."""
     again = f"top {row.rerank} by cosine" if row.rerank else ""
-    return ", ".join(part for part in (row.metric, again) if part)
+    return ", ".join(block for block in (row.metric, again) if block)
 
 
 def distance_of(hit: ShownHit) -> str:

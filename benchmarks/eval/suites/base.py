@@ -21,9 +21,9 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import RANKS
+from bittern.benchmarks.eval.prompts import RANKS, check_templates
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.errors import LayoutError, ManifestError
+from bittern.errors import InvalidInputError, LayoutError, ManifestError
 from bittern.service.sources.field_values import text
 from bittern.service.sources.json_items import Element, elements, first_keys
 from bittern.service.sources.tables import Table
@@ -117,7 +117,7 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
     Raises:
         LayoutError: there is no such folder, or pieces are missing; every one of them is named.
     """
-    wanted = "\n".join(f"  {described(piece)}" for piece in layout)
+    wanted = "\n".join(f"  {described(file)}" for file in layout)
     if data is None:
         raise LayoutError(
             f"{suite_name} needs its data: give their folder with --data. It holds:\n{wanted}",
@@ -129,28 +129,53 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
             f"the data folder {data} {state}; {suite_name} needs a folder that holds:\n{wanted}",
             field="data",
         )
-    lacking = [piece for piece in layout if not piece.optional and found(data, piece) is None]
+    lacking = [file for file in layout if not file.optional and found(data, file) is None]
     if lacking:
-        listed = "\n".join(f"  {described(piece)}" for piece in lacking)
+        listed = "\n".join(f"  {described(file)}" for file in lacking)
         them = agreeing(len(lacking), "it", "them")
         raise LayoutError(
             f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(layout)}:\n"
             f"{listed}\nBittern does not fetch {them}: put {them} there under "
             f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
             field="data",
-            details={"missing": ", ".join(piece.path for piece in lacking)},
+            details={"missing": ", ".join(file.path for file in lacking)},
         )
     return data
 
 
-def described(piece: DataFile) -> str:
+def check_options(
+    suite: str, why: str, protocol: Protocol, unsupported: Mapping[str, bool]
+) -> None:
+    """Refuse prompts that cannot be filled, and options that a suite does not have.
+
+    Args:
+        suite: its name.
+        why: it does not have these options.
+        protocol: how it is run.
+        unsupported: per option, whether it was given.
+
+    Raises:
+        InvalidInputError: an option or a prompt cannot be used.
+    """
+    if protocol.prompts:
+        check_templates(protocol.prompts)
+    given = [option for option, is_given in unsupported.items() if is_given]
+    if given:
+        options = " and no ".join(f"--{option}" for option in given)
+        raise InvalidInputError(
+            f"{suite} has no {options} to choose: {why}; leave the option out",
+            field=given[0].replace("-", "_"),
+        )
+
+
+def described(file: DataFile) -> str:
     """A piece in one line: its path, what it is, where it comes from, how large it is."""
-    path = " or ".join(piece.path.split("|"))
-    optional = "; optional" if piece.optional else ""
-    return f"{path}: {piece.what}; from {piece.origin}; {piece.size}{optional}"
+    path = " or ".join(file.path.split("|"))
+    optional = "; optional" if file.optional else ""
+    return f"{path}: {file.what}; from {file.origin}; {file.size}{optional}"
 
 
-def found(data: Path, piece: DataFile) -> Path | None:
+def found(data: Path, file: DataFile) -> Path | None:
     """Where a piece is, the first of its alternatives that is there; a folder must hold something.
 
     A path that ends with ``/`` is a folder, any other a file.
@@ -158,7 +183,7 @@ def found(data: Path, piece: DataFile) -> Path | None:
     Raises:
         LayoutError: it is there, and may not be read.
     """
-    for each in piece.path.split("|"):
+    for each in file.path.split("|"):
         path = data / each.strip()
         try:
             if path.is_file() and not each.strip().endswith("/"):
@@ -170,15 +195,15 @@ def found(data: Path, piece: DataFile) -> Path | None:
     return None
 
 
-def place(data: Path, piece: DataFile) -> Path:
-    """Where a piece is that `check` has seen.
+def path_of(data: Path, file: DataFile) -> Path:
+    """Where a file is that `check` has seen.
 
     Raises:
         LayoutError: it is not there (any more).
     """
-    path = found(data, piece)
+    path = found(data, file)
     if path is None:
-        raise LayoutError(f"{data} lacks a piece: {described(piece)}", field="data")
+        raise LayoutError(f"{data} lacks a piece: {described(file)}", field="data")
     return path
 
 
@@ -414,16 +439,16 @@ class MediaFiles(Sequence[Any]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: Any, /) -> Any:
+    def __getitem__(self, position: Any, /) -> Any:
         """One item, or a list of those in a slice."""
-        if isinstance(place, slice):
-            return [self[each] for each in range(*place.indices(len(self)))]
-        told = {name: column[place] for name, column in self._metadata.items()}
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        values = {name: column[position] for name, column in self._metadata.items()}
         return MediaItem(
-            occurrence_id=self.ids[place],
-            media=self.files[place],
+            occurrence_id=self.ids[position],
+            media=self.files[position],
             modality=self._modality,
-            path=self._root / self.files[place],
+            path=self._root / self.files[position],
             media_root=str(self._root),
-            metadata={name: value for name, value in told.items() if value},
+            metadata={name: value for name, value in values.items() if value},
         )

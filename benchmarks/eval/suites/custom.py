@@ -34,7 +34,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import check_templates, fill, prompts_note
+from bittern.benchmarks.eval.prompts import fill, prompts_note
 from bittern.benchmarks.eval.splits import Chosen, leave_out_unanswerable
 from bittern.benchmarks.eval.suites import base as layouts
 from bittern.benchmarks.eval.suites.base import (
@@ -42,6 +42,7 @@ from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Missing,
     Suite,
+    check_options,
     table_rows,
 )
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, read_archive
@@ -59,7 +60,7 @@ from bittern.benchmarks.eval.tasks import (
 )
 from bittern.benchmarks.eval.trec import PositionsOf, escaped, read_qrels
 from bittern.benchmarks.eval.windows import window_ids
-from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
+from bittern.errors import LayoutError, LimitExceededError
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted
 from bittern.types import MAX_TEXT_CHARS, MediaItem
@@ -91,27 +92,27 @@ class Judged:
         self._protocol = protocol
         recordings = items.get(AUDIO)
         part_of = _recording_of(recordings) if recordings else _nothing
-        self._relevance, told = self._read(items, part_of)
-        self._left_out = (*left_out, *told)
+        self._relevance, sentences = self._read(items, part_of)
+        self._left_out = (*left_out, *sentences)
 
-    def task(self, asked: str, target: str) -> Task:
+    def task(self, by: str, target: str) -> Task:
         """The queries of one modality for items of another."""
-        pair = (asked, target)
+        pair = (by, target)
         mine = [q for q, one in enumerate(self._queries) if (one.modality, one.target) == pair]
-        questions, search = _asked([self._queries[q] for q in mine], asked, self._protocol)
+        questions, search = _asked([self._queries[q] for q in mine], by, self._protocol)
         queries = np.array(mine, np.int64)[search]
-        relevance, told = self._among(self._relevance, self._items, target, queries)
+        relevance, sentences = self._among(self._relevance, self._items, target, queries)
         task = Task(
-            name=f"{asked}→{target}",
+            name=f"{by}→{target}",
             queries=questions,
             items=self._items[target],
             relevance=relevance,
             classes=Classes(()),
             groups=_groups([self._queries[q].group for q in queries]),
-            left_out=(*self._left_out, *told),
+            left_out=(*self._left_out, *sentences),
             notes=(
                 "What is right is what qrels.txt says; what it does not name is wrong.",
-                *self._put(asked),
+                *self._put(by),
             ),
         )
         answered = leave_out_unanswerable(task)
@@ -120,11 +121,11 @@ class Judged:
         kept = queries[relevance.counts > 0]
         return replace(answered, by_window=partial(self._over_windows, answered, kept))
 
-    def _put(self, asked: str) -> list[str]:
+    def _put(self, by: str) -> list[str]:
         """How queries of a modality are put, in sentences."""
-        if asked == TEXT:
+        if by == TEXT:
             return [prompts_note(self._protocol, _AS_IT_IS, "query")]
-        return [RECORDING_QUERIES] if asked == AUDIO else []
+        return [RECORDING_QUERIES] if by == AUDIO else []
 
     def _over_windows(
         self,
@@ -134,15 +135,15 @@ class Judged:
         spans: NDArray[np.float32],
     ) -> Task:
         """The task with windows for items; `queries` are those that it asks, by place."""
-        items, parts = _windows_of(task.items, owners, spans)
+        items, windows = _windows_of(task.items, owners, spans)
         of_all = {**self._items, AUDIO: items}
-        found, told = self._read(of_all, lambda name: parts.get(name, ()))
-        relevance, also_told = self._among(found, of_all, AUDIO, queries)
+        found, sentences = self._read(of_all, lambda name: windows.get(name, ()))
+        relevance, more = self._among(found, of_all, AUDIO, queries)
         whole = replace(
             task,
             items=items,
             relevance=relevance,
-            left_out=tuple(dict.fromkeys((*task.left_out, *told, *also_told))),
+            left_out=tuple(dict.fromkeys((*task.left_out, *sentences, *more))),
             notes=(*task.notes, "Every window is an item."),
             by_window=None,
         )
@@ -160,7 +161,7 @@ class Judged:
         names = [query.id for query in self._queries]
 
         def also(name: str) -> list[int]:
-            return [first + place for place in of(name)]
+            return [first + position for position in of(name)]
 
         return read_qrels(self._qrels, names, ids, self._protocol.unknown, also)
 
@@ -175,7 +176,7 @@ class Judged:
         mine = found.only(queries)
         begin = len(items[IMAGE]) if target == AUDIO and IMAGE in items else 0
         inside = (mine.items >= begin) & (mine.items < begin + len(items[target]))
-        told = []
+        sentences = []
         if not inside.all():
             others = int((~inside).sum())
             of = agreeing(
@@ -183,10 +184,10 @@ class Judged:
                 "is of an item of another modality than its query asks",
                 "are of items of another modality than their queries ask",
             )
-            told.append(f"qrels: {counted(others, 'judgement')} {of} for ({target}); left out")
+            sentences.append(f"qrels: {counted(others, 'judgement')} {of} for ({target}); left out")
         before = np.concatenate([[0], np.cumsum(inside)]).astype(np.int64)
         offsets = before[mine.offsets]
-        return Relevance(offsets, mine.items[inside] - begin, mine.grades[inside]), told
+        return Relevance(offsets, mine.items[inside] - begin, mine.grades[inside]), sentences
 
 
 def _nothing(name: str) -> Sequence[int]:
@@ -196,10 +197,10 @@ def _nothing(name: str) -> Sequence[int]:
 def _recording_of(recordings: Items) -> PositionsOf:
     """From the name of a window to the place of its recording."""
     if isinstance(recordings, ArchiveItems):  # which windows there are is known
-        known = {escaped(name): (place,) for name, place in recordings.windows.items()}
+        known = {escaped(name): (position,) for name, position in recordings.windows.items()}
         return lambda name: known.get(name, ())
-    places = {escaped(name): (place,) for place, name in enumerate(recordings.ids)}
-    return lambda name: places.get(name.rpartition(_WINDOW)[0], ())
+    positions = {escaped(name): (position,) for position, name in enumerate(recordings.ids)}
+    return lambda name: positions.get(name.rpartition(_WINDOW)[0], ())
 
 
 def _windows_of(
@@ -211,13 +212,13 @@ def _windows_of(
     """
     several = np.bincount(owners, minlength=len(recordings))[owners] > 1
     full = window_ids(recordings.ids, owners, spans)
-    parts: dict[str, list[int]] = {}
+    windows: dict[str, list[int]] = {}
     ids = []
     for row, (owner, is_one_of_several) in enumerate(zip(owners.tolist(), several, strict=True)):
         name = recordings.ids[owner]
         ids.append(full[row] if is_one_of_several else name)
-        parts.setdefault(escaped(name), []).append(row)
-        parts.setdefault(escaped(full[row]), [row])
+        windows.setdefault(escaped(name), []).append(row)
+        windows.setdefault(escaped(full[row]), [row])
     items = Items(
         ids=ids,
         modality=AUDIO,
@@ -225,7 +226,7 @@ def _windows_of(
         classes=np.full(len(owners), -1, np.int32),
         side=recordings.side,
     )
-    return items, parts
+    return items, windows
 
 
 def _asked(
@@ -324,8 +325,8 @@ def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str
             found.append(query)
     _check(path, found, gone, groups, missing)
     are = agreeing(len(gone), "has no file and is", "have no file and are")
-    told = f"{counted(len(gone), 'query', 'queries')} {are} not asked ({_first(gone)})"
-    return found, [told] if gone else []
+    sentences = f"{counted(len(gone), 'query', 'queries')} {are} not asked ({_first(gone)})"
+    return found, [sentences] if gone else []
 
 
 def _check(
@@ -379,11 +380,11 @@ def _query(where: str, folder: Path, row: Mapping[str, str]) -> OwnQuery:
 def _medium(where: str, folder: Path, row: Mapping[str, str]) -> MediaItem:
     """The file of a query; without a path where there is none."""
     media = row["media"]
-    told = row.get("type", "")
-    modality = _KINDS.get(told.lower()) if told else modality_of_suffix(Path(media))
+    kind = row.get("type", "")
+    modality = _KINDS.get(kind.lower()) if kind else modality_of_suffix(Path(media))
     if modality is None:
         raise LayoutError(
-            f"{where}: '{media[:200]}' is of no kind that {'type' if told else 'its suffix'} "
+            f"{where}: '{media[:200]}' is of no kind that {'type' if kind else 'its suffix'} "
             "tells; add a column type that says image or audio",
             field="data",
         )
@@ -470,9 +471,9 @@ class CustomSuite(Suite):
         """
         self.check(data, protocol)
         root = layouts.check(data, self.layout, self.name)
-        queries, told = read_queries(root / _QUERIES.path, protocol.missing)
-        items, also_told = _items_of(layouts.place(root, _ITEMS), protocol)
-        judged = Judged(root / _QRELS.path, queries, items, (*told, *also_told), protocol)
+        queries, sentences = read_queries(root / _QUERIES.path, protocol.missing)
+        items, more = _items_of(layouts.path_of(root, _ITEMS), protocol)
+        judged = Judged(root / _QRELS.path, queries, items, (*sentences, *more), protocol)
         pairs = sorted({(q.modality, q.target) for q in queries}, key=_in_order)
         lacking = sorted({target for _, target in pairs if target not in items})
         if lacking:
@@ -482,7 +483,7 @@ class CustomSuite(Suite):
                 field="data",
             )
         possible = [pair for pair in pairs if {*pair} <= towers]
-        return [judged.task(asked, target) for asked, target in possible]
+        return [judged.task(by, target) for by, target in possible]
 
 
 def _in_order(pair: tuple[str, str]) -> tuple[int, int]:
@@ -491,28 +492,24 @@ def _in_order(pair: tuple[str, str]) -> tuple[int, int]:
 
 
 def _check_protocol(protocol: Protocol) -> None:
-    if protocol.prompts:
-        check_templates(protocol.prompts)
-    wrong = {
-        "level": protocol.level != "species",
-        "novel": protocol.novel != "none",
-        "database": bool(protocol.database),
-        "soundscapes": bool(protocol.soundscapes),
-    }
-    asked = [option for option, is_wrong in wrong.items() if is_wrong]
-    if asked:
-        raise InvalidInputError(
-            f"custom has no {' and no '.join('--' + option for option in asked)} to choose: what "
-            "is right is what qrels.txt says, of all items; leave the option out",
-            field=asked[0],
-        )
+    check_options(
+        "custom",
+        "what is right is what qrels.txt says, of all items",
+        protocol,
+        {
+            "level": protocol.level != "species",
+            "novel": protocol.novel != "none",
+            "database": bool(protocol.database),
+            "soundscapes": bool(protocol.soundscapes),
+        },
+    )
 
 
 def _items_of(path: Path, protocol: Protocol) -> tuple[dict[str, Items], list[str]]:
     """Pictures and recordings, whichever there are, and what was left out."""
     if path.name == ARCHIVE.rstrip("/"):
         return dict(read_archive(path)), []
-    media, told = listed_media(path, protocol.missing)
+    media, sentences = listed_media(path, protocol.missing)
     found = {}
     for modality in (IMAGE, AUDIO):
         chosen = [item for item in media if item.modality == modality]
@@ -520,4 +517,4 @@ def _items_of(path: Path, protocol: Protocol) -> tuple[dict[str, Items], list[st
             ids = [item.occurrence_id for item in chosen]
             none = np.full(len(chosen), -1, np.int32)
             found[modality] = Items(ids, modality, chosen, none, side=modality)
-    return found, told
+    return found, sentences

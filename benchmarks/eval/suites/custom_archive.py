@@ -89,10 +89,10 @@ class _ArchiveMedia:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getitem__(self, place: int, /) -> MediaItem:
+    def __getitem__(self, position: int, /) -> MediaItem:
         if self._archive is None:
             self._archive = Archive.open(self._path)
-        observation = self._archive.get(self._ids[place])
+        observation = self._archive.get(self._ids[position])
         path = Path(observation.media_root) / observation.media
         there = bool(observation.media_root) and path.is_file()
         return MediaItem(
@@ -149,10 +149,10 @@ class _Listed:
         owners = np.empty(batch.num_rows, np.int64)
         names, ids = batch.column("occurrenceID").to_pylist(), batch.column("id").to_pylist()
         for row, (owner, name) in enumerate(zip(names, ids, strict=True)):
-            place = self.items.setdefault(owner, len(self.items))
-            if place == len(self.firsts):
+            position = self.items.setdefault(owner, len(self.items))
+            if position == len(self.firsts):
                 self.firsts.append(name)
-            self.windows[name] = owners[row] = place
+            self.windows[name] = owners[row] = position
         self.owners.append(owners)
         times = [batch.column(c).to_numpy(zero_copy_only=False) for c in ("start_s", "end_s")]
         self.spans.append(np.stack(times, axis=1).astype(np.float32))
@@ -191,15 +191,15 @@ def _stored(
     items: int,
 ) -> StoredCodes:
     coded = np.zeros(len(owners), np.bool_)
-    parts = [np.empty((0, record.bits // 8), np.uint8)]
+    chunks = [np.empty((0, record.bits // 8), np.uint8)]
     for first, batch in _codes(archive, record, where):
         there = np.asarray(batch.is_valid())
         if first + len(there) > len(coded):
             raise PreconditionError(f"the archive at {archive.path} was changed while it was read")
         coded[first : first + len(there)] = there
         kept = b"".join(batch.drop_null().to_pylist())
-        parts.append(np.frombuffer(kept, np.uint8).reshape(-1, record.bits // 8))
-    codes = np.concatenate(parts)
+        chunks.append(np.frombuffer(kept, np.uint8).reshape(-1, record.bits // 8))
+    codes = np.concatenate(chunks)
     mine = owners[coded]
     order = np.argsort(mine, kind="stable")
     if (np.diff(mine) < 0).any():  # windows of a recording that were added apart

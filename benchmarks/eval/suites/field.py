@@ -16,7 +16,6 @@ import numpy as np
 
 import bittern
 from bittern.benchmarks.eval.prompts import (
-    check_templates,
     prompts_note,
     text_queries,
     with_fallbacks,
@@ -27,6 +26,7 @@ from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Missing,
     Suite,
+    check_options,
     described,
 )
 from bittern.benchmarks.eval.tasks import (
@@ -40,7 +40,7 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
-from bittern.errors import BitternError, InvalidInputError, LayoutError, LimitExceededError
+from bittern.errors import BitternError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MediaItem
@@ -89,8 +89,8 @@ def listed_media(path: Path, missing: Missing) -> tuple[list[MediaItem], list[st
         )
     entries = counted(len(unusable), "entry", "entries")
     was = agreeing(len(unusable), "was", "were")
-    told = [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]
-    return media, told if unusable else []
+    sentences = [f"{entries} of {path.name} cannot be used and {was} left out ({first})"]
+    return media, sentences if unusable else []
 
 
 PROMPTS = ("{name}",)
@@ -138,12 +138,12 @@ class FieldSuite(Suite):
         manifest = self._manifest(data)
         listed = _listed(manifest, protocol)
         found = []
-        for asked, target in ((TEXT, IMAGE), (TEXT, AUDIO), (AUDIO, IMAGE)):
+        for by, target in ((TEXT, IMAGE), (TEXT, AUDIO), (AUDIO, IMAGE)):
             items = listed.labelled(target)
-            if {asked, target} <= towers and items:
-                queries = [] if asked == TEXT else listed.labelled(asked)
-                if asked == TEXT or _answerable(queries, items):
-                    found.append(_task(asked, target, queries, items, listed.left_out, protocol))
+            if {by, target} <= towers and items:
+                queries = [] if by == TEXT else listed.labelled(by)
+                if by == TEXT or _answerable(queries, items):
+                    found.append(_task(by, target, queries, items, listed.left_out, protocol))
         return found
 
     def _manifest(self, data: Path | None) -> Path:
@@ -161,22 +161,17 @@ class FieldSuite(Suite):
 
 
 def _check_protocol(protocol: Protocol) -> None:
-    if protocol.prompts:
-        check_templates(protocol.prompts)
-    wrong = {
-        "level": protocol.level != "species",
-        "novel": protocol.novel != "none",
-        "database": bool(protocol.database),
-        "soundscapes": bool(protocol.soundscapes),
-    }
-    asked = [option for option, is_wrong in wrong.items() if is_wrong]
-    if asked:
-        raise InvalidInputError(
-            f"field has no {' and no '.join('--' + option for option in asked)} to choose: its "
-            "classes are the manifest's labels, and all of its items are ranked; leave the option "
-            "out",
-            field=asked[0],
-        )
+    check_options(
+        "field",
+        "its classes are the manifest's labels, and all of its items are ranked",
+        protocol,
+        {
+            "level": protocol.level != "species",
+            "novel": protocol.novel != "none",
+            "database": bool(protocol.database),
+            "soundscapes": bool(protocol.soundscapes),
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -214,7 +209,7 @@ def _answerable(queries: Sequence[MediaItem], items: Sequence[MediaItem]) -> lis
 
 
 def _task(
-    asked: str,
+    by: str,
     target: str,
     queries: Sequence[MediaItem],
     items: Sequence[MediaItem],
@@ -222,11 +217,11 @@ def _task(
     protocol: Protocol,
 ) -> Task:
     names = sorted({_label(item) for item in items})
-    place = {name: number for number, name in enumerate(names)}
+    position = {name: number for number, name in enumerate(names)}
     classes = Classes(names, _taxa(names, items))
-    ranked = _items(items, target, place)
-    told = list(left_out)
-    if asked == TEXT:
+    ranked = _items(items, target, position)
+    sentences = list(left_out)
+    if by == TEXT:
         questions = text_queries(classes, np.arange(len(names)), protocol, PROMPTS)
     else:
         answerable = _answerable(queries, items)
@@ -239,23 +234,23 @@ def _task(
             )
             first = ", ".join(item.media for item in gone[:_NAMED])
             more = ", ..." if len(gone) > _NAMED else ""
-            told.append(
+            sentences.append(
                 f"{some_of(len(gone), len(queries), 'recording')} {have} not asked ({first}{more})"
             )
-        questions = _recordings(answerable, asked, place)
+        questions = _recordings(answerable, by, position)
     task = Task(
-        name=f"{asked}→{target}",
+        name=f"{by}→{target}",
         queries=questions,
         items=ranked,
         relevance=Relevance.by_class(questions.classes, ranked.classes),
         classes=classes,
-        left_out=tuple(told),
+        left_out=tuple(sentences),
         notes=(
             "What has the same label is relevant",
-            prompts_note(protocol, PROMPTS) if asked == TEXT else RECORDING_QUERIES,
+            prompts_note(protocol, PROMPTS) if by == TEXT else RECORDING_QUERIES,
         ),
     )
-    if asked == TEXT:
+    if by == TEXT:
         task = with_fallbacks(task, protocol, PROMPTS)
     return leave_out_unanswerable(task)
 
@@ -272,21 +267,21 @@ def _taxa(names: Sequence[str], items: Sequence[MediaItem]) -> list[dict[str, st
     return taxa
 
 
-def _items(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> Items:
+def _items(media: Sequence[MediaItem], modality: str, position: dict[str, int]) -> Items:
     return Items(
         ids=[item.occurrence_id for item in media],
         modality=modality,
         contents=media,
-        classes=np.array([place[_label(item)] for item in media], np.int32),
+        classes=np.array([position[_label(item)] for item in media], np.int32),
         side=modality,
     )
 
 
-def _recordings(media: Sequence[MediaItem], modality: str, place: dict[str, int]) -> QuerySet:
+def _recordings(media: Sequence[MediaItem], modality: str, position: dict[str, int]) -> QuerySet:
     return QuerySet(
         ids=[item.occurrence_id for item in media],
         modality=modality,
         contents=media,
-        classes=np.array([place[_label(item)] for item in media], np.int32),
+        classes=np.array([position[_label(item)] for item in media], np.int32),
         side=modality,
     )

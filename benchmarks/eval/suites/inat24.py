@@ -42,7 +42,7 @@ from bittern.benchmarks.eval.suites.base import (
     check_files,
     coco_taxon,
     json_elements,
-    place,
+    path_of,
     skipped_files,
     wrong_layout,
 )
@@ -68,11 +68,11 @@ class Numbers(Sequence[str]):
     def __len__(self) -> int:
         return len(self.values)
 
-    def __getitem__(self, place: Any, /) -> Any:
+    def __getitem__(self, path_of: Any, /) -> Any:
         """One of them, or a list of those in a slice."""
-        if isinstance(place, slice):
-            return [str(value) for value in self.values[place].tolist()]
-        return str(self.values[place])
+        if isinstance(path_of, slice):
+            return [str(value) for value in self.values[path_of].tolist()]
+        return str(self.values[path_of])
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self.start_of)
 
-    def __getitem__(self, place: Any, /) -> Any:
+    def __getitem__(self, path_of: Any, /) -> Any:
         """One of them, or a list of those in a slice."""
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        start = self.starts[self.start_of[place]]
-        return start if self.rests is None else start + self.rests[int(place)].as_py()
+        if isinstance(path_of, slice):
+            return [self[i] for i in range(*path_of.indices(len(self)))]
+        start = self.starts[self.start_of[path_of]]
+        return start if self.rests is None else start + self.rests[int(path_of)].as_py()
 
-    def only(self, places: NDArray[np.int64]) -> Texts:
+    def only(self, positions: NDArray[np.int64]) -> Texts:
         """Some of them."""
-        rests = None if self.rests is None else self.rests.take(pa.array(places))
-        return replace(self, start_of=self.start_of[places], rests=rests)
+        rests = None if self.rests is None else self.rests.take(pa.array(positions))
+        return replace(self, start_of=self.start_of[positions], rests=rests)
 
 
 @dataclass
@@ -201,15 +201,15 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def only(self, places: NDArray[np.int64]) -> Images:
+    def only(self, positions: NDArray[np.int64]) -> Images:
         """Some of the images."""
         return replace(
             self,
-            ids=self.ids[places],
-            paths=self.paths.only(places),
-            rights=self.rights.only(places),
-            licences=self.licences.only(places),
-            classes=self.classes[places],
+            ids=self.ids[positions],
+            paths=self.paths.only(positions),
+            rights=self.rights.only(positions),
+            licences=self.licences.only(positions),
+            classes=self.classes[positions],
         )
 
     def find(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -232,14 +232,14 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, place: int, /) -> MediaItem:
-        images, path = self.images, self.images.paths[place]
-        number = int(images.classes[place])
+    def __getitem__(self, path_of: int, /) -> MediaItem:
+        images, path = self.images, self.images.paths[path_of]
+        number = int(images.classes[path_of])
         metadata = dict(images.species.taxa[number]) if number >= 0 else {}
-        metadata["rightsHolder"] = images.rights[place]
-        metadata["license"] = images.licences[place]
+        metadata["rightsHolder"] = images.rights[path_of]
+        metadata["license"] = images.licences[path_of]
         return MediaItem(
-            occurrence_id=str(images.ids[place]),
+            occurrence_id=str(images.ids[path_of]),
             media=path,
             modality=IMAGE,
             path=self.root / path,
@@ -319,10 +319,10 @@ class _Reading:
 
     def licence(self, row: Mapping[str, Any], where: str) -> None:
         del where
-        told = text(row.get("url"))
-        short = licence(told)
+        url = text(row.get("url"))
+        short = licence(url)
         self._licence_names[text(row.get("id"))] = (
-            short if short != told else text(row.get("name")) or told
+            short if short != url else text(row.get("name")) or url
         )
 
     def images(self, unknown: Literal["error", "skip"]) -> Images:
@@ -330,7 +330,7 @@ class _Reading:
         ids = np.frombuffer(self._ids, np.int64)
         paths = self._paths.texts()
         self._refuse_twice(ids, paths)
-        classes, told = self._classes(ids, unknown)
+        classes, sentences = self._classes(ids, unknown)
         licences = self._licences.texts()
         named = [self._licence_names.get(each, each) for each in licences.starts]
         return Images(
@@ -340,7 +340,7 @@ class _Reading:
             replace(licences, starts=named),
             classes,
             Classes(self._names, self._taxa),
-            told,
+            sentences,
         )
 
     def _classes(
@@ -350,13 +350,13 @@ class _Reading:
         images = ranks_of(about, ids)
         known = np.fromiter(self._categories, np.int64, len(self._categories))
         labels = ranks_of(np.frombuffer(self._label, np.int64), known)
-        told = []
+        sentences = []
         lost = (images < 0) | (labels < 0)
         if lost.any():
-            told.append(self._lost(images, labels, lost))
+            sentences.append(self._lost(images, labels, lost))
             if unknown == "error":
                 raise QrelsError(
-                    f"{told[0]}; take {METADATA.origin}, or leave them out with --unknown skip"
+                    f"{sentences[0]}; take {METADATA.origin}, or leave them out with --unknown skip"
                 )
         images, labels = images[~lost], labels[~lost]
         classes = np.full(len(ids), -1, np.int32)
@@ -370,8 +370,8 @@ class _Reading:
         bare = int(np.count_nonzero(classes < 0))
         if bare:
             have = agreeing(bare, "has no label and answers", "have no label and answer")
-            told.append(f"{some_of(bare, len(ids), 'image')} {have} no query")
-        return classes, told
+            sentences.append(f"{some_of(bare, len(ids), 'image')} {have} no query")
+        return classes, sentences
 
     def _lost(
         self, images: NDArray[np.int64], labels: NDArray[np.int64], lost: NDArray[np.bool_]
@@ -449,12 +449,12 @@ class INat24(Suite):
             return []
         images, left_out = images_there(folder, protocol)
         every = np.arange(len(images.species))
-        asked = text_queries(images.species, every, protocol, IMAGE_PROMPTS)
+        queries = text_queries(images.species, every, protocol, IMAGE_PROMPTS)
         task = Task(
             name=f"{TEXT}→{IMAGE}",
-            queries=asked,
+            queries=queries,
             items=items_of(images, folder),
-            relevance=Relevance.by_class(asked.classes, images.classes),
+            relevance=Relevance.by_class(queries.classes, images.classes),
             classes=images.species,
             left_out=left_out,
         )
@@ -484,9 +484,9 @@ def images_there(folder: Path, protocol: Protocol) -> tuple[Images, list[str]]:
         LayoutError: `train.json` cannot be used; files are missing that must not be.
         QrelsError: annotations of what there is not.
     """
-    path = place(folder, METADATA)
+    path = path_of(folder, METADATA)
     images = read_images(path, protocol.unknown)
-    root = place(folder, IMAGES).parent
+    root = path_of(folder, IMAGES).parent
     there = check_files(root, images.paths, protocol.missing, LISTED)
     left_out = [*images.left_out, *skipped_files(there, LISTED)]
     return (images if there.all() else images.only(np.flatnonzero(there))), left_out
@@ -494,5 +494,5 @@ def images_there(folder: Path, protocol: Protocol) -> tuple[Images, list[str]]:
 
 def items_of(images: Images, folder: Path) -> Items:
     """The images as what is ranked."""
-    root = place(folder, IMAGES).parent
+    root = path_of(folder, IMAGES).parent
     return Items(Numbers(images.ids), IMAGE, Photographs(images, root), images.classes, IMAGE)

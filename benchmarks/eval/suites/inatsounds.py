@@ -119,12 +119,12 @@ def read_split(data: Path, name: str, *, lenient: bool = False) -> Split:
     categories = _categories(path, members["categories"])
     rows: dict[int, int] = {}
     files: list[str] = []
-    for place, row in enumerate(members["audio"]):
-        number = _integer(path, "audio", place, row, "id")
+    for position, row in enumerate(members["audio"]):
+        number = _integer(path, "audio", position, row, "id")
         if number in rows:
-            _refuse(path, f"audio[{place}] has the id {number} of another recording")
-        rows[number] = place
-        files.append(_text(path, "audio", place, row, "file_name"))
+            _refuse(path, f"audio[{position}] has the id {number} of another recording")
+        rows[number] = position
+        files.append(_text(path, "audio", position, row, "file_name"))
     labels, left_out = _labels(path, members["annotations"], rows, categories, lenient)
     entries = [
         _file(path, name, file, categories.get(label))
@@ -141,7 +141,7 @@ def read_split(data: Path, name: str, *, lenient: bool = False) -> Split:
         labels=labels[kept],
         holders=[str(audio[row].get("rights_holder") or "")[:_MAX_TEXT] for row in kept],
         licences=[licences.get(str(audio[row].get("license")), "") for row in kept],
-        left_out=[f"{path.name}: {told}" for told in left_out],
+        left_out=[f"{path.name}: {sentence}" for sentence in left_out],
     )
 
 
@@ -168,27 +168,31 @@ def _members(path: Path) -> dict[str, list[Any]]:
         _refuse(path, f"it has no list of {' and '.join(lacking)}, but {has}")
     members = {member: value[member] for member in _MEMBERS}
     for member, rows in members.items():
-        wrong = next((place for place, row in enumerate(rows) if not isinstance(row, dict)), None)
+        wrong = next(
+            (position for position, row in enumerate(rows) if not isinstance(row, dict)), None
+        )
         if wrong is not None:
             _refuse(path, f"{member}[{wrong}] is no object with named values")
-    told = value.get("licenses")
-    members["licenses"] = told if isinstance(told, list) else []
+    licences = value.get("licenses")
+    members["licenses"] = licences if isinstance(licences, list) else []
     return members
 
 
 def _categories(path: Path, rows: list[Any]) -> dict[int, Category]:
     found: dict[int, Category] = {}
-    for place, row in enumerate(rows):
-        number = _integer(path, "categories", place, row, "id")
+    for position, row in enumerate(rows):
+        number = _integer(path, "categories", position, row, "id")
         if number in found:
-            _refuse(path, f"categories[{place}] has the id {number} of another category")
+            _refuse(path, f"categories[{position}] has the id {number} of another category")
         if row.get("evaluation") not in (0, 1, False, True):
-            _refuse(path, f"categories[{place}] does not say by evaluation 0 or 1 if it is asked")
+            _refuse(
+                path, f"categories[{position}] does not say by evaluation 0 or 1 if it is asked"
+            )
         taxon = {rank: str(row[rank]) for rank in RANKS if row.get(rank)}
-        taxon["scientificName"] = _text(path, "categories", place, row, "name")
+        taxon["scientificName"] = _text(path, "categories", position, row, "name")
         if row.get("common_name"):
             taxon["vernacularName"] = str(row["common_name"])
-        folder = _text(path, "categories", place, row, "audio_dir_name")
+        folder = _text(path, "categories", position, row, "audio_dir_name")
         found[number] = Category(number, taxon, folder, bool(row["evaluation"]))
     return found
 
@@ -203,15 +207,15 @@ def _labels(
     """The category of each recording, -1 where there is none, and what was left out."""
     labels = np.full(len(rows), -1, np.int64)
     unknown, again = [], []
-    for place, annotation in enumerate(annotations):
-        audio = _integer(path, "annotations", place, annotation, "audio_id")
-        category = _integer(path, "annotations", place, annotation, "category_id")
+    for position, annotation in enumerate(annotations):
+        audio = _integer(path, "annotations", position, annotation, "audio_id")
+        category = _integer(path, "annotations", position, annotation, "category_id")
         row = rows.get(audio)
         if row is None or category not in categories:
             which = f"audio_id {audio}" if row is None else f"category_id {category}"
-            unknown.append(f"annotations[{place}] ({which})")
+            unknown.append(f"annotations[{position}] ({which})")
         elif labels[row] == category:
-            again.append(f"annotations[{place}] (audio_id {audio})")
+            again.append(f"annotations[{position}] (audio_id {audio})")
         elif labels[row] >= 0:
             raise QrelsError(
                 f"{path.name}: recording {audio} is annotated as category {labels[row]} and as "
@@ -232,31 +236,31 @@ def _labels(
         (again, (annotations, "annotation"), ("repeats", "repeat"), " another"),
         (bare, (rows, "recording"), ("has", "have"), " no annotation"),
     )
-    told = [
+    sentences = [
         f"{some_of(len(those), len(whole), noun)} {agreeing(len(those), *verbs)}{rest}: "
         f"{_some(those)}"
         for those, (whole, noun), verbs, rest in troubles
         if those
     ]
-    if told and not lenient:
+    if sentences and not lenient:
         raise QrelsError(
-            f"{path.name}: {'; '.join(told)}. Unpack it again, or leave these out with "
+            f"{path.name}: {'; '.join(sentences)}. Unpack it again, or leave these out with "
             "--unknown skip",
             field="data",
         )
     if not (labels >= 0).any():
         raise QrelsError(f"{path.name}: no recording has an annotation", field="data")
-    return labels, told
+    return labels, sentences
 
 
 def _file(path: Path, split: str, name: str, category: Category | None) -> str:
     """Below the data folder: ``test/<audio_dir_name>/<name>.wav``."""
-    told = PurePosixPath(name)
-    if told.is_absolute() or ".." in told.parts or "\\" in name:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or "\\" in name:
         _refuse(path, f"file_name {name[:80]!r} leads out of the data folder")
-    if len(told.parts) == 1 and category is not None:
+    if len(relative.parts) == 1 and category is not None:
         return f"{split}/{category.folder}/{name}"
-    return name if told.parts[0] == split else f"{split}/{name}"
+    return name if relative.parts[0] == split else f"{split}/{name}"
 
 
 def _check_unique(path: Path, files: Sequence[str]) -> None:
@@ -275,19 +279,19 @@ def _licences(rows: Sequence[Any]) -> dict[str, str]:
     }
 
 
-def _integer(path: Path, member: str, place: int, row: Mapping[str, Any], key: str) -> int:
+def _integer(path: Path, member: str, position: int, row: Mapping[str, Any], key: str) -> int:
     value = row.get(key)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
-        _refuse(path, f"{member}[{place}] has {value!r:.40} where {key} should be a number")
+        _refuse(path, f"{member}[{position}] has {value!r:.40} where {key} should be a number")
     return value
 
 
-def _text(path: Path, member: str, place: int, row: Mapping[str, Any], key: str) -> str:
+def _text(path: Path, member: str, position: int, row: Mapping[str, Any], key: str) -> str:
     value = row.get(key)
     if not isinstance(value, str) or not value.strip() or len(value) > _MAX_TEXT:
-        _refuse(path, f"{member}[{place}] has {value!r:.40} where {key} should be a text")
+        _refuse(path, f"{member}[{position}] has {value!r:.40} where {key} should be a text")
     if "\0" in value or not (value.isascii() or _encodable(value)):
-        _refuse(path, f"{member}[{place}] has a {key} that is no text: {value!r:.60}")
+        _refuse(path, f"{member}[{position}] has a {key} that is no text: {value!r:.60}")
     return value.strip()
 
 
@@ -377,8 +381,8 @@ class INatSounds(Suite):
         if not {TEXT, AUDIO} <= towers:
             return []
         lenient = protocol.unknown == "skip"
-        told = [read_split(root, split, lenient=lenient) for split in _used(protocol)]
-        return _tasks(root, told, protocol)
+        splits = [read_split(root, split, lenient=lenient) for split in _used(protocol)]
+        return _tasks(root, splits, protocol)
 
 
 def _used(protocol: Protocol) -> list[str]:
@@ -402,7 +406,7 @@ def _checked(data: Path | None, protocol: Protocol) -> Path:
         )
     if protocol.prompts:
         check_templates(protocol.prompts)
-    wanted = [piece for each in (split, *fitted) for piece in _layout(each, optional=False)]
+    wanted = [file for each in (split, *fitted) for file in _layout(each, optional=False)]
     root = check(data, wanted, INatSounds.name)
     if protocol.soundscapes:
         check_soundscapes(Path(protocol.soundscapes), protocol)
@@ -415,23 +419,23 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
     numbers = [n for n, c in categories.items() if c.evaluated or n in present]
     taxa = [categories[number].taxon for number in numbers]
     classes = Classes([t.get("vernacularName", t["scientificName"]) for t in taxa], taxa)
-    place = {number: row for row, number in enumerate(numbers)}
+    position = {number: row for row, number in enumerate(numbers)}
     searched = splits[0]
-    items, left_out = _items(root, searched, categories, place, protocol)
+    items, left_out = _items(root, searched, categories, position, protocol)
     evaluated = np.array([categories[number].evaluated for number in numbers], np.bool_)
-    asked = text_queries(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
+    queries = text_queries(classes, np.flatnonzero(evaluated), protocol, AUDIO_PROMPTS)
     training = None
     if len(splits) > 1:
-        training, more = _training(root, splits[1], categories, place, classes, protocol)
+        training, more = _training(root, splits[1], categories, position, classes, protocol)
         left_out += more
     notes = [f"The {searched.name} split is searched. {_told_evaluated(classes, evaluated)}"]
     notes.append(prompts_note(protocol, AUDIO_PROMPTS))
     notes.append(f"{_BY_WINDOWS[protocol.windows]}; others report averages over a file's windows")
     task = Task(
         name="text→audio",
-        queries=asked,
+        queries=queries,
         items=items,
-        relevance=Relevance.by_class(asked.classes, items.classes),
+        relevance=Relevance.by_class(queries.classes, items.classes),
         classes=classes,
         training=training,
         left_out=left_out,
@@ -450,14 +454,18 @@ def _tasks(root: Path, splits: Sequence[Split], protocol: Protocol) -> list[Task
 def _told_evaluated(classes: Classes, evaluated: NDArray[np.bool_]) -> str:
     """Which species are asked for, in a sentence."""
     number = int(evaluated.sum())
-    told = (
+    sentences = (
         f"{some_of(number, len(classes), 'species', 'species')} {agreeing(number, 'is', 'are')} "
         "asked for, which the data set marks for evaluation"
     )
     others = [classes.names[i] for i in np.flatnonzero(~evaluated).tolist()]
     more = ", ..." if len(others) > _NAMED else ""
     first = f"{', '.join(others[:_NAMED])}{more}"
-    return f"{told}; recordings of the others are searched as well ({first})" if others else told
+    return (
+        f"{sentences}; recordings of the others are searched as well ({first})"
+        if others
+        else sentences
+    )
 
 
 def _agreed(splits: Sequence[Split]) -> dict[int, Category]:
@@ -480,7 +488,7 @@ def _items(
     root: Path,
     split: Split,
     categories: Mapping[int, Category],
-    place: Mapping[int, int],
+    position: Mapping[int, int],
     protocol: Protocol,
 ) -> tuple[Items, list[str]]:
     """The recordings of a split that are there."""
@@ -504,7 +512,7 @@ def _items(
             "license": [split.licences[row] for row in rows],
         },
     )
-    classes: NDArray[np.int32] = np.array([place[label] for label in labels], np.int32)
+    classes: NDArray[np.int32] = np.array([position[label] for label in labels], np.int32)
     items = Items(ids, AUDIO, media, classes, AUDIO, splits=[split.name] * len(ids))
     return items, [*split.left_out, *skipped_files(there, what)]
 
@@ -513,11 +521,13 @@ def _training(
     root: Path,
     split: Split,
     categories: Mapping[int, Category],
-    place: Mapping[int, int],
+    position: Mapping[int, int],
     classes: Classes,
     protocol: Protocol,
 ) -> tuple[TrainingSplit, list[str]]:
     """The recordings of the training split, and the names of all their species."""
-    items, left_out = _items(root, split, categories, place, protocol)
+    items, left_out = _items(root, split, categories, position, protocol)
     queries = text_queries(classes, np.unique(items.classes), protocol, AUDIO_PROMPTS)
-    return TrainingSplit(items, queries), [f"Of the training split: {told}" for told in left_out]
+    return TrainingSplit(items, queries), [
+        f"Of the training split: {sentence}" for sentence in left_out
+    ]

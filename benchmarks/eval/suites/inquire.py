@@ -56,7 +56,7 @@ from bittern.benchmarks.eval.suites.base import (
     check_files,
     described,
     found,
-    place,
+    path_of,
     skipped_files,
     table_rows,
     wrong_layout,
@@ -176,10 +176,8 @@ def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
         LayoutError: a file cannot be used, or an id stands twice.
     """
     layout = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
-    there = {
-        split: piece for split, piece in layout.items() if split in wanted or found(data, piece)
-    }
-    files = {place(data, piece): split for split, piece in there.items()}
+    there = {split: file for split, file in layout.items() if split in wanted or found(data, file)}
+    files = {path_of(data, file): split for split, file in there.items()}
     if in_one_file(data):
         files = dict.fromkeys(files, "")
     ids: dict[str, None] = {}
@@ -210,7 +208,7 @@ def read_annotations(data: Path) -> Iterator[Pair]:
     Raises:
         LayoutError: the file cannot be used.
     """
-    path = place(data, ANNOTATIONS)
+    path = path_of(data, ANNOTATIONS)
     columns = ("query_id", "image_id", "image_path")
     for number, row in table_rows(path, columns, ANNOTATIONS.origin):
         where = f"{path.name}, line {number}"
@@ -224,7 +222,7 @@ def read_candidates(data: Path, queries: Queries) -> Iterator[Pair]:
         LayoutError: a file cannot be used.
         QrelsError: two queries have the same text, and candidates are told by text.
     """
-    path = place(data, CANDIDATES)
+    path = path_of(data, CANDIDATES)
     ids = by_text(queries)
     if path.is_file():
         yield from _listed(path, ids)
@@ -394,15 +392,15 @@ class Matching:
                 if path in paths:
                     paths[path] = number
         ids = [line.image if _is_id(line.image) else "-1" for line in read]
-        places = self._images.find(np.array(ids, np.int64))
+        positions = self._images.find(np.array(ids, np.int64))
         for number, line in enumerate(read):
             if not line.image:
-                places[number] = paths[line.path]
+                positions[number] = paths[line.path]
             elif not _is_id(line.image) or (
-                line.path and places[number] >= 0 and self._path(places[number]) != line.path
+                line.path and positions[number] >= 0 and self._path(positions[number]) != line.path
             ):
-                places[number] = -1
-        return places
+                positions[number] = -1
+        return positions
 
     def _path(self, number: np.int64) -> str:
         return str(self._images.paths[int(number)])
@@ -418,13 +416,13 @@ class Matching:
         name = agreeing(
             len(lost), "names an unknown query or image", "name unknown queries or images"
         )
-        told = f"{len(lost):,} of {len(read):,} {what} {name} ({first})"
+        sentences = f"{len(lost):,} of {len(read):,} {what} {name} ({first})"
         if self._unknown == "error":
             raise QrelsError(
-                f"{told}; queries, {what} and train.json have to be of the same release of "
+                f"{sentences}; queries, {what} and train.json have to be of the same release of "
                 "INQUIRE; leave these lines out with --unknown skip"
             )
-        self.left_out.append(told)
+        self.left_out.append(sentences)
 
 
 def other_queries(lost: int, lines: int, what: str) -> str:
@@ -435,12 +433,12 @@ def other_queries(lost: int, lines: int, what: str) -> str:
     )
 
 
-def _is_id(told: str) -> bool:
-    return told.isascii() and told.isdigit() and len(told) <= _INT64_DIGITS
+def _is_id(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _INT64_DIGITS
 
 
 def _named(line: Pair) -> str:
-    return " ".join(part[:200] for part in (line.image, line.path) if part)
+    return " ".join(chunk[:200] for chunk in (line.image, line.path) if chunk)
 
 
 MAX_ROWS = 1_000_000
@@ -521,9 +519,9 @@ def read_pictures(
         LayoutError: a file cannot be used.
         QrelsError: lines of unknown queries, unless these are left out.
     """
-    shards = sorted(place(data, CANDIDATES).glob("*.parquet"))
+    shards = sorted(path_of(data, CANDIDATES).glob("*.parquet"))
     if not shards:
-        raise _wrong(place(data, CANDIDATES), "no file that ends with .parquet")
+        raise _wrong(path_of(data, CANDIDATES), "no file that ends with .parquet")
     numbers = {own: number for number, own in enumerate(queries.ids)}
     ids = by_text(queries)
     images: dict[int, int] = {}
@@ -553,9 +551,9 @@ def read_pictures(
                 raise LayoutError(f"{shard.parent} has more than {MAX_ROWS:,} rows", field="data")
     lines = len(given) + len(lost) + not_asked
     if lost and queries.partial:
-        told = [other_queries(len(lost), lines, "candidates")]
+        sentences = [other_queries(len(lost), lines, "candidates")]
     else:
-        told = _unlisted(lost, lines, unknown)
+        sentences = _unlisted(lost, lines, unknown)
     pairs = np.array(given, np.int64).reshape(-1, 2)
     chosen = np.array(relevant, np.bool_)
     items = Items(
@@ -565,7 +563,7 @@ def read_pictures(
         np.full(len(images), -1, np.int32),
         IMAGE,
     )
-    return items, _pairs(pairs[chosen]), _pairs(pairs), told
+    return items, _pairs(pairs[chosen]), _pairs(pairs), sentences
 
 
 def _lines(shard: Path) -> list[tuple[int, int, dict[str, Any]]]:
@@ -611,16 +609,16 @@ def _pairs(both: NDArray[np.int64]) -> Pairs:
 def _unlisted(lost: Sequence[str], lines: int, unknown: Literal["error", "skip"]) -> list[str]:
     if not lost:
         return []
-    told = (
+    sentences = (
         f"{len(lost):,} of {lines:,} candidates {agreeing(len(lost), 'is', 'are')} of unknown "
         f"queries (the first: {lost[0]})"
     )
     if unknown == "error":
         raise QrelsError(
-            f"{told}; queries and candidates have to be of the same release of INQUIRE; leave "
+            f"{sentences}; queries and candidates have to be of the same release of INQUIRE; leave "
             "these lines out with --unknown skip"
         )
-    return [told]
+    return [sentences]
 
 
 def _wrong(path: Path, got: str) -> LayoutError:
@@ -675,7 +673,7 @@ class Inquire(Suite):
         queries = read_queries(folder, ASKED[protocol.database])
         if protocol.candidates == "rerank" and _pictures_alone(folder):
             return [_of_pictures(folder, queries, protocol)]
-        images = read_images(place(folder, METADATA), protocol.unknown)
+        images = read_images(path_of(folder, METADATA), protocol.unknown)
         matching = Matching(queries, images, protocol)
         relevant = matching.pairs(read_annotations(folder), "annotations")
         given = matching.pairs(read_candidates(folder, queries), "candidates") if rerank else None
@@ -733,13 +731,13 @@ def _question(
         LayoutError: images are not there that must not be missing.
     """
     some = images if len(wanted) == len(images) else images.only(wanted)
-    there = check_files(place(folder, IMAGES).parent, some.paths, protocol.missing, what)
+    there = check_files(path_of(folder, IMAGES).parent, some.paths, protocol.missing, what)
     if not there.all():
         some = some.only(np.flatnonzero(there))
     # The queries ask for no class: the images' species decide nothing here.
     items = replace(items_of(some, folder), classes=np.full(len(some), -1, np.int32))
-    told = (*left_out, *skipped_files(there, what))
-    return _Question(protocol, queries, len(images), wanted[there], items, told)
+    sentences = (*left_out, *skipped_files(there, what))
+    return _Question(protocol, queries, len(images), wanted[there], items, sentences)
 
 
 def _fullrank(question: _Question, relevant: Pairs, lacks_candidates: bool) -> Task:
@@ -779,7 +777,7 @@ def _checked(data: Path | None, protocol: Protocol) -> Path:
     _refuse(protocol)
     splits = ASKED[protocol.database]
     queries = [
-        piece for split, piece in ((VAL, QUERIES_VAL), (TEST, QUERIES_TEST)) if split in splits
+        file for split, file in ((VAL, QUERIES_VAL), (TEST, QUERIES_TEST)) if split in splits
     ]
     given = (METADATA, IMAGES, *queries, ANNOTATIONS, CANDIDATES)
     # Candidates to rank anew bring their pictures with them, unless iNat24 is there.
@@ -809,13 +807,13 @@ def _pictures_alone(data: Path) -> bool:
     candidates = found(data, CANDIDATES)
     if candidates is None or not candidates.is_dir():
         return False
-    return any(found(data, piece) is None for piece in (METADATA, IMAGES, ANNOTATIONS))
+    return any(found(data, file) is None for file in (METADATA, IMAGES, ANNOTATIONS))
 
 
 def _of_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
-    items, relevant, given, told = read_pictures(folder, queries, protocol.unknown)
+    items, relevant, given, sentences = read_pictures(folder, queries, protocol.unknown)
     every = np.arange(len(items))
-    question = _Question(protocol, queries, len(items), every, items, told)
+    question = _Question(protocol, queries, len(items), every, items, sentences)
     task = _rerank(question, relevant, given)
     note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is not there, or not whole"
     return replace(task, notes=(*task.notes, note))
@@ -850,10 +848,10 @@ def _task(
 
 def _asked(queries: Queries, protocol: Protocol) -> tuple[QuerySet, NDArray[np.int64]]:
     """Those that are asked in the protocol's prompts, and which of the published ones each is."""
-    places = np.flatnonzero(queries.are_asked)
-    named = text_queries(Classes(queries.texts), places, protocol, AS_IT_IS, side=TEXT)
+    positions = np.flatnonzero(queries.are_asked)
+    named = text_queries(Classes(queries.texts), positions, protocol, AS_IT_IS, side=TEXT)
     of = named.classes.astype(np.int64)
-    each = len(named) // len(places)
+    each = len(named) // len(positions)
     ids = [queries.ids[i] + (f"#{n % each}" if each > 1 else "") for n, i in enumerate(of.tolist())]
     none = np.full(len(of), -1, np.int32)
     return QuerySet(ids, TEXT, named.contents, none, TEXT), of

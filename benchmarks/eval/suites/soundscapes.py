@@ -128,13 +128,13 @@ def read_collection(data: Path, protocol: Protocol) -> Collection:
     there = check_files(data / FOLDER, annotated, protocol.missing, what)
     known = {name for name, here in zip(annotated, there.tolist(), strict=True) if here}
     names = sorted(known | set(_recordings(data / FOLDER)))
-    place = {name: number for number, name in enumerate(names)}
+    position = {name: number for number, name in enumerate(names)}
     kept = [box for box in boxes if box[0] in known]
     left_out = [*troubles, *harmless, *skipped_files(there, what)]
     return Collection(
         names=names,
         species=species,
-        recordings=np.array([place[box[0]] for box in kept], np.int64),
+        recordings=np.array([position[box[0]] for box in kept], np.int64),
         starts=np.array([box[1] for box in kept], np.float64),
         ends=np.array([box[2] for box in kept], np.float64),
         codes=[box[3] for box in kept],
@@ -223,11 +223,11 @@ def _boxes(
     return list(boxes), troubles, harmless
 
 
-def _seconds(path: Path, line: int, told: str) -> float:
+def _seconds(path: Path, line: int, text: str) -> float:
     try:
-        return float(told)
+        return float(text)
     except ValueError:
-        got = f"{told[:40]!r} in line {line}"
+        got = f"{text[:40]!r} in line {line}"
         raise wrong_layout(path, "times in seconds", got, f"take it from {ORIGIN}") from None
 
 
@@ -354,17 +354,17 @@ def unique_pairs(
 
 
 def gathered(
-    asked: NDArray[np.int32], classes: NDArray[np.int32], items: NDArray[np.int64]
+    queries: NDArray[np.int32], classes: NDArray[np.int32], items: NDArray[np.int64]
 ) -> Relevance:
     """Relevance where an item may have several classes.
 
     Args:
-        asked: int32 [q], the class that each query asks for, -1 for none.
+        queries: int32 [q], the class that each query asks for, -1 for none.
         classes: int32 [pairs], ascending.
         items: int64 [pairs], ascending within a class, none twice.
     """
-    starts = np.searchsorted(classes, asked, "left")
-    ends = np.where(asked < 0, starts, np.searchsorted(classes, asked, "right"))
+    starts = np.searchsorted(classes, queries, "left")
+    ends = np.where(queries < 0, starts, np.searchsorted(classes, queries, "right"))
     parts = [items[a:b] for a, b in zip(starts, ends, strict=True)]
     offsets = np.concatenate([[0], np.cumsum(ends - starts)]).astype(np.int64)
     found = np.concatenate(parts) if parts else np.empty(0, np.int64)
@@ -394,11 +394,11 @@ class Fitting:
     """What systems are fitted on, from another data set, with its own classes.
 
     Attributes:
-        part: its items and queries.
+        training: its items and queries.
         classes: what its classes are, of the same rank as those of the soundscapes' task.
     """
 
-    part: TrainingSplit
+    training: TrainingSplit
     classes: Classes
 
 
@@ -475,11 +475,11 @@ def soundscape_tasks(
     collection = read_collection(data, protocol)
     codes = {code: number for number, code in enumerate(collection.species)}
     labels = np.array([codes[code] for code in collection.codes], np.int32)
-    told = _of_annotations(data, collection, labels, protocol)
-    told = with_fallbacks(by_protocol(told, protocol, AUDIO_PROMPTS), protocol, AUDIO_PROMPTS)
+    task = _of_annotations(data, collection, labels, protocol)
+    task = with_fallbacks(by_protocol(task, protocol, AUDIO_PROMPTS), protocol, AUDIO_PROMPTS)
     if fitting is not None:
-        told = _fitted(told, fitting)
-    whole, annotations = _of_recordings(told, data, collection)
+        task = _fitted(task, fitting)
+    whole, annotations = _of_recordings(task, data, collection)
     name = f"{prefix}text→audio, windows"
     windows = replace(whole, name=name, notes=(*whole.notes, ENCODERS_WINDOWS))
     windows = replace(windows, by_window=partial(windows_as_items, windows, annotations))
@@ -503,12 +503,12 @@ def _of_annotations(
     classes = _classes(collection)
     media = MediaFiles(data / FOLDER, collection.names, collection.names, AUDIO)
     owners = collection.recordings
-    asked = text_queries(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS)
+    queries = text_queries(classes, np.arange(len(collection.species)), protocol, AUDIO_PROMPTS)
     return Task(
         name=f"{TEXT}→{AUDIO}",
-        queries=asked,
+        queries=queries,
         items=Items(Chosen(media.ids, owners), AUDIO, Chosen(media, owners), labels, AUDIO),
-        relevance=Relevance.by_class(asked.classes, labels),
+        relevance=Relevance.by_class(queries.classes, labels),
         classes=classes,
         left_out=collection.left_out,
         notes=[
@@ -523,12 +523,12 @@ def _of_annotations(
 def _of_recordings(task: Task, data: Path, collection: Collection) -> tuple[Task, Annotations]:
     """The same with recordings as items, and its annotations with the classes that it came to."""
     classes = task.items.classes
-    told = classes >= 0
+    labelled = classes >= 0
     annotations = Annotations(
-        recordings=collection.recordings[told],
-        starts=collection.starts[told],
-        ends=collection.ends[told],
-        classes=classes[told],
+        recordings=collection.recordings[labelled],
+        starts=collection.starts[labelled],
+        ends=collection.ends[labelled],
+        classes=classes[labelled],
     )
     media = MediaFiles(data / FOLDER, collection.names, collection.names, AUDIO)
     items = Items(
@@ -556,18 +556,20 @@ def _fitted(task: Task, fitting: Fitting) -> Task:
     come behind the task's own.
     """
     names, taxa = list(task.classes.names), list(task.classes.taxa)
-    known = {_scientific(taxon): place for place, taxon in enumerate(taxa)}
+    known = {_scientific(taxon): position for position, taxon in enumerate(taxa)}
     known.pop("", None)
-    place = np.empty(len(fitting.classes), np.int32)
+    position = np.empty(len(fitting.classes), np.int32)
     for number, taxon in enumerate(fitting.classes.taxa):
         same = known.get(_scientific(taxon))
-        place[number] = len(names) if same is None else same
+        position[number] = len(names) if same is None else same
         if same is None:
             names.append(fitting.classes.names[number])
             taxa.append(taxon)
-    told = fitting.part.items.classes
-    items = replace(fitting.part.items, classes=np.where(told < 0, np.int32(-1), place[told]))
-    queries = replace(fitting.part.queries, classes=place[fitting.part.queries.classes])
+    classes = fitting.training.items.classes
+    items = replace(
+        fitting.training.items, classes=np.where(classes < 0, np.int32(-1), position[classes])
+    )
+    queries = replace(fitting.training.queries, classes=position[fitting.training.queries.classes])
     # Here seen is what the training part has, not a split of this run's own.
     seen = np.isin(task.queries.classes, items.classes)
     groups = {SEEN: seen, NOVEL: ~seen}

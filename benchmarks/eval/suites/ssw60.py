@@ -187,10 +187,11 @@ def read_assets(data: Path, name: str, suffix: str, species: int, *, lenient: bo
     are = f"{some_of(len(unknown), len(unknown) + len(lines), 'label')} " + agreeing(
         len(unknown), "is", "are"
     )
-    told = f"{path.name}: {are} not in taxa.csv: {', '.join(unknown[:_TOLD])}"
+    sentence = f"{path.name}: {are} not in taxa.csv: {', '.join(unknown[:_TOLD])}"
     if unknown and not lenient:
         raise QrelsError(
-            f"{told}{more}. Take both tables from {ORIGIN}, or leave these out by --unknown skip",
+            f"{sentence}{more}. Take both tables from {ORIGIN}, or leave these out with "
+            "--unknown skip",
             field="data",
         )
     return Assets(
@@ -199,7 +200,7 @@ def read_assets(data: Path, name: str, suffix: str, species: int, *, lenient: bo
         labels=np.array(labels, np.int32),
         splits=splits,
         holders=holders,
-        left_out=[told + more] if unknown else [],
+        left_out=[sentence + more] if unknown else [],
     )
 
 
@@ -235,12 +236,12 @@ def with_files(data: Path, assets: Assets, missing: str, what: str) -> Assets:
 
 
 def _label(path: Path, line: int, row: Mapping[str, str]) -> int:
-    told = row["label"]
-    if not (told.isascii() and told.isdigit() and len(told) < 9):
+    text = row["label"]
+    if not (text.isascii() and text.isdigit() and len(text) < 9):
         raise wrong_layout(
-            path, "numbers as labels", f"{told[:40]!r} in line {line}", f"take it from {ORIGIN}"
+            path, "numbers as labels", f"{text[:40]!r} in line {line}", f"take it from {ORIGIN}"
         )
-    return int(told)
+    return int(text)
 
 
 SETS: dict[str, Sequence[str]] = {"inat": ("images_inat",), "nabirds": ("images_nabirds",)}
@@ -275,7 +276,7 @@ class SSW60(Suite):
     about = (
         "SSW60 (arXiv 2207.10664): recordings, photographs and names of 60 birds against each other"
     )
-    layout: Sequence[DataFile] = (_TAXA, *(piece for pair in _PIECES.values() for piece in pair))
+    layout: Sequence[DataFile] = (_TAXA, *(file for pair in _PIECES.values() for file in pair))
     needs_data = True
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
@@ -292,11 +293,11 @@ class SSW60(Suite):
         sets, _ = _database(protocol)
         if protocol.prompts:
             check_templates(protocol.prompts)
-        kinds = [_PIECES["audio_ml"], [piece for table in SETS[sets] for piece in _PIECES[table]]]
+        kinds = [_PIECES["audio_ml"], [file for table in SETS[sets] for file in _PIECES[table]]]
         if data is not None and data.is_dir():
-            some = [kind for kind in kinds if any(found(data, piece) for piece in kind)]
+            some = [kind for kind in kinds if any(found(data, file) for file in kind)]
             kinds = some or kinds
-        check(data, [_TAXA, *(piece for kind in kinds for piece in kind)], self.name)
+        check(data, [_TAXA, *(file for kind in kinds for file in kind)], self.name)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
         """audio→image, text→audio, text→image and image→audio, as far as there are towers.
@@ -329,9 +330,9 @@ class SSW60(Suite):
 
 def _database(protocol: Protocol) -> tuple[str, str]:
     """The photographs and the split that are searched."""
-    parts = [part for part in protocol.database.split(":") if part]
-    sets = [part for part in parts if part in SETS]
-    splits = [part for part in parts if part not in SETS]
+    chunks = [chunk for chunk in protocol.database.split(":") if chunk]
+    sets = [chunk for chunk in chunks if chunk in SETS]
+    splits = [chunk for chunk in chunks if chunk not in SETS]
     if len(sets) > 1 or len(splits) > 1:
         raise InvalidInputError(
             f"--database {protocol.database[:80]} is no choice of photographs and split; give for "
@@ -398,11 +399,11 @@ class _World:
         """One table: queries of one modality against items of another."""
         searched = self.assets[of].of(self.split)
         items = self._items(of, searched)
-        asked = self._asked(by, of, _QUERY_SPLIT, np.arange(len(self.classes)))
+        queries = self._asked(by, of, _QUERY_SPLIT, np.arange(len(self.classes)))
         training = None
         if self.protocol.fit_on == "training":
-            part = self._items(of, self.assets[of].of("train"))
-            training = TrainingSplit(part, self._asked(by, of, "train", np.unique(part.classes)))
+            chunk = self._items(of, self.assets[of].of("train"))
+            training = TrainingSplit(chunk, self._asked(by, of, "train", np.unique(chunk.classes)))
         photographs = "iNat2021 and NABirds" if self.sets == "both" else self.sets
         notes = [f"The {self.split} split is searched."]
         if by == TEXT:
@@ -414,12 +415,14 @@ class _World:
             notes.append(RECORDING_QUERIES)
         if IMAGE in (by, of):
             notes.append(f"Photographs are those of {photographs}.")
-        left_out = [told for m in (by, of) if m in self.assets for told in self.assets[m].left_out]
+        left_out = [
+            sentence for m in (by, of) if m in self.assets for sentence in self.assets[m].left_out
+        ]
         return Task(
             name=f"{by}→{of}",
-            queries=asked,
+            queries=queries,
             items=items,
-            relevance=Relevance.by_class(asked.classes, items.classes),
+            relevance=Relevance.by_class(queries.classes, items.classes),
             classes=self.classes,
             training=training,
             left_out=left_out,

@@ -19,12 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.prompts import (
-    check_templates,
     prompts_note,
     text_queries,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.suites.base import DataFile, Suite
+from bittern.benchmarks.eval.suites.base import DataFile, Suite, check_options
 from bittern.benchmarks.eval.tasks import (
     TEXT,
     Classes,
@@ -230,33 +229,29 @@ def _as_layout_error() -> Iterator[None]:
 
 
 def _check_protocol(protocol: Protocol) -> None:
-    if protocol.prompts:
-        check_templates(protocol.prompts)
-    wrong = {
-        "level": protocol.level != "species",
-        "database": bool(protocol.database),
-        "soundscapes": bool(protocol.soundscapes),
-        "novel": protocol.novel == "taxonomy",
-        "novel-share": not np.isclose(protocol.novel_share, 1 - SEEN_SHARE),
-    }
-    given = [f"--{option}" for option, is_wrong in wrong.items() if is_wrong]
-    if given:
-        raise InvalidInputError(
-            f"words has no {' and no '.join(given)} to choose: its classes are WordNet's groups, a "
-            "fifth of them novel, drawn at random; leave the option out",
-            field=given[0].removeprefix("--").replace("-", "_"),
-        )
+    check_options(
+        "words",
+        "its classes are WordNet's groups, a fifth of them novel, drawn at random",
+        protocol,
+        {
+            "level": protocol.level != "species",
+            "database": bool(protocol.database),
+            "soundscapes": bool(protocol.soundscapes),
+            "novel": protocol.novel == "taxonomy",
+            "novel-share": not np.isclose(protocol.novel_share, 1 - SEEN_SHARE),
+        },
+    )
 
 
 def _task(words: Words, repeat: int, protocol: Protocol) -> Task:
     classes = Classes(words.names, [{"vernacularName": name} for name in words.names])
-    parts = split(words.labels, len(classes), SEEDS_APART * protocol.seed + repeat)
+    chosen = split(words.labels, len(classes), SEEDS_APART * protocol.seed + repeat)
 
     def queries_for(numbers: NDArray[np.int64]) -> QuerySet:
         return text_queries(classes, numbers, protocol, PROMPTS, NAME_SIDE)
 
-    items, queries = words.items(parts.database_rows), queries_for(np.arange(len(classes)))
-    seen = np.isin(queries.classes, parts.seen)
+    items, queries = words.items(chosen.database_rows), queries_for(np.arange(len(classes)))
+    seen = np.isin(queries.classes, chosen.seen)
     task = Task(
         name="text→text",
         queries=queries,
@@ -264,11 +259,11 @@ def _task(words: Words, repeat: int, protocol: Protocol) -> Task:
         relevance=Relevance.by_class(queries.classes, items.classes),
         classes=classes,
         repeat=repeat,
-        training=TrainingSplit(words.items(parts.train_rows), queries_for(parts.seen)),
+        training=TrainingSplit(words.items(chosen.train_rows), queries_for(chosen.seen)),
         groups={"seen": seen, "novel": ~seen},
         notes=(
-            f"split {repeat + 1}: {len(parts.seen)} classes are seen, {len(parts.novel)} novel, "
-            f"drawn at random; {len(parts.train_rows):,} items of the seen ones are for training "
+            f"split {repeat + 1}: {len(chosen.seen)} classes are seen, {len(chosen.novel)} novel, "
+            f"drawn at random; {len(chosen.train_rows):,} items of the seen ones are for training "
             "and not ranked",
             "Everything is fitted on the training half of the seen classes, their names included",
             prompts_note(protocol, PROMPTS, "group's name"),
@@ -332,8 +327,8 @@ def _digest() -> str:
     from bittern.encoders.field.networks import BATCH, MiniLM
     from bittern.encoders.weights import sha256
 
-    parts = " ".join(["MiniLM-L6", str(BATCH), *(sha256(path) for path in MiniLM.files())])
-    return hashlib.sha256(parts.encode()).hexdigest()
+    chosen = " ".join(["MiniLM-L6", str(BATCH), *(sha256(path) for path in MiniLM.files())])
+    return hashlib.sha256(chosen.encode()).hexdigest()
 
 
 def embedded_words() -> tuple[NDArray[np.float32], NDArray[np.float32]]:

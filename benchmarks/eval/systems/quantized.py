@@ -80,38 +80,38 @@ class Quantizer:
 
 
 def train_quantizer(
-    items: NDArray[np.float32], parts: int, seed: int, *, rotate: bool, rounds: int = ROUNDS
+    items: NDArray[np.float32], subvectors: int, seed: int, *, rotate: bool, rounds: int = ROUNDS
 ) -> Quantizer:
     """Train a product quantizer.
 
     Args:
         items: float32 [m, dim], at least 256 rows.
-        parts: bytes of a code; must divide `dim`.
+        subvectors: bytes of a code; must divide `dim`.
         seed: of k-means.
         rotate: learn a rotation first (OPQ).
         rounds: of fitting the rotation.
 
     Raises:
-        InvalidInputError: too few rows, or `parts` does not divide `dim`.
+        InvalidInputError: too few rows, or `subvectors` does not divide `dim`.
     """
     import faiss
 
     dim = items.shape[1]
-    if len(items) < _CENTROIDS or not divides(dim, parts):
+    if len(items) < _CENTROIDS or not divides(dim, subvectors):
         raise InvalidInputError(
-            f"{len(items)} rows of {dim} dimensions cannot train {parts} sub-quantizers: it takes "
-            f"{_CENTROIDS} rows, and dimensions that {parts} divides"
+            f"{len(items)} rows of {dim} dimensions cannot train {subvectors} sub-quantizers: it "
+            f"takes {_CENTROIDS} rows, and dimensions that {subvectors} divides"
         )
     items = np.ascontiguousarray(items, dtype=np.float32)
     rotation = None
     with _one_thread():
         if rotate:
-            rotation = faiss.OPQMatrix(dim, parts)
-            rotation.pq = _quantizer(dim, parts, seed)
+            rotation = faiss.OPQMatrix(dim, subvectors)
+            rotation.pq = _quantizer(dim, subvectors, seed)
             rotation.niter = rounds
             rotation.train(items)
             items = rotation.apply(items)
-        quantizer = _quantizer(dim, parts, seed)
+        quantizer = _quantizer(dim, subvectors, seed)
         quantizer.train(items)
     return Quantizer(quantizer, rotation)
 
@@ -131,15 +131,15 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def divides(dim: int, parts: int) -> bool:
+def divides(dim: int, subvectors: int) -> bool:
     """Whether vectors of `dim` dimensions can be cut into so many parts."""
-    return parts > 0 and dim % parts == 0
+    return subvectors > 0 and dim % subvectors == 0
 
 
-def _quantizer(dim: int, parts: int, seed: int) -> Any:
+def _quantizer(dim: int, subvectors: int, seed: int) -> Any:
     import faiss
 
-    quantizer = faiss.ProductQuantizer(dim, parts, 8)
+    quantizer = faiss.ProductQuantizer(dim, subvectors, 8)
     quantizer.cp.seed = seed
     quantizer.cp.min_points_per_centroid = 1  # few rows are this benchmark's nature: no warning
     return quantizer
@@ -182,8 +182,8 @@ class ProductQuantizer:
         means = centres(training)
         items = np.empty_like(training.items, dtype=np.float32)
         for start in range(0, len(items), _BLOCK_ROWS):
-            part = slice(start, start + _BLOCK_ROWS)
-            items[part] = unit(training.items[part] - means[0])
+            block = slice(start, start + _BLOCK_ROWS)
+            items[block] = unit(training.items[block] - means[0])
         trained = train_quantizer(items, length // 8, seed, rotate=self.rotate, rounds=self.rounds)
         return FittedQuantizer(trained, means)
 
@@ -255,8 +255,8 @@ class FittedQuantizer:
         """Squared Euclidean distances to what is stored, decoded: float64 [last - first, n]."""
         out = np.empty((last - first, len(stored)))
         for start in range(0, len(stored), _BLOCK_ROWS):
-            part = slice(start, start + _BLOCK_ROWS)
-            out[:, part] = squared_distances(queries[first:last], self._decoded(stored[part]))
+            block = slice(start, start + _BLOCK_ROWS)
+            out[:, block] = squared_distances(queries[first:last], self._decoded(stored[block]))
         out *= 2.0 ** (-2 * self._places)
         return out
 
@@ -269,9 +269,9 @@ class FittedQuantizer:
         import faiss
 
         check_metric(metric, self.metrics)
-        parts, _, width = self._centroids.shape
+        subvectors, _, width = self._centroids.shape
         kind: Any = faiss.IndexPQ
-        index = kind(parts * width, parts, 8, faiss.METRIC_L2)
+        index = kind(subvectors * width, subvectors, 8, faiss.METRIC_L2)
         centroids = self._centroids.astype(np.float32).ravel()
         faiss.copy_array_to_vector(centroids, index.pq.centroids)
         index.is_trained = True
@@ -299,16 +299,16 @@ class FittedQuantizer:
 
     def _coded(self, turned: Matrix) -> NDArray[np.uint8]:
         """Of rows in that space, the nearest centroids: uint8 [n, parts]."""
-        parts, _, width = self._centroids.shape
-        out = np.empty((len(turned), parts), dtype=np.uint8)
+        subvectors, _, width = self._centroids.shape
+        out = np.empty((len(turned), subvectors), dtype=np.uint8)
         rows = whole(turned)
-        for part, centroids in enumerate(self._centroids):
-            mine = rows[:, part * width : (part + 1) * width]
-            out[:, part] = squared_distances(mine, whole(centroids)).argmin(axis=1)
+        for block, centroids in enumerate(self._centroids):
+            mine = rows[:, block * width : (block + 1) * width]
+            out[:, block] = squared_distances(mine, whole(centroids)).argmin(axis=1)
         return out
 
     def _decoded(self, codes: NDArray[np.uint8]) -> Matrix:
         """The vectors that codes stand for, as whole numbers: float64 [n, dim]."""
         numbers = whole(self._centroids, self._places)
-        parts = [numbers[part, codes[:, part]] for part in range(len(numbers))]
-        return np.concatenate(parts, axis=1)
+        subvectors = [numbers[block, codes[:, block]] for block in range(len(numbers))]
+        return np.concatenate(subvectors, axis=1)

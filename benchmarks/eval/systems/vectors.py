@@ -64,18 +64,18 @@ def unit(rows: NDArray[np.floating]) -> Matrix:
     peaks = np.abs(rows).max(axis=1, initial=0.0, keepdims=True)
     scaled = rows / np.where(peaks > 0, peaks, 1.0)
     # Entries are at most 1, so that the sum of `dim` squares of whole numbers is exact.
-    places = (_MANTISSA - math.ceil(math.log2(max(rows.shape[1], 2)))) // 2
-    lengths = np.sqrt(_squares(np.rint(scaled * 2.0**places)))[:, None] * 2.0**-places
+    positions = (_MANTISSA - math.ceil(math.log2(max(rows.shape[1], 2)))) // 2
+    lengths = np.sqrt(_squares(np.rint(scaled * 2.0**positions)))[:, None] * 2.0**-positions
     return scaled / np.where(lengths > 0, lengths, 1.0)
 
 
-def whole(rows: NDArray[np.floating], places: int = UNIT_BITS) -> Matrix:
+def whole(rows: NDArray[np.floating], positions: int = UNIT_BITS) -> Matrix:
     """Rows in units of ``2**-places``, rounded to whole numbers: float64 [n, dim].
 
     Products with it are exact as long as lengths are at most ``2**(26 - places)``, a little
     (a thousandth, say) more or less.
     """
-    return np.rint(np.asarray(rows, dtype=np.float64) * 2.0**places)
+    return np.rint(np.asarray(rows, dtype=np.float64) * 2.0**positions)
 
 
 def cosine_distances(queries: NDArray[np.floating], rows: NDArray[np.floating]) -> Matrix:
@@ -251,9 +251,9 @@ class FittedVectors:
             return cosine_distances(queries, stored)
         out = np.empty((len(queries), len(stored)))
         for start in range(0, len(stored), _DECODED_ROWS):
-            part = slice(start, start + _DECODED_ROWS)
-            decoded = self.quantizer.decode(np.ascontiguousarray(stored[part]))
-            out[:, part] = cosine_distances(queries, decoded)
+            block = slice(start, start + _DECODED_ROWS)
+            decoded = self.quantizer.decode(np.ascontiguousarray(stored[block]))
+            out[:, block] = cosine_distances(queries, decoded)
         return out
 
     def _coded(self, rows: NDArray[np.float32]) -> NDArray[np.uint8]:
