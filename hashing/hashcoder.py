@@ -74,23 +74,11 @@ class HashCoder(nn.Module):
         logits: torch.Tensor = self.layers(embeddings)
         return logits
 
-    def reinitialise(self) -> None:
-        """Draw the last linear layer and the batch norm anew; what lies before them stays.
-
-        Discrete communication (arXiv 2602.09764) does so every few epochs: an embedding that
-        must serve several encodings keeps more than one of them needs.
-        """
-        for layer in self.layers[-2:]:
-            _draw(layer)
-
 
 def _draw(layer: nn.Module) -> None:
     if isinstance(layer, nn.Linear):
         nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
         nn.init.zeros_(layer.bias)
-    elif isinstance(layer, nn.BatchNorm1d):
-        layer.reset_running_stats()
-        layer.reset_parameters()
 
 
 @dataclass(frozen=True)

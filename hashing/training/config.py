@@ -49,8 +49,6 @@ class TrainingConfig(BaseModel):
         seed: of weights, order of items and dropout.
         precision: of the forward pass; ``auto`` is fp16 on a GPU, fp32 on a CPU.
         device: ``cpu``, ``cuda`` or ``cuda:N``; None for a GPU where there is one.
-        reinitialise_every: epochs after which the end of every head is drawn anew (discrete
-            communication, arXiv 2602.09764); 0 for never.
         patience: epochs without a better validation value before the run stops; 0 for never.
         validation_share: share of the items held out for validation.
         checkpoint_every: steps between checkpoints; 0 for one at the end of each epoch.
@@ -82,7 +80,6 @@ class TrainingConfig(BaseModel):
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     device: Annotated[str, Field(pattern=r"^(cpu|cuda|cuda:\d{1,3})$")] | None = None
-    reinitialise_every: Annotated[int, Field(ge=0, le=100_000)] = 0
     patience: Annotated[int, Field(ge=0, le=100_000)] = 0
     validation_share: _Share = 0.05
     checkpoint_every: _Steps = 0
@@ -152,8 +149,11 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Names of the fields that two settings disagree on, less those that change no weight."""
-    names = sorted(set(a) | set(b))
+    """Names of the fields that two settings disagree on, less those that change no weight.
+
+    A field that `a`, of an earlier release, has in addition differs only if it was used.
+    """
+    names = sorted({n for n in a if a[n]} | set(b))
     return [n for n in names if n not in FREE_ON_RESUME and a.get(n) != b.get(n)]
 
 

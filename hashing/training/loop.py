@@ -140,25 +140,9 @@ class _Run:
     def _begin(self) -> None:
         """Prepare an epoch; one that is being resumed finds its weights as they were."""
         state = self.state
-        inside = state.step > 0
         self.objective.begin_epoch(state.epoch)
-        if inside:
+        if state.step > 0:
             state.rewind()
-        elif self._reinitialises(state.epoch):
-            self._reinitialise()
-
-    def _reinitialises(self, epoch: int) -> bool:
-        every = self.config.reinitialise_every
-        return bool(every) and epoch > 1 and (epoch - 1) % every == 0
-
-    def _reinitialise(self) -> None:
-        parameters = self.state.optimiser.parameters
-        before = [p.detach().clone() for p in parameters]
-        for module in self.objective.module.modules():
-            if callable(draw_anew := getattr(module, "reinitialise", None)):
-                draw_anew()
-        changed = [p for p, old in zip(parameters, before, strict=True) if not torch.equal(p, old)]
-        self.state.optimiser.forget(changed)
 
     def _steps(self, progress: Callable[[Progress], None]) -> None:
         """The batches of an epoch that are left."""

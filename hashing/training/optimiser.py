@@ -107,7 +107,7 @@ class Optimiser:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self) -> None:
-        """Take a step along the gradients, then forget them."""
+        """Take a step along the gradients, then clear them."""
         share = self._cosine(self.taken)
         for group, highest in zip(self._adamw.param_groups, self._highest, strict=True):
             group["lr"] = highest * share
@@ -118,11 +118,6 @@ class Optimiser:
         self._scaler.update()
         self._adamw.zero_grad(set_to_none=True)
         self.taken += 1
-
-    def forget(self, parameters: Sequence[torch.Tensor]) -> None:
-        """Drop the moments of parameters that were drawn anew."""
-        for parameter in parameters:
-            self._adamw.state.pop(parameter, None)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Moments, by ``number.name``."""

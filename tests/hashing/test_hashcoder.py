@@ -62,16 +62,6 @@ def test_weights_start_as_truncated_normal_and_biases_at_zero() -> None:
     assert not linear.bias.any()
 
 
-def test_reinitialising_draws_the_last_layer_anew_and_leaves_the_first() -> None:
-    head = trained_head()
-    before = {name: tensor.clone() for name, tensor in head.state_dict().items()}
-    head.reinitialise()
-    changed = {n for n, t in head.state_dict().items() if not torch.equal(t, before[n])}
-    assert "layers.2.weight" in changed
-    assert "layers.3.running_mean" in changed
-    assert not {n for n in changed if n.startswith("layers.0.")}
-
-
 @pytest.mark.parametrize(("bits", "error"), [(12, CodeError), (0, CodeError)])
 def test_bits_that_make_no_whole_bytes_are_refused(bits: int, error: type[Exception]) -> None:
     with pytest.raises(error, match="8"):

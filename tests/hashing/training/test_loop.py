@@ -201,23 +201,6 @@ def test_clipping_changes_the_weights_only_where_gradients_are_larger(tmp_path: 
     assert not equal(found[0], found[2])
 
 
-def test_heads_are_drawn_anew_as_often_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = CONFIG.with_overrides({"epochs": 5, "reinitialise_every": 2})
-    toy, drawn = Toy(config), []
-    original = toy.coder.reinitialise
-
-    def counted() -> None:
-        drawn.append(toy.begun[-1])
-        original()
-
-    monkeypatch.setattr(toy.coder, "reinitialise", counted)
-    train(toy, config, tmp_path / "run")
-    assert toy.begun == [1, 2, 3, 4, 5]
-    assert drawn == [3, 5]
-
-
 def test_only_parameters_in_a_group_are_trained_each_at_its_own_rate(tmp_path: Path) -> None:
     class Half(Toy):
         def parameter_groups(self) -> list[dict[str, Any]]:

@@ -30,7 +30,6 @@ CONFIG = TrainingConfig(
     accumulate=2,
     checkpoint_every=3,
     log_every=2,
-    reinitialise_every=2,
     clip_norm=1.0,
     device="cpu",
 )

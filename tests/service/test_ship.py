@@ -12,8 +12,8 @@ from bittern.encoders.field.concepts import unit
 from bittern.encoders.field_build.vocabulary import Concept, Vocabulary
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
-from bittern.service.training import field_heads
-from bittern.service.training.field_heads import ConceptObjective, SimulatedSet
+from bittern.service import ship
+from bittern.service.ship import ConceptObjective, SimulatedSet
 
 DIM = 16
 KINDS = 24
@@ -90,8 +90,8 @@ def test_the_free_bits_of_a_hybrid_come_first_and_the_learned_ones_last(
     rng = np.random.default_rng(3)
     typical = {m: unit(rng.standard_normal((50, DIM))) for m in ("text", "image", "audio")}
     monkeypatch.setattr("bittern.encoders.field.calibration", lambda: typical)
-    monkeypatch.setitem(field_heads.LEARNED_BITS, 64, 48)
-    hybrid = field_heads.train_hybrid(source, 64, 0, tmp_path / "run")
+    monkeypatch.setitem(ship.LEARNED_BITS, 64, 48)
+    hybrid = ship.train_hybrid(source, 64, 0, tmp_path / "run")
     assert [part.bits for part in hybrid.parts] == [16, 48]
     assert hybrid.bits == 64
     assert hybrid.logits(typical["audio"], "audio").shape == (50, 64)
