@@ -18,7 +18,7 @@ from bittern.cli.output import (
 from bittern.cli.training_report import print_report, report_as_json
 
 if TYPE_CHECKING:
-    from bittern.service.training.request import TrainingRequest, What
+    from bittern.service.training.request import What
 
 Source = Annotated[
     Path, typer.Argument(help="CSV manifest, folder of media, or folder with embeddings.")
@@ -47,6 +47,17 @@ Media = Annotated[str | None, typer.Option("--modality", help="Only image, or on
 Strict = Annotated[bool, typer.Option(help="Refuse a source with unusable entries.")]
 AsProgram = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
+_SETTINGS = {
+    name: "augmentation" if name == "augment" else name
+    for name in (
+        "bits", "epochs", "seed", "batch_size", "augment", "validation_share", "size", "heads"
+    )
+}  # fmt: skip
+"""Options, and the settings (`TrainingConfig`) that they give."""
+_REQUEST_OPTIONS = (
+    "teacher", "hasher", "modality", "caption_column", "label_column", "strict"
+)  # fmt: skip
+
 
 def attach(app: typer.Typer) -> None:
     """Add `train` with its three kinds to the app."""
@@ -63,6 +74,7 @@ def attach(app: typer.Typer) -> None:
 
 
 def pairs(
+    ctx: typer.Context,
     source: Source,
     to: Out,
     model: Model = None,
@@ -90,21 +102,17 @@ def pairs(
     Captions come from a column, or from the names in `vernacularName`, `scientificName` and the
     ranks, or from the names of a folder's subfolders. The encoder embeds everything once, and
     heads are trained on that; with `--lora`, adapters on its towers as well. The same command
-    goes on with a training that was stopped.
+    resumes a training that was stopped.
 
     Example: bittern train pairs birds.csv --model bioclip-2 --hasher hybrid --out bird-codes
 
     Example: bittern train pairs birds.csv --model bioclip-2 --lora --out bird-codes-lora
     """
-    options = _options(bits, epochs, seed, batch_size, augment, validation_share, size, heads)
-    request = _request(
-        "pairs", source, to, model, config, settings, options,
-        lora=lora, caption_column=caption_column, hasher=hasher, modality=modality, strict=strict,
-    )  # fmt: skip
-    _run(request, as_program)
+    _train("pairs", ctx.params)
 
 
 def labels(
+    ctx: typer.Context,
     source: Source,
     to: Out,
     model: Model = None,
@@ -131,19 +139,15 @@ def labels(
 
     Classes come from a column, or are a folder's subfolders. Where the encoder takes words, one
     head serves media and words, and class names that are words are shown to it too; so the model
-    can be asked in words.
+    can be searched with words.
 
     Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --out leaf-codes
     """
-    options = _options(bits, epochs, seed, batch_size, augment, validation_share, size, heads)
-    request = _request(
-        "labels", source, to, model, config, settings, options,
-        lora=lora, label_column=label_column, hasher=hasher, modality=modality, strict=strict,
-    )  # fmt: skip
-    _run(request, as_program)
+    _train("labels", ctx.params)
 
 
 def distill(
+    ctx: typer.Context,
     source: Source,
     teacher: Annotated[
         str, typer.Option(help="Saved model with words and pictures: a folder, or a name.")
@@ -168,84 +172,45 @@ def distill(
 
     From recordings with captions or names; no pictures are needed. The model has the teacher's
     towers for words and pictures and the student's for sound: photographs that are indexed with
-    it can be asked for by sound.
+    it can be found by sound.
 
     Example: bittern train distill songs.csv --teacher bird-codes --student biolingual --out heard
     """
-    options = _options(None, epochs, seed, batch_size, augment, validation_share, None, None)
-    request = _request(
-        "distill", source, to, student, config, settings, options,
-        lora=lora, caption_column=caption_column, teacher=teacher, strict=strict,
-    )  # fmt: skip
-    _run(request, as_program)
+    _train("distill", ctx.params)
 
 
-def _options(
-    bits: int | None,
-    epochs: int | None,
-    seed: int | None,
-    batch_size: int | None,
-    augment: str | None,
-    validation_share: float | None,
-    size: str | None,
-    heads: str | None,
-) -> dict[str, Any]:
-    return {
-        "bits": bits,
-        "epochs": epochs,
-        "seed": seed,
-        "batch_size": batch_size,
-        "augmentation": augment,
-        "validation_share": validation_share,
-        "size": size,
-        "heads": heads,
-    }
-
-
-def _request(
-    what: What,
-    source: Path,
-    to: Path,
-    model: str | None,
-    config: Path | None,
-    settings: list[str] | None,
-    options: dict[str, Any],
-    *,
-    lora: bool,
-    **more: Any,
-) -> TrainingRequest:
+def _train(what: What, given: dict[str, Any]) -> None:
+    """Train with the options of a command, as its context has them."""
     from bittern.service.training.request import TrainingRequest, gather
-
-    merged, must_validate = gather(what, model, config, settings or [], options, lora=lora)
-    return TrainingRequest(
-        what=what,
-        source=source,
-        out=to,
-        model=model,
-        config=merged,
-        must_validate=must_validate,
-        **more,
-    )
-
-
-def _run(request: TrainingRequest, as_program: bool) -> None:
     from bittern.service.training.run import train_model
 
-    if request.model:
-        licence_notice(request.model)
-    logging.getLogger("bittern.hashing.training").setLevel(
-        logging.ERROR
-    )  # the report repeats warnings
+    model = given["student" if what == "distill" else "model"]
+    file = None if given["config"] is None else Path(given["config"])
+    options = {field: given.get(option) for option, field in _SETTINGS.items()}
+    config, must_validate = gather(
+        what, model, file, given["settings"] or [], options, lora=given["lora"]
+    )
+    request = TrainingRequest(
+        what=what,
+        source=given["source"],
+        out=given["to"],
+        model=model,
+        config=config,
+        must_validate=must_validate,
+        **{name: given[name] for name in _REQUEST_OPTIONS if name in given},
+    )
+    if model:
+        licence_notice(model)
+    # The report repeats the warnings of the loop.
+    logging.getLogger("bittern.hashing.training").setLevel(logging.ERROR)
     bars = _Bars()
     try:
         with bars.shown:
             report = train_model(request, bars.update)
     except KeyboardInterrupt:
-        err.print(
-            f"stopped; {request.out} keeps what is done. The same command goes on from there."
-        )
+        err.print(f"stopped; {request.out} keeps what is done. The same command resumes it.")
         raise typer.Exit(INTERRUPTED) from None
-    if as_program:
+    if given["as_program"]:
         print_json(report_as_json(report))
     else:
         print_report(report, request)
@@ -260,7 +225,7 @@ class _Bars:
         self._tasks: dict[str, Any] = {}
 
     def update(self, stage: str, done: int, total: int, note: str) -> None:
-        told = f"{stage} {note}".strip()
+        text = f"{stage} {note}".strip()
         if stage not in self._tasks:
-            self._tasks[stage] = self.shown.add_task(told, total=total)
-        self.shown.update(self._tasks[stage], completed=done, total=total, description=told)
+            self._tasks[stage] = self.shown.add_task(text, total=total)
+        self.shown.update(self._tasks[stage], completed=done, total=total, description=text)

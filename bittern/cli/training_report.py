@@ -43,10 +43,10 @@ def report_as_json(report: TrainingReport) -> dict[str, Any]:
 def print_report(report: TrainingReport, request: TrainingRequest) -> None:
     """The report of a training for people."""
     if report.skipped:
-        err.print(f"{counted(len(report.skipped), 'entry', 'entries')} left out:", style="yellow")
+        err.print(f"{counted(len(report.skipped), 'entry', 'entries')} skipped:", style="yellow")
         for one in report.skipped[:10]:
-            told = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
-            err.print(plain(f"  {told}"), soft_wrap=not err.is_terminal)
+            text = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
+            err.print(plain(f"  {text}"), soft_wrap=not err.is_terminal)
         if len(report.skipped) > 10:
             err.print(f"  … and {len(report.skipped) - 10} more; --json lists all")
     for warning in report.warnings:
@@ -55,7 +55,7 @@ def print_report(report: TrainingReport, request: TrainingRequest) -> None:
         err.print("this training was finished before; nothing was left to do")
     called = {"image": "photograph", "audio": "sound window", "text": "text"}
     items = ", ".join(counted(n, called[m]) for m, n in report.items.items())
-    went_on = ", gone on with" if report.resumed and not report.was_finished else ""
+    went_on = ", resumed" if report.resumed and not report.was_finished else ""
     err.print(f"trained on {items} in {report.seconds:.1f} s{went_on}", markup=False)
     if report.comparison:
         out.print("mean average precision on held-out items:")
@@ -97,7 +97,7 @@ def _table(report: TrainingReport, *, taught: bool) -> Table:
     ways = report.held_out.get("ways", {})
     species = {"groups": "new", "items": "trained on"}
     table = Table(box=None, pad_edge=False)
-    table.add_column("asked")
+    table.add_column("search")
     floats = "floats, taught" if taught else "floats"
     for heading in ("names", "queries", "items", floats, "training-free", "learned"):
         table.add_column(heading, justify="right")
@@ -113,16 +113,16 @@ def _plan(plan: Mapping[str, Any]) -> str:
     """How the bits of aligned and hybrid codes are shared out, and why so."""
     shares = f"{plan['aligned_bits']} aligned, {plan['learned_bits']} learned bits"
     if why := plan.get("not_chosen"):
-        return f"plan: {shares}, as did well elsewhere; none was chosen: {why}"
+        return f"plan: {shares}, by default; none was chosen: {why}"
     return f"plan: {shares}, the best of {plan['plans']} on classes held out of the training"
 
 
 def _advice(report: TrainingReport) -> str:
-    """What to do where training did not pay."""
+    """What to do where training did not help."""
     worse = [c for c in report.comparison if c.learned < (c.training_free or 0)]
     if not worse:
         return ""
     return (
-        f"on held-out items ({', '.join(c.task for c in worse)}) codes without training answer "
+        f"on held-out items ({', '.join(c.task for c in worse)}) codes without training are "
         "better: bring more items, or index with the encoder alone"
     )

@@ -157,4 +157,4 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(running, "train_model", interrupted)
     done = run("train", "pairs", photographs, "--model", "field", "--out", tmp_path / "out")
     assert done.status == 130
-    assert "same command goes on" in done.err
+    assert "same command resumes" in done.err
