@@ -14,7 +14,7 @@ from bittern.benchmarks.speed.harness import SAMPLE, Options, Report, show
 from bittern.errors import BitternError, CodeError
 
 PARTS = {
-    "encode": "bittern.benchmarks.speed.encode",
+    "encode": "bittern.benchmarks.speed.jobs.encode",
     "search": "bittern.benchmarks.speed.search.run",
     "service": "bittern.benchmarks.speed.service",
     "training": "bittern.benchmarks.speed.training",

@@ -28,7 +28,7 @@ from bittern.service.ingest.report import STAGES, JobReport, new_stages
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import cluster, embed_on_ray
-from bittern.service.models.loaded import Model
+from bittern.service.models.loaded import Embedder, Model
 from bittern.types import MediaItem
 
 TARGET = 0.9
@@ -100,15 +100,13 @@ def run_course(course: Course, folder: Path, rounds: int) -> None:
     say(f"{course.name}: decoding {len(course.items)} files")
     embedder, modality = course.model.embedder, Modality(course.items[0].modality)
     begun = process_time()
-    decoded: list[Media] = [
-        one.data for item in course.items for one in decode(item, embedder.windowing)
-    ]
+    media = decoded(course.items, embedder)
     course.decoding = process_time() - begun
-    course.media = len(decoded)
+    course.media = len(media)
 
     def network() -> None:
-        for start in range(0, len(decoded), NETWORK_BATCH):
-            embedder.embed(modality, decoded[start : start + NETWORK_BATCH])
+        for start in range(0, len(media), NETWORK_BATCH):
+            embedder.embed(modality, media[start : start + NETWORK_BATCH])
 
     for turn in range(1 + rounds):
         say(f"{course.name}: turn {turn} of {rounds}")
@@ -122,6 +120,11 @@ def run_course(course: Course, folder: Path, rounds: int) -> None:
             course.bare.append(bare)
             course.bare_cores.append(cores)
             course.reports.append(report)
+
+
+def decoded(items: Sequence[MediaItem], embedder: Embedder) -> list[Media]:
+    """Pictures, or the windows of recordings, in order; one thread."""
+    return [one.data for item in items for one in decode(item, embedder.windowing)]
 
 
 def index_once(model: Model, items: Sequence[MediaItem], path: Path) -> JobReport:
@@ -146,7 +149,7 @@ def report_courses(courses: Sequence[Course], report: Report) -> None:
                 *(f"{count / float(np.median(s)):.2f}" for s in (course.bare, course.whole)),
                 ratio.value.text(),
                 f"{course.possible():.2f}",
-                f"{course.resident / MIB:.0f}",
+                f"{course.resident / MIB:.0f}" if course.resident else "",
             ]
         )
     table = Table(
