@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from bittern.checks import (
     check_model,
@@ -28,9 +28,6 @@ from bittern.errors import (
     UnreadableMediaError,
 )
 from bittern.files import check_output_file
-from bittern.service.export.files import Exported, FileChunk, OnProgress, file_chunks, write_file
-from bittern.service.export.rows import rows_of_hits
-from bittern.service.export.writers import FOLDER, format_of, writer_of
 from bittern.service.limits import DEFAULT_LIMITS, check_ids, check_page_size
 from bittern.types import (
     DEFAULT_K,
@@ -49,6 +46,9 @@ from bittern.types import (
     SearchResult,
     check_on_duplicate,
 )
+
+if TYPE_CHECKING:
+    from bittern.service.export.files import Exported, FileChunk, OnProgress
 
 MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
 """Largest picture or sound file that a query, or an item sent to a server, may be: what fits
@@ -317,6 +317,10 @@ class ArchiveAPI(ABC):
             PreconditionError: a folder of media that lie on a server's disks.
             SourceNotFoundError: not one of the media that a folder needs is there.
         """
+        from bittern.service.export.files import file_chunks, write_file
+        from bittern.service.export.rows import rows_of_hits
+        from bittern.service.export.writers import FOLDER, format_of, writer_of
+
         chosen = format_of(to, format)
         check_where(where)
         if hits is not None and where is not None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from queue import Empty, Full, Queue
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -19,9 +20,6 @@ from bittern.errors import (
     PreconditionError,
     ServiceUnavailableError,
 )
-from bittern.jobs import RemoteJobs
-from bittern.service.export.files import Exported, FileChunk, OnProgress
-from bittern.service.export.writers import FOLDER, writer_of
 from bittern.service.grpc import messages
 from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import check_item
@@ -41,6 +39,10 @@ from bittern.types import (
 )
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from bittern.jobs import RemoteJobs
+    from bittern.service.export.files import Exported, FileChunk, OnProgress
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -157,6 +159,8 @@ class RemoteArchive(ArchiveAPI):
     @property
     def jobs(self) -> RemoteJobs:
         """Jobs that code media on the server's own disks into this archive."""
+        from bittern.jobs import RemoteJobs
+
         return RemoteJobs(self._channel, self.name, self._timeout_s, self._typed_errors)
 
     def close(self) -> None:
@@ -203,6 +207,8 @@ class RemoteArchive(ArchiveAPI):
 
     def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]:
         """The file as it arrives; however long it takes."""
+        from bittern.service.export.files import FileChunk
+
         request = pb.ExportRequest(
             archive=self.name,
             format=messages.number_of(messages.EXPORT_FORMATS, format_, "format"),
@@ -224,7 +230,9 @@ class RemoteArchive(ArchiveAPI):
         below: Sequence[Path],
         on_progress: OnProgress,
     ) -> Exported:
-        writer_of(FOLDER)  # says why not
+        from bittern.service.export.writers import FOLDER, writer_of
+
+        writer_of(FOLDER)  # raises the error that says why not
         raise AssertionError
 
     def _encode(self, query: Query, name: str) -> builtins.list[Encoded]:

@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bittern.api import ArchiveAPI
-from bittern.service.export.files import Exported, FileChunk, OnProgress, file_chunks
-from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
-from bittern.service.export.rows import metadata_types
-from bittern.service.export.writers import writer_of
 from bittern.types import (
     AddResult,
     ArchiveStats,
@@ -29,6 +25,7 @@ from bittern.types import (
 if TYPE_CHECKING:
     from bittern.index.snapshots import SnapshotInfo
     from bittern.service.engine import Engine
+    from bittern.service.export.files import Exported, FileChunk, OnProgress
     from bittern.types import SearchOptions
 
 FOLDER_PAGE = 1_000
@@ -105,6 +102,9 @@ class LocalArchive(ArchiveAPI):
         return self._engine.list(page_size=page_size, page_token=page_token, where=where)
 
     def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]:
+        from bittern.service.export.files import file_chunks
+        from bittern.service.export.writers import writer_of
+
         writer = writer_of(format_)
         return file_chunks(writer, self._engine.rows(where, codes=writer.codes))
 
@@ -116,6 +116,13 @@ class LocalArchive(ArchiveAPI):
         below: Sequence[Path],
         on_progress: OnProgress,
     ) -> Exported:
+        from bittern.service.export.folder import (
+            media_of_hits,
+            media_of_observations,
+            write_folder,
+        )
+        from bittern.service.export.rows import metadata_types
+
         if hits is not None:
             media, columns = media_of_hits(hits), metadata_types(hit.observation for hit in hits)
             return write_folder(

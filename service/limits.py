@@ -18,7 +18,6 @@ from bittern.errors import (
     MediaTooLargeError,
     QueryError,
 )
-from bittern.index.columns import check_metadata
 from bittern.types import MAX_K, MAX_TEXT_CHARS, MediaItem, Query
 
 MIB = 1024 * 1024
@@ -225,4 +224,6 @@ def check_item(item: MediaItem, *, fetched: bool = False) -> None:
             f"not {type(item.metadata).__name__}",
             field="metadata",
         )
+    from bittern.index.columns import check_metadata  # loads pyarrow, which queries do not need
+
     check_metadata(item.metadata)

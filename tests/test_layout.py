@@ -82,11 +82,16 @@ def test_nothing_is_imported_by_the_name_of_a_source_folder() -> None:
     assert not wrong
 
 
-def test_the_command_line_starts_without_the_heavy_libraries() -> None:
-    heavy = "torch", "transformers", "open_clip", "lancedb", "faiss", "grpc", "pyarrow"
+@pytest.mark.parametrize(
+    ("modules", "light"), [("bittern, bittern.cli.app", True), ("bittern.client", False)]
+)
+def test_the_command_line_and_the_client_start_without_heavy_libraries(
+    modules: str, light: bool
+) -> None:
+    heavy = ["torch", "transformers", "open_clip", "lancedb", "faiss", "pyarrow", "pydantic"]
+    heavy += ["grpc"] if light else []
     code = (
-        "import sys, bittern, bittern.cli.app;"
-        f"sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
+        f"import sys, {modules};sys.exit(', '.join(m for m in {heavy!r} if m in sys.modules) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
