@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import AliasChoices, Field
 
 from bittern.errors import BitternError, SourceUnreachableError
 from bittern.types import AddResult, AddStatus, MediaItem
@@ -45,7 +47,8 @@ class SourceOptions:
         format: name of a format (see `service.sources.formats`); None detects it.
         media: folder, or address, below which the media lie; None means where the source says,
             which is beside it.
-        rename: for tables, heading to the column that it becomes: ``{"file": "media"}``.
+        rename: for tables, heading to the column that it becomes: ``{"file": "media"}``. Jobs
+            that version 0.1.0 wrote down call it `columns`.
         include: globs over paths below a folder; empty means all media.
         exclude: globs over paths that are left out.
         fetch: beginnings of addresses that may be fetched, as the operator gave them. Media
@@ -54,40 +57,12 @@ class SourceOptions:
 
     format: str | None = None
     media: str | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Annotated[
+        Mapping[str, str], Field(validation_alias=AliasChoices("rename", "columns"))
+    ] = field(default_factory=dict)
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     fetch: tuple[str, ...] = ()
-
-    def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
-        return {
-            "format": self.format,
-            "media": self.media,
-            "rename": dict(self.rename),
-            "include": list(self.include),
-            "exclude": list(self.exclude),
-            "fetch": list(self.fetch),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SourceOptions:
-        """The options behind `to_json`.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is not such a value.
-        """
-        format_, media = value["format"], value["media"]
-        # 0.1.0 called it columns.
-        rename = value["columns"] if "columns" in value else value["rename"]
-        return cls(
-            format=None if format_ is None else str(format_),
-            media=None if media is None else str(media),
-            rename={str(heading): str(column) for heading, column in rename.items()},
-            include=tuple(map(str, value["include"])),
-            exclude=tuple(map(str, value["exclude"])),
-            fetch=tuple(map(str, value["fetch"])),
-        )
 
 
 class _Resumable:

@@ -7,6 +7,9 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bittern.service.sources import Source
+from bittern.types import AddResult, MediaItem
+
 SAMPLE = Path(__file__).parents[2] / "bittern" / "sample"
 FIXTURES = Path(__file__).parent / "fixtures"
 DWC = "http://rs.tdwg.org/dwc/terms/"
@@ -16,6 +19,16 @@ EVENT = f"{DWC}Event"
 MULTIMEDIA = "http://rs.gbif.org/terms/1.0/Multimedia"
 AUDUBON = "http://rs.tdwg.org/ac/terms/Multimedia"
 PLAIN = 'encoding="UTF-8" fieldsTerminatedBy="\\t" linesTerminatedBy="\\n" fieldsEnclosedBy=""'
+
+
+def items(source: Source) -> dict[str, MediaItem]:
+    """The media of a source by their ids."""
+    return {e.occurrence_id: e for e in source if isinstance(e, MediaItem)}
+
+
+def failures(source: Source) -> list[AddResult]:
+    """The entries of a source that cannot be coded."""
+    return [e for e in source if isinstance(e, AddResult)]
 
 
 def copied(path: str, to: Path) -> Path:

@@ -9,7 +9,6 @@ from dwca.read import DwCAReader
 from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.service.sources import Source, SourceOptions, read_source
 from bittern.service.sources.tables import MAX_LINE_BYTES
-from bittern.types import AddResult, MediaItem
 from tests.sources.archives import (
     AUDUBON,
     DC,
@@ -20,6 +19,8 @@ from tests.sources.archives import (
     OCCURRENCE,
     SAMPLE,
     archive,
+    failures,
+    items,
     picture_archive,
     table,
     zipped,
@@ -28,14 +29,6 @@ from tests.sources.archives import (
 FIXTURE = FIXTURES / "darwin_core"
 HERE = SourceOptions(media=str(SAMPLE))
 IMAGES = SourceOptions(media=str(SAMPLE / "images"))
-
-
-def items(source: Source) -> dict[str, MediaItem]:
-    return {e.occurrence_id: e for e in source if isinstance(e, MediaItem)}
-
-
-def failures(source: Source) -> list[AddResult]:
-    return [e for e in source if isinstance(e, AddResult)]
 
 
 def read(path: Path, options: SourceOptions = HERE) -> Source:

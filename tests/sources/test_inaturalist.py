@@ -11,8 +11,7 @@ import pytest
 from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.service.sources import Source, SourceOptions, read_source
 from bittern.service.sources.field_values import licence
-from bittern.types import AddResult, MediaItem
-from tests.sources.archives import FIXTURES, SAMPLE, copied
+from tests.sources.archives import FIXTURES, SAMPLE, copied, failures, items
 
 EXPORT = FIXTURES / "inaturalist_export" / "observations-1.csv"
 OPEN_DATA = FIXTURES / "inaturalist_open_data"
@@ -35,14 +34,6 @@ def media(tmp_path: Path) -> Path:
 
 def read(path: Path, media: Path | None = None, **options: tuple[str, ...]) -> Source:
     return read_source(path, SourceOptions(media=media and str(media), **options))  # type: ignore[arg-type]
-
-
-def items(source: Source) -> dict[str, MediaItem]:
-    return {e.occurrence_id: e for e in source if isinstance(e, MediaItem)}
-
-
-def failures(source: Source) -> list[AddResult]:
-    return [e for e in source if isinstance(e, AddResult)]
 
 
 def edited(path: Path, to: Path, **cells: dict[str, str]) -> Path:

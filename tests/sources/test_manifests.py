@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bittern.errors import ManifestError
+from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.headings import column_names
 from bittern.service.sources.tables import Table
@@ -54,6 +55,11 @@ def test_few_headings_are_understood_without_being_told() -> None:
     ]
     assert column_names(["lat", "decimalLatitude"], {}) == ["lat", "decimalLatitude"]
     assert column_names(["lat"], {"lat": "lat"}) == ["lat"]
+
+
+def test_a_job_that_0_1_0_wrote_down_renames_its_columns() -> None:
+    old = {"kind": "index", "target": "a", "source": "b", "reading": {"columns": {"file": "media"}}}
+    assert JobSpec.from_json(old).reading.rename == {"file": "media"}
 
 
 @pytest.mark.parametrize(

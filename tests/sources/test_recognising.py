@@ -38,16 +38,21 @@ def test_a_zip_of_photographs_is_to_be_unpacked_and_a_damaged_one_is_called_so(
         read_source(path)
 
 
-@pytest.mark.parametrize("format_", ["coco", "manifest", "inaturalist"])
-def test_a_folder_is_refused_where_the_format_is_a_file(tmp_path: Path, format_: str) -> None:
-    with pytest.raises(ManifestError, match=f"is a folder, and {format_} is read from a file"):
-        read_source(tmp_path, SourceOptions(format=format_))
-
-
-def test_a_file_is_refused_where_the_format_is_a_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "format_", "words"),
+    [
+        ("", "coco", "is a folder, and coco is read from a file"),
+        ("", "manifest", "is a folder, and manifest is read from a file"),
+        ("", "inaturalist", "is a folder, and inaturalist is read from a file"),
+        ("1.jpg", "folder", "is a file, and folder is read from a folder"),
+    ],
+)
+def test_a_folder_is_refused_for_a_format_of_files_and_the_other_way_round(
+    tmp_path: Path, name: str, format_: str, words: str
+) -> None:
     (tmp_path / "1.jpg").write_bytes(b"x")
-    with pytest.raises(ManifestError, match="is a file, and folder is read from a folder"):
-        read_source(tmp_path / "1.jpg", SourceOptions(format="folder"))
+    with pytest.raises(ManifestError, match=words):
+        read_source(tmp_path / name, SourceOptions(format=format_))
 
 
 def test_only_so_many_columns_are_told_and_that_there_are_more(tmp_path: Path) -> None:
