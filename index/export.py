@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -64,50 +63,42 @@ def batches_of(
             table = snapshot.table(rows[start : start + batch_rows], stored)
             yield from table.rename_columns(names).combine_chunks().to_batches()
 
-    return _Kept(snapshot.store, batches(), keep=len(rows) > batch_rows)
+    found = _kept(snapshot.store, batches(), pinned=len(rows) > batch_rows)
+    next(found)
+    return found
 
 
-class _Kept(Iterator[pa.RecordBatch]):
+def _kept(
+    store: Store, batches: Iterator[pa.RecordBatch], *, pinned: bool
+) -> Generator[pa.RecordBatch, None, None]:
     """Batches of a version that is kept from clean-up until they are all read, or given up.
+
+    What it yields first is empty: the version is kept by then.
 
     Args:
         store: at that version.
         batches: read from it.
-        keep: whether it takes long enough that the version may be cleaned up meanwhile.
+        pinned: whether reading takes so long that the version may be cleaned up meanwhile.
     """
-
-    def __init__(self, store: Store, batches: Iterator[pa.RecordBatch], *, keep: bool) -> None:
-        self._store = store
-        self._batches = batches
-        self._identity = store.identity(store.version)
-        self._let_go = weakref.finalize(self, _let_go, store, _pinned(store) if keep else "")
-
-    def __next__(self) -> pa.RecordBatch:
-        try:
-            return next(self._batches)
-        except ArchiveDamagedError as error:
-            self._let_go()
-            there = self._store.identity(self._store.version)
-            if there is not None and there == self._identity:
-                raise
-            raise PreconditionError(
-                f"the archive at {self._store.path.parent} was changed while it was exported, and "
-                f"version {self._store.version}, which the export began with, was cleaned up; "
-                "export it again. Where this process may write to the archive's folder, it keeps "
-                "the version for as long as it needs"
-            ) from error
-        except BaseException:
-            self._let_go()
+    identity, pin_name = store.identity(store.version), _pinned(store) if pinned else ""
+    try:
+        yield pa.record_batch({})
+        yield from batches
+    except ArchiveDamagedError as error:
+        if store.identity(store.version) == identity is not None:
             raise
-
-    def close(self) -> None:
-        """Give up what was not read."""
-        self._batches = iter(())
-        self._let_go()
+        raise PreconditionError(
+            f"the archive at {store.path.parent} was changed while it was exported, and version "
+            f"{store.version}, which the export began with, was removed; export it again. "
+            "A process that may write to the archive's folder keeps the version as long as it "
+            "needs it"
+        ) from error
+    finally:
+        _let_go(store, pin_name)
 
 
 def _pinned(store: Store) -> str:
-    """Keep a version; "" where that is not possible: the folder may be for reading only."""
+    """Keep a version; "" where that is impossible: the folder may be read-only."""
     try:
         return pin(Store(store.path), store.version, while_running=True)
     except BitternError as error:

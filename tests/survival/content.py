@@ -175,7 +175,7 @@ def next_operation(content: Content, chance: random.Random) -> Operation:
         _new: 1 if crowded else 5,
         _again: 4,
         _deletion: 6 if crowded else 2,
-        _upkeep: 2,
+        _maintenance: 2,
         _registration: 0.5,
         _keeping: 0.5,
     }
@@ -223,7 +223,7 @@ def _deletion(content: Content, chance: random.Random) -> Operation:
     return {"do": "delete", "ids": chance.sample(names, min(len(names), chance.randint(1, 12)))}
 
 
-def _upkeep(content: Content, chance: random.Random) -> Operation:
+def _maintenance(content: Content, chance: random.Random) -> Operation:
     kind = chance.choice(["compact", "clean", "lookups", "index", "reopen"])
     return {"do": kind, "model": chance.choice(content.models)}
 

@@ -116,12 +116,12 @@ class Soak:
             assert answer == wanted, f"round {number}: {operation} said {answer}, not {wanted}"
         self.acknowledged += len(done)
         with Archive.open(self.path) as archive:
-            self._settle(number, archive, begun)
+            self._resolve(number, archive, begun)
             check_answers(archive, self.content)
             registering = begun is not None and begun["do"] == "register"
             assert problems(archive, registering=registering) == [], f"round {number}: {begun}"
 
-    def _settle(self, number: int, archive: Archive, begun: Operation | None) -> None:
+    def _resolve(self, number: int, archive: Archive, begun: Operation | None) -> None:
         """Find out whether the operation in flight has come through; it has as a whole or not."""
         without = is_held(archive, self.content)
         if not without:

@@ -10,9 +10,9 @@ from tests.survival.disks import on_read_only_disk, on_small_disk
 
 
 def test_on_a_full_disk_every_change_is_made_as_a_whole_or_refused(tmp_path: Path) -> None:
-    told = on_small_disk("tests.survival.full_disk", tmp_path / "disk", "16m")
+    printed = on_small_disk("tests.survival.full_disk", tmp_path / "disk", "16m")
     for kind in ("add", "delete", "register"):
-        assert f"{kind} PRECONDITION" in told
+        assert f"{kind} PRECONDITION" in printed
 
 
 def test_an_archive_that_cannot_be_written_to_is_read_and_searched(tmp_path: Path) -> None:
