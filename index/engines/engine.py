@@ -77,11 +77,9 @@ class Nearest:
         return cls(np.empty(0), np.empty(0, np.int64))
 
     @classmethod
-    def of(
-        cls, distances: NDArray[np.floating], rows: NDArray[np.int64], k: int | None = None
-    ) -> Nearest:
-        """The k best of candidates in any order; all of them where `k` is None."""
-        if k is not None and 4 * k < len(rows):
+    def of(cls, distances: NDArray[np.floating], rows: NDArray[np.int64], k: int) -> Nearest:
+        """The k best of candidates in any order."""
+        if 4 * k < len(rows):
             # Sorting everything would cost more than the search; ties with the k-th stay in.
             near = distances <= np.partition(distances, k - 1)[k - 1]
             distances, rows = distances[near], rows[near]
@@ -89,9 +87,9 @@ class Nearest:
         return cls(distances[order].astype(np.float64), rows[order])
 
     @classmethod
-    def merged(cls, found: Sequence[Nearest], k: int | None = None) -> Nearest:
-        """The k best of several searches over disjoint rows; all where `k` is None."""
-        if len(found) == 1 and (k is None or len(found[0]) <= k):
+    def merged(cls, found: Sequence[Nearest], k: int) -> Nearest:
+        """The k best of several searches over disjoint rows."""
+        if len(found) == 1 and len(found[0]) <= k:
             return found[0]
         if not found:
             return cls.none()

@@ -160,7 +160,6 @@ class Engine:
         *,
         towers: Iterable[Modality] = (),
         target: Modality | None = None,
-        stats: ArchiveStats | None = None,
     ) -> Model:
         """A model of the archive.
 
@@ -170,7 +169,6 @@ class Engine:
             towers: modalities that it must have.
             target: of several models, take the one that coded most observations of this
                 modality; the oldest of these, or of all where there is no target.
-            stats: of the archive, where they are known.
 
         Raises:
             ModelNotFoundError: no such model.
@@ -191,9 +189,9 @@ class Engine:
         if fit:
             if name is None:  # those that are retired answer only where no other can
                 fit = [record for record in fit if record.state == "ready"] or fit
-            models = (stats or self.archive.stats()).models if target else []
-            rows = {m.digest: m.rows for m in models}
-            return self.loaded(max(fit, key=lambda r: rows.get(r.digest, {}).get(str(target), 0)))
+            if target and len(fit) > 1:
+                fit = [max(fit, key=lambda r: self.archive.code_counts(r.digest)[str(target)])]
+            return self.loaded(fit[0])
         raise UnsupportedModalityError(
             f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
             f"{' and '.join(sorted(wanted))}; its models are: {have}",
@@ -202,7 +200,6 @@ class Engine:
 
     def models(self) -> builtins.list[ModelInfo]:
         """The archive's models, in the order in which they were added."""
-        rows = {m.digest: m.rows for m in self.archive.stats().models}
         infos = []
         for record in self.archive.models():
             card = self.loaded(record).card
@@ -214,7 +211,7 @@ class Engine:
                     bits=record.bits,
                     encoder=record.encoder,
                     modalities=tuple(record.modalities),
-                    rows=rows.get(record.digest, {}),
+                    rows=self.archive.code_counts(record.digest),
                     weights="ready" if status.ready else status.message,
                     licence=card.licence,
                 )
@@ -258,9 +255,8 @@ class Engine:
         """
         begun = perf_counter()
         deadline = deadline or Deadline()
-        stats = self.archive.stats()
-        target = _target_of(query, stats)
-        model = self._model_for(query, target, stats)
+        target = self._target_of(query)
+        model = self._model_for(query, target)
         deadline.check("encoding the query")
         vector = self._query_vector(query, model, target)
         deadline.check("searching")
@@ -277,7 +273,15 @@ class Engine:
             nearest=nearest,
         )
 
-    def _model_for(self, query: Query, target: Modality, stats: ArchiveStats) -> Model:
+    def _target_of(self, query: Query) -> Modality:
+        """What a query looks for: what it says, else images where the archive has some."""
+        if query.target is not None:
+            return Modality(query.target)
+        counts = self.archive.observation_counts()
+        only_sound = not counts[Modality.IMAGE] and counts[Modality.AUDIO]
+        return Modality.AUDIO if only_sound else Modality.IMAGE
+
+    def _model_for(self, query: Query, target: Modality) -> Model:
         """The model that answers: the one named, else the one that coded most of the target.
 
         A query by id goes to a model that coded that very observation, if there is one.
@@ -288,7 +292,7 @@ class Engine:
                     self.archive.code(query.id, record.digest)
                     return self.loaded(record)
         towers = {target, Modality(query.kind)} if query.kind in _TOWERS else {target}
-        return self.model(query.model, towers=towers, target=target, stats=stats)
+        return self.model(query.model, towers=towers, target=target)
 
     def _query_vector(self, query: Query, model: Model, target: Modality) -> Vector:
         if query.id is not None:
@@ -435,16 +439,6 @@ def _no_rows(rows: int) -> NDArray[np.int64]:
 def _named(record: ModelRecord, name: str) -> bool:
     is_digest = len(name) >= _SHORTEST_DIGEST and record.digest.startswith(name.lower())
     return record.name == name or is_digest
-
-
-def _target_of(query: Query, stats: ArchiveStats) -> Modality:
-    """What a query looks for: what it says, else images where the archive has some."""
-    if query.target is not None:
-        return Modality(query.target)
-    only_sound = not stats.observations.get(Modality.IMAGE) and stats.observations.get(
-        Modality.AUDIO
-    )
-    return Modality.AUDIO if only_sound else Modality.IMAGE
 
 
 def _decoded_query(

@@ -343,6 +343,16 @@ def test_a_set_that_is_replaced_leaves_no_files_behind(path: Path) -> None:
     assert len(list((path / "derived").glob("x.*"))) == 3
 
 
+def test_a_graph_of_an_earlier_release_is_removed_when_files_are_written(path: Path) -> None:
+    files = DerivedFiles(path / "derived", Store(path / "store"))
+    for name in ("code_0-image-graph.json", "code_0-image-graph.0b15.links.npy"):
+        (path / "derived" / name).write_text("{}")
+    check_right(path)
+    files.write("x", {"a": np.arange(3)})
+    assert not list((path / "derived").glob("*-graph.*"))
+    assert used(path) == {*ALL, "x"}
+
+
 def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
     def write(number: int) -> None:
         files = DerivedFiles(path / "derived", Store(path / "store"))
