@@ -1,10 +1,10 @@
-"""Retrieval benchmark runs: `bittern eval SUITE --data FOLDER --model NAME --out RUN`.
+"""Retrieval benchmarks: `bittern eval SUITE --data FOLDER --model NAME --out RUN`.
 
-    suites/       what is asked of which items, and what is right       -> tasks.Task
+    suites/       published data sets: queries, items, relevance        -> tasks.Task
     embeddings/   items and queries through the towers, in shards, once -> EmbeddedRows
     systems/      float vectors, training-free and learned codes, PQ    -> systems.base.Fitted
-    ranking/      distances, windows, ties: where the right ones stand  -> places.Places
-    measures/     one small file each, over places
+    ranking/      distances, windows, ties: ranks of relevant items     -> measures.base.Ranks
+    measures/     values per query, computed from ranks
     statistics    intervals and paired tests over queries               -> results.Results
     report/       results.json, tables, plots, one page
 

@@ -1,7 +1,4 @@
-"""A task in one space: its items, queries and training part as vectors.
-
-The tasks of a run in their spaces, embedded one after the other.
-"""
+"""The tasks of a run, embedded by one model after the other."""
 
 from __future__ import annotations
 

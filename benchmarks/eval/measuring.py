@@ -1,13 +1,10 @@
-"""How long one search takes: what somebody would run who had chosen this system.
+"""One cell: a system fitted at one length with each of its seeds, ranked, measured and timed.
 
-Quality is ranked with arithmetic that keeps ties (`systems.exact`), which nobody would deploy;
-so the time of that ranking says nothing of a system. Here the same stored rows go into an exact
-index that is in use: codes into the product's own engine, vectors and products of quantizers
-into Faiss. What is timed is the search alone, of a query that is embedded, centred, turned or
-hashed already, for its nearest rows, windows of one item each on their own. No answer is looked
-at: it is a timing, not a ranking.
-
-One cell: a system fitted at one length with each of its seeds, ranked and measured.
+Rankings use arithmetic that keeps ties (`systems.vectors`), which nobody would deploy, so the time
+of a search is measured apart: the same stored rows go into an exact index that is in use, codes
+into the product's own engine, vectors and product quantizers into Faiss. Only the search is timed,
+of a query that is embedded, centred and hashed already, for its nearest rows, each window on its
+own.
 """
 
 from __future__ import annotations

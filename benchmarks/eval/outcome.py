@@ -1,9 +1,8 @@
-"""Which queries a report shows with their hits: some of the best, of the middling, of the worst.
+"""What a run comes to: results, with some queries shown with their hits.
 
-They are chosen by a rule, so that nobody can choose the flattering ones: in order of the main
-measure under the first headline system, ties by place, evenly from both ends and the middle.
-
-What a run comes to: its results, from what was measured of each task.
+The shown queries are chosen by a rule, so that nobody can choose the flattering ones: in order of
+the main measure under the first headline system, ties by position, evenly from both ends and the
+middle.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""What a run is asked for, and its folder: one request per folder, taken up where it stopped.
+"""The options of a run, and its folder: one request per folder, continued where it stopped.
 
 RUN/
-├── run.json             the request; another one is refused this folder
-├── cells/               what has been measured (`bittern.benchmarks.eval.cells`)
+├── run.json             the request; the folder is refused to another one
+├── cells/               finished measurements (`bittern.benchmarks.eval.cells`)
 ├── results.json, results.csv, results.md, index.html, plots/      the report
 └── trec/                runs and qrels
-
-The command that repeats a run, with no path of the machine in it but the last name.
 """
 
 from __future__ import annotations

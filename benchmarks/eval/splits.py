@@ -1,11 +1,9 @@
-"""Relevance by genus, family and so on instead of species.
-
-What of a task is asked, and how its classes are told apart: levels, seen and novel, leavings.
+"""Classes of a task: taxonomic levels, seen and novel classes, queries without an answer.
 
 The way that a labelled class is held out decides what a figure for it says: a novel species whose
 genus was seen is an easier one than a species of a family of its own. Leroy, Buisson and Joly
-(arXiv 2208.08217) part classes at random, and so that both parts share as little meaning as can
-be; `novel_classes` does both, with the taxonomy for the meaning.
+(arXiv 2208.08217) split classes at random, and so that both halves share as little meaning as
+possible; `novel_classes` does both, with the taxonomy for the meaning.
 """
 
 from __future__ import annotations
@@ -364,7 +362,7 @@ def some_queries(queries: QuerySet, positions: NDArray[np.integer]) -> QuerySet:
 
 
 def some_items(items: Items, positions: NDArray[np.integer]) -> Items:
-    """Some of the items, numbered anew; their media are still made when they are asked for."""
+    """Some of the items, numbered anew; their media are still made when they are needed."""
     return replace(
         items,
         ids=Chosen(items.ids, positions),
@@ -375,7 +373,7 @@ def some_items(items: Items, positions: NDArray[np.integer]) -> Items:
 
 
 class Chosen(Sequence[Any]):
-    """Some elements of a sequence, looked up when they are asked for.
+    """Some elements of a sequence, looked up when they are needed.
 
     Args:
         whole: the sequence.

@@ -1,8 +1,6 @@
-"""What papers differ in, as options that are written into every result.
+"""Options that papers differ in, and what a suite returns: queries, items, and relevance.
 
-What a suite hands over: queries, items, and which items answer which query.
-
-Everything is addressed by its place: query 0 to q - 1, item 0 to n - 1. Names are only looked
+Everything is addressed by its position: query 0 to q - 1, item 0 to n - 1. Names are only looked
 up at the edges. Nothing here holds media or embeddings, so five million items fit.
 """
 
@@ -78,7 +76,7 @@ TEXT, IMAGE, AUDIO = "text", "image", "audio"
 
 
 class Contents(Interface):
-    """Media or texts by place, made when they are asked for."""
+    """Media or texts by place, made when they are needed."""
 
     def __len__(self) -> int:
         """How many."""
@@ -230,7 +228,7 @@ class Task:
         classes: what classes there are.
         training: what may be fitted on, where the suite says so.
         candidates: for each query the only items that are ranked, where a suite gives them.
-        groups: named parts of the queries that are told apart, bool [q] each.
+        groups: named parts of the queries that are reported apart, bool [q] each.
         left_out: sentences on what was not asked or ranked, with counts.
         notes: what one must know to read the numbers.
         measures: those that its paper reports, where they are not the suite's.

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.tasks import AUDIO, Contents, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.splits import Chosen
+from bittern.benchmarks.eval.tasks import AUDIO, Items, Protocol, Relevance, Task
 from bittern.errors import InvalidInputError
-from bittern.types import MediaItem
-
-
-@dataclass(frozen=True)
-class _OfRows:
-    """Each row's recording."""
-
-    contents: Contents
-    owners: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.owners)
-
-    def __getitem__(self, position: int, /) -> MediaItem | str:
-        return self.contents[int(self.owners[position])]
 
 
 class EachAnItem:
@@ -75,7 +61,7 @@ def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Ta
     of_windows = Items(
         ids=window_ids(items.ids, owners, rows.spans),
         modality=items.modality,
-        contents=_OfRows(items.contents, owners),
+        contents=Chosen(items.contents, owners),
         classes=items.classes[owners],
         side=items.side,
     )

@@ -18,7 +18,7 @@ from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 
 class Counting(ToyEncoder):
-    """Counts what it embeds; does something before its nth piece of work."""
+    """Counts what it embeds; does something before its nth item."""
 
     def __init__(self, at: int = -1, then: Callable[[], object] = lambda: None) -> None:
         super().__init__()

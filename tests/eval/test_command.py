@@ -101,7 +101,7 @@ def test_an_unknown_suite_is_refused_with_those_that_there_are(run: Run) -> None
     assert "there are inquire, inat24, inatsounds, ssw60" in done.err
 
 
-def test_missing_pieces_are_listed_line_by_line(run: Run, tmp_path: Path) -> None:
+def test_missing_files_are_listed_line_by_line(run: Run, tmp_path: Path) -> None:
     done = run("eval", "ssw60", "--data", "data", "--out", "run")
     assert done.status == 2
     lines = done.err.splitlines()

@@ -33,16 +33,16 @@ def test_folder_with_all_that_is_needed_is_taken(tmp_path: Path) -> None:
     assert check(filled(tmp_path, "list.json", "media/a.jpg"), PIECES, "owls") == tmp_path
 
 
-def test_piece_may_lie_at_any_of_its_alternatives(tmp_path: Path) -> None:
+def test_file_may_lie_at_any_of_its_alternatives(tmp_path: Path) -> None:
     check(filled(tmp_path, "in/list.json", "media/a.jpg"), PIECES, "owls")
     assert layouts.path_of(tmp_path, LIST) == tmp_path / "in/list.json"
 
 
-def test_all_missing_pieces_are_named_at_once_with_origin_and_size(tmp_path: Path) -> None:
+def test_all_missing_files_are_named_at_once_with_origin_and_size(tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as refused:
         check(tmp_path, PIECES, "owls")
     told = str(refused.value)
-    assert "lacks 2 pieces of owls's 3" in told
+    assert "lacks 2 of owls's 3 files" in told
     assert (
         'list.json or in/list.json: what there is; from "list.tar.gz" of the release; 5 MB' in told
     )
@@ -50,13 +50,13 @@ def test_all_missing_pieces_are_named_at_once_with_origin_and_size(tmp_path: Pat
     assert "extra.csv" not in told
 
 
-def test_empty_folder_is_a_missing_piece(tmp_path: Path) -> None:
+def test_empty_folder_is_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "media").mkdir()
-    with pytest.raises(LayoutError, match="lacks 1 piece of"):
+    with pytest.raises(LayoutError, match="lacks 1 of"):
         check(filled(tmp_path, "list.json"), PIECES, "owls")
 
 
-def test_file_in_place_of_a_folder_is_a_missing_piece(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="media/: the media"):
         check(filled(tmp_path, "list.json", "media"), PIECES, "owls")
 

@@ -290,12 +290,12 @@ def test_an_archive_without_codes_is_refused(data: Path) -> None:
 @pytest.mark.parametrize("name", ["queries.csv", "qrels.txt"])
 def test_a_missing_file_is_named(data: Path, name: str) -> None:
     (data / name).unlink()
-    with pytest.raises(LayoutError, match=rf"lacks 1 piece of custom's 3:\n  {name}: "):
+    with pytest.raises(LayoutError, match=rf"lacks 1 of custom's 3 files:\n  {name}: "):
         CustomSuite().check(data, Protocol())
 
 
 def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="lacks 3 pieces"):
+    with pytest.raises(LayoutError, match="lacks 3 of "):
         CustomSuite().check(tmp_path, Protocol())
     with pytest.raises(LayoutError, match="--data"):
         CustomSuite().check(None, Protocol())

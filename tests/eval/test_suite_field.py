@@ -112,7 +112,9 @@ def test_data_may_name_the_manifest_itself(folder: Path) -> None:
 
 
 def test_a_folder_without_a_manifest_is_refused_with_what_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match=r"lacks a piece of field:\n  manifest\.csv: a manifest"):
+    with pytest.raises(
+        LayoutError, match=r"lacks the manifest of field:\n  manifest\.csv: a manifest"
+    ):
         FieldSuite().check(tmp_path, Protocol())
     with pytest.raises(LayoutError, match="does not exist"):
         FieldSuite().check(tmp_path / "none", Protocol())

@@ -134,21 +134,21 @@ def test_model_without_a_tower_has_no_task(whole: Path) -> None:
 
 
 def test_layout_is_checked_even_for_a_model_without_a_tower(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="lacks 2 pieces"):
+    with pytest.raises(LayoutError, match="lacks 2 of "):
         INat24().tasks(tmp_path, Protocol(), frozenset())
 
 
 @pytest.mark.parametrize(
-    ("piece", "told"),
+    ("file", "told"),
     [("train.json", ("train.json.tar.gz", "438 MB")), ("train", ("train.tar.gz", "441 GB"))],
 )
-def test_missing_piece_is_named_with_origin_and_size(
-    data: Path, piece: str, told: tuple[str, ...]
+def test_missing_file_is_named_with_origin_and_size(
+    data: Path, file: str, told: tuple[str, ...]
 ) -> None:
-    (data / piece).rename(data.parent / "elsewhere")
+    (data / file).rename(data.parent / "elsewhere")
     with pytest.raises(LayoutError) as refused:
         asked(data)
-    assert "lacks 1 piece of inat24's 2" in str(refused.value)
+    assert "lacks 1 of inat24's 2" in str(refused.value)
     assert all(each in str(refused.value) for each in told)
 
 

@@ -165,17 +165,17 @@ def test_soundscapes_are_searched_as_well_and_know_what_was_fitted_on(
     assert item.metadata["scientificName"] == "Anas platyrhynchos"
 
 
-def test_missing_pieces_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
+def test_missing_files_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as caught:
         only_task(tmp_path, fit_on="training")
     for told in ("test.json", "test/", "train.json", "train/", "27 GB", "81 GB", "2024 release"):
         assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("piece", ["test.json", "test"])
-def test_each_piece_is_missed(data: Path, piece: str) -> None:
-    (data / piece).rename(data / "elsewhere")
-    with pytest.raises(LayoutError, match=piece):
+@pytest.mark.parametrize("file", ["test.json", "test"])
+def test_each_file_is_missed(data: Path, file: str) -> None:
+    (data / file).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=file):
         only_task(data)
 
 
@@ -312,7 +312,7 @@ def test_only_splits_that_are_used_are_checked_before_a_model_is_loaded(data: Pa
     (data / "test.json").unlink()
     INatSounds().check(data, Protocol(database="val"))
     for other in (Protocol(), Protocol(database="test")):
-        with pytest.raises(LayoutError, match=r"lacks 1 piece .*\n.*test\.json"):
+        with pytest.raises(LayoutError, match=r"lacks 1 of .*\n.*test\.json"):
             INatSounds().check(data, other)
     (data / "train.json").unlink()
     INatSounds().check(data, Protocol(database="val"))

@@ -131,14 +131,14 @@ def test_queries_of_the_other_split_need_not_be_there(
 
 def test_rerank_alone_is_checked_for_what_it_needs_alone(data: Path) -> None:
     only = Protocol(candidates="rerank")
-    for piece in ("train.json", "inquire_annotations.csv"):
-        (data / piece).unlink()
+    for file in ("train.json", "inquire_annotations.csv"):
+        (data / file).unlink()
     shutil.rmtree(data / "train")
     Inquire().check(data, only)
-    with pytest.raises(LayoutError, match="lacks 3 pieces"):
+    with pytest.raises(LayoutError, match="lacks 3 of "):
         Inquire().check(data, Protocol())
     shutil.rmtree(data / "rerank")
-    with pytest.raises(LayoutError, match="lacks 1 piece") as refused:
+    with pytest.raises(LayoutError, match="lacks 1 of ") as refused:
         Inquire().check(data, only)
     assert "train.json" not in str(refused.value)
 
@@ -185,8 +185,8 @@ def test_rerank_alone_needs_no_image_but_the_candidates(data: Path) -> None:
 def test_rerank_runs_on_the_pictures_of_its_own_files_without_inat24(
     whole: Path, data: Path
 ) -> None:
-    for piece in ("train.json", "inquire_annotations.csv"):
-        (data / piece).unlink()
+    for file in ("train.json", "inquire_annotations.csv"):
+        (data / file).unlink()
     shutil.rmtree(data / "train")
     task = rerank(data)
     assert photos(task) == photos(rerank(whole))
@@ -197,7 +197,7 @@ def test_rerank_runs_on_the_pictures_of_its_own_files_without_inat24(
         assert isinstance(item, MediaItem)
         assert item.media == inat24.path_of(PHOTOS[task.items.ids[number]])
         assert item.data == (whole / item.media).read_bytes()
-    with pytest.raises(LayoutError, match="lacks 3 pieces"):
+    with pytest.raises(LayoutError, match="lacks 3 of "):
         full(data)
 
 
@@ -291,7 +291,7 @@ def test_prompts_are_put_around_the_words_if_that_is_wanted(whole: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("piece", "told"),
+    ("file", "told"),
     [
         ("train.json", "438 MB"),
         ("train", "441 GB"),
@@ -300,16 +300,16 @@ def test_prompts_are_put_around_the_words_if_that_is_wanted(whole: Path) -> None
         ("inquire_annotations.csv", "33,000 pairs"),
     ],
 )
-def test_missing_piece_is_named_with_origin_and_size(data: Path, piece: str, told: str) -> None:
-    (data / piece).rename(data.parent / "elsewhere")
+def test_missing_file_is_named_with_origin_and_size(data: Path, file: str, told: str) -> None:
+    (data / file).rename(data.parent / "elsewhere")
     with pytest.raises(LayoutError) as refused:
         tasks(data)
-    assert "lacks 1 piece of inquire's 6" in str(refused.value)
+    assert "lacks 1 of inquire's 6" in str(refused.value)
     assert told in str(refused.value)
 
 
 def test_empty_folder_lacks_everything_but_what_is_optional(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="lacks 5 pieces of inquire's 6"):
+    with pytest.raises(LayoutError, match="lacks 5 of inquire's 6 files"):
         tasks(tmp_path)
 
 

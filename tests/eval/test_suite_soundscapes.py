@@ -78,17 +78,17 @@ def test_splits_are_refused(data: Path) -> None:
         tasks(data, fit_on="training")
 
 
-def test_missing_pieces_are_named_together_with_origin(tmp_path: Path) -> None:
+def test_missing_files_are_named_together_with_origin(tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as caught:
         tasks(tmp_path)
     for told in ("soundscape_data/", "annotations.csv", "species.csv", "Zenodo", "GB"):
         assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("piece", ["soundscape_data", "annotations.csv", "species.csv"])
-def test_each_piece_is_missed(data: Path, piece: str) -> None:
-    (data / piece).rename(data / "elsewhere")
-    with pytest.raises(LayoutError, match=piece):
+@pytest.mark.parametrize("file", ["soundscape_data", "annotations.csv", "species.csv"])
+def test_each_file_is_missed(data: Path, file: str) -> None:
+    (data / file).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=file):
         tasks(data)
 
 

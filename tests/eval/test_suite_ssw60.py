@@ -162,17 +162,17 @@ def test_the_photograph_that_the_release_lacks_is_no_error(data: Path) -> None:
     )
 
 
-def test_missing_pieces_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
+def test_missing_files_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
     with pytest.raises(LayoutError) as caught:
         tasks(tmp_path)
     for told in (*PIECES, "ssw60.tar.gz", "31 GB"):
         assert told in str(caught.value)
 
 
-@pytest.mark.parametrize("piece", PIECES)
-def test_each_piece_is_missed(data: Path, piece: str) -> None:
-    (data / piece).rename(data / "elsewhere")
-    with pytest.raises(LayoutError, match=piece):
+@pytest.mark.parametrize("file", PIECES)
+def test_each_file_is_missed(data: Path, file: str) -> None:
+    (data / file).rename(data / "elsewhere")
+    with pytest.raises(LayoutError, match=file):
         tasks(data)
 
 
@@ -250,7 +250,7 @@ def test_what_is_missing_for_every_model_is_refused_before_any_is_loaded(data: P
         SSW60().check(data, Protocol(database="inat:nabirds"))
     (data / "images_nabirds.csv").unlink()
     SSW60().check(data, Protocol(database="inat"))
-    with pytest.raises(LayoutError, match="lacks 1 piece "):
+    with pytest.raises(LayoutError, match="lacks 1 of "):
         SSW60().check(data, Protocol())
     (data / "audio_ml.csv").unlink()
     with pytest.raises(LayoutError, match=r"audio_ml\.csv"):

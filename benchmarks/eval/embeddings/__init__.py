@@ -1,26 +1,19 @@
-"""Items and queries through the towers, once: shards on disk, kept by digest.
+"""Items and queries through the towers, once: shards on disk, named by digest.
 
-    encoding.py      embed_items: items of a task, to `ShardedRows`
-    asking.py        embed_asked: queries, one embedding each
-    work.py          the items of one shard through a tower
-    progress.py      how far it has come; room on the disk
-    contents.py      what tells whether something was embedded before
-    shards.py        one shard on disk: written whole, and trusted only when it proves to be
-    tensor_files.py  safetensors from outside, checked before they are mapped
-    rows.py          ShardedRows: shard after shard, one tile in memory
-    arrays.py        ArrayRows: everything in memory
-    precomputed.py   PrecomputedRows: embeddings that were made elsewhere
-    base.py          what those who rank read
+    encoding.py      embed_items and embed_queries
+    shards.py        one shard on disk, checked before it is trusted; `ShardedRows` over many
+    rows.py          the interface `EmbeddedRows`; `ArrayRows`, in memory
+    precomputed.py   `PrecomputedRows`: embeddings that another program made
 
-The cache is a folder of folders, one per tower (its digest, its windowing, its modality):
+The cache has one folder per tower (its digest, its windowing, its modality):
 
     CACHE/
     └── image-3f2a90c1d7e45b68/
-        ├── <digest>.safetensors    embeddings float32 [rows, dim], owners int64 [rows] (place
+        ├── <digest>.safetensors    embeddings float32 [rows, dim], owners int64 [rows] (position
         │                           within the shard), spans float32 [rows, 2] (NaN: none)
         └── <digest>.json           items, rows, dim, XXH3 of the file beside it, failed items
 
-A shard is named by the digest of what it was made from, so it is found again by every task that
-has the same items at the same places of a shard, and a file that has changed costs one shard.
-Nothing of a shard depends on how far an earlier run came. Remove what you like: it is made again.
+A shard is named by the digest of what it was made from. So every task that has the same items at
+the same positions of a shard finds it again, and a file that has changed costs one shard. Nothing
+of a shard depends on how far an earlier run came. Any file may be removed: it is made again.
 """

@@ -1,12 +1,8 @@
-"""The items of one shard through a tower: what comes out, and which of them failed.
+"""Items and queries of a task through a tower, shard after shard; finished shards are reused.
 
-Items of a task through a tower, shard after shard; what is there already is not done again.
-
-A run that is interrupted, by whatever means, goes on at the first shard that is not whole. A
-shard that is damaged is made again, with a line in the log, and so is nothing else. Where batches
-are cut depends on the shard alone, so embeddings do not depend on how often a run was stopped.
-
-Queries through a tower: one embedding each.
+A run that is interrupted goes on at the first shard that is not finished. A damaged shard is made
+again, with a line in the log. Batches depend on the shard alone, so embeddings do not depend on how
+often a run was stopped.
 """
 
 from __future__ import annotations

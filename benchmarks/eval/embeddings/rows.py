@@ -1,7 +1,4 @@
-"""How embeddings are read by those who rank.
-
-Embeddings in memory, for small callers.
-"""
+"""The interface of embeddings, and embeddings in memory."""
 
 from __future__ import annotations
 

@@ -1,35 +1,23 @@
-"""Safetensors from outside: where the tensors of a file lie, checked before anything is mapped.
+"""Shards of embeddings on disk: their names, how one is written and checked, and many as rows.
 
-Format: https://github.com/huggingface/safetensors: 8 bytes with the length of a JSON header, the
-header, then the tensors without gaps.
+A shard is written as a whole or not at all. The tensors are written first, then the JSON file that
+holds their XXH3: a shard without it was never finished. Safetensors files are checked before
+anything is mapped (8 bytes with the length of a JSON header, the header, tensors without gaps).
 
-What tells whether something was embedded before: digests over towers and contents.
-
-Of a tower: its digest (weights and preprocessing), how it wants recordings cut, and how many
-pieces go through it at a time, for the last bits of floats depend on that. Not which device ran
-it: where the last bits of two devices may not mix, use a cache each.
-
-Of a content:
+The name of a shard is a digest of its tower (weights and preprocessing, windowing, and batch size,
+on which the last bits of floats depend) and of its contents. The device is not part of it: where
+the last bits of two devices may not mix, use a cache each. Of a content:
 
     text            the text
     bytes           their XXH3 (128 bits)
-    file            its absolute path, its size, and when it was changed, to the nanosecond
-    file not there  its path, and that it is not there
+    file            its absolute path, its size, and its modification time in nanoseconds
+    missing file    its path
     address         the address
 
 Files are not read for this: five million cost one `stat` each, which is a minute or two. A file
-that changes changes its time; one that is replaced with its size and time kept is not noticed.
-Folders that were moved are embedded again, unless they are linked to where they were: names,
-sizes and times alone do not tell recordings apart, for recorders number their files from 1.
-
-One shard on disk: written whole or not at all, trusted only when it proves to be whole.
-
-The tensors are written first, then the JSON file that holds their XXH3: a shard without it was
-never finished. File names are made from the digest alone, never from what a file says.
-
-How far embedding has come, and whether the disk has room for the rest.
-
-Embeddings in shards, read one tile at a time.
+that is replaced with its size and time kept is not noticed. Folders that were moved are embedded
+again, unless they are linked to their old path: names, sizes and times alone do not distinguish
+recordings, for recorders number their files from 1.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Retrieval measures over places, one small file each.
+"""Retrieval measures, computed from the ranks of relevant items.
 
-    measure("AP_minR@50").of(places, "expected")    float64 [q]
+    measure("AP_minR@50").of(ranks, "expected")    float64 [q]
 
-`ties` has the groups of equal distance, `sums` and `draws` the arithmetic of random orders in
-closed form, `full_sort` makes places of few queries by plain sorting. Three different things are
-called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (INQUIRE) and
+`base` has ranks, groups of equal distance and the class `Measure`; `closed_form` the arithmetic of
+random orders; `sorting` computes ranks of few queries by plain sorting. Three different measures
+are called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (INQUIRE) and
 ``AP@k`` (trec_eval).
 """
 

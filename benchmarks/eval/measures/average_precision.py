@@ -1,13 +1,9 @@
-"""Average precision, and two of the three things called mAP@k.
+"""Average precision, and the three measures called mAP@k.
 
 At each hit within the cutoff the precision is taken; the sum is divided by the number of relevant
-items R (`AP`, as trec_eval's ``map`` and ``map_cut`` do), or by min(R, k) (`AP_minR`, as INQUIRE
-does), so that a perfect top k has the value 1. The third is in `average_precision_of_hits`.
-
-Average precision over the hits in the top k: mAP@k as papers on hashing use it.
-
-The sum of the precisions at the hits in the top k is divided by the number of those hits, and is
-0 where there are none. So it can fall when one more hit enters at the end of the top k, and how
+items R (`AP`, as trec_eval's ``map`` and ``map_cut`` do), by min(R, k) (`AP_minR`, as INQUIRE
+does), so that a perfect top k has the value 1, or by the number of hits in the top k (`AP_hits`, as
+papers on hashing do). The last can fall when one more hit enters at the end of the top k, and how
 ties fall decides on both parts of the fraction.
 """
 

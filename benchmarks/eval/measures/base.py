@@ -1,16 +1,8 @@
-"""Where the relevant items of each query stand in a ranking, ties told: all that measures need.
+"""What a measure is: a name, a cutoff, and a value per query for each way to treat ties.
 
 A ranking orders items by (distance, row). Items at the same distance form a group; how a group
-is ordered inside says nothing about the system. So for each relevant item not only its rank is
-kept, but also how many items are nearer, and how many are as near.
-
-Items at equal distances: groups of them, and the orders that they can be put in.
-
-A group is all items at one distance from a query. Inside it every order is as good as another;
-what is known of a group is how many items are nearer, how many it has, and which of them are
-relevant.
-
-What a measure is: a name, a cutoff, and a value per query for each way to treat ties.
+is ordered inside says nothing about the system. So for each relevant item, `Ranks` holds its rank,
+how many items are nearer, and how many are as near. Measures need nothing else.
 """
 
 from __future__ import annotations

@@ -1,13 +1,11 @@
-"""Sums of 1/i and of 1/log2(1+i) over runs of ranks of any length, without adding them up.
+"""Sums over runs of ranks, and chances in a random order of one group, in closed form.
 
-Ranks up to 64 come from a table; beyond, the midpoint form of the Euler-Maclaurin formula leaves
-a relative error under 1e-12. Differences of prefix sums would lose digits where a short run lies
-deep.
+Sums of 1/i and of 1/log2(1+i): ranks up to 64 come from a table; beyond, the midpoint form of the
+Euler-Maclaurin formula leaves a relative error under 1e-12. Differences of prefix sums would lose
+digits where a short run lies deep.
 
-Chances in a random order of one group: hits in its first slots, and where the first hit is.
-
-Of `tied` items `relevant` are hits. Groups can have millions of items, so nothing here takes
-differences of logarithms of factorials: they lose their digits there.
+Chances: of `tied` items `relevant` are hits. Groups can have millions of items, so nothing here
+takes differences of logarithms of factorials: they lose their digits there.
 """
 
 from __future__ import annotations

@@ -1,20 +1,4 @@
-"""Measures of the first relevant item: hit@k and the reciprocal rank.
-
-Only the nearest group that has a relevant item matters.
-
-Measures that count hits above a cutoff: precision, recall, R-precision.
-
-Precision of hash table look-up: among all items within Hamming radius 2 of the query.
-
-Normalised discounted cumulative gain, with gain = grade and discount 1 / log2(1 + rank).
-
-The ideal is that of all relevant items of the query, cut at k as the ranking is. A depth of the
-ranking does not cut the ideal of a measure without cutoff.
-
-Measures by their names, and a list of all there are.
-
-What a measure comes to by chance.
-"""
+"""The other measures, all of them by name, and what a measure is by chance."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Ranking: from queries and a fitted system to where the relevant items of each query stand.
+"""Ranking: from queries and a fitted system to the ranks of each query's relevant items.
 
-    whole.py        everything is ranked, in bounded memory
-    deep.py         codes, by the product's search engine, down to a depth
-    candidates.py   only the items that are given for each query
-    reranking.py    the nearest ones anew, by float cosine
+    units.py   what is ranked, and the settings of a ranking
+    whole.py   everything is ranked, in bounded memory
+    deep.py    to a depth by the product's search engine; given candidates only; re-ranking
+    run.py     `rank` chooses among these
 
 The order is the product's: (distance, row). An item of several rows (windows of a recording)
 counts by its nearest row, or by the mean over its rows.

@@ -1,12 +1,12 @@
-"""Codes are searched by the product's own engine, to a depth, and ties at the depth are exact.
+"""Rankings to a depth, of given candidates, and re-ranked by float cosine.
 
-A little more than the depth is asked for. Where the last group of equal distances goes on
-beyond what was found, it matters only if a relevant item is in it: then more is asked for, and
-in the end all distances of that query are worked out.
+Codes are searched by the product's own engine, to a little more than the depth. Where the last
+group of equal distances goes on beyond the hits, it matters only if a relevant item is in it: then
+more hits are searched for, and in the end all distances of that query are computed.
 
-Only the items that are given for each query are ranked (INQUIRE-Rerank, arXiv 2411.02537).
-
-The nearest items by code are ranked anew by float cosine; what is behind them stays.
+Candidates: only the items that are given for each query are ranked (INQUIRE-Rerank, arXiv
+2411.02537). Re-ranking: the nearest items by code are sorted by float cosine; the others stay
+behind them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""What is ranked: items by their rows, or each row by itself; and the relevance of those.
+"""What is ranked (items by their rows, or each row by itself), the settings, and what is stored.
 
-What is ranked, how, and what comes of it.
-
-What a system stores, tile by tile: kept where it is small, else made anew each time.
+What a system stores is kept in memory where it is small, else computed again tile by tile.
 """
 
 from __future__ import annotations

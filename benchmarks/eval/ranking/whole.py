@@ -1,14 +1,9 @@
-"""One query in one tile: how many units are nearer than a wanted one, how many as near.
+"""Everything is ranked, exactly, in bounded memory.
 
-Counts of tiles add up. Whole numbers are counted, other distances sorted; both give the same.
-
-Where relevant units stand, while it is being found out.
-
-Everything is ranked, exactly, in bounded memory.
-
-What is stored passes by in tiles. First the distances of the relevant units are noted, then it
-is counted how many units of each tile are nearer, or as near. Where all that is stored fits into
-memory it is one tile, and both are done at once.
+The stored rows are read in tiles. First the distances of the relevant units are noted, then each
+tile counts how many of its units are nearer, or as near; counts of tiles add up. Where all stored
+rows fit into memory they are one tile, and both are done at once. Whole numbers are counted, other
+distances sorted; both give the same.
 """
 
 from __future__ import annotations

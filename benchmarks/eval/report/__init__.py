@@ -1,10 +1,12 @@
-"""A run told: JSON, CSV, Markdown, plots, and one page.
+"""The report of a run: JSON, CSV, Markdown, plots, and one page.
 
-    writing     results.json and results.csv, and all files into their places
-    markdown    results.md
-    plots       SVG, drawn from the same rows
-    media       photographs and spectrograms of chosen queries, small enough for a page
-    page        index.html: everything in one file that asks the network for nothing
+    writing     results.json and results.csv; writes all files
+    markdown    results.md, by the template results.md.jinja
+    plots       SVG
+    media       thumbnails and spectrograms of chosen queries and hits
+    page        index.html, by the templates page.html and parts.html
+    abstract    the few figures at the top
+    wording     numbers and methods in words
 
 Names, captions and texts come from other people's data and are written as text everywhere.
 """

@@ -1,4 +1,4 @@
-"""The suites, by name; each is loaded when it is asked for."""
+"""The suites, by name; each is loaded when it is needed."""
 
 from __future__ import annotations
 

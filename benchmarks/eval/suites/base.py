@@ -1,12 +1,7 @@
-"""What a suite is: a layout that is checked before anything runs, and tasks.
+"""What a suite is, and what suites share: the layout of the data folder, its tables and media.
 
-Whether a data folder holds what a suite needs, in the layout that was published.
-
-What is missing is told in one message, all of it, with where it comes from and how large it is.
-Whatever is read is read within limits: JSON element by element (`service.sources.json_items`),
-tables row by row (`bittern.service.sources.tables`).
-
-Photographs and recordings that lie below a data folder, as contents of items or queries.
+A missing file of the layout is named with its origin and size, all of them in one message.
+Everything is read within limits: JSON element by element, tables row by row.
 """
 
 from __future__ import annotations
@@ -27,7 +22,7 @@ from bittern.errors import InvalidInputError, LayoutError, ManifestError
 from bittern.service.sources.field_values import text
 from bittern.service.sources.json_items import Element, elements, first_keys
 from bittern.service.sources.tables import Table
-from bittern.text import agreeing, counted
+from bittern.text import agreeing
 from bittern.types import MediaItem
 
 
@@ -68,11 +63,11 @@ class Suite(Interface):
     measures: Sequence[str]
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded; all pieces must be there.
+        """Check the layout and the options before anything is loaded.
 
         Raises:
-            LayoutError: pieces are missing; all of them are named in one message.
-            InvalidInputError: the protocol asks for what this suite has not.
+            LayoutError: files are missing; all of them are named in one message.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         from bittern.benchmarks.eval.suites.base import check
 
@@ -89,10 +84,10 @@ class Suite(Interface):
             towers: modalities that the model has towers for.
 
         Raises:
-            LayoutError: pieces are missing, or are not in the published layout; all of them are
+            LayoutError: files are missing, or are not in the published layout; all of them are
                 named in one message, with origin and size.
             QrelsError: judgements that cannot be used.
-            InvalidInputError: the protocol asks for what this suite has not.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         ...
 
@@ -115,7 +110,7 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
         suite_name: for messages.
 
     Raises:
-        LayoutError: there is no such folder, or pieces are missing; every one of them is named.
+        LayoutError: there is no such folder, or files are missing; every one of them is named.
     """
     wanted = "\n".join(f"  {described(file)}" for file in layout)
     if data is None:
@@ -134,7 +129,7 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
         listed = "\n".join(f"  {described(file)}" for file in lacking)
         them = agreeing(len(lacking), "it", "them")
         raise LayoutError(
-            f"{data} lacks {counted(len(lacking), 'piece')} of {suite_name}'s {len(layout)}:\n"
+            f"{data} lacks {len(lacking)} of {suite_name}'s {len(layout)} files:\n"
             f"{listed}\nBittern does not fetch {them}: put {them} there under "
             f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
             field="data",
@@ -203,7 +198,7 @@ def path_of(data: Path, file: DataFile) -> Path:
     """
     path = found(data, file)
     if path is None:
-        raise LayoutError(f"{data} lacks a piece: {described(file)}", field="data")
+        raise LayoutError(f"{data} lacks: {described(file)}", field="data")
     return path
 
 
@@ -415,7 +410,7 @@ RECORDING_QUERIES = (
 
 
 class MediaFiles(Sequence[Any]):
-    """Photographs or recordings below a folder, as `MediaItem`s made when they are asked for.
+    """Photographs or recordings below a folder, as `MediaItem`s made when they are needed.
 
     Args:
         root: the data folder.

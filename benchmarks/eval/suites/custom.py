@@ -1,27 +1,19 @@
-"""Which items of one's own answer which queries: qrels over pictures, recordings and windows.
-
-Queries of one's own: `queries.csv`.
-
-    query_id,text,media,target,group
-    q1,an owl at night,,image,birds
-    q2,,sounds/hoot.wav,image,
-
-A query is a text, or a picture or recording (its path, from the data folder on); `target` says
-what it asks for, ``image`` or ``audio``. `type` may say what a file is (``image``, ``audio``) where
-its suffix does not, and queries of one `group` get figures of their own.
-
-Queries and judgements of one's own, over an archive or over media.
+"""Queries and judgements of one's own, over an archive or over media.
 
     DATA/
-    ├── queries.csv     see `bittern.benchmarks.eval.suites.custom`
+    ├── queries.csv     query_id,text,media,target,group
     ├── qrels.txt       TREC's: query 0 item grade
     └── archive/        a Bittern archive, whose stored codes are ranked; or
         manifest.csv    or items/: whatever `bittern index` takes, ranked by embeddings
 
+A query is a text, or a picture or recording (its path, relative to the data folder); `target` is
+the modality of its answers, ``image`` or ``audio``. `type` names the modality of a file (``image``,
+``audio``) where its suffix does not; each `group` of queries gets figures of its own.
+
 Items go by their `occurrenceID`. A judgement may also name a window of a recording as archives
-do, ``crow-1#t=3,6``: it counts for the recording, the highest grade of its windows for all; where
-windows are items (`--windows separate`), for that window, and one that names the recording for all
-of its windows.
+do, ``crow-1#t=3,6``: it counts for the recording, with the highest grade of its windows. Where
+windows are items (`--windows separate`), it counts for that window, and one that names the
+recording counts for all of its windows.
 """
 
 from __future__ import annotations
@@ -441,11 +433,11 @@ class CustomSuite(Suite):
     measures: Sequence[str] = ("AP", "nDCG@10", "P@10", "Recall@100", "MRR")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is read.
+        """Check the layout and the options before anything is read.
 
         Raises:
-            LayoutError: pieces are missing, or both an archive and media are there.
-            InvalidInputError: the protocol asks for what this suite has not.
+            LayoutError: files are missing, or both an archive and media are there.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         _check_protocol(protocol)
         root = layouts.check(data, self.layout, self.name)
@@ -464,10 +456,10 @@ class CustomSuite(Suite):
         Items of an archive are `ArchiveItems`: the codes that are stored come with them.
 
         Raises:
-            LayoutError: pieces are missing or cannot be read, a query is of no use.
+            LayoutError: files are missing or cannot be read, a query is of no use.
             QrelsError: judgements that cannot be used.
             LimitExceededError: too many queries, media, or judgements.
-            InvalidInputError: the protocol asks for what this suite has not.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         self.check(data, protocol)
         root = layouts.check(data, self.layout, self.name)

@@ -75,7 +75,7 @@ class ArchiveItems(Items):
 
 
 class _ArchiveMedia:
-    """Media of an archive's items, looked up when they are asked for.
+    """Media of an archive's items, looked up when they are needed.
 
     Args:
         archive: its folder.

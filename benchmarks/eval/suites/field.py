@@ -1,9 +1,7 @@
-"""Media of a manifest, or of whatever else can be indexed, in the order in which it lists them.
-
-The sample that ships with Bittern, or any labelled manifest: the same tasks as `benchmarks`.
+"""The sample that ships with Bittern, or any labelled manifest.
 
 Queries are the labels as plain words (text→image, text→audio), and recordings whose label some
-picture has (audio→image). What has the same label is relevant.
+picture has (audio→image). Items with the same label are relevant.
 """
 
 from __future__ import annotations
@@ -117,11 +115,11 @@ class FieldSuite(Suite):
     measures: Sequence[str] = ("AP", "R-prec", "hit@5", "MRR", "nDCG@10")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is read.
+        """Check the layout and the options before anything is read.
 
         Raises:
             LayoutError: there is no manifest.
-            InvalidInputError: the protocol asks for what this suite has not.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         _check_protocol(protocol)
         self._manifest(data)
@@ -132,7 +130,7 @@ class FieldSuite(Suite):
         Raises:
             LayoutError: there is no manifest, it cannot be read, has no labels, or rows of no use
                 (unless the protocol skips those).
-            InvalidInputError: the protocol asks for what this suite has not.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         self.check(data, protocol)
         manifest = self._manifest(data)
@@ -151,7 +149,7 @@ class FieldSuite(Suite):
             return SAMPLE
         path = data / MANIFEST if data.is_dir() else data
         if not path.is_file():
-            state = "lacks a piece of field" if data.is_dir() else "does not exist"
+            state = "lacks the manifest of field" if data.is_dir() else "does not exist"
             raise LayoutError(
                 f"{data} {state}:\n  {described(self.layout[0])}\nPut it there, or leave --data "
                 "out for the sample",

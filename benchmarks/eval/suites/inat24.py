@@ -1,17 +1,10 @@
-"""Columns of millions of ids, paths and names, of which few are looked at.
+"""iNaturalist 2024 (iNat24): species names to 5,000,000 images of 10,000 species.
 
-iNaturalist 2024's `train.json`, 5,000,000 images of 10,000 species, as compact columns.
-
-The file is COCO-style: ``images`` with ``id`` and ``file_name``, ``categories`` with names and
-ranks, ``annotations`` with ``image_id`` and ``category_id``, ``licenses``; in whatever order. It is
-read once, element by element. An image takes about 80 bytes then, and up to 270 while the file is
-read (1,000,000 images: 21 s, 270 MB at the peak): what is made for it (a `MediaItem`, with its path
-and names) is made when it is asked for.
-
-iNat24: names of species find photographs, 10,000 queries over 5,000,000 images.
-
-The images are those of INQUIRE (arXiv 2411.02537); here they are asked for by what they are
-labelled with. The data set has one published split, `train`, so all of it is ranked.
+`train.json` is COCO-style: ``images`` with ``id`` and ``file_name``, ``categories`` with names and
+ranks, ``annotations`` with ``image_id`` and ``category_id``, ``licenses``; in any order. It is read
+once, element by element, into compact columns: an image takes about 80 bytes then, and up to 270
+while the file is read (1,000,000 images: 21 s, 270 MB at the peak). A `MediaItem` is made when it
+is needed.
 """
 
 from __future__ import annotations
@@ -56,7 +49,7 @@ _CHUNK = 1 << 16
 
 
 class Numbers(Sequence[str]):
-    """Numbers as texts, made when they are asked for.
+    """Numbers as texts, made when they are needed.
 
     Args:
         values: int64 [n].
@@ -436,7 +429,7 @@ class INat24(Suite):
     measures: Sequence[str] = ("AP_minR@50", "AP", "nDCG@50", "R-prec", "P@10", "MRR")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        """Check the layout and the options before anything is loaded. See `Suite.check`."""
         refuse_other_splits(protocol, self.name)
         check_templates(tuple(protocol.prompts or IMAGE_PROMPTS))
         check(data, self.layout, self.name)
@@ -482,7 +475,7 @@ def images_there(folder: Path, protocol: Protocol) -> tuple[Images, list[str]]:
 
     Raises:
         LayoutError: `train.json` cannot be used; files are missing that must not be.
-        QrelsError: annotations of what there is not.
+        QrelsError: annotations of what is unknown.
     """
     path = path_of(folder, METADATA)
     images = read_images(path, protocol.unknown)

@@ -1,15 +1,13 @@
-"""The annotation files of iNatSounds 2024: ``train.json``, ``val.json`` and ``test.json``.
-
-COCO-style JSON with ``audio``, ``categories`` and ``annotations``, one annotation per recording.
-The release writes ``NaN`` where a location's uncertainty is unknown, which is no JSON; it is taken
-as nothing here. That of 137,012 recordings is about 45 MB, so it is read whole, in a second and
-200 MB of memory; what is kept are columns.
-
-iNatSounds 2024 (Chasmai et al., NeurIPS 2024, arXiv 2506.00343): species' names against sounds.
+"""iNatSounds 2024 (Chasmai et al., NeurIPS 2024, arXiv 2506.00343): species' names to sounds.
 
 The data set's own main figure is the mean over species of the average precision of all recordings
-of a split; asked by name, that is `AP` here, with one query per species. Its evaluation asks for
-1,212 of its 5,569 species, those that `evaluation` marks.
+of a split; asked by name, that is `AP` here, with one query per species. Its evaluation uses 1,212
+of its 5,569 species, those that `evaluation` marks.
+
+``train.json``, ``val.json`` and ``test.json`` are COCO-style, with ``audio``, ``categories`` and
+``annotations``, one annotation per recording. The release writes ``NaN`` where a location's
+uncertainty is unknown, which is not JSON; it is read as null. The file of 137,012 recordings has
+about 45 MB, so it is read whole, in a second and 200 MB of memory, into columns.
 """
 
 from __future__ import annotations
@@ -106,7 +104,7 @@ def read_split(data: Path, name: str, *, lenient: bool = False) -> Split:
     Args:
         data: the data folder.
         name: ``train``, ``val`` or ``test``.
-        lenient: leave out annotations that name what there is not, annotations that come twice,
+        lenient: leave out annotations that name what is unknown, annotations that come twice,
             and recordings without one, rather than refuse them.
 
     Raises:
@@ -363,9 +361,7 @@ class INatSounds(Suite):
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded: of the splits, only those that are
-        used must be there. See `Suite.check`.
-        """
+        """Check the layout, of the splits that are used, and the options."""
         _checked(data, protocol)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
@@ -373,7 +369,7 @@ class INatSounds(Suite):
         against soundscapes as well where the protocol names some.
 
         Raises:
-            LayoutError: pieces are missing, or are not in the published layout.
+            LayoutError: files are missing, or are not in the published layout.
             QrelsError: annotations that cannot be used.
             InvalidInputError: there is no such split, or it is what systems are to be fitted on.
         """

@@ -1,39 +1,23 @@
-"""INQUIRE's own files: its queries, what is relevant, and the candidates of INQUIRE-Rerank.
-
-As published (arXiv 2411.02537): ``inquire_queries_val.csv`` (50) and ``inquire_queries_test.csv``
-(200) with ``query_id,query_text,supercategory,category,iconic_group``, behind a column without a
-name; ``inquire_annotations.csv`` with ``query_id,image_id,image_path``, one line for each relevant
-image. A release before had all queries in one ``inquire_queries.csv``.
-
-The candidates are published as Parquet, with the pictures inside: ``validation-*.parquet`` (40
-queries) and ``test-*.parquet`` (160), 100 lines for each query, told by its text, with
-``inat24_image_id`` and ``relevant``. Only these columns are read. The other 50 queries are
-not part of INQUIRE-Rerank. A CSV is read as well: ``query_id`` or ``query`` (the text), and
-``image_id`` or ``file_name`` (the path of the image); INQUIRE's pre-release had ``query`` and
-``file_name``.
-
-Which query and which image a line of INQUIRE's files is about.
-
-INQUIRE-Rerank by itself: its Parquet files hold the pictures, so 1.9 GB do for its task.
-
-Columns: ``image`` (with the file's ``bytes``), ``query``, ``relevant``, ``inat24_image_id``, and
-``inat24_file_name``, ``inat24_species_name``, ``license``, ``rights_holder`` where they are there.
-Pictures are read when they are asked for, a row group at a time.
-
-INQUIRE: 250 expert queries in words, with all that is relevant among iNat24's images.
+"""INQUIRE: 250 expert queries in words, with all relevant images of iNat24.
 
 Vendrow et al., "INQUIRE: A Natural World Text-to-Image Retrieval Benchmark", NeurIPS 2024 (arXiv
-2411.02537). Two tasks: Fullrank ranks all of the images; Rerank ranks anew the 100 candidates of
-each query that are given with the data, and counts what is relevant among these alone. There is no
-prompt template: queries are embedded as they are. AP is divided by min(R, k) there, over the first
-50 of the full ranking (``AP_minR@50``) and all 100 candidates (``AP_minR@100``).
+2411.02537). Two tasks: Fullrank ranks all images; Rerank ranks the 100 candidates of each query
+that come with the data, and counts as relevant only what is relevant among these. There is no
+prompt template: queries are embedded as they are. AP is divided by min(R, k), over the first 50 of
+the full ranking (``AP_minR@50``) and all 100 candidates (``AP_minR@100``). The authors' scripts use
+the queries of `test` (200; 160 of them have candidates) and leave `val` for tuning; so does
+``--database``, by default.
 
-The authors' scripts ask the queries of `test` (200; 160 of them have candidates) and leave `val`
-for tuning. So it is here: ``protocol.database`` is ``test`` unless told otherwise, ``val``, or
-``all``, with a group for each.
+Files: ``inquire_queries_val.csv`` (50) and ``inquire_queries_test.csv`` (200), or one
+``inquire_queries.csv`` of an earlier release, with ``query_id,query_text``;
+``inquire_annotations.csv`` with ``query_id,image_id,image_path``, one line per relevant image;
+candidates as Parquet (``validation-*.parquet``, ``test-*.parquet``), 100 lines per query, which
+they name by its text, with ``inat24_image_id``, ``relevant`` and the picture's bytes; or as CSV
+with ``query_id`` or ``query``, and ``image_id`` or ``file_name``.
 
-With `--candidates rerank` only the candidates' images are needed; and where iNat24 or the
-annotations are not there, the pictures inside INQUIRE-Rerank's own files are ranked.
+With `--candidates rerank` only the candidates' images are needed. Where iNat24 or the annotations
+are missing, the pictures inside the Parquet files (1.9 GB) are ranked; they are read when they are
+needed, a row group at a time.
 """
 
 from __future__ import annotations
@@ -343,7 +327,7 @@ class Pairs:
 
 
 class Matching:
-    """Looks up what lines name, and counts what there is not.
+    """Looks up what lines name, and counts what is unknown.
 
     Attributes:
         left_out: sentences on lines that were left out.
@@ -659,7 +643,7 @@ class Inquire(Suite):
     measures: Sequence[str] = ("AP_minR@50", "nDCG@50", "MRR@50")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        """Check the layout and the options before anything is loaded. See `Suite.check`."""
         _checked(data, protocol)
 
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:

@@ -1,28 +1,20 @@
-"""Annotated soundscapes in the layout of the collections on Zenodo (Kahl, Navine et al., 2022).
+"""Annotated soundscapes (Kahl, Navine et al., Zenodo, 2022): species' names to long recordings.
 
     soundscape_data/    long recordings, FLAC
     annotations.csv     Filename, Start Time (s), End Time (s), Low Freq (Hz), High Freq (Hz),
                         Species eBird Code: one line per box
     species.csv         Species eBird Code, Scientific Name, Common Name
 
-A sound that nobody could tell has the code ``????``.
-
-Windows of recordings as items of their own: which of them hold what was annotated.
+A sound that could not be identified has the code ``????``. Recordings with every call marked are
+the hard case of searching sounds: most of an hour is silence or another species.
 
 Where windows begin and end is only known once recordings are cut for an encoder. So a task has
-recordings as its items, and becomes one over windows with their owners and spans.
-
-A window answers a query for a species if one annotation of it shares with the window at least half
-a second, or at least half of the annotation where that is less. So a call that is cut in two by
-the edge of a window is found in one of the two at least, and no window is right for the last
-milliseconds of a call. (The rule is ours; published ones range from any overlap at all to whole
-seconds, with windows of fixed length.)
-
-Annotated soundscapes: names of species against long recordings, and windows of them.
-
-Recordings with every call marked are the hard case of searching sounds: most of an hour is silence
-or another species. The layout is that of the collections on Zenodo (`soundscapes_files`); what of
-a recording is right is decided window by window (`soundscapes_windows`).
+recordings as its items, and becomes one over windows with their owners and spans. A window answers
+a query for a species if one annotation of it shares with the window at least half a second, or at
+least half of the annotation where that is less. So a call that is cut in two by the edge of a
+window is found in at least one of the two, and no window is relevant for the last milliseconds of
+a call. (The rule is ours; published ones range from any overlap at all to whole seconds, with
+windows of fixed length.)
 """
 
 from __future__ import annotations
@@ -415,7 +407,7 @@ class Soundscapes(Suite):
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded. See `Suite.check`."""
+        """Check the layout and the options before anything is loaded. See `Suite.check`."""
         if protocol.database or protocol.fit_on == "training":
             raise InvalidInputError(
                 "soundscapes have no published splits: leave out --database, and --fit-on items",
@@ -427,7 +419,7 @@ class Soundscapes(Suite):
         """Names against windows and, unless each window is to be an item, against recordings.
 
         Raises:
-            LayoutError: pieces are missing, or are not in the published layout.
+            LayoutError: files are missing, or are not in the published layout.
             QrelsError: annotations that cannot be used.
             InvalidInputError: a split is asked for, or a rank that the species table has not.
         """
@@ -440,7 +432,7 @@ def check_soundscapes(data: Path | None, protocol: Protocol) -> None:
     """Refuse what cannot be run on a collection, before anything is loaded.
 
     Raises:
-        LayoutError: pieces are missing.
+        LayoutError: files are missing.
         InvalidInputError: the protocol asks for a rank that species tables do not tell.
     """
     if protocol.level not in ("species", "genus"):
@@ -467,7 +459,7 @@ def soundscape_tasks(
         prefix: of the tasks' names.
 
     Raises:
-        LayoutError: pieces are missing, or are not in the published layout.
+        LayoutError: files are missing, or are not in the published layout.
         QrelsError: annotations that cannot be used.
         InvalidInputError: the classes do not tell the level.
     """

@@ -1,13 +1,12 @@
-"""The tables of SSW60: ``taxa.csv``, and ``asset_id,label,split`` of recordings and photographs.
+"""SSW60 (Van Horn et al., ECCV 2022, arXiv 2207.10664): 60 birds by name, by sound and by sight.
 
-SSW60 (Van Horn et al., ECCV 2022, arXiv 2207.10664): 60 birds by name, by sound and by sight.
+Items of the same species are relevant: recordings and photographs are of different birds. The data
+set was made to classify videos, so users choose their own protocols, and figures compare only where
+split and photographs are the same. ``protocol.database`` names both: the photographs ``inat``,
+``nabirds`` or ``both``, the split, or both with a colon between them; ``both:test`` by default.
+Queries by photograph or recording are always of the test split. The videos are not used.
 
-What is right is of the same species: recordings and photographs are of different birds. The data
-set was made to classify videos, so those who retrieve in it choose their own protocols, and
-figures compare only where split and photographs are the same. ``protocol.database`` says both:
-the photographs ``inat``, ``nabirds`` or ``both``, the split, or both with a colon between them;
-``both:test`` unless told otherwise. Queries by photograph or recording are always of the test
-split. The videos are not used.
+Files: ``taxa.csv``, and tables ``asset_id,label,split`` of recordings and photographs.
 """
 
 from __future__ import annotations
@@ -281,14 +280,14 @@ class SSW60(Suite):
     measures: Sequence[str] = ("AP", "AP_hits@50", "nDCG@10", "P@10", "R-prec", "MRR")
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Refuse what cannot be run before anything is loaded.
+        """Check the layout and the options before anything is loaded.
 
         What a model has towers for is not known yet, so either the recordings or the photographs
         that are chosen may be wholly absent; `tasks` misses them if they are wanted after all.
 
         Raises:
-            LayoutError: pieces are missing without which no task can be run.
-            InvalidInputError: the protocol asks for what this suite has not.
+            LayoutError: files are missing without which no task can be run.
+            InvalidInputError: the protocol has an option that this suite does not have.
         """
         sets, _ = _database(protocol)
         if protocol.prompts:
@@ -303,7 +302,7 @@ class SSW60(Suite):
         """audio→image, text→audio, text→image and image→audio, as far as there are towers.
 
         Raises:
-            LayoutError: pieces are missing, or are not in the published layout.
+            LayoutError: files are missing, or are not in the published layout.
             QrelsError: labels that are not in ``taxa.csv``.
             InvalidInputError: there are no such photographs or no such split, or they are what
                 systems are to be fitted on.

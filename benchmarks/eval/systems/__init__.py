@@ -1,8 +1,9 @@
-"""What is compared: float vectors, and codes of several makings.
+"""Systems that are compared: float vectors and codes.
 
-vectors     float32, float16, int8 and centred embeddings by cosine
-codes       Hashing-Baseline, ITQ, random projection; whatever else is a hasher
+base        the interface: fit on training rows, encode items and queries, distances
+vectors     float32, float16, int8 and centred embeddings by exact cosine
+codes       Hashing-Baseline, ITQ, random projection, any other hasher
 quantized   Faiss' PQ and OPQ at equal bytes
-learned     saved models, and methods that are trained on a labelled part
+learned     saved models, and methods that are trained on labelled items
 selection   all of them by name
 """

@@ -1,7 +1,4 @@
-"""One interface for all that can be compared: fit, store, ask, distances.
-
-What systems are handed, checked; and digests of what they make of it.
-"""
+"""One interface for all systems (fit, encode items, encode queries, distances), and its checks."""
 
 from __future__ import annotations
 
