@@ -1,4 +1,8 @@
-"""Jobs of a server: have it code media that lie on its own disks."""
+"""Jobs: code media in this process, or have a server code media on its own disks.
+
+spec = JobSpec("index", "my-archive", "/media/season-2024")
+report = run_job(spec, lambda report: print(report.done, report.left_s))
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,41 @@ from contextlib import AbstractContextManager
 import grpc
 
 from bittern.service.grpc.job_messages import Job, job_from_wire, spec_to_wire
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.sources import SourceOptions
-from bittern.types import OnDuplicate, check_on_duplicate
+from bittern.types import OnDuplicate
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 
+__all__ = ["Job", "JobReport", "JobSpec", "RemoteJobs", "SourceOptions", "run_job"]
+
 _PAGE_SIZE = 1_000
+
+
+def run_job(
+    spec: JobSpec,
+    on_progress: OnProgress = lambda report: None,
+    cancelled: Cancelled = never,
+) -> JobReport:
+    """Do a job in this process, or what is left of it.
+
+    The same job run again does only what is missing. One bad file never ends it.
+
+    Args:
+        spec: what to do.
+        on_progress: called after every commit, and about once a second, with the live report;
+            from one thread at a time, not always the caller's.
+        cancelled: called often, from any thread; once it is true, the job makes a last commit
+            and returns with the state ``stopped``.
+
+    Raises:
+        BitternError: the job cannot begin, or continue: a missing source or model, a full disk.
+            What was committed stays.
+    """
+    from bittern.service.jobs import run
+
+    return run.run_job(spec, on_progress, cancelled)
 
 
 class RemoteJobs:
@@ -28,7 +60,7 @@ class RemoteJobs:
     Args:
         channel: to the server.
         archive: name of the archive that jobs fill.
-        timeout_s: seconds that one answer may take, but for `watch`.
+        timeout_s: seconds that one answer may take, except for `watch`.
         typed_errors: turns what gRPC raises into Bittern's own errors.
     """
 
@@ -60,31 +92,30 @@ class RemoteJobs:
         strict: bool = False,
         request_id: str = "",
     ) -> Job:
-        """Have a source on the server's disks coded; returns before that is begun.
+        """Queue a source on the server's disks; returns at once.
 
         Args:
             source: name of a folder that the server's operator has allowed, and a path below it.
             model: a model of the archive, an encoder, or a model that the server has; None for
-                the archive's own, and for `field` where it has none.
-            bits: code length where a hasher is made; None for 256.
-            format: format of the source; None tells it by what is there.
-            media: folder with the media, named like `source`, where they lie elsewhere.
-            columns: for tables, heading to the column that it becomes.
+                the archive's own, or `field` if it has none.
+            bits: code length, if a hasher is fitted; None for 256.
+            format: format of the source; None detects it.
+            media: folder of the media, named like `source`, if they are not beside it.
+            columns: for tables, new names of columns, by heading.
             include: globs over paths below a folder; none for all media.
-            exclude: globs over paths that are left out.
+            exclude: globs over paths to skip.
             on_duplicate: what to do with items that the archive has already.
             keep_embeddings: store float16 embeddings beside the codes.
             strict: whether one item that fails makes the job fail, at its end.
-            request_id: a name for this submission, so that it can be repeated safely.
+            request_id: a name for this submission: given again, no second job is made.
 
         Raises:
             PreconditionError: the server runs no jobs.
             InvalidInputError: an unusable value.
-            SourceNotFoundError: nothing is there, or no folder of this name is allowed.
+            SourceNotFoundError: there is no such path, or no folder of this name is allowed.
             ModelNotFoundError: the server has no such model.
             LimitExceededError: too many jobs wait already.
         """
-        check_on_duplicate(on_duplicate)
         spec = JobSpec(
             kind="index",
             target=self._archive,
@@ -112,7 +143,7 @@ class RemoteJobs:
         """One job as it is now.
 
         Raises:
-            JobNotFoundError: there is none of this id.
+            JobNotFoundError: no job has this id.
         """
         with self._typed_errors():
             answer = self._stub.GetJob(pb.GetJobRequest(id=id), timeout=self._timeout_s)
@@ -134,11 +165,11 @@ class RemoteJobs:
                 return jobs
 
     def watch(self, id: str) -> Iterator[Job]:  # noqa: A002
-        """A job as it is now, and again whenever it has got on, until it has ended.
+        """A job as it is now, and again after each change, until it has ended.
 
         Raises:
-            JobNotFoundError: there is none of this id.
-            ServiceUnavailableError: the server stops; the job goes on when it is started again.
+            JobNotFoundError: no job has this id.
+            ServiceUnavailableError: the server stops; the job continues after its restart.
         """
         call = self._stub.WatchJob(pb.WatchJobRequest(id=id))
         try:
@@ -149,10 +180,10 @@ class RemoteJobs:
             call.cancel()
 
     def cancel(self, id: str) -> Job:  # noqa: A002
-        """Ask a job to end; what it has committed stays.
+        """Cancel a job; what it has committed stays.
 
         Raises:
-            JobNotFoundError: there is none of this id.
+            JobNotFoundError: no job has this id.
         """
         with self._typed_errors():
             answer = self._stub.CancelJob(pb.CancelJobRequest(id=id), timeout=self._timeout_s)

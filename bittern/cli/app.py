@@ -18,7 +18,6 @@ from bittern import __version__
 from bittern.cli import (
     archives,
     demo,
-    encoding,
     evaluating,
     exporting,
     history,
@@ -43,6 +42,9 @@ RENAMED = {
     "search --save": "--output",
     "--out": "--output",
     "--column": "--rename",
+    "--commit-items": "the environment variable BITTERN_COMMIT_ITEMS",
+    "--commit-seconds": "the environment variable BITTERN_COMMIT_SECONDS",
+    "export --to": "--output",
 }
 """Commands and options of earlier releases, and what they are called now. An option's key names its
 command unless the option was renamed in every command."""
@@ -86,7 +88,6 @@ indexing.attach(app)
 searching.attach(app)
 serving.attach(app)
 stats.attach(app)
-encoding.attach(app)
 training.attach(app)
 evaluating.attach(app)
 jobs.attach(app)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FORMAT_HELP = (
     "csv, parquet, jsonl, geojson, raven (selection table), ids (of iNaturalist) or folder "
-    "(media with a manifest); by default what the name's ending says."
+    "(media with a manifest); by default by the ending of the name."
 )
 
 
@@ -30,7 +30,7 @@ def attach(app: typer.Typer) -> None:
 
 def export(
     archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
-    to: Annotated[
+    output: Annotated[
         str,
         typer.Option(
             metavar="FILE",
@@ -50,7 +50,7 @@ def export(
         list[Path] | None,
         typer.Option(
             metavar="FOLDER",
-            help="For a folder: copy only media that lie below FOLDER; can be given again.",
+            help="For a folder: copy only media below FOLDER. Repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -59,17 +59,17 @@ def export(
     Parquet holds the codes as well. A selection table of Raven holds windows of recordings only.
     A folder holds copies of the media and a manifest, which `bittern index` reads again.
 
-    An archive says itself where its media lie: of one that you did not make, say with --media which
-    folders may be copied from.
+    An archive says where its media are. If you did not make it yourself, limit with --media the
+    folders that may be copied from.
 
-    Example: bittern export my-archive --to observations.csv --where "license = 'CC0-1.0'"
+    Example: bittern export my-archive --output observations.csv --where "license = 'CC0-1.0'"
 
-    Example: bittern export my-archive --to owls/ --where "taxon('Strigidae')"
+    Example: bittern export my-archive --output owls/ --where "taxon('Strigidae')"
 
-    Example: bittern export localhost:50051 --to calls.txt --format raven
+    Example: bittern export localhost:50051 --output calls.txt --format raven
     """
     with _opened(archive, name, snapshot) as opened:
-        written(opened, to, format_, where=where, media=media or ())
+        written(opened, output, format_, where=where, media=media or ())
 
 
 def written(
@@ -81,7 +81,7 @@ def written(
     hits: SearchResult | None = None,
     media: Sequence[Path] = (),
 ) -> None:
-    """Export with a progress bar, and say what was written."""
+    """Export with a progress bar, and print a summary."""
     bar, task = progress("exporting", 0)
     with bar:
         done = opened.export(
@@ -96,12 +96,12 @@ def written(
 
 
 def summary(done: Exported, to: str) -> str:
-    """``owls.txt: 12 observations; 3 left out, not being of iNaturalist``."""
+    """``owls.txt: 12 observations; 3 skipped (not iNaturalist records)``."""
     folder = done.format == "folder"
     what = counted(done.observations, "file") if folder else counted(done.observations, _SEEN)
     line = f"{to}: {what}"
     if done.left_out:
-        line += f"; {done.left_out} left out{_WHY.get(done.format, '')}"
+        line += f"; {done.left_out} skipped{_WHY.get(done.format, '')}"
     if done.missing:
         line += f"; {done.missing} missing, listed in {Path(to) / 'missing.csv'}"
     if done.copied_from:
@@ -113,11 +113,11 @@ def summary(done: Exported, to: str) -> str:
 
 _ROOTS_SHOWN = 5
 _SEEN = "observation"
-_WHY = {"raven": ", being no windows of recordings", "ids": ", not being of iNaturalist"}
+_WHY = {"raven": " (no windows of recordings)", "ids": " (not iNaturalist records)"}
 
 
 def _opened(archive: str, name: str, snapshot: str | None) -> ArchiveAPI:
-    """The archive; of a folder nothing is loaded that only searches need."""
+    """The archive; a local one without loading what only searches need."""
     import bittern
     from bittern.cli.connect import reach
 

@@ -13,12 +13,11 @@ from bittern.cli.connect import refuse_address
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
     Bits,
-    CommitItems,
-    CommitSeconds,
     Fetch,
     Hasher,
     Json,
     ReportTo,
+    commit_settings,
     end,
     reading_of,
     run_with_bar,
@@ -203,8 +202,6 @@ def reencode(
     keep_embeddings: Annotated[
         bool, typer.Option(help="Store float16 embeddings beside the codes.")
     ] = False,
-    commit_items: CommitItems = 64,
-    commit_seconds: CommitSeconds = 30.0,
     report: ReportTo = None,
     as_program: Json = False,
 ) -> None:
@@ -230,17 +227,14 @@ def reencode(
     spec = JobSpec(
         kind="reencode",
         target=str(archive),
-        reading=reading_of(
-            format=None, media=media, column=None, include=None, exclude=None, fetch=fetch
-        ),
+        reading=reading_of(media=media, fetch=fetch),
         model=model,
         bits=bits,
         hasher=hasher,  # type: ignore[arg-type]  # checked with the job
         keep_embeddings=keep_embeddings,
-        commit_items=commit_items,
-        commit_s=commit_seconds,
         drop_old=drop_old,
         allow_missing=allow_missing,
+        **commit_settings(),
     )
     _check_there(archive)
     show_licences(model, archive)

@@ -1,4 +1,4 @@
-"""`bittern index`."""
+"""`bittern index` and `bittern encode`."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import typer
 
 from bittern.cli.connect import refuse_address
 from bittern.cli.job_screen import (
-    INTERRUPTED,
     Bits,
-    Column,
-    CommitItems,
-    CommitSeconds,
     EngineOption,
     Exclude,
     Fetch,
@@ -22,52 +18,49 @@ from bittern.cli.job_screen import (
     Hasher,
     Include,
     Json,
+    KeepEmbeddings,
     Media,
     OnDuplicate,
+    Rename,
     ReportTo,
     SourceArgument,
     Strict,
     Workers,
+    commit_settings,
     end,
-    print_report,
     reading_of,
     run_with_bar,
 )
 from bittern.cli.output import licence_notice
 
-__all__ = ["INTERRUPTED", "attach", "print_report", "show_licences"]
-
 
 def attach(app: typer.Typer) -> None:
-    """Add the command to the app."""
+    """Add the commands to the app."""
     app.command()(index)
+    app.command()(encode)
 
 
 def index(
     archive: Annotated[Path, typer.Argument(help="Archive folder; made if it does not exist.")],
     source: SourceArgument,
     model: Annotated[
-        str | None,
+        str,
         typer.Option(
             help="Model of the archive, encoder, folder of a saved model, or its name in "
             "./models or $BITTERN_MODELS. By default the archive's own, and `field` for a new one.",
             show_default=False,
         ),
-    ] = None,
+    ] = "",
     bits: Bits = None,
     hasher: Hasher = None,
     on_duplicate: OnDuplicate = "skip",
-    keep_embeddings: Annotated[
-        bool, typer.Option(help="Store float16 embeddings beside the codes.")
-    ] = False,
+    keep_embeddings: KeepEmbeddings = False,
     format_: Format = None,
     media: Media = None,
-    column: Column = None,
+    rename: Rename = None,
     include: Include = None,
     exclude: Exclude = None,
     fetch: Fetch = None,
-    commit_items: CommitItems = 64,
-    commit_seconds: CommitSeconds = 30.0,
     strict: Strict = False,
     engine: EngineOption = "local",
     workers: Workers = 1,
@@ -76,48 +69,89 @@ def index(
 ) -> None:
     """Put photographs and recordings into an archive.
 
-    The source is a folder of media, a table with a column `media` and whatever Darwin Core
-    columns there are, or what a site or a device exports. What is in the archive already and
-    has not changed since is skipped, so a job that was stopped goes on where it was.
+    The source is a folder of media, a table with a column `media` and any Darwin Core columns, or
+    an export of a site or a device. Unchanged items that are already in the archive are skipped,
+    so the same command continues a job that was stopped.
 
     Example: bittern index my-archive ~/photos
 
     Example: bittern index my-archive recordings.csv --model biolingual --bits 256
     """
     from bittern.service.jobs.description import JobSpec
-    from bittern.types import check_on_duplicate
 
-    refuse_address(archive, "a folder is indexed where the archive lies")
-    check_on_duplicate(on_duplicate)
+    refuse_address(archive, "a folder is indexed on the machine that has the archive")
     spec = JobSpec(
         kind="index",
         target=str(archive),
         source=source,
-        reading=reading_of(
-            format=format_,
-            media=media,
-            column=column,
-            include=include,
-            exclude=exclude,
-            fetch=fetch,
-        ),
-        model=model or "",
+        reading=reading_of(format_, media, rename, include, exclude, fetch),
+        model=model,
         bits=bits,
-        hasher=hasher,  # type: ignore[arg-type]  # checked by run_job, with the choices named
+        hasher=hasher,  # type: ignore[arg-type]  # validated by JobSpec
         on_duplicate=on_duplicate,  # type: ignore[arg-type]
         keep_embeddings=keep_embeddings,
-        commit_items=commit_items,
-        commit_s=commit_seconds,
         strict=strict,
         engine=engine,  # type: ignore[arg-type]
         workers=workers,
+        **commit_settings(),
     )
-    show_licences(model or "", archive)
+    show_licences(model, archive)
     end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program, written=report)
 
 
+def encode(
+    source: SourceArgument,
+    output: Annotated[Path, typer.Option(help="Parquet file to write.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Encoder, folder of a saved model, or its name in ./models or $BITTERN_MODELS."
+        ),
+    ] = "field",
+    bits: Bits = None,
+    hasher: Hasher = None,
+    format_: Format = None,
+    media: Media = None,
+    rename: Rename = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    fetch: Fetch = None,
+    strict: Strict = False,
+    engine: EngineOption = "local",
+    workers: Workers = 1,
+    report: ReportTo = None,
+    as_program: Json = False,
+) -> None:
+    """Turn media into binary codes, in a Parquet file, without an archive.
+
+    The file appears when it is complete. Until then its Parquet parts are beside it, and the same
+    command continues from them.
+
+    Example: bittern encode photos/ --model field --output codes.parquet
+    """
+    from bittern.service.jobs.description import JobSpec
+    from bittern.service.jobs.encoding import check_parquet
+
+    check_parquet(output)
+    spec = JobSpec(
+        kind="encode",
+        target=str(output),
+        source=source,
+        reading=reading_of(format_, media, rename, include, exclude, fetch),
+        model=model,
+        bits=bits,
+        hasher=hasher,  # type: ignore[arg-type]  # validated by JobSpec
+        strict=strict,
+        engine=engine,  # type: ignore[arg-type]
+        workers=workers,
+        **commit_settings(),
+    )
+    show_licences(model)
+    end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program, written=report)
+
+
 def show_licences(model: str, archive: Path | None = None) -> None:
-    """What the licences of the encoders that a job may use ask to be said."""
+    """Print the licence notices of the encoders that a job may use."""
     from bittern.errors import BitternError
     from bittern.index.folder import ArchiveFolder
     from bittern.service.jobs.description import IndexOptions
@@ -125,7 +159,7 @@ def show_licences(model: str, archive: Path | None = None) -> None:
 
     encoders = set()
     if archive is not None and (folder := ArchiveFolder(archive)).header_file.is_file():
-        with suppress(BitternError):  # opening it will say what is wrong
+        with suppress(BitternError):  # opening it reports what is wrong
             encoders |= {record.encoder for record in folder.read_header().models}
     if model or not encoders:
         encoders |= set(encoders_behind(IndexOptions(model=model)))

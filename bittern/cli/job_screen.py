@@ -1,7 +1,8 @@
-"""What commands that run jobs have in common: options, a bar, a report, how they are stopped."""
+"""What commands that run jobs share: options, a progress bar, the report, stopping."""
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,14 +33,14 @@ FAILED = 1
 INTERRUPTED = 130
 """Exit status of a command that Ctrl-C ended, as shells have it."""
 LONG_S = 3.0
-"""A job that takes longer is told of at more length."""
+"""The report of a longer job says more."""
 _SKIPPED = {
     "IN_ARCHIVE": "in the archive already",
     "UNCHANGED": "not changed since they were coded",
     "CODED_BEFORE": "coded before",
     "LINKED_FOLDER": "links to folders",
 }
-"""Reasons of items that were skipped, in words."""
+"""Reasons of skipped items, in words."""
 
 FORMATS = (
     "camtrap-dp",
@@ -55,13 +56,13 @@ FORMATS = (
 """Names of `bittern.service.sources.formats.READERS`, which takes longer to load."""
 Bits = Annotated[
     int | None,
-    typer.Option(help="Code length, where a hasher is made. [default: 256]", show_default=False),
+    typer.Option(help="Code length, if a hasher is fitted. [default: 256]", show_default=False),
 ]
 Hasher = Annotated[
     str | None,
     typer.Option(
         metavar="pca|itq|lsh",
-        help="Kind of hasher, where one is made. By default the encoder's own.",
+        help="Kind of hasher, if one is fitted. By default the encoder's own.",
         show_default=False,
     ),
 ]
@@ -82,30 +83,29 @@ Format = Annotated[
     typer.Option(
         "--format",
         metavar="NAME",
-        help=f"Format of the source: {', '.join(FORMATS)}. By default told by its content.",
+        help=f"Format of the source: {', '.join(FORMATS)}. By default detected.",
         show_default=False,
     ),
 ]
 Media = Annotated[
-    str | None, typer.Option(help="Folder or address below which the source's media lie.")
+    str | None, typer.Option(help="Folder or address of the media, if not beside the source.")
 ]
-Column = Annotated[
+Rename = Annotated[
     list[str] | None,
     typer.Option(
-        "--rename", help="HEADING=NAME: a table's column HEADING becomes the column NAME."
+        metavar="HEADING=NAME", help="Read the column HEADING of a table as NAME. Repeatable."
     ),
 ]
 Include = Annotated[
-    list[str] | None, typer.Option(help="Glob of paths below a folder that are wanted.")
+    list[str] | None, typer.Option(help="Glob of paths below a folder to take. Repeatable.")
 ]
-Exclude = Annotated[list[str] | None, typer.Option(help="Glob of paths that are left out.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="Glob of paths to skip. Repeatable.")]
 Fetch = Annotated[
     list[str] | None,
-    typer.Option(help="Beginning of addresses from which media may be fetched."),
+    typer.Option(help="Beginning of addresses from which media may be fetched. Repeatable."),
 ]
-CommitItems = Annotated[int, typer.Option(help="Most items of one commit.")]
-CommitSeconds = Annotated[
-    float, typer.Option(help="Seconds after which what is coded is committed.")
+KeepEmbeddings = Annotated[
+    bool, typer.Option("--keep-embeddings", help="Store float16 embeddings beside the codes.")
 ]
 Strict = Annotated[bool, typer.Option(help="Fail at the end if any item has failed.")]
 EngineOption = Annotated[
@@ -119,36 +119,47 @@ ReportTo = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 
+COMMIT_VARIABLES = {
+    "commit_items": "BITTERN_COMMIT_ITEMS",
+    "commit_s": "BITTERN_COMMIT_SECONDS",
+}
+"""Environment variables for when a job commits."""
+
+
+def commit_settings() -> dict[str, Any]:
+    """Fields of a job from `COMMIT_VARIABLES`."""
+    return {field: os.environ[v] for field, v in COMMIT_VARIABLES.items() if os.environ.get(v)}
+
+
 def reading_of(
-    *,
-    format: str | None,  # noqa: A002  # the name of the option
-    media: str | None,
-    column: Sequence[str] | None,
-    include: Sequence[str] | None,
-    exclude: Sequence[str] | None,
-    fetch: Sequence[str] | None,
+    format_: str | None = None,
+    media: str | None = None,
+    rename: Sequence[str] | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    fetch: Sequence[str] | None = None,
 ) -> SourceOptions:
-    """How a source is to be read.
+    """How to read a source, from the options of a command.
 
     Raises:
-        InvalidInputError: a column that is not HEADING=NAME.
+        InvalidInputError: a renaming that is not HEADING=NAME.
     """
     from bittern.errors import InvalidInputError
     from bittern.service.sources import SourceOptions
 
-    columns: dict[str, str] = {}
-    for one in column or ():
+    names: dict[str, str] = {}
+    for one in rename or ():
         heading, equals, name = one.rpartition("=")
         if not (heading and equals and name):
             raise InvalidInputError(
                 f"--rename takes HEADING=NAME, as in --rename 'file name=media', not {one!r}",
                 field="rename",
             )
-        columns[heading] = name
+        names[heading] = name
     return SourceOptions(
-        format=format,
+        format=format_,
         media=media,
-        rename=columns,
+        rename=names,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
         fetch=tuple(fetch or ()),
@@ -168,7 +179,7 @@ def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether Ctrl-C or SIGTERM came; the second time it ends the command at once."""
+    """Whether Ctrl-C or SIGTERM came; the second one ends the command at once."""
     asked = threading.Event()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -196,11 +207,11 @@ def job_bar(what: str) -> Iterator[Callable[[JobReport], None]]:
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[told]}"),
+        TextColumn("{task.fields[status]}"),
         console=err,
         disable=not err.is_terminal,
     )
-    task = bar.add_task(what, total=None, told="")
+    task = bar.add_task(what, total=None, status="")
 
     noted = 0
 
@@ -209,23 +220,23 @@ def job_bar(what: str) -> Iterator[Callable[[JobReport], None]]:
         for note in report.notes[noted:]:
             err.print(plain(note), soft_wrap=not err.is_terminal)
             noted += 1
-        bar.update(task, completed=report.done, total=report.total, told=_told(report))
+        bar.update(task, completed=report.done, total=report.total, status=_status(report))
 
     with bar:
         yield show
 
 
-def _told(report: JobReport) -> str:
-    told = []
-    if not report.done and (pieces := report.stages["network"].items):
-        told.append(f"{counted(pieces, 'piece')} embedded, none committed yet")
+def _status(report: JobReport) -> str:
+    shown = []
+    if not report.done and (embedded := report.stages["network"].items):
+        shown.append(f"{embedded:,} embedded, none committed yet")
     if report.per_second:
-        told.append(f"{report.per_second:.3g}/s")
+        shown.append(f"{report.per_second:.3g}/s")
     if report.left_s is not None and report.state == "running":
-        told.append(f"{_duration(report.left_s)} left")
+        shown.append(f"{_duration(report.left_s)} left")
     if report.failed:
-        told.append(f"{report.failed} failed")
-    return ", ".join(told)
+        shown.append(f"{report.failed} failed")
+    return ", ".join(shown)
 
 
 def _duration(seconds: float) -> str:
@@ -239,9 +250,9 @@ def print_report(target: object, report: JobReport, written: Path | None = None)
     """The report of a job for people.
 
     Args:
-        target: what was filled.
+        target: archive or file.
         report: of the job.
-        written: the report's file; named where the job took long, or left something to look up.
+        written: the report's file; shown if the job took long or had failures.
     """
     counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
     by = f" by {report.model}" if report.model else ""
@@ -254,8 +265,8 @@ def print_report(target: object, report: JobReport, written: Path | None = None)
         err.print(plain(f"skipped: {_reasons(report.skipped)}"), soft_wrap=not err.is_terminal)
     long = report.seconds >= LONG_S
     if long and (rates := report.rates()):
-        told = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items())
-        err.print(plain(f"per second of work: {told}"), soft_wrap=not err.is_terminal)
+        shown = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items())
+        err.print(plain(f"per second of work: {shown}"), soft_wrap=not err.is_terminal)
     for warning in report.warnings:
         err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
     if report.failures:
@@ -263,7 +274,7 @@ def print_report(target: object, report: JobReport, written: Path | None = None)
     if written is not None and (long or report.failures) and written.is_file():
         err.print(plain(f"report: {written}"), soft_wrap=True)
     if report.state == "stopped":
-        err.print("stopped; what was committed is in. The same command goes on from there.")
+        err.print("stopped; everything committed is kept. The same command continues.")
 
 
 def _reasons(skipped: Mapping[str, int]) -> str:
@@ -283,16 +294,15 @@ def end(spec: JobSpec, report: JobReport, *, as_program: bool, written: Path | N
         spec: the job.
         report: of the job.
         as_program: print it as JSON.
-        written: file that the report was written to, where that is not the usual one.
+        written: the report's file, if it is not the usual one.
 
     Raises:
-        typer.Exit: with 130 where it was stopped, 1 where it failed.
+        typer.Exit: with 130 if it was stopped, 1 if it failed.
     """
     from bittern.service.jobs.run import report_file
 
     if as_program:
-        told: dict[str, Any] = report.to_json()
-        print_json(told)
+        print_json(report.to_json())
     else:
         print_report(spec.target, report, written or report_file(spec))
     if report.state == "stopped":

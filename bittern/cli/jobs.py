@@ -12,11 +12,14 @@ from rich.table import Table
 from bittern.cli.connect import reach
 from bittern.cli.job_screen import (
     Bits,
-    Column,
     Exclude,
     Format,
     Include,
+    Json,
+    KeepEmbeddings,
     OnDuplicate,
+    Rename,
+    Strict,
     reading_of,
 )
 from bittern.cli.output import err, out, plain, print_failures, print_json, progress
@@ -27,14 +30,11 @@ if TYPE_CHECKING:
     from bittern.service.grpc.job_messages import Job
 
 Address = Annotated[str, typer.Argument(help="HOST:PORT of the server.")]
-Id = Annotated[
-    str, typer.Argument(metavar="ID", help="The job's id; `bittern jobs list` tells it.")
-]
+Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id; see `bittern jobs list`.")]
 Archive = Annotated[
     str, typer.Option("--archive", help="Which archive of a server that has several.")
 ]
 ENDED = ("done", "failed", "cancelled")
-AsProgram = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 jobs = typer.Typer(
     name="jobs",
@@ -58,43 +58,38 @@ def submit(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Model of the archive, encoder, or model there. By default the archive's own, "
-            "and `field` where it has none.",
+            help="Model of the archive, encoder, or model on the server. By default the archive's "
+            "own, and `field` if it has none.",
             show_default=False,
         ),
     ] = None,
     bits: Bits = None,
     format_: Format = None,
     media: Annotated[
-        str | None, typer.Option(help="Folder with the media there, where they lie elsewhere.")
+        str | None,
+        typer.Option(help="Folder of the media there, if not beside the source."),
     ] = None,
-    column: Column = None,
+    rename: Rename = None,
     include: Include = None,
     exclude: Exclude = None,
     on_duplicate: OnDuplicate = "skip",
-    keep_embeddings: Annotated[
-        bool, typer.Option("--keep-embeddings", help="Store float16 embeddings beside the codes.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Let the job fail where one item fails.")
-    ] = False,
+    keep_embeddings: KeepEmbeddings = False,
+    strict: Strict = False,
     request_id: Annotated[
         str,
-        typer.Option(help="A name for this submission: given again, it is the job that is there."),
+        typer.Option(help="A name for this submission: given again, no second job is made."),
     ] = "",
     watch_it: Annotated[
-        bool, typer.Option("--watch", help="Show how it gets on, until it has ended.")
+        bool, typer.Option("--watch", help="Show its progress until it has ended.")
     ] = False,
     name: Archive = "",
-    as_program: AsProgram = False,
+    as_program: Json = False,
 ) -> None:
-    """Submit a job; it goes on when you are gone, and when the server is restarted.
+    """Submit a job; it continues without this command, and after a restart of the server.
 
     Example: bittern jobs submit localhost:50051 camera-traps/2026 --watch
     """
-    reading = reading_of(
-        format=format_, media=media, column=column, include=include, exclude=exclude, fetch=None
-    )
+    reading = reading_of(format_, media, rename, include, exclude)
     with reach(address, name) as opened:
         there = _jobs_of(opened)
         job = there.submit(
@@ -106,7 +101,7 @@ def submit(
             columns=reading.rename,
             include=reading.include,
             exclude=reading.exclude,
-            on_duplicate=on_duplicate,  # type: ignore[arg-type]  # checked there
+            on_duplicate=on_duplicate,  # type: ignore[arg-type]  # validated by JobSpec
             keep_embeddings=keep_embeddings,
             strict=strict,
             request_id=request_id,
@@ -118,11 +113,13 @@ def submit(
         print_json(as_object(job))
     else:
         out.print(job.id)
-        err.print(f"{job.state}; look with: bittern jobs watch {address} {job.id}", markup=False)
+        err.print(
+            f"{job.state}; watch it with: bittern jobs watch {address} {job.id}", markup=False
+        )
 
 
 @jobs.command("list")
-def list_(address: Address, name: Archive = "", as_program: AsProgram = False) -> None:
+def list_(address: Address, name: Archive = "", as_program: Json = False) -> None:
     """List the jobs of an archive, the newest first.
 
     Example: bittern jobs list localhost:50051
@@ -153,7 +150,7 @@ def list_(address: Address, name: Archive = "", as_program: AsProgram = False) -
 
 
 @jobs.command()
-def show(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
+def show(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
     """Show one job as it is now.
 
     Example: bittern jobs show localhost:50051 001795461234567-ab12cd34
@@ -164,10 +161,10 @@ def show(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = 
 
 
 @jobs.command()
-def watch(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
-    """Show how a job gets on, until it has ended; Ctrl-C ends the watching, not the job.
+def watch(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
+    """Show the progress of a job until it has ended; Ctrl-C ends the watching, not the job.
 
-    With --json, one line of JSON each time that it has got on.
+    With --json, one line of JSON after each change.
 
     Example: bittern jobs watch localhost:50051 001795461234567-ab12cd34
     """
@@ -176,8 +173,8 @@ def watch(address: Address, id_: Id, name: Archive = "", as_program: AsProgram =
 
 
 @jobs.command()
-def cancel(address: Address, id_: Id, name: Archive = "", as_program: AsProgram = False) -> None:
-    """Ask a job to end; what it has committed stays.
+def cancel(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
+    """Cancel a job; what it has committed stays.
 
     Example: bittern jobs cancel localhost:50051 001795461234567-ab12cd34
     """
@@ -189,11 +186,11 @@ def cancel(address: Address, id_: Id, name: Archive = "", as_program: AsProgram 
     if as_program:
         print_json(as_object(job))
     elif ended:
-        out.print(plain(f"{job.id}: it has ended already: {job.state}"), soft_wrap=True)
+        out.print(plain(f"{job.id}: has ended already: {job.state}"), soft_wrap=True)
     elif job.state == "running":
         out.print(
             plain(
-                f"{job.id}: it ends as soon as what is coded is committed; look with: "
+                f"{job.id}: ends after a last commit; watch it with: "
                 f"bittern jobs watch {address} {job.id}"
             ),
             soft_wrap=True,
@@ -204,14 +201,14 @@ def cancel(address: Address, id_: Id, name: Archive = "", as_program: AsProgram 
 
 @contextmanager
 def _known(address: str, id_: str) -> Iterator[None]:
-    """Say of a job that there is not which command lists those that there are."""
+    """For an unknown job, name the command that lists jobs."""
     from bittern.errors import JobNotFoundError
 
     try:
         yield
     except JobNotFoundError:
         raise JobNotFoundError(
-            f"there is no job {id_[:80]!r} at {address}; those that there are: "
+            f"unknown job {id_[:80]!r} at {address}; list its jobs with: "
             f"bittern jobs list {address}",
             field="id",
         ) from None
@@ -223,7 +220,7 @@ def _jobs_of(opened: Any) -> RemoteJobs:
 
     if not isinstance(opened, RemoteArchive):
         raise InvalidInputError(
-            "jobs belong to a server: give its HOST:PORT; a folder is filled with `bittern index`"
+            "jobs belong to a server: give its HOST:PORT; into a folder, run `bittern index`"
         )
     return opened.jobs
 

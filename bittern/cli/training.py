@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.indexing import INTERRUPTED
+from bittern.cli.job_screen import INTERRUPTED
 from bittern.cli.output import (
     err,
     licence_notice,

@@ -398,7 +398,7 @@ def writer_of(format_: str) -> Writer:
     if format_ == FOLDER:
         raise PreconditionError(
             "a folder with the media cannot be sent: export it on the machine that has the archive "
-            "and the media, with bittern export ARCHIVE --to FOLDER/",
+            "and the media, with bittern export ARCHIVE --output FOLDER/",
             field="format",
         )
     return WRITERS[format_of("", format_)]

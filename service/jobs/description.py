@@ -9,7 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from bittern.errors import InvalidInputError
@@ -49,8 +56,8 @@ class IndexOptions:
     hasher: Kind | None = None
     on_duplicate: OnDuplicate = "skip"
     keep_embeddings: bool = False
-    commit_items: Annotated[int, Field(strict=True, ge=1)] = 64
-    commit_s: Annotated[float, Field(strict=True, ge=0.01)] = 30.0
+    commit_items: Annotated[int, Field(ge=1)] = 64
+    commit_s: Annotated[float, Field(ge=0.01)] = 30.0
 
     @model_validator(mode="wrap")
     @classmethod

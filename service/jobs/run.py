@@ -112,13 +112,14 @@ def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobRepo
     source = read_source(spec.source, spec.reading)
     with counting(source, control.report), _embedding(spec) as embed:
         if spec.kind == "encode":
-            about = spec.to_json()
+            reading = spec.to_json()["reading"]
+            reading["columns"] = reading.pop("rename")  # as in Parquet parts of 0.1.0
             return encode_source(
                 source,
                 Path(spec.target),
                 spec,
                 control,
-                job={"source": spec.source, "reading": about["reading"]},
+                job={"source": spec.source, "reading": reading},
                 fetch=source.fetch,
                 embedders=resources.embedders or Embedders(catalogue_encoder),
                 embed=embed,

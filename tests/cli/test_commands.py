@@ -310,9 +310,9 @@ def test_files_that_cannot_be_written_are_told_before_the_work(
 ) -> None:
     nowhere = tmp_path / "nowhere"
     for done in (
-        run("export", archive, "--to", nowhere / "x.csv"),
-        run("encode", manifest, "--out", nowhere / "x.parquet"),
-        run("encode", manifest, "--out", tmp_path),
+        run("export", archive, "--output", nowhere / "x.csv"),
+        run("encode", manifest, "--output", nowhere / "x.parquet"),
+        run("encode", manifest, "--output", tmp_path),
         run("index", manifest, manifest),
     ):
         assert done.status in (1, 2)
@@ -392,8 +392,8 @@ def test_verify_names_what_is_damaged(run: Run, archive: Path, tmp_path: Path) -
 def test_encode_writes_the_codes_that_index_stores(
     run: Run, archive: Path, manifest: Path, tmp_path: Path
 ) -> None:
-    assert run("encode", manifest, "--out", tmp_path / "codes.parquet").status == 0
-    assert run("export", archive, "--to", tmp_path / "all.parquet").status == 0
+    assert run("encode", manifest, "--output", tmp_path / "codes.parquet").status == 0
+    assert run("export", archive, "--output", tmp_path / "all.parquet").status == 0
     encoded, stored = (pq.read_table(tmp_path / f"{n}.parquet") for n in ("codes", "all"))
     assert encoded.schema.metadata[b"bittern.digest"] == stored.schema.metadata[b"bittern.digest"]
     codes = dict(zip(encoded["id"].to_pylist(), encoded["code"].to_pylist(), strict=True))

@@ -17,7 +17,7 @@ from tests.service.fake_engine import FakeEngine
 def test_an_archive_is_exported_in_the_format_that_the_name_says(
     run: Run, archive: Path, tmp_path: Path
 ) -> None:
-    done = run("export", archive, "--to", tmp_path / "all.csv", "--where", "modality = 'image'")
+    done = run("export", archive, "--output", tmp_path / "all.csv", "--where", "modality = 'image'")
     assert done.status == 0
     with (tmp_path / "all.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -29,10 +29,10 @@ def test_an_archive_is_exported_in_the_format_that_the_name_says(
 def test_a_selection_table_says_how_many_photographs_it_left_out(
     run: Run, archive: Path, tmp_path: Path
 ) -> None:
-    done = run("export", archive, "--to", tmp_path / "calls.txt", "--format", "raven")
+    done = run("export", archive, "--output", tmp_path / "calls.txt", "--format", "raven")
     assert done.status == 0
-    assert "left out, being no windows of recordings" in done.err
-    refused = run("export", archive, "--to", tmp_path / "calls.txt")
+    assert "skipped (no windows of recordings)" in done.err
+    refused = run("export", archive, "--output", tmp_path / "calls.txt")
     assert (refused.status, "raven, ids" in refused.err) == (2, True)
 
 
@@ -72,19 +72,19 @@ def test_a_file_that_cannot_be_saved_is_refused_before_the_search(
 def test_media_of_a_strange_archive_are_copied_from_named_folders_only(
     run: Run, archive: Path, tmp_path: Path
 ) -> None:
-    done = run("export", archive, "--to", f"{tmp_path}/h/", "--media", tmp_path)
+    done = run("export", archive, "--output", f"{tmp_path}/h/", "--media", tmp_path)
     assert done.status == 1
     assert "outside the folders" in " ".join(done.err.split())
     assert not (tmp_path / "h").exists()
-    misused = run("export", archive, "--to", tmp_path / "h.csv", "--media", tmp_path)
+    misused = run("export", archive, "--output", tmp_path / "h.csv", "--media", tmp_path)
     assert misused.status == 2
 
 
 def test_an_archive_behind_a_server_is_exported(run: Run, tmp_path: Path) -> None:
     server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", config=ServiceConfig())
     to = tmp_path / "all.jsonl"
-    done = run("export", server.address, "--to", to, "--archive", "herons")
-    folder = run("export", server.address, "--to", f"{tmp_path}/all/")
+    done = run("export", server.address, "--output", to, "--archive", "herons")
+    folder = run("export", server.address, "--output", f"{tmp_path}/all/")
     server.stop(grace=0)
     assert (done.status, len(to.read_text().splitlines())) == (0, 20)
     assert folder.status == 1
@@ -100,6 +100,6 @@ def test_an_archive_is_exported_as_it_was(run: Run, archive: Path, tmp_path: Pat
         opened.delete(before[0])
     for name, ids in ((None, before[1:]), ("spring", before)):
         where = () if name is None else ("--snapshot", name)
-        assert run("export", copy, "--to", tmp_path / "all.jsonl", *where).status == 0
+        assert run("export", copy, "--output", tmp_path / "all.jsonl", *where).status == 0
         lines = (tmp_path / "all.jsonl").read_text().splitlines()
         assert [json.loads(line)["id"] for line in lines] == ids

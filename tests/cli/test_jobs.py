@@ -53,10 +53,10 @@ def test_cancelling_says_when_the_job_ends_and_that_it_has(
     job = run("jobs", "submit", address, "traps").out.strip()
     runner.begun.acquire(timeout=WAIT_S)
     running = run("jobs", "cancel", address, job)
-    assert "it ends as soon as what is coded is committed" in running.out
+    assert "ends after a last commit" in running.out
     assert run("jobs", "watch", address, job).status == 0
     ended = run("jobs", "cancel", address, job)
-    assert (ended.status, ended.out) == (0, f"{job}: it has ended already: cancelled\n")
+    assert (ended.status, ended.out) == (0, f"{job}: has ended already: cancelled\n")
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel"])

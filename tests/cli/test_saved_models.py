@@ -177,7 +177,7 @@ def test_a_saved_model_indexes_searches_and_encodes(run: Run, here: Path) -> Non
 
 
 def test_a_saved_model_encodes_media(run: Run, here: Path) -> None:
-    done = run("encode", "media", "--model", "models/heron-64", "--out", "codes.parquet")
+    done = run("encode", "media", "--model", "models/heron-64", "--output", "codes.parquet")
     assert (done.status, "7 observations coded by heron" in done.err) == (0, True)
 
 
@@ -198,11 +198,11 @@ def test_a_model_that_cannot_work_here_leaves_no_archive_behind(
 
 def test_a_training_that_is_not_finished_is_no_model_yet(run: Run, here: Path) -> None:
     (here / "models" / "begun" / "training").mkdir(parents=True)
-    done = run("encode", "media", "--model", "models/begun", "--out", "codes.parquet")
+    done = run("encode", "media", "--model", "models/begun", "--output", "codes.parquet")
     assert "there is no model 'models/begun'" in done.err
     (here / "models" / "begun" / RUN / REQUEST_FILE).touch()
     for name in ("begun", "models/begun"):
-        done = run("encode", "media", "--model", name, "--out", "codes.parquet")
+        done = run("encode", "media", "--model", name, "--output", "codes.parquet")
         assert done.status == 1
         assert "models/begun holds an unfinished training" in done.err
 

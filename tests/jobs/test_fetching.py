@@ -120,7 +120,7 @@ def test_the_command_codes_addresses_that_may_be_fetched_and_names_the_others(
     told = json.loads(capsys.readouterr().out)
     assert (told["items"]["added"], told["items"]["skipped"]) == (0, 2)
     out = tmp_path / "c.parquet"
-    encode = [asked[1], "--out", out, "--model", model, *fetch]
+    encode = [asked[1], "--output", out, "--model", model, *fetch]
     assert bittern(monkeypatch, "encode", *encode) == 0
     assert pq.read_table(out).num_rows == 2
 

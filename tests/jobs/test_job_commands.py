@@ -138,7 +138,7 @@ def test_encode_tells_programs_what_became_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    asked = [media, "--out", tmp_path / "c.parquet", "--model", model, "--json"]
+    asked = [media, "--output", tmp_path / "c.parquet", "--model", model, "--json"]
     assert bittern(monkeypatch, "encode", *asked) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["state"], told["observations"]) == ("done", 5)

@@ -23,6 +23,7 @@ from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobFolder, JobRecord, JobState, Progress
 from bittern.service.jobs.run import judged
+from bittern.service.sources import SourceOptions
 from bittern.types import AddResult, AddStatus
 
 WAIT_S = 20.0
@@ -368,6 +369,36 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     folder.write(record)
     assert list(folder.read()) == [record]
     assert json.loads((tmp_path / "000000000000001-aa.json").read_text())["state"] == "failed"
+
+
+def test_a_record_of_0_1_0_is_read(tmp_path: Path) -> None:
+    reading = {"format": None, "media": "fens", "columns": {"file": "media"}, "include": ["*.jpg"]}
+    spec = {
+        "kind": "index", "target": "marsh", "source": "herons", "model": "", "bits": None,
+        "reading": {**reading, "exclude": [], "fetch": []}, "hasher": None, "on_duplicate": "skip",
+        "keep_embeddings": False, "commit_items": 64, "commit_s": 30.0, "strict": True,
+        "engine": "local", "workers": 1, "drop_old": False, "allow_missing": False,
+    }  # fmt: skip
+    progress = {
+        "model": "fake-64", "listed": 3, "total": None, "observations": 2, "seconds": 1.25,
+        "items": {"added": 2, "overwritten": 0, "skipped": 0, "failed": 1}, "left_s": None,
+        "stages": {"list": {"items": 3, "busy_s": 0.5}}, "warnings": [],
+        "failures": [{"id": "a", "reason": "UNREADABLE_MEDIA", "message": "a: empty"}],
+    }  # fmt: skip
+    record = {
+        "id": "000000000000001-aa", "archive": "marsh", "state": "running", "runs": 1,
+        "submitted": "2026-05-01T00:00:00.000000+00:00", "started": "", "ended": "", "error": "",
+        "reason": "", "crashes": 0, "request_id": "", "cancelling": False, "spec": spec,
+    }  # fmt: skip
+    content = json.dumps({**record, "progress": progress})
+    (tmp_path / "000000000000001-aa.json").write_text(content)
+    [found] = JobFolder(tmp_path, "marsh").read()
+    assert found.state is JobState.RUNNING
+    assert found.spec.reading == SourceOptions(
+        media="fens", rename={"file": "media"}, include=("*.jpg",)
+    )
+    assert (found.spec.strict, found.progress.items[AddStatus.FAILED]) == (True, 1)
+    assert found.progress.failures[0].message == "a: empty"
 
 
 def test_an_unknown_job_is_not_found(tmp_path: Path) -> None:
