@@ -10,7 +10,6 @@ from dataclasses import field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BeforeValidator,
     ConfigDict,
     Field,
     TypeAdapter,
