@@ -181,10 +181,10 @@ class Model:
 
 
 class Embedders:
-    """Embedders by what decides them, so that models with the same encoder share one.
+    """Embedders, each loaded once: models with the same encoder share one.
 
-    An encoder of the catalogue goes by its name. One that was put together for a model goes by
-    its towers and what was trained of them: several hashers over it share it too.
+    The key of a catalogue encoder is its name. The key of an encoder that was assembled for a
+    model is a digest of its towers and adapters, so several hashers over it share it too.
     """
 
     def __init__(self, load: EncoderLoader) -> None:
@@ -215,24 +215,22 @@ class Embedders:
         plans = plans_of(card)
         if not plans:
             return self.named(card.encoder)
-        key = "put together: " + model_digest(
-            card.encoder, {}, {}, {}, card.assembly, saved.adapters
-        )
+        key = "assembled: " + model_digest(card.encoder, {}, {}, {}, card.assembly, saved.adapters)
         with self._lock:
             if key not in self._known:
                 self._known[key] = Embedder(
                     card.encoder,
-                    lambda name: self._put_together(saved, plans),
+                    lambda name: self._assembled(saved, plans),
                     encoders=encoder_names(card.encoder),
                 )
             return self._known[key]
 
-    def _put_together(self, saved: SavedModel, plans: Plans) -> Encoder:
+    def _assembled(self, saved: SavedModel, plans: Plans) -> Encoder:
         """Assemble a model's encoder; only encoders that get adapters are loaded anew."""
         changed = {plan.encoder for plan in plans.values() if plan.lora}
 
         def load(name: str) -> Encoder:
-            return self._load(name) if name in changed else _Lent(self.named(name))
+            return self._load(name) if name in changed else _SharedEncoder(self.named(name))
 
         try:
             return assemble(saved.card.name, plans, saved.adapters, load)
@@ -250,8 +248,8 @@ class Embedders:
             ) from error
 
 
-class _Lent:
-    """The encoder of an embedder, which takes turns with whoever else uses it."""
+class _SharedEncoder:
+    """The encoder of an embedder, used in turns with the embedder's other users."""
 
     def __init__(self, embedder: Embedder) -> None:
         encoder = embedder.encoder()
@@ -264,9 +262,9 @@ class _Lent:
 
     @property
     def digests(self) -> Mapping[Modality, str]:
-        """As the encoder's own."""
+        """As the encoder's."""
         return self._embedder.encoder().digests
 
     def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        """As the encoder's own."""
+        """As the encoder's."""
         return self._embedder.embed(modality, batch)
