@@ -88,7 +88,7 @@ class LearnedHasher:
     Attributes:
         heads: per modality its head, in evaluation mode; modalities may share one.
         means: per modality float32 [dim], subtracted first; empty to subtract nothing.
-        settings: what the training was asked for, for the record.
+        settings: of the training, for the record.
     """
 
     heads: Mapping[str, HashCoder]

@@ -143,7 +143,7 @@ class LinearHasher:
         means: per modality, float32 [dim]; text and image clouds sit apart, so each is
             centred by its own mean.
         scale: positive; sets how soft the query of an asymmetric search is, never the code.
-        settings: what the fit was asked for (seed and the like), for the record.
+        settings: of the fit (seed and the like), for the record.
     """
 
     kind: str
@@ -192,7 +192,7 @@ class LinearHasher:
         x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.means)
         centred = x - self.means[modality]
         # Row by row a BLAS product may round differently than in a batch; float64 keeps that
-        # rounding far below what could turn a sign that float32 embeddings have settled.
+        # rounding far below what could change a sign that float32 embeddings decide.
         z = centred.astype(np.float64) @ self.projection.astype(np.float64)
         return (z * self.scale).astype(np.float32)
 

@@ -2,7 +2,7 @@
 
 Cross-view code alignment (CroVCA, arXiv 2510.27584):
 
-Each view of an item is asked to predict the code of every other view. A coding rate keeps the
+Each view of an item predicts the code of every other view. A coding rate keeps the
 codes of a batch apart, so no negatives are needed. A *view* is whatever shows the same item:
 two crops of a photograph, a caption and its recording (compact hypercube embeddings, arXiv
 2601.22783), or several of each.
@@ -134,7 +134,7 @@ def supervised_loss(
     rate_weight: float = RATE_WEIGHT,
     epsilon: float = EPSILON,
 ) -> Loss:
-    """CroVCA with labels: every view is asked for the code of its classes' prototypes.
+    """CroVCA with labels: every view predicts the code of its classes' prototypes.
 
     A class's prototype is the mean of its items' logits over all views of the batch; an item's
     target is ``1[mean of its classes' prototypes > 0]``. An item without a class counts in the
@@ -169,7 +169,7 @@ def supervised_loss(
 @torch.no_grad()
 @_in_float32
 def prototype_targets(views: Sequence[torch.Tensor], membership: torch.Tensor) -> torch.Tensor:
-    """The code that each item of a batch is asked for, float32 0/1 [n, bits].
+    """The target code of each item of a batch, float32 0/1 [n, bits].
 
     Args:
         views: each [n, bits].

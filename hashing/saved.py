@@ -79,7 +79,7 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Story:
-    """Where a model comes from; told on its card, and no part of its digest.
+    """Where a model comes from; on its card, but not in its digest.
 
     Attributes:
         data: what it was trained on.

@@ -4,9 +4,9 @@
 trained on no media. They are made once, so that codes mean the same in every archive and on every
 machine (docs/decisions/0003). It takes some minutes.
 
-A word, a simulated picture and a simulated sound of the same concept are asked for each other's
+A word, a simulated picture and a simulated sound of the same concept predict each other's
 code (CroVCA, arXiv 2510.27584, across modalities as in arXiv 2601.22783). The learned bits stand
-beside training-free ones, which serve whatever is asked that has no name here. Numbers, and why
+beside training-free ones, which serve queries that have no name here. Numbers, and why
 these settings: docs/background/learned-codes.md.
 """
 
@@ -183,7 +183,7 @@ def _rows(
 
 
 class ConceptObjective:
-    """One head for all modalities, asked to give what shows a concept one code.
+    """One head for all modalities, trained to give everything that shows a concept one code.
 
     See `bittern.hashing.training.objective.Objective`.
     """

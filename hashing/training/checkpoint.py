@@ -272,10 +272,10 @@ class RunState:
             if facts["origin"].get(n) != value
         }
         if pairs:
-            told = "; ".join(f"{n} was {a}, is {b}" for n, (a, b) in pairs.items())
+            changes = "; ".join(f"{n} was {a}, is {b}" for n, (a, b) in pairs.items())
             raise TrainingError(
-                f"the run cannot be resumed, it was begun otherwise: {told}. Use what it was begun "
-                "with, or train into another folder.",
+                f"the run cannot be resumed, it was begun otherwise: {changes}. Use the same "
+                "settings and data, or train into another folder.",
                 field=next(iter(pairs)),
                 details={n: f"{a} -> {b}" for n, (a, b) in pairs.items()},
             )
@@ -288,7 +288,7 @@ class RunState:
             torch.cuda.set_rng_state(self._loaded["rng.cuda"], self._placed.device)
 
     def restore_best(self) -> None:
-        """Put the best weights in place, if any validation told which."""
+        """Put the best weights in place, if there was a validation."""
         _copy(self._best, self._weights)
 
 

@@ -90,7 +90,7 @@ class SetDescription:
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """A set of embeddings on disk, of which only what is asked for is in memory.
+    """A set of embeddings on disk, of which only the rows being read are in memory.
 
     Arrays are mapped anew for each read: pages of a file that stays mapped count as this
     process's memory, up to the whole file.
@@ -162,7 +162,7 @@ class EmbeddingSet:
         return np.concatenate(([0], np.cumsum(labelled))).astype(np.int64), labels[labelled]
 
     def read(self, view: str, rows: NDArray[np.integer]) -> NDArray[np.floating]:
-        """Embeddings of some items, in the order asked for; ascending rows read fastest.
+        """Embeddings of some items, in the given order; ascending rows read fastest.
 
         Returns:
             float16 or float32 [len(rows), dim], as stored.

@@ -49,7 +49,7 @@ def placement(config: TrainingConfig) -> Placement:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise InvalidInputError(
-                f"device {name} was asked for, but PyTorch sees {count} GPUs; use device: cpu",
+                f"the setting is device {name}, but PyTorch sees {count} GPUs; use device: cpu",
                 field="device",
             )
         device = torch.device("cuda", device.index or 0)

@@ -94,10 +94,10 @@ class Towers:
 
     def digests(self, modality: str) -> dict[str, str]:
         """Of the towers at work."""
-        told = {modality: self.media.digests[Modality(modality)]}
+        digests = {modality: self.media.digests[Modality(modality)]}
         if self.text is not None:
-            told["text"] = self.text.digests[Modality.TEXT]
-        return told
+            digests["text"] = self.text.digests[Modality.TEXT]
+        return digests
 
 
 def embed_examples(
@@ -124,14 +124,14 @@ def embed_examples(
     """
     modality = examples[0].modality
     kept = folder / _key(examples, towers, modality)
-    told = kept / f"{modality}.json"
+    listing = kept / f"{modality}.json"
     if (kept / modality).is_dir():
-        rows = _read_rows(told)
+        rows = _read_rows(listing)
         _refuse(examples, rows.skipped, strict)
         return Embeddings(examples, EmbeddingSet.open(kept / modality), rows)
     kept.mkdir(parents=True, exist_ok=True)
     writing = _Writing(examples, towers, kept / modality)
-    source, rows = writing.run(told, strict, progress)
+    source, rows = writing.run(listing, strict, progress)
     return Embeddings(examples, source, rows)
 
 
@@ -149,7 +149,7 @@ class _Writing:
         several = any(len(e.labels) > 1 for e in examples)
         self._labels: Any = ("multi" if several else "single") if self._classes else None
 
-    def run(self, told: Path, strict: bool, progress: OnProgress) -> tuple[EmbeddingSet, Rows]:
+    def run(self, listing: Path, strict: bool, progress: OnProgress) -> tuple[EmbeddingSet, Rows]:
         items: list[int] = []
         windows: list[int] = []
         skipped: list[Skipped] = []
@@ -174,7 +174,7 @@ class _Writing:
             _refuse(self._examples, tuple(skipped), strict)
             self._append(writer, waiting)
             rows = Rows(np.array(items), np.array(windows), tuple(skipped))
-            _write_rows(told, rows)  # before the set: where there is a set, there are its rows
+            _write_rows(listing, rows)  # before the set: a set without its rows would be useless
             return writer.finish(), rows
         except BaseException:
             writer.abandon()

@@ -182,7 +182,7 @@ def _suitable(examples: Examples, wanted: str | None, encoder: Encoder) -> Examp
         found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
         raise UnsupportedModalityError(
             f"{examples.source} has {found}; {encoder.name} takes {', '.join(sorted(here))}"
-            + (f", and only {wanted} was asked for" if wanted else "")
+            + (f", and --modality is {wanted}" if wanted else "")
         )
     foreign = [e for e in examples if e.modality not in here]
     reasons = tuple(
@@ -195,7 +195,7 @@ def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = F
     """Refuse examples that do not fill one batch: incomplete batches are left out.
 
     Args:
-        examples: what there is to train on.
+        examples: those to train on.
         batch_size: items per batch.
         one_per_group: whether no two items of a batch may share a group.
 

@@ -73,7 +73,7 @@ def check_trainable(encoder: str, config: TrainingConfig) -> None:
 
     Raises:
         ModelNotFoundError: no such encoder.
-        InvalidInputError: adapters were asked for, and cannot be.
+        InvalidInputError: the settings have adapters, and its towers cannot take any.
     """
     if find_entry(encoder).layout == "embedded" and config.lora_rank:
         others = ", ".join(n for n, e in CATALOGUE.items() if e.layout != "embedded")

@@ -3,7 +3,7 @@
     OUT/
     ├── model.json, hasher.safetensors[, adapters.safetensors]    when the training is done
     └── training/
-        ├── request.json                           what was asked for
+        ├── request.json                           source, encoder and settings
         ├── config.json, log.jsonl, log.csv, plot.png, checkpoint.safetensors
         └── embeddings/                            what the towers made of the source
 
@@ -141,7 +141,9 @@ class OutFolder:
             # Without settings it is an early one, whose checkpoint alone has them.
             before = _flat({"settings": self._identity["settings"], **read})
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise TrainingError(f"{path} cannot be read: {error}; train elsewhere") from error
+            raise TrainingError(
+                f"{path} cannot be read: {error}; train into another folder"
+            ) from error
         now = _flat(self._identity)
         differ = [n for n in now if before.get(n) != now[n]]
         if differ:

@@ -50,8 +50,8 @@ def read_pairs(
 ) -> Examples:
     """Media with their captions.
 
-    The captions of a manifest's rows are, in this order of preference: the column that is
-    asked for, a column ``caption`` (unless templates are given), or the templates filled with
+    The captions of a manifest's rows are, in this order of preference: the named
+    column, a column ``caption`` (unless templates are given), or the templates filled with
     the names in `vernacularName`, `scientificName` and the ranks from `kingdom` to `family`. In
     a folder, the names are those of its subfolders (``Strix aluco/1.jpg``, ``tawny owl/1.jpg``).
 
@@ -365,7 +365,7 @@ def names_of_folder(folder: str) -> Names:
 def captions_of(names: Names, modality: str, templates: Sequence[str] | None) -> tuple[str, ...]:
     """All captions that the names fill.
 
-    Where there is no common name the scientific one takes its place in the templates that have
+    Without a common name the scientific one stands for it in the templates that have
     nothing else to say: ``a photo of Strix aluco``.
 
     Args:

@@ -210,7 +210,7 @@ def test_a_training_that_is_not_finished_is_no_model_yet(run: Run, here: Path) -
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (("--model", CLIP, "--set", "device=cuda:7"), "device cuda:7 was asked for"),
+        (("--model", CLIP, "--set", "device=cuda:7"), "the setting is device cuda:7"),
         (("--model", CLIP, "--set", "device=cpu", "--set", "precision=fp16"), "needs a GPU"),
         (("--model", "models/heron-64"), f"name one of its encoders, {CLAP} or {CLIP}"),
         (("--model", "heron-64"), "'heron-64' is a trained model"),
