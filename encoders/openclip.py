@@ -45,6 +45,9 @@ WEIGHTS = (
 """Names of weights files, in the order in which they are looked for."""
 Precision = Literal["fp32", "fp16", "bf16"]
 
+_STRETCH = 8
+"""Pictures longer than this many times their width are cropped before they are scaled: the
+centre crop drops the rest anyway, and one of 1 x 50,000 pixels would become 7 GB."""
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 _PREPROCESSING: dict[str, Any] = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -176,11 +179,6 @@ def digests_of(
     }
 
 
-_STRETCH = 8
-"""Pictures longer than this many times their width are cropped before they are scaled: the
-centre crop drops the rest anyway, and one of 1 x 50,000 pixels would become 7 GB."""
-
-
 class OpenClipEncoder:
     """Text and image towers of one open_clip checkpoint. See `bittern.encoders.base.Encoder`.
 
@@ -205,7 +203,6 @@ class OpenClipEncoder:
         name: str,
         device: str | None = None,
         precision: Precision | None = None,
-        compile_towers: bool = False,
         sha256: str = "",
         batch_size: int = 32,
     ) -> None:
@@ -215,9 +212,7 @@ class OpenClipEncoder:
             folder: the checkpoint.
             name: catalogue name; used in errors.
             device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
-            precision: None means fp16 on a GPU and fp32 elsewhere.
-            compile_towers: hand the image tower to `torch.compile`; pays for itself after some
-                thousands of pictures.
+            precision: None means fp16 on a GPU and fp32 on a CPU.
             sha256: what the weights file must have; empty if any will do.
             batch_size: most items at a time in a tower.
 
@@ -226,7 +221,6 @@ class OpenClipEncoder:
             PreconditionError: there is no such device.
         """
         import open_clip
-        import torch
 
         self.name = name
         self.device = pick_device(device)
@@ -250,8 +244,6 @@ class OpenClipEncoder:
         towers: Any = self.module
         self._encode_text = towers.encode_text
         self._encode_image = towers.encode_image
-        if compile_towers:
-            self._encode_image = torch.compile(towers.encode_image)
 
     @property
     def digests(self) -> Mapping[Modality, str]:
