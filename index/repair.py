@@ -354,7 +354,7 @@ class _Repairing:
         if copy:
             shutil.copy2(path, target)
             return
-        if target.exists():
+        if target.is_dir():  # left by a repair that was cut off
             shutil.rmtree(target)
         path.rename(target)
         sync_folder(path.parent)
@@ -364,9 +364,9 @@ class _Repairing:
             name = path.relative_to(self._folder.path).as_posix()
             what = f"delete {name}, which nothing needs"
             self._step(what, partial(remove, self._folder.path, path))
-            if not self._dry_run and not any(path.parent.iterdir()):
-                with suppress(OSError):
-                    path.parent.rmdir()
+            with suppress(OSError):  # a folder that is not empty stays, and those above it
+                for parent in path.parents if not self._dry_run else ():
+                    parent.rmdir()
 
     def _delete_damaged_derived(self) -> None:
         derived = DerivedFiles(self._folder.derived, Store(self._store))

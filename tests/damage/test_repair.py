@@ -119,3 +119,15 @@ def test_a_reader_that_is_open_answers_after_a_repair_like_a_new_one(path: Path)
         with Archive.open(path, write=True) as archive:
             archive.add([photo("e")], model=OWL.digest)
             assert state(reader) == state(archive)
+
+
+def test_files_of_an_unknown_model_are_deleted_with_their_folders(path: Path) -> None:
+    unknown = path / "models" / ("e" * 64)
+    (unknown / "heads").mkdir(parents=True)
+    for name in ("card.json", "heads/shared.bin"):
+        (unknown / name).write_bytes(b"{}")
+    with Archive.open(path) as archive:
+        assert len(archive.verification().orphans) == 2
+    repair(path)
+    assert not unknown.exists()
+    assert (path / "models" / OWL.digest).is_dir()
