@@ -48,25 +48,27 @@ def files_of(archive: Archive) -> DerivedFiles:
 
 def save(archive: Archive) -> None:
     """Keep everything of the newest generation."""
+    records = archive.models()
+    archive._index_files.close(None)  # ends its own writing, which would leave files beside these
     files = IndexFiles(files_of(archive))
-    snapshot = Generation(archive._store)
-    for record in archive.models():
-        snapshot.codes(record)
-    files.close(snapshot)
+    generation = Generation(archive._store)
+    for record in records:
+        generation.codes(record)
+    files.close(generation)
     assert sorted(files.files.names()) == sorted(
         ["rows", *(f"codes-{record.code_column}" for record in archive.models())]
     )
 
 
-def content(snapshot: Generation) -> dict[str, Any]:
+def content(generation: Generation) -> dict[str, Any]:
     found: dict[str, Any] = {
-        "rows": snapshot.rows.tolist(),
-        "modalities": {m: snapshot.of_modality(m).tolist() for m in MODALITIES},
-        "ids": [o.id for o in snapshot.observations(snapshot.rows[::2])],
-        "matching": snapshot.matching("`modality` = 'audio'").rows.tolist(),
+        "rows": generation.rows.tolist(),
+        "modalities": {m: generation.of_modality(m).tolist() for m in MODALITIES},
+        "ids": [o.id for o in generation.observations(generation.rows[::2])],
+        "matching": generation.matching("`modality` = 'audio'").rows.tolist(),
     }
     for record in (OWL, BAT):
-        for modality, blocks in snapshot.codes(record).items():
+        for modality, blocks in generation.codes(record).items():
             found[f"{record.name} {modality}"] = (blocks.rows.tolist(), blocks.codes.tolist())
     return found
 
