@@ -99,7 +99,6 @@ CANDIDATES = DataFile(
 )
 VAL, TEST = "val", "test"
 MAX_QUERIES = 100_000
-_SHARD_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -227,7 +226,7 @@ def _listed(path: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
     expected = "columns query_id or query, and image_id or file_name"
     for number, row in table_rows(path, (), CANDIDATES.origin):
         where = f"{path.name}, line {number}"
-        query = row.get("query_id") or _told(row.get("query", ""), ids)
+        query = row.get("query_id") or _id_of(row.get("query", ""), ids)
         image, name = row.get("image_id", ""), row.get("file_name", "")
         if not query or not (image or name):
             got = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
@@ -238,10 +237,24 @@ def _listed(path: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
 
 
 def _of_shard(shard: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
+    for number, (_, _, line) in enumerate(_parquet_rows(shard, ("query", "inat24_image_id")), 1):
+        query, image = _id_of(str(line["query"] or ""), ids), str(line["inat24_image_id"])
+        yield Pair(f"{shard.name}, row {number}", query, image)
+
+
+def _parquet_rows(
+    shard: Path, columns: Sequence[str], also: Sequence[str] = ()
+) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Row group, row in it, and the values of some columns.
+
+    Args:
+        shard: the file.
+        columns: columns that it must have.
+        also: columns that are read if it has them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    columns = ["query", "inat24_image_id"]
     try:
         with pq.ParquetFile(shard) as file:
             names = file.schema_arrow.names
@@ -252,20 +265,21 @@ def _of_shard(shard: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
                     "columns " + ", ".join(names[:20]),
                     f"take {CANDIDATES.origin}",
                 )
-            if file.metadata.num_rows > _SHARD_ROWS:
-                raise LayoutError(f"{shard} has more than {_SHARD_ROWS:,} rows", field="data")
-            row = 0
-            for batch in file.iter_batches(4096, columns=columns):
-                for query, image in zip(
-                    *(batch.column(c).to_pylist() for c in columns), strict=True
-                ):
-                    row += 1
-                    where = f"{shard.name}, row {row}"
-                    yield Pair(where, _told(str(query or ""), ids), str(image))
+            if file.metadata.num_rows > MAX_ROWS:
+                raise LayoutError(f"{shard} has more than {MAX_ROWS:,} rows", field="data")
+            read = [name for name in (*columns, *also) if name in names]
+            for group in range(file.metadata.num_row_groups):
+                size = file.metadata.row_group(group).total_byte_size
+                if size > MAX_GROUP_BYTES:
+                    raise LayoutError(
+                        f"{shard}: row group {group} takes {size:,} bytes, more than "
+                        f"{MAX_GROUP_BYTES:,}; take {CANDIDATES.origin}",
+                        field="data",
+                    )
+                rows = file.read_row_group(group, columns=read).to_pylist()
+                yield from ((group, row, line) for row, line in enumerate(rows))
     except (pa.ArrowException, OSError) as error:
-        raise LayoutError(
-            f"{shard} cannot be read as Parquet ({error}); take {CANDIDATES.origin}", field="data"
-        ) from error
+        raise _unreadable(shard, error) from error
 
 
 def by_text(queries: Queries) -> dict[str, str]:
@@ -284,7 +298,7 @@ def by_text(queries: Queries) -> dict[str, str]:
     return ids
 
 
-def _told(words: str, ids: Mapping[str, str]) -> str:
+def _id_of(words: str, ids: Mapping[str, str]) -> str:
     """The id of the query of these words; the words themselves where there is none."""
     return ids.get(plain(words), words)
 
@@ -550,39 +564,25 @@ def read_pictures(
     return items, _pairs(pairs[chosen]), _pairs(pairs), sentences
 
 
-def _lines(shard: Path) -> list[tuple[int, int, dict[str, Any]]]:
-    """Row group, row in it, and what is said of it, all but the picture."""
+def _lines(shard: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Row group, row in it, and all columns but the picture; checked to hold pictures and ids."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    lines: list[tuple[int, int, dict[str, Any]]] = []
     try:
         with pq.ParquetFile(shard) as file:
             schema = file.schema_arrow
-            picture = schema.field("image").type if "image" in schema.names else pa.null()
-            pictures = pa.types.is_struct(picture) and picture.get_field_index("bytes") >= 0
-            if not pictures or not set(_NEEDED) <= set(schema.names):
-                raise _wrong(shard, "columns " + ", ".join(schema.names[:20]))
-            if file.metadata.num_rows > MAX_ROWS:
-                raise LayoutError(f"{shard} has more than {MAX_ROWS:,} rows", field="data")
-            columns = [c for c in (*_NEEDED, _FILE, *_ABOUT) if c in schema.names]
-            for group in range(file.metadata.num_row_groups):
-                size = file.metadata.row_group(group).total_byte_size
-                if size > MAX_GROUP_BYTES:
-                    raise LayoutError(
-                        f"{shard}: row group {group} takes {size:,} bytes, more than "
-                        f"{MAX_GROUP_BYTES:,}; take {CANDIDATES.origin}",
-                        field="data",
-                    )
-                read = file.read_row_group(group, columns=columns).to_pylist()
-                lines.extend((group, row, line) for row, line in enumerate(read))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(shard, error) from error
-    for group, row, line in lines:
+    picture = schema.field("image").type if "image" in schema.names else pa.null()
+    pictures = pa.types.is_struct(picture) and picture.get_field_index("bytes") >= 0
+    if not pictures or not set(_NEEDED) <= set(schema.names):
+        raise _wrong(shard, "columns " + ", ".join(schema.names[:20]))
+    for group, row, line in _parquet_rows(shard, _NEEDED, (_FILE, *_ABOUT)):
         image = line["inat24_image_id"]
         if not isinstance(image, int) or not 0 <= image < _INT64:
             raise _wrong(shard, f"image id '{image}' in row group {group}, row {row}")
-    return lines
+        yield group, row, line
 
 
 def _pairs(both: NDArray[np.int64]) -> Pairs:
@@ -825,7 +825,7 @@ def _task(
             candidates=candidates.only(of) if candidates else None,
             groups=groups if len(groups) > 1 else {},
             left_out=(*question.left_out, *left_out),
-            notes=(_told_splits(queries), prompts_note(protocol, AS_IT_IS, "query"), *notes),
+            notes=(_splits_note(queries), prompts_note(protocol, AS_IT_IS, "query"), *notes),
         )
     )
 
@@ -841,7 +841,7 @@ def _asked(queries: Queries, protocol: Protocol) -> tuple[QuerySet, NDArray[np.i
     return QuerySet(ids, TEXT, named.contents, none, TEXT), of
 
 
-def _told_splits(queries: Queries) -> str:
+def _splits_note(queries: Queries) -> str:
     if not any(queries.splits):
         return (
             "All queries are asked: their file does not tell the splits. Published figures are of "
