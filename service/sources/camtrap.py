@@ -87,7 +87,7 @@ def is_camtrap(path: Path) -> bool:
 
 
 def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The media of a Camtrap DP package; see docs/sources-camtrap.md for what becomes of what.
+    """The media of a Camtrap DP package; see docs/reference/source-formats.md for the columns.
 
     Raises:
         ManifestError: it is not of version 1.0, or a table lacks a column that is required.

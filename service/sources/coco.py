@@ -58,7 +58,7 @@ def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The media of a COCO-style file.
 
     `file_name` becomes the `occurrenceID`: the ids of images are numbers that every data set
-    counts anew. See docs/reference/sources-coco.md for what becomes of the other fields.
+    counts anew. See docs/reference/source-formats.md for the other fields.
 
     Raises:
         ManifestError: it is not JSON, or not of this form.
