@@ -198,10 +198,7 @@ class _Package:
         dialect = self._tables[table].dialect
         for line, cells in named_rows(stream, dialect, name, columns, _MISSING):
             position = f"{name}, line {line}"
-            if isinstance(cells, str):
-                yield _Row(position, {}, cells)
-            else:
-                yield _Row(position, cells)
+            yield _Row(position, {}, cells) if isinstance(cells, str) else _Row(position, cells)
 
     def _described(self) -> dict[str, Any]:
         try:

@@ -42,5 +42,5 @@ def raises_only_ours(
     listed: list[Listed] = []
     with contextlib.suppress(BitternError):
         listed.extend(entries(path, SourceOptions()))
-    assert all(each.position for each in listed), f"seed {seed}: an entry without its place"
+    assert all(each.position for each in listed), f"seed {seed}: an entry without its position"
     return len(listed)

@@ -24,18 +24,18 @@ from bittern.v1 import archive_service_pb2 as pb
 
 
 class _Pages(http.server.BaseHTTPRequestHandler):
-    """Answers by path; counts how often each was asked for."""
+    """Answers by path; counts how often each was requested."""
 
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         body = b"jpeg" * 10
         status, headers, length = 200, {}, None
         if self.path == "/p/moved.jpg":
             status, headers = 302, {"Location": "/secret/1.jpg"}
         elif self.path in ("/p/flaky.jpg", "/p/down.jpg"):
-            status = 200 if "flaky" in self.path and len(self.asked) == 3 else 503
+            status = 200 if "flaky" in self.path and len(self.requested) == 3 else 503
         elif self.path == "/p/cut.jpg":
             length = 1_000
         elif self.path.endswith("gone.jpg"):
@@ -63,7 +63,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(remote, "_wait", lambda seconds: None)
-    _Pages.asked = []
+    _Pages.requested = []
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Pages)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -129,7 +129,7 @@ def test_a_beginning_that_allows_nothing_is_refused(prefix: str) -> None:
 
 def test_media_are_fetched_again_when_that_may_help(host: str) -> None:
     assert remote.open_media(at(f"{host}/p/flaky.jpg"), [host]) == b"jpeg" * 10
-    assert _Pages.asked == ["/p/flaky.jpg"] * 3
+    assert _Pages.requested == ["/p/flaky.jpg"] * 3
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_cannot_be_fetched_says_why(
 ) -> None:
     with pytest.raises(error, match=words):
         remote.open_media(at(f"{host}/p/{name}"), [f"{host}/p/"])
-    assert _Pages.asked == [f"/p/{name}"] * times
+    assert _Pages.requested == [f"/p/{name}"] * times
 
 
 def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
@@ -155,7 +155,7 @@ def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
             remote.open_media(at(f"{host}/p/a.jpg"), allowed)
     with pytest.raises(SourceUnreachableError, match="may not be fetched"):
         remote.open_media(at(f"{host}/p/a.jpg"))
-    assert _Pages.asked == []
+    assert _Pages.requested == []
 
 
 def test_a_redirect_to_what_is_allowed_is_followed(host: str) -> None:

@@ -191,8 +191,8 @@ def test_recordings_are_told_by_their_media_type(tmp_path: Path) -> None:
 def test_addresses_are_fetched_only_where_allowed_and_public(tmp_path: Path) -> None:
     address = "https://multimedia.example.org/assets/6d65/file"
     public, private = (
-        medium(own, filePath=address, filePublic=told)
-        for own, told in (("m1", "true"), ("m2", "false"))
+        medium(own, filePath=address, filePublic=said)
+        for own, said in (("m1", "true"), ("m2", "false"))
     )
     path = package(tmp_path, [public, private], [OBSERVED])
     assert all(each.status is AddStatus.FAILED for each in entries(path))
@@ -254,7 +254,7 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
         deployments=[DEPLOYMENT, off, DEPLOYMENT],
     )
     listed = list(camtrap_entries(path, SourceOptions()))
-    told = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
+    said = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
     beginnings = [
         "deployments.csv, line 3: decimalLatitude must be",
         "deployments.csv, line 4: the deployment 'd1' is in an earlier row",
@@ -265,7 +265,7 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
         "media.csv, line 6: 'media/m4.jpg' is a video",
         "media.csv, line 7: the row has no mediaID",
     ]
-    assert [t[: len(b)] for t, b in zip(told, beginnings, strict=True)] == beginnings
+    assert [t[: len(b)] for t, b in zip(said, beginnings, strict=True)] == beginnings
     items = [e.entry for e in listed if isinstance(e.entry, MediaItem)]
     assert [item.occurrence_id for item in items] == ["m1", "m6"]
     assert "decimalLatitude" not in items[1].metadata
@@ -297,7 +297,7 @@ def with_a_table_elsewhere(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "said"),
     [
         (without_media_csv, "no file 'media.csv'"),
         (without_file_path, "media.csv has no column filePath"),
@@ -307,13 +307,13 @@ def with_a_table_elsewhere(folder: Path) -> None:
     ],
 )
 def test_a_package_that_is_none_is_refused_as_a_whole(
-    tmp_path: Path, spoil: Any, told: str
+    tmp_path: Path, spoil: Any, said: str
 ) -> None:
     path = package(tmp_path, [medium("m1")], [OBSERVED])
     spoil(path)
     with pytest.raises(BitternError) as refused:
         entries(path)
-    assert told in refused.value.message
+    assert said in refused.value.message
 
 
 def test_description_nested_beyond_reason_is_refused(tmp_path: Path) -> None:

@@ -283,7 +283,7 @@ def test_wrong_rows_are_listed_by_file_and_line_and_the_rest_goes_in(tmp_path: P
     )
     source = read(path)
     assert list(items(source)) == ["1"]
-    told = sorted(each.message for each in failures(source))
+    said = sorted(each.message for each in failures(source))
     for part, message in zip(
         [
             "m.txt, line 3: decimalLatitude must be between -90 and 90, not '95'",
@@ -295,7 +295,7 @@ def test_wrong_rows_are_listed_by_file_and_line_and_the_rest_goes_in(tmp_path: P
             "o.txt, line 5: the line is no utf-8 text",
             "o.txt, line 7: the row has 3 cells, the header 2",
         ],
-        told,
+        said,
         strict=True,
     ):
         assert part in message

@@ -115,15 +115,15 @@ def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
 
 def test_folders_of_species_become_names(tmp_path: Path) -> None:
     folder(tmp_path, "Strix aluco/1.jpg", "Bubo bubo/x/1.wav", "unknown/1.jpg")
-    told = {e.media: dict(e.metadata) for e in read_source(tmp_path) if isinstance(e, MediaItem)}
-    assert told["Strix aluco/1.jpg"] == {
+    said = {e.media: dict(e.metadata) for e in read_source(tmp_path) if isinstance(e, MediaItem)}
+    assert said["Strix aluco/1.jpg"] == {
         "scientificName": "Strix aluco",
         "taxonRank": "species",
         "genus": "Strix",
         "species": "Strix aluco",
     }
-    assert told["Bubo bubo/x/1.wav"]["species"] == "Bubo bubo"
-    assert told["unknown/1.jpg"] == {}
+    assert said["Bubo bubo/x/1.wav"]["species"] == "Bubo bubo"
+    assert said["unknown/1.jpg"] == {}
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_folders_that_may_be_anything_get_no_names(folders: list[str]) -> None:
 def test_families_ranks_and_long_names_are_understood() -> None:
     [owl] = names_of_siblings(["Strix aluco"], "Strigidae").values()
     assert (owl["family"], owl["species"]) == ("Strigidae", "Strix aluco")
-    told = names_of_siblings(["Motacilla alba yarrellii", "Pica_pica", "Corvus sp."], "birds")
-    assert [names["taxonRank"] for names in told.values()] == ["subspecies", "species", "genus"]
+    said = names_of_siblings(["Motacilla alba yarrellii", "Pica_pica", "Corvus sp."], "birds")
+    assert [names["taxonRank"] for names in said.values()] == ["subspecies", "species", "genus"]
     long = "00001_Animalia_Chordata_Aves_Strigiformes_Strigidae_Strix_aluco"
     [names] = names_of_siblings([long, "Summer holidays"], "train").values()
     assert names["order"] == "Strigiformes"

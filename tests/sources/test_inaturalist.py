@@ -218,8 +218,8 @@ def test_photographs_that_are_here_are_joined_with_all_tables(media: Path) -> No
 
 
 def test_files_that_no_row_is_about_are_listed(media: Path) -> None:
-    told = [failure.message for failure in failures(read(OPEN_DATA, media))]
-    assert [each.rpartition(" ")[2] for each in told] == [
+    said = [failure.message for failure in failures(read(OPEN_DATA, media))]
+    assert [each.rpartition(" ")[2] for each in said] == [
         "'5001/original.jpg'",
         "'5002/medium.jpeg'",
         "'5003.jpg'",
@@ -266,10 +266,10 @@ def test_wrong_rows_of_the_open_data_are_listed_and_the_rest_goes_in(
         binary.write(b"\xff\xfe\n")
     source = read(folder, media)
     assert len(items(source)) == 2
-    told = "\n".join(failure.message for failure in failures(source))
-    assert "photos.csv, line 6: the row has 2 cells, the header 9" in told
-    assert "observations.csv, line 5: the line is no utf-8 text" in told
-    assert "photos.csv, line 7: no row of observations.csv has the uuid 'nowhere'" in told
+    said = "\n".join(failure.message for failure in failures(source))
+    assert "photos.csv, line 6: the row has 2 cells, the header 9" in said
+    assert "observations.csv, line 5: the line is no utf-8 text" in said
+    assert "photos.csv, line 7: no row of observations.csv has the uuid 'nowhere'" in said
 
 
 def test_open_data_without_media_say_how_files_are_named(tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("told", "code"),
+    ("said", "code"),
     [
         ("CC-BY-NC", "CC-BY-NC-4.0"),
         ("cc-by-nc-sa", "CC-BY-NC-SA-4.0"),
@@ -309,8 +309,8 @@ def test_a_table_that_is_cut_off_is_refused(tmp_path: Path, media: Path) -> None
         ("© somebody", "© somebody"),
     ],
 )
-def test_licences_have_one_spelling(told: str, code: str) -> None:
-    assert licence(told, version="4.0") == code
+def test_licences_have_one_spelling(said: str, code: str) -> None:
+    assert licence(said, version="4.0") == code
 
 
 def test_an_observation_without_an_id_is_told_by_its_line(tmp_path: Path, media: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is said of sources that are of no format, or not of the one asked for."""
+"""What is said of sources that are of no format, or not of another one."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def shard(path: Path, members: dict[str, bytes], mode: str = "w", **kwargs: int)
     return path
 
 
-def told(entries: list[MediaItem | AddResult]) -> list[str]:
+def outcomes(entries: list[MediaItem | AddResult]) -> list[str]:
     return [
         e.occurrence_id if isinstance(e, MediaItem) else f"failed: {e.message}" for e in entries
     ]
@@ -62,8 +62,8 @@ def test_shards_are_named_by_braces_stars_and_folders(tmp_path: Path) -> None:
     for number in range(3):
         shard(tmp_path / f"s-{number:03}.tar", {f"{number}.jpg": b"x"})
     for name in ("s-{000..002}.tar", "s-*.tar", "s-00{0,1,2}.tar", ""):
-        assert told(list(read_source(tmp_path / name))) == ["0", "1", "2"]
-    *good, missing = told(list(read_source(tmp_path / "s-{000..003}.tar")))
+        assert outcomes(list(read_source(tmp_path / name))) == ["0", "1", "2"]
+    *good, missing = outcomes(list(read_source(tmp_path / "s-{000..003}.tar")))
     assert good == ["0", "1", "2"]
     assert "s-003.tar" in missing
     with pytest.raises(SourceNotFoundError, match="no tar shards"):
@@ -75,7 +75,7 @@ def test_shards_are_named_by_braces_stars_and_folders(tmp_path: Path) -> None:
 def test_further_media_of_a_key_get_ids_of_their_own(tmp_path: Path) -> None:
     shard(tmp_path / "1.tar", {"k.jpg": b"x", "k.wav": b"y"})
     shard(tmp_path / "2.tar", {"k.png": b"z", "k.jpg": b"x"})
-    *ids, again = told(list(read_source(tmp_path)))
+    *ids, again = outcomes(list(read_source(tmp_path)))
     assert ids == ["k", "k#media=k.wav", "k#media=k.png"]
     assert "already" in again
 
@@ -87,7 +87,7 @@ def test_a_shard_that_breaks_off_gives_what_it_held_and_one_failure(
     path = shard(tmp_path / "s.tar", {f"{n}.jpg": bytes(2_000) for n in range(20)})
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    *good, failed = told(list(read_source(path)))
+    *good, failed = outcomes(list(read_source(path)))
     assert good == [str(n) for n in range(len(good))]
     assert len(good) >= 20 * kept - 2
     assert "s.tar: it ends too early" in failed
@@ -96,7 +96,7 @@ def test_a_shard_that_breaks_off_gives_what_it_held_and_one_failure(
 def test_what_is_no_tar_file_is_told(tmp_path: Path) -> None:
     for content in (b"", b"hello", b"\x1f\x8bhello", b"x" * 2_000):
         (tmp_path / "s.tar").write_bytes(content)
-        [failed] = told(list(read_source(tmp_path / "s.tar")))
+        [failed] = outcomes(list(read_source(tmp_path / "s.tar")))
         assert failed.startswith("failed: s.tar: it is")
 
 
@@ -106,7 +106,7 @@ def test_links_and_names_that_climb_are_not_followed(tmp_path: Path) -> None:
         link = tarfile.TarInfo("3.jpg")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(link)
-    climbs, absolute, good = told(list(read_source(path)))
+    climbs, absolute, good = outcomes(list(read_source(path)))
     assert "leads out" in climbs
     assert "leads out" in absolute
     assert good == "ok"
@@ -159,14 +159,14 @@ def test_hostile_headers_cost_neither_memory_nor_the_members_before(
 ) -> None:
     path = tmp_path / "s.tar"
     path.write_bytes(GOOD + content)
-    good, *_, failed = told(list(read_source(path)))
+    good, *_, failed = outcomes(list(read_source(path)))
     assert good == "1"
     assert re.search(f"failed: .*({words})", failed)
 
 
 def test_a_sidecar_that_cannot_be_read_fails_its_media(tmp_path: Path) -> None:
     path = shard(tmp_path / "s.tar", {"1.jpg": b"x", "1.json": b"{", "2.jpg": b"y"})
-    failed, good = told(list(read_source(path)))
+    failed, good = outcomes(list(read_source(path)))
     assert "1.json" in failed
     assert good == "2"
 
@@ -189,7 +189,7 @@ def test_large_members_lie_on_disk_for_as_long_as_they_are_needed(
 
 def test_globs_hold_for_members(tmp_path: Path) -> None:
     path = shard(tmp_path / "s.tar", {"a/1.jpg": b"x", "b/2.jpg": b"y"})
-    assert told(list(read_source(path, SourceOptions(include=("b",))))) == ["b/2"]
+    assert outcomes(list(read_source(path, SourceOptions(include=("b",))))) == ["b/2"]
 
 
 def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
@@ -209,4 +209,4 @@ def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
 
 def test_keys_that_are_no_ids_become_some_that_are(tmp_path: Path) -> None:
     path = shard(tmp_path / "s.tar", {"k#t=1.jpg": b"x", "k#t=1.wav": b"y"})
-    assert told(list(read_source(path))) == ["k%23t=1", "k%23t=1#media=k%23t=1.wav"]
+    assert outcomes(list(read_source(path))) == ["k%23t=1", "k%23t=1#media=k%23t=1.wav"]
