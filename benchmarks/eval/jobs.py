@@ -16,6 +16,7 @@ from bittern.benchmarks.eval.archive_codes import stored_parts
 from bittern.benchmarks.eval.embeddings.encoding import embed_items, embed_queries
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
+from bittern.benchmarks.eval.embeddings.windows import with_windows
 from bittern.benchmarks.eval.measuring import Vectors
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.spaces import Space, spaces_for
@@ -33,7 +34,6 @@ from bittern.benchmarks.eval.tasks import (
     Task,
     TrainingSplit,
 )
-from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
 from bittern.service.models.loaded import Embedders, catalogue_encoder
 

@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.prompts import (
+from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks.prompts import (
     IMAGE_CAPTIONS,
     IMAGE_PROMPTS,
     fallbacks,
@@ -14,7 +15,6 @@ from bittern.benchmarks.eval.prompts import (
     text_queries,
     with_fallbacks,
 )
-from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, Relevance, Task
 from bittern.errors import InvalidInputError
 
 OWL = {

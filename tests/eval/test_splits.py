@@ -8,16 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import IMAGE_PROMPTS, text_queries
-from bittern.benchmarks.eval.splits import (
-    at_level,
-    by_protocol,
-    leave_out_unanswerable,
-    novel_classes,
-    some_items,
-    taxa_of,
-    with_groups,
-)
 from bittern.benchmarks.eval.tasks import (
     Classes,
     Items,
@@ -26,6 +16,16 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
     TrainingSplit,
+)
+from bittern.benchmarks.eval.tasks.prompts import IMAGE_PROMPTS, text_queries
+from bittern.benchmarks.eval.tasks.splits import (
+    at_level,
+    by_protocol,
+    leave_out_unanswerable,
+    novel_classes,
+    some_items,
+    taxa_of,
+    with_groups,
 )
 from bittern.errors import InvalidInputError, QrelsError
 from bittern.types import MediaItem

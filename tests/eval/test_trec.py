@@ -9,16 +9,12 @@ import pytrec_eval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bittern.benchmarks.eval import trec as trec_lines
 from bittern.benchmarks.eval.measures import measure
 from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.tasks import Relevance
-from bittern.benchmarks.eval.trec import (
-    escaped,
-    read_qrels,
-    write_qrels,
-    write_run,
-)
+from bittern.benchmarks.eval.tasks import qrels as qrels_lines
+from bittern.benchmarks.eval.tasks.qrels import escaped, read_qrels, write_qrels
+from bittern.benchmarks.eval.trec import write_run
 from bittern.errors import (
     InvalidInputError,
     LimitExceededError,
@@ -171,13 +167,13 @@ def test_where_every_line_is_left_out_nothing_is_left_to_judge(tmp_path: Path) -
 
 
 def test_a_line_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    path = qrels(tmp_path, b"q1 0 tern 1\n" + b"x" * (trec_lines.MAX_LINE_BYTES + 1))
+    path = qrels(tmp_path, b"q1 0 tern 1\n" + b"x" * (qrels_lines.MAX_LINE_BYTES + 1))
     with pytest.raises(LimitExceededError, match="line 2"):
         read_qrels(path, QUERIES, ITEMS)
 
 
 def test_too_many_lines_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trec_lines, "MAX_LINES", 2)
+    monkeypatch.setattr(qrels_lines, "MAX_LINES", 2)
     with pytest.raises(LimitExceededError, match="more than 2 lines"):
         read_qrels(qrels(tmp_path, "q1 0 tern 1\n" * 3), QUERIES, ITEMS)
 

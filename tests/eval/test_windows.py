@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.eval.embeddings.rows import ArrayRows
+from bittern.benchmarks.eval.embeddings.windows import with_windows
 from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, QuerySet, Relevance, Task
-from bittern.benchmarks.eval.windows import with_windows
 from bittern.errors import InvalidInputError
 
 SEPARATE = Protocol(windows="separate")

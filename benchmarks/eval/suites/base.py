@@ -16,8 +16,8 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import RANKS, check_templates
 from bittern.benchmarks.eval.tasks import Protocol, Task
+from bittern.benchmarks.eval.tasks.prompts import RANKS, check_templates
 from bittern.errors import InvalidInputError, LayoutError, ManifestError
 from bittern.service.sources.field_values import text
 from bittern.service.sources.json_items import Element, elements, first_keys

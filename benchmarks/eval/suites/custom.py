@@ -26,8 +26,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import fill, prompts_note
-from bittern.benchmarks.eval.splits import Chosen, leave_out_unanswerable
 from bittern.benchmarks.eval.suites import base as layouts
 from bittern.benchmarks.eval.suites.base import (
     RECORDING_QUERIES,
@@ -50,8 +48,10 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
-from bittern.benchmarks.eval.trec import PositionsOf, escaped, read_qrels
-from bittern.benchmarks.eval.windows import window_ids
+from bittern.benchmarks.eval.tasks.prompts import fill, prompts_note
+from bittern.benchmarks.eval.tasks.qrels import PositionsOf, escaped, read_qrels
+from bittern.benchmarks.eval.tasks.splits import Chosen, leave_out_unanswerable
+from bittern.benchmarks.eval.tasks.windows import window_ids
 from bittern.errors import LayoutError, LimitExceededError
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted

@@ -13,12 +13,6 @@ from pathlib import Path
 import numpy as np
 
 import bittern
-from bittern.benchmarks.eval.prompts import (
-    prompts_note,
-    text_queries,
-    with_fallbacks,
-)
-from bittern.benchmarks.eval.splits import leave_out_unanswerable
 from bittern.benchmarks.eval.suites.base import (
     RECORDING_QUERIES,
     DataFile,
@@ -38,6 +32,12 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
+from bittern.benchmarks.eval.tasks.prompts import (
+    prompts_note,
+    text_queries,
+    with_fallbacks,
+)
+from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
 from bittern.errors import BitternError, LayoutError, LimitExceededError
 from bittern.service.sources import read_source
 from bittern.text import agreeing, counted, some_of

@@ -20,14 +20,6 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import (
-    IMAGE_PROMPTS,
-    check_templates,
-    prompts_note,
-    text_queries,
-    with_fallbacks,
-)
-from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Suite,
@@ -40,6 +32,14 @@ from bittern.benchmarks.eval.suites.base import (
     wrong_layout,
 )
 from bittern.benchmarks.eval.tasks import IMAGE, TEXT, Classes, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks.prompts import (
+    IMAGE_PROMPTS,
+    check_templates,
+    prompts_note,
+    text_queries,
+    with_fallbacks,
+)
+from bittern.benchmarks.eval.tasks.splits import by_protocol
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.service.sources.field_values import licence, text
 from bittern.text import agreeing, some_of

@@ -21,14 +21,6 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import (
-    AUDIO_PROMPTS,
-    check_templates,
-    prompts_note,
-    text_queries,
-    with_fallbacks,
-)
-from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     MediaFiles,
@@ -48,6 +40,14 @@ from bittern.benchmarks.eval.tasks import (
     Task,
     TrainingSplit,
 )
+from bittern.benchmarks.eval.tasks.prompts import (
+    AUDIO_PROMPTS,
+    check_templates,
+    prompts_note,
+    text_queries,
+    with_fallbacks,
+)
+from bittern.benchmarks.eval.tasks.splits import by_protocol
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, some_of
 

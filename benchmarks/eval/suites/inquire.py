@@ -31,8 +31,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import check_templates, prompts_note, text_queries
-from bittern.benchmarks.eval.splits import leave_out_unanswerable
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     Suite,
@@ -64,6 +62,8 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
 )
+from bittern.benchmarks.eval.tasks.prompts import check_templates, prompts_note, text_queries
+from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, some_of
 from bittern.types import MediaItem

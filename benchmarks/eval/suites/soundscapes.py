@@ -29,14 +29,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import (
-    AUDIO_PROMPTS,
-    check_templates,
-    prompts_note,
-    text_queries,
-    with_fallbacks,
-)
-from bittern.benchmarks.eval.splits import NOVEL, SEEN, Chosen, by_protocol, leave_out_unanswerable
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
     MediaFiles,
@@ -57,7 +49,21 @@ from bittern.benchmarks.eval.tasks import (
     Task,
     TrainingSplit,
 )
-from bittern.benchmarks.eval.windows import window_ids
+from bittern.benchmarks.eval.tasks.prompts import (
+    AUDIO_PROMPTS,
+    check_templates,
+    prompts_note,
+    text_queries,
+    with_fallbacks,
+)
+from bittern.benchmarks.eval.tasks.splits import (
+    NOVEL,
+    SEEN,
+    Chosen,
+    by_protocol,
+    leave_out_unanswerable,
+)
+from bittern.benchmarks.eval.tasks.windows import window_ids
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, counted, some_of
 

@@ -18,14 +18,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import (
-    AUDIO_PROMPTS,
-    IMAGE_PROMPTS,
-    check_templates,
-    prompts_note,
-    text_queries,
-)
-from bittern.benchmarks.eval.splits import by_protocol
 from bittern.benchmarks.eval.suites.base import (
     RECORDING_QUERIES,
     DataFile,
@@ -50,6 +42,14 @@ from bittern.benchmarks.eval.tasks import (
     Task,
     TrainingSplit,
 )
+from bittern.benchmarks.eval.tasks.prompts import (
+    AUDIO_PROMPTS,
+    IMAGE_PROMPTS,
+    check_templates,
+    prompts_note,
+    text_queries,
+)
+from bittern.benchmarks.eval.tasks.splits import by_protocol
 from bittern.errors import InvalidInputError, LayoutError, QrelsError
 from bittern.text import agreeing, counted, some_of
 

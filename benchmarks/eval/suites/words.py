@@ -18,11 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import (
-    prompts_note,
-    text_queries,
-    with_fallbacks,
-)
 from bittern.benchmarks.eval.suites.base import DataFile, Suite, check_options
 from bittern.benchmarks.eval.tasks import (
     TEXT,
@@ -33,6 +28,11 @@ from bittern.benchmarks.eval.tasks import (
     Relevance,
     Task,
     TrainingSplit,
+)
+from bittern.benchmarks.eval.tasks.prompts import (
+    prompts_note,
+    text_queries,
+    with_fallbacks,
 )
 from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.encoders.wordnet import NOUNS, Synset, find_nouns, read_nouns

@@ -22,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.tasks import TEXT, Classes, Protocol, QuerySet, Task
+from bittern.benchmarks.eval.tasks.task import TEXT, Classes, Protocol, QuerySet, Task
 from bittern.errors import InvalidInputError
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MAX_TEXT_CHARS

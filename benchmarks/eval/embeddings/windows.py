@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
-from bittern.benchmarks.eval.splits import Chosen
-from bittern.benchmarks.eval.tasks import AUDIO, Items, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks import AUDIO, Protocol, Relevance, Task
+from bittern.benchmarks.eval.tasks.windows import windows_of
 from bittern.errors import InvalidInputError
 
 
@@ -58,36 +58,9 @@ def with_windows(task: Task, rows: EmbeddedRows, protocol: Protocol) -> tuple[Ta
         )
     owners = rows.owners
     items = task.items
-    of_windows = Items(
-        ids=window_ids(items.ids, owners, rows.spans),
-        modality=items.modality,
-        contents=Chosen(items.contents, owners),
-        classes=items.classes[owners],
-        side=items.side,
-    )
+    of_windows = windows_of(items, owners, rows.spans)
     relevance = _of_rows(task.relevance, owners, len(items))
     return replace(task, items=of_windows, relevance=relevance), EachAnItem(rows)
-
-
-def window_ids(
-    ids: Sequence[str], owners: NDArray[np.int64], spans: NDArray[np.float32]
-) -> list[str]:
-    """Each window's id: the recording's with a W3C media fragment, ``crow-1#t=0,3``.
-
-    Where nobody knows when a window begins (embeddings made elsewhere), the row's number.
-    """
-    return [
-        f"{ids[int(owner)]}#" + (f"window={row}" if start != start else _span(start, end))
-        for row, (owner, (start, end)) in enumerate(zip(owners, spans.tolist(), strict=True))
-    ]
-
-
-def _span(start: float, end: float) -> str:
-    return f"t={_seconds(start)},{_seconds(end)}"
-
-
-def _seconds(value: float) -> str:
-    return f"{value:.3f}".rstrip("0").rstrip(".")
 
 
 def _of_rows(relevance: Relevance, owners: NDArray[np.int64], items: int) -> Relevance:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, text_queries
-from bittern.benchmarks.eval.tasks import (
+from bittern.benchmarks.eval.tasks.prompts import AUDIO_PROMPTS, IMAGE_PROMPTS, RANKS, text_queries
+from bittern.benchmarks.eval.tasks.task import (
     AUDIO,
     TEXT,
     Classes,

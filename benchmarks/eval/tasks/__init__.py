@@ -1,0 +1,44 @@
+"""What is ranked for what: tasks and their protocol, below everything else of `bittern eval`.
+
+task.py      the protocol's options; queries, items, relevance
+prompts.py   queries in words, from templates
+splits.py    taxonomic levels, seen and novel classes, queries without an answer
+windows.py   windows of recordings as items
+qrels.py     judgements in TREC's files
+"""
+
+from bittern.benchmarks.eval.tasks.task import (
+    AUDIO,
+    IMAGE,
+    TEXT,
+    Candidates,
+    Classes,
+    Contents,
+    Items,
+    Level,
+    Novel,
+    Protocol,
+    QuerySet,
+    Relevance,
+    Task,
+    TrainingSplit,
+    Windows,
+)
+
+__all__ = [
+    "AUDIO",
+    "IMAGE",
+    "TEXT",
+    "Candidates",
+    "Classes",
+    "Contents",
+    "Items",
+    "Level",
+    "Novel",
+    "Protocol",
+    "QuerySet",
+    "Relevance",
+    "Task",
+    "TrainingSplit",
+    "Windows",
+]
