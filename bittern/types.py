@@ -6,11 +6,11 @@ from `bittern`. Every folder may import this module; it imports none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args, overload
 
 from bittern import result_table
 from bittern.checks import (
@@ -25,6 +25,9 @@ from bittern.checks import (
     only_one,
 )
 from bittern.errors import CodeError, QueryError
+
+if TYPE_CHECKING:
+    import pyarrow
 
 Metadata = Mapping[str, str | float | int | bool | None]
 """Darwin Core terms under their own names, and the other columns of the source."""
@@ -81,6 +84,21 @@ class Hit:
     rank: int
     distance: float
     observation: Observation
+
+    @property
+    def id(self) -> str:
+        """Id of the observation."""
+        return self.observation.id
+
+    @property
+    def media(self) -> str:
+        """File name of the observation's media, as the source gave it."""
+        return self.observation.media
+
+    @property
+    def metadata(self) -> Metadata:
+        """Metadata of the observation, under Darwin Core names."""
+        return self.observation.metadata
 
 
 class AddStatus(StrEnum):
@@ -285,8 +303,8 @@ def _checked_input(kind: str, value: object) -> str | bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Hits in order (distance, row), and how they were found.
+class SearchResult(Sequence[Hit]):
+    """Hits in order (distance, row), and how they were found. It is a sequence of its hits.
 
     A search with a `cutoff` may have no hits: nothing in the archive is near enough. `nearest` is
     then the nearest observation.
@@ -314,6 +332,51 @@ class SearchResult:
     exact: bool = True
     cutoff: float | None = None
     nearest: Hit | None = None
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    @overload
+    def __getitem__(self, index: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Hit]: ...
+
+    def __getitem__(self, index: int | slice) -> Hit | list[Hit]:
+        return self.hits[index]
+
+    def to_arrow(self) -> pyarrow.Table:
+        """One row per hit: rank, distance, id, media, start_s, end_s, and a column per metadata
+        name.
+        """
+        import pyarrow
+
+        return pyarrow.Table.from_pylist(self._rows())
+
+    def to_pandas(self) -> Any:
+        """A pandas data frame with the columns of `to_arrow`.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        import pandas
+
+        return pandas.DataFrame(self._rows())
+
+    def _rows(self) -> list[dict[str, Any]]:
+        names = dict.fromkeys(name for hit in self.hits for name in hit.metadata)
+        rows = []
+        for hit in self.hits:
+            own = {
+                "rank": hit.rank,
+                "distance": hit.distance,
+                "id": hit.id,
+                "media": hit.media,
+                "start_s": hit.observation.start_s,
+                "end_s": hit.observation.end_s,
+            }
+            rows.append(own | {n: hit.metadata.get(n) for n in names if n not in own})
+        return rows
 
     def __str__(self) -> str:
         return result_table.as_text(self)

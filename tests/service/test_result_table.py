@@ -66,3 +66,25 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
     assert "\x1b" not in printed
     assert len(printed.splitlines()) == 3
     assert max(len(line) for line in printed.splitlines()) < 250
+
+
+def test_a_result_is_a_sequence_of_its_hits() -> None:
+    hits = [Hit(1, 3.25, heron(1)), Hit(2, 4.0, owl(3))]
+    answer = result(*hits)
+    assert len(answer) == 2
+    assert list(answer) == hits
+    assert answer[0] == hits[0]
+    assert answer[-1:] == hits[1:]
+    assert hits[1] in answer
+    assert (hits[1].id, hits[1].media) == ("owl#t=3,6", "owl.wav")
+    assert hits[0].metadata["license"] == "CC-BY-4.0"
+
+
+def test_a_result_becomes_a_table_and_a_data_frame() -> None:
+    table = result(Hit(1, 3.25, heron(1)), Hit(2, 4.0, owl(3))).to_arrow()
+    assert table.column_names[:6] == ["rank", "distance", "id", "media", "start_s", "end_s"]
+    assert table["start_s"].to_pylist() == [None, 3.0]
+    assert table["vernacularName"].to_pylist() == ["Grey Heron <i>", None]
+    assert result().to_arrow().num_rows == 0
+    frame = result(Hit(1, 3.25, heron(1))).to_pandas()
+    assert frame["distance"].tolist() == [3.25]
