@@ -33,7 +33,6 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
     def run_command(*arguments: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["bittern", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "160")
         capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()
