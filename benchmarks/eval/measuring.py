@@ -105,7 +105,7 @@ def _search(
     if isinstance(encoded, Queries):
         return _code_search(stored, encoded)
     if isinstance(fitted, FittedVectors):
-        return _faiss_search(_vector_index(fitted), stored, encoded)
+        return _faiss_search(_vector_index(fitted, stored.shape[1]), stored, encoded)
     if isinstance(fitted, FittedQuantizer):
         return _faiss_search(fitted.faiss_index(metric), stored, fitted.turned(queries))
     return None
@@ -125,16 +125,14 @@ def _faiss_search(index: Any, stored: NDArray[Any], queries: NDArray[np.float32]
     return lambda number: index.search(queries[number : number + 1], nearest)
 
 
-def _vector_index(fitted: FittedVectors) -> Any:
+def _vector_index(fitted: FittedVectors, dim: int) -> Any:
     """An empty index that takes what is stored."""
     import faiss
 
     if fitted.precision in ("float32", "centred"):
-        return faiss.IndexFlatIP(fitted.dim)
+        return faiss.IndexFlatIP(dim)
     kinds = {"float16": faiss.ScalarQuantizer.QT_fp16, "int8": faiss.ScalarQuantizer.QT_8bit}
-    index = faiss.IndexScalarQuantizer(
-        fitted.dim, kinds[fitted.precision], faiss.METRIC_INNER_PRODUCT
-    )
+    index = faiss.IndexScalarQuantizer(dim, kinds[fitted.precision], faiss.METRIC_INNER_PRODUCT)
     if fitted.quantizer is not None:
         index.sq.trained = fitted.quantizer.trained
         index.is_trained = True

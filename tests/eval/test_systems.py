@@ -17,7 +17,7 @@ CLASSES, EACH, DIM, BITS = 12, 40, 24, 24
 ROWS = 300
 SEEDLESS = {"float32", "float16", "int8", "centred"}
 QUANTIZED = {"pq", "opq"}
-QUICK = ("crovca", "hb-crovca")
+QUICK = ("aligned-float32", "crovca", "hb-crovca")
 NAMES = [*UNLABELLED, *QUICK]
 Rows = NDArray[np.float32]
 

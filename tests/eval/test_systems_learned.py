@@ -6,7 +6,7 @@ import pytest
 from bittern.benchmarks.eval.systems import learned
 from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.codes import FittedCodes
-from bittern.benchmarks.eval.systems.learned import METHODS, SavedHasher, TrainedHere
+from bittern.benchmarks.eval.systems.learned import SavedHasher, TrainedHere
 from bittern.benchmarks.eval.systems.selection import (
     LABELLED,
     NAMES,
@@ -75,11 +75,11 @@ def test_a_saved_model_refuses_other_lengths_dimensions_and_sides(
         system.fit(heard, 16, 0)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", LABELLED)
 def test_methods_trained_here_refuse_a_part_without_labels(method: str, training: Training) -> None:
     unlabelled = Training(training.items, "image", training.queries, "text")
     with pytest.raises(InvalidInputError, match="no labels"):
-        LABELLED[method].fit(unlabelled, 16, 0)
+        LABELLED[method].fit(unlabelled, 16 if LABELLED[method].coded else None, 0)
 
 
 @pytest.mark.parametrize("wrong", [np.zeros(3, np.int64), np.full(CLASSES * EACH, CLASSES)])
@@ -97,7 +97,7 @@ def test_too_few_items_for_a_batch_are_refused(training: Training) -> None:
         LABELLED["crovca"].fit(few, 16, 0)
 
 
-@pytest.mark.parametrize("method", ["aligned", "hybrid"])
+@pytest.mark.parametrize("method", ["aligned", "hybrid", "aligned-float32"])
 def test_too_few_classes_to_choose_on_are_refused(method: str, training: Training) -> None:
     labels = training.labels
     assert labels is not None
@@ -145,6 +145,21 @@ def test_the_plain_hybrid_shares_its_bits_as_published_for_words(
 ) -> None:
     hasher = LABELLED["hb-crovca"].fit(training, bits, 0).hasher  # type: ignore[attr-defined]
     assert [part.bits for part in hasher.parts] == parts
+
+
+def test_aligned_vectors_are_aligned_codes_before_the_threshold(training: Training) -> None:
+    system = LABELLED["aligned-float32"]
+    fitted, codes = system.fit(training, None, 1), LABELLED["aligned"].fit(training, DIM, 1)
+    stored = fitted.encode_items(training.items)
+    assert (fitted.bits, fitted.bytes_per_row, fitted.metrics) == (None, 4 * DIM, ("cosine",))
+    assert np.array_equal(pack(stored), codes.encode_items(training.items))
+    queries = fitted.encode_queries(training.queries, "cosine")
+    logits = codes.hasher.logits(training.queries, "text")  # type: ignore[attr-defined]
+    assert np.allclose(queries, logits, atol=1e-5)
+    similar = queries @ stored.T / np.outer(*(np.linalg.norm(x, axis=1) for x in (queries, stored)))
+    assert np.allclose(fitted.distances(queries, stored, 0, CLASSES), 1 - similar, atol=1e-5)
+    assert system.fits(DIM, None) == ""
+    assert "no code length" in system.fits(DIM, 16)
 
 
 def test_plans_that_come_to_the_same_bytes_are_tried_once(

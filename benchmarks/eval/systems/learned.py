@@ -1,5 +1,8 @@
 """Learned codes: models that were saved, and methods that are trained here on labelled items.
 
+`AlignedVectors` are what is fair to compare codes behind an alignment with: the same alignment,
+not thresholded.
+
 The methods are trained by what `bittern train` trains with, on an embedding set in a temporary
 folder. A method that chooses among plans holds out training classes to choose on.
 """
@@ -16,9 +19,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.systems.base import Training, checked_training, reason_against
+from bittern.benchmarks.eval.systems.base import (
+    Metric,
+    Training,
+    check_metric,
+    checked,
+    checked_training,
+    digest_of,
+    reason_against,
+)
 from bittern.benchmarks.eval.systems.codes import FittedCodes, needed
+from bittern.benchmarks.eval.systems.vectors import UNIT_BITS, FittedVectors, whole
 from bittern.errors import InvalidInputError
+from bittern.hashing.aligned import AlignedHasher
+from bittern.hashing.codes import MAX_BITS, MIN_BITS
 from bittern.hashing.hashers import Hasher
 from bittern.hashing.saved import SavedModel
 
@@ -34,7 +48,6 @@ EPOCHS = 20
 PLAIN_WEIGHT = 0.5
 """Of a training-free bit in the plain hybrid; a learned bit counts 1."""
 METHODS = ("crovca-pairs", "crovca", "aligned-crovca", "hb-crovca", "aligned", "hybrid")
-_CHOOSING = frozenset({"aligned", "hybrid"})
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
 """That some can be held out of, to choose on; `bittern.hashing.training.hybrid` refuses fewer."""
@@ -124,34 +137,11 @@ class TrainedHere:
         """
         length = needed(self.fits(training.items.shape[1], bits), bits)
         checked_training(training)
-        given = self._labelled(training)
+        choosing = self.method in ("aligned", "hybrid")
+        given = _labelled(training, self.name, FEWEST_CLASSES if choosing else 1)
         with _embedding_set(given) as (source, folder):
             hasher = self._trained(given, source, folder, _config(length, seed))
         return FittedCodes(hasher, GLOSS, WORDS)
-
-    def _labelled(self, training: Training) -> Training:
-        """The training items with labels that count the queries of classes that have items."""
-        labels = training.labels
-        if labels is None:
-            raise InvalidInputError(
-                f"{self.name} is trained on labelled items, and these training items have no "
-                "labels: leave it out, or use a suite with a training split",
-                field="systems",
-            )
-        if len(labels) != len(training.items) or not _within(labels, len(training.queries)):
-            raise InvalidInputError(
-                f"labels must name one of {len(training.queries)} queries for each of "
-                f"{len(training.items)} items",
-                field="labels",
-            )
-        seen, renumbered = np.unique(labels, return_inverse=True)
-        if self.method in _CHOOSING and len(seen) < FEWEST_CLASSES:
-            raise InvalidInputError(
-                f"{self.name} holds classes out to choose on: it takes {FEWEST_CLASSES} classes, "
-                f"not {len(seen)}",
-                field="systems",
-            )
-        return replace(training, queries=training.queries[seen], labels=renumbered.astype(np.int64))
 
     def _trained(
         self, training: Training, source: EmbeddingSet, folder: Path, config: TrainingConfig
@@ -166,6 +156,30 @@ class TrainedHere:
         return _planned(
             plans.get(self.method, (HybridPlan(learned_share=1.0),)), source, folder, config
         )
+
+
+def _labelled(training: Training, name: str, fewest: int) -> Training:
+    """The training items with labels that count the queries of classes that have items."""
+    labels = training.labels
+    if labels is None:
+        raise InvalidInputError(
+            f"{name} is trained on labelled items, and these training items have no labels: leave "
+            "it out, or use a suite with a training split",
+            field="systems",
+        )
+    if len(labels) != len(training.items) or not _within(labels, len(training.queries)):
+        raise InvalidInputError(
+            f"labels must name one of {len(training.queries)} queries for each of "
+            f"{len(training.items)} items",
+            field="labels",
+        )
+    seen, renumbered = np.unique(labels, return_inverse=True)
+    if len(seen) < fewest:
+        raise InvalidInputError(
+            f"{name} holds classes out to choose on: it takes {fewest} classes, not {len(seen)}",
+            field="systems",
+        )
+    return replace(training, queries=training.queries[seen], labels=renumbered.astype(np.int64))
 
 
 def _within(labels: NDArray[np.int64], count: int) -> bool:
@@ -237,3 +251,77 @@ def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:
     share = plan.learned_bits(bits) / bits
     weights = plan.weights if 0 < share < 1 else (1.0, 1.0)
     return replace(plan, learned_share=share, weights=weights)
+
+
+@dataclass
+class AlignedVectors:
+    """Float vectors behind the alignment of `aligned` codes, by cosine.
+
+    The ridge is chosen on held-out classes as for those codes, at one component per dimension.
+    """
+
+    name: str = field(default="aligned float32", init=False)
+    draws: int = field(default=1, init=False)
+    coded: bool = field(default=False, init=False)
+
+    def fits(self, dim: int, bits: int | None) -> str:
+        """Empty without a code length; see `base.System`."""
+        del dim
+        return "" if bits is None else "float vectors have no code length"
+
+    def fit(self, training: Training, bits: int | None, seed: int) -> FittedAligned:
+        """Choose the ridge and fit the alignment.
+
+        Raises:
+            CodeError: the training items are empty, or not finite.
+            InvalidInputError: no labels, labels without a text, or fewer than ten classes.
+        """
+        from bittern.hashing.training.hybrid import ALIGNED_PLANS
+
+        del bits
+        checked_training(training)
+        given = _labelled(training, self.name, FEWEST_CLASSES)
+        components = min(max(training.items.shape[1] // 8 * 8, MIN_BITS), MAX_BITS)
+        with _embedding_set(given) as (source, folder):
+            hasher = _planned(ALIGNED_PLANS, source, folder, _config(components, seed))
+        assert isinstance(hasher, AlignedHasher)
+        return FittedAligned(hasher)
+
+
+class FittedAligned(FittedVectors):
+    """Aligned, centred and rotated embeddings: the logits of an aligned hasher."""
+
+    def __init__(self, hasher: AlignedHasher) -> None:
+        super().__init__("float32", hasher.dim, None, None)
+        self.bytes_per_row = 4.0 * hasher.bits
+        self.digest = digest_of({"vectors": "aligned", **hasher.config()}, hasher.tensors())
+        longest = max(float(np.linalg.norm(m, axis=0).max()) for m in hasher.maps.values())
+        scale = 2.0 ** np.ceil(np.log2(longest))
+        # Whole numbers, so that equal rows come to equal vectors, whatever stands beside them.
+        self._maps = {side: whole(matrix / scale) for side, matrix in hasher.maps.items()}
+        self._offsets, self._unit = hasher.offsets, scale * 2.0 ** (-2 * UNIT_BITS)
+
+    def encode_items(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Aligned items, float32 [n, components].
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        return self._aligned(checked(embeddings, self.dim, "items"), GLOSS)
+
+    def encode_queries(
+        self, embeddings: NDArray[np.float32], metric: Metric
+    ) -> NDArray[np.float32]:
+        """Queries, centred and rotated alike, float32 [q, components].
+
+        Raises:
+            CodeError: a value is not finite; says in which row.
+        """
+        check_metric(metric, self.metrics)
+        return self._aligned(checked(embeddings, self.dim, "queries"), WORDS)
+
+    def _aligned(self, rows: NDArray[np.float32], side: str) -> NDArray[np.float32]:
+        moved: NDArray[np.float32] = (
+            whole(rows) @ self._maps[side] * self._unit + self._offsets[side]
+        ).astype(np.float32)
+        return moved

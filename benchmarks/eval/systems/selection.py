@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from bittern.benchmarks.eval.systems.base import System
 from bittern.benchmarks.eval.systems.codes import DRAWS, TrainingFree
-from bittern.benchmarks.eval.systems.learned import SavedHasher, TrainedHere
+from bittern.benchmarks.eval.systems.learned import AlignedVectors, SavedHasher, TrainedHere
 from bittern.benchmarks.eval.systems.quantized import ProductQuantizer
 from bittern.benchmarks.eval.systems.vectors import FloatVectors
 from bittern.errors import InvalidInputError
@@ -26,6 +26,7 @@ UNLABELLED: dict[str, System] = {
 """Those that need no labels."""
 
 LABELLED: dict[str, System] = {
+    "aligned-float32": AlignedVectors(),
     "crovca-pairs": TrainedHere("CroVCA pairs", "crovca-pairs"),
     "crovca": TrainedHere("CroVCA supervised", "crovca"),
     "aligned-crovca": TrainedHere("aligned CroVCA", "aligned-crovca"),
