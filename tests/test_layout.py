@@ -70,6 +70,32 @@ def test_the_product_knows_the_benchmarks_by_one_door_only() -> None:
     assert wrong <= set(DOORS)
 
 
+def module_of(path: Path) -> str:
+    """The dotted name under which a source file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    name = ".".join(parts if parts[0] == "bittern" else ("bittern", *parts))
+    return name.removesuffix(".__init__")
+
+
+def test_no_two_folders_import_each_other() -> None:
+    files = [
+        path
+        for folder in ("bittern", *ROOMS)
+        for path in (ROOT / folder).rglob("*.py")
+        if "v1" not in path.parts and path.name != "__main__.py"
+    ]
+    folder_of = {module_of(path): str(path.parent.relative_to(ROOT)) for path in files}
+    edges: dict[tuple[str, str], str] = {}
+    for path in files:
+        for name in imports_of(path):
+            module = name if name in folder_of else name.rpartition(".")[0]
+            if module in folder_of and not within(module, LEAVES):
+                edge = (str(path.parent.relative_to(ROOT)), folder_of[module])
+                edges[edge] = f"{path.relative_to(ROOT)} imports {module}"
+    assert len(edges) > len(ROOMS)
+    assert not {(edges[a, b], edges[b, a]) for a, b in edges if a < b and (b, a) in edges}
+
+
 def test_nothing_is_imported_by_the_name_of_a_source_folder() -> None:
     folders = ("bittern", "tests", *ROOMS)
     wrong = {
