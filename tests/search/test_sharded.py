@@ -400,7 +400,7 @@ def test_without_a_cluster_the_message_says_how_to_start_one(
         ShardedEngine(MemorySource(), 1)
 
 
-@pytest.mark.parametrize("document", ["background/scaling.md", "decisions/0013-sharding.md"])
+@pytest.mark.parametrize("document", ["background/search.md", "decisions/0013-sharding.md"])
 def test_the_documents_say_how_long_a_range_is(document: str) -> None:
     text = (Path(__file__).parents[2] / "docs" / document).read_text("utf-8")
     assert f"ranges of {Sharding().partition_rows:,}" in text

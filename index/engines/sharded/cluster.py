@@ -1,6 +1,6 @@
 """Ray on this machine alone: nothing of it listens on a network, and nothing is reported.
 
-A cluster of several machines is started with Ray's own command (see docs/background/scaling.md); a
+A cluster of several machines is started with Ray's own command (see docs/background/search.md); a
 program that was connected to it with `ray.init` needs none of this.
 """
 
