@@ -1,4 +1,4 @@
-"""Retrieval benchmarks: `bittern eval SUITE --data FOLDER --model NAME --out RUN`.
+"""Retrieval benchmarks: `bittern eval SUITE --data FOLDER --model NAME --output RUN`.
 
     suites/       published data sets: queries, items, relevance        -> tasks.Task
     embeddings/   items and queries through the towers, in shards, once -> EmbeddedRows

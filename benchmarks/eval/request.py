@@ -133,7 +133,7 @@ class EvalRequest:
         data, out = self.data.resolve(), self.out.resolve()
         if out == data or data in out.parents:
             raise InvalidInputError(
-                f"--out {self.out} lies in the data folder {self.data}; choose a folder elsewhere",
+                f"--output {self.out} is inside the data folder {self.data}; choose another folder",
                 field="out",
             )
 
@@ -174,7 +174,7 @@ def claim(request: EvalRequest) -> bool:
             replace_file(path, _written(identity))
         except OSError as error:
             raise PreconditionError(
-                f"cannot write to {folder}: {error.strerror}; choose another --out"
+                f"cannot write to {folder}: {error.strerror}; choose another --output"
             ) from error
         return False
     begun = _read(path)
@@ -183,7 +183,7 @@ def claim(request: EvalRequest) -> bool:
     if (folder / CELLS).is_dir() and any((folder / CELLS).iterdir()):
         raise InvalidInputError(
             f"{folder} holds another run, with other {', '.join(_differing(begun, identity))}; "
-            "choose another --out, or give the same options to go on with it",
+            "choose another --output, or give the same options to go on with it",
             field="out",
         )
     replace_file(path, _written(identity))
@@ -197,7 +197,7 @@ def _written(identity: Mapping[str, Any]) -> bytes:
 def _refuse_other_content(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InvalidInputError(
-            f"{folder} exists, and is no folder of a run; choose another --out", field="out"
+            f"{folder} exists, and is no folder of a run; choose another --output", field="out"
         )
 
 
@@ -207,7 +207,7 @@ def _read(path: Path) -> Mapping[str, Any]:
             value = json.loads(stream.read(_LARGEST))
     except (OSError, ValueError, RecursionError) as error:
         raise PreconditionError(
-            f"{path} cannot be read ({error}); choose another --out, or remove the folder"
+            f"{path} cannot be read ({error}); choose another --output, or remove the folder"
         ) from error
     return value if isinstance(value, dict) else {}
 
@@ -241,7 +241,7 @@ def command_of(request: EvalRequest) -> str:
     if request.rerank != EvalRequest.rerank:
         words += ["--rerank", str(request.rerank)]
     words += _protocol(request.protocol)
-    words += ["--out", _name(request.out)]
+    words += ["--output", _name(request.out)]
     return shlex.join(words)
 
 

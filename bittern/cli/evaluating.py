@@ -70,7 +70,7 @@ def evaluate(
         ),
     ],
     to: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the run and its report.")
+        Path | None, typer.Option("--output", help="Folder of the run and its report.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="The suite's data; `words` and `field` need none.")
@@ -224,9 +224,9 @@ def evaluate(
     folder gets results.json, results.csv, results.md, plots, and index.html to look at. The
     same command goes on where it was interrupted, and embeds nothing twice.
 
-    Example: bittern eval field --model field --bits 64,256 --out field-run
+    Example: bittern eval field --model field --bits 64,256 --output field-run
 
-    Example: bittern eval inquire --data inat24/ --model bioclip-2 --out inquire-run
+    Example: bittern eval inquire --data inat24/ --model bioclip-2 --output inquire-run
     """
     from bittern.benchmarks.eval.request import EvalRequest
 
@@ -234,7 +234,7 @@ def evaluate(
         _print_layout(suite)
         return
     if to is None:
-        raise InvalidInputError("--out is missing: name a folder for the run", field="out")
+        raise InvalidInputError("--output is missing: name a folder for the run", field="out")
     for option, value, known in (
         ("windows", windows, _WINDOWS),
         ("level", level, _LEVELS),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Source = Annotated[
     Path, typer.Argument(help="CSV manifest, folder of media, or folder with embeddings.")
 ]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the model and the run.")]
+Out = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
 Model = Annotated[str | None, typer.Option(help="Encoder, e.g. field or bioclip-2.")]
 Bits = Annotated[int | None, typer.Option(help="Code length; 256 by default.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
@@ -104,9 +104,9 @@ def pairs(
     heads are trained on that; with `--lora`, adapters on its towers as well. The same command
     resumes a training that was stopped.
 
-    Example: bittern train pairs birds.csv --model bioclip-2 --hasher hybrid --out bird-codes
+    Example: bittern train pairs birds.csv --model bioclip-2 --hasher hybrid --output bird-codes
 
-    Example: bittern train pairs birds.csv --model bioclip-2 --lora --out bird-codes-lora
+    Example: bittern train pairs birds.csv --model bioclip-2 --lora --output bird-codes-lora
     """
     _train("pairs", ctx.params)
 
@@ -141,7 +141,7 @@ def labels(
     head serves media and words, and class names that are words are shown to it too; so the model
     can be searched with words.
 
-    Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --out leaf-codes
+    Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --output leaves
     """
     _train("labels", ctx.params)
 
@@ -174,7 +174,7 @@ def distill(
     towers for words and pictures and the student's for sound: photographs that are indexed with
     it can be found by sound.
 
-    Example: bittern train distill songs.csv --teacher bird-codes --student biolingual --out heard
+    Example: bittern train distill songs.csv --teacher bird-codes --output bird-calls
     """
     _train("distill", ctx.params)
 

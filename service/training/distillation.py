@@ -142,7 +142,7 @@ def teacher_named(name: str | None) -> SavedModel:
     if shipped is None and folder is None:
         raise ModelNotFoundError(
             f"there is no model '{name}' to be the teacher: give the folder of a saved one, such "
-            "as `bittern train pairs ... --out FOLDER` leaves, or the name of a shipped one "
+            "as `bittern train pairs ... --output FOLDER` leaves, or the name of a shipped one "
             "(field-256)",
             field="teacher",
         )

@@ -449,10 +449,22 @@ def test_a_server_that_is_to_use_a_graphics_card_says_at_once_that_there_is_none
     assert len(caplog.records) == 1
 
 
-def test_a_renamed_option_is_answered_with_its_new_name(run: Run) -> None:
-    done = run("stats", "archive", "--column", "a=b")
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["stats", "archive", "--column", "a=b"], "--column is now --rename"),
+        (["search", "archive", "x", "--within", "9"], "--within is now --max-distance"),
+        (["eval", "field", "--out", "run"], "--out is now --output"),
+        (["train", "pairs", "photos", "--out", "model"], "--out is now --output"),
+        (["jobs", "submit", "localhost:1", "x", "--column", "a=b"], "--column is now --rename"),
+    ],
+)
+def test_a_renamed_option_is_answered_with_its_new_name(
+    run: Run, arguments: list[str], answer: str
+) -> None:
+    done = run(*arguments)
     assert done.status == 2
-    assert "--column is now --rename" in done.err
+    assert answer in done.err
 
 
 def test_a_renamed_command_is_answered_with_its_new_name(

@@ -227,7 +227,7 @@ def test_a_training_that_cannot_work_here_makes_no_folder(
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     (here / "media" / "captions.csv").write_text("media,caption\nred.png,a red bird\n")
-    done = run("train", "pairs", here / "media" / "captions.csv", "--out", "new", *options)
+    done = run("train", "pairs", here / "media" / "captions.csv", "--output", "new", *options)
     assert done.status in (1, 2)
     assert reason in done.err
     assert not (here / "new").exists()

@@ -32,7 +32,7 @@ def photographs(media: Path) -> Path:
 def test_field_learns_codes_of_the_sample_and_answers_with_them(run: Run, tmp_path: Path) -> None:
     out, archive = tmp_path / "sampled", tmp_path / "archive"
     done = run(
-        "train", "pairs", SAMPLE / "manifest.csv", "--model", "field", "--out", out,
+        "train", "pairs", SAMPLE / "manifest.csv", "--model", "field", "--output", out,
         "--modality", "image", "--batch-size", 32, "--epochs", 4, "--validation-share", 0.2,
     )  # fmt: skip
     assert done.status == 0
@@ -53,7 +53,7 @@ def test_field_learns_codes_of_the_sample_and_answers_with_them(run: Run, tmp_pa
 def test_the_json_report_has_the_shape_that_programs_expect(
     run: Run, photographs: Path, tmp_path: Path
 ) -> None:
-    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--out", tmp_path / "out")
+    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--output", tmp_path / "out")
     done = run(*command, *SMALL, "--validation-share", 0.5, "--json")
     report = json.loads(done.out)
     assert set(report) == {
@@ -69,7 +69,7 @@ def test_the_json_report_has_the_shape_that_programs_expect(
 
 
 def test_a_finished_training_says_so(run: Run, photographs: Path, tmp_path: Path) -> None:
-    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--out", tmp_path / "out")
+    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--output", tmp_path / "out")
     assert "was finished" not in run(*command, *SMALL).err
     assert "was finished" in run(*command, *SMALL).err
 
@@ -77,7 +77,7 @@ def test_a_finished_training_says_so(run: Run, photographs: Path, tmp_path: Path
 def test_options_win_over_the_settings_file(run: Run, photographs: Path, tmp_path: Path) -> None:
     settings = tmp_path / "settings.yaml"
     settings.write_text("bits: 64\nepochs: 3\nbatch_size: 4\n")
-    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--out", tmp_path / "out")
+    command = ("train", "pairs", photographs, "--model", "bioclip-2", "--output", tmp_path / "out")
     report = json.loads(
         run(*command, "--config", settings, "--bits", 32, "--set", "epochs=1", "--json").out
     )
@@ -88,7 +88,7 @@ def test_options_win_over_the_settings_file(run: Run, photographs: Path, tmp_pat
 
 def test_labels_are_trained_on_from_a_folder(run: Run, media: Path, tmp_path: Path) -> None:
     done = run(
-        "train", "labels", media, "--model", "bioclip-2", "--out", tmp_path / "out", *SMALL,
+        "train", "labels", media, "--model", "bioclip-2", "--output", tmp_path / "out", *SMALL,
         "--lora", "--augment", "plants",
     )  # fmt: skip
     assert done.status == 0
@@ -106,10 +106,10 @@ def test_sounds_are_taught_the_space_of_pictures(
     run: Run, photographs: Path, media: Path, tmp_path: Path
 ) -> None:
     teacher, heard = tmp_path / "pictures", tmp_path / "heard"
-    run("train", "pairs", photographs, "--model", "bioclip-2", "--out", teacher, *SMALL)
+    run("train", "pairs", photographs, "--model", "bioclip-2", "--output", teacher, *SMALL)
     recordings = write_manifest(tmp_path / "recordings.csv", media, ".wav")
     done = run(
-        "train", "distill", recordings, "--teacher", teacher, "--out", heard,
+        "train", "distill", recordings, "--teacher", teacher, "--output", heard,
         "--batch-size", 4, "--epochs", 2, "--validation-share", 0.4,
     )  # fmt: skip
     assert done.status == 0
@@ -119,28 +119,28 @@ def test_sounds_are_taught_the_space_of_pictures(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "message"),
+    ("command", "status", "message"),
     [
-        (["pairs", "{p}", "--out", "{o}"], 2, "--model"),
-        (["pairs", "{p}", "--model", "bioclip-9", "--out", "{o}"], 1, "bioclip-9"),
-        (["pairs", "/nowhere", "--model", "bioclip-2", "--out", "{o}"], 1, "/nowhere"),
-        (["pairs", "{p}", "--model", "bioclip-2", "--out", "{o}"], 2, "batch size of 12 or less"),
-        (["pairs", "{p}", "--model", "bioclip-2", "--out", "{o}", "--bits", "12"], 2, "not 12"),
-        (["pairs", "{p}", "--model", "bioclip-2", "--out", "{p}"], 2, "is a file"),
-        (["pairs", "{p}", "--model", "field", "--lora", "--out", "{o}"], 2, "cannot take adapters"),
-        (["pairs", "{p}", "--model", "field", "--augment", "plants", "--out", "{o}"], 2, "--lora"),
-        (["pairs", "{p}", "--model", "field", "--set", "pochs=3", "--out", "{o}"], 2, "pochs"),
-        (["pairs", "{p}", "--model", "field", "--config", "/no.x", "--out", "{o}"], 2, "/no.x"),
-        (["labels", "{p}", "--model", "field", "--label-column", "x", "--out", "{o}"], 2, "'x'"),
-        (["distill", "{p}", "--teacher", "nobody", "--out", "{o}"], 1, "nobody"),
-        (["distill", "{p}", "--out", "{o}"], 2, "--teacher"),
+        ("pairs PHOTOS", 2, "--model"),
+        ("pairs PHOTOS --model bioclip-9", 1, "bioclip-9"),
+        ("pairs /nowhere --model bioclip-2", 1, "/nowhere"),
+        ("pairs PHOTOS --model bioclip-2", 2, "batch size of 12 or less"),
+        ("pairs PHOTOS --model bioclip-2 --bits 12", 2, "not 12"),
+        ("pairs PHOTOS --model bioclip-2 --output PHOTOS", 2, "is a file"),
+        ("pairs PHOTOS --model field --lora", 2, "cannot take adapters"),
+        ("pairs PHOTOS --model field --augment plants", 2, "--lora"),
+        ("pairs PHOTOS --model field --set pochs=3", 2, "pochs"),
+        ("pairs PHOTOS --model field --config /no.x", 2, "/no.x"),
+        ("labels PHOTOS --model field --label-column x", 2, "'x'"),
+        ("distill PHOTOS --teacher nobody", 1, "nobody"),
+        ("distill PHOTOS", 2, "--teacher"),
     ],
-)  # fmt: skip
+)
 def test_misuse_ends_with_a_message_and_leaves_nothing(
-    run: Run, photographs: Path, tmp_path: Path, arguments: list[str], status: int, message: str
+    run: Run, photographs: Path, tmp_path: Path, command: str, status: int, message: str
 ) -> None:
-    places = {"{p}": str(photographs), "{o}": str(tmp_path / "out")}
-    done = run("train", *(places.get(a, a) for a in arguments))
+    kind, *arguments = [photographs if word == "PHOTOS" else word for word in command.split()]
+    done = run("train", kind, "--output", tmp_path / "out", *arguments)
     assert (done.status, message in done.err) == (status, True), done.err
     assert "Traceback" not in done.err
     assert not (tmp_path / "out").exists()
@@ -155,6 +155,6 @@ def test_ctrl_c_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(running, "train_model", interrupted)
-    done = run("train", "pairs", photographs, "--model", "field", "--out", tmp_path / "out")
+    done = run("train", "pairs", photographs, "--model", "field", "--output", tmp_path / "out")
     assert done.status == 130
     assert "same command resumes" in done.err

@@ -49,7 +49,7 @@ def example_results() -> Results:
     return Results(
         suite="field",
         about="Species names against photographs and recordings of the sample archive.",
-        command="bittern eval field --model field --bits 32,64,128,256 --out RUN",
+        command="bittern eval field --model field --bits 32,64,128,256 --output RUN",
         protocol={**Protocol().to_json(), "main": MEASURES[0]},
         measures=list(MEASURES),
         models=[

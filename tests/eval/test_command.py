@@ -25,7 +25,7 @@ ASKED = ("eval", "field", "--data", "data/manifest.csv", "--cache", "cache", "--
 
 
 def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) -> None:
-    done = run(*ASKED, "--systems", "float32,hb", "--out", "run")
+    done = run(*ASKED, "--systems", "float32,hb", "--output", "run")
     assert done.status == 0
     assert "text→image: AP, 3 queries" in done.out
     assert "Hashing-Baseline  asymmetric" in done.out
@@ -42,7 +42,7 @@ def test_a_run_prints_its_figures_and_leaves_a_report(run: Run, tmp_path: Path) 
 
 
 def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) -> None:
-    done = run(*ASKED, "--systems", "float32", "--out", "run", "--json")
+    done = run(*ASKED, "--systems", "float32", "--output", "run", "--json")
     assert json.loads(done.out) == json.loads((tmp_path / "run" / "results.json").read_text())
 
 
@@ -53,7 +53,7 @@ def test_what_stopped_a_run_is_told_and_what_to_do(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("bittern.benchmarks.eval.run.measured_cell", stop)
-    done = run(*ASKED, "--out", "run")
+    done = run(*ASKED, "--output", "run")
     assert done.status == 130
     assert "The same command goes on from there" in done.err
 
@@ -67,7 +67,7 @@ def test_embeddings_that_were_made_elsewhere_are_taken(run: Run, tmp_path: Path)
     rows = rng.standard_normal((18, 12)).astype(np.float32)
     np.save(folder / "embeddings.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
     (folder / "ids.txt").write_text("\n".join(ids) + "\n")
-    done = run(*ASKED, "--systems", "float32", "--out", "run", "--embeddings", "made")
+    done = run(*ASKED, "--systems", "float32", "--output", "run", "--embeddings", "made")
     assert done.status == 0, done.err
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["rows"][0]["figures"]["AP"]["expected"] < 0.9  # random vectors know no colours
@@ -77,13 +77,16 @@ def test_embeddings_that_were_made_elsewhere_are_taken(run: Run, tmp_path: Path)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--out is missing"),
-        (("--out", "run", "--windows", "median"), "--windows must be max, mean or separate"),
-        (("--out", "run", "--bits", "many"), "--bits must be whole numbers separated by commas"),
-        (("--out", "run", "--bits", "12"), "12"),
-        (("--out", "run", "--measures", "mAP@10"), "AP_minR@k"),
-        (("--out", "run", "--systems", "bloom"), "there is no system 'bloom'; there are float32"),
-        (("--out", "run", "--missing", "guess"), "--missing must be error or skip, not 'guess'"),
+        ((), "--output is missing"),
+        (("--output", "run", "--windows", "median"), "--windows must be max, mean or separate"),
+        (("--output", "run", "--bits", "many"), "--bits must be whole numbers separated by commas"),
+        (("--output", "run", "--bits", "12"), "12"),
+        (("--output", "run", "--measures", "mAP@10"), "AP_minR@k"),
+        (
+            ("--output", "run", "--systems", "bloom"),
+            "no system 'bloom'; there are float32",
+        ),
+        (("--output", "run", "--missing", "guess"), "--missing must be error or skip, not 'guess'"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused_with_what_can(
@@ -96,13 +99,13 @@ def test_what_cannot_be_asked_for_is_refused_with_what_can(
 
 
 def test_an_unknown_suite_is_refused_with_those_that_there_are(run: Run) -> None:
-    done = run("eval", "imagenet", "--out", "run")
+    done = run("eval", "imagenet", "--output", "run")
     assert done.status == 2
     assert "there are inquire, inat24, inatsounds, ssw60" in done.err
 
 
 def test_missing_files_are_listed_line_by_line(run: Run, tmp_path: Path) -> None:
-    done = run("eval", "ssw60", "--data", "data", "--out", "run")
+    done = run("eval", "ssw60", "--data", "data", "--output", "run")
     assert done.status == 2
     lines = done.err.splitlines()
     assert any(line.strip().startswith("taxa.csv: ") for line in lines)

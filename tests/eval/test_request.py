@@ -25,7 +25,7 @@ def test_a_folder_is_claimed_once_and_found_again(tmp_path: Path) -> None:
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("")
-    with pytest.raises(InvalidInputError, match="choose another --out"):
+    with pytest.raises(InvalidInputError, match="choose another --output"):
         claim(EvalRequest("field", path))
 
 
@@ -37,7 +37,7 @@ def test_a_damaged_request_is_refused_where_something_was_measured(
     path.write_text(content)
     (tmp_path / "cells").mkdir()
     (tmp_path / "cells" / "one.safetensors").touch()
-    with pytest.raises(BitternError, match="choose another --out"):
+    with pytest.raises(BitternError, match="choose another --output"):
         claim(EvalRequest("field", tmp_path))
     assert path.read_text() == content
 
@@ -97,10 +97,10 @@ def test_the_command_says_everything_but_where_things_lie(tmp_path: Path) -> Non
         "bittern", "eval", "inquire", "--data", "iNat 24", "--model", "bioclip",
         "--model", "mine", "--bits", "64", "--measures", "AP_minR@50", "--rerank", "0",
         "--prompt", "a photo of a {common}", "--prompt", "{taxonomy}", "--average-prompts",
-        "--depth", "0", "--seed", "3", "--out", "one",
+        "--depth", "0", "--seed", "3", "--output", "one",
     ]  # fmt: skip
 
 
 def test_defaults_are_not_repeated(tmp_path: Path) -> None:
     request = EvalRequest("words", tmp_path / "run")
-    assert command_of(request) == "bittern eval words --out run"
+    assert command_of(request) == "bittern eval words --output run"
