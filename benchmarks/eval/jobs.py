@@ -88,7 +88,7 @@ def _embedded(
         items,
         cache,
         missing=protocol.missing,
-        on_progress=lambda progress: on_items(progress.done),
+        on_items=on_items,
     )
 
 

@@ -16,16 +16,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from bittern.benchmarks.eval.embeddings import shards as progress
 from bittern.benchmarks.eval.embeddings.encoding import embed_items
-from bittern.benchmarks.eval.embeddings.shards import Progress, ShardedRows
+from bittern.benchmarks.eval.embeddings.shards import ShardedRows
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Media, Modality
 from bittern.errors import (
     InvalidInputError,
     LimitExceededError,
     MediaError,
-    PreconditionError,
     UnsupportedModalityError,
 )
 from bittern.types import MediaItem
@@ -124,10 +122,10 @@ def test_the_same_shard_twice_in_a_set_is_embedded_once(tmp_path: Path) -> None:
         "image",
     )
     encoder = Counting()
-    told: list[Progress] = []
-    rows = embed_items(embedder(encoder), twice, tmp_path, on_progress=told.append)
+    done: list[int] = []
+    rows = embed_items(embedder(encoder), twice, tmp_path, on_items=done.append)
     assert encoder.layout == 4
-    assert told[-1].done == 8
+    assert done == [0, 0, 1, 2, 3, 4, 4, 8]
     assert rows.owners.tolist() == list(range(8))
 
 
@@ -185,19 +183,18 @@ def test_a_run_that_breaks_off_goes_on_and_repeats_one_shard_at_the_most(
 
 @pytest.mark.parametrize("after", range(1, 10))
 def test_a_run_that_breaks_off_after_any_item_ends_with_the_same_bits(
-    tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, after: int
 ) -> None:
     items = recordings(*[("red", "blue", "green")[: 1 + n % 3] for n in range(10)])
     whole = embed_items(embedder(Counting()), items, tmp_path / "whole")
 
-    def interrupt(told: Progress) -> None:
-        if told.done >= after and told.found == 0:
+    def interrupt(done: int) -> None:
+        if done >= after:
             raise KeyboardInterrupt
 
     broken = Counting()
-    monkeypatch.setattr(progress, "_REPORT_S", 0.0)
     with pytest.raises(KeyboardInterrupt):
-        embed_items(embedder(broken), items, tmp_path / "cache", on_progress=interrupt)
+        embed_items(embedder(broken), items, tmp_path / "cache", on_items=interrupt)
     goes_on = Counting()
     rows = embed_items(embedder(goes_on), items, tmp_path / "cache")
     assert np.array_equal(everything(rows), everything(whole))
@@ -220,23 +217,11 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert len(rows) == 18
 
 
-def test_a_cancelled_run_says_so_and_keeps_whole_shards(tmp_path: Path) -> None:
-    encoder = Counting()
-    with pytest.raises(PreconditionError, match=r"stopped at item \d+ of 18"):
-        embed_items(embedder(encoder), images(18), tmp_path, cancelled=lambda: encoder.layout >= 8)
-    goes_on = Counting()
-    embed_items(embedder(goes_on), images(18), tmp_path)
-    assert goes_on.layout <= 14
-
-
-def test_progress_begins_with_what_is_there_and_ends_with_everything(tmp_path: Path) -> None:
+def test_progress_begins_with_what_the_cache_has_and_ends_with_everything(tmp_path: Path) -> None:
     embed_items(embedder(Counting()), images(8), tmp_path)
-    told: list[Progress] = []
-    embed_items(embedder(Counting()), images(11), tmp_path, on_progress=told.append)
-    begun = next(one for one in told if one.disk_bytes)
-    assert (begun.done, begun.found, begun.looked_up, begun.total) == (8, 8, 11, 11)
-    assert begun.disk_bytes == 3 * 12 * 4
-    assert told[-1].done == 11
+    done: list[int] = []
+    embed_items(embedder(Counting()), images(11), tmp_path, on_items=done.append)
+    assert done == [4, 8, 8, 9, 10, 11, 11]
 
 
 def test_items_that_cannot_be_read_end_the_run_by_name_once_the_rest_is_done(
@@ -347,19 +332,6 @@ def test_a_file_is_no_cache(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(InvalidInputError, match="cannot be the cache"):
         embed_items(embedder(Counting()), images(1), tmp_path / "cache")
-
-
-def test_looking_through_the_cache_is_told_of_and_can_be_cancelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    embed_items(embedder(Counting()), images(12), tmp_path)
-    monkeypatch.setattr(progress, "_REPORT_S", 0.0)
-    told: list[Progress] = []
-    embed_items(embedder(Counting()), images(12), tmp_path, on_progress=told.append)
-    seen = [(one.looked_up, one.done) for one in told]
-    assert seen == [(4, 4), (8, 8), *[(12, 12)] * 3]  # the last shard, the beginning, the end
-    with pytest.raises(PreconditionError, match="item 0 of 12"):
-        embed_items(embedder(Counting()), images(12), tmp_path, cancelled=lambda: True)
 
 
 def test_no_items_are_no_rows(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def elsewhere(folder: Path) -> EmbeddedRows:
     np.save(folder / "embeddings.npy", np.concatenate([unit(2), WANTED[order]]))
     np.save(folder / "spans.npy", np.concatenate([SPANS[:2], SPANS[order]]))
     (folder / "ids.txt").write_text("\n".join(["unknown", "i77", *names]) + "\n")
-    return PrecomputedRows.open(folder, IDS, missing="skip")
+    return PrecomputedRows.open(folder, IDS, missing="skip", dim=DIM)
 
 
 KINDS = [in_memory, sharded, elsewhere]
@@ -210,14 +210,14 @@ def bring(folder: Path, values: NDArray[Any], ids: list[str]) -> Path:
 
 def test_half_precision_is_read_as_float32(tmp_path: Path) -> None:
     values = unit(3).astype(np.float16)
-    rows = PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a", "b", "c"])
+    rows = PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a", "b", "c"], dim=DIM)
     assert np.array_equal(rows.read(np.arange(3)), values.astype(np.float32))
 
 
 def test_safetensors_are_read(tmp_path: Path) -> None:
     save_file({"embeddings": unit(3)}, tmp_path / "embeddings.safetensors")
     (tmp_path / "ids.json").write_text(json.dumps(["a", "b", "c"]))
-    rows = PrecomputedRows.open(tmp_path, ["c", "a", "b"])
+    rows = PrecomputedRows.open(tmp_path, ["c", "a", "b"], dim=DIM)
     assert np.array_equal(rows.read(np.arange(3)), unit(3)[[2, 0, 1]])
 
 
@@ -225,26 +225,25 @@ def test_safetensors_are_read(tmp_path: Path) -> None:
 def test_ids_may_be_a_column_of_parquet(tmp_path: Path, column: str) -> None:
     np.save(tmp_path / "embeddings.npy", unit(2))
     pq.write_table(pa.table({column: ["a", "b"]}), tmp_path / "ids.parquet")
-    assert len(PrecomputedRows.open(tmp_path, ["a", "b"])) == 2
+    assert len(PrecomputedRows.open(tmp_path, ["a", "b"], dim=DIM)) == 2
 
 
-def test_a_set_of_embeddings_is_read_view_by_view(tmp_path: Path) -> None:
+def test_a_set_of_embeddings_with_one_view_is_read(tmp_path: Path) -> None:
     views = {"photo": View("image", DIM, "float32"), "caption": View("text", DIM, "float32")}
-    with EmbeddingWriter(tmp_path / "set", views) as writer:
-        writer.append({"photo": unit(3), "caption": unit(4)[:3]})
-    (tmp_path / "set" / "ids.txt").write_text("a\nb\nc\n")
-    rows = PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"], view="caption")
-    assert np.array_equal(rows.read(np.arange(3)), unit(4)[:3])
-    with pytest.raises(InvalidInputError, match="photo, caption; name one"):
-        PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"])
-    with pytest.raises(InvalidInputError, match="no view other"):
-        PrecomputedRows.open(tmp_path / "set", ["a", "b", "c"], view="other")
+    for name, some in (("one", ["caption"]), ("two", ["photo", "caption"])):
+        with EmbeddingWriter(tmp_path / name, {view: views[view] for view in some}) as writer:
+            writer.append({view: unit(3) for view in some})
+        (tmp_path / name / "ids.txt").write_text("a\nb\nc\n")
+    rows = PrecomputedRows.open(tmp_path / "one", ["a", "b", "c"], dim=DIM)
+    assert np.array_equal(rows.read(np.arange(3)), unit(3))
+    with pytest.raises(InvalidInputError, match="views photo, caption: give"):
+        PrecomputedRows.open(tmp_path / "two", ["a", "b", "c"], dim=DIM)
 
 
 def test_items_without_an_embedding_are_named(tmp_path: Path) -> None:
     folder = bring(tmp_path, unit(2), ["a", "b"])
     with pytest.raises(MediaError, match=r"2 of 3 items: 'c', 'd'.*--missing skip"):
-        PrecomputedRows.open(folder, ["c", "a", "d"])
+        PrecomputedRows.open(folder, ["c", "a", "d"], dim=DIM)
 
 
 def test_another_length_than_the_models_is_refused(tmp_path: Path) -> None:
@@ -261,7 +260,7 @@ def test_rows_without_an_embedding_are_counted_and_the_first_is_named(
     values[[1, 3]] = [value, 0, 0, 0, 0]
     told = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
     with pytest.raises(InvalidInputError, match=told):
-        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"])
+        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"], dim=DIM)
 
 
 def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path) -> None:
@@ -269,11 +268,11 @@ def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path
     values[2] = [3, 0, 0, 0, 0]
     told = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
     with pytest.raises(InvalidInputError, match=told) as caught:
-        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"])
+        PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"], dim=DIM)
     assert "--missing" not in caught.value.message
     values[0, 0] = np.nan
     with pytest.raises(InvalidInputError, match=r"1 of 3 rows .* NaN.*1 of 3 rows .* norm 1"):
-        PrecomputedRows.open(bring(tmp_path / "both", values, ["a", "b", "c"]), ["a"])
+        PrecomputedRows.open(bring(tmp_path / "both", values, ["a", "b", "c"]), ["a"], dim=DIM)
 
 
 def nothing(folder: Path) -> None:
@@ -360,4 +359,4 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(
     folder = bring(tmp_path, unit(2), ["a", "b"])
     spoil(folder)
     with pytest.raises(BitternError, match=str(folder)):
-        PrecomputedRows.open(folder, ["a", "b"])
+        PrecomputedRows.open(folder, ["a", "b"], dim=DIM)

@@ -8,12 +8,12 @@ often a run was stopped.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from time import monotonic
 from typing import Literal
 
 import numpy as np
@@ -22,10 +22,8 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import (
     Content,
-    OnProgress,
     Shard,
     ShardedRows,
-    Watch,
     contents_digest,
     read_shard,
     record_file,
@@ -39,15 +37,14 @@ from bittern.errors import (
     ArchiveDamagedError,
     CodeError,
     InvalidInputError,
+    LimitExceededError,
     MediaError,
-    PreconditionError,
     QueryError,
 )
 from bittern.service.ingest import embedding
 from bittern.service.ingest.prefetch import close_stream
-from bittern.service.ingest.report import Cancelled, Stages, never
 from bittern.service.models.loaded import Embedder
-from bittern.text import agreeing, some_of
+from bittern.text import agreeing, counted, some_of
 from bittern.types import MediaItem
 
 SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
@@ -55,6 +52,8 @@ SHARD_ITEMS = {Modality.IMAGE: 1024, Modality.AUDIO: 64, Modality.TEXT: 4096}
 TEXT_BATCH = 64
 """Texts per call of a tower."""
 _LEAST_NORM = 1e-6
+OnItems = Callable[[int], None]
+"""Called with how many items are done."""
 
 
 @dataclass(frozen=True)
@@ -90,14 +89,13 @@ class Work:
 
 
 _Made = tuple[list[NDArray[np.float32]], Sequence[tuple[float | None, float | None]], str]
-"""Of one item: its embeddings, the spans of its pieces, and why it has none, if so."""
+"""Of one item: its embeddings, the spans of its windows, and why it has none, if so."""
 
 
-def content_of(work: Work, first: int, last: int, watch: Watch, cancelled: Cancelled) -> Content:
+def content_of(work: Work, first: int, last: int, on_item: OnItems) -> Content:
     """Embed the items of one shard.
 
     Raises:
-        PreconditionError: it was cancelled before the last of them.
         CodeError: a tower gives embeddings of another length than it says.
     """
     embeddings: list[NDArray[np.float32]] = []
@@ -105,33 +103,22 @@ def content_of(work: Work, first: int, last: int, watch: Watch, cancelled: Cance
     spans: list[tuple[float, float]] = []
     failed: list[tuple[int, str]] = []
     make = _texts if work.modality == Modality.TEXT else _media
-    made = 0
-    with closing(make(work, first, last, watch.stages, cancelled)) as stream:
+    with closing(make(work, first, last)) as stream:
         for position, (rows, times, why) in enumerate(stream):
-            made += 1
             why = why or _fault(work, first + position, rows)
-            watch.item(failed=bool(why))
+            on_item(position + 1)
             if why:
                 failed.append((position, why))
                 continue
             embeddings += rows
             owners += [position] * len(rows)
             spans += [(_seconds(start), _seconds(end)) for start, end in times]
-    if made < last - first:
-        raise stopped(first, len(work.contents))
     return Content(
         items=last - first,
         embeddings=np.stack(embeddings) if embeddings else np.empty((0, work.dim), np.float32),
         owners=np.array(owners, np.int64),
         spans=np.array(spans, np.float32).reshape(-1, 2),
         failed=failed,
-    )
-
-
-def stopped(first: int, total: int) -> PreconditionError:
-    """It was cancelled, with everything before item `first` on the disk."""
-    return PreconditionError(
-        f"embedding was stopped at item {first} of {total}. Run again to go on from there."
     )
 
 
@@ -160,12 +147,10 @@ def _fault(work: Work, position: int, rows: Sequence[NDArray[np.float32]]) -> st
     return ""
 
 
-def _media(
-    work: Work, first: int, last: int, stages: Stages, cancelled: Cancelled
-) -> Generator[_Made, None, None]:
-    """Photographs or recordings, in order; ends early where it is cancelled."""
+def _media(work: Work, first: int, last: int) -> Generator[_Made, None, None]:
+    """Photographs or recordings, in order."""
     entries = (_media_item(work.contents[position]) for position in range(first, last))
-    stream = embedding.embed_items(work.embedder, entries, stages, cancelled=cancelled)
+    stream = embedding.embed_items(work.embedder, entries)
     try:
         for embedded in stream:
             if embedded.result is not None:
@@ -181,41 +166,25 @@ def _media_item(content: MediaItem | str) -> MediaItem:
     return content
 
 
-def _texts(
-    work: Work, first: int, last: int, stages: Stages, cancelled: Cancelled
-) -> Generator[_Made, None, None]:
+def _texts(work: Work, first: int, last: int) -> Generator[_Made, None, None]:
     """Texts, in order; one that the tower refuses fails alone."""
     for begin in range(first, last, work.text_batch):
-        if cancelled():
-            return
-        end = min(begin + work.text_batch, last)
-        texts = [str(work.contents[position]).strip() for position in range(begin, end)]
-        begun = monotonic()
-        yield from _text_batch(work, texts)
-        stages["network"].add(len(texts), busy_s=monotonic() - begun)
+        positions = range(begin, min(begin + work.text_batch, last))
+        texts = [str(work.contents[position]).strip() for position in positions]
+        made = iter(_text_rows(work, [text for text in texts if text]))
+        for text in texts:
+            row = next(made) if text else "it is an empty text"
+            yield ([], [], row) if isinstance(row, str) else ([row], [(None, None)], "")
 
 
-def _text_batch(work: Work, texts: Sequence[str]) -> Iterator[_Made]:
-    usable = [text for text in texts if text]
-    whys: dict[int, str] = {}
-    rows: list[NDArray[np.float32] | None] = []
+def _text_rows(work: Work, texts: Sequence[str]) -> list[NDArray[np.float32] | str]:
+    """The embedding of each text, or why it has none."""
     try:
-        rows += list(work.embedder.embed(work.modality, usable)) if usable else []
-    except InvalidInputError:  # one text spoils the batch: find it
-        for number, text in enumerate(usable):
-            try:
-                rows.append(work.embedder.embed(work.modality, [text])[0])
-            except InvalidInputError as error:
-                rows.append(None)
-                whys[number] = error.message
-    number = 0
-    for text in texts:
-        if not text:
-            yield [], [], "it is an empty text"
-            continue
-        row = rows[number]
-        yield ([], [], whys[number]) if row is None else ([row], [(None, None)], "")
-        number += 1
+        return list(work.embedder.embed(work.modality, texts)) if texts else []
+    except InvalidInputError as error:  # one text spoils the batch: find it
+        if len(texts) == 1:
+            return [error.message]
+        return [row for text in texts for row in _text_rows(work, [text])]
 
 
 Missing = Literal["error", "skip"]
@@ -228,8 +197,7 @@ def embed_items(
     items: Items,
     cache: Path,
     *,
-    on_progress: OnProgress = lambda progress: None,
-    cancelled: Cancelled = never,
+    on_items: OnItems = lambda done: None,
     missing: Missing = "error",
 ) -> ShardedRows:
     """Embed what is not in the cache yet, and open everything.
@@ -241,9 +209,7 @@ def embed_items(
         embedder: what embeds.
         items: of a task.
         cache: folder of the cache; see the package.
-        on_progress: called about twice a second, first while the cache is looked through, once
-            before anything is embedded, whenever a shard is on the disk, and at the end.
-        cancelled: once it is true, nothing more is begun; whole shards are kept.
+        on_items: called with how many items are done, those in the cache included.
         missing: what becomes of items that cannot be embedded: ``skip`` leaves them in `failed`;
             ``error`` ends with an error, once everything else has been embedded.
 
@@ -251,14 +217,11 @@ def embed_items(
         UnsupportedModalityError, WeightsMissingError: no tower for these items.
         LimitExceededError: the disk has no room for the embeddings.
         MediaError: items cannot be embedded, and `missing` is ``error``.
-        PreconditionError: it was cancelled.
         InvalidInputError: a content is of another modality than the items.
     """
-    if missing not in ("error", "skip"):
-        raise InvalidInputError(f"missing must be error or skip, not {missing!r}", field="missing")
     modality = Modality(items.modality)
     work = Work(embedder, modality, items.contents, cache, lambda position: items.ids[position])
-    rows = embed(work, on_progress=on_progress, cancelled=cancelled)
+    rows = embed(work, on_items)
     if rows.failed and missing == "error":
         raise MediaError(failures(rows.failed, items.ids, cache), field="missing")
     return rows
@@ -277,41 +240,56 @@ def failures(failed: Sequence[tuple[int, str]], ids: Sequence[str], cache: Path)
     )
 
 
-def embed(
-    work: Work,
-    *,
-    on_progress: OnProgress = lambda progress: None,
-    cancelled: Cancelled = never,
-) -> ShardedRows:
-    """Open the shards of `work`, making those that are not there; see `embed_items`."""
+def embed(work: Work, on_items: OnItems = lambda done: None) -> ShardedRows:
+    """Open the shards of `work`, making those that are missing; see `embed_items`."""
     tower = tower_print(work.embedder, work.modality, work.text_batch)
     folder = _folder(work.cache, f"{work.modality}-{tower[:16]}")
-    watch = Watch(len(work.contents), work.dim, folder, on_progress)
     digests: list[str] = []
     shards: list[Shard | None] = []
+    done = 0
     for first, last in work.positions():
-        if cancelled():
-            raise stopped(first, len(work.contents))
         contents = map(work.contents.__getitem__, range(first, last))
         digests.append(contents_digest(tower, contents, work.modality))
         shards.append(_found(folder, digests[-1], last - first, work.dim))
-        watch.look_up(last, shards[-1])
-    watch.begin()
+        done += last - first if shards[-1] else 0
+        on_items(done)
+    _check_room(work, folder, len(work.contents) - done)
     for number, (first, last) in enumerate(work.positions()):
+        if shards[number] is not None:
+            continue
+        # Of two shards with the same contents the second one is on the disk by now.
+        shards[number] = _found(folder, digests[number], last - first, work.dim)
         if shards[number] is None:
-            # Of two shards with the same contents the second one is there by now.
-            shards[number] = _found(folder, digests[number], last - first, work.dim)
-            watch.look_up(watch.looked_up, shards[number])
-        if shards[number] is None:
-            content = content_of(work, first, last, watch, cancelled)
+            content = content_of(work, first, last, lambda more, done=done: on_items(done + more))  # type: ignore[misc]
             write_shard(folder, digests[number], content)
             shards[number] = read_shard(folder, digests[number], last - first, work.dim)
-            watch.tell(at_once=True)
-    watch.tell(at_once=True)
+        done += last - first
+        on_items(done)
     whole = [shard for shard in shards if shard is not None]
     if len(whole) < len(shards):
         raise ArchiveDamagedError(f"shards vanished from {folder} while it was filled; run again")
     return ShardedRows(whole, work.dim, sha256("".join([tower, *digests]).encode()).hexdigest())
+
+
+def _check_room(work: Work, folder: Path, left: int) -> None:
+    """Refuse to begin what the disk cannot hold; recordings count one window each.
+
+    Raises:
+        LimitExceededError: with the sizes, and what to do.
+    """
+    needed, free = left * work.dim * 4, shutil.disk_usage(folder).free
+    if needed > free:
+        raise LimitExceededError(
+            f"{counted(left, 'embedding')} of {work.dim} float32 "
+            f"{agreeing(left, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} has "
+            f"{free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
+            details={"needed": str(needed), "free": str(free)},
+        )
+    if left:
+        _log.info(
+            "embedding %d of %d items: at least %d MB below %s",
+            left, len(work.contents), needed // 10**6, folder,
+        )  # fmt: skip
 
 
 def _folder(cache: Path, name: str) -> Path:
@@ -352,9 +330,6 @@ def embed_queries(
     embedder: Embedder,
     queries: QuerySet,
     cache: Path,
-    *,
-    on_progress: OnProgress = lambda progress: None,
-    cancelled: Cancelled = never,
 ) -> NDArray[np.float32]:
     """Embed queries, float32 [q, dim], unit norm.
 
@@ -366,14 +341,11 @@ def embed_queries(
         embedder: what embeds.
         queries: the queries.
         cache: the same as that of the items.
-        on_progress: see `embed_items`; counts different texts.
-        cancelled: see `embed_items`.
 
     Raises:
         QueryError: a query that cannot be embedded, by name.
         UnsupportedModalityError, WeightsMissingError: no tower for these queries.
         LimitExceededError: the disk is full.
-        PreconditionError: it was cancelled.
     """
     if not len(queries):
         return np.empty((0, embedder.encoder().dim), np.float32)
@@ -391,7 +363,7 @@ def embed_queries(
         lambda position: queries.ids[first_query[position]],
         batch,
     )
-    rows = embed(work, on_progress=on_progress, cancelled=cancelled)
+    rows = embed(work)
     if rows.failed:
         position, why = rows.failed[0]
         what = "text" if queries.modality == TEXT else "recording"

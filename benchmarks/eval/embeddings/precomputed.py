@@ -92,8 +92,7 @@ class PrecomputedRows:
         folder: Path,
         ids: Sequence[str],
         *,
-        dim: int | None = None,
-        view: str = "",
+        dim: int,
         missing: Literal["error", "skip"] = "error",
     ) -> PrecomputedRows:
         """Open a folder and look at every embedding once.
@@ -101,8 +100,7 @@ class PrecomputedRows:
         Args:
             folder: see the module.
             ids: of the items, unique, in their order.
-            dim: what the embeddings must have; None for whatever they have.
-            view: which view of a `set.json`, where it has several.
+            dim: length that embeddings must have.
             missing: what becomes of items without a row: ``skip`` leaves them in `failed`.
 
         Raises:
@@ -111,10 +109,10 @@ class PrecomputedRows:
                 rows, NaN or infinity, norms other than 1.
             MediaError: items have no row, and `missing` is ``error``.
         """
-        stored = _find(folder, view)
+        stored = _find(folder)
         array = stored.mapped()
         rows, found_dim = array.shape
-        if dim is not None and found_dim != dim:
+        if found_dim != dim:
             raise InvalidInputError(
                 f"{stored.path} has embeddings of {counted(found_dim, 'dimension')}, the model's "
                 f"have {dim}"
@@ -170,16 +168,16 @@ class PrecomputedRows:
         return out
 
 
-def _find(folder: Path, view: str) -> _Stored:
+def _find(folder: Path) -> _Stored:
     """The array of a folder."""
     if (folder / SET_FILE).is_file():
-        views = EmbeddingSet.open(folder).views
-        if not view and len(views) > 1:
-            raise InvalidInputError(f"{folder} has the views {', '.join(views)}; name one of them")
-        name = view or next(iter(views))
-        if name not in views:
-            raise InvalidInputError(f"{folder} has no view {name}, only {', '.join(views)}")
-        return _Stored(folder / f"{name}.npy", "npy")
+        views = list(EmbeddingSet.open(folder).views)
+        if len(views) > 1:
+            raise InvalidInputError(
+                f"{folder} has the views {', '.join(views)}: give a folder with one view, or with "
+                "embeddings.npy"
+            )
+        return _Stored(folder / f"{views[0]}.npy", "npy")
     if (folder / "embeddings.npy").is_file():
         return _Stored(folder / "embeddings.npy", "npy")
     if (folder / "embeddings.safetensors").is_file():

@@ -1,8 +1,7 @@
 """Shards of embeddings on disk: their names, how one is written and checked, and many as rows.
 
 A shard is written as a whole or not at all. The tensors are written first, then the JSON file that
-holds their XXH3: a shard without it was never finished. Safetensors files are checked before
-anything is mapped (8 bytes with the length of a JSON header, the header, tensors without gaps).
+holds their XXH3: a shard without it was never finished.
 
 The name of a shard is a digest of its tower (weights and preprocessing, windowing, and batch size,
 on which the last bits of floats depend) and of its contents. The device is not part of it: where
@@ -25,16 +24,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
 import os
-import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from time import monotonic
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,15 +43,14 @@ from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from bittern.files import replace_file
 from bittern.service.ingest.embedding import FLUSH_ITEMS, NETWORK_BATCH
-from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.models.loaded import Embedder
-from bittern.text import agreeing, counted
+from bittern.text import counted
 from bittern.types import MediaItem
 
-LARGEST_HEADER = 1 << 20
-"""Bytes; files of a few tensors have headers of a few hundred."""
 _DTYPES = {"F16": "<f2", "F32": "<f4", "I64": "<i8"}
-_MOST_DIMENSIONS = 4
+_MOST_DIMENSIONS = 2
+_LARGEST_HEADER = 1 << 20
+"""Bytes; files of a few tensors have headers of a few hundred."""
 
 
 @dataclass(frozen=True)
@@ -82,72 +77,31 @@ class Tensor:
 
 
 def tensors_of(path: Path) -> dict[str, Tensor]:
-    """The tensors of a file by name.
+    """The tensors of a safetensors file by name; safetensors itself checks the file.
 
     Raises:
-        InvalidInputError: not such a file, or one whose header does not agree with its size.
+        InvalidInputError: not such a file, or tensors of other types or more dimensions.
         OSError: it cannot be read.
     """
-    with path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > min(LARGEST_HEADER, size - 8):
-            raise InvalidInputError(
-                f"{path} is no safetensors file: {size} bytes, with a header of {length}"
-            )
-        raw = stream.read(length)
+    from safetensors import SafetensorError, safe_open
+
     try:
-        header = json.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
-        raise InvalidInputError(f"{path} has a header that is no JSON: {error!r:.200}") from error
-    if not isinstance(header, dict):
-        raise InvalidInputError(f"{path} has a header that is no JSON object")
+        with safe_open(path, framework="numpy"):
+            pass  # checks the header, and that tensors fill the file without gaps
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length))
+    except SafetensorError as error:
+        raise InvalidInputError(f"{path} is not a usable safetensors file: {error}") from error
     header.pop("__metadata__", None)
-    start = 8 + length
-    found = {name: _tensor(path, name, said, start) for name, said in header.items()}
-    _check_gapless(path, found, start, size)
+    found = {}
+    for name, entry in header.items():
+        shape = tuple(entry["shape"])
+        if entry["dtype"] not in _DTYPES or len(shape) > _MOST_DIMENSIONS:
+            raise InvalidInputError(f"{path} has an unusable tensor {name!r:.80}: {entry!r:.200}")
+        dtype = np.dtype(_DTYPES[entry["dtype"]])
+        found[name] = Tensor(path, dtype, shape, 8 + length + entry["data_offsets"][0])
     return found
-
-
-def _tensor(path: Path, name: str, said: Any, start: int) -> Tensor:
-    """One entry of the header."""
-    wrong = InvalidInputError(f"{path} has a bad entry for {name!r:.80}: {said!r:.200}")
-    if not isinstance(said, Mapping) or said.get("dtype") not in list(_DTYPES):
-        raise wrong
-    shape, offsets = said.get("shape"), said.get("data_offsets")
-    if not (_are_sizes(shape) and _are_sizes(offsets) and len(offsets) == 2):
-        raise wrong
-    dtype = np.dtype(_DTYPES[said["dtype"]])
-    tensor = Tensor(path, dtype, tuple(shape), start + offsets[0])
-    if offsets[1] - offsets[0] != _bytes(tensor):
-        raise wrong
-    return tensor
-
-
-def _are_sizes(values: Any) -> TypeGuard[list[int]]:
-    return (
-        isinstance(values, list)
-        and len(values) <= _MOST_DIMENSIONS
-        and all(type(v) is int and 0 <= v < 2**48 for v in values)
-    )
-
-
-def _bytes(tensor: Tensor) -> int:
-    size = tensor.dtype.itemsize
-    for length in tensor.shape:
-        size *= length
-    return size
-
-
-def _check_gapless(path: Path, tensors: Mapping[str, Tensor], start: int, size: int) -> None:
-    """Tensors follow one another to the end of the file."""
-    end = start
-    for tensor in sorted(tensors.values(), key=lambda t: (t.offset, _bytes(t))):
-        if tensor.offset != end:
-            raise InvalidInputError(f"{path} has tensors that overlap or leave gaps")
-        end += _bytes(tensor)
-    if end != size:
-        raise InvalidInputError(f"{path} should have {end} bytes, it has {size}: is it cut short?")
 
 
 _FORMAT = 1
@@ -379,7 +333,7 @@ def _checked(path: Path, record: Record) -> Shard:
     if path.is_symlink():
         raise InvalidInputError(f"{path} is a link")
     fixed = record.rows * (record.dim * 4 + 8 + 8)
-    if not fixed < path.stat().st_size <= fixed + LARGEST_HEADER + 8:
+    if not fixed < path.stat().st_size <= fixed + _LARGEST_HEADER + 8:
         raise InvalidInputError(f"{path} has {path.stat().st_size} bytes, not those of its rows")
     if xxh3_128_hexdigest(path.read_bytes()) != record.xxh3:
         raise InvalidInputError(f"{path} has changed: its XXH3 is not the one in its record")
@@ -408,117 +362,6 @@ def _check_values(path: Path, record: Record, tensor: Tensor, owners: NDArray[np
     sums = tensor.mapped().sum(axis=0, dtype=np.float64)
     if not np.isfinite(sums).all():
         raise InvalidInputError(f"{path} holds NaN or infinity")
-
-
-_REPORT_S = 0.5
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far embedding has come.
-
-    Attributes:
-        done: items that are through, those that were there already included.
-        total: items.
-        looked_up: items that were looked for in the cache; nothing is embedded before all were.
-        failed: items without an embedding, so far.
-        found: items that were embedded before.
-        disk_bytes: what is going to be written, at least: recordings count one window each.
-        stages: what the stages of the pipeline have done.
-    """
-
-    done: int
-    total: int
-    looked_up: int
-    failed: int
-    found: int
-    disk_bytes: int
-    stages: Stages
-
-
-OnProgress = Callable[[Progress], None]
-
-
-@dataclass
-class Watch:
-    """Counts what is through, and tells of it."""
-
-    total: int
-    dim: int
-    folder: Path
-    on_progress: OnProgress
-    done: int = 0
-    looked_up: int = 0
-    failed: int = 0
-    found: int = 0
-    disk_bytes: int = 0
-    stages: Stages = field(default_factory=new_stages)
-    reported: float = 0.0
-
-    def look_up(self, last: int, shard: Shard | None) -> None:
-        """The cache was looked through up to item `last`; the shard was there, or not."""
-        self.looked_up = last
-        if shard is not None:
-            self.found += shard.items
-            self.done += shard.items
-            self.failed += len(shard.failed)
-        self.tell()
-
-    def begin(self) -> None:
-        """See whether what is not there has room on the disk.
-
-        Raises:
-            LimitExceededError: it has not.
-        """
-        left = self.total - self.found
-        self.disk_bytes = left * self.dim * 4
-        check_room(self.folder, self.disk_bytes, left, self.dim)
-        if left:
-            _log.info(
-                "embedding %d of %d items: at least %d MB below %s",
-                left, self.total, self.disk_bytes // 10**6, self.folder,
-            )  # fmt: skip
-        self.tell(at_once=True)
-
-    def item(self, failed: bool) -> None:
-        """One more item is through."""
-        self.done += 1
-        self.failed += failed
-        self.tell()
-
-    def tell(self, at_once: bool = False) -> None:
-        """Call back, twice a second at the most unless `at_once`."""
-        now = monotonic()
-        if at_once or now - self.reported >= _REPORT_S:
-            self.reported = now
-            self.on_progress(
-                Progress(
-                    self.done,
-                    self.total,
-                    self.looked_up,
-                    self.failed,
-                    self.found,
-                    self.disk_bytes,
-                    self.stages,
-                )
-            )
-
-
-def check_room(folder: Path, needed: int, rows: int, dim: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Raises:
-        LimitExceededError: with the sizes, and what to do.
-    """
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise LimitExceededError(
-            f"{counted(rows, 'embedding')} of {dim} float32 "
-            f"{agreeing(rows, 'needs', 'need')} {needed / 1e9:.1f} GB, the disk of {folder} "
-            f"has {free / 1e9:.1f} GB left. Make room, or keep the cache on another disk.",
-            details={"needed": str(needed), "free": str(free)},
-        )
 
 
 class ShardedRows:
