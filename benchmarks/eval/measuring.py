@@ -21,8 +21,7 @@ from bittern.benchmarks import machine
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.measures import measure
-from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, default_depth, rank
-from bittern.benchmarks.eval.ranking.units import DEEP
+from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, rank
 from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.results import TIES
 from bittern.benchmarks.eval.systems.base import Fitted, Metric, System, Training
@@ -156,8 +155,12 @@ class NotFittedError(Exception):
     """
 
 
+DEEP = 1_000
+"""How deep is ranked where ranking everything would take too long."""
 FEW_PAIRS = 100_000_000
-"""Distances of queries to rows that are all worked out, whatever is asked for: some seconds."""
+"""Distances of queries to rows that are all computed, whatever the measures: some seconds."""
+_MOST_PAIRS = 2_000_000_000
+"""The same, where a measure needs all ranks: some minutes on two cores."""
 _SHALLOW = ("MRR", "P_H2")
 """Measures that look at the nearest alone, though they have no cutoff."""
 
@@ -287,13 +290,11 @@ def _rankings(
     task, vectors = work.task, work.vectors
     depth = depth_of(task, vectors.rows, request, measures)
     deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.queries), 1)))
-    searched = Searched(vectors.rows, len(task.items), task.relevance)
-    # Windows that are items by now are ranked as items.
-    windows = "max" if request.protocol.windows == "separate" else request.protocol.windows
+    searched = Searched(vectors.rows, task.relevance)
     rerank = work.rerank if work.rerank < fewest_ranked(task) else 0
     for variant in variants_of(fitted.metrics, fitted.bits, rerank):
         settings = Settings(
-            windows=windows,
+            mean=request.protocol.windows == "mean",
             depth=depth,
             candidates=task.candidates,
             rerank=variant.rerank,
@@ -332,7 +333,7 @@ def depth_of(
     cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
     if len(task.queries) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
         return max(DEEP, *(cut or 0 for cut in cuts))
-    return default_depth(len(task.queries), len(rows), coded=True)
+    return DEEP if len(task.queries) * len(rows) > _MOST_PAIRS else None
 
 
 def _values(ranking: Ranking, measures: Sequence[str]) -> NDArray[np.float64]:

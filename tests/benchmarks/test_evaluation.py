@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from bittern.benchmarks.speed.evaluation import Logits, Signs, Size, Species, measure_evaluation
-from bittern.hashing.codes import unpack
+from bittern.benchmarks.speed.evaluation import Size, Species, measure_evaluation
 
 SMALL = Size(queries=40, rows=1_000, bits=64, depth=20, rounds=2)
 
@@ -33,6 +30,3 @@ def test_ties_at_the_depth_are_of_the_right_and_the_wrong() -> None:
 def test_every_query_has_its_species_among_the_codes() -> None:
     species = Species.drawn(SMALL)
     assert species.relevance.counts.min() >= 1
-    embedded = Signs(species.codes).read(np.array([5, 3]))
-    assert np.array_equal(Logits(64).encode_items(embedded), species.codes[[5, 3]])
-    assert np.array_equal(embedded > 0, unpack(species.codes[[5, 3]]) > 0)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.ranking import Searched, Settings
+from bittern.benchmarks.eval.measures.base import Ranks
+from bittern.benchmarks.eval.ranking import Limits, Searched, Settings, rank
 from bittern.benchmarks.eval.systems.base import Metric
 from bittern.benchmarks.eval.systems.vectors import cosine_distances
 from bittern.benchmarks.eval.tasks import Relevance
@@ -92,6 +93,35 @@ class Rows:
         return found
 
 
+class Distances(Vectors):
+    """Distances that are given: queries and items are their numbers."""
+
+    def __init__(self, distances: NDArray[Any], metric: Metric) -> None:
+        self.metrics = (metric,)
+        self._distances = distances
+
+    def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
+        chosen = np.ix_(queries[first:last, 0].astype(int), stored[:, 0].astype(int))
+        found: NDArray[Any] = self._distances[chosen]
+        return found
+
+
+def ranks_of(
+    distances: NDArray[Any],
+    relevance: Relevance,
+    *,
+    depth: int | None = None,
+    hamming: bool = False,
+) -> Ranks:
+    """Ranks of relevant items from all distances, [q, n]."""
+    metric: Metric = "symmetric" if hamming else "cosine"
+    numbers = [np.arange(count, dtype=np.float32)[:, None] for count in distances.shape]
+    rows = Rows(numbers[1], np.arange(distances.shape[1]))
+    settings = Settings(depth=depth, limits=Limits(threads=1))
+    searched = Searched(rows, relevance)
+    return rank(Distances(distances, metric), numbers[0], metric, searched, settings).ranks
+
+
 @dataclass(frozen=True)
 class Case:
     """Something to rank."""
@@ -105,7 +135,7 @@ class Case:
 
     @property
     def searched(self) -> Searched:
-        return Searched(self.rows, self.items, self.relevance)
+        return Searched(self.rows, self.relevance)
 
 
 def case(
@@ -159,7 +189,7 @@ def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
     owners = given.rows.owners.tolist()
     groups: dict[int, list[int]] = {}
     for row, owner in enumerate(owners):
-        groups.setdefault(row if settings.windows == "separate" else owner, []).append(row)
+        groups.setdefault(owner, []).append(row)
     if settings.candidates is not None:
         allowed = set(settings.candidates.of(query).tolist())
         groups = {unit: rows for unit, rows in groups.items() if owners[rows[0]] in allowed}
@@ -168,7 +198,7 @@ def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
         own = np.array([float(values[row]) for row in rows])
         # The order of additions decides the last bit.
         whole = float(np.add.reduceat(own, [0])[0])
-        return whole / len(own) if settings.windows == "mean" else float(own.min())
+        return whole / len(own) if settings.mean else float(own.min())
 
     parts = [0] * len(groups)
     standing = sorted((by(near, rows), rows[0], unit) for unit, rows in groups.items())

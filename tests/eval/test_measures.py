@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure, ranks_of
+from bittern.benchmarks.eval.measures import MEASURES, Tie, chance, measure
 from bittern.benchmarks.eval.measures.base import Ranks
 from bittern.benchmarks.eval.results import TIES
 from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
+from tests.eval.ranking_cases import ranks_of
 
 QUERIES, ITEMS = 40, 60
 
@@ -213,15 +214,6 @@ def test_a_cutoff_beyond_the_known_depth_is_refused_with_the_remedy() -> None:
     assert measure("P@10").of(everything, "ranked").tolist() == [0.1]
 
 
-def test_candidates_alone_are_ranked_where_they_are_given() -> None:
-    distances = np.array([[0, 1, 2, 3]])
-    relevance = Relevance(np.array([0, 2]), np.array([1, 3]), np.ones(2, np.int32))
-    ranked = Relevance(np.array([0, 2]), np.array([2, 3]), np.ones(2, np.int32))
-    ranks = ranks_of(distances, relevance, ranked=ranked)
-    assert (ranks.rank.tolist(), ranks.ranked.tolist()) == ([2], [2])
-    assert measure("AP").of(ranks, "ranked").tolist() == [1 / 4]
-
-
 @pytest.mark.parametrize(
     "name", ["AP_hits", "AP@0", "AP@01", "AP@-1", "R-prec@5", "P_H2@2", "ap", "mAP@50", "", "P@1e3"]
 )
@@ -247,23 +239,6 @@ def test_the_ways_to_treat_ties_are_those_of_the_results() -> None:
 def test_an_unknown_way_to_treat_ties_is_refused() -> None:
     with pytest.raises(InvalidInputError, match="'lucky'"):
         measure("AP").of(one_query([[1]]), "lucky")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("distances", "counts", "message"),
-    [
-        (np.array([[np.nan, 1.0]]), [1], "NaN"),
-        (np.array([[0.0, 1.0]]), [0], "query 0 has no relevant item"),
-        (np.zeros((2, 2)), [1], r"\[2, 2\] and relevance is of 1"),
-    ],
-)
-def test_rankings_that_cannot_be_placed_are_refused(
-    distances: np.ndarray, counts: list[int], message: str
-) -> None:
-    n = sum(counts)
-    relevance = Relevance(np.cumsum([0, *counts]), np.arange(n), np.ones(n, np.int32))
-    with pytest.raises(InvalidInputError, match=message):
-        ranks_of(distances, relevance)
 
 
 def test_chance_is_that_of_a_random_order() -> None:

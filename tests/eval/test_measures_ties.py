@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bittern.benchmarks.eval.measures import Tie, measure, ranks_of
+from bittern.benchmarks.eval.measures import Tie, measure
 from bittern.benchmarks.eval.tasks import Relevance
+from tests.eval.ranking_cases import ranks_of
 
 Ranking = tuple[int, ...]
 """Grades of the ranked items, best first; 0 for what is not relevant."""

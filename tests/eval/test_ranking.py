@@ -16,17 +16,15 @@ from bittern.benchmarks.eval.ranking import (
     Ranking,
     Searched,
     Settings,
-    default_depth,
     rank,
 )
 from bittern.benchmarks.eval.systems.base import Metric, Training
 from bittern.benchmarks.eval.systems.vectors import FloatVectors
-from bittern.benchmarks.eval.tasks import Relevance, Windows
+from bittern.benchmarks.eval.tasks import Relevance
 from bittern.errors import InvalidInputError
-from tests.eval.ranking_cases import Case, Codes, Rows, Vectors, case, pairs, sorted_plainly
+from tests.eval.ranking_cases import Case, Codes, Rows, case, pairs, sorted_plainly
 
 METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric", "cosine")
-WINDOWS: tuple[Windows, ...] = ("max", "mean", "separate")
 ALL = Limits()
 STREAMED = Limits(kept_bytes=0, block_bytes=256, tile_rows=7, batch=2, threads=2)
 KEPT = Limits(block_bytes=256, tile_rows=7, batch=3, threads=1)
@@ -77,7 +75,7 @@ def check(of: Case, settings: Settings) -> None:
 @given(
     seed=st.integers(0, 10_000),
     metric=st.sampled_from(METRICS),
-    windows=st.sampled_from(WINDOWS),
+    mean=st.booleans(),
     rows=st.integers(1, 4),
     depth=st.sampled_from([None, 1, 3, 10, 100]),
     rerank=st.sampled_from([0, 0, 1, 4, 50]),
@@ -87,7 +85,7 @@ def check(of: Case, settings: Settings) -> None:
 def test_a_ranking_is_that_of_a_full_sort(
     seed: int,
     metric: Metric,
-    windows: Windows,
+    mean: bool,
     rows: int,
     depth: int | None,
     rerank: int,
@@ -96,14 +94,14 @@ def test_a_ranking_is_that_of_a_full_sort(
 ) -> None:
     of = case(seed, metric, windows=rows)
     candidates = pairs(np.random.default_rng(seed), 5, of.items, 0.5) if chosen else None
-    check(of, Settings(windows, depth, candidates, rerank, keep=6, limits=limits))
+    check(of, Settings(mean, depth, candidates, rerank, keep=6, limits=limits))
 
 
 @running(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     metric=st.sampled_from(METRICS),
-    windows=st.sampled_from(WINDOWS),
+    mean=st.booleans(),
     tile_rows=st.integers(1, 60),
     block_bytes=st.integers(1, 5_000),
     threads=st.integers(1, 3),
@@ -112,7 +110,7 @@ def test_a_ranking_is_that_of_a_full_sort(
 def test_tiles_blocks_and_threads_change_nothing(
     seed: int,
     metric: Metric,
-    windows: Windows,
+    mean: bool,
     tile_rows: int,
     block_bytes: int,
     threads: int,
@@ -120,8 +118,8 @@ def test_tiles_blocks_and_threads_change_nothing(
 ) -> None:
     of = case(seed, metric, windows=3)
     limits = Limits((1 << 30) if kept else 0, block_bytes, tile_rows, 2, threads)
-    one = ranked(of, Settings(windows, rerank=5, keep=9))
-    other = ranked(of, Settings(windows, rerank=5, keep=9, limits=limits))
+    one = ranked(of, Settings(mean, rerank=5, keep=9))
+    other = ranked(of, Settings(mean, rerank=5, keep=9, limits=limits))
     for name, value in vars(one.ranks).items():
         assert np.array_equal(value, getattr(other.ranks, name)), name
     for name in ("hits", "distances", "rows"):
@@ -153,7 +151,7 @@ def test_ties_beyond_all_that_is_asked_for_are_counted_whole() -> None:
         Codes(bits),
         np.ones((1, bits), np.float32),
         "symmetric",
-        Searched(rows, items, relevance),
+        Searched(rows, relevance),
         Settings(depth=10, keep=4),
     )
     assert found.ranks.rank.tolist() == [8, items]
@@ -167,7 +165,7 @@ def test_items_without_rows_are_not_ranked_but_count_as_relevant() -> None:
     rows = Rows(np.ones((2, 8), np.float32), [0, 2])
     relevance = Relevance(np.array([0, 2]), np.array([1, 2]), np.array([3, 1], np.int32))
     found = rank(
-        Codes(8), np.ones((1, 8), np.float32), "symmetric", Searched(rows, 3, relevance)
+        Codes(8), np.ones((1, 8), np.float32), "symmetric", Searched(rows, relevance)
     ).ranks
     assert found.ranked.tolist() == [2]
     assert found.relevant.tolist() == [2]
@@ -183,7 +181,7 @@ def test_nothing_to_rank_leaves_everything_unfound() -> None:
         Codes(8),
         np.ones((1, 8), np.float32),
         "symmetric",
-        Searched(rows, 3, relevance),
+        Searched(rows, relevance),
         Settings(depth=2, rerank=2, keep=4),
     )
     assert len(found.ranks.rank) == 0
@@ -209,7 +207,7 @@ def test_only_hamming_distances_have_a_radius() -> None:
     assert ranked(case(0, "asymmetric"), Settings(depth=3)).ranks.within is None
     assert ranked(case(0, "symmetric"), Settings(rerank=3)).ranks.within is None
     assert ranked(case(0, "cosine"), Settings()).ranks.within is None
-    means = ranked(case(0, "symmetric", windows=3), Settings("mean"))
+    means = ranked(case(0, "symmetric", windows=3), Settings(mean=True))
     assert means.ranks.within is None
 
 
@@ -227,35 +225,12 @@ def test_what_is_relevant_but_no_candidate_still_counts() -> None:
     assert ranks.ranked.tolist() == [1] * 5
 
 
-def test_separate_windows_count_one_by_one() -> None:
-    rows = Rows(np.ones((3, 8), np.float32), [0, 0, 1])
-    relevance = Relevance(np.array([0, 2]), np.array([0, 2]), np.array([2, 1], np.int32))
-    found = rank(
-        Codes(8),
-        np.ones((1, 8), np.float32),
-        "symmetric",
-        Searched(rows, 3, relevance),
-        Settings("separate", keep=3),
-    )
-    assert found.ranks.relevant.tolist() == [3]
-    assert found.ranks.ideal.tolist() == [2, 2, 1]
-    assert found.hits.tolist() == [[0, 0, 1]]
-    assert found.rows.tolist() == [[0, 1, 2]]
-
-
 @pytest.mark.parametrize("limits", [ALL, STREAMED])
 def test_a_distance_that_is_no_number_is_refused_with_its_query(limits: Limits) -> None:
     of = case(6, "cosine")
     of.rows._embeddings[20, 0] = np.nan
     with pytest.raises(InvalidInputError, match=r"query 0 .* NaN"):
         ranked(of, Settings(limits=limits))
-
-
-def test_a_query_that_is_no_number_is_refused_with_its_number() -> None:
-    of = case(7, "cosine")
-    of.queries[3, 1] = np.inf
-    with pytest.raises(InvalidInputError, match="query 3 "):
-        ranked(of, Settings())
 
 
 def test_an_embedding_that_is_no_number_is_refused_where_it_is_ranked_anew() -> None:
@@ -272,46 +247,14 @@ class Broken(Rows):
         return np.full((len(rows), self.dim), np.nan, np.float32)
 
 
-@pytest.mark.parametrize("windows", ["max", "mean"])
-def test_all_ranked_anew_is_the_ranking_of_the_float_vectors(windows: Windows) -> None:
+@pytest.mark.parametrize("mean", [False, True])
+def test_all_ranked_anew_is_the_ranking_of_the_float_vectors(mean: bool) -> None:
     of = case(9, "asymmetric", windows=3)
-    anew = ranked(of, Settings(windows, rerank=of.items, keep=of.items))
+    anew = ranked(of, Settings(mean, rerank=of.items, keep=of.items))
     training = Training(of.rows.read(np.arange(4)), "item", of.queries, "query")
     vectors = FloatVectors("float32").fit(training, None, 0)
-    floats = rank(vectors, of.queries, "cosine", of.searched, Settings(windows, keep=of.items))
+    floats = rank(vectors, of.queries, "cosine", of.searched, Settings(mean, keep=of.items))
     for name, value in vars(floats.ranks).items():
         assert np.array_equal(value, getattr(anew.ranks, name)), name
     for name in ("hits", "distances", "rows"):
         assert np.array_equal(getattr(floats, name), getattr(anew, name)), name
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        Settings(windows="median"),  # type: ignore[arg-type]
-        Settings(depth=-1),
-        Settings(rerank=-1),
-        Settings(keep=-1),
-    ],
-)
-def test_settings_that_cannot_be_are_refused(wrong: Settings) -> None:
-    with pytest.raises(InvalidInputError, match="must be"):
-        ranked(case(0, "cosine"), wrong)
-
-
-def test_sizes_that_disagree_are_refused() -> None:
-    of = case(0, "cosine")
-    with pytest.raises(InvalidInputError, match="no cosine distance"):
-        rank(Codes(8), of.queries, "cosine", of.searched)
-    with pytest.raises(InvalidInputError, match="given for 5 queries, there are 4"):
-        rank(Vectors(), of.queries[:4], "cosine", of.searched)
-    with pytest.raises(InvalidInputError, match="there is no item"):
-        rank(Vectors(), of.queries, "cosine", replace(of.searched, items=3))
-    with pytest.raises(InvalidInputError, match="of 8 numbers"):
-        rank(Vectors(), of.queries[:, :4], "cosine", of.searched)
-
-
-def test_everything_is_ranked_unless_it_takes_too_long() -> None:
-    assert default_depth(2_000, 1_000_000, True) is None
-    assert default_depth(100_000, 1_000_000, True) == 1_000
-    assert default_depth(100_000, 1_000_000, False) is None

@@ -3,13 +3,11 @@
     measure("AP_minR@50").of(ranks, "expected")    float64 [q]
 
 `base` has ranks, groups of equal distance and the class `Measure`; `closed_form` the arithmetic of
-random orders; `sorting` computes ranks of few queries by plain sorting. Three different measures
-are called mAP@k; here they are ``AP_hits@k`` (papers on hashing), ``AP_minR@k`` (INQUIRE) and
-``AP@k`` (trec_eval).
+random orders. Three different measures are called mAP@k; here they are ``AP_hits@k`` (papers on
+hashing), ``AP_minR@k`` (INQUIRE) and ``AP@k`` (trec_eval).
 """
 
 from bittern.benchmarks.eval.measures.base import Measure, Tie
 from bittern.benchmarks.eval.measures.measures import MEASURES, Listed, chance, measure
-from bittern.benchmarks.eval.measures.sorting import ranks_of
 
-__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure", "ranks_of"]
+__all__ = ["MEASURES", "Listed", "Measure", "Tie", "chance", "measure"]

@@ -32,7 +32,6 @@ from bittern.benchmarks.eval.ranking.whole import (
     Entries,
     Nearest,
     Search,
-    Tile,
     Whole,
     in_lists,
     joined,
@@ -45,12 +44,12 @@ from bittern.index.engines.queries import Queries
 from bittern.index.engines.threads import for_each, usable_cores
 
 _MORE = 4
-"""How many times as many are asked for where it was not enough."""
+"""How many times as many rows are searched for where it was not enough."""
 _SPARE = 32
-"""At least so many more than the depth are asked for where distances are whole numbers."""
+"""At least so many more than the depth are searched for where distances are whole numbers."""
 _HIT_BYTES = 16
 _MOST = 1 << 14
-"""Most rows that are asked for; beyond it all distances are worked out."""
+"""Most rows that are searched for; beyond it all distances are computed."""
 
 
 @dataclass(frozen=True)
@@ -84,43 +83,41 @@ class Deep:
     """Ranks codes to a depth.
 
     Args:
-        search: what is asked; its system asks `Queries`.
+        search: the queries; their system makes `Queries` of them.
         stored: codes, kept.
-        units: what is ranked: items by their nearest row, or rows.
         depth: how deep.
         limits: memory and threads.
     """
 
-    def __init__(
-        self, search: Search, stored: Stored, units: Units, depth: int, limits: Limits
-    ) -> None:
+    def __init__(self, search: Search, stored: Stored, depth: int, limits: Limits) -> None:
         assert stored.kept is not None
-        self._asking = search
+        self._all = search
         self._stored = stored
         self._codes: NDArray[np.uint8] = stored.kept
-        self._units = units
+        self._units = stored.units
         self._depth = depth
         self._limits = limits
         blocks = CodeBlocks.of(np.arange(len(self._codes), dtype=np.int64), self._codes)
         self._engine = FlatEngine(blocks, limits.threads)
 
     @staticmethod
-    def suits(search: Search, stored: Stored, units: Units) -> bool:
+    def suits(search: Search, stored: Stored) -> bool:
         """Whether the engine can rank this."""
+        units = stored.units
         if stored.kept is None or stored.kept.dtype != np.uint8 or search.fitted.bits is None:
             return False
-        if units.windows == "mean" and not units.single:
+        if units.mean and not units.single:
             return False
         queries = search.fitted.encode_queries(search.queries[:1], search.metric)
         return isinstance(queries, Queries) and queries.bits == 8 * stored.kept.shape[1]
 
     def entries(self, wanted: Wanted, keep: int) -> Entries:
-        """Rank all queries, a batch at a time; `keep` of the nearest are told."""
+        """Rank all queries, a batch at a time, and keep the `keep` nearest."""
         keep = min(keep, self._depth, len(self._units))
         subsets, numbers = [], []
         for begin in range(0, len(wanted), self._limits.batch):
             batch = np.arange(begin, min(begin + self._limits.batch, len(wanted)))
-            subsets.append(self._batch(self._asking.subset(batch), wanted.subset(batch), keep))
+            subsets.append(self._batch(self._all.subset(batch), wanted.subset(batch), keep))
             numbers.append(batch)
         return joined(subsets, numbers)
 
@@ -151,7 +148,7 @@ class Deep:
         return [queries[begin : begin + size] for begin in range(0, len(queries), size)]
 
     def _first_count(self, metric: str) -> int:
-        """Rows that are asked for at first: whole numbers tie often, others hardly ever."""
+        """Rows that are searched for at first: whole numbers tie often, others hardly ever."""
         spare = max(_SPARE, self._depth // 4) if metric == "hamming" else 1
         return int(np.ceil((self._depth + spare) * self._units.rows / len(self._units)))
 
@@ -173,7 +170,7 @@ class Deep:
         return _Found(offsets_of(counts), units[first], distances[first], rows[first], reach)
 
     def _enough(self, found: _Found, queries: Queries, wanted: Wanted) -> NDArray[np.bool_]:
-        """Of which queries all that is to be told is known."""
+        """For which queries the depth is complete."""
         complete = np.isinf(found.reach)
         deep = found.counts >= self._depth
         last = np.minimum(found.offsets[:-1] + self._depth - 1, len(found.distances) - 1)
@@ -223,7 +220,7 @@ class Deep:
         )
 
     def _whole(self, search: Search, wanted: Wanted, keep: int) -> Entries:
-        whole = Whole(search, self._stored, self._units, wanted, keep, self._limits)
+        whole = Whole(search, self._stored, wanted, keep, self._limits)
         return whole.entries().to_depth(self._depth)
 
 
@@ -246,85 +243,43 @@ def ranked_candidates(
     wanted: Wanted,
     candidates: Wanted,
     keep: int,
+    limits: Limits,
 ) -> Entries:
     """Rank each query's candidates.
 
     Args:
-        search: what is asked.
+        search: the queries.
         rows: embeddings; only those of candidates are read.
         units: what could be ranked.
         wanted: what is relevant.
         candidates: what is ranked.
-        keep: so many of the nearest are told.
+        keep: so many of the nearest are kept.
+        limits: memory and threads.
     """
     subsets = []
     for query in range(len(wanted)):
         given = candidates.units[candidates.offsets[query] : candidates.offsets[query + 1]]
-        chosen = slice(wanted.offsets[query], wanted.offsets[query + 1])
-        among = np.isin(wanted.units[chosen], given)
-        relevant = wanted.units[chosen][among]
-        grades = wanted.grades[chosen][among]
-        subsets.append(_one(search, query, rows, units, given, relevant, keep, grades))
-    depth = min(keep, len(units))
-    if not subsets:
-        return _nothing(search, units, 0, depth)
+        numbers, begins = units.rows_of(given)
+        # Rows of candidates stand close together here: they are units of a collection of their own.
+        own = Units(np.append(begins, len(numbers)), given, units.mean)
+        stored = Stored(own, search.fitted.encode_items(rows.read(numbers)))
+        mine = wanted.subset(np.array([query]))
+        among = np.isin(mine.units, given)
+        mine = replace(
+            mine,
+            offsets=np.array([0, among.sum()]),
+            units=np.searchsorted(given, mine.units[among]),
+            grades=mine.grades[among],
+        )
+        one = search.subset(np.array([query]))
+        found = Whole(one, stored, mine, keep, limits).entries()
+        nearest = Nearest.none(1, min(keep, len(units)))
+        chosen = found.nearest.units[0]
+        nearest.units[0, : len(chosen)] = given[chosen]
+        nearest.distances[0, : len(chosen)] = found.nearest.distances[0]
+        nearest.rows[0, : len(chosen)] = numbers[found.nearest.rows[0]]
+        subsets.append(replace(found, units=given[found.units], nearest=nearest))
     return joined(subsets, [np.array([query]) for query in range(len(subsets))])
-
-
-def _one(
-    search: Search,
-    query: int,
-    rows: EmbeddedRows,
-    units: Units,
-    given: Ints,
-    relevant: Ints,
-    keep: int,
-    grades: np.ndarray[tuple[int, ...], np.dtype[np.int32]],
-) -> Entries:
-    depth = min(keep, len(units))
-    if not len(given):
-        return _nothing(search, units, 1, depth)
-    numbers, begins = units.rows_of(given)
-    # Rows of candidates stand close together now: they are units of an own collection.
-    own = Units(np.append(begins, len(numbers)), given, units.windows)
-    stored = search.fitted.encode_items(rows.read(numbers))
-    found = search.distances(query, query + 1, stored)
-    tile = Tile(own.reduced(found, 0, len(own))[0], 0)
-    ranks = np.searchsorted(given, relevant)
-    values = tile.distances[ranks].astype(np.float64)
-    standing = tile.standing(ranks, values)
-    nearest = Nearest.none(1, depth)
-    chosen = tile.nearest(depth)
-    nearest.units[0, : len(chosen)] = given[chosen]
-    nearest.distances[0, : len(chosen)] = tile.distances[chosen]
-    nearest.rows[0, : len(chosen)] = numbers[own.nearest_rows(chosen, found[0])]
-    within = None
-    if _is_hamming(search, units):
-        counts = [np.count_nonzero(tile.distances <= RADIUS), np.count_nonzero(values <= RADIUS)]
-        within = np.array([counts], np.int64)
-    zeros = np.zeros(len(relevant), np.int64)
-    return Entries(
-        zeros,
-        relevant,
-        grades,
-        standing.nearer,
-        standing.before,
-        standing.tied,
-        nearest,
-        within,
-    )
-
-
-def _nothing(search: Search, units: Units, queries: int, depth: int) -> Entries:
-    none = np.empty(0, np.int64)
-    within = np.zeros((queries, 2), np.int64) if _is_hamming(search, units) else None
-    grades = np.empty(0, np.int32)
-    nearest = Nearest.none(queries, depth)
-    return Entries(none, none, grades, none, none, none, nearest, within)
-
-
-def _is_hamming(search: Search, units: Units) -> bool:
-    return search.metric == "symmetric" and (units.windows != "mean" or units.single)
 
 
 def reranked(
@@ -416,10 +371,8 @@ def _by_cosine(
                 "items that are not finite"
             )
     nearest = first_least(distances, begins)
-    if units.windows == "mean":
-        means = np.add.reduceat(distances, begins) / np.diff(ends)
-    else:
-        means = distances[nearest]
+    averages = np.add.reduceat(distances, begins) / np.diff(ends)
+    means = averages if units.mean else distances[nearest]
     found.units[there], found.distances[there] = chosen[there], means
     found.rows[there] = numbers[nearest]
     order = np.lexsort((found.units, found.distances), axis=1)

@@ -22,7 +22,6 @@ from bittern.benchmarks.eval.ranking.units import (
     Ints,
     Limits,
     Stored,
-    Units,
     Wanted,
     offsets_of,
 )
@@ -83,7 +82,7 @@ class Tile:
         return Standing(nearer, before, tied)
 
     def _among_equals(self, ranks: Ints) -> Ints:
-        """How many before each of these places have the same distance."""
+        """How many before each of these positions have the same distance."""
         wanted = self.distances[ranks]
         if self.ends is not None:
             queries = np.zeros(len(self.ends), dtype=bool)
@@ -101,7 +100,7 @@ class Tile:
         return stands[np.searchsorted(members, ranks)] - begins
 
     def nearest(self, count: int, below: float = np.inf) -> Ints:
-        """The `count` nearest that are nearer than `below`, in order: places in the tile."""
+        """The `count` nearest that are nearer than `below`, in order: positions in the tile."""
         count = min(count, len(self.distances))
         if not count:
             return np.empty(0, np.int64)
@@ -168,7 +167,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Entries:
-    """Relevant units that are placed, in any order, and the nearest of all units.
+    """Ranked relevant units, in any order, and the nearest of all units.
 
     Attributes:
         queries: int64 [e].
@@ -231,7 +230,7 @@ class Entries:
 
 
 def joined(subsets: list[Entries], numbers: list[Ints]) -> Entries:
-    """Several parts of the queries as one; of a query that is in several the last holds.
+    """Several parts of the queries as one; of a query that is in several the last counts.
 
     Args:
         subsets: at least one.
@@ -269,12 +268,12 @@ def joined(subsets: list[Entries], numbers: list[Ints]) -> Entries:
 
 
 _MOST_QUERIES = 64
-"""Asked together; tables of asymmetric distances take 64 KiB for each query at 256 bits."""
+"""Searched together; tables of asymmetric distances take 64 KiB for each query at 256 bits."""
 
 
 @dataclass(frozen=True)
 class Search:
-    """What is asked of a system, and by which distance.
+    """Queries to a system, and by which distance.
 
     Attributes:
         fitted: the system.
@@ -311,11 +310,10 @@ class Whole:
     """Ranks everything.
 
     Args:
-        search: what is asked.
-        stored: of what.
-        units: what is ranked.
+        search: the queries.
+        stored: what is ranked.
         wanted: what is relevant.
-        keep: so many of the nearest are told.
+        keep: so many of the nearest are kept.
         limits: memory and threads.
     """
 
@@ -323,12 +321,12 @@ class Whole:
         self,
         search: Search,
         stored: Stored,
-        units: Units,
         wanted: Wanted,
         keep: int,
         limits: Limits,
     ) -> None:
-        self._asking = search
+        units = stored.units
+        self._search = search
         self._stored = stored
         self._units = units
         self._wanted = wanted
@@ -339,7 +337,7 @@ class Whole:
         self._before = np.zeros(entries, np.int64)
         self._tied = np.zeros(entries, np.int64)
         self._nearest = Nearest.none(len(wanted), min(keep, len(units)))
-        hamming = search.metric == "symmetric" and (units.windows != "mean" or units.single)
+        hamming = search.metric == "symmetric" and (units.single or not units.mean)
         self._within = np.zeros((len(wanted), 2), np.int64) if hamming else None
 
     def entries(self) -> Entries:
@@ -380,7 +378,7 @@ class Whole:
         queries: tuple[int, int],
     ) -> None:
         """Some queries in the tile of units `first` to `last - 1`."""
-        rows = self._asking.distances(*queries, held[0])
+        rows = self._search.distances(*queries, held[0])
         distances = self._units.reduced(rows, first, last)
         for query in range(*queries):
             found = distances[query - queries[0]]
@@ -390,7 +388,7 @@ class Whole:
                 self._count(query, Tile(found, first), rows[query - queries[0]])
 
     def _blocks(self, rows: int, threads: int) -> list[tuple[int, int]]:
-        """Queries that are asked together, first and last."""
+        """Queries that are searched together, first and last."""
         queries = len(self._wanted)
         size = max(1, self._limits.block_bytes // (8 * max(rows, 1)))
         size = min(size, _MOST_QUERIES, max(1, -(-queries // threads)))
