@@ -52,29 +52,29 @@ def parsed(address: str) -> Address:
     """
     shown = address[:200]
     if len(address) > MAX_ADDRESS_CHARS:
-        raise ManifestError(f"'{shown}…' is an address of more than {MAX_ADDRESS_CHARS} characters")
+        raise ManifestError(f"'{shown}…' is longer than {MAX_ADDRESS_CHARS} characters, the limit for an address")
     if not is_address(address) or not address.isprintable() or set(address) & set('\\"<>'):
-        raise ManifestError(f"'{shown}' is no address that can be fetched")
+        raise ManifestError(f"'{shown}' is not a valid address")
     try:
         split = urlsplit(address)
         port = split.port
     except ValueError as error:
-        raise ManifestError(f"'{shown}' is no address: {error}") from error
+        raise ManifestError(f"'{shown}' is not a valid address: {error}") from error
     if "@" in split.netloc:
         raise ManifestError(
-            f"the address at {split.hostname} holds a user name or password; leave it out, and "
-            "give credentials by the environment, as the library behind the address wants them"
+            f"the address at {split.hostname} contains a user name or password; remove it, "
+            "and set credentials in the environment, as its library requires"
         )
     scheme = split.scheme.lower()
     if scheme in _PORTS and " " in address:
-        raise ManifestError(f"'{shown}' is an address with a space; write %20")
+        raise ManifestError(f"'{shown}' contains a space; write %20")
     segments = tuple(unquote(one) for one in split.path.split("/")[1:])
     if scheme in _LOCAL or (scheme not in _PORTS and "::" in address):
-        raise ManifestError(f"'{shown}' is of a kind that is not fetched: {scheme}")
+        raise ManifestError(f"'{shown}' cannot be fetched: addresses with {scheme}:// are not allowed")
     if any(one in (".", "..") or set(one) & set("/\\\0") for one in segments):
-        raise ManifestError(f"'{shown}' is an address whose path climbs or hides a slash")
+        raise ManifestError(f"'{shown}' is not allowed: its path contains '.', '..' or an encoded slash")
     if not split.netloc:
-        raise ManifestError(f"'{shown}' is an address without a host")
+        raise ManifestError(f"'{shown}' has no host")
     host = split.hostname or ""
     if scheme not in _PORTS:  # buckets may differ in case
         host = split.netloc
@@ -88,13 +88,13 @@ def _prefix(prefix: str) -> Address:
         address = parsed(prefix)
     except ManifestError as error:
         raise InvalidInputError(
-            f"name what may be fetched by the beginning of its addresses, such as "
+            f"give the beginning of the addresses that may be fetched, such as "
             f"https://example.org/photos/: {error.message}",
             field="fetch",
         ) from error
     if set(prefix) & set("?#"):
         raise InvalidInputError(
-            f"'{prefix}' cannot be the beginning of addresses: leave out what follows '?' or '#'",
+            f"'{prefix}' is not allowed as the beginning of addresses: remove '?' or '#' and the text after it",
             field="fetch",
         )
     path = address.path[:-1] if address.path and not address.path[-1] else address.path
@@ -135,6 +135,6 @@ def below(base: str, relative: str) -> str:
     """
     segments = relative.replace("\\", "/").split("/")
     if not relative or any(one in ("", ".", "..") or not one.isprintable() for one in segments):
-        raise ManifestError(f"'{relative[:200]}' is no path below {base}")
+        raise ManifestError(f"'{relative[:200]}' is not a path below {base}")
     quoted = quote("/".join(segments)) if base.lower().startswith(("http:", "https:")) else relative
     return f"{base.rstrip('/')}/{quoted}"

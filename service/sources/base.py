@@ -155,9 +155,9 @@ class Source:
             if not (self.address or isinstance(error, OSError)):
                 raise
             raise SourceUnreachableError(
-                f"{self.address or self.path} cannot be listed any further: "
-                f"{error or type(error).__name__}; the entries before are good. Give the same "
-                "command again once it can be read",
+                f"{self.address or self.path} cannot be read any further: "
+                f"{error or type(error).__name__}. What was read before is good: run the same "
+                "command again when it can be read",
                 field="source",
             ) from error
 

@@ -214,18 +214,18 @@ class _Package:
             description = json.loads(content.decode("utf-8-sig"))
         except (ValueError, RecursionError) as error:
             raise ManifestError(
-                f"{DESCRIPTOR} is not readable JSON: {error}", field="source"
+                f"{DESCRIPTOR} is not valid JSON: {error}", field="source"
             ) from error
         version = _version(description)
         if version is None:
             raise ManifestError(
-                f"{DESCRIPTOR} describes no Camtrap DP: its profile is none of theirs",
+                f"{DESCRIPTOR} is not a Camtrap DP: its profile is another one",
                 field="source",
             )
         if not re.fullmatch(r"1\.0(\.[0-9]+)?", version):
             raise ManifestError(
-                f"the package is of Camtrap DP {version[:20]}; versions 1.0, 1.0.1 and later ones "
-                "of 1.0 can be read: export it again in one of these",
+                f"the package is Camtrap DP {version[:20]}; only versions 1.0.x can be read: export it "
+                "again in one of these",
                 field="source",
             )
         return dict(description)
@@ -253,8 +253,8 @@ def _described_resource(name: str, resource: dict[str, Any]) -> _Resource:
     for each in paths if isinstance(paths, list) else [paths]:
         if not isinstance(each, str) or not _stays(each):
             raise ManifestError(
-                f"the table '{name}' lies at {str(each)[:80]!r}; it has to be a file of the "
-                "package: download it, and name it there",
+                f"the table '{name}' has the path {str(each)[:80]!r}, which is not in the "
+                "package: copy the file there, and correct the path",
                 field="source",
             )
         names.append(each)
@@ -263,14 +263,14 @@ def _described_resource(name: str, resource: dict[str, Any]) -> _Resource:
     encoding = str(resource.get("encoding", "utf-8")).lower().replace("utf8", "utf-8")
     if encoding not in ENCODINGS:
         raise ManifestError(
-            f"the table '{name}' is in {encoding[:40]!r}; what can be read is "
+            f"the table '{name}' has the encoding {encoding[:40]!r}; supported: "
             f"{', '.join(sorted(ENCODINGS))}",
             field="source",
         )
     dialect = resource.get("dialect")
     separator = dialect.get("delimiter", ",") if isinstance(dialect, dict) else ","
     if not isinstance(separator, str) or len(separator) != 1:
-        raise ManifestError(f"the table '{name}' has no single delimiter", field="source")
+        raise ManifestError(f"the table '{name}' needs a delimiter of one character", field="source")
     gzipped = resource.get("compression") == "gz" or any(n.endswith(".gz") for n in names)
     return _Resource(tuple(names), Dialect(separator=separator, encoding=encoding), gzipped)
 
@@ -335,7 +335,7 @@ def _seconds(timestamp: str) -> float | None:
 def _take_deployment(row: _Row, deployments: dict[str, dict[str, Value]]) -> None:
     own = row.needed("deploymentID")
     if own in deployments:
-        raise ManifestError(f"the deployment '{own[:80]}' is in an earlier row already")
+        raise ManifestError(f"an earlier row has the deployment '{own[:80]}'")
     if len(deployments) >= MAX_DEPLOYMENTS:
         raise ManifestError(f"the package has more than {MAX_DEPLOYMENTS:,} deployments")
     columns = {column: row.cells.get(column) for column in _OF_DEPLOYMENTS}
@@ -351,7 +351,7 @@ def _deployment_of(
     own = row.needed("mediaID")
     deployment = row.needed("deploymentID")
     if not observations.add_first("media", own):
-        raise ManifestError(f"the medium '{own[:80]}' is in an earlier row already")
+        raise ManifestError(f"an earlier row has the medium '{own[:80]}'")
     found = deployments.get(deployment)
     if found is None:
         raise ManifestError(f"there is no deployment '{deployment[:80]}' in this package")
@@ -477,5 +477,5 @@ def _refuse_private_address(cells: dict[str, str], found: FoundMedia) -> None:
     if found.url is not None and not _is_true(cells.get("filePublic", "true")):
         raise SourceNotFoundError(
             f"'{found.media[:200]}' is not public (filePublic is false) and is not fetched; put "
-            "the file beside the package, or say where it is with --media FOLDER"
+            "the file beside the package, or give its folder with --media FOLDER"
         )

@@ -81,8 +81,8 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """
     if _is_simple_download(path):
         raise ManifestError(
-            f"{path} is a GBIF download in the simple format, which names no media; ask GBIF for "
-            "the same occurrences as a Darwin Core Archive",
+            f"{path} is a GBIF download in the simple format, which names no media; request "
+            "the same occurrences from GBIF as a Darwin Core Archive",
             field="source",
         )
     with PackedFiles(path, META) as files, Spill() as spill:
@@ -92,8 +92,8 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
             yield each
     if not listed:
         raise SourceNotFoundError(
-            f"none of the occurrences in {path} has media; ask for those that have "
-            "(at GBIF: the filter 'media type')",
+            f"none of the occurrences in {path} has media; request those with media "
+            "(at GBIF: filter by 'media type')",
             field="source",
         )
 
@@ -156,7 +156,7 @@ class _Listing:
     def _spill_events(self, table: MetaTable) -> Iterator[Listed]:
         for position, key, row, wrong in _table_rows(self.files, table):
             if not wrong and not self.spill.add_first("events", key, row):
-                wrong = f"an earlier row has the event '{key[:200]}' already"
+                wrong = f"an earlier row has the event '{key[:200]}'"
             if wrong:
                 yield failed(key, position, ManifestError(wrong))
 
@@ -178,7 +178,7 @@ class _Listing:
             if first is None:
                 return
         elif not self.spill.add_first("used", key):
-            error = ManifestError(f"an earlier row has the id '{key[2:]}' already")
+            error = ManifestError(f"an earlier row has the id '{key[2:]}'")
             yield failed(own or row.key, row.position, error)
             return
         known = row.values if self.of_core else {**self._event(row.key), **row.values}
@@ -253,7 +253,7 @@ def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
             if table.kind in OCCURRENCE:
                 return table, meta.core
     raise ManifestError(
-        f"{path} has no occurrences: its core is of {meta.core.kind or 'no kind'}; archives of "
+        f"{path} has no occurrences: its core has the type {meta.core.kind or 'none'}; archives of "
         "occurrences, and of events with occurrences, can be read",
         field="source",
     )

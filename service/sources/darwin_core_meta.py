@@ -89,16 +89,15 @@ def read_meta(content: bytes) -> Meta:
     """
     if len(content) > MAX_META_BYTES:
         raise ManifestError(
-            f"meta.xml has more than {MAX_META_BYTES >> 20} MiB; it describes tables, and has no "
-            "need of that",
+            f"meta.xml has more than {MAX_META_BYTES >> 20} MiB, the limit",
             field="source",
         )
     try:
         text = content.decode("utf-8-sig")
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
             raise ManifestError(
-                "meta.xml declares a document type or entities, which Darwin Core Archives have no "
-                "use for; remove them",
+                "meta.xml declares a document type or entities, which are not allowed; remove "
+                "them",
                 field="source",
             )
         root = ElementTree.fromstring(text)  # noqa: S314  # no document type, no entities
@@ -143,7 +142,7 @@ def _dialect(element: ElementTree.Element) -> Dialect:
         encoding = encoding.lower()
     if encoding not in ENCODINGS:
         raise ManifestError(
-            f"meta.xml says that a table is in {encoding[:40]!r}; tables can be in "
+            f"meta.xml gives a table the encoding {encoding[:40]!r}; supported: "
             f"{', '.join(sorted(ENCODINGS))}",
             field="source",
         )
@@ -176,7 +175,7 @@ def _inside(location: str) -> str:
     hostile = "\0" in location or "\\" in location or "://" in location
     if not location or hostile or path.is_absolute() or ".." in path.parts:
         raise ManifestError(
-            f"meta.xml names the file {location[:200]!r}, which is not one inside the archive",
+            f"meta.xml names the file {location[:200]!r}, which is not inside the archive",
             field="source",
         )
     return str(path)
@@ -197,7 +196,7 @@ def _whole(element: ElementTree.Element, attribute: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= _MAX_COLUMN):
         raise ManifestError(
-            f"meta.xml has {attribute}={text[:40]!r}, which is no number from 0 to {_MAX_COLUMN}",
+            f"meta.xml has {attribute}={text[:40]!r}, which is not a number from 0 to {_MAX_COLUMN}",
             field="source",
         )
     return int(text)

@@ -144,7 +144,7 @@ def with_numbers(row: Mapping[str, Value], separator: str) -> dict[str, Value]:
             _NUMBER_COLUMNS.accept({name: value})
         except MetadataError as error:
             raise MetadataError(
-                f"{error.message}; correct the cell or leave it empty", field=error.field
+                f"{error.message}; correct the cell or clear it", field=error.field
             ) from error
     return changed
 
@@ -157,7 +157,7 @@ def _with_point(name: str, value: str, separator: str) -> str:
     metres = name == "coordinateUncertaintyInMeters"
     if metres and separator != ";" and len(decimals) == 3:
         raise MetadataError(
-            f"{name} may be {whole}{decimals} or {whole}.{decimals} where it says '{value}'; "
+            f"{name} is '{value}', which may mean {whole}{decimals} or {whole}.{decimals}; "
             "write it without a comma",
             field=name,
         )

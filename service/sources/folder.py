@@ -199,7 +199,7 @@ def _walk(
         for link in _kept(here.links, prefix, exclude):
             yield _skipped(prefix + link)
         if folders and prefix.count("/") >= MAX_DEPTH:
-            yield failed(below, "", ManifestError(f"folders lie more than {MAX_DEPTH} deep"))
+            yield failed(below, "", ManifestError(f"folders are nested more than {MAX_DEPTH} deep"))
             continue
         own = names_of_siblings(folders, below.rpartition("/")[2] or name) if not names else {}
         waiting += [(prefix + each, names or own.get(each)) for each in reversed(folders)]
@@ -261,14 +261,14 @@ def _is_text(name: str) -> bool:
 
 def _unwritable(media: str) -> Listed:
     shown = media.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    error = ManifestError(f"the name of '{shown}' is no UTF-8 text; rename the file")
+    error = ManifestError(f"the name of '{shown}' is not UTF-8; rename the file")
     return failed(shown, "", error)
 
 
 def _skipped(link: str) -> Listed:
     message = (
-        f"'{link}' is a link to a folder, and these are not followed: give what it leads to as a "
-        "source of its own"
+        f"'{link}' is a link to a folder; these are not followed. Index the linked folder by "
+        "itself"
     )
     return Listed(AddResult(link, AddStatus.SKIPPED, 0, "LINKED_FOLDER", message), link)
 

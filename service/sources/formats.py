@@ -157,17 +157,17 @@ def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:
     """The media of a folder that a glob in the source's path fits."""
     if options.include:
         raise InvalidInputError(
-            f"the source {folder / glob} says which media are meant, and --include says so too; "
-            f"give the folder {folder} and all globs with --include",
+            f"the source {folder / glob} is a glob already; to use --include as well, give the folder {folder} "
+            "and pass all globs with --include",
             field="include",
         )
     if not folder.is_dir():
-        raise SourceNotFoundError(f"there is no folder {folder} to look in", field="source")
+        raise SourceNotFoundError(f"there is no folder {folder}", field="source")
     source = _local_source(folder, replace(options, format="folder", include=(glob,)))
     if next(iter(source), None) is None:
         raise SourceNotFoundError(
-            f"no photograph or recording fits {folder / glob}; '*' and '?' stand for letters of "
-            "one name, '**' for any number of folders",
+            f"no photograph or recording matches {folder / glob}; '*' and '?' match letters "
+            "within one name, '**' any number of folders",
             field="source",
         )
     return source
@@ -178,15 +178,15 @@ def _refuse_if_empty(source: Source, options: SourceOptions) -> None:
         return
     where = source.address or source.path
     if options.include or options.exclude:
-        why = "none of its files is let through by --include and --exclude"
+        why = "--include and --exclude leave none of its files"
     elif source.format == "folder":
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES | AUDIO_SUFFIXES))
         why = f"none of its files ends in {suffixes}"
     elif source.format == "manifest":
-        raise SourceNotFoundError(f"{where} lists no media: it has a header only", field="source")
+        raise SourceNotFoundError(f"{where} lists no media: it has only a header", field="source")
     else:
-        why = f"nothing in it is a photograph or recording, read as {source.format}"
-    raise SourceNotFoundError(f"{where} holds no media: {why}", field="source")
+        why = f"read as {source.format}, it contains no photograph or recording"
+    raise SourceNotFoundError(f"{where} has no media: {why}", field="source")
 
 
 def _remote_source(address: str, options: SourceOptions) -> Source:
@@ -229,12 +229,12 @@ def _check_form(path: Path, reader: Reader | None) -> None:
     name = reader.name if reader else ""
     if path.is_dir() and name in _ONLY_FILES:
         raise ManifestError(
-            f"{path} is a folder, and {name} is read from a file; name the file in it",
+            f"{path} is a folder; the format {name} needs a file: give the file in it",
             field="source",
         )
     if path.is_file() and name in _ONLY_FOLDERS:
         raise ManifestError(
-            f"{path} is a file, and {name} is read from a folder; name the folder", field="source"
+            f"{path} is a file; the format {name} needs a folder", field="source"
         )
     if path.is_file() and name != "tar" and not path.stat().st_size:
         raise ManifestError(f"{path} is empty, a file of 0 bytes; copy it again", field="source")
@@ -246,18 +246,18 @@ def _unknown(path: Path) -> ManifestError:
     """The error for something that is of no known format."""
     if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
         return ManifestError(
-            f"{path} is a zip that is damaged or cut off; download or copy it again",
+            f"{path} is a damaged or incomplete zip; download or copy it again",
             field="source",
         )
     if path.suffix.lower() in _PACKED:
         return ManifestError(
-            f"{path} is no export that is read without unpacking; unpack it and give the folder or "
-            "the table that was in it",
+            f"{path} cannot be read while it is packed; unpack it, and give the folder or "
+            "the table inside",
             field="source",
         )
     return ManifestError(
-        f"{path} is neither a folder nor a manifest (a .csv, .tsv or .parquet file), nor "
-        f"anything else that can be read: {', '.join(each.name for each in READERS)}; if it "
-        "is one of these by another name, say which with --format",
+        f"the format of {path} is unknown: it is not a folder, not a table (.csv, .tsv or "
+        f".parquet), and none of {', '.join(each.name for each in READERS)}; if it is one of "
+        "these, name it with --format",
         field="source",
     )

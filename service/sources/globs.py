@@ -59,7 +59,7 @@ def _levels(glob: str, field: str) -> _Levels:
     tidy = glob.strip().removeprefix("./").rstrip("/")
     if not tidy or tidy.startswith("/") or ".." in tidy.split("/") or len(tidy) > MAX_GLOB_CHARS:
         raise InvalidInputError(
-            f"{glob[:60]!r} is no glob over paths below the folder, such as '*.jpg' or "
+            f"{glob[:60]!r} is not a valid glob; write one such as '*.jpg' or "
             f"'2023/**/*.wav' (at most {MAX_GLOB_CHARS} characters)",
             field=field,
         )

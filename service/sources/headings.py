@@ -98,11 +98,11 @@ def _renamed(headings: Sequence[str], columns: Mapping[str, str]) -> dict[int, s
     for heading, column in columns.items():
         index = _index_of(heading, headings)
         if not column.strip():
-            raise ManifestError(f"the column '{heading}' is given no name", field="columns")
+            raise ManifestError(f"the column '{heading}' needs a new name", field="columns")
         name = kept_names([column])[0]
         if name in renamed.values() or index in renamed:
             raise ManifestError(
-                f"two columns are to be one: '{heading}' cannot be '{name}' too", field="columns"
+                f"two columns cannot have one name: '{heading}' cannot be '{name}' too", field="columns"
             )
         renamed[index] = name
     return renamed

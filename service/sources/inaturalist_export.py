@@ -86,8 +86,8 @@ def inaturalist_export_entries(path: Path, options: SourceOptions) -> Iterator[L
     headings = header(path, COMMA_SEPARATED)
     if "id" not in headings or not {"image_url", "sound_url"} & set(headings):
         raise ManifestError(
-            f"{path} has no column 'id', or neither 'image_url' nor 'sound_url'; tick them where "
-            "iNaturalist asks for the columns of the export",
+            f"{path} has no column 'id', or neither 'image_url' nor 'sound_url'; select them "
+            "on iNaturalist's export page",
             field="source",
         )
     locator = MediaLocator(path, options)

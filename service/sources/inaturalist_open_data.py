@@ -83,9 +83,9 @@ def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
             yield each
     if not listed:
         raise SourceNotFoundError(
-            f"no photograph of the tables in {folder} is here: files are looked for as "
-            "PHOTO_ID/original.jpg (or large, medium, small) and as PHOTO_ID.jpg. Say where they "
-            f"are with --media FOLDER, or allow them to be fetched with --fetch {OPEN_DATA}",
+            f"none of the photographs in the tables in {folder} was found; file names are "
+            "PHOTO_ID/original.jpg (or large, medium, small) and as PHOTO_ID.jpg. Give their "
+            f"folder with --media FOLDER, or allow fetching with --fetch {OPEN_DATA}",
             field="source",
         )
 
@@ -188,7 +188,7 @@ class _Listing:
     def _item(self, row: dict[str, str]) -> MediaItem:
         photo, extension = row["photo_id"], row["extension"].lower()
         if not _PHOTO.fullmatch(photo) or not _EXTENSION.fullmatch(extension):
-            raise ManifestError(f"'{photo[:40]}.{extension[:40]}' is no photograph's name")
+            raise ManifestError(f"'{photo[:40]}.{extension[:40]}' is not the name of a photograph")
         local = self._local(photo)
         key = row["observation_uuid"]
         observation = self.spill.get("observations", key)

@@ -65,7 +65,7 @@ class Element(NamedTuple):
         if self.unusable:
             raise ManifestError(self.unusable)
         if not isinstance(self.value, dict):
-            raise ManifestError("it is no object with named values")
+            raise ManifestError("it is not a JSON object")
         return self.value
 
 
@@ -90,7 +90,7 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
                 done = f"{element.member or 'element '}[{element.number}]"
     except (ijson.JSONError, ValueError, RuntimeError) as error:
         raise ManifestError(
-            f"{path.name} is not readable JSON after {done}, before byte {guarded.total:,}: "
+            f"{path.name} is not valid JSON after {done}, before byte {guarded.total:,}: "
             f"{_message(error)}; download or write it again (NaN and Infinity are not JSON: write "
             "null)",
             field="source",
@@ -188,9 +188,9 @@ class _Elements:
                     self._rest_of_value(event, rest)
                 yield rest.element("", number)
         else:
-            raise ValueError("it holds neither an object nor a list")
+            raise ValueError("it is neither an object nor a list")
         if next(self._events, None) is not None:  # makes ijson look at what follows
-            raise ValueError("something follows its end")
+            raise ValueError("there is text after its end")
 
     def _lists(self, rest: _Builder | None) -> Iterator[Element]:
         """The wanted lists of an object that has begun; all its other members go to `rest`."""
@@ -206,7 +206,7 @@ class _Elements:
                     rest.add(event, value)
                 self._rest_of_value(event, rest)
             elif event != "start_array":
-                raise ValueError(f"'{key}' is no list")
+                raise ValueError(f"'{key}' is not a list")
             else:
                 yield from self._list(key)
 

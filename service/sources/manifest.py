@@ -96,9 +96,9 @@ def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[
         return columns
     likely = [f"--rename {_quoted(heading)}=media" for heading in likely_media(headings)]
     remedy = (
-        f"if one of them holds the files, say {' or '.join(likely)}"
+        f"if one of them has the files, use {' or '.join(likely)}"
         if likely
-        else "name the one that holds the files with --rename HEADING=media"
+        else "name the one with the files by --rename HEADING=media"
     )
     raise ManifestError(
         f"{table.location} has no column 'media' with the files' paths; its columns are "
@@ -171,14 +171,14 @@ class _MediaBase:
 def _item(base: _MediaBase, row: Cells) -> MediaItem:
     media = str(row.get("media", ""))
     if not media or "\0" in media:
-        raise ManifestError("the column 'media' holds no path")
+        raise ManifestError("the column 'media' is empty or not a path")
     name = urlsplit(media).path if is_address(media) else media
     kind = str(row.get("modality", "")) or str(row.get("type", ""))
     modality = _TYPES.get(kind.lower()) or modality_of_suffix(Path(name))
     if modality is None:
         raise ManifestError(
-            f"the suffix of '{media[:200]}' does not say what it is; add a column 'type' that says "
-            "StillImage or Sound"
+            f"the suffix of '{media[:200]}' is not known; add a column 'type' with StillImage or "
+            "Sound"
         )
     own = str(row.get("occurrenceID", "")) or id_of_name(media)
     metadata = {c: v for c, v in row.items() if c not in _NOT_KEPT}

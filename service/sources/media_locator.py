@@ -147,8 +147,8 @@ class MediaLocator:
             return None
         if not inside:
             raise ManifestError(
-                f"'{_short(wanted)}' is a link that leads out of {self.folder}; name the folder "
-                "with --media if its links can be trusted"
+                f"'{_short(wanted)}' is a link that leaves {self.folder}; if you trust the links "
+                "in this folder, give it with --media"
             )
         return FoundMedia(wanted, path, str(self._root), None)
 
@@ -159,8 +159,8 @@ class MediaLocator:
         owner = str(self._claims.get("claim", wanted))
         if owner != name:
             raise ManifestError(
-                f"the file name '{_short(wanted)}' could be that of '{_short(owner)}' as well as "
-                f"that of '{_short(name)}'; put the files into folders as in the addresses"
+                f"the file '{_short(wanted)}' may belong to '{_short(owner)}' or to "
+                f"'{_short(name)}'; put the files into folders as in the addresses"
             )
 
     def _not_found(self, addresses: list[str], tried: list[str]) -> SourceNotFoundError:
@@ -168,15 +168,15 @@ class MediaLocator:
         names = ", ".join(f"'{_short(each)}'" for each in different[:_NAMED]) or "no name"
         if len(different) > _NAMED:
             names += f" and {len(different) - _NAMED} other names"
-        source = f"; the source names {_short(addresses[0])}" if addresses else ""
+        source = f"; their address is {_short(addresses[0])}" if addresses else ""
         message = (
-            f"the media are not here: looked in {self.folder or 'no folder'} for {names}{source}. "
-            "Say where they are with --media FOLDER"
+            f"the media were not found: looked in {self.folder or 'no folder'} for {names}{source}. "
+            "Give their folder with --media FOLDER"
         )
         if not addresses:
             return SourceNotFoundError(message)
         prefix = _prefix(addresses[0])
-        fetch = f", or allow them to be fetched with --fetch {prefix}" if prefix else ""
+        fetch = f", or allow fetching with --fetch {prefix}" if prefix else ""
         return SourceNotFoundError(f"{message}{fetch}")
 
 
@@ -199,11 +199,11 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
         or modality_of_suffix(Path(path))
     )
     if modality == "video":
-        raise UnsupportedMediaError(f"'{_short(name)}' is a video; pictures and sounds can be read")
+        raise UnsupportedMediaError(f"'{_short(name)}' is a video; only pictures and sounds can be read")
     if modality is None:
         raise ManifestError(
-            f"'{_short(name)}' may be a picture or a sound: the row's type and format and the "
-            "suffix do not say"
+            f"'{_short(name)}' may be a picture or a sound: neither the row's type and format nor "
+            "the suffix tell which"
         )
     return modality
 
@@ -213,7 +213,7 @@ def _names(name: str) -> Iterator[tuple[str, bool]]:
     if not name:
         return
     if "\0" in name:
-        raise ManifestError("the name of the media holds a zero byte")
+        raise ManifestError("the name of the media contains a zero byte")
     if not is_address(name):
         last = PurePosixPath(name.replace("\\", "/")).name
         if name.startswith(("/", "\\", "~")) or re.match(r"[A-Za-z]:", name):
@@ -242,7 +242,7 @@ def _safe(wanted: str) -> str:
     backslashed = PurePosixPath(wanted.replace("\\", "/"))
     if "\0" in wanted or path.is_absolute() or ".." in backslashed.parts or not path.parts:
         raise ManifestError(
-            f"'{_short(wanted)}' leads out of the folder with the media, which no row may"
+            f"'{_short(wanted)}' leads out of the media folder, which is not allowed"
         )
     return str(path)
 
@@ -251,7 +251,7 @@ def _split(address: str) -> SplitResult:
     try:
         return urlsplit(address)
     except ValueError as error:
-        raise ManifestError(f"'{_short(address)}' is no address: {error}") from error
+        raise ManifestError(f"'{_short(address)}' is not a valid address: {error}") from error
 
 
 def _prefix(address: str) -> str:

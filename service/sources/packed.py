@@ -99,7 +99,7 @@ class PackedFiles:
             raise self._missing(name)
         if not path.resolve().is_relative_to(self.path.resolve()):
             raise ManifestError(
-                f"{path} is a link that leads out of {self.path}; put the file itself there",
+                f"{path} is a link that leaves {self.path}; put the file itself there",
                 field="source",
             )
         return path
@@ -113,8 +113,8 @@ class PackedFiles:
         if big and info.file_size > MAX_RATIO * max(info.compress_size, 1):
             raise ManifestError(
                 f"{name} in {self.path} would grow from {info.compress_size:,} to "
-                f"{info.file_size:,} bytes, more than {MAX_RATIO} times; if that is as it should "
-                "be, unpack it and give the folder",
+                f"{info.file_size:,} bytes, more than {MAX_RATIO} times; if that is "
+                "right, unpack it and give the folder",
                 field="source",
             )
         return info
@@ -122,7 +122,7 @@ class PackedFiles:
     def _missing(self, name: str) -> SourceNotFoundError:
         names = ", ".join(self.names()[:20]) or "nothing"
         return SourceNotFoundError(
-            f"{self.path} has no file '{name[:200]}', which its description names; it has {names}. "
+            f"{self.path} has no file '{name[:200]}', which its description names; its files are {names}. "
             "Download it again",
             field="source",
         )
@@ -174,5 +174,5 @@ def head_of(path: Path) -> bytes:
 def _only_table(archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     tables = [each for each in archive.infolist() if each.filename.lower().endswith(".csv")]
     if len(tables) != 1:
-        raise zipfile.BadZipFile(f"it holds {len(tables)} tables (.csv), not one")
+        raise zipfile.BadZipFile(f"it contains {len(tables)} tables (.csv), not one")
     return tables[0]

@@ -128,13 +128,12 @@ def system_of(address: str) -> tuple[Any, str]:
         package = _PACKAGES.get(scheme)
         remedy = f"pip install {package}" if package else str(error)
         raise InvalidInputError(
-            f"addresses that begin with {scheme}:// need a package that is not installed here: "
-            f"{remedy}",
+            f"addresses with {scheme}:// need a package that is not installed: {remedy}",
             field="source",
         ) from error
     except ValueError as error:
         raise InvalidInputError(
-            f"addresses that begin with {scheme}:// cannot be read: {error}", field="source"
+            f"addresses with {scheme}:// cannot be read: {error}", field="source"
         ) from error
     except Exception as error:  # credentials, configuration: every library has its own
         raise _typed(error, address) from error
@@ -166,7 +165,7 @@ def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
     for chunk in _http_chunks(url, allowed) if is_http else _chunks(url):
         if time.monotonic() - begun > MAX_TRANSFER_S:
             raise SourceUnreachableError(
-                f"'{url[:200]}' did not arrive within {MAX_TRANSFER_S:g} s; fetch it by other means"
+                f"'{url[:200]}' took more than {MAX_TRANSFER_S:g} s; download it another way"
             )
         yield chunk
 
@@ -195,7 +194,7 @@ def _http_chunks(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
             count += len(chunk)
             yield chunk
     if expected is not None and count != expected:
-        raise OSError(f"it broke off after {count:,} of {expected:,} bytes")
+        raise OSError(f"the download stopped after {count:,} of {expected:,} bytes")
 
 
 def _answer(
@@ -247,8 +246,8 @@ def _typed(error: Exception, url: str) -> BitternError:
         return SourceNotFoundError(f"there is nothing at {url[:200]}", field="source")
     if status in (401, 403) or isinstance(error, PermissionError):
         return SourceUnreachableError(
-            f"{url[:200]} is not open to everyone: give credentials as the library behind it wants "
-            f"them ({_message(error)})",
+            f"{url[:200]} needs credentials: set them in the environment, as its library requires "
+            f"({_message(error)})",
             field="source",
         )
     return SourceUnreachableError(

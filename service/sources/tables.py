@@ -43,8 +43,7 @@ _MEAN_ROW_BYTES = 64 << 10
 """A row group of more than both of these is left out: it is unpacked a thousand rows at a time,
 however small the batches are."""
 _TOO_LARGE = (
-    "hold {:,} bytes each on average, which is too much for a table of media; leave out the "
-    "columns with long texts"
+    "have {:,} bytes each on average, which is too much; remove the columns with long texts"
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
@@ -71,11 +70,11 @@ class Dialect:
 
     def __post_init__(self) -> None:
         if not self.separator or not self.line_end:
-            raise ManifestError("cells and lines must be separated by something", field="source")
+            raise ManifestError("cells and lines need separators", field="source")
         if self.quote and (len(self.quote) > 1 or len(self.separator) > 1):
             raise ManifestError(
                 f"cells enclosed by {self.quote!r} and separated by {self.separator!r} cannot be "
-                "read; one character each can",
+                "read; each must be one character",
                 field="source",
             )
 
@@ -163,7 +162,7 @@ class _Lines:
             try:
                 text = raw.decode(self.dialect.encoding)
             except UnicodeDecodeError as error:
-                self.trouble = f"the line is no {self.dialect.encoding} text: {error.reason}"
+                self.trouble = f"the line is not {self.dialect.encoding} text: {error.reason}"
                 text = ""
             yield (text.removeprefix("\ufeff") if self.count == 1 else text) + "\n"
 
@@ -269,7 +268,7 @@ class Table:
             try:
                 yield from named_rows(stream, dialect, str(self.location), names)  # type: ignore[misc]
             except UnicodeDecodeError as error:
-                raise ManifestError(f"{self.location} is no {encoding} text: {error}") from error
+                raise ManifestError(f"{self.location} is not {encoding} text: {error}") from error
 
     def _refuse_other_encodings(self, encoding: str) -> None:
         """Read a file through: better to refuse it now than in the middle of a night."""
@@ -327,7 +326,7 @@ def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str
                         yield number, cells
         except (pa.ArrowException, OSError) as error:
             # What was read is good; where the file is damaged, nothing behind can be found.
-            yield number + 1, f"this row and those behind it cannot be read: {error}"
+            yield number + 1, f"this row and the rows after it cannot be read: {error}"
 
 
 def _is_flat(kind: Any) -> bool:
@@ -387,9 +386,9 @@ def _too_long(row: int, texts: Mapping[str, NDArray[np.int64]]) -> str:
         if sizes[row] > MAX_CELL_BYTES:
             return (
                 f"the cell in column '{name[:100]}' has {sizes[row]:,} bytes, the limit is "
-                f"{MAX_CELL_BYTES:,}; leave the column out"
+                f"{MAX_CELL_BYTES:,}; remove the column"
             )
-    return f"the row has more than {MAX_LINE_BYTES >> 20} MiB; leave some columns out"
+    return f"the row has more than {MAX_LINE_BYTES >> 20} MiB; remove some columns"
 
 
 def _slice_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells]:

@@ -116,7 +116,7 @@ def _entries(shards: list[Path] | list[str], options: SourceOptions) -> Iterator
                 if (include and not include(entry.media)) or (exclude and exclude(entry.media)):
                     continue
                 if not seen.add_first("media", f"{entry.occurrence_id}\0{entry.media}"):
-                    what = f"'{entry.occurrence_id}' with '{entry.media}' is in the shards already"
+                    what = f"'{entry.occurrence_id}' with '{entry.media}' is in the shards twice"
                     yield failed(entry.occurrence_id, listed.position, ManifestError(what))
                     continue
                 if not seen.add_first("ids", entry.occurrence_id):
@@ -183,7 +183,7 @@ def _groups(stream: IO[bytes], name: str, root: str) -> Iterator[Listed]:
         tar = TarStream(stream)
         for count, member in enumerate(tar):
             if count >= MAX_MEMBERS:
-                raise ManifestError(f"more than {MAX_MEMBERS:,} members; what follows is left out")
+                raise ManifestError(f"more than {MAX_MEMBERS:,} members; the rest is skipped")
             if not member.isreg() or member.issparse():
                 continue
             key, suffix = _key(member.name)
@@ -247,11 +247,11 @@ class TarStream:
         try:
             yield
         except _EndsTooEarlyError as error:
-            what = "it ends too early: fetch or write it again"
-            raise ManifestError(what if self._count else "it is no tar file") from error
+            what = "it ends too early: download or write it again"
+            raise ManifestError(what if self._count else "it is not a tar file") from error
         except _UNREADABLE as error:
-            what = f"it is damaged behind member {self._count}"
-            what = what if self._count else "it is no tar file"
+            what = f"it is damaged after member {self._count}"
+            what = what if self._count else "it is not a tar file"
             raise ManifestError(f"{what}: {str(error)[:200]}") from error
 
 
@@ -381,7 +381,7 @@ class _Group:
 def _check(member: tarfile.TarInfo, name: str, count: int, is_medium: bool) -> None:
     if len(name) > MAX_NAME_CHARS or not name.isprintable():
         raise ManifestError(
-            f"a member's name is of at most {MAX_NAME_CHARS} characters that can be printed"
+            f"the name of a member is limited to {MAX_NAME_CHARS} printable characters"
         )
     if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise ManifestError(f"'{name}' leads out of its shard")
@@ -402,7 +402,7 @@ def _sidecar(data: bytes, suffix: str, name: str) -> dict[str, Value]:
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"'{name}' cannot be read: {error}") from error
     if not isinstance(value, dict):
-        raise ManifestError(f"'{name}' holds no object with named values")
+        raise ManifestError(f"'{name}' is not a JSON object")
     flat = {k: v for k, v in value.items() if isinstance(v, str | int | float) and v != ""}
     flat = {k: v for k, v in flat.items() if not isinstance(v, float) or math.isfinite(v)}
     return dict(zip(column_names(list(flat), {}), flat.values(), strict=True))

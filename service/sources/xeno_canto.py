@@ -145,7 +145,7 @@ def _page(path: Path, folder: _Folder, seen: set[int]) -> Iterator[Listed]:
             number = _number(row)
             name = f"XC{number}"
             if number in seen:
-                message = f"{position}: {name} is on an earlier page already"
+                message = f"{position}: {name} is on an earlier page too"
                 yield Listed(AddResult(name, AddStatus.SKIPPED, 0, "", message), position)
                 continue
             seen.add(number)

@@ -111,7 +111,7 @@ def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> Non
     assert good == ["a", "f"]
     assert len(bad) == 5
     for message, line, word in zip(
-        bad, (3, 4, 5, 6, 7), ("missing.png", "line 2", "no path", "2 cells", "suffix"), strict=True
+        bad, (3, 4, 5, 6, 7), ("missing.png", "line 2", "not a path", "2 cells", "suffix"), strict=True
     ):
         assert f"line {line}:" in message
         assert word in message
@@ -154,7 +154,7 @@ def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="no media"):
         read_source(tmp_path)
     (tmp_path / "a.txt.bak").write_text("media")
-    with pytest.raises(ManifestError, match="neither a folder nor a manifest"):
+    with pytest.raises(ManifestError, match="is not a folder, not a table"):
         read_source(tmp_path / "a.txt.bak")
 
 

@@ -131,10 +131,10 @@ def test_path_that_leads_out_of_the_folder_is_refused(tmp_path: Path, path: str)
         ('{"items": [], "version": 2}', "found keys 'items', 'version'"),
         ('{"a": [{"id": 1}], "b": [7]}', "list.json, b[0]: it is no object"),
         ('[{"a": [{"id": 1}], "b": [{"id": 1}]}]', "no object"),
-        ('{"a": [{"id": 1}], "b": [{"id": 1}', "not readable JSON"),
-        ('{"a": {"id": 1}, "b": [{"id": 1}]}', "'a' is no list"),
-        ("", "not readable JSON"),
-        ("\x00\x01", "not readable JSON"),
+        ('{"a": [{"id": 1}], "b": [{"id": 1}', "not valid JSON"),
+        ('{"a": {"id": 1}, "b": [{"id": 1}]}', "'a' is not a list"),
+        ("", "not valid JSON"),
+        ("\x00\x01", "not valid JSON"),
     ],
 )
 def test_json_of_another_layout_is_refused_with_what_was_found(

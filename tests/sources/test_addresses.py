@@ -136,7 +136,7 @@ def test_media_are_fetched_again_when_that_may_help(host: str) -> None:
     ("name", "error", "times", "words"),
     [
         ("down.jpg", SourceUnreachableError, 3, "503"),
-        ("cut.jpg", SourceUnreachableError, 3, "broke off after 40 of 1,000"),
+        ("cut.jpg", SourceUnreachableError, 3, "stopped after 40 of 1,000"),
         ("gone.jpg", SourceNotFoundError, 1, "nothing at"),
         ("moved.jpg", SourceUnreachableError, 1, "/secret/1.jpg"),
     ],
@@ -182,7 +182,7 @@ def test_a_manifest_at_an_address_names_media_below_it_only(host: str) -> None:
     assert good.url == f"{host}/p/a.jpg"
     for entry in (climbing, absolute):
         assert isinstance(entry, AddResult)
-        assert "no path below" in entry.message
+        assert "not a path below" in entry.message
 
 
 def test_folders_and_manifests_of_other_systems_are_read(memory: Any) -> None:

@@ -257,9 +257,9 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
     said = [e.entry.message for e in listed if isinstance(e.entry, AddResult)]
     beginnings = [
         "deployments.csv, line 3: decimalLatitude must be",
-        "deployments.csv, line 4: the deployment 'd1' is in an earlier row",
+        "deployments.csv, line 4: an earlier row has the deployment 'd1'",
         "observations.csv, line 3: the row has no observationID",
-        "media.csv, line 3: the medium 'm1' is in an earlier row",
+        "media.csv, line 3: an earlier row has the medium 'm1'",
         "media.csv, line 4: there is no deployment 'd9'",
         "media.csv, line 5: '../m3.jpg' leads out",
         "media.csv, line 6: 'media/m4.jpg' is a video",
@@ -303,7 +303,7 @@ def with_a_table_elsewhere(folder: Path) -> None:
         (without_file_path, "media.csv has no column filePath"),
         (of_an_old_version, "Camtrap DP 0.6"),
         (without_observations, "no resource 'observations'"),
-        (with_a_table_elsewhere, "has to be a file of the package"),
+        (with_a_table_elsewhere, "is not in the package"),
     ],
 )
 def test_a_package_that_is_none_is_refused_as_a_whole(
@@ -319,7 +319,7 @@ def test_a_package_that_is_none_is_refused_as_a_whole(
 def test_description_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
     path = package(tmp_path, [medium("m1")], [OBSERVED])
     (path / "datapackage.json").write_text('{"camtrap-dp": ' + "[" * 100_000)
-    with pytest.raises(ManifestError, match="not readable JSON"):
+    with pytest.raises(ManifestError, match="not valid JSON"):
         entries(path)
 
 

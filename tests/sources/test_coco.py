@@ -162,10 +162,10 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
     path = written(tmp_path, content, "train/alpaca.jpg")
     said = failures(path)
     beginnings = [
-        "train.json, annotations[1]: it is no object",
+        "train.json, annotations[1]: it is not a JSON object",
         "train.json, annotations[2]: the annotation needs an image_id",
-        "train.json, images[0]: it is no object",
-        "train.json, images[1]: the media are not here",
+        "train.json, images[0]: it is not a JSON object",
+        "train.json, images[1]: the media were not found",
         "train.json, images[2]: '../outside.jpg' leads out",
         "train.json, images[3]: it has no file_name",
         "train.json, images[4]: decimalLatitude must be",
@@ -189,14 +189,14 @@ def test_media_are_looked_for_where_the_option_says(tmp_path: Path) -> None:
     [
         (b'{"images": [{"id": 1}', "before byte 21"),
         (b'{"annotations": [7, {"id": 1}', "after annotations[1]"),
-        (b'{"images": [' + b"[" * 100_000, "not readable JSON"),
-        (b'{"images": {"id": 1}}', "'images' is no list"),
+        (b'{"images": [' + b"[" * 100_000, "not valid JSON"),
+        (b'{"images": {"id": 1}}', "'images' is not a list"),
         (b'{"images": [{"latitude": NaN}]}', "write null"),
         (b'{"images": [1, ' + b"9" * 5000 + b"]}", "integer overflow"),
         (b'{"images": ["' + b"x" * 9_000_000 + b'"]}', "more than 8 MiB"),
         (b'{"images": []} {}', "trailing garbage"),
         (b"7", "neither an object nor a list"),
-        (b"", "not readable JSON"),
+        (b"", "not valid JSON"),
     ],
 )
 def test_json_that_cannot_be_read_is_refused_with_the_place(

@@ -67,7 +67,7 @@ def test_globs_mean_what_they_say(glob: str, path: str, fits: bool) -> None:
 
 @pytest.mark.parametrize("glob", ["", "/etc/*", "../*.jpg", "x" * 300])
 def test_a_glob_that_means_nothing_is_refused(glob: str) -> None:
-    with pytest.raises(InvalidInputError, match="no glob"):
+    with pytest.raises(InvalidInputError, match="not a valid glob"):
         matcher([glob], "include")
 
 
@@ -173,7 +173,7 @@ def test_a_folder_named_like_a_glob_is_that_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("gbif/*.tif", "no photograph or recording fits"), ("nowhere/*.jpg", "no folder .*nowhere")],
+    [("gbif/*.tif", "no photograph or recording matches"), ("nowhere/*.jpg", "no folder .*nowhere")],
 )
 def test_globs_that_nothing_fits_are_refused(tmp_path: Path, source: str, words: str) -> None:
     folder(tmp_path, "gbif/1.jpg")

@@ -171,7 +171,7 @@ def test_wrong_rows_of_an_export_are_listed_and_the_rest_goes_in(
 def test_an_export_without_addresses_of_media_says_which_columns_to_tick(tmp_path: Path) -> None:
     path = tmp_path / "e.csv"
     path.write_text("id,observed_on,quality_grade,user_login\n1,2024-01-01,research,me\n")
-    with pytest.raises(ManifestError, match="tick them"):
+    with pytest.raises(ManifestError, match="select them"):
         read_source(path)
 
 
@@ -268,7 +268,7 @@ def test_wrong_rows_of_the_open_data_are_listed_and_the_rest_goes_in(
     assert len(items(source)) == 2
     said = "\n".join(failure.message for failure in failures(source))
     assert "photos.csv, line 6: the row has 2 cells, the header 9" in said
-    assert "observations.csv, line 5: the line is no utf-8 text" in said
+    assert "observations.csv, line 5: the line is not utf-8 text" in said
     assert "photos.csv, line 7: no row of observations.csv has the uuid 'nowhere'" in said
 
 

@@ -66,8 +66,8 @@ def test_a_job_that_0_1_0_wrote_down_renames_its_columns() -> None:
     ("columns", "words"),
     [
         ({"nothing": "media"}, "no column 'nothing'"),
-        ({"a": "media", "b": "media"}, "two columns are to be one"),
-        ({"a": " "}, "no name"),
+        ({"a": "media", "b": "media"}, "two columns cannot have one name"),
+        ({"a": " "}, "needs a new name"),
     ],
 )
 def test_a_mapping_that_does_not_fit_is_refused(columns: dict[str, str], words: str) -> None:
@@ -192,7 +192,7 @@ def test_a_decimal_comma_is_read_where_it_separates_nothing(tmp_path: Path, sepa
         ('media,lat\na.jpg,"46,5"\n', "'46,5' is none"),
         ("media;lat\na.jpg;46.5.1\n", "'46.5.1' is none"),
         ("media;lat\na.jpg;146,5\n", "between -90 and 90"),
-        ("media\tcoordinateUncertaintyInMeters\na.jpg\t1,000\n", "may be 1000 or 1.000"),
+        ("media\tcoordinateUncertaintyInMeters\na.jpg\t1,000\n", "may mean 1000 or 1.000"),
     ],
 )
 def test_what_is_no_number_is_told_with_its_line_and_a_remedy(
@@ -284,7 +284,7 @@ def test_a_small_parquet_file_with_long_texts_takes_little_memory(
         assert found == count
     else:  # one page of 100 MiB, which is unpacked as a whole or not at all
         assert found == 1
-        assert "1,024 rows from here on hold 102," in wrong
+        assert "1,024 rows from here on have 102," in wrong
     assert peak < 64 << 20
     assert most < 64 << 20
 

@@ -34,17 +34,17 @@ def test_a_zip_of_photographs_is_to_be_unpacked_and_a_damaged_one_is_called_so(
     with pytest.raises(ManifestError, match="unpack it"):
         read_source(path)
     path.write_bytes(path.read_bytes()[:3_000])
-    with pytest.raises(ManifestError, match="damaged or cut off"):
+    with pytest.raises(ManifestError, match="damaged or incomplete"):
         read_source(path)
 
 
 @pytest.mark.parametrize(
     ("name", "format_", "words"),
     [
-        ("", "coco", "is a folder, and coco is read from a file"),
-        ("", "manifest", "is a folder, and manifest is read from a file"),
-        ("", "inaturalist", "is a folder, and inaturalist is read from a file"),
-        ("1.jpg", "folder", "is a file, and folder is read from a folder"),
+        ("", "coco", "is a folder; the format coco needs a file"),
+        ("", "manifest", "is a folder; the format manifest needs a file"),
+        ("", "inaturalist", "is a folder; the format inaturalist needs a file"),
+        ("1.jpg", "folder", "is a file; the format folder needs a folder"),
     ],
 )
 def test_a_folder_is_refused_for_a_format_of_files_and_the_other_way_round(

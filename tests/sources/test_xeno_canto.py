@@ -129,7 +129,7 @@ def test_a_broken_page_costs_its_own_recordings_only(tmp_path: Path) -> None:
     first, broken, last = entries(tmp_path)
     assert (first.occurrence_id, last.occurrence_id) == ("XC1", "XC3")
     assert broken.status is AddStatus.FAILED
-    assert "page2.json is not readable JSON" in broken.message
+    assert "page2.json is not valid JSON" in broken.message
 
 
 def test_a_folder_of_media_with_some_other_json_is_a_folder(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: P
 def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, page(recording(7)))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(ManifestError, match=r"page1\.json is not readable JSON"):
+    with pytest.raises(ManifestError, match=r"page1\.json is not valid JSON"):
         entries(path)
 
 
