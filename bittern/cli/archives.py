@@ -26,19 +26,19 @@ def models(
     folder: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Also list the saved models in this folder, or the one that it is; repeatable."
+            help="Also list saved models in this folder, or this saved model. Repeatable."
         ),
     ] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON array for programs.")
     ] = False,
 ) -> None:
-    """List what can be loaded, which modalities it has, and whether its weights are here.
+    """List encoders and models, what they encode, and whether their weights are on this machine.
 
-    That is: the encoders, the models that ship with Bittern, and saved models in `./models`, in
-    `$BITTERN_MODELS` and in the folders given. After `--model` goes the name of an encoder or
-    shipped model, the folder of a saved one, or that folder's name alone where it is in
-    `./models` or `$BITTERN_MODELS`.
+    Listed are encoders, models that ship with Bittern, and saved models in `./models`, in
+    `$BITTERN_MODELS` and in the folders given. The option `--model` of other commands takes the
+    name of an encoder or shipped model, or the folder of a saved model; the folder's name alone
+    is enough in `./models` and `$BITTERN_MODELS`.
 
     Example: bittern models --json
 
@@ -61,10 +61,10 @@ def models(
             out.print(line, soft_wrap=not out.is_terminal)
     missing = [info for info in infos if not info.ready]
     if missing:
-        err.print("\nTo bring weights, on a machine that reaches the hub:")
+        err.print("\nTo get weights, on a machine with internet access:")
         for info in missing:
             err.print(f"  {info.bring}", markup=False, soft_wrap=True)
-        err.print("then set BITTERN_WEIGHTS=DIR. `bittern models --json` tells where it looked.")
+        err.print("Then set BITTERN_WEIGHTS=DIR. `bittern models --json` shows where weights are looked for.")
 
 
 def _encoder_table(infos: Sequence[EncoderInfo]) -> Table:

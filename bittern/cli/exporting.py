@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from bittern.types import SearchResult
 
 FORMAT_HELP = (
-    "csv, parquet, jsonl, geojson, raven (selection table), ids (of iNaturalist) or folder "
-    "(media with a manifest); by default by the ending of the name."
+    "csv, parquet, jsonl, geojson, raven (selection table), ids (iNaturalist numbers) or folder "
+    "(media with a manifest). By default the ending of the name decides."
 )
 
 
@@ -41,10 +41,10 @@ def export(
     where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
     format_: Annotated[str | None, typer.Option("--format", help=FORMAT_HELP)] = None,
     name: Annotated[
-        str, typer.Option("--archive", help="Which archive of a server that has several.")
+        str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
     snapshot: Annotated[
-        str | None, typer.Option(help="Export the archive as it was: a snapshot's name.")
+        str | None, typer.Option(help="Name of a snapshot to export.")
     ] = None,
     media: Annotated[
         list[Path] | None,

@@ -46,8 +46,8 @@ def index(
     model: Annotated[
         str,
         typer.Option(
-            help="Model of the archive, encoder, folder of a saved model, or its name in "
-            "./models or $BITTERN_MODELS. By default the archive's own, and `field` for a new one.",
+            help="Encoder, model of the archive, or saved model: its folder, or its name in "
+            "./models or $BITTERN_MODELS. By default the archive's model; `field` if it is new.",
             show_default=False,
         ),
     ] = "",
@@ -70,7 +70,7 @@ def index(
     """Put photographs and recordings into an archive.
 
     The source is a folder of media, a table with a column `media` and any Darwin Core columns, or
-    an export of a site or a device. Unchanged items that are already in the archive are skipped,
+    an export of a website or camera-trap platform. Unchanged items that are already in the archive are skipped,
     so the same command continues a job that was stopped.
 
     Example: bittern index my-archive ~/photos
@@ -79,7 +79,7 @@ def index(
     """
     from bittern.service.jobs.description import JobSpec
 
-    refuse_address(archive, "a folder is indexed on the machine that has the archive")
+    refuse_address(archive, "index on the machine that has the archive")
     spec = JobSpec(
         kind="index",
         target=str(archive),
@@ -105,7 +105,7 @@ def encode(
     model: Annotated[
         str,
         typer.Option(
-            help="Encoder, folder of a saved model, or its name in ./models or $BITTERN_MODELS."
+            help="Encoder, or saved model: its folder, or its name in ./models or $BITTERN_MODELS."
         ),
     ] = "field",
     bits: Bits = None,
@@ -124,8 +124,8 @@ def encode(
 ) -> None:
     """Turn media into binary codes, in a Parquet file, without an archive.
 
-    The file appears when it is complete. Until then its Parquet parts are beside it, and the same
-    command continues from them.
+    The file appears when it is complete. Until then, finished parts are kept beside it; to
+    continue a job that was stopped, run the same command again.
 
     Example: bittern encode photos/ --model field --output codes.parquet
     """

@@ -56,26 +56,26 @@ FORMATS = (
 """Names of `bittern.service.sources.formats.READERS`, which takes longer to load."""
 Bits = Annotated[
     int | None,
-    typer.Option(help="Code length, if a hasher is fitted. [default: 256]", show_default=False),
+    typer.Option(help="Code length, if a new hasher is fitted. [default: 256]", show_default=False),
 ]
 Hasher = Annotated[
     str | None,
     typer.Option(
         metavar="pca|itq|lsh",
-        help="Kind of hasher, if one is fitted. By default the encoder's own.",
+        help="Kind of hasher, if a new one is fitted. By default the encoder's own.",
         show_default=False,
     ),
 ]
 OnDuplicate = Annotated[
     str,
     typer.Option(
-        metavar="skip|overwrite|error", help="What to do with items that are in the archive."
+        metavar="skip|overwrite|error", help="What to do with items already in the archive."
     ),
 ]
 SourceArgument = Annotated[
     str,
     typer.Argument(
-        help="Folder of media, table, export of a site, or address; see docs/how-to/sources.md."
+        help="Folder of media, table, export of a website, or address (URL)."
     ),
 ]
 Format = Annotated[
@@ -97,24 +97,24 @@ Rename = Annotated[
     ),
 ]
 Include = Annotated[
-    list[str] | None, typer.Option(help="Glob of paths below a folder to take. Repeatable.")
+    list[str] | None, typer.Option(help="Glob of files to include, such as '*.jpg'. Repeatable.")
 ]
-Exclude = Annotated[list[str] | None, typer.Option(help="Glob of paths to skip. Repeatable.")]
+Exclude = Annotated[list[str] | None, typer.Option(help="Glob of files or folders to exclude. Repeatable.")]
 Fetch = Annotated[
     list[str] | None,
-    typer.Option(help="Beginning of addresses from which media may be fetched. Repeatable."),
+    typer.Option(help="Allow downloads from addresses that begin with this. Repeatable."),
 ]
 KeepEmbeddings = Annotated[
     bool, typer.Option("--keep-embeddings", help="Store float16 embeddings beside the codes.")
 ]
-Strict = Annotated[bool, typer.Option(help="Fail at the end if any item has failed.")]
+Strict = Annotated[bool, typer.Option(help="Fail at the end if any item failed.")]
 EngineOption = Annotated[
     str,
-    typer.Option("--engine", metavar="local|ray", help="This process, or the workers of Ray."),
+    typer.Option("--engine", metavar="local|ray", help="Encode in this process, or on Ray workers."),
 ]
-Workers = Annotated[int, typer.Option(help="Processes of the network, with --engine ray.")]
+Workers = Annotated[int, typer.Option(help="Number of encoding processes, with --engine ray.")]
 ReportTo = Annotated[
-    Path | None, typer.Option("--report", help="File for the report, as JSON, while it runs.")
+    Path | None, typer.Option("--report", help="Write a JSON report to this file while the job runs.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 

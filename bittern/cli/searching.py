@@ -38,18 +38,18 @@ def attach(app: typer.Typer) -> None:
 def search(
     archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
     words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Look for what this picture shows.")] = None,
-    audio: Annotated[Path | None, typer.Option(help="Look for what this recording holds.")] = None,
+    image: Annotated[Path | None, typer.Option(help="Find what this picture shows.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="Find what this recording contains.")] = None,
     like: Annotated[
-        str | None, typer.Option("--id", help="Look for what resembles this observation.")
+        str | None, typer.Option("--id", help="Find observations like the one with this id.")
     ] = None,
     target: Annotated[
-        str | None, typer.Option(help="image or audio; images by default where there are some.")
+        str | None, typer.Option(help="image or audio. By default images, if there are any.")
     ] = None,
     k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
     where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
     metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model of the archive to ask.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model of the archive to use.")] = None,
     max_distance: Annotated[
         float | None,
         typer.Option(metavar="BITS", help="Only hits at most this far from the query, in bits."),
@@ -60,26 +60,26 @@ def search(
             "--relevance",
             "--relevant",
             metavar="LEVEL",
-            help="Show only relevant hits: strict, usual or loose, or the share of queries about "
-            "something else that may get a hit, 0.001 to 0.5.",
+            help="Show only relevant hits: strict, usual, loose, or a number from 0.001 to 0.5: the "
+            "share of unrelated queries that may still get a hit.",
         ),
     ] = None,
     recall: Annotated[
         float | None,
         typer.Option(
-            help="Share of the true nearest to find, above 0 to 1 (exact). Less may be faster in "
-            "an archive of 200,000 rows or more for which `bittern serve` has built an index."
+            help="Share of the true nearest hits to find, up to 1 (exact). A lower share may be "
+            "faster in an archive of 200,000 rows or more with an index from `bittern serve`."
         ),
     ] = None,
     name: Annotated[
-        str, typer.Option("--archive", help="Which archive of a server that has several.")
+        str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
     snapshot: Annotated[
-        str | None, typer.Option(help="Search the archive as it was: a snapshot's name.")
+        str | None, typer.Option(help="Name of a snapshot to search.")
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Also write the hits to a file, as `bittern export`."),
+        typer.Option(metavar="FILE", help="Also write the hits to a file, like `bittern export`."),
     ] = None,
     format_: Annotated[str | None, typer.Option("--format", help=FORMAT_HELP)] = None,
     as_program: Annotated[

@@ -26,16 +26,16 @@ def attach(app: typer.Typer) -> None:
 def stats(
     archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
     name: Annotated[
-        str, typer.Option("--archive", help="Which archive of a server that has several.")
+        str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
     snapshot: Annotated[
-        str | None, typer.Option(help="Tell of the archive as it was: a snapshot's name.")
+        str | None, typer.Option(help="Name of a snapshot to show.")
     ] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
 ) -> None:
-    """Show what an archive holds, which engines search it, and why.
+    """Show what an archive contains, which engines search it, and why these were chosen.
 
     Example: bittern stats my-archive
 
@@ -51,7 +51,7 @@ def stats(
     held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(found.observations))
     recordings = f" ({counted(found.recordings, 'recording')})" if found.recordings else ""
     besides = sum(e.other_bytes for model in found.models for e in model.engines.values())
-    memory = f"{byte_size(found.code_bytes)} of codes and {byte_size(besides)} besides"
+    memory = f"{byte_size(found.code_bytes)} of codes and {byte_size(besides)} of other data"
     out.print(
         plain(
             f"{found.name}: {held or 'no'} observations{recordings}, generation "
@@ -81,10 +81,10 @@ def _of_server(address: str, name: str, snapshot: str | None) -> ArchiveStats:
 def engine_table(found: ArchiveStats) -> Table:
     """Which engine searches the codes of each model and modality, and why."""
     silent = found.code_bytes > 0 and not any(model.engines for model in found.models)
-    unknown = "unknown: the server is of an earlier version" if silent else ""
+    unknown = "unknown: the server has an earlier version" if silent else ""
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "of", "rows", "engine", "codes", "besides", "why"):
-        right = heading in ("rows", "codes", "besides")
+    for heading in ("model", "target", "rows", "engine", "codes", "other data", "why"):
+        right = heading in ("rows", "codes", "other data")
         table.add_column(
             heading,
             justify="right" if right else "left",

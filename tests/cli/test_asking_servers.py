@@ -97,7 +97,7 @@ def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
 
     server = serve({"herons": Earlier()}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
-        assert "unknown: the server is of an earlier" in run("stats", server.address).out
+        assert "unknown: the server has an earlier" in run("stats", server.address).out
     finally:
         server.stop(grace=0)
 
