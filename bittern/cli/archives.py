@@ -64,7 +64,9 @@ def models(
         err.print("\nTo get weights, on a machine with internet access:")
         for info in missing:
             err.print(f"  {info.bring}", markup=False, soft_wrap=True)
-        err.print("Then set BITTERN_WEIGHTS=DIR. `bittern models --json` shows where weights are looked for.")
+        err.print(
+            "Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the places searched."
+        )
 
 
 def _encoder_table(infos: Sequence[EncoderInfo]) -> Table:

@@ -43,9 +43,7 @@ def export(
     name: Annotated[
         str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
-    snapshot: Annotated[
-        str | None, typer.Option(help="Name of a snapshot to export.")
-    ] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Name of a snapshot to export.")] = None,
     media: Annotated[
         list[Path] | None,
         typer.Option(

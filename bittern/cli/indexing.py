@@ -70,8 +70,8 @@ def index(
     """Put photographs and recordings into an archive.
 
     The source is a folder of media, a table with a column `media` and any Darwin Core columns, or
-    an export of a website or camera-trap platform. Unchanged items that are already in the archive are skipped,
-    so the same command continues a job that was stopped.
+    an export of a website or camera-trap platform. Unchanged items that are already in the archive
+    are skipped, so the same command continues a job that was stopped.
 
     Example: bittern index my-archive ~/photos
 

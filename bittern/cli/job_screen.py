@@ -74,9 +74,7 @@ OnDuplicate = Annotated[
 ]
 SourceArgument = Annotated[
     str,
-    typer.Argument(
-        help="Folder of media, table, export of a website, or address (URL)."
-    ),
+    typer.Argument(help="Folder of media, table, export of a website, or address (URL)."),
 ]
 Format = Annotated[
     str | None,
@@ -99,7 +97,9 @@ Rename = Annotated[
 Include = Annotated[
     list[str] | None, typer.Option(help="Glob of files to include, such as '*.jpg'. Repeatable.")
 ]
-Exclude = Annotated[list[str] | None, typer.Option(help="Glob of files or folders to exclude. Repeatable.")]
+Exclude = Annotated[
+    list[str] | None, typer.Option(help="Glob of files or folders to exclude. Repeatable.")
+]
 Fetch = Annotated[
     list[str] | None,
     typer.Option(help="Allow downloads from addresses that begin with this. Repeatable."),
@@ -110,11 +110,14 @@ KeepEmbeddings = Annotated[
 Strict = Annotated[bool, typer.Option(help="Fail at the end if any item failed.")]
 EngineOption = Annotated[
     str,
-    typer.Option("--engine", metavar="local|ray", help="Encode in this process, or on Ray workers."),
+    typer.Option(
+        "--engine", metavar="local|ray", help="Encode in this process, or on Ray workers."
+    ),
 ]
 Workers = Annotated[int, typer.Option(help="Number of encoding processes, with --engine ray.")]
 ReportTo = Annotated[
-    Path | None, typer.Option("--report", help="Write a JSON report to this file while the job runs.")
+    Path | None,
+    typer.Option("--report", help="Write a JSON report to this file while the job runs."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 

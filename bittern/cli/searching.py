@@ -60,8 +60,8 @@ def search(
             "--relevance",
             "--relevant",
             metavar="LEVEL",
-            help="Show only relevant hits: strict, usual, loose, or a number from 0.001 to 0.5: the "
-            "share of unrelated queries that may still get a hit.",
+            help="Show only relevant hits: strict, usual, loose, or a number from 0.001 to 0.5: "
+            "the share of unrelated queries that may still get a hit.",
         ),
     ] = None,
     recall: Annotated[
@@ -74,9 +74,7 @@ def search(
     name: Annotated[
         str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
-    snapshot: Annotated[
-        str | None, typer.Option(help="Name of a snapshot to search.")
-    ] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Name of a snapshot to search.")] = None,
     output: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Also write the hits to a file, like `bittern export`."),

@@ -28,9 +28,7 @@ def stats(
     name: Annotated[
         str, typer.Option("--archive", help="Name of the archive, if a server has several.")
     ] = "",
-    snapshot: Annotated[
-        str | None, typer.Option(help="Name of a snapshot to show.")
-    ] = None,
+    snapshot: Annotated[str | None, typer.Option(help="Name of a snapshot to show.")] = None,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,

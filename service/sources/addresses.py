@@ -52,7 +52,9 @@ def parsed(address: str) -> Address:
     """
     shown = address[:200]
     if len(address) > MAX_ADDRESS_CHARS:
-        raise ManifestError(f"'{shown}…' is longer than {MAX_ADDRESS_CHARS} characters, the limit for an address")
+        raise ManifestError(
+            f"'{shown}…' is longer than {MAX_ADDRESS_CHARS} characters, the limit for an address"
+        )
     if not is_address(address) or not address.isprintable() or set(address) & set('\\"<>'):
         raise ManifestError(f"'{shown}' is not a valid address")
     try:
@@ -70,9 +72,13 @@ def parsed(address: str) -> Address:
         raise ManifestError(f"'{shown}' contains a space; write %20")
     segments = tuple(unquote(one) for one in split.path.split("/")[1:])
     if scheme in _LOCAL or (scheme not in _PORTS and "::" in address):
-        raise ManifestError(f"'{shown}' cannot be fetched: addresses with {scheme}:// are not allowed")
+        raise ManifestError(
+            f"'{shown}' cannot be fetched: addresses with {scheme}:// are not allowed"
+        )
     if any(one in (".", "..") or set(one) & set("/\\\0") for one in segments):
-        raise ManifestError(f"'{shown}' is not allowed: its path contains '.', '..' or an encoded slash")
+        raise ManifestError(
+            f"'{shown}' is not allowed: its path contains '.', '..' or an encoded slash"
+        )
     if not split.netloc:
         raise ManifestError(f"'{shown}' has no host")
     host = split.hostname or ""
@@ -94,7 +100,8 @@ def _prefix(prefix: str) -> Address:
         ) from error
     if set(prefix) & set("?#"):
         raise InvalidInputError(
-            f"'{prefix}' is not allowed as the beginning of addresses: remove '?' or '#' and the text after it",
+            f"'{prefix}' is not allowed as the beginning of addresses: remove '?' or '#' "
+            "and the text after it",
             field="fetch",
         )
     path = address.path[:-1] if address.path and not address.path[-1] else address.path

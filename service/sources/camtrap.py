@@ -224,8 +224,8 @@ class _Package:
             )
         if not re.fullmatch(r"1\.0(\.[0-9]+)?", version):
             raise ManifestError(
-                f"the package is Camtrap DP {version[:20]}; only versions 1.0.x can be read: export it "
-                "again in one of these",
+                f"the package is Camtrap DP {version[:20]}; only versions 1.0.x can be read: "
+                "export it again in one of these",
                 field="source",
             )
         return dict(description)
@@ -270,7 +270,9 @@ def _described_resource(name: str, resource: dict[str, Any]) -> _Resource:
     dialect = resource.get("dialect")
     separator = dialect.get("delimiter", ",") if isinstance(dialect, dict) else ","
     if not isinstance(separator, str) or len(separator) != 1:
-        raise ManifestError(f"the table '{name}' needs a delimiter of one character", field="source")
+        raise ManifestError(
+            f"the table '{name}' needs a delimiter of one character", field="source"
+        )
     gzipped = resource.get("compression") == "gz" or any(n.endswith(".gz") for n in names)
     return _Resource(tuple(names), Dialect(separator=separator, encoding=encoding), gzipped)
 

@@ -96,8 +96,7 @@ def read_meta(content: bytes) -> Meta:
         text = content.decode("utf-8-sig")
         if "<!DOCTYPE" in text.upper() or "<!ENTITY" in text.upper():
             raise ManifestError(
-                "meta.xml declares a document type or entities, which are not allowed; remove "
-                "them",
+                "meta.xml declares a document type or entities, which are not allowed; remove them",
                 field="source",
             )
         root = ElementTree.fromstring(text)  # noqa: S314  # no document type, no entities
@@ -196,7 +195,8 @@ def _whole(element: ElementTree.Element, attribute: str) -> int | None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 9 and int(text) <= _MAX_COLUMN):
         raise ManifestError(
-            f"meta.xml has {attribute}={text[:40]!r}, which is not a number from 0 to {_MAX_COLUMN}",
+            f"meta.xml has {attribute}={text[:40]!r}, which is not a number from 0 to "
+            f"{_MAX_COLUMN}",
             field="source",
         )
     return int(text)

@@ -267,8 +267,7 @@ def _unwritable(media: str) -> Listed:
 
 def _skipped(link: str) -> Listed:
     message = (
-        f"'{link}' is a link to a folder; these are not followed. Index the linked folder by "
-        "itself"
+        f"'{link}' is a link to a folder; these are not followed. Index the linked folder by itself"
     )
     return Listed(AddResult(link, AddStatus.SKIPPED, 0, "LINKED_FOLDER", message), link)
 

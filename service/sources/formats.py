@@ -157,8 +157,8 @@ def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:
     """The media of a folder that a glob in the source's path fits."""
     if options.include:
         raise InvalidInputError(
-            f"the source {folder / glob} is a glob already; to use --include as well, give the folder {folder} "
-            "and pass all globs with --include",
+            f"the source {folder / glob} is a glob already; to use --include as well, give the "
+            f"folder {folder} and pass all globs with --include",
             field="include",
         )
     if not folder.is_dir():
@@ -233,9 +233,7 @@ def _check_form(path: Path, reader: Reader | None) -> None:
             field="source",
         )
     if path.is_file() and name in _ONLY_FOLDERS:
-        raise ManifestError(
-            f"{path} is a file; the format {name} needs a folder", field="source"
-        )
+        raise ManifestError(f"{path} is a file; the format {name} needs a folder", field="source")
     if path.is_file() and name != "tar" and not path.stat().st_size:
         raise ManifestError(f"{path} is empty, a file of 0 bytes; copy it again", field="source")
     if reader is None:

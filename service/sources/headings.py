@@ -102,7 +102,8 @@ def _renamed(headings: Sequence[str], columns: Mapping[str, str]) -> dict[int, s
         name = kept_names([column])[0]
         if name in renamed.values() or index in renamed:
             raise ManifestError(
-                f"two columns cannot have one name: '{heading}' cannot be '{name}' too", field="columns"
+                f"two columns cannot have one name: '{heading}' cannot be '{name}' too",
+                field="columns",
             )
         renamed[index] = name
     return renamed

@@ -170,8 +170,8 @@ class MediaLocator:
             names += f" and {len(different) - _NAMED} other names"
         source = f"; their address is {_short(addresses[0])}" if addresses else ""
         message = (
-            f"the media were not found: looked in {self.folder or 'no folder'} for {names}{source}. "
-            "Give their folder with --media FOLDER"
+            f"the media were not found: looked in {self.folder or 'no folder'} for "
+            f"{names}{source}. Give their folder with --media FOLDER"
         )
         if not addresses:
             return SourceNotFoundError(message)
@@ -199,7 +199,9 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
         or modality_of_suffix(Path(path))
     )
     if modality == "video":
-        raise UnsupportedMediaError(f"'{_short(name)}' is a video; only pictures and sounds can be read")
+        raise UnsupportedMediaError(
+            f"'{_short(name)}' is a video; only pictures and sounds can be read"
+        )
     if modality is None:
         raise ManifestError(
             f"'{_short(name)}' may be a picture or a sound: neither the row's type and format nor "

@@ -122,8 +122,8 @@ class PackedFiles:
     def _missing(self, name: str) -> SourceNotFoundError:
         names = ", ".join(self.names()[:20]) or "nothing"
         return SourceNotFoundError(
-            f"{self.path} has no file '{name[:200]}', which its description names; its files are {names}. "
-            "Download it again",
+            f"{self.path} has no file '{name[:200]}', which its description names; its files are "
+            f"{names}. Download it again",
             field="source",
         )
 

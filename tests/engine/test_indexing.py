@@ -111,7 +111,10 @@ def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> Non
     assert good == ["a", "f"]
     assert len(bad) == 5
     for message, line, word in zip(
-        bad, (3, 4, 5, 6, 7), ("missing.png", "line 2", "not a path", "2 cells", "suffix"), strict=True
+        bad,
+        (3, 4, 5, 6, 7),
+        ("missing.png", "line 2", "not a path", "2 cells", "suffix"),
+        strict=True,
     ):
         assert f"line {line}:" in message
         assert word in message

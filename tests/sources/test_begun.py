@@ -102,7 +102,9 @@ def test_a_listing_that_broke_off_breaks_off_again(looked: int) -> None:
 def test_whatever_goes_wrong_where_a_source_lies_is_told_as_such() -> None:
     broken = Broken(10)
     broken.error = OSError(5, "Input/output error")
-    with pytest.raises(SourceUnreachableError, match=r"x cannot be read any further: .* Input/output"):
+    with pytest.raises(
+        SourceUnreachableError, match=r"x cannot be read any further: .* Input/output"
+    ):
         ids(broken.source())
     broken.error = ZeroDivisionError("a library of somebody")
     with pytest.raises(ZeroDivisionError):

@@ -371,7 +371,10 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
         ('<archive><core rowType="Occurrence"/></archive>', "without a file"),
         ("<archive>" + core('encoding="utf-16"') + "</archive>", "utf-16"),
         ("<archive>" + core('ignoreHeaderLines="-1"') + "</archive>", "ignoreHeaderLines"),
-        ("<archive>" + core('fieldsTerminatedBy="||"') + "</archive>", "each must be one character"),
+        (
+            "<archive>" + core('fieldsTerminatedBy="||"') + "</archive>",
+            "must be one character",
+        ),
         ("<archive>" + core("") * 2 + "</archive>", "2 core tables"),
     ],
 )

@@ -173,7 +173,10 @@ def test_a_folder_named_like_a_glob_is_that_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("source", "words"),
-    [("gbif/*.tif", "no photograph or recording matches"), ("nowhere/*.jpg", "no folder .*nowhere")],
+    [
+        ("gbif/*.tif", "no photograph or recording"),
+        ("nowhere/*.jpg", "no folder .*nowhere"),
+    ],
 )
 def test_globs_that_nothing_fits_are_refused(tmp_path: Path, source: str, words: str) -> None:
     folder(tmp_path, "gbif/1.jpg")
