@@ -4,11 +4,11 @@ A frozen projection `W x` becomes `W x + alpha / rank * B A x`, with `A` float32
 at random and `B` float32 [out, rank] zero at first. Query, key, value and output projections of
 every block get one each; nothing else of the tower is trained, and no bias.
 
-The tower itself always runs as in use: its own dropout and stochastic depth are off, and the
-batch normalisation of a spectrogram uses the stored statistics. Only the adapters' own dropout
-distinguishes training from use, so what is trained is what runs later.
+The tower itself always runs in evaluation mode: its own dropout and stochastic depth are off,
+and the batch normalisation of a spectrogram uses the stored statistics. Training and use differ
+in the adapters' own dropout only.
 
-`peft` does the work; `bittern.encoders.attention` says what it needs help with.
+`peft` adds them; `bittern.encoders.attention` splits fused attention for it.
 """
 
 from __future__ import annotations
@@ -16,15 +16,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bittern.encoders.base import Encoder, Modality
-from bittern.encoders.checkpoints import load_parameters, parameter_arrays
 from bittern.errors import InvalidInputError, PreconditionError
 
 if TYPE_CHECKING:
@@ -39,15 +34,15 @@ _ROOTS: Mapping[Modality, tuple[str, ...]] = {
 }
 """Where a tower's blocks are: transformers' CLAP, open_clip with and without `custom_text`."""
 _TARGETS = (
-    r"(?P<block>.*resblocks\.\d+)\.attn\.(q_proj|k_proj|v_proj|out_proj)"
-    r"|(?P<layer>.*\.\d+)\.attention\.(self\.(query|key|value)|output\.dense)"
+    r".*resblocks\.\d+\.attn\.(q_proj|k_proj|v_proj|out_proj)"
+    r"|.*\.\d+\.attention\.(self\.(query|key|value)|output\.dense)"
 )
 """Attention projections of open_clip's blocks, and of RoBERTa's and HTSAT's."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoraSettings:
-    """What adapters are like. The defaults are those of CroVCA (arXiv 2510.27584).
+    """Settings of adapters. The defaults are those of CroVCA (arXiv 2510.27584).
 
     Attributes:
         rank: of the added matrices, 1 to 1024.
@@ -84,38 +79,17 @@ class Adapters:
     """The adapters on one tower, made by `attach`.
 
     Attributes:
-        settings: what they are like.
         named: the trained parameters, float32, by name: `<projection>.A` [rank, in] and
             `<projection>.B` [out, rank], in order of name.
     """
 
-    def __init__(self, root: torch.nn.Module, settings: LoraSettings, label: str) -> None:
-        from peft.tuners.lora import LoraLayer
-
-        self.settings = settings
-        self._root = root
-        self._label = label
-        self._layers: dict[str, Any] = {
-            name: module for name, module in root.named_modules() if isinstance(module, LoraLayer)
-        }
+    def __init__(self, layers: Mapping[str, Any]) -> None:
+        self._layers = layers
         self.named: dict[str, torch.nn.Parameter] = {
             f"{name}.{letter}": getattr(layer, f"lora_{letter}")[_ADAPTER].weight
-            for name, layer in sorted(self._layers.items())
+            for name, layer in sorted(layers.items())
             for letter in "AB"
         }
-
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of the trained parameters, by name; nothing of the tower."""
-        return parameter_arrays(self.named)
-
-    def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over what `tensors` returned. If anything is wrong, nothing is changed.
-
-        Raises:
-            ModelDamagedError: tensors are missing, unknown, of another shape or dtype, or hold
-                NaN or infinity.
-        """
-        load_parameters(self._label, self.named, tensors)
 
     def set_training(self, training: bool) -> None:
         """Switch the adapters' dropout. The tower stays in evaluation mode."""
@@ -123,82 +97,31 @@ class Adapters:
             layer.lora_dropout.train(training)
 
     def set_gradients(self, wanted: bool) -> None:
-        """Train the adapters, or leave them as they are; they act on embeddings either way."""
+        """Train the adapters, or freeze them; they act on embeddings either way."""
         for parameter in self.named.values():
             parameter.requires_grad_(wanted)
-
-    def set_checkpointing(self, wanted: bool) -> None:
-        """Whether blocks are computed again in the backward pass instead of being remembered.
-
-        Takes about a third more time and a fraction of the memory; gradients are the same.
-        """
-        for block in self._blocks():
-            vars(block).pop("forward", None)
-            if wanted:
-                _recompute(block)
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Embeddings of the bare tower, bit for bit. Not to be entered while others embed."""
-        wanted = {name: p.requires_grad for name, p in self.named.items()}
-        self._enable(False)
-        try:
-            yield
-        finally:
-            self._enable(True)
-            for name, parameter in self.named.items():
-                parameter.requires_grad_(wanted[name])
-
-    def remove(self) -> None:
-        """Take the adapters off for good: the tower is what it was before `attach`."""
-        from bittern.encoders.attention import SplitAttention
-
-        self.set_checkpointing(False)
-        for name, layer in self._layers.items():
-            _replace(self._root, name, layer.get_base_layer())
-        for name, module in list(self._root.named_modules()):
-            if isinstance(module, SplitAttention):
-                _replace(self._root, name, module.base)
-        vars(self._root).pop("peft_config", None)
-
-    def _enable(self, enabled: bool) -> None:
-        from bittern.encoders.attention import SplitAttention
-
-        for layer in self._layers.values():
-            layer.enable_adapters(enabled)
-        for module in self._root.modules():
-            if isinstance(module, SplitAttention):
-                module.bypassed = not enabled
-
-    def _blocks(self) -> list[torch.nn.Module]:
-        names = set()
-        for name in self._layers:
-            match = re.fullmatch(_TARGETS, name)
-            if match:
-                names.add(match["block"] or match["layer"])
-        return [self._root.get_submodule(name) for name in sorted(names)]
 
 
 def attach(encoder: Encoder, modality: Modality, settings: LoraSettings, *, seed: int) -> Adapters:
     """Put adapters on one tower of an encoder, in place.
 
-    `encode` and `embed` of the encoder go through them from then on. As drawn they add exactly
-    zero, but embeddings may differ from the bare tower's in the last bits, since attention is
-    then computed in separate steps.
+    New adapters add exactly zero, but embeddings may differ from the bare tower's in the last
+    bits, since attention is then computed in separate steps.
 
     Args:
-        encoder: one whose towers are torch modules; nobody else may be using it.
+        encoder: one whose towers are torch modules, not shared with other users.
         modality: which tower.
         settings: rank, scale and dropout.
         seed: of the random matrices; the same on every device.
 
     Returns:
-        adapters that want gradients, with dropout off.
+        adapters with gradients on and dropout off.
 
     Raises:
         InvalidInputError: the towers of this encoder cannot take adapters.
         PreconditionError: this tower has adapters already.
     """
+    import torch
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora import LoraLayer
 
@@ -206,8 +129,7 @@ def attach(encoder: Encoder, modality: Modality, settings: LoraSettings, *, seed
     if any(isinstance(module, LoraLayer) for module in root.modules()):
         raise PreconditionError(f"{encoder.name}: its {modality} tower has adapters already")
     _split_attention(root)
-    names = [name for name, module in root.named_modules() if re.fullmatch(_TARGETS, name)]
-    if not names:
+    if not any(re.fullmatch(_TARGETS, name) for name, _ in root.named_modules()):
         raise _unsuitable(encoder, modality)
     config = LoraConfig(
         r=settings.rank,
@@ -216,12 +138,10 @@ def attach(encoder: Encoder, modality: Modality, settings: LoraSettings, *, seed
         bias="none",
         target_modules=_TARGETS,
     )
-    import torch
-
-    with torch.random.fork_rng(devices=[]):  # peft draws too; the caller's numbers are its own
+    with torch.random.fork_rng(devices=[]):  # peft draws too: keep the caller's random state
         inject_adapter_in_model(config, root, adapter_name=_ADAPTER)
     root.eval()
-    adapters = Adapters(root, settings, f"{encoder.name}, {modality} adapters")
+    adapters = Adapters({n: m for n, m in root.named_modules() if isinstance(m, LoraLayer)})
     _draw(adapters.named, seed)
     return adapters
 
@@ -252,12 +172,8 @@ def _split_attention(root: torch.nn.Module) -> None:
 
     for name, module in list(root.named_modules()):
         if re.fullmatch(r".*resblocks\.\d+\.attn", name) and SplitAttention.can_split(module):
-            _replace(root, name, SplitAttention(module))
-
-
-def _replace(root: torch.nn.Module, name: str, module: torch.nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(root.get_submodule(parent), child, module)
+            parent, _, child = name.rpartition(".")
+            setattr(root.get_submodule(parent), child, SplitAttention(module))
 
 
 def _draw(named: Mapping[str, torch.nn.Parameter], seed: int) -> None:
@@ -274,18 +190,3 @@ def _draw(named: Mapping[str, torch.nn.Parameter], seed: int) -> None:
             bound = 1 / math.sqrt(parameter.shape[1])
             drawn = torch.rand(parameter.shape, generator=generator)
             parameter.copy_((2 * drawn - 1) * bound)
-
-
-def _recompute(block: torch.nn.Module) -> None:
-    """Make a block forget what it computes, and compute it again when gradients ask for it."""
-    import torch
-    from torch.utils.checkpoint import checkpoint
-
-    forward = block.forward
-
-    def forgetful(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    block.forward = forgetful

@@ -1,16 +1,15 @@
 """Audio-text encoders in the layout of transformers' CLAP, such as BioLingual (arXiv 2308.04978).
 
 A checkpoint is a folder, as the hub has it: `config.json`, `preprocessor_config.json`, one
-weights file (`WEIGHTS`, the first that is there) and tokenizer files.
+weights file (the first of `WEIGHTS` that exists) and tokenizer files.
 
-CLAP's feature extractor crops clips that are too long at random, and in fusion mode marks a
-random clip of each batch as "longer". Neither can happen here: a clip is exactly one window
-(anything else is refused), each is turned into features on its own, and none is marked.
+CLAP's feature extractor crops long clips at random, and in fusion mode marks a random clip of
+each batch as "longer". Neither happens here: every clip must be exactly one window, features are
+computed clip by clip, and no clip is marked.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,21 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.encoders.base import SOUNDS, AudioWindowing, Media, Modality
-from bittern.encoders.batching import check_texts, check_windows, in_portions
+from bittern.encoders.batching import check_texts, check_windows
 from bittern.encoders.checkpoints import (
     check_tokenizer,
     check_vocabulary,
-    load_into,
-    pick_device,
     read_json,
-    read_tensors,
     sha256_of_file,
     sha256_of_files,
     sha256_of_weights,
     tower_digest,
     weights_file,
 )
-from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
+from bittern.encoders.torch_encoder import TorchEncoder
+from bittern.errors import ModelDamagedError
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +38,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 PREPROCESSING = "preprocessor_config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""Names of weights files, in the order in which they are looked for."""
+"""Names of weights files, the preferred one first."""
 
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
 _CONSTANTS = (
@@ -56,18 +53,8 @@ _CONSTANTS = (
 WINDOWING = "windows side by side, the last one repeated until full"
 
 
-class ClapEncoder:
-    """Text and audio towers of one CLAP checkpoint. See `bittern.encoders.base.Encoder`.
-
-    Attributes:
-        name: catalogue name.
-        dim: length of an embedding.
-        modalities: text and audio.
-        windowing: the checkpoint's sample rate and clip length; windows do not overlap.
-        module: the towers as a `torch.nn.Module`, for adapters.
-        device: where they run.
-        context_length: tokens that a text may have, start and end included.
-    """
+class ClapEncoder(TorchEncoder):
+    """Text and audio towers of one CLAP checkpoint; windows do not overlap."""
 
     modalities = frozenset({Modality.TEXT, Modality.AUDIO})
 
@@ -77,35 +64,27 @@ class ClapEncoder:
         *,
         name: str,
         device: str | None = None,
-        half_precision: bool | None = None,
         sha256: str = "",
         batch_size: int = 8,
     ) -> None:
-        """Load a checkpoint.
+        """Load a checkpoint; it runs in fp16 (autocast) on a GPU.
 
         Args:
             folder: the checkpoint.
             name: catalogue name; used in errors.
             device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
-            half_precision: run in fp16 (autocast); None means on a GPU only.
-            sha256: what the weights file must have; empty if any will do.
+            sha256: expected SHA-256 of the weights file; empty for any.
             batch_size: most items at a time in a tower.
 
         Raises:
             ModelDamagedError: files are missing, damaged or contradict each other.
-            PreconditionError: there is no such device.
+            PreconditionError: no such device.
         """
-        self.name = name
-        self.device = pick_device(device)
-        self._half = (self.device.type == "cuda") if half_precision is None else half_precision
-        self._batch_size = batch_size
-        self._lock = threading.Lock()
+        super().__init__(name, device, batch_size)
         config = read_json(folder / CONFIG, name)
         weights = weights_file(folder, WEIGHTS, name)
         weights_sha256 = sha256_of_weights(weights, name, sha256)
-        self.module: torch.nn.Module = _build(config, name)
-        load_into(self.module, read_tensors(weights, name), name, ignorable=_CONSTANTS)
-        self.module.to(self.device).eval().requires_grad_(False)
+        self._load(_build(config, name), weights, ignorable=_CONSTANTS)
         self._extractor, self._tokenizer = _processors(folder, name)
         settings: Any = self.module.config
         check_vocabulary(len(self._tokenizer), settings.text_config.vocab_size, name)
@@ -118,64 +97,29 @@ class ClapEncoder:
         self._samples = int(self._extractor.nb_max_samples)
         seconds = self._samples / rate
         self.windowing: AudioWindowing | None = AudioWindowing(rate, seconds, seconds)
-        self._digests = _digests(folder, config, weights_sha256)
-
-    @property
-    def digests(self) -> Mapping[Modality, str]:
-        """Per tower, hex SHA-256 of weights, configuration and preprocessing.
-
-        Device and precision are not part of it: they flip few bits, and how many is measured.
-        """
-        return self._digests
-
-    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        """Embed texts or windows of sound.
-
-        Args:
-            modality: text or audio.
-            batch: `str`, or float32 [window_s * sample_rate].
-
-        Returns:
-            float32 [n, dim], each row of unit L2 norm.
-
-        Raises:
-            UnsupportedModalityError: a picture was given.
-            QueryError: a text is empty, or longer than the tower can take.
-            InvalidInputError: an item has the wrong type, dtype or length.
-            ModelDamagedError: an embedding is not finite.
-        """
-        import torch
-
-        def embed(portion: Sequence[Media]) -> torch.Tensor:
-            return self.embed(modality, self.prepare(modality, portion))
-
-        with torch.inference_mode():
-            return in_portions(batch, self._batch_size, self.dim, embed)
+        self.digests = _digests(folder, config, weights_sha256)
 
     def prepare(self, modality: Modality, batch: Sequence[Media]) -> dict[str, torch.Tensor]:
-        """What the tower takes, on its device: token ids, or log-mel spectrograms.
+        """Inputs of the tower, on its device: token ids, or log-mel spectrograms.
 
         Raises:
             as `encode`.
         """
         import torch
 
+        self.check_modality(modality)
         if modality is Modality.TEXT:
             inputs = self._tokens(check_texts(batch))
-        elif modality is Modality.AUDIO:
+        else:
             mels = [self._mel(window) for window in check_windows(batch, self._samples)]
             inputs = {
                 "input_features": torch.from_numpy(np.stack(mels)),
                 "is_longer": torch.zeros(len(mels), 1, dtype=torch.bool),
             }
-        else:
-            raise UnsupportedModalityError(
-                f"{self.name} has towers for text and audio, not for {modality}"
-            )
         return {key: value.to(self.device) for key, value in inputs.items()}
 
     def embed(self, modality: Modality, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Run a tower on what `prepare` returned; gradients flow where they are wanted.
+        """Run a tower on the inputs that `prepare` returned; gradients flow through it.
 
         Returns:
             float32 [n, dim] of unit L2 norm, on the device.
@@ -184,7 +128,8 @@ class ClapEncoder:
 
         module: Any = self.module
         text = modality is Modality.TEXT
-        with torch.autocast(self.device.type, torch.float16, enabled=self._half):
+        half = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.float16, enabled=half):
             output = (module.get_text_features if text else module.get_audio_features)(**inputs)
         embedding = output if isinstance(output, torch.Tensor) else output.pooler_output
         return torch.nn.functional.normalize(embedding.float(), dim=-1)
@@ -202,13 +147,7 @@ class ClapEncoder:
         counts = encoded["attention_mask"].sum(dim=1)
         longest = int(counts.argmax())
         if int(counts[longest]) > self.context_length:
-            text = texts[longest]
-            raise QueryError(
-                f"{self.name}: the text {text[:57]!r} has {int(counts[longest])} tokens, this "
-                f"encoder takes {self.context_length}; shorten it",
-                field="text",
-                details={"tokens": str(int(counts[longest])), "limit": str(self.context_length)},
-            )
+            raise self.too_long(texts[longest], int(counts[longest]))
         return {key: encoded[key] for key in ("input_ids", "attention_mask")}
 
 
@@ -224,7 +163,7 @@ def _build(config: Mapping[str, Any], name: str) -> torch.nn.Module:
         module: torch.nn.Module = ClapModel(ClapConfig.from_dict(dict(config)))
     except MemoryError:
         raise
-    except Exception as error:  # whatever a senseless configuration leads to
+    except Exception as error:  # any error, depending on the configuration
         raise ModelDamagedError(f"{name}: no towers can be built from {CONFIG}: {error}") from error
     return module
 
@@ -240,7 +179,7 @@ def _processors(folder: Path, name: str) -> tuple[Any, Any]:
         tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except Exception as error:  # whatever damaged files lead to
+    except Exception as error:  # any error, depending on the damage
         raise ModelDamagedError(
             f"{name}: no feature extractor or tokenizer in {folder}: {error}"
         ) from error

@@ -2,35 +2,30 @@
 
 A checkpoint is a folder, as the hub has it: `open_clip_config.json` (architecture and
 preprocessing), one weights file, and tokenizer files where the configuration names a Hugging Face
-tokenizer. Nothing is downloaded, and nothing in the folder is executed, whatever the configuration
-says.
+tokenizer. Nothing is downloaded, and no code of the folder runs, whatever the configuration says.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bittern.encoders.base import PICTURES, AudioWindowing, Image, Media, Modality
-from bittern.encoders.batching import check_images, check_texts, in_portions
+from bittern.encoders.batching import check_images, check_texts
 from bittern.encoders.checkpoints import (
     check_tokenizer,
     check_vocabulary,
-    load_into,
-    pick_device,
     read_json,
-    read_tensors,
     sha256_of_files,
     sha256_of_weights,
     tower_digest,
     weights_file,
 )
-from bittern.errors import ModelDamagedError, QueryError, UnsupportedModalityError
+from bittern.encoders.torch_encoder import TorchEncoder, shortened
+from bittern.errors import ModelDamagedError, QueryError
 
 if TYPE_CHECKING:
     import torch
@@ -42,12 +37,12 @@ WEIGHTS = (
     "open_clip_pytorch_model.bin",
     "model.safetensors",
 )
-"""Names of weights files, in the order in which they are looked for."""
+"""Names of weights files, the preferred one first."""
 Precision = Literal["fp32", "fp16", "bf16"]
 
 _STRETCH = 8
 """Pictures longer than this many times their width are cropped before they are scaled: the
-centre crop drops the rest anyway, and one of 1 x 50,000 pixels would become 7 GB."""
+centre crop drops the rest anyway, and a picture of 1 x 50,000 pixels would take 7 GB."""
 _TOKENIZER_FILES = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model")
 _PREPROCESSING: dict[str, Any] = {
     "mean": [0.48145466, 0.4578275, 0.40821073],
@@ -56,7 +51,7 @@ _PREPROCESSING: dict[str, Any] = {
     "resize_mode": "shortest",
     "fill_color": 0,
 }
-"""What open_clip assumes where a checkpoint says nothing: the values of the first CLIP."""
+"""open_clip's defaults: the values of the first CLIP."""
 
 
 def torch_dtype(precision: Precision) -> torch.dtype:
@@ -67,7 +62,7 @@ def torch_dtype(precision: Precision) -> torch.dtype:
 
 
 def read_config(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Architecture and preprocessing, if nothing has to be fetched for them."""
+    """Architecture and preprocessing, if both need no further files."""
     path = folder / CONFIG
     whole = read_json(path, name)
     config = whole.get("model_cfg")
@@ -100,7 +95,7 @@ def build(config: Mapping[str, Any], name: str, precision: Precision) -> torch.n
         )
     except MemoryError:
         raise
-    except Exception as error:  # whatever a senseless configuration leads to
+    except Exception as error:  # any error, depending on the configuration
         raise ModelDamagedError(f"{name}: no towers can be built from {CONFIG}: {error}") from error
     return module
 
@@ -135,8 +130,8 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
     """
     import open_clip
 
-    # Override what a configuration may ask for: running code from the folder, fetching files,
-    # and thinning out long texts at random (no text that is too long gets that far).
+    # Override options of the configuration that would run code from the folder, fetch files, or
+    # drop tokens of long texts at random.
     text = config["text_cfg"]
     foreign = bool(text.get("hf_tokenizer_name"))
     safe: dict[str, Any] = {"reduction_mask": ""}
@@ -145,7 +140,7 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
         safe = {"trust_remote_code": False, "local_files_only": True}
     try:
         tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", **safe)
-    except Exception as error:  # whatever damaged tokenizer files lead to
+    except Exception as error:  # any error, depending on the damage
         raise ModelDamagedError(f"{name}: no tokenizer in {folder}: {error}") from error
     size = len(tokenizer.tokenizer) if foreign else tokenizer.vocab_size
     check_vocabulary(size, int(text.get("vocab_size", 49408)), name)
@@ -155,7 +150,7 @@ def load_tokenizer(folder: Path, config: Mapping[str, Any], name: str) -> Any:
 def digests_of(
     folder: Path, config: Mapping[str, Any], weights_sha256: str, preprocess: Mapping[str, Any]
 ) -> dict[Modality, str]:
-    """Per tower, hex SHA-256 of all that decides its embeddings."""
+    """Per tower, hex SHA-256 of everything that decides its embeddings."""
     towers = ("vision_cfg", "text_cfg")
     shared = {
         "weights": weights_sha256,
@@ -179,18 +174,11 @@ def digests_of(
     }
 
 
-class OpenClipEncoder:
-    """Text and image towers of one open_clip checkpoint. See `bittern.encoders.base.Encoder`.
+class OpenClipEncoder(TorchEncoder):
+    """Text and image towers of one open_clip checkpoint.
 
     Attributes:
-        name: catalogue name.
-        dim: length of an embedding.
-        modalities: text and image.
-        windowing: None, there is no audio tower.
-        module: the towers as a `torch.nn.Module`, for adapters.
-        device: where they run.
         precision: ``fp32``, ``fp16`` or ``bf16``.
-        context_length: tokens that a text may have, start and end included.
     """
 
     modalities = frozenset({Modality.TEXT, Modality.IMAGE})
@@ -213,26 +201,21 @@ class OpenClipEncoder:
             name: catalogue name; used in errors.
             device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
             precision: None means fp16 on a GPU and fp32 on a CPU.
-            sha256: what the weights file must have; empty if any will do.
+            sha256: expected SHA-256 of the weights file; empty for any.
             batch_size: most items at a time in a tower.
 
         Raises:
             ModelDamagedError: files are missing, damaged or contradict each other.
-            PreconditionError: there is no such device.
+            PreconditionError: no such device.
         """
         import open_clip
 
-        self.name = name
-        self.device = pick_device(device)
+        super().__init__(name, device, batch_size)
         self.precision: Precision = precision or ("fp16" if self.device.type == "cuda" else "fp32")
-        self._batch_size = batch_size
-        self._lock = threading.Lock()
         config, preprocessing = read_config(folder, name)
         weights = weights_file(folder, WEIGHTS, name)
         weights_sha256 = sha256_of_weights(weights, name, sha256)
-        self.module: torch.nn.Module = build(config, name, self.precision)
-        load_into(self.module, read_tensors(weights, name), name)
-        self.module.to(self.device).eval().requires_grad_(False)
+        self._load(build(config, name, self.precision), weights)
         if self.precision != "fp32":
             open_clip.convert_weights_to_lp(self.module, dtype=torch_dtype(self.precision))
         self.dim = int(config["embed_dim"])
@@ -240,62 +223,27 @@ class OpenClipEncoder:
         self._preprocess = image_transform(preprocessing, name)
         self._tokenizer = load_tokenizer(folder, config, name)
         self.context_length = int(self._tokenizer.context_length)
-        self._digests = digests_of(folder, config, weights_sha256, preprocessing)
+        self.digests = digests_of(folder, config, weights_sha256, preprocessing)
         towers: Any = self.module
         self._encode_text = towers.encode_text
         self._encode_image = towers.encode_image
 
-    @property
-    def digests(self) -> Mapping[Modality, str]:
-        """Per tower, hex SHA-256 of weights, configuration and preprocessing.
-
-        Device and precision are not part of it: they flip few bits, and how many is measured.
-        """
-        return self._digests
-
-    def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        """Embed texts or pictures.
-
-        Args:
-            modality: text or image.
-            batch: `str`, or uint8 [h, w, 3].
-
-        Returns:
-            float32 [n, dim], each row of unit L2 norm.
-
-        Raises:
-            UnsupportedModalityError: sound was given.
-            QueryError: a text is empty, or longer than the tower can take.
-            InvalidInputError: an item has the wrong type, dtype or shape.
-            ModelDamagedError: an embedding is not finite.
-        """
-        import torch
-
-        def embed(portion: Sequence[Media]) -> torch.Tensor:
-            return self.embed(modality, self.prepare(modality, portion))
-
-        with torch.inference_mode():
-            return in_portions(batch, self._batch_size, self.dim, embed)
-
     def prepare(self, modality: Modality, batch: Sequence[Media]) -> torch.Tensor:
-        """What the tower takes, on its device: token ids [n, context] or pixels [n, 3, h, w].
+        """Inputs of the tower, on its device: token ids [n, context] or pixels [n, 3, h, w].
 
         Raises:
             as `encode`.
         """
         import torch
 
+        self.check_modality(modality)
         if modality is Modality.TEXT:
             return self._tokens(check_texts(batch)).to(self.device)
-        if modality is not Modality.IMAGE:
-            raise UnsupportedModalityError(
-                f"{self.name} has towers for text and image, not for {modality}"
-            )
         pixels = [self._pixels(image) for image in check_images(batch)]
         return torch.stack(pixels).to(self.device, torch_dtype(self.precision))
 
     def embed(self, modality: Modality, inputs: torch.Tensor) -> torch.Tensor:
-        """Run a tower on what `prepare` returned; gradients flow where they are wanted.
+        """Run a tower on the inputs that `prepare` returned; gradients flow through it.
 
         Returns:
             float32 [n, dim] of unit L2 norm, on the device.
@@ -321,13 +269,13 @@ class OpenClipEncoder:
         return tokens
 
     def _check_tokens(self, text: str) -> None:
-        """Refuse what the tokenizer would cut in silence."""
+        """Refuse texts that the tokenizer would truncate silently."""
         tokenizer = self._tokenizer
         if hasattr(tokenizer, "encode"):  # open_clip's own
             ids = tokenizer.encode(text)
             if set(ids) & set(tokenizer.all_special_ids):
                 raise QueryError(
-                    f"{self.name}: the text {_short(text)} holds a control token; leave it out",
+                    f"{self.name}: the text {shortened(text)} holds a control token; leave it out",
                     field="text",
                 )
             count = len(ids) + 2
@@ -335,20 +283,11 @@ class OpenClipEncoder:
             cleaned = tokenizer.clean_fn(text)
             count = len(tokenizer.tokenizer(cleaned, truncation=False).input_ids)
         if count > self.context_length:
-            raise QueryError(
-                f"{self.name}: the text {_short(text)} has {count} tokens, this encoder takes "
-                f"{self.context_length}; shorten it",
-                field="text",
-                details={"tokens": str(count), "limit": str(self.context_length)},
-            )
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:57] + "...")
+            raise self.too_long(text, count)
 
 
 def without_extremes(image: Image) -> Image:
-    """The middle of a picture that is far longer than wide; any other as it is.
+    """Crop a picture that is far longer than wide to its middle; return others unchanged.
 
     Args:
         image: uint8 [h, w, 3].
