@@ -121,7 +121,7 @@ def decode_image(
     kind = image_format(data)
     if kind is None:
         raise UnsupportedMediaError(
-            f"{name}: the content is no picture that can be read (it begins with "
+            f"{name}: the content is not a readable picture (it begins with "
             f"{data[:8]!r}); convert it to one of {', '.join(FORMATS)}"
         )
     try:

@@ -122,7 +122,7 @@ def open_recording(source: bytes | Path, *, name: str, limits: AudioLimits) -> I
         if kind is None:
             stream.seek(0)
             raise UnsupportedMediaError(
-                f"{name}: the content is no recording that can be read (it begins with "
+                f"{name}: the content is not a readable recording (it begins with "
                 f"{stream.read(8)!r}); convert it to one of {', '.join(FORMATS)}"
             )
         if kind == "WAV":

@@ -104,7 +104,7 @@ def backup(
     except OSError as error:
         raise PreconditionError(
             f"{source.path} cannot be copied to {target.path} ({error}); check free space and "
-            "permissions. Nothing was put there that looks like an archive and is none"
+            "permissions. No incomplete archive was left there"
         ) from error
     return replace(done, seconds=round(perf_counter() - begun, 3))
 
@@ -231,8 +231,8 @@ class _Copying:
         before = self._target.read_header()
         if before.created != self._header.created:
             raise PreconditionError(
-                f"{path} is no backup of {self._source.path}: that was created at "
-                f"{self._header.created}, this at {before.created}; {remedy}"
+                f"{path} is not a backup of {self._source.path}, which was created at "
+                f"{self._header.created}; {path.name} was created at {before.created}; {remedy}"
             )
         if _newest_checksum(self._target) not in _holding(path):
             raise PreconditionError(

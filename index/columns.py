@@ -209,7 +209,7 @@ def _fit(name: str, value: object, column_type: ColumnType) -> Value | None:
     if fitted is None:
         kinds = {"double": "numbers", "int64": "whole numbers of 64 bits", "bool": "true or false"}
         raise MetadataError(
-            f"column {name!r} holds {kinds[column_type]}; {_shown(value)} is none", field=name
+            f"column {name!r} takes {kinds[column_type]}, not {_shown(value)}", field=name
         )
     low, high = _RANGES.get(name, (-math.inf, math.inf))
     if not low <= fitted <= high:

@@ -313,7 +313,7 @@ def _day(given: str, year_: int, month_: int, day_: int) -> date:
 
 def _no_date(given: str) -> FilterError:
     return FilterError(
-        f"{given[:40]!r} is no date; write a year, a month or a day: '2024', '2024-05' or "
+        f"{given[:40]!r} is not a date; write a year, a month or a day: '2024', '2024-05' or "
         "'2024-05-31'",
         field="where",
     )

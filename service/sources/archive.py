@@ -79,19 +79,19 @@ class ArchiveMedia:
             url = media if is_address(media) else below(folder, media)
             if not may_fetch(url, self.fetch):
                 raise SourceUnreachableError(
-                    f"'{name}' lies at {url[:200]}, which may not be fetched; allow the beginning "
+                    f"'{name}' is at {url[:200]}, which may not be fetched; allow the beginning "
                     "of that address with --fetch if you trust it"
                 )
             return None, url
         if not folder:
             raise SourceNotFoundError(
-                f"'{name}' was handed over as bytes, so there is no file to read again; name the "
-                "folder that its media lie in with --media, or add it again with the new model"
+                f"'{name}' was added as bytes, so there is no file to read again; give the folder "
+                "of its media with --media, or add it again with the new model"
             )
         path = Path(folder) / media
         if not path.is_file():
             raise SourceNotFoundError(
-                f"{path} is not there any more; bring it back, or name the folder that the media "
-                "are in now with --media"
+                f"{path} is missing; restore it, or give the present folder of the media with "
+                "--media"
             )
         return path, None

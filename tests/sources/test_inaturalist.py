@@ -163,7 +163,7 @@ def test_wrong_rows_of_an_export_are_listed_and_the_rest_goes_in(
     source = read(path, media)
     assert list(items(source)) == [f"{SITE}103", f"{SITE}103#media=801.ogg"]
     latitude, no_id, short = (each.message for each in failures(source))
-    assert "e.csv, line 2: column 'decimalLatitude' holds numbers; 'north' is none" in latitude
+    assert "e.csv, line 2: column 'decimalLatitude' takes numbers, not 'north'" in latitude
     assert "the row has no id" in no_id
     assert "line 7: the row has 3 cells, the header 53" in short
 
