@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole, and are on the disk when the call returns."""
+"""Files that are replaced atomically and durably, and checks of where they lie."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bittern.errors import InvalidInputError
+from bittern.errors import InvalidInputError, PreconditionError
 
 
 def replace_file(path: Path, content: bytes, prefix: str | None = None) -> None:
     """Replace a file durably and at once: whoever reads it finds the old content or the new.
 
     Args:
-        path: of the file, whose folder is there.
-        content: what it is to hold.
+        path: of the file, in an existing folder.
+        content: the new content.
         prefix: of the temporary file beside it; a dot and the file's name by default.
 
     Raises:
@@ -76,6 +76,19 @@ def check_output_file(path: Path, field: str = "output") -> None:
         )
     if path.is_dir():
         raise InvalidInputError(f"{path} is a folder; name a file in it", field=field)
+
+
+def check_inside(folder: Path, path: Path) -> None:
+    """Check that a file or folder really lies in `folder`, before it is written or removed.
+
+    Raises:
+        PreconditionError: a symbolic link leads out of the folder.
+    """
+    if path.is_symlink() or not path.resolve().is_relative_to(folder.resolve()):
+        raise PreconditionError(
+            f"{path} is a symbolic link, or lies behind one that leads out of {folder}: Bittern "
+            "writes and deletes nothing there; replace the link by the folder itself"
+        )
 
 
 def sync_folder(path: Path) -> None:

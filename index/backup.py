@@ -32,7 +32,7 @@ from bittern.errors import (
     InvalidInputError,
     PreconditionError,
 )
-from bittern.files import sync_folder
+from bittern.files import check_inside, sync_folder
 from bittern.index.checksums import Checksum, checksum_of, read_checksums, replace_checksums
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
 from bittern.index.leftovers import remove, unnamed_models
@@ -41,7 +41,6 @@ from bittern.index.snapshots import Snapshots, header_and_version
 from bittern.index.store import Store
 from bittern.index.table_files import (
     TableVersion,
-    check_inside,
     files_below,
     newest_version,
     stored_keys,

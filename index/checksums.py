@@ -141,7 +141,8 @@ def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> Non
     Raises:
         OSError: the disk refuses; the log may end in a torn line.
     """
-    handle = os.open(archive / NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    handle = os.open(archive / NAME, flags, 0o644)
     try:
         left = memoryview(_lines(files))
         while left:

@@ -41,7 +41,8 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from bittern.files import replace_file
+from bittern.errors import PreconditionError
+from bittern.files import check_inside, replace_file
 from bittern.index.store import Store
 
 FORMAT = "bittern-derived"
@@ -184,12 +185,13 @@ class DerivedFiles:
         try:
             if not _NAME.fullmatch(name):
                 raise ValueError(f"{name!r} is not a name of a set")
+            check_inside(self.folder.parent, self.folder)
             self.folder.mkdir(exist_ok=True)
             files = self._write_arrays(name, arrays)
             seen = {"version": version, "identity": identity}
             content = {"name": name, "generation": version, "seen": seen, "about": {}}
             self._write_json(name, {**content, "files": files})
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, PreconditionError) as error:
             _log.warning("%s was not written: %s", self._json_file(name), error)
             return False
         _log.info("wrote %s in %.1f s", self._json_file(name), time.monotonic() - started)
@@ -270,6 +272,7 @@ class DerivedFiles:
         return files
 
     def _write_json(self, name: str, value: dict[str, Any]) -> None:
+        check_inside(self.folder.parent, self.folder)
         outer = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bittern.errors import BitternError
+from bittern.files import check_inside
 from bittern.index.checksums import NAME
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.pins import unpin_abandoned
 from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
-from bittern.index.table_files import check_inside, files_below
+from bittern.index.table_files import files_below
 
 _log = logging.getLogger(__name__)
 

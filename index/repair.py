@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from bittern.errors import ArchiveDamagedError, BitternError, PreconditionError
-from bittern.files import sync_folder
+from bittern.files import check_inside, sync_folder
 from bittern.index.checksums import read_checksums, replace_checksums
 from bittern.index.commit_log import CommitLog
 from bittern.index.derived_files import DerivedFiles
@@ -33,7 +33,6 @@ from bittern.index.store import Store
 from bittern.index.table_files import (
     PREFIX,
     TableVersion,
-    check_inside,
     needed_by_any,
     newest_version,
     stored_keys,

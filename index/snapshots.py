@@ -31,7 +31,7 @@ from bittern.errors import (
     NotFoundError,
     PreconditionError,
 )
-from bittern.files import sync_folder
+from bittern.files import check_inside, sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
 from bittern.index.pins import pin, unpin, unpin_abandoned
@@ -262,6 +262,7 @@ class Snapshots:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
+        check_inside(self._archive.path, self._folder)
         lock = FileLock(self._archive.path / "snapshots.lock", thread_local=False)
         try:
             lock.acquire(timeout=_LOCK_WAIT_S)

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bittern.errors import ArchiveDamagedError, PreconditionError
+from bittern.errors import ArchiveDamagedError
 from bittern.index.lance_library import is_failure, lance, reading
 from bittern.index.store import TABLE
 from bittern.index.versions import manifest_version
@@ -29,19 +29,6 @@ PREFIX = f"store/{TABLE}.lance/"
 def table_folder(store: Path) -> Path:
     """The folder of the table in the folder of the store."""
     return store / f"{TABLE}.lance"
-
-
-def check_inside(archive: Path, path: Path) -> None:
-    """Check that a file or folder really lies in an archive, before it is changed or removed.
-
-    Raises:
-        PreconditionError: a symbolic link leads out of the archive.
-    """
-    if path.is_symlink() or not path.resolve().is_relative_to(archive.resolve()):
-        raise PreconditionError(
-            f"{path} is a link, or lies behind one that leads out of the archive at {archive}: "
-            "Bittern changes and deletes nothing there; replace the link by the folder itself"
-        )
 
 
 def files_below(folder: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from bittern.errors import BitternError, PreconditionError
-from bittern.files import replace_file
+from bittern.files import check_inside, replace_file
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import JobSpec
 from bittern.types import AddStatus
@@ -157,8 +157,9 @@ class JobFolder:
         """Write a record, atomically and durably.
 
         Raises:
-            PreconditionError: the disk refuses.
+            PreconditionError: the disk refuses, or the folder is a link out of the archive.
         """
+        check_inside(self._folder.parent, self._folder)
         try:
             self._folder.mkdir(exist_ok=True)
             content = _RECORD.dump_json(record)
@@ -175,7 +176,10 @@ class JobFolder:
 
     def read(self) -> Iterator[JobRecord]:
         """All records, oldest first; an unreadable one is logged and left where it is."""
-        for path in sorted(self._folder.glob("*.json")) if self._folder.is_dir() else []:
+        if self._folder.is_symlink():
+            _log.warning("%s is a symbolic link: the jobs in it are ignored", self._folder)
+            return
+        for path in sorted(self._folder.glob("*.json")):
             try:
                 if path.stat().st_size > _MAX_FILE_BYTES:
                     raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")

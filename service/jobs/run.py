@@ -11,7 +11,8 @@ from math import inf
 from pathlib import Path
 from time import monotonic
 
-from bittern.errors import BitternError
+from bittern.errors import BitternError, PreconditionError
+from bittern.files import check_inside
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
 from bittern.service.engine import Engine
@@ -197,10 +198,11 @@ def _writing_report(
             if inside is not None:
                 if not ArchiveFolder(inside).header_file.is_file():
                     return
+                check_inside(inside, path.parent)
                 path.parent.mkdir(exist_ok=True)
             if path.parent.is_dir():
                 report.write(path)
-        except OSError as error:
+        except (OSError, PreconditionError) as error:
             _log.warning("the report cannot be written to %s: %s", path, error)
 
     try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bittern.errors import ArchiveDamagedError, ArchiveVersionError
+from bittern.errors import ArchiveDamagedError, ArchiveVersionError, PreconditionError
 from bittern.index.archive import Archive
 from bittern.index.checksums import (
     Checksum,
@@ -178,3 +178,13 @@ def test_a_repair_that_was_cut_off_is_gone_on_with(path: Path, tmp_path: Path) -
             assert ids(archive) == ["a", "b"]
             assert archive.verify() == []
         assert repair(copy).steps == []
+
+
+def test_checksums_are_not_written_through_a_link(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "precious").write_bytes((path / "sums").read_bytes())
+    before = (tmp_path / "precious").read_bytes()
+    (path / "sums").unlink()
+    (path / "sums").symlink_to(tmp_path / "precious")
+    with Archive.open(path, write=True) as archive, pytest.raises(PreconditionError):
+        archive.add([photo("c")], model=OWL.digest)
+    assert (tmp_path / "precious").read_bytes() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
@@ -87,7 +88,7 @@ def test_nothing_behind_a_link_that_leads_out_of_an_archive_is_changed(
     path: Path, tmp_path: Path
 ) -> None:
     outside = tmp_path / "outside"
-    for name in ("derived", "models", "begun", "data"):
+    for name in ("derived", "models", "begun", "data", "snapshots"):
         (outside / name).mkdir(parents=True)
         (outside / name / "code_precious.tmp").write_text("precious")
     (path / "derived").symlink_to(outside / "derived")
@@ -100,13 +101,20 @@ def test_nothing_behind_a_link_that_leads_out_of_an_archive_is_changed(
         archive.delete(["a"])
         archive.restore("spring")
         archive.drop_retired()
-    with pytest.raises(PreconditionError, match="is a link"):
+        assert not archive._derived.write_set("rows", {"kinds": np.zeros(3, np.int8)}, 1)
+        (path / "snapshots").rename(path / "away")
+        (path / "snapshots").symlink_to(outside / "snapshots")
+        with pytest.raises(PreconditionError, match="is a symbolic link"):
+            archive.take_snapshot("summer")
+        (path / "snapshots").unlink()
+        (path / "away").rename(path / "snapshots")
+    with pytest.raises(PreconditionError, match="is a symbolic link"):
         repair(path)
     (path / ".archive-begun").unlink()
     data = newest_files(path)[0]
     data.unlink()
     data.symlink_to(outside / "data" / "code_precious.tmp")
-    with pytest.raises(PreconditionError, match="is a link"):
+    with pytest.raises(PreconditionError, match="is a symbolic link"):
         repair(path)
     assert sorted(outside.rglob("*")) == before
 

@@ -132,7 +132,7 @@ def test_a_file_that_is_a_link_out_of_the_archive_is_not_copied(
     path = newest_files(archive.path)[0]
     path.rename(tmp_path / "outside")
     path.symlink_to(tmp_path / "outside")
-    with pytest.raises(PreconditionError, match="is a link"):
+    with pytest.raises(PreconditionError, match="is a symbolic link"):
         backup(archive.path, tmp_path / "copy")
 
 

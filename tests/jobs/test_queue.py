@@ -407,3 +407,15 @@ def test_an_unknown_job_is_not_found(tmp_path: Path) -> None:
         with pytest.raises(JobNotFoundError, match="unknown job 'x'"):
             ask("x")
     jobs.close()
+
+
+def test_no_job_is_read_or_written_behind_a_link_out_of_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    record = JobRecord("000000000000001-aa", "marsh", SPEC, JobState.DONE)
+    JobFolder(tmp_path / "outside", "marsh").write(record)
+    (tmp_path / "marsh").mkdir()
+    (tmp_path / "marsh" / "jobs").symlink_to(tmp_path / "outside")
+    folder = JobFolder(tmp_path / "marsh" / "jobs", "marsh")
+    assert list(folder.read()) == []
+    with pytest.raises(PreconditionError, match="is a symbolic link"):
+        folder.write(replace(record, state=JobState.RUNNING))

@@ -1,14 +1,12 @@
 """Search over several processes or machines, through Ray (the extra `ray`).
 
 cluster.py   Ray on this machine alone
-shard.py     partitions: which rows belong to which shard; what one shard holds and searches
-actors.py    the shards as Ray actors: started, watched, replaced
-engine.py    scatter, gather, merge
+shard.py     partitions (which rows belong to which shard), and one shard
+engine.py    the shards as Ray actors: scatter, gather, merge, replace
 """
 
-from bittern.index.engines.sharded.actors import Sharding, ShardStatus
 from bittern.index.engines.sharded.cluster import local_cluster
-from bittern.index.engines.sharded.engine import Partial, ShardedEngine
+from bittern.index.engines.sharded.engine import Partial, ShardedEngine, Sharding, ShardStatus
 from bittern.index.engines.sharded.shard import Source
 
 __all__ = ["Partial", "ShardStatus", "ShardedEngine", "Sharding", "Source", "local_cluster"]

@@ -1,15 +1,21 @@
-"""Search over shards: scatter the queries, gather what each shard found, merge it.
+"""Exact search over shards that are Ray actors: scatter the queries, gather the hits, merge them.
 
 Shards compute the same distances from the same weights, bit for bit, and (distance, row) is a
-total order. So the answer does not depend on how rows are spread, nor on which shard answers first.
+total order. So the hits do not depend on how rows are spread, nor on which shard is the fastest.
+
+One thread, the supervisor, replaces actors. It is notified when a process ends (each actor has a
+call that never returns, and fails at once then), when a shard has read its codes, and when a search
+has waited for a shard in vain.
 """
 
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -24,22 +30,80 @@ from bittern.errors import (
     PreconditionError,
     ShardUnavailableError,
 )
+from bittern.index.engines.blocks import BLOCK_ROWS
 from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
-from bittern.index.engines.sharded.actors import Actors, Sharding, ShardStatus
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.engines.sharded.shard import GenerationGoneError, ShardRows, Source
+from bittern.index.engines.sharded.shard import (
+    GenerationGoneError,
+    Loaded,
+    Partitions,
+    Shard,
+    ShardRows,
+    Source,
+)
 
 _ATTEMPTS = 3
 """A search starts again when its generation is dropped meanwhile."""
 _INLINE_BYTES = 64 << 10
 """Larger messages are put into shared memory once; smaller ones are sent faster without."""
+_CALLS_AT_ONCE = 16
+"""Of one actor: searches, and a load."""
+_CONTROL = "control"
+"""Calls of this group are answered however many searches there are."""
+_PROBE_S = 5.0
+"""A process that does not answer for this long counts as dead."""
 _tokens = itertools.count()
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Sharding:
+    """How the codes are spread.
+
+    Attributes:
+        shards: number of actors.
+        threads: cores of each, which Ray reserves.
+        partition_rows: rows of one partition, by default those of a block.
+        timeout_s: the longest that a search may take. A shard that does not answer in time is
+            replaced, unless it reports that it still works.
+        loading_s: the longest that reading the codes may take.
+    """
+
+    shards: int = 2
+    threads: int = 1
+    partition_rows: int = BLOCK_ROWS
+    timeout_s: float = 30.0
+    loading_s: float = 3600.0
+
+    @property
+    def partitions(self) -> Partitions:
+        """Which rows belong to which shard."""
+        return Partitions(self.shards, self.partition_rows)
+
+
+@dataclass(slots=True)
+class ShardStatus:
+    """One shard as the driver sees it.
+
+    Attributes:
+        number: of the shard.
+        ready: whether it can be searched.
+        problem: why not; empty while it reads its codes.
+        restarts: how often it was replaced.
+        loaded: what it holds, or held before it was lost; None before it was ever ready.
+    """
+
+    number: int
+    ready: bool = False
+    problem: str = ""
+    restarts: int = 0
+    loaded: Loaded | None = None
 
 
 @dataclass(frozen=True)
 class Partial:
-    """The hits of the shards that answered, and which rows were not searched.
+    """The hits of the available shards, and which rows were not searched.
 
     Attributes:
         nearest: for each query.
@@ -87,7 +151,7 @@ class ShardedEngine:
         self._sharding = sharding or Sharding()
         self._partitions = self._sharding.partitions
         self._refreshing = threading.Lock()
-        self._actors = Actors(source, self._sharding, version)
+        self._actors = _Actors(source, self._sharding, version)
         if not self._actors.wait(self._sharding.loading_s):
             statuses = self.shards
             self.close()
@@ -124,10 +188,12 @@ class ShardedEngine:
 
         Raises:
             CodeError: the queries are of another code length.
-            ShardUnavailableError: a shard is lost, and not back yet.
+            ShardUnavailableError: a shard is lost and not replaced yet.
             DeadlineExceededError: it takes longer than `Sharding.timeout_s`.
         """
-        return self._complete(*self._scatter(queries, k, rows))
+        nearest, missing = self._scatter(queries, k, rows)
+        self._check_none_missing(missing)
+        return nearest
 
     def search_available(self, queries: Queries, k: int, rows: RowSet | None = None) -> Partial:
         """Like `search`, but over the shards that answer; names the rows that were left out."""
@@ -143,8 +209,7 @@ class ShardedEngine:
         Searches go on meanwhile, in the generation before; none ever sees two.
 
         Raises:
-            ArchiveDamagedError: a shard cannot read it. In this and the other cases nothing has
-                changed.
+            ArchiveDamagedError: a shard cannot read it. Nothing has changed, as with the others.
             ShardUnavailableError: a shard is lost.
             DeadlineExceededError: it takes longer than `Sharding.loading_s`.
         """
@@ -152,16 +217,14 @@ class ShardedEngine:
             if version == self.version:
                 return
             handles = self._actors.handles()
-            self._complete([], [number for number, handle in enumerate(handles) if handle is None])
+            self._check_none_missing([n for n, handle in enumerate(handles) if handle is None])
             calls = {
                 n: handle.load.remote(self._source, version, self.version)
                 for n, handle in enumerate(handles)
             }
             found, missing = self._gather(calls, handles, self._sharding.loading_s)
-            self._complete(
-                [],
-                missing or self._actors.switch(handles, [found[n] for n in sorted(found)]),
-            )
+            self._check_none_missing(missing)
+            self._check_none_missing(self._actors.switch(handles, [found[n] for n in calls]))
 
     def wait(self, timeout_s: float) -> bool:
         """Wait until all shards can be searched; returns whether they can."""
@@ -182,12 +245,10 @@ class ShardedEngine:
     ) -> None:
         self.close()
 
-    # Scatter, gather, merge
-
     def _scatter(
         self, queries: Queries, k: int, rows: RowSet | None
     ) -> tuple[list[Nearest], list[int]]:
-        """What the shards found, merged; and the numbers of those that did not answer."""
+        """The merged hits, and the numbers of the shards that did not answer."""
         queries.check_fits(self.bits)
         limits = None if rows is None else self._shard_rows(rows)
         shared = self._shared(queries, queries.weights.nbytes)
@@ -210,34 +271,40 @@ class ShardedEngine:
     def _gather(
         self, calls: dict[int, Any], handles: Sequence[Any], timeout_s: float
     ) -> tuple[dict[int, Any], list[int]]:
-        """Results by shard, and the shards that gave none; these are reported as lost."""
+        """Results by shard, and the shards without one; these are reported as lost."""
         until = monotonic() + timeout_s
-        missing = [number for number, call in calls.items() if call is None]
+        missing: list[int] = []
         found: dict[int, Any] = {}
         errors = self._ray.exceptions
         for number, call in calls.items():
             if call is None:
+                missing.append(number)
                 continue
             try:
                 found[number] = self._ray.get(call, timeout=max(0.0, until - monotonic()))
+                continue
             except errors.RayTaskError as error:
-                _raise_cause(number, error)
+                cause = error.cause
+                if isinstance(cause, BitternError | GenerationGoneError):
+                    raise cause from None
+                raise InternalError(
+                    f"shard {number} failed: {type(cause).__name__}: {cause}; please report this"
+                ) from error
             except errors.GetTimeoutError:
                 if self._actors.is_alive(handles[number]):
                     raise DeadlineExceededError(
                         f"shard {number} is still at work; search with fewer queries at once, or "
                         "raise Sharding.timeout_s or loading_s"
                     ) from None
-                self._actors.report(number, handles[number], "it did not answer in time")
-                missing.append(number)
+                problem = "it did not answer in time"
             except errors.RayError as error:
                 problem = f"its process has ended ({type(error).__name__})"
-                self._actors.report(number, handles[number], problem)
-                missing.append(number)
-        return found, sorted(missing)
+            self._actors.report(number, handles[number], problem)
+            missing.append(number)
+        return found, missing
 
     def _shard_rows(self, rows: RowSet) -> list[Any]:
-        """Each shard's rows of a set, as it is sent; None where it has none."""
+        """Each shard's rows of a set, as they are sent; None for a shard without any."""
         cached: list[Any] | None = rows.cache.get(self)
         if cached is None:
             token, cached = next(_tokens), []
@@ -249,23 +316,12 @@ class ShardedEngine:
         return cached
 
     def _shared(self, value: Any, nbytes: int) -> Any:
-        """A message, put into shared memory where it is large."""
+        """A message, in shared memory if it is large."""
         return self._ray.put(value) if nbytes > _INLINE_BYTES else value
 
-    def _complete(self, nearest: list[Nearest], missing: list[int]) -> list[Nearest]:
-        """The hits, unless shards are missing."""
+    def _check_none_missing(self, missing: Sequence[int]) -> None:
         if missing:
             raise _unavailable(missing, self.shards)
-        return nearest
-
-
-def _raise_cause(number: int, error: Any) -> None:
-    cause = error.cause
-    if isinstance(cause, BitternError | GenerationGoneError):
-        raise cause from None
-    raise InternalError(
-        f"shard {number} failed: {type(cause).__name__}: {cause}; please report this"
-    ) from error
 
 
 def _unavailable(missing: Sequence[int], statuses: Sequence[ShardStatus]) -> ShardUnavailableError:
@@ -280,3 +336,210 @@ def _unavailable(missing: Sequence[int], statuses: Sequence[ShardStatus]) -> Sha
         "they are replaced and read their codes again: try again in a while",
         details={"shards": ",".join(map(str, missing)), "of": str(len(statuses))},
     )
+
+
+# The actors: started, watched, replaced
+
+
+class _Actor:
+    """One shard's actor and its state, guarded by `_Actors`."""
+
+    def __init__(self, number: int) -> None:
+        self.status = ShardStatus(number)
+        self.handle: Any = None
+        self.loading = False
+        self.failed = False
+
+
+class _Actors:
+    """The actors of all shards.
+
+    Args:
+        source: reads their codes.
+        sharding: how many there are.
+        version: the generation that they load.
+
+    Raises:
+        PreconditionError: the cluster has too few cores; Ray would wait for them forever.
+    """
+
+    def __init__(self, source: Source, sharding: Sharding, version: int) -> None:
+        self._ray = ray_library()
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        if cores < sharding.shards * sharding.threads:
+            raise PreconditionError(
+                f"{sharding.shards} shards of {sharding.threads} threads need "
+                f"{sharding.shards * sharding.threads} cores, the Ray cluster has {cores}; "
+                "use fewer shards or threads, or add machines"
+            )
+        self._source = source
+        self._sharding = sharding
+        self.version = version
+        self._actors = [_Actor(number) for number in range(sharding.shards)]
+        self._changed = threading.Condition()
+        self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._closed = False
+        self._supervisor = threading.Thread(
+            target=self._supervise, name="bittern-shards", daemon=True
+        )
+        self._supervisor.start()
+        for actor in self._actors:
+            self._start(actor)
+
+    @property
+    def statuses(self) -> list[ShardStatus]:
+        """The state of each shard."""
+        with self._changed:
+            return [replace(actor.status) for actor in self._actors]
+
+    def handles(self) -> list[Any]:
+        """Ray's handle of each actor; None where it cannot be searched now.
+
+        An actor that could not read its codes tries again.
+        """
+        with self._changed:
+            for actor in self._actors:
+                if actor.failed and not self._closed:
+                    actor.failed = False
+                    self._post(self._replace, actor, actor.handle, actor.status.problem)
+            return [actor.handle if actor.status.ready else None for actor in self._actors]
+
+    def report(self, number: int, handle: Any, problem: str) -> None:
+        """Replace an actor that does not answer, unless it was replaced already."""
+        with self._changed:
+            actor = self._actors[number]
+            if actor.handle is handle and not self._closed:
+                # From now on no search waits for it.
+                actor.status.ready, actor.status.problem = False, problem
+                self._post(self._replace, actor, handle, problem)
+
+    def is_alive(self, handle: Any) -> bool:
+        """Whether an actor answers at all, even if it is busy with a search."""
+        call = handle.process.options(concurrency_group=_CONTROL).remote()
+        try:
+            self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
+        except self._ray.exceptions.RayError:
+            return False
+        return True
+
+    def switch(self, handles: Sequence[Any], loaded: Sequence[Loaded]) -> list[int]:
+        """Let searches name the generation that these actors have loaded.
+
+        Returns:
+            shards whose actor was replaced meanwhile; if there are any, nothing has changed.
+        """
+        with self._changed:
+            pairs = list(zip(self._actors, handles, strict=True))
+            replaced = [a.status.number for a, handle in pairs if a.handle is not handle]
+            if not replaced:
+                self.version = loaded[0].version
+                for actor, one in zip(self._actors, loaded, strict=True):
+                    actor.status.loaded = one
+            return replaced
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until every shard can be searched, or one has failed to read its codes.
+
+        Returns:
+            whether every shard can be searched.
+        """
+
+        def all_ready() -> bool:
+            return all(actor.status.ready for actor in self._actors)
+
+        with self._changed:
+            self._changed.wait_for(
+                lambda: all_ready() or any(actor.failed for actor in self._actors),
+                max(0.0, timeout_s),
+            )
+            return all_ready()
+
+    def close(self) -> None:
+        """End all actors."""
+        with self._changed:
+            self._closed = True
+            handles = [actor.handle for actor in self._actors]
+            for actor in self._actors:
+                actor.status.ready, actor.status.problem = False, "the engine is closed"
+        self._events.put(None)
+        self._supervisor.join()
+        if self._ray.is_initialized():
+            for handle in handles:
+                self._ray.kill(handle)
+
+    # The supervisor's thread
+
+    def _post(self, act: Callable[..., None], *arguments: Any) -> None:
+        self._events.put(lambda: act(*arguments))
+
+    def _supervise(self) -> None:
+        while (act := self._events.get()) is not None:
+            try:
+                act()
+            except Exception:
+                # Perhaps Ray itself has ended; the next search reports it.
+                _log.exception("a shard could not be replaced")
+
+    def _start(self, actor: _Actor) -> None:
+        """Give a shard a fresh actor, which begins to read its codes."""
+        number, sharding = actor.status.number, self._sharding
+        as_actor = self._ray.remote(
+            num_cpus=sharding.threads,
+            max_concurrency=_CALLS_AT_ONCE,
+            concurrency_groups={_CONTROL: 2},
+            scheduling_strategy="SPREAD",
+        )
+        handle = as_actor(Shard).remote(number, sharding.partitions, sharding.threads)
+        with self._changed:
+            actor.handle, actor.status.ready, actor.failed = handle, False, False
+            actor.loading, version = True, self.version
+        # These run on Ray's own thread, which must not wait: they post an event and return.
+        handle.watch.options(concurrency_group=_CONTROL).remote().future().add_done_callback(
+            lambda ended: self._post(self._ended, actor, handle)
+        )
+        handle.load.remote(self._source, version, version).future().add_done_callback(
+            lambda done: self._post(self._loaded, actor, handle, done)
+        )
+
+    def _loaded(self, actor: _Actor, handle: Any, done: Any) -> None:
+        error = done.exception()
+        with self._changed:
+            if actor.handle is not handle or self._closed:
+                return
+            actor.loading, status = False, actor.status
+            if error is None:
+                status.loaded, status.ready, status.problem = done.result(), True, ""
+            else:
+                cause = getattr(error, "cause", None) or error
+                lines = str(cause).strip().splitlines() or [""]
+                short = f"{type(cause).__name__}: {lines[0][:300]}"
+                message = cause.message if isinstance(cause, BitternError) else short
+                actor.failed, status.problem = True, f"its codes cannot be read: {message}"
+                _log.error("shard %d: %s", status.number, status.problem)
+            self._changed.notify_all()
+
+    def _ended(self, actor: _Actor, handle: Any) -> None:
+        """A process has ended.
+
+        If it was reading its codes, it is replaced only when the next search needs it: the next
+        process may end in the same way.
+        """
+        with self._changed:
+            if actor.handle is not handle or self._closed:
+                return
+            actor.status.ready, actor.status.problem = False, "its process has ended"
+            if actor.loading:
+                actor.loading, actor.failed = False, True
+                self._changed.notify_all()
+                return
+        self._replace(actor, handle, actor.status.problem)
+
+    def _replace(self, actor: _Actor, handle: Any, problem: str) -> None:
+        with self._changed:
+            if actor.handle is not handle or self._closed:
+                return
+            actor.status.ready, actor.status.problem = False, problem
+            actor.status.restarts += 1
+        _log.warning("shard %d is replaced: %s", actor.status.number, problem)
+        self._ray.kill(handle)
+        self._start(actor)
