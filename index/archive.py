@@ -118,7 +118,7 @@ class Archive(ArchiveReader):
             store = Store(folder.store)
             header, version = header_and_version(folder, store)
             if lock:
-                header = folder.end_switch(version)
+                header = folder.complete_switch(version)
                 folder.renew_header_copy(header)
             _check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None

@@ -3,13 +3,12 @@
     <check> <xxh3> <size> <path>
 
 `xxh3` is the XXH3-128 of the file's bytes, `size` their number, `path` a JSON string relative
-to the archive, `check` the XXH3-64 of the rest of the line. A file that is written anew gets a
-new line. The last line of a file counts; ``-`` as its checksum says that the file was removed.
-Files of the store are written once and never changed, so their lines hold as long as they exist.
+to the archive, `check` the XXH3-64 of the rest of the line. The last line of a file counts; ``-``
+as its checksum says that the file was removed. Files of the store never change once written.
 
-A commit gets its lines after its files are on the disk and before it is acknowledged. A last
-line that was cut off by a crash is no damage: the next writer adds it again. The log is
-replaced as a whole when most of its lines are of files that were removed.
+The lines of a commit are added after its files are on the disk and before it is acknowledged. A
+last line that was cut off by a crash is no damage: the next writer adds it again. The log is
+rewritten when most of its lines are obsolete.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """What a file was when it was written.
+    """A file's checksum and size when it was written.
 
     Attributes:
         xxh3: XXH3-128 of its bytes, as 32 hex digits.
@@ -44,14 +43,14 @@ class Checksum:
 
 @dataclass
 class Checksums:
-    """What the log says.
+    """The content of the log.
 
     Attributes:
         files: path relative to the archive, POSIX, to the file's checksum.
-        lines: how many lines the log has, obsolete ones included.
+        lines: number of lines, including obsolete ones.
         torn: whether its last line was cut off.
-        damaged: numbers of other lines that cannot be used, from 1.
-        present: whether there is a log.
+        damaged: numbers of other invalid lines, from 1.
+        present: whether the log exists.
     """
 
     files: dict[str, Checksum] = field(default_factory=dict)
@@ -66,7 +65,7 @@ def checksum_of(path: Path, sync: bool = False) -> Checksum:
 
     Args:
         path: the file.
-        sync: first make sure that it is on the disk.
+        sync: first sync it to the disk.
 
     Raises:
         OSError: it cannot be read.
@@ -82,11 +81,11 @@ def checksum_of(path: Path, sync: bool = False) -> Checksum:
 
 
 def file_problem(path: Path, recorded: Checksum | None, contents: bool = True) -> str:
-    """What is wrong with a file; empty if nothing is.
+    """The problem of a file; empty if it is sound.
 
     Args:
         path: the file.
-        recorded: its checksum, if there is one.
+        recorded: its checksum, if it has one.
         contents: compare its contents with the checksum, not only its size.
     """
     try:
@@ -95,9 +94,9 @@ def file_problem(path: Path, recorded: Checksum | None, contents: bool = True) -
             return ""
         if size != recorded.size:
             how = f"has {size} bytes" if size else "is empty"
-            return f"{how}, {recorded.size} were written"
+            return f"{how} instead of {recorded.size}"
         if contents and checksum_of(path) != recorded:
-            return "is not what was written: its checksum differs"
+            return "is damaged: its checksum differs"
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
@@ -106,7 +105,7 @@ def file_problem(path: Path, recorded: Checksum | None, contents: bool = True) -
 
 
 def read_checksums(archive: Path) -> Checksums:
-    """What an archive's log says; an empty one where there is none.
+    """Read an archive's log; an empty one if there is none.
 
     Raises:
         OSError: it cannot be read.
@@ -135,8 +134,7 @@ def read_checksums(archive: Path) -> Checksums:
 def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> None:
     """Add lines; None for files that were removed.
 
-    The call does not wait for the disk: the files are on it already, and the next writer adds
-    lines again that a power cut has taken.
+    The log is not synced: the files are on the disk, and the next writer adds lost lines again.
 
     Raises:
         OSError: the disk refuses; the log may end in a torn line.
@@ -152,7 +150,7 @@ def append_checksums(archive: Path, files: Mapping[str, Checksum | None]) -> Non
 
 
 def replace_checksums(archive: Path, files: Mapping[str, Checksum]) -> None:
-    """Replace the log, durably and at once.
+    """Replace the log durably and atomically.
 
     Raises:
         OSError: the disk refuses; the log is unchanged.
@@ -173,6 +171,6 @@ def _line(path: str, recorded: Checksum | None) -> bytes:
 def _parsed(line: bytes) -> tuple[str, Checksum | None]:
     check, _, rest = line.partition(b" ")
     if xxhash.xxh3_64_hexdigest(rest).encode() != check:
-        raise ValueError("it has been damaged: its check differs")
+        raise ValueError("its check differs")
     xxh3, size, path = rest.decode().split(" ", 2)
     return str(json.loads(path)), None if xxh3 == _REMOVED else Checksum(xxh3, int(size))

@@ -1,8 +1,8 @@
-"""The commit log: each commit's files are on the disk, and their checksums are written down.
+"""The commit log: makes each commit durable and records the checksums of its files.
 
-The one writer does that for each commit before it is acknowledged. What was committed without
-(the process was killed in between, or an earlier version of Bittern wrote it) is taken in when
-the archive is next opened for writing, after its rows were read.
+The writer does so before it acknowledges a commit. Files without a checksum (the process was killed
+before, or an earlier version of Bittern wrote them) get theirs when the archive is next opened for
+writing, after a check that their rows can be read.
 """
 
 from __future__ import annotations
@@ -32,13 +32,12 @@ from bittern.index.table_files import (
 )
 
 _MOST_OBSOLETE_LINES = 512
-"""The log is replaced when it has so many lines more than twice those that are needed."""
-_WAITS = 4
-"""Files that are waited for at the same time."""
+"""The log is rewritten when it has more lines than twice the needed ones and this many."""
+_SYNC_THREADS = 4
 
 
 class CommitLog:
-    """Keeps the checksums of an archive that this process writes to.
+    """Records the checksums of an archive that this process writes to.
 
     Args:
         folder: the archive's folder; its lock is held.
@@ -54,10 +53,10 @@ class CommitLog:
         self._synced: set[Path] = set()
 
     def adopt(self) -> None:
-        """Take in files that have no checksum yet; called once, before anything is changed.
+        """Record files that have no checksum yet; called once, before any change.
 
         Raises:
-            ArchiveDamagedError: rows of them cannot be read.
+            ArchiveDamagedError: their rows cannot be read.
             PreconditionError: the disk refuses.
         """
         try:
@@ -80,18 +79,17 @@ class CommitLog:
         self._version = self._store.version
 
     def record(self) -> None:
-        """Make durable what was committed since the last call, up to the store's version.
+        """Make the commits since the last call durable.
 
         Raises:
-            PreconditionError: the disk refuses; what was committed exists, but it may not
-                outlive a power cut.
+            PreconditionError: the disk refuses; the commits exist, but may not survive a power cut.
         """
         if self._store.version == self._version:
             return
         try:
             keys = stored_keys(self._folder.store)
             self._record(key for key in keys if key not in self._known)
-            # What is missing now, a compaction of this process has removed.
+            # A compaction of this process has removed the missing ones.
             self._append(dict.fromkeys(self._missing(keys)))
             if self._lines > 2 * len(self._known) + _MOST_OBSOLETE_LINES:
                 self._replace(self._known)
@@ -100,7 +98,7 @@ class CommitLog:
         self._version = self._store.version
 
     def record_model(self, model: Path) -> None:
-        """Make the files of a model durable that were just put into its folder.
+        """Make the files durable that were just written for a model.
 
         Raises:
             PreconditionError: the disk refuses.
@@ -113,15 +111,15 @@ class CommitLog:
             raise self._refused(error) from error
 
     def _record(self, keys: Iterable[str]) -> None:
-        """Wait until files and their folders are on the disk, then add their checksums."""
+        """Sync files and their folders, then add their checksums."""
         paths = {key: self._folder.path / key for key in keys}
         folders = {path.parent for path in paths.values()}
         new = folders - self._synced
-        # Waits for the disk at the same time cost little more than one of them.
-        with ThreadPoolExecutor(_WAITS) as waits:
-            found = waits.map(partial(checksum_of, sync=True), paths.values())
+        # Parallel syncs take little longer than one.
+        with ThreadPoolExecutor(_SYNC_THREADS) as threads:
+            found = threads.map(partial(checksum_of, sync=True), paths.values())
             files = dict(zip(paths, found, strict=True))
-            list(waits.map(sync_folder, folders | {folder.parent for folder in new}))
+            list(threads.map(sync_folder, folders | {folder.parent for folder in new}))
         self._synced |= new
         self._append(files)
 
@@ -146,7 +144,7 @@ class CommitLog:
         self._known, self._lines = files, len(files)
 
     def _check_rows(self, new: list[str]) -> None:
-        """Read the rows of the newest version that lie in files without a checksum."""
+        """Check that the rows in files without a checksum can be read."""
         if not any("/data/" in key or "/_deletions/" in key for key in new):
             return
         newest = TableVersion.open(self._folder.store, self._store.version)
@@ -163,6 +161,6 @@ class CommitLog:
 
     def _refused(self, error: OSError) -> PreconditionError:
         return PreconditionError(
-            f"what was written to the archive at {self._folder.path} may not outlive a power cut "
-            f"({error}); check free space and the disk, then do the same again"
+            f"the last changes of the archive at {self._folder.path} may not survive a power cut "
+            f"({error}); check free space and the disk, then repeat them"
         )

@@ -1,16 +1,16 @@
 """The folder of an archive: its layout, its header file, and the lock of its one writer.
 
     ARCHIVE/archive.json         format version, name, time of creation, models, next row
-    ARCHIVE/archive.copy.json    the same, to bring that back
-    ARCHIVE/store/               LanceDB: one table, the only truth about observations
+    ARCHIVE/archive.copy.json    its copy, in case it is damaged
+    ARCHIVE/store/               LanceDB: one table, the source of truth about observations
     ARCHIVE/models/<digest>/     the files of each registered model
-    ARCHIVE/snapshots/           what was recorded with each snapshot
+    ARCHIVE/snapshots/           a description of each snapshot
     ARCHIVE/sums                 checksums of the files of store and models
-    ARCHIVE/lost-found/          what bittern verify --repair has taken out of use
-    ARCHIVE/derived/             what can be made again from the store; may be deleted any time
-    ARCHIVE/jobs/                jobs that a server runs into it, written down
-    ARCHIVE/reports/             what the last job of each kind did
-    ARCHIVE/backup.json          in a backup: which states it was left with
+    ARCHIVE/lost-found/          damaged files that bittern verify --repair has moved away
+    ARCHIVE/derived/             derived from the store; may be deleted any time
+    ARCHIVE/jobs/                records of jobs that a server runs
+    ARCHIVE/reports/             the report of the last job of each kind
+    ARCHIVE/backup.json          in a backup: the versions that it holds
     ARCHIVE/lock                 held by the one process that writes
     ARCHIVE/snapshots.lock       held while a snapshot is taken or dropped
 
@@ -42,12 +42,12 @@ from bittern.files import replace_file
 from bittern.index.models import ModelRecord
 
 FORMAT_VERSION = 2
-"""Newest version that is read. It is written only as long as there is something in the archive
-that readers of version 1 would misread: a pending model, or a change of models under way."""
+"""The newest version that can be read. It is written only while an archive has what version 1
+cannot express: a pending model, or a running change of models."""
 PLAIN_VERSION = 1
-"""What every other archive is written as."""
+"""The version that all other archives are written as."""
 _HEADER_REMEDY = (
-    "run bittern verify --repair, which brings it back from its copy; if that is lost too, "
+    "run bittern verify --repair, which restores it from its copy; if that is lost too, "
     "restore the file from a backup"
 )
 _HEADER_LIMIT_BYTES = 16 << 20
@@ -73,14 +73,14 @@ _OWN_NAMES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """Other models, from a version of the store on: the commit of that version changes both.
+    """A change of models that takes effect with a certain commit to the store.
 
-    Written before the commit and removed after it. The next writer ends what a crash has left;
-    readers go by the version that they see.
+    Written before the commit and removed after it. After a crash, the next writer completes it;
+    readers decide by the version that they see.
 
     Attributes:
-        at: that version.
-        models: the models from then on.
+        at: the store version of that commit.
+        models: the models from that version on.
     """
 
     at: int
@@ -89,15 +89,15 @@ class Switch:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What `archive.json` says.
+    """The content of `archive.json`.
 
     Attributes:
         name: the archive's name.
         created: ISO 8601 time in UTC.
         models: the models that coded it, in order of registration.
-        next_row: no row below this number will be given out again. Only written before
-            rows are removed: otherwise the greatest stored row says as much.
-        switch: a change of models that is under way; None as a rule.
+        next_row: new rows get this number or a greater one. Only written before rows are removed:
+            otherwise the greatest stored row number determines the next one.
+        switch: a running change of models, if there is one.
     """
 
     name: str
@@ -108,12 +108,12 @@ class Header:
 
     @property
     def format_version(self) -> int:
-        """The least version of the format that says all of this."""
+        """The oldest format version that can express this header."""
         pending = any(record.state == "pending" for record in self.models)
         return FORMAT_VERSION if pending or self.switch else PLAIN_VERSION
 
     def at(self, version: int) -> Header:
-        """What holds at a version of the store: no change is under way there."""
+        """The header at a version of the store, with the switch applied or not."""
         if self.switch is None:
             return self
         switched = version >= self.switch.at
@@ -122,7 +122,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveFolder:
-    """Paths of one archive, and what can be done with them without its store."""
+    """The paths of one archive, its header file and its lock."""
 
     path: Path
 
@@ -133,7 +133,7 @@ class ArchiveFolder:
 
     @property
     def header_copy(self) -> Path:
-        """What brings `archive.json` back."""
+        """The copy of `archive.json`."""
         return self.path / "archive.copy.json"
 
     @property
@@ -148,15 +148,15 @@ class ArchiveFolder:
 
     @property
     def derived(self) -> Path:
-        """Folder of what is derived from the store."""
+        """Folder of derived files."""
         return self.path / "derived"
 
     def check_present(self) -> None:
-        """Check that there is an archive here.
+        """Check that the folder holds an archive.
 
         Raises:
-            ArchiveNotFoundError: no folder, an empty folder, a folder of something else.
-            ArchiveDamagedError: part of an archive is here, part is missing.
+            ArchiveNotFoundError: no folder, an empty folder, or no archive.
+            ArchiveDamagedError: `archive.json` or the store is missing.
         """
         how = f"make one with: bittern index {self.path} SOURCE"
         if not self.path.exists():
@@ -184,15 +184,15 @@ class ArchiveFolder:
             )
 
     def check_free(self) -> None:
-        """Check that a new archive can be made here.
+        """Check that a new archive can be created in the folder.
 
         Raises:
-            PreconditionError: a file is here, or a folder with other things in it.
+            PreconditionError: it is a file, or holds other files.
         """
         if not self.path.exists():
             return
         if not self.path.is_dir():
-            raise PreconditionError(f"cannot make an archive at {self.path}: it is a file")
+            raise PreconditionError(f"cannot create an archive at {self.path}: it is a file")
         others = sorted(
             entry.name
             for entry in self.path.iterdir()
@@ -200,19 +200,19 @@ class ArchiveFolder:
         )
         if others:
             raise PreconditionError(
-                f"cannot make an archive at {self.path}: the folder holds other files "
+                f"cannot create an archive at {self.path}: the folder holds other files "
                 f"({', '.join(others[:3])}{', ...' if len(others) > 3 else ''}); "
                 "choose a new or empty folder"
             )
 
     def read_header(self, file: Path | None = None) -> Header:
-        """What `archive.json` says.
+        """Read `archive.json`.
 
         Args:
-            file: another file to read, its copy for one.
+            file: another file to read, such as its copy.
 
         Raises:
-            ArchiveDamagedError: it cannot be read or is not what it should be.
+            ArchiveDamagedError: it cannot be read or is invalid.
             ArchiveVersionError: a newer version of Bittern wrote it.
         """
         file = file or self.header_file
@@ -231,8 +231,7 @@ class ArchiveFolder:
                 )
             if value.get("xxh3", digest := _digest(value)) != digest:
                 raise ValueError(
-                    "its checksum differs; if it was changed on purpose, take the line with "
-                    "xxh3 out of it"
+                    "its checksum differs; if it was edited on purpose, delete the line with xxh3"
                 )
             return Header(
                 name=str(value["name"]),
@@ -247,33 +246,33 @@ class ArchiveFolder:
             ) from error
 
     def write_header(self, header: Header) -> Header:
-        """Replace `archive.json` durably and at once, its copy first."""
+        """Replace `archive.json` durably and atomically, its copy first."""
         self.write_header_copy(header)
         write_json(self.header_file, _as_json(header))
         return header
 
     def write_header_copy(self, header: Header) -> None:
-        """Replace the copy of `archive.json`, which is as good as it should that be damaged."""
+        """Replace the copy of `archive.json`."""
         write_json(self.header_copy, _as_json(header))
 
     def renew_header_copy(self, header: Header) -> None:
-        """Write the copy of `archive.json` again where it does not say the same.
+        """Update the copy of `archive.json` if it differs.
 
-        A Bittern that knew no copy may have written, or a backup brought one file back. It
-        costs safety only where the disk refuses.
+        It can differ after an older Bittern has written the archive, or one file was restored from
+        a backup. A failure is logged.
         """
         try:
             if same_header(self.read_header(self.header_copy), header):
                 return
         except BitternError as error:
-            _log.info("%s is written again: %s", self.header_copy, error)
+            _log.info("%s is updated: %s", self.header_copy, error)
         try:
             self.write_header_copy(header)
         except OSError as error:
-            _log.warning("%s could not be written again: %s", self.header_copy, error)
+            _log.warning("%s could not be updated: %s", self.header_copy, error)
 
-    def end_switch(self, version: int) -> Header:
-        """End a change of models that a crash has cut short, before or after its commit.
+    def complete_switch(self, version: int) -> Header:
+        """Complete a change of models that a crash has interrupted, before or after its commit.
 
         Args:
             version: the store's newest; this process holds the lock.
@@ -282,7 +281,7 @@ class ArchiveFolder:
         return self.write_header(header.at(version)) if header.switch else header
 
     def new_header(self, name: str | None) -> Header:
-        """The header of an archive that is being made."""
+        """The header of a new archive."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return Header(name=name or self.path.resolve().name, created=created)
 
@@ -300,7 +299,7 @@ class ArchiveFolder:
         """Become the one writer.
 
         Raises:
-            ArchiveLockedError: another process, or another `Archive` of this one, is it.
+            ArchiveLockedError: another process, or another `Archive` of this one, writes.
             PreconditionError: the folder cannot be written to.
         """
         lock = FileLock(self.path / "lock", timeout=0, thread_local=False)
@@ -309,7 +308,7 @@ class ArchiveFolder:
         except Timeout:
             raise ArchiveLockedError(
                 f"another process is writing to the archive at {self.path}; wait until it is "
-                "done or stop it (reading and searching work meanwhile)"
+                "done, or stop it (reading and searching work meanwhile)"
             ) from None
         except OSError as error:
             raise PreconditionError(
@@ -320,7 +319,7 @@ class ArchiveFolder:
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Replace a JSON file durably and at once."""
+    """Replace a JSON file durably and atomically."""
     replace_file(path, json.dumps(value, indent=2).encode(), prefix=".archive-")
 
 
@@ -340,12 +339,12 @@ def _as_json(header: Header) -> dict[str, Any]:
 
 
 def same_header(one: Header, other: Header) -> bool:
-    """Whether two headers say the same, the states of their models included."""
+    """Whether two headers are equal, including the states of their models."""
     return _as_json(one) == _as_json(other)
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    """The checksum of what `archive.json` says, but for the checksum itself."""
+    """The checksum of `archive.json`, without the checksum itself."""
     content = {name: item for name, item in value.items() if name != "xxh3"}
     return xxhash.xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())
 

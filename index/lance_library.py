@@ -1,4 +1,4 @@
-"""The libraries of the store: loading them, naming their failures, finishing what they began."""
+"""LanceDB and Lance: loading them, their errors, and calls that must not be interrupted."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Any
 from bittern.errors import ArchiveDamagedError, ArchiveVersionError, BitternError
 
 _QUIET = "warn,lance::dataset::write::insert=error"
-"""What LanceDB prints to stderr: its warnings, except the one that a table is being made."""
+"""LanceDB prints its warnings to stderr, except the one about a new table."""
 _RUST_SOURCE = re.compile(r",?\s*\(?\S+\.rs:\d+(?::\d+)?\)?")
 _PANICS = ("PanicException", "RustPanic")
-"""What LanceDB raises when its own code fails; the first is no `Exception`."""
+"""Errors of panics in LanceDB; the first is no `Exception`."""
 _NEWER = re.compile(r"cannot be (?:read|written) by this version of Lance")
 _POLL_S = 0.2
 _START_S = 5.0
-"""How long a thread whose start was interrupted may take to show that it runs, in seconds."""
+"""How long to wait for a thread whose start was interrupted, in seconds."""
 
 
 def lancedb() -> Any:
-    """LanceDB, which reads how much to print when it is loaded."""
+    """LanceDB, which reads its log level when it is imported."""
     os.environ.setdefault("LANCEDB_LOG", _QUIET)
     import lancedb
 
@@ -32,7 +32,7 @@ def lancedb() -> Any:
 
 
 def lance() -> Any:
-    """Lance, which tells what a version of a table consists of; loaded only when that is needed."""
+    """Lance, which lists the files of a version; imported only when needed."""
     os.environ.setdefault("LANCE_LOG", "error")
     import lance
 
@@ -40,12 +40,12 @@ def lance() -> Any:
 
 
 def is_failure(error: BaseException) -> bool:
-    """Whether the store has failed, and not somebody who wants to stop."""
+    """Whether an error is a failure of the store, not an interrupt."""
     return isinstance(error, Exception) or type(error).__name__ in _PANICS
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a message of the store, without positions in its source code."""
+    """The first line of an error message, without positions in Rust source code."""
     text = str(error).strip().splitlines()
     line = _RUST_SOURCE.sub("", text[0]) if text else ""
     return f"{type(error).__name__}: {line[:300]}"
@@ -78,14 +78,14 @@ def reading(store: Path) -> Iterator[None]:
 
 
 def uninterrupted(work: Callable[[], None]) -> None:
-    """Do something to its end in another thread; raise an interrupt (Ctrl-C) only then.
+    """Finish `work` in another thread; raise an interrupt (Ctrl-C) only afterwards.
 
-    Interrupts reach the main thread only. A commit that is cut short there would go on
-    unseen, and its outcome would be unknown.
+    Interrupts reach the main thread only. A commit that is interrupted there would go on in the
+    library, and its outcome would be unknown.
 
     Raises:
-        KeyboardInterrupt: it came while the work was done.
-        BaseException: whatever the work raised.
+        KeyboardInterrupt: it came meanwhile.
+        BaseException: raised by `work`.
     """
     started, done = threading.Event(), threading.Event()
     failures: list[BaseException] = []
@@ -109,7 +109,7 @@ def uninterrupted(work: Callable[[], None]) -> None:
             raise
     while not done.is_set():
         try:
-            done.wait(_POLL_S)  # a wait without a limit hears no signal that another thread got
+            done.wait(_POLL_S)  # with a timeout: else signals that another thread got are missed
         except KeyboardInterrupt as error:
             interrupt = error
     if failures:

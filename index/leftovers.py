@@ -1,9 +1,8 @@
-"""What a writer that was killed has left behind; nothing of it was acknowledged.
+"""Leftovers of a killed writer; nothing of them was acknowledged.
 
-Files that were being written, the column of a model whose registration did not come to its end,
-and versions that were kept while something was read. The next writer removes them. What LanceDB
-has left goes with the next compaction (see `Store.compact`). The files of a model that was not
-registered stay: registering it again replaces them, and `bittern verify --repair` removes them.
+The next writer removes temporary files, the column of a model whose registration was interrupted,
+and old pins. The next compaction removes LanceDB's leftovers (see `Store.compact`). Files of a
+model that was never registered stay until it is registered, or `bittern verify --repair` is run.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 def clear_leftovers(folder: ArchiveFolder, store: Store) -> None:
-    """Remove what was cut short; a failure is logged, for it does no harm where it lies.
+    """Remove leftovers; a failure is logged, since they do no harm.
 
     Args:
         folder: the archive's folder; its lock is held.
@@ -35,20 +34,20 @@ def clear_leftovers(folder: ArchiveFolder, store: Store) -> None:
     """
     try:
         for path in [*folder.path.glob(".archive-*"), *folder.models.glob(".new-*")]:
-            _log.info("removing %s, which a killed writer has left", path)
+            _log.info("removing %s, left by a killed writer", path)
             remove(folder.path, path)
         columns = [
             name
             for name in unnamed_columns(store, folder.read_header())
-            # One that holds codes is no leftover: archive.json is older than the store.
+            # A column with codes is no leftover: archive.json is older than the store.
             if not store.count(f"`{name}` IS NOT NULL")
         ]
         if columns:
-            _log.info("removing the columns of registrations that were cut off: %s", columns)
+            _log.info("removing the columns of interrupted registrations: %s", columns)
             store.drop_columns(columns)
         unpin_abandoned(store, [info.pin for info in Snapshots(folder, store).list()])
     except (OSError, BitternError) as error:
-        _log.warning("what a killed writer has left was not removed: %s", error)
+        _log.warning("leftovers of a killed writer were not removed: %s", error)
 
 
 def remove(archive: Path, path: Path) -> None:
@@ -56,7 +55,7 @@ def remove(archive: Path, path: Path) -> None:
 
     Raises:
         OSError: the disk refuses.
-        PreconditionError: it does not really lie in the archive.
+        PreconditionError: a symbolic link leads out of the archive.
     """
     check_inside(archive, path)
     if path.is_dir():
@@ -88,14 +87,14 @@ def unnamed_models(folder: ArchiveFolder, used: Iterable[str]) -> list[Path]:
 
 
 def leftover_files(folder: ArchiveFolder, models: Iterable[str] | None) -> list[Path]:
-    """Files that nothing of the archive needs: temporary ones, and those of no model.
+    """Temporary files, and files of unregistered models.
 
-    A process that writes just now has such files too. Files that Bittern does not know are left
-    out, and so are files of the store: LanceDB removes what it does not need.
+    A running writer has such files too. Unknown files are not listed, nor are files of the store,
+    which LanceDB removes.
 
     Args:
         folder: where the archive lies.
-        models: digests of its models; None where that is not known.
+        models: digests of its models; None if unknown.
     """
 
     def found() -> Iterator[Path]:

@@ -1,12 +1,12 @@
-"""One model after another: the switch to a new one, and the end of those that it replaced.
+"""Switching to a new model, and dropping the models that it replaced.
 
-    registered as pending -> (a job fills in its codes) -> ready, first of all
+    registered as pending -> (a job adds its codes) -> ready, the first choice
                           -> given up
-    ready                                               -> retired -> dropped
+    ready                                           -> retired -> dropped
 
-The switch is one replacement of `archive.json`. Dropping is done in an order in which a crash
-leaves nothing but what the next drop removes: the models' names first, then what is derived
-from their codes, their columns, rows that are left without any code, and last their files.
+The switch is one replacement of `archive.json`. Models are dropped in an order that the next drop
+can complete after a crash: their names first, then derived files, columns of codes, rows without
+any code, and their files last.
 """
 
 from __future__ import annotations
@@ -24,9 +24,7 @@ from bittern.index.table_files import files_below
 
 
 def switched(header: Header, digest: str) -> Header:
-    """The header in which a model is ready and first, and those that it replaces are retired.
-
-    Which those are, `replaced` says; all others stay as they are.
+    """The header with a model ready and first, and the models that it replaces (`replaced`) retired.
 
     Raises:
         DigestMismatchError: it is not registered.
@@ -46,11 +44,11 @@ def switched(header: Header, digest: str) -> Header:
 
 
 def replaced(models: Sequence[ModelRecord], digest: str) -> list[ModelRecord]:
-    """The models that a switch to one of them replaces: those that answered before.
+    """The models that a switch to one of them replaces.
 
-    That is the first ready model with the same modalities. Where there is none, it is for
-    pictures and for sounds the first ready one that takes them, if the new one can do all that
-    it can. A model that is the first already replaces none.
+    This is the first ready model with the same modalities. If there is none, it is the first ready
+    model for pictures and the first for sounds, if the new model has all of its modalities. A model
+    that is already the first replaces none.
     """
     if models[0].digest == digest and models[0].state == "ready":
         return []
@@ -68,11 +66,11 @@ def without_retired(header: Header, successor: str | None = None) -> Header:
     """The header without its retired models.
 
     Args:
-        header: as it is.
-        successor: only those that the model of this digest has replaced; None for all.
+        header: the current header.
+        successor: drop only models that were replaced by the model with this digest; None for all.
 
     Raises:
-        PreconditionError: no model that is ready would be left.
+        PreconditionError: no ready model would be left.
     """
     left = tuple(
         record
@@ -87,14 +85,14 @@ def without_retired(header: Header, successor: str | None = None) -> Header:
 
 
 def without_pending(header: Header, digest: str | None) -> Header:
-    """The header without a model that is pending.
+    """The header without a pending model.
 
     Args:
-        header: as it is.
-        digest: of that model; None for the only one, and for none if nothing is pending.
+        header: the current header.
+        digest: of that model; None for the only pending one, if there is one.
 
     Raises:
-        DigestMismatchError: there is no such model, or more than one that could be meant.
+        DigestMismatchError: there is no such model, or several are pending and none is named.
         PreconditionError: it is not pending.
     """
     pending = [record for record in header.models if record.state == "pending"]
@@ -125,7 +123,7 @@ def drop_unnamed(folder: ArchiveFolder, store: Store, header: Header) -> int:
     """Remove codes, embeddings and derived files of models that the header does not name.
 
     Returns:
-        how many rows are left without any code; see `uncoded`.
+        the number of rows without any code; see `uncoded`.
     """
     drop_code_columns(folder, store, unnamed_columns(store, header))
     condition = uncoded(header)
@@ -133,7 +131,7 @@ def drop_unnamed(folder: ArchiveFolder, store: Store, header: Header) -> int:
 
 
 def drop_code_columns(folder: ArchiveFolder, store: Store, names: Sequence[str]) -> None:
-    """Remove columns of codes and embeddings: what is derived from them first."""
+    """Remove columns of codes and embeddings, and first the files derived from them."""
     for path in list(files_below(folder.derived)):
         if any(name in path.name for name in names):
             remove(folder.path, path)
@@ -148,5 +146,5 @@ def uncoded(header: Header) -> str:
 def drop_files(folder: ArchiveFolder, used: Collection[str]) -> None:
     """Delete the folders of models whose digests are not among those in use."""
     for path in unnamed_models(folder, used):
-        with suppress(OSError, PreconditionError):  # verify names what is left
+        with suppress(OSError, PreconditionError):  # verify reports leftovers
             remove(folder.path, path)

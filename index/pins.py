@@ -1,8 +1,8 @@
-"""How a version of an archive's store is kept from clean-up.
+"""Pins protect a version of an archive's store from clean-up.
 
-A pin's name tells when it was made and, for one that lasts only as long as a process, which
-process that is. So the pins that a killed process has left can be told from those in use. The
-next writer removes them, and so does whoever takes or drops a snapshot.
+The name of a pin holds its time and, for a pin that lasts as long as a process, that process. So
+pins that a killed process has left can be recognised. They are removed when an archive is opened
+for writing, and when a snapshot is taken or dropped.
 """
 
 from __future__ import annotations
@@ -22,48 +22,45 @@ from bittern.errors import PreconditionError
 from bittern.index.store import Store
 
 _ABANDONED_S = 2 * 86_400.0
-"""Age from which a pin that no snapshot names was left by a killed process."""
+"""An older pin that no snapshot names was left by a killed process."""
 
 
 def pin(store: Store, version: int, *, while_running: bool = False) -> str:
-    """Keep a version from clean-up.
+    """Protect a version from clean-up.
 
     Args:
-        store: the table; not a handle that others move.
+        store: the table; a handle that nobody else uses.
         version: one that exists.
         while_running: only as long as this process runs.
 
     Returns:
-        the name that `unpin` takes.
+        the pin's name, for `unpin`.
 
     Raises:
         PreconditionError: the version is gone, or the folder cannot be written to.
     """
     process = f"-{_machine()}-{os.getpid()}" if while_running else ""
     name = f"{int(time.time()):x}-{secrets.token_hex(4)}{process}"
-    store.keep(name, version)
+    store.pin(name, version)
     return name
 
 
 def unpin(store: Store, name: str) -> None:
-    """Let a version go: the next compaction may remove it. It may have been let go before."""
-    if name in store.kept():
-        # Another process may have been quicker.
+    """Remove a pin, if it still exists."""
+    if name in store.pins():
+        # Another process may have removed it.
         with suppress(PreconditionError):
-            store.let_go(name)
+            store.unpin(name)
 
 
 def unpin_abandoned(store: Store, used: Sequence[str]) -> None:
-    """Remove the pins that killed processes have left.
-
-    Those are pins of a process of this machine that no longer runs, and pins that are two days
-    old.
+    """Remove pins of ended processes of this machine, and pins that are two days old.
 
     Args:
         store: the table.
-        used: pins that stay, those of snapshots.
+        used: pins of snapshots, which stay.
     """
-    for name in store.kept().keys() - set(used):
+    for name in store.pins().keys() - set(used):
         made, *more = name.split("-")
         with suppress(ValueError):  # a name that `pin` did not make
             age = time.time() - int(made, 16)
@@ -73,7 +70,7 @@ def unpin_abandoned(store: Store, used: Sequence[str]) -> None:
 
 @cache
 def _machine() -> str:
-    """What tells this machine, since it was started, and its process numbers from others."""
+    """Identifies this machine since its start, and its process numbers."""
     about = [platform.node()]
     with suppress(OSError):
         about.append(Path("/proc/sys/kernel/random/boot_id").read_text())

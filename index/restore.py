@@ -1,9 +1,9 @@
-"""Restoring an old state: what differs is written again, as one more commit.
+"""Restoring an old state: the rows that differ are written again, in one new commit.
 
-Rows that were written or deleted since are written as they were, and rows that were added since
-are removed. All of that is one commit like any other: row numbers never go back, `committed` says
-what has changed, and so readers, derived files and indexes follow as after every commit. The
-models change with the same commit (see `bittern.index.folder.Switch`).
+Rows that were changed or deleted since then get their old values, and rows that were added are
+removed. It is a commit like any other: row numbers are not reused, `committed` marks the changed
+rows, and readers, derived files and indexes follow as after every commit. The models change with
+the same commit (see `bittern.index.folder.Switch`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from bittern.index.models import ModelRecord
 from bittern.index.store import Store
 
 _READ_BY_NUMBER = 5_000
-"""Up to so many rows are looked up; for more, the old version is read from end to end."""
+"""Up to this many rows are looked up by number; for more, the whole old version is read."""
 _MOST_RANGES = 50
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What must change so that the newest version holds what an old one held.
+    """The changes that turn the newest version into an old one.
 
     Attributes:
-        written: int64, ascending: rows of the old version that are written again.
-        removed: SQL condition on the newest version's rows that are removed; empty for none.
-        count: how many those are.
+        written: int64, ascending: rows of the old version to write again.
+        removed: SQL condition on the newest version's rows to remove; empty for none.
+        count: number of rows to remove.
     """
 
     written: NDArray[np.int64]
@@ -41,7 +41,7 @@ class Difference:
 
     @property
     def rows(self) -> int:
-        """How many rows change."""
+        """Number of rows that change."""
         return len(self.written) + self.count
 
 
@@ -58,11 +58,11 @@ def restore(
         folder: the archive's folder; this process holds the lock.
         store: the table, at its newest version.
         then: the table at the old version.
-        models: the models of that time.
+        models: the models of the old version.
         next_row: the first row number that was never used.
 
     Returns:
-        how many rows changed.
+        the number of rows that changed.
     """
     lost = [name for name in then.columns if store.field_type(name) is None]
     store.add_columns([then._schema.field(name) for name in lost])
@@ -79,22 +79,22 @@ def restore(
             _commit(store, then, found, at)
         except BaseException:
             store.renew()
-            folder.end_switch(store.version)
+            folder.complete_switch(store.version)
             raise
     folder.write_header(replace(header, models=tuple(models), switch=None))
     return found.rows
 
 
 def difference(now: Store, then: Store, lost: Sequence[str] = ()) -> Difference:
-    """What must change so that `now` holds what `then` holds.
+    """The changes that turn the rows of `now` into those of `then`.
 
-    A row with the same number and the same `committed` in both is the same row: every commit
-    that writes a row marks it. Only columns can be removed without a mark.
+    A row with the same number and the same `committed` in both is unchanged, since every commit
+    sets `committed` in the rows that it writes. Only removing a column does not.
 
     Args:
         now: the newest version.
         then: an older one.
-        lost: columns that `now` had to get back, still empty.
+        lost: columns of `then` that were removed; empty in `now`.
     """
     rows_now, marks_now = _marks(now)
     rows_then, marks_then = _marks(then)
@@ -119,7 +119,7 @@ def _marks(store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _condition(rows: NDArray[np.int64], gone: NDArray[np.bool_]) -> str:
-    """The condition that picks out some of all rows: ranges where there are few of them."""
+    """The condition for some of the rows: as ranges if these are few."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], gone.astype(np.int8), [0]])))
     ranges = edges.reshape(-1, 2)
     if len(ranges) > _MOST_RANGES:
@@ -141,7 +141,7 @@ def _commit(store: Store, then: Store, found: Difference, committed: int) -> Non
 def _rows(
     store: Store, then: Store, rows: NDArray[np.int64], committed: int
 ) -> Iterator[pa.RecordBatch]:
-    """Rows as they were, in the newest schema, marked as written by this commit."""
+    """Rows of the old version in the newest schema, with `committed` of this commit."""
     if len(rows) <= _READ_BY_NUMBER:
         numbers = ", ".join(map(str, rows.tolist()))
         source: Iterator[pa.RecordBatch] = iter(

@@ -1,12 +1,12 @@
 """Snapshots: named states of an archive that are kept until they are dropped.
 
     ARCHIVE/snapshots/<name>.json    one snapshot: store version, models, counts
-    ARCHIVE/store/...                the version, kept from clean-up (see `bittern.index.pins`)
+    ARCHIVE/store/...                the version, pinned (see `bittern.index.pins`)
 
-A snapshot takes as much room as later changes replace: it shares all other files with the archive.
-The version is pinned first and the JSON file written last; a snapshot is dropped the other way
-round. So a crash leaves a pin that nobody names, never a name without its version. Taking one
-needs no lock of the archive; it goes on while others write.
+A snapshot shares files with the archive, so it only takes the disk space of what changes later.
+The version is pinned before the JSON file is written, and unpinned after it is removed: a crash can
+leave an unused pin, never a name without its version. Taking a snapshot needs no lock of the
+archive; others can write meanwhile.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bittern.index.store import Store, StoredVersion
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOTE_CHARS = 1_000
 _LOCK_WAIT_S = 10.0
-_LOOKS = 100
+_READS = 100
 _MOST_BYTES = 16 << 20
 
 
@@ -49,16 +49,16 @@ class SnapshotInfo:
     """One snapshot, or one version that has no name.
 
     Attributes:
-        name: its name; empty for a version that was not cleaned up yet.
+        name: its name; empty for a version without one.
         version: the store's version.
         time: when it was taken, or committed; ISO 8601 in UTC.
         rows: observations by modality; empty for a version without a name.
         observations: of all modalities.
-        models: the models of that time.
-        bytes: of the version's data files, which it may share with others.
-        note: the user's own.
+        models: the archive's models at that time.
+        bytes: of the version's data files, which other versions may share.
+        note: written by the user.
         automatic: whether Bittern took it, before a restore.
-        pin: what keeps the version.
+        pin: protects the version from clean-up.
     """
 
     name: str
@@ -73,7 +73,7 @@ class SnapshotInfo:
     pin: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """The snapshot as JSON values."""
         value = {name: getattr(self, name) for name in self.__slots__}
         return {
             **value,
@@ -83,10 +83,10 @@ class SnapshotInfo:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> SnapshotInfo:
-        """The snapshot behind `to_json`.
+        """The snapshot from the output of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a value.
+            KeyError, TypeError, ValueError: the value is malformed.
         """
         return cls(
             name=str(value["name"]),
@@ -107,7 +107,7 @@ class Snapshots:
 
     Args:
         folder: the archive's folder.
-        store: its table; a handle of its own, not one that others move.
+        store: its table; a handle that nobody else uses.
     """
 
     def __init__(self, folder: ArchiveFolder, store: Store) -> None:
@@ -155,10 +155,10 @@ class Snapshots:
     def check_complete(self, info: SnapshotInfo) -> None:
         """Check that the models of a state can be restored with its rows.
 
-        A snapshot keeps the files of its models, a version without a name does not.
+        A snapshot keeps the files of its models; a version without a name does not.
 
         Raises:
-            PreconditionError: some of its codes are of a model that is gone.
+            PreconditionError: some of its codes are of a model whose files are deleted.
         """
         then = self._store.at(info.version)
         kept = {record.code_column for record in info.models}
@@ -172,15 +172,15 @@ class Snapshots:
                 called = f"{names[column]} ({digest})" if column in names else digest
                 raise PreconditionError(
                     f"version {info.version} has {codes} codes of model {called}, which was "
-                    "dropped since, with its files: nothing was restored. Register the model again "
+                    "dropped later, with its files: nothing was restored. Register the model again "
                     f"first (bittern index {self._archive.path} SOURCE --model with its folder), "
-                    "or restore a snapshot: that keeps its models",
+                    "or restore a snapshot: snapshots keep their models",
                     field="snapshot",
                     details={"model": digest},
                 )
 
     def take(self, name: str, *, note: str = "", automatic: bool = False) -> SnapshotInfo:
-        """Keep the newest state under a name. Done, and durable, when the call returns.
+        """Keep the newest state under a name; durable when the call returns.
 
         Args:
             name: letters, digits, ``.``, ``_``, ``-``; not digits alone.
@@ -189,14 +189,14 @@ class Snapshots:
 
         Raises:
             InvalidInputError: an unusable name or note.
-            PreconditionError: the name is taken, or the folder cannot be written to.
+            PreconditionError: the name exists already, or the folder cannot be written to.
         """
         path = self._file(name)
         if len(note) > _NOTE_CHARS:
             raise InvalidInputError(
                 f"a note has at most {_NOTE_CHARS} characters, not {len(note)}", field="note"
             )
-        with self._alone():
+        with self._locked():
             if path.exists():
                 raise PreconditionError(
                     f"a snapshot {name!r} exists already; choose another name, or drop it with "
@@ -204,7 +204,7 @@ class Snapshots:
                     field="name",
                 )
             header, version = header_and_version(self._archive, self._store)
-            taken = pin(self._store, version)
+            pin_name = pin(self._store, version)
             try:
                 rows = _rows(self._store.at(version))
                 info = SnapshotInfo(
@@ -217,31 +217,32 @@ class Snapshots:
                     bytes=self._stored(version).bytes,
                     note=note,
                     automatic=automatic,
-                    pin=taken,
+                    pin=pin_name,
                 )
-                made = not self._folder.exists()
+                is_new = not self._folder.exists()
                 self._folder.mkdir(exist_ok=True)
                 write_json(path, info.to_json())
-                if made:
+                if is_new:
                     sync_folder(self._archive.path)
             except BaseException:
                 if not path.exists():
-                    unpin(self._store, taken)
+                    unpin(self._store, pin_name)
                 raise
             self._unpin_abandoned()
         return info
 
     def drop(self, name: str) -> SnapshotInfo:
-        """Forget a snapshot; a later compaction removes the files that only it needs.
+        """Remove a snapshot; a later compaction removes the files that only it needs.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        with self._alone():
+        with self._locked():
             info = self.find(name)
             if not info.name:
                 raise InvalidInputError(
-                    f"{name} is a version without a name; it is removed by itself", field="name"
+                    f"{name} is a version without a name; such versions are removed automatically",
+                    field="name",
                 )
             self._file(info.name).unlink()
             sync_folder(self._folder)
@@ -250,7 +251,7 @@ class Snapshots:
         return info
 
     def free_name(self, beginning: str) -> str:
-        """A name that no snapshot has: the beginning and a number."""
+        """An unused name: the beginning and a number."""
         names = {info.name for info in self.list()}
         return next(name for n in count(1) if (name := f"{beginning}{n}") not in names)
 
@@ -258,17 +259,17 @@ class Snapshots:
         """Every model that some snapshot names, by digest."""
         return {record.digest: record for info in self.list() for record in info.models}
 
-    # Inside
+    # Helpers
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _locked(self) -> Iterator[None]:
         check_inside(self._archive.path, self._folder)
         lock = FileLock(self._archive.path / "snapshots.lock", thread_local=False)
         try:
             lock.acquire(timeout=_LOCK_WAIT_S)
         except Timeout:
             raise ArchiveLockedError(
-                f"another process takes or drops a snapshot of {self._archive.path}; try again"
+                f"another process is taking or dropping a snapshot of {self._archive.path}; try again"
             ) from None
         except OSError as error:
             raise PreconditionError(
@@ -325,19 +326,20 @@ def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
 
 
 def header_and_version(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
-    """The header and the newest version, of one moment; moves `store` to that version.
+    """The header and the newest version at one point in time; moves `store` to that version.
 
     Raises:
-        ArchiveDamagedError: the header is replaced again and again.
+        ArchiveDamagedError: the header changes at every attempt.
     """
-    for _ in range(_LOOKS):
+    for _ in range(_READS):
         stamp = folder.header_stamp()
         header = folder.read_header()
         store.renew()
         if folder.header_stamp() == stamp:
             return header.at(store.version), store.version
     raise ArchiveDamagedError(
-        f"{folder.header_file} is being replaced all the time; stop what does that and try again"
+        f"{folder.header_file} changed during each of {_READS} attempts to read it; stop the program "
+        "that writes it and try again"
     )
 
 
@@ -347,12 +349,12 @@ def _read(path: Path) -> SnapshotInfo:
             raise ValueError(f"larger than {_MOST_BYTES} bytes")
         info = SnapshotInfo.from_json(json.loads(path.read_text("utf-8")))
         if f"{info.name}.json" != path.name:
-            raise ValueError(f"it is of snapshot {info.name!r}")
+            raise ValueError(f"it describes snapshot {info.name!r}")
         return info
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArchiveDamagedError(
             f"{path} cannot be used ({type(error).__name__}: {error}); restore that file from "
-            "a backup, or delete it to give that snapshot up"
+            "a backup, or delete it to drop that snapshot"
         ) from error
 
 

@@ -1,11 +1,11 @@
-"""The observation store: one LanceDB table, the only truth about an archive.
+"""The observation store: one LanceDB table, the source of truth of an archive.
 
-Every change is one atomic commit, which makes one new version. A commit has happened when
-the call returns; a process killed before that leaves the version before it or the new one.
+Every change is one atomic commit, which makes one new version. If the process is killed during the
+call, the newest version is the one before or the new one.
 
-When the call returns, the operating system has the commit: it survives the death of the
-process. `bittern.index.commit_log` then waits until it is on the disk and writes down its
-checksums, before it is acknowledged; from then on it survives a power cut too.
+When the call returns, the commit survives the end of the process. `bittern.index.commit_log` then
+waits until it is on the disk and records its checksums before it is acknowledged; from then on it
+survives a power cut too.
 """
 
 from __future__ import annotations
@@ -37,8 +37,7 @@ LookupKind = Literal["sorted", "bitmap"]
 """An index in the order of a column's values, or one bitmap of rows for each value."""
 TABLE = "observations"
 ROW_ID = "_rowid"
-"""The column of LanceDB that says where a row lies: as long as it lies there, no other row
-gets its id, and a row that a compaction has moved gets a new one."""
+"""LanceDB's own row id: unique, but a compaction gives a row a new one."""
 _SHOWN_VERSIONS = 5
 _ARROW: Mapping[ColumnType, pa.DataType] = {
     "string": pa.string(),
@@ -47,9 +46,9 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
     "bool": pa.bool_(),
 }
 _SCAN_ROWS = 1 << 17
-"""Rows per batch of a scan; LanceDB's own choice costs ten times as much in hand-overs."""
+"""Rows per batch of a scan; the overhead of LanceDB's smaller default is ten times as large."""
 _TRUSTED_S = 2.0
-"""Age in seconds from which a folder's time stamp is trusted to have no twin."""
+"""Age in seconds from which no later commit can have the same time stamp."""
 _BRANCH = "kept-"
 _log = logging.getLogger(__name__)
 
@@ -60,16 +59,13 @@ def quoted(text: str) -> str:
 
 
 def one_of(column: str, values: Sequence[str]) -> str:
-    """The condition that a text column holds one of `values`.
-
-    Texts that are not Unicode are left out: no column holds them.
-    """
+    """The condition that a text column holds one of `values`; those that are not Unicode are skipped."""
     storable = [quoted(value) for value in values if is_unicode(value)]
     return f"`{column}` IN ({', '.join(storable)})" if storable else "false"
 
 
 def is_unicode(text: object) -> bool:
-    """Whether this is a text that can be stored: no lone surrogates, no NUL."""
+    """Whether a text can be stored: no lone surrogates, no NUL."""
     try:
         return isinstance(text, str) and "\0" not in text and bool(text.encode("utf-8") or True)
     except UnicodeEncodeError:
@@ -123,10 +119,10 @@ class Store:
 
     @classmethod
     def create(cls, path: Path) -> Store:
-        """Make the empty table; one that exists already is opened.
+        """Create the empty table, or open an existing one.
 
         Raises:
-            PreconditionError: it cannot be made.
+            PreconditionError: it cannot be created.
         """
         versions = path / f"{TABLE}.lance" / "_versions"
         if versions.is_dir() and any(versions.iterdir()):
@@ -137,33 +133,30 @@ class Store:
             lancedb().connect(str(path)).create_table(TABLE, schema=schema, mode="overwrite")
         except (OSError, RuntimeError, ValueError) as error:
             raise PreconditionError(
-                f"no store can be made at {path} ({first_line(error)}); "
+                f"no store can be created at {path} ({first_line(error)}); "
                 "check free space and permissions"
             ) from error
         return cls(path)
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was ever added: no rows, no columns of models."""
+        """Whether it has no rows and no columns of models."""
         return not any(map(is_code_or_embedding, self.columns)) and not self.count()
 
     def _reading(self) -> AbstractContextManager[None]:
         return reading(self.path)
 
     def _commit(self, change: Callable[[], object]) -> None:
-        """Make one change, to its end even if the user interrupts it meanwhile.
+        """Make one change; an interrupt (Ctrl-C) is raised only after it."""
 
-        Otherwise nobody would know what an interrupted change has done.
-        """
-
-        def change_and_look() -> None:
+        def change_and_update() -> None:
             before = self.version
             change()
             self.version, self._schema = self._table.version, self._table.schema
             self._old.replaced(before)
 
         try:
-            uninterrupted(change_and_look)
+            uninterrupted(change_and_update)
         except BaseException as error:
             if not is_failure(error):
                 raise
@@ -177,9 +170,9 @@ class Store:
     def follow(self) -> int:
         """Move to the newest version and return its number.
 
-        The folder's time stamp answers most calls; a stamp so fresh that another commit
-        may share it does not count, nor does one where the next version lies already: the
-        clock was set back, and a later commit has the stamp of an earlier one.
+        The folder's time stamp usually shows that nothing has changed. It does not count if it is
+        so recent that another commit may share it, or if the next version exists already (after
+        the clock was set back, a later commit can have the stamp of an earlier one).
         """
         with self._reading():
             stamp = self._versions.stat().st_mtime_ns
@@ -201,13 +194,13 @@ class Store:
         """Changes with every commit, and when another folder replaces this one.
 
         Raises:
-            OSError: it is not there.
+            OSError: the folder is missing.
         """
         stat = self._versions.stat()
         return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
 
     def pinned(self) -> Store:
-        """The table as it is now, whatever is committed later; it shares what is in memory."""
+        """The table at its current version, for good; it shares the caches."""
         return Store(self.path, self.version, self._session)
 
     def versions(self) -> list[StoredVersion]:
@@ -216,13 +209,13 @@ class Store:
             return [_version(value) for value in self._table.list_versions()]
 
     def at(self, version: int) -> Store:
-        """The table as it was at a version.
+        """The table at an older version.
 
         Raises:
-            NotFoundError: there is no such version any more, or not yet.
+            NotFoundError: there is no such version.
         """
         found = [known.version for known in self.versions()]
-        if version not in found and version not in self.kept().values():
+        if version not in found and version not in self.pins().values():
             shown = ", ".join(map(str, found[-_SHOWN_VERSIONS:]))
             raise NotFoundError(
                 f"the archive has no version {version} any more; versions without a snapshot are "
@@ -234,7 +227,7 @@ class Store:
         return Store(self.path, version, self._session)
 
     def _go_to(self, version: int) -> None:
-        """Stay at a version; one that is kept may be there as a branch only, where it is empty."""
+        """Open a version; a pinned one may exist only as a branch."""
         if not manifest(self._versions, version).exists():
             for name, branch in self._table.branches.list().items():
                 if name.startswith(_BRANCH) and branch["parent_version"] == version:
@@ -261,7 +254,7 @@ class Store:
         }
 
     def field_type(self, column: str) -> pa.DataType | None:
-        """The Arrow type of a column; None where there is no such column."""
+        """The Arrow type of a column; None if it does not exist."""
         position = self._schema.get_field_index(column)
         return None if position < 0 else self._schema.field(position).type
 
@@ -280,14 +273,14 @@ class Store:
             self.add_columns([pa.field(record.code_column, pa.binary(record.bits // 8))])
 
     def drop_columns(self, names: Sequence[str]) -> None:
-        """Remove columns with all that is in them: one commit; none if `names` is empty."""
+        """Remove columns and their values: one commit; none if `names` is empty."""
         if names:
             self._commit(lambda: self._table.drop_columns(list(names)))
 
     # Rows
 
     def table(self, columns: Mapping[str, Sequence[Any]], rows: int) -> pa.Table:
-        """Rows in the table's schema; columns that are not given are null."""
+        """Rows in the table's schema; the other columns are null."""
         arrays = [
             pa.array(columns[column.name], column.type)
             if column.name in columns
@@ -297,7 +290,7 @@ class Store:
         return pa.table(arrays, schema=self._schema)
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows that are new: one commit."""
+        """Add new rows: one commit."""
         self._commit(lambda: self._table.add(rows))
 
     def merge(self, rows: pa.Table, replaced: Sequence[str]) -> None:
@@ -309,18 +302,18 @@ class Store:
         """
         self.replace(rows, one_of("occurrenceID", replaced) if replaced else None)
 
-    def replace(self, rows: pa.Table | pa.RecordBatchReader, gone: str | None) -> None:
+    def replace(self, rows: pa.Table | pa.RecordBatchReader, removed: str | None) -> None:
         """Add or replace rows by `id`, and remove others: one commit.
 
         Args:
             rows: rows in the table's schema.
-            gone: condition on the other rows that are removed; None to remove none.
+            removed: condition on the other rows that are removed; None to remove none.
         """
         merge = (
             self._table.merge_insert("id").when_matched_update_all().when_not_matched_insert_all()
         )
-        if gone is not None:
-            merge = merge.when_not_matched_by_source_delete(gone)
+        if removed is not None:
+            merge = merge.when_not_matched_by_source_delete(removed)
         self._commit(lambda: merge.execute(rows))
 
     def delete(self, rows: Sequence[int]) -> None:
@@ -358,15 +351,15 @@ class Store:
                 ) from error
 
     def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """All rows in storage order, one batch after the other."""
+        """All rows in storage order, in batches."""
         with self._reading():
             yield from self._table.search().select(list(columns)).to_batches(batch_size=_SCAN_ROWS)
 
     def take(self, ids: Sequence[int], columns: Sequence[str]) -> pa.Table:
         """Rows by their `ROW_ID`, in any order.
 
-        By id, not by offset: with rows deleted, LanceDB needs a second to translate offsets
-        of ten million rows, and no time for ids.
+        Not by offset: with deleted rows, LanceDB takes a second to translate the offsets of ten
+        million rows.
         """
         with self._reading():
             return self._table.take_row_ids(list(ids)).select(list(columns)).to_arrow()
@@ -379,17 +372,17 @@ class Store:
     # Speed
 
     def compact(self) -> None:
-        """Join the small files of many commits, and bring the look-up indexes up to date.
+        """Join the small files of many commits, and update the look-up indexes.
 
-        Versions that nobody reads any more go, and what commits that were cut off have left.
-        A failure costs speed only, and is logged.
+        Also removes old versions (see `OldVersions`) and files of interrupted commits. A failure
+        costs speed only and is logged.
         """
 
         def optimize() -> None:
-            # LanceDB removes nothing at all, and fails, where a version with a tag is old.
+            # If a tagged version is older than the limit, LanceDB fails and removes nothing.
             tagged = [int(tag["version"]) for tag in self._table.tags.list().values()]
             keep = timedelta(seconds=self._old.keep_s(tagged))
-            # Nobody else writes, so a file that no version names belongs to no commit to come.
+            # There is one writer, so a file that no version names is not part of a running commit.
             self._table.optimize(cleanup_older_than=keep, delete_unverified=True)
 
         try:
@@ -400,7 +393,7 @@ class Store:
     def make_lookup(self, column: str, kind: LookupKind) -> None:
         """Index a column for conditions: one commit. A failure is logged, as in `compact`.
 
-        Rows that are added later are found by a scan until `compact` takes them in.
+        Rows that are added later are scanned until `compact` indexes them.
         """
         from lancedb.index import Bitmap, BTree
 
@@ -420,13 +413,13 @@ class Store:
         with self._reading():
             return int(self._table.stats()["fragment_stats"]["num_small_fragments"])
 
-    # Versions that are to stay
+    # Pinned versions
 
-    def keep(self, name: str, version: int) -> None:
-        """Keep a version, with all its files, until it is let go; no row changes.
+    def pin(self, name: str, version: int) -> None:
+        """Keep a version and its files until `unpin`; no row changes.
 
-        As a branch of the table: LanceDB removes no file that a branch needs, but it removes
-        nothing at all where a version with a tag is old.
+        A pin is a branch of the table: LanceDB removes no file that a branch needs. (A tag would
+        make the clean-up fail once the version is old.)
 
         Args:
             name: letters, digits, ``-`` and ``_``; not in use.
@@ -434,8 +427,8 @@ class Store:
         """
         self._commit(lambda: self._table.branches.create(_BRANCH + name, None, version))
 
-    def kept(self) -> dict[str, int]:
-        """The versions that are kept, by name."""
+    def pins(self) -> dict[str, int]:
+        """The pinned versions, by name."""
         with self._reading():
             return {
                 name.removeprefix(_BRANCH): int(branch["parent_version"])
@@ -443,12 +436,12 @@ class Store:
                 if name.startswith(_BRANCH)
             }
 
-    def let_go(self, name: str) -> None:
-        """Keep a version no longer; its files go with a later compaction."""
+    def unpin(self, name: str) -> None:
+        """Let a later compaction remove a version."""
         self._commit(lambda: self._table.branches.delete(_BRANCH + name))
 
     def identity(self, version: int) -> str | None:
-        """What tells this version from every other; None where it is gone. See `versions`."""
+        """Checksum of a version's manifest, unique to it; None if it is gone. See `versions`."""
         return identity(self._versions, version)
 
 

@@ -1,7 +1,7 @@
-"""The files of an archive: which exist, where they really lie, and which a version needs.
+"""The files of the store: which exist, and which a version needs.
 
-A listing of folders tells which files exist. Only Lance knows which of them a version of the table
-needs; it is loaded for that when a file is missing or damaged, and for backups.
+Only Lance knows which files a version needs; it is loaded for that when a file is missing or
+damaged, and for backups.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bittern.index.store import TABLE
 from bittern.index.versions import manifest_version
 
 _FOLDERS = ("data", "_deletions", "_indices")
-"""Folders of the table, beside that of manifests, whose files never change once written."""
+"""The table's folders of files that never change once written; manifests are apart."""
 PREFIX = f"store/{TABLE}.lance/"
-"""How keys of the table's files begin: a key is a path relative to the archive, POSIX."""
+"""Prefix of the keys of the table's files; a key is a POSIX path relative to the archive."""
 
 
 def table_folder(store: Path) -> Path:
@@ -32,7 +32,7 @@ def table_folder(store: Path) -> Path:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """The files in a folder and its subfolders, by name; symbolic links are left out."""
+    """The files in a folder and its subfolders, by name, without symbolic links."""
     if folder.is_dir() and not folder.is_symlink():
         for name in sorted(_names_below(str(folder))):
             yield folder / name
@@ -56,7 +56,7 @@ def stored_keys(store: Path) -> list[str]:
 
 
 def _names_below(folder: str) -> Iterator[str]:
-    """Paths below a folder, POSIX; a commit lists thousands of files, so these are no `Path`."""
+    """POSIX paths below a folder, as text: each commit lists thousands of files."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
@@ -66,7 +66,7 @@ def _names_below(folder: str) -> Iterator[str]:
 
 
 def newest_version(keys: Iterable[str]) -> int:
-    """The newest version of which there is a manifest; 0 for none."""
+    """The newest version with a manifest; 0 for none."""
     return max(versions_in(keys), default=0)
 
 
@@ -97,7 +97,7 @@ class TableVersion:
 
     @cached_property
     def fragments(self) -> Mapping[int, tuple[str, ...]]:
-        """Keys of the data files and of the deletion file of each fragment, by its number."""
+        """Keys of the data files and the deletion file of each fragment, by fragment number."""
         found = {}
         with reading(self.store):
             for fragment in self.dataset.get_fragments():
@@ -109,17 +109,17 @@ class TableVersion:
 
     @cached_property
     def indexes(self) -> Mapping[str, str]:
-        """Names of its look-up indexes, by the beginning of the keys of their files."""
+        """Names of its look-up indexes, by the prefix of the keys of their files."""
         with reading(self.store):
             found = self.dataset.list_indices()
         return {f"{PREFIX}_indices/{_checked(one['uuid'])}/": str(one["name"]) for one in found}
 
     def rows_in(self, fragment: int) -> int:
-        """How many rows a fragment holds that are not deleted."""
+        """Number of rows of a fragment that are not deleted."""
         return int(self.dataset.get_fragment(fragment).metadata.num_rows)
 
     def needed(self, keys: Iterable[str]) -> set[str]:
-        """Which of some keys are of files that this version needs, its manifest aside."""
+        """Those keys whose files this version needs, without its manifest."""
         own = {key for files in self.fragments.values() for key in files}
         indexes = tuple(self.indexes)
         return {key for key in keys if key in own or key.startswith(indexes or ("\0",))}
@@ -135,8 +135,8 @@ class TableVersion:
             return False
         return True
 
-    def kept(self) -> Iterator[TableVersion]:
-        """The versions that snapshots keep and that can be read."""
+    def pinned(self) -> Iterator[TableVersion]:
+        """The pinned versions that can be read."""
         with reading(self.store):
             names = list(self.dataset.branches.list())
         for name in names:
@@ -146,12 +146,12 @@ class TableVersion:
 
 
 def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> set[str]:
-    """Which of some keys are of files that any version needs, those of snapshots included.
+    """Those keys whose files any version needs, including the versions of snapshots.
 
     Args:
         store: folder of the store.
         keys: of files that may be missing.
-        present: keys of existing files; only versions whose manifest is among them count.
+        present: keys of existing files, whose manifests tell the versions.
     """
     left, found = set(keys), set()
     last: TableVersion | None = None
@@ -159,19 +159,19 @@ def needed_by_any(store: Path, keys: Iterable[str], present: Iterable[str]) -> s
         with suppress(ArchiveDamagedError):
             last = TableVersion.open(store, number)
             found |= last.needed(left)
-    for kept in last.kept() if last else ():
-        found |= kept.needed(left)
+    for pinned in last.pinned() if last else ():
+        found |= pinned.needed(left)
     return found
 
 
 def versions_in(keys: Iterable[str]) -> list[int]:
-    """The versions of which there is a manifest, the newest first."""
+    """The versions with a manifest, the newest first."""
     found = {manifest_version(key) for key in keys if key.startswith(PREFIX)}
     return sorted(found - {0}, reverse=True)
 
 
 def _checked(name: str) -> str:
-    """A file's name below its folder that leads nowhere else."""
+    """Check that a file's name stays below its folder."""
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)*", name) or ".." in name.split("/"):
         raise ValueError(f"a version names a file {name!r}")
     return name

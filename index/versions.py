@@ -1,12 +1,10 @@
-"""Versions of the store: their manifests, what tells them apart, and how long old ones stay.
+"""Versions of the store: their manifests, their identities, and how long old ones are kept.
 
-LanceDB keeps every version until it is told how old a version may be. A reader finishes a
-request with the version that it began with, so the last versions are needed. Older ones only
-take room on the disk, and time at each clean-up, which reads their manifests. So versions are
-kept for half an hour, or until there are many.
+A reader finishes a request with the version that it began with, so recent versions are needed.
+Older ones take disk space, and time at each clean-up, which reads their manifests. So versions are
+kept for half an hour, or for less if there are many.
 
-Bittern never reads what a manifest says. It knows the name of its file, which Lance documents,
-and takes its checksum.
+Bittern never parses a manifest. It uses its file name, which Lance documents, and its checksum.
 """
 
 from __future__ import annotations
@@ -27,13 +25,13 @@ if TYPE_CHECKING:
     from bittern.index.store import Store
 
 KEPT_S = 30 * 60.0
-"""How long readers may go on with a version that is not the newest, in seconds."""
+"""How long readers can use a version that is not the newest, in seconds."""
 MOST_VERSIONS = 512
-"""When there are more versions than this, the oldest of them are kept for less."""
+"""If there are more versions, the oldest are kept for a shorter time."""
 KEPT_AT_LEAST_S = 20.0
-"""How long a version is kept in any case, in seconds."""
+"""The least time that a version is kept, in seconds."""
 _MARGIN_S = 1.0
-"""The system's clock and the time stamps of files go by different ticks."""
+"""The system's clock and the time stamps of files differ in resolution."""
 _LAST = 2**64 - 1
 _NAME = re.compile(r"(?:.*/)?([0-9]{1,20})\.manifest")
 _TRIES = 3
@@ -47,7 +45,7 @@ def manifest(folder: Path, version: int) -> Path:
 
 
 def manifest_version(name: str) -> int:
-    """The version that a manifest is of, from its name or path; 0 where it is no manifest."""
+    """The version of a manifest, from its name or path; 0 if it is no manifest."""
     if not (found := _NAME.fullmatch(name)):
         return 0
     number = int(found[1])
@@ -55,17 +53,17 @@ def manifest_version(name: str) -> int:
 
 
 def identity(folder: Path, version: int) -> str | None:
-    """What tells a version from every other, of this table or another.
+    """The checksum of a version's manifest, which identifies it among all tables.
 
-    It is the checksum of the version's manifest. A store that was restored from a backup and
-    written to again counts the same versions, with other manifests.
+    A version number does not: a store that was restored from a backup and written to again has the
+    same numbers, with other manifests.
 
     Args:
         folder: the table's folder of manifests.
         version: its number.
 
     Returns:
-        None where the version is gone or cannot be read.
+        None if the version is gone or cannot be read.
     """
     for path in (manifest(folder, version), folder / f"{version}.manifest"):
         try:
@@ -76,10 +74,10 @@ def identity(folder: Path, version: int) -> str | None:
 
 
 class StoreIdentity:
-    """Notices when another store takes the place of the one that is read.
+    """Detects that the store was replaced by another one, such as a restored backup.
 
     Args:
-        store: the reader's table; nothing read from it was handed out before.
+        store: the reader's table, before anything is read from it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -89,14 +87,14 @@ class StoreIdentity:
 
     @property
     def identity(self) -> str | None:
-        """What tells the version that the store is at from every other."""
+        """The identity of the store's current version."""
         return self._identity
 
     def is_lost(self) -> bool:
-        """Whether the version that the store is at is no longer the one that was read.
+        """Whether the store's current version is no longer the one that was read.
 
-        It costs one look at a folder as long as nothing changes. A version that was cleaned
-        up proves nothing, so it counts as lost as well.
+        A version that was cleaned up counts as lost too: its identity cannot be checked. While
+        nothing changes, the check reads one time stamp.
         """
         stamp = self._now()
         if stamp == self._stamp:
@@ -125,22 +123,22 @@ class StoreIdentity:
             ) from error
 
 
-class Renewable(Protocol):
-    """Something with states that follow each other."""
+class HasState(Protocol):
+    """An object whose `state` changes with every commit."""
 
     @property
     def state(self) -> object:
-        """The newest state; no other one equals it."""
+        """The newest state."""
 
 
-A = TypeVar("A", bound=Renewable)
+A = TypeVar("A", bound=HasState)
 
 
 def retried(method: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P], T]:
-    """Call a method again where the version that it began with was cleaned up meanwhile.
+    """Call a method again if its version was cleaned up meanwhile.
 
-    A call that takes longer than old versions are kept, or whose machine was asleep, finds
-    files missing though nothing is damaged: then it is answered from the newest version.
+    A call that takes longer than old versions are kept, for example on a machine that was
+    suspended, finds files missing though nothing is damaged. It is repeated on the newest version.
     """
 
     @functools.wraps(method)
@@ -161,9 +159,9 @@ def retried(method: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P
 class OldVersions:
     """How old a version must be before its files may be removed.
 
-    The clock of the system can be set to any time; LanceDB compares it with the times that
-    it noted in the manifests. What this process has committed in the last seconds is known
-    by a clock that is never set, so that no jump makes versions that are in use look old.
+    LanceDB compares the system's clock, which can be set to any time, with the times in the
+    manifests. Commits of the last seconds are also recorded here by a monotonic clock, so that a
+    clock change does not make versions in use look old.
 
     Args:
         folder: the table's folder of manifests.
@@ -174,7 +172,7 @@ class OldVersions:
         self._recent: deque[tuple[float, int]] = deque()
 
     def replaced(self, version: int) -> None:
-        """Note that a version has just been replaced as the newest."""
+        """Record that a version is no longer the newest."""
         now = time.monotonic()
         self._recent.append((now, version))
         self._forget(now)
@@ -200,7 +198,7 @@ class OldVersions:
         return max([keep, *(age + _MARGIN_S for age in in_use)])
 
     def _ages(self) -> Mapping[int, float]:
-        """Age in seconds, by the system's clock, of each version; below 0 in the future."""
+        """Age in seconds of each version, by the system's clock; negative in the future."""
         now = time.time()
         ages: dict[int, float] = {}
         for path in self._folder.glob("*.manifest"):

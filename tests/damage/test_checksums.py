@@ -185,6 +185,6 @@ def test_checksums_are_not_written_through_a_link(path: Path, tmp_path: Path) ->
     before = (tmp_path / "precious").read_bytes()
     (path / "sums").unlink()
     (path / "sums").symlink_to(tmp_path / "precious")
-    with Archive.open(path, write=True) as archive, pytest.raises(PreconditionError):
+    with pytest.raises(PreconditionError), Archive.open(path, write=True) as archive:
         archive.add([photo("c")], model=OWL.digest)
     assert (tmp_path / "precious").read_bytes() == before

@@ -44,7 +44,7 @@ def test_a_backup_is_an_archive_that_answers_the_same(archive: Archive, tmp_path
     with Archive.open(tmp_path / "copy", write=True) as copy:
         copy.add([photo("c")], model=OWL.digest)
         assert copy.get("c").row == 5
-    assert archive._store.kept() == {}
+    assert archive._store.pins() == {}
 
 
 def test_a_linked_backup_survives_the_loss_of_the_archive(archive: Archive, tmp_path: Path) -> None:

@@ -54,16 +54,16 @@ def test_a_slow_export_ends_in_the_state_it_began_with(
         found += [row for batch in stream for row in batch.to_pylist()]
     assert [row["id"] for row in found] == NAMES
     assert all(row["code"] for row in found)
-    assert archive._store.kept() == {}
+    assert archive._store.pins() == {}
     assert archive.verify() == []
 
 
 def test_a_version_is_let_go_when_an_export_is_given_up(archive: Archive) -> None:
     stream = archive.iter_batches(batch_rows=5)
-    assert list(archive._store.kept().values()) == [archive.generation]
+    assert list(archive._store.pins().values()) == [archive.generation]
     del stream
     gc.collect()
-    assert archive._store.kept() == {}
+    assert archive._store.pins() == {}
 
 
 def test_an_export_that_cannot_keep_its_version_says_that_the_archive_went_on(
@@ -106,10 +106,10 @@ def test_the_next_writer_lets_go_what_a_killed_process_kept_and_nothing_else(
     mine = pin(store, store.version, while_running=True)
     left = {mine, pin(store, store.version), "mine", "x-b-c-d"}
     for name in ("mine", "x-b-c-d"):  # not names of `pin`
-        store.keep(name, store.version)
-    assert store.kept().keys() == {killed, *left}
+        store.pin(name, store.version)
+    assert store.pins().keys() == {killed, *left}
     with Archive.open(archive.path, write=True):
-        assert store.kept().keys() == left
+        assert store.pins().keys() == left
     unpin(store, mine)
 
 
@@ -142,7 +142,7 @@ def test_a_backup_keeps_its_version_while_a_writer_cleans_up(
     with Archive.open(tmp_path / "copy") as copy:
         assert state(copy) == before
         assert copy.verify() == []
-    assert archive._store.kept() == {}
+    assert archive._store.pins() == {}
 
 
 def test_models_that_only_snapshots_need_are_kept(archive: Archive) -> None:

@@ -57,7 +57,7 @@ def test_a_dropped_snapshot_is_gone_and_its_version_is_let_go(archive: Archive) 
     archive.take_snapshot("spring")
     archive.drop_snapshot("spring")
     assert archive.snapshots() == []
-    assert Store(archive.path / "store").kept() == {}
+    assert Store(archive.path / "store").pins() == {}
     with pytest.raises(NotFoundError, match="its snapshots: none"):
         Archive.open(archive.path, snapshot="spring")
 
@@ -230,7 +230,7 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
             killer.watch(folder, "write_json")
             killer.watch(Store, "replace", "drop_columns", "add_columns")
             # A process that dies ends no switch.
-            patched.setattr(folder.ArchiveFolder, "end_switch", lambda self, version: None)
+            patched.setattr(folder.ArchiveFolder, "complete_switch", lambda self, version: None)
             writer = Archive(*_parts(path))
             try:
                 writer.restore("spring")

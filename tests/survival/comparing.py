@@ -58,7 +58,7 @@ def is_held(archive: Archive, content: Content) -> list[str]:
     models = [record.name for record in archive.models()]
     if models != [record_of(name).name for name in content.models]:
         lines.append(f"models {models}, not {content.models}")
-    kept = archive._store.kept()
+    kept = archive._store.pins()
     if kept.keys() != content.kept.keys():
         lines.append(f"kept {sorted(kept)}, not {sorted(content.kept)}")
     for name in kept.keys() & content.kept.keys():

@@ -97,15 +97,15 @@ def test_a_kept_version_of_an_empty_archive_outlives_the_clean_up(
     with Archive.create(tmp_path / "marsh") as archive:
         archive.register_model(OWL, {})
         store, empty = archive._store, archive._store.version
-        store.keep("empty", empty)
+        store.pin("empty", empty)
         archive.add([photo("p")], model=OWL.digest)
         one = store.version
-        store.keep("one", one)
+        store.pin("one", one)
         archive.add([photo("q")], model=OWL.digest)
         for version in list(store._old._recent):
             store._old._recent.remove(version)
         store.compact()
-        assert store.kept() == {"empty": empty, "one": one}
+        assert store.pins() == {"empty": empty, "one": one}
         assert Store(store.path, empty).count() == 0
         assert Store(store.path, empty).pinned().read(["id"]).num_rows == 0
         assert Store(store.path, one).read(["id"])["id"].to_pylist() == ["p"]

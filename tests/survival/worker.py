@@ -85,10 +85,10 @@ class Worker:
         self.archive = Archive.open(self.path, write=True)
 
     def keep(self, operation: Operation) -> None:
-        self.archive._store.keep(operation["name"], self.archive._store.version)
+        self.archive._store.pin(operation["name"], self.archive._store.version)
 
     def let_go(self, operation: Operation) -> None:
-        self.archive._store.let_go(operation["name"])
+        self.archive._store.unpin(operation["name"])
 
 
 class Steps:
