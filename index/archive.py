@@ -1,7 +1,7 @@
 """The archive: a folder of observations, their metadata and their codes.
 
-Joins the store (the only truth) with the index that is derived from it. One process may
-write; any number may read at the same time, each seeing whole commits only.
+Joins the store with the index that is derived from it. One process can write; any number can read
+at the same time, and see whole commits only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
 
 
 class Archive(ArchiveReader):
-    """An archive that is open. Made by `Archive.create` and `Archive.open`.
+    """An open archive. Made by `Archive.create` and `Archive.open`.
 
     Safe to use from several threads.
     """
@@ -48,14 +48,14 @@ class Archive(ArchiveReader):
 
     @classmethod
     def create(cls, path: str | Path, *, name: str | None = None) -> Archive:
-        """Make an archive and open it for writing; an existing one is opened.
+        """Create an archive and open it for writing; an existing one is opened.
 
         Args:
             path: a folder that does not exist yet, is empty, or is an archive.
             name: the archive's name; the folder's by default.
 
         Raises:
-            PreconditionError: the folder holds other files, or cannot be made.
+            PreconditionError: the folder holds other files, or cannot be created.
             ArchiveLockedError: another process writes to it.
         """
         folder = ArchiveFolder(Path(path))
@@ -65,16 +65,16 @@ class Archive(ArchiveReader):
         try:
             folder.models.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise PreconditionError(f"no archive can be made at {path}: {error}") from error
+            raise PreconditionError(f"no archive can be created at {path}: {error}") from error
         lock = folder.lock()
         try:
-            # The header comes last: a half-made folder without it is no archive.
+            # The header comes last: without it, a folder is no archive.
             if not Store.create(folder.store).is_new:
                 folder.check_present()
             (folder.path / NAME).unlink(missing_ok=True)
             folder.write_header(folder.new_header(name))
         except OSError as error:
-            raise PreconditionError(f"no archive can be made at {path}: {error}") from error
+            raise PreconditionError(f"no archive can be created at {path}: {error}") from error
         finally:
             lock.release()
         return cls.open(path, write=True)
@@ -92,17 +92,17 @@ class Archive(ArchiveReader):
 
         Args:
             path: its folder.
-            write: also allow changes; one process at a time can.
-            search: how it is searched; None for the defaults.
-            snapshot: name of a snapshot, or number of a version that still exists: the
-                archive as it was then, for reading only. None for the newest state.
+            write: also allow changes, by one process at a time.
+            search: search options; None for the defaults.
+            snapshot: name of a snapshot, or number of a version that still exists, to read that
+                state. None for the newest state.
 
         Raises:
-            QueryError: `search` is something else.
+            QueryError: `search` has another type.
             NotFoundError: there is no such snapshot.
-            PreconditionError: a snapshot is to be written to.
-            ArchiveNotFoundError: the folder holds none.
-            ArchiveDamagedError: part of it is missing.
+            PreconditionError: both `write` and `snapshot` are given.
+            ArchiveNotFoundError: the folder holds no archive.
+            ArchiveDamagedError: some of its files are missing or damaged.
             ArchiveVersionError: a newer version of Bittern made it.
             ArchiveLockedError: another process writes to it.
         """
@@ -134,8 +134,8 @@ class Archive(ArchiveReader):
     ) -> Archive:
         if write:
             raise PreconditionError(
-                f"snapshot {snapshot} cannot be written to. To continue from it, "
-                f"make it the newest state: bittern restore {folder.path} {snapshot}"
+                f"snapshot {snapshot} cannot be written to; to continue from it, make it the "
+                f"newest state: bittern restore {folder.path} {snapshot}"
             )
         store = Store(folder.store)
         info = Snapshots(folder, store).find(snapshot)
@@ -145,7 +145,7 @@ class Archive(ArchiveReader):
         return cls(folder, then, None, options, header)
 
     def close(self) -> None:
-        """Give up the lock; the archive cannot be used afterwards."""
+        """Release the lock; the archive cannot be used afterwards."""
         with self._lock:
             if self._closed:
                 return
@@ -155,7 +155,7 @@ class Archive(ArchiveReader):
             self._generation = None
             if self._writer:
                 self._writer.close()
-            self._derived.vouch()
+            self._derived.renew()
 
     def __enter__(self) -> Self:
         return self
@@ -173,9 +173,9 @@ class Archive(ArchiveReader):
         return f"Archive({str(self.path)!r}, {mode})"
 
     def register_model(self, record: ModelRecord, files: Mapping[str, bytes]) -> None:
-        """Make a model known, with the files that are needed to load it again.
+        """Register a model, with the files that are needed to load it.
 
-        Registering a model again changes nothing, but restores lost files.
+        Registering a model again only restores lost files.
 
         Args:
             record: the model.
@@ -195,13 +195,13 @@ class Archive(ArchiveReader):
         model: str,
         on_duplicate: OnDuplicate = "error",
     ) -> builtins.list[AddResult]:
-        """Add media items in one atomic commit; returns when it is done.
+        """Add media items in one atomic commit; returns when it is durable.
 
-        A bad item fails alone, with its reason in its result. The table in
-        `bittern.index.adding` says what happens to items that are already in the archive.
+        A bad item fails alone; its result holds the reason. The table in `bittern.index.adding`
+        lists what happens to items that are already in the archive.
 
         Args:
-            items: for each media item all of its observations, with codes.
+            items: all observations of each media item, with codes.
             model: digest of the model that made the codes.
             on_duplicate: ``error``, ``skip`` or ``overwrite``.
 
@@ -241,32 +241,32 @@ class Archive(ArchiveReader):
         return sorted(found, key=lambda info: info.version)
 
     def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
-        """Keep the newest state under a name until `drop_snapshot`; see `Snapshots.take`."""
+        """Name the newest state and keep it until `drop_snapshot`; see `Snapshots.take`."""
         return self._snapshots().take(name, note=note)
 
     def drop_snapshot(self, name: str) -> SnapshotInfo:
-        """Delete a snapshot's name; its versions may be cleaned up.
+        """Drop a snapshot; its version may be cleaned up.
 
         Raises:
-            NotFoundError: there is none of this name.
+            NotFoundError: there is no such snapshot.
         """
         return self._snapshots().drop(name)
 
     def restore(self, snapshot: str | int, *, keep_as: str | None = None) -> SnapshotInfo:
-        """Make an old state the newest one: a commit like any other, nothing is lost.
+        """Make an old state the newest one, in a new commit; the current state gets a snapshot.
 
         Args:
             snapshot: name of a snapshot, or number of a version that still exists.
-            keep_as: name of the snapshot that is taken of the state before; None for
-                ``before-restore-`` and a number.
+            keep_as: name of the snapshot of the current state; None for ``before-restore-`` and a
+                number.
 
         Returns:
-            the snapshot of the state before.
+            that snapshot.
 
         Raises:
             NotFoundError: there is no such snapshot.
-            PreconditionError: open for reading only, a model of that state was dropped, or the disk
-                refuses; nothing is changed.
+            PreconditionError: open for reading only, a model of the old state was dropped, or the
+                disk refuses; nothing is changed.
         """
         writer, snapshots = self._writing(), self._snapshots()
         wanted = snapshots.find(snapshot)
@@ -283,7 +283,7 @@ class Archive(ArchiveReader):
     # Models
 
     def switch_model(self, digest: str) -> None:
-        """Make a model the first choice, and retire those that it replaces.
+        """Make a model the first choice, and retire the models that it replaces.
 
         Raises:
             DigestMismatchError: it is not registered here.
@@ -292,30 +292,30 @@ class Archive(ArchiveReader):
         self.refresh()
 
     def drop_retired(self, successor: str | None = None) -> builtins.list[ModelRecord]:
-        """Remove retired models with their codes, and rows that only they had coded.
+        """Remove retired models, their codes, and rows that only they have coded.
 
-        What snapshots need is kept with them. Also finishes an interrupted removal.
+        Snapshots keep what they need. Also completes an interrupted removal.
 
         Args:
-            successor: only the models that this one (its digest) has replaced; None for all
-                retired ones.
+            successor: digest; drop only models that this model has replaced. None for all
+                retired models.
 
         Returns:
-            the models that were dropped.
+            the dropped models.
         """
         dropped = self._writing().drop_retired(set(self._snapshots().models()), successor)
         self.refresh()
         return dropped
 
     def forgotten_models(self) -> builtins.list[Path]:
-        """Folders of dropped models; their codes may be left as well."""
+        """Folders that dropped models have left; their codes may be left too."""
         header = self._folder.read_header()
         return unnamed_models(self._folder, {record.digest for record in header.models})
 
     def give_up(self, model: str | None = None) -> ModelRecord | None:
-        """Remove a pending model with the codes it has so far, and rows that only it coded.
+        """Remove a pending model, its codes, and rows that only it has coded.
 
-        Also finishes an interrupted removal.
+        Also completes an interrupted removal.
 
         Args:
             model: its digest; None for the only pending one, if there is one.
@@ -324,7 +324,7 @@ class Archive(ArchiveReader):
             the model; None if none was pending.
 
         Raises:
-            DigestMismatchError: there is no such model, or more than one is pending.
+            DigestMismatchError: there is no such model, or several are pending and none is named.
             PreconditionError: it is not pending, or the archive is open for reading only.
         """
         given_up = self._writing().give_up(model, set(self._snapshots().models()))
@@ -350,6 +350,6 @@ def _check_model_columns(folder: ArchiveFolder, header: Header, store: Store) ->
         if store.field_type(record.code_column) != pa.binary(record.bits // 8):
             raise ArchiveDamagedError(
                 f"the archive at {folder.path} names model {record.name} "
-                f"({record.digest[:16]}), but its store has no codes of {record.bits} bits of it; "
-                "archive.json and store do not belong together: restore both from one backup"
+                f"({record.digest[:16]}, {record.bits} bits), but the store has no such codes; "
+                "archive.json and store do not match: restore both from one backup"
             )

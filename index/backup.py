@@ -1,14 +1,12 @@
 """Backup: a copy of an archive's newest state, made while others read and write.
 
-The version is kept from clean-up while it is copied, and its files never change. A copy of the
-folder by other means (`cp -r`) while somebody writes may hold a version without some of its
-files, or models without codes.
+The version is pinned while its files are copied, which never change. (A copy of the folder with
+`cp -r` while somebody writes can lack files of a version, or hold models without codes.)
 
-A new backup is made in a folder beside its target, which has no `archive.json` until everything
-else is on the disk, and then renamed. An earlier backup is brought up to date in its folder, and
-opens as the old state or the new one at any moment: new files first, then `archive.json` with
-both lists of models, the new version's manifest, `archive.json` with the new models only; files
-of the old version are removed last.
+A new backup is built in a folder beside its target, with `archive.json` written last, and then
+renamed. An earlier backup is updated in its folder, and can be opened at any time in its old or new
+state: new files are copied first, then `archive.json` with both lists of models is written, then
+the new version's manifest, then `archive.json` with the new models; old files are removed last.
 """
 
 from __future__ import annotations
@@ -52,17 +50,17 @@ _NOTE = "backup.json"
 
 @dataclass(frozen=True, slots=True)
 class Backup:
-    """What a backup has done.
+    """The result of a backup.
 
     Attributes:
         to: folder of the backup.
-        version: the archive's version that it holds.
-        copied: files that were copied.
-        linked: files that are the archive's own, under a second name.
-        reused: files that an earlier backup had already, with the same bytes.
-        bytes: that were copied.
-        unchecked: files whose checksum was not known before.
-        seconds: that it took.
+        version: the archive's version in it.
+        copied: number of copied files.
+        linked: number of hard links to the archive's files.
+        reused: number of unchanged files of an earlier backup.
+        bytes: number of copied bytes.
+        unchecked: number of files without a known checksum.
+        seconds: duration.
     """
 
     to: str
@@ -78,27 +76,27 @@ class Backup:
 def backup(
     archive: str | Path, to: str | Path, *, link: bool = False, snapshot: str | int | None = None
 ) -> Backup:
-    """Copy an archive's newest state, or a snapshot, into a folder of its own.
+    """Copy an archive's newest state, or a snapshot, into another folder.
 
     Args:
         archive: its folder; writers need not stop.
-        to: a folder that is not there yet, or an earlier backup of the same archive.
-        link: give the files a second name instead of copying them, where the file system can:
-            quick, and safe against deletion and mistakes, not against a broken disk.
+        to: a new folder, or an earlier backup of the same archive.
+        link: make hard links instead of copies where the file system can: fast, and safe against
+            deletion and mistakes, not against a broken disk.
         snapshot: copy this snapshot instead.
 
     Raises:
         ArchiveNotFoundError: there is no archive.
-        InvalidInputError: `to` lies within the archive, or the archive within it.
-        PreconditionError: there is something else at `to`, or the disk refuses.
-        ArchiveDamagedError: a file of the archive is not what was written.
+        InvalidInputError: `to` lies within the archive, or the archive within `to`.
+        PreconditionError: `to` holds something else, or the disk refuses.
+        ArchiveDamagedError: a file of the archive is missing or damaged.
     """
     begun = perf_counter()
     source, target = ArchiveFolder(Path(archive)), ArchiveFolder(Path(to))
     source.check_present()
     _check_apart(source.path, target.path)
     try:
-        with _alone(target.path), _pinned(source, snapshot) as (header, version):
+        with _locked(target.path), _pinned(source, snapshot) as (header, version):
             done = _Copying(source, target, header, version, link).run()
     except OSError as error:
         raise PreconditionError(
@@ -109,14 +107,14 @@ def backup(
 
 
 class _Copying:
-    """One backup at work.
+    """One run of a backup.
 
     Args:
         source: the archive.
-        target: where the backup will be.
-        header: the archive's header at the version, without a change under way.
-        version: kept from clean-up.
-        link: whether hard links will do.
+        target: the backup.
+        header: the archive's header at the version.
+        version: of the archive; pinned.
+        link: whether to make hard links.
     """
 
     def __init__(
@@ -134,27 +132,27 @@ class _Copying:
         self._link = link
         self._known = read_checksums(source.path).files
         self._checksums: dict[str, Checksum] = {}
-        self._done = Counter[str]()
+        self._counts = Counter[str]()
 
     def run(self) -> Backup:
-        before = self._earlier()
+        before = self._earlier_header()
         files = [*self._store_files(), *self._model_files()]
         if before is None:
-            self._make(files)
+            self._create(files)
         else:
-            self._renew(files, before)
+            self._update(files, before)
         return Backup(
             to=str(self._target.path),
             version=self._version,
-            copied=self._done["copied"],
-            linked=self._done["linked"],
-            reused=self._done["reused"],
-            bytes=self._done["bytes"],
-            unchecked=self._done["unchecked"],
+            copied=self._counts["copied"],
+            linked=self._counts["linked"],
+            reused=self._counts["reused"],
+            bytes=self._counts["bytes"],
+            unchecked=self._counts["unchecked"],
             seconds=0.0,
         )
 
-    def _make(self, files: list[str]) -> None:
+    def _create(self, files: list[str]) -> None:
         final, building = self._target, ArchiveFolder(partial_folder(self._target.path))
         shutil.rmtree(building.path, ignore_errors=True)
         building.path.mkdir(parents=True)
@@ -172,18 +170,18 @@ class _Copying:
         sync_folder(final.path.parent)
         self._target = final
 
-    def _renew(self, files: list[str], before: Header) -> None:
+    def _update(self, files: list[str], before: Header) -> None:
         lock = self._target.lock()
         try:
             *others, manifest = sorted(files, key=lambda name: self._version in versions_in([name]))
             for name in others:
-                self._copy(name, renewing=True)
+                self._copy(name, updating=True)
             self._sync()
             models = before.at(newest_version(stored_keys(self._target.store))).models
             switch = Switch(self._version, self._header.models)
             self._target.write_header(replace(self._header, models=models, switch=switch))
             _hold(self._target.path, [_newest_checksum(self._target), self._manifest_checksum])
-            self._copy(manifest, renewing=True)
+            self._copy(manifest, updating=True)
             self._sync()
             replace_checksums(self._target.path, self._checksums)
             self._target.write_header(self._header)
@@ -219,8 +217,8 @@ class _Copying:
             for path in files_below(folder):
                 yield path.relative_to(self._source.path).as_posix()
 
-    def _earlier(self) -> Header | None:
-        """The header of an earlier backup at the target; None where there is nothing."""
+    def _earlier_header(self) -> Header | None:
+        """The header of an earlier backup at the target; None if the target is empty."""
         path = self._target.path
         if not path.exists() or (path.is_dir() and not any(path.iterdir())):
             return None
@@ -235,28 +233,25 @@ class _Copying:
             )
         if _newest_checksum(self._target) not in _holding(path):
             raise PreconditionError(
-                f"{path} was written to after the backup was made, or never was one: what is in it "
-                f"would be lost; {remedy}"
+                f"{path} was changed after the backup was made, or is no backup: its content would "
+                f"be lost; {remedy}"
             )
         return before
 
-    def _copy(self, name: str, renewing: bool = False) -> None:
-        """Copy one file, unless the target has the same bytes already.
-
-        A file of the target is only replaced by one that is whole and on the disk.
-        """
+    def _copy(self, name: str, updating: bool = False) -> None:
+        """Copy one file, unless the target has the same bytes already; replaces it atomically."""
         path, to = self._source.path / name, self._target.path / name
-        # The folders of the store and of models may be links, if the user has made them so.
+        # Users may have made the folders of the store and of models links.
         kind = self._source.models if name.startswith("models/") else self._source.store
         check_inside(kind, path)
         check_inside(self._target.path, to)
         recorded = self._known.get(name)
-        if renewing and to.is_file() and to.stat().st_size == path.stat().st_size:
-            # It is read again: disks lose what they hold.
+        if updating and to.is_file() and to.stat().st_size == path.stat().st_size:
+            # It is read again, since files on disks can rot.
             found = checksum_of(to)
             if found == (recorded or checksum_of(path)):
                 self._checksums[name] = found
-                self._done["reused"] += 1
+                self._counts["reused"] += 1
                 return
         to.parent.mkdir(parents=True, exist_ok=True)
         temporary = to.with_name(f".{to.name}.copying")
@@ -268,23 +263,22 @@ class _Copying:
         if recorded is not None and found != recorded:
             temporary.unlink()
             raise ArchiveDamagedError(
-                f"{path} is not what was written: its checksum is {found.xxh3}, not "
-                f"{recorded.xxh3}; run bittern verify {self._source.path}. An earlier backup is "
-                "left as it was"
+                f"{path} is damaged: its checksum is {found.xxh3}, not {recorded.xxh3}; run "
+                f"bittern verify {self._source.path}. An earlier backup is unchanged"
             )
         temporary.replace(to)
         temporary.unlink(missing_ok=True)  # two names of one file do not replace each other
-        self._done["linked" if linked else "copied"] += 1
-        self._done["bytes"] += 0 if linked else found.size
-        self._done["unchecked"] += recorded is None
+        self._counts["linked" if linked else "copied"] += 1
+        self._counts["bytes"] += 0 if linked else found.size
+        self._counts["unchecked"] += recorded is None
 
     def _sync(self) -> None:
-        """Make the names durable; the files were, one by one."""
+        """Sync the folders; the files are synced already."""
         for folder, _, _ in os.walk(self._target.path, topdown=False):
             sync_folder(Path(folder))
 
     def _remove_others(self) -> None:
-        """Delete what the version that the backup now holds does not need."""
+        """Delete files that the backup's version does not need."""
         for folder in (self._target.store, self._target.models, self._target.derived):
             for path in list(files_below(folder)):
                 if path.relative_to(self._target.path).as_posix() not in self._checksums:
@@ -294,7 +288,7 @@ class _Copying:
 
 
 def _hold(path: Path, manifests: list[str]) -> None:
-    """Note what the backup holds or will hold; another writer would make another manifest."""
+    """Record the manifests that the backup holds or will hold, to notice other changes of it."""
     write_json(path / _NOTE, {"holds": manifests})
 
 
@@ -314,14 +308,14 @@ def _newest_checksum(folder: ArchiveFolder) -> str:
 
 
 def partial_folder(to: Path) -> Path:
-    """Where a backup is put together; without an `archive.json`, it is no archive."""
+    """The folder in which a backup is built."""
     to = to.absolute()
     return to.with_name(f".{to.name}.partial")
 
 
 @contextmanager
 def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple[Header, int]]:
-    """Keep a state of the archive; one that cannot be kept must be on a read-only disk."""
+    """Pin a state of the archive; on a read-only disk that is neither possible nor needed."""
     store = Store(source.store)
     header, version = header_and_version(source, store)
     if snapshot is not None:
@@ -343,8 +337,8 @@ def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple
 
 
 @contextmanager
-def _alone(to: Path) -> Iterator[None]:
-    """One backup at a time into one folder."""
+def _locked(to: Path) -> Iterator[None]:
+    """Hold the lock of a backup's folder."""
     to.absolute().parent.mkdir(parents=True, exist_ok=True)
     path = partial_folder(to).with_suffix(".lock")
     lock = FileLock(path, timeout=0, thread_local=False)
@@ -367,14 +361,13 @@ def _check_apart(source: Path, to: Path) -> None:
         )
 
 
-def _linked(path: Path, there: Path) -> bool:
+def _linked(path: Path, target: Path) -> bool:
     try:
-        there.hardlink_to(path)
+        target.hardlink_to(path)
     except OSError:
         return False
     return True
 
 
-def _copied(path: Path, there: Path) -> None:
-    """Copy a file's bytes."""
-    shutil.copyfile(path, there)
+def _copied(path: Path, target: Path) -> None:
+    shutil.copyfile(path, target)

@@ -1,23 +1,22 @@
-"""Arrays that are derived from the store, kept in files between openings of an archive.
+"""Arrays that are derived from the store and cached in files.
 
     ARCHIVE/derived/<name>.json                  the set: format, generation, store, files
     ARCHIVE/derived/<name>.<token>.<array>.npy   one array each
 
-A set is trusted only as far as it proves itself. Its JSON file has its own checksum and that of
-every array. It names the store version that the arrays were derived from, and a version (that one
-or a later one) by the checksum of its manifest. So a set of another archive, or of a store that was
-put back to an older state, is told from one of this store. A set that does not prove itself is
-ignored, with one line in the log, and made anew: a damaged set costs time, never a right answer.
+A set is verified before it is used. Its JSON file holds its own checksum and those of all arrays,
+the store version that the arrays were derived from, and the checksum of the manifest of that
+version or a later one. So a set of another archive, or of a store that was restored from a backup,
+is detected. A set that cannot be verified is ignored, logged and built again: damage costs time,
+never a correct result.
 
 Writing is best effort: a read-only folder or a full disk costs speed only. Every write uses new
-file names and replaces the JSON file last and atomically, so two processes may write at the same
+file names and replaces the JSON file last and atomically. So two processes can write at the same
 time, and a crash leaves the previous set.
 
-Array files are memory-mapped, so that processes share them and opening one costs one pass over it,
-for the checksum. Nothing in a file decides how it is read: type and shape are in the set's JSON,
-must be one of a few plain types, and determine the header and the length that the file must have.
-NumPy's own reader, which looks at the content to tell archives, pickles and arrays apart, is not
-used.
+Array files are memory-mapped and shared by processes; opening one reads it once, for the checksum.
+The content of a file does not decide how it is read: type and shape are in the JSON file, must be
+among a few plain types, and determine the header and length of the file. NumPy's own reader, which
+also accepts archives and pickles, is not used.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,100}")
 _ARRAY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,60}")
 _STRAYS_AFTER_S = 3600.0
 _REMOVED_SETS = "*-graph"
-"""Sets of an index that earlier releases had."""
+"""Sets of an index of earlier releases."""
 _log = logging.getLogger(__name__)
 Arrays = Mapping[str, NDArray[Any] | Sequence[NDArray[Any]]]
 """Arrays by name; a sequence is written as one array."""
@@ -65,15 +64,14 @@ class UnusableError(ValueError):
 
 
 class OutdatedError(UnusableError):
-    """A set may be intact, but is not proven to be of this store."""
+    """A set may be intact, but it cannot be verified to be of this store."""
 
 
 @contextmanager
 def _unusable() -> Iterator[None]:
-    """Whatever goes wrong while a set is read makes it unusable.
+    """Turn every error while a set is read into `UnusableError`.
 
-    Files from outside can make any library raise anything, and none of it may keep an archive
-    from being opened.
+    Hostile files can cause any exception in a library, and none may prevent opening an archive.
     """
     try:
         yield
@@ -87,11 +85,11 @@ def _unusable() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class DerivedSet:
-    """Arrays that have proven to be derived from this store.
+    """Arrays that are verified to be derived from this store.
 
     Attributes:
-        version: of the store that they were derived from; not later than the store is.
-        arrays: read-only, perhaps memory-mapped.
+        version: of the store that they were derived from; not later than its current version.
+        arrays: read-only; large ones are memory-mapped.
     """
 
     version: int
@@ -102,7 +100,7 @@ class DerivedFiles:
     """The derived sets of one archive.
 
     Args:
-        folder: `ARCHIVE/derived`, made when it is first needed.
+        folder: `ARCHIVE/derived`, created when first needed.
         store: the archive's table.
     """
 
@@ -113,7 +111,7 @@ class DerivedFiles:
         self._expected: dict[int, str | None] = {}
 
     def expect(self, version: int, identity: str | None) -> None:
-        """Note the identity of a version when it was read: sets of another one are not written."""
+        """Record the identity of a version that was read; sets of another one are not written."""
         self._expected[version] = identity
         while len(self._expected) > _MOST_EXPECTED:
             self._expected.pop(next(iter(self._expected)))
@@ -126,34 +124,34 @@ class DerivedFiles:
             return []
 
     def read(self, name: str) -> Mapping[str, NDArray[Any]] | None:
-        """The arrays of a set; None where there is none that can be trusted."""
+        """The arrays of a set; None if there is no usable one."""
         found = self.read_set(name)
         return None if found is None else found.arrays
 
     def read_set(self, name: str) -> DerivedSet | None:
-        """A set; None where there is none that can be trusted."""
+        """A set; None if there is no usable one."""
         if not self._json_file(name).exists():
             return None
         try:
             found = self._checked(name)
         except UnusableError as error:
             level = logging.INFO if isinstance(error, OutdatedError) else logging.WARNING
-            _log.log(level, "%s is not used, and made anew: %s", self._json_file(name), error)
+            _log.log(level, "%s is not used and built again: %s", self._json_file(name), error)
             return None
         self._used.add(name)
         return found
 
     def refuse(self, name: str, why: str) -> None:
-        """Log that an intact set is of no use, and is made anew."""
+        """Log that an intact set cannot be used and is built again."""
         self._used.discard(name)
-        _log.warning("%s is not used, and made anew: %s", self._json_file(name), why)
+        _log.warning("%s is not used and built again: %s", self._json_file(name), why)
 
     def damage(self, name: str, *, or_outdated: bool = False) -> str:
-        """What is wrong with a set; empty if nothing is.
+        """The problem of a set; empty if there is none.
 
         Args:
             name: of the set.
-            or_outdated: also say that it is not proven to be of this store.
+            or_outdated: whether a set that may be of another store counts.
         """
         try:
             self._checked(name)
@@ -163,7 +161,7 @@ class DerivedFiles:
         return ""
 
     def write(self, name: str, arrays: Arrays) -> None:
-        """Store arrays that are derived from the newest version of the store."""
+        """Store arrays that are derived from the store's current version."""
         self.write_set(name, arrays, self._store.version)
 
     def write_set(self, name: str, arrays: Arrays, version: int) -> bool:
@@ -171,7 +169,7 @@ class DerivedFiles:
 
         Args:
             name: lower-case letters, digits, hyphens and underscores.
-            arrays: by name, of the same form.
+            arrays: by name.
             version: of the store that they were derived from.
 
         Returns:
@@ -199,10 +197,10 @@ class DerivedFiles:
         self._sweep(name, before, {described["file"] for described in files.values()})
         return True
 
-    def vouch(self) -> None:
-        """Note the current version in the sets that this process used or wrote.
+    def renew(self) -> None:
+        """Record the current version in the sets that this process used or wrote.
 
-        A set proves itself by a version that still exists; old ones are cleaned up.
+        A set is verified by a version that still exists, and old versions are cleaned up.
         """
         version = self._store.version
         identity = self._store.identity(version)
@@ -227,9 +225,9 @@ class DerivedFiles:
         value = self._read_json(name)
         version, seen = value["generation"], value["seen"]
         if not 0 < version <= seen["version"] <= self._store.version:
-            raise OutdatedError(f"it is of version {version}, not of this store")
+            raise OutdatedError(f"it belongs to version {version}, which this store does not have")
         if self._store.identity(seen["version"]) != seen["identity"]:
-            raise OutdatedError("it is of another store, or of a version that was cleaned up")
+            raise OutdatedError("it belongs to another store, or to a version that was cleaned up")
         files = value["files"]
         if len(files) > _MOST_ARRAYS:
             raise ValueError(f"it has {len(files)} arrays, the limit is {_MOST_ARRAYS}")
@@ -246,9 +244,9 @@ class DerivedFiles:
             raise ValueError(f"its format is {outer['format']!r} {outer['format_version']!r}")
         value: dict[str, Any] = outer["set"]
         if outer["xxh3"] != _digest(value):
-            raise ValueError("it has been damaged: its checksum differs")
+            raise ValueError("it is damaged: its checksum differs")
         if value["name"] != name:
-            raise ValueError(f"it is {value['name']!r}")
+            raise ValueError(f"it describes {value['name']!r}")
         if not all(isinstance(v, int) for v in (value["generation"], value["seen"]["version"])):
             raise ValueError("its versions are no numbers")
         return value
@@ -289,7 +287,7 @@ class DerivedFiles:
             return set()
 
     def _sweep(self, name: str, before: set[str], used: set[str]) -> None:
-        """Remove the files of the previous set, of interrupted writes, and of removed indexes."""
+        """Remove files of the previous set, of interrupted writes, and of earlier releases."""
         now = time.time()
         try:
             for pattern in (f"{_REMOVED_SETS}.json", f"{_REMOVED_SETS}.*.npy"):
@@ -298,11 +296,11 @@ class DerivedFiles:
                 own = path.name.startswith(f"{name}.") and path.suffix == ".npy"
                 if path.name in used or not (own or ".tmp" in path.name or path.name in before):
                     continue
-                # Another process may be writing just now.
+                # Another process may be writing.
                 if path.name in before or now - path.stat().st_mtime > _STRAYS_AFTER_S:
                     path.unlink(missing_ok=True)
         except OSError as error:
-            _log.info("%s was not swept: %s", self.folder, error)
+            _log.info("old files in %s were not removed: %s", self.folder, error)
 
 
 def _digest(value: Any) -> str:
@@ -314,18 +312,18 @@ def _digest(value: Any) -> str:
 _CHUNK_BYTES = 4 << 20
 _MAPPED_FROM_BYTES = 1 << 20
 _THREADS = 2
-"""A checksum runs at the speed of memory, which two threads use in full."""
+"""Two threads compute checksums at the speed of memory."""
 _DTYPES = ("|u1", "|i1", "<u2", "<i2", "<u4", "<i4", "<u8", "<i8", "<f4", "<f8")
 _MOST_DIMENSIONS = 4
 _LONGEST = 1 << 48
 
 
 def write_array(path: Path, chunks: Sequence[NDArray[Any]]) -> dict[str, Any]:
-    """Write chunks one after the other as one array.
+    """Write chunks as one array.
 
     Args:
         path: a new file.
-        chunks: one or more, of one dtype, alike but for their first dimension.
+        chunks: one or more, of one dtype, with equal shapes except for the first dimension.
 
     Returns:
         the description that `read_array` needs.
@@ -353,14 +351,14 @@ def write_array(path: Path, chunks: Sequence[NDArray[Any]]) -> dict[str, Any]:
 
 
 def read_array(folder: Path, described: dict[str, Any]) -> NDArray[Any]:
-    """An array that was written by `write_array`, read-only.
+    """Read an array that `write_array` has written; it is read-only.
 
     Args:
         folder: of its file.
-        described: what `write_array` returned.
+        described: the result of `write_array`.
 
     Raises:
-        ValueError, KeyError, TypeError, OSError: it is not what was written.
+        ValueError, KeyError, TypeError, OSError: it is missing or damaged.
     """
     name = str(described["file"])
     path = folder / name
@@ -373,16 +371,16 @@ def read_array(folder: Path, described: dict[str, Any]) -> NDArray[Any]:
         raise ValueError(f"{name} has {size} bytes, not {right}")
     with path.open("rb") as stream:
         if stream.read(len(header)) != header:
-            raise ValueError(f"{name} has been damaged: it does not begin as {dtype} {shape}")
+            raise ValueError(f"{name} is damaged: its header is not that of {dtype} {shape}")
     array = _content(path, len(header), dtype, shape)
     if _checksum(array) != described["xxh3"]:
-        raise ValueError(f"{name} has been damaged: its checksum differs")
+        raise ValueError(f"{name} is damaged: its checksum differs")
     array.flags.writeable = False
     return array
 
 
 def _header(dtype: object, shape: object) -> bytes:
-    """The beginning of an array's `.npy` file.
+    """The header of an array's `.npy` file.
 
     Raises:
         ValueError: arrays of this type and shape are not stored.
@@ -398,7 +396,7 @@ def _header(dtype: object, shape: object) -> bytes:
 
 
 def _content(path: Path, offset: int, dtype: np.dtype[Any], shape: list[int]) -> NDArray[Any]:
-    """The array after the header; memory-mapped where it is large."""
+    """The array after the header; memory-mapped if it is large."""
     count = math.prod(shape)
     if count * dtype.itemsize >= _MAPPED_FROM_BYTES:
         mapped = np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=tuple(shape))
@@ -413,7 +411,7 @@ def _bytes_of(array: NDArray[Any]) -> memoryview:
 
 
 def _checksum(array: NDArray[Any]) -> str:
-    """A checksum of the checksums of chunks, which threads share."""
+    """The checksum of the checksums of chunks, which are computed in threads."""
     if not array.size:
         return xxhash.xxh3_128_hexdigest(b"")
     data = _bytes_of(array)

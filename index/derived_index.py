@@ -1,7 +1,7 @@
 """Rows and codes of a generation as derived files.
 
-A large archive opens at the speed of its disk: codes are used in their memory-mapped file, and what
-was committed after it was written is read from the store.
+With them a large archive opens quickly: codes stay in their memory-mapped file, and only later
+commits are read from the store.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from bittern.index.generation import Generation
 
 STORED_FROM = 200_000
-"""Archives of fewer rows are read from the store fast enough."""
+"""Smaller archives are read from the store: it is fast enough."""
 _REWRITTEN_SHARE = 0.1
-"""Share of rows that must have changed before the files are written again."""
+"""The files are written again after this share of the rows has changed."""
 _MOST_ROWS = 1 << 40
 _MOST_DELETED = 2
 _ROWS_READ_AT_ONCE = 1 << 20
-"""A set is not used if it has more rows than this and `_MOST_DELETED` times those of the store."""
+"""A set is not used if it has more rows than this plus `_MOST_DELETED` times those of the store."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,7 @@ class IndexFiles:
         self._newest: Generation | None = None
 
     def rows(self, store: Store) -> Rows | None:
-        """The rows of the latest stored generation, if they can be trusted.
-
-        Args:
-            store: at the version that they are for, or that is derived from them.
-        """
+        """The stored rows of this or an earlier version of the store, if they are usable."""
         found = self.files.read_set("rows")
         if found is None or found.version > store.version:
             return None
@@ -82,12 +78,12 @@ class IndexFiles:
         return rows
 
     def blocks(self, column: str, width: int, rows: Rows) -> StoredBlocks | None:
-        """A model's codes of the latest stored generation, if they can be trusted.
+        """The stored codes of this or an earlier generation, if they are usable.
 
         Args:
             column: the store's column of these codes.
             width: bytes of a code.
-            rows: of the generation that they are for, or that is derived from them.
+            rows: of the current generation.
         """
         name = f"codes-{column}"
         found = self.files.read_set(name)
@@ -104,7 +100,7 @@ class IndexFiles:
         return None
 
     def save_if_worth_it(self, generation: Generation) -> None:
-        """Store what is loaded, in the background, if that saves the next opening much time."""
+        """Store loaded arrays in the background, if that saves the next opening much time."""
         if not self._write:
             return
         with self._lock:
@@ -116,7 +112,7 @@ class IndexFiles:
                 self._saving.start()
 
     def close(self, generation: Generation | None) -> None:
-        """Store what is worth it of the last generation, and wait until that is done."""
+        """Store the arrays of the last generation if it is worth it, and wait for that."""
         if generation is not None:
             self.save_if_worth_it(generation)
         if self._saving is not None:
@@ -124,7 +120,7 @@ class IndexFiles:
         self._newest = None
 
     def _due(self, generation: Generation) -> list[str]:
-        """The arrays of a generation to store now: ``rows``, and columns of codes."""
+        """What to store of a generation now: ``rows``, and columns of codes."""
         rows = len(generation)
         if rows < STORED_FROM:
             return []
@@ -142,7 +138,7 @@ class IndexFiles:
     def _save(self) -> None:
         while (generation := self._newest) is not None and (names := self._due(generation)):
             for name in names:
-                # Noted first, so that a failed write is not repeated for this generation.
+                # Set first, so that a failed write is not repeated for this generation.
                 self._stored[name] = generation.version
                 if name == "rows":
                     arrays = _arrays_of_rows(generation.row_table)
@@ -179,15 +175,15 @@ def _rows_of(found: DerivedSet) -> Rows | None:
 
 
 def _why_unusable(rows: Rows | None, store: Store) -> str:
-    """Why this version of the store cannot be derived from stored rows; empty if it can."""
+    """Why stored rows cannot be used; empty if they can."""
     if rows is None:
         return "its arrays do not make rows"
     claimed, count = len(rows.map), store.count()
     if rows.version == store.version and claimed != count:
         return f"it has {claimed} rows of this version, which has {count}"
     if claimed > _MOST_DELETED * count + _ROWS_READ_AT_ONCE:
-        # To find out which of them were deleted would take longer, and memory for each.
-        return f"it has {claimed} rows, of which {count} can be left at most"
+        # Finding the deleted ones would take longer than reading the store, and much memory.
+        return f"it has {claimed} rows, of which at most {count} still exist"
     return ""
 
 
@@ -230,7 +226,7 @@ def _blocks_of(found: DerivedSet, width: int) -> StoredBlocks | None:
 
 
 def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
-    """Blocks of codes that are not copied; runs of rows without arrays of them."""
+    """Blocks of codes, without copying them."""
     for begin in range(0, len(codes), BLOCK_ROWS):
         end = min(begin + BLOCK_ROWS, len(codes))
         first, numbers = rows.run_between(begin, end)
@@ -239,7 +235,7 @@ def _blocks(rows: RowMap, codes: NDArray[np.uint8]) -> Iterator[Block]:
 
 
 def _are_runs(first: NDArray[Any], lengths: NDArray[Any]) -> bool:
-    """Whether these are runs of rows, ascending and apart from each other."""
+    """Whether these are ascending runs of rows that do not overlap."""
     if first.dtype != np.int64 or lengths.dtype != np.int64:
         return False
     if first.ndim != 1 or first.shape != lengths.shape:

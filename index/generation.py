@@ -1,8 +1,7 @@
 """One generation of an archive: the store at one version, and the index derived from it.
 
-A generation never changes, so threads can search it while the next one is made. A model's codes are
-loaded when they are first needed; a later generation takes over what its predecessor has loaded and
-reads only the rows that changed.
+A generation never changes, so threads can search it while the next one is loaded. A model's codes
+are loaded when first needed; the next generation shares them and reads only the changed rows.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ from bittern.types import Observation
 __all__ = ["MODALITIES", "Blocks", "Generation"]
 _CACHED_CONDITIONS = 16
 _HISTORY = 1_000
-"""Generations over which changes are counted."""
+"""Number of generations whose changes are counted."""
 _IDENTITY_COLUMNS = ("row", *IDENTITY, "mediaRoot")
 
 
@@ -50,9 +49,9 @@ class Generation:
     Args:
         store: the store; it is pinned at its current version.
         before: an earlier generation of the same archive, whose loaded codes are reused.
-        index_files: derived files that may hold some of it; None for none.
-        since: code columns that were made anew, and the version that did so: codes of them from
-            before are not reused.
+        index_files: derived files of rows and codes; None for none.
+        since: code columns that were removed and added again, with the version that added them:
+            older codes of them are not reused.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class Generation:
         return len(self._rows.map)
 
     def _derived(self, before: Generation | None) -> Rows | None:
-        """The rows, and loaded codes, from an earlier generation; None if there is none."""
+        """The rows from an earlier generation, and its loaded codes; None if there is none."""
         loaded: dict[str, Blocks] = {}
         history: tuple[tuple[int, int], ...] = ()
         earlier = None
@@ -109,7 +108,7 @@ class Generation:
     # Codes
 
     def codes(self, record: ModelRecord) -> Blocks:
-        """A model's codes by modality; loaded now if they are not in memory."""
+        """A model's codes by modality, loaded if necessary."""
         column = record.code_column
         with self._lock:
             if column not in self._blocks:
@@ -121,7 +120,7 @@ class Generation:
             return self._blocks[column]
 
     def _stored_codes(self, column: str) -> Blocks | None:
-        """Codes from derived files, brought up to date; None where there are none."""
+        """Codes from derived files, updated; None if there are none."""
         width = self.store.code_bytes(column)
         files = self._index_files
         stored = files.blocks(column, width, self._rows) if files else None
@@ -139,7 +138,7 @@ class Generation:
 
     @property
     def loaded_columns(self) -> Mapping[str, Blocks]:
-        """Codes that are in memory, by the store's columns."""
+        """Codes in memory, by column of the store."""
         return dict(self._blocks)
 
     @property
@@ -148,10 +147,7 @@ class Generation:
         return self._rows
 
     def changed_since(self, version: int) -> int:
-        """Most rows that were written or deleted since an earlier version.
-
-        All of them, where that is not known any more.
-        """
+        """Upper bound of the rows written or deleted since a version; all rows if unknown."""
         steps = [changed for earlier, changed in self._history if earlier >= version]
         known = any(earlier == version for earlier, _ in self._history)
         return sum(steps) if known else len(self)
@@ -174,7 +170,7 @@ class Generation:
         return len(self.store.read(["occurrenceID"], "modality = 'audio'")["occurrenceID"].unique())
 
     def code_counts(self, record: ModelRecord) -> Mapping[str, int]:
-        """A model's codes by modality; counted once, without loading them."""
+        """Number of a model's codes by modality; counted once, without loading them."""
         column = record.code_column
         loaded = self._blocks.get(column)
         if loaded:
@@ -190,7 +186,7 @@ class Generation:
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """All row numbers, ascending: int64 [n], made anew for each caller."""
+        """All row numbers, ascending: a new int64 [n]."""
         return self._rows.map.rows()
 
     def has_rows_of(self, other: Generation) -> bool:
@@ -213,7 +209,7 @@ class Generation:
         return cached
 
     def _rows_that_meet(self, where: str) -> NDArray[np.int64]:
-        # Only ids: where the condition's columns are indexed, no column is read at all.
+        # Only ids: if the condition's columns are indexed, no column is read.
         ids = int64s(self.store.read([ROW_ID], where)[ROW_ID])
         rows = self._rows.map.rows_of(ids)
         if rows is None:
@@ -267,15 +263,15 @@ class Generation:
             table = self._taken(self._relocated(), rows, columns)
         if table is None:
             raise ArchiveDamagedError(
-                f"the archive's store at {self.store.path} does not hold the rows that it names; "
-                "run bittern verify, restore the archive from a backup"
+                f"rows are missing in the archive's store at {self.store.path}; run bittern verify, "
+                "or restore the archive from a backup"
             )
         return table
 
     def _taken(
         self, row_map: RowMap, rows: NDArray[np.int64], columns: Sequence[str]
     ) -> pa.Table | None:
-        """Columns of rows by their ids; None where these are not the ids of the rows any more."""
+        """Columns of rows by their ids; None if a compaction has changed the ids."""
         ids, known = row_map.ids_of(rows)
         if not known.all():
             return None

@@ -1,7 +1,7 @@
-"""What an archive's generation holds of the store in memory: rows, their modalities, codes.
+"""Loading a generation from the store: rows, their modalities, and codes.
 
-It is read from the store, or derived from an earlier generation by reading only what was committed
-since. Nothing large is copied for the next generation: runs of rows and blocks of codes are shared.
+They are read from the store, or updated from an earlier generation by reading only later commits.
+Generations share runs of rows and blocks of codes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Blocks = dict[str, CodeBlocks]
 Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Rows and their codes: int64 [n], uint8 [n, bits/8]."""
 _CHUNK_ROWS = 1 << 16
-"""Least rows of a block of codes, in archives that have as many."""
+"""Smaller batches of codes from the store are joined."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class Rows:
     """The rows of one generation.
 
     Attributes:
-        version: of the store that they belong to.
+        version: of the store.
         map: their numbers, and their ids in the store.
         kinds: int8 [rows] in row order: position of each row's modality in `MODALITIES`, -1 for
-            any other; int8 [1] where all rows have the same.
+            any other; int8 [1] if all rows have the same.
     """
 
     version: int
@@ -46,7 +46,7 @@ class Rows:
     kinds: NDArray[np.int8]
 
     def kinds_of(self, rows: NDArray[np.int64]) -> NDArray[np.int8]:
-        """Modalities of rows that exist, as in `kinds`: int8 [k]."""
+        """Modalities of existing rows, as in `kinds`: int8 [k]."""
         if len(self.kinds) <= 1:
             return np.repeat(self.kinds, len(rows))
         positions, _ = self.map.positions_of(rows)
@@ -71,11 +71,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Change:
-    """What happened between two generations.
+    """The changes between two generations.
 
     Attributes:
-        gone: int64, ascending: rows that the later one has no more.
-        written: rows that were added or written again since, with the requested columns.
+        gone: int64, ascending: deleted rows.
+        written: new and changed rows, with the requested columns.
     """
 
     gone: NDArray[np.int64]
@@ -107,7 +107,7 @@ def read_map(store: Store) -> RowMap:
 
 
 def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
-    """The codes of one model; what comes from the store in large batches is not copied."""
+    """The codes of one model; large batches from the store are not copied."""
     width = store.code_bytes(column)
     chunks = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
     chunks, (stray_rows, stray_codes) = in_order(list(joined(chunks)))
@@ -128,8 +128,8 @@ def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows
 
     Args:
         store: at the later version.
-        before: rows of a version that came before.
-        columns: columns of codes that are wanted of the rows that were written since.
+        before: rows of an earlier version.
+        columns: columns of codes to read of the changed rows.
     """
     written = store.read(["row", "modality", ROW_ID, *columns], f"`committed` > {before.version}")
     numbers, ids = int64s(written["row"]), int64s(written[ROW_ID])
@@ -147,7 +147,7 @@ def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows
 
 
 def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blocks:
-    """The codes of a generation from those of an earlier one, and what happened since."""
+    """The codes of a generation from those of an earlier one and the changes."""
     width = next(iter(before.values())).width
     new_rows, new_codes = ascending(*coded(change.written["row"], change.written[column], width))
     new = _by_modality(rows, new_rows, new_codes)
@@ -226,7 +226,7 @@ def int64s(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int64]:
 def coded(
     rows: pa.Array | pa.ChunkedArray, column: pa.Array | pa.ChunkedArray, width: int
 ) -> Coded:
-    """Rows that have a code, and their codes: int64 [n], uint8 [n, bits/8]."""
+    """Rows with a code, and their codes: int64 [n], uint8 [n, bits/8]."""
     chunks = []
     for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
         start = chunk.offset * width
@@ -254,9 +254,9 @@ def joined(chunks: Sequence[Coded]) -> Iterator[Coded]:
 
 
 def in_order(chunks: Sequence[Coded]) -> tuple[list[Coded], Coded]:
-    """Chunks whose rows ascend throughout, and the other rows, which are few as a rule.
+    """Chunks whose rows ascend throughout, and the other rows.
 
-    Rows that were written again are at the end of the store.
+    The others are usually few: changed rows are at the end of the store.
     """
     kept: list[Coded] = []
     strays: list[Coded] = []
@@ -275,7 +275,7 @@ def in_order(chunks: Sequence[Coded]) -> tuple[list[Coded], Coded]:
 
 
 def ascending(rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> Coded:
-    """The same in ascending order of rows; not copied where they are."""
+    """The same in ascending order of rows; not copied if they are already."""
     if (rows[:-1] < rows[1:]).all():
         return rows, codes
     order = np.argsort(rows, kind="stable")
@@ -293,9 +293,9 @@ def _concatenated(chunks: Sequence[Coded]) -> Coded:
 def unchanged(
     old: CodeBlocks, rows: NDArray[np.int64], codes: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Rows whose code is already the given one: int64, ascending.
+    """Rows whose code is equal to the given one: int64, ascending.
 
-    When rows are written again to add another model's codes, this model's codes stay the same.
+    For example, rows that were written again to add another model's codes.
     """
     same = []
     for block, dead in zip(old.blocks, old.dead, strict=True):
@@ -313,7 +313,7 @@ def unchanged(
 
 @dataclass(frozen=True)
 class StoreSource:
-    """Reads a shard's codes from an archive's store, which every machine has under the same path.
+    """Reads a shard's codes from an archive's store, at the same path on every machine.
 
     Attributes:
         store: the store's folder.
@@ -332,7 +332,7 @@ class StoreSource:
         shard: int,
         before: tuple[int, CodeBlocks] | None,
     ) -> CodeBlocks:
-        """See `engines.sharded.Source`. Of a later generation only what has changed is read."""
+        """See `engines.sharded.Source`; of a later generation only the changes are read."""
         store = Store(self.store, version)
         if store.field_type(self.column) is None:
             raise ArchiveDamagedError(

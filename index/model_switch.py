@@ -24,7 +24,7 @@ from bittern.index.table_files import files_below
 
 
 def switched(header: Header, digest: str) -> Header:
-    """The header with a model ready and first, and the models that it replaces (`replaced`) retired.
+    """The header with a model ready and first, and those that it replaces (see `replaced`) retired.
 
     Raises:
         DigestMismatchError: it is not registered.

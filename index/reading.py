@@ -54,9 +54,9 @@ class ArchiveReader:
     Args:
         folder: the archive's folder.
         store: its table.
-        writes: whether this process is its one writer.
-        options: how it is searched.
-        past: the header at the store's version, to stay at that version; None to follow the newest.
+        writes: whether this process is the writer.
+        options: search options.
+        past: the header of the store's version, to stay at it; None to follow the newest version.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class ArchiveReader:
         self._stored_header = past or folder.read_header()
         self._header = self._stored_header.at(store.version)
         self._options = options
-        self._begun = 0
-        self._begin()
+        self._resets = 0
+        self._reset()
         self._lock = threading.RLock()
         self._closed = False
 
@@ -99,7 +99,7 @@ class ArchiveReader:
     def models(self) -> builtins.list[ModelRecord]:
         """The models that can be searched: the first choice first, retired ones last.
 
-        A model whose codes are still being made (see `registered`) is not among them.
+        Pending models (see `registered`) are not included.
         """
         self._current()
         order = ("ready", "retired")
@@ -107,7 +107,7 @@ class ArchiveReader:
         return sorted(found, key=lambda record: order.index(record.state))
 
     def registered(self) -> builtins.list[ModelRecord]:
-        """All models that the archive knows, pending ones included."""
+        """All registered models, including pending ones."""
         self._current()
         return list(self._header.models)
 
@@ -115,7 +115,7 @@ class ArchiveReader:
         """Folder with the files of a registered model.
 
         Raises:
-            DigestMismatchError: no such model in this archive.
+            DigestMismatchError: the archive has no such model.
             ArchiveDamagedError: the folder is missing.
         """
         folder = self._folder.models / self._model(digest).digest
@@ -128,16 +128,16 @@ class ArchiveReader:
 
     @property
     def state(self) -> tuple[int, int]:
-        """Identifies what searches see now among all states that this reader has seen.
+        """Identifies the state that searches see, among all that this reader has seen.
 
-        The generation alone does so, unless a backup was copied back over the archive.
+        The generation is not enough: the archive may be replaced by a backup.
         """
         with self._lock:
             generation = self._current().version
-            return self._begun, generation
+            return self._resets, generation
 
     def refresh(self) -> int:
-        """See the newest commit; searches do so by themselves. Returns its generation."""
+        """Load the newest commit, as every search does; returns its generation."""
         return self._current().version
 
     @retried
@@ -145,20 +145,20 @@ class ArchiveReader:
         """The observation with this id.
 
         Raises:
-            ObservationNotFoundError: there is none.
+            ObservationNotFoundError: it does not exist.
         """
         return self._get(self._current(), id)
 
     @retried
     def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
-        """Which of these `occurrenceID`s this model has coded already.
+        """Those of the given `occurrenceID`s that a model has coded.
 
         Args:
             occurrence_ids: identifiers of media.
             model: digest of the model.
 
         Returns:
-            what is known of each that was coded.
+            for each coded one, its media root and fingerprint.
 
         Raises:
             DigestMismatchError: the model is not registered here.
@@ -182,7 +182,7 @@ class ArchiveReader:
         """Media names of these `occurrenceID`s, whichever model has coded them.
 
         Args:
-            occurrence_ids: identifiers of media; unknown ones are left out.
+            occurrence_ids: identifiers of media; unknown ones are skipped.
         """
         if not occurrence_ids:
             return {}
@@ -197,11 +197,11 @@ class ArchiveReader:
         Args:
             page_size: most observations of the page.
             page_token: `next_token` of the previous page; empty for the first.
-            where: SQL condition, the same one for all pages; None or blank for no condition.
+            where: SQL condition, the same for all pages; None or blank for no condition.
 
         Raises:
-            QueryError: the token is unusable.
-            FilterError: `where` is no filter over the archive's columns.
+            QueryError: the token is invalid.
+            FilterError: `where` is no condition over the archive's columns.
         """
         generation = self._current()
         rows = self._rows(generation, where)
@@ -214,11 +214,11 @@ class ArchiveReader:
 
     @retried
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
-        """The code that a model made of an observation: uint8 [bits/8].
+        """A model's code of an observation: uint8 [bits/8].
 
         Raises:
-            ObservationNotFoundError: no such observation, or not coded by this model.
-            DigestMismatchError: no such model in this archive.
+            ObservationNotFoundError: it does not exist, or the model has not coded it.
+            DigestMismatchError: the archive has no such model.
         """
         record, generation = self._model(model), self._current()
         observation = self._get(generation, id)
@@ -234,12 +234,12 @@ class ArchiveReader:
     def sample_codes(
         self, model: str, modality: str, choose: Callable[[int], NDArray[np.int64]]
     ) -> NDArray[np.uint8]:
-        """The codes of some of a model's observations of one modality: uint8 [m, bits/8].
+        """A sample of a model's codes of one modality: uint8 [m, bits/8].
 
         Args:
             model: digest of the model.
             modality: ``image`` or ``audio``.
-            choose: from the number of codes to the numbers of those that are wanted.
+            choose: takes the number of codes, returns the positions of the sample.
         """
         blocks = self._current().codes(self._model(model))[modality]
         return blocks.live_codes(choose(len(blocks)))
@@ -259,37 +259,37 @@ class ArchiveReader:
         within: float | None = None,
         recall: float | None = None,
     ) -> Answer:
-        """The nearest observations, in the total order (distance, row), and how they were found.
+        """The nearest observations, in the total order (distance, row).
 
-        Apart from the query's form, arguments are validated by the caller.
+        The caller validates the arguments, except for the shape of the query.
 
         Args:
             query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
             model: digest of the model that made the query.
-            k: how many hits; exactly min(k, matching rows) are returned, less only those beyond
+            k: number of hits; exactly min(k, matching rows) are returned, minus those beyond
                 `within`.
             metric: ``asymmetric`` or ``hamming``.
             where: SQL condition over metadata columns; None or blank for no condition.
             modality: ``image`` or ``audio``; None for both.
             within: largest distance of a hit, in bits; None for any.
-            recall: share of the true nearest that is wanted, above 0 to 1; less than 1 allows
-                an approximate index where it is faster. None for what the archive was opened
-                with, which is 1 (exact) by default.
+            recall: wanted share of the true nearest, above 0 to 1; less than 1 allows an
+                approximate index where it is faster. None for the archive's option, which is 1
+                (exact) by default.
 
         Raises:
             CodeError: the query has the wrong length or dtype.
             DigestMismatchError: the archive has no codes of this model.
-            FilterError: `where` is no filter over the archive's columns.
+            FilterError: `where` is no condition over the archive's columns.
         """
         record, generation = self._model(model), self._current()
         search = Search(query, record, k, metric, modality, within, recall)
         return answer(search, generation, self._matching(generation, where), self._engines)
 
     def build_index(self, model: str) -> None:
-        """Build the approximate index of a model's codes now, if the options allow one.
+        """Build the approximate index of a model's codes, if the options allow one.
 
         Raises:
-            DigestMismatchError: no such model in this archive.
+            DigestMismatchError: the archive has no such model.
             ArchiveDamagedError: it cannot be built.
         """
         record, generation = self._model(model), self._current()
@@ -339,16 +339,16 @@ class ArchiveReader:
     # Checks and export
 
     def verify(self) -> builtins.list[str]:
-        """Check the archive against its invariants; returns the problems, one line each."""
+        """Verify the archive; returns the problems, one line each."""
         return self.verification().problems
 
     def verification(self, on_checked: OnChecked | None = None) -> Verification:
-        """Check the archive against its checksums and its invariants, and the derived files.
+        """Verify the archive's checksums and invariants, and its derived files.
 
-        Right after opening, it writes nothing, derived files included.
+        Right after opening, this writes nothing, not even derived files.
 
         Args:
-            on_checked: called with bytes of files that are checked, and with all bytes.
+            on_checked: called with the number of bytes checked so far, and the total.
         """
         from bittern.index.verify import generation_to_verify, verified
 
@@ -380,7 +380,7 @@ class ArchiveReader:
             batch_rows: most rows of one batch.
 
         Raises:
-            QueryError: no such column.
+            QueryError: a column does not exist.
         """
         generation = self._current()
         record = self._model(model) if model else None
@@ -389,13 +389,13 @@ class ArchiveReader:
 
     # State
 
-    def _begin(self) -> None:
-        """Start with nothing known of the store's content."""
-        self._begun += 1
+    def _reset(self) -> None:
+        """Reset everything that depends on the store's content."""
+        self._resets += 1
         self._identity = StoreIdentity(self._store)
         self._derived = DerivedFiles(self._folder.derived, self._store)
         self._index_files = IndexFiles(self._derived)
-        # Derived files belong to the newest state: readers of another one leave them alone.
+        # Derived files belong to the newest state: readers of an old one do not use them.
         self._engines = Engines(self._options, None if self._past else self._derived)
         self._generation: Generation | None = None
 
@@ -417,17 +417,17 @@ class ArchiveReader:
             return self._generation
 
     def _newest_version(self) -> int:
-        """Read the newest header and the newest version, of one moment.
+        """Read the newest header and the newest version at one point in time.
 
         A model's column is committed before the header names it, and removed after the header
-        has dropped it. So a header that is the same before and after reading the version fits it.
+        drops it. So a header that does not change while the version is read matches it.
         """
         stamp = self._folder.header_stamp()
         while True:
             if stamp != self._header_stamp:
                 self._stored_header = self._folder.read_header()
                 self._header_stamp = stamp
-            # A writer's own handle is always at the newest version: nobody else commits.
+            # The writer's handle is always at the newest version: nobody else commits.
             version = self._store.version if self._writes else self._follow()
             after = self._folder.header_stamp()
             if after == stamp:
@@ -436,12 +436,12 @@ class ArchiveReader:
             stamp = after
 
     def _follow(self) -> int:
-        """Go to the newest version; if it is of another history, forget what was known."""
+        """Move to the newest version; reset everything if the store was replaced."""
         if self._identity.is_lost():
-            # LanceDB caches versions by their numbers: its caches go as well.
+            # LanceDB caches versions by number, so its caches must be dropped too.
             self._store = Store(self._folder.store)
             self._engines.close()
-            self._begin()
+            self._reset()
         return self._identity.follow()
 
     def _check_open(self) -> None:
@@ -471,7 +471,7 @@ class ArchiveReader:
         return generation.rows if matching is None else matching.rows
 
     def _matching(self, generation: Generation, where: str | None) -> RowSet | None:
-        """Rows that meet a condition; None where there is none: nothing given, or a blank."""
+        """Rows that meet a condition; None if it is missing or blank."""
         if where is None or (isinstance(where, str) and not where.strip()):
             return None
         columns = {**IDENTITY, **generation.store.metadata_types}

@@ -1,9 +1,8 @@
-"""Repair: what can be put right without the loss of anything that is sound.
+"""Repair: fixes damage of an archive without losing sound data.
 
-The store is repaired by commits, as Lance makes them: an older version is restored, fragments
-that cannot be read are left out. What is taken out of use is moved to
-`ARCHIVE/lost-found/<time>/`, under the path that it had; only what was never part of the archive
-is deleted. A repair that was cut off is continued by the next one.
+The store is repaired by ordinary Lance commits: an older version is restored, unreadable fragments
+are dropped. Damaged files are moved to `ARCHIVE/lost-found/<time>/`, with their paths; only files
+that were never part of the archive are deleted. The next repair continues an interrupted one.
 """
 
 from __future__ import annotations
@@ -49,15 +48,14 @@ _START_AGAIN = "restore the archive from a backup, or index the media again into
 
 @dataclass
 class Repair:
-    """What a repair did, or would do.
+    """The result of a repair, or of a dry run.
 
     Attributes:
-        steps: one line each, in order; empty where there was nothing to do.
-        lost: ids of observations that are lost, as far as they are known: index them again.
-        lost_rows: how many observations could not be read.
-        given_up: versions of the store whose changes are lost and cannot be named: index again
-            what was indexed last.
-        aside: folder that damaged files were moved to, if any were.
+        steps: one line each, in order; empty if there was nothing to do.
+        lost: known ids of lost observations; index them again.
+        lost_rows: number of observations that could not be read.
+        given_up: versions of the store whose changes are lost; index again what was indexed last.
+        aside: folder that damaged files were moved to, if any.
     """
 
     steps: list[str] = field(default_factory=list)
@@ -68,11 +66,11 @@ class Repair:
 
 
 def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) -> Repair:
-    """Put an archive right as far as that is safe.
+    """Repair an archive as far as that is safe.
 
     Args:
         path: the archive's folder; nobody else may write to it meanwhile.
-        dry_run: only say what would be done.
+        dry_run: only list the steps.
         on_step: called with each step before it is done.
 
     Raises:
@@ -87,8 +85,7 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
         folder.check_present()
     if not folder.store.is_dir():
         raise ArchiveDamagedError(
-            f"the archive at {path} has lost its store folder, and with it all observations: "
-            f"{_START_AGAIN}"
+            f"the archive at {path} has lost its store folder with all observations: {_START_AGAIN}"
         )
     lock = folder.lock()
     try:
@@ -104,12 +101,12 @@ def repair(path: Path, *, dry_run: bool = False, on_step: OnStep | None = None) 
 
 @dataclass
 class _Plan:
-    """How the store is put right.
+    """How to repair the store.
 
     Attributes:
-        base: the version to go on from.
-        newest: the newest version that ever was, as far as that is known.
-        unreadable: keys of manifests that cannot be used.
+        base: the version to start from.
+        newest: the newest version that is known to have existed.
+        unreadable: keys of unusable manifests.
         lost: fragments of `base` that cannot be read.
         indexes: look-up indexes of `base` that cannot be read.
         same_rows: whether newer versions than `base` hold the same rows.
@@ -136,7 +133,7 @@ class _Plan:
 
     @property
     def is_empty(self) -> bool:
-        """Whether the newest version is whole."""
+        """Whether the newest version is intact."""
         return not (self.restored or self.lost or self.indexes)
 
 
@@ -181,7 +178,7 @@ class _Repairing:
     # archive.json
 
     def _header(self) -> tuple[Header, bool]:
-        """`archive.json`, and whether its copy had to bring it back."""
+        """The header, and whether it was restored from its copy."""
         folder = self._folder
         try:
             header = folder.read_header()
@@ -189,10 +186,10 @@ class _Repairing:
             header = _fitting(folder, folder.read_header(folder.header_copy))
             written = datetime.fromtimestamp(folder.header_copy.stat().st_mtime, UTC)
             self._step(
-                f"bring {folder.header_file.name} back from {folder.header_copy.name}, as it was "
-                f"when that was written ({written:%Y-%m-%d %H:%M} UTC); row numbers go on above "
-                "all that are stored",
-                partial(self._bring_back, header),
+                f"restore {folder.header_file.name} from {folder.header_copy.name}, which was "
+                f"written at {written:%Y-%m-%d %H:%M} UTC; new rows get numbers above all stored "
+                "ones",
+                partial(self._restore_header, header),
             )
             return header, True
         with suppress(ArchiveDamagedError):
@@ -202,15 +199,15 @@ class _Repairing:
         self._step(what, lambda: folder.write_header_copy(header))
         return header, False
 
-    def _bring_back(self, header: Header) -> None:
+    def _restore_header(self, header: Header) -> None:
         if self._folder.header_file.exists():
             self._save(self._folder.header_file, copy=True)
         self._folder.write_header(header)
 
     def _raise_next_row(self) -> None:
-        """Give out no row number again that any readable version has.
+        """Raise `next_row` above all rows of readable versions.
 
-        The copy may be older than the last deletions; then it does not know their rows.
+        The copy may be older than the last deletions.
         """
         greatest = -1
         for version in versions_in(stored_keys(self._store)):
@@ -237,7 +234,7 @@ class _Repairing:
         lost, indexes = self._lost_fragments(base, files), _lost_indexes(base, files)
         plan = _Plan(base, newest, unreadable, lost, indexes)
         if lost and base.number == newest:
-            # Before a compaction the same rows lay in other files.
+            # Before a compaction, the same rows were in other files.
             for older in self._with_same_rows(base, files):
                 if self._is_whole(older, files):
                     return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
@@ -261,7 +258,7 @@ class _Repairing:
         ]
 
     def _with_same_rows(self, base: TableVersion, files: ComparedFiles) -> Iterable[TableVersion]:
-        """Versions before one with the same rows, the newest first."""
+        """Earlier versions with the same rows, the newest first."""
         present = set(versions_in(files.keys))
         number = base.number
         while _only_moves_rows(base, number) and number - 1 in present:
@@ -272,7 +269,7 @@ class _Repairing:
     def _commit(self, plan: _Plan, before: list[str]) -> None:
         changes = []
         if plan.restored and plan.same_rows:
-            changes.append("the same rows as they lay before the last compaction")
+            changes.append("with the same rows, from before the last compaction")
         elif plan.restored:
             self._report.given_up = plan.given_up
             versions = ", ".join(map(str, plan.given_up))
@@ -293,7 +290,7 @@ class _Repairing:
         )
 
     def _ids(self, files: ComparedFiles) -> list[str]:
-        """Ids of the observations of the newest version of which all can be read."""
+        """Ids of the observations of the newest version that is completely readable."""
         for number in versions_in(files.keys):
             with suppress(ArchiveDamagedError):
                 return _ids_of(TableVersion.open(self._store, number), [])
@@ -302,14 +299,14 @@ class _Repairing:
     # Moving and deleting
 
     def _set_aside(self, files: ComparedFiles, plan: _Plan) -> None:
-        """Move away what is damaged, and sound files that LanceDB would delete from now on."""
+        """Move away damaged files, and sound files that LanceDB would now delete."""
         whole = []
         for key in sorted(set(files.keys).difference(plan.unreadable)):
             for number in versions_in([key]):
                 if self._is_complete(number, files, plan):
                     whole.append(key)
                 else:
-                    why = f"version {number} of the store, which is not whole"
+                    why = f"version {number} of the store, which is incomplete"
                     self._move(self._folder.path / key, why)
         for key in files.problems:
             path = self._folder.path / key
@@ -330,7 +327,7 @@ class _Repairing:
                 self._move(self._folder.path / key, "which no version needs any more")
 
     def _is_complete(self, number: int, files: ComparedFiles, plan: _Plan) -> bool:
-        """Whether a version can stay, or a step of the repair replaces it."""
+        """Whether a version is intact, or the one that the repair starts from."""
         if number == plan.base.number:
             return True
         if plan.restored and number > plan.base.number:
@@ -353,7 +350,7 @@ class _Repairing:
         if copy:
             shutil.copy2(path, target)
             return
-        if target.is_dir():  # left by a repair that was cut off
+        if target.is_dir():  # left by an interrupted repair
             shutil.rmtree(target)
         path.rename(target)
         sync_folder(path.parent)
@@ -377,13 +374,14 @@ class _Repairing:
                     if path.name == f"{name}.json" or path.name.startswith(f"{name}.")
                 ]
                 what = f"delete derived/{name}.json and its arrays, built again when needed"
-                self._step(
-                    f"{what}: {damage}",
-                    partial(_each, partial(remove, self._folder.path), paths),
-                )
+                self._step(f"{what}: {damage}", partial(self._remove_all, paths))
+
+    def _remove_all(self, paths: Iterable[Path]) -> None:
+        for path in paths:
+            remove(self._folder.path, path)
 
     def _drop_columns(self, header: Header) -> None:
-        """Remove columns of codes that a restore, cut off, has left and a snapshot keeps."""
+        """Remove columns of codes that an interrupted restore has left and a snapshot keeps."""
         try:
             store = Store(self._store)
             kept = Snapshots(self._folder, store).models().values()
@@ -394,13 +392,13 @@ class _Repairing:
         names = [name for name in unnamed if name in theirs]
         if names:
             what = (
-                f"drop {', '.join(names)} from the store, of a model that the archive has no more "
-                "since a snapshot was restored; snapshots keep it"
+                f"drop {', '.join(names)} from the store: a restore has removed the model; "
+                "snapshots keep it"
             )
             self._step(what, lambda: drop_code_columns(self._folder, store, names))
 
     def _write_checksums(self, files: ComparedFiles) -> None:
-        """Leave no checksum of what is gone or damaged, and no file without one."""
+        """Drop checksums of missing and damaged files, and add missing checksums."""
         log, path = files.log, self._folder.path
         if self._report.steps or log.torn or log.damaged or not log.present:
 
@@ -411,14 +409,14 @@ class _Repairing:
 
             self._step("write the checksums again", write)
         if files.without_checksums:
-            what = f"give {len(files.without_checksums)} files that have none a checksum"
+            what = f"add the checksums of {len(files.without_checksums)} files"
             self._step(what, lambda: None)
         if not self._dry_run and self._report.steps:
             CommitLog(self._folder, Store(self._store)).adopt()
 
 
 def _write(store: Path, plan: _Plan) -> None:
-    """Commit what the plan says; each version that this makes has a number that never was."""
+    """Carry out the plan; the new versions get numbers that were never used."""
     dataset = TableVersion.open(store, plan.base.number).dataset
     with reading(store):
         if plan.restored:
@@ -444,7 +442,7 @@ def _lost_indexes(version: TableVersion, files: ComparedFiles) -> list[str]:
 
 
 def _only_moves_rows(base: TableVersion, number: int) -> bool:
-    """Whether a version has the rows of the one before: a compaction, or a new look-up index."""
+    """Whether a version has the rows of its predecessor: a compaction or a new look-up index."""
     operations = lance().LanceOperation
     try:
         operation: Any = base.dataset.read_transaction(number).operation
@@ -460,7 +458,7 @@ def _only_moves_rows(base: TableVersion, number: int) -> bool:
 
 
 def _ids_of(version: TableVersion, without: Iterable[int]) -> list[str]:
-    """Ids of the observations in a version, but for some fragments."""
+    """Ids of the observations in a version, without some fragments."""
     skipped = set(without)
     found: list[str] = []
     with reading(version.store):
@@ -470,16 +468,11 @@ def _ids_of(version: TableVersion, without: Iterable[int]) -> list[str]:
     return found
 
 
-def _each(do: Callable[[Path], object], paths: Iterable[Path]) -> None:
-    for path in paths:
-        do(path)
-
-
 def _fitting(folder: ArchiveFolder, header: Header) -> Header:
-    """What a copy of `archive.json` says that is true of the store as well.
+    """The header from a copy of `archive.json`, without models that the store does not have.
 
     Raises:
-        ArchiveDamagedError: it does not know all models of the store.
+        ArchiveDamagedError: it lacks a model of the store.
     """
     try:
         store = Store(folder.store)

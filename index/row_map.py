@@ -1,8 +1,8 @@
-"""Which rows an archive has, and their ids in the store.
+"""The rows of an archive, and their ids in the store.
 
-Rows are added in runs and rarely move, so the map of ten million of them is a handful of runs:
-the first row number, the first id of the store, the length. A
-deletion splits a run. At worst (every second row gone) a row takes 24 bytes.
+Rows are added in runs and rarely move, so a few runs describe ten million rows: the first row
+number, the first id in the store, the length. A deletion splits a run. In the worst case (every
+second row deleted) a row takes 24 bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MANY_RUNS = 1_000
 
 @dataclass(frozen=True)
 class RowMap:
-    """Runs of rows, ascending and apart from each other.
+    """Ascending runs of rows that do not overlap.
 
     Attributes:
         first: int64 [runs], first row number of each run.
@@ -61,7 +61,7 @@ class RowMap:
 
     @property
     def last(self) -> int:
-        """The greatest row number; -1 where there is none."""
+        """The greatest row number; -1 if there is none."""
         return int(self._end[-1]) - 1 if len(self.first) else -1
 
     def rows(self) -> Int64s:
@@ -69,10 +69,10 @@ class RowMap:
         return _counted(self.first, self.lengths)
 
     def run_between(self, begin: int, end: int) -> tuple[int, Int64s | None]:
-        """The rows at positions `begin` to `end`, without an array where they are a run.
+        """The rows at positions `begin` to `end`; without an array if they are a run.
 
         Returns:
-            the first of them; and all of them, int64 [end - begin], or None where they count up.
+            the first row; all rows, int64 [end - begin], or None if they are consecutive.
         """
         start, last = np.searchsorted(self._positions, [begin, end - 1], side="right") - 1
         first = int(self.first[start] + begin - self._positions[start])
@@ -92,24 +92,24 @@ class RowMap:
             rows: int64 [k], in any order.
 
         Returns:
-            int64 [k], the position of each; bool [k], whether there is such a row.
+            int64 [k], the position of each; bool [k], whether the row exists.
         """
         run, known = self._run_of(rows)
         return self._positions[run] + rows - self.first[run] if len(self.first) else rows, known
 
     def ids_of(self, rows: Int64s) -> tuple[Int64s, NDArray[np.bool_]]:
-        """The store's ids of rows: int64 [k] each; and bool [k], whether there is such a row."""
+        """The store's ids of rows, int64 [k]; and whether the rows exist, bool [k]."""
         run, known = self._run_of(rows)
         return self.ids[run] + rows - self.first[run] if len(self.first) else rows, known
 
     def rows_of(self, ids: Int64s) -> Int64s | None:
-        """The rows that the store knows by these ids, ascending.
+        """The rows with these ids in the store, ascending.
 
         Args:
             ids: int64 [k], in any order.
 
         Returns:
-            int64 [k]; None where an id is unknown, since the store has moved rows.
+            int64 [k]; None if an id is unknown, since the store has moved rows.
         """
         if not len(ids):
             return ids
@@ -126,7 +126,7 @@ class RowMap:
         if len(hit) > _MANY_RUNS:
             rows = ids + np.repeat(shifts, counts)
         else:
-            # Without another array of that length: new memory costs more than the sums.
+            # Without another array of that length: allocating it takes longer than the sums.
             rows = ids.copy()
             for run in hit.tolist():
                 rows[begins[run] : begins[run] + counts[run]] += shifts[run]
@@ -182,7 +182,7 @@ class RowMap:
         return np.maximum(run, 0), known
 
     def _minus(self, begin: Int64s, end: Int64s) -> RowMap:
-        """The map without the rows of some intervals, ascending and apart from each other."""
+        """The map without the rows of some intervals, ascending and not overlapping."""
         cuts = np.unique(np.concatenate([self.first, self._end, begin, end]))
         starts, ends = cuts[:-1], cuts[1:]
         run, inside = self._run_of(starts)
@@ -194,7 +194,7 @@ class RowMap:
         return RowMap(starts, ids, ends - starts)._ordered()
 
     def _ordered(self) -> RowMap:
-        """The same rows, in as few runs as they make."""
+        """The same rows in the fewest runs."""
         if not len(self.first):
             return self
         first, ids, lengths = self.first, self.ids, self.lengths
@@ -211,14 +211,14 @@ class RowMap:
 
 
 def _runs(rows: Int64s, ids: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-    """Where rows and ids count up together: first rows, first ids, lengths."""
+    """Runs in which rows and ids count up together: first rows, first ids, lengths."""
     breaks = (rows[1:] - rows[:-1] != 1) | (ids[1:] - ids[:-1] != 1)
     begins = np.concatenate([[0], np.flatnonzero(breaks) + 1])
     return rows[begins], ids[begins], np.diff(np.append(begins, len(rows)))
 
 
 def _without_doubles(first: Int64s, ids: Int64s, lengths: Int64s) -> RowMap:
-    """The map of a store that gives a row number twice, which it should not: one of each."""
+    """The map of a damaged store with duplicate row numbers: one of each."""
     rows, one = np.unique(_counted(first, lengths), return_index=True)
     return RowMap(*_runs(rows, _counted(ids, lengths)[one]))
 

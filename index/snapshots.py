@@ -269,7 +269,7 @@ class Snapshots:
             lock.acquire(timeout=_LOCK_WAIT_S)
         except Timeout:
             raise ArchiveLockedError(
-                f"another process is taking or dropping a snapshot of {self._archive.path}; try again"
+                f"another process changes the snapshots of {self._archive.path}; try again"
             ) from None
         except OSError as error:
             raise PreconditionError(
@@ -338,8 +338,8 @@ def header_and_version(folder: ArchiveFolder, store: Store) -> tuple[Header, int
         if folder.header_stamp() == stamp:
             return header.at(store.version), store.version
     raise ArchiveDamagedError(
-        f"{folder.header_file} changed during each of {_READS} attempts to read it; stop the program "
-        "that writes it and try again"
+        f"{folder.header_file} changed during each of {_READS} attempts to read it; stop the "
+        "program that writes it and try again"
     )
 
 

@@ -59,7 +59,7 @@ def quoted(text: str) -> str:
 
 
 def one_of(column: str, values: Sequence[str]) -> str:
-    """The condition that a text column holds one of `values`; those that are not Unicode are skipped."""
+    """The condition that a text column holds one of `values`; others than Unicode never match."""
     storable = [quoted(value) for value in values if is_unicode(value)]
     return f"`{column}` IN ({', '.join(storable)})" if storable else "false"
 

@@ -1,8 +1,8 @@
-"""Whether an archive is what was written: checks at opening, and verify.
+"""Verifying an archive, and the quick check at opening.
 
-At opening, sizes of the store's files, its newest manifest and its deletion files are compared
-with their checksums, and contents of all files where that takes a few hundredths of a second.
-Verify compares all contents, then checks that rows, models and the index agree.
+At opening, the sizes of the store's files, and the contents of its newest manifest and deletion
+files, are compared with the recorded checksums; in small archives the contents of all files are.
+`verify` compares all contents, then checks that rows, models and the index agree.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from bittern.index.table_files import (
 )
 
 CONTENTS_UP_TO_BYTES = 64 << 20
-"""Bytes of the store up to which all contents are compared at opening: XXH3 reads what is in
-memory at several GB/s, and the rest as fast as the store would read it afterwards."""
+"""Up to this size of the store, all contents are compared at opening: hundredths of a second."""
 _SHOWN = 5
 _REPAIR = "run bittern verify --repair, or restore the archive from a backup"
 _OLD_FILE = "run bittern verify --repair: only earlier versions or snapshots need it"
-_INDEX_FILE = "run bittern verify --repair: it drops the look-up index, which is built again"
-_LOG = "run bittern verify --repair: it writes the checksums again from files that are sound"
+_INDEX_FILE = "run bittern verify --repair: it drops the look-up index, which is then built again"
+_LOG = "run bittern verify --repair: it writes the checksums again from the sound files"
 _MODEL_FILE = (
     "restore it from a backup, or run bittern verify --repair and index one media file with this "
     "model, which brings its files back"
@@ -56,8 +55,8 @@ _COLUMN = (
 _INDEX = "open the archive again; if that does not help, run bittern verify --repair"
 
 Kind = Literal["header", "checksum", "version", "rows", "model", "index", "codes"]
-"""What a problem is about: archive.json, the contents of a file, a version of the store, rows that
-contradict each other, a model's files or column, the index in memory, or codes made again."""
+"""The subject of a problem: archive.json, a file's content, a version of the store, inconsistent
+rows, a model's files or column, the index in memory, or recomputed codes."""
 OnChecked = Callable[[int, int], None]
 """Called with bytes checked so far, and bytes to check in all."""
 
@@ -67,9 +66,9 @@ class Finding:
     """One problem.
 
     Attributes:
-        kind: what it is about.
-        what: what is wrong, with the file or the values.
-        remedy: what to do about it.
+        kind: its subject.
+        what: the problem, with the file or the values.
+        remedy: what to do.
         path: the damaged file, relative to the archive; "" for none.
     """
 
@@ -84,17 +83,17 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What verifying an archive has found.
+    """The result of verifying an archive.
 
     Attributes:
-        findings: what is wrong with the archive; empty where it is sound.
-        made_anew: derived files that cannot be used, one line each, with the reason. They are
-            made again when they are needed: no problem of the archive.
+        findings: its problems; empty if it is sound.
+        made_anew: unusable derived files, one line each, with the reason. No problem: they are
+            built again when needed.
         observations: rows by modality.
-        orphans: files that nothing needs, relative to the archive: no problem either.
-        files: how many files were compared with their checksums.
+        orphans: unneeded files, relative to the archive; no problem.
+        files: number of files that were compared with their checksums.
         size: bytes of those files.
-        without_checksums: files that have no checksum yet; the next writer gives them one.
+        without_checksums: number of files without a checksum; the next writer adds it.
     """
 
     findings: list[Finding]
@@ -107,7 +106,7 @@ class Verification:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong and what to do about it, one line each."""
+        """The problems with their remedies, one line each."""
         return [str(finding) for finding in self.findings]
 
 
@@ -118,9 +117,9 @@ class ComparedFiles:
     Attributes:
         log: the checksums.
         keys: existing files of the table; a key is a path relative to the archive.
-        problems: files that are not what was written, by key.
-        without_checksums: keys of files that have none.
-        files: how many files were compared.
+        problems: missing and damaged files: their problem by key.
+        without_checksums: keys of files without a checksum.
+        files: number of compared files.
         size: their bytes.
     """
 
@@ -133,7 +132,7 @@ class ComparedFiles:
 
     @property
     def newest_recorded(self) -> int:
-        """The newest version that was acknowledged, as far as the log tells; 0 for none."""
+        """The newest version in the log; 0 for none."""
         return newest_version(self.log.files)
 
 
@@ -141,11 +140,11 @@ def check_at_open(folder: ArchiveFolder) -> None:
     """Check the files that the newest version of an archive's store needs.
 
     Raises:
-        ArchiveDamagedError: a file is missing, cut short, or not what was written.
+        ArchiveDamagedError: a file is missing or damaged.
         ArchiveVersionError: a newer version of the store's library wrote it.
     """
     try:
-        # The log before the folder: another process may commit in between.
+        # First the log, then the folder: another process may commit in between.
         log = read_checksums(folder.path)
         keys = stored_keys(folder.store)
     except OSError as error:
@@ -153,7 +152,7 @@ def check_at_open(folder: ArchiveFolder) -> None:
     recorded, newest = newest_version(log.files), newest_version(keys)
     if recorded > newest:
         raise _damaged(
-            folder, f"version {recorded} was stored, the newest that is left is {newest or 'none'}"
+            folder, f"version {recorded} is missing; the newest that exists is {newest or 'none'}"
         )
     ours = {key: known for key, known in log.files.items() if key.startswith(PREFIX)}
     small = sum(known.size for known in ours.values()) <= CONTENTS_UP_TO_BYTES
@@ -176,7 +175,7 @@ def check_at_open(folder: ArchiveFolder) -> None:
 def _damaged(folder: ArchiveFolder, problems: str) -> ArchiveDamagedError:
     return ArchiveDamagedError(
         f"the archive's store at {folder.store} cannot be read: {problems}; run bittern verify "
-        f"{folder.path} to see all, add --repair to save what is whole, "
+        f"{folder.path} for details, add --repair to save what is sound, "
         "or restore the archive from a backup"
     )
 
@@ -187,9 +186,9 @@ def compare_files(
     """Compare all files of the store and of models with their checksums.
 
     Args:
-        folder: where the archive lies.
+        folder: the archive's folder.
         models: digests of its models.
-        on_checked: called as it goes on.
+        on_checked: called after each file.
 
     Raises:
         OSError: the archive's folders cannot be listed.
@@ -216,7 +215,7 @@ def compare_files(
     newest = newest_version(found.keys)
     lost |= {key for key in missing if max(versions_in([key]), default=0) > newest}
     lost |= needed_by_any(folder.store, missing - lost, found.keys) if missing - lost else set()
-    for key in missing - lost:  # removed, and the writer was killed before it wrote that down
+    for key in missing - lost:  # removed, but the writer was killed before it recorded that
         del found.problems[key]
     return found
 
@@ -239,10 +238,10 @@ def verified(
     """Check an archive that is open; nothing is written.
 
     Args:
-        folder: where it lies.
+        folder: the archive's folder.
         header: its `archive.json`.
-        generation: the index that is in use.
-        on_checked: called as files are checked.
+        generation: in use.
+        on_checked: called after each file.
     """
     found = _verified_files(folder, header, [], on_checked)
     counts, made_anew = {}, []
@@ -259,7 +258,7 @@ def verified(
 
 
 def verified_files(folder: ArchiveFolder, on_checked: OnChecked | None = None) -> Verification:
-    """Check the files of an archive that does not open; nothing is written."""
+    """Check the files of an archive that cannot be opened; nothing is written."""
     try:
         return _verified_files(folder, folder.read_header(), [], on_checked)
     except BitternError as error:
@@ -284,7 +283,7 @@ def _verified_files(
     findings += _file_findings(folder, files)
     try:
         used = models_in_use(folder, header) if header else None
-    except ArchiveDamagedError:  # a snapshot cannot be read, so its models are unknown
+    except ArchiveDamagedError:  # an unreadable snapshot: its models are unknown
         used = None
     orphans = [path.relative_to(folder.path).as_posix() for path in leftover_files(folder, used)]
     return Verification(
@@ -297,10 +296,10 @@ def _verified_files(
 
 
 def _file_findings(folder: ArchiveFolder, files: ComparedFiles) -> Iterator[Finding]:
-    """What is wrong with the files, one finding each."""
+    """The problems of the files, one finding each."""
     newest = newest_version(files.keys)
     if files.newest_recorded > newest:
-        what = f"version {files.newest_recorded} of the store was stored and is gone"
+        what = f"version {files.newest_recorded} of the store is missing"
         yield Finding("version", what, _REPAIR)
     needed: set[str] | None = None
     if files.problems:
@@ -337,7 +336,7 @@ def _row_findings(
 
 
 def generation_to_verify(folder: ArchiveFolder, store: Store) -> Generation:
-    """The index as an archive that is opened now would have it; nothing is written."""
+    """The generation that opening the archive would load; nothing is written."""
     return Generation(store, None, IndexFiles(DerivedFiles(folder.derived, store), write=False))
 
 
@@ -348,7 +347,7 @@ def _some(values: pa.ChunkedArray | list[object]) -> str:
 
 
 def _row_problems(store: Store) -> Iterator[str]:
-    """Rows that contradict themselves or each other, one line each."""
+    """Inconsistent rows, one line each."""
     table = store.read(["row", "id", "occurrenceID", "modality", "media", "start_s", "end_s"])
     for column in ("row", "id"):
         counts = table[column].value_counts()
@@ -395,7 +394,7 @@ def _model_problems(folder: ArchiveFolder, header: Header, store: Store) -> Iter
     strangers = [name for name in store.columns if is_code_or_embedding(name)]
     for name in strangers:
         if name not in expected:
-            yield f"column {name} belongs to no registered model (a registration was cut off)"
+            yield f"column {name} belongs to no registered model (a registration was interrupted)"
     codes = [record.code_column for record in header.models if record.code_column in store.columns]
     none = " AND ".join(f"`{name}` IS NULL" for name in codes) or "true"
     if uncoded := store.count(none):
@@ -403,7 +402,7 @@ def _model_problems(folder: ArchiveFolder, header: Header, store: Store) -> Iter
 
 
 def _index_problems(header: Header, generation: Generation) -> Iterator[str]:
-    """Where the index in use differs from the store, one line each."""
+    """Differences between the index in use and the store, one line each."""
     fresh = Generation(generation.store)
     if not fresh.has_rows_of(generation):
         yield "the index does not hold the rows of the store"
@@ -422,7 +421,7 @@ def _index_problems(header: Header, generation: Generation) -> Iterator[str]:
 
 
 def _derived_damage(folder: ArchiveFolder, store: Store) -> Iterator[str]:
-    """Derived files that cannot be used, one line each."""
+    """Unusable derived files, one line each."""
     files = DerivedFiles(folder.derived, store)
     for name in files.names():
         if damage := files.damage(name):

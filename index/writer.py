@@ -44,7 +44,7 @@ MAX_IDS = 10_000
 _COMPACT_AFTER_COMMITS = 64
 _COMPACT_AT_CLOSE_AFTER_COMMITS = 8
 LOOKUPS_FROM = 50_000
-"""Rows from which on an archive has look-up indexes; smaller ones are scanned as fast."""
+"""Smaller archives have no look-up indexes: a scan of them is as fast."""
 LOOKUPS: Mapping[str, LookupKind] = {
     "id": "sorted",
     "occurrenceID": "sorted",
@@ -61,18 +61,18 @@ LOOKUPS: Mapping[str, LookupKind] = {
 }
 """Columns with a look-up index, and its kind.
 
-Measured at 10 million rows: indexes on columns where most conditions meet a large share of the rows
-(license, modality) made them slower, so those columns have none."""
+License and modality have none: most conditions on them match a large share of the rows, and an
+index made these slower (measured at 10 million rows)."""
 _CHEAP_ROWS = 200_000
-"""Archives of up to this many rows are compacted in a fraction of a second, so without delay."""
+"""Up to this size a compaction takes a fraction of a second, so it is always done."""
 _WORTH_SHARE = 0.1
 """Share of rows that must have changed before a larger archive is compacted.
 
-A compaction takes seconds per million rows of the archive; a scan of a tenth of them, which no
-index knows, takes hundredths of a second."""
+A compaction takes seconds per million rows; a scan of a tenth of them, which are not indexed yet,
+takes hundredths of a second."""
 MOST_SMALL_FILES = 64
-"""With this many files of single commits, a look-up in a large archive takes twice as long; the
-1,000 names of a batch cost about a millisecond for each file."""
+"""With this many files of single commits, a look-up in a large archive takes twice as long: about
+a millisecond per file for the 1,000 names of a batch."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,19 +97,19 @@ class Writer:
         self._next_row: int | None = None
         self._commits = 0
         self._changed_rows = 0
-        self._unsure = False
+        self._failed = False
         clear_leftovers(folder, store)
         self._log = CommitLog(folder, store)
         self._log.adopt()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
-        """One change at a time; after a failed one, read the store again."""
+        """One change at a time; after a failed one, the store is read again."""
         with self._lock:
-            if self._unsure:
+            if self._failed:
                 self._store.renew()
                 self._next_row = None
-            self._unsure = True
+            self._failed = True
             try:
                 yield
                 self._log.record()
@@ -118,10 +118,10 @@ class Writer:
                     f"the archive at {self._folder.path} cannot be written to ({error}); "
                     "check free space and permissions"
                 ) from error
-            self._unsure = False
+            self._failed = False
 
     def close(self) -> None:
-        """Compact where it is worth it, and release the lock."""
+        """Compact if it is worth it, and release the lock."""
         with self._lock:
             try:
                 self._tidy(_COMPACT_AT_CLOSE_AFTER_COMMITS, MOST_SMALL_FILES // 2)
@@ -229,7 +229,7 @@ class Writer:
 
         Args:
             kept: digests of models that snapshots name.
-            successor: only those that this model has replaced.
+            successor: drop only models that this model has replaced.
         """
         with self._changing():
             before = self._folder.read_header()
@@ -239,7 +239,7 @@ class Writer:
         """See `Archive.give_up`.
 
         Args:
-            digest: of the model; None for the one that is pending.
+            digest: of the model; None for the pending one.
             kept: digests of models that snapshots name.
         """
         with self._changing():
@@ -250,10 +250,7 @@ class Writer:
     # Helpers, called with the lock held
 
     def _dropped(self, before: Header, header: Header, kept: Collection[str]) -> list[ModelRecord]:
-        """Write a header with fewer models; returns those that it lacks.
-
-        What a crash leaves is removed by the next drop (see `model_switch`).
-        """
+        """Write a header with fewer models; returns the dropped ones. See `model_switch`."""
         if header.models != before.models:
             self._folder.write_header(header)
         if drop_unnamed(self._folder, self._store, header):
@@ -328,7 +325,7 @@ class Writer:
     def _filled(
         self, items: Sequence[PlannedItem], record: ModelRecord, committed: int
     ) -> pa.Table | None:
-        """Stored rows that lack only this model's codes, with the codes."""
+        """Stored rows that only get codes of this model, with these codes."""
         coded = {
             item.stored.rows[one.observation.id]: one
             for item in items
@@ -358,7 +355,7 @@ class Writer:
 
     def _first_free_row(self) -> int:
         if self._next_row is None:
-            # The greatest of n different row numbers is n - 1 or more: few rows to look at.
+            # The greatest of n different row numbers is at least n - 1, so few rows are read.
             least = max(0, self._store.count() - 1)
             rows = self._store.read(["row"], f"`row` >= {least}")["row"].to_numpy()
             stored = int(rows.max()) + 1 if len(rows) else 0
@@ -389,10 +386,7 @@ class Writer:
 
 
 def _loses_rows(item: PlannedItem) -> bool:
-    """Whether new rows do not replace all stored rows of an item.
-
-    To remove the others, LanceDB reads the whole table.
-    """
+    """Whether stored rows of an item are removed; LanceDB reads the whole table for that."""
     if item.stored is None or item.fills:
         return False
     return not item.stored.rows.keys() <= {one.observation.id for one in item.observations}
@@ -404,8 +398,8 @@ def _loses_rows(item: PlannedItem) -> bool:
 def make_lookups(store: Store) -> None:
     """Index the columns of a large store that have no index yet.
 
-    With them, to find an observation by its name, or what a commit has changed, costs the same in
-    an archive of any size. Making an index is a commit: the version rises though no row changes.
+    With them, finding an observation by its name, or the rows that a commit has changed, takes the
+    same time in an archive of any size. Making an index is a commit that changes no row.
     """
     if store.count() < LOOKUPS_FROM:
         return
@@ -421,15 +415,15 @@ def compact_if_worth_it(
 ) -> bool:
     """Compact the store, unless that costs more than it saves.
 
-    Every compaction makes all look-up indexes again.
+    Every compaction builds all look-up indexes again.
 
     Args:
         store: the table.
-        changed: rows that were written or deleted since the last compaction.
-        most_small_files: with this many files of single commits it is worth it in any case.
+        changed: number of rows written or deleted since the last compaction.
+        most_small_files: with this many files of single commits it is always worth it.
 
     Returns:
-        whether it was compacted.
+        whether it has compacted.
     """
     rows = store.count()
     worth = rows <= _CHEAP_ROWS or changed >= _WORTH_SHARE * rows

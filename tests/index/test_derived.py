@@ -204,7 +204,7 @@ def test_harm_is_logged_at_most_and_never_in_the_way(
     with caplog.at_level(logging.WARNING):
         check_right(path)
     lines = [r.message for r in caplog.records if "derived" in r.message]
-    assert all("made anew" in line for line in lines)
+    assert all("built again" in line for line in lines)
     assert len(lines) <= 3
 
 
@@ -266,7 +266,7 @@ def test_files_of_a_later_state_are_not_used_by_a_store_that_was_put_back(
     check_right(path)
 
 
-def test_a_version_that_is_gone_proves_nothing_unless_it_was_vouched_for(path: Path) -> None:
+def test_a_set_of_a_version_that_is_gone_is_used_only_if_it_was_renewed(path: Path) -> None:
     def forget_versions() -> None:
         versions = path / "store" / "observations.lance" / "_versions"
         for file in sorted(versions.glob("*.manifest"))[1:]:
@@ -276,7 +276,7 @@ def test_a_version_that_is_gone_proves_nothing_unless_it_was_vouched_for(path: P
         files = files_of(archive)
         assert files.read("rows") is not None
         archive.add([photo("new")], model=OWL.digest)
-        files.vouch()
+        files.renew()
     forget_versions()
     assert used(path) == {"rows"}
     check_right(path)

@@ -149,12 +149,12 @@ def test_whatever_a_library_raises_is_damage(
         assert sets(path).read("rows") is None
 
 
-def test_a_set_that_is_damaged_while_it_is_in_use_is_not_vouched_for(path: Path) -> None:
+def test_a_set_that_is_damaged_while_it_is_in_use_is_not_renewed(path: Path) -> None:
     files = sets(path)
     assert files.read("rows") is not None
     claim(path, "rows", lambda told: told.update(seen=[]))
     before = (path / "derived" / "rows.json").read_bytes()
-    files.vouch()
+    files.renew()
     assert (path / "derived" / "rows.json").read_bytes() == before
 
 

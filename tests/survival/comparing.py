@@ -12,7 +12,7 @@ from bittern.index.store import Store
 from tests.index.samples import code
 from tests.survival.content import COUNTRIES, DIM, Content, embedding, record_of
 
-CUT_OFF = "(a registration was cut off)"
+CUT_OFF = "(a registration was interrupted)"
 
 
 def stored(archive: Archive) -> dict[str, dict[str, Any]]:
