@@ -1,26 +1,26 @@
-"""Nearest neighbours over codes, the observation store, the archive that joins the two.
+"""Nearest neighbours over codes, the observation store, and the archive that joins them.
 
     Archive        open, create, add, delete          archive.py (reading.py, searching.py)
-      Writer       plan in full, commit at once       writer.py (adding.py, columns.py)
+      Writer       plan a change, then commit it        writer.py (adding.py, columns.py)
       Generation   one generation, never changed      generation.py (loading.py, row_map.py)
         CodeBlocks the codes of a model               engines/blocks.py
           engines  flat, ivf, gpu, sharded            engines/engine.py (choosing.py)
       derived      rows, codes, indexes in files      derived_index.py (derived_files.py)
       filters      `where`, written as SQL            filters.py (filter_functions.py)
-      Store        the table, the only truth          store.py
+      Store        the table, source of truth          store.py
       folder       archive.json, models, the lock     folder.py (models.py)
 
 The table `observations`, one row per photograph or window of a recording:
 
-    row              int64     position in the total order, never given out twice
-    committed        int64     store version that last wrote the row: what a reader must reload
+    row              int64     position in the total order, never reused
+    committed        int64     store version that last wrote the row
     id               string    unique; `occurrenceID`, or that and `#t=start,end`
     occurrenceID     string    shared by all windows of a recording
     modality         string    image or audio
     media            string    file name as the source gave it
     mediaRoot        string    folder on the machine that indexed it
     start_s, end_s   double    the window in seconds; null for a photograph
-    scientificName…            Darwin Core, and whatever other columns came along
-    code_<digest>    binary    one column per model, bits/8 bytes; null where it has not coded
-    embedding_<digest>         float16 list, where embeddings are kept
+    scientificName…            Darwin Core, and other columns
+    code_<digest>    binary    one column per model, bits/8 bytes; null if not coded
+    embedding_<digest>         float16 list, if embeddings are stored
 """

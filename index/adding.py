@@ -2,17 +2,17 @@
 
 Nothing here writes. The plan is one set of rows for one atomic commit.
 
-An item is a media item: all windows of one recording, or one photograph. Whether it is a
-duplicate is judged by `occurrenceID`, in the archive and earlier in the same batch:
+An item is a media item: all windows of one recording, or one photograph. It is a duplicate if the
+archive, or the batch before it, has its `occurrenceID`:
 
     in the archive            error    skip     overwrite
     no                        added    added    added
     coded by this model       failed   skipped  every row of the item is replaced
     coded by others only      filled   filled   filled
 
-To *fill* an item is to add this model's codes to its observations. Their metadata and the
-other models' codes stay; windows that only this model has become new rows. To replace an item is
-to drop all its rows, the other models' codes included: they described the replaced media.
+To *fill* an item is to add this model's codes to its observations. Metadata and other models' codes
+stay; windows that only this model has become new rows. To replace an item is to drop all its rows
+and the codes of all models, which belong to the replaced media.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class StoredItem:
 
     Attributes:
         modality: ``image`` or ``audio``.
-        rows: observation id to row number.
+        rows: row number by observation id.
         coded: whether this model has coded any of them.
     """
 
@@ -73,7 +73,7 @@ class PlannedItem:
 
     @property
     def fills(self) -> bool:
-        """Whether it adds codes to rows that stay as they are."""
+        """Whether it adds codes to stored rows."""
         return self.stored is not None and self.status is AddStatus.ADDED
 
 
@@ -82,8 +82,8 @@ class Plan:
     """The plan of one call of `add`.
 
     Attributes:
-        items: those that are stored, by `occurrenceID`.
-        results: one per given item, in that order.
+        items: those to store, by `occurrenceID`.
+        results: one per given item, in order.
     """
 
     items: dict[str, PlannedItem]
@@ -95,10 +95,10 @@ class Planner:
 
     Args:
         record: the model that coded the batch.
-        columns: the archive's metadata columns; extended by those of the batch.
+        columns: the archive's metadata columns; those of the batch are added.
         stored: items of the archive, by `occurrenceID`.
         on_duplicate: the policy, see the table.
-        embedding_dim: length of the stored embeddings; None where there are none yet.
+        embedding_dim: length of the stored embeddings; None if there are none.
     """
 
     def __init__(
@@ -151,7 +151,6 @@ class Planner:
         metadata = self._metadata(item)
         self.embedding_dim = dim
         status = AddStatus.OVERWRITTEN if replace else AddStatus.ADDED
-        # Replacing an item that came earlier in this batch touches no stored row.
         self._items[name] = PlannedItem(status, item, metadata, stored)
         return AddResult(name, status, len(item))
 
@@ -242,7 +241,7 @@ def _check_observation(name: str, observation: Observation, modality: str) -> No
 def rows_of(
     items: Iterable[PlannedItem], record: ModelRecord, committed: int, next_row: int
 ) -> tuple[dict[str, list[Any]], int]:
-    """The new rows of planned items as columns; rows that are filled are left out.
+    """The new rows of planned items as columns, without the filled rows.
 
     Args:
         items: to store.
@@ -251,7 +250,7 @@ def rows_of(
         next_row: the first free row number.
 
     Returns:
-        columns of equal length, and the first row number that is free afterwards.
+        columns of equal length, and the next free row number.
     """
     rows: list[dict[str, Any]] = []
     names: dict[str, None] = {}

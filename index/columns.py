@@ -1,7 +1,7 @@
 """The columns of observations: their names, their types, and the values that they hold.
 
-Darwin Core terms (https://dwc.tdwg.org/terms/) keep their names and are typed here; any
-other column gets its type from its first value and keeps it.
+Darwin Core terms (https://dwc.tdwg.org/terms/) keep their names and have fixed types; any other
+column gets the type of its first value.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ DARWIN_CORE: Mapping[str, ColumnType] = {
     "rightsHolder": "string",
     "references": "string",
 }
-"""Metadata columns that every archive has, with their types."""
+"""Metadata columns of every archive, with their types."""
 
 IDENTITY: Mapping[str, ColumnType] = {
     "id": "string",
@@ -52,7 +52,7 @@ IDENTITY: Mapping[str, ColumnType] = {
     "start_s": "double",
     "end_s": "double",
 }
-"""Columns that identify an observation; a `where` may use them."""
+"""Columns that identify an observation; conditions can use them."""
 
 INTERNAL: Mapping[str, ColumnType] = {
     "row": "int64",
@@ -62,8 +62,8 @@ INTERNAL: Mapping[str, ColumnType] = {
     "mediaBytes": "int64",
     "mediaModified": "int64",
 }
-"""Columns that users do not see. `committed` is the store version that last wrote a row; the last
-three are the media file's fingerprint, and are missing in older archives."""
+"""Internal columns. `committed` is the store version that last wrote a row; the last three are the
+media file's fingerprint, which older archives lack."""
 
 FINGERPRINT = ("mediaHash", "mediaBytes", "mediaModified")
 """Columns of a media file's fingerprint."""
@@ -86,7 +86,7 @@ def is_code_or_embedding(column: str) -> bool:
 
 
 class MetadataColumns:
-    """The metadata columns of one archive, growing as new ones arrive.
+    """The metadata columns of one archive; new ones are added.
 
     Args:
         types: column name to type, as the store has them.
@@ -97,19 +97,18 @@ class MetadataColumns:
         self._by_lower = {name.lower(): name for name in self.types}
 
     def accept(self, metadata: Mapping[str, object]) -> dict[str, Value]:
-        """Check one observation's metadata and fit its values to their columns.
+        """Check one observation's metadata and convert its values to the types of their columns.
 
-        New columns are added only when the whole observation is accepted. None values
-        are left out.
+        New columns are added only if the whole observation is accepted. None values are skipped.
 
         Args:
             metadata: column name to value.
 
         Returns:
-            column name to value, each of its column's type.
+            converted values by column name.
 
         Raises:
-            MetadataError: a name or value that cannot be stored.
+            MetadataError: a name or value cannot be stored.
         """
         accepted: dict[str, Value] = {}
         new: dict[str, ColumnType] = {}
@@ -161,11 +160,11 @@ class MetadataColumns:
 
 
 def check_metadata(metadata: Mapping[str, object]) -> None:
-    """Refuse metadata that no archive can hold, whatever the types of its columns.
+    """Check that some archive could hold the metadata, whatever the types of its columns.
 
     Raises:
-        MetadataError: a name that no column can have, a value that is neither text, a number
-            nor true or false, or a text that is too long or not Unicode.
+        MetadataError: an invalid column name, a value that is no text, number or bool, or a text
+            that is too long or not Unicode.
     """
     columns = MetadataColumns(DARWIN_CORE)
     seen: dict[str, str] = {}
@@ -193,7 +192,7 @@ def _type_of(name: str, value: object) -> ColumnType:
 
 
 def _fit(name: str, value: object, column_type: ColumnType) -> Value | None:
-    """The value as its column's type; None for an empty text in a column of numbers."""
+    """The value in its column's type; None for an empty text unless the column holds texts."""
     _type_of(name, value)
     if column_type == "string":
         return _text(name, value)
@@ -264,10 +263,9 @@ def _whole_number(value: object) -> int | None:
 
 
 def as_given(value: Value) -> Value:
-    """A stored value as it is shown: whole numbers without decimals.
+    """A stored value for display: whole numbers without decimals.
 
-    A column of numbers holds 7 and 7.0 alike, and a coordinate that was given as 7 would look
-    finer than it is as 7.0.
+    A column of numbers stores 7 as 7.0, and a coordinate given as 7 must not look more precise.
     """
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
         return int(value)

@@ -1,7 +1,6 @@
 """Observations as Arrow batches, for files and other tools.
 
-However slowly they are taken, they are of one version of the store: it is kept from clean-up
-until the last one is read.
+All batches are of one version of the store, which is pinned until the last one is read.
 """
 
 from __future__ import annotations
@@ -38,11 +37,11 @@ def batches_of(
         snapshot: the generation to read from.
         rows: int64, ascending.
         columns: identity and metadata columns; None for all of them.
-        record: a model whose codes come along, in the column ``code``.
+        record: a model whose codes are added in the column ``code``.
         batch_rows: most rows of one batch.
 
     Raises:
-        QueryError: there is no such column, or `batch_rows` is not positive.
+        QueryError: a column does not exist, or `batch_rows` is not positive.
     """
     known = {**IDENTITY, **snapshot.store.metadata_types}
     wanted = list(known if columns is None else columns)
@@ -63,24 +62,24 @@ def batches_of(
             table = snapshot.table(rows[start : start + batch_rows], stored)
             yield from table.rename_columns(names).combine_chunks().to_batches()
 
-    found = _kept(snapshot.store, batches(), pinned=len(rows) > batch_rows)
+    found = _pinned_batches(snapshot.store, batches(), pinned=len(rows) > batch_rows)
     next(found)
     return found
 
 
-def _kept(
+def _pinned_batches(
     store: Store, batches: Iterator[pa.RecordBatch], *, pinned: bool
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Batches of a version that is kept from clean-up until they are all read, or given up.
+    """Batches of a version that is pinned until they are all read, or the generator is closed.
 
-    What it yields first is empty: the version is kept by then.
+    The first batch is empty; the version is pinned when it is yielded.
 
     Args:
         store: at that version.
         batches: read from it.
-        pinned: whether reading takes so long that the version may be cleaned up meanwhile.
+        pinned: whether to pin the version; one batch is read before it could be cleaned up.
     """
-    identity, pin_name = store.identity(store.version), _pinned(store) if pinned else ""
+    identity, pin_name = store.identity(store.version), _pin(store) if pinned else ""
     try:
         yield pa.record_batch({})
         yield from batches
@@ -88,26 +87,25 @@ def _kept(
         if store.identity(store.version) == identity is not None:
             raise
         raise PreconditionError(
-            f"the archive at {store.path.parent} was changed while it was exported, and version "
-            f"{store.version}, which the export began with, was removed; export it again. "
-            "A process that may write to the archive's folder keeps the version as long as it "
-            "needs it"
+            f"the archive at {store.path.parent} was changed during the export, and version "
+            f"{store.version}, which is exported, was removed; export it again, with permission "
+            "to write to the archive's folder: then the version is kept meanwhile"
         ) from error
     finally:
-        _let_go(store, pin_name)
+        _unpin(store, pin_name)
 
 
-def _pinned(store: Store) -> str:
-    """Keep a version; "" where that is impossible: the folder may be read-only."""
+def _pin(store: Store) -> str:
+    """Pin a version; "" if that is impossible, as in a read-only folder."""
     try:
         return pin(Store(store.path), store.version, while_running=True)
     except BitternError as error:
-        _log.info("version %d of %s is not kept: %s", store.version, store.path, error)
+        _log.info("version %d of %s is not pinned: %s", store.version, store.path, error)
         return ""
 
 
-def _let_go(store: Store, name: str) -> None:
-    if name.endswith(f"-{os.getpid()}"):  # not in a process that was forked from this one
-        # It may have been moved or deleted: then there is nothing to let go.
+def _unpin(store: Store, name: str) -> None:
+    if name.endswith(f"-{os.getpid()}"):  # not in a forked process
+        # The archive may have been moved or deleted.
         with suppress(BitternError):
             unpin(Store(store.path), name)

@@ -1,11 +1,11 @@
-"""Functions of the `where` language, as the store's SQL: named conditions, and parts of dates.
+"""Functions of the `where` language as SQL: named conditions, and year, month and day of dates.
 
-`taxon` and `names_match` are true or false for every row, since a row without names has none that
-fits. `within_box` and `during` are NULL where a row has no coordinates or no date.
+`taxon` and `names_match` are false for a row without names. `within_box` and `during` are NULL for
+a row without coordinates or without a date.
 
 Darwin Core writes an `eventDate` as ISO 8601 text: a year, a month, a day, a day with its time, or
-an interval of two of these, whose end may leave out what it shares with its beginning
-(``2007-11-13/15``). A day is the day that the text names: times and their zones are ignored.
+an interval of two of these, whose end may omit what it shares with its beginning
+(``2007-11-13/15``). Times and time zones are ignored.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bittern.index.columns import ColumnType
 from bittern.index.store import quoted
 
 Argument = str | float
-"""A literal that a condition was given."""
+"""A literal argument of a condition."""
 
 RANKS = (
     "kingdom",
@@ -36,8 +36,7 @@ RANKS = (
     "subgenus",
     "species",
 )
-"""Darwin Core's columns of ranks; an archive has some of them always, others when they were given.
-"""
+"""Darwin Core's columns of ranks; an archive has only some of them."""
 MAX_WORDS = 20
 """Most words of one `names_match`."""
 MAX_NAME_CHARS = 500
@@ -45,11 +44,10 @@ _HYBRIDS = ("× ", "×", "x ")
 
 
 def taxon(columns: Mapping[str, ColumnType], name: str) -> str:
-    """A row belongs to a taxon: it has this name at some rank, in whatever case.
+    """A row belongs to a taxon: it has this name at some rank, in any case.
 
-    A scientific name belongs as well if it goes on after this one: ``Strix aluco`` finds the
-    subspecies ``Strix aluco aluco``, and names with their author. Hybrids of a species do not
-    belong to it.
+    Longer scientific names match too: ``Strix aluco`` finds the subspecies ``Strix aluco aluco``
+    and names with an author, but no hybrids.
     """
     wanted = " ".join(name.split())
     _check_name("taxon", wanted)
@@ -66,9 +64,9 @@ def taxon(columns: Mapping[str, ColumnType], name: str) -> str:
 
 
 def names_match(columns: Mapping[str, ColumnType], text: str) -> str:
-    """Each of these words is a word of the row's names, in whatever case and order.
+    """Each word is among the words of the row's names, in any case and order.
 
-    Words are runs of letters and digits: everything else in `text` only separates them.
+    Words are runs of letters and digits.
     """
     words = _words(text)
     if not words:
@@ -93,10 +91,10 @@ def names_match(columns: Mapping[str, ColumnType], text: str) -> str:
 
 
 def within_box(west: float, south: float, east: float, north: float) -> str:
-    """A row's coordinates lie in a box, edges included; from west eastwards to east.
+    """A row's coordinates lie in a box, edges included, from west eastwards to east.
 
     Raises:
-        FilterError: these are no degrees, or south is north of north.
+        FilterError: these are no degrees, or south is greater than north.
     """
     given = f"within_box({west:g}, {south:g}, {east:g}, {north:g})"
     order = "write within_box(west, south, east, north) in decimal degrees"
@@ -115,13 +113,13 @@ def within_box(west: float, south: float, east: float, north: float) -> str:
 
 
 def _texts(columns: Mapping[str, ColumnType], names: Sequence[str]) -> list[str]:
-    """Columns of text among these names, as the archive spells them."""
+    """The text columns among these names, in the archive's spelling."""
     by_lower = {column.lower(): column for column, kind in columns.items() if kind == "string"}
     return [by_lower[name.lower()] for name in names if name.lower() in by_lower]
 
 
 def _any(conditions: Sequence[str]) -> str:
-    # NULL, said of a column without a name, is no reason to doubt the others.
+    # A NULL in one column must not make the others unknown.
     return f"({' OR '.join(f'coalesce({each}, false)' for each in conditions)})"
 
 
@@ -160,7 +158,7 @@ _YEAR_ONLY = "[0-9]{4}"
 _YEAR_MONTH = f"[0-9]{{4}}-{_MONTH}"
 _DATE = f"(?:{_DAY}{_TIME}|{_YEAR_MONTH}|{_YEAR_ONLY})"
 _READABLE = f"^{_DATE}(?:/{_DATE})?$"
-# Ends that leave out what they share with their beginning, and how they are completed.
+# Ends that omit what they share with their beginning, and how they are completed.
 _SHORT_ENDS = (
     # 2007-11-13/15 and 2007-11/12
     ("^([0-9]{4}-(?:[0-9]{2}-)?)([0-9]{2})/([0-9]{2})$", "${1}${2}/${1}${3}"),
@@ -173,7 +171,7 @@ _GIVEN = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
 
 
 def year(text: str) -> str:
-    """SQL of the year in which a date, or the whole of an interval, lies; NULL where unknown.
+    """SQL of the year of a date or of a whole interval; NULL if unknown or of several years.
 
     Args:
         text: SQL of the date.
@@ -183,24 +181,24 @@ def year(text: str) -> str:
 
 
 def month(text: str) -> str:
-    """SQL of the month, 1 to 12; NULL where unknown, or where an interval is of several."""
+    """SQL of the month, 1 to 12; NULL if unknown, or for an interval of several months."""
     common = _in_common(text, "([0-9]{4}-[0-9]{2})[^/]*")
     date = _match(common, f"^({_DAY}|{_YEAR_MONTH}){_TIME}$")
     return f"CAST(split_part({date}, '-', 2) AS BIGINT)"
 
 
 def day_of_year(text: str) -> str:
-    """SQL of the day of the year, 1 to 366; NULL where unknown, or of more than one day."""
-    # Only days that there are: others would make the cast fail.
+    """SQL of the day of the year, 1 to 366; NULL if unknown, or for several days."""
+    # Only valid days: the cast fails for others.
     date = _match(_in_common(text, f"({_DAY})[^/]*"), f"^({_DAY}){_TIME}$")
     return f"CAST(date_part('doy', CAST({date} AS DATE)) AS BIGINT)"
 
 
 def _in_common(text: str, pattern: str) -> str:
-    """SQL of one date as it is; of an interval, what its dates have in common, if anything.
+    """SQL of a single date; of an interval, what its dates have in common, else NULL.
 
-    The store knows no CASE: NULL makes everything NULL, and what follows in a `coalesce` is
-    evaluated only where there is an interval, for it costs ten times as much.
+    The store has no CASE, so NULLs select the branches. The second argument of `coalesce`, which
+    takes ten times as long, is only evaluated for intervals.
     """
     full = _in_full(text)
     readable = f"nullif(regexp_like({full}, {quoted(_READABLE)}), false)"
@@ -210,27 +208,27 @@ def _in_common(text: str, pattern: str) -> str:
 
 
 def _single(text: str) -> str:
-    """SQL of what is no interval; NULL for an interval."""
+    """SQL of a single date; NULL for an interval."""
     return f"nullif({text}, concat(split_part({text}, '/', 1), '/', split_part({text}, '/', 2)))"
 
 
 def _match(text: str, pattern: str) -> str:
-    """SQL of the part in parentheses of what matches; NULL where nothing does."""
+    """SQL of the first group of a match; NULL without one."""
     return f"regexp_match({text}, {quoted(pattern)})[1]"
 
 
 def _in_full(text: str) -> str:
-    """SQL of a date whose interval has both dates in full."""
+    """SQL of a date with both ends of an interval completed."""
     for pattern, full in _SHORT_ENDS:
         text = f"regexp_replace({text}, {quoted(pattern)}, {quoted(full)})"
     return text
 
 
 def during(first: str, last: str, column: str = "`eventDate`") -> str:
-    """SQL condition: a date, or the whole of an interval, lies in a period, ends included.
+    """SQL condition: a date, or a whole interval, lies in a period, ends included.
 
-    A date of a month lies in the period if all of the month does. What cannot be read as a date
-    does not lie in it; no date at all makes the condition NULL.
+    A month lies in the period if all of its days do. An unreadable date does not; a missing date
+    makes the condition NULL.
 
     Args:
         first: a year, a month or a day.
@@ -238,7 +236,7 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
         column: SQL of the dates.
 
     Raises:
-        FilterError: these are no dates, or the first is later than the last.
+        FilterError: invalid dates, or the first is later than the last.
     """
     begins, ends = _first_day(first), _last_day(last)
     if begins > ends:
@@ -250,8 +248,8 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
     completed = f"coalesce({_single(column)}, {_in_full(column)})"
     begin = f"split_part({completed}, '/', 1)"
     end = f"regexp_replace({completed}, '^.*/', '')"
-    # The first line is there for indexes on the column, which see through no function.
-    parts = [
+    # The first two conditions can use an index on the column.
+    conditions = [
         f"{column} >= {quoted(lowest)}",
         f"{column} < {quoted(_year_after(ends))}",
         f"{begin} >= {quoted(lowest)}",
@@ -259,12 +257,12 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
     ]
     if ends < date.max:
         beyond = _shortest(ends + timedelta(days=1))
-        parts.append(f"{end} < {quoted(beyond)}")
-        # Dates of which a part lies beyond: '2024' goes on after '2024-07-31'.
+        conditions.append(f"{end} < {quoted(beyond)}")
+        # Dates that extend beyond the end: '2024' goes on after '2024-07-31'.
         wider = [beyond[:size] for size in (4, 7) if size < len(beyond)]
         if wider:
-            parts.append(f"{end} NOT IN ({', '.join(map(quoted, wider))})")
-    return f"({' AND '.join(parts)})"
+            conditions.append(f"{end} NOT IN ({', '.join(map(quoted, wider))})")
+    return f"({' AND '.join(conditions)})"
 
 
 def _year_after(day: date) -> str:
@@ -272,9 +270,9 @@ def _year_after(day: date) -> str:
 
 
 def _shortest(day: date) -> str:
-    """The shortest ISO date that begins with this day: ``2024-05`` for the first of May.
+    """The shortest ISO date that begins on this day: ``2024-05`` for the first of May.
 
-    As text it comes before every date that does not begin earlier.
+    As text it sorts before all dates that begin on this day or later.
     """
     return day.isoformat().removesuffix("-01").removesuffix("-01")
 
@@ -331,12 +329,12 @@ def condition(columns: Mapping[str, ColumnType], name: str, given: Sequence[Argu
         given: its arguments.
 
     Raises:
-        FilterError: not the arguments that it takes.
+        FilterError: the arguments have the wrong number or types.
     """
-    kinds, said, example, write = CONDITIONS[name]
+    kinds, description, example, write = CONDITIONS[name]
     if len(given) != len(kinds) or not all(map(isinstance, given, kinds)):
         raise FilterError(
-            f"{name} takes {said}, as in {example}", field="where", details={"part": name}
+            f"{name} takes {description}, as in {example}", field="where", details={"part": name}
         )
     return write(columns, *given)
 
@@ -357,4 +355,5 @@ CONDITIONS: Mapping[str, tuple[Sequence[type], str, str, Callable[..., str]]] = 
         lambda columns, first, last: during(first, last),
     ),
 }
-"""What each takes, that in words and an example for messages, and what writes it."""
+"""Argument types, their description and an example for messages, and the function that writes the
+SQL, by name."""

@@ -12,11 +12,11 @@
                  | year(text) | month(text) | day_of_year(text)
 
 Dates are text in ISO 8601 order: ``eventDate >= '2024-05'``. `filter_functions` defines the named
-conditions and how dates are read. Column names match in any case; quote them with "..." or `...`
-where SQL reads them as something else.
+conditions and the reading of dates. Column names match in any case; quote them with "..." or `...`
+if they are SQL keywords.
 
-A condition is parsed, checked node by node, and written as new SQL: none of the caller's text
-reaches the store, and each refusal names the expression that was refused.
+A condition is parsed, checked node by node, and written as new SQL. So none of the caller's text
+reaches the store, and each error names the refused expression.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MAX_DEPTH = 40
 MAX_CONDITIONS = 500
 """Most comparisons of a condition."""
 MAX_FUNCTIONS = 50
-"""Most function calls of a condition: they cost more than comparisons."""
+"""Most function calls of a condition: they take longer than comparisons."""
 _COMPARISONS = {"eq": "=", "neq": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
 _NUMERIC = ("double", "int64")
 _DATE_PARTS = {
@@ -82,8 +82,8 @@ def compile_where(where: str, columns: Mapping[str, ColumnType]) -> str:
     """Check a condition and write it in the store's SQL.
 
     Args:
-        where: the caller's text.
-        columns: the columns that it may use, with their types.
+        where: the condition.
+        columns: the allowed columns, with their types.
 
     Returns:
         the condition with exact, quoted column names.
@@ -127,7 +127,7 @@ def _parse(where: str, columns: Mapping[str, ColumnType]) -> exp.Expression:
         if depth > MAX_DEPTH:
             raise _too_deep()
         if token.token_type not in plain and token.text.lower() in names:
-            # Darwin Core has columns that SQL takes for keywords: order, class, references.
+            # Some Darwin Core columns are SQL keywords: order, class, references.
             tokens[number] = Token(
                 TokenType.IDENTIFIER, token.text, token.line, token.col, token.start, token.end
             )
@@ -164,11 +164,11 @@ def _dialect() -> Dialect:
 
 
 def _unreadable(error: Exception, where: str) -> str:
-    """Where a condition stops making sense, in words that need no knowledge of the parser."""
+    """The error message for a condition that cannot be parsed."""
     if where.count("'") % 2:
         return (
-            "the condition cannot be read: a text in it does not end; it stands in single quotes, "
-            "as in 'Strix aluco', and a ' within it is written twice"
+            "the condition cannot be read: a text has no closing quote; write it in single quotes, "
+            "as in 'Strix aluco', and double a ' within it"
         )
     found = (getattr(error, "errors", None) or [{}])[0]
     word, column = str(found.get("highlight") or ""), int(found.get("col") or 0)
@@ -179,11 +179,11 @@ def _unreadable(error: Exception, where: str) -> str:
         return f"the condition cannot be read: a ')' is missing {_after(where, column)}"
     if where[column:].strip() == "" and str(found.get("description")).startswith("Required"):
         return (
-            f"the condition cannot be read: it breaks off {_after(where, column)}, where something "
-            f"has to follow; an example: {_EXAMPLE}"
+            f"the condition cannot be read: it is incomplete {_after(where, column)}; an example: "
+            f"{_EXAMPLE}"
         )
     return (
-        f"the condition cannot be read: it makes no sense at {word[:40]!r}"
+        f"the condition cannot be read: unexpected {word[:40]!r}"
         f"{' ' + _after(where, column - len(word)) if before.strip() else ''}; an example: "
         f"{_EXAMPLE}"
     )
@@ -219,7 +219,7 @@ class _Renderer:
     """Writes a parsed condition as SQL, and refuses everything outside the language.
 
     Args:
-        columns: the columns that it may use, with their types.
+        columns: the allowed columns, with their types.
     """
 
     def __init__(self, columns: Mapping[str, ColumnType]) -> None:
@@ -263,7 +263,7 @@ class _Renderer:
             value = self._value(node, depth)
             if value.type == "bool":
                 return f"({value.sql})"
-        raise self._not_allowed(node, "is no condition")
+        raise self._not_allowed(node, "is not a condition")
 
     def _junction(self, node: exp.Expression, depth: int) -> str:
         """A chain of AND or of OR, written as a balanced tree: engines recurse too."""
@@ -290,7 +290,7 @@ class _Renderer:
             raise self._not_allowed(node, "needs a list of literals: IN ('a', 'b')")
         for item in node.expressions:
             if not self._value(item, depth + 1).literal:
-                raise self._not_allowed(item, "is no literal, and IN takes literals only")
+                raise self._not_allowed(item, "is not a literal; IN takes literals only")
         value, *items = self._alike(node, node.this, *node.expressions, depth=depth)
         return f"({value} IN ({', '.join(items)}))"
 
@@ -334,7 +334,7 @@ class _Renderer:
         return condition(self._columns, name, given)
 
     def _argument(self, node: exp.Expression) -> Argument:
-        """A literal, as a named condition takes it."""
+        """A literal argument of a named condition."""
         exp = self._exp
         if isinstance(node, exp.Literal) and node.is_string:
             return str(node.this)
@@ -342,7 +342,7 @@ class _Renderer:
         if isinstance(number, exp.Literal) and not number.is_string:
             self._number(number)
             return -float(number.this) if node is not number else float(number.this)
-        raise self._not_allowed(node, "is no literal: write a 'text' or a number")
+        raise self._not_allowed(node, "is not a literal: write a 'text' or a number")
 
     def _count_function(self) -> None:
         self._functions += 1
@@ -350,7 +350,7 @@ class _Renderer:
             raise _refused(f"the condition calls more than {MAX_FUNCTIONS} functions")
 
     def _alike(self, node: exp.Expression, *nodes: exp.Expression, depth: int) -> list[str]:
-        """Values that are compared with each other: all text, all numbers, all true/false."""
+        """SQL of values that are compared: all text, all numbers or all true/false."""
         values = [self._value(one, depth + 1) for one in nodes]
         kinds = {"number" if value.type in _NUMERIC else value.type for value in values}
         if len(kinds) > 1:
@@ -387,7 +387,7 @@ class _Renderer:
                 return _Value(f"(-CAST({value.sql} AS DOUBLE))", "double")
             if value.type in _NUMERIC:
                 return _Value(f"(-{value.sql})", value.type, value.literal)
-            raise self._not_allowed(node, "is no number")
+            raise self._not_allowed(node, "is not a number")
         if isinstance(node, exp.Lower | exp.Upper):
             value = self._value(node.this, depth + 1)
             if value.type == "string" and _given(node) == ["this"]:
@@ -432,7 +432,7 @@ class _Renderer:
         try:
             number = float(text)
         except ValueError:
-            raise self._not_allowed(node, "is no number") from None
+            raise self._not_allowed(node, "is not a number") from None
         if not math.isfinite(number):
             raise self._not_allowed(node, "is too large a number")
         return _Value(f"CAST({number!r} AS DOUBLE)", "double", True)
@@ -459,5 +459,5 @@ class _Renderer:
 
 
 def _given(node: exp.Expression) -> list[str]:
-    """Names of a node's arguments that say something."""
+    """Names of a node's arguments that are set."""
     return [name for name, value in node.args.items() if value not in (None, False, [])]

@@ -263,7 +263,7 @@ class Generation:
             table = self._taken(self._relocated(), rows, columns)
         if table is None:
             raise ArchiveDamagedError(
-                f"rows are missing in the archive's store at {self.store.path}; run bittern verify, "
+                f"rows are missing in the archive's store at {self.store.path}; run bittern verify "
                 "or restore the archive from a backup"
             )
         return table

@@ -1,4 +1,4 @@
-"""The models that coded an archive: what is recorded about each, and where its files lie."""
+"""The models of an archive: their records and their files."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from bittern.hashing.codes import check_bits
 _DIGEST = re.compile(r"[0-9a-f]{16,128}")
 _DIGEST_DIGITS_IN_COLUMN = 16
 CODE_PREFIX = "code_"
-"""Names of columns of codes are this and the first digits of the model's digest."""
+"""Prefix of columns of codes, followed by the first digits of the model's digest."""
 ModelState = Literal["ready", "pending", "retired"]
-"""Searched; being filled in beside the others and not searched; searched where it is named."""
+"""Ready models are searched; pending ones are not complete and not searched; retired ones are
+searched if named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class ModelRecord:
         encoder: catalogue name of its encoder.
         modalities: its towers.
         state: ``ready``, ``pending`` or ``retired``.
-        since: store version that made the column of its codes, where there had been one of that
-            name before: whoever knows codes of earlier versions has to forget them. Else 0.
+        since: store version that added its column of codes, if the store had one of that name
+            before: codes of earlier versions must not be used. Else 0.
         successor: digest of the model that replaced it; empty unless it is retired.
     """
 
@@ -91,10 +92,10 @@ class ModelRecord:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> ModelRecord:
-        """The record behind `to_json`.
+        """The record from the output of `to_json`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is not such a value.
+            KeyError, TypeError, ValueError: the value is malformed.
         """
         record = cls(
             name=str(value["name"]),
@@ -107,7 +108,7 @@ class ModelRecord:
             successor=str(value.get("successor", "")),
         )
         if record.state not in get_args(ModelState):
-            raise ValueError(f"model {record.name} is {record.state!r}, which no model can be")
+            raise ValueError(f"model {record.name} has an unknown state {record.state!r}")
         try:
             return record.checked()
         except (CodeError, BitternError) as error:
@@ -115,16 +116,14 @@ class ModelRecord:
 
 
 def write_model_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Put a model's files into `folder`, all of them or none.
-
-    They are written to a temporary folder, which replaces `folder` at the end.
+    """Write a model's files to a temporary folder, which then replaces `folder`.
 
     Args:
-        folder: where the files will be.
-        files: relative POSIX path to content.
+        folder: the model's folder.
+        files: contents by relative POSIX path.
 
     Raises:
-        InvalidInputError: a path is absolute, climbs out of the folder, or is empty.
+        InvalidInputError: a path is absolute, empty, or leads out of the folder.
     """
     for name in files:
         path = PurePosixPath(name)

@@ -1,4 +1,4 @@
-"""Observations as the store takes them and gives them back: with codes and fingerprints."""
+"""Observations with codes and fingerprints, for the store and from it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from bittern.types import Hit, Observation
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What a media file was when it was coded, to tell later whether it has changed.
+    """Identifies the content of a media file when it was coded, to detect changes.
 
     Attributes:
-        content: XXH3 of the file's bytes, 128 bits, as 32 hex digits. Not secure against
-            somebody who wants two files to look alike; against chance it is.
+        content: XXH3-128 of the file's bytes, as 32 hex digits; not secure against intentional
+            collisions.
         size: bytes.
-        modified_ns: time of the last change, nanoseconds since 1970; None where there is none
-            to be had, as inside another file.
+        modified_ns: time of the last change, nanoseconds since 1970; None if unknown, as inside
+            another file.
     """
 
     content: str
@@ -29,13 +29,13 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class CodedObservation:
-    """An observation with what one model made of it.
+    """An observation with its code by one model.
 
     Attributes:
-        observation: what was coded.
+        observation: without its code.
         code: uint8 [bits/8].
-        embedding: float [dim], unit norm, or None when embeddings are not kept.
-        fingerprint: of the media file; None where it is not known.
+        embedding: float [dim], unit norm; None if embeddings are not stored.
+        fingerprint: of the media file; None if unknown.
     """
 
     observation: Observation
@@ -46,11 +46,11 @@ class CodedObservation:
 
 @dataclass(frozen=True, slots=True)
 class CodedBefore:
-    """A media item that a model has coded already.
+    """A media item that a model has already coded.
 
     Attributes:
-        media_root: folder that its media came from, or an empty string.
-        fingerprint: of the media file then; None where it was not kept.
+        media_root: folder of its media, or an empty string.
+        fingerprint: of the media file then; None if it was not stored.
     """
 
     media_root: str
@@ -64,9 +64,9 @@ class Answer:
     Attributes:
         hits: best first.
         engine: ``flat``, ``ivf`` or ``gpu``.
-        exact: whether nothing nearer can have been missed.
-        cutoff: distance beyond which nothing was let through, because a largest distance was
-            given or because it is irrelevant; None where there was no such limit.
+        exact: whether no nearer observation can be missing.
+        cutoff: largest distance of a hit, given by the caller or by the relevance threshold; None
+            without a limit.
     """
 
     hits: list[Hit]

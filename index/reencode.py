@@ -1,4 +1,4 @@
-"""What an archive knows for encoding it again: media without codes, files, embeddings."""
+"""Data of an archive for encoding it again: media without codes, fingerprints, embeddings."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StoredMedium:
     """A photograph or recording of an archive.
 
     Attributes:
-        observations: all of it, or its windows.
-        fingerprint: of the file when it was coded; None where that was not kept.
-        embeddings: float32 [dim] for each observation; empty where some have none.
+        observations: the whole medium, or its windows.
+        fingerprint: of the file when it was coded; None if it was not stored.
+        embeddings: float32 [dim] for each observation; empty if any has none.
     """
 
     observations: list[Observation] = field(default_factory=list)
@@ -34,11 +34,11 @@ class StoredMedium:
 
 
 def lacking(archive: Archive, model: str, modalities: Collection[str]) -> list[str]:
-    """`occurrenceID`s of media that a model has coded nothing of, in row order.
+    """`occurrenceID`s of media without any code of a model, in row order.
 
     Args:
         archive: open.
-        model: digest of a registered model, which may be pending.
+        model: digest of a registered model, pending or not.
         modalities: ``image``, ``audio`` or both.
     """
     column, store = archive._model(model).code_column, archive._current().store
@@ -60,7 +60,7 @@ def media_of(
     Args:
         archive: open.
         names: `occurrenceID`s.
-        embeddings_of: a model whose stored embeddings are wanted; None for none.
+        embeddings_of: a model whose stored embeddings are read; None for none.
     """
     snapshot = archive._current()
     store, where = snapshot.store, one_of("occurrenceID", names)

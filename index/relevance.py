@@ -2,9 +2,9 @@
 
 A search returns the k nearest, however far they are. Whether a hit is near enough is decided by
 *reference queries*: texts about unrelated subjects, compared with a random sample of the
-archive's codes. The best hit of each is a draw from what is found where nothing relevant exists. A
-hit passes if it is more similar to its query than the best hits of all but a small share of the
-reference queries; that share is the *false-alarm rate*.
+archive's codes. Their best hits show what a search finds if nothing relevant exists. A hit passes
+if it is more similar to its query than the best hits of all but a small share of the reference
+queries; that share is the *false-alarm rate*.
 
 Similarity is the cosine between the query's weights and the stored bits taken as ±1:
 with ``distance = bits/2 - (w . s)/2``, for both metrics,
@@ -12,13 +12,10 @@ with ``distance = bits/2 - (w . s)/2``, for both metrics,
     similarity = (bits - 2 distance) / (|w| sqrt(bits)),
 
 which is ``1 - 2 distance/bits`` for Hamming distance. The best similarities follow a Gumbel
-law, fitted to their quartiles, so that a quarter of the reference queries may match the
-archive after all. From the sample to the whole archive the law moves by ``growth *
-ln(rows / sample)``, the growth being the mean excess of a query's most similar rows: the argument
-of BLAST's E-values (Karlin and Altschul, PNAS 87, 1990), with the law measured, not derived.
-
-A query's own distances to the sample were tried first and are worse: their spread shrinks for an
-unrelated query, and its best hit stands out as much as any (decision 11).
+law, fitted to their quartiles, so a quarter of the reference queries may match the archive. From
+the sample to the whole archive the law moves by ``growth * ln(rows / sample)``, the growth being
+the mean excess of a query's most similar rows: the argument of BLAST's E-values (Karlin and
+Altschul, PNAS 87, 1990), with the law measured, not derived. Decision 11 compares alternatives.
 """
 
 from __future__ import annotations
@@ -44,7 +41,7 @@ _BLOCK_ROWS = 1 << 14
 _NOTHING = 1e-12
 """A query with shorter weights matches nothing."""
 _TAIL = 8
-"""Rows of the sample that make a query's tail; more of them describe rows beyond it less well."""
+"""Most similar rows of the sample that a query's growth is estimated from."""
 
 
 def sample_positions(rows: int) -> NDArray[np.int64]:
@@ -83,16 +80,16 @@ def similarities(weights: NDArray[np.floating], codes: NDArray[np.uint8]) -> NDA
 
 @dataclass(frozen=True, slots=True)
 class Background:
-    """What unrelated queries find in one archive's codes of one model.
+    """The similarities that unrelated queries reach in one archive's codes of one model.
 
-    Made once per generation, model and metric; for both media together, or for each, as they
-    are searched. Immutable; equal for equal arguments.
+    Made once per generation, model, metric and searched modality. Immutable; equal for equal
+    arguments.
 
     Attributes:
         queries: number of reference queries.
-        rows: number of codes that they were compared with.
-        location: of the Gumbel law of their best similarities among so many rows.
-        scale: of that law; 0 where there is no cut-off.
+        rows: number of codes in the sample.
+        location: of the Gumbel law of their best similarities in the sample.
+        scale: of that law; 0 if there is no cut-off.
         growth: of the location, per e-fold of rows.
     """
 
@@ -118,7 +115,7 @@ class Background:
 
     @classmethod
     def fitted(cls, alike: NDArray[np.floating]) -> Self:
-        """From similarities that were computed before.
+        """From computed similarities.
 
         Args:
             alike: float [q, m], of each reference query to each code of the sample.
@@ -137,19 +134,18 @@ class Background:
     def usable(self) -> bool:
         """Whether there is a cut-off.
 
-        There is none with fewer than 32 codes or 64 reference queries, or where these find all
-        the same (every query alike, or codes so short that the quartiles tie). Every hit
-        passes then, and the answer should say so.
+        There is none with fewer than 32 codes or 64 reference queries, or if the quartiles of
+        their best similarities are equal. Then every hit passes.
         """
         return self.scale > 0
 
     def similarity(self, rate: float, rows: int) -> float:
-        """The least similarity of a hit that passes.
+        """The lowest similarity of a hit that passes.
 
         Args:
             rate: false-alarm rate, of `bittern.checks.check_relevance`.
-            rows: codes that are searched. A filter need not be counted: by taking all rows of
-                the archive, the cut-off is the same with and without it, and no looser.
+            rows: number of codes of the archive. A filter is not considered, so the cut-off is the
+                same with and without it.
 
         Returns:
             Similarity: rises with `rows`, falls with `rate`; minus infinity if not `usable`.
@@ -164,7 +160,7 @@ class Background:
         Args:
             weights: float [bits] of the query.
             rate: false-alarm rate, of `bittern.checks.check_relevance`.
-            rows: codes that are searched, as in `similarity`.
+            rows: number of codes, as in `similarity`.
 
         Returns:
             Distance in bits, for the metric whose weights these are; hits at it or below it
@@ -185,14 +181,14 @@ class Background:
     def chance(
         self, weights: NDArray[np.floating], distances: NDArray[np.floating], rows: int
     ) -> NDArray[np.float64]:
-        """How often an unrelated query has a hit that is as similar, per distance.
+        """The chance that an unrelated query has a hit as similar, per distance.
 
         A hit passes at a false-alarm rate if its chance is not above it.
 
         Args:
             weights: float [bits] of the query.
             distances: [k], in bits, of its hits.
-            rows: codes that are searched.
+            rows: number of codes, as in `similarity`.
 
         Returns:
             float64 [k], 0 to 1, rising with the distance; NaN if not `usable`.
@@ -232,5 +228,5 @@ def _checked(weights: NDArray[np.floating]) -> NDArray[np.float64]:
     if checked.ndim != 2:
         raise CodeError(f"weights must have shape [q, bits], not {list(checked.shape)}")
     if not np.isfinite(checked).all():
-        raise CodeError("weights hold NaN or infinity, which have no similarity")
+        raise CodeError("weights hold NaN or infinity")
     return checked

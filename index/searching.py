@@ -1,4 +1,4 @@
-"""One search of one generation: engines by modality, hits in the total order; listing pages."""
+"""One search of one generation, and pages of a listing."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search for one query, which was validated by the caller.
+    """A search for one query, validated by the caller.
 
     Attributes:
         query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
         record: the model that made it.
-        k: how many hits.
+        k: number of hits.
         metric: ``asymmetric`` or ``hamming``.
         modality: ``image`` or ``audio``; None for both.
         within: largest distance of a hit, in bits; None for any.
-        recall: share of the true nearest that is wanted; None for what the archive was opened with.
+        recall: wanted share of the true nearest; None for the archive's option.
     """
 
     query: NDArray[Any]
@@ -107,7 +107,7 @@ def answer(
     )
 
 
-# Pages of a listing: stable while others add and delete, because a token names a row
+# Pages of a listing: stable while others add and delete, since a token names a row
 
 
 def page_of(
@@ -123,7 +123,7 @@ def page_of(
         where: the listing's condition, which the token must share.
 
     Raises:
-        QueryError: not a token, or one of a listing with another condition.
+        QueryError: the token is invalid, or belongs to another condition.
     """
     last = min(_decoded_token(token, where), np.iinfo(np.int64).max)
     start = int(np.searchsorted(rows, last, side="right"))
