@@ -1,11 +1,10 @@
 """The codes of one generation, in blocks that generations share.
 
-A block never changes. Adding rows makes a new block (small ones at the end are joined, so that
-their number stays logarithmic). Deleting rows sets tombstones in a mask that belongs to the
-generation; a block with more than half of its rows deleted is made anew. Neither costs more in
-a large archive than in a small one.
+A block never changes. Adding rows makes a new block; small blocks at the end are joined, so their
+number stays logarithmic. Deleting rows sets tombstones in a mask of the generation; a block with
+more than half of its rows deleted is replaced. The cost of a change does not grow with the archive.
 
-A *position* counts the rows of a block, or of all blocks in turn, deleted rows included.
+A *position* counts the rows of a block, or of all blocks in turn, including deleted rows.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from bittern.index.engines.engine import RowSet
 from bittern.index.engines.scans import FastScan, gathered
 
 BLOCK_ROWS = 1 << 20
-"""Most rows of a block: large enough that the start of a scan costs little."""
+"""Most rows of a block: large enough that starting a scan takes little time."""
 _MOST_DEAD = 0.5
 _DENSE = 8
-"""A look-up table over the span of the rows pays up to this many numbers per row."""
+"""Rows are looked up in a table if their span is at most this many numbers per row."""
 
 
 class RowNumbers:
@@ -59,12 +58,12 @@ class RowNumbers:
 
     @property
     def first(self) -> int:
-        """The least row number; 0 where there is none."""
+        """The least row number; 0 if there is none."""
         return self._first
 
     @property
     def last(self) -> int:
-        """The greatest row number; -1 where there is none."""
+        """The greatest row number; -1 if there is none."""
         if not self._count:
             return -1
         return self._first + self._count - 1 if self._array is None else int(self._array[-1])
@@ -88,7 +87,7 @@ class RowNumbers:
         return rows
 
     def positions_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Places of those of `rows` (int64, ascending) that are here, ascending."""
+        """Positions of those of `rows` (int64, ascending) that exist here, ascending."""
         begin, end = np.searchsorted(rows, [self.first, self.last + 1])
         within = rows[begin:end]
         if self._array is None or not len(within):
@@ -106,7 +105,7 @@ class Block:
 
     Args:
         rows: their numbers, ascending.
-        codes: uint8 [n, bits/8]; not copied, and not to be changed any more.
+        codes: uint8 [n, bits/8]; not copied, and must not be changed.
     """
 
     def __init__(self, rows: RowNumbers, codes: NDArray[np.uint8]) -> None:
@@ -126,7 +125,7 @@ class Block:
         return self.rows.nbytes + (self._fast.nbytes if self._fast else 0)
 
     def fast_scan(self, queries: int) -> FastScan | None:
-        """The layout for fast scans, made once enough queries were searched to repay it."""
+        """The layout for fast scans, made after enough queries; None before."""
         if self._fast is None and FastScan.suits(self.codes):
             with self._lock:
                 self._scans += queries
@@ -156,7 +155,7 @@ class BlockSelection:
 
     @cached_property
     def positions(self) -> NDArray[np.int64]:
-        """Places in the block that may be found: int64 [count], ascending."""
+        """Positions of the allowed rows: int64 [count], ascending."""
         if self.mask is None:
             return np.arange(len(self.block), dtype=np.int64)
         return np.flatnonzero(self.mask)
@@ -167,7 +166,7 @@ class Selection:
     """The allowed rows of all blocks.
 
     Attributes:
-        blocks: one selection per block that has any.
+        blocks: one selection per block with allowed rows.
         count: number of allowed rows.
     """
 
@@ -198,7 +197,7 @@ class CodeBlocks:
     def of(cls, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
         """Blocks of codes whose rows are ascending: int64 [n] and uint8 [n, bits/8].
 
-        The codes are not copied, and not to be changed any more.
+        The codes are not copied, and must not be changed.
         """
         codes = check_codes(codes)
         blocks = [
@@ -217,7 +216,7 @@ class CodeBlocks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes, dead ones included."""
+        """Bytes of codes, including deleted ones."""
         return sum(len(block) for block in self.blocks) * self.width
 
     @property
@@ -229,7 +228,7 @@ class CodeBlocks:
 
     @property
     def last_row(self) -> int:
-        """The greatest row number that was ever here; -1 where there is none."""
+        """The greatest row number, including deleted rows; -1 if there is none."""
         return self.blocks[-1].rows.last if self.blocks else -1
 
     @property
@@ -249,7 +248,7 @@ class CodeBlocks:
         )
 
     def code(self, row: int) -> NDArray[np.uint8] | None:
-        """The code of one row, uint8 [bits/8]; None where the row has none here."""
+        """The code of one row, uint8 [bits/8]; None if it has none here."""
         wanted = np.array([row], dtype=np.int64)
         for block, dead in zip(self.blocks, self.dead, strict=True):
             positions = block.rows.positions_of(wanted)
@@ -282,7 +281,7 @@ class CodeBlocks:
         return rows
 
     def live_codes(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """The codes of the n-th live rows, deleted rows not counted: uint8 [n, bits/8]."""
+        """The codes of the n-th live rows, not counting deleted rows: uint8 [n, bits/8]."""
         selected = self._everything.blocks
         ends = np.cumsum([one.count for one in selected], dtype=np.int64)
         codes = np.empty((len(numbers), self.width), dtype=np.uint8)
@@ -308,7 +307,7 @@ class CodeBlocks:
     # The next generation
 
     def appended(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-        """These codes and more, whose rows follow all that were ever here."""
+        """These codes and more, whose rows are greater than all rows here."""
         fresh = CodeBlocks.of(rows, codes)
         blocks, dead = list(self.blocks), list(self.dead)
         for block in fresh.blocks:
@@ -320,7 +319,7 @@ class CodeBlocks:
         return CodeBlocks(self.bits, blocks, dead)
 
     def without(self, rows: NDArray[np.int64]) -> CodeBlocks:
-        """These codes without some rows (int64, ascending), which need not exist here."""
+        """These codes without some rows (int64, ascending), whether they exist or not."""
         blocks, masks = list(self.blocks), list(self.dead)
         for number, (block, dead) in enumerate(zip(self.blocks, self.dead, strict=True)):
             positions = block.rows.positions_of(rows)
@@ -335,9 +334,9 @@ class CodeBlocks:
         return CodeBlocks(self.bits, [blocks[n] for n in kept], [masks[n] for n in kept])
 
     def merged(self, rows: NDArray[np.int64], codes: NDArray[np.uint8]) -> CodeBlocks:
-        """These codes and more, whose rows (ascending, not live here) may lie anywhere.
+        """These codes and more, with any rows (ascending) that are not live here.
 
-        Only blocks into whose range rows fall are made anew.
+        Only blocks whose range contains new rows are replaced.
         """
         if not len(rows):
             return self

@@ -1,11 +1,11 @@
-"""How many inverted lists a query needs for a wanted recall, by its distance from all codes.
+"""The number of inverted lists that a query needs for a wanted recall, by its closeness to them.
 
-A photograph is near to others like it; words are far from all pictures, and their nearest codes
-are scattered over more lists. So recall by number of lists is measured for several kinds of
-queries: stored codes with few, some, or nearly half of their bits flipped. Each kind has a
-*closeness* to the lists: the greatest inner product of the query with a centroid, over the sum of
-its weights' sizes. A query uses the measurements of its own closeness. One that is farther than
-all kinds has none and is answered exactly.
+A photograph is near to similar ones; words are far from all pictures, and their nearest codes are
+in more lists. So recall by number of lists is measured for several kinds of queries: stored codes
+with few, some, or nearly half of their bits flipped. The *closeness* of a query is its greatest
+inner product with a centroid, divided by the sum of the absolute weights. A query uses the
+measurements of the kind with its closeness. A query that is farther than all kinds is searched
+exactly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
 
 KS = (10, 100)
-"""The lower recall of these counts."""
+"""The lower recall of these numbers of hits counts."""
 K = KS[-1]
 _FLIPPED = (0.05, 0.2, 0.3, 0.38, 0.43)
 _QUERIES = 24
@@ -34,7 +34,7 @@ _MOST_PROBES = 64
 _MOST_KINDS = 16
 _GREATEST_PROBE = 1 << 20
 Search = Callable[[Queries, int], Sequence[Nearest | None]]
-"""The nearest by scanning so many lists; None for a query that is answered exactly instead."""
+"""The nearest by scanning this many lists; None for a query that is searched exactly."""
 Closeness = Callable[[Queries], NDArray[np.float64]]
 """Closeness of queries to the lists: float64 [q], at most 1."""
 
@@ -54,7 +54,7 @@ class Calibration:
     recalls: NDArray[np.float64]
 
     def lists(self, closeness: float, recall: float) -> int | None:
-        """The fewest lists that reach a recall, with a margin; None where no number is known to."""
+        """The fewest lists that reach a recall, with a margin; None if no measured number does."""
         kind = int(np.searchsorted(-self.limits, -closeness))
         if kind == len(self.limits):
             return None
@@ -70,12 +70,12 @@ class Calibration:
         """From stored arrays.
 
         Raises:
-            ArchiveDamagedError: they cannot be measurements.
+            ArchiveDamagedError: they are no valid measurements.
         """
         try:
             probes, limits, recalls = (arrays[n] for n in ("efforts", "limits", "recalls"))
         except KeyError as error:
-            raise ArchiveDamagedError(f"the stored recalls lack {error}") from None
+            raise ArchiveDamagedError(f"the stored calibration lacks {error}") from None
         fits = (
             probes.dtype == np.int64
             and probes.ndim == 1
@@ -92,7 +92,7 @@ class Calibration:
             and ((recalls >= 0) & (recalls <= 1)).all()
         )
         if not fits:
-            raise ArchiveDamagedError("the stored recalls cannot have been measured")
+            raise ArchiveDamagedError("the stored calibration is invalid")
         return cls(probes, limits, recalls)
 
     @classmethod
@@ -129,7 +129,7 @@ class Calibration:
 def _limits(closenesses: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """The least closeness of each kind of query: float64 [kinds], descending.
 
-    Half way to the median of the next kind; for the last, what nearly all of its queries reach.
+    Half way to the median of the next kind; for the last, the 2% quantile.
     """
     medians = np.minimum.accumulate([np.median(values) for values in closenesses])
     between = (medians[:-1] + medians[1:]) / 2.0
@@ -148,9 +148,9 @@ def _batches(base: CodeBlocks, share: float) -> list[Queries]:
 
 
 def _recall(found: Sequence[Nearest | None], true: list[Nearest]) -> float:
-    """The mean share of the nearest that was found, for the k with less of it.
+    """The mean share of the nearest that was found, for the worse k.
 
-    A row as near as the true k-th counts as found.
+    A row at the distance of the true k-th counts as found.
     """
     means = []
     for k in KS:

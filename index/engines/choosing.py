@@ -1,11 +1,10 @@
-"""Which engine answers: chosen by size, wanted recall and hardware, with the reason.
+"""The choice of the search engine: by size, wanted recall and hardware, with the reason.
 
 Measured (docs/decisions/0009-search-engine.md): the exact engine takes 2 to 4 ns per row of 256
-bits and core, inverted lists 0.2 to 0.5 ms whatever the size; below 200,000 rows the difference is
-not worth an index.
+bits and core, inverted lists 0.2 to 0.5 ms at any size; below 200,000 rows the difference is not
+worth an index.
 
-An approximate index is built, or brought up to date, in the background; until it is ready the
-exact engine answers. So an index never delays or changes a correct answer.
+An approximate index is built or updated in the background; until it is ready, search is exact.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ from bittern.index.engines.threads import usable_cores
 from bittern.types import EngineStats, SearchOptions
 
 APPROXIMATE_FROM = 200_000
-"""Fewer rows are searched exactly, whatever recall is wanted: it takes no longer."""
+"""Fewer rows are always searched exactly: it takes no longer."""
 GPU_FROM = 1_000_000
-"""From this many rows on, a graphics card answers where there is one."""
+"""From this many rows on, a graphics card is used if there is one."""
 _MOST_UNKNOWN = 0.1
 _MOST_DEAD = 0.3
 _MOST_GROWN = 2.0
@@ -43,10 +42,10 @@ _log = logging.getLogger(__name__)
 
 
 class Storage(Protocol):
-    """Stores derived arrays between openings of an archive."""
+    """Stores derived arrays permanently."""
 
     def read(self, name: str) -> Mapping[str, NDArray[Any]] | None:
-        """The arrays of that name; None where there are none that can be trusted."""
+        """The arrays of that name; None if there are no usable ones."""
         ...
 
     def write(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -60,13 +59,13 @@ class _Index:
 
     Attributes:
         lists: the index, once it is built.
-        coverage: which rows of the newest generation it knows.
-        building: what is being built, or empty.
+        coverage: the rows of the newest generation in it.
+        building: describes a running build, or empty.
         failed: why the last build failed, or empty.
         failed_at: when that was, by the monotonic clock.
         live: allowed rows when the index was built.
-        no_gpu: why the graphics card does not answer, or empty.
-        looked_up: whether the stored one was read, if there is one.
+        no_gpu: why the graphics card is not used, or empty.
+        looked_up: whether a stored index was looked for.
     """
 
     lists: InvertedLists | None = None
@@ -83,8 +82,8 @@ class Engines:
     """The engines of one archive.
 
     Args:
-        options: decided when the archive was opened.
-        storage: keeps indexes between openings; None for none.
+        options: search options of the archive.
+        storage: stores indexes; None for none.
     """
 
     def __init__(
@@ -100,12 +99,12 @@ class Engines:
         _open.add(self)
 
     def engine(self, name: str, blocks: CodeBlocks, recall: float | None = None) -> SearchEngine:
-        """The engine that answers a search.
+        """The engine for a search.
 
         Args:
             name: of these codes, the same in all generations.
             blocks: the codes of the generation to search.
-            recall: share of the true nearest that is wanted; None for that of the options.
+            recall: wanted share of the true nearest; None for that of the options.
         """
         recall = self.options.recall if recall is None else recall
         kind, _ = self._choice(name, blocks, recall)
@@ -120,7 +119,7 @@ class Engines:
             return IvfEngine(index.lists, blocks, recall=recall, threads=threads, coverage=coverage)
 
     def stats(self, name: str, blocks: CodeBlocks) -> EngineStats:
-        """Which engine searches these codes, and why."""
+        """The engine that searches these codes, and the reason."""
         kind, reason = self._choice(name, blocks, self.options.recall, build=False)
         with self._lock:
             index = self._index(name)
@@ -154,7 +153,7 @@ class Engines:
                 raise ArchiveDamagedError(index.failed)
 
     def close(self) -> None:
-        """Stop what is being built, within a second or so, and start nothing new."""
+        """Stop running builds, within a second or so, and start no new ones."""
         self._closed = True
         with self._lock:
             builders = list(self._builders)
@@ -172,7 +171,7 @@ class Engines:
     def _choice(
         self, name: str, blocks: CodeBlocks, recall: float, *, build: bool = True
     ) -> tuple[str, str]:
-        """The kind of engine, and why it is this one."""
+        """The kind of engine, and the reason."""
         if recall >= 1.0 or not self._may_approximate:
             return self._exact_choice(name, blocks)
         if why_exact := self._why_exact(blocks):
@@ -182,24 +181,24 @@ class Engines:
             self._bring_up_to_date(name, blocks)
         if index.lists is None:
             return "flat", f"exact until there is an index: {self._why_none(index)}"
-        return "ivf", f"a recall of {recall:g} was wanted of {len(blocks):,} rows"
+        return "ivf", f"a recall of {recall:g} is wanted of {len(blocks):,} rows"
 
     def _why_none(self, index: _Index) -> str:
         """Why there is no index now."""
         if index.failed or index.building:
             return index.failed or "it is being built"
         if self.options.build:
-            return "it is built when a search wants it"
+            return "it is built at the first search that can use it"
         return "a server builds one (`bittern serve --recall 0.95`)"
 
     def _why_exact(self, blocks: CodeBlocks) -> str:
-        """Why no index is useful for these codes; empty where one is."""
+        """Why an index is useless for these codes; empty if it is not."""
         if not len(blocks):
             return "there is nothing to search"
         if len(blocks) < APPROXIMATE_FROM and self.options.engine == "auto":
-            return f"{len(blocks):,} rows are searched exactly as fast as by an index"
+            return f"{len(blocks):,} rows are searched as fast without an index"
         if blocks.bits > _MOST_BITS:
-            return f"no lists of codes of {blocks.bits} bits, {_MOST_BITS} at most"
+            return f"an index takes codes of at most {_MOST_BITS} bits, not {blocks.bits}"
         return ""
 
     def _exact_choice(self, name: str, blocks: CodeBlocks) -> tuple[str, str]:
@@ -238,11 +237,11 @@ class Engines:
     # Building
 
     def _bring_up_to_date(self, name: str, blocks: CodeBlocks) -> None:
-        """Start to build an index, unless one knows most of these codes or is being built."""
+        """Start to build an index, unless the current one is up to date or one is being built."""
         with self._lock:
             index = self._index(name)
-            lately = index.failed and monotonic() - index.failed_at < _RETRY_AFTER_S
-            if index.building or lately or self._closed:
+            failed_recently = index.failed and monotonic() - index.failed_at < _RETRY_AFTER_S
+            if index.building or failed_recently or self._closed:
                 return
             if index.lists is not None:
                 if not _outdated(_coverage(index, index.lists, blocks), index.live):
@@ -261,7 +260,7 @@ class Engines:
         builder.start()
 
     def _build(self, name: str, blocks: CodeBlocks, *, anew: bool = True) -> None:
-        """Use the stored index, or build one if `anew`; at most one at a time."""
+        """Use the stored index, or build one if `anew`; one at a time."""
         index = self._index(name)
         begun = monotonic()
         try:
@@ -272,9 +271,9 @@ class Engines:
                     index.lists, index.coverage, index.failed = lists, None, ""
                     index.live = _coverage(index, lists, blocks).of(None).known.count
             _log.info("%s: lists of %d rows after %.1f s", name, len(blocks), monotonic() - begun)
-        except _NotBuiltError as nothing:
-            _log.debug("%s: %s", name, nothing)
-        except Exception as error:  # whatever it is, searches go on without an index
+        except _NotBuiltError as reason:
+            _log.debug("%s: %s", name, reason)
+        except Exception as error:  # searches go on without an index
             index.failed, index.failed_at = f"no index could be built: {error}", monotonic()
             _log.warning("%s: %s; searches stay exact", name, index.failed)
         finally:
@@ -283,7 +282,7 @@ class Engines:
                 self._builders.discard(threading.current_thread())
 
     def _check(self) -> None:
-        """End what is being built once the archive is closed."""
+        """Raise once the archive is closed."""
         if self._closed:
             raise _NotBuiltError("the archive was closed")
 
@@ -294,7 +293,7 @@ class Engines:
             if (stored := self._read(stored_name, blocks)) is not None:
                 return stored
         if not anew:
-            raise _NotBuiltError("no index is stored, and none is to be built")
+            raise _NotBuiltError("no index is stored, and the options allow no build")
         threads = max(1, (self.options.threads or usable_cores()) // 2)
         before = index.lists
         if before is not None and len(blocks) < _MOST_GROWN * len(before.base):
@@ -311,33 +310,33 @@ class Engines:
         try:
             return InvertedLists.restored(blocks, arrays)
         except ArchiveDamagedError as error:
-            _log.warning("%s is built anew: %s", stored_name, error)
+            _log.warning("%s is built again: %s", stored_name, error)
             return None
 
 
 def _has_gpu() -> bool:
-    """Whether Faiss sees a graphics card: tried before PyTorch, which takes seconds to load."""
+    """Whether Faiss finds a graphics card; PyTorch takes seconds to load."""
     import faiss
 
     return bool(faiss.get_num_gpus())
 
 
 def _coverage(index: _Index, lists: InvertedLists, blocks: CodeBlocks) -> Coverage:
-    """Which rows of a generation the index knows; cached for the newest."""
+    """The rows of a generation in the index; cached for the newest generation."""
     if index.coverage is None or not index.coverage.is_of(lists, blocks):
         index.coverage = Coverage(lists.base, blocks)
     return index.coverage
 
 
 def _outdated(coverage: Coverage, live: int) -> bool:
-    """Whether too much was added, overwritten or deleted since the index was built."""
+    """Whether too many rows were added, overwritten or deleted since the index was built."""
     covered = coverage.of(None)
     unknown, known = covered.others.count, covered.known.count
     return unknown > _MOST_UNKNOWN * live or known < (1 - _MOST_DEAD) * live
 
 
 class _NotBuiltError(Exception):
-    """Nothing was built, and nothing is wrong."""
+    """No index was built, and that is no failure."""
 
 
 _open: weakref.WeakSet[Engines] = weakref.WeakSet()
@@ -345,6 +344,6 @@ _open: weakref.WeakSet[Engines] = weakref.WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """End what is being built: a thread inside Faiss must not outlive the interpreter."""
+    """End running builds: a thread inside Faiss must not outlive the interpreter."""
     for engines in list(_open):
         engines.close()

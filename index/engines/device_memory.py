@@ -1,12 +1,12 @@
 """A cache of codes on a graphics card, with a budget.
 
 Several archives and models share a card. A block's codes are copied there when a search first
-needs them. They stay until the block is deleted, or until the room is needed and they are the
-least recently used. Blocks never change, so nothing on the card is ever out of date, and
-generations that share a block share its copy.
+needs them. They stay until the block is deleted, or they are the least recently used and their
+memory is needed. Blocks never change, so copies are never out of date, and generations that share a
+block share its copy.
 
-One search step uses the card at a time (two at once would not be faster). So no codes are evicted
-while they are read, and working memory is needed once.
+One search step uses the card at a time (two would not be faster). So no codes are evicted while
+they are read, and working memory is needed only once.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch
 
 WORKSPACE = 256 << 20
-"""Bytes of unpacked codes and products in a search step, and as many again of candidates, at
-most and about; the budget does not hold them."""
+"""About the most bytes of unpacked codes and products in a search step, and as many again of
+candidates; not part of the budget."""
 MOST_TILE_ROWS = 1 << 16
 LEAST_TILE_ROWS = 1 << 10
 _SHARE = 0.5
@@ -38,7 +38,7 @@ _WITHOUT_A_CARD = 1 << 30
 
 
 def available_device() -> str | None:
-    """``cuda`` where PyTorch can use a graphics card; None where there is none."""
+    """``cuda`` if PyTorch can use a graphics card, else None."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else None
@@ -81,12 +81,12 @@ class DeviceMemory:
         return self._nbytes
 
     def __contains__(self, block: Block) -> bool:
-        # A new block may have got the number of one that is gone.
+        # A new block may have the id of a deleted one.
         held = self._held.get(id(block))
         return held is not None and held.block() is block
 
     def check_fits(self, nbytes: int) -> None:
-        """Refuse codes that never fit on the device together.
+        """Check that codes fit on the device together.
 
         Raises:
             LimitExceededError: they are larger than the budget (field ``device_memory``).
@@ -94,23 +94,23 @@ class DeviceMemory:
         if nbytes > self.budget:
             raise LimitExceededError(
                 f"{nbytes:,} bytes of codes do not fit in the {self.budget:,} bytes that codes "
-                f"may take on {self.device}; give them more, or search on the CPU",
+                f"may take on {self.device}; raise the limit, or search on the CPU",
                 field="device_memory",
                 details={"nbytes": str(nbytes), "budget": str(self.budget)},
             )
 
     @contextmanager
     def using(self, block: Block) -> Iterator[torch.Tensor]:
-        """A block's codes on the device, for as long as the context lasts; not to be nested.
+        """A block's codes on the device, during the context; not to be nested.
 
-        Whoever else needs the device waits.
+        Other threads that need the device wait.
 
         Yields:
-            uint8 [n, bits/8], not to be changed or kept.
+            uint8 [n, bits/8], not to be changed or stored.
 
         Raises:
             LimitExceededError: the block alone is larger than the budget.
-            torch.OutOfMemoryError: the card has less room than the budget says.
+            torch.OutOfMemoryError: the card has less memory than the budget.
         """
         self.check_fits(block.codes.nbytes)
         try:
@@ -138,10 +138,10 @@ class DeviceMemory:
             self._drop(next(iter(self._held)))
         import torch
 
-        # A copy of their own: PyTorch warns of arrays that may not be written to.
+        # Copied, since PyTorch warns of read-only arrays.
         codes = torch.from_numpy(np.array(block.codes)).to(self.device)
         number = id(block)
-        # Only what the callback needs; it must not keep this object alive.
+        # The callback must not keep this object alive.
         made = weakref.ref(block, functools.partial(_block_deleted, weakref.ref(self), number))
         self._held[number] = _Held(made, codes)
         self._nbytes += block.codes.nbytes
@@ -166,7 +166,7 @@ class DeviceMemory:
 
 
 def _block_deleted(memory: weakref.ref[DeviceMemory], number: int, _: weakref.ref[Block]) -> None:
-    """A block was deleted. Python calls this at any moment, inside the lock too."""
+    """A block was deleted. Python may call this at any time, even while the lock is held."""
     cache = memory()
     if cache is not None:
         cache._gone.append(number)
@@ -182,7 +182,7 @@ def shared_memory(device: str = "cuda", budget: int | None = None) -> DeviceMemo
 
     Args:
         device: see `DeviceMemory`.
-        budget: most bytes of codes; the last one that was stated counts.
+        budget: most bytes of codes; the last given one counts.
 
     Raises:
         PreconditionError: PyTorch cannot use the device.

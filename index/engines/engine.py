@@ -1,10 +1,10 @@
-"""The one interface of all search engines, and what goes in and comes out.
+"""The interface of all search engines, with its input and output.
 
-    flat.py            exact, on the CPU: scans every code and proves that nothing nearer was missed
+    flat.py            exact, on the CPU: scans every code and proves the result
     gpu.py             exact, on a graphics card; the same proof (memory: device_memory.py)
     ivf.py             approximate: scans a few inverted lists (inverted_lists.py, calibration.py)
     sharded/           exact, over Ray actors
-    choosing.py        which of them answers for an archive
+    choosing.py        chooses the engine of an archive
 
 All of them search `CodeBlocks` (blocks.py) for `Queries` (queries.py, the one definition of
 distances), and return `Nearest` in the total order (distance, row).
@@ -28,7 +28,7 @@ class SearchEngine(Protocol):
 
     Attributes:
         kind: ``flat``, ``ivf``, ``gpu`` or ``sharded``.
-        exact: whether it never misses a nearest row.
+        exact: whether it always finds the nearest rows.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class SearchEngine(Protocol):
         """The k nearest of each query, in the total order (distance, row).
 
         Args:
-            queries: what to look for.
+            queries: of the same code length.
             k: at least 1.
             rows: only these rows may be returned; None for all.
 
         Returns:
-            for each query exactly min(k, allowed rows), exact engine or not.
+            for each query exactly min(k, allowed rows) rows.
 
         Raises:
             CodeError: the queries are of another code length.
@@ -73,14 +73,14 @@ class Nearest:
 
     @classmethod
     def none(cls) -> Nearest:
-        """Nothing found."""
+        """An empty result."""
         return cls(np.empty(0), np.empty(0, np.int64))
 
     @classmethod
     def of(cls, distances: NDArray[np.floating], rows: NDArray[np.int64], k: int) -> Nearest:
         """The k best of candidates in any order."""
         if 4 * k < len(rows):
-            # Sorting everything would cost more than the search; ties with the k-th stay in.
+            # Sorting everything would take longer than the search; ties with the k-th are kept.
             near = distances <= np.partition(distances, k - 1)[k - 1]
             distances, rows = distances[near], rows[near]
         order = np.lexsort((rows, distances))[:k]
@@ -103,8 +103,8 @@ class Nearest:
 class RowSet:
     """The rows that a search may return, such as those that meet a condition.
 
-    What engines work out for it (which positions of which block) is cached as long as both live,
-    so that a repeated condition costs nothing.
+    Engines cache here what they compute for it, such as positions in blocks, so that a repeated
+    condition takes no time.
 
     Args:
         rows: int64 [n], strictly ascending.

@@ -1,14 +1,14 @@
-"""Exact search on the CPU: every code is scanned, and no answer is given before it is proven.
+"""Exact search on the CPU: every code is scanned, and every result is proven.
 
-Each block names candidates by the cheapest scan for its allowed rows. Candidates are scored
-exactly. A block whose scan may have left out a row as near as the k-th is scanned again for more
-candidates, in the end row by row.
+In each block the cheapest scan for its allowed rows finds candidates, which are scored exactly. A
+block whose scan may have missed a row as near as the k-th is scanned again for more candidates, in
+the end row by row.
 
 Costs of scans per row of 256 bits on one core, relative to the 4-bit scan of a block (see
-docs/decisions/0009-search-engine.md): gathering rows and scanning those 8; the 4-bit scan with a
-selector 2 to 3, whatever it selects; a scan of the raw codes 2 by popcount and 6 by bytes; a 4-bit
-scan for more candidates than needed, of which the forbidden are dropped, 1.2 where allowed rows
-are spread evenly.
+docs/decisions/0009-search-engine.md): gathering rows and scanning them, 8; the 4-bit scan with a
+selector, 2 to 3 for any selection; a scan of the raw codes, 2 by popcount and 6 by bytes; a 4-bit
+scan for more candidates than needed, of which the forbidden are dropped, 1.2 if allowed rows are
+spread evenly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _SCORE_ALL = 256
 _GATHER_SHARE = 0.12
 """Up to this share of a block, the allowed rows are gathered and scanned."""
 _MOST_OVERFETCHED = 4_000
-"""Most candidates of a scan that does not know which rows are allowed."""
+"""Most candidates of a scan without a selector."""
 _QUERIES_AT_ONCE = 64
 _FIRST, _SECOND = (2, 200), (16, 2_000)
 """Candidates of the first and the second scan, as (times k, plus)."""
@@ -87,19 +87,19 @@ def search_selection(
     """The k nearest of the allowed rows, exactly.
 
     Args:
-        queries: what to look for.
-        k: at least 1; fewer are returned where fewer rows are allowed.
+        queries: of the same code length.
+        k: at least 1; fewer are returned if fewer rows are allowed.
         selection: the allowed rows.
-        scan: names candidates of one block.
+        scan: finds candidates in one block.
         threads: see `FlatEngine`.
-        at_once: number of queries that are scanned together; None for what suits the CPU.
+        at_once: number of queries that are scanned together; None for a number for the CPU.
     """
     k = min(k, selection.count)
     if not k:
         return [Nearest.none() for _ in range(len(queries))]
     blank = [not weights.any() for weights in queries.weights]
     if any(blank):
-        # To a query without any weight all codes are equally far.
+        # Without any weight, all codes are equally far.
         return [
             _first_rows(query, k, selection)
             if is_blank
@@ -128,7 +128,7 @@ def _scan_all(
     threads: int | None,
     shares: list[slice],
 ) -> list[list[_Found]]:
-    """Each query's candidates in each block; a share of the queries is a task of its own."""
+    """Each query's candidates in each block; a task is a share of the queries and a block."""
     tasks = list(product(shares, selection.blocks))
     count = _first_count(k, len(selection.blocks))
     done = for_each(lambda task: scan(task[1], queries[task[0]], count, True), tasks, threads)
@@ -142,8 +142,8 @@ def _scan_all(
 def _first_count(k: int, blocks: int) -> int:
     """Candidates of the first scan of each block.
 
-    Enough if the nearest are spread evenly over the blocks, and half of k more. Where they are
-    not, the blocks that hold them are scanned again.
+    Enough if the nearest are spread evenly over the blocks, and half of k more. If they are not,
+    blocks are scanned again.
     """
     times, plus = _FIRST
     wanted = times * k + plus
@@ -151,7 +151,7 @@ def _first_count(k: int, blocks: int) -> int:
 
 
 def _proven(query: Queries, k: int, found: list[_Found], scan: Scan) -> Nearest:
-    """One query's k nearest: score candidates, and take more until none can be missing."""
+    """One query's k nearest: score candidates, and scan for more until none can be missing."""
     best = _scored(query, k, found)
     for scan_again in (_more, _finer, _everything):
         limit = float(best.distances[-1]) if len(best) == k else np.inf
@@ -182,7 +182,7 @@ def _finer(
 def _everything(
     selected: BlockSelection, query: Queries, k: int, limit: float, scan: Scan
 ) -> Candidates:
-    """All codes that are no farther than `limit`, each scored exactly."""
+    """All codes up to the distance `limit`, scored exactly."""
     codes = selected.block.codes
     if selected.mask is not None:
         codes = gathered(codes, selected.positions)
@@ -207,7 +207,7 @@ def _scored(query: Queries, k: int, found: list[_Found]) -> Nearest:
         positions = c.positions[c.distances - c.error <= limit]
         codes.append(gathered(one.selected.block.codes, positions))
         rows.append(one.selected.block.rows.at(positions))
-    # All blocks' at once: a call for each would cost more than the scoring itself.
+    # All blocks at once: a call for each would take longer than the scoring.
     return Nearest.of(query.distances(0, np.concatenate(codes)), np.concatenate(rows), k)
 
 
@@ -228,11 +228,7 @@ def _first_rows(query: Queries, k: int, selection: Selection) -> Nearest:
 
 
 def shares_of(queries: int, blocks: int, threads: int | None) -> list[slice]:
-    """How a batch of queries is divided into tasks.
-
-    Queries of one task share the reading of the codes, so tasks are as large as possible; but
-    there are enough of them for all threads.
-    """
+    """Divide a batch of queries into tasks: as large as possible, but enough for all threads."""
     threads = threads or usable_cores()
     tasks = max(1, -(-queries // _QUERIES_AT_ONCE), -(-threads // max(blocks, 1)))
     size = max(1, -(-queries // min(tasks, queries or 1)))
@@ -245,7 +241,7 @@ def scan(selected: BlockSelection, queries: Queries, count: int, hopeful: bool) 
     Args:
         selected: the allowed rows of one block.
         queries: none of them without any weight.
-        count: how many for each.
+        count: number for each.
         hopeful: whether to assume that the allowed rows are spread evenly.
     """
     block, size = selected.block, len(selected.block)

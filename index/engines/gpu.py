@@ -1,14 +1,13 @@
 """Exact search on a graphics card.
 
-The card names candidates by matrix products with a known error. The CPU scores them exactly and
-proves that none is missing, as in `flat`. So the card changes the speed of an answer, not its hits.
+The card finds candidates by matrix products with a bounded error. The CPU scores them exactly and
+proves that none is missing, as in `flat`. So the card changes the speed, not the hits.
 
 The inner products of all queries with a tile of unpacked codes are one matrix product. It is
-exact by design: a query's weights become whole numbers of at most 255, so that every partial sum
-is a whole number below 2**24, which single precision holds exactly. Whatever order a library adds
-in, and whether it shortens the factors to TF32 or bfloat16 (both hold 255), the products are the
-same to the last bit; PyTorch's settings for precision need not be touched. What remains is the
-rounding of the weights, whose size is known.
+exact: a query's weights become whole numbers of at most 255, so every partial sum is a whole number
+below 2**24, which single precision represents. The products are equal to the last bit in any order
+of summation, and in TF32 or bfloat16 (both represent 255); PyTorch's precision settings do not
+matter. The only error is the rounding of the weights, which is bounded.
 """
 
 from __future__ import annotations
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 LEAST_ROWS = 2_048
-"""Fewer allowed rows of a block are scanned faster on the CPU."""
+"""Fewer allowed rows of a block are faster to scan on the CPU."""
 _STEPS = 255
-"""Largest whole number in place of a weight: bfloat16 holds eight binary digits."""
+"""Largest whole number for a weight: bfloat16 has eight binary digits."""
 _GATHER_SHARE = 0.25
 """Up to this share of a block, the allowed rows are gathered, and only they are scanned."""
 _HALF_MOST_BITS = 2_048
-"""Half precision holds whole numbers up to this: enough for sums of 1 and -1 over so many bits."""
+"""Half precision represents whole numbers up to this, so sums of 1 and -1 over as many bits."""
 MOST_NEAREST = 16_384
-"""Largest k: the nearest are kept on the card, for all queries of a step together."""
+"""Largest k: the card holds the nearest of all queries of a step."""
 _QUERIES_AT_ONCE = 512
 """Queries that are scanned together share the unpacking of the codes."""
 _BYTES_PER_NEAREST = 96
@@ -60,8 +59,8 @@ class GpuEngine:
     Args:
         blocks: the codes of one generation.
         device: a PyTorch device.
-        budget: most bytes that codes may take there, those of other archives included; None
-            for what was stated before, or half of the card's memory.
+        budget: most bytes of codes on it, including those of other archives; None for the last
+            given budget, or half of the card's memory.
         memory: holds the codes; None for the one that this process shares.
         threads: the most threads that score candidates; None for one per usable core.
         least_rows: fewer rows of a block are scanned on the CPU.
@@ -93,14 +92,14 @@ class GpuEngine:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds besides the codes, those on the device included."""
+        """Bytes besides the codes, including those on the device."""
         on_device = (block.codes.nbytes for block in self.blocks.blocks if block in self.memory)
         return self._flat.nbytes + sum(on_device)
 
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`.
 
-        A search for which the device runs out of memory is answered on the CPU.
+        If the device runs out of memory, the search runs on the CPU.
 
         Raises:
             CodeError: the queries are of another code length.
@@ -129,12 +128,12 @@ class GpuEngine:
                 self.memory.smaller_tiles(),
                 str(error).partition("\n")[0],
             )
-        # Not inside the handler: until that is left, the error keeps the device's memory in use.
+        # Not in the handler, in which the error still holds memory of the device.
         return self._flat.search(queries, k, rows)
 
 
 def _at_once(k: int) -> int:
-    """How many queries are scanned together: as many as the workspace has room for."""
+    """Number of queries to scan together: as many as fit in the workspace."""
     return max(1, min(_QUERIES_AT_ONCE, WORKSPACE // (_BYTES_PER_NEAREST * max(k, 1))))
 
 
@@ -145,16 +144,16 @@ def _at_once(k: int) -> int:
 class WholeWeights:
     """Weights of queries as whole numbers.
 
-    A distance is ``base - scale * product`` with the product of the whole numbers and a code's
-    bits, up to `error`. What rounding leaves of the weights adds up, over the bits of a code,
-    to something between the sum of its negative and that of its positive parts: its middle
-    belongs to the base, and half of its width is the error.
+    A distance is ``base - scale * product``, up to `error`, with the product of the whole numbers
+    and a code's bits. The rounding errors of the weights, summed over a code's bits, lie between
+    the sum of the negative and that of the positive ones: the middle of this interval is added to
+    the base, and half of its width is the error.
 
     Attributes:
         numbers: float32 [q, bits], whole numbers from -255 to 255.
         scales: float64 [q].
         bases: float64 [q].
-        errors: float64 [q], most that a distance is off, in bits.
+        errors: float64 [q], bound of the error of a distance, in bits.
     """
 
     numbers: NDArray[np.float32]
@@ -168,14 +167,12 @@ class WholeWeights:
         w = queries.weights
         bases = ((1.0 + w) / 2.0).sum(axis=1)
         if queries.metric == "hamming":
-            # All of it is whole already.
-            nothing = np.zeros(len(w))
-            return cls(w.astype(np.float32), np.ones(len(w)), bases, nothing)
+            return cls(w.astype(np.float32), np.ones(len(w)), bases, np.zeros(len(w)))
         largest = np.abs(w).max(axis=1)
         numbers = np.rint(w / largest[:, None] * _STEPS)
         scales = largest / _STEPS
         left = w - numbers * scales[:, None]
-        # Double precision adds in some order, here and in the exact distance.
+        # Rounding of sums in double precision, here and in the exact distance.
         slack = np.finfo(np.float64).eps * (queries.bits + 16)
         slack = slack * (queries.bits + np.abs(w).sum(axis=1))
         return cls(
@@ -192,7 +189,7 @@ class WholeWeights:
         positions: NDArray[np.int64],
         complete: bool,
     ) -> Candidates:
-        """One query's candidates from the largest products; `complete` if there are no others."""
+        """One query's candidates from the largest products; `complete` if these are all."""
         distances = self.bases[query] - self.scales[query] * products
         error = float(self.errors[query])
         floor = np.inf if complete else float(distances.max()) - error
@@ -200,7 +197,7 @@ class WholeWeights:
 
 
 class DeviceScan:
-    """Names candidates of a block by a scan on the device.
+    """Finds candidates of a block by a scan on the device.
 
     Args:
         memory: holds the codes.
@@ -240,7 +237,7 @@ class DeviceScan:
         ):
             weights = torch.from_numpy(numbers).to(device, torch.float16 if half else torch.float32)
             products, positions = _largest(codes, selected, weights, count, self._memory.tile_rows)
-            # Fetching waits for the device: the next one finds it idle, and its memory free.
+            # Copying to the CPU waits until the device is done.
             return products.cpu().double().numpy(), positions.cpu().numpy()
 
 
@@ -297,7 +294,7 @@ def _largest(
 
 
 def _tile_rows(most: int, numbers: torch.Tensor) -> int:
-    """As many rows as the workspace holds, a power of two."""
+    """As many rows as fit in the workspace, a power of two."""
     queries, bits = numbers.shape
     # Bytes as indices, bits, products; and what choosing among the products takes.
     per_row = bits // 2 + bits * numbers.element_size() + queries * (numbers.element_size() + 24)

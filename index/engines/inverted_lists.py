@@ -1,16 +1,16 @@
-"""Inverted lists over binary codes: few of them are scanned, by the 4-bit scan.
+"""Inverted lists over binary codes: a query scans few of them, by the 4-bit scan.
 
 Codes are clustered by spherical k-means on their bits (as 1 and -1). A code belongs to the list
 whose centroid, of length 1, has the greatest inner product with it; a query scans the lists whose
 centroids have the greatest inner products with its weights. Within a list the scan is that of the
 exact engine (`scans`), so symmetric and asymmetric queries, with and without a filter, use one
-index. How many lists a wanted recall takes is measured when the index is built (`calibration`) and
-stored with it.
+index. The number of lists for a wanted recall is measured when the index is built (`calibration`)
+and stored with it.
 
-Stored with the lists are the row numbers of their codes and a 16-bit mark of each code, which
-shows whether the row was overwritten since. So lists that an earlier generation stored serve a
-later one: new and changed rows are assigned to lists again. Whatever else is wrong with stored
-lists costs recall or speed only, since distances are computed from the codes themselves.
+The stored index holds the row numbers of its codes and a 16-bit checksum of each code, to detect
+overwritten rows. So a later generation can use the index of an earlier one, and only assigns new
+and changed rows to lists. Damaged lists cost recall or speed only, since distances are computed
+from the codes.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ _TRAINING_ROUNDS = 8
 _BATCH = 1 << 15
 _MOST_ROWS = 1 << 40
 _MOST_SHARE = 0.25
-"""Where a greater share of the lists would be scanned, exact search is as fast."""
+"""If a greater share of the lists had to be scanned, exact search is as fast."""
 _TIMES, _PLUS = 2, 100
-"""Candidates per query, as (times k, plus)."""
+"""Candidates per query: (times k, plus)."""
 _MARK_MULTIPLIER = np.uint32(0x9E3779B1)
 
 
@@ -92,7 +92,7 @@ class InvertedLists:
         base: the codes, without tombstones.
         lists: the list of each code.
         calibration: recall by number of lists; measured if it is not given.
-        check: called while it is measured; raises to end it.
+        check: called during the measurement; raises to end it.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class InvertedLists:
 
         Args:
             blocks: at least as many codes as lists.
-            lists: how many; None for a number that suits the size.
+            lists: number of lists; None for a number by size.
             seed: of the choice of training codes.
             threads: most threads while building; None for one per usable core.
             check: called every second or so while building; raises to end it.
@@ -167,7 +167,7 @@ class InvertedLists:
     # Storage
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays to store: everything but the codes, and which rows they belong to."""
+        """The arrays to store: everything but the codes, with their row numbers."""
         rows = [np.empty(0, np.int64), *(block.rows.array() for block in self.base.blocks)]
         return {
             "centroids": self._lists.centroids,
@@ -179,20 +179,20 @@ class InvertedLists:
 
     @classmethod
     def restored(cls, blocks: CodeBlocks, arrays: Mapping[str, NDArray[Any]]) -> InvertedLists:
-        """From arrays that this or an earlier generation stored.
+        """From arrays that this or an earlier generation has stored.
 
         Args:
             blocks: the codes of a generation.
             arrays: see `arrays`.
 
         Raises:
-            ArchiveDamagedError: they do not fit together.
+            ArchiveDamagedError: they are inconsistent.
         """
         marks = arrays.get("marks")
         if marks is None or "runs" not in arrays:
-            raise ArchiveDamagedError("the stored index does not say which rows it is of")
+            raise ArchiveDamagedError("the stored index lacks its row numbers")
         if marks.dtype != np.uint16 or marks.ndim != 1:
-            raise ArchiveDamagedError("the stored index has no marks of its codes")
+            raise ArchiveDamagedError("the stored index has no valid marks of its codes")
         known = RowNumbers(rows_of(arrays["runs"], len(marks)))
         stored = _checked_lists(arrays, blocks.bits, len(marks))
         base = CodeBlocks(blocks.bits, blocks.blocks)
@@ -221,13 +221,13 @@ class InvertedLists:
 
         Args:
             queries: none of them without any weight.
-            k: how many.
+            k: number of rows.
             allowed: the allowed rows.
-            recall: share of the true nearest that is wanted.
-            lists: how many lists to scan; None for what the recall takes.
+            recall: wanted share of the true nearest.
+            lists: number of lists to scan; None for the number for the recall.
 
         Returns:
-            None for a query for which exact search is as fast, or whose lists have fewer than
+            None for a query that exact search finds as fast, or whose lists have fewer than
             min(k, allowed) rows.
         """
         count = _TIMES * k + _PLUS
@@ -252,7 +252,7 @@ class InvertedLists:
     def _candidates(
         self, queries: Queries, count: int, allowed: Allowed, recall: float
     ) -> Sequence[Candidates | None]:
-        """Candidates at a recall; None for a query for which exact search is as fast."""
+        """Candidates for a recall; None for a query that exact search finds as fast."""
         needed = [self.calibration.lists(c, recall) for c in self.closeness(queries).tolist()]
         lists = [n and self._scanned(n, count // 2, allowed) for n in needed]
         found: list[Candidates | None] = [None] * len(queries)
@@ -264,9 +264,9 @@ class InvertedLists:
         return found
 
     def _scanned(self, lists: int, k: int, allowed: Allowed) -> int | None:
-        """How many lists to scan for k nearest; None where exact search is as fast.
+        """The number of lists to scan for the k nearest; None if exact search is as fast.
 
-        The k nearest of a share of the rows lie as far out as the k / share nearest of all.
+        The k nearest of a share of the rows are as far as the k / share nearest of all.
         """
         share = allowed.count / max(len(self.base), 1)
         wider = max(1.0, k / share / K) if share else 1.0
@@ -274,7 +274,7 @@ class InvertedLists:
         return scanned if scanned <= _MOST_SHARE * len(self._lists.centroids) else None
 
     def _scan(self, queries: Queries, count: int, allowed: Allowed, lists: int) -> list[Candidates]:
-        """Candidates from so many lists."""
+        """Candidates from this many lists."""
         import faiss
 
         scaled = ScaledWeights.of(queries)
@@ -300,7 +300,7 @@ class InvertedLists:
         return Nearest.of(distances, self.base.rows_at(positions), k)
 
     def _measured(self, queries: Queries, lists: int) -> list[Nearest | None]:
-        """The nearest by scanning so many lists, to measure their recall."""
+        """The nearest by scanning this many lists, to measure their recall."""
         with faiss_threads(1):
             return self.nearest(queries, K, Allowed(None, len(self.base)), lists=lists)
 
@@ -351,7 +351,7 @@ def _trained(base: CodeBlocks, lists: int, seed: int, check: Check) -> NDArray[n
 
 
 def _go_on() -> None:
-    """Nothing ends the building."""
+    """The default check: never ends a build."""
 
 
 def _assigned(
@@ -400,7 +400,7 @@ def _filled(base: CodeBlocks, lists: _Lists) -> tuple[Any, Any]:
 
 
 def _checked_lists(arrays: Mapping[str, NDArray[Any]], bits: int, count: int) -> _Lists:
-    """Stored centroids, and the lists of so many codes."""
+    """Stored centroids and lists, checked against the number of codes."""
     try:
         centroids, assigned = arrays["centroids"], arrays["members"]
     except KeyError as error:
@@ -426,7 +426,7 @@ def _checked_lists(arrays: Mapping[str, NDArray[Any]], bits: int, count: int) ->
 def _reassigned(
     block: Block, known: RowNumbers, marks: NDArray[np.uint16], stored: _Lists
 ) -> NDArray[np.uint16]:
-    """The list of each row of a block: the stored one where the code is the same, else anew."""
+    """The list of each row of a block: the stored one if the code is unchanged, else a new one."""
     old = known.positions_of(block.rows.array())
     now = block.rows.positions_of(known.at(old))
     same = _marks_of_codes(gathered(block.codes, now)) == marks[old]
@@ -443,7 +443,7 @@ def _reassigned(
 
 
 def _marks(blocks: CodeBlocks) -> NDArray[np.uint16]:
-    """A mark of the code at each position: uint16 [n]; one other code in 65,536 has the same."""
+    """A 16-bit checksum of the code at each position: uint16 [n]."""
     marks = [np.empty(0, np.uint16)]
     for block in blocks.blocks:
         for begin in range(0, len(block), _BATCH):
@@ -452,7 +452,7 @@ def _marks(blocks: CodeBlocks) -> NDArray[np.uint16]:
 
 
 def _marks_of_codes(codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """A mark of each code: uint8 [n, bits/8] in, uint16 [n] out."""
+    """A 16-bit checksum of each code: uint8 [n, bits/8] in, uint16 [n] out."""
     state = np.zeros(len(codes), dtype=np.uint32)
     for column in codes.T:
         state ^= column
@@ -474,7 +474,7 @@ def rows_of(runs: NDArray[Any], count: int) -> NDArray[np.int64]:
     """The rows of runs, `count` in total: int64 [count].
 
     Raises:
-        ArchiveDamagedError: they are no runs, or not of so many rows.
+        ArchiveDamagedError: the runs are invalid, or have another number of rows.
     """
     fits = (
         runs.dtype == np.int64
@@ -487,7 +487,7 @@ def rows_of(runs: NDArray[Any], count: int) -> NDArray[np.int64]:
         and int(runs[:, 1].sum()) == count
     )
     if not fits:
-        raise ArchiveDamagedError("the stored index names rows that cannot exist")
+        raise ArchiveDamagedError("the stored index has impossible row numbers")
     starts = np.cumsum(runs[:, 1]) - runs[:, 1]
     rows = np.repeat(runs[:, 0] - starts, runs[:, 1])
     rows += np.arange(len(rows), dtype=np.int64)

@@ -1,8 +1,8 @@
-"""Approximate search by inverted lists of one generation, also in later generations.
+"""Approximate search by inverted lists, also in later generations than the lists' own.
 
-The lists are built over some generation's codes and never changed. In a later generation their
-deleted rows are masked, and rows that they do not know are searched exactly beside them. So recall
-does not suffer from changes, and a search never mixes generations.
+Lists never change after they are built. In a later generation their deleted rows are masked, and
+rows that are not in them are searched exactly. So recall does not suffer from changes, and a search
+never mixes generations.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bittern.index.engines.scans import gathered
 from bittern.index.engines.threads import for_each
 
 LEAST_ROWS = 8_000
-"""Up to this many allowed rows are searched exactly: it takes no longer."""
+"""Up to this many allowed rows are searched exactly, which is as fast."""
 _NONE = Selection((), 0)
 
 
@@ -32,11 +32,11 @@ class IvfEngine:
     Args:
         lists: built over this generation or an earlier one.
         blocks: the codes of the generation.
-        recall: share of the true nearest that is wanted.
+        recall: wanted share of the true nearest.
         threads: most threads of one call; None for one per usable core.
-        coverage: which rows of the generation the lists know; worked out if it is not given.
-        always: use the lists also where exact search is as fast: for tests and benchmarks.
-        probes: how many lists to scan, for measurements; None for what the recall takes.
+        coverage: the rows of the generation in the lists; computed if None.
+        always: use the lists even if exact search is as fast: for tests and benchmarks.
+        probes: number of lists to scan, for measurements; None for the number for the recall.
     """
 
     kind = "ivf"
@@ -94,7 +94,7 @@ class IvfEngine:
     def _with_others(
         self, queries: Queries, k: int, others: Selection, found: Mapping[int, Nearest]
     ) -> dict[int, Nearest]:
-        """What the lists found, merged with an exact search of the rows that they do not know."""
+        """The hits of the lists, merged with an exact search of the rows that are not in them."""
         chosen = list(found)
         beside = search_selection(queries.only(chosen), k, others, scan, self._threads)
         return {
@@ -112,7 +112,7 @@ class IvfEngine:
 
 @dataclass(frozen=True)
 class Covered:
-    """The allowed rows: those that the lists know, and the others.
+    """The allowed rows: those in the lists, and the others.
 
     Attributes:
         known: among the lists' positions.
@@ -124,7 +124,7 @@ class Covered:
 
 
 class Coverage:
-    """Which rows of a generation an index knows; worked out once for each set of rows.
+    """The rows of a generation that are in an index; computed once for each set of rows.
 
     Args:
         base: the codes that the index was built over.
@@ -153,10 +153,9 @@ class Coverage:
 
 
 def _covered(base: CodeBlocks, blocks: CodeBlocks, rows: RowSet | None) -> Covered:
-    """Split the allowed rows into those that an index over `base` knows, and the others.
+    """Split the allowed rows into those in an index over `base`, and the others.
 
-    A row whose code was overwritten since is not known: its number is the same, its code is
-    another.
+    A row whose code was overwritten since counts as not in the index.
     """
     selection = blocks.selection(rows)
     if base.blocks == blocks.blocks:
@@ -177,7 +176,7 @@ def _unknown(
     replaced: Sequence[Block],
     masks: Mapping[Block, NDArray[np.bool_] | None],
 ) -> BlockSelection:
-    """The selected rows that the index does not know; those that it knows are set in `masks`."""
+    """The selected rows that are not in the index; those that are, are set in `masks`."""
     block = selected.block
     left = np.ones(len(block), dtype=bool) if selected.mask is None else selected.mask.copy()
     numbers = block.rows.array()

@@ -1,7 +1,7 @@
 """A batch of queries, and the one definition of their distances to codes.
 
-Every engine may find candidates in its own way; the distances that it returns come from
-here, so they are the same to the last bit, and with them the order of the hits.
+Engines find candidates in different ways, but all take their distances from here. So distances,
+and the order of the hits, are equal to the last bit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bittern.hashing.codes import DistanceTables, check_bits, check_codes, proba
 from bittern.types import Metric
 
 _LARGEST = 1e100
-"""Greater weights could overflow where they are added up."""
+"""Sums of greater weights could overflow."""
 
 
 class Queries:
@@ -75,7 +75,7 @@ class Queries:
         return cls("hamming", 2.0 * unpack(codes).astype(np.float64) - 1.0, codes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickled as what distances are computed from, exactly."""
+        """Pickle the exact weights or codes."""
         if self.metric == "hamming":
             return Queries.of_codes, (self.codes,)
         return Queries.of_weights, (self.weights,)
@@ -84,7 +84,7 @@ class Queries:
         return len(self.codes)
 
     def __getitem__(self, which: int | slice) -> Queries:
-        """One query, or some, as a batch of their own."""
+        """One query, or some, as a new batch."""
         if not isinstance(which, slice):
             which = slice(which, which + 1)
         if which.indices(len(self)) == (0, len(self), 1):
@@ -106,7 +106,7 @@ class Queries:
     def distances(self, query: int, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Exact distances of one query to codes: uint8 [n, bits/8] in, float64 [n] out.
 
-        Equal codes get bit-identical distances, whatever else is in `codes`.
+        Equal codes get bit-identical distances, whatever the other codes are.
         """
         if self.metric == "hamming":
             return _hamming(self.codes[query], codes)
@@ -115,10 +115,10 @@ class Queries:
         return self._tables[query].distances(codes)
 
     def check_fits(self, bits: int) -> Queries:
-        """Return the queries if they can be compared with codes of so many bits.
+        """Return the queries if they are for codes of this length.
 
         Raises:
-            CodeError: they are of another length.
+            CodeError: they are for another length.
         """
         if self.bits != bits:
             raise CodeError(

@@ -1,11 +1,10 @@
-"""Scans of one block of codes: each names candidates, and bounds the distance of what it missed.
+"""Scans of one block of codes: each finds candidates, and bounds the distance of all other codes.
 
-Raw codes are scanned as they lie in memory: by popcount, or by an 8-bit product quantiser
-whose centroids are the 256 bytes themselves, so that the codes are its codes. `FastScan` is
-a layout of its own for Faiss's 4-bit quantiser (Andre et al., "Quicker ADC",
-arXiv 1812.09162): a code's nibbles are its codes, with the 16 corners of the 4-cube as
-centroids. It rounds look-up tables to 8 bits. The error is known, so the caller can score the
-candidates exactly and prove that none is missing.
+Raw codes are scanned in place: by popcount, or by an 8-bit product quantiser whose centroids are
+the 256 bytes, so that the codes are its codes. `FastScan` is an additional layout for Faiss's 4-bit
+quantiser (Andre et al., "Quicker ADC", arXiv 1812.09162): a code's nibbles are its codes, with the
+16 corners of the 4-cube as centroids. It rounds look-up tables to 8 bits. The error is bounded, so
+the caller can score the candidates exactly and prove that none is missing.
 
 All functions expect that OpenMP is limited to one thread in the calling thread.
 """
@@ -26,24 +25,24 @@ _FAST_MAX_BITS = 1024
 """Longest codes of the fast layout: 255 per nibble must fit the scan's 16-bit sums."""
 _FAST_MIN_ROWS = 4_096
 _FAST_AFTER_QUERIES = 4
-"""Making the layout takes as long as about six raw scans; a search or two do not repay it."""
+"""Making the layout takes as long as about six raw scans."""
 _FLOAT32 = 1.2e-7
 _FLOAT64 = 2.3e-16
 FEWEST = 2
-"""Faiss scans for a single nearest in another way, whose sums overflow from 896 bits on."""
+"""For a single nearest, Faiss uses another scan, whose sums overflow from 896 bits on."""
 RESERVOIR = 13
 """Faiss's scan that keeps candidates in a reservoir: the fastest for one query and for many."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidates:
-    """The nearest codes of a block to one query, as far as a scan can tell.
+    """The nearest codes of a block to one query, according to a scan.
 
     Attributes:
         positions: int64 [n], positions in the block.
         distances: float64 [n], each off by at most `error`.
         error: in bits.
-        floor: no code of the block that is not among these is nearer than this.
+        floor: lower bound of the distances of all other codes of the block.
     """
 
     positions: NDArray[np.int64]
@@ -60,8 +59,8 @@ class ScaledWeights:
         weights: float32 [q, bits].
         scales: float64 [q], what they were divided by.
         bases: float64 [q]; a distance is base - scale * inner product.
-        slack: float64 [q], most that rounding puts a distance off: the single precision of the
-            products, and the double precision of the sums that they are taken from.
+        slack: float64 [q], bound of the rounding error of a distance: single precision of the
+            products, double precision of the sums.
     """
 
     weights: NDArray[np.float32]
@@ -95,7 +94,7 @@ def gathered(codes: NDArray[np.uint8], positions: NDArray[np.int64]) -> NDArray[
 
 
 def scan_raw(codes: NDArray[np.uint8], queries: Queries, count: int) -> list[Candidates]:
-    """The `count` nearest codes to each query by a scan of uint8 [n, bits/8] as it lies."""
+    """The `count` nearest codes to each query by a scan of uint8 [n, bits/8] in place."""
     count = min(count, len(codes))
     if queries.metric == "hamming":
         return _scan_popcount(codes, queries, count)
@@ -173,14 +172,14 @@ def laid_out(plain: Any) -> Any:
 
     index: Any = faiss.IndexIVFPQFastScan(plain)
     index.implem = RESERVOIR
-    # It remembers the plain index, which would keep all codes in memory once more.
+    # These references to the plain index would keep a second copy of all codes in memory.
     index.orig_invlists = None
     del index.referenced_objects
     return index
 
 
 def release_memory() -> None:
-    """Return freed memory to the system; the GNU allocator would keep as much as the codes take."""
+    """Return freed memory to the system; the GNU allocator would keep the size of the codes."""
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
 
@@ -194,7 +193,7 @@ def list_parameters(lists: int, selector: Any) -> Any:
 
 
 def rounding_error(scaled: ScaledWeights, query: int) -> float:
-    """Most that the 8-bit tables put a distance off: half a step per nibble.
+    """Bound of the error of a distance by the 8-bit tables: half a step per nibble.
 
     One step is 1/255 of the widest table's span.
     """
@@ -207,7 +206,7 @@ def rounding_error(scaled: ScaledWeights, query: int) -> float:
 
 
 class FastScan:
-    """Codes laid out for the 4-bit scan, besides the codes themselves.
+    """A copy of codes in the layout for the 4-bit scan.
 
     Args:
         codes: uint8 [n, bits/8]; copied.
@@ -231,12 +230,12 @@ class FastScan:
 
     @staticmethod
     def suits(codes: NDArray[np.uint8]) -> bool:
-        """Whether the layout exists for codes like these, and makes their scans faster."""
+        """Whether the layout is possible for these codes, and makes their scans faster."""
         return codes.shape[1] * 8 <= _FAST_MAX_BITS and len(codes) >= _FAST_MIN_ROWS
 
     @staticmethod
     def pays_after(queries: int) -> bool:
-        """Whether so many queries repay the layout."""
+        """Whether the layout is worth it after this many queries."""
         return queries >= _FAST_AFTER_QUERIES
 
     def scan(
@@ -246,8 +245,8 @@ class FastScan:
 
         Args:
             queries: none of them without any weight.
-            count: how many for each.
-            bitmap: bit i % 8 (little) of byte i // 8 says whether position i is allowed.
+            count: number for each.
+            bitmap: bit i % 8 (little) of byte i // 8 is set if position i is allowed.
         """
         import faiss
 
@@ -274,10 +273,10 @@ def rounded_candidates(
     positions: NDArray[np.int64],
     complete: bool,
 ) -> Candidates:
-    """What a 4-bit scan found for one query; -1 stands for nothing.
+    """The candidates of one query from the output of a 4-bit scan, in which -1 is no position.
 
-    Faiss leaves out codes at the greatest possible distance, whatever the count. So even a scan
-    for all codes has a floor, unless it found them all.
+    Faiss omits codes at the greatest possible distance. So even a scan for all codes has a floor,
+    unless it found them all.
     """
     error = rounding_error(scaled, query)
     found = positions >= 0

@@ -1,8 +1,7 @@
 """The thread pool of searches.
 
-OpenMP is limited to one thread in each of its threads: OpenMP's own threads spin while they
-wait, and disturb each other where several searches run at once. The setting of the calling
-thread is restored.
+OpenMP is limited to one thread in each of its threads, since OpenMP's own threads spin while they
+wait and slow down concurrent searches. The setting of the calling thread is restored.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def usable_cores() -> int:
 
 @contextmanager
 def faiss_threads(threads: int | None) -> Iterator[None]:
-    """Faiss with so many threads (None: one per usable core); the setting is restored."""
+    """Limit Faiss to some threads (None: one per usable core); the setting is restored."""
     import faiss
 
     before = faiss.omp_get_max_threads()
@@ -50,7 +49,7 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
         threads: the most threads at once, the caller's included.
 
     Returns:
-        what `work` returned, in the order of the items.
+        the results, in the order of the items.
     """
     threads = min(threads or usable_cores(), len(items))
     if threads <= 1 or getattr(_inside, "working", False):
@@ -58,27 +57,27 @@ def for_each(work: Callable[[T], R], items: Sequence[T], threads: int | None = N
             return [work(item) for item in items]
     results: list[Any] = [None] * len(items)
     waiting = iter(enumerate(items))
-    taking = threading.Lock()
+    lock = threading.Lock()
 
-    def some() -> None:
+    def work_on_items() -> None:
         while True:
-            with taking:
+            with lock:
                 number, item = next(waiting, (-1, None))
             if number < 0:
                 return
             results[number] = work(item)  # type: ignore[arg-type]
 
-    def held() -> None:
-        # Anew each time: other libraries set the number of threads where they are first used.
+    def run() -> None:
+        # Set each time: other libraries set the number of threads when they are first used.
         with faiss_threads(1):
-            some()
+            work_on_items()
 
-    others = [_pool().submit(held) for _ in range(threads - 1)]
+    others = [_pool().submit(run) for _ in range(threads - 1)]
     try:
-        held()
+        run()
     finally:
         for other in others:
-            # One that has not started has nothing left to do.
+            # One that has not started has no work left.
             if not other.cancel():
                 other.result()
     return results

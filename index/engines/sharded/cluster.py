@@ -1,7 +1,7 @@
-"""Ray on this machine alone: nothing of it listens on a network, and nothing is reported.
+"""Ray on this machine only: it does not listen on a network and sends no usage reports.
 
-A cluster of several machines is started with Ray's own command (see docs/background/search.md); a
-program that was connected to it with `ray.init` needs none of this.
+A cluster of several machines is started with Ray's own command (see docs/background/search.md),
+and connected to with `ray.init`.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LEAST_OBJECT_STORE_BYTES = 80 << 20
 
 
 def ray_library(what: str = "search over several processes or machines") -> Any:
-    """The library, loaded when it is first needed.
+    """Import Ray.
 
     Args:
-        what: needs it, for the message.
+        what: the feature that needs it, for the message.
 
     Raises:
         PreconditionError: it is not installed.
@@ -38,13 +38,13 @@ def ray_library(what: str = "search over several processes or machines") -> Any:
     return ray
 
 
-_AS_RAY_IS_LOADED = {
+_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
-    # Despite its name this is read on Linux as well: no cluster, so the loopback interface.
+    # Read on Linux too, despite its name: use the loopback interface.
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
-"""What Ray reads from the environment, once, as it is imported."""
+"""Environment variables that Ray reads when it is imported."""
 
 
 @contextmanager
@@ -53,28 +53,28 @@ def local_cluster(
     object_store_bytes: int = _LEAST_OBJECT_STORE_BYTES,
     what: str = "search over several processes or machines",
 ) -> Iterator[None]:
-    """Start Ray on this machine, reachable from this machine only; stop it at the end.
+    """Start Ray, reachable from this machine only; stop it at the end.
 
     Args:
-        cpus: how many cores its actors may take together.
-        object_store_bytes: shared memory for what is sent between processes.
-        what: needs it, for messages.
+        cpus: number of cores for its actors.
+        object_store_bytes: shared memory for messages between processes.
+        what: the feature that needs it, for messages.
 
     Raises:
         PreconditionError: Ray is not installed, was imported or started before, or does not start.
     """
-    if "ray" in sys.modules and _AS_RAY_IS_LOADED.items() - os.environ.items():
+    if "ray" in sys.modules and _ENVIRONMENT.items() - os.environ.items():
         raise PreconditionError(
-            "Ray was imported before it could be told to stay on this machine; "
-            "enter local_cluster before anything imports ray"
+            "Ray was imported before it was configured to stay on this machine; "
+            "enter local_cluster before ray is imported"
         )
-    os.environ.update(_AS_RAY_IS_LOADED)
-    # The secret that its processes share, so that none has to be written to a file.
+    os.environ.update(_ENVIRONMENT)
+    # The secret of its processes, so that none is written to a file.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray = ray_library(what)
     if ray.is_initialized():
         raise PreconditionError("Ray runs in this process already; use the cluster it is part of")
-    # Paths of sockets may not be long, so the folder's name is short.
+    # A short name, since paths of sockets are limited.
     with tempfile.TemporaryDirectory(prefix="br-") as folder:
         try:
             ray.init(
@@ -88,8 +88,8 @@ def local_cluster(
             )
         except Exception as error:
             raise PreconditionError(
-                f"Ray does not start on this machine ({error}); "
-                "look for free memory, and for space in /dev/shm and in the temporary folder"
+                f"Ray does not start on this machine ({error}); check free memory, and free "
+                "space in /dev/shm and in the temporary folder"
             ) from error
         try:
             yield

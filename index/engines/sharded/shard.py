@@ -1,10 +1,7 @@
-"""One shard: which rows belong to it, the codes that it holds, and its searches.
+"""One shard: its rows, its codes and its searches, without Ray.
 
-Rows are dealt out to shards in partitions of equal length. A row never changes its shard, wherever
-rows are added or deleted; the newest rows are spread over all shards, and so are those that a
-condition on dates or regions selects.
-
-Nothing here knows Ray: an actor is a `Shard` in a process of its own.
+Rows are distributed over shards in partitions of equal length. A row never changes its shard; new
+rows are spread over all shards, and so are the rows that a condition on dates or regions selects.
 """
 
 from __future__ import annotations
@@ -27,10 +24,10 @@ _CACHED_ROW_SETS = 16
 
 @dataclass(frozen=True, slots=True)
 class Partitions:
-    """Ranges of rows, dealt out to shards in turn.
+    """Ranges of rows, assigned to shards in turn.
 
     Attributes:
-        shards: how many there are.
+        shards: number of shards.
         rows: rows of one partition.
     """
 
@@ -60,13 +57,13 @@ class Partitions:
         return np.column_stack([starts, np.minimum(starts + self.rows, end)])
 
     def packed(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.uint8]:
-        """Some of one shard's rows (ascending) in few bytes: int64 [n], or a bit for each row.
+        """Some of one shard's rows (ascending), compressed: int64 [n], or a bit for each row.
 
         Bits are little first, and skip the rows of other shards.
         """
         if not len(rows):
             return rows
-        # No remainders: NumPy divides by one number several times as fast.
+        # Without remainders, which NumPy computes several times as slowly.
         partition = rows // self.rows
         positions = rows - (partition - partition // self.shards) * self.rows
         if 64 * len(rows) <= positions[-1] + 1:
@@ -100,7 +97,7 @@ class Partitions:
 
 
 class Source(Protocol):
-    """Reads the codes of a shard, so that they never pass through the driver; sent as a pickle."""
+    """Reads the codes of a shard in its process; sent as a pickle."""
 
     def read(
         self,
@@ -113,9 +110,9 @@ class Source(Protocol):
 
         Args:
             version: the generation.
-            partitions: which rows belong to which shard.
-            shard: whose rows.
-            before: an earlier generation that the shard holds, whose blocks can be shared.
+            partitions: the rows of the shards.
+            shard: number of the shard.
+            before: an earlier generation in the shard, whose blocks can be shared.
 
         Raises:
             ArchiveDamagedError: they cannot be read.
@@ -132,7 +129,7 @@ class ShardRows:
     """The rows that one shard may return.
 
     Attributes:
-        token: names the set of rows, so that what is worked out for it is used again.
+        token: identifies the set of rows, for caching.
         packed: the shard's rows of it, see `Partitions.packed`.
     """
 
@@ -142,21 +139,19 @@ class ShardRows:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a shard holds of a generation.
+    """The codes of a generation in a shard.
 
     Attributes:
         version: the generation.
         bits: code length.
-        codes: how many.
-        last_row: the greatest row number; -1 where there is none.
-        nbytes: bytes of the codes.
+        codes: number of codes.
+        last_row: the greatest row number; -1 if there is none.
     """
 
     version: int
     bits: int
     codes: int
     last_row: int
-    nbytes: int
 
 
 class Shard:
@@ -164,7 +159,7 @@ class Shard:
 
     Args:
         number: of this shard.
-        partitions: which rows belong to which shard.
+        partitions: the rows of the shards.
         threads: most threads of one search.
     """
 
@@ -183,7 +178,7 @@ class Shard:
         Args:
             source: reads its codes.
             version: the generation.
-            serving: the one that searches name now; it is kept, all others are dropped.
+            serving: the one that searches name now; all others are dropped.
         """
         with self._loading:
             if version not in self._engines:
@@ -195,7 +190,7 @@ class Shard:
                     version: FlatEngine(blocks, self._threads)
                 }
             blocks = self._engines[version].blocks
-            return Loaded(version, blocks.bits, len(blocks), blocks.last_row, blocks.nbytes)
+            return Loaded(version, blocks.bits, len(blocks), blocks.last_row)
 
     def search(
         self, version: int, queries: Queries, k: int, rows: ShardRows | None
