@@ -130,13 +130,20 @@ class _Copying:
         self._header = header
         self._version = version
         self._link = link
+        # The key of the version's manifest.
+        keys = stored_keys(source.store)
+        self._manifest = next(key for key in keys if version in versions_in([key]))
+        self._manifest_checksum = checksum_of(source.path / self._manifest).xxh3
         self._known = read_checksums(source.path).files
         self._checksums: dict[str, Checksum] = {}
         self._counts = Counter[str]()
 
     def run(self) -> Backup:
         before = self._earlier_header()
-        files = [*self._store_files(), *self._model_files()]
+        version = TableVersion.open(self._source.store, self._version)
+        data = {key for files in version.fragments.values() for key in files}
+        indexes = version.needed(stored_keys(self._source.store))
+        files = [*sorted(indexes | data), self._manifest, *self._model_files()]
         if before is None:
             self._create(files)
         else:
@@ -188,23 +195,6 @@ class _Copying:
             self._remove_others()
         finally:
             lock.release()
-
-    @property
-    def _manifest(self) -> str:
-        """Key of the version's manifest."""
-        keys = stored_keys(self._source.store)
-        return next(key for key in keys if self._version in versions_in([key]))
-
-    @property
-    def _manifest_checksum(self) -> str:
-        return checksum_of(self._source.path / self._manifest).xxh3
-
-    def _store_files(self) -> list[str]:
-        """Keys of the files that the version needs, its manifest last."""
-        version = TableVersion.open(self._source.store, self._version)
-        indexes = version.needed(stored_keys(self._source.store))
-        data = {key for files in version.fragments.values() for key in files}
-        return [*sorted(indexes | data), self._manifest]
 
     def _model_files(self) -> Iterator[str]:
         for record in self._header.models:

@@ -159,13 +159,12 @@ def replace_checksums(archive: Path, files: Mapping[str, Checksum]) -> None:
 
 
 def _lines(files: Mapping[str, Checksum] | Mapping[str, Checksum | None]) -> bytes:
-    return b"".join(_line(path, recorded) for path, recorded in files.items())
-
-
-def _line(path: str, recorded: Checksum | None) -> bytes:
-    xxh3, size = (recorded.xxh3, recorded.size) if recorded else (_REMOVED, 0)
-    rest = f"{xxh3} {size} {json.dumps(path)}".encode()
-    return f"{xxhash.xxh3_64_hexdigest(rest)} ".encode() + rest + b"\n"
+    lines = b""
+    for path, recorded in files.items():
+        xxh3, size = (recorded.xxh3, recorded.size) if recorded else (_REMOVED, 0)
+        rest = f"{xxh3} {size} {json.dumps(path)}".encode()
+        lines += f"{xxhash.xxh3_64_hexdigest(rest)} ".encode() + rest + b"\n"
+    return lines
 
 
 def _parsed(line: bytes) -> tuple[str, Checksum | None]:

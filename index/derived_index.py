@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.index.derived_files import DerivedFiles, DerivedSet
+from bittern.index.derived_files import Arrays, DerivedFiles, DerivedSet
 from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks, RowNumbers
 from bittern.index.loading import MODALITIES, Blocks, Rows
 from bittern.index.row_map import RowMap
@@ -141,20 +141,17 @@ class IndexFiles:
                 # Set first, so that a failed write is not repeated for this generation.
                 self._stored[name] = generation.version
                 if name == "rows":
-                    arrays = _arrays_of_rows(generation.row_table)
+                    rows = generation.row_table
+                    arrays: Arrays = {
+                        "first": rows.map.first,
+                        "ids": rows.map.ids,
+                        "lengths": rows.map.lengths,
+                        "kinds": rows.kinds,
+                    }
                     self.files.write_set("rows", arrays, generation.version)
                 else:
                     arrays = _arrays_of_blocks(generation.loaded_columns[name])
                     self.files.write_set(f"codes-{name}", arrays, generation.version)
-
-
-def _arrays_of_rows(rows: Rows) -> dict[str, Any]:
-    return {
-        "first": rows.map.first,
-        "ids": rows.map.ids,
-        "lengths": rows.map.lengths,
-        "kinds": rows.kinds,
-    }
 
 
 def _rows_of(found: DerivedSet) -> Rows | None:

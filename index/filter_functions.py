@@ -10,6 +10,7 @@ an interval of two of these, whose end may omit what it shares with its beginnin
 
 from __future__ import annotations
 
+import calendar
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -287,11 +288,7 @@ def _last_day(given: str) -> date:
     first = _day(given, year_, 12 if month_ is None else month_, 1 if day_ is None else day_)
     if day_ is not None:
         return first
-    return date.max if first >= date(9999, 12, 1) else _next_month(first) - timedelta(days=1)
-
-
-def _next_month(first: date) -> date:
-    return date(first.year + first.month // 12, first.month % 12 + 1, 1)
+    return first.replace(day=calendar.monthrange(first.year, first.month)[1])
 
 
 def _parts(given: str) -> tuple[int, int | None, int | None]:

@@ -91,9 +91,8 @@ def read_rows(store: Store) -> Rows:
         numbers.append(rows)
         kinds.append(_kinds(batch["modality"]))
     found = np.concatenate(kinds) if kinds else np.empty(0, np.int8)
-    same = _uniform(found)
-    if len(same) != len(found):
-        return Rows(store.version, RowMap.of(chunks), same)
+    if len(found) and (found == found[0]).all():
+        return Rows(store.version, RowMap.of(chunks), found[:1])
     rows = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
     if (rows[:-1] >= rows[1:]).any():
         found = found[np.unique(rows, return_index=True)[1]]
@@ -168,10 +167,6 @@ def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blo
 def _kinds(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int8]:
     positions = pc.fill_null(pc.index_in(column, pa.array(MODALITIES)), -1)
     return np.asarray(positions, dtype=np.int8)
-
-
-def _uniform(kinds: NDArray[np.int8]) -> NDArray[np.int8]:
-    return kinds[:1] if len(kinds) and (kinds == kinds[0]).all() else kinds
 
 
 def _kinds_since(

@@ -64,11 +64,10 @@ def media_of(
     """
     snapshot = archive._current()
     store, where = snapshot.store, one_of("occurrenceID", names)
-    columns = ["row", *(name for name in FINGERPRINT if store.field_type(name) is not None)]
-    if embeddings_of is not None:
-        columns.append(embeddings_of.embedding_column)
-    rows = store.read(columns, where)
-    about = {value["row"]: value for value in _without_embeddings(rows)}
+    fingerprints = ["row", *(name for name in FINGERPRINT if store.field_type(name) is not None)]
+    embeddings = [] if embeddings_of is None else [embeddings_of.embedding_column]
+    rows = store.read([*fingerprints, *embeddings], where)
+    about = {value["row"]: value for value in rows.select(fingerprints).to_pylist()}
     vectors = _vectors(rows, embeddings_of) if embeddings_of is not None else {}
     found: dict[str, StoredMedium] = {}
     for seen in snapshot.by_condition(where):
@@ -101,12 +100,6 @@ def some_embeddings(
         return np.empty((0, 0), np.float32)
     rows = store.read(["row", column], f"`row` IN ({', '.join(map(str, first))})").sort_by("row")
     return np.stack(list(_vectors(rows, record).values()))
-
-
-def _without_embeddings(rows: pa.Table) -> list[dict[str, object]]:
-    kept = [name for name in rows.column_names if not name.startswith("embedding_")]
-    values: list[dict[str, object]] = rows.select(kept).to_pylist()
-    return values
 
 
 def _vectors(rows: pa.Table, record: ModelRecord) -> dict[int, NDArray[np.float32]]:

@@ -236,7 +236,7 @@ class _Repairing:
         if lost and base.number == newest:
             # Before a compaction, the same rows were in other files.
             for older in self._with_same_rows(base, files):
-                if self._is_whole(older, files):
+                if not self._lost_fragments(older, files) and not _lost_indexes(older, files):
                     return replace(plan, base=older, lost=[], indexes=[], same_rows=True)
         return plan
 
@@ -246,9 +246,6 @@ class _Repairing:
             [number] = versions_in([key])
             return key not in files.problems and bool(TableVersion.open(self._store, number))
         return False
-
-    def _is_whole(self, version: TableVersion, files: ComparedFiles) -> bool:
-        return not self._lost_fragments(version, files) and not _lost_indexes(version, files)
 
     def _lost_fragments(self, version: TableVersion, files: ComparedFiles) -> list[int]:
         return [

@@ -194,10 +194,12 @@ def compare_files(
         OSError: the archive's folders cannot be listed.
     """
     found = ComparedFiles(read_checksums(folder.path), stored_keys(folder.store))
-    present = [*found.keys]
+    present, prefixes = [*found.keys], [PREFIX]
     for digest in models:
-        present += [f"models/{digest}/{name}" for name in _names_below(folder, digest)]
-    expected = [key for key in found.log.files if key.startswith((PREFIX, *_prefixes(models)))]
+        prefixes.append(f"models/{digest}/")
+        below = files_below(folder.models / digest)
+        present += [path.relative_to(folder.path).as_posix() for path in below]
+    expected = [key for key in found.log.files if key.startswith(tuple(prefixes))]
     total = sum(found.log.files[key].size for key in expected)
     for key in dict.fromkeys([*expected, *present]):
         recorded = found.log.files.get(key)
@@ -218,15 +220,6 @@ def compare_files(
     for key in missing - lost:  # removed, but the writer was killed before it recorded that
         del found.problems[key]
     return found
-
-
-def _prefixes(models: Iterable[str]) -> list[str]:
-    return [f"models/{digest}/" for digest in models]
-
-
-def _names_below(folder: ArchiveFolder, digest: str) -> list[str]:
-    model = folder.models / digest
-    return [path.relative_to(model).as_posix() for path in files_below(model)]
 
 
 def verified(
@@ -251,7 +244,9 @@ def verified(
                 pass
         found.findings.extend(_row_findings(folder, header, generation))
         counts = {modality: len(generation.of_modality(modality)) for modality in MODALITIES}
-        made_anew = list(_derived_damage(folder, generation.store))
+        derived = DerivedFiles(folder.derived, generation.store)
+        damages = {name: derived.damage(name) for name in derived.names()}
+        made_anew = [f"{name}: {damage}" for name, damage in damages.items() if damage]
     except ArchiveDamagedError as error:
         found.findings.append(Finding("rows", f"rows cannot be read: {error.message}", _REPAIR))
     return replace(found, observations=counts, made_anew=made_anew)
@@ -418,11 +413,3 @@ def _index_problems(header: Header, generation: Generation) -> Iterator[str]:
                     f"the {modality} index of model {record.name} ({record.digest[:16]}) differs "
                     "from the store"
                 )
-
-
-def _derived_damage(folder: ArchiveFolder, store: Store) -> Iterator[str]:
-    """Unusable derived files, one line each."""
-    files = DerivedFiles(folder.derived, store)
-    for name in files.names():
-        if damage := files.damage(name):
-            yield f"{name}: {damage}"

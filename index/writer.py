@@ -170,9 +170,9 @@ class Writer:
             )
         with self._changing():
             columns = MetadataColumns(self._store.metadata_types)
-            planner = Planner(
-                record, columns, self._stored(items, record), on_duplicate, self._dim(record)
-            )
+            embeddings = self._store.field_type(record.embedding_column)
+            dim = None if embeddings is None else int(embeddings.list_size)
+            planner = Planner(record, columns, self._stored(items, record), on_duplicate, dim)
             plan = planner.plan(items)
             if plan.items:
                 self._add_columns(plan.items, columns, record, planner.embedding_dim)
@@ -259,10 +259,6 @@ class Writer:
         drop_files(self._folder, {*kept, *(record.digest for record in header.models)})
         self._committed(0)
         return [record for record in before.models if record not in header.models]
-
-    def _dim(self, record: ModelRecord) -> int | None:
-        column = self._store.field_type(record.embedding_column)
-        return None if column is None else int(column.list_size)
 
     def _stored(
         self, items: Sequence[Sequence[CodedObservation]], record: ModelRecord

@@ -1,4 +1,4 @@
-"""Derived files: used when they prove themselves, ignored otherwise, never in the way."""
+"""Derived files are used if they can be verified, and otherwise ignored."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.index.samples import BAT, OWL, photo, recording
 
 
 @pytest.fixture(autouse=True)
-def kept_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def stored_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(derived_index, "STORED_FROM", 1)
 
 
@@ -47,9 +47,9 @@ def files_of(archive: Archive) -> DerivedFiles:
 
 
 def save(archive: Archive) -> None:
-    """Keep everything of the newest generation."""
+    """Store everything of the newest generation."""
     records = archive.models()
-    archive._index_files.close(None)  # ends its own writing, which would leave files beside these
+    archive._index_files.close(None)  # waits for its own writing
     files = IndexFiles(files_of(archive))
     generation = Generation(archive._store)
     for record in records:
@@ -74,14 +74,14 @@ def content(generation: Generation) -> dict[str, Any]:
 
 
 def check_right(path: Path) -> None:
-    """What is found with the derived files is what the store holds."""
+    """With the derived files, the same is found as without."""
     store = Store(path / "store")
-    kept = IndexFiles(DerivedFiles(path / "derived", store), write=False)
-    assert content(Generation(store, index_files=kept)) == content(Generation(store))
+    stored = IndexFiles(DerivedFiles(path / "derived", store), write=False)
+    assert content(Generation(store, index_files=stored)) == content(Generation(store))
 
 
 def used(path: Path) -> set[str]:
-    """The sets that are trusted."""
+    """The usable sets."""
     files = DerivedFiles(path / "derived", Store(path / "store"))
     return {name for name in files.names() if not files.damage(name, or_outdated=True)}
 
@@ -89,7 +89,7 @@ def used(path: Path) -> set[str]:
 ALL = {"rows", f"codes-{OWL.code_column}", f"codes-{BAT.code_column}"}
 
 
-def test_what_was_kept_is_used_instead_of_the_store(
+def test_stored_sets_are_used_instead_of_the_store(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert used(path) == ALL
@@ -103,7 +103,7 @@ def test_what_was_kept_is_used_instead_of_the_store(
     )
 
 
-def test_stale_files_are_brought_up_to_date_from_the_store(path: Path) -> None:
+def test_outdated_files_are_updated_from_the_store(path: Path) -> None:
     with Archive.open(path, write=True) as archive:
         archive._store.compact()
         archive.add([photo("new")], model=OWL.digest)
@@ -137,31 +137,11 @@ def test_a_truncated_file_is_noticed(path: Path, seed: int) -> None:
 def test_every_flipped_byte_of_an_array_is_noticed(path: Path) -> None:
     for file in sorted((path / "derived").glob("codes-*.codes_image.npy")):
         whole = file.read_bytes()
-        for place in range(128, len(whole), 37):
-            file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        for at in range(128, len(whole), 37):
+            file.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
             assert used(path) < ALL
         file.write_bytes(whole)
     assert used(path) == ALL
-
-
-def remove_one(folder: Path) -> None:
-    next(folder.glob("*.codes_image.npy")).unlink()
-
-
-def remove_json(folder: Path) -> None:
-    (folder / "rows.json").unlink()
-
-
-def empty_json(folder: Path) -> None:
-    (folder / "rows.json").write_text("")
-
-
-def nested_json(folder: Path) -> None:
-    (folder / "rows.json").write_text("[" * 100_000)
-
-
-def no_json(folder: Path) -> None:
-    (folder / "rows.json").write_bytes(b"\xff\xfe")
 
 
 def newer_format(folder: Path) -> None:
@@ -186,17 +166,27 @@ def a_folder_in_place_of_a_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     "harm",
     [
-        remove_one,
-        remove_json,
-        empty_json,
-        nested_json,
-        no_json,
+        lambda folder: next(folder.glob("*.codes_image.npy")).unlink(),
+        lambda folder: (folder / "rows.json").unlink(),
+        lambda folder: (folder / "rows.json").write_text(""),
+        lambda folder: (folder / "rows.json").write_text("[" * 100_000),
+        lambda folder: (folder / "rows.json").write_bytes(b"\xff\xfe"),
         newer_format,
         swapped_sets,
         a_folder_in_place_of_a_file,
     ],
+    ids=[
+        "no array",
+        "no JSON",
+        "empty JSON",
+        "nested JSON",
+        "no UTF-8",
+        "new",
+        "swapped",
+        "folder",
+    ],
 )
-def test_harm_is_logged_at_most_and_never_in_the_way(
+def test_damage_is_logged_and_changes_no_result(
     path: Path, harm: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     harm(path / "derived")
@@ -246,7 +236,7 @@ def test_files_of_another_archive_are_not_used(path: Path, tmp_path: Path) -> No
     check_right(path)
 
 
-def test_files_of_a_later_state_are_not_used_by_a_store_that_was_put_back(
+def test_files_of_a_later_state_are_not_used_by_a_restored_store(
     path: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(path / "store", tmp_path / "backup")
@@ -260,7 +250,7 @@ def test_files_of_a_later_state_are_not_used_by_a_store_that_was_put_back(
     assert used(path) == set()
     check_right(path)
     with Archive.open(path, write=True) as archive:
-        # Again at the version of the files, by another way.
+        # Again at the version of the files, with other content.
         archive.add([photo("otherwise")], model=OWL.digest)
     assert used(path) == set()
     check_right(path)
@@ -367,7 +357,7 @@ def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
     for thread in threads:
         thread.join()
     arrays = DerivedFiles(path / "derived", Store(path / "store")).read("x")
-    if arrays is not None:  # one writer may have swept the other's files away
+    if arrays is not None:  # one writer may have removed the other's files
         assert len({*arrays["a"].tolist(), *arrays["b"].tolist()}) == 1
 
 
@@ -381,7 +371,7 @@ def test_two_writers_at_once_leave_one_whole_set(path: Path) -> None:
         np.asfortranarray(np.arange(6).reshape(2, 3)),
     ],
 )
-def test_arrays_come_back_as_they_were(path: Path, array: np.ndarray) -> None:
+def test_arrays_are_read_back_unchanged(path: Path, array: np.ndarray) -> None:
     files = DerivedFiles(path / "derived", Store(path / "store"))
     array = np.atleast_1d(array)
     files.write("any-name", {"a": array})
@@ -392,7 +382,7 @@ def test_arrays_come_back_as_they_were(path: Path, array: np.ndarray) -> None:
     assert not arrays["a"].flags.writeable
 
 
-def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
+def test_an_archive_stores_what_it_has_loaded_and_opens_from_it(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     query = np.random.default_rng(1).normal(size=64)
@@ -412,12 +402,14 @@ def test_an_archive_keeps_what_it_has_loaded_and_opens_from_it(
         archive.add([photo("p30")], model=OWL.digest)
         assert len(found()) == 31
     files = DerivedFiles(archive.path / "derived", Store(archive.path / "store"))
-    kept = files.read_set("rows")
-    assert kept is not None
-    assert kept.version < Store(archive.path / "store").version, "one row is not worth it"
+    stored = files.read_set("rows")
+    assert stored is not None
+    assert stored.version < Store(archive.path / "store").version, "one row is not worth it"
 
 
-def test_a_small_archive_keeps_nothing(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_archive_has_no_derived_files(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(derived_index, "STORED_FROM", 200_000)
     archive.add([photo("a")], model=OWL.digest)
     archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
@@ -436,7 +428,7 @@ def test_verify_names_damaged_files_and_not_those_that_are_out_of_date(path: Pat
         assert found.problems == archive.verify() == []
 
 
-def test_verify_leaves_damaged_files_as_they_are_whichever_they_are(path: Path) -> None:
+def test_verify_does_not_change_damaged_files(path: Path) -> None:
     folder = path / "derived"
     for file in sorted(folder.iterdir()):
         whole = file.read_bytes()

@@ -1,4 +1,4 @@
-"""Derived sets that claim what cannot be, with checksums that are right: refused in one line."""
+"""Derived sets with impossible content and correct checksums are refused in one line of the log."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sets(path: Path) -> DerivedFiles:
 
 
 def claim(path: Path, name: str, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change what a set says of itself, and its checksum with it."""
+    """Change the description of a set, and its checksum accordingly."""
     file = path / "derived" / f"{name}.json"
     outer = json.loads(file.read_text())
     change(outer["set"])
@@ -66,8 +66,8 @@ def as_of(generation: int) -> Callable[[dict[str, Any]], None]:
     return lambda value: value.update(generation=generation)
 
 
-def check_made_anew(path: Path, caplog: pytest.LogCaptureFixture, *names: str) -> None:
-    """Everything is found; each of these sets is refused in one line and is whole afterwards."""
+def check_built_again(path: Path, caplog: pytest.LogCaptureFixture, *names: str) -> None:
+    """Search finds everything; each of these sets is refused in one line, then sound."""
     with caplog.at_level(logging.WARNING), Archive.open(path) as archive:
         assert len(set(answer(archive))) == ROWS
         assert archive._generation is not None
@@ -82,59 +82,60 @@ def check_made_anew(path: Path, caplog: pytest.LogCaptureFixture, *names: str) -
 
 
 @pytest.mark.parametrize("beginning", [b"PK\x03\x04", b"\x80\x04", b"\x93NUMPY\x03\x00"])
-def test_a_file_that_begins_like_another_kind_of_file_is_damage(
+def test_a_file_with_the_magic_number_of_another_format_is_damage(
     path: Path, beginning: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     for file in (path / "derived").glob("*.npy"):
         file.write_bytes(beginning + file.read_bytes()[len(beginning) :])
     assert all("damaged" in sets(path).damage(name) for name in ("rows", CODES))
-    check_made_anew(path, caplog, "rows", CODES)
+    check_built_again(path, caplog, "rows", CODES)
+
+
+INVALID_FIELDS: list[tuple[str, object]] = [
+    ("shape", [float("inf")]),
+    ("shape", [-1]),
+    ("shape", [True]),
+    ("shape", [1.0]),
+    ("shape", "1"),
+    ("shape", []),
+    ("shape", [1 << 62, 1 << 62]),
+    ("shape", None),
+    ("dtype", "i4,(2"),
+    ("dtype", "|O"),
+    ("dtype", ["<i8"]),
+    ("dtype", {}),
+    ("file", "../../archive.json"),
+    ("file", None),
+    ("file", "\0"),
+    ("bytes", 10**400),
+]
+INVALID_FILES: list[object] = [[1], None, {"first": None}, {str(i): {} for i in range(65)}]
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
+    "change",
     [
-        ("shape", [float("inf")]),
-        ("shape", [-1]),
-        ("shape", [True]),
-        ("shape", [1.0]),
-        ("shape", "1"),
-        ("shape", []),
-        ("shape", [1 << 62, 1 << 62]),
-        ("shape", None),
-        ("dtype", "i4,(2"),
-        ("dtype", "|O"),
-        ("dtype", ["<i8"]),
-        ("dtype", {}),
-        ("file", "../../archive.json"),
-        ("file", None),
-        ("file", "\0"),
-        ("bytes", 10**400),
+        *(
+            lambda value, key=key, field=field: value["files"]["first"].update({key: field})
+            for key, field in INVALID_FIELDS
+        ),
+        *(lambda value, files=files: value.update(files=files) for files in INVALID_FILES),
     ],
 )
-def test_an_array_that_cannot_be_is_damage(
-    path: Path, key: str, value: object, caplog: pytest.LogCaptureFixture
+def test_an_impossible_description_of_arrays_is_damage(
+    path: Path, change: Callable[[dict[str, Any]], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    claim(path, "rows", lambda told: told["files"]["first"].update({key: value}))
+    claim(path, "rows", change)
     assert sets(path).damage("rows")
-    check_made_anew(path, caplog, "rows")
-
-
-@pytest.mark.parametrize("files", [[1], None, {"first": None}, {str(i): {} for i in range(65)}])
-def test_a_list_of_files_that_is_none_is_damage(
-    path: Path, files: object, caplog: pytest.LogCaptureFixture
-) -> None:
-    claim(path, "rows", lambda told: told.update(files=files))
-    assert sets(path).damage("rows")
-    check_made_anew(path, caplog, "rows")
+    check_built_again(path, caplog, "rows")
 
 
 def test_an_empty_file_is_damage(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for file in (path / "derived").glob("rows.*.first.npy"):
         file.write_bytes(b"")
-    claim(path, "rows", lambda told: told["files"]["first"].update(bytes=0))
+    claim(path, "rows", lambda value: value["files"]["first"].update(bytes=0))
     assert sets(path).damage("rows")
-    check_made_anew(path, caplog, "rows")
+    check_built_again(path, caplog, "rows")
 
 
 def test_whatever_a_library_raises_is_damage(
@@ -152,7 +153,7 @@ def test_whatever_a_library_raises_is_damage(
 def test_a_set_that_is_damaged_while_it_is_in_use_is_not_renewed(path: Path) -> None:
     files = sets(path)
     assert files.read("rows") is not None
-    claim(path, "rows", lambda told: told.update(seen=[]))
+    claim(path, "rows", lambda value: value.update(seen=[]))
     before = (path / "derived" / "rows.json").read_bytes()
     files.renew()
     assert (path / "derived" / "rows.json").read_bytes() == before
@@ -160,7 +161,7 @@ def test_a_set_that_is_damaged_while_it_is_in_use_is_not_renewed(path: Path) -> 
 
 @pytest.mark.parametrize("count", [ROWS - 10, ROWS + 10, 1 << 39])
 @pytest.mark.parametrize("earlier", [False, True])
-def test_rows_that_the_store_does_not_have_are_not_believed(
+def test_rows_that_the_store_does_not_have_are_not_used(
     path: Path, count: int, earlier: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     one = {"first": [0], "lengths": [count], "ids": [0]}
@@ -172,33 +173,29 @@ def test_rows_that_the_store_does_not_have_are_not_believed(
             assert archive._generation is not None
             assert len(archive._generation) == ROWS
     else:
-        check_made_anew(path, caplog, "rows")
+        check_built_again(path, caplog, "rows")
 
 
-def test_ids_that_the_store_cannot_have_are_not_believed(
-    path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("name", "arrays"),
+    [
+        ("rows", {"ids": np.array([np.iinfo(np.int64).max - 3])}),
+        (
+            CODES,
+            {
+                "lengths_image": np.array([ROWS + 10]),
+                "codes_image": np.zeros((ROWS + 10, 8), np.uint8),
+            },
+        ),
+        (CODES, {"codes_image": np.zeros((ROWS, 9), np.uint8)}),
+    ],
+    ids=["impossible ids", "codes of missing rows", "codes of another width"],
+)
+def test_intact_arrays_that_do_not_fit_the_store_are_not_used(
+    path: Path, name: str, arrays: dict[str, np.ndarray], caplog: pytest.LogCaptureFixture
 ) -> None:
-    replace(path, "rows", ids=np.array([np.iinfo(np.int64).max - 3]))
-    check_made_anew(path, caplog, "rows")
-
-
-def test_codes_of_rows_that_are_not_there_are_not_believed(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    replace(
-        path,
-        CODES,
-        lengths_image=np.array([ROWS + 10]),
-        codes_image=np.zeros((ROWS + 10, 8), np.uint8),
-    )
-    check_made_anew(path, caplog, CODES)
-
-
-def test_codes_of_another_width_are_said_to_be(
-    path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    replace(path, CODES, codes_image=np.zeros((ROWS, 9), np.uint8))
-    check_made_anew(path, caplog, CODES)
+    replace(path, name, **arrays)
+    check_built_again(path, caplog, name)
 
 
 @pytest.mark.parametrize("rows", [0, 5, 200_000])
@@ -207,8 +204,8 @@ def test_an_array_comes_back_read_only_and_is_what_numpy_reads(
     tmp_path: Path, rows: int, dtype: str
 ) -> None:
     array = np.arange(3 * rows).reshape(rows, 3).astype(dtype)
-    told = json.loads(json.dumps(write_array(tmp_path / "a.npy", [array[:2], array[2:]])))
-    again = read_array(tmp_path, told)
+    description = json.loads(json.dumps(write_array(tmp_path / "a.npy", [array[:2], array[2:]])))
+    again = read_array(tmp_path, description)
     assert not again.flags.writeable
     for found in (again, np.load(tmp_path / "a.npy")):
         assert found.dtype == array.dtype
