@@ -87,7 +87,7 @@ def backup(
 
     Raises:
         ArchiveNotFoundError: there is no archive.
-        InvalidInputError: `to` lies within the archive, or the archive within `to`.
+        InvalidInputError: one of the two folders contains the other.
         PreconditionError: `to` holds something else, or the disk refuses.
         ArchiveDamagedError: a file of the archive is missing or damaged.
     """
@@ -347,7 +347,8 @@ def _check_apart(source: Path, to: Path) -> None:
     one, other = source.resolve(), to.resolve()
     if one.is_relative_to(other) or other.is_relative_to(one):
         raise InvalidInputError(
-            f"a backup of {source} cannot be put at {to}: one lies within the other", field="to"
+            f"a backup of {source} cannot be made at {to}: one folder contains the other",
+            field="to",
         )
 
 

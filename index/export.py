@@ -89,7 +89,7 @@ def _pinned_batches(
         raise PreconditionError(
             f"the archive at {store.path.parent} was changed during the export, and version "
             f"{store.version}, which is exported, was removed; export it again, with permission "
-            "to write to the archive's folder: then the version is kept meanwhile"
+            "to write to the archive's folder, so that the version can be pinned"
         ) from error
     finally:
         _unpin(store, pin_name)

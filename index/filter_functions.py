@@ -233,7 +233,7 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
 
     Args:
         first: a year, a month or a day.
-        last: likewise; the period goes on to its end.
+        last: likewise; the period includes all of it.
         column: SQL of the dates.
 
     Raises:
@@ -259,7 +259,7 @@ def during(first: str, last: str, column: str = "`eventDate`") -> str:
     if ends < date.max:
         beyond = _shortest(ends + timedelta(days=1))
         conditions.append(f"{end} < {quoted(beyond)}")
-        # Dates that extend beyond the end: '2024' goes on after '2024-07-31'.
+        # Dates that extend beyond the end: '2024' ends after '2024-07-31'.
         wider = [beyond[:size] for size in (4, 7) if size < len(beyond)]
         if wider:
             conditions.append(f"{end} NOT IN ({', '.join(map(quoted, wider))})")

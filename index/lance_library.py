@@ -80,8 +80,8 @@ def reading(store: Path) -> Iterator[None]:
 def uninterrupted(work: Callable[[], None]) -> None:
     """Finish `work` in another thread; raise an interrupt (Ctrl-C) only afterwards.
 
-    Interrupts reach the main thread only. A commit that is interrupted there would go on in the
-    library, and its outcome would be unknown.
+    Interrupts reach the main thread only. The library would continue a commit that is
+    interrupted there, and its outcome would be unknown.
 
     Raises:
         KeyboardInterrupt: it came meanwhile.

@@ -93,7 +93,7 @@ def leftover_files(folder: ArchiveFolder, models: Iterable[str] | None) -> list[
     which LanceDB removes.
 
     Args:
-        folder: where the archive lies.
+        folder: the archive's folder.
         models: digests of its models; None if unknown.
     """
 

@@ -114,7 +114,7 @@ def without_pending(header: Header, digest: str | None) -> Header:
         if found[0] not in pending:
             raise PreconditionError(
                 f"model {found[0].name} of archive {header.name!r} is {found[0].state}, not "
-                "pending: there is nothing to give up"
+                "pending, so it cannot be given up"
             )
     return replace(header, models=tuple(one for one in header.models if one not in found))
 

@@ -179,7 +179,7 @@ class ArchiveReader:
 
     @retried
     def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
-        """Media names of these `occurrenceID`s, whichever model has coded them.
+        """Media names of these `occurrenceID`s, coded by any model.
 
         Args:
             occurrence_ids: identifiers of media; unknown ones are skipped.

@@ -315,7 +315,7 @@ class _Repairing:
                 self._move(self._folder.models / digest, "which is damaged")
         lost = {key for number in plan.lost for key in plan.base.fragments[number]}
         for key in sorted(lost - files.problems.keys()):
-            what = f"copy {key}, of rows that are lost, to {LOST_FOUND}"
+            what = f"copy {key}, with lost rows, to {LOST_FOUND}"
             self._step(what, partial(self._save, self._folder.path / key, copy=True))
         if plan.given_up:
             data = [key for key in files.keys if not versions_in([key])]

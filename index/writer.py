@@ -144,8 +144,8 @@ class Writer:
                 if known.code_column == record.code_column:
                     raise DigestMismatchError(
                         f"model {known.name} ({known.digest}, {known.bits} bits) of this archive "
-                        f"and {record.name} ({record.digest}, {record.bits} bits) cannot be told "
-                        "apart by the first 16 digits of their digests; use another archive",
+                        f"and {record.name} ({record.digest}, {record.bits} bits) have the "
+                        "same first 16 digits of their digests; use another archive",
                         field="digest",
                     )
             write_model_files(folder, files)

@@ -250,7 +250,7 @@ class Engines:
                 return
             index.building = f"ivf over {len(blocks):,} rows"
         if not self.options.build:
-            self._build(name, blocks, anew=False)
+            self._build(name, blocks, rebuild=False)
             return
         builder = threading.Thread(
             target=self._build, args=(name, blocks), name="bittern-build", daemon=True
@@ -259,21 +259,21 @@ class Engines:
             self._builders.add(builder)
         builder.start()
 
-    def _build(self, name: str, blocks: CodeBlocks, *, anew: bool = True) -> None:
-        """Use the stored index, or build one if `anew`; one at a time."""
+    def _build(self, name: str, blocks: CodeBlocks, *, rebuild: bool = True) -> None:
+        """Use the stored index, or build one if `rebuild`; one at a time."""
         index = self._index(name)
         begun = monotonic()
         try:
             with self._building:
                 self._check()
-                lists = self._built(name, blocks, index, anew)
+                lists = self._built(name, blocks, index, rebuild)
                 with self._lock:
                     index.lists, index.coverage, index.failed = lists, None, ""
                     index.live = _coverage(index, lists, blocks).of(None).known.count
             _log.info("%s: lists of %d rows after %.1f s", name, len(blocks), monotonic() - begun)
         except _NotBuiltError as reason:
             _log.debug("%s: %s", name, reason)
-        except Exception as error:  # searches go on without an index
+        except Exception as error:  # searches work without an index
             index.failed, index.failed_at = f"no index could be built: {error}", monotonic()
             _log.warning("%s: %s; searches stay exact", name, index.failed)
         finally:
@@ -286,13 +286,13 @@ class Engines:
         if self._closed:
             raise _NotBuiltError("the archive was closed")
 
-    def _built(self, name: str, blocks: CodeBlocks, index: _Index, anew: bool) -> InvertedLists:
+    def _built(self, name: str, blocks: CodeBlocks, index: _Index, rebuild: bool) -> InvertedLists:
         stored_name = f"{name}-ivf"
         if index.lists is None and not index.looked_up:
             index.looked_up = True
             if (stored := self._read(stored_name, blocks)) is not None:
                 return stored
-        if not anew:
+        if not rebuild:
             raise _NotBuiltError("no index is stored, and the options allow no build")
         threads = max(1, (self.options.threads or usable_cores()) // 2)
         before = index.lists

@@ -5,7 +5,7 @@ total order. So the hits do not depend on how rows are spread, nor on which shar
 
 One thread, the supervisor, replaces actors. It is notified when a process ends (each actor has a
 call that never returns, and fails at once then), when a shard has read its codes, and when a search
-has waited for a shard in vain.
+got no result from a shard in time.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class ShardedEngine:
     def refresh(self, version: int) -> None:
         """Let searches see another generation, all shards at once.
 
-        Searches go on meanwhile, in the generation before; none ever sees two.
+        Meanwhile searches use the previous generation; no search sees two.
 
         Raises:
             ArchiveDamagedError: a shard cannot read it. Nothing has changed, as with the others.
@@ -414,7 +414,7 @@ class _Actors:
                 self._post(self._replace, actor, handle, problem)
 
     def is_alive(self, handle: Any) -> bool:
-        """Whether an actor answers at all, even if it is busy with a search."""
+        """Whether an actor responds, even while it is busy with a search."""
         call = handle.process.options(concurrency_group=_CONTROL).remote()
         try:
             self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
