@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bittern.errors import ArchiveDamagedError, InvalidInputError, PreconditionError
@@ -18,7 +19,7 @@ from bittern.index.backup import backup
 from bittern.index.checksums import append_checksums, checksum_of
 from tests.history.killing import KilledError, Killer
 from tests.history.states import newest_files, newest_manifest, state
-from tests.index.samples import BAT, OWL, photo, recording
+from tests.index.samples import BAT, OWL, ids, photo, recording
 
 
 @pytest.fixture
@@ -216,3 +217,39 @@ def test_a_backup_is_whole_while_another_process_writes_and_compacts(
     finally:
         writer.kill()
         writer.wait()
+
+
+def test_a_backup_that_is_copied_back_is_noticed_though_versions_have_the_same_numbers(
+    tmp_path: Path,
+) -> None:
+    path, copy = tmp_path / "marsh", tmp_path / "copy"
+    with Archive.create(path) as made:
+        made.register_model(OWL, {"card.json": b"{}"})
+        made.add([photo(name) for name in "abcdef"], model=OWL.digest)
+    backup(path, copy)
+    query = np.zeros(8, np.uint8)
+    with Archive.open(path) as reader:
+
+        def answers(archive: Archive) -> tuple[object, ...]:
+            found = archive.search(query, model=OWL.digest, k=9, metric="hamming").hits
+            hits = [(hit.observation.id, hit.distance) for hit in found]
+            return ids(archive), archive.rows().tolist(), archive.generation, hits
+
+        with Archive.open(path, write=True) as writer:
+            writer.delete(["f", "e"])
+        before = answers(reader), reader.state
+        for gone in ("a", "b"):
+            shutil.rmtree(path)
+            shutil.copytree(copy, path)
+            with Archive.open(path, write=True) as writer:
+                writer.delete([gone])
+            with Archive.open(path) as fresh:
+                assert answers(reader) == answers(fresh)
+            assert gone not in ids(reader)
+            assert reader.generation == before[0][2]
+            assert reader.state != before[1]
+        with Archive.open(path, write=True) as writer:
+            writer.delete(["c"])
+        with Archive.open(path) as fresh:
+            assert answers(reader) == answers(fresh)
+        assert reader.verify() == []

@@ -1,27 +1,32 @@
-"""An archive is coded anew beside its old codes, and switches when all of it is."""
+"""Re-encoding: a new model's codes are added beside the old ones, then the archive switches."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from bittern.cli.app import app
 from bittern.errors import ArchiveVersionError, ModelNotFoundError, PreconditionError
-from bittern.index import folder as folder_module
+from bittern.index import folder, writer
 from bittern.index.archive import Archive
+from bittern.index.store import Store
 from bittern.service.engine import Engine
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import JobControl, index_source
-from bittern.service.jobs.reencode import reencode
+from bittern.service.jobs.reencode import give_up, reencode
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture
 from tests.history.killing import KilledError, Killer
+from tests.history.states import state
 
 
 @pytest.fixture
@@ -35,8 +40,8 @@ def states(engine: Engine) -> list[tuple[str, str]]:
     return [(record.name, record.state) for record in engine.archive.registered()]
 
 
-def best(engine: Engine, **asked: object) -> tuple[str, str]:
-    found = engine.search(Query(text="blue", target="image", k=1, **asked))  # type: ignore[arg-type]
+def best(engine: Engine, **options: object) -> tuple[str, str]:
+    found = engine.search(Query(text="blue", target="image", k=1, **options))  # type: ignore[arg-type]
     return found.model, found.hits[0].observation.id
 
 
@@ -169,13 +174,13 @@ def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
     index_source(engine, read_source(media).entries, second)
     reencode(replace(spec, model=saved(tmp_path, encoder, 16)), engine=engine)
     assert states(engine) == [("toy-16", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
-    told: list[str] = []
+    notes: list[str] = []
     drop = replace(spec, drop_old=True)
-    reencode(drop, engine, JobControl(lambda report: told.extend(report.notes[len(told) :])))
+    reencode(drop, engine, JobControl(lambda report: notes.extend(report.notes[len(notes) :])))
     left = [("toy-32", "ready"), ("toy-64", "retired"), ("toy-128", "ready")]
     assert states(engine) == left
     rows = sum(engine.stats().observations.values())
-    assert told == [
+    assert notes == [
         f"to be dropped with its codes, once toy-32 has coded all: toy-16 ({rows} rows)",
         f"dropped with its codes: toy-16 ({rows} rows)",
     ]
@@ -241,11 +246,11 @@ def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
 ) -> None:
     reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     with monkeypatch.context() as earlier:
-        earlier.setattr(folder_module, "FORMAT_VERSION", 1)
+        earlier.setattr(folder, "FORMAT_VERSION", 1)
         with pytest.raises(ArchiveVersionError):
             Archive.open(engine.archive.path)
     reencode(spec, engine=engine)
-    monkeypatch.setattr(folder_module, "FORMAT_VERSION", 1)
+    monkeypatch.setattr(folder, "FORMAT_VERSION", 1)
     with Archive.open(engine.archive.path) as opened:
         assert len(opened.models()) == 2
 
@@ -259,9 +264,6 @@ def test_a_pending_model_is_not_indexed_with(engine: Engine, spec: JobSpec, medi
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
     engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
-    from bittern.index import folder, writer
-    from bittern.index.store import Store
-
     path = engine.archive.path
     engine.close()
     spec = replace(spec, drop_old=True)
@@ -283,3 +285,96 @@ def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_co
     with Archive.open(path) as reader:
         assert [record.name for record in reader.registered()] == ["toy-32"]
         assert reader.verify() == []
+
+
+# Giving up an interrupted re-encoding
+
+
+def left_of(path: Path, digest: str) -> list[str]:
+    """Columns, files and name of a model that an archive still has."""
+    with Archive.open(path) as archive:
+        assert archive.verify() == []
+        columns = [name for name in archive._store.columns if digest[:16] in name]
+    named = digest in (path / "archive.json").read_text()
+    return [
+        *columns,
+        *(["files"] if (path / "models" / digest).exists() else []),
+        *["name"] * named,
+    ]
+
+
+def test_giving_up_removes_the_model_and_what_it_has_coded(
+    engine: Engine,
+    spec: JobSpec,
+) -> None:
+    before, path = state(engine.archive), engine.archive.path
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
+    [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
+    engine.close()
+    assert json.loads((path / "archive.json").read_text())["format_version"] == 2
+    arguments = ["reencode", str(path), "--model", spec.model, "--give-up", "--json"]
+    printed = CliRunner().invoke(app, arguments)
+    assert printed.exit_code == 0, printed.output
+    assert json.loads(printed.output)["given_up"] == {"name": "toy-32", "digest": digest}
+    assert json.loads((path / "archive.json").read_text())["format_version"] == 1
+    assert left_of(path, digest) == []
+    with Archive.open(path) as archive:
+        assert state(archive) == before
+    again = CliRunner().invoke(app, arguments)
+    assert isinstance(again.exception, ModelNotFoundError)
+
+
+def test_a_model_that_is_in_use_is_not_given_up(engine: Engine) -> None:
+    with pytest.raises(ModelNotFoundError, match="pending models: none"):
+        give_up(engine.archive, "toy-64")
+    with pytest.raises(PreconditionError, match="ready, not pending"):
+        engine.archive.give_up(engine.model().digest)
+    assert states(engine) == [("toy-64", "ready")]
+
+
+def test_windows_that_only_the_given_up_model_had_go_with_it(
+    engine: Engine, tmp_path: Path, media: Path
+) -> None:
+    halves = OtherWindows(name="halves", salt="h")
+    toy_model(halves, bits=32).save(tmp_path / "halves")
+    before, path = state(engine.archive), engine.archive.path
+    engine.close()
+    job = JobSpec("reencode", str(path), model=str(tmp_path / "halves"), commit_items=1)
+    with Archive.open(path, write=True) as archive:
+        other = Engine(archive, load_encoder=lambda name: halves)
+        for path_of in (media / "red.png", media / "green.png"):
+            path_of.unlink()  # so that there is no switch
+        assert reencode(job, engine=other).state == "failed"
+        assert len(archive.rows()) > len(before["observations"])
+        assert give_up(archive, job.model) is not None
+        assert state(archive) == before
+        assert archive.verify() == []
+
+
+def test_a_kill_during_giving_up_is_repaired_by_the_same_command(
+    engine: Engine,
+    spec: JobSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    encoder: ToyEncoder,
+) -> None:
+    reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
+    [digest] = [one.digest for one in engine.archive.registered() if one.state == "pending"]
+    before, path = state(engine.archive), engine.archive.path
+    engine.close()
+    for last in range(60):
+        with monkeypatch.context() as patched:
+            killer = Killer(patched, last)
+            killer.watch(folder, "write_json")
+            killer.watch(Store, "drop_columns")
+            killer.watch(writer, "drop_files")
+            try:
+                with Archive.open(path, write=True) as archive:
+                    give_up(archive, spec.model)
+                break
+            except KilledError:
+                pass
+        with Archive.open(path) as reader:
+            assert state(reader) == before
+            assert best(Engine(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
+    assert last >= 3
+    assert left_of(path, digest) == []
