@@ -1,4 +1,4 @@
-"""Damage that disks do, at places that a seed chooses."""
+"""Damage of files, at positions chosen by a seed."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _BLOCK = 512
 
 
 def flip_bit(data: bytes, chance: random.Random, _: bytes) -> bytes:
-    place = chance.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ 1 << chance.randrange(8)]) + data[place + 1 :]
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << chance.randrange(8)]) + data[at + 1 :]
 
 
 def flip_byte(data: bytes, chance: random.Random, _: bytes) -> bytes:
-    place = chance.randrange(len(data))
-    return data[:place] + bytes([data[place] ^ chance.randrange(1, 256)]) + data[place + 1 :]
+    at = chance.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ chance.randrange(1, 256)]) + data[at + 1 :]
 
 
 def zero_block(data: bytes, chance: random.Random, _: bytes) -> bytes:
     block = min(_BLOCK, len(data))
-    place = chance.randrange(len(data) - block + 1)
-    return data[:place] + bytes(block) + data[place + block :]
+    at = chance.randrange(len(data) - block + 1)
+    return data[:at] + bytes(block) + data[at + block :]
 
 
 def truncate(data: bytes, chance: random.Random, _: bytes) -> bytes:

@@ -32,8 +32,8 @@ def judge(path: Path, expected: dict[str, Any]) -> str:
     """How damage shows; fails where it does not and answers are wrong.
 
     Returns:
-        ``open`` where opening said so, ``verify`` where verifying did, ``harmless`` where
-        neither did and every answer is right.
+        ``open`` if opening fails, ``verify`` if verifying finds it, ``harmless`` if
+        neither does and every result is correct.
     """
     try:
         archive = Archive.open(path)
@@ -51,7 +51,7 @@ def judge(path: Path, expected: dict[str, Any]) -> str:
 
 
 def judge_repair(path: Path, expected: dict[str, Any]) -> str:
-    """Repair; what is there then must be right, what is not must have been told.
+    """Repair: the rest must be correct, and what is lost must be reported.
 
     Returns:
         ``whole`` where nothing was lost, ``part`` where rows were, ``refused`` where only a
@@ -60,13 +60,13 @@ def judge_repair(path: Path, expected: dict[str, Any]) -> str:
     dry = path.with_name("dry")
     shutil.copytree(path, dry)
     try:
-        told = repair(dry, dry_run=True)
+        planned = repair(dry, dry_run=True)
         done = repair(path)
     except ArchiveDamagedError:
         return "refused"
     finally:
         shutil.rmtree(dry)
-    assert told.steps == done.steps, (told.steps, done.steps)
+    assert planned.steps == done.steps, (planned.steps, done.steps)
     assert repair(path).steps == []
     with Archive.open(path, write=True) as archive:
         problems = [line for line in archive.verify() if "has lost its files" not in line]

@@ -1,4 +1,4 @@
-"""Much damage, at places that a seed chooses, each case in a process of its own.
+"""Much damage, at positions chosen by a seed, each case in its own process.
 
     python -m tests.damage.soak [CASES] [SEED]
 

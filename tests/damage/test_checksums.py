@@ -46,9 +46,9 @@ def test_every_file_has_its_checksum_when_a_commit_is_acknowledged(path: Path) -
             archive.delete([f"new {turn}"])
             assert unsummed(path) == []
     assert unsummed(path) == []
-    for key, told in read_checksums(path).files.items():
+    for key, recorded in read_checksums(path).files.items():
         if (path / key).exists():
-            assert checksum_of(path / key) == told
+            assert checksum_of(path / key) == recorded
 
 
 def test_a_commit_that_was_never_recorded_is_adopted_by_the_next_writer(

@@ -1,4 +1,4 @@
-"""What an archive holds, as plain values to compare."""
+"""The state of an archive, as plain values to compare."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bittern.index.table_files import TableVersion, newest_version, stored_keys
 
 
 def state(archive: Archive) -> dict[str, Any]:
-    """Everything that can be asked of an archive, but for the number of its generation."""
+    """The content of an archive and its search results, without its generation."""
     archive.refresh()
     models = archive.models()
     observations = archive.list(page_size=10_000).observations

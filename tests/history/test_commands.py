@@ -31,11 +31,11 @@ def run(*arguments: object) -> Result:
 def test_a_snapshot_is_taken_listed_restored_and_dropped(path: Path) -> None:
     taken = run("snapshots", path, "--take", "spring", "--note", "as found", "--json")
     assert taken.exit_code == 0, taken.output
-    [told] = json.loads(taken.output)["snapshots"]
-    assert told["name"] == "spring"
-    assert told["note"] == "as found"
-    assert told["rows"] == {"image": 2, "audio": 0}
-    assert told["models"][0]["name"] == OWL.name
+    [printed] = json.loads(taken.output)["snapshots"]
+    assert printed["name"] == "spring"
+    assert printed["note"] == "as found"
+    assert printed["rows"] == {"image": 2, "audio": 0}
+    assert printed["models"][0]["name"] == OWL.name
     with Archive.open(path, write=True) as archive:
         archive.delete(["a"])
     restored = run("restore", path, "spring", "--json")

@@ -77,9 +77,9 @@ def test_an_export_that_cannot_keep_its_version_says_that_the_archive_went_on(
         stream = reader.iter_batches(batch_rows=5)
         next(stream)
         change(archive, monkeypatch)
-        with pytest.raises(PreconditionError, match="export it again") as told:
+        with pytest.raises(PreconditionError, match="export it again") as raised:
             list(stream)
-        assert "backup" not in str(told.value)
+        assert "backup" not in str(raised.value)
         assert len(list(reader.iter_batches(batch_rows=5))) == 3
 
 

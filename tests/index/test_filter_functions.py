@@ -86,8 +86,8 @@ def rows() -> list[Row]:
         row = dict(NAMES[number % len(NAMES)])
         row["eventDate"] = DATES[number % len(DATES)] if number % 11 else None
         for name, limit in (("decimalLatitude", 90), ("decimalLongitude", 180)):
-            places = [-limit, limit, 0.0, *np.round(chosen.uniform(-limit, limit, 4), 2)]
-            row[name] = float(chosen.choice(places)) if chosen.random() > 1 / 4 else None
+            values = [-limit, limit, 0.0, *np.round(chosen.uniform(-limit, limit, 4), 2)]
+            row[name] = float(chosen.choice(values)) if chosen.random() > 1 / 4 else None
         made.append(row)
     return made
 
@@ -113,8 +113,10 @@ def world(
 def check(archive: Archive, where: str, truth: Callable[[Row], Truth]) -> None:
     """A condition finds the rows of which it is true, and its opposite those where it is false."""
     truths = {f"r{i}": truth(row) for i, row in enumerate(ROWS)}
-    assert set(ids(archive, where)) == {name for name, said in truths.items() if said is True}
-    assert set(ids(archive, f"NOT ({where})")) == {n for n, said in truths.items() if said is False}
+    assert set(ids(archive, where)) == {name for name, value in truths.items() if value is True}
+    assert set(ids(archive, f"NOT ({where})")) == {
+        n for n, value in truths.items() if value is False
+    }
 
 
 # What the conditions mean, written without SQL

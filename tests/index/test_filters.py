@@ -242,7 +242,7 @@ def test_a_text_literal_is_only_ever_text(marsh: Archive, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "told"),
+    ("where", "message"),
     [
         ("tally = 1 AND", "it is incomplete after 'tally = 1 AND'"),
         ("tally = ", "it is incomplete after 'tally ='"),
@@ -255,8 +255,8 @@ def test_a_text_literal_is_only_ever_text(marsh: Archive, text: str) -> None:
         ("family = `d'Arnaud`", "a text"),
     ],
 )
-def test_a_refusal_says_where_the_condition_stops_making_sense(where: str, told: str) -> None:
+def test_a_refusal_names_the_position_in_the_condition(where: str, message: str) -> None:
     with pytest.raises(FilterError) as refused:
         compile_where(where, COLUMNS)
-    assert told in str(refused.value)
+    assert message in str(refused.value)
     assert "sqlglot" not in str(refused.value)

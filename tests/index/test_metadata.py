@@ -70,7 +70,7 @@ WRITTEN = st.from_regex(r"[0-8]?[0-9](\.[0-9]{1,8})?", fullmatch=True)
 
 
 def decimals(shown: object) -> int:
-    """How many places after the point a shown number has."""
+    """Number of decimals of a shown number."""
     exponent = Decimal(str(shown)).as_tuple().exponent
     assert isinstance(exponent, int)
     return max(0, -exponent)

@@ -87,8 +87,8 @@ def test_a_hit_is_let_through_when_its_chance_is_no_higher_than_the_rate(
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
 def test_other_unrelated_queries_are_answered_at_the_rate_asked_for(rate: float) -> None:
-    asked = random_weights(4_000, seed=8)
-    nearest = similarities(asked, CODES).max(axis=1)
+    queries = random_weights(4_000, seed=8)
+    nearest = similarities(queries, CODES).max(axis=1)
     answered = np.mean(nearest >= BACKGROUND.similarity(rate, len(CODES)))
     assert rate / 4 <= answered <= 2 * rate  # codes at random have a lighter tail than Gumbel's
 
@@ -145,11 +145,11 @@ def test_the_sample_is_all_of_a_small_archive() -> None:
 
 
 def test_the_sample_of_a_large_archive_is_drawn_without_return_and_always_the_same() -> None:
-    places = sample_positions(10**6)
-    assert len(np.unique(places)) == SAMPLE_ROWS
-    assert np.array_equal(places, np.sort(places))
-    assert np.array_equal(places, sample_positions(10**6))
-    assert places.min() < 10_000 < 990_000 < places.max() < 10**6
+    positions = sample_positions(10**6)
+    assert len(np.unique(positions)) == SAMPLE_ROWS
+    assert np.array_equal(positions, np.sort(positions))
+    assert np.array_equal(positions, sample_positions(10**6))
+    assert positions.min() < 10_000 < 990_000 < positions.max() < 10**6
 
 
 @pytest.mark.parametrize(

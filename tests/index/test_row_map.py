@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from bittern.index.row_map import RowMap
 
-_PLACES = st.dictionaries(st.integers(0, 40), st.integers(0, 2**33), max_size=30)
+_POSITIONS = st.dictionaries(st.integers(0, 40), st.integers(0, 2**33), max_size=30)
 _ROWS = st.sets(st.integers(0, 45), max_size=20)
 
 
@@ -37,20 +37,20 @@ def as_dictionary(rows: RowMap) -> dict[int, int]:
     return dict(zip(numbers.tolist(), ids.tolist(), strict=True))
 
 
-@given(_PLACES, _ROWS)
-def test_a_map_knows_its_rows_and_no_others(positions: dict[int, int], asked: set[int]) -> None:
+@given(_POSITIONS, _ROWS)
+def test_a_map_knows_its_rows_and_no_others(positions: dict[int, int], rows: set[int]) -> None:
     positions = unique_ids(positions)
     made = map_of(positions)
     assert len(made) == len(positions)
     assert as_dictionary(made) == positions
-    found, known = made.positions_of(ints(asked))
-    assert known.tolist() == [row in positions for row in asked]
+    found, known = made.positions_of(ints(rows))
+    assert known.tolist() == [row in positions for row in rows]
     ranks = sorted(positions)
-    assert [ranks[at] for at in found[known]] == [row for row in asked if row in positions]
+    assert [ranks[at] for at in found[known]] == [row for row in rows if row in positions]
     assert made.last == max(positions, default=-1)
 
 
-@given(_PLACES, _ROWS)
+@given(_POSITIONS, _ROWS)
 def test_rows_are_removed_whether_they_are_there_or_not(
     positions: dict[int, int], gone: set[int]
 ) -> None:
@@ -62,14 +62,14 @@ def test_rows_are_removed_whether_they_are_there_or_not(
     assert map_of(positions).same_rows(left) == (not gone & positions.keys())
 
 
-@given(_PLACES, _PLACES)
+@given(_POSITIONS, _POSITIONS)
 def test_rows_are_added_and_moved(positions: dict[int, int], more: dict[int, int]) -> None:
     positions, more = unique_ids(positions), unique_ids(more)
     moved = map_of(positions).with_rows(ints(more), ints(more.values()))
     assert as_dictionary(moved) == {**positions, **more}
 
 
-@given(_PLACES)
+@given(_POSITIONS)
 def test_rows_are_found_by_their_ids_and_an_unknown_id_is_noticed(
     positions: dict[int, int],
 ) -> None:
@@ -90,7 +90,7 @@ def test_a_run_of_rows_takes_no_more_than_one_row() -> None:
     assert RowMap.of([(rows, rows)]).without(rows[500:501]).nbytes == 2 * one.nbytes
 
 
-@given(_PLACES, st.data())
+@given(_POSITIONS, st.data())
 def test_neighbouring_rows_are_a_run_or_an_array(
     positions: dict[int, int], data: st.DataObject
 ) -> None:

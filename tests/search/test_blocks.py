@@ -14,7 +14,7 @@ from bittern.index.engines.engine import RowSet
 
 
 def some_codes(rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """A row's code, told by its number."""
+    """The code of a row, derived from its number."""
     return np.stack([rows % 251, rows // 251 % 256], axis=1).astype(np.uint8)
 
 
@@ -114,7 +114,9 @@ def test_row_numbers_without_gaps_take_no_memory() -> None:
 
 @given(st.sets(st.integers(0, 2000)), st.sets(st.integers(0, 2000)))
 @settings(max_examples=200, deadline=None)
-def test_places_of_rows_are_found_in_runs_and_among_gaps(here: set[int], asked: set[int]) -> None:
+def test_positions_of_rows_are_found_in_runs_and_among_gaps(
+    here: set[int], wanted: set[int]
+) -> None:
     kept = RowNumbers(numbers(list(here)))
-    positions = kept.positions_of(numbers(list(asked)))
-    assert kept.at(positions).tolist() == sorted(here & asked)
+    positions = kept.positions_of(numbers(list(wanted)))
+    assert kept.at(positions).tolist() == sorted(here & wanted)

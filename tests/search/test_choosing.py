@@ -66,10 +66,10 @@ def test_an_index_is_built_in_the_background_and_used_once_it_is_there(blocks: C
     assert engines.engine("owl", blocks).exact
     settled(engines)
     assert engines.engine("owl", blocks).kind == "ivf"
-    told = engines.stats("owl", blocks)
-    assert (told.kind, told.exact, told.building) == ("ivf", False, "")
-    assert "0.95" in told.reason
-    assert told.other_bytes > 20_000 * 8
+    stats = engines.stats("owl", blocks)
+    assert (stats.kind, stats.exact, stats.building) == ("ivf", False, "")
+    assert "0.95" in stats.reason
+    assert stats.other_bytes > 20_000 * 8
 
 
 def test_few_rows_are_searched_exactly_whatever_is_wanted(blocks: CodeBlocks) -> None:

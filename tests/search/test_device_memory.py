@@ -56,7 +56,7 @@ def test_codes_are_freed_when_their_block_is_gone() -> None:
 def test_a_block_with_the_number_of_another_is_not_taken_for_it() -> None:
     memory, former, latter = memory_of(), block(100, seed=1), block(100, seed=2)
     contents(memory, former)
-    # As if the former were gone, and its number given to the latter, before anyone was told.
+    # As if the first block were deleted and its id reused before the callback ran.
     memory._held[id(latter)] = memory._held.pop(id(former))
     assert latter not in memory
     assert np.array_equal(contents(memory, latter), latter.codes)

@@ -65,9 +65,9 @@ def built(blocks: CodeBlocks) -> InvertedLists:
 def test_the_wanted_recall_is_reached_by_both_metrics(
     blocks: CodeBlocks, built: InvertedLists
 ) -> None:
-    asked = clustered(40, seed=5)
-    assert mean_recall(engine_over(blocks, built), Queries.of_codes(asked)) >= 0.95
-    assert mean_recall(engine_over(blocks, built), soft(asked)) >= 0.95
+    queries = clustered(40, seed=5)
+    assert mean_recall(engine_over(blocks, built), Queries.of_codes(queries)) >= 0.95
+    assert mean_recall(engine_over(blocks, built), soft(queries)) >= 0.95
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3])

@@ -30,7 +30,7 @@ def expected(content: Content) -> dict[str, dict[str, Any]]:
     """The same, as it should be."""
     rows = {}
     for id_, row in content.rows().items():
-        value = {"row": row.row, **row.said}
+        value = {"row": row.row, **row.fields}
         for name, seed in row.codes.items():
             record = record_of(name)
             value[record.code_column] = code(seed, record.bits).tobytes()
@@ -75,7 +75,7 @@ def check_answers(archive: Archive, content: Content) -> None:
     ordered = sorted(rows, key=lambda id_: rows[id_].row)
     assert [seen.id for seen in archive.list(page_size=10_000).observations] == ordered
     for country in COUNTRIES:
-        chosen = [id_ for id_ in ordered if rows[id_].said.get("countryCode") == country]
+        chosen = [id_ for id_ in ordered if rows[id_].fields.get("countryCode") == country]
         page = archive.list(page_size=10_000, where=f"countryCode = '{country}'")
         assert [seen.id for seen in page.observations] == chosen
     for id_ in ordered[::17]:
@@ -89,15 +89,15 @@ def check_answers(archive: Archive, content: Content) -> None:
 def _check_model(archive: Archive, content: Content, name: str, ordered: list[str]) -> None:
     record, rows = record_of(name), content.rows()
     coded = [id_ for id_ in ordered if name in rows[id_].codes]
-    owners = {rows[id_].said["occurrenceID"] for id_ in coded}
+    owners = {rows[id_].fields["occurrenceID"] for id_ in coded}
     assert archive.coded(list(content.items), record.digest).keys() == owners
     assert (archive.model_folder(record.digest) / "heads" / "shared.bin").is_file()
     query = code(len(rows), record.bits)
     hits = archive.search(query, model=record.digest, k=10_000, metric="hamming").hits
     bits = [np.unpackbits(code(rows[id_].codes[name], record.bits) ^ query).sum() for id_ in coded]
     order = np.argsort(bits, kind="stable") if bits else np.empty(0, np.int64)
-    assert [hit.observation.id for hit in hits] == [coded[place] for place in order]
-    assert [hit.distance for hit in hits] == [int(bits[place]) for place in order]
+    assert [hit.observation.id for hit in hits] == [coded[at] for at in order]
+    assert [hit.distance for hit in hits] == [int(bits[at]) for at in order]
 
 
 def problems(archive: Archive, *, registering: bool) -> list[str]:

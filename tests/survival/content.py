@@ -36,10 +36,10 @@ def embedding(seed: int) -> list[float]:
 
 @dataclass
 class Row:
-    """One observation: its place in the order, and what was said about it."""
+    """One observation: its row number and its fields."""
 
     row: int
-    said: dict[str, Any]
+    fields: dict[str, Any]
     codes: dict[str, int] = field(default_factory=dict)
     embeddings: dict[str, int] = field(default_factory=dict)
 
@@ -126,7 +126,7 @@ def seeds(item: dict[str, Any]) -> list[int]:
 def said_of(one: CodedObservation) -> dict[str, Any]:
     """The columns of an observation besides its row, codes and embeddings; none that are null."""
     seen, fingerprint = one.observation, one.fingerprint
-    said = {
+    fields = {
         "id": seen.id,
         "occurrenceID": seen.occurrence_id,
         "modality": seen.modality,
@@ -137,8 +137,8 @@ def said_of(one: CodedObservation) -> dict[str, Any]:
         **seen.metadata,
     }
     if fingerprint:
-        said |= {"mediaHash": fingerprint.content, "mediaBytes": fingerprint.size}
-    return {name: value for name, value in said.items() if value is not None}
+        fields |= {"mediaHash": fingerprint.content, "mediaBytes": fingerprint.size}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def observations(operation: Operation, item: dict[str, Any]) -> list[CodedObservation]:

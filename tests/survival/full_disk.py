@@ -74,13 +74,13 @@ def operation_of(kind: str, content: Content, chance: random.Random) -> Operatio
 
 
 def run(folder: Path, *, mounted: bool) -> Counter[str]:
-    disk, chance, told = Disk(folder, mounted=mounted), random.Random(5), Counter[str]()
+    disk, chance, outcomes = Disk(folder, mounted=mounted), random.Random(5), Counter[str]()
     path = folder / "marsh"
     with disk.only(0):
         try:
             Archive.create(path)
         except BitternError as error:
-            told[f"create {error.reason}"] += 1
+            outcomes[f"create {error.reason}"] += 1
     Archive.create(path).close()
     worker = Worker(path, Content(), chance)
     for number in range(STEPS):
@@ -96,12 +96,12 @@ def run(folder: Path, *, mounted: bool) -> Counter[str]:
                 assert worker.do(operation) == wanted, operation
             worker.content = after
         except BitternError as error:
-            told[f"{kind} {error.reason}"] += 1
+            outcomes[f"{kind} {error.reason}"] += 1
             if worker.archive._closed:
                 worker.archive = Archive.open(path, write=True)
             if is_held(worker.archive, worker.content):
                 worker.content = after
-                told[f"{kind} came through"] += 1
+                outcomes[f"{kind} came through"] += 1
         wrong = is_held(worker.archive, worker.content)
         assert not wrong, f"{operation}: {wrong[:9]}"
     with disk.only(0), Archive.open(path) as reader:
@@ -111,7 +111,7 @@ def run(folder: Path, *, mounted: bool) -> Counter[str]:
     with Archive.open(path, write=True) as archive:
         assert archive.verify() == []
         check_answers(archive, worker.content)
-    return told
+    return outcomes
 
 
 if __name__ == "__main__":

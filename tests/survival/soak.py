@@ -113,7 +113,7 @@ class Soak:
         done, begun = journal.read(Path(str(order["journal"])))
         for operation, answer in done:
             self.content, wanted = self.content.after(operation)
-            assert answer == wanted, f"round {number}: {operation} said {answer}, not {wanted}"
+            assert answer == wanted, f"round {number}: {operation} returned {answer}, not {wanted}"
         self.acknowledged += len(done)
         with Archive.open(self.path) as archive:
             self._resolve(number, archive, begun)

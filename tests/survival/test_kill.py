@@ -40,7 +40,7 @@ def test_the_comparison_notices_every_kind_of_loss(tmp_path: Path) -> None:
             lambda content: setattr(_first(content, name), "row", 10**6),
             lambda content: _first(content, name).codes.clear(),
             lambda content: _first(content, name).embeddings.update({"m0": 1, "m1": 1}),
-            lambda content: _first(content, name).said.update(countryCode="XX"),
+            lambda content: _first(content, name).fields.update(countryCode="XX"),
             lambda content: content.models.append("m5"),
             lambda content: content.kept.update(lost={}),
         ):
