@@ -89,7 +89,7 @@ def test_nothing_but_a_backup_is_written_over(archive: Archive, tmp_path: Path) 
         pass
     with pytest.raises(PreconditionError, match=r"is no backup|no backup of"):
         backup(archive.path, tmp_path / "another")
-    with pytest.raises(InvalidInputError, match="within"):
+    with pytest.raises(InvalidInputError, match="one folder contains the other"):
         backup(archive.path, archive.path / "copy")
 
 
