@@ -12,19 +12,19 @@ from typing import Protocol as Interface
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.archive_codes import stored_parts
 from bittern.benchmarks.eval.embeddings.encoding import embed_items, embed_queries
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.windows import with_windows
-from bittern.benchmarks.eval.measuring import Vectors
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.spaces import Space, spaces_for
 from bittern.benchmarks.eval.suites import Suite
 from bittern.benchmarks.eval.suites.custom import ARCHIVE
+from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, StoredCodes
 from bittern.benchmarks.eval.systems.base import System, Training
+from bittern.benchmarks.eval.systems.codes import FittedCodes
 from bittern.benchmarks.eval.systems.learned import SavedHasher
-from bittern.benchmarks.eval.systems.selection import named, systems_for
+from bittern.benchmarks.eval.systems.selection import systems_for
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
@@ -34,13 +34,75 @@ from bittern.benchmarks.eval.tasks import (
     Task,
     TrainingSplit,
 )
+from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
-from bittern.service.models.loaded import Embedders, catalogue_encoder
+from bittern.hashing.codes import unpack
+from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.saved import load_saved
+from bittern.text import agreeing, counted
 
 NOVEL = "novel"
 """The group of queries whose classes nothing is fitted on."""
 OnItems = Callable[[int], None]
 """Called with how many items are embedded."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """A task in one embedding space.
+
+    Attributes:
+        rows: of the items.
+        queries: float32 [q, dim], the queries.
+        training: what may be fitted on.
+    """
+
+    rows: EmbeddedRows
+    queries: NDArray[np.float32]
+    training: Training
+
+    def without_training(self) -> Vectors:
+        """The same, with nothing to fit on."""
+        chunk = self.training
+        none = np.empty((0, chunk.items.shape[1]), dtype=np.float32)
+        return replace(self, training=Training(none, chunk.item_side, none, chunk.query_side))
+
+
+class Screen(Interface):
+    """Shows how far a run is."""
+
+    def stage(self, what: str, total: int | None) -> None:
+        """Something begins that has so many steps."""
+        ...
+
+    def advance(self, done: int | None = None) -> None:
+        """One more step is done, or so many in all."""
+        ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """A task in a space, embedded.
+
+    Attributes:
+        space: whose towers.
+        task: queries and items.
+        vectors: queries, items, and what may be fitted on.
+        systems: what is compared.
+        digest: hex SHA-256 of queries, items, relevance, and what is fitted on.
+    """
+
+    space: Space
+    task: Task
+    vectors: Vectors
+    systems: Sequence[System]
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Of the task, with the number of its random split."""
+        split = self.task.repeat + 1
+        return f"{self.task.name}, split {split}" if split > 1 else self.task.name
 
 
 def vectors_of(
@@ -146,7 +208,7 @@ def _training_rows(
 
 
 def _labels(classes: NDArray[np.int32], queries: NDArray[np.int32]) -> NDArray[np.int64] | None:
-    """Which query names each item's class; None where an item's class is not asked for."""
+    """Which query names each item's class; None where an item's class has no query."""
     order = np.argsort(queries, kind="stable")
     position = np.searchsorted(queries, classes, sorter=order)
     position = order[np.minimum(position, len(order) - 1)]
@@ -155,46 +217,9 @@ def _labels(classes: NDArray[np.int32], queries: NDArray[np.int32]) -> NDArray[n
     return position.astype(np.int64)
 
 
-class Screen(Interface):
-    """Who is told how far a run is."""
-
-    def stage(self, what: str, total: int | None) -> None:
-        """Something begins that has so many steps."""
-        ...
-
-    def advance(self, done: int | None = None) -> None:
-        """One more step is done, or so many in all."""
-        ...
-
-
-@dataclass(frozen=True)
-class Job:
-    """A task in a space, embedded.
-
-    Attributes:
-        space: whose towers.
-        task: what is asked of what.
-        vectors: queries, items, and what may be fitted on.
-        systems: what is compared.
-        digest: hex SHA-256 of everything that is ranked, asked, right, and fitted on.
-    """
-
-    space: Space
-    task: Task
-    vectors: Vectors
-    systems: Sequence[System]
-    digest: str
-
-    @property
-    def name(self) -> str:
-        """Of the task, with the number of its random split."""
-        split = self.task.repeat + 1
-        return f"{self.task.name}, split {split}" if split > 1 else self.task.name
-
-
 def jobs_of(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]:
     """Every task in every space, embedded one after the other."""
-    if suite.name == "custom" and _is_over_archive(request):
+    if suite.name == "custom" and request.data and (request.data / ARCHIVE).is_dir():
         yield from _stored_jobs(suite, request, screen)
         return
     for space in spaces_for(suite.name, request.models, request.bits):
@@ -202,19 +227,18 @@ def jobs_of(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]
         if not tasks:
             raise InvalidInputError(
                 f"{space.name} has towers for {' and '.join(sorted(space.modalities))}, and no "
-                f"task of {suite.name} can be asked with those; name another --model",
+                f"task of {suite.name} takes those; name another --model",
                 field="model",
             )
         for task in tasks:
             yield _job(task, space, request, screen)
 
 
-def _is_over_archive(request: EvalRequest) -> bool:
-    return request.data is not None and (request.data / ARCHIVE).is_dir()
-
-
 def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator[Job]:
-    """Tasks over an archive, once for each of its models."""
+    """Tasks over an archive, once for each of its models that takes their queries.
+
+    The model's logits are the space here: queries are its logits, rows are its stored bits.
+    """
     if request.systems or tuple(request.bits) != DEFAULT_BITS or request.embeddings:
         raise InvalidInputError(
             "over an archive the stored codes are ranked as they are: leave --systems, --bits and "
@@ -224,49 +248,150 @@ def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator
     embedders = Embedders(catalogue_encoder)
     screen.stage("reading the archive", None)
     for task in suite.tasks(request.data, request.protocol, frozenset((TEXT, IMAGE, AUDIO))):
-        for split in stored_parts(task, request.models, cache_of(request), embedders):
-            rows, system = split.vectors.rows, split.system
-            windowed, rows = with_windows(split.task, rows, request.protocol)
-            vectors = _of_the_asked(replace(split.vectors, rows=rows), split.task, windowed)
-            digest = digest_of(windowed, vectors)
-            yield Job(split.space, windowed, vectors, [system], digest)
+        for stored in _models_of(task, request.models):
+            yield _stored_job(task, stored, embedders, request)
 
 
-def _of_the_asked(vectors: Vectors, before: Task, after: Task) -> Vectors:
-    """The queries that are left where windows are items: those that no window answers are not."""
-    if list(before.queries.ids) == list(after.queries.ids):
-        return vectors
-    position = {name: number for number, name in enumerate(before.queries.ids)}
-    return replace(vectors, queries=vectors.queries[[position[name] for name in after.queries.ids]])
+def _models_of(task: Task, models: Sequence[str]) -> list[StoredCodes]:
+    """The models of an archive, or those named, that take a task's queries."""
+    assert isinstance(task.items, ArchiveItems)
+    known = [each.name for each in task.items.stored]
+    unknown = [name for name in models if name not in known]
+    if unknown:
+        raise InvalidInputError(
+            f"the archive has no codes by {', '.join(unknown)} for {task.name}; it has codes by "
+            f"{', '.join(known)}",
+            field="model",
+        )
+    found = [
+        each
+        for each in task.items.stored
+        if task.queries.modality in each.modalities and (not models or each.name in models)
+    ]
+    if not found:
+        raise InvalidInputError(
+            f"no model of the archive takes {task.queries.modality} queries; it has codes by "
+            f"{', '.join(known)}",
+            field="model",
+        )
+    return found
+
+
+def _stored_job(task: Task, stored: StoredCodes, embedders: Embedders, request: EvalRequest) -> Job:
+    saved = load_saved(stored.folder)
+    model = Model(saved, embedders.of(saved))
+    modality = Modality(task.queries.modality)
+    model.check_tower(modality)
+    queries = embed_queries(model.embedder, task.queries, cache_of(request))
+    none = np.empty((0, stored.bits), dtype=np.float32)
+    training = Training(none, task.items.side, none, task.queries.side)
+    if stored.uncoded:
+        have = agreeing(stored.uncoded, "has", "have")
+        what = counted(stored.uncoded, "item")
+        sentence = f"{what} {have} no code by {stored.name}, and can never be found"
+        task = replace(task, left_out=(*task.left_out, sentence))
+    space = Space(stored.name, model.embedder, saved.card.licence, (saved,))
+    vectors = Vectors(StoredBits(stored), model.logits(modality, queries), training)
+    task, vectors = _with_windows(task, vectors, request.protocol)
+    return Job(space, task, vectors, [StoredModel(stored)], digest_of(task, vectors))
+
+
+class StoredBits:
+    """Stored codes as rows: a bit is 1 or -1 (`bittern.benchmarks.eval.embeddings.rows`)."""
+
+    def __init__(self, stored: StoredCodes) -> None:
+        self.dim = stored.bits
+        self.owners = stored.owners
+        self.spans = stored.spans
+        self.failed: Sequence[tuple[int, str]] = ()
+        self.digest = stored.digest
+        self.codes = stored.codes
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """See `EmbeddedRows.tiles`."""
+        for first in range(0, len(self), rows):
+            yield first, _signs(self.codes[first : first + rows])
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """See `EmbeddedRows.read`."""
+        return _signs(self.codes[rows])
+
+
+def _signs(codes: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return unpack(codes).astype(np.float32) * 2 - 1
+
+
+class _Logits:
+    """The hasher of embeddings that are logits already."""
+
+    kind = "stored"
+
+    def __init__(self, bits: int) -> None:
+        self.dim = self.bits = bits
+
+    def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
+        """The same."""
+        del modality
+        return embeddings.astype(np.float32)
+
+
+@dataclass
+class StoredModel(System):
+    """A model's codes as an archive has them; they cannot be ranked anew, for want of vectors."""
+
+    stored: StoredCodes
+
+    def __post_init__(self) -> None:
+        self.name = f"{self.stored.name.removesuffix(f'-{self.stored.bits}')}, stored"
+        self.own_bits = self.stored.bits
+
+    @property
+    def identity(self) -> str:
+        """A digest of the model and its codes."""
+        codes = np.ascontiguousarray(self.stored.codes).tobytes()
+        return hashlib.sha256(self.stored.digest.encode() + codes).hexdigest()
+
+    def fit(self, training: Training, bits: int | None, seed: int) -> FittedCodes:
+        """Nothing is fitted."""
+        hasher: Any = _Logits(self.stored.bits)
+        return FittedCodes(hasher, training.item_side, training.query_side, self.stored.digest)
+
+
+def _with_windows(task: Task, vectors: Vectors, protocol: Protocol) -> tuple[Task, Vectors]:
+    """Windows as items, where the protocol wants that; queries without a right window go."""
+    windowed, rows = with_windows(task, vectors.rows, protocol)
+    queries = vectors.queries
+    if list(task.queries.ids) != list(windowed.queries.ids):
+        position = {name: number for number, name in enumerate(task.queries.ids)}
+        queries = queries[[position[name] for name in windowed.queries.ids]]
+    return windowed, replace(vectors, rows=rows, queries=queries)
 
 
 def _systems(space: Space, vectors: Vectors, request: EvalRequest) -> Sequence[System]:
+    """What is compared; saved models of one name and length get their digests into their names."""
     labelled = vectors.training.labels is not None
-    names = request.systems
-    found = named(names, labelled, space.saved) if names else systems_for(labelled, space.saved)
-    kinds = [(system.name, _own_bits(system)) for system in found]
+    found = systems_for(request.systems, labelled, space.saved)
+    kinds = [(system.name, system.own_bits) for system in found]
     for system, one in zip(found, kinds, strict=True):
         if isinstance(system, SavedHasher) and kinds.count(one) > 1:
             system.name += f" {system.saved.card.digest[:8]}"
     return found
 
 
-def _own_bits(system: System) -> int | None:
-    return system.saved.card.bits if isinstance(system, SavedHasher) else None
-
-
 def _job(task: Task, space: Space, request: EvalRequest, screen: Screen) -> Job:
     screen.stage(f"{space.name}: embedding {task.name}", len(task.items))
     vectors = vectors_of(task, space, request, cache_of(request), screen.advance)
-    windowed, rows = with_windows(task, vectors.rows, request.protocol)
-    vectors = _of_the_asked(replace(vectors, rows=rows), task, windowed)
+    windowed, vectors = _with_windows(task, vectors, request.protocol)
     windowed = replace(windowed, notes=(*windowed.notes, fitted_on(task, vectors)))
     systems = _systems(space, vectors, request)
     return Job(space, windowed, vectors, systems, digest_of(windowed, vectors))
 
 
 def digest_of(task: Task, vectors: Vectors) -> str:
-    """Of everything that is ranked, asked and right."""
+    """Of queries, items, relevance, and what is fitted on."""
     state = hashlib.sha256()
     for ids in (task.queries.ids, task.items.ids):
         state.update(f"{len(ids)}\n".encode())

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from bittern.benchmarks import machine
 from bittern.benchmarks.eval.cells import Cell, Ranked, Variant
 from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
+from bittern.benchmarks.eval.jobs import Job, StoredBits, Vectors
 from bittern.benchmarks.eval.measures import measure
 from bittern.benchmarks.eval.ranking import Ranking, Searched, Settings, rank
 from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.results import TIES
-from bittern.benchmarks.eval.systems.base import Fitted, Metric, System, Training
+from bittern.benchmarks.eval.systems.base import Fitted, Metric, System
 from bittern.benchmarks.eval.systems.quantized import FittedQuantizer
 from bittern.benchmarks.eval.systems.vectors import FittedVectors
 from bittern.benchmarks.eval.tasks import Task
@@ -41,7 +42,7 @@ MOST_QUERIES = 32
 MOST_TIMED_BYTES = 1 << 30
 """Of stored rows; the index takes as much again at most, and a row number each."""
 _WARM_UP = 5
-"""Searches before; the product lays codes out for scanning once a few were asked for."""
+"""Searches before; the product lays codes out for scanning after a few of them."""
 _FEWEST_QUERIES = 3
 _MOST_SECONDS = 5.0
 """After so long no further query is timed, once there are a few."""
@@ -69,7 +70,7 @@ def search_ms(
         metric: one of those that it offers.
 
     Returns:
-        None where there is nothing to search or to ask, the rows take more than 1 GiB, or this
+        None where there are no rows or no queries, the rows take more than 1 GiB, or this
         kind of system has no index here.
 
     Raises:
@@ -149,10 +150,7 @@ SHOWN = 20
 
 
 class NotFittedError(Exception):
-    """A system that cannot be fitted on a training part; others can be measured all the same.
-
-    It never leaves a run, which tells the reason among its results.
-    """
+    """A system that cannot be fitted on a training part; its reason is among the results."""
 
 
 DEEP = 1_000
@@ -165,50 +163,16 @@ _SHALLOW = ("MRR", "P_H2")
 """Measures that look at the nearest alone, though they have no cutoff."""
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """A task in one embedding space.
-
-    Attributes:
-        rows: of the items.
-        queries: float32 [q, dim], the queries.
-        training: what may be fitted on.
-    """
-
-    rows: EmbeddedRows
-    queries: NDArray[np.float32]
-    training: Training
-
-    def without_training(self) -> Vectors:
-        """The same, with nothing to fit on."""
-        chunk = self.training
-        none = np.empty((0, chunk.items.shape[1]), dtype=np.float32)
-        return replace(self, training=Training(none, chunk.item_side, none, chunk.query_side))
-
-
-@dataclass(frozen=True)
-class CellWork:
-    """What one cell is made of.
-
-    `rerank`: so many of the nearest are ranked anew as well; 0 for not.
-    """
-
-    task: Task
-    model: str
-    system: System
-    bits: int | None
-    vectors: Vectors
-    rerank: int = 0
-
-
-def seeds_of(work: CellWork, seed: int) -> list[int]:
+def seeds_of(system: System, repeat: int, seed: int) -> list[int]:
     """One seed per draw."""
-    first = seed + SEEDS_APART * work.task.repeat
-    return list(range(first, first + work.system.draws))
+    first = seed + SEEDS_APART * repeat
+    return list(range(first, first + system.draws))
 
 
 def measured_cell(
-    work: CellWork,
+    job: Job,
+    system: System,
+    bits: int | None,
     request: EvalRequest,
     measures: Sequence[str],
     advance: Callable[[], None] = lambda: None,
@@ -219,38 +183,45 @@ def measured_cell(
         NotFittedError: the system cannot be fitted on this training part.
         BitternError: an embedding cannot be used.
     """
+    rows = job.vectors.rows
     drawn: dict[Variant, list[tuple[Ranking, NDArray[np.float64]]]] = {}
     digests = []
     bytes_per_row = 0.0
     times: dict[str, float | None] = {}
-    seeds = seeds_of(work, request.protocol.seed)
+    seeds = seeds_of(system, job.task.repeat, request.protocol.seed)
     for seed in seeds:
-        fitted = _fitted(work, seed)
+        fitted = _fitted(job, system, bits, seed)
         digests.append(fitted.digest)
         bytes_per_row = fitted.bytes_per_row
-        times = times or _search_times(fitted, work.vectors)
-        for variant, ranking in _rankings(work, fitted, request, measures):
+        times = times or _search_times(fitted, job.vectors)
+        for variant, ranking in _rankings(job, fitted, request, measures):
             values = _values(ranking, measures)
             kept = ranking if variant not in drawn else _without_hits(ranking)
             drawn.setdefault(variant, []).append((kept, values))
         advance()
-    per_item = len(work.vectors.rows) / max(len(np.unique(work.vectors.rows.owners)), 1)
-    again = 4.0 * work.vectors.rows.dim
+    per_item = len(rows) / max(len(np.unique(rows.owners)), 1)
     variants = {}
-    for variant, chunks in drawn.items():
-        defined = _defined(chunks, measures)
+    for variant, found in drawn.items():
+        defined = _defined([values for _, values in found], measures)
         if defined:
-            stored = bytes_per_row + (again if variant.rerank else 0.0)
-            time = None if variant.rerank else times[variant.metric]
-            variants[variant] = _joined(chunks[0][0], defined, time, per_item * stored)
+            first = found[0][0]
+            again = 4.0 * rows.dim if variant.rerank else 0.0
+            variants[variant] = Ranked(
+                values=defined,
+                hits=first.hits.astype(np.int32),
+                distances=first.distances[:, :SHOWN].astype(np.float64),
+                rows=first.rows[:, :SHOWN].astype(np.int64),
+                search_ms=None if variant.rerank else times[variant.metric],
+                bytes_per_item=per_item * (bytes_per_row + again),
+            )
     if not variants:
         raise NotFittedError(f"none of {', '.join(measures)} is defined for its distances")
     about = {
-        "task": work.task.name,
-        "repeat": work.task.repeat,
-        "model": work.model,
-        "system": work.system.name,
-        "bits": work.bits,
+        "task": job.task.name,
+        "repeat": job.task.repeat,
+        "model": job.space.name,
+        "system": system.name,
+        "bits": bits,
         "seeds": seeds,
         "digests": digests,
         "revision": machine.revision(),
@@ -259,9 +230,9 @@ def measured_cell(
     return Cell(about, variants)
 
 
-def _fitted(work: CellWork, seed: int) -> Fitted:
+def _fitted(job: Job, system: System, bits: int | None, seed: int) -> Fitted:
     try:
-        return work.system.fit(work.vectors.training, work.bits, seed)
+        return system.fit(job.vectors.training, bits, seed)
     except CodeError:
         raise  # embeddings that nothing can use
     except InvalidInputError as error:
@@ -285,51 +256,44 @@ def variants_of(fitted_metrics: Sequence[str], bits: int | None, rerank: int) ->
 
 
 def _rankings(
-    work: CellWork, fitted: Fitted, request: EvalRequest, measures: Sequence[str]
+    job: Job, fitted: Fitted, request: EvalRequest, measures: Sequence[str]
 ) -> Iterator[tuple[Variant, Ranking]]:
-    task, vectors = work.task, work.vectors
+    task, vectors = job.task, job.vectors
     depth = depth_of(task, vectors.rows, request, measures)
-    deep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.queries), 1)))
+    keep = min(DEEPEST_RUN, len(task.items), max(SHOWN, MOST_KEPT // max(len(task.queries), 1)))
     searched = Searched(vectors.rows, task.relevance)
-    rerank = work.rerank if work.rerank < fewest_ranked(task) else 0
-    for variant in variants_of(fitted.metrics, fitted.bits, rerank):
+    for variant in variants_of(fitted.metrics, fitted.bits, rerank_of(job, request)):
         settings = Settings(
             mean=request.protocol.windows == "mean",
             depth=depth,
             candidates=task.candidates,
             rerank=variant.rerank,
-            keep=min(deep, depth) if depth else deep,
+            keep=min(keep, depth) if depth else keep,
         )
-        yield (
-            variant,
-            rank(
-                fitted,
-                vectors.queries,
-                variant.metric,  # type: ignore[arg-type]  # one of `fitted.metrics`
-                searched,
-                settings,
-            ),
-        )
+        metric: Any = variant.metric  # one of `fitted.metrics`
+        yield variant, rank(fitted, vectors.queries, metric, searched, settings)
 
 
-def fewest_ranked(task: Task) -> int:
-    """Items that are ranked for a query, at least: to rank all of them anew is no re-ranking."""
-    if task.candidates is not None:
-        return int(task.candidates.counts.min())
-    return len(task.items)
+def rerank_of(job: Job, request: EvalRequest) -> int:
+    """How many items are ranked anew; 0 where there are no vectors, or no items behind them."""
+    if isinstance(job.vectors.rows, StoredBits):
+        return 0
+    candidates = job.task.candidates
+    fewest = len(job.task.items) if candidates is None else int(candidates.counts.min())
+    return request.rerank if request.rerank < fewest else 0
 
 
 def depth_of(
     task: Task, rows: EmbeddedRows, request: EvalRequest, measures: Sequence[str]
 ) -> int | None:
-    """How deep all systems are ranked: what was asked for (0: everything), else as size allows.
+    """How deep all systems are ranked: as the protocol says (0: everything), else as size allows.
 
     Where all measures are cut, no deeper than they (or `DEEP`) look, as soon as that saves time;
     a first right item below that counts as none for ``MRR``. Candidates are ranked whole.
     """
-    queries = request.protocol.depth
-    if queries is not None or task.candidates is not None:
-        return queries or None
+    depth = request.protocol.depth
+    if depth is not None or task.candidates is not None:
+        return depth or None
     cuts = [measure(name).cutoff for name in measures if measure(name).stem not in _SHALLOW]
     if len(task.queries) * len(rows) > FEW_PAIRS and all(cut is not None for cut in cuts):
         return max(DEEP, *(cut or 0 for cut in cuts))
@@ -353,28 +317,12 @@ def _without_hits(ranking: Ranking) -> Ranking:
 
 
 def _defined(
-    chunks: Sequence[tuple[Ranking, NDArray[np.float64]]], measures: Sequence[str]
+    drawn: Sequence[NDArray[np.float64]], measures: Sequence[str]
 ) -> dict[str, NDArray[np.float64]]:
     """Values of each measure that has any: float64 [ties, draws, q]."""
-    values = np.stack([values for _, values in chunks], axis=2)  # [measures, ties, draws, q]
+    values = np.stack(drawn, axis=2)  # [measures, ties, draws, q]
     return {
         name: values[number]
         for number, name in enumerate(measures)
         if not np.isnan(values[number]).all()
     }
-
-
-def _joined(
-    first: Ranking,
-    values: dict[str, NDArray[np.float64]],
-    search_ms: float | None,
-    bytes_per_item: float,
-) -> Ranked:
-    return Ranked(
-        values=values,
-        hits=first.hits.astype(np.int32),
-        distances=first.distances[:, :SHOWN].astype(np.float64),
-        rows=first.rows[:, :SHOWN].astype(np.int64),
-        search_ms=search_ms,
-        bytes_per_item=bytes_per_item,
-    )

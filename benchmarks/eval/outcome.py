@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -193,14 +193,6 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """A cell without its hits, and the key that finds them."""
-
-    key: str
-    cell: Cell
-
-
-@dataclass(frozen=True)
 class LeftOut:
     """A system that a task is not measured with, or of which something is to be said."""
 
@@ -217,14 +209,14 @@ class Done:
     Attributes:
         job: the task; without what was fitted on.
         measures: names; the first is the main one.
-        kept: one per system and length.
+        cells: by their keys, without their hits; one per system and length.
         left_out: systems that it is not measured with.
         remarks: on systems that it is measured with.
     """
 
     job: Job
     measures: Sequence[str]
-    kept: Sequence[Kept]
+    cells: Mapping[str, Cell]
     left_out: Sequence[LeftOut]
     remarks: Sequence[LeftOut] = ()
 
@@ -261,14 +253,14 @@ def results_of(
         classes=_classes(lines, jobs),
         shown=_shown(lines, done, request.out),
         notes=[
-            *_told([one for each in done for one in each.left_out], "is left out"),
-            *_told([one for each in done for one in each.remarks], "repeats components"),
+            *_sentences((one for each in done for one in each.left_out), "is left out"),
+            *_sentences((one for each in done for one in each.remarks), "repeats components"),
             UNKNOWN,
         ],
     )
 
 
-def _told(left_out: Sequence[LeftOut], what: str) -> list[str]:
+def _sentences(left_out: Iterable[LeftOut], what: str) -> list[str]:
     """Which systems are left out, at which lengths, in which tasks, and why."""
     by_system: dict[tuple[str, str], list[LeftOut]] = {}
     for one in left_out:
@@ -286,10 +278,9 @@ def _lines(done: Sequence[Done], seed: int) -> list[Line]:
     together: dict[tuple[Any, ...], list[Measured]] = {}
     measures = {one.job.task.name: one.measures for one in done}
     for one in done:
-        for kept in one.kept:
-            about = kept.cell.about
-            key = (one.job.task.name, one.job.space.name, about["system"], about["bits"])
-            together.setdefault(key, []).append(Measured(one.job.task, kept.cell))
+        for cell in one.cells.values():
+            key = (one.job.task.name, one.job.space.name, cell.about["system"], cell.about["bits"])
+            together.setdefault(key, []).append(Measured(one.job.task, cell))
     return [
         line
         for (task, *_), repeats in together.items()
@@ -326,28 +317,23 @@ def _shown(lines: Sequence[Line], done: Sequence[Done], run: Path) -> list[Shown
     found = []
     for name in dict.fromkeys(one.job.task.name for one in done):
         for line in aggregate.headline(lines, name)[:1]:
-            one, kept = _behind(line, done)
-            cell = read_cell(run / CELLS, kept.key)
+            one, key = _behind(line, done)
+            cell = read_cell(run / CELLS, key)
             if cell is not None:
-                here = Measured(one.job.task, cell)
-                found += shown_queries(here, line, one.job.vectors.rows, run / MEDIA)
+                measured = Measured(one.job.task, cell)
+                found += shown_queries(measured, line, one.job.vectors.rows, run / MEDIA)
     return found
 
 
-def _behind(line: Line, done: Sequence[Done]) -> tuple[Done, Kept]:
-    """What a line was measured on first."""
-    wanted = (line.row.task, line.row.model, line.row.system, line.row.bits)
+def _behind(line: Line, done: Sequence[Done]) -> tuple[Done, str]:
+    """What a line was measured on first, and the key of its cell."""
+    row = line.row
     return next(
-        (one, kept)
+        (one, key)
         for one in done
-        for kept in one.kept
-        if wanted
-        == (
-            one.job.task.name,
-            one.job.space.name,
-            kept.cell.about["system"],
-            kept.cell.about["bits"],
-        )
+        if (one.job.task.name, one.job.space.name) == (row.task, row.model)
+        for key, cell in one.cells.items()
+        if (cell.about["system"], cell.about["bits"]) == (row.system, row.bits)
     )
 
 
@@ -476,7 +462,9 @@ def _machine(begun: Begun, done: Sequence[Done]) -> dict[str, Any]:
     return {
         "date": date,
         "seconds": seconds,
-        "revisions": sorted({kept.cell.about["revision"] for one in done for kept in one.kept}),
-        "measured_on": sorted({kept.cell.about["cpu"] for one in done for kept in one.kept}),
+        "revisions": sorted(
+            {cell.about["revision"] for one in done for cell in one.cells.values()}
+        ),
+        "measured_on": sorted({cell.about["cpu"] for one in done for cell in one.cells.values()}),
         **machine.describe(begun.load),
     }

@@ -10,12 +10,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bittern.encoders.base import AudioWindowing, Encoder, Media, Modality
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError
 from bittern.hashing.saved import SavedModel
 from bittern.service.jobs.description import IndexOptions
@@ -26,36 +23,13 @@ from bittern.service.models.saved import encoder_names, encoders
 WORDS, MINILM = "words", "minilm"
 
 
-class Towers(Protocol):
-    """What embeds: a `bittern.service.models.loaded.Embedder`, or what a suite brings along."""
-
-    name: str
-
-    @property
-    def windowing(self) -> AudioWindowing | None:
-        """How recordings are cut."""
-        ...
-
-    def encoder(self) -> Encoder:
-        """The encoder, loaded."""
-        ...
-
-    def digest(self, modality: Modality) -> str:
-        """Of one tower."""
-        ...
-
-    def embed(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        """Embeddings of a batch, float32 [n, dim], unit norm."""
-        ...
-
-
 @dataclass(frozen=True)
 class Space:
     """One embedding space.
 
     Attributes:
         name: as the results call it.
-        towers: what embeds.
+        towers: what embeds: an `Embedder` of `bittern.service.models.loaded`, or a suite's own.
         licence: of the weights.
         saved: models whose codes are compared in it.
     """

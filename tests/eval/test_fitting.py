@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.jobs import drawn_rows, vectors_of
-from bittern.benchmarks.eval.measuring import Vectors
+from bittern.benchmarks.eval.jobs import Vectors, drawn_rows, vectors_of
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.tasks import (
     Classes,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bittern.benchmarks.eval.measuring import CellWork, depth_of, seeds_of, variants_of
+from bittern.benchmarks.eval.measuring import depth_of, seeds_of, variants_of
 from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.tasks import Protocol
 
@@ -52,14 +52,9 @@ def test_a_depth_that_is_asked_for_is_kept(asked: int, got: int | None) -> None:
 
 
 def test_draws_of_different_splits_share_no_seed() -> None:
-    def seeds(repeat: int) -> list[int]:
-        task: Any = SimpleNamespace(repeat=repeat)
-        system: Any = SimpleNamespace(draws=10)
-        vectors: Any = None
-        return seeds_of(CellWork(task, "m", system, 64, vectors), 7)
-
-    assert seeds(0) == list(range(7, 17))
-    assert not {*seeds(0)} & {*seeds(1)}
+    system: Any = SimpleNamespace(draws=10)
+    assert seeds_of(system, 0, 7) == list(range(7, 17))
+    assert not {*seeds_of(system, 0, 7)} & {*seeds_of(system, 1, 7)}
 
 
 def test_only_codes_are_ranked_anew_and_by_the_asymmetric_distance() -> None:

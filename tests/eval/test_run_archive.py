@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.benchmarks.eval.archive_codes import BitsAsTheyAre, StoredBits
 from bittern.benchmarks.eval.cells import read_cell
+from bittern.benchmarks.eval.jobs import StoredBits, StoredModel
 from bittern.benchmarks.eval.request import DEFAULT_BITS, EvalRequest
 from bittern.benchmarks.eval.results import Results
 from bittern.benchmarks.eval.run import evaluate
 from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
+from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
@@ -111,7 +112,8 @@ def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
     )
     rows = StoredBits(stored)
     assert rows.read(np.array([0])).tolist() == [[1, -1, 1, -1, -1, -1, -1, -1]]
-    fitted = BitsAsTheyAre(8, "d")
+    none = np.empty((0, 8), np.float32)
+    fitted = StoredModel(stored).fit(Training(none, "image", none, "text"), 8, 0)
     np.testing.assert_array_equal(fitted.encode_items(rows.read(np.arange(2))), codes)
     queries = rows.read(np.array([1, 0]))
     asked = fitted.encode_queries(queries, "symmetric")

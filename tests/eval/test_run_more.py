@@ -13,13 +13,18 @@ import pytest
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval import measuring
-from bittern.benchmarks.eval.archive_codes import StoredModel
 from bittern.benchmarks.eval.cells import Cell, Variant
 from bittern.benchmarks.eval.embeddings.rows import ArrayRows
-from bittern.benchmarks.eval.jobs import Job, _of_the_asked, _systems, digest_of
-from bittern.benchmarks.eval.measuring import CellWork, Vectors, measured_cell
-from bittern.benchmarks.eval.outcome import Begun, Done, Kept, LeftOut, results_of
-from bittern.benchmarks.eval.run import _identity
+from bittern.benchmarks.eval.jobs import (
+    Job,
+    StoredModel,
+    Vectors,
+    _systems,
+    _with_windows,
+    digest_of,
+)
+from bittern.benchmarks.eval.measuring import measured_cell
+from bittern.benchmarks.eval.outcome import Begun, Done, LeftOut, results_of
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.suites import suite_named
 from bittern.benchmarks.eval.suites.custom_archive import StoredCodes
@@ -82,9 +87,9 @@ def cell_of(
     measures: Sequence[str] = ("AP",),
     **protocol: Any,
 ) -> Cell:
-    work = CellWork(task, "toy", UNLABELLED[system], bits, vectors)
-    asked = request(tmp_path, protocol=Protocol(**protocol))
-    return measured_cell(work, asked, measures)
+    job = Job(Space("toy", None), task, vectors, [], "digest")
+    wanted = request(tmp_path, protocol=Protocol(**protocol), rerank=0)
+    return measured_cell(job, UNLABELLED[system], bits, wanted, measures)
 
 
 EXPECTED = 1
@@ -138,8 +143,8 @@ def outcome(
         space = Space(spaces[number] if spaces else "toy", embedder)
         job = Job(space, task, vectors, [], f"digest {number}")
         about = {**cell.about, "model": space.name}
-        kept = Kept(f"{number:032}", replace(cell, about=about))
-        done.append(Done(job, ["AP"], [kept], left_out))
+        cells = {f"{number:032}": replace(cell, about=about)}
+        done.append(Done(job, ["AP"], cells, left_out))
     # Hits are read from the run's folder, where these cells are not.
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bittern.benchmarks.eval.outcome._shown", lambda *given: [])
@@ -232,10 +237,10 @@ def saved(bits: int, seed: int, name: str = "pond") -> SavedModel:
 def test_systems_of_one_name_have_cells_of_their_own() -> None:
     same, others, model = stored([1, 2]), stored([1, 3]), stored([1, 2], "two")
     assert same.name == others.name == model.name
-    assert len({_identity(each) for each in (same, others, model, stored([1, 2]))}) == 3
+    assert len({each.identity for each in (same, others, model, stored([1, 2]))}) == 3
     one, other = (SavedHasher(saved(16, seed)) for seed in (0, 1))
     assert one.name == other.name
-    assert _identity(one) != _identity(other)
+    assert one.identity != other.identity
 
 
 def test_saved_models_of_one_name_and_length_are_told_apart_in_a_run() -> None:
@@ -250,12 +255,14 @@ def test_saved_models_of_one_name_and_length_are_told_apart_in_a_run() -> None:
 
 def test_queries_that_no_window_answers_take_their_own_vectors_away() -> None:
     before = a_task(3, 3, sparse([0], [1], [2]))
-    asked = before.queries
-    after = replace(before, queries=replace(asked, ids=["q0", "q2"]), relevance=sparse([0], [2]))
+    left = replace(before.queries, ids=["q0", "q2"])
+    after = replace(before, queries=left, relevance=sparse([0], [2]))
     vectors = vectors_at([0, 10, 20], [0, 1, 2], [0, 10, 20])
-    left = _of_the_asked(vectors, before, after)
-    np.testing.assert_array_equal(left.queries, unit(0, 20))
-    assert _of_the_asked(vectors, before, before) is vectors
+    by_window = replace(before, by_window=lambda owners, spans: after)
+    np.testing.assert_array_equal(
+        _with_windows(by_window, vectors, Protocol())[1].queries, unit(0, 20)
+    )
+    assert _with_windows(before, vectors, Protocol()) == (before, vectors)
 
 
 def with_classes(task: Task, seen: list[bool], repeat: int = 0) -> Task:

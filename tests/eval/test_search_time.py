@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from bittern.benchmarks.eval import measuring as search_time
-from bittern.benchmarks.eval.archive_codes import BitsAsTheyAre
 from bittern.benchmarks.eval.measuring import search_ms
 from bittern.benchmarks.eval.systems.base import Fitted, Metric, Training
 from bittern.benchmarks.eval.systems.quantized import FittedQuantizer
@@ -32,10 +31,10 @@ def fitted(training: Training) -> dict[str, Fitted]:
         name: system.fit(training, BITS if system.coded else None, 1)
         for name, system in UNLABELLED.items()
     }
-    return {**found, "stored": BitsAsTheyAre(DIM, "")}
+    return found
 
 
-@pytest.mark.parametrize("name", [*UNLABELLED, "stored"])
+@pytest.mark.parametrize("name", UNLABELLED)
 @pytest.mark.parametrize("rows", [1, 60, ROWS])
 def test_every_kind_is_timed_by_each_of_its_distances(
     name: str, rows: int, fitted: dict[str, Fitted], training: Training
@@ -48,7 +47,7 @@ def test_every_kind_is_timed_by_each_of_its_distances(
         assert 0 < found < 10_000
 
 
-@pytest.mark.parametrize("name", [*UNLABELLED, "stored"])
+@pytest.mark.parametrize("name", UNLABELLED)
 def test_what_is_timed_finds_the_nearest(
     name: str, fitted: dict[str, Fitted], training: Training
 ) -> None:

@@ -11,7 +11,6 @@ from bittern.benchmarks.eval.systems.selection import (
     LABELLED,
     NAMES,
     UNLABELLED,
-    named,
     systems_for,
 )
 from bittern.errors import InvalidInputError, UnsupportedModalityError
@@ -185,32 +184,22 @@ def test_a_plain_hybrid_needs_a_byte_for_each_part() -> None:
     assert system.fits(DIM, 16) == ""
 
 
-def test_all_systems_are_had_where_there_are_labels_and_models(saved: SavedModel) -> None:
-    assert len(systems_for(False)) == len(UNLABELLED)
-    everything = systems_for(True, [saved])
+def test_all_systems_are_compared_that_labels_and_models_allow(saved: SavedModel) -> None:
+    assert len(systems_for((), False)) == len(UNLABELLED)
+    everything = systems_for((), True, [saved])
     assert len(everything) == len(UNLABELLED) + len(LABELLED) + 1
     assert len({system.name for system in everything}) == len(everything)
     assert everything[-1].name == "pond pca"
+    assert [s.name for s in systems_for(NAMES, True, [saved])] == [s.name for s in everything]
 
 
 def test_systems_are_chosen_by_name_each_once_in_a_fixed_order(saved: SavedModel) -> None:
-    chosen = named([" ITQ", "learned", "hb", "itq", ""], False, [saved])
+    chosen = systems_for(["ITQ", "learned", "hb", "itq"], False, [saved])
     assert [system.name for system in chosen] == ["Hashing-Baseline", "ITQ", "pond pca"]
-    everything = named(NAMES, True, [saved])
-    assert [s.name for s in everything] == [s.name for s in systems_for(True, [saved])]
 
 
-def test_an_unknown_name_is_answered_with_all_there_are() -> None:
-    with pytest.raises(InvalidInputError) as caught:
-        named(["hb", "ihash"], True)
-    assert "'ihash'" in caught.value.message
-    assert all(name in caught.value.message for name in NAMES)
-    with pytest.raises(InvalidInputError, match="there are float32"):
-        named([], True)
-
-
-def test_systems_that_cannot_be_had_here_are_refused_with_the_reason(saved: SavedModel) -> None:
+def test_systems_that_a_suite_cannot_have_are_refused_with_the_reason() -> None:
     with pytest.raises(InvalidInputError, match=r"crovca, hybrid must be trained on labelled"):
-        named(["hb", "crovca", "hybrid"], False, [saved])
+        systems_for(["hb", "crovca", "hybrid"], False)
     with pytest.raises(InvalidInputError, match="--model"):
-        named(["learned"], True)
+        systems_for(["learned"], True)

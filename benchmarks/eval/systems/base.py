@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -24,7 +25,7 @@ class Training:
     Attributes:
         items: float32 [m, dim], unit norm.
         item_side: what a hasher calls them.
-        queries: float32 [s, dim], unit norm; texts or media of the asking side.
+        queries: float32 [s, dim], unit norm; texts or media.
         query_side: what a hasher calls those.
         labels: int64 [m], which of `queries` names the item's class; None where there are none.
     """
@@ -43,7 +44,7 @@ class Fitted(Protocol):
         bits: length of a code; None for float vectors.
         bytes_per_row: of what is stored, exactly.
         metrics: the distances that it offers.
-        digest: hex SHA-256 of everything that decides what is stored and asked.
+        digest: hex SHA-256 of everything that decides what is stored and searched for.
     """
 
     bits: int | None
@@ -68,35 +69,63 @@ class Fitted(Protocol):
 
     def distances(self, queries: Any, stored: NDArray[Any], first: int, last: int) -> NDArray[Any]:
         """Distances of queries `first` to `last - 1` to stored rows, [last - first, n]: int32 or
-        float64. Equal rows are at equal distances to the last bit, whatever they are asked with.
+        float64. Equal rows are at equal distances to the last bit, whatever stands beside them.
         """
         ...
 
 
-class System(Protocol):
+class System(ABC):
     """Something that is fitted on a training part, at a code length, with a seed.
 
     Attributes:
         name: as it is printed.
         draws: with how many seeds it is fitted; figures are means over them.
         coded: whether it has a code length; what has none is measured once.
+        own_bits: the only code length that it has; None where the run's lengths apply.
     """
 
     name: str
-    draws: int
-    coded: bool
+    draws: int = 1
+    coded: bool = True
+    own_bits: int | None = None
+
+    @property
+    def identity(self) -> str:
+        """What tells it from other systems of its name."""
+        return self.name
 
     def fits(self, dim: int, bits: int | None) -> str:
         """Empty where it can be fitted at this length; else the reason why not."""
-        ...
+        del dim
+        if not self.coded:
+            return "" if bits is None else "float vectors have no code length"
+        if bits is None:
+            return "it takes a code length"
+        try:
+            check_bits(bits)
+        except CodeError as error:
+            return error.message
+        return ""
 
+    def length(self, dim: int, bits: int | None) -> int:
+        """The code length, if it fits.
+
+        Raises:
+            InvalidInputError: it does not.
+        """
+        if (reason := self.fits(dim, bits)) or bits is None:
+            raise InvalidInputError(
+                f"{self.name} cannot be fitted at {bits} bits: {reason}", field="bits"
+            )
+        return bits
+
+    @abstractmethod
     def fit(self, training: Training, bits: int | None, seed: int) -> Fitted:
         """Fit it.
 
         Raises:
             InvalidInputError, CodeError: it cannot be fitted on this.
         """
-        ...
 
 
 SHOWN_ROWS = 5
@@ -174,17 +203,6 @@ def _centre(rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.zeros(rows.shape[1], dtype=np.float32)
     mean: NDArray[np.float32] = rows.mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
-
-
-def reason_against(bits: int | None) -> str:
-    """Why there is no code of this length; empty where there is."""
-    if bits is None:
-        return "it takes a code length"
-    try:
-        check_bits(bits)
-    except CodeError as error:
-        return error.message
-    return ""
 
 
 def digest_of(head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -6,21 +6,20 @@ is what is stored. Distances are the product's own (`bittern.index.engines.queri
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
     Metric,
+    System,
     Training,
     check_metric,
     checked,
     checked_training,
     digest_of,
-    reason_against,
 )
-from bittern.errors import InvalidInputError
 from bittern.hashing.codes import pack
 from bittern.hashing.hashers import Hasher
 from bittern.hashing.training_free import Kind, fit
@@ -34,7 +33,7 @@ seed's figure, not a method's."""
 
 
 @dataclass
-class TrainingFree:
+class TrainingFree(System):
     """A hasher of `bittern.hashing.training_free`.
 
     Attributes:
@@ -46,12 +45,6 @@ class TrainingFree:
     name: str
     kind: Kind
     draws: int = ROTATIONS
-    coded: bool = field(default=True, init=False)
-
-    def fits(self, dim: int, bits: int | None) -> str:
-        """Any length that a code may have, more bits than dimensions too."""
-        del dim
-        return reason_against(bits)
 
     def notes(self, training_rows: int, dim: int, bits: int | None) -> str:
         """What a reader must know of its codes at this length; empty where there is nothing.
@@ -77,7 +70,7 @@ class TrainingFree:
             CodeError: the training part is empty, or not finite.
             InvalidInputError: no such code length.
         """
-        length = needed(self.fits(training.items.shape[1], bits), bits)
+        length = self.length(training.items.shape[1], bits)
         checked_training(training)
         clouds = {training.item_side: training.items}
         if training.query_side != training.item_side:
@@ -103,7 +96,7 @@ class FittedCodes:
 
     def __init__(self, hasher: Hasher, item_side: str, query_side: str, digest: str = "") -> None:
         self.hasher = hasher
-        self._item_side, self._asked_side = item_side, query_side
+        self._item_side, self._query_side = item_side, query_side
         self.bits: int | None = hasher.bits
         self.bytes_per_row = hasher.bits / 8
         head = {"items": item_side, "queries": query_side, "hasher": digest or hasher.config()}
@@ -126,7 +119,7 @@ class FittedCodes:
         """
         check_metric(metric, self.metrics)
         rows = checked(embeddings, self.hasher.dim, "queries")
-        logits = self.hasher.logits(rows, self._asked_side)
+        logits = self.hasher.logits(rows, self._query_side)
         return (
             Queries.of_codes(pack(logits)) if metric == "symmetric" else Queries.of_logits(logits)
         )
@@ -141,14 +134,3 @@ class FittedCodes:
             # A batch of one, so that no table is kept for longer than it is looked at.
             out[number - first] = queries[number].distances(0, stored)
         return out
-
-
-def needed(reason: str, bits: int | None) -> int:
-    """The code length, if there is no reason against it.
-
-    Raises:
-        InvalidInputError: there is one.
-    """
-    if reason or bits is None:
-        raise InvalidInputError(f"it cannot be fitted at {bits} bits: {reason}", field="bits")
-    return bits

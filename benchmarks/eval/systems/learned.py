@@ -12,7 +12,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
     Metric,
+    System,
     Training,
     check_metric,
     checked,
     checked_training,
     digest_of,
-    reason_against,
 )
-from bittern.benchmarks.eval.systems.codes import FittedCodes, needed
+from bittern.benchmarks.eval.systems.codes import FittedCodes
 from bittern.benchmarks.eval.systems.vectors import UNIT_BITS, FittedVectors, whole
 from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import AlignedHasher
@@ -47,14 +47,13 @@ EPOCHS = 20
 """The papers train 5 epochs on larger sets."""
 PLAIN_WEIGHT = 0.5
 """Of a training-free bit in the plain hybrid; a learned bit counts 1."""
-METHODS = ("crovca-pairs", "crovca", "aligned-crovca", "hb-crovca", "aligned", "hybrid")
 LEAST_HYBRID_BITS = 16
 FEWEST_CLASSES = 10
 """That some can be held out of, to choose on; `bittern.hashing.training.hybrid` refuses fewer."""
 
 
 @dataclass
-class SavedHasher:
+class SavedHasher(System):
     """The hasher of a saved model: nothing is fitted, and no seed decides anything.
 
     Attributes:
@@ -62,14 +61,18 @@ class SavedHasher:
     """
 
     saved: SavedModel
-    draws: int = field(default=1, init=False)
-    coded: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
         # The lengths of one family share a row of a table and a line of a plot, where they are of
         # one kind: `field` has trained codes at some lengths, and calibrated ones at others.
         family = self.saved.card.name.removesuffix(f"-{self.saved.card.bits}")
         self.name = f"{family} {self.saved.card.hasher.get('kind', '')}".strip()
+        self.own_bits = self.saved.card.bits
+
+    @property
+    def identity(self) -> str:
+        """The model's digest."""
+        return self.saved.card.digest
 
     def fits(self, dim: int, bits: int | None) -> str:
         """At the model's own length, on embeddings of its own encoder's."""
@@ -89,7 +92,7 @@ class SavedHasher:
         """
         del seed
         dim = training.items.shape[1]
-        needed(self.fits(dim, bits), bits)
+        self.length(dim, bits)
         for side in (training.item_side, training.query_side):
             self.saved.hasher.logits(np.zeros((1, dim), dtype=np.float32), side)
         return FittedCodes(
@@ -98,7 +101,7 @@ class SavedHasher:
 
 
 @dataclass
-class TrainedHere:
+class TrainedHere(System):
     """A method that is trained on labelled items and on texts for their classes.
 
     - ``crovca-pairs``, ``crovca``: CroVCA (arXiv 2510.27584), a HashCoder shared by both sides,
@@ -110,18 +113,15 @@ class TrainedHere:
 
     Attributes:
         name: as it is printed.
-        method: one of `METHODS`.
+        method: one of those above.
     """
 
     name: str
     method: str
-    draws: int = field(default=1, init=False)
-    coded: bool = field(default=True, init=False)
 
     def fits(self, dim: int, bits: int | None) -> str:
         """Any length; a hybrid of two fixed halves takes a byte for each."""
-        del dim
-        reason = reason_against(bits)
+        reason = super().fits(dim, bits)
         if not reason and self.method == "hb-crovca" and bits is not None:
             short = bits < LEAST_HYBRID_BITS
             reason = f"two parts take {LEAST_HYBRID_BITS} bits, not {bits}" if short else ""
@@ -135,7 +135,7 @@ class TrainedHere:
             InvalidInputError: no labels, or labels without a text, or too few items or classes.
             TrainingError: the training diverged or collapsed.
         """
-        length = needed(self.fits(training.items.shape[1], bits), bits)
+        length = self.length(training.items.shape[1], bits)
         checked_training(training)
         choosing = self.method in ("aligned", "hybrid")
         given = _labelled(training, self.name, FEWEST_CLASSES if choosing else 1)
@@ -253,21 +253,14 @@ def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:
     return replace(plan, learned_share=share, weights=weights)
 
 
-@dataclass
-class AlignedVectors:
+class AlignedVectors(System):
     """Float vectors behind the alignment of `aligned` codes, by cosine.
 
     The ridge is chosen on held-out classes as for those codes, at one component per dimension.
     """
 
-    name: str = field(default="aligned float32", init=False)
-    draws: int = field(default=1, init=False)
-    coded: bool = field(default=False, init=False)
-
-    def fits(self, dim: int, bits: int | None) -> str:
-        """Empty without a code length; see `base.System`."""
-        del dim
-        return "" if bits is None else "float vectors have no code length"
+    name = "aligned float32"
+    coded = False
 
     def fit(self, training: Training, bits: int | None, seed: int) -> FittedAligned:
         """Choose the ridge and fit the alignment.

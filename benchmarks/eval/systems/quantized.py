@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,15 +30,15 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
     Metric,
+    System,
     Training,
     centres,
     check_metric,
     checked,
     checked_training,
     digest_of,
-    reason_against,
 )
-from bittern.benchmarks.eval.systems.codes import DRAWS, needed
+from bittern.benchmarks.eval.systems.codes import DRAWS
 from bittern.benchmarks.eval.systems.vectors import (
     UNIT_BITS,
     Matrix,
@@ -51,69 +51,42 @@ from bittern.errors import InvalidInputError
 _BLOCK_ROWS = 4096
 _CENTROIDS = 256
 ROUNDS = 5
-"""Of fitting the rotation, where nothing else is asked for; Faiss' 50 take eight times as long. On
-the first split they gave, seen and novel, .298/.294 at 64 bits and .308/.383 at 256, where 5 give
-.297/.309 and .306/.379."""
-
-
-@dataclass(frozen=True)
-class Quantizer:
-    """A quantizer that Faiss has trained."""
-
-    quantizer: Any
-    rotation: Any
-
-    def turned(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows in the space that is quantized: float32 [n, dim]."""
-        rows = np.ascontiguousarray(rows, dtype=np.float32)
-        if self.rotation is None:
-            return rows
-        turned: NDArray[np.float32] = self.rotation.apply(rows)
-        return turned
-
-    def decoded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Rows as the codes keep them, in that space: float32 [n, dim]."""
-        with _one_thread():
-            codes = self.quantizer.compute_codes(self.turned(rows))
-            decoded: NDArray[np.float32] = self.quantizer.decode(codes)
-        return decoded
+"""Of fitting the rotation."""
 
 
 def train_quantizer(
-    items: NDArray[np.float32], subvectors: int, seed: int, *, rotate: bool, rounds: int = ROUNDS
-) -> Quantizer:
-    """Train a product quantizer.
+    items: NDArray[np.float32], subvectors: int, seed: int, *, rotate: bool
+) -> tuple[Any, Any]:
+    """Faiss' product quantizer, trained, and the rotation before it; None for no rotation.
 
     Args:
         items: float32 [m, dim], at least 256 rows.
         subvectors: bytes of a code; must divide `dim`.
         seed: of k-means.
         rotate: learn a rotation first (OPQ).
-        rounds: of fitting the rotation.
 
     Raises:
-        InvalidInputError: too few rows, or `subvectors` does not divide `dim`.
+        InvalidInputError: too few rows.
     """
     import faiss
 
-    dim = items.shape[1]
-    if len(items) < _CENTROIDS or not divides(dim, subvectors):
+    if len(items) < _CENTROIDS:
         raise InvalidInputError(
-            f"{len(items)} rows of {dim} dimensions cannot train {subvectors} sub-quantizers: it "
-            f"takes {_CENTROIDS} rows, and dimensions that {subvectors} divides"
+            f"a product quantizer is trained on {_CENTROIDS} rows or more, not {len(items)}"
         )
+    dim = items.shape[1]
     items = np.ascontiguousarray(items, dtype=np.float32)
     rotation = None
     with _one_thread():
         if rotate:
             rotation = faiss.OPQMatrix(dim, subvectors)
             rotation.pq = _quantizer(dim, subvectors, seed)
-            rotation.niter = rounds
+            rotation.niter = ROUNDS
             rotation.train(items)
             items = rotation.apply(items)
         quantizer = _quantizer(dim, subvectors, seed)
         quantizer.train(items)
-    return Quantizer(quantizer, rotation)
+    return quantizer, rotation
 
 
 @contextmanager
@@ -131,11 +104,6 @@ def _one_thread() -> Iterator[None]:
         faiss.omp_set_num_threads(before)
 
 
-def divides(dim: int, subvectors: int) -> bool:
-    """Whether vectors of `dim` dimensions can be cut into so many parts."""
-    return subvectors > 0 and dim % subvectors == 0
-
-
 def _quantizer(dim: int, subvectors: int, seed: int) -> Any:
     import faiss
 
@@ -146,27 +114,23 @@ def _quantizer(dim: int, subvectors: int, seed: int) -> Any:
 
 
 @dataclass
-class ProductQuantizer:
+class ProductQuantizer(System):
     """Faiss' PQ, or OPQ.
 
     Attributes:
         rotate: learn a rotation first.
-        rounds: of fitting that rotation.
-        draws: with how many seeds.
     """
 
     rotate: bool
-    rounds: int = ROUNDS
-    draws: int = DRAWS
-    coded: bool = field(default=True, init=False)
+    draws = DRAWS
 
     def __post_init__(self) -> None:
-        self.name = f"Faiss OPQ, {self.rounds} rounds" if self.rotate else "Faiss PQ"
+        self.name = f"Faiss OPQ, {ROUNDS} rounds" if self.rotate else "Faiss PQ"
 
     def fits(self, dim: int, bits: int | None) -> str:
         """Where the bytes of a code divide the dimensions."""
-        reason = reason_against(bits)
-        if not reason and bits is not None and not divides(dim, bits // 8):
+        reason = super().fits(dim, bits)
+        if not reason and bits is not None and dim % (bits // 8):
             reason = f"{bits // 8} bytes do not divide {dim} dimensions into equal parts"
         return reason
 
@@ -177,22 +141,24 @@ class ProductQuantizer:
             CodeError: the training part is not finite.
             InvalidInputError: fewer than 256 items, or a length that does not fit.
         """
-        length = needed(self.fits(training.items.shape[1], bits), bits)
+        length = self.length(training.items.shape[1], bits)
         checked_training(training)
         means = centres(training)
         items = np.empty_like(training.items, dtype=np.float32)
         for start in range(0, len(items), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             items[block] = unit(training.items[block] - means[0])
-        trained = train_quantizer(items, length // 8, seed, rotate=self.rotate, rounds=self.rounds)
-        return FittedQuantizer(trained, means)
+        return FittedQuantizer(
+            *train_quantizer(items, length // 8, seed, rotate=self.rotate), means
+        )
 
 
 class FittedQuantizer:
     """A trained product quantizer; see `base.Fitted`.
 
     Args:
-        trained: by Faiss.
+        pq: Faiss' quantizer, trained.
+        rotation: Faiss' rotation before it; None for none.
         means: of items and of queries, float32 [dim] each.
     """
 
@@ -200,22 +166,23 @@ class FittedQuantizer:
 
     def __init__(
         self,
-        trained: Quantizer,
+        pq: Any,
+        rotation: Any,
         means: tuple[NDArray[np.float32], NDArray[np.float32]],
     ) -> None:
         import faiss
 
-        pq, dim = trained.quantizer, len(means[0])
+        dim = len(means[0])
         centroids = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
         turn = None
-        if trained.rotation is not None:
-            turn = faiss.vector_to_array(trained.rotation.A).reshape(dim, dim)
+        if rotation is not None:
+            turn = faiss.vector_to_array(rotation.A).reshape(dim, dim)
         self._dim, self._means = dim, means
         self._turn = None if turn is None else whole(turn)
         self._centroids = centroids.astype(np.float64)
         # What is decoded may be longer than a unit vector: leave room for the longest.
         longest = math.sqrt((self._centroids**2).sum(axis=2).max(axis=1).sum())
-        self._places = UNIT_BITS - max(0, math.ceil(math.log2(max(longest, 1.0))))
+        self._positions = UNIT_BITS - max(0, math.ceil(math.log2(max(longest, 1.0))))
         self.bits: int | None = 8 * pq.M
         self.bytes_per_row = float(pq.M)
         arrays = {"centroids": centroids, "items": means[0], "queries": means[1]}
@@ -246,7 +213,7 @@ class FittedQuantizer:
         rows = checked(embeddings, self._dim, "queries")
         turned = self._turned(rows - self._means[1])
         if metric == "asymmetric":
-            return whole(turned, self._places)
+            return whole(turned, self._positions)
         return self._decoded(self._coded(turned))
 
     def distances(
@@ -257,7 +224,7 @@ class FittedQuantizer:
         for start in range(0, len(stored), _BLOCK_ROWS):
             block = slice(start, start + _BLOCK_ROWS)
             out[:, block] = squared_distances(queries[first:last], self._decoded(stored[block]))
-        out *= 2.0 ** (-2 * self._places)
+        out *= 2.0 ** (-2 * self._positions)
         return out
 
     def faiss_index(self, metric: Metric) -> Any:
@@ -309,6 +276,6 @@ class FittedQuantizer:
 
     def _decoded(self, codes: NDArray[np.uint8]) -> Matrix:
         """The vectors that codes stand for, as whole numbers: float64 [n, dim]."""
-        numbers = whole(self._centroids, self._places)
+        numbers = whole(self._centroids, self._positions)
         subvectors = [numbers[block, codes[:, block]] for block in range(len(numbers))]
         return np.concatenate(subvectors, axis=1)

@@ -42,50 +42,33 @@ LEARNED = "learned"
 NAMES = (*UNLABELLED, *LABELLED, LEARNED)
 
 
-def systems_for(training_has_labels: bool, saved: Sequence[SavedModel] = ()) -> list[System]:
-    """All systems that can be compared.
-
-    Args:
-        training_has_labels: whether training items have classes with texts.
-        saved: models whose hashers are compared too.
-    """
-    trained = LABELLED.values() if training_has_labels else ()
-    return [*UNLABELLED.values(), *trained, *(SavedHasher(model) for model in saved)]
-
-
-def named(
+def systems_for(
     names: Sequence[str], training_has_labels: bool, saved: Sequence[SavedModel] = ()
 ) -> list[System]:
     """Systems by name, each once, in the order in which they are listed here.
 
     Args:
-        names: of `NAMES`.
-        training_has_labels: see `systems_for`.
-        saved: see `systems_for`.
+        names: of `NAMES`; empty for all that this training part and these models allow.
+        training_has_labels: whether training items have classes with texts.
+        saved: models whose hashers are compared too.
 
     Raises:
-        InvalidInputError: an unknown name (all are listed), none at all, or one that cannot be
-            had here, with the reason.
+        InvalidInputError: a system that this suite or this run cannot have, with the reason.
     """
-    wanted = list(dict.fromkeys(name.strip().lower() for name in names if name.strip()))
-    unknown = [name for name in wanted if name not in NAMES]
-    if unknown or not wanted:
-        wrong = f"there is no system {', '.join(map(repr, unknown))}" if unknown else "no system"
-        raise InvalidInputError(f"{wrong}; there are {', '.join(NAMES)}", field="systems")
-    unlabelled = [name for name in wanted if name in LABELLED and not training_has_labels]
+    labelled = list(LABELLED) if training_has_labels else []
+    wanted = {name.lower() for name in names} or {*UNLABELLED, *labelled, LEARNED}
+    unlabelled = [name for name in LABELLED if name in wanted and not training_has_labels]
     if unlabelled:
         raise InvalidInputError(
             f"{', '.join(unlabelled)} must be trained on labelled items, and this suite has none; "
             f"without labels there are {', '.join(UNLABELLED)} and {LEARNED}",
             field="systems",
         )
-    if LEARNED in wanted and not saved:
+    if names and LEARNED in wanted and not saved:
         raise InvalidInputError(
             f"'{LEARNED}' stands for saved models, and none was named: name one with --model",
             field="systems",
         )
     known = {**UNLABELLED, **LABELLED}
-    chosen: list[System] = [known[name] for name in known if name in wanted]
-    if LEARNED in wanted:
-        chosen += [SavedHasher(model) for model in saved]
-    return chosen
+    chosen = [known[name] for name in known if name in wanted]
+    return chosen + [SavedHasher(model) for model in saved if LEARNED in wanted]

@@ -22,7 +22,7 @@ Queries stay float32. The cosine is that with what is stored, decoded, of unit l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.systems.base import (
     Metric,
+    System,
     Training,
     centres,
     check_metric,
@@ -70,9 +71,9 @@ def unit(rows: NDArray[np.floating]) -> Matrix:
 
 
 def whole(rows: NDArray[np.floating], positions: int = UNIT_BITS) -> Matrix:
-    """Rows in units of ``2**-places``, rounded to whole numbers: float64 [n, dim].
+    """Rows in units of ``2**-positions``, rounded to whole numbers: float64 [n, dim].
 
-    Products with it are exact as long as lengths are at most ``2**(26 - places)``, a little
+    Products with it are exact as long as lengths are at most ``2**(26 - positions)``, a little
     (a thousandth, say) more or less.
     """
     return np.rint(np.asarray(rows, dtype=np.float64) * 2.0**positions)
@@ -148,7 +149,7 @@ _DECODED_ROWS = 16_384
 
 
 @dataclass
-class FloatVectors:
+class FloatVectors(System):
     """Embeddings by cosine; see the module.
 
     Attributes:
@@ -156,16 +157,10 @@ class FloatVectors:
     """
 
     precision: Precision
-    draws: int = field(default=1, init=False)
-    coded: bool = field(default=False, init=False)
+    coded = False
 
     def __post_init__(self) -> None:
-        self.name: str = "centred float32" if self.precision == "centred" else self.precision
-
-    def fits(self, dim: int, bits: int | None) -> str:
-        """Empty without a code length; see `base.System`."""
-        del dim
-        return "" if bits is None else "float vectors have no code length"
+        self.name = "centred float32" if self.precision == "centred" else self.precision
 
     def fit(self, training: Training, bits: int | None, seed: int) -> FittedVectors:
         """Fit it; nothing is drawn, so `seed` decides nothing.
