@@ -15,7 +15,7 @@ import pytest
 
 from bittern.benchmarks.eval.report import write_report
 from bittern.benchmarks.eval.report.abstract import abstract
-from bittern.benchmarks.eval.report.markdown import results_markdown
+from bittern.benchmarks.eval.report.page import results_markdown
 from bittern.benchmarks.eval.report.wording import deviations, ties
 from bittern.benchmarks.eval.report.writing import results_csv, results_json
 from bittern.benchmarks.eval.results import (

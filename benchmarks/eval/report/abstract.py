@@ -12,7 +12,8 @@ from bittern.benchmarks.eval.results import GroupSummary, Results, Row, Score
 
 WANTED_BITS = (64, 256)
 MOST_LENGTHS, MOST_SYSTEMS, MOST_PARTS = 4, 12, 60
-FLOAT = "float32"
+FLOATS = ("float32", "aligned float32")
+"""The second is the fair comparison for codes behind an alignment."""
 ASIDE = ("float16", "int8", "centred float32", "random projection", "Faiss PQ")
 """Beginnings of the names of systems that the details have, and the abstract leaves out."""
 
@@ -25,7 +26,7 @@ class Block:
         task, model, group, measure: of what.
         queries, clusters: how many, and how many of them are independent.
         chance: of a random order.
-        floats: of float32 vectors by cosine.
+        floats: of float vectors by cosine, with their names.
         systems: names with their figures at the lengths of the abstract, by asymmetric distance.
     """
 
@@ -36,7 +37,7 @@ class Block:
     queries: int
     clusters: int
     chance: float | None
-    floats: Score | None
+    floats: Sequence[tuple[str, Score]]
     systems: Sequence[tuple[str, Sequence[Score | None]]]
 
 
@@ -105,7 +106,7 @@ def by_model(rows: Sequence[Row]) -> dict[str, list[Row]]:
 def _is_kept(row: Row) -> bool:
     if row.rerank or row.system.startswith(ASIDE):
         return False
-    return row.system == FLOAT or (row.bits is not None and row.metric == "asymmetric")
+    return row.system in FLOATS or (row.bits is not None and row.metric == "asymmetric")
 
 
 def _lengths(rows: Sequence[Row]) -> list[int]:
@@ -135,7 +136,7 @@ def _blocks(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> It
             continue
         for model, own in by_model(rows).items():
             summary = group_of(results, task, model, group)
-            floats = [row for row in own if row.system == FLOAT]
+            floats = [row for row in own if row.bits is None and names[0] in row.figures]
             systems: dict[str, dict[int, Score]] = {}
             for row in own:
                 if row.bits is not None and names[0] in row.figures:
@@ -148,7 +149,7 @@ def _blocks(results: Results, kept: Sequence[Row], lengths: Sequence[int]) -> It
                 max(row.queries for row in own),
                 max(row.clusters for row in own),
                 summary.chance if summary else None,
-                floats[0].figures.get(names[0]) if floats else None,
+                [(row.system, row.figures[names[0]]) for row in floats],
                 [
                     (name, [at.get(n) for n in lengths])
                     for name, at in systems.items()

@@ -1,12 +1,13 @@
-"""`index.html`: tables, plots and chosen queries in one file that makes no request.
+"""`index.html` and `results.md`, by templates.
 
-A policy inside the page (Content-Security-Policy) forbids scripts and every request; nothing on
-it needs either. Every word of the results is written through Jinja's escaping. The page's size is
-bounded by the limits below, and the page says what they left out.
+`index.html` has tables, plots and chosen queries in one file that makes no request. A policy
+inside the page (Content-Security-Policy) forbids scripts and requests. Every word of the results
+is escaped by Jinja. The limits below bound the page's size, and the page says what they left out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,52 @@ MOST_MEDIA_BYTES = 8 * 2**20
 OPEN_QUERIES = 2
 FIRST = ("bytes", "groups")
 """Kinds of plots that a reader sees first; the others are folded."""
+_HERE = Path(__file__).parent
+_ACTIVE = re.compile(r"([\\`*_\[\]<>|#~&$@!])")
 _FULL = Shown(why_not="The page's room for pictures is used up.")
+
+
+def results_markdown(results: Results, plots: Sequence[tuple[str, Plot]] = ()) -> str:
+    """The text of `results.md`, for a README or an issue, in GitHub's Markdown.
+
+    Args:
+        results: a run.
+        plots: with their paths in the report's folder.
+    """
+    environment = _environment(autoescape=False)  # the filter `text` escapes for Markdown
+    environment.filters["text"] = _text
+    tables = by_task_and_group(results.rows)
+    text = environment.get_template("results.md.jinja").render(
+        results=results,
+        plots=plots,
+        wording=wording,
+        abstract=abstract(results),
+        tasks={
+            task: [_table("", rows, results) for (name, _), rows in tables.items() if name == task]
+            for task in dict.fromkeys(name for name, _ in tables)
+        },
+        models={row.model for row in results.rows},
+        model_names=list(dict.fromkeys(name for model in results.models for name in model)),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _text(text: object) -> str:
+    """A text that Markdown leaves as it is: no markup, no cell's end, no link."""
+    shown = _ACTIVE.sub(r"\\\1", plain(text))
+    return re.sub(r"(?i)\b(https?|ftp|www)(?=[:.])", "\\1\u2060", shown)
+
+
+def _environment(*, autoescape: bool) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=autoescape,  # noqa: S701 - on for HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["plain"] = plain
+    return environment
 
 
 def page(results: Results, plots: Sequence[Plot]) -> str:
@@ -41,45 +87,39 @@ def page(results: Results, plots: Sequence[Plot]) -> str:
         results: a run.
         plots: drawn from the same run.
     """
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["plain"] = plain
     mains = {s.name: s.measures[0] for s in results.tasks if s.measures}
-    return environment.get_template(
-        "page.html"
-    ).render(
-        results=results,
-        css=Markup((here / "page.css").read_text(encoding="utf-8")),  # noqa: S704 - our own file
-        wording=wording,
-        counted=counted,
-        limits={
-            "queries": MOST_QUERIES,
-            "hits": MOST_HITS,
-            "notes": MOST_NOTES,
-            "rows": MOST_ROWS,
-            "media_bytes": MOST_MEDIA_BYTES,
-            "open_queries": OPEN_QUERIES,
-        },
-        all_models={row.model for row in results.rows},
-        abstract=abstract(results),
-        methods=wording.methods(results),
-        left_out=list(_left_out(results, plots)),
-        sections=_sections(results, plots),
-        mains=mains,
-        pictures=_Pictures(),
-        facts=list(_facts(results, mains)),
-        repeat=[
-            ("Protocol", "protocol", wording.flat(results.protocol)[:MOST_LINES]),
-            ("Digests", "digests", wording.flat(results.digests)[:MOST_LINES]),
-            ("Machine and versions", "machine", wording.flat(results.machine)[:MOST_LINES]),
-        ],
-        models=[wording.flat(model)[:MOST_LINES] for model in results.models[:MOST_MODELS]],
+    css = Markup((_HERE / "page.css").read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    return (
+        _environment(autoescape=True)
+        .get_template("page.html")
+        .render(
+            results=results,
+            css=css,
+            wording=wording,
+            counted=counted,
+            limits={
+                "queries": MOST_QUERIES,
+                "hits": MOST_HITS,
+                "notes": MOST_NOTES,
+                "rows": MOST_ROWS,
+                "media_bytes": MOST_MEDIA_BYTES,
+                "open_queries": OPEN_QUERIES,
+            },
+            all_models={row.model for row in results.rows},
+            abstract=abstract(results),
+            methods=wording.methods(results),
+            left_out=list(_left_out(results, plots)),
+            sections=_sections(results, plots),
+            mains=mains,
+            pictures=_Pictures(),
+            facts=list(_facts(results, mains)),
+            repeat=[
+                ("Protocol", "protocol", wording.flat(results.protocol)[:MOST_LINES]),
+                ("Digests", "digests", wording.flat(results.digests)[:MOST_LINES]),
+                ("Machine and versions", "machine", wording.flat(results.machine)[:MOST_LINES]),
+            ],
+            models=[wording.flat(model)[:MOST_LINES] for model in results.models[:MOST_MODELS]],
+        )
     )
 
 
@@ -122,10 +162,9 @@ def _sections(results: Results, plots: Sequence[Plot]) -> list[dict[str, Any]]:
         }
         for number, name in enumerate(_names(results)[:MOST_TASKS], 1)
     }
-    for number, ((task, group), rows) in enumerate(list(tables.items())[:MOST_TABLES], 1):
+    for number, ((task, _), rows) in enumerate(list(tables.items())[:MOST_TABLES], 1):
         if task in sections:
-            alone = sum(name == task for name, _ in tables) == 1
-            table = _table(f"table-{number}", "" if alone else group, rows, results)
+            table = _table(f"table-{number}", rows, results, MOST_COMPARISONS)
             sections[task]["tables"].append(table)
     for number, plot in enumerate(plots[:MOST_PLOTS], 1):
         if plot.task in sections:
@@ -137,18 +176,23 @@ def _sections(results: Results, plots: Sequence[Plot]) -> list[dict[str, Any]]:
     return list(sections.values())
 
 
-def _table(anchor: str, group: str, rows: Sequence[Row], results: Results) -> dict[str, Any]:
-    """One task and group: all systems, and the comparisons by the question of their family."""
-    task = rows[0].task
+def _table(
+    anchor: str, rows: Sequence[Row], results: Results, most: int | None = None
+) -> dict[str, Any]:
+    """One task and group: all systems, and comparisons (`most`) by the question of their family."""
+    task, group = rows[0].task, rows[0].group
+    alone = all(row.group == group for row in results.rows if row.task == task)
     measures = measures_of(results, task)
     splits = {s.model: s.splits for s in results.tasks if s.name == task}
     main = [row.figures[measures[0]] for row in rows if measures and measures[0] in row.figures]
-    compared = [c for c in results.comparisons if (c.task, c.group) == (task, rows[0].group)]
-    shown = compared[:MOST_COMPARISONS]
+    compared = [c for c in results.comparisons if (c.task, c.group) == (task, group)]
+    shown = compared[:most]
+    name = "All systems" + ("" if alone else f", {plain(group, 80)}")
     queries = counted(max(row.queries for row in rows), "query", "queries")
     return {
         "anchor": anchor,
-        "title": "All systems" + (f", {plain(group, 80)}" if group else "") + f": {queries}",
+        "name": name,
+        "title": f"{name}: {queries}",
         "measures": measures,
         "rows": rows,
         "splits": splits,

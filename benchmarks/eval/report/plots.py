@@ -40,7 +40,7 @@ MOST_SYSTEMS = 14
 MOST_OF_CLASSES = 4
 """Systems of the plot of classes."""
 MOST_NAMES = 40
-"""With more classes than this, names give way to one sorted curve per system."""
+"""Classes of a plot; of more, half are the best and half the worst."""
 LAST = ("random projection", "Faiss PQ")
 """Systems that are drawn only where there is room."""
 FLOAT = "float32"
@@ -436,78 +436,40 @@ def _classes(
         return
     labels.sort(key=lambda label: FLOAT not in label)
     first = labels[0]
-    classes = sorted(classes, key=lambda c: (-_finite(c.values.get(first)), c.name))
-    named = len(classes) <= MOST_NAMES
-    with _figure(0.22 * len(classes) + 1.6 if named else 4.2) as figure:
-        axes = figure.subplots()
-        draw_all = _draw_named if named else _draw_sorted
-        draw_all(axes, classes, labels[:MOST_OF_CLASSES], measure)
-        svg = written(figure)
+    ordered = sorted(classes, key=lambda c: (-_finite(c.values.get(first)), c.name))
     caption = (
         f"One line per class, in the order of {plain(first, 60)}; in brackets its right items."
-        if named
-        else f"{amount(len(classes))} classes in the order of {plain(first, 60)}. Dots are "
-        "classes, lines their running means."
     )
+    if len(ordered) > MOST_NAMES:
+        half = MOST_NAMES // 2
+        caption += f" The {half} best and the {half} worst of {amount(len(ordered))} classes."
+        ordered = ordered[:half] + ordered[-half:]
     if (more := len(labels) - MOST_OF_CLASSES) > 0:
         caption += f" {more} more systems are in results.json only."
-    yield Plot(classes[0].task, "classes", f"{plain(measure, 60)} by class", caption, svg)
+    svg = _drawn_classes(ordered, labels[:MOST_OF_CLASSES], measure)
+    yield Plot(ordered[0].task, "classes", f"{plain(measure, 60)} by class", caption, svg)
 
 
-def _points(classes: Sequence[ClassScore], label: str) -> tuple[list[int], list[float]]:
-    """Numbers of the classes that have a value, and the values."""
-    found = [(n, c.values.get(label, math.nan)) for n, c in enumerate(classes)]
-    found = [(n, value) for n, value in found if math.isfinite(value)]
-    return [n for n, _ in found], [value for _, value in found]
-
-
-def _draw_named(
-    axes: Axes, classes: Sequence[ClassScore], labels: Sequence[str], measure: str
-) -> None:
-    height = float(axes.figure.get_size_inches()[1])  # type: ignore[union-attr]
-    top = 1 - (0.2 + 0.24 * -(-len(labels) // 2)) / height
-    axes.figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=top)
-    for number, label in enumerate(labels):
-        numbers, values = _points(classes, label)
-        axes.plot(
-            values, numbers, linestyle="none", marker=MARKERS[number], color=COLOURS[number],
-            label=plain(label, 44), zorder=3, markeredgewidth=0, alpha=0.9,
+def _drawn_classes(classes: Sequence[ClassScore], labels: Sequence[str], measure: str) -> str:
+    height = 0.22 * len(classes) + 1.6
+    with _figure(height) as figure:
+        axes = figure.subplots()
+        top = 1 - (0.2 + 0.24 * -(-len(labels) // 2)) / height
+        figure.subplots_adjust(left=0.38, right=0.975, bottom=0.55 / height, top=top)
+        for number, label in enumerate(labels):
+            values = [c.values.get(label, math.nan) for c in classes]
+            axes.plot(
+                values, range(len(values)), linestyle="none", marker=MARKERS[number],
+                color=COLOURS[number], label=plain(label, 44), zorder=3, markeredgewidth=0,
+                alpha=0.9,
+            )  # fmt: skip
+        names = [f"{plain(c.name, 34)} ({amount(c.relevant)})" for c in classes]
+        _finish(axes, names, plain(measure, 60))
+        axes.legend(
+            loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8.5,
+            handletextpad=0.2, columnspacing=1.2,
         )  # fmt: skip
-    _finish(
-        axes, [f"{plain(c.name, 34)} ({amount(c.relevant)})" for c in classes], plain(measure, 60)
-    )
-    axes.legend(
-        loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, frameon=False, fontsize=8.5,
-        handletextpad=0.2, columnspacing=1.2,
-    )  # fmt: skip
-
-
-def _draw_sorted(
-    axes: Axes, classes: Sequence[ClassScore], labels: Sequence[str], measure: str
-) -> None:
-    axes.figure.subplots_adjust(left=0.085, right=0.975, bottom=0.135, top=0.86)
-    for number, label in enumerate(labels):
-        numbers, values = _points(classes, label)
-        axes.plot(
-            numbers, values, color=COLOURS[number], marker="o", linestyle="none", markersize=2.5,
-            markeredgewidth=0, alpha=0.35,
-        )  # fmt: skip
-        axes.plot(
-            numbers, _running(values), color=COLOURS[number], marker=MARKERS[number], zorder=3,
-            markevery=max(1, len(values) // 9), markeredgewidth=0, label=plain(label, 44),
-        )  # fmt: skip
-    axes.set_xlim(0, len(classes) - 1)
-    axes.set_xlabel(f"classes, in the order of {plain(labels[0], 40)}")
-    axes.set_ylabel(plain(measure, 60))
-    axes.grid(visible=False, axis="x")
-    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, frameon=False, fontsize=8.5)
-
-
-def _running(values: Sequence[float]) -> list[float]:
-    """Means of a tenth of the values around each."""
-    half = max(1, len(values) // 20)
-    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return [sum(window) / len(window) for window in windows]
+        return written(figure)
 
 
 def _finite(value: float | None) -> float:

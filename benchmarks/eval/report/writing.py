@@ -17,11 +17,10 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bittern.benchmarks.eval.report.markdown import results_markdown
-from bittern.benchmarks.eval.report.page import page
+from bittern.benchmarks.eval.report.page import page, results_markdown
 from bittern.benchmarks.eval.report.plots import Plot, draw
 from bittern.benchmarks.eval.report.wording import plain, slug
-from bittern.benchmarks.eval.results import Results, Row, Score
+from bittern.benchmarks.eval.results import Results
 from bittern.errors import InvalidInputError
 from bittern.files import replace_file
 from bittern.service.export.writers import harmless
@@ -36,16 +35,15 @@ _OURS = re.compile(r"\d\d-[a-z0-9-]+\.svg")
 def write_report(results: Results, folder: Path) -> list[Path]:
     """Write `results.json`, `results.csv`, `results.md`, `plots/*.svg` and `index.html`.
 
-    The same results and media give the same bytes. Each file is written aside and then put into
-    its place, `index.html` last, so a reader never meets half of one; plots that an earlier
-    report left there, and that this one does not have, are taken away.
+    The same results and media give the same bytes. Each file is replaced as a whole, `index.html`
+    last; plots of an earlier report that this one does not have are removed.
 
     Args:
         results: a run.
-        folder: made if it is not there.
+        folder: made if need be.
 
     Returns:
-        the files, `index.html` first.
+        The files, `index.html` first.
 
     Raises:
         InvalidInputError: the folder cannot be written to.
@@ -125,29 +123,14 @@ def results_csv(results: Results) -> str:
     lines.writerow(COLUMNS)
     for row in results.rows:
         for measure, figure in row.figures.items():
-            lines.writerow([*_system(results.suite, row), _words(measure), *_figures(figure)])
+            cells = {"suite": results.suite, **vars(row), "measure": measure, **vars(figure)}
+            lines.writerow([_cell(cells[name]) for name in COLUMNS])
     return text.getvalue()
 
 
-def _system(suite: str, row: Row) -> list[str]:
-    words = [_words(w) for w in (suite, row.task, row.group, row.model, row.system, row.metric)]
-    bits = "" if row.bits is None else str(row.bits)
-    counts = [str(count) for count in (row.rerank, row.draws, row.queries, row.clusters)]
-    return [*words, bits, _number(row.bytes_per_item), *counts, _number(row.search_ms)]
-
-
-def _figures(figure: Score) -> list[str]:
-    values = (figure.ranked, figure.expected, figure.best, figure.worst, figure.low, figure.high)
-    return [
-        *(_number(v) for v in values),
-        _number(figure.deviation),
-        _number(figure.deviation_splits),
-    ]
-
-
-def _words(text: str) -> str:
-    return harmless(plain(text))
-
-
-def _number(number: float | None) -> str:
-    return "" if number is None or math.isnan(number) else repr(float(number))
+def _cell(content: str | float | None) -> str:
+    if isinstance(content, str):
+        return harmless(plain(content))
+    if content is None or math.isnan(content):
+        return ""
+    return str(content) if isinstance(content, int) else repr(float(content))

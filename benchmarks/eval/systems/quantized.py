@@ -70,11 +70,12 @@ def train_quantizer(
     """
     import faiss
 
+    dim = items.shape[1]
     if len(items) < _CENTROIDS:
         raise InvalidInputError(
-            f"a product quantizer is trained on {_CENTROIDS} rows or more, not {len(items)}"
+            f"{len(items)} rows of {dim} dimensions cannot train {subvectors} sub-quantizers: it "
+            f"takes {_CENTROIDS} rows, and dimensions that {subvectors} divides"
         )
-    dim = items.shape[1]
     items = np.ascontiguousarray(items, dtype=np.float32)
     rotation = None
     with _one_thread():
