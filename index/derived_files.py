@@ -380,11 +380,7 @@ def read_array(folder: Path, described: dict[str, Any]) -> NDArray[Any]:
 
 
 def _header(dtype: object, shape: object) -> bytes:
-    """The header of an array's `.npy` file.
-
-    Raises:
-        ValueError: arrays of this type and shape are not stored.
-    """
+    """The header of an array's `.npy` file, for types and shapes that are stored."""
     lengths = shape if isinstance(shape, list) else []
     plain = all(type(length) is int and 0 <= length <= _LONGEST for length in lengths)
     if dtype not in _DTYPES or not plain or not 1 <= len(lengths) <= _MOST_DIMENSIONS:

@@ -70,15 +70,7 @@ def batches_of(
 def _pinned_batches(
     store: Store, batches: Iterator[pa.RecordBatch], *, pinned: bool
 ) -> Generator[pa.RecordBatch, None, None]:
-    """Batches of a version that is pinned until they are all read, or the generator is closed.
-
-    The first batch is empty; the version is pinned when it is yielded.
-
-    Args:
-        store: at that version.
-        batches: read from it.
-        pinned: whether to pin the version; one batch is read before it could be cleaned up.
-    """
+    """First an empty batch, when the version is pinned, then the batches; unpins at the end."""
     identity, pin_name = store.identity(store.version), _pin(store) if pinned else ""
     try:
         yield pa.record_batch({})

@@ -205,10 +205,7 @@ class _Repairing:
         self._folder.write_header(header)
 
     def _raise_next_row(self) -> None:
-        """Raise `next_row` above all rows of readable versions.
-
-        The copy may be older than the last deletions.
-        """
+        """Raise `next_row` above all rows: the copy may be older than the last deletions."""
         greatest = -1
         for version in versions_in(stored_keys(self._store)):
             with suppress(ArchiveDamagedError):
@@ -466,11 +463,7 @@ def _ids_of(version: TableVersion, without: Iterable[int]) -> list[str]:
 
 
 def _fitting(folder: ArchiveFolder, header: Header) -> Header:
-    """The header from a copy of `archive.json`, without models that the store does not have.
-
-    Raises:
-        ArchiveDamagedError: it lacks a model of the store.
-    """
+    """The header from a copy of `archive.json`, without models that the store does not have."""
     try:
         store = Store(folder.store)
     except BitternError:

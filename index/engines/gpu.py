@@ -249,18 +249,7 @@ def _halves_do(queries: Queries) -> bool:
 def _largest(
     codes: torch.Tensor, selected: BlockSelection, numbers: torch.Tensor, count: int, tile_rows: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The largest products among the allowed rows, in any order.
-
-    Args:
-        codes: the block's, uint8 [n, bits/8] on the device.
-        selected: its allowed rows.
-        numbers: whole weights, [q, bits] on the device.
-        count: how many products per query, at most the number of allowed rows.
-        tile_rows: most rows of one step.
-
-    Returns:
-        products [q, count] in the precision of `numbers`, and positions int64 [q, count].
-    """
+    """The largest products among the allowed rows and their positions: [q, count] each."""
     import torch
 
     chosen, allowed = None, None

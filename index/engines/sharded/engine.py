@@ -519,11 +519,7 @@ class _Actors:
             self._changed.notify_all()
 
     def _ended(self, actor: _Actor, handle: Any) -> None:
-        """A process has ended.
-
-        If it was reading its codes, it is replaced only when the next search needs it: the next
-        process may end in the same way.
-        """
+        """Replace an ended process; if it was reading its codes, only at the next search."""
         with self._changed:
             if actor.handle is not handle or self._closed:
                 return
