@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from bittern.benchmarks.eval.suites import custom as custom_queries
 from bittern.benchmarks.eval.suites.custom import CustomSuite
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.errors import InvalidInputError, LayoutError, LimitExceededError, QrelsError
+from bittern.errors import LayoutError, LimitExceededError, QrelsError
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.engine import Engine
@@ -287,20 +286,6 @@ def test_an_archive_without_codes_is_refused(data: Path) -> None:
 # Bad input
 
 
-@pytest.mark.parametrize("name", ["queries.csv", "qrels.txt"])
-def test_a_missing_file_is_named(data: Path, name: str) -> None:
-    (data / name).unlink()
-    with pytest.raises(LayoutError, match=rf"lacks 1 of custom's 3 files:\n  {name}: "):
-        CustomSuite().check(data, Protocol())
-
-
-def test_all_that_is_missing_is_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError, match="lacks 3 of "):
-        CustomSuite().check(tmp_path, Protocol())
-    with pytest.raises(LayoutError, match="--data"):
-        CustomSuite().check(None, Protocol())
-
-
 def test_an_archive_beside_media_is_refused(data: Path) -> None:
     (data / "manifest.csv").write_text("media\nitems/red.png\n")
     with pytest.raises(LayoutError, match=r"holds manifest\.csv and items/"):
@@ -392,15 +377,6 @@ def test_rows_of_a_manifest_of_no_use_end_the_run_unless_they_are_to_be_skipped(
     found = tasks(data, Protocol(missing="skip"))["text→image"]
     assert len(found.items) == 3
     assert any("1 entry of manifest.csv" in told for told in found.left_out)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"level": "genus"}, {"novel": "random"}, {"database": "test"}, {"soundscapes": "here"}],
-)
-def test_what_custom_has_not_is_refused(data: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=f"custom has no --{next(iter(changes))} to choose"):
-        CustomSuite().check(data, replace(Protocol(), **changes))
 
 
 def test_a_table_of_ones_own_is_mended_and_not_taken_from_elsewhere(data: Path) -> None:

@@ -1,16 +1,14 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bittern.benchmarks.eval.suites import field as field_media
 from bittern.benchmarks.eval.suites.field import SAMPLE, FieldSuite
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.errors import InvalidInputError, LayoutError, LimitExceededError
+from bittern.errors import LayoutError, LimitExceededError
 from bittern.types import MediaItem
 
 ALL = frozenset({"text", "image", "audio"})
@@ -150,12 +148,3 @@ def test_a_manifest_that_is_too_long_is_refused(
     monkeypatch.setattr(field_media, "MAX_ITEMS", 3)
     with pytest.raises(LimitExceededError, match="more than 3 items"):
         tasks(folder)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{"level": "genus"}, {"novel": "random"}, {"database": "test"}, {"soundscapes": "here"}],
-)
-def test_what_field_has_not_is_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(InvalidInputError, match=f"field has no --{next(iter(changes))} to choose"):
-        FieldSuite().check(None, replace(Protocol(), **changes))

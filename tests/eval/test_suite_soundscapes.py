@@ -71,27 +71,6 @@ def test_genera_can_be_asked_for_and_families_cannot(data: Path) -> None:
         tasks(data, level="family")
 
 
-def test_splits_are_refused(data: Path) -> None:
-    with pytest.raises(InvalidInputError, match="no published splits"):
-        tasks(data, database="test")
-    with pytest.raises(InvalidInputError, match="no published splits"):
-        tasks(data, fit_on="training")
-
-
-def test_missing_files_are_named_together_with_origin(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError) as caught:
-        tasks(tmp_path)
-    for told in ("soundscape_data/", "annotations.csv", "species.csv", "Zenodo", "GB"):
-        assert told in str(caught.value)
-
-
-@pytest.mark.parametrize("file", ["soundscape_data", "annotations.csv", "species.csv"])
-def test_each_file_is_missed(data: Path, file: str) -> None:
-    (data / file).rename(data / "elsewhere")
-    with pytest.raises(LayoutError, match=file):
-        tasks(data)
-
-
 def test_an_annotated_recording_that_is_gone_ends_the_run_or_is_left_out(data: Path) -> None:
     (data / "soundscape_data" / FIRST).unlink()
     with pytest.raises(LayoutError, match=f"1 of 2 recordings.*{FIRST}"):
@@ -167,20 +146,6 @@ def test_annotations_of_nothing_are_refused(data: Path) -> None:
     (data / "annotations.csv").write_text(f"{headings}\n{FIRST},1,2,3,4,????\n", encoding="utf-8")
     with pytest.raises(QrelsError, match="no annotation of a species"):
         tasks(data)
-
-
-def test_what_cannot_be_run_is_refused_before_a_model_is_loaded(data: Path) -> None:
-    Soundscapes().check(data, Protocol(level="genus"))
-    for other in (
-        Protocol(level="family"),
-        Protocol(database="test"),
-        Protocol(fit_on="training"),
-    ):
-        with pytest.raises(InvalidInputError):
-            Soundscapes().check(data, other)
-    (data / "species.csv").unlink()
-    with pytest.raises(LayoutError, match=r"species\.csv"):
-        Soundscapes().check(data, Protocol())
 
 
 def test_it_is_told_that_encoders_with_other_windows_rank_other_items(data: Path) -> None:

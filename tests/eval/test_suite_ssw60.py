@@ -13,15 +13,6 @@ from bittern.types import MediaItem
 from tests.eval.miniatures import ssw60
 
 ALL = frozenset({"text", "image", "audio"})
-PIECES = [
-    "taxa.csv",
-    "audio_ml.csv",
-    "audio_ml",
-    "images_inat.csv",
-    "images_inat",
-    "images_nabirds.csv",
-    "images_nabirds",
-]
 
 
 @pytest.fixture
@@ -91,11 +82,9 @@ def test_media_are_read_where_the_tables_say(data: Path) -> None:
         with Image.open(item.path) as picture:
             assert picture.format == "JPEG"
     assert isinstance(item, MediaItem)
-    assert item.metadata == {
-        "vernacularName": "Red Junglefowl",
-        "scientificName": "Gallus gallus",
-        "rightsHolder": "Kim Gull",
-    }
+    assert item.metadata["vernacularName"] == "Red Junglefowl"
+    assert item.metadata["genus"] == "Gallus"
+    assert item.metadata["rightsHolder"] == "Kim Gull"
     query = task.queries.contents[0]
     assert isinstance(query, MediaItem)
     assert query.path is not None
@@ -116,9 +105,9 @@ def test_tasks_need_their_towers(data: Path, towers: set[str], names: set[str]) 
 
 
 def test_photographs_can_be_those_of_one_data_set(data: Path) -> None:
-    assert tasks(data, database="nabirds")["text→image"].items.ids == [MIRRORED_DUCK, CHICKENS]
+    assert [*tasks(data, database="nabirds")["text→image"].items.ids] == [MIRRORED_DUCK, CHICKENS]
     inat = tasks(data, database="inat:test")["text→image"]
-    assert inat.items.ids == [GOOSE, DUCK, OWL, HARRIER]
+    assert [*inat.items.ids] == [GOOSE, DUCK, OWL, HARRIER]
     assert any("inat" in note for note in inat.notes)
 
 
@@ -126,12 +115,6 @@ def test_another_split_can_be_searched_with_queries_of_the_test_split(data: Path
     task = tasks(data, database="both:train")["audio→image"]
     assert right(task) == {HEARD_CHICKEN: ["images_inat/73545"]}
     assert any("train split is searched" in note for note in task.notes)
-
-
-@pytest.mark.parametrize("database", ["inat:nabirds", "train:test", "dev"])
-def test_databases_that_there_are_not_are_refused(data: Path, database: str) -> None:
-    with pytest.raises(InvalidInputError, match="--database"):
-        tasks(data, database=database)
 
 
 def test_families_answer_at_the_level_of_families(data: Path) -> None:
@@ -147,7 +130,7 @@ def test_the_training_split_is_fitted_on_where_that_is_asked_for(data: Path) -> 
     assert tasks(data)["audio→image"].training is None
     training = tasks(data, fit_on="training")["audio→image"].training
     assert training is not None
-    assert training.items.ids == ["images_inat/73545", f"images_nabirds/{2:032x}"]
+    assert [*training.items.ids] == ["images_inat/73545", f"images_nabirds/{2:032x}"]
     assert training.queries.modality == "audio"
     assert training.queries.classes.tolist() == [1, 2, 3]
     with pytest.raises(InvalidInputError, match="both fitted on and searched"):
@@ -162,42 +145,12 @@ def test_the_photograph_that_the_release_lacks_is_no_error(data: Path) -> None:
     )
 
 
-def test_missing_files_are_named_together_with_origin_and_size(tmp_path: Path) -> None:
-    with pytest.raises(LayoutError) as caught:
-        tasks(tmp_path)
-    for told in (*PIECES, "ssw60.tar.gz", "31 GB"):
-        assert told in str(caught.value)
-
-
-@pytest.mark.parametrize("file", PIECES)
-def test_each_file_is_missed(data: Path, file: str) -> None:
-    (data / file).rename(data / "elsewhere")
-    with pytest.raises(LayoutError, match=file):
-        tasks(data)
-
-
-def test_pieces_that_a_model_has_no_tower_for_are_not_missed(data: Path) -> None:
-    (data / "audio_ml.csv").unlink()
-    assert set(tasks(data, frozenset({"text", "image"}))) == {"text→image"}
-
-
-def lose_half(data: Path) -> None:
-    for path in sorted((data / "audio_ml").iterdir())[:4]:
-        path.unlink()
-
-
-def test_half_of_the_recordings_missing_ends_the_run(data: Path) -> None:
-    lose_half(data)
-    with pytest.raises(LayoutError, match="2 of 4 files that audio_ml"):
-        tasks(data)
-
-
 def test_missing_recordings_can_be_left_out(data: Path) -> None:
     (data / f"{HEARD_OWL}.wav").unlink()
     with pytest.raises(LayoutError, match=r"1 of 4 .*45516195\.wav"):
         tasks(data)
     task = tasks(data, missing="skip")["text→audio"]
-    assert task.items.ids == [HEARD_GOOSE, HEARD_DUCK, HEARD_CHICKEN]
+    assert [*task.items.ids] == [HEARD_GOOSE, HEARD_DUCK, HEARD_CHICKEN]
     assert any("1 of 4" in told for told in task.left_out)
 
 
@@ -272,9 +225,3 @@ def test_notes_tell_prompts_and_what_becomes_of_recordings_that_are_asked_with(d
     assert "the mean of its windows" not in notes["image→audio"]
     assert "'The sound of {common}'" in notes["text→audio"]
     assert "'a photo of {common}'" in notes["text→image"]
-
-
-def test_queries_by_media_tell_their_class(data: Path) -> None:
-    by_name = tasks(data)
-    assert by_name["audio→image"].queries.classes.tolist() == [0, 1, 2, 3]
-    assert by_name["image→audio"].queries.classes.tolist() == [0, 1, 2, 1, 3]

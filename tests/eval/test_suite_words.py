@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ from bittern.hashing.training.heads import WORDS
 
 TEXT_ONLY = frozenset({"text"})
 CLASSES, PER_CLASS = 6, 5
-FEWEST = 4
+MIN_ITEMS = 4
 
 
 def line(offset: int, word: str, above: int | None, gloss: str) -> str:
@@ -49,7 +48,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def tasks(folder: Path, protocol: Protocol | None = None) -> list[Task]:
-    return WordsSuite(FEWEST).tasks(folder, protocol or Protocol(), TEXT_ONLY)
+    return WordsSuite(MIN_ITEMS).tasks(folder, protocol or Protocol(), TEXT_ONLY)
 
 
 def listed(contents: Contents) -> list[object]:
@@ -66,7 +65,7 @@ def test_a_class_has_enough_items_and_an_item_belongs_to_its_first_kind(tmp_path
         + line(5, "barn_owl", 2, "shrieks; white")
         + line(6, "seed", None, "a small hard fruit")
     )
-    words = collect(read_nouns(path, (5,)), fewest=2)
+    words = collect(read_nouns(path, (5,)), min_items=2)
     assert words.names == ["bird", "owl"]
     assert words.texts == ["hunts at night (as owls do)", "a seabird", "hoots", "shrieks"]
     assert words.labels.tolist() == [0, 0, 1, 1]
@@ -96,7 +95,7 @@ def test_classes_that_cannot_be_split_are_refused(classes: int, each: int, messa
 
 
 def test_every_repeat_is_the_split_of_that_number(folder: Path) -> None:
-    words = collect(read_nouns(folder / NOUNS, (5, 20)), FEWEST)
+    words = collect(read_nouns(folder / NOUNS, (5, 20)), MIN_ITEMS)
     found = tasks(folder, Protocol(repeats=4))
     assert [task.repeat for task in found] == [0, 1, 2, 3]
     for task in found:
@@ -158,30 +157,6 @@ def test_groups_and_training_follow_the_prompts(folder: Path) -> None:
 def test_sides_are_those_of_the_learned_contestants(folder: Path) -> None:
     task = tasks(folder)[0]
     assert (task.queries.side, task.items.side) == (WORDS, GLOSS)
-
-
-def test_a_model_without_a_text_tower_has_no_task(folder: Path) -> None:
-    assert WordsSuite(FEWEST).tasks(folder, Protocol(), frozenset({"image", "audio"})) == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "option"),
-    [
-        ({"level": "genus"}, "--level"),
-        ({"novel": "taxonomy"}, "--novel"),
-        ({"novel_share": 0.5}, "--novel-share"),
-        ({"database": "test"}, "--database"),
-        ({"soundscapes": "here"}, "--soundscapes"),
-    ],
-)
-def test_what_words_has_not_is_refused(folder: Path, changes: dict[str, str], option: str) -> None:
-    with pytest.raises(InvalidInputError, match=f"words has no {option} to choose"):
-        WordsSuite(FEWEST).check(folder, replace(Protocol(), **changes))  # type: ignore[arg-type]
-
-
-def test_a_prompt_that_names_no_class_is_refused(folder: Path) -> None:
-    with pytest.raises(InvalidInputError, match="names no class"):
-        WordsSuite(FEWEST).check(folder, Protocol(prompts=["an animal"]))
 
 
 def test_a_folder_without_nouns_is_refused_with_what_is_missing(tmp_path: Path) -> None:

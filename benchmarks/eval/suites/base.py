@@ -1,29 +1,28 @@
-"""What a suite is, and what suites share: the layout of the data folder, its tables and media.
+"""What a suite is: its data files, the options that it does not have, and how both are checked.
 
-A missing file of the layout is named with its origin and size, all of them in one message.
-Everything is read within limits: JSON element by element, tables row by row.
+A missing file is named with its origin and size, all missing files in one message.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-from typing import Protocol as Interface
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.tasks import Protocol, Task
-from bittern.benchmarks.eval.tasks.prompts import RANKS, check_templates
-from bittern.errors import InvalidInputError, LayoutError, ManifestError
-from bittern.service.sources.field_values import text
-from bittern.service.sources.json_items import Element, elements, first_keys
-from bittern.service.sources.tables import Table
+from bittern.benchmarks.eval.tasks.prompts import check_templates
+from bittern.errors import InvalidInputError, LayoutError
 from bittern.text import agreeing
-from bittern.types import MediaItem
+
+Missing = Literal["error", "skip"]
+_NAMED = 3
+"""Missing files that a message names."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,55 @@ class DataFile:
     optional: bool = False
 
 
-class Suite(Interface):
+@dataclass(frozen=True)
+class Limit:
+    """An option of the protocol that a suite does not have, or has with few values.
+
+    Attributes:
+        option: a field of `Protocol`.
+        why: the suite does not have it; for the message.
+        allowed: values besides the protocol's default.
+    """
+
+    option: str
+    why: str
+    allowed: Sequence[str] = ()
+
+    def check(self, suite: str, protocol: Protocol) -> None:
+        """Refuse other values.
+
+        Raises:
+            InvalidInputError: the protocol has one.
+        """
+        value = getattr(protocol, self.option)
+        if value == getattr(Protocol(), self.option) or value in self.allowed:
+            return
+        given = f"--{self.option.replace('_', '-')} {str(value)[:60]}"
+        choice = f"choose {', '.join(self.allowed)}, or " if self.allowed else ""
+        raise InvalidInputError(
+            f"{suite} has no {given}: {self.why}; {choice}leave the option out",
+            field=self.option,
+        )
+
+
+class Suite(ABC):
     """A benchmark with its published layout.
 
     Attributes:
         name: on the command line.
         about: one line for people, with its paper.
-        layout: what its data folder holds.
+        layout: the files in its data folder.
+        limits: options that it does not have.
         needs_data: whether `--data` must be given.
         measures: names of the measures that its papers report, the main one first.
     """
 
-    name: str
-    about: str
-    layout: Sequence[DataFile]
-    needs_data: bool
-    measures: Sequence[str]
+    name: ClassVar[str]
+    about: ClassVar[str]
+    layout: ClassVar[Sequence[DataFile]]
+    limits: ClassVar[Sequence[Limit]] = ()
+    needs_data: ClassVar[bool] = True
+    measures: ClassVar[Sequence[str]]
 
     def check(self, data: Path | None, protocol: Protocol) -> None:
         """Check the layout and the options before anything is loaded.
@@ -69,14 +101,24 @@ class Suite(Interface):
             LayoutError: files are missing; all of them are named in one message.
             InvalidInputError: the protocol has an option that this suite does not have.
         """
-        from bittern.benchmarks.eval.suites.base import check
+        self.check_options(protocol)
+        self.folder(data, protocol)
 
+    def check_options(self, protocol: Protocol) -> None:
+        """Refuse prompts that cannot be filled, and options that the suite does not have."""
+        if protocol.prompts:
+            check_templates(protocol.prompts)
+        for limit in self.limits:
+            limit.check(self.name, protocol)
+
+    def folder(self, data: Path | None, protocol: Protocol) -> Path:
+        """The data folder, with every file that the protocol needs."""
         del protocol
-        if self.needs_data:
-            check(data, self.layout, self.name)
+        return check_layout(data, self.layout, self.name)
 
+    @abstractmethod
     def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """The tasks that the data and the model's towers allow, the layout checked first.
+        """The tasks that the data and the model's towers allow, layout and options checked first.
 
         Args:
             data: the data folder.
@@ -84,30 +126,19 @@ class Suite(Interface):
             towers: modalities that the model has towers for.
 
         Raises:
-            LayoutError: files are missing, or are not in the published layout; all of them are
-                named in one message, with origin and size.
+            LayoutError: files are missing, or are not in the published layout.
             QrelsError: judgements that cannot be used.
             InvalidInputError: the protocol has an option that this suite does not have.
         """
-        ...
 
 
-MAX_ROWS = 20_000_000
-"""Most rows of a table."""
-_NAMED = 3
-"""Missing files that a message names."""
-_KEYS = 12
-
-Missing = Literal["error", "skip"]
-
-
-def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Path:
-    """The data folder, with every piece in it that is not optional.
+def check_layout(data: Path | None, layout: Sequence[DataFile], suite: str) -> Path:
+    """The data folder, with every file in it that is not optional.
 
     Args:
         data: the data folder.
-        layout: what it has to hold.
-        suite_name: for messages.
+        layout: what it must hold.
+        suite: name of the suite.
 
     Raises:
         LayoutError: there is no such folder, or files are missing; every one of them is named.
@@ -115,13 +146,13 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
     wanted = "\n".join(f"  {described(file)}" for file in layout)
     if data is None:
         raise LayoutError(
-            f"{suite_name} needs its data: give their folder with --data. It holds:\n{wanted}",
+            f"{suite} needs its data: give their folder with --data. It holds:\n{wanted}",
             field="data",
         )
     if not data.is_dir():
         state = "is a file, no folder" if data.exists() else "does not exist"
         raise LayoutError(
-            f"the data folder {data} {state}; {suite_name} needs a folder that holds:\n{wanted}",
+            f"the data folder {data} {state}; {suite} needs a folder that holds:\n{wanted}",
             field="data",
         )
     lacking = [file for file in layout if not file.optional and found(data, file) is None]
@@ -129,7 +160,7 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
         listed = "\n".join(f"  {described(file)}" for file in lacking)
         them = agreeing(len(lacking), "it", "them")
         raise LayoutError(
-            f"{data} lacks {len(lacking)} of {suite_name}'s {len(layout)} files:\n"
+            f"{data} lacks {len(lacking)} of {suite}'s {len(layout)} files:\n"
             f"{listed}\nBittern does not fetch {them}: put {them} there under "
             f"{agreeing(len(lacking), 'this name', 'these names')}, or give another --data",
             field="data",
@@ -138,45 +169,20 @@ def check(data: Path | None, layout: Sequence[DataFile], suite_name: str) -> Pat
     return data
 
 
-def check_options(
-    suite: str, why: str, protocol: Protocol, unsupported: Mapping[str, bool]
-) -> None:
-    """Refuse prompts that cannot be filled, and options that a suite does not have.
-
-    Args:
-        suite: its name.
-        why: it does not have these options.
-        protocol: how it is run.
-        unsupported: per option, whether it was given.
-
-    Raises:
-        InvalidInputError: an option or a prompt cannot be used.
-    """
-    if protocol.prompts:
-        check_templates(protocol.prompts)
-    given = [option for option, is_given in unsupported.items() if is_given]
-    if given:
-        options = " and no ".join(f"--{option}" for option in given)
-        raise InvalidInputError(
-            f"{suite} has no {options} to choose: {why}; leave the option out",
-            field=given[0].replace("-", "_"),
-        )
-
-
 def described(file: DataFile) -> str:
-    """A piece in one line: its path, what it is, where it comes from, how large it is."""
+    """A file in one line: its path, its content, its origin, its size."""
     path = " or ".join(file.path.split("|"))
     optional = "; optional" if file.optional else ""
     return f"{path}: {file.what}; from {file.origin}; {file.size}{optional}"
 
 
 def found(data: Path, file: DataFile) -> Path | None:
-    """Where a piece is, the first of its alternatives that is there; a folder must hold something.
+    """Path of a file, the first of its alternatives that exists; a folder must not be empty.
 
     A path that ends with ``/`` is a folder, any other a file.
 
     Raises:
-        LayoutError: it is there, and may not be read.
+        LayoutError: it exists and may not be read.
     """
     for each in file.path.split("|"):
         path = data / each.strip()
@@ -191,10 +197,10 @@ def found(data: Path, file: DataFile) -> Path | None:
 
 
 def path_of(data: Path, file: DataFile) -> Path:
-    """Where a file is that `check` has seen.
+    """Path of a file that `check_layout` has seen.
 
     Raises:
-        LayoutError: it is not there (any more).
+        LayoutError: it does not exist (any more).
     """
     path = found(data, file)
     if path is None:
@@ -262,107 +268,6 @@ def wrong_layout(
     )
 
 
-def json_elements(
-    path: Path, members: Sequence[str], origin: str, also: Sequence[str] = ()
-) -> Iterator[Element]:
-    """The elements of some lists of a JSON object, in the order of the file, nested values left
-    out; every one of them is an object.
-
-    Args:
-        path: the file; it may be larger than memory.
-        members: names of the lists. Each must have an element.
-        origin: where the right file comes from.
-        also: names of lists that it may lack.
-
-    Raises:
-        LayoutError: it is not JSON (from some byte on), lacks a list or has an empty one, or an
-            element is no object.
-    """
-    expected = "lists " + ", ".join(f"'{m}'" for m in members)
-    keys = first_keys(path)
-    remedy = f"take it from {origin}"
-    if keys and not keys & ({*members} | {"info", "licenses", "categories"}):
-        raise wrong_layout(path, expected, _told(keys), remedy)
-    met: set[str] = set()
-    try:
-        for element in elements(path, frozenset({*members, *also}), flat=True):
-            if element.unusable or not isinstance(element.value, dict) or not element.member:
-                reason = element.unusable or "it is no object with named values"
-                raise wrong_layout(
-                    path, expected, f"{element.position(path.name)}: {reason}", remedy
-                )
-            met.add(element.member)
-            yield element
-    except ManifestError as error:
-        raise LayoutError(f"{error.message}; {remedy}", field="data") from error
-    lacking = [m for m in members if m not in met]
-    if lacking:
-        none = ", ".join(f"'{m}'" for m in lacking)
-        raise wrong_layout(path, expected, f"{_told(keys)}, nothing in {none}", remedy)
-
-
-def table_rows(
-    path: Path,
-    columns: Sequence[str],
-    origin: str,
-    filled: Sequence[str] | None = None,
-    own: str = "",
-) -> Iterator[tuple[int, Mapping[str, str]]]:
-    """The rows of a CSV file, with their line numbers; empty cells are left out.
-
-    Args:
-        path: the file, UTF-8.
-        columns: columns that it must have, once each; it may have more.
-        origin: where the right file comes from.
-        filled: those that no row may leave empty; None for all of `columns`.
-        own: for a file that its user writes: what to do where it is wrong, in place of taking
-            another one.
-
-    Raises:
-        LayoutError: it cannot be read, lacks columns, or a row is damaged or leaves a cell empty;
-            it has more than 20,000,000 rows.
-    """
-    remedy = own or f"take it from {origin}"
-    if not path.stat().st_size:
-        raise LayoutError(f"{path} is empty; {remedy}", field="data")
-
-    def names(headings: list[str]) -> list[str]:
-        bare = [heading.strip() for heading in headings]
-        if any(bare.count(column) != 1 for column in columns):
-            got = "columns " + ", ".join(f"'{h[:60]}'" for h in bare[:_KEYS])
-            expected = "columns " + ", ".join(columns)
-            raise wrong_layout(path, expected, got, remedy, published=not own)
-        return bare
-
-    try:
-        for row, (number, cells) in enumerate(Table(path.name, path).rows(names)):
-            where = f"{path}, line {number}"
-            if isinstance(cells, str):
-                raise LayoutError(f"{where}: {cells}; {remedy}", field="data")
-            empty = [c for c in (columns if filled is None else filled) if c not in cells]
-            if empty:
-                raise LayoutError(f"{where} has no {', '.join(empty)}; {remedy}", field="data")
-            if row >= MAX_ROWS:
-                raise LayoutError(f"{path} has more than {MAX_ROWS:,} rows", field="data")
-            yield number, {column: str(value) for column, value in cells.items()}
-    except ManifestError as error:
-        raise LayoutError(f"{error.message}; {remedy}", field="data") from error
-    except OSError as error:
-        raise LayoutError(f"{path} cannot be read: {error.strerror}", field="data") from error
-
-
-def coco_taxon(category: Mapping[str, object]) -> dict[str, str]:
-    """Darwin Core ranks and names of a category of iNaturalist's COCO-style files.
-
-    Args:
-        category: with ``name``, ``common_name``, ``kingdom`` to ``genus``.
-    """
-    taxon = {rank: text(category.get(rank)) for rank in RANKS}
-    taxon["scientificName"] = text(category.get("name"))
-    taxon["vernacularName"] = text(category.get("common_name"))
-    return {column: value for column, value in taxon.items() if value}
-
-
 def _files_of(folder: Path) -> set[str]:
     try:
         with os.scandir(folder) as entries:
@@ -393,57 +298,3 @@ def _not_there(root: Path, paths: Sequence[str], there: NDArray[np.bool_], what:
         f"the first: {first}; restore {agreeing(len(gone), 'it', 'them')} below {root}, or pass "
         "--missing skip to evaluate what is there (the report counts what is not)"
     )
-
-
-def _told(keys: Iterable[str]) -> str:
-    named = sorted(keys)
-    if not named:
-        return "no object with keys at its beginning"
-    return "keys " + ", ".join(f"'{key[:60]}'" for key in named[:_KEYS])
-
-
-RECORDING_QUERIES = (
-    "A recording that is asked with is the mean of its windows' embeddings, whatever --windows "
-    "says of those that are searched"
-)
-"""For `Task.notes`, where recordings are queries."""
-
-
-class MediaFiles(Sequence[Any]):
-    """Photographs or recordings below a folder, as `MediaItem`s made when they are needed.
-
-    Args:
-        root: the data folder.
-        ids: one per file.
-        files: paths below `root`.
-        modality: ``image`` or ``audio``.
-        metadata: columns of names and rights, one sequence per column; empty texts are left out.
-    """
-
-    def __init__(
-        self,
-        root: Path,
-        ids: Sequence[str],
-        files: Sequence[str],
-        modality: str,
-        metadata: Mapping[str, Sequence[str]] | None = None,
-    ) -> None:
-        self.ids, self.files = ids, files
-        self._root, self._modality, self._metadata = root, modality, metadata or {}
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, position: Any, /) -> Any:
-        """One item, or a list of those in a slice."""
-        if isinstance(position, slice):
-            return [self[each] for each in range(*position.indices(len(self)))]
-        values = {name: column[position] for name, column in self._metadata.items()}
-        return MediaItem(
-            occurrence_id=self.ids[position],
-            media=self.files[position],
-            modality=self._modality,
-            path=self._root / self.files[position],
-            media_root=str(self._root),
-            metadata={name: value for name, value in values.items() if value},
-        )

@@ -26,17 +26,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites import base as layouts
-from bittern.benchmarks.eval.suites.base import (
-    RECORDING_QUERIES,
-    DataFile,
-    Missing,
-    Suite,
-    check_options,
-    table_rows,
-)
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Missing, Suite, found, path_of
 from bittern.benchmarks.eval.suites.custom_archive import ArchiveItems, read_archive
 from bittern.benchmarks.eval.suites.field import listed_media
+from bittern.benchmarks.eval.suites.readers import table_rows
+from bittern.benchmarks.eval.suites.species import RECORDING_QUERIES
 from bittern.benchmarks.eval.tasks import (
     AUDIO,
     IMAGE,
@@ -44,21 +38,125 @@ from bittern.benchmarks.eval.tasks import (
     Classes,
     Items,
     Protocol,
-    QuerySet,
     Relevance,
     Task,
 )
-from bittern.benchmarks.eval.tasks.prompts import fill, prompts_note
+from bittern.benchmarks.eval.tasks.prompts import VERBATIM, free_queries, prompts_note
 from bittern.benchmarks.eval.tasks.qrels import PositionsOf, escaped, read_qrels
-from bittern.benchmarks.eval.tasks.splits import Chosen, leave_out_unanswerable
-from bittern.benchmarks.eval.tasks.windows import window_ids
+from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
+from bittern.benchmarks.eval.tasks.windows import windows_of
 from bittern.errors import LayoutError, LimitExceededError
 from bittern.service.sources.base import modality_of_suffix
 from bittern.text import agreeing, counted
 from bittern.types import MAX_TEXT_CHARS, MediaItem
 
 _WINDOW = "#t="
-_AS_IT_IS = ("{name}",)
+ARCHIVE = "archive/"
+_OWN = "you, who write it"
+_QUERIES = DataFile(
+    "queries.csv",
+    "columns query_id, text or media, target (image or audio), and group if wanted; for example, "
+    "below the header query_id,text,media,target: q1,an owl,,image",
+    _OWN,
+    "one line per query",
+)
+_QRELS = DataFile(
+    "qrels.txt",
+    "judgements as TREC has them, query 0 item grade; for example: q1 0 tawny-owl-1 1",
+    _OWN,
+    "one line per judgement",
+)
+_ITEMS = DataFile(
+    "archive/|manifest.csv|manifest.tsv|manifest.parquet|items/|items.csv|items.json|items.tar",
+    "a Bittern archive, or media as bittern index takes them",
+    "you, or bittern index for an archive",
+    "of any size",
+)
+
+
+MAX_QUERIES = 1_000_000
+"""Most queries: they are kept in memory."""
+MAX_GROUPS = 50
+_OWN_TABLE = (
+    "write it yourself, with the columns query_id, text or media, and target; for example, below "
+    "the header query_id,text,media,target: q1,an owl,,image"
+)
+_KINDS = {"image": IMAGE, "stillimage": IMAGE, "audio": AUDIO, "sound": AUDIO}
+_NAMED = 3
+_COLUMNS = ("query_id", "text", "media", "type", "target", "group")
+_QRELS_DECIDE = "what is right is what qrels.txt says, of all items"
+
+
+class CustomSuite(Suite):
+    """Any archive, or any media, with queries and judgements."""
+
+    name = "custom"
+    about = "queries and judgements (TREC qrels) of your own, over an archive or over media"
+    layout = (_QUERIES, _QRELS, _ITEMS)
+    limits = tuple(
+        Limit(name, _QRELS_DECIDE) for name in ("level", "novel", "database", "soundscapes")
+    )
+    measures = ("AP", "nDCG@10", "P@10", "Recall@100", "MRR")
+
+    def folder(self, data: Path | None, protocol: Protocol) -> Path:
+        """The data folder, with either an archive or media."""
+        root = super().folder(data, protocol)
+        kinds = (path.strip() for path in _ITEMS.path.split("|"))
+        several = [path for path in kinds if found(root, replace(_ITEMS, path=path))]
+        if len(several) > 1:
+            raise LayoutError(
+                f"{root} holds {' and '.join(several)}; which of them is meant cannot be told: "
+                "leave one of them there",
+                field="data",
+            )
+        return root
+
+    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+        """One task for each pair of modalities that the queries have and the towers allow.
+
+        Items of an archive are `ArchiveItems`: the codes that are stored come with them.
+
+        Raises:
+            LayoutError: files are missing or cannot be read, a query is of no use.
+            QrelsError: judgements that cannot be used.
+            LimitExceededError: too many queries, media, or judgements.
+        """
+        self.check_options(protocol)
+        root = self.folder(data, protocol)
+        queries, sentences = read_queries(root / _QUERIES.path, protocol.missing)
+        items, more = _items_of(path_of(root, _ITEMS), protocol)
+        judged = Judged(root / _QRELS.path, queries, items, (*sentences, *more), protocol)
+        order = (TEXT, IMAGE, AUDIO)
+        pairs = sorted(
+            {(q.modality, q.target) for q in queries},
+            key=lambda pair: tuple(map(order.index, pair)),
+        )
+        lacking = sorted({target for _, target in pairs if target not in items})
+        if lacking:
+            raise LayoutError(
+                f"{root / _QUERIES.path} asks for {' and '.join(lacking)}, and {root} holds none; "
+                "add some, or leave these queries out",
+                field="data",
+            )
+        return [judged.task(by, target) for by, target in pairs if {by, target} <= towers]
+
+
+def _items_of(path: Path, protocol: Protocol) -> tuple[dict[str, Items], list[str]]:
+    """Pictures and recordings, whichever there are, and what was left out."""
+    if path.name == ARCHIVE.rstrip("/"):
+        return dict(read_archive(path)), []
+    media, sentences = listed_media(path, protocol.missing)
+    found = {}
+    for modality in (IMAGE, AUDIO):
+        chosen = [item for item in media if item.modality == modality]
+        if chosen:
+            ids = [item.occurrence_id for item in chosen]
+            none = np.full(len(chosen), -1, np.int32)
+            found[modality] = Items(ids, modality, chosen, none, side=modality)
+    return found, sentences
+
+
+# Judgements
 
 
 class Judged:
@@ -83,20 +181,23 @@ class Judged:
         self._qrels, self._queries, self._items = qrels, queries, items
         self._protocol = protocol
         recordings = items.get(AUDIO)
-        part_of = _recording_of(recordings) if recordings else _nothing
-        self._relevance, sentences = self._read(items, part_of)
+        of_windows = _recording_of(recordings) if recordings else lambda name: ()
+        self._relevance, sentences = self._read(items, of_windows)
         self._left_out = (*left_out, *sentences)
 
     def task(self, by: str, target: str) -> Task:
         """The queries of one modality for items of another."""
         pair = (by, target)
         mine = [q for q, one in enumerate(self._queries) if (one.modality, one.target) == pair]
-        questions, search = _asked([self._queries[q] for q in mine], by, self._protocol)
+        ids, contents = (
+            [getattr(self._queries[q], column) for q in mine] for column in ("id", "content")
+        )
+        query_set, search = free_queries(ids, contents, by, self._protocol)
         queries = np.array(mine, np.int64)[search]
         relevance, sentences = self._among(self._relevance, self._items, target, queries)
         task = Task(
             name=f"{by}→{target}",
-            queries=questions,
+            queries=query_set,
             items=self._items[target],
             relevance=relevance,
             classes=Classes(()),
@@ -104,7 +205,8 @@ class Judged:
             left_out=(*self._left_out, *sentences),
             notes=(
                 "What is right is what qrels.txt says; what it does not name is wrong.",
-                *self._put(by),
+                *([prompts_note(self._protocol, VERBATIM, "query")] if by == TEXT else []),
+                *([RECORDING_QUERIES] if by == AUDIO else []),
             ),
         )
         answered = leave_out_unanswerable(task)
@@ -113,12 +215,6 @@ class Judged:
         kept = queries[relevance.counts > 0]
         return replace(answered, by_window=partial(self._over_windows, answered, kept))
 
-    def _put(self, by: str) -> list[str]:
-        """How queries of a modality are put, in sentences."""
-        if by == TEXT:
-            return [prompts_note(self._protocol, _AS_IT_IS, "query")]
-        return [RECORDING_QUERIES] if by == AUDIO else []
-
     def _over_windows(
         self,
         task: Task,
@@ -126,8 +222,8 @@ class Judged:
         owners: NDArray[np.int64],
         spans: NDArray[np.float32],
     ) -> Task:
-        """The task with windows for items; `queries` are those that it asks, by place."""
-        items, windows = _windows_of(task.items, owners, spans)
+        """The task with windows as items; `queries` are the positions of its queries."""
+        items, windows = _named_windows(task.items, owners, spans)
         of_all = {**self._items, AUDIO: items}
         found, sentences = self._read(of_all, lambda name: windows.get(name, ()))
         relevance, more = self._among(found, of_all, AUDIO, queries)
@@ -146,7 +242,7 @@ class Judged:
 
         Args:
             items: by modality.
-            of: places of recordings, or windows, that a name stands for.
+            of: positions of recordings, or windows, that a name stands for.
         """
         first = len(items[IMAGE]) if IMAGE in items else 0
         ids = [name for m in (IMAGE, AUDIO) if m in items for name in items[m].ids]
@@ -182,20 +278,16 @@ class Judged:
         return Relevance(offsets, mine.items[inside] - begin, mine.grades[inside]), sentences
 
 
-def _nothing(name: str) -> Sequence[int]:
-    return ()
-
-
 def _recording_of(recordings: Items) -> PositionsOf:
-    """From the name of a window to the place of its recording."""
-    if isinstance(recordings, ArchiveItems):  # which windows there are is known
+    """From the name of a window to the position of its recording."""
+    if isinstance(recordings, ArchiveItems):  # its windows are known
         known = {escaped(name): (position,) for name, position in recordings.windows.items()}
         return lambda name: known.get(name, ())
     positions = {escaped(name): (position,) for position, name in enumerate(recordings.ids)}
     return lambda name: positions.get(name.rpartition(_WINDOW)[0], ())
 
 
-def _windows_of(
+def _named_windows(
     recordings: Items, owners: NDArray[np.int64], spans: NDArray[np.float32]
 ) -> tuple[Items, dict[str, list[int]]]:
     """Windows as items, and those that each name stands for which is no window's own.
@@ -203,44 +295,15 @@ def _windows_of(
     As in an archive, the only window of a recording goes by the recording's id.
     """
     several = np.bincount(owners, minlength=len(recordings))[owners] > 1
-    full = window_ids(recordings.ids, owners, spans)
+    items = windows_of(recordings, owners, spans)
     windows: dict[str, list[int]] = {}
     ids = []
     for row, (owner, is_one_of_several) in enumerate(zip(owners.tolist(), several, strict=True)):
         name = recordings.ids[owner]
-        ids.append(full[row] if is_one_of_several else name)
+        ids.append(items.ids[row] if is_one_of_several else name)
         windows.setdefault(escaped(name), []).append(row)
-        windows.setdefault(escaped(full[row]), [row])
-    items = Items(
-        ids=ids,
-        modality=AUDIO,
-        contents=Chosen(recordings.contents, owners),
-        classes=np.full(len(owners), -1, np.int32),
-        side=recordings.side,
-    )
-    return items, windows
-
-
-def _asked(
-    queries: Sequence[OwnQuery], modality: str, protocol: Protocol
-) -> tuple[QuerySet, NDArray[np.int64]]:
-    """The queries as they are asked (prompts make several of one), and which each of them is."""
-    ids: list[str] = []
-    contents: list[tuple[str, ...] | MediaItem] = []
-    search: list[int] = []
-    templates = tuple(protocol.prompts or _AS_IT_IS)
-    for number, query in enumerate(queries):
-        if isinstance(query.content, MediaItem):
-            each: list[tuple[str, ...] | MediaItem] = [query.content]
-        else:
-            texts = tuple(fill(template, {}, query.content) for template in templates)
-            each = [texts] if protocol.average_prompts else [(text,) for text in texts]
-        several = len(each) > 1
-        ids += [f"{query.id}#{n}" if several else query.id for n in range(len(each))]
-        contents += each
-        search += [number] * len(each)
-    none = np.full(len(ids), -1, np.int32)
-    return QuerySet(ids, modality, contents, none, side=modality), np.array(search, np.int64)
+        windows.setdefault(escaped(items.ids[row]), [row])
+    return replace(items, ids=ids), windows
 
 
 def _groups(names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
@@ -249,15 +312,7 @@ def _groups(names: Sequence[str]) -> dict[str, NDArray[np.bool_]]:
     return {name: of_query == name for name in sorted({*names} - {""})}
 
 
-MAX_QUERIES = 1_000_000
-"""Most queries: they are kept in memory."""
-MAX_GROUPS = 50
-OWN = (
-    "write it yourself, with the columns query_id, text or media, and target; for example, below "
-    "the header query_id,text,media,target: q1,an owl,,image"
-)
-_KINDS = {"image": IMAGE, "stillimage": IMAGE, "audio": AUDIO, "sound": AUDIO}
-_NAMED = 3
+# Queries
 
 
 @dataclass(frozen=True)
@@ -280,7 +335,7 @@ class OwnQuery:
 
 
 def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str]]:
-    """The queries in the order of the file, and sentences on what was left out.
+    """The queries in the order of the file, and sentences on what was skipped.
 
     Args:
         path: `queries.csv`; files are looked for beside it.
@@ -290,11 +345,11 @@ def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str
         LayoutError: a row is of no use, an id stands twice, or files are missing.
         LimitExceededError: more than 1,000,000 queries.
     """
-    found: list[OwnQuery] = []
+    queries: list[OwnQuery] = []
     gone: list[str] = []
     lines: dict[str, int] = {}
     groups: set[str] = set()
-    for number, row in table_rows(path, ("query_id", "target"), "", own=OWN):
+    for number, row in table_rows(path, ("query_id", "target"), "", own=_OWN_TABLE):
         where = f"{path}, line {number}"
         if len(lines) >= MAX_QUERIES:
             raise LimitExceededError(
@@ -314,17 +369,17 @@ def read_queries(path: Path, missing: Missing) -> tuple[list[OwnQuery], list[str
         if isinstance(query.content, MediaItem) and query.content.path is None:
             gone.append(f"{query.content.media[:200]} (line {number})")
         else:
-            found.append(query)
-    _check(path, found, gone, groups, missing)
+            queries.append(query)
+    _check_queries(path, queries, gone, groups, missing)
     are = agreeing(len(gone), "has no file and is", "have no file and are")
     sentences = f"{counted(len(gone), 'query', 'queries')} {are} not asked ({_first(gone)})"
-    return found, [sentences] if gone else []
+    return queries, [sentences] if gone else []
 
 
-def _check(
-    path: Path, found: Sequence[OwnQuery], gone: Sequence[str], groups: set[str], missing: Missing
+def _check_queries(
+    path: Path, queries: Sequence[OwnQuery], gone: Sequence[str], groups: set[str], missing: Missing
 ) -> None:
-    if gone and (missing == "error" or not found):
+    if gone and (missing == "error" or not queries):
         raise LayoutError(
             f"{path}: {counted(len(gone), 'query names a file', 'queries name files')} that "
             f"{agreeing(len(gone), 'is', 'are')} not there: {_first(gone)}; put "
@@ -332,7 +387,7 @@ def _check(
             "with --missing skip",
             field="data",
         )
-    if not found:
+    if not queries:
         raise LayoutError(f"{path} has a header and no queries; write one per line", field="data")
     if len(groups) > MAX_GROUPS or "all" in groups:
         raise LayoutError(
@@ -385,128 +440,15 @@ def _medium(where: str, folder: Path, row: Mapping[str, str]) -> MediaItem:
         there = "\0" not in media and path.is_file()
     except OSError:  # a name longer than the file system allows
         there = False
-    known = ("query_id", "text", "media", "type", "target", "group")
     return MediaItem(
         occurrence_id=row["query_id"],
         media=media,
         modality=modality,
         path=path if there else None,
         media_root=str(folder),
-        metadata={column: value for column, value in row.items() if column not in known},
+        metadata={column: value for column, value in row.items() if column not in _COLUMNS},
     )
 
 
 def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
-
-
-ARCHIVE = "archive/"
-_OWN = "you, who write it"
-_QUERIES = DataFile(
-    "queries.csv",
-    "columns query_id, text or media, target (image or audio), and group if wanted; for example, "
-    "below the header query_id,text,media,target: q1,an owl,,image",
-    _OWN,
-    "one line per query",
-)
-_QRELS = DataFile(
-    "qrels.txt",
-    "judgements as TREC has them, query 0 item grade; for example: q1 0 tawny-owl-1 1",
-    _OWN,
-    "one line per judgement",
-)
-_ITEMS = DataFile(
-    "archive/|manifest.csv|manifest.tsv|manifest.parquet|items/|items.csv|items.json|items.tar",
-    "a Bittern archive, or media as bittern index takes them",
-    "you, or bittern index for an archive",
-    "of any size",
-)
-
-
-class CustomSuite(Suite):
-    """Any archive, or any media, with queries and judgements."""
-
-    name = "custom"
-    about = "queries and judgements (TREC qrels) of your own, over an archive or over media"
-    layout: Sequence[DataFile] = (_QUERIES, _QRELS, _ITEMS)
-    needs_data = True
-    measures: Sequence[str] = ("AP", "nDCG@10", "P@10", "Recall@100", "MRR")
-
-    def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Check the layout and the options before anything is read.
-
-        Raises:
-            LayoutError: files are missing, or both an archive and media are there.
-            InvalidInputError: the protocol has an option that this suite does not have.
-        """
-        _check_protocol(protocol)
-        root = layouts.check(data, self.layout, self.name)
-        kinds = (path.strip() for path in _ITEMS.path.split("|"))
-        there = [path for path in kinds if layouts.found(root, replace(_ITEMS, path=path))]
-        if len(there) > 1:
-            raise LayoutError(
-                f"{root} holds {' and '.join(there)}; which of them is meant cannot be told: leave "
-                "one of them there",
-                field="data",
-            )
-
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """One task for each pair of modalities that is asked for and that the towers allow.
-
-        Items of an archive are `ArchiveItems`: the codes that are stored come with them.
-
-        Raises:
-            LayoutError: files are missing or cannot be read, a query is of no use.
-            QrelsError: judgements that cannot be used.
-            LimitExceededError: too many queries, media, or judgements.
-            InvalidInputError: the protocol has an option that this suite does not have.
-        """
-        self.check(data, protocol)
-        root = layouts.check(data, self.layout, self.name)
-        queries, sentences = read_queries(root / _QUERIES.path, protocol.missing)
-        items, more = _items_of(layouts.path_of(root, _ITEMS), protocol)
-        judged = Judged(root / _QRELS.path, queries, items, (*sentences, *more), protocol)
-        pairs = sorted({(q.modality, q.target) for q in queries}, key=_in_order)
-        lacking = sorted({target for _, target in pairs if target not in items})
-        if lacking:
-            raise LayoutError(
-                f"{root / _QUERIES.path} asks for {' and '.join(lacking)}, and {root} holds none; "
-                "add some, or leave these queries out",
-                field="data",
-            )
-        possible = [pair for pair in pairs if {*pair} <= towers]
-        return [judged.task(by, target) for by, target in possible]
-
-
-def _in_order(pair: tuple[str, str]) -> tuple[int, int]:
-    order = (TEXT, IMAGE, AUDIO)
-    return order.index(pair[0]), order.index(pair[1])
-
-
-def _check_protocol(protocol: Protocol) -> None:
-    check_options(
-        "custom",
-        "what is right is what qrels.txt says, of all items",
-        protocol,
-        {
-            "level": protocol.level != "species",
-            "novel": protocol.novel != "none",
-            "database": bool(protocol.database),
-            "soundscapes": bool(protocol.soundscapes),
-        },
-    )
-
-
-def _items_of(path: Path, protocol: Protocol) -> tuple[dict[str, Items], list[str]]:
-    """Pictures and recordings, whichever there are, and what was left out."""
-    if path.name == ARCHIVE.rstrip("/"):
-        return dict(read_archive(path)), []
-    media, sentences = listed_media(path, protocol.missing)
-    found = {}
-    for modality in (IMAGE, AUDIO):
-        chosen = [item for item in media if item.modality == modality]
-        if chosen:
-            ids = [item.occurrence_id for item in chosen]
-            none = np.full(len(chosen), -1, np.int32)
-            found[modality] = Items(ids, modality, chosen, none, side=modality)
-    return found, sentences

@@ -3,7 +3,7 @@
 Vendrow et al., "INQUIRE: A Natural World Text-to-Image Retrieval Benchmark", NeurIPS 2024 (arXiv
 2411.02537). Two tasks: Fullrank ranks all images; Rerank ranks the 100 candidates of each query
 that come with the data, and counts as relevant only what is relevant among these. There is no
-prompt template: queries are embedded as they are. AP is divided by min(R, k), over the first 50 of
+prompt template: queries are embedded verbatim. AP is divided by min(R, k), over the first 50 of
 the full ranking (``AP_minR@50``) and all 100 candidates (``AP_minR@100``). The authors' scripts use
 the queries of `test` (200; 160 of them have candidates) and leave `val` for tuning; so does
 ``--database``, by default.
@@ -23,34 +23,43 @@ needed, a row group at a time.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from bittern.benchmarks.eval.suites.base import (
     DataFile,
+    Limit,
     Suite,
-    check,
     check_files,
+    check_layout,
     described,
     found,
     path_of,
     skipped_files,
-    table_rows,
     wrong_layout,
 )
 from bittern.benchmarks.eval.suites.inat24 import (
     IMAGES,
     LISTED,
     METADATA,
-    Images,
-    Numbers,
-    items_of,
+    photographs_of,
     read_images,
+)
+from bittern.benchmarks.eval.suites.readers import (
+    MAX_PARQUET_ROWS,
+    Numbers,
+    parquet_columns,
+    parquet_rows,
+    positions_of,
+    table_rows,
+    unreadable_parquet,
 )
 from bittern.benchmarks.eval.tasks import (
     IMAGE,
@@ -58,38 +67,37 @@ from bittern.benchmarks.eval.tasks import (
     Classes,
     Items,
     Protocol,
-    QuerySet,
     Relevance,
     Task,
 )
-from bittern.benchmarks.eval.tasks.prompts import check_templates, prompts_note, text_queries
+from bittern.benchmarks.eval.tasks.prompts import VERBATIM, free_queries, prompts_note
 from bittern.benchmarks.eval.tasks.splits import leave_out_unanswerable
-from bittern.errors import InvalidInputError, LayoutError, QrelsError
+from bittern.errors import LayoutError, QrelsError
 from bittern.text import agreeing, some_of
 from bittern.types import MediaItem
 
 _RELEASE = "the data of INQUIRE's repository"
-QUERIES_VAL = DataFile(
+_QUERIES_VAL = DataFile(
     "inquire_queries_val.csv|inquire/inquire_queries_val.csv"
     "|inquire_queries.csv|inquire/inquire_queries.csv",
     "INQUIRE's 50 validation queries",
     f'"inquire_queries_val.csv" in {_RELEASE}',
     "4 kB",
 )
-QUERIES_TEST = DataFile(
+_QUERIES_TEST = DataFile(
     "inquire_queries_test.csv|inquire/inquire_queries_test.csv"
     "|inquire_queries.csv|inquire/inquire_queries.csv",
     "INQUIRE's 200 test queries",
     f'"inquire_queries_test.csv" in {_RELEASE}',
     "17 kB",
 )
-ANNOTATIONS = DataFile(
+_ANNOTATIONS = DataFile(
     "inquire_annotations.csv|inquire/inquire_annotations.csv",
     "about 33,000 pairs of a query and an image that is relevant to it",
     f'"inquire_annotations.csv" in {_RELEASE}',
     "4 MB",
 )
-CANDIDATES = DataFile(
+_CANDIDATES = DataFile(
     "inquire_rerank.csv|inquire/inquire_rerank.csv|rerank/|inquire/rerank/",
     "the 100 candidates of each query; only the rerank task needs them",
     'the INQUIRE-Rerank data set, its files "validation-*.parquet" and "test-*.parquet" '
@@ -97,8 +105,227 @@ CANDIDATES = DataFile(
     "1.9 GB, pictures included",
     optional=True,
 )
-VAL, TEST = "val", "test"
+_VAL, _TEST = "val", "test"
+_QUERIES = {_VAL: _QUERIES_VAL, _TEST: _QUERIES_TEST}
+_WANTED = {"": (_TEST,), _TEST: (_TEST,), _VAL: (_VAL,), "all": (_VAL, _TEST)}
+"""Splits of the queries that a `--database` means."""
+_RERANK_MEASURES = ("AP_minR@100", "nDCG@100", "MRR")
+"""All of a query's candidates are ranked."""
+_NEEDED = ("query", "relevant", "inat24_image_id")
+_ABOUT = {
+    "inat24_species_name": "scientificName",
+    "rights_holder": "rightsHolder",
+    "license": "license",
+}
+_FILE_NAME = "inat24_file_name"
+_NO_CLASSES = "its queries name no classes; the suite inat24 does"
+_NAMED = 3
 MAX_QUERIES = 100_000
+_INT64 = 1 << 63
+_INT64_DIGITS = 18
+
+
+class Inquire(Suite):
+    """Expert queries in words find photographs of iNaturalist 2024."""
+
+    name = "inquire"
+    about = "INQUIRE: 250 expert queries to 5,000,000 photographs (arXiv 2411.02537)"
+    layout = (METADATA, IMAGES, _QUERIES_VAL, _QUERIES_TEST, _ANNOTATIONS, _CANDIDATES)
+    limits = (
+        Limit("database", "it names the queries (the images have one split)", tuple(_WANTED)[1:]),
+        Limit("level", _NO_CLASSES),
+        Limit("novel", _NO_CLASSES),
+    )
+    measures = ("AP_minR@50", "nDCG@50", "MRR@50")
+
+    def folder(self, data: Path | None, protocol: Protocol) -> Path:
+        """The data folder, with every file that these queries and candidates need."""
+        splits = _WANTED[protocol.database]
+        queries = [file for split, file in _QUERIES.items() if split in splits]
+        needed: Sequence[DataFile] = (METADATA, IMAGES, *queries, _ANNOTATIONS, _CANDIDATES)
+        rerank = protocol.candidates == "rerank"
+        # Candidates bring their pictures along, unless iNat24 is there.
+        if rerank and data is not None and data.is_dir():
+            without = found(data, _CANDIDATES) is None and found(data, METADATA) is None
+            if without or _only_pictures(data):
+                needed = (*queries, replace(_CANDIDATES, optional=False))
+        folder = check_layout(data, needed, self.name)
+        if rerank and found(folder, _CANDIDATES) is None:
+            raise LayoutError(
+                f"{folder} lacks the candidates to rerank: {described(_CANDIDATES)}; put them "
+                "there, or choose --candidates full",
+                field="data",
+            )
+        if protocol.database in (_VAL, _TEST) and _one_query_file(folder):
+            raise LayoutError(
+                f"{folder} has all queries in one file, which does not tell {_VAL} from {_TEST}; "
+                "leave --database out, or put there the two files of a later release",
+                field="data",
+            )
+        return folder
+
+    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+        """``text→image`` and ``text→image, rerank 100``, as far as wanted; none for a model
+        without both towers. See `Suite.tasks`.
+        """
+        self.check_options(protocol)
+        folder = self.folder(data, protocol)
+        if not {TEXT, IMAGE} <= towers:
+            return []
+        queries = read_queries(folder, _WANTED[protocol.database])
+        if protocol.candidates == "rerank" and _only_pictures(folder):
+            return [_rerank_pictures(folder, queries, protocol)]
+        coco = read_images(folder, protocol)
+        matching = Matching(queries, protocol, coco.ids, coco.files)
+        relevant = matching.pairs(_annotations(folder), "annotations")
+        given = None
+        if protocol.candidates != "full" and found(folder, _CANDIDATES) is not None:
+            given = matching.pairs(_candidates(folder, queries), "candidates")
+        wanted, what = np.arange(len(coco.ids)), LISTED
+        if given is not None and protocol.candidates == "rerank":
+            wanted, what = np.unique(given.images), "images that are candidates"
+        media = photographs_of(coco, folder)
+        files = media.files if len(wanted) == len(media) else media.only(wanted).files
+        exist = check_files(media.root, files, protocol.missing, what)
+        kept = wanted[exist]
+        media = media if len(kept) == len(media) else media.only(kept)
+        # The queries name no class: the images' species decide nothing here.
+        items = replace(media.items, classes=np.full(len(kept), -1, np.int32))
+        sentences = (*coco.left_out, *matching.left_out, *skipped_files(exist, what))
+        ranked = _Ranked(protocol, queries, items, _numbered(kept, len(coco.ids)), sentences)
+        tasks = []
+        if protocol.candidates != "rerank":
+            tasks.append(_full(ranked, relevant, given is None and protocol.candidates == "both"))
+        if given is not None:
+            tasks.append(_rerank(ranked, relevant.among(given, len(coco.ids)), given))
+        return tasks
+
+
+def _one_query_file(data: Path) -> bool:
+    """Whether one file holds the queries of both splits."""
+    path = found(data, _QUERIES_VAL)
+    return path is not None and path == found(data, _QUERIES_TEST)
+
+
+def _only_pictures(data: Path) -> bool:
+    """Whether files with the candidates' pictures exist, and iNat24 does not, or not whole."""
+    candidates = found(data, _CANDIDATES)
+    if candidates is None or not candidates.is_dir():
+        return False
+    return any(found(data, file) is None for file in (METADATA, IMAGES, _ANNOTATIONS))
+
+
+# Tasks
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """What both tasks share, so that no image is embedded twice.
+
+    Attributes:
+        protocol: how it is run.
+        queries: as published.
+        items: the images that are ranked.
+        number: int64, position among the items of each image that lines may name, -1 for none.
+        left_out: sentences on what was skipped.
+    """
+
+    protocol: Protocol
+    queries: Queries
+    items: Items
+    number: NDArray[np.int64]
+    left_out: Sequence[str]
+
+    def relevance(self, pairs: Pairs) -> Relevance:
+        """The pairs, over what is ranked."""
+        items = self.number[pairs.images]
+        of, items = pairs.queries[items >= 0].astype(np.int32), items[items >= 0]
+        every = np.arange(len(self.queries), dtype=np.int32)
+        rows = Relevance.by_class(every, of)
+        return replace(rows, items=items[rows.items])
+
+
+def _numbered(kept: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    number = np.full(total, -1, np.int64)
+    number[kept] = np.arange(len(kept))
+    return number
+
+
+def _full(ranked: _Ranked, relevant: Pairs, lacks_candidates: bool) -> Task:
+    left_out = []
+    if lacks_candidates:
+        left_out.append(
+            f"INQUIRE-Rerank was not run, for its candidates are not there ({_CANDIDATES.path})"
+        )
+    relevance = ranked.relevance(relevant)
+    skipped = len(relevant.queries) - len(relevance.items)
+    if skipped:
+        left_out.append(
+            f"{some_of(skipped, len(relevant.queries), 'annotation')} "
+            f"{agreeing(skipped, 'is about an image', 'are about images')} that "
+            f"{agreeing(skipped, 'was', 'were')} skipped"
+        )
+    return _task(ranked, f"{TEXT}→{IMAGE}", relevance, left_out=left_out)
+
+
+def _rerank(ranked: _Ranked, relevant: Pairs, given: Pairs, notes: Sequence[str] = ()) -> Task:
+    candidates = ranked.relevance(given)
+    left_out = []
+    skipped = len(given.queries) - len(candidates.items)
+    if skipped:
+        left_out.append(
+            f"{some_of(skipped, len(given.queries), 'candidate')} "
+            f"{agreeing(skipped, 'is an image that was', 'are images that were')} skipped"
+        )
+    note = "only what is relevant among a query's candidates counts as relevant"
+    name = f"{TEXT}→{IMAGE}, rerank 100"
+    task = _task(ranked, name, ranked.relevance(relevant), candidates, left_out)
+    return replace(task, measures=_RERANK_MEASURES, notes=(*task.notes, note, *notes))
+
+
+def _task(
+    ranked: _Ranked,
+    name: str,
+    relevance: Relevance,
+    candidates: Relevance | None = None,
+    left_out: Sequence[str] = (),
+) -> Task:
+    queries, protocol = ranked.queries, ranked.protocol
+    wanted = np.flatnonzero(queries.are_wanted).tolist()
+    ids, texts = ([column[i] for i in wanted] for column in (queries.ids, queries.texts))
+    query_set, chosen = free_queries(ids, texts, TEXT, protocol)
+    of = np.array(wanted, np.int64)[chosen]
+    splits = np.array(queries.splits)[of]
+    groups = {split: splits == split for split in (_VAL, _TEST) if (splits == split).any()}
+    return leave_out_unanswerable(
+        Task(
+            name=name,
+            queries=query_set,
+            items=ranked.items,
+            relevance=relevance.only(of),
+            classes=Classes(()),
+            candidates=candidates.only(of) if candidates else None,
+            groups=groups if len(groups) > 1 else {},
+            left_out=(*ranked.left_out, *left_out),
+            notes=(_splits_note(queries), prompts_note(protocol, VERBATIM, "query")),
+        )
+    )
+
+
+def _splits_note(queries: Queries) -> str:
+    if not any(queries.splits):
+        return (
+            "All queries are asked: their file does not tell the splits. Published figures are of "
+            f"the {_TEST} queries"
+        )
+    if len(queries.wanted) > 1:
+        return f"Queries of {_VAL} and {_TEST} are asked; published figures are of {_TEST} alone"
+    (split,) = queries.wanted
+    usual = "as published figures are by default" if split == _TEST else "which is for tuning"
+    return f"The queries of the {split} split are asked, {usual}"
+
+
+# Queries, annotations, candidates
 
 
 @dataclass(frozen=True)
@@ -109,64 +336,55 @@ class Queries:
         ids: as published; unique.
         texts: in words.
         splits: ``val`` or ``test``; empty where one file holds both.
-        wanted: the splits that are asked.
-        partial: whether the file of a split that is not asked is not there: other files may then
-            name queries that are in none.
+        wanted: the splits that are used.
+        partial: whether the file of an unused split does not exist: other files may then name
+            queries that no file holds.
     """
 
     ids: Sequence[str]
     texts: Sequence[str]
     splits: Sequence[str]
-    wanted: Collection[str] = (VAL, TEST)
-    partial: bool = False
+    wanted: Collection[str]
+    partial: bool
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
-    def are_asked(self) -> NDArray[np.bool_]:
-        """Whether each is of a split that is asked, or of one that is not told: bool [n]."""
+    def are_wanted(self) -> NDArray[np.bool_]:
+        """Whether each is of a split that is used, or of an unknown one: bool [n]."""
         return np.array([not split or split in self.wanted for split in self.splits], np.bool_)
 
+    def by_text(self) -> dict[str, str]:
+        """Ids by words with single spaces.
 
-@dataclass(frozen=True)
-class Pair:
-    """A line that says something of a query and an image.
-
-    Attributes:
-        where: file and line, for messages.
-        query: id, or text, of the query.
-        image: id of the image; empty where its path says which it is.
-        path: of the image below iNat24's folder; may be empty.
-    """
-
-    where: str
-    query: str
-    image: str
-    path: str = ""
-
-
-def in_one_file(data: Path) -> bool:
-    """Whether one file holds the queries of both splits, and does not tell them apart."""
-    path = found(data, QUERIES_VAL)
-    return path is not None and path == found(data, QUERIES_TEST)
+        Raises:
+            QrelsError: two have the same words.
+        """
+        ids: dict[str, str] = {}
+        for own, words in zip(self.ids, self.texts, strict=True):
+            known = ids.setdefault(" ".join(words.split()), own)
+            if known != own:
+                raise QrelsError(
+                    f"queries {known} and {own} have the same words ('{words[:60]}'), so "
+                    "candidates that are told by words cannot be matched; leave --candidates at "
+                    "full"
+                )
+        return ids
 
 
-def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
-    """The queries: those of the wanted splits, and of the other one if its file is there.
+def read_queries(data: Path, wanted: Collection[str]) -> Queries:
+    """The queries: those of the wanted splits, and of the other one if its file exists.
 
     Raises:
-        LayoutError: a file cannot be used, or an id stands twice.
+        LayoutError: a file cannot be used, or an id is not unique.
     """
-    layout = {VAL: QUERIES_VAL, TEST: QUERIES_TEST}
-    there = {split: file for split, file in layout.items() if split in wanted or found(data, file)}
-    files = {path_of(data, file): split for split, file in there.items()}
-    if in_one_file(data):
-        files = dict.fromkeys(files, "")
+    used = {split: file for split, file in _QUERIES.items() if split in wanted or found(data, file)}
+    files = {path_of(data, file): split for split, file in used.items()}
     ids: dict[str, None] = {}
     texts, splits = [], []
     for path, split in files.items():
-        origin = (QUERIES_VAL if split == VAL else QUERIES_TEST).origin
+        origin = _QUERIES[split].origin
         before = len(ids)
         for number, row in table_rows(path, ("query_id", "query_text"), origin):
             own = row["query_id"]
@@ -179,278 +397,250 @@ def read_queries(data: Path, wanted: Collection[str] = (VAL, TEST)) -> Queries:
                 raise LayoutError(f"{path}: more than {MAX_QUERIES:,} queries", field="data")
             ids[own] = None
             texts.append(row["query_text"])
-            splits.append(split)
+            splits.append("" if _one_query_file(data) else split)
         if len(ids) == before:
             raise LayoutError(f"{path} holds no query; take {origin}", field="data")
-    return Queries(list(ids), texts, splits, wanted, partial=len(there) < len(layout))
+    return Queries(list(ids), texts, splits, wanted, partial=len(used) < len(_QUERIES))
 
 
-def read_annotations(data: Path) -> Iterator[Pair]:
-    """Which images are relevant to which queries.
+@dataclass(frozen=True)
+class Line:
+    """A line that names a query and an image.
 
-    Raises:
-        LayoutError: the file cannot be used.
+    Attributes:
+        where: file and line, for messages.
+        query: id, or text, of the query.
+        image: id of the image; empty where its path names it.
+        path: of the image below iNat24's folder; may be empty.
+        row: other columns.
+        at: file, row group, and row in it.
     """
-    path = path_of(data, ANNOTATIONS)
+
+    where: str
+    query: str
+    image: str
+    path: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    at: tuple[int, int, int] = (0, 0, 0)
+
+
+def _annotations(data: Path) -> Iterator[Line]:
+    """Which images are relevant to which queries."""
+    path = path_of(data, _ANNOTATIONS)
     columns = ("query_id", "image_id", "image_path")
-    for number, row in table_rows(path, columns, ANNOTATIONS.origin):
+    for number, row in table_rows(path, columns, _ANNOTATIONS.origin):
         where = f"{path.name}, line {number}"
-        yield Pair(where, row["query_id"], row["image_id"], row["image_path"])
+        yield Line(where, row["query_id"], row["image_id"], row["image_path"])
 
 
-def read_candidates(data: Path, queries: Queries) -> Iterator[Pair]:
-    """Which images are given for which queries; queries told by their texts have ids here.
+def _candidates(data: Path, queries: Queries, *, pictures: bool = False) -> Iterator[Line]:
+    """Which images are candidates of which queries.
 
-    Raises:
-        LayoutError: a file cannot be used.
-        QrelsError: two queries have the same text, and candidates are told by text.
+    Args:
+        data: the data folder.
+        queries: those that lines name by id or by words.
+        pictures: whether the files must have pictures and relevance.
     """
-    path = path_of(data, CANDIDATES)
-    ids = by_text(queries)
+    path, origin = path_of(data, _CANDIDATES), _CANDIDATES.origin
+    ids = queries.by_text()
     if path.is_file():
-        yield from _listed(path, ids)
+        yield from _listed_candidates(path, ids)
         return
-    shards = sorted(path.glob("*.parquet"))
-    if not shards:
-        raise wrong_layout(
-            path,
-            "files 'validation-*.parquet' and 'test-*.parquet'",
-            "none that ends with .parquet",
-            f"take {CANDIDATES.origin}",
-        )
-    for shard in shards:
-        yield from _of_shard(shard, ids)
+    for number, shard in enumerate(_shards(path)):
+        if pictures:
+            _check_pictures(shard)
+        needed = _NEEDED if pictures else ("query", "inat24_image_id")
+        also = (_FILE_NAME, *_ABOUT) if pictures else ()
+        for count, (group, row, cells) in enumerate(parquet_rows(shard, needed, origin, also), 1):
+            words = " ".join(str(cells["query"] or "").split())
+            image = cells["inat24_image_id"]
+            if pictures and not (isinstance(image, int) and 0 <= image < _INT64):
+                raise _no_pictures(shard, f"image id '{image}' in row group {group}, row {row}")
+            yield Line(
+                where=f"{shard.name}, row {count}",
+                query=ids.get(words, words),
+                image=str(image),
+                row=cells,
+                at=(number, group, row),
+            )
 
 
-def _listed(path: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
+def _listed_candidates(path: Path, ids: Mapping[str, str]) -> Iterator[Line]:
     expected = "columns query_id or query, and image_id or file_name"
-    for number, row in table_rows(path, (), CANDIDATES.origin):
-        where = f"{path.name}, line {number}"
-        query = row.get("query_id") or _id_of(row.get("query", ""), ids)
+    for number, row in table_rows(path, (), _CANDIDATES.origin):
+        words = " ".join(row.get("query", "").split())
+        query = row.get("query_id") or ids.get(words, words)
         image, name = row.get("image_id", ""), row.get("file_name", "")
         if not query or not (image or name):
             got = ", ".join(f"'{column[:40]}'" for column in list(row)[:8]) or "nothing"
-            raise wrong_layout(
-                path, expected, f"in line {number} cells of {got}", f"take {CANDIDATES.origin}"
-            )
-        yield Pair(where, query, image, name)
+            got = f"in line {number} cells of {got}"
+            raise wrong_layout(path, expected, got, f"take {_CANDIDATES.origin}")
+        yield Line(f"{path.name}, line {number}", query, image, name)
 
 
-def _of_shard(shard: Path, ids: Mapping[str, str]) -> Iterator[Pair]:
-    for number, (_, _, line) in enumerate(_parquet_rows(shard, ("query", "inat24_image_id")), 1):
-        query, image = _id_of(str(line["query"] or ""), ids), str(line["inat24_image_id"])
-        yield Pair(f"{shard.name}, row {number}", query, image)
-
-
-def _parquet_rows(
-    shard: Path, columns: Sequence[str], also: Sequence[str] = ()
-) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Row group, row in it, and the values of some columns.
-
-    Args:
-        shard: the file.
-        columns: columns that it must have.
-        also: columns that are read if it has them.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(shard) as file:
-            names = file.schema_arrow.names
-            if not set(columns) <= set(names):
-                raise wrong_layout(
-                    shard,
-                    "columns " + ", ".join(columns),
-                    "columns " + ", ".join(names[:20]),
-                    f"take {CANDIDATES.origin}",
-                )
-            if file.metadata.num_rows > MAX_ROWS:
-                raise LayoutError(f"{shard} has more than {MAX_ROWS:,} rows", field="data")
-            read = [name for name in (*columns, *also) if name in names]
-            for group in range(file.metadata.num_row_groups):
-                size = file.metadata.row_group(group).total_byte_size
-                if size > MAX_GROUP_BYTES:
-                    raise LayoutError(
-                        f"{shard}: row group {group} takes {size:,} bytes, more than "
-                        f"{MAX_GROUP_BYTES:,}; take {CANDIDATES.origin}",
-                        field="data",
-                    )
-                rows = file.read_row_group(group, columns=read).to_pylist()
-                yield from ((group, row, line) for row, line in enumerate(rows))
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(shard, error) from error
-
-
-def by_text(queries: Queries) -> dict[str, str]:
-    """Ids of the queries by their `plain` words.
-
-    Raises:
-        QrelsError: two have the same words.
-    """
-    ids: dict[str, str] = {}
-    for own, words in zip(queries.ids, queries.texts, strict=True):
-        if ids.setdefault(plain(words), own) != own:
-            raise QrelsError(
-                f"queries {ids[plain(words)]} and {own} have the same words ('{words[:60]}'), so "
-                "candidates that are told by words cannot be matched; leave --candidates at full"
-            )
-    return ids
-
-
-def _id_of(words: str, ids: Mapping[str, str]) -> str:
-    """The id of the query of these words; the words themselves where there is none."""
-    return ids.get(plain(words), words)
-
-
-def plain(words: str) -> str:
-    """Words with single spaces between them."""
-    return " ".join(words.split())
-
-
-_NAMED = 3
-_INT64_DIGITS = 18
+def _shards(path: Path) -> list[Path]:
+    shards = sorted(path.glob("*.parquet"))
+    if not shards:
+        expected = "files 'validation-*.parquet' and 'test-*.parquet'"
+        remedy = f"take {_CANDIDATES.origin}"
+        raise wrong_layout(path, expected, "none that ends with .parquet", remedy)
+    return shards
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Queries and images that belong together: int64 places, none twice, in order."""
+    """Queries and images that belong together: int64 positions, unique, in order."""
 
     queries: NDArray[np.int64]
     images: NDArray[np.int64]
 
-    def relevance(self, queries: int, kept: NDArray[np.int64], images: int) -> Relevance:
-        """Over those images that are kept, numbered anew."""
-        number = np.full(images, -1, np.int64)
-        number[kept] = np.arange(len(kept))
-        of, items = self.queries, number[self.images]
-        of, items = of[items >= 0], items[items >= 0]
-        offsets = np.searchsorted(of, np.arange(queries + 1)).astype(np.int64)
-        return Relevance(offsets, items, np.ones(len(items), np.int32))
-
-    def only(self, queries: NDArray[np.bool_]) -> Pairs:
-        """Those of some queries, bool [q]."""
-        kept = queries[self.queries]
+    def only(self, kept: NDArray[np.bool_]) -> Pairs:
+        """Some of the pairs."""
         return Pairs(self.queries[kept], self.images[kept])
 
     def among(self, others: Pairs, images: int) -> Pairs:
         """Those that are among others as well."""
         own = self.queries * images + self.images
-        kept = np.isin(own, others.queries * images + others.images)
-        return Pairs(self.queries[kept], self.images[kept])
+        return self.only(np.isin(own, others.queries * images + others.images))
 
 
 class Matching:
-    """Looks up what lines name, and counts what is unknown.
+    """Looks up the queries and images that lines name, and counts what is unknown.
+
+    Args:
+        queries: the queries.
+        protocol: whether unknown queries and images end the run.
+        ids: int64, the images.
+        paths: of the images; empty where no line names a path.
 
     Attributes:
-        left_out: sentences on lines that were left out.
+        left_out: sentences on lines that were skipped.
     """
 
-    def __init__(self, queries: Queries, images: Images, protocol: Protocol) -> None:
-        self._queries = {own: number for number, own in enumerate(queries.ids)}
-        self._published = queries
-        self._images = images
-        self._unknown = protocol.unknown
+    def __init__(
+        self,
+        queries: Queries,
+        protocol: Protocol,
+        ids: NDArray[np.int64],
+        paths: Sequence[str] = (),
+    ) -> None:
+        self._queries, self._protocol, self._ids, self._paths = queries, protocol, ids, paths
+        self._numbers = {own: number for number, own in enumerate(queries.ids)}
         self.left_out: list[str] = []
 
-    def pairs(self, lines: Iterable[Pair], what: str) -> Pairs:
-        """The pairs of a file for queries that are asked, each once.
+    def pairs(self, lines: Iterable[Line], what: str) -> Pairs:
+        """The pairs of a file for queries that are wanted, each once.
 
         Raises:
-            QrelsError: lines name queries or images that there are not, unless these are skipped.
+            QrelsError: lines name unknown queries or images, unless these are skipped.
         """
         read = list(lines)
-        if self._published.partial:
-            read = self._of_known_queries(read, what)
-        queries = np.array([self._queries.get(line.query, -1) for line in read], np.int64)
-        images = self._found(read)
-        lost = np.flatnonzero((queries < 0) | (images < 0))
-        if len(lost):
-            self._lose(read, queries, lost, what)
-        known = (queries >= 0) & (images >= 0)
-        both = np.unique(np.stack([queries[known], images[known]], 1), axis=0)
-        again = int(known.sum()) - len(both)
+        if self._queries.partial:
+            known = [line for line in read if line.query in self._numbers]
+            if len(known) < len(read):
+                lost = len(read) - len(known)
+                self.left_out.append(
+                    f"{lost:,} of {len(read):,} {what} {agreeing(lost, 'is', 'are')} of queries of "
+                    "the split that is not asked, whose file is not there; left out"
+                )
+            read = known
+        queries, images = self.find(read)
+        self._check(read, queries, images, what)
+        kept = (queries >= 0) & (images >= 0)
+        both = np.unique(np.stack([queries[kept], images[kept]], 1), axis=0)
+        again = int(kept.sum()) - len(both)
         if again:
             stand = agreeing(again, "stands there twice and counts", "stand there twice and count")
             self.left_out.append(f"{again:,} of {len(read):,} {what} {stand} once")
-        return Pairs(both[:, 0], both[:, 1]).only(self._published.are_asked)
+        return Pairs(both[:, 0], both[:, 1]).only(self._queries.are_wanted[both[:, 0]])
 
-    def _of_known_queries(self, read: Sequence[Pair], what: str) -> list[Pair]:
-        known = [line for line in read if line.query in self._queries]
-        if len(known) < len(read):
-            self.left_out.append(other_queries(len(read) - len(known), len(read), what))
-        return known
-
-    def _found(self, read: Sequence[Pair]) -> NDArray[np.int64]:
-        """Places of the lines' images; -1 where there is none of that id, or under another path."""
-        paths = {line.path: -1 for line in read if not line.image}
+    def find(self, lines: Sequence[Line]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Positions of the lines' queries and images, -1 for unknown ones."""
+        queries = np.array([self._numbers.get(line.query, -1) for line in lines], np.int64)
+        paths = {line.path: -1 for line in lines if not line.image}
         if paths:
-            for number, path in enumerate(self._images.paths):
+            for number, path in enumerate(self._paths):
                 if path in paths:
                     paths[path] = number
-        ids = [line.image if _is_id(line.image) else "-1" for line in read]
-        positions = self._images.find(np.array(ids, np.int64))
-        for number, line in enumerate(read):
+        ids = [int(line.image) if _is_id(line.image) else -1 for line in lines]
+        images = positions_of(np.array(ids, np.int64), self._ids)
+        for number, line in enumerate(lines):
+            image = int(images[number])
             if not line.image:
-                positions[number] = paths[line.path]
+                images[number] = paths[line.path]
             elif not _is_id(line.image) or (
-                line.path and positions[number] >= 0 and self._path(positions[number]) != line.path
+                line.path and image >= 0 and self._paths[image] != line.path
             ):
-                positions[number] = -1
-        return positions
+                images[number] = -1
+        return queries, images
 
-    def _path(self, number: np.int64) -> str:
-        return str(self._images.paths[int(number)])
-
-    def _lose(
-        self, read: Sequence[Pair], queries: NDArray[np.int64], lost: NDArray[np.int64], what: str
+    def _check(
+        self,
+        lines: Sequence[Line],
+        queries: NDArray[np.int64],
+        images: NDArray[np.int64],
+        what: str,
     ) -> None:
+        lost = np.flatnonzero((queries < 0) | (images < 0)).tolist()
+        if not lost:
+            return
         first = "; ".join(
-            f"{read[i].where}: "
-            + (f"query '{read[i].query[:60]}'" if queries[i] < 0 else f"image {_named(read[i])}")
-            for i in lost[:_NAMED].tolist()
+            f"{lines[i].where}: "
+            + (
+                f"query '{lines[i].query[:60]}'"
+                if queries[i] < 0
+                else " ".join(["image", *(w[:200] for w in (lines[i].image, lines[i].path) if w)])
+            )
+            for i in lost[:_NAMED]
         )
         name = agreeing(
             len(lost), "names an unknown query or image", "name unknown queries or images"
         )
-        sentences = f"{len(lost):,} of {len(read):,} {what} {name} ({first})"
-        if self._unknown == "error":
+        sentence = f"{len(lost):,} of {len(lines):,} {what} {name} ({first})"
+        if self._protocol.unknown == "error":
             raise QrelsError(
-                f"{sentences}; queries, {what} and train.json have to be of the same release of "
-                "INQUIRE; leave these lines out with --unknown skip"
+                f"{sentence}; queries, {what} and images have to be of the same release of "
+                "INQUIRE; skip these lines with --unknown skip"
             )
-        self.left_out.append(sentences)
-
-
-def other_queries(lost: int, lines: int, what: str) -> str:
-    """The sentence on lines about queries whose file is not there, and need not be."""
-    return (
-        f"{lost:,} of {lines:,} {what} {agreeing(lost, 'is', 'are')} of queries of the split that "
-        "is not asked, whose file is not there; left out"
-    )
+        self.left_out.append(sentence)
 
 
 def _is_id(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _INT64_DIGITS
 
 
-def _named(line: Pair) -> str:
-    return " ".join(chunk[:200] for chunk in (line.image, line.path) if chunk)
+# Pictures inside the candidates' files
 
 
-MAX_ROWS = 1_000_000
-"""Most lines of all files."""
-MAX_GROUP_BYTES = 1 << 30
-"""Largest row group, unpacked: one is in memory at a time."""
-_NEEDED = ("query", "relevant", "inat24_image_id")
-_ABOUT = {
-    "inat24_species_name": "scientificName",
-    "rights_holder": "rightsHolder",
-    "license": "license",
-}
-_FILE = "inat24_file_name"
-_INT64 = 1 << 63
+def _rerank_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
+    """The rerank task over the pictures inside the candidates' files."""
+    path = path_of(folder, _CANDIDATES)
+    lines: list[Line] = []
+    for line in _candidates(folder, queries, pictures=True):
+        if len(lines) == MAX_PARQUET_ROWS:
+            raise LayoutError(f"{path} has more than {MAX_PARQUET_ROWS:,} rows", field="data")
+        lines.append(line)
+    wanted = {own for own, used in zip(queries.ids, queries.are_wanted, strict=True) if used}
+    # Images of the wanted queries come first, in the order in which these name them.
+    ordered = sorted(lines, key=lambda line: line.query not in wanted)
+    first = {int(line.image): line for line in reversed(ordered)}
+    ids = np.array(list(dict.fromkeys(int(line.image) for line in ordered)), np.int64)
+    matching = Matching(queries, protocol, ids)
+    given = matching.pairs(lines, "candidates")
+    of, images = matching.find([line for line in lines if line.row["relevant"]])
+    relevant = Pairs(*np.unique(np.stack([of, images], 1)[of >= 0], axis=0).T)
+    kept = np.unique(given.images)
+    chosen = [first[own] for own in ids[kept].tolist()]
+    items = Items(
+        Numbers(ids[kept]),
+        IMAGE,
+        Pictures(_shards(path), chosen),
+        np.full(len(kept), -1, np.int32),
+        IMAGE,
+    )
+    ranked = _Ranked(protocol, queries, items, _numbered(kept, len(ids)), matching.left_out)
+    note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is not there, or not whole"
+    return _rerank(ranked, relevant.among(given, len(ids)), given, [note])
 
 
 class Pictures:
@@ -458,37 +648,30 @@ class Pictures:
 
     Args:
         shards: the files.
-        where: int64 [n, 3], file, row group, and row in it, of each picture.
-        rows: what else is known of each: columns of the files.
+        lines: one of each image.
     """
 
-    def __init__(
-        self, shards: Sequence[Path], where: NDArray[np.int64], rows: Sequence[dict[str, Any]]
-    ) -> None:
-        self._shards, self._where, self._rows = shards, where, rows
+    def __init__(self, shards: Sequence[Path], lines: Sequence[Line]) -> None:
+        self._shards, self._lines = shards, lines
         self._lock = Lock()
         self._group: tuple[int, int] = (-1, -1)
         self._pictures: Any = None
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._lines)
 
     def __getitem__(self, number: int, /) -> MediaItem:
-        shard, group, row = self._where[number].tolist()
-        own = self._rows[number]
-        metadata = {term: str(own[column]) for column, term in _ABOUT.items() if own.get(column)}
+        line = self._lines[number]
+        metadata = {term: str(line.row.get(column) or "") for column, term in _ABOUT.items()}
         return MediaItem(
-            occurrence_id=str(own["inat24_image_id"]),
-            media=str(own.get(_FILE) or own["inat24_image_id"]),
+            occurrence_id=line.image,
+            media=str(line.row.get(_FILE_NAME) or line.image),
             modality=IMAGE,
-            data=self._bytes(shard, group, row),
-            metadata=metadata,
+            data=self._bytes(*line.at),
+            metadata={term: value for term, value in metadata.items() if value},
         )
 
     def _bytes(self, shard: int, group: int, row: int) -> bytes:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         with self._lock:
             if self._group != (shard, group):
                 self._pictures = None
@@ -496,386 +679,24 @@ class Pictures:
                     with pq.ParquetFile(self._shards[shard]) as file:
                         self._pictures = file.read_row_group(group, columns=["image"]).column(0)
                 except (pa.ArrowException, OSError) as error:
-                    raise _unreadable(self._shards[shard], error) from error
+                    raise unreadable_parquet(
+                        self._shards[shard], error, _CANDIDATES.origin
+                    ) from error
                 self._group = (shard, group)
             picture = self._pictures[row].as_py()
-        # What has no bytes is an empty file, refused where it is decoded, by its name.
+        # A picture without bytes is an empty file, refused where it is decoded, by its name.
         return bytes((picture or {}).get("bytes") or b"")
 
 
-def read_pictures(
-    data: Path, queries: Queries, unknown: Literal["error", "skip"]
-) -> tuple[Items, Pairs, Pairs, list[str]]:
-    """What is ranked, what of it is relevant, what is given, and sentences on what is left out.
-
-    Args:
-        data: the data folder, with the files in `CANDIDATES`' folder.
-        queries: as published.
-        unknown: whether lines of queries that there are not end the run.
-
-    Raises:
-        LayoutError: a file cannot be used.
-        QrelsError: lines of unknown queries, unless these are left out.
-    """
-    shards = sorted(path_of(data, CANDIDATES).glob("*.parquet"))
-    if not shards:
-        raise _wrong(path_of(data, CANDIDATES), "no file that ends with .parquet")
-    numbers = {own: number for number, own in enumerate(queries.ids)}
-    ids = by_text(queries)
-    images: dict[int, int] = {}
-    where: list[tuple[int, int, int]] = []
-    rows: list[dict[str, Any]] = []
-    given: list[tuple[int, int]] = []
-    relevant: list[bool] = []
-    lost: list[str] = []
-    asked, not_asked = queries.are_asked, 0
-    for number, shard in enumerate(shards):
-        for group, row, line in _lines(shard):
-            query = ids.get(plain(str(line["query"])))
-            if query is None:
-                lost.append(f"{shard.name}, row group {group}, row {row}")
-                continue
-            if not asked[numbers[query]]:
-                not_asked += 1
-                continue
-            image = line["inat24_image_id"]
-            if image not in images:
-                images[image] = len(images)
-                where.append((number, group, row))
-                rows.append(line)
-            given.append((numbers[query], images[image]))
-            relevant.append(bool(line["relevant"]))
-            if len(given) > MAX_ROWS:
-                raise LayoutError(f"{shard.parent} has more than {MAX_ROWS:,} rows", field="data")
-    lines = len(given) + len(lost) + not_asked
-    if lost and queries.partial:
-        sentences = [other_queries(len(lost), lines, "candidates")]
-    else:
-        sentences = _unlisted(lost, lines, unknown)
-    pairs = np.array(given, np.int64).reshape(-1, 2)
-    chosen = np.array(relevant, np.bool_)
-    items = Items(
-        Numbers(np.fromiter(images, np.int64, len(images))),
-        IMAGE,
-        Pictures(shards, np.array(where, np.int64).reshape(-1, 3), rows),
-        np.full(len(images), -1, np.int32),
-        IMAGE,
-    )
-    return items, _pairs(pairs[chosen]), _pairs(pairs), sentences
-
-
-def _lines(shard: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Row group, row in it, and all columns but the picture; checked to hold pictures and ids."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(shard) as file:
-            schema = file.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(shard, error) from error
+def _check_pictures(shard: Path) -> None:
+    """Refuse a file without pictures, relevance or ids."""
+    schema = parquet_columns(shard, _CANDIDATES.origin)
     picture = schema.field("image").type if "image" in schema.names else pa.null()
     pictures = pa.types.is_struct(picture) and picture.get_field_index("bytes") >= 0
     if not pictures or not set(_NEEDED) <= set(schema.names):
-        raise _wrong(shard, "columns " + ", ".join(schema.names[:20]))
-    for group, row, line in _parquet_rows(shard, _NEEDED, (_FILE, *_ABOUT)):
-        image = line["inat24_image_id"]
-        if not isinstance(image, int) or not 0 <= image < _INT64:
-            raise _wrong(shard, f"image id '{image}' in row group {group}, row {row}")
-        yield group, row, line
+        raise _no_pictures(shard, "columns " + ", ".join(schema.names[:20]))
 
 
-def _pairs(both: NDArray[np.int64]) -> Pairs:
-    once = np.unique(both, axis=0)
-    return Pairs(once[:, 0], once[:, 1])
-
-
-def _unlisted(lost: Sequence[str], lines: int, unknown: Literal["error", "skip"]) -> list[str]:
-    if not lost:
-        return []
-    sentences = (
-        f"{len(lost):,} of {lines:,} candidates {agreeing(len(lost), 'is', 'are')} of unknown "
-        f"queries (the first: {lost[0]})"
-    )
-    if unknown == "error":
-        raise QrelsError(
-            f"{sentences}; queries and candidates have to be of the same release of INQUIRE; leave "
-            "these lines out with --unknown skip"
-        )
-    return [sentences]
-
-
-def _wrong(path: Path, got: str) -> LayoutError:
+def _no_pictures(shard: Path, got: str) -> LayoutError:
     expected = "columns image (with bytes), " + ", ".join(_NEEDED)
-    return wrong_layout(path, expected, got, f"take {CANDIDATES.origin}")
-
-
-def _unreadable(shard: Path, error: Exception) -> LayoutError:
-    return LayoutError(
-        f"{shard} cannot be read as Parquet ({error}); take {CANDIDATES.origin}", field="data"
-    )
-
-
-AS_IT_IS = ("{name}",)
-"""No template."""
-RERANK = f"{TEXT}→{IMAGE}, rerank 100"
-"""Name of the second task."""
-RERANK_MEASURES = ("AP_minR@100", "nDCG@100", "MRR")
-"""All of a query's candidates are looked at."""
-ASKED = {"": (TEST,), TEST: (TEST,), VAL: (VAL,), "all": (VAL, TEST)}
-"""Which queries a `--database` means."""
-
-
-class Inquire(Suite):
-    """Expert queries in words find photographs of iNaturalist 2024."""
-
-    name = "inquire"
-    about = "INQUIRE: 250 expert queries to 5,000,000 photographs (arXiv 2411.02537)"
-    layout: Sequence[DataFile] = (
-        METADATA,
-        IMAGES,
-        QUERIES_VAL,
-        QUERIES_TEST,
-        ANNOTATIONS,
-        CANDIDATES,
-    )
-    needs_data = True
-    measures: Sequence[str] = ("AP_minR@50", "nDCG@50", "MRR@50")
-
-    def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Check the layout and the options before anything is loaded. See `Suite.check`."""
-        _checked(data, protocol)
-
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """``text→image`` and ``text→image, rerank 100``, as far as wanted; none for a model
-        without both towers. See `Suite.tasks`.
-        """
-        folder = _checked(data, protocol)
-        rerank = protocol.candidates != "full" and found(folder, CANDIDATES) is not None
-        if not {TEXT, IMAGE} <= towers:
-            return []
-        queries = read_queries(folder, ASKED[protocol.database])
-        if protocol.candidates == "rerank" and _pictures_alone(folder):
-            return [_of_pictures(folder, queries, protocol)]
-        images = read_images(path_of(folder, METADATA), protocol.unknown)
-        matching = Matching(queries, images, protocol)
-        relevant = matching.pairs(read_annotations(folder), "annotations")
-        given = matching.pairs(read_candidates(folder, queries), "candidates") if rerank else None
-        left_out = (*images.left_out, *matching.left_out)
-        wanted, what = np.arange(len(images)), LISTED
-        if given is not None and protocol.candidates == "rerank":
-            wanted, what = np.unique(given.images), "images that are candidates"
-        question = _question(folder, protocol, queries, images, wanted, what, left_out)
-        tasks = []
-        if protocol.candidates != "rerank":
-            lacking = protocol.candidates == "both" and given is None
-            tasks.append(_fullrank(question, relevant, lacking))
-        if given is not None:
-            tasks.append(_rerank(question, relevant, given))
-        return tasks
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What both tasks have in common, so that no image is embedded twice.
-
-    Attributes:
-        protocol: how it is run.
-        queries: as published.
-        images: how many `train.json` lists.
-        kept: int64, places of those that are ranked.
-        items: these.
-        left_out: sentences on what is not.
-    """
-
-    protocol: Protocol
-    queries: Queries
-    images: int
-    kept: NDArray[np.int64]
-    items: Items
-    left_out: Sequence[str]
-
-    def relevance(self, pairs: Pairs) -> Relevance:
-        """The pairs, over what is ranked."""
-        return pairs.relevance(len(self.queries), self.kept, self.images)
-
-
-def _question(
-    folder: Path,
-    protocol: Protocol,
-    queries: Queries,
-    images: Images,
-    wanted: NDArray[np.int64],
-    what: str,
-    left_out: Sequence[str],
-) -> _Question:
-    """The images that are wanted and are there.
-
-    Raises:
-        LayoutError: images are not there that must not be missing.
-    """
-    some = images if len(wanted) == len(images) else images.only(wanted)
-    there = check_files(path_of(folder, IMAGES).parent, some.paths, protocol.missing, what)
-    if not there.all():
-        some = some.only(np.flatnonzero(there))
-    # The queries ask for no class: the images' species decide nothing here.
-    items = replace(items_of(some, folder), classes=np.full(len(some), -1, np.int32))
-    sentences = (*left_out, *skipped_files(there, what))
-    return _Question(protocol, queries, len(images), wanted[there], items, sentences)
-
-
-def _fullrank(question: _Question, relevant: Pairs, lacks_candidates: bool) -> Task:
-    left_out = []
-    if lacks_candidates:
-        left_out.append(
-            f"INQUIRE-Rerank was not run, for its candidates are not there ({CANDIDATES.path})"
-        )
-    relevance = question.relevance(relevant)
-    skipped = len(relevant.queries) - len(relevance.items)
-    if skipped:
-        left_out.append(
-            f"{some_of(skipped, len(relevant.queries), 'annotation')} "
-            f"{agreeing(skipped, 'is about an image', 'are about images')} that "
-            f"{agreeing(skipped, 'was', 'were')} skipped"
-        )
-    return _task(question, f"{TEXT}→{IMAGE}", relevance, None, left_out)
-
-
-def _rerank(question: _Question, relevant: Pairs, given: Pairs) -> Task:
-    relevance = question.relevance(relevant.among(given, question.images))
-    candidates = question.relevance(given)
-    left_out = []
-    skipped = len(given.queries) - len(candidates.items)
-    if skipped:
-        left_out.append(
-            f"{some_of(skipped, len(given.queries), 'candidate')} "
-            f"{agreeing(skipped, 'is an image that was', 'are images that were')} skipped"
-        )
-    note = "only what is relevant among a query's candidates counts as relevant"
-    task = _task(question, RERANK, relevance, candidates, left_out, [note])
-    return replace(task, measures=RERANK_MEASURES)
-
-
-def _checked(data: Path | None, protocol: Protocol) -> Path:
-    """The data folder, if what the protocol asks for can be run on it."""
-    _refuse(protocol)
-    splits = ASKED[protocol.database]
-    queries = [
-        file for split, file in ((VAL, QUERIES_VAL), (TEST, QUERIES_TEST)) if split in splits
-    ]
-    given = (METADATA, IMAGES, *queries, ANNOTATIONS, CANDIDATES)
-    # Candidates to rank anew bring their pictures with them, unless iNat24 is there.
-    anew = protocol.candidates == "rerank" and data is not None and data.is_dir()
-    if anew and data is not None:
-        candidates = found(data, CANDIDATES)
-        if _pictures_alone(data) or (candidates is None and found(data, METADATA) is None):
-            given = (*queries, replace(CANDIDATES, optional=False))
-    folder = check(data, given, Inquire.name)
-    if anew and found(folder, CANDIDATES) is None:
-        raise LayoutError(
-            f"{folder} lacks the candidates that are to be ranked anew: {described(CANDIDATES)}; "
-            "put them there, or choose --candidates full",
-            field="data",
-        )
-    if protocol.database in (VAL, TEST) and in_one_file(folder):
-        raise LayoutError(
-            f"{folder} has all queries in one file, which does not tell {VAL} from {TEST}; leave "
-            "--database out, or put there the two files of a later release",
-            field="data",
-        )
-    return folder
-
-
-def _pictures_alone(data: Path) -> bool:
-    """Whether files with the candidates' pictures are there, and iNat24 is not, or not whole."""
-    candidates = found(data, CANDIDATES)
-    if candidates is None or not candidates.is_dir():
-        return False
-    return any(found(data, file) is None for file in (METADATA, IMAGES, ANNOTATIONS))
-
-
-def _of_pictures(folder: Path, queries: Queries, protocol: Protocol) -> Task:
-    items, relevant, given, sentences = read_pictures(folder, queries, protocol.unknown)
-    every = np.arange(len(items))
-    question = _Question(protocol, queries, len(items), every, items, sentences)
-    task = _rerank(question, relevant, given)
-    note = "the pictures are those inside INQUIRE-Rerank's files: iNat24 is not there, or not whole"
-    return replace(task, notes=(*task.notes, note))
-
-
-def _task(
-    question: _Question,
-    name: str,
-    relevance: Relevance,
-    candidates: Relevance | None,
-    left_out: Sequence[str],
-    notes: Sequence[str] = (),
-) -> Task:
-    queries, protocol = question.queries, question.protocol
-    asked, of = _asked(queries, protocol)
-    splits = np.array(queries.splits)[of]
-    groups = {split: splits == split for split in (VAL, TEST) if (splits == split).any()}
-    return leave_out_unanswerable(
-        Task(
-            name=name,
-            queries=asked,
-            items=question.items,
-            relevance=relevance.only(of),
-            classes=Classes(()),
-            candidates=candidates.only(of) if candidates else None,
-            groups=groups if len(groups) > 1 else {},
-            left_out=(*question.left_out, *left_out),
-            notes=(_splits_note(queries), prompts_note(protocol, AS_IT_IS, "query"), *notes),
-        )
-    )
-
-
-def _asked(queries: Queries, protocol: Protocol) -> tuple[QuerySet, NDArray[np.int64]]:
-    """Those that are asked in the protocol's prompts, and which of the published ones each is."""
-    positions = np.flatnonzero(queries.are_asked)
-    named = text_queries(Classes(queries.texts), positions, protocol, AS_IT_IS, side=TEXT)
-    of = named.classes.astype(np.int64)
-    each = len(named) // len(positions)
-    ids = [queries.ids[i] + (f"#{n % each}" if each > 1 else "") for n, i in enumerate(of.tolist())]
-    none = np.full(len(of), -1, np.int32)
-    return QuerySet(ids, TEXT, named.contents, none, TEXT), of
-
-
-def _splits_note(queries: Queries) -> str:
-    if not any(queries.splits):
-        return (
-            "All queries are asked: their file does not tell the splits. Published figures are of "
-            f"the {TEST} queries"
-        )
-    if len(queries.wanted) > 1:
-        return f"Queries of {VAL} and {TEST} are asked; published figures are of {TEST} alone"
-    (split,) = queries.wanted
-    usual = "as published figures are by default" if split == TEST else "which is for tuning"
-    return f"The queries of the {split} split are asked, {usual}"
-
-
-def _refuse(protocol: Protocol) -> None:
-    """INQUIRE's queries ask for no classes, and are of two splits.
-
-    Raises:
-        InvalidInputError: the protocol asks for something else.
-    """
-    if protocol.prompts:
-        check_templates(protocol.prompts)
-    if protocol.database not in ASKED:
-        raise InvalidInputError(
-            f"INQUIRE has no queries '{protocol.database[:60]}'; give --database "
-            f"{', '.join(name for name in ASKED if name)}, which says what queries are asked (the "
-            "images have one split)",
-            field="database",
-        )
-    for option, value, usual in (
-        ("level", protocol.level, "species"),
-        ("novel", protocol.novel, "none"),
-    ):
-        if value != usual:
-            raise InvalidInputError(
-                f"INQUIRE's queries ask for no classes, so there is no --{option} {value}; leave "
-                f"it at {usual}, or take the suite inat24",
-                field=option,
-            )
+    return wrong_layout(shard, expected, got, f"take {_CANDIDATES.origin}")

@@ -1,9 +1,9 @@
 """WordNet's animals and plants: first gloss clauses, found by the names of their groups.
 
-An item is a synset, its text the first clause of its gloss. Its class is the synset that it is
-directly a kind of (the first, where there are several), if at least 12 items share it. The query
-for a class is the class's own names. Four fifths of the classes are *seen*: half of their items
-are for training, labels and names included. Everything else is ranked. One task per random split.
+An item is a synset, its text the first clause of its gloss. Its class is its first hypernym, if at
+least 12 items share that. The query for a class is the class's own names. Four fifths of the
+classes are *seen*: half of their items are for training, labels and names included. Everything
+else is ranked. One task per random split.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.benchmarks.eval.suites.base import DataFile, Suite, check_options
+from bittern.benchmarks.eval.suites.base import DataFile, Limit, Suite
 from bittern.benchmarks.eval.tasks import (
     TEXT,
     Classes,
@@ -30,6 +30,7 @@ from bittern.benchmarks.eval.tasks import (
     TrainingSplit,
 )
 from bittern.benchmarks.eval.tasks.prompts import (
+    VERBATIM,
     prompts_note,
     text_queries,
     with_fallbacks,
@@ -50,16 +51,122 @@ if TYPE_CHECKING:
 
 FILES = (5, 20)
 """WordNet's lexicographer files of animals and of plants."""
-FEWEST = 12
+MIN_ITEMS = 12
 """Items that a class has at least."""
 SEEN_SHARE, TRAINING_SHARE = 0.8, 0.5
 """Of the classes, and of a seen class's items."""
 NAME_SIDE, GLOSS_SIDE = TEXT, "gloss"
-"""What hashers call the two sides."""
-PROMPTS = ("{name}",)
-SEEDS_APART = 1_000
+"""Names that hashers have for the two sides."""
+_SEED_STEP = 1_000
 """Between the splits of two seeds, so that they share none."""
 _DIM = 384
+_GROUPS = "its classes are WordNet's groups, a fifth of them novel, drawn at random"
+
+
+class WordsSuite(Suite):
+    """Kinds of animals and plants by the names of the groups that they belong to.
+
+    Args:
+        min_items: items that a class has at least.
+    """
+
+    name = "words"
+    about = (
+        "WordNet 3.0 animals and plants: first gloss clauses found by the name of the group; a "
+        "fifth of the groups is novel"
+    )
+    layout = (
+        DataFile(
+            NOUNS,
+            "the nouns of WordNet 3.0",
+            "Debian's package wordnet-base, which is fetched where --data is not given",
+            "15 MB",
+        ),
+    )
+    limits = (
+        *(Limit(name, _GROUPS) for name in ("level", "database", "soundscapes", "novel_share")),
+        Limit("novel", _GROUPS, ("random",)),
+    )
+    needs_data = False
+    measures = ("AP", "nDCG@50", "P@10", "MRR", "hit@10")
+
+    def __init__(self, min_items: int = MIN_ITEMS) -> None:
+        self._min_items = min_items
+
+    def check(self, data: Path | None, protocol: Protocol) -> None:
+        """Check options, and that `data.noun` is in the folder, where one is given."""
+        self.check_options(protocol)
+        if data is not None:
+            self.folder(data, protocol)
+
+    def folder(self, data: Path | None, protocol: Protocol) -> Path:
+        """`data.noun`, fetched where no folder is given."""
+        with _as_layout_error():
+            return find_nouns(data, cache_folder())
+
+    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
+        """One task per random split; none for a model without a text tower."""
+        self.check(data, protocol)
+        if TEXT not in towers:
+            return []
+        with _as_layout_error():
+            synsets = read_nouns(self.folder(data, protocol), FILES)
+        words = collect(synsets, self._min_items)
+        return [_task(words, repeat, protocol) for repeat in range(protocol.repeats)]
+
+
+@contextmanager
+def _as_layout_error() -> Iterator[None]:
+    """Errors of WordNet's file as errors about `--data`."""
+    try:
+        yield
+    except SourceNotFoundError as error:
+        file = WordsSuite.layout[0]
+        raise LayoutError(
+            f"{error.message.replace('--wordnet', '--data')} ({file.what}, {file.size}, from "
+            f"{file.origin})",
+            field="data",
+        ) from error
+    except (LimitExceededError, InvalidInputError) as error:
+        raise LayoutError(error.message, field="data") from error
+    except OSError as error:
+        raise LayoutError(f"{NOUNS} cannot be read: {error}", field="data") from error
+
+
+def cache_folder() -> Path:
+    """Where WordNet is kept between runs."""
+    from platformdirs import user_cache_path
+
+    return user_cache_path("bittern") / "words"
+
+
+def _task(words: Words, repeat: int, protocol: Protocol) -> Task:
+    classes = Classes(words.names, [{"vernacularName": name} for name in words.names])
+    chosen = split(words.labels, len(classes), _SEED_STEP * protocol.seed + repeat)
+
+    def queries_for(numbers: NDArray[np.int64]) -> QuerySet:
+        return text_queries(classes, numbers, protocol, VERBATIM, NAME_SIDE)
+
+    items, queries = words.items(chosen.database_rows), queries_for(np.arange(len(classes)))
+    seen = np.isin(queries.classes, chosen.seen)
+    task = Task(
+        name="text→text",
+        queries=queries,
+        items=items,
+        relevance=Relevance.by_class(queries.classes, items.classes),
+        classes=classes,
+        repeat=repeat,
+        training=TrainingSplit(words.items(chosen.train_rows), queries_for(chosen.seen)),
+        groups={"seen": seen, "novel": ~seen},
+        notes=(
+            f"split {repeat + 1}: {len(chosen.seen)} classes are seen, {len(chosen.novel)} novel, "
+            f"drawn at random; {len(chosen.train_rows):,} items of the seen ones are for training "
+            "and not ranked",
+            "Everything is fitted on the training half of the seen classes, their names included",
+            prompts_note(protocol, VERBATIM, "group's name"),
+        ),
+    )
+    return with_fallbacks(task, protocol, VERBATIM)
 
 
 @dataclass(frozen=True)
@@ -85,7 +192,7 @@ class Words:
         return Items(ids, TEXT, texts, self.labels[rows], GLOSS_SIDE)
 
 
-def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:
+def collect(synsets: Sequence[Synset], min_items: int = MIN_ITEMS) -> Words:
     """Items and their classes.
 
     Raises:
@@ -96,10 +203,10 @@ def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:
     for synset in synsets:
         if synset.hypernyms and synset.hypernyms[0] in known:
             members[synset.hypernyms[0]] = members.get(synset.hypernyms[0], 0) + 1
-    classes = [s for s in synsets if members.get(s.offset, 0) >= fewest]
+    classes = [s for s in synsets if members.get(s.offset, 0) >= min_items]
     if len(classes) < 2:
         raise InvalidInputError(
-            f"{len(classes)} of {len(members)} classes have {fewest} items or more; the "
+            f"{len(classes)} of {len(members)} classes have {min_items} items or more; the "
             "benchmark needs at least two: take more lexicographer files"
         )
     label = {synset.offset: number for number, synset in enumerate(classes)}
@@ -110,13 +217,6 @@ def collect(synsets: Sequence[Synset], fewest: int = FEWEST) -> Words:
         labels=np.array([label[s.hypernyms[0]] for s in items], dtype=np.int32),
         names=[", ".join(s.words) for s in classes],
     )
-
-
-def cache_folder() -> Path:
-    """Where WordNet is kept between runs."""
-    from platformdirs import user_cache_path
-
-    return user_cache_path("bittern") / "words"
 
 
 @dataclass(frozen=True)
@@ -154,122 +254,6 @@ def split(labels: NDArray[np.int32], count: int, seed: int) -> Split:
         halves.append(rows[: int(len(rows) * TRAINING_SHARE)])
     train = np.sort(np.concatenate(halves))
     return Split(train, np.setdiff1d(np.arange(len(labels)), train), seen, novel)
-
-
-class WordsSuite(Suite):
-    """Kinds of animals and plants by the names of the groups that they belong to.
-
-    Args:
-        fewest: items that a class has at least.
-    """
-
-    name = "words"
-    about = (
-        "WordNet 3.0 animals and plants: first gloss clauses found by the name of the group; a "
-        "fifth of the groups is novel"
-    )
-    layout: Sequence[DataFile] = (
-        DataFile(
-            NOUNS,
-            "the nouns of WordNet 3.0",
-            "Debian's package wordnet-base, which is fetched where --data is not given",
-            "15 MB",
-        ),
-    )
-    needs_data = False
-    measures: Sequence[str] = ("AP", "nDCG@50", "P@10", "MRR", "hit@10")
-
-    def __init__(self, fewest: int = FEWEST) -> None:
-        self._fewest = fewest
-
-    def check(self, data: Path | None, protocol: Protocol) -> None:
-        """Check options, and that `data.noun` is in the folder, where one is given.
-
-        Raises:
-            LayoutError: there is no `data.noun` in the folder that was given.
-            InvalidInputError: the suite does not have an option.
-        """
-        _check_protocol(protocol)
-        if data is not None:
-            with _as_layout_error():
-                find_nouns(data, cache_folder())
-
-    def tasks(self, data: Path | None, protocol: Protocol, towers: frozenset[str]) -> list[Task]:
-        """One task per random split; none for a model without a text tower.
-
-        Raises:
-            LayoutError: `data.noun` is missing, cannot be fetched, or is not WordNet's.
-            InvalidInputError: the suite does not have an option; too few classes.
-        """
-        self.check(data, protocol)
-        if TEXT not in towers:
-            return []
-        with _as_layout_error():
-            synsets = read_nouns(find_nouns(data, cache_folder()), FILES)
-        words = collect(synsets, self._fewest)
-        return [_task(words, repeat, protocol) for repeat in range(protocol.repeats)]
-
-
-@contextmanager
-def _as_layout_error() -> Iterator[None]:
-    """What is wrong with WordNet's file, as an error about `--data`."""
-    try:
-        yield
-    except SourceNotFoundError as error:
-        file = WordsSuite.layout[0]
-        raise LayoutError(
-            f"{error.message.replace('--wordnet', '--data')} ({file.what}, {file.size}, from "
-            f"{file.origin})",
-            field="data",
-        ) from error
-    except (LimitExceededError, InvalidInputError) as error:
-        raise LayoutError(error.message, field="data") from error
-    except OSError as error:
-        raise LayoutError(f"{NOUNS} cannot be read: {error}", field="data") from error
-
-
-def _check_protocol(protocol: Protocol) -> None:
-    check_options(
-        "words",
-        "its classes are WordNet's groups, a fifth of them novel, drawn at random",
-        protocol,
-        {
-            "level": protocol.level != "species",
-            "database": bool(protocol.database),
-            "soundscapes": bool(protocol.soundscapes),
-            "novel": protocol.novel == "taxonomy",
-            "novel-share": not np.isclose(protocol.novel_share, 1 - SEEN_SHARE),
-        },
-    )
-
-
-def _task(words: Words, repeat: int, protocol: Protocol) -> Task:
-    classes = Classes(words.names, [{"vernacularName": name} for name in words.names])
-    chosen = split(words.labels, len(classes), SEEDS_APART * protocol.seed + repeat)
-
-    def queries_for(numbers: NDArray[np.int64]) -> QuerySet:
-        return text_queries(classes, numbers, protocol, PROMPTS, NAME_SIDE)
-
-    items, queries = words.items(chosen.database_rows), queries_for(np.arange(len(classes)))
-    seen = np.isin(queries.classes, chosen.seen)
-    task = Task(
-        name="text→text",
-        queries=queries,
-        items=items,
-        relevance=Relevance.by_class(queries.classes, items.classes),
-        classes=classes,
-        repeat=repeat,
-        training=TrainingSplit(words.items(chosen.train_rows), queries_for(chosen.seen)),
-        groups={"seen": seen, "novel": ~seen},
-        notes=(
-            f"split {repeat + 1}: {len(chosen.seen)} classes are seen, {len(chosen.novel)} novel, "
-            f"drawn at random; {len(chosen.train_rows):,} items of the seen ones are for training "
-            "and not ranked",
-            "Everything is fitted on the training half of the seen classes, their names included",
-            prompts_note(protocol, PROMPTS, "group's name"),
-        ),
-    )
-    return with_fallbacks(task, protocol, PROMPTS)
 
 
 # The encoder that belongs to the suite
@@ -323,27 +307,8 @@ class _TextEncoder:
 
 
 def _digest() -> str:
-
     from bittern.encoders.field.networks import BATCH, MiniLM
     from bittern.encoders.weights import sha256
 
     chosen = " ".join(["MiniLM-L6", str(BATCH), *(sha256(path) for path in MiniLM.files())])
     return hashlib.sha256(chosen.encode()).hexdigest()
-
-
-def embedded_words() -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """All items and class names, embedded with MiniLM: float32 [n, 384] and [classes, 384].
-
-    Raises:
-        SourceNotFoundError, LimitExceededError, InvalidInputError: WordNet cannot be used.
-        WeightsMissingError: MiniLM is not installed.
-    """
-    from bittern.benchmarks.eval.embeddings.encoding import embed_items, embed_queries
-
-    words = collect(read_nouns(find_nouns(None, cache_folder()), FILES))
-    classes = Classes(words.names)
-    names = text_queries(classes, np.arange(len(classes)), Protocol(), PROMPTS, NAME_SIDE)
-    items = words.items(np.arange(len(words.texts)))
-    tower, cache = MiniLMTower(), cache_folder()
-    rows = embed_items(tower, items, cache)
-    return rows.read(np.arange(len(rows))), embed_queries(tower, names, cache)

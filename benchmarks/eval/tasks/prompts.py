@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.tasks.task import TEXT, Classes, Protocol, QuerySet, Task
 from bittern.errors import InvalidInputError
 from bittern.text import agreeing, counted, some_of
-from bittern.types import MAX_TEXT_CHARS
+from bittern.types import MAX_TEXT_CHARS, MediaItem
 
 IMAGE_PROMPTS = ("a photo of {common}",)
 """What suites of photographs ask, unless told otherwise."""
@@ -38,6 +38,8 @@ IMAGE_CAPTIONS = (
     "{scientific} with common name {common}",
 )
 """Captions that the field trains with (arXiv 2601.22783); all four at once as `--prompt`s."""
+VERBATIM = ("{name}",)
+"""The name, label or query without a prompt."""
 PLACEHOLDERS = ("common", "scientific", "taxonomy", "name")
 RANKS = ("kingdom", "phylum", "class", "order", "family", "genus")
 MAX_PROMPTS = 100
@@ -137,6 +139,43 @@ def text_queries(
             ids.extend(f"{names[each]}#{number}" for number in range(len(prompts)))
         owners.extend([each] * (len(ids) - len(owners)))
     return QuerySet(ids, TEXT, contents, np.array(owners, np.int32), side)
+
+
+def free_queries(
+    ids: Sequence[str], contents: Sequence[str | MediaItem], modality: str, protocol: Protocol
+) -> tuple[QuerySet, NDArray[np.int64]]:
+    """Queries that name no class: words, which several prompts turn into several queries, or media.
+
+    Args:
+        ids: one per query.
+        contents: words, or media.
+        modality: of all of them.
+        protocol: its prompts, if it has any, and whether they are averaged.
+
+    Returns:
+        the queries, and the position in `contents` of each, int64.
+
+    Raises:
+        InvalidInputError: a template cannot be filled.
+    """
+    templates = tuple(protocol.prompts or VERBATIM)
+    names: list[str] = []
+    made: list[tuple[str, ...] | MediaItem] = []
+    owners: list[int] = []
+    for number, content in enumerate(contents):
+        each: list[tuple[str, ...] | MediaItem]
+        if isinstance(content, MediaItem):
+            each = [content]
+        else:
+            texts = tuple(fill(template, {}, content) for template in templates)
+            together = protocol.average_prompts
+            each = [tuple(dict.fromkeys(texts))] if together else [(text,) for text in texts]
+        several = len(each) > 1
+        names += [f"{ids[number]}#{n}" if several else ids[number] for n in range(len(each))]
+        made += each
+        owners += [number] * len(each)
+    none = np.full(len(names), -1, np.int32)
+    return QuerySet(names, modality, made, none, modality), np.array(owners, np.int64)
 
 
 def class_ids(classes: Classes) -> list[str]:
