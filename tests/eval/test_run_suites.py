@@ -66,16 +66,13 @@ def test_a_suite_runs_from_its_published_layout_to_a_report(
     assert all(path.stat().st_size for path in written)
 
 
-@pytest.mark.parametrize("suite", SUITES)
 def test_a_folder_of_another_suite_is_refused_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suite: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bittern.benchmarks.eval.jobs.spaces_for", lambda *a: pytest.fail("loaded"))
-    other = tmp_path / suite
-    other.mkdir()
-    (other / "holiday.jpg").write_bytes(b"")
-    with pytest.raises(LayoutError, match=rf"lacks \d of {suite}"):
-        a_run(tmp_path, suite)
+    (tmp_path / "inat24").mkdir()
+    with pytest.raises(LayoutError, match="lacks 2 of inat24"):
+        a_run(tmp_path, "inat24")
 
 
 @pytest.mark.parametrize(

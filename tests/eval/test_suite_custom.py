@@ -329,15 +329,23 @@ def test_queries_that_cannot_be_read_are_refused(data: Path, content: bytes) -> 
         tasks(data)
 
 
-def test_too_many_queries_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom_queries, "MAX_QUERIES", 4)
-    with pytest.raises(LimitExceededError, match="more than 4 queries"):
-        tasks(data)
-
-
-def test_too_many_groups_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(custom_queries, "MAX_GROUPS", 2)
-    with pytest.raises(LayoutError, match="3 groups of queries"):
+@pytest.mark.parametrize(
+    ("limit", "most", "error", "message"),
+    [
+        ("MAX_QUERIES", 4, LimitExceededError, "more than 4 queries"),
+        ("MAX_GROUPS", 2, LayoutError, "3 groups of queries"),
+    ],
+)
+def test_too_many_queries_and_groups_are_refused(
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    most: int,
+    error: type[Exception],
+    message: str,
+) -> None:
+    monkeypatch.setattr(custom_queries, limit, most)
+    with pytest.raises(error, match=message):
         tasks(data)
 
 

@@ -179,7 +179,7 @@ def free_queries(
 
 
 def class_ids(classes: Classes) -> list[str]:
-    """An id for each class: its name without white space, told apart where two are the same."""
+    """An id for each class: its name without white space, unique."""
     met: set[str] = set()
     ids = []
     for number, name in enumerate(classes.names):

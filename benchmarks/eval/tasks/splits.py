@@ -91,16 +91,16 @@ def at_level(
     classes = _regrouped(task.classes, taxa, level)
     templates = default or (AUDIO_PROMPTS if task.items.modality == AUDIO else IMAGE_PROMPTS)
     items, left_out = _items_at(task.items, taxa, level)
-    queries, not_asked = _asked_at(task.queries, classes, taxa, protocol or Protocol(), templates)
-    if not_asked:
+    queries, lost = _queries_at(task.queries, classes, taxa, protocol or Protocol(), templates)
+    if lost:
         left_out.append(
-            f"{some_of(not_asked, len(task.queries), 'query', 'queries')} "
-            f"{agreeing(not_asked, 'has', 'have')} no {level} and "
-            f"{agreeing(not_asked, 'was', 'were')} not asked"
+            f"{some_of(lost, len(task.queries), 'query', 'queries')} "
+            f"{agreeing(lost, 'has', 'have')} no {level} and "
+            f"{agreeing(lost, 'was', 'were')} not asked"
         )
     training = task.training and TrainingSplit(
         _items_at(task.training.items, taxa, level)[0],
-        _asked_at(task.training.queries, classes, taxa, protocol or Protocol(), templates)[0],
+        _queries_at(task.training.queries, classes, taxa, protocol or Protocol(), templates)[0],
     )
     return replace(
         task,
@@ -143,7 +143,7 @@ def _items_at(items: Items, taxa: NDArray[np.int64], level: str) -> tuple[Items,
     return replace(items, classes=higher), sentences if lost else []
 
 
-def _asked_at(
+def _queries_at(
     queries: QuerySet,
     classes: Classes,
     taxa: NDArray[np.int64],
@@ -158,14 +158,7 @@ def _asked_at(
         return text_queries(
             classes, np.unique(higher[kept]), protocol, templates, queries.side
         ), lost
-    chosen = kept.tolist()
-    media = replace(
-        queries,
-        ids=[queries.ids[i] for i in chosen],
-        contents=[queries.contents[i] for i in chosen],
-        classes=higher[kept],
-    )
-    return media, lost
+    return replace(some_queries(queries, kept), classes=higher[kept]), lost
 
 
 def _mapped(classes: NDArray[np.int32], taxa: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -253,7 +246,7 @@ def novel_classes(
 
 
 def with_groups(task: Task, novel: NDArray[np.bool_]) -> Task:
-    """The task with its queries told apart by whether their class is novel.
+    """The task with groups of queries whose class is seen or novel.
 
     What systems are fitted on, where the suite names it, loses the novel classes. Queries of no
     class are in neither group, and a group without queries is not made.
@@ -381,16 +374,16 @@ class Chosen(Sequence[Any]):
     """
 
     def __init__(self, whole: Sequence[Any] | Contents, positions: NDArray[np.integer]) -> None:
-        self._whole, self._places = whole, positions
+        self._whole, self._positions = whole, positions
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def __getitem__(self, position: Any, /) -> Any:
         """One element, or a list of those in a slice."""
         if isinstance(position, slice):
-            return [self._whole[i] for i in self._places[position].tolist()]
-        return self._whole[int(self._places[position])]
+            return [self._whole[i] for i in self._positions[position].tolist()]
+        return self._whole[int(self._positions[position])]
 
 
 def _seen_only(training: TrainingSplit, novel: NDArray[np.bool_]) -> TrainingSplit:

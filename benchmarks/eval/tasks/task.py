@@ -76,7 +76,7 @@ TEXT, IMAGE, AUDIO = "text", "image", "audio"
 
 
 class Contents(Interface):
-    """Media or texts by place, made when they are needed."""
+    """Media or texts by position, made when they are needed."""
 
     def __len__(self) -> int:
         """How many."""
@@ -140,7 +140,7 @@ class Relevance:
 
     Attributes:
         offsets: int64 [q + 1], rising from 0; the items of query i are at offsets[i]:offsets[i+1].
-        items: int64, places of items, ascending within a query, none twice.
+        items: int64, positions of items, ascending within a query, none twice.
         grades: int32, at least 1; of each of `items`.
     """
 
@@ -152,7 +152,7 @@ class Relevance:
         return len(self.offsets) - 1
 
     def of(self, query: int) -> NDArray[np.int64]:
-        """Places of the items that answer a query, ascending."""
+        """Positions of the items that answer a query, ascending."""
         return self.items[self.offsets[query] : self.offsets[query + 1]]
 
     @property
