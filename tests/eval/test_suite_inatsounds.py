@@ -183,7 +183,6 @@ def test_a_text_that_is_not_unicode_is_refused(data: Path) -> None:
     [
         ("audio", {"file_name": "../../etc/passwd"}, "leads out of the data folder"),
         ("audio", {"file_name": "/etc/passwd"}, "leads out of the data folder"),
-        ("audio", {"file_name": inatsounds.SPLITS["test"][1][0]}, ""),
         ("categories", {"evaluation": None}, "'evaluation' 0 or 1"),
         ("categories", {"audio_dir_name": 7}, "'audio_dir_name'"),
     ],
