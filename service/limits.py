@@ -1,7 +1,7 @@
-"""Limits of a server, and the checks of requests against them.
+"""Limits of a server, set by its operator, and the checks of requests against them.
 
-What every query must be is checked where it is made, see `bittern.types.Query`; here are the limits
-that an operator sets. The Python API checks pages and ids against the default limits.
+`bittern.types.Query` itself checks what every query must satisfy. The Python API checks pages and
+ids against the default limits.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ServiceConfig:
         max_k: most hits of one search.
         max_page_size: most observations on one page of a listing.
         max_delete_ids: most ids in one Delete.
-        max_batch_items: most items in one commit of Add; callers that ask for more get this.
+        max_batch_items: most items in one commit of Add; larger requests are reduced to it.
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
         max_job_watchers: WatchJob calls open at once; each holds a worker while it is open. Never
@@ -85,11 +85,11 @@ class ServiceConfig:
 
 
 class Deadline:
-    """How long a caller still waits; checked between the steps of a long answer.
+    """How long a caller still waits; checked between the steps of a call.
 
     Args:
-        seconds_left: seconds until the caller gives up, or None when it waits forever.
-        gone: whether the caller has hung up already.
+        seconds_left: seconds until the caller gives up; None for no limit.
+        gone: whether the caller has cancelled.
     """
 
     def __init__(
@@ -101,18 +101,18 @@ class Deadline:
         self._gone = gone
 
     def check(self, doing: str) -> None:
-        """Stop here if nobody waits for the answer anymore.
+        """Stop if the caller no longer waits.
 
         Args:
             doing: the step that is about to begin, for the message, e.g. ``encoding the query``.
 
         Raises:
-            DeadlineExceededError: no time is left, or the caller has hung up.
+            DeadlineExceededError: no time is left, or the caller has cancelled.
         """
         left = self._seconds_left()
         if left is not None and left <= 0:
             raise DeadlineExceededError(
-                f"the deadline passed before {doing}; allow more time, or ask for less"
+                f"the deadline passed before {doing}; allow more time, or request less"
             )
         if self._gone():
             raise DeadlineExceededError(f"the caller hung up before {doing}")
@@ -183,11 +183,11 @@ def check_page(page_size: int, page_token: str, config: ServiceConfig) -> int:
 
 
 def check_item(item: MediaItem, *, fetched: bool = False) -> None:
-    """Refuse an item that cannot be coded, or sent, as it is.
+    """Refuse an item that cannot be coded or sent.
 
     Args:
         item: a photograph or recording.
-        fetched: whether an address is enough, as it is in jobs that may fetch.
+        fetched: whether an address is enough (jobs that may fetch).
 
     Raises:
         InvalidInputError: a value of the wrong type, a modality that is neither image nor

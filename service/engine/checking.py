@@ -1,8 +1,7 @@
-"""Whether codes are those that the models make: a sample of an archive's media coded again.
+"""Checks codes against the models: codes a sample of an archive's media again.
 
-Media are found again by the folder that they were indexed from. Those that have changed since,
-by their fingerprint, are told apart from those whose codes differ: their codes are of what was
-there then.
+Media are searched in the folder that they were indexed from. Media whose fingerprint has changed
+are reported apart from media whose codes differ.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
 from bittern.service.models.loaded import Model
-from bittern.types import MediaItem, Observation, Page
+from bittern.types import MediaItem, Page
 
 SAMPLE = 16
-"""Media items per model that are coded again, unless said otherwise."""
+"""Default number of media items per model that are coded again."""
 _NOISE = 0.05
-"""Share of a code's bits that another machine, or another batch, may flip."""
+"""Share of a code's bits that may differ between machines or batches."""
 _PAGE = 10_000
-_MOST_LOOKED_FOR = 100_000
-"""Observations whose media are looked for."""
+_MOST_OBSERVATIONS = 100_000
+"""Observations whose media are searched."""
 _MOST_WINDOWS = 200
 """Longer recordings are not coded again: it would take minutes."""
 
 
 @dataclass
 class SampleCheck:
-    """What coding a sample again has shown.
+    """The result of coding a sample again.
 
     Attributes:
         media: media items that were coded again.
@@ -45,12 +44,12 @@ class SampleCheck:
         bits: bits that were compared.
         flipped: bits that differed.
         wrong: ids of observations whose codes differ by more than noise.
-        changed: `occurrenceID`s whose media are not what they were when they were coded.
+        changed: `occurrenceID`s whose media have changed since they were coded.
         unusable: media that could not be coded again, with the reason.
         unchecked: models that could not be loaded, with the reason.
-        looked_for: media files whose presence was looked at.
-        missing: how many of them are not where they were.
-        some_missing: a few of those, by `occurrenceID`.
+        looked_for: media files that were searched.
+        missing: how many of them were not found.
+        some_missing: a few of the missing ones, by `occurrenceID`.
     """
 
     media: int = 0
@@ -67,20 +66,20 @@ class SampleCheck:
 
 
 def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
-    """Code some of an archive's media again, and look whether the others are still there.
+    """Code some of an archive's media again, and check that the others still exist.
 
     Args:
         archive: open; nothing is written to it.
         sample: media items per model; 0 codes none.
     """
     found = SampleCheck()
-    here = _media_here(archive, found)
-    if not sample or not here:
+    present = _present_media(archive, found)
+    if not sample or not present:
         return found
     engine = Engine(archive)
     for record in archive.models():
-        coded = archive.coded([one.occurrence_id for one in here], record.digest)
-        mine = [one for one in here if one.occurrence_id in coded]
+        coded = archive.coded([one.occurrence_id for one in present], record.digest)
+        mine = [one for one in present if one.occurrence_id in coded]
         chosen = [mine[n] for n in _evenly(len(mine), sample)]
         if not chosen:
             continue
@@ -93,9 +92,9 @@ def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
     return found
 
 
-def _media_here(archive: Archive, found: SampleCheck) -> list[MediaItem]:
-    """Media files that are where they were, one entry each."""
-    here: dict[str, MediaItem] = {}
+def _present_media(archive: Archive, found: SampleCheck) -> list[MediaItem]:
+    """Media files that still exist, one entry each."""
+    present: dict[str, MediaItem] = {}
     windows: dict[str, int] = {}
     seen: set[str] = set()
     for page in _pages(archive):
@@ -108,18 +107,18 @@ def _media_here(archive: Archive, found: SampleCheck) -> list[MediaItem]:
             found.looked_for += 1
             path = Path(one.media_root) / one.media
             if path.is_file():
-                here[name] = _item(one, path)
+                root = one.media_root
+                present[name] = MediaItem(name, one.media, one.modality, path, media_root=root)
             else:
                 found.missing += 1
                 if len(found.some_missing) < 5:
                     found.some_missing.append(name)
-    return [item for name, item in here.items() if windows[name] <= _MOST_WINDOWS]
+    return [item for name, item in present.items() if windows[name] <= _MOST_WINDOWS]
 
 
 def _pages(archive: Archive) -> Iterator[Page]:
-    """The first observations, as many as are looked at."""
     token = ""
-    for _ in range(_MOST_LOOKED_FOR // _PAGE):
+    for _ in range(_MOST_OBSERVATIONS // _PAGE):
         page = archive.list(page_size=_PAGE, page_token=token)
         yield page
         token = page.next_token
@@ -127,12 +126,8 @@ def _pages(archive: Archive) -> Iterator[Page]:
             return
 
 
-def _item(one: Observation, path: Path) -> MediaItem:
-    return MediaItem(one.occurrence_id, one.media, one.modality, path, media_root=one.media_root)
-
-
 def _evenly(count: int, wanted: int) -> NDArray[np.int64]:
-    """Positions of `wanted` of `count` things, spread over all of them."""
+    """`wanted` evenly spread positions below `count`; all if there are fewer."""
     if count <= wanted:
         return np.arange(count)
     return np.linspace(0, count - 1, wanted).astype(np.int64)

@@ -1,4 +1,4 @@
-"""The engine: one archive with its models; what the service, the API and the commands call."""
+"""The engine: searches one archive with its models, and adds to it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ from bittern.types import (
 logger = logging.getLogger("bittern.engine")
 
 DECODED_AT_ONCE = 2
-"""Queries whose media are in memory at the same time; others wait their turn."""
+"""Queries whose media are in memory at the same time; others wait."""
 MAX_QUERY_WINDOWS = 120
 """Windows that a sound query may have; their embeddings are averaged."""
 _SHORTEST_DIGEST = 8
@@ -68,8 +68,7 @@ _TOWERS = tuple(Modality)
 class Engine:
     """Encodes queries and media with an archive's models, and searches its codes.
 
-    Safe to call from several threads. Answers never mix generations: each search sees the
-    archive as one commit left it.
+    Thread-safe. Each search sees one generation of the archive.
     """
 
     def __init__(
@@ -110,7 +109,7 @@ class Engine:
             write: also add and delete; one process at a time may.
             search: which engine searches, with how many threads and how much of a card;
                 None for the defaults.
-            snapshot: open it as it was, for reading only; None for the newest state.
+            snapshot: open this older generation, for reading only; None for the newest.
         """
         return cls(Archive.open(path, write=write, search=search, snapshot=snapshot))
 
@@ -121,12 +120,11 @@ class Engine:
     # Models
 
     def register(self, saved: SavedModel, *, pending: bool = False) -> Model:
-        """Make a model part of the archive; nothing happens if it is already.
+        """Add a model to the archive, unless it has it already.
 
         Args:
             saved: the model.
-            pending: its codes are only being made; until `Archive.switch_model`, nobody searches
-                them.
+            pending: its codes are not searched before `Archive.switch_model`.
 
         Raises:
             PreconditionError: it is pending already, and `pending` is False.
@@ -145,7 +143,7 @@ class Engine:
             return self.loaded(record)
         if known.state == "pending" and not pending:
             raise PreconditionError(
-                f"archive '{self.name}' is being coded anew with model '{known.name}', which is "
+                f"archive '{self.name}' is being coded again with model '{known.name}', which is "
                 f"not finished: run bittern reencode {self.archive.path} again with that model"
             )
         return self.loaded(known)
@@ -187,7 +185,7 @@ class Engine:
         wanted = set(towers)
         fit = [record for record in records if wanted <= set(record.modalities)]
         if fit:
-            if name is None:  # those that are retired answer only where no other can
+            if name is None:  # a retired model is used only if no other fits
                 fit = [record for record in fit if record.state == "ready"] or fit
             if target and len(fit) > 1:
                 fit = [max(fit, key=lambda r: self.archive.code_counts(r.digest)[str(target)])]
@@ -219,7 +217,7 @@ class Engine:
         return infos
 
     def encoders(self) -> set[str]:
-        """Catalogue names of the encoders behind the archive's models."""
+        """Catalogue names of the encoders of the archive's models."""
         return {name for r in self.archive.models() for name in encoder_names(r.encoder)}
 
     def load_codes(self) -> None:
@@ -229,7 +227,7 @@ class Engine:
                 self.archive.sample_codes(record.digest, str(modality), _no_rows)
 
     def warm(self) -> None:
-        """Load what the first search would have to wait for, where its weights are here."""
+        """Load codes and networks before the first search; skip networks without weights."""
         self.load_codes()
         for record in self.archive.models():
             model = self.loaded(record)
@@ -274,7 +272,7 @@ class Engine:
         )
 
     def _target_of(self, query: Query) -> Modality:
-        """What a query looks for: what it says, else images where the archive has some."""
+        """The query's target; by default images, unless the archive has only sounds."""
         if query.target is not None:
             return Modality(query.target)
         counts = self.archive.observation_counts()
@@ -282,9 +280,9 @@ class Engine:
         return Modality.AUDIO if only_sound else Modality.IMAGE
 
     def _model_for(self, query: Query, target: Modality) -> Model:
-        """The model that answers: the one named, else the one that coded most of the target.
+        """The named model, else the one with most codes of the target.
 
-        A query by id goes to a model that coded that very observation, if there is one.
+        A query by id uses a model that coded that observation, if there is one.
         """
         if query.id is not None and query.model is None:
             for record in self.archive.models():
@@ -311,7 +309,7 @@ class Engine:
     def _embedded(
         self, query: Query, model: Model, name: str = ""
     ) -> tuple[builtins.list[Decoded], NDArray[np.float32]]:
-        """The words, the picture or the windows of a query, and their embeddings [n, dim]."""
+        """The decoded text, picture or windows of a query, and their embeddings [n, dim]."""
         modality = Modality(query.kind)
         windowing = model.embedder.windowing if modality == Modality.AUDIO else None
         with self._decoding:
@@ -353,7 +351,7 @@ class Engine:
         return self.archive.delete(ids)
 
     def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
-        """Observations in row order, as one commit left them, for `bittern.service.export`.
+        """Observations of one generation in row order, for `bittern.service.export`.
 
         Args:
             where: SQL condition; None for all.
@@ -387,7 +385,7 @@ class Engine:
             stages: filled in as work goes on.
 
         Yields:
-            After each commit, what became of its items, in order.
+            After each commit, the results of its items, in order.
 
         Raises:
             ModelNotFoundError: the archive has no such model.
@@ -416,7 +414,7 @@ class Engine:
             return
 
         def chosen(item: MediaItem) -> str:
-            # An item of no such modality fails by itself later on, whatever the model.
+            # An item of an unknown modality fails later, with any model.
             known = {item.modality} & set(Modality)
             return self.model(towers=map(Modality, known)).digest
 
@@ -424,7 +422,7 @@ class Engine:
             yield self.model(digest), builtins.list(group)
 
     def loaded(self, record: ModelRecord) -> Model:
-        """A model of the archive, whatever its state, loaded now if it was not."""
+        """A model of the archive in any state, loaded if necessary."""
         with self._lock:
             if record.digest not in self._models:
                 saved = load_saved(self.archive.model_folder(record.digest))
@@ -444,7 +442,7 @@ def _named(record: ModelRecord, name: str) -> bool:
 def _decoded_query(
     query: Query, windowing: AudioWindowing | None, name: str
 ) -> builtins.list[Decoded]:
-    """What the tower is to embed: one text or picture, or the windows of a recording.
+    """One text or picture, or the windows of a recording.
 
     Raises:
         MediaError: the media cannot be used.

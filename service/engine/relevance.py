@@ -1,7 +1,7 @@
-"""From a query's vector to its hits, and the largest distance of a hit: `within`, `relevance`.
+"""From a query's vector to its hits, within the largest distance of a hit (`within`, `relevance`).
 
-The relevance cut-off is calibrated with texts about something else altogether (`index.relevance`).
-They are coded once per model, and searched in a sample of the archive's codes once per generation.
+The relevance cut-off is calibrated with unrelated texts (`index.relevance`). They are coded once
+per model, and searched in a sample of the archive's codes once per generation.
 """
 
 from __future__ import annotations
@@ -47,31 +47,27 @@ class Vector:
 
 
 class Relevance:
-    """Searches one archive's codes as far as hits count. Safe to use from several threads."""
+    """Searches one archive's codes within the distance limit of a query. Thread-safe."""
 
     def __init__(self, archive: Archive) -> None:
-        """Begin with nothing calibrated.
-
-        Args:
-            archive: open.
-        """
+        """Calibrates at the first search that needs it; `archive` is open."""
         self._archive = archive
         self._references: dict[str, list[NDArray[np.float32]]] = {}
         self._backgrounds: dict[_Key, tuple[tuple[int, int], Background]] = {}
         self._calibrating = threading.Lock()
 
     def search(self, query: Query, vector: Vector, deadline: Deadline) -> tuple[Answer, Hit | None]:
-        """The hits; and where none is near enough, the nearest observation.
+        """The hits; without hits, the nearest observation beyond the limit.
 
         An approximate index would report what it misses as irrelevant or too far away. So a search
         with `relevance` is always exact, one with `within` unless the query has a `recall`, and the
         search for the nearest observation is always exact.
 
         Raises:
-            UnsupportedModalityError: relevance is wanted of a model that takes no words.
-            DeadlineExceededError: the caller's deadline passed while it was calibrated.
+            UnsupportedModalityError: `relevance` with a model that has no text tower.
+            DeadlineExceededError: the deadline passed during calibration.
         """
-        ask = partial(
+        search = partial(
             self._archive.search,
             vector.values,
             model=vector.model.digest,
@@ -82,11 +78,11 @@ class Relevance:
         radius = self._radius(query, vector, deadline)
         bounded_alone = query.within is not None and query.recall is None
         recall = 1.0 if query.relevance is not None or bounded_alone else query.recall
-        answer = ask(k=query.k, within=radius, recall=recall)
+        answer = search(k=query.k, within=radius, recall=recall)
         if answer.hits or radius is None:
             return answer, None
-        # A commit in between may have added something nearer: that is for the next search.
-        beyond = [hit for hit in ask(k=1, recall=1.0).hits if hit.distance > radius]
+        # A commit in between may have added a nearer one, which belongs to the next search.
+        beyond = [hit for hit in search(k=1, recall=1.0).hits if hit.distance > radius]
         return answer, beyond[0] if beyond else None
 
     def _radius(self, query: Query, vector: Vector, deadline: Deadline) -> float | None:
@@ -102,7 +98,7 @@ class Relevance:
         return min(radii, default=None)
 
     def _rows(self, vector: Vector) -> int:
-        """Codes of the model and the target: all of them, whatever the condition."""
+        """Number of codes of the model and the target, without the filter."""
         return self._archive.code_counts(vector.model.digest)[str(vector.target)]
 
     def _background(self, vector: Vector, deadline: Deadline) -> Background:
@@ -124,7 +120,7 @@ class Relevance:
     def _reference(self, model: Model, deadline: Deadline) -> NDArray[np.float32]:
         """Logits of the reference texts, float32 [256, bits].
 
-        Texts that were coded before a deadline passed are kept, so that a retry gets further.
+        Texts that were coded before a deadline are reused by the next call.
         """
         if Modality.TEXT not in model.modalities:
             raise UnsupportedModalityError(
@@ -132,11 +128,11 @@ class Relevance:
                 "search with `within` (--max-distance), or without `relevance`",
                 field="relevance",
             )
-        parts = self._references.setdefault(model.digest, [])
-        while texts := list(REFERENCE_TEXTS[len(parts) * _TEXTS_AT_ONCE :][:_TEXTS_AT_ONCE]):
+        batches = self._references.setdefault(model.digest, [])
+        while texts := list(REFERENCE_TEXTS[len(batches) * _TEXTS_AT_ONCE :][:_TEXTS_AT_ONCE]):
             deadline.check("calibrating relevance")
-            parts.append(model.logits(Modality.TEXT, model.embed(Modality.TEXT, texts)))
-        return np.concatenate(parts)
+            batches.append(model.logits(Modality.TEXT, model.embed(Modality.TEXT, texts)))
+        return np.concatenate(batches)
 
 
 def _weights(metric: Metric, queries: NDArray[Any]) -> NDArray[np.float64]:

@@ -124,7 +124,7 @@ def _error_of_code(call: grpc.Call, address: str) -> BitternError:
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceededError(
-            f"{address} did not answer in time; connect with a larger timeout_s, or ask for less"
+            f"{address} did not answer in time; connect with a larger timeout_s, or request less"
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
         return LimitExceededError(

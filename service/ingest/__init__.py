@@ -5,7 +5,7 @@
 items.py          entries, decoded media, embedded items
 reading.py        files, bytes and addresses; whether a file has changed
 prefetch.py       list, read and decode in threads, within bounds of memory
-embedding.py      everything up to embeddings, as one iterator
+embedding.py      list to network, as one iterator
 commit.py         hash and commit, in a thread beside the network; into an archive
 parquet_parts.py  into a Parquet file
 report.py         counts, failures and rates of a job

@@ -1,7 +1,7 @@
-"""The last stages: hash and commit, in a thread of their own, while the network goes on.
+"""The last stages: hash and commit, in a separate thread beside the network.
 
-`store_all` is the thread, whatever it stores into. `ArchiveCommits` stores into an archive:
-it skips what is stored already, hashes the rest, and adds it in one atomic commit.
+`store_all` runs the thread. `ArchiveCommits` stores into an archive: it skips items that are
+stored already, hashes the rest, and adds them in one atomic commit.
 """
 
 from __future__ import annotations
@@ -34,17 +34,15 @@ from bittern.types import (
 T = TypeVar("T")
 COMMIT_ITEMS = 64
 """Items per atomic commit."""
-COMMIT_S = 30.0
-"""Seconds after which coded items are committed, however few they are."""
 COMMIT_ROWS = 16_384
-"""Rows per atomic commit, where items are long recordings."""
+"""Most rows per atomic commit (long recordings have many rows)."""
 PROGRESS_S = 1.0
 _POLL_S = 0.25
 _LOOKUP_ITEMS = 256
 """Items that are looked up in the archive at once."""
 _LOOKUP_BYTES = 32 << 20
 _UNKNOWN = Fingerprint("", 0, None)
-"""Of a file that was coded before fingerprints were kept: it differs from any content."""
+"""Of a file that was coded before fingerprints were stored; differs from any content."""
 
 Commit = Callable[[Sequence[Embedded]], list[AddResult]]
 """Hashes embedded items and stores them atomically; returns their results, in order."""
@@ -56,12 +54,12 @@ class CommitPolicy:
 
     Attributes:
         items: most items of one commit.
-        seconds: most seconds that something coded waits for its commit.
-        clock: seconds that never go back.
+        seconds: most seconds that a coded item waits for its commit.
+        clock: monotonic seconds.
     """
 
-    items: int = COMMIT_ITEMS
-    seconds: float = COMMIT_S
+    items: int
+    seconds: float
     clock: Callable[[], float] = monotonic
 
 
@@ -70,12 +68,12 @@ def store_all(
     commit: Commit,
     report: JobReport,
     *,
-    policy: CommitPolicy | None = None,
+    policy: CommitPolicy,
     on_progress: OnProgress = lambda report: None,
 ) -> None:
-    """Commit everything that is embedded, in order, until the stream ends.
+    """Commit all embedded items, in order, until the stream ends.
 
-    However the stream ends, also by an error, what was embedded before is committed.
+    If the stream raises, the items before are still committed.
 
     Args:
         stream: from `bittern.service.ingest.embedding.embed_items`.
@@ -87,7 +85,7 @@ def store_all(
     Raises:
         BaseException: an error of the stream, or of a commit.
     """
-    thread = _CommitThread(commit, report, policy or CommitPolicy(), on_progress)
+    thread = _CommitThread(commit, report, policy, on_progress)
     try:
         for embedded in stream:
             thread.put(embedded)
@@ -100,7 +98,7 @@ def store_all(
 
 
 class _CommitThread:
-    """The thread that stores. While one commit is under way, at most one more may wait."""
+    """Commits in a thread; at most one more commit waits while one runs."""
 
     def __init__(
         self, commit: Commit, report: JobReport, policy: CommitPolicy, on_progress: OnProgress
@@ -119,7 +117,7 @@ class _CommitThread:
         self._thread.start()
 
     def put(self, embedded: Embedded) -> None:
-        """Take an item; waits while a commit is due that has not begun.
+        """Add an item; waits while a commit is due that has not begun.
 
         Raises:
             BaseException: an error of a commit.
@@ -135,7 +133,7 @@ class _CommitThread:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Commit what is left, and end the thread."""
+        """Commit the remaining items, and end the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -169,7 +167,7 @@ class _CommitThread:
                 self._changed.notify_all()
 
     def _next_batch(self) -> list[Embedded]:
-        """Items to commit now; none if it is only time to report progress."""
+        """Items to commit now; empty if it is only time to report progress."""
         with self._changed:
             begun = self._policy.clock()
             while not self._is_due():
@@ -213,8 +211,7 @@ class ArchiveCommits:
         on_duplicate: what to do with an `occurrenceID` that is stored already.
         keep_embeddings: store float16 embeddings beside the codes.
         stages: counts the work.
-        renew: under ``skip``, code an item again whose file has changed. A job does that; for a
-            caller who adds items, ``skip`` means skip.
+        renew: under ``skip``, code changed files again. Jobs do; calls of Add do not.
     """
 
     archive: Archive
@@ -226,10 +223,10 @@ class ArchiveCommits:
     _reassigned: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def without_stored(self, entries: Iterable[Entry]) -> Iterator[PipelineEntry]:
-        """Entries; those that would be skipped are replaced by their result, before any decoding.
+        """Entries; stored items are replaced by their result (``skipped``), before any decoding.
 
-        Items whose files may have changed become a `Recheck`. In a job, media are recognised
-        by their names too: see `_under_stored_id`.
+        Items whose files may have changed become a `Recheck`. Jobs recognise media by their names
+        too: see `_under_stored_id`.
         """
         if self.on_duplicate != "skip" and not self.renew:
             yield from entries
@@ -253,10 +250,7 @@ class ArchiveCommits:
                     yield entry
 
     def _stored_names(self, batch: Sequence[Entry]) -> dict[str, str]:
-        """Stored media names, by each id that these entries may have.
-
-        Entries that are known by their path have no further media.
-        """
+        """Stored media names, by each id that these entries may have."""
         items = [e for e in batch if isinstance(e, MediaItem) and e.occurrence_id != e.media]
         ids = [name for item in items for name in (item.occurrence_id, other_id(item))]
         return self.archive.media_names(ids)
@@ -265,10 +259,10 @@ class ArchiveCommits:
         """The entry, under the id that its media have in the archive already.
 
         The first medium of an occurrence has the bare id, the others add their names. If rows
-        come in another order, another medium is the first. By id alone it would replace the
-        former first one, and be stored twice. So the occurrence and the name of the media come
-        first. Where only the bare id is stored, with another medium, this one replaces it, and
-        that one gets an id of its own if it is still listed.
+        come in another order, another medium is first; by id alone it would replace the former
+        first one, and be stored twice. So the occurrence and the media name are compared first.
+        If only the bare id is stored, with another medium, this one replaces it; the other one
+        gets its own id if it is still listed.
         """
         if not isinstance(entry, MediaItem) or entry.occurrence_id == entry.media:
             return entry
@@ -282,11 +276,11 @@ class ArchiveCommits:
         return entry
 
     def _compared(self, item: MediaItem, before: CodedBefore, renamed: bool) -> PipelineEntry:
-        """Skipped, failed, or to be compared with the file that was coded.
+        """A ``skipped`` or ``failed`` result, or the item with the fingerprint to compare.
 
-        An item without an `occurrenceID` of its own is known by its path below the folder that
-        was indexed: below another folder that is another file, unless its content is the same.
-        If the stored media have another name, content alone decides.
+        An item without an `occurrenceID` is identified by its path below the indexed folder. The
+        same path below another folder is another file, unless its content is the same. If the
+        stored media have another name, only the content counts.
         """
         if renamed:
             return Recheck(item, before.fingerprint or _UNKNOWN, True, "renew")
@@ -304,7 +298,7 @@ class ArchiveCommits:
     def commit(self, batch: Sequence[Embedded]) -> list[AddResult]:
         """Hash embedded items and store them in one atomic commit.
 
-        Items that replace stored ones are a commit of their own.
+        Items that replace stored ones are committed separately.
 
         Returns:
             Their results, in order; every ``added`` and ``overwritten`` is durable.
@@ -347,9 +341,9 @@ def _skipped(item: MediaItem) -> AddResult:
 
 
 def _lookups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Lists of entries, short ones where they hold their bytes.
+    """Batches of entries, bounded by number and by bytes in memory.
 
-    If the listing breaks off, the entries before come first, then its error.
+    If the listing raises, the entries before are yielded first.
     """
     batch: list[Entry] = []
     size = 0

@@ -20,9 +20,9 @@ from bittern.types import AddResult, AddStatus
 NETWORK_BATCH = 16
 """Pictures or windows per call of a network."""
 BATCH_BYTES = 128 << 20
-"""A batch of very large pictures runs before it has `NETWORK_BATCH` of them."""
+"""A batch of this size runs even with fewer than `NETWORK_BATCH` pictures."""
 FLUSH_ITEMS = 64
-"""After so many items of the listing, batches run even where they are not full."""
+"""After this many listed items, batches run even if they are not full."""
 
 
 def embed_items(
@@ -34,9 +34,9 @@ def embed_items(
     fetch: tuple[str, ...] = (),
     bounds: Bounds | None = None,
 ) -> Iterator[Embedded]:
-    """Embed every entry, in order; an item that cannot be used carries the reason.
+    """Embed every entry, in order; a failed item carries the reason.
 
-    The network runs in the caller's thread, everything before it in threads of its own. They end
+    The network runs in the caller's thread, the stages before it in background threads. They end
     with the iterator: close it, unless it is exhausted.
 
     Args:
@@ -44,8 +44,8 @@ def embed_items(
         entries: photographs, recordings, and results that pass through; iterated lazily, in a
             thread.
         stages: counts the work.
-        cancelled: once it is true, the iterator ends; what was not yielded is dropped.
-        fetch: beginnings of addresses that may be fetched.
+        cancelled: once it is true, the iterator ends; remaining items are dropped.
+        fetch: address prefixes that may be fetched.
         bounds: threads and memory; see `bittern.service.ingest.prefetch`.
 
     Raises:
@@ -84,7 +84,7 @@ def _embed_slot(slot: Slot, prefetch: Prefetch, batches: NetworkBatches) -> None
     except BitternError as error:
         batches.end(error)
         return
-    if slot.finished and not slot.decoded:  # else the job was cancelled in the middle of it
+    if slot.finished and not slot.decoded:  # else the job was cancelled
         batches.end()
 
 
@@ -102,7 +102,7 @@ def _read(embedder: Embedder, fetch: tuple[str, ...], entry: PipelineEntry) -> L
     assert not isinstance(entry, AddResult)
     item = item_of(entry)
     if item is not None and item.modality in set(Modality):
-        embedder.require(Modality(item.modality))  # before it is read for nothing
+        embedder.require(Modality(item.modality))  # before reading the file
     return read(entry, fetch)
 
 
@@ -112,9 +112,9 @@ def _begin(embedder: Embedder, loaded: Loaded) -> Iterator[Decoded]:
 
 
 class NetworkBatches:
-    """Collects pictures and windows into batches, one per modality, and keeps items in order.
+    """Collects pictures and windows into batches, one per modality, and preserves the item order.
 
-    Where a batch is cut depends on its contents alone, never on timing.
+    Batches depend on the items alone, never on timing.
     """
 
     def __init__(self, embedder: Embedder, work: StageWork) -> None:
@@ -130,7 +130,7 @@ class NetworkBatches:
         self._open = embedded
 
     def end(self, error: BitternError | None = None) -> None:
-        """End the item; with an error it fails, whatever came before."""
+        """End the item; with an error the whole item fails."""
         if error is not None and self._open is not None:
             _fail(self._open, error)
         self._open = None
@@ -171,7 +171,7 @@ class NetworkBatches:
             if len(batch) == 1:
                 _fail(batch[0][0], error)
                 return
-            for single in batch:  # one of them spoils the batch: find it
+            for single in batch:  # find the item that fails
                 self._waiting[modality] = [single]
                 self._run(modality)
             return

@@ -17,20 +17,20 @@ from bittern.index.observation import Fingerprint
 from bittern.types import AddResult, MediaItem, Observation
 
 Entry = MediaItem | AddResult
-"""Something to embed, or the result that it has already (skipped, or a bad row of a table)."""
+"""An item to embed, or its final result (skipped, or a bad row of a table)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recheck:
-    """An item that was coded before, and whose file may have changed since.
+    """An item that was coded before; its file may have changed since.
 
     Attributes:
         item: the photograph or recording.
         before: fingerprint of the file that was coded.
-        moved: whether it was in another folder. Time and size prove nothing then: recorders
-            write files of one length under the same names.
-        changed: what to do with other content: ``renew`` codes it again in place of the stored
-            rows, ``refuse`` fails it.
+        moved: whether the folder has changed. Then equal time and size prove nothing: recorders
+            write files of equal length under the same names.
+        changed: what to do if the content differs: ``renew`` replaces the stored rows,
+            ``refuse`` fails the item.
     """
 
     item: MediaItem
@@ -40,11 +40,11 @@ class Recheck:
 
 
 PipelineEntry = MediaItem | AddResult | Recheck
-"""An entry once it has been compared with what was coded before."""
+"""An entry after the comparison with the stored items."""
 
 
 def item_of(entry: PipelineEntry) -> MediaItem | None:
-    """The photograph or recording of an entry; None if it is a result already."""
+    """The photograph or recording of an entry; None for a result."""
     item = entry.item if isinstance(entry, Recheck) else entry
     return item if isinstance(item, MediaItem) else None
 
@@ -68,13 +68,12 @@ class Embedded:
     """One entry after the network.
 
     Attributes:
-        item: the photograph or recording, without its bytes; None if the entry was a result
-            already.
+        item: the photograph or recording, without its bytes; None if the entry was a result.
         spans: start and end of each window, in seconds; (None, None) for a photograph.
         embeddings: one float32 [dim] per span.
-        result: why there are no embeddings, if so.
+        result: the final result, if there are no embeddings.
         fingerprint: of the media file, where it was read.
-        renews: whether it replaces what was coded before its file changed.
+        renews: whether it replaces stored rows, since the file has changed.
     """
 
     item: MediaItem | None
@@ -89,7 +88,7 @@ class Embedded:
         return np.stack(self.embeddings)
 
     def observations(self) -> list[Observation]:
-        """One observation per span; windows of a longer recording have ids of their own."""
+        """One observation per span; each window of a longer recording has its own id."""
         item = self.item
         if item is None or self.result is not None:
             return []
@@ -124,7 +123,7 @@ def decode(
 
     Args:
         item: a photograph or recording.
-        windowing: how the encoder wants recordings cut.
+        windowing: how recordings are cut for the encoder.
         source: the file's bytes, or its path; None for the item's own data or path.
 
     Raises:

@@ -1,17 +1,16 @@
-"""Codes in a Parquet file: its columns, and the Parquet parts that survive a kill until the end.
+"""Codes in a Parquet file: its columns, and the durable Parquet parts of a running job.
 
     OUT.parts/job.json              the job, with the digest of its model
     OUT.parts/model/                that model, if it was fitted on these media
     OUT.parts/part-00000000.parquet one for each commit, written durably
     OUT.parts/lock                  held by the process that writes
 
-A part records how many entries of the listing it covers, and a digest of them. A job that is
-begun again compares its listing with the parts: parts are kept while they match and their files
-have not changed. From the first difference on, entries are coded again. So the rows and their
-order are in the end those of an undisturbed job.
+A part records how many entries of the listing it covers, and a digest of them. A resumed job
+compares its listing with the parts. Parts before the first difference are used; later entries are
+coded again. So rows and order are those of an uninterrupted job.
 
-Codes are fixed-size binary of bits/8 bytes. The schema's metadata names the model, its digest,
-the code length and the bit order: without them codes mean nothing.
+Codes are fixed-size binary of bits/8 bytes. The schema's metadata holds model, digest, code length
+and bit order.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ T = TypeVar("T")
 
 
 def about_codes(card: ModelCard) -> dict[str, str]:
-    """What a reader must know to use the codes, as Parquet schema metadata."""
+    """Model and bit order, as Parquet schema metadata."""
     return {
         "bittern.model": card.name,
         "bittern.digest": card.digest,
@@ -60,7 +59,7 @@ def about_codes(card: ModelCard) -> dict[str, str]:
 
 
 def schema_of(card: ModelCard) -> pa.Schema:
-    """The columns that every file has; those of the source's metadata follow."""
+    """The columns of every file; those of the source's metadata follow."""
     return pa.schema(
         [
             pa.field("id", pa.string(), nullable=False),
@@ -206,18 +205,18 @@ class ParquetParts:
             raise PreconditionError(
                 f"{self._folder} holds the unfinished codes of another job (its "
                 f"{', '.join(changed) or 'job'} differs: {', '.join(was) or 'unknown'}); run that "
-                "command again to finish it, or remove the folder to begin anew"
+                "command again to finish it, or remove the folder to start over"
             )
 
     # The model
 
     def fitted_model(self) -> SavedModel | None:
-        """The model that was fitted when the job began; None if there is none."""
+        """The model that the job has fitted; None if there is none."""
         folder = self._folder / "model"
         return load_saved(folder) if folder.is_dir() else None
 
     def keep_model(self, saved: SavedModel) -> None:
-        """Keep the model that the parts are coded with."""
+        """Save the model that the parts are coded with."""
         fresh = self._folder / "model.new"
         shutil.rmtree(fresh, ignore_errors=True)
         saved.save(fresh)
@@ -226,7 +225,7 @@ class ParquetParts:
     # Resuming
 
     def without_coded(self, entries: Iterable[Entry], digest: str) -> Iterator[Entry]:
-        """The results of entries that parts cover, then the entries that are still to be coded.
+        """The results of entries that parts cover, then the remaining entries.
 
         Parts that do not match the listing are removed.
 
@@ -254,7 +253,7 @@ class ParquetParts:
         yield from listing
 
     def fresh(self, batch: Sequence[T]) -> Sequence[T]:
-        """Of a batch in the order of the listing, the entries that no part covers yet."""
+        """The entries of the next batch that no part covers yet."""
         begin = max(0, self._covered - self._committed)
         self._committed += len(batch)
         return batch[begin:]
@@ -277,7 +276,7 @@ class ParquetParts:
     # The end
 
     def join(self) -> None:
-        """Make the file of the parts, atomically, and remove them."""
+        """Write the parts as one file, atomically, and remove them."""
         paths = self._paths()
         schema = _joined_schema([pq.read_schema(path) for path in paths])
         with (
@@ -326,7 +325,7 @@ def _read_part(path: Path, digest: str) -> ParquetPart | None:
 
 
 def _matches(part: ParquetPart, covered: Sequence[Entry]) -> bool:
-    """Whether a part was made of these entries, and their files have not changed."""
+    """Whether a part holds these entries, and their files have not changed."""
     if listing_digest(covered) != part.listing:
         return False
     try:
@@ -345,7 +344,7 @@ def _matches(part: ParquetPart, covered: Sequence[Entry]) -> bool:
 
 def _is_unchanged(item: MediaItem, before: Fingerprint) -> bool:
     if item.path is None and item.data is None:
-        return True  # an address is not fetched again to compare
+        return True  # an address is not fetched again
     try:
         result = read(Recheck(item, before, moved=False, changed="refuse")).result
     except BitternError:

@@ -1,16 +1,15 @@
-"""Listing, reading and decoding, some items before the network needs them.
+"""Lists, reads and decodes items before the network needs them.
 
     list (1 thread) → read (`READ_THREADS`) → decode (`DECODE_THREADS`) → the caller's thread
 
-Items keep the order of the listing. Memory is bounded by count and by bytes: at most
-`ITEMS_AHEAD` items are under way. While what was read and decoded adds up to `HELD_BYTES`, only
-the item that the caller takes next is read or decoded further. So at most that much is held, plus
-one file and one decoded picture per thread. At most `WINDOWS_AHEAD` windows of one item wait: an
-hour of sound is decoded as fast as its windows are taken.
+Items come in the order of the listing. Memory is bounded: at most `ITEMS_AHEAD` items are in
+progress. Once read and decoded data reach `HELD_BYTES`, only the first item in order is read or
+decoded further. So memory is at most that, plus one file and one decoded picture per thread. At
+most `WINDOWS_AHEAD` windows of one recording wait; it is decoded further as they are taken.
 
-No thread ever waits in the middle of an item. A recording with enough windows waiting is paused,
-and any thread resumes it. The first item in order always goes first, so the item that the network
-waits for is always being worked on.
+No thread waits in the middle of an item. A recording with enough waiting windows is paused, and any
+thread may resume it. The first item in order has priority, so the network never waits for an
+item that no thread works on.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ HELD_BYTES = 256 << 20
 WINDOWS_AHEAD = 32
 """Windows of one recording that wait for the network."""
 _POLL_S = 0.25
-"""How often a waiting caller checks whether the job is cancelled, in seconds."""
+"""Seconds between checks for cancellation."""
 
 Read = Callable[[PipelineEntry], Loaded]
 Begin = Callable[[Loaded], Iterator[Decoded]]
@@ -56,17 +55,17 @@ class Bounds:
 
 @dataclass(eq=False)
 class Slot:
-    """One entry on its way to the network.
+    """One entry in progress.
 
     Attributes:
         number: its position in the listing.
         entry: as listed, until it has been read.
-        loaded: once it has been read.
+        loaded: its content, once it has been read.
         result: its result, if there is nothing to embed.
         error: why it cannot be used.
         decoded: pictures or windows that wait for the network.
-        stream: decodes the rest.
-        finished: whether nothing more is to be decoded.
+        stream: decodes the remaining windows.
+        finished: whether everything is decoded.
         paused: whether decoding waits until windows are taken.
         held: bytes that it holds.
     """
@@ -87,19 +86,19 @@ class Slot:
 
     @property
     def ready(self) -> bool:
-        """Whether it is known if there is anything to embed."""
+        """Whether it has been read, or has a result."""
         return self.finished or self.loaded is not None
 
 
 class Prefetch:
-    """Entries on their way to the network; a context that ends with all its threads.
+    """Entries in progress; a context manager that ends its threads.
 
     Args:
         entries: what to embed; iterated once, in a thread.
         read: reads one of them.
         begin: begins to decode what was read.
         stages: counts the work.
-        cancelled: whether to stop; entries under way are dropped then.
+        cancelled: whether to stop; entries in progress are dropped then.
         bounds: threads and memory.
     """
 
@@ -144,7 +143,7 @@ class Prefetch:
         self.close()
 
     def close(self) -> None:
-        """Drop what is under way and wait for the threads."""
+        """Drop entries in progress and wait for the threads."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -157,10 +156,9 @@ class Prefetch:
     # The caller's side
 
     def __iter__(self) -> Iterator[Slot]:
-        """Entries in order, each once it is known whether there is anything to embed.
+        """Entries in order, each once it has been read, or has a result.
 
-        Ends early if the job is cancelled, and before the entry at which the listing broke off:
-        call `check_listing` then.
+        Ends early if the job is cancelled or the listing raised: call `check_listing` then.
 
         Raises:
             BaseException: an unexpected error of a thread.
@@ -173,7 +171,7 @@ class Prefetch:
                 self._changed.notify_all()
 
     def check_listing(self) -> None:
-        """Raise the error of the listing, if it broke off."""
+        """Raise the error of the listing, if there is one."""
         if self._listing_error is not None:
             raise self._listing_error
 
@@ -219,7 +217,7 @@ class Prefetch:
         return available() and not self._cancelled()
 
     def _resume(self, slot: Slot) -> None:
-        """Go on decoding a paused recording, once half of its windows are taken."""
+        """Resume a paused recording, once half of its windows are taken."""
         if slot.paused and len(slot.decoded) <= self._bounds.windows // 2:
             slot.paused = False
             heapq.heappush(self._to_decode, slot)
@@ -245,7 +243,7 @@ class Prefetch:
                     return
                 work.add(1, busy_s=listed - begun, waited_s=perf_counter() - listed)
                 begun = perf_counter()
-        except Exception as error:  # entries before it are good
+        except Exception as error:  # raised after the entries before it
             self._listing_error = error
         finally:
             close_stream(entries)
@@ -269,7 +267,7 @@ class Prefetch:
         return True
 
     def _take(self, waiting: list[Slot], work: StageWork) -> Slot | None:
-        """The first waiting slot that may go on; None once everything is over."""
+        """The first waiting slot that may continue; None once the context is closed."""
         begun = perf_counter()
         with self._changed:
             while not self._stopped:
@@ -326,7 +324,7 @@ class Prefetch:
                 self._finish(slot, error)
 
     def _put(self, slot: Slot, one: Decoded) -> bool:
-        """Hand over a picture or window; True if the slot is paused now."""
+        """Add a picture or window; True if the slot is paused now."""
         with self._changed:
             slot.decoded.append(one)
             self._hold(slot, one.nbytes)
@@ -368,7 +366,7 @@ def _own_bytes(entry: PipelineEntry | None) -> int:
 
 
 def _item_error(entry: PipelineEntry, error: Exception) -> BitternError:
-    """The error of one item: whatever a decoder raises for a file, the next item goes on."""
+    """Any exception of a decoder as the error of its item."""
     if isinstance(error, BitternError):
         return error
     item = item_of(entry)
@@ -377,7 +375,7 @@ def _item_error(entry: PipelineEntry, error: Exception) -> BitternError:
 
 
 def close_stream(stream: object) -> None:
-    """End an iterator that nobody continues, and with it its threads and files."""
+    """Close an iterator that is not exhausted, with its threads and files."""
     close = getattr(stream, "close", None)
     if close is not None:
         close()

@@ -1,8 +1,7 @@
-"""The stage that reads: files, bytes and addresses in, their content and fingerprint out.
+"""The read stage: files, bytes and addresses in, content and fingerprint out.
 
-Pictures and short recordings are read whole, so the bytes that are decoded are those that were
-hashed. A long recording is hashed in chunks and decoded from its file afterwards: it is never in
-memory as a whole.
+Pictures and short recordings are read at once, so the decoded bytes are the hashed ones. A long
+recording is hashed in chunks and then decoded from its file: it never fills the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from bittern.service.limits import check_item
 from bittern.types import AddResult, AddStatus, MediaItem
 
 WHOLE_BYTES = 32 << 20
-"""Recordings up to this size are read whole."""
+"""Recordings up to this size are read at once."""
 _CHUNK_BYTES = 1 << 20
 UNCHANGED = "UNCHANGED"
 """Reason of a skip: the file has not changed since it was coded."""
@@ -40,7 +39,7 @@ class Loaded:
         item: without its bytes.
         source: the bytes, or the path of the file.
         fingerprint: of the file.
-        renews: whether it differs from what was coded before.
+        renews: whether its content differs from the stored one.
         result: its result, if there is nothing to decode.
     """
 
@@ -61,11 +60,11 @@ def read(entry: MediaItem | Recheck, fetch: tuple[str, ...] = ()) -> Loaded:
 
     Args:
         entry: the item.
-        fetch: beginnings of addresses that may be fetched.
+        fetch: address prefixes that may be fetched.
 
     Raises:
-        InvalidInputError: neither a path, nor data, nor an address that might be fetched.
-        MediaError: it cannot be read, or is larger than any photograph or recording may be.
+        InvalidInputError: no path, data or address that may be fetched.
+        MediaError: it cannot be read, or is too large.
         SourceNotFoundError: there is no such file.
         SourceUnreachableError: its address may not be fetched, or does not answer.
     """
@@ -94,7 +93,7 @@ def _load(item: MediaItem, fetch: tuple[str, ...]) -> Loaded:
         source = open_media(item, fetch)
         if isinstance(source, bytes):
             return Loaded(item, source, fingerprint_of(source))
-        loaded = _load_file(item, source)  # a temporary file: its time says nothing
+        loaded = _load_file(item, source)  # a temporary file: its time means nothing
         assert loaded.fingerprint is not None
         return replace(loaded, fingerprint=replace(loaded.fingerprint, modified_ns=None))
     assert item.path is not None
@@ -141,7 +140,7 @@ def fingerprint_of(data: bytes, modified_ns: int | None = None) -> Fingerprint:
 
 
 def _same_times(entry: Recheck) -> bool:
-    """Whether the file has the same size and time as before; does not read it."""
+    """Whether size and time of the file are as before; does not read it."""
     path, before = entry.item.path, entry.before
     if path is None or before.modified_ns is None:
         return False
@@ -162,9 +161,8 @@ def _unchanged(entry: Recheck) -> Loaded:
 def another_file(item: MediaItem, root: str = "another folder") -> AddResult:
     """A failure: another file of this name is in the archive.
 
-    An item without an `occurrenceID` of its own is known by its path below the folder that was
-    indexed. The same path below another folder is another file: skipping it would lose it
-    silently.
+    An item without an `occurrenceID` is identified by its path below the indexed folder. The same
+    path below another folder may be another file, so it must not be skipped silently.
     """
     name = item.occurrence_id
     return AddResult(

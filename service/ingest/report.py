@@ -25,8 +25,8 @@ class StageWork:
     Attributes:
         items: files, or from `decode` on pictures and windows.
         busy_s: seconds of work, added up over its threads.
-        waited_s: seconds of waiting for the stage before, or for room in the next.
-        bytes: bytes read or written, where that applies.
+        waited_s: seconds of waiting for the previous or the next stage.
+        bytes: bytes read or written, if any.
     """
 
     items: int = 0
@@ -66,7 +66,7 @@ Stages = dict[str, StageWork]
 
 
 def new_stages() -> Stages:
-    """Stages without any work yet."""
+    """Stages without work."""
     return {name: StageWork() for name in STAGES}
 
 
@@ -81,8 +81,8 @@ class JobReport:
         observations: stored rows.
         failures: items that failed, with their reasons; the first `FAILURES_KEPT`.
         skipped: number of skipped items by reason.
-        warnings: things that the user may regret later.
-        notes: what the job does besides coding: the models that it drops.
+        warnings: for the user.
+        notes: what the job does besides coding, such as dropping models.
         listed: items listed so far.
         total: number of items of the source; None while unknown.
         seconds: wall time.
@@ -187,7 +187,7 @@ OnProgress = Callable[[JobReport], None]
 """Called after every commit and about once a second, from one thread at a time; not always the
 caller's."""
 Cancelled = Callable[[], bool]
-"""Whether the job is to stop after a last commit. Called often, from any thread."""
+"""Whether to stop the job after a last commit. Called often, from any thread."""
 
 
 def never() -> bool:

@@ -1,11 +1,11 @@
-"""Batch jobs: media in, codes out, resumable after any interruption.
+"""Batch jobs that code media; resumable after any interruption.
 
-description.py   one job, validated once
-run.py           runs it, and writes its report
-model_choice.py  the model that it uses
-indexing.py      into an archive
-encoding.py      into a Parquet file
-reencode.py      the media of an archive again, with another model
-ray.py           workers on one machine or several
-serving.py       the jobs of a server; queue.py runs them, record.py keeps them on disk
+description.py   the description of a job
+run.py           runs a job, and writes its report
+model_choice.py  chooses its model
+indexing.py      codes a source into an archive
+encoding.py      codes a source into a Parquet file
+reencode.py      codes an archive again, with another model
+ray.py           runs the network in several processes or on several machines
+serving.py       the jobs of a server; queue.py runs them, record.py stores them
 """

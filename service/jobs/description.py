@@ -1,6 +1,6 @@
-"""The description of a job: validated once, wherever it comes from.
+"""`JobSpec`, the validated description of a job.
 
-The command line, Python, the queue of a server, its records and the wire all use `JobSpec`.
+The command line, Python, the queue of a server, its records and the wire all use it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bittern.service.sources import SourceOptions
 from bittern.types import OnDuplicate
 
 JobKind = Literal["index", "encode", "reencode"]
-"""Into an archive; into a Parquet file; the media of an archive again, with another model."""
+"""Code into an archive; into a Parquet file; an archive again, with another model."""
 DEFAULT_BITS = 256
 T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid")
@@ -35,16 +35,16 @@ class IndexOptions:
     """How media are coded and committed.
 
     Attributes:
-        model: a model of the archive, an encoder of the catalogue, a shipped model, the folder
-            of a saved one, or that folder's name in `./models` or `$BITTERN_MODELS`; the first
-            that exists. Empty for the archive's own: the first that is searched and takes the
-            source's media. For a new archive, or with `bits` or `hasher`, empty means `field`.
+        model: the first that exists of: a model of the archive, an encoder of the catalogue, a
+            shipped model, the folder of a saved one, or that folder's name in `./models` or
+            `$BITTERN_MODELS`. Empty: the archive's first searched model that takes the
+            source's media; `field` for a new archive, or with `bits` or `hasher`.
         bits: code length, if a hasher is fitted; None for 256.
         hasher: kind of hasher, if one is fitted; None for the encoder's default.
-        on_duplicate: what to do with items that the archive has already.
+        on_duplicate: what to do with items that are in the archive already.
         keep_embeddings: store float16 embeddings beside the codes.
         commit_items: most items of one atomic commit.
-        commit_s: seconds after which coded items are committed, however few they are.
+        commit_s: most seconds that a coded item waits for its commit.
 
     Raises:
         InvalidInputError: an unusable value.
@@ -78,13 +78,13 @@ class JobSpec(IndexOptions):
 
     Attributes:
         kind: what to do.
-        target: archive folder, or Parquet file.
+        target: archive folder or Parquet file.
         source: folder, file or address of the media; empty for ``reencode``.
         reading: how to read the source.
-        strict: whether one failed item makes the job fail, at its end.
-        engine: where the network runs: this process, or workers of Ray.
-        workers: processes of the network, for the engine ``ray``.
-        drop_old: for ``reencode``, remove the models that the new one replaces, and their codes.
+        strict: whether the job has failed at its end if one item has.
+        engine: whether the network runs in this process or in workers of Ray.
+        workers: number of these workers.
+        drop_old: for ``reencode``, remove the replaced models and their codes.
         allow_missing: for ``reencode``, switch although some media could not be coded again.
 
     Raises:
@@ -119,10 +119,10 @@ class JobSpec(IndexOptions):
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> JobSpec:
-        """The job behind `to_json`.
+        """The inverse of `to_json`.
 
         Raises:
-            InvalidInputError: it is not such a value.
+            InvalidInputError: not a job.
         """
         return _ADAPTER.validate_python(value)
 

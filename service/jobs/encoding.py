@@ -1,7 +1,4 @@
-"""Codes of a source in a Parquet file, without an archive.
-
-Codes are kept in Parquet parts while the job runs; the file appears when it is complete.
-"""
+"""Codes a source into a Parquet file; a running job stores Parquet parts."""
 
 from __future__ import annotations
 
@@ -42,19 +39,18 @@ def encode_source(
     Args:
         entries: from `bittern.service.sources.read_source`; iterated lazily.
         to: a Parquet file.
-        options: which model, and when to commit; the rest is ignored.
+        options: model and commits; the rest is ignored.
         control: progress and cancellation.
-        job: JSON values that tell this job from others with the same file: its source. The
-            model is always among them.
-        fetch: beginnings of addresses that may be fetched.
-        embedders: encoders that may be loaded already.
+        job: the source, as JSON values; with the model they identify the job that may be resumed.
+        fetch: address prefixes that may be fetched.
+        embedders: encoders, perhaps loaded.
         embed: where the network runs.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
         WeightsMissingError: the model's weights are not on this machine.
         SourceNotFoundError: none of the entries could be coded.
-        PreconditionError: there are parts of another job.
+        PreconditionError: the file has parts of another job.
     """
     control = control or JobControl()
     check_parquet(to)
@@ -121,7 +117,7 @@ def _store(
 def _commit(
     parts: ParquetParts, model: Model, report: JobReport, batch: Sequence[Embedded]
 ) -> list[AddResult]:
-    """Write one part, of the entries that no earlier part covers."""
+    """Write one part with the entries that no earlier part covers."""
     fresh = parts.fresh(batch)
     if fresh:
         begun = perf_counter()
@@ -149,7 +145,7 @@ def nothing_usable(what: str, report: JobReport) -> SourceNotFoundError:
 
 
 def check_parquet(to: Path) -> None:
-    """Check that a Parquet file can be written at `to`, before any work is done for it.
+    """Check that a Parquet file can be written at `to`.
 
     Raises:
         InvalidInputError: another suffix, or as `check_output_file`.

@@ -1,4 +1,4 @@
-"""Indexing a source into an archive: choose a model, embed, commit batch by batch."""
+"""Codes a source into an archive: choose a model, embed, commit batch by batch."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from bittern.service.models.loaded import Embedder, Model
 
 PROGRESS_ITEMS = 16
-"""Items between two calls of `on_progress`, while a hasher is still to be fitted."""
+"""Items between two calls of `on_progress` before a hasher is fitted."""
 
 
 @dataclass(frozen=True)
 class JobControl:
-    """How a caller follows a job, and stops it.
+    """How a caller monitors and stops a job.
 
     Attributes:
         on_progress: called after every commit, and about once a second.
@@ -46,7 +46,7 @@ class JobControl:
     report: JobReport = field(default_factory=JobReport)
 
     def following(self, stream: Iterable[Embedded]) -> Iterator[Embedded]:
-        """The stream; calls `on_progress` although nothing can be committed yet."""
+        """The stream; calls `on_progress` before anything can be committed."""
         for number, embedded in enumerate(stream, 1):
             yield embedded
             if number % PROGRESS_ITEMS == 0:
@@ -66,7 +66,7 @@ class JobControl:
 
 
 class Embedding(Protocol):
-    """Embeds entries, in this process or in others."""
+    """Embeds entries, in this process or in workers."""
 
     def __call__(
         self,
@@ -104,14 +104,14 @@ def index_source(
     fetch: tuple[str, ...] = (),
     embed: Embedding = embed_here,
 ) -> JobReport:
-    """Index every entry; one bad item never stops the rest.
+    """Code every entry into the archive; failed items are reported.
 
     Args:
         engine: an archive open for writing.
         entries: from `bittern.service.sources.read_source`; iterated more than once, lazily.
-        options: how.
+        options: model and commits.
         control: progress and cancellation.
-        fetch: beginnings of addresses that may be fetched.
+        fetch: address prefixes that may be fetched.
         embed: where the network runs.
 
     Raises:
@@ -137,7 +137,7 @@ def index_source(
     else:
         options = with_encoder(options)
         embedder = engine.embedders.named(options.model)
-        embedder.encoder()  # missing weights are reported before anything is decoded
+        embedder.encoder()  # missing weights are an error before anything is decoded
         stream = embed(
             embedder, entries, report.stages, saved=None, cancelled=cancelled, fetch=fetch
         )
@@ -167,7 +167,7 @@ def _commits(
 
 
 def _second_model_warning(model: Model, before: Sequence[ModelRecord]) -> list[str]:
-    """A warning if the model is new to an archive that another model has coded."""
+    """Warns if another model has coded the archive before."""
     kinds = {str(m) for m in model.modalities} & {"image", "audio"}
     others = [r for r in before if r.state == "ready" and kinds & set(r.modalities)]
     if not others or model.digest in {record.digest for record in before}:
@@ -186,9 +186,8 @@ def fit_on_first(
     """Fit a hasher on the first `FIT_ROWS` rows of a stream.
 
     Returns:
-        The model and the whole stream, the first rows included. The model is None, and the
-        stream at its end, if the job was cancelled, or if nothing could be embedded: the report
-        counts the failures then.
+        The model and the whole stream, with the first rows. None and an empty stream if the job was
+        cancelled, or if nothing could be embedded; the report counts the failures.
     """
     first: list[Embedded] = []
     rows = 0
@@ -222,7 +221,7 @@ def fit_on_first(
 
 
 def _chained(first: list[Embedded], rest: Iterator[Embedded]) -> Iterator[Embedded]:
-    """The first items, released as they are taken, and the rest."""
+    """The first items, freed one by one, and the rest."""
     try:
         first.reverse()
         while first:

@@ -1,4 +1,4 @@
-"""Choosing the model of a job: of the archive, shipped, saved, or to be fitted on the media."""
+"""Chooses the model of a job: of the archive, shipped, saved, or fitted on the media."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from bittern.service.ingest.commit import check_towers
 from bittern.service.ingest.items import Entry
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.models.fitting import calibrated_model, model_name, shipped_model
-from bittern.service.models.loaded import Embedder, Embedders, Model
+from bittern.service.models.loaded import Embedder, Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import (
     encoder_names,
     load_saved,
@@ -37,11 +37,11 @@ from bittern.types import MediaItem
 DEFAULT_ENCODER = "field"
 Options = TypeVar("Options", bound=IndexOptions)
 PEEKED = 1_000
-"""Entries of a source that are looked at before the work begins."""
+"""Entries of a source that are checked before the work begins."""
 
 
 def fitted_name(options: IndexOptions) -> str:
-    """Name of the model that is made of an encoder of this name."""
+    """Name of a model that is fitted with these options."""
     return model_name(options.model or DEFAULT_ENCODER, options.wanted_bits, options.hasher)
 
 
@@ -54,13 +54,13 @@ def check_agrees(options: IndexOptions, card: ModelCard) -> None:
     """Check that an existing model has the wanted bits and hasher.
 
     Raises:
-        InvalidInputError: it has others.
+        InvalidInputError: it has not.
     """
     kind = card.hasher.get("kind")
     if options.bits not in (None, card.bits) or options.hasher not in (None, kind):
         raise InvalidInputError(
             f"model '{card.name}' has {card.bits} bits and the hasher {kind}; name an encoder "
-            "to have another made",
+            "to fit another one",
             field="bits",
         )
 
@@ -68,16 +68,16 @@ def check_agrees(options: IndexOptions, card: ModelCard) -> None:
 def chosen_model(
     engine: Engine, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
-    """The archive's model for a job; None if it is still to be fitted on the media.
+    """The archive's model for a job; None if it must be fitted on the media first.
 
     Args:
         engine: an archive open for writing.
         options: which model.
-        entries: a model that is new to the archive must be able to code some of them.
+        entries: a new model must be able to code some of them.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
-        PreconditionError: a model that another has replaced.
+        PreconditionError: the model has been replaced.
         as `check_usable`.
     """
     records = engine.archive.models()
@@ -103,7 +103,7 @@ def chosen_model(
 
 
 def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:
-    """The first model that is searched and takes most modalities of the entries."""
+    """The first searched model that takes most modalities of the entries."""
     ready = [record for record in records if record.state == "ready"] or list(records)
     kinds = {e.modality for e in islice(entries, PEEKED) if isinstance(e, MediaItem)}
     best = max(ready, key=lambda record: len(kinds & set(record.modalities)))
@@ -118,14 +118,14 @@ def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecor
 
 
 def _check_searched(record: ModelRecord, records: Sequence[ModelRecord]) -> None:
-    """Refuse a model that another has replaced: no search would find what it codes."""
+    """Refuse a replaced model: no search would find what it codes."""
     if record.state != "retired":
         return
     ready = ", ".join(one.name for one in records if one.state == "ready")
     raise PreconditionError(
         f"model '{record.name}' of this archive has been replaced: searches use {ready}, and would "
-        "not find what it codes. Leave --model out to use the archive's own; to make this one the "
-        f"first again, run bittern reencode with --model {record.name}",
+        "not find what it codes. Omit --model to use the archive's own; to switch back to this "
+        f"one, run bittern reencode with --model {record.name}",
         field="model",
     )
 
@@ -133,16 +133,16 @@ def _check_searched(record: ModelRecord, records: Sequence[ModelRecord]) -> None
 def load_first(
     options: IndexOptions, embedders: Embedders, entries: Iterable[Entry] = ()
 ) -> Embedder:
-    """Load the encoder that the options need, before an archive is made for them.
+    """Load the encoder that the options need, before an archive is created.
 
     Args:
         options: which model.
-        embedders: where it is loaded, for the engine to find it there.
+        embedders: loads it, and is shared with the engine.
         entries: what is to be coded.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
-        ModelDamagedError: a saved model whose parts do not fit each other or the encoder.
+        ModelDamagedError: the files of a saved model contradict each other or the encoder.
         WeightsMissingError: its weights are not on this machine.
         InvalidInputError: unusable bits.
         as `check_usable`.
@@ -161,28 +161,26 @@ def load_first(
 
 
 def check_usable(model: Model, entries: Iterable[Entry]) -> None:
-    """Check that a saved model works on this machine, and can code what it is to code.
+    """Check that a saved model works on this machine, and can code some of the entries.
 
     Raises:
         UnsupportedModalityError: it has no tower for any of the entries.
-        WeightsMissingError: the weights behind it are not on this machine.
-        DigestMismatchError: they are not those that it was made with.
+        WeightsMissingError: its encoder's weights are not on this machine.
+        DigestMismatchError: it was made with other weights.
     """
     check_modalities(f"model '{model.card.name}'", model.modalities, entries)
     model.embedder.encoder()
     check_towers(model, islice(entries, PEEKED))
-    if model.card.assembly:  # its digests are known as soon as it is loaded
+    if model.card.assembly:  # its digests are known without computing them
         for modality in sorted(model.modalities):
             model.check_tower(modality)
 
 
 def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[Entry]) -> None:
-    """Check that there is a tower for some of the entries.
-
-    Of a large source only the beginning is checked, and never refused.
+    """Check that there is a tower for some of the first `PEEKED` entries.
 
     Raises:
-        UnsupportedModalityError: there is none.
+        UnsupportedModalityError: the source has no other entries, and no tower takes them.
     """
     known, found = {str(tower) for tower in towers}, set()
     for number, entry in enumerate(entries):
@@ -200,14 +198,14 @@ def check_modalities(who: str, towers: Collection[Modality], entries: Iterable[E
 
 
 def ready_model(options: IndexOptions, embedder: Callable[[str], Embedder]) -> SavedModel | None:
-    """The shipped, calibrated or saved model of this name; None if it needs media to be fitted.
+    """The shipped, calibrated or saved model of this name; None if it must be fitted on media.
 
-    Names of shipped models and of the catalogue come first; anything else is the path of a
-    saved model's folder, or its name in one of `bittern.service.models.saved.model_folders`.
+    Names of shipped models and of the catalogue come first; other names are the path of a saved
+    model's folder, or its name in one of `bittern.service.models.saved.model_folders`.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
-        ModelDamagedError: a saved model whose parts do not fit each other.
+        ModelDamagedError: the files of a saved model contradict each other.
     """
     options = with_encoder(options)
     for name in (options.model, fitted_name(options)):
@@ -247,11 +245,7 @@ def encoders_behind(options: IndexOptions) -> tuple[str, ...]:
     if options.model in CATALOGUE:
         return (options.model,)
     try:
-        saved = ready_model(options, _none_loaded)
+        saved = ready_model(options, Embedders(catalogue_encoder).named)
     except BitternError:
-        return ()  # a model of the archive, or one that will be refused with the reason
+        return ()  # a model of the archive, or an error that the job will raise
     return encoder_names(saved.card.encoder) if saved else ()
-
-
-def _none_loaded(name: str) -> Embedder:
-    raise AssertionError(f"{name} is loaded for catalogue names only")

@@ -1,8 +1,7 @@
 """The jobs of a server: recorded, run one after another, watched, cancelled, resumed.
 
 One thread runs them, since they share the networks and each archive's one writer. Every change of
-state is written to disk. So a server that ends, however it ends, knows at its next start what was
-queued and what was running, and continues both.
+state is written to disk, so a restarted server continues queued and running jobs.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.record import JobFolder, JobRecord, JobState, Progress, now
 
 MAX_WAITING = 100
-"""Most jobs that have not ended."""
-MAX_KEPT = 1_000
-"""Most ended jobs of one archive that are kept."""
+"""Most queued and running jobs."""
+MAX_ENDED = 1_000
+"""Most ended jobs of one archive; older ones are removed."""
 MAX_CRASHES = 5
-"""A job that was running so many times when the server died is not begun again."""
+"""A job that was running at this many crashes of the server is not started again."""
 _WRITE_EVERY_S = 2.0
-"""Seconds after which progress is written again."""
+"""Seconds between two writes of the progress."""
 _JOIN_S = 0.2
-"""Signals are handled between waits, so waits are short."""
+"""Signals are handled between waits."""
 _log = logging.getLogger("bittern.jobs")
 
 
 Run = Callable[[JobRecord, OnProgress, Cancelled], JobReport]
-"""Runs one job to its end, or until it is cancelled, and commits what is coded."""
+"""Runs one job until it ends or is cancelled; commits all coded items."""
 
 
 class JobQueue:
     """The jobs of the archives that a server serves.
 
     Args:
-        folders: of each archive's records, by the archive's name.
-        run: runs one.
-        ready: whether one can run now; otherwise it waits, and those behind it go on.
-        clock: seconds.
+        folders: of the records, by archive name.
+        run: runs one job.
+        ready: whether a job can run now; otherwise it waits, and later ones run first.
+        clock: monotonic seconds.
     """
 
     def __init__(
@@ -82,13 +81,13 @@ class JobQueue:
         """Record a job and queue it.
 
         Args:
-            archive: name of the archive that it fills.
+            archive: name of the archive.
             spec: the job.
-            request_id: a submission with a known one returns the known job.
+            request_id: if a job of the archive has it already, that job is returned.
 
         Raises:
             LimitExceededError: too many jobs wait already.
-            PreconditionError: the job cannot be recorded.
+            PreconditionError: the job cannot be written to disk.
             ServiceUnavailableError: the server is stopping.
         """
         with self._changed:
@@ -111,10 +110,10 @@ class JobQueue:
             return record
 
     def get(self, id: str) -> JobRecord:  # noqa: A002 - the contract's name
-        """One job as it is now.
+        """The current record of a job.
 
         Raises:
-            JobNotFoundError: there is none of this id.
+            JobNotFoundError: unknown id.
         """
         with self._changed:
             return self._known(id)
@@ -123,8 +122,8 @@ class JobQueue:
         """Jobs, the newest first.
 
         Args:
-            archive: of one archive; None for all.
-            before: only jobs that were submitted before the one of this id; empty for all.
+            archive: name of an archive; None for all.
+            before: only jobs that were submitted before the one with this id; empty for all.
             count: most jobs.
         """
         with self._changed:
@@ -136,15 +135,15 @@ class JobQueue:
             return found[:count]
 
     def watch(self, id: str, gone: Callable[[], bool]) -> Iterator[JobRecord]:  # noqa: A002
-        """A job as it is now, and again after each change, until it has ended.
+        """The record of a job, now and after each change, until it has ended.
 
         Args:
-            id: which job.
-            gone: whether nobody watches any more; called now and then.
+            id: of the job.
+            gone: whether the caller has cancelled; called now and then.
 
         Raises:
-            JobNotFoundError: there is none of this id.
-            ServiceUnavailableError: the server stops first; the job goes on after its restart.
+            JobNotFoundError: unknown id.
+            ServiceUnavailableError: the server stops first; the job continues after a restart.
         """
         with self._changed:
             self._known(id)
@@ -164,15 +163,15 @@ class JobQueue:
                 return
             if closing:
                 raise ServiceUnavailableError(
-                    "the server is stopping; the job goes on when it is started again"
+                    "the server is stopping; the job continues when it is started again"
                 )
 
     def cancel(self, id: str) -> JobRecord:  # noqa: A002
-        """Cancel a job; one that has ended stays as it is.
+        """Cancel a job, unless it has ended.
 
         Raises:
-            JobNotFoundError: there is none of this id.
-            PreconditionError: that cannot be recorded.
+            JobNotFoundError: unknown id.
+            PreconditionError: the record cannot be written to disk.
         """
         with self._changed:
             record = self._known(id)
@@ -187,13 +186,13 @@ class JobQueue:
             return record
 
     def stop_soon(self) -> None:
-        """Begin no further job, and end all watching."""
+        """Start no further job, and end all `watch` calls."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End: the running job makes a last commit, and continues at the next start."""
+        """Stop; the running job makes a last commit, and continues at the next start."""
         self.stop_soon()
         while self._worker.is_alive():
             self._worker.join(_JOIN_S)
@@ -214,7 +213,7 @@ class JobQueue:
         self._changed.notify_all()
 
     def _new_id(self) -> str:
-        """Sorts after all ids before it, whatever the clock does."""
+        """An id that sorts after all earlier ones, even if the clock goes back."""
         newest = max((int(record.id.split("-")[0]) for record in self._records.values()), default=0)
         self._last_id = max(int(time.time() * 1e3), self._last_id + 1, newest + 1)
         return f"{self._last_id:015d}-{secrets.token_hex(4)}"
@@ -223,29 +222,26 @@ class JobQueue:
         """A record after a restart."""
         if record.state is not JobState.RUNNING:
             return record
-        # A server that ends in good order queues what it was running.
+        # A server that stops regularly has queued its running job.
         record = replace(record, crashes=record.crashes + 1)
         if record.cancelling:
             record = replace(record, state=JobState.CANCELLED, ended=now())
         elif record.crashes >= MAX_CRASHES:
-            error = InternalError(
+            message = (
                 f"the server has died {record.crashes} times while it ran this job; look for the "
                 "cause in its log (memory, perhaps) before you submit it again"
             )
+            reason = InternalError(message).reason
             record = replace(
-                record,
-                state=JobState.FAILED,
-                ended=now(),
-                error=error.message,
-                reason=error.reason,
+                record, state=JobState.FAILED, ended=now(), error=message, reason=reason
             )
         else:
             record = replace(record, state=JobState.QUEUED)
-        self._keep(record)
+        self._write(record)
         return record
 
-    def _keep(self, record: JobRecord) -> None:
-        """Write a record; a failure is logged, and the job goes on."""
+    def _write(self, record: JobRecord) -> None:
+        """Write a record; a failure is only logged."""
         try:
             self._folders[record.archive].write(record)
         except BitternError as error:
@@ -267,7 +263,7 @@ class JobQueue:
                     runs=record.runs + 1,
                 )
                 self._set(record)
-                self._keep(record)
+                self._write(record)
             try:
                 self._finish(record.id, self._run_one(record))
             except BitternError as error:
@@ -286,12 +282,12 @@ class JobQueue:
 
         def on_progress(report: JobReport) -> None:
             nonlocal written
-            # Written under the lock: an older record must not replace one that is cancelled.
+            # Under the lock: an older record must not replace a cancelled one.
             with self._changed:
                 current = replace(self._records[record.id], progress=Progress.of(report))
                 self._set(current)
                 if self._clock() - written >= _WRITE_EVERY_S:
-                    self._keep(current)
+                    self._write(current)
                     written = self._clock()
 
         def cancelled() -> bool:
@@ -317,17 +313,17 @@ class JobQueue:
             self._end(self._records[id], JobState.FAILED, error.message, error.reason)
 
     def _end(self, record: JobRecord, state: JobState, error: str = "", reason: str = "") -> None:
-        """Record the end of a run; forget the oldest ended jobs."""
+        """Record the end of a run; remove the oldest ended jobs."""
         ended = now() if state.ended else record.ended
         record = replace(record, state=state, ended=ended, error=error, reason=reason)
         self._set(record)
         _log.info("job %s: %s", record.id, record.state)
-        self._keep(record)
-        kept = sorted(
+        self._write(record)
+        all_ended = sorted(
             (r for r in self._records.values() if r.state.ended and r.archive == record.archive),
             key=lambda r: r.id,
         )
-        for old in kept[: max(0, len(kept) - MAX_KEPT)]:
-            self._folders[old.archive].forget(old)
+        for old in all_ended[: max(0, len(all_ended) - MAX_ENDED)]:
+            self._folders[old.archive].remove(old)
             self._records.pop(old.id)
             self._versions.pop(old.id, None)

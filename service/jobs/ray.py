@@ -1,10 +1,9 @@
 """Jobs on Ray Data: workers read, decode and run the network; this process lists and commits.
 
-A worker runs the same pipeline on its unit of entries as one process would, so rows and codes are
-the same. Ray Data distributes units, keeps their order, slows workers down that are faster than
-the commits, and gives the unit of a lost worker to another one.
+A worker runs the pipeline of a local job on a unit of entries, so rows and codes are the same. Ray
+Data distributes units in order, limits fast workers, and repeats the units of a lost worker.
 
-Units travel as Arrow tables of text, numbers and bytes: what arrives is data, and runs nothing.
+Units are Arrow tables of text, numbers and bytes, so nothing that arrives can run code.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ from bittern.types import AddResult, MediaItem
 ADDRESS = "RAY_ADDRESS"
 """Environment variable with the address of a cluster; without it, workers run on this machine."""
 UNIT_ITEMS = 4 * FLUSH_ITEMS
-"""Entries of one unit. Batches of the network end with it, so it is a multiple of the number of
-items after which they always end: the network sees the same batches as in one process."""
+"""Entries of one unit: a multiple of `FLUSH_ITEMS`, so the network gets the same batches as in one
+process."""
 UNIT_BYTES = 64 << 20
-"""A unit whose entries hold their bytes is cut when these add up to so much."""
+"""A unit ends early when the bytes of its entries reach this size."""
 _OBJECT_STORE_BYTES = 512 << 20
 _ENTRY: TypeAdapter[PipelineEntry] = TypeAdapter(PipelineEntry)
 _ENTRIES = pa.schema([("entry", pa.string()), ("data", pa.large_binary())])
@@ -69,9 +68,9 @@ class Worker:
     """Embeds units; one process of the pool.
 
     Args:
-        encoder: catalogue name of the encoder, where a hasher is still to be fitted.
-        files: the model's files, else.
-        fetch: beginnings of addresses that may be fetched.
+        encoder: catalogue name of the encoder, used without `files`.
+        files: of the model; None if a hasher must be fitted first.
+        fetch: address prefixes that may be fetched.
         load: from a catalogue name to an encoder.
         threads: cores that it may use.
     """
@@ -125,17 +124,17 @@ def embed_on_ray(
     fetch: tuple[str, ...] = (),
     load: EncoderLoader = catalogue_encoder,
 ) -> Iterator[Embedded]:
-    """Embed every entry, in order, on the workers of a Ray cluster that is running.
+    """Embed every entry, in order, on workers of the running Ray cluster.
 
     Args:
         embedder: names the encoder.
-        entries: photographs, recordings, and results that pass through. All of them are listed
-            first, into Ray's object store, which spills to disk.
-        stages: counts the work of units that come back.
-        saved: the model; None where a hasher is still to be fitted on the embeddings.
-        workers: processes with a network each.
-        cancelled: once it is true, the iterator ends; what was not yielded is dropped.
-        fetch: beginnings of addresses that may be fetched.
+        entries: photographs, recordings, and results that pass through. All are listed first, into
+            Ray's object store, which spills to disk.
+        stages: counts the work of finished units.
+        saved: the model; None if a hasher must be fitted on the embeddings first.
+        workers: number of processes, each with a network.
+        cancelled: once it is true, the iterator ends; remaining items are dropped.
+        fetch: address prefixes that may be fetched.
         load: from a catalogue name to an encoder, on the worker.
     """
     ray = ray_library()
@@ -177,7 +176,7 @@ def embed_on_ray(
 
 
 def _share(ray: Any, workers: int) -> tuple[int, int]:
-    """Cores and graphics cards of each worker: as many as fit for all of them."""
+    """Cores and GPUs of each worker: the most that fit for all of them."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     machines = [int(resources.get("CPU", 0)) for resources in alive]
     if sum(machines) < workers:
@@ -196,16 +195,16 @@ def _share(ray: Any, workers: int) -> tuple[int, int]:
 
 @contextmanager
 def cluster(workers: int) -> Iterator[None]:
-    """The Ray cluster that a job runs on: the one at `ADDRESS`, or workers on this machine.
+    """The Ray cluster of a job: the one at `ADDRESS`, or a local one.
 
     Raises:
         PreconditionError: Ray is not installed, or does not start, or cannot be reached.
     """
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # errors are raised anyway
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Bittern raises the errors
     address = os.environ.get(ADDRESS)
     if not address:
         with local_cluster(os.cpu_count() or 1, _OBJECT_STORE_BYTES, "a job on several processes"):
-            _share(ray_library(), workers)  # refuse too many workers before anything is made
+            _share(ray_library(), workers)  # refuses too many workers
             yield
         return
     ray = ray_library("a job on several machines")
@@ -241,7 +240,7 @@ def units_of(entries: Iterable[PipelineEntry]) -> Iterator[pa.Table]:
             data = _data_of(entry)
             rows.append({"entry": _to_text(entry), "data": data})
             size += len(data or b"")
-            # Only where batches always end.
+            # Only after a flush.
             if size >= UNIT_BYTES and len(rows) % FLUSH_ITEMS == 0:
                 yield pa.Table.from_pylist(rows, schema=_ENTRIES)
                 rows, size = [], 0
@@ -286,7 +285,7 @@ def embedded_to_table(embedded: Iterable[Embedded], stages: Stages) -> pa.Table:
 
 
 def embedded_of(table: pa.Table, stages: Stages) -> Iterator[Embedded]:
-    """The entries of a unit that came back; adds the work of its stages to `stages`."""
+    """The entries of a finished unit; adds the work of its stages to `stages`."""
     for row in table.to_pylist():
         if row["stages"] is not None:
             for name, (items, busy_s, waited_s, size) in json.loads(row["stages"]).items():
@@ -309,7 +308,7 @@ def _data_of(entry: PipelineEntry) -> bytes | None:
     item = item_of(entry)
     if item is None:
         return None
-    if isinstance(item.path, TemporaryMedia):  # is deleted once nothing here refers to it
+    if isinstance(item.path, TemporaryMedia):  # deleted with its last reference
         return bytes(item.path.read_bytes())
     return None if item.data is None else bytes(item.data)
 

@@ -1,7 +1,4 @@
-"""The written records of a server's jobs: one JSON file each in ARCHIVE/jobs/.
-
-They survive a restart. Whatever a file says, it is validated before it is used.
-"""
+"""The records of a server's jobs on disk: ARCHIVE/jobs/ID.json, validated when they are read."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from dataclasses import field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -30,7 +27,7 @@ _log = logging.getLogger("bittern.jobs")
 
 
 class JobState(StrEnum):
-    """How far a job is."""
+    """State of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -40,7 +37,7 @@ class JobState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it."""
+        """Whether it is done, failed or cancelled."""
         return self not in (JobState.QUEUED, JobState.RUNNING)
 
 
@@ -77,7 +74,7 @@ class ItemFailure:
 
 @dataclass(frozen=True, config=_FROZEN)
 class Progress:
-    """A job's report at one moment: see `bittern.service.ingest.report.JobReport`."""
+    """Excerpt of a job's `bittern.service.ingest.report.JobReport`."""
 
     model: _Text = ""
     listed: _Count = 0
@@ -92,29 +89,29 @@ class Progress:
 
     @classmethod
     def of(cls, report: JobReport) -> Progress:
-        """What a report says now, with the first failures only."""
+        """The current report, with the first failures only."""
         return TypeAdapter(cls).validate_python(report.to_json(FAILURES_RECORDED))
 
 
 @dataclass(frozen=True, config=_FROZEN)
 class JobRecord:
-    """One job and how far it is.
+    """One job and its state.
 
     Attributes:
         id: sorts by the time of submission.
-        archive: name of the archive that it fills.
+        archive: name of the archive.
         spec: the job; `source` and `reading.media` as the caller named them.
-        state: how far it is.
-        submitted: ISO 8601, UTC; likewise the next two, which are empty before.
-        started: when it began for the first time.
-        ended: when it ended.
-        progress: of the current run, or of the last.
+        state: of the job.
+        submitted: time, ISO 8601, UTC.
+        started: time of the first start; empty before.
+        ended: time of the end; empty before.
+        progress: of the current or the last run.
         error: why it failed.
-        reason: machine-readable reason of that.
-        runs: how often it was begun.
-        crashes: how often the server died while it ran.
-        request_id: the caller's name for the submission; may be empty.
-        cancelling: whether somebody has cancelled it.
+        reason: machine-readable reason of the error.
+        runs: number of starts.
+        crashes: number of times that the server died while it ran.
+        request_id: the caller's id of the submission; may be empty.
+        cancelling: whether it has been cancelled.
     """
 
     id: _Id
@@ -137,7 +134,7 @@ _RECORD = TypeAdapter(JobRecord)
 
 
 def now() -> str:
-    """The time as records hold it."""
+    """The current time, as in records."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
@@ -157,7 +154,7 @@ class JobFolder:
         """Write a record, atomically and durably.
 
         Raises:
-            PreconditionError: the disk refuses, or the folder is a link out of the archive.
+            PreconditionError: it cannot be written, or the folder is a link out of the archive.
         """
         check_inside(self._folder.parent, self._folder)
         try:
@@ -170,12 +167,12 @@ class JobFolder:
                 f"'{self._archive}' ({error.strerror or error}); check free space and permissions"
             ) from error
 
-    def forget(self, record: JobRecord) -> None:
+    def remove(self, record: JobRecord) -> None:
         """Remove a record."""
         (self._folder / f"{record.id}.json").unlink(missing_ok=True)
 
     def read(self) -> Iterator[JobRecord]:
-        """All records, oldest first; an unreadable one is logged and left where it is."""
+        """All records, oldest first; unreadable ones are logged and skipped."""
         if self._folder.is_symlink():
             _log.warning("%s is a symbolic link: the jobs in it are ignored", self._folder)
             return
@@ -183,15 +180,11 @@ class JobFolder:
             try:
                 if path.stat().st_size > _MAX_FILE_BYTES:
                     raise ValueError(f"larger than {_MAX_FILE_BYTES} bytes")
-                record = _record(json.loads(path.read_text("utf-8")))
+                record = _RECORD.validate_python(json.loads(path.read_text("utf-8")))
                 if path.stem != record.id:
                     raise ValueError(f"it holds the job {record.id}")
             except (OSError, ValueError, RecursionError, BitternError) as e:
-                _log.warning("the job in %s is left out: %s: %s", path, type(e).__name__, e)
+                _log.warning("the job in %s is skipped: %s: %s", path, type(e).__name__, e)
                 continue
             # The archive may have been renamed since.
             yield replace(record, archive=self._archive)
-
-
-def _record(value: Any) -> JobRecord:
-    return _RECORD.validate_python(value)

@@ -1,12 +1,12 @@
-"""Coding an archive again with another model or code length, and the switch to it.
+"""Codes an archive again with another model or code length, and switches to it.
 
     register the new model as pending      no search uses its codes
-    code everything that it has not coded  from stored embeddings, else from the media
+    code all media that it has not coded   from stored embeddings, else from the media
     switch                                 one replacement of archive.json
-    drop the replaced models               if that is wanted
+    drop the replaced models               with --drop-old
 
-Each step can be interrupted, and the same command continues: what is coded stays coded, a switch
-is not done twice. Searches use the old model until the switch and the new one from then on.
+The same command continues after an interruption in any step. Searches use the old model until the
+switch.
 """
 
 from __future__ import annotations
@@ -50,16 +50,16 @@ from bittern.text import counted
 from bittern.types import AddResult, AddStatus
 
 EMBEDDINGS_PER_COMMIT = 2_048
-"""Media per commit where nothing has to be decoded."""
+"""Media per commit with stored embeddings."""
 MEDIA = (Modality.IMAGE, Modality.AUDIO)
 
 
 def reencode(spec: JobSpec, engine: Engine, control: JobControl | None = None) -> JobReport:
-    """Code all observations of an archive with another model, then switch to it.
+    """Code all observations of an archive with another model, and switch to it.
 
     Args:
         spec: `model`, `bits` and `hasher` choose the new model; `reading.media` is the folder
-            of the media, if they have moved.
+            of the media, if they have been moved.
         engine: the archive, open for writing.
         control: progress and cancellation; a cancelled job does not switch.
 
@@ -86,7 +86,7 @@ def give_up(
         hasher: as given to the job.
 
     Returns:
-        The model; None if it was forgotten already, and only its files were left to remove.
+        The model; None if only its files were left to remove.
 
     Raises:
         ModelNotFoundError: no pending model has this name.
@@ -110,7 +110,7 @@ def give_up(
 
 
 def _forgotten_names(archive: Archive) -> set[str]:
-    """Names and digests of models that the archive has forgotten, but whose files remain."""
+    """Names and digests of removed models whose files remain."""
     found: set[str] = set()
     for folder in archive.forgotten_models():
         with suppress(BitternError):
@@ -125,7 +125,6 @@ class _Reencoding:
         self._spec, self._control, self._report = with_encoder(spec), control, control.report
 
     def run(self) -> JobReport:
-        """Do what is left to do."""
         begun = perf_counter()
         if not self._archive.models():
             raise PreconditionError(
@@ -155,7 +154,7 @@ class _Reencoding:
     # The model
 
     def _registered(self) -> Model | None:
-        """A model that the archive knows already, perhaps from an interrupted job."""
+        """A model of the archive, perhaps from an interrupted job."""
         wanted = (self._spec.model, fitted_name(self._spec))
         for record in self._archive.registered():
             if record.name in wanted or record.digest in wanted:
@@ -188,7 +187,7 @@ class _Reencoding:
         return None
 
     def _fitted_on_media(self) -> Model | None:
-        """A model fitted on the first media, once it has coded all; None if cancelled."""
+        """Fit a model on the first media, and code all with it; None if cancelled."""
         if self._spec.model not in CATALOGUE:
             raise ModelNotFoundError(f"there is no model '{self._spec.model}'", field="model")
         embedder = self._engine.embedders.named(self._spec.model)
@@ -212,7 +211,7 @@ class _Reencoding:
         return model
 
     def _announce(self, model: Model) -> None:
-        """Name the model in the report, and the models that it will replace."""
+        """Report the model, and the models that it will replace."""
         self._report.model, self._report.digest = model.card.name, model.digest
         if self._spec.drop_old and (named := self._named(self._to_drop(model.digest))):
             self._report.notes.append(
@@ -221,7 +220,7 @@ class _Reencoding:
             self._control.on_progress(self._report)
 
     def _to_drop(self, digest: str) -> list[ModelRecord]:
-        """The models that this one replaces, or has replaced before."""
+        """The models that this one replaces or has replaced."""
         records = self._archive.registered()
         before = [r for r in records if r.state == "retired" and r.successor == digest]
         return [*before, *replaced(records, digest)]
@@ -250,7 +249,7 @@ class _Reencoding:
                 self._commit_embeddings(model, record, names[begin : begin + EMBEDDINGS_PER_COMMIT])
 
     def _commit_embeddings(self, model: Model, record: ModelRecord, names: Sequence[str]) -> None:
-        # Embeddings that are dropped with the old model could only be made from the media again.
+        # Dropping the old model drops its embeddings; only the media could restore them.
         keep = self._spec.keep_embeddings or self._spec.drop_old
         items = []
         begun = perf_counter()
@@ -278,7 +277,7 @@ class _Reencoding:
         self._control.on_progress(self._report)
 
     def _code_media(self, model: Model) -> None:
-        """Code the rest from the media."""
+        """Code the remaining media from their files."""
         names = self._lacking(model)
         if names:
             first = media_of(self._archive, names[:FIT_ROWS]).values()
@@ -314,7 +313,7 @@ class _Reencoding:
             self._report.state = "failed"
             self._report.error = (
                 f"{missing} media of {self._archive.path} have no codes of {model.card.name}, so "
-                "searches still use the old model. Bring back what is missing and run the same "
+                "searches still use the old model. Restore the missing files and run the same "
                 "command again, or switch without them with --allow-missing (no search finds them "
                 "until they are coded)"
             )
@@ -334,7 +333,7 @@ class _Reencoding:
 
 
 def _without_changed(source: ArchiveMedia, stream: Iterator[Embedded]) -> Iterator[Embedded]:
-    """The stream; items whose file has changed since it was coded have failed."""
+    """The stream; items fail if their file has changed since it was coded."""
     try:
         for embedded in stream:
             if embedded.item is not None and embedded.result is None:
@@ -366,9 +365,8 @@ def _shared_towers(old: Model, new: Model) -> list[str]:
 
 def _coded_media(archive: Archive, model: str, kinds: Sequence[str]) -> list[str]:
     """`occurrenceID`s of the media of some modalities that a model has coded."""
-    listed = archive.iter_batches(["occurrenceID", "modality"], model=model)
     found: dict[str, None] = {}
-    for batch in listed:
+    for batch in archive.iter_batches(["occurrenceID", "modality"], model=model):
         for row in batch.to_pylist():
             if row["code"] is not None and row["modality"] in kinds:
                 found[row["occurrenceID"]] = None

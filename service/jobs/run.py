@@ -1,4 +1,4 @@
-"""Running a job, whoever starts it: the command line, a server or Python."""
+"""Runs a job, and writes its report."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from bittern.text import counted
 REPORT_EVERY_S = 5.0
 """How often the report of a running job is written."""
 COUNT_S = 20.0
-"""A source that takes longer to list is not counted beforehand."""
+"""Counting a source stops after so many seconds."""
 COUNTED = ("folder", "manifest")
-"""Formats that are counted beforehand: listing them twice reads no media."""
+"""Formats that are counted: listing them twice reads no media."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class JobResources:
-    """What a job uses instead of its own.
+    """Resources that the caller shares with a job.
 
     Attributes:
-        engine: an archive that is open for writing already; the job leaves it open.
-        embedders: encoders that may be loaded already.
+        engine: an archive open for writing; the job does not close it.
+        embedders: encoders, perhaps loaded.
         report: file for the report; None for `report_file`.
     """
 
@@ -56,10 +56,10 @@ def run_job(
     *,
     resources: JobResources | None = None,
 ) -> JobReport:
-    """Do a job, or what is left of it.
+    """Run a job.
 
-    The same job run again does only what is missing. One bad file never ends it. If every item
-    failed, or any item of a ``strict`` job, its state at the end is ``failed``, with the reason.
+    Run again, it codes only what is missing. A bad file does not end it. If every item failed, or
+    any item of a ``strict`` job, its final state is ``failed``, with the reason.
 
     Args:
         spec: what to do.
@@ -67,11 +67,11 @@ def run_job(
             from one thread at a time, not always the caller's.
         cancelled: called often, from any thread; once it is true, the job makes a last commit
             and returns with the state ``stopped``.
-        resources: an open archive, loaded encoders, another file for the report.
+        resources: shared by the caller.
 
     Raises:
-        BitternError: the job cannot begin, or continue: a missing source or model, a full disk.
-            What was committed stays.
+        BitternError: the job cannot begin or continue, such as for a missing source or a full
+            disk. Commits before that are durable.
     """
     resources, report = resources or JobResources(), JobReport()
     path = resources.report or report_file(spec)
@@ -86,7 +86,7 @@ def run_job(
 
 
 def judged(spec: JobSpec, report: JobReport) -> JobReport:
-    """The report of an ended job; failed if too many of its items have."""
+    """The report of an ended job; ``failed`` if all its items have, or one of a strict job."""
     if report.state != "done" or not report.failed or spec.kind == "reencode":
         return report
     if report.failed == report.done:
@@ -133,7 +133,7 @@ def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobRepo
 def _opened_engine(
     spec: JobSpec, source: Iterable[Entry], resources: JobResources, control: JobControl
 ) -> Iterator[Engine]:
-    """The archive of a job, open for writing; made if it does not exist."""
+    """The archive of a job, open for writing; created for ``index``."""
     if resources.engine is not None:
         control.on_progress(control.report)
         yield resources.engine
@@ -142,7 +142,7 @@ def _opened_engine(
     archive = Path(spec.target)
     exists = archive.is_dir() and any(archive.iterdir())
     make = not exists and spec.kind == "index"
-    if make:  # mistakes are reported before an archive is made
+    if make:  # errors come before an archive is created
         load_first(spec, embedders, source)
     with Archive.create(archive) if make else Archive.open(archive, write=True) as opened:
         control.on_progress(control.report)
@@ -151,7 +151,7 @@ def _opened_engine(
 
 @contextmanager
 def _embedding(spec: JobSpec) -> Iterator[Embedding]:
-    """Where the network runs: in this process, or in a pool of workers."""
+    """Embeds in this process, or in workers of Ray."""
     if spec.engine == "local":
         yield embed_here
         return
@@ -162,7 +162,7 @@ def _embedding(spec: JobSpec) -> Iterator[Embedding]:
 
 
 def report_file(spec: JobSpec) -> Path:
-    """The file of a job's report: beside a file of codes, inside an archive."""
+    """The default file for a job's report: in the archive, or beside the file of codes."""
     target = Path(spec.target)
     if spec.kind == "encode":
         return target.with_name(target.name + ".report.json")
@@ -173,18 +173,15 @@ def report_file(spec: JobSpec) -> Path:
 def _writing_report(
     path: Path, report: JobReport, inside: Path | None
 ) -> Iterator[Callable[[], None]]:
-    """Keep the file at `path` up to date, until the end of the job and what ended it.
+    """Keep the report at `path` up to date; a failed write is logged.
 
-    Nothing is written before the first progress, which comes once the job holds the archive, or
-    the Parquet parts. A command that is refused because another one holds them must not
-    overwrite that one's report.
-
-    A report that cannot be written does not stop the job.
+    Nothing is written before the first progress, when the job holds the archive or the Parquet
+    parts: a second, refused job must not overwrite the report of the first.
 
     Args:
         path: of the file.
         report: live.
-        inside: an archive that holds the file, once it exists.
+        inside: the archive that contains the file; it may not exist yet.
     """
     last, begun = -inf, False
 
@@ -218,13 +215,13 @@ def _writing_report(
 
 @contextmanager
 def counting(source: Source, report: JobReport) -> Iterator[None]:
-    """Count the items of a local source in a thread meanwhile, if that takes little time."""
+    """Count the items of a local source in a thread, for at most `COUNT_S` seconds."""
     over = threading.Event()
 
     def count() -> None:
         begun, number = monotonic(), 0
         try:
-            # A listing of its own: iterating the source itself belongs to the job.
+            # A second listing: the job iterates the source itself.
             for _ in source.listing():
                 number += 1
                 if over.is_set() or monotonic() - begun > COUNT_S:

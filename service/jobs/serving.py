@@ -1,7 +1,7 @@
-"""The jobs of `bittern serve`: the queue, the folders and models that callers may name.
+"""The jobs of `bittern serve`, and the folders and models that callers may name.
 
-A call names a folder that the operator has allowed and a path below it. It must not lead out of
-the allowed folders: neither the source, by `..` or a link, nor a file that a manifest names.
+A call names an allowed folder and a path below it. Neither the source (by `..` or a link) nor a
+file in a manifest may be outside the allowed folders.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from bittern.errors import (
     SourceNotFoundError,
 )
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress
-from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
 from bittern.service.sources import Entry, Listed, Source, SourceOptions, read_source
@@ -36,14 +35,14 @@ _MAX_SOURCE_CHARS = 4_096
 
 
 class AllowedFolders:
-    """The folders below which calls may name media.
+    """The folders whose media calls may name.
 
     Args:
         folders: by the name that calls use.
 
     Raises:
         InvalidInputError: a name with other characters than letters, digits and ``._-``, or a
-            path that is no folder.
+            path that is not a folder.
     """
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
@@ -60,7 +59,7 @@ class AllowedFolders:
 
     @classmethod
     def parse(cls, options: Sequence[str]) -> AllowedFolders:
-        """From an operator's options: ``FOLDER``, under its own name, or ``NAME=FOLDER``.
+        """From the operator's options, ``FOLDER`` or ``NAME=FOLDER``.
 
         Raises:
             InvalidInputError: two folders of one name, or as for `AllowedFolders`.
@@ -80,24 +79,24 @@ class AllowedFolders:
 
     @property
     def names(self) -> list[str]:
-        """The first parts of possible sources."""
+        """Names of the folders."""
         return sorted(self._folders)
 
     def allows(self, source: str) -> bool:
-        """Whether the folder that a source begins with is allowed."""
+        """Whether the folder of a source is allowed."""
         return source.split("/")[0] in self._folders
 
     def find(self, source: str, field: str = "source") -> Path:
-        """The path of a source, below an allowed folder.
+        """The path of a source.
 
         Args:
             source: ``NAME`` or ``NAME/path/below``.
             field: of the request, for messages.
 
         Raises:
-            PreconditionError: no folder is allowed at all.
-            InvalidInputError: it is no such path, or leads out of the folder.
-            SourceNotFoundError: no folder of this name is allowed, or there is no such path.
+            PreconditionError: no folder is allowed.
+            InvalidInputError: not such a path, or it is outside the folder.
+            SourceNotFoundError: unknown folder, or no such path.
         """
         if not self._folders:
             raise PreconditionError(
@@ -128,10 +127,10 @@ class AllowedFolders:
         return found
 
     def source(self, name: str, options: SourceOptions) -> Source:
-        """The media of a source; those outside the allowed folders are failed entries.
+        """The media of a source; media outside the allowed folders fail. Nothing is fetched.
 
         Raises:
-            as `find` and `bittern.service.sources.read_source`; nothing is ever fetched.
+            as `find` and `bittern.service.sources.read_source`.
         """
         path = self.find(name)
         if options.media is not None:
@@ -147,7 +146,7 @@ class AllowedFolders:
         return replace(source, listing=confined)
 
     def without_paths(self, text: str) -> str:
-        """A message for callers: it names the allowed folders, not their paths."""
+        """A message without paths of this machine: allowed folders are named instead."""
         for name, folder in self._folders.items():
             text = text.replace(str(folder), name)
         return text
@@ -168,10 +167,9 @@ class AllowedFolders:
         )
 
     def _refuse_links_out(self, path: Path) -> None:
-        """Refuse a folder with a link out of it to anything but media.
+        """Refuse a folder with a link to an outside file, which the listing might open.
 
-        Links to media are checked one by one as they are listed; tables, pages and shards are
-        opened by the listing.
+        Links to media are checked as they are listed.
         """
         for directory, _, names in os.walk(path) if path.is_dir() else ():
             for name in names:
@@ -186,7 +184,7 @@ class AllowedFolders:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    """Whether a path, with all links followed, is a folder or lies below it."""
+    """Whether the resolved path is the folder, or below it."""
     try:
         resolved = path.resolve()
     except (OSError, RuntimeError, ValueError):
@@ -195,7 +193,7 @@ def _is_below(path: Path, folder: Path) -> bool:
 
 
 def check_model_name(name: str, known: set[str]) -> None:
-    """Check that a call names a model, not a path on the server.
+    """Check that a call names a known model, not a path.
 
     Args:
         name: an encoder, a shipped model, a saved one in a models folder, or one of `known`;
@@ -226,7 +224,7 @@ def check_model_name(name: str, known: set[str]) -> None:
 
 @dataclass(frozen=True)
 class Jobs:
-    """What a server needs for jobs.
+    """The jobs of a server.
 
     Attributes:
         queue: runs them.
@@ -238,7 +236,7 @@ class Jobs:
 
     @classmethod
     def none(cls) -> Jobs:
-        """No folder is allowed, so there are no jobs."""
+        """A server without jobs."""
 
         def refuse(*_: object) -> JobReport:
             raise PreconditionError("this server runs no jobs")
@@ -247,40 +245,29 @@ class Jobs:
 
     @classmethod
     def of(cls, engines: Mapping[str, Engine], allowed: AllowedFolders) -> Jobs:
-        """Jobs into the archives of these engines; queued ones begin at once.
+        """Jobs of these archives; queued ones start at once.
 
         Args:
             engines: by the archive's name, open for writing.
             allowed: the folders that they may read.
         """
+        from bittern.service.jobs.indexing import JobControl, index_source
+        from bittern.service.jobs.run import counting, judged
 
         def run(record: JobRecord, on_progress: OnProgress, cancelled: Cancelled) -> JobReport:
             engine = engines[record.archive]
-            # Again, for records that this server has not written.
+            # Checked again: the record may be another server's.
             check_model_name(record.spec.model, {model.name for model in engine.models()})
             source = allowed.source(record.spec.source, record.spec.reading)
-            return _index(engine, source, record.spec, on_progress, cancelled)
+            report = JobReport()
+            with counting(source, report):
+                # Without `fetch`: a call must not make the server fetch addresses.
+                control = JobControl(on_progress, cancelled, report)
+                return judged(record.spec, index_source(engine, source, record.spec, control))
 
         def ready(record: JobRecord) -> bool:
-            # A job waits as long as its folder is not allowed any more.
+            """A job waits while its folder is not allowed."""
             return allowed.allows(record.spec.source)
 
         folders = {name: engine.archive.path / "jobs" for name, engine in engines.items()}
         return cls(JobQueue(folders, run, ready), allowed)
-
-
-def _index(
-    engine: Engine,
-    source: Source,
-    spec: JobSpec,
-    on_progress: OnProgress,
-    cancelled: Cancelled,
-) -> JobReport:
-    from bittern.service.jobs.indexing import JobControl, index_source
-    from bittern.service.jobs.run import counting, judged
-
-    report = JobReport()
-    with counting(source, report):
-        # Nothing is fetched because a call names it, so no addresses are passed on.
-        control = JobControl(on_progress, cancelled, report)
-        return judged(spec, index_source(engine, source, spec, control))

@@ -111,10 +111,6 @@ def _bytes_of(listed: Listed) -> int:
     return len(entry.data) if isinstance(entry, MediaItem) and entry.data is not None else 0
 
 
-def _uncounted(*_: object) -> None:
-    """No count without listing everything."""
-
-
 @dataclass(frozen=True)
 class Source:
     """Media to be coded. Can be iterated again and again, each time in the same order.
@@ -123,7 +119,6 @@ class Source:
         path: folder or file.
         format: name of its format.
         listing: begins to list it.
-        counting: counts its entries where that is quick; see `total`.
         address: its address if it is remote (``s3://…``); `path` is for messages then.
         fetch: beginnings of addresses from which its media may be fetched: those that the
             operator allowed, the source's own, and that of its media.
@@ -132,7 +127,6 @@ class Source:
     path: Path
     format: str
     listing: Callable[[], Iterator[Listed]]
-    counting: Callable[[], int | None] = _uncounted
     address: str = ""
     fetch: tuple[str, ...] = ()
     _resumable: _Resumable = field(
@@ -171,13 +165,6 @@ class Source:
         """All entries, in memory."""
         return [listed.entry for listed in self.listed]
 
-    def total(self) -> int | None:
-        """About how many entries there are, or None where that needs a whole listing.
-
-        Reads a folder's or a table's lines once more (seconds for millions), but no media.
-        """
-        return self.counting()
-
 
 class Reader(NamedTuple):
     """A format that sources can have.
@@ -188,14 +175,12 @@ class Reader(NamedTuple):
         recognises: whether a path looks like one, at a glance.
         entries: lists it lazily; raises a `ManifestError` or `SourceNotFoundError` where it is
             unusable as a whole.
-        counted: about how many entries there are, where that is quick to find out.
     """
 
     name: str
     title: str
     recognises: Callable[[Path], bool]
     entries: Callable[[Path, SourceOptions], Iterator[Listed]]
-    counted: Callable[[Path, SourceOptions], int | None] = _uncounted
 
 
 def failed(name: str, position: str, error: BitternError) -> Listed:

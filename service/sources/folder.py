@@ -154,11 +154,6 @@ def _entries(
         yield found if isinstance(found, Listed) else Listed(item(found), found.media)
 
 
-def folder_count(folder: Path, options: SourceOptions) -> int:
-    """How many media lie below a folder."""
-    return sum(1 for _ in _walk(partial(_directory, folder), "", options))
-
-
 def _walk(
     look: Callable[[str], _Directory], name: str, options: SourceOptions
 ) -> Iterator[_Found | Listed]:

@@ -20,7 +20,7 @@ from bittern.service.sources.base import (
 from bittern.service.sources.camtrap import camtrap_entries, is_camtrap
 from bittern.service.sources.coco import coco_entries, is_coco
 from bittern.service.sources.darwin_core import darwin_core_entries, is_darwin_core
-from bittern.service.sources.folder import folder_count, folder_entries, remote_folder_entries
+from bittern.service.sources.folder import folder_entries, remote_folder_entries
 from bittern.service.sources.globs import folder_and_glob
 from bittern.service.sources.inaturalist_export import (
     inaturalist_export_entries,
@@ -29,7 +29,6 @@ from bittern.service.sources.inaturalist_export import (
 from bittern.service.sources.inaturalist_open_data import is_open_data, open_data_entries
 from bittern.service.sources.manifest import (
     MANIFEST_SUFFIXES,
-    manifest_count,
     manifest_entries,
     table_entries,
 )
@@ -66,13 +65,12 @@ READERS: tuple[Reader, ...] = (
         inaturalist_export_entries,
     ),
     Reader("tar", "tar shards in the layout of webdataset", is_shards, shard_entries),
-    Reader("folder", "a folder of media", Path.is_dir, folder_entries, folder_count),
+    Reader("folder", "a folder of media", Path.is_dir, folder_entries),
     Reader(
         "manifest",
         "a CSV, tab-separated or Parquet file with a column `media`",
         lambda path: path.suffix.lower() in MANIFEST_SUFFIXES,
         manifest_entries,
-        manifest_count,
     ),
 )
 
@@ -145,12 +143,7 @@ def _local_source(path: Path, options: SourceOptions) -> Source:
     if not several:
         _check_form(path, reader)
     assert reader is not None
-    return Source(
-        path,
-        reader.name,
-        partial(reader.entries, path, options),
-        partial(reader.counted, path, options),
-    )
+    return Source(path, reader.name, partial(reader.entries, path, options))
 
 
 def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:

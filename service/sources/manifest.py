@@ -37,11 +37,6 @@ def manifest_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     return table_entries(Table(path.name, path), options)
 
 
-def manifest_count(path: Path, options: SourceOptions) -> int:
-    """How many rows a manifest has."""
-    return Table(path.name, path).count()
-
-
 def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     """The rows of a manifest, here or at an address.
 

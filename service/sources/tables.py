@@ -249,13 +249,6 @@ class Table:
         """
         return _parquet_rows(self, names) if self.is_parquet else self._text_rows(names)
 
-    def count(self) -> int:
-        """How many rows there are, those that cannot be read too."""
-        if self.is_parquet:
-            with self.open() as file:
-                return int(_parquet(self, file).metadata.num_rows)
-        return sum(1 for _ in self._text_rows(lambda headings: headings))
-
     def _text_rows(self, names: Names) -> Iterator[tuple[int, Cells | str]]:
         encoding, separator = self._form
         if isinstance(self.location, Path):

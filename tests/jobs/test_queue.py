@@ -115,7 +115,7 @@ def test_what_was_queued_or_running_goes_on_after_a_restart(tmp_path: Path) -> N
     watched = before.watch(ids[0], lambda: False)
     next(watched)
     before.close()
-    with pytest.raises(ServiceUnavailableError, match="goes on when it is started again"):
+    with pytest.raises(ServiceUnavailableError, match="continues when it is started again"):
         list(watched)
     with pytest.raises(ServiceUnavailableError):
         before.submit("marsh", SPEC)
@@ -300,7 +300,7 @@ def test_no_more_jobs_wait_than_the_limit(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_oldest_jobs_that_have_ended_are_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue_module, "MAX_KEPT", 2)
+    monkeypatch.setattr(queue_module, "MAX_ENDED", 2)
     run = Runner()
     run.go.release(4)
     jobs = queue_at(tmp_path, run)
@@ -350,7 +350,7 @@ def test_a_damaged_record_is_left_out_and_the_others_go_on(
     (tmp_path / "jobs" / "000000000000000-00.json").write_bytes(content)
     jobs = queue_at(tmp_path, Runner())
     assert [record.id for record in jobs.list(None, "", 10)] == ["000000000000001-aa"]
-    assert "000000000000000-00.json is left out" in caplog.text
+    assert "000000000000000-00.json is skipped" in caplog.text
     jobs.close()
 
 

@@ -160,5 +160,5 @@ def test_the_server_stops_while_a_job_runs_and_is_watched(
     watched = archive.jobs.watch(job.id)
     next(watched)
     busy.stop(grace=WAIT_S)
-    with pytest.raises(Exception, match="goes on when it is started again"):
+    with pytest.raises(Exception, match="continues when it is started again"):
         list(watched)

@@ -127,7 +127,6 @@ def test_bad_rows_are_listed_and_the_rest_goes_in(tmp_path: Path) -> None:
     for entry, words in ((again, "in line 2 already"), (short, "line 4"), (gone, "c.jpg")):
         assert isinstance(entry, AddResult)
         assert words in entry.message
-    assert read_source(path).total() == 5
 
 
 def test_parquet_keeps_types(tmp_path: Path) -> None:
@@ -144,8 +143,6 @@ def test_parquet_keeps_types(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "m.parquet")
-    source = read_source(tmp_path / "m.parquet")
-    assert source.total() == 2
     first, second = items(tmp_path / "m.parquet")
     assert first.metadata == {
         "count": 3,

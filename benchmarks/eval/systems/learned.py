@@ -237,20 +237,14 @@ def _planned(
     """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
     from bittern.hashing.training.hybrid import choose_plan, fit_hybrid
     from bittern.hashing.training.validation import split_rows
+    from bittern.service.training.fitting import distinct
 
-    possible = tuple(dict.fromkeys(_in_bytes(plan, config.bits) for plan in plans))
+    possible = distinct(plans, config.bits)
     plan = possible[0]
     if len(possible) > 1:
         plan = choose_plan(source, config, folder / "choice", plans=possible)[0].plan
     sets = [split_rows(source, config.validation_share, config.seed)]
     return fit_hybrid(sets, config, plan, folder / "run", labels=True, plots=False)[0]
-
-
-def _in_bytes(plan: HybridPlan, bits: int) -> HybridPlan:
-    """The plan with the share that it comes to at this length, so that equal plans are one."""
-    share = plan.learned_bits(bits) / bits
-    weights = plan.weights if 0 < share < 1 else (1.0, 1.0)
-    return replace(plan, learned_share=share, weights=weights)
 
 
 class AlignedVectors(System):
