@@ -1,12 +1,11 @@
-"""Aligned codes: media embeddings moved towards the words for them, then PCA and a rotation.
+"""Aligned codes: media embeddings moved towards their text embeddings, then PCA and a rotation.
 
-A gloss and a class name, or a photograph and its caption, lie apart even in a joint space. A
-ridge regression of the words' embeddings on the media's moves the media over; it has a closed
-form, as zero-shot regressions have (ESZSL, Romera-Paredes & Torr, ICML 2015), and a single
-number to choose. What is learned is linear and held close to the identity, so it carries over
-to classes that were not in the training. PCA and a random rotation follow, as in
-Hashing-Baseline (arXiv 2509.14427). All of it is one matrix per modality. Ours (not published);
-measured in docs/background/learned-codes.md.
+Even in a joint space, images and their captions form separate clouds. A ridge regression of text
+embeddings on media embeddings moves the media. It has a closed form, like zero-shot regression
+(ESZSL, Romera-Paredes & Torr, ICML 2015), and one parameter. The map is linear and close to the
+identity, so it generalises to new classes. PCA and a random rotation follow, as in
+Hashing-Baseline (arXiv 2509.14427). Together they are one matrix per modality. Ours (not
+published); measured in docs/background/learned-codes.md.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _MAP = "map."
 _OFFSET = "offset."
 
 _SMALLEST_VARIANCE = 1e-12
-"""Of the mean's squared length; less is what rounding makes of rows that are all equal."""
+"""Share of the mean's squared length; less variance is rounding noise of equal rows."""
 
 Matrix = NDArray[np.float64]
 
@@ -40,7 +39,7 @@ class AlignedHasher:
     Attributes:
         maps: per modality float32 [dim, bits].
         offsets: per modality float32 [bits].
-        settings: how they were found, for the record.
+        settings: of the fit, for the record.
     """
 
     maps: Mapping[str, NDArray[np.float32]]
@@ -69,17 +68,17 @@ class AlignedHasher:
 
     @property
     def dim(self) -> int:
-        """Length of the embeddings that go in."""
+        """Length of an embedding."""
         return int(next(iter(self.maps.values())).shape[0])
 
     @property
     def bits(self) -> int:
-        """Length of the codes that come out."""
+        """Length of a code."""
         return int(next(iter(self.maps.values())).shape[1])
 
     @property
     def modalities(self) -> list[str]:
-        """What it can code, sorted."""
+        """Its modalities, sorted."""
         return sorted(self.maps)
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
@@ -128,10 +127,7 @@ class AlignedHasher:
 
 @dataclass
 class Moments:
-    """First and second moments of media embeddings and the words for them, row by row.
-
-    All that an alignment needs to know of its data, in dim² numbers, however many rows.
-    """
+    """First and second moments of media and text embeddings, added batch by batch."""
 
     dim: int
     weight: float = 0.0
@@ -151,13 +147,12 @@ class Moments:
         words: NDArray[np.floating],
         weights: NDArray[np.floating] | None = None,
     ) -> None:
-        """Take in some rows.
+        """Add rows.
 
         Args:
             media: float [n, dim].
-            words: float [n, dim], the words for each.
-            weights: float [n]; one per row otherwise. Rows of a large class can be made to
-                count less.
+            words: float [n, dim], the text of each.
+            weights: float [n]; None for equal weights.
 
         Raises:
             CodeError: shapes that do not fit together, or a value is not finite.
@@ -189,27 +184,27 @@ class Moments:
 
     @property
     def covariance(self) -> Matrix:
-        """Of the media, float64 [dim, dim]."""
+        """Covariance of the media, float64 [dim, dim]."""
         mean = self.mean_media
         return self.media_media / max(self.weight, 1e-30) - np.outer(mean, mean)
 
     @property
     def cross_covariance(self) -> Matrix:
-        """Of media and words, float64 [dim, dim]."""
+        """Covariance of media and words, float64 [dim, dim]."""
         return self.media_words / max(self.weight, 1e-30) - np.outer(
             self.mean_media, self.mean_words
         )
 
 
 def alignment_map(moments: Moments, ridge: float) -> Matrix:
-    """The matrix A that takes centred media, as rows, towards the words for them.
+    """The matrix A that maps centred media, as rows, towards their text.
 
     ``A = I + argmin_M |X (I + M) - Y|² + ridge · v · |M|²`` with v the mean variance of X: at
     ridge 0 the plain regression, at infinity the identity.
 
     Args:
-        moments: of what it is fitted on.
-        ridge: above 0; 1 is of the size of the data.
+        moments: of the training data.
+        ridge: above 0, relative to the variance of the data.
 
     Returns:
         float64 [dim, dim].
@@ -237,11 +232,11 @@ def fit_aligned(
     """Fit an aligned hasher.
 
     Args:
-        pairs: per medium (``image``, ``audio``), moments of its embeddings and their words'.
+        pairs: per medium (``image``, ``audio``), moments of its embeddings and their text.
         bits: code length, a multiple of 8.
-        ridge: see `alignment_map`; from one number for how much classes that were not trained
-            on matter. Choose it on classes that were held out.
-        words: the modality that is searched with, and that media are moved towards.
+        ridge: see `alignment_map`; larger values favour new classes. Choose it on held-out
+            classes.
+        words: the modality of queries, towards which media are moved.
         seed: of the random rotation (numpy's PCG64).
 
     Returns:
@@ -262,7 +257,7 @@ def fit_aligned(
         components @ random_rotation(components.shape[1], rng) for _ in _rounds(bits, components)
     ]
     projection = np.concatenate(blocks, axis=1)[:, :bits]
-    # Each root stands for a cloud of unit weight: its squares sum up to the cloud's variance.
+    # Each root replaces its modality's rows, with weight 1: it has their covariance.
     projection = projection / np.sqrt(np.sum((rows @ projection) ** 2) / (bits * len(pairs)))
     maps = {medium: a @ projection for medium, a in aligned.items()} | {words: projection}
     centres: dict[str, NDArray[Any]] = {m: moments.mean_media for m, moments in pairs.items()}
@@ -277,12 +272,12 @@ def fit_aligned(
 
 
 def _rounds(bits: int, components: Matrix) -> Iterable[int]:
-    """As many independent rotations as it takes to fill `bits`."""
+    """Independent rotations, until they fill `bits`."""
     return range(-(-bits // components.shape[1]))
 
 
 def _root(covariance: Matrix) -> Matrix:
-    """A matrix R with ``R.T @ R == covariance``; rows that stand for a whole cloud."""
+    """A matrix R with ``R.T @ R == covariance``."""
     values, axes = np.linalg.eigh(covariance)
     root: Matrix = np.sqrt(np.clip(values, 0, None))[:, None] * axes.T
     return root

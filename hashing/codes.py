@@ -24,7 +24,7 @@ _BIT_OF_NIBBLE = ((np.arange(16)[:, None] >> np.arange(4)) & 1).astype(np.float6
 
 
 def check_bits(bits: int) -> int:
-    """Return `bits` if codes can have that many.
+    """Return `bits` if it is a possible code length.
 
     Raises:
         CodeError: not a multiple of 8 between 8 and 4096.
@@ -114,8 +114,7 @@ def asymmetric_distance(
 ) -> NDArray[np.float64]:
     """Asymmetric distance: L1 between the sigmoid of one query's logits and stored bits.
 
-    Equal codes get bit-identical distances, whatever else is in `codes`: the additions
-    happen in the same order for every row.
+    Equal codes get bit-identical distances: additions have the same order for every row.
 
     Args:
         logits: float [bits], one query.
@@ -141,14 +140,14 @@ class DistanceTables:
 
     For any real weight ``w_i`` per bit the distance is
     ``sum (1 + w_i) / 2 - sum c_i w_i``; ``w = 2p - 1`` gives the L1 distance. All additions
-    happen in one fixed order: a code's distance is the same to the last bit on every machine.
+    have one fixed order: a code's distance is bit-identical on every machine.
 
     Args:
         weights: float64 [bits], finite.
     """
 
     def __init__(self, weights: NDArray[np.float64]) -> None:
-        # Per nibble first, then per byte: always the same additions, and few of them.
+        # Per nibble first, then per byte: few additions, always in the same order.
         nibbles = np.zeros((len(weights) // 8, 2, 16))
         for bit in range(4):
             nibbles -= weights.reshape(-1, 2, 4)[:, :, bit, None] * _BIT_OF_NIBBLE[:, bit]

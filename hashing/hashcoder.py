@@ -1,4 +1,4 @@
-"""HashCoder: the learned head of CroVCA (arXiv 2510.27584), and the hasher made of such heads."""
+"""HashCoder: the learned head of CroVCA (arXiv 2510.27584), and the hasher of such heads."""
 
 from __future__ import annotations
 
@@ -24,26 +24,25 @@ _HEAD = "head."
 _MEAN = "mean."
 _COUNTER = "num_batches_tracked"
 _PORTION = 4096
-"""Rows that go through a head at a time: 130 MB at the widest layer of a large head on 1024
-dimensions."""
+"""Rows per pass: 130 MB at the widest layer of a large head on 1024 dimensions."""
 
 
 class HashCoder(nn.Module):
-    """A small network that ends in a batch norm, so that every bit is on for about half.
+    """A small network that ends in a batch norm, so each bit is on for about half of the items.
 
     - ``small``: ``Linear(d, d) ReLU Linear(d, b) BatchNorm1d(b)``
     - ``large``: ``Linear(d, h) GELU Linear(h, h) GELU Linear(h, b) BatchNorm1d(b)`` with
       ``h = max(2 d, 2048)``
 
     Attributes:
-        dim: length of the embeddings that go in.
-        bits: length of the codes that come out.
-        size: which of the two.
+        dim: length of an embedding.
+        bits: length of a code.
+        size: ``small`` or ``large``.
         layers: the layers in order.
     """
 
     def __init__(self, dim: int, bits: int, size: Size = "small") -> None:
-        """Make a head with fresh weights: truncated normal, std 0.02; biases zero.
+        """Make a head with random weights: truncated normal, std 0.02; biases zero.
 
         Raises:
             CodeError: unusable bits.
@@ -86,7 +85,7 @@ class LearnedHasher:
     """``logits = head[modality](embedding - mean[modality])``, in float64.
 
     Attributes:
-        heads: per modality its head, in evaluation mode; modalities may share one.
+        heads: per modality, in evaluation mode; modalities may share one.
         means: per modality float32 [dim], subtracted first; empty to subtract nothing.
         settings: of the training, for the record.
     """
@@ -104,7 +103,7 @@ class LearnedHasher:
         means: Mapping[str, NDArray[np.float32]] | None = None,
         settings: Mapping[str, Any] | None = None,
     ) -> LearnedHasher:
-        """Copies of trained heads, ready for use; the originals can go on training.
+        """A hasher of copies of trained heads.
 
         Args:
             heads: per modality; the same object for modalities that share a head.
@@ -132,17 +131,17 @@ class LearnedHasher:
 
     @property
     def dim(self) -> int:
-        """Length of the embeddings that go in."""
+        """Length of an embedding."""
         return next(iter(self.heads.values())).dim
 
     @property
     def bits(self) -> int:
-        """Length of the codes that come out."""
+        """Length of a code."""
         return next(iter(self.heads.values())).bits
 
     @property
     def modalities(self) -> list[str]:
-        """What it can code, sorted."""
+        """Its modalities, sorted."""
         return sorted(self.heads)
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
@@ -181,7 +180,7 @@ class LearnedHasher:
         return out
 
     def config(self) -> dict[str, Any]:
-        """Kind, size, which modality has whose head, and the settings of the training."""
+        """Kind, size, the owner of each modality's head, and the settings of the training."""
         return {
             "kind": HASHCODER,
             "size": next(iter(self.heads.values())).size,
@@ -190,7 +189,7 @@ class LearnedHasher:
         }
 
     def _owners(self) -> dict[str, str]:
-        """Per modality the first one, in alphabetical order, that has the same head."""
+        """Per modality the first modality, in alphabetical order, with the same head."""
         first: dict[int, str] = {}
         return {m: first.setdefault(id(self.heads[m]), m) for m in sorted(self.heads)}
 
@@ -225,13 +224,13 @@ def _ready(head: HashCoder) -> HashCoder:
 
 
 def _hollow(dim: int, bits: int, size: Any) -> HashCoder:
-    """A head of shapes alone: takes no memory, and nothing from torch's generator."""
+    """A head without memory for weights; draws nothing from torch's generator."""
     with torch.device("meta"):
         return HashCoder(dim, bits, size)
 
 
 def _filled(hollow: HashCoder, state: Mapping[str, torch.Tensor]) -> HashCoder:
-    """The head with these tensors as its own, for inference."""
+    """The head with these tensors, for inference."""
     counters = {n: torch.tensor(0) for n in hollow.state_dict() if n.endswith(_COUNTER)}
     hollow.load_state_dict({**state, **counters}, assign=True)
     return hollow.eval().requires_grad_(False)
@@ -244,7 +243,7 @@ def _built(state: Mapping[str, NDArray[np.float32]], size: Any, owner: str) -> H
     last = state.get("layers.4.weight" if size == "large" else "layers.2.weight")
     if first is None or last is None or first.ndim != 2 or last.ndim != 2:
         raise CodeError(f"the head of {owner} lacks its first or last layer")
-    # All shapes are compared before anything of the size that they speak of is allocated.
+    # Shapes are compared before anything of their size is allocated.
     head = _hollow(first.shape[1], last.shape[0], size)
     wanted = _state(head)
     if set(state) != set(wanted):
@@ -266,6 +265,6 @@ def _built(state: Mapping[str, NDArray[np.float32]], size: Any, owner: str) -> H
 
 
 def _state(head: HashCoder) -> dict[str, torch.Tensor]:
-    """What decides a head's logits, by name: its state without the counter of batches."""
+    """A head's state without the batch counter, by name."""
     state = head.state_dict()
     return {n: t for n, t in state.items() if not n.endswith(_COUNTER)}

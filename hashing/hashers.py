@@ -1,6 +1,6 @@
-"""What every hasher is, and the two that need nothing but NumPy: linear and hybrid ones.
+"""The interface of hashers, and the linear and hybrid ones, which need only NumPy.
 
-A hasher takes embeddings and returns logits; codes are their signs. Learned heads are in
+A hasher maps embeddings to logits; codes are their signs. Learned heads are in
 `bittern.hashing.hashcoder`, aligned ones in `bittern.hashing.aligned`.
 """
 
@@ -18,7 +18,7 @@ from bittern.hashing.codes import check_bits
 
 HYBRID = "hybrid"
 LEAST_WEIGHT = 1e-6
-"""A smaller weight would make a hasher's bits of a hybrid useless."""
+"""Least weight of a hasher in a hybrid."""
 _MEAN = "mean."
 _PART = "part."
 
@@ -29,7 +29,7 @@ class Hasher(Protocol):
 
     @property
     def kind(self) -> str:
-        """Which method: ``pca``, ``itq``, ``lsh``..."""
+        """Its method: ``pca``, ``itq``, ``lsh``..."""
         ...
 
     @property
@@ -63,18 +63,18 @@ class Hasher(Protocol):
         ...
 
     def tensors(self) -> Mapping[str, NDArray[np.float32]]:
-        """Everything learned or drawn, by name; what `safetensors` stores."""
+        """Its arrays by name, for `safetensors`."""
         ...
 
     def config(self) -> Mapping[str, Any]:
-        """Everything else that decides the code, as JSON values."""
+        """All other values that decide the code, as JSON values."""
         ...
 
     def with_modality(self, new: str, like: str, mean: NDArray[np.floating]) -> Hasher:
-        """The hasher, with one more modality in the space of another.
+        """A hasher with a further modality in the space of another.
 
-        Embeddings of the new one are centred by their own mean and then treated as those of
-        `like`: the same projection, the same head. One of this name is replaced.
+        Its embeddings are centred by their own mean and then hashed like those of `like`. An
+        existing modality of this name is replaced.
 
         Args:
             new: e.g. ``audio``.
@@ -82,8 +82,7 @@ class Hasher(Protocol):
             mean: float [dim] of the new modality's embeddings.
 
         Raises:
-            CodeError: `like` is unknown to the hasher, or the mean has another length or is not
-                finite.
+            CodeError: unknown `like`, or a mean of another length or not finite.
         """
         ...
 
@@ -94,9 +93,9 @@ def checked_embeddings(
     """Embeddings that a hasher can take, float32 [n, dim].
 
     Args:
-        embeddings: what was given.
-        modality: what it is said to be of.
-        dim: length that an embedding must have.
+        embeddings: of the caller.
+        modality: of the embeddings.
+        dim: required length.
         known: the hasher's modalities.
 
     Raises:
@@ -138,11 +137,11 @@ class LinearHasher:
     """``logits = scale * (embedding - mean[modality]) @ projection``.
 
     Attributes:
-        kind: how `projection` was found: ``pca``, ``itq`` or ``lsh``.
+        kind: method that found `projection`: ``pca``, ``itq`` or ``lsh``.
         projection: float32 [dim, bits].
-        means: per modality, float32 [dim]; text and image clouds sit apart, so each is
+        means: per modality, float32 [dim]; text and images form separate clouds, so each is
             centred by its own mean.
-        scale: positive; sets how soft the query of an asymmetric search is, never the code.
+        scale: positive; sets how soft the query of an asymmetric search is, not the code.
         settings: of the fit (seed and the like), for the record.
     """
 
@@ -191,8 +190,8 @@ class LinearHasher:
         """
         x = checked_embeddings(embeddings, modality, dim=self.dim, known=self.means)
         centred = x - self.means[modality]
-        # Row by row a BLAS product may round differently than in a batch; float64 keeps that
-        # rounding far below what could change a sign that float32 embeddings decide.
+        # BLAS products of one row and of a batch may round differently. In float64 that is too
+        # little to change the sign of a logit of float32 embeddings.
         z = centred.astype(np.float64) @ self.projection.astype(np.float64)
         return (z * self.scale).astype(np.float32)
 
@@ -241,14 +240,14 @@ class LinearHasher:
 
 @dataclass(frozen=True)
 class HybridHasher:
-    """The logits of several hashers side by side, each part weighed by the query.
+    """Concatenated logits of several hashers, each with a weight in the query.
 
-    Training-free bits serve whatever may be searched for; learned bits serve better what they were
-    trained on. Ours (not published); measured in docs/background/learned-codes.md.
+    Training-free bits serve all queries; learned bits are better for the training classes. Ours
+    (not published); measured in docs/background/learned-codes.md.
 
-    A query counts bit i with ``tanh(z_i / 2)``. A part of weight w has its logits turned into
-    ``2 artanh(w tanh(z / 2))``: the sign, and so the code, stays; the query's count of each of
-    its bits is multiplied by exactly w. Search needs to know nothing of it.
+    A query weighs bit i with ``tanh(z_i / 2)``. For a weight w, logits become
+    ``2 artanh(w tanh(z / 2))``: the sign, and so the code, is the same; the query's weight of the
+    bit is multiplied by exactly w. Search needs no change for that.
 
     Attributes:
         parts: hashers for the same embeddings, in the order of their bits.
@@ -288,11 +287,11 @@ class HybridHasher:
 
     @property
     def modalities(self) -> list[str]:
-        """What all its parts can code, sorted."""
+        """The modalities of all its hashers, sorted."""
         return sorted(set.intersection(*(set(part.modalities) for part in self.parts)))
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """All parts' logits, weighed; see `Hasher`.
+        """Weighted logits of all hashers; see `Hasher`.
 
         Raises:
             CodeError: wrong shape, or a value is not finite.
@@ -336,5 +335,5 @@ def weigh(logits: NDArray[np.float32], weight: float) -> NDArray[np.float32]:
         return logits
     scaled = weight * np.tanh(logits.astype(np.float64) / 2)
     weighed: NDArray[np.float32] = (2 * np.arctanh(scaled)).astype(np.float32)
-    # A logit so close to 0 that float32 cannot tell it from 0 any more keeps its side.
+    # A logit that float32 rounds to 0 keeps its sign.
     return np.where((weighed > 0) == (logits > 0), weighed, logits)

@@ -2,16 +2,15 @@
 
 Cross-view code alignment (CroVCA, arXiv 2510.27584):
 
-Each view of an item predicts the code of every other view. A coding rate keeps the
-codes of a batch apart, so no negatives are needed. A *view* is whatever shows the same item:
-two crops of a photograph, a caption and its recording (compact hypercube embeddings, arXiv
-2601.22783), or several of each.
+Each view of an item predicts the code of every other view. A coding rate separates the
+codes of a batch, so no negatives are needed. *Views* show the same item: two crops of a
+photograph, or a caption and its recording (compact hypercube embeddings, arXiv 2601.22783).
 
-Everything is computed in float32, whatever precision the logits come in and whatever autocast
-is on: the log-determinant of a coding rate does not survive half precision.
+Everything is computed in float32, also under autocast: the log-determinant of a coding rate needs
+more than half precision.
 
 The contrastive loss is CLIP's (arXiv 2103.00020), for distilling an audio tower into the text space
-of an image-text model (arXiv 2602.00681; details ours: only the abstract was at hand).
+of an image-text model (arXiv 2602.00681; details ours: only the abstract was available).
 """
 
 from __future__ import annotations
@@ -36,10 +35,10 @@ LARGEST_SCALE = 100.0
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss and what it is made of; scalars, float32.
+    """A loss and its terms; scalars, float32.
 
     Attributes:
-        total: what is minimised: ``alignment + rate_weight * rate``.
+        total: ``alignment + rate_weight * rate``.
         alignment: binary cross-entropy between views, or towards prototypes.
         rate: minus the coding rate, mean over the views.
     """
@@ -53,7 +52,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _in_float32(function: Function) -> Function:
-    """Keep autocast out of a function: it would turn products back into half precision."""
+    """Disable autocast in a function: it would compute products in half precision."""
 
     @wraps(function)
     def outside(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +103,7 @@ def coding_rate(logits: torch.Tensor, epsilon: float = EPSILON) -> torch.Tensor:
     (z,) = _checked([logits], at_least=1)
     batch, bits = z.shape
     v = normalize(z, dim=1)
-    # V^T V and V V^T have the same determinant behind the identity: take the smaller.
+    # I + V^T V and I + V V^T have the same determinant: take the smaller.
     gram = v.T @ v if bits <= batch else v @ v.T
     eye = torch.eye(len(gram), device=z.device)
     volume: torch.Tensor = torch.linalg.slogdet(eye + bits / (batch * epsilon) * gram).logabsdet
@@ -206,7 +205,7 @@ class Scale(nn.Module):
         self.log = nn.Parameter(torch.tensor(math.log(FIRST_SCALE)))
 
     def forward(self) -> torch.Tensor:
-        """The factor, a scalar with a gradient (none while it is beyond its limit)."""
+        """The factor, a scalar with a gradient (none beyond its limit)."""
         return self.log.exp().clamp(max=LARGEST_SCALE)
 
 
@@ -218,9 +217,8 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Mean over both directions of the cross-entropy of the right answers.
 
-    An item's right answers are the items of its group; its target is spread evenly over them:
-    captions repeat (a species has many recordings), and equals are not each other's wrong answers.
-    Computed in float32.
+    An item's right answers are the items of its group, with equal target probabilities: a species
+    has many recordings with one caption. Computed in float32.
 
     Args:
         student: [n, dim] of unit L2 norm.
@@ -229,7 +227,7 @@ def contrastive_loss(
         same: bool [n, n], which rows are of one group; None for each row alone.
 
     Returns:
-        a scalar; 0 at best where no two rows are of one group.
+        A scalar; at best 0 if all groups differ.
 
     Raises:
         CodeError: shapes that do not fit together, or fewer than two rows.

@@ -3,11 +3,11 @@
     MODEL/
     ├── model.json              the card: encoder, hasher, digest; data, metrics and settings
     ├── hasher.safetensors      the hasher's tensors
-    └── adapters.safetensors    what was trained of the towers; only where something was
+    └── adapters.safetensors    trained tensors of the towers, if any
 
 The digest is the SHA-256 of everything that decides a code: the encoder's tower digests
-(weights and preprocessing), how its towers were put together and adapted, the hasher's
-configuration, and all tensors. Codes and queries meet only when their digests are equal.
+(weights and preprocessing), how its towers are combined and adapted, the hasher's configuration,
+and all tensors. Queries search only codes with an equal digest.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Tensors = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What a saved model says of itself.
+    """The description of a saved model.
 
     Attributes:
         name: e.g. ``field-256``.
@@ -52,13 +52,13 @@ class ModelCard:
         encoder: catalogue name of the encoder.
         towers: per modality, the tower's digest (hex SHA-256).
         hasher: the hasher's configuration (`Hasher.config`).
-        licence: licences of the weights behind it.
+        licence: licences of the encoder's weights.
         digest: hex SHA-256 of everything that decides a code.
         format: version of this layout.
-        assembly: per modality, from which encoder the tower comes and what was trained of it;
-            empty where the encoder's towers are used as they are.
-        data: what it was fitted or trained on.
-        metrics: what was measured while it was trained.
+        assembly: per modality, the encoder of the tower and its trained part; empty for unchanged
+            towers.
+        data: facts about the training data.
+        metrics: measured during the training.
         training: the settings of the training.
     """
 
@@ -79,11 +79,11 @@ class ModelCard:
 
 @dataclass(frozen=True)
 class Story:
-    """Where a model comes from; on its card, but not in its digest.
+    """The origin of a model; on its card, but not in its digest.
 
     Attributes:
-        data: what it was trained on.
-        metrics: what was measured meanwhile.
+        data: facts about the training data.
+        metrics: measured during the training.
         training: the settings.
     """
 
@@ -94,12 +94,12 @@ class Story:
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A card with its hasher; the encoder is named, not included.
+    """A card and a hasher; the encoder is only named.
 
     Attributes:
-        card: what the model says of itself.
+        card: the description.
         hasher: embeddings in, logits out.
-        adapters: what was trained of the towers, float32, by name; empty where nothing was.
+        adapters: trained tensors of the towers, float32, by name; may be empty.
     """
 
     card: ModelCard
@@ -122,14 +122,14 @@ class SavedModel:
         """Write the card for `hasher` on the towers with these digests.
 
         Args:
-            name: what people will call it.
+            name: for users.
             hasher: of one of `KINDS`.
             encoder: catalogue name of the encoder; of several, joined by ``+``.
-            towers: per modality, the tower's digest as it is used, adapters included.
-            licence: of the weights behind it.
-            assembly: how the towers were put together, as JSON values.
+            towers: per modality, the tower's digest, adapters included.
+            licence: of the encoder's weights.
+            assembly: how the towers are combined, as JSON values.
             adapters: tensors that belong to `assembly`.
-            story: where it comes from.
+            story: origin of the model.
         """
         story = story or Story()
         assembly = json.loads(json.dumps(dict(assembly or {})))
@@ -174,11 +174,11 @@ class SavedModel:
 
     @classmethod
     def load(cls, folder: Path) -> SavedModel:
-        """Read a folder and check that its parts belong together.
+        """Read a folder and check that its files belong together.
 
         Raises:
             ModelNotFoundError: there is no model in this folder.
-            ModelDamagedError: a part is missing, too large, or contradicts another.
+            ModelDamagedError: a file is missing, too large, or contradicts another.
         """
         if not (folder / CARD_FILE).is_file():
             raise ModelNotFoundError(
@@ -231,7 +231,7 @@ def _read_card(path: Path) -> ModelCard:
         raise ModelDamagedError(f"{path} is larger than a model card can be")
     try:
         fields = json.loads(path.read_bytes())
-        # Half a surrogate pair is valid JSON, but no text that could be hashed, sent or shown.
+        # A lone surrogate is valid JSON, but cannot be encoded.
         json.dumps(fields, ensure_ascii=False).encode()
         if fields.get("format", 0) > FORMAT:
             raise ModelDamagedError(
@@ -297,10 +297,10 @@ def _restore(card: ModelCard, tensors: Tensors, folder: Path) -> Hasher:
 
 
 def restore(tensors: Mapping[str, NDArray[np.float32]], config: Mapping[str, Any]) -> Hasher:
-    """The hasher whose `tensors` and `config` these are.
+    """The hasher with these `tensors` and `config`.
 
     Raises:
-        CodeError: an unknown kind, or parts that do not fit together.
+        CodeError: an unknown kind, or values that contradict each other.
     """
     kind = config.get("kind")
     if kind not in KINDS:

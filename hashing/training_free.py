@@ -2,9 +2,9 @@
 
 - ``pca``: Hashing-Baseline (arXiv 2509.14427): PCA without whitening, then a random
   orthogonal rotation, which spreads the variance evenly over the bits.
-- ``itq``: Iterative Quantization (Gong & Lazebnik, CVPR 2011): the rotation is learned, by
-  turns fixing the signs and solving the orthogonal Procrustes problem.
-- ``lsh``: random hyperplanes (Charikar, STOC 2002). Looks at no data but the means.
+- ``itq``: Iterative Quantization (Gong & Lazebnik, CVPR 2011): the rotation is learned by
+  alternately fixing the signs and solving the orthogonal Procrustes problem.
+- ``lsh``: random hyperplanes (Charikar, STOC 2002). Uses only the means of the data.
 
 PCA cannot give more components than the data has dimensions. For more bits, further
 independent rotations of the same components are appended.
@@ -42,12 +42,12 @@ def fit(
 
     Args:
         kind: ``pca``, ``itq`` or ``lsh``.
-        embeddings: per modality, float [n, dim], unit norm. Each modality that will be
-            hashed needs at least one row: its mean is its centre.
+        embeddings: per modality, float [n, dim], unit norm; one row or more. Each modality is
+            centred by its mean.
         bits: code length, a multiple of 8.
         seed: of the random rotation (numpy's PCG64).
-        basis: modalities whose rows decide the components, each with the same weight; all by
-            default. The archive side (images or audio) is what Hashing-Baseline uses.
+        basis: modalities whose rows decide the components, with equal weights; all by default.
+            Hashing-Baseline uses the archive side (images or audio).
 
     Returns:
         A hasher whose logits have a root mean square of 1 over the rows of `basis`.
@@ -66,7 +66,7 @@ def fit(
         raise InvalidInputError("a hasher needs embeddings of at least one modality")
     if len({x.shape[1] for x in checked.values()}) > 1:
         raise CodeError(f"dimensions differ: { {m: x.shape[1] for m, x in checked.items()} }")
-    # A single row is no cloud: centred on itself, nothing of it would be left.
+    # A single row minus its mean would be zero.
     means = {m: x.mean(axis=0) if len(x) > 1 else np.zeros(x.shape[1]) for m, x in checked.items()}
     chosen = list(basis) if basis is not None else sorted(checked)
     centred = _balanced([checked[m] - means[m] for m in chosen])
@@ -91,7 +91,7 @@ def fit(
 
 
 def _balanced(clouds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """All rows, scaled so that each modality weighs the same, however many rows it has."""
+    """All rows, scaled to equal weights of the modalities."""
     total = sum(len(x) for x in clouds)
     return np.concatenate([x * np.sqrt(total / (len(clouds) * len(x))) for x in clouds])
 
@@ -101,11 +101,11 @@ def principal_components(centred: NDArray[np.float64], most: int) -> NDArray[np.
 
     Args:
         centred: float64 [n, dim], zero mean.
-        most: how many at the most.
+        most: largest number of axes.
 
     Returns:
         float64 [dim, m] with orthonormal columns, 1 <= m <= most: axes whose variance is only
-        rounding noise are left out. Signs are fixed (the largest entry of an axis is positive).
+        rounding noise are omitted. Signs are fixed (the largest entry of an axis is positive).
     """
     variances, axes = np.linalg.eigh(centred.T @ centred)
     order = np.argsort(variances)[::-1]
@@ -130,7 +130,7 @@ def _rotate(
     *,
     learn: bool,
 ) -> NDArray[np.float64]:
-    """Project on `components`, rotate; as many independent rotations as `bits` needs."""
+    """Project on `components` and rotate, with independent rotations until they fill `bits`."""
     blocks: list[NDArray[np.float64]] = []
     projected = centred @ components
     while sum(b.shape[1] for b in blocks) < bits:
@@ -144,7 +144,7 @@ def _rotate(
 def _itq_rotation(
     projected: NDArray[np.float64], rotation: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Turn `rotation` so that the projected rows lie close to the corners of the hypercube."""
+    """Rotate so that the projected rows are close to the corners of the hypercube."""
     for _ in range(_ITQ_ITERATIONS):
         signs = np.where(projected @ rotation > 0, 1.0, -1.0)
         left, _, right = np.linalg.svd(projected.T @ signs)

@@ -1,5 +1,4 @@
-"""Training of heads: settings, the loop, checkpoints, logs, embeddings streamed from disk.
+"""Training of heads: settings, loop, checkpoints, logs, embeddings streamed from disk.
 
-Knows hashing only. Whatever is trained (heads on precomputed embeddings, or whole towers with
-their media) reaches the loop as an `Objective`.
+The loop trains an `Objective`: heads on precomputed embeddings, or towers with their media.
 """

@@ -1,7 +1,6 @@
-"""Checkpoints: all that a run needs to go on as if nothing had happened, in one file.
+"""Checkpoints: the state of a run in one file, to continue as if it had not been interrupted.
 
-The file is safetensors (no pickle): tensors, and JSON in its header. It is replaced as a whole, so
-that the last complete one is always there, whenever the process dies.
+The file is safetensors (no pickle): tensors, and JSON in its header. It is replaced atomically.
 """
 
 from __future__ import annotations
@@ -29,22 +28,21 @@ from bittern.hashing.training.records import BitStatistics, EpochRecord
 
 CHECKPOINT_FILE = "checkpoint.safetensors"
 FORMAT = 1
-REMEDY = "Remove it to start the run anew, or train into another folder."
+REMEDY = "Remove it to start over, or train into another folder."
 _STATE = "state"
 _MOST_THREADS = 1024
 Batch = TypeVar("Batch")
 
 
 class RunState:
-    """What a checkpoint holds.
+    """The state of a run.
 
     Attributes:
         epoch: the current one, from 1.
-        step: batches of it that are done.
-        history: records of the epochs before it.
-        best_epoch: the one with the best validation value, the latest of equals; 0 while there
-            is none.
-        finished: whether nothing is left to do.
+        step: finished batches of the epoch.
+        history: records of the epochs before.
+        best_epoch: the one with the best validation value, the latest of equals; 0 before.
+        finished: whether the run has ended.
         log_bytes: length of the log at the latest checkpoint.
         optimiser: with its moments.
     """
@@ -74,7 +72,7 @@ class RunState:
         self._since = time.perf_counter()
 
     def note(self, out: Step) -> None:
-        """Count a batch, and keep its losses where they are: fetching them would wait."""
+        """Count a batch, and store its losses on their device: fetching them would wait."""
         if self.step >= self._steps:
             raise TrainingError(f"epoch {self.epoch} has more than its {self._steps} batches")
         values = [out.total.detach(), *out.parts.values()]
@@ -118,7 +116,7 @@ class RunState:
     def end_epoch(
         self, validation: Mapping[str, float], bits: Sequence[BitStatistics]
     ) -> EpochRecord:
-        """Write the epoch into the history, keep its weights if they are the best, move on."""
+        """Record the epoch, store its weights if they are the best, begin the next."""
         parts = self.mean_losses()
         now = time.perf_counter()
         record = EpochRecord(
@@ -146,14 +144,13 @@ class RunState:
         if value is None or math.isnan(value):
             return
         best = self.history[self.best_epoch - 1].watched if self.best_epoch else None
-        # Of equals the later one: with few items held out values tie early, while what was not
-        # held out is still being learned.
+        # The later of equals: with few held-out items, values tie while training still helps.
         if best is None or value >= best:
             self.best_epoch = record.epoch
             self._best = {name: t.detach().cpu().clone() for name, t in self._weights.items()}
 
     def _stale(self) -> bool:
-        """Whether patience has run out; a tie is no improvement."""
+        """Whether patience has run out; a tie is not an improvement."""
         if not (self._config.patience and self.best_epoch):
             return False
         best = self.history[self.best_epoch - 1].watched
@@ -188,7 +185,7 @@ class RunState:
         }
 
     def _origin(self) -> dict[str, Any]:
-        """What must be equal for a run to go on, next to its settings."""
+        """Values that must be equal to resume a run, besides its settings."""
         return {
             "data": self._digest,
             "steps_per_epoch": self._steps,
@@ -197,22 +194,22 @@ class RunState:
         }
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint.
+        """Continue from a checkpoint.
 
         Raises:
-            ModelDamagedError: it cannot be read, or makes no sense.
+            ModelDamagedError: it cannot be read, or is inconsistent.
             TrainingError: it belongs to other settings, data or weights.
         """
-        with refusing_nonsense(path):
+        with _as_damage(path):
             self._load(path)
             self._check()
 
     def _load(self, path: Path) -> None:
         tensors, facts = load_checkpoint(path)
-        self._refuse_strangers(facts)
+        self._refuse_other_run(facts)
         if shapes(under(tensors, "weights")) != shapes(self._weights):
-            raise TrainingError(f"{path} holds other weights than the model that is to be trained")
-        # Other numbers of threads add in another order, and a code's bit may flip.
+            raise TrainingError(f"{path} is of another model than the one to be trained")
+        # With another number of threads additions have another order, and a bit may flip.
         torch.set_num_threads(min(max(1, int(facts["threads"])), _MOST_THREADS))
         self._loaded = tensors
         self.rewind()
@@ -230,7 +227,7 @@ class RunState:
         self._seconds, self._since = float(facts["seconds"]), time.perf_counter()
 
     def _shapes_of(self, moments: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
-        """What the moments of these parameters must be like; one not yet stepped has none."""
+        """Expected shapes of the moments; a parameter without a step has none."""
         return {
             f"{number}.{key}": torch.Size() if key == "step" else parameter.shape
             for number, parameter in enumerate(self.optimiser.parameters)
@@ -239,10 +236,10 @@ class RunState:
         }
 
     def _check(self) -> None:
-        """Whether what was loaded fits together.
+        """Check the loaded state.
 
         Raises:
-            ValueError: it does not.
+            ValueError: it is inconsistent.
         """
         done = len(self.history)
         faults = {
@@ -254,7 +251,7 @@ class RunState:
             "the length of its log": not 0 <= self.log_bytes < 2**63,
             "its losses": self._losses.shape != (self._steps, len(self._names)),
             "its best weights": bool(self._best) and shapes(self._best) != shapes(self._weights),
-            # Infinity can be meant (a mask holds it); NaN is what is left of a broken run.
+            # Infinity may be intended (in masks); NaN is a sign of a broken run.
             "NaN in its weights": any(
                 bool(t.isnan().any()) for t in (*self._weights.values(), *self._best.values())
             ),
@@ -262,7 +259,7 @@ class RunState:
         if found := [what for what, wrong in faults.items() if wrong]:
             raise ValueError(", ".join(found))
 
-    def _refuse_strangers(self, facts: Mapping[str, Any]) -> None:
+    def _refuse_other_run(self, facts: Mapping[str, Any]) -> None:
         before, now = facts["config"], self._config.to_dict()
         names = differing(before, now)
         pairs = {n: (before.get(n), now.get(n)) for n in names}
@@ -274,28 +271,28 @@ class RunState:
         if pairs:
             changes = "; ".join(f"{n} was {a}, is {b}" for n, (a, b) in pairs.items())
             raise TrainingError(
-                f"the run cannot be resumed, it was begun otherwise: {changes}. Use the same "
+                f"the run cannot be resumed with other settings: {changes}. Use the same "
                 "settings and data, or train into another folder.",
                 field=next(iter(pairs)),
                 details={n: f"{a} -> {b}" for n, (a, b) in pairs.items()},
             )
 
     def rewind(self) -> None:
-        """Put weights and generators back to where the loaded checkpoint had them."""
+        """Restore weights and generators of the loaded checkpoint."""
         _copy(under(self._loaded, "weights"), self._weights)
         torch.set_rng_state(self._loaded["rng.cpu"])
         if "rng.cuda" in self._loaded:
             torch.cuda.set_rng_state(self._loaded["rng.cuda"], self._placed.device)
 
     def restore_best(self) -> None:
-        """Put the best weights in place, if there was a validation."""
+        """Restore the best weights, if there was a validation."""
         _copy(self._best, self._weights)
 
 
 def _weights(
     module: torch.nn.Module, parameters: Sequence[torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """What training changes: optimised parameters, and all buffers."""
+    """Optimised parameters, and all buffers."""
     optimised = {id(p) for p in parameters}
     named = {name: p for name, p in module.named_parameters() if id(p) in optimised}
     if len(named) != len(optimised):
@@ -355,19 +352,15 @@ def load_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 
 
 @contextlib.contextmanager
-def refusing_nonsense(path: Path) -> Iterator[None]:
-    """Tell what fails inside, on values from the checkpoint at `path`, as damage to it.
-
-    Raises:
-        ModelDamagedError: something failed that Bittern has no error for.
-    """
+def _as_damage(path: Path) -> Iterator[None]:
+    """Turn other errors than Bittern's into a `ModelDamagedError` of the checkpoint."""
     try:
         yield
     except (BitternError, torch.OutOfMemoryError):
         raise
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as e:
         reason = f"{type(e).__name__}: {' '.join(str(e).split())[:300]}"
-        raise ModelDamagedError(f"the checkpoint {path} makes no sense: {reason}. {REMEDY}") from e
+        raise ModelDamagedError(f"the checkpoint {path} is inconsistent: {reason}. {REMEDY}") from e
 
 
 def under(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

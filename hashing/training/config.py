@@ -1,7 +1,7 @@
-"""Settings of a training: one frozen value, checked however it comes about.
+"""Settings of a training.
 
-Defaults are those of CroVCA (arXiv 2510.27584). Every field carries its allowed range, which
-error messages read off the same annotation.
+Defaults are those of CroVCA (arXiv 2510.27584). Error messages name the allowed range of a field,
+from its annotation.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from bittern.errors import InvalidInputError
 LARGEST_FILE = 64 * 1024
 """Bytes; a settings file has some thirty lines."""
 FREE_ON_RESUME = frozenset({"checkpoint_every", "log_every"})
-"""Fields that change no weight, so a run may be resumed with other values."""
+"""Fields without influence on weights; a run may be resumed with other values."""
 _OF_TAGS = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
-"""What the safe loader fails with where a tag (!!int, !!map) and its value do not match."""
+"""Errors of the safe loader if a tag (!!int, !!map) and its value do not match."""
 
 _Steps = Annotated[int, Field(ge=0, le=1_000_000_000)]
 _Share = Annotated[float, Field(ge=0, le=0.5)]
@@ -30,19 +30,19 @@ _Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class TrainingConfig(BaseModel):
-    """What decides a training, next to its data.
+    """Settings of a training.
 
     Attributes:
         bits: code length.
         size: which HashCoder, ``small`` or ``large``.
         heads: a head ``per-modality``, or one ``shared`` by all.
         epochs: passes over the data.
-        batch_size: items per batch; the coding rate keeps the codes of a batch apart, so this
-            is more than a matter of memory.
+        batch_size: items per batch. It affects quality too: the coding rate separates the codes of
+            a batch.
         accumulate: batches per optimiser step. Gradients add up; the coding rate still sees
             one batch at a time.
         learning_rate: AdamW's, at the first step.
-        final_learning_rate: at the last step; a half cosine lies between.
+        final_learning_rate: at the last step, after a half cosine.
         weight_decay: AdamW's.
         rate_weight: weight of the coding rate in the loss.
         clip_norm: largest norm of the gradient; 0 for no limit.
@@ -55,7 +55,7 @@ class TrainingConfig(BaseModel):
         log_every: steps between two lines of the log; 0 for lines at the end of epochs only.
         lora_rank: of the adapters on the towers; 0 for no adapters (the paper: 16).
         lora_alpha: their scale is alpha / rank.
-        lora_dropout: in front of the adapters.
+        lora_dropout: before the adapters.
         lora_from_epoch: first epoch, counted from 1, that trains the adapters.
         augmentation: name of the set of image views; empty for none.
 
@@ -105,7 +105,7 @@ class TrainingConfig(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _number(cls, value: Any, info: ValidationInfo) -> Any:
-        """YAML 1.1 reads ``1e-3`` as text, for want of a point: take it for the number it is."""
+        """YAML 1.1 reads ``1e-3`` as text; turn it into a number."""
         wanted = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, str) and wanted is float:
             try:
@@ -132,7 +132,7 @@ class TrainingConfig(BaseModel):
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings that a YAML or JSON file names; their values are not checked.
+    """The settings in a YAML or JSON file; values are not checked.
 
     Raises:
         InvalidInputError: not a readable text file of at most 64 KiB, or see `load_mapping`.
@@ -149,9 +149,9 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[str]:
-    """Names of the fields that two settings disagree on, less those that change no weight.
+    """Names of fields that differ, without `FREE_ON_RESUME`.
 
-    A field that `a`, of an earlier release, has in addition differs only if it was used.
+    A field of an earlier release that `a` has in addition differs only if it was used.
     """
     names = sorted({n for n in a if a[n]} | set(b))
     return [n for n in names if n not in FREE_ON_RESUME and a.get(n) != b.get(n)]
@@ -204,9 +204,7 @@ def _shown(value: object) -> str:
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Safe YAML without references, which can grow beyond measure, and without repeated keys,
-    of which YAML would silently take the last.
-    """
+    """Safe YAML without references, which may expand without limit, and without repeated keys."""
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -222,11 +220,11 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def load_mapping(text: str, source: str) -> dict[str, Any]:
-    """The mapping that a YAML (or JSON) text holds; empty for an empty text.
+    """The mapping in a YAML or JSON text; empty for an empty text.
 
     Args:
-        text: what to parse; the caller limits its length.
-        source: what to call it in errors.
+        text: to parse; the caller limits its length.
+        source: its name in errors.
 
     Raises:
         InvalidInputError: not YAML, or not a mapping with text for keys.

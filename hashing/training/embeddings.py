@@ -1,4 +1,4 @@
-"""Precomputed embeddings on disk: sets of items, each seen in one or more views.
+"""Precomputed embeddings on disk: sets of items with one or more views.
 
     SET/
     ├── set.json             format, encoder, tower digests, rows, views, labels, groups
@@ -8,8 +8,8 @@
     ├── label_values.npy     int32, classes of item r at offsets[r]:offsets[r + 1]
     └── groups.npy           int32 [rows], items that must not share a batch (groups: true)
 
-A view is what shows the item: a photograph's embedding, its caption's, a second crop's. All
-arrays are what `numpy.save` writes, so anyone can make a set. Pickles are never read.
+A view is an embedding of the item: of a photograph, its caption, or a second crop. All arrays are
+in the format of `numpy.save`, so anyone can make a set. Pickles are never read.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class View:
     """One array of a set.
 
     Attributes:
-        modality: ``text``, ``image``, ``audio``, or whatever has a mean and a head of its own.
+        modality: ``text``, ``image``, ``audio``, or another name.
         dim: length of an embedding.
         dtype: of the file.
     """
@@ -62,13 +62,13 @@ class View:
 
 @dataclass(frozen=True)
 class SetDescription:
-    """What ``set.json`` says.
+    """The content of ``set.json``.
 
     Attributes:
         rows: items.
-        views: by name; the name is the file's.
+        views: by name, which is also the file's.
         encoder: catalogue name of the encoder that made the embeddings.
-        towers: per modality the digest of the tower that did.
+        towers: tower digests by modality.
         labels: whether there are labels, and whether an item may have several.
         groups: whether there are groups.
         format: version of this layout.
@@ -84,16 +84,15 @@ class SetDescription:
     format: Literal[1] = 1
 
     def to_json(self) -> str:
-        """The content of ``set.json``."""
+        """As JSON text."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 @dataclass(frozen=True)
 class EmbeddingSet:
-    """A set of embeddings on disk, of which only the rows being read are in memory.
+    """A set of embeddings on disk.
 
-    Arrays are mapped anew for each read: pages of a file that stays mapped count as this
-    process's memory, up to the whole file.
+    Arrays are mapped for each read only: pages of a mapped file count as memory of the process.
     """
 
     folder: Path
@@ -105,7 +104,7 @@ class EmbeddingSet:
 
         Raises:
             SourceNotFoundError: no such folder, or a file of the set is missing.
-            InvalidInputError: a file is not what the description says.
+            InvalidInputError: a file does not match the description.
         """
         opened = cls(folder, _read_description(folder))
         for name in opened.views:
@@ -154,7 +153,7 @@ class EmbeddingSet:
 
     @cached_property
     def classes(self) -> tuple[NDArray[np.int64], NDArray[np.int32]] | None:
-        """Offsets and values as `multi_labels`, of single labels too; None without labels."""
+        """Single or multiple labels as offsets and values (`multi_labels`); None without labels."""
         labels = self.labels
         if labels is None:
             return self.multi_labels
@@ -194,7 +193,7 @@ class EmbeddingSet:
         return digest.hexdigest()
 
     def _scan(self, name: str) -> str:
-        """The digest of a view's values; refuses those that are not finite."""
+        """The digest of a view; refuses values that are not finite."""
         content = hashlib.sha256()
         for start in range(0, self.rows, _SCAN_ROWS):
             block = np.array(self._mapped(name)[start : start + _SCAN_ROWS])
@@ -224,11 +223,10 @@ class EmbeddingSet:
         if not path.is_file():
             raise SourceNotFoundError(f"{path} is missing, though {SET_FILE} names it", field=name)
         try:
-            # Only .npy: numpy.load would also look into archives. Objects are refused.
+            # Only .npy, without objects: numpy.load would also read archives.
             array: NDArray[Any] = npy.open_memmap(path, mode="r")
         except Exception as error:
-            # Headers go through Python's parser and on into dtypes and shapes: one that was made
-            # to harm fails with whatever the step fails with that it reaches.
+            # A hostile header can raise any error: it is parsed as Python, then as dtype and shape.
             raise InvalidInputError(
                 f"{path} is not an array that numpy.save wrote: {error!r:.300}", field=name
             ) from error
@@ -287,10 +285,10 @@ def _read_description(folder: Path) -> SetDescription:
 
 
 class EmbeddingWriter:
-    """Appends batches to a set; `finish`, or leaving a ``with`` block, makes it appear.
+    """Appends batches to a set; `finish`, or leaving a ``with`` block, completes it.
 
-    The arrays grow in ``FOLDER.partial``, which is renamed at the end. One batch is in memory
-    at a time (and the labels: 4 bytes per item).
+    The arrays grow in ``FOLDER.partial``, which is renamed at the end. Memory: one batch, and 4
+    bytes per item for labels.
     """
 
     def __init__(
@@ -303,7 +301,7 @@ class EmbeddingWriter:
         labels: Labels | None = None,
         groups: bool = False,
     ) -> None:
-        """Start a set; an unfinished one of the same name is thrown away.
+        """Start a set; an unfinished one of the same name is removed.
 
         Raises:
             InvalidInputError: the folder exists, or there is no view, or one with a bad name.
@@ -380,7 +378,7 @@ class EmbeddingWriter:
         """Complete the set and open it.
 
         Raises:
-            InvalidInputError: nothing was appended, or a name that no set can have.
+            InvalidInputError: nothing was appended, or an invalid name.
         """
         if not self._rows:
             self.abandon()
@@ -404,7 +402,7 @@ class EmbeddingWriter:
         return EmbeddingSet.open(self._folder)
 
     def abandon(self) -> None:
-        """Throw away what was written."""
+        """Remove the unfinished set."""
         for file in self._files.values():
             file.close()
         shutil.rmtree(self._partial, ignore_errors=True)
@@ -441,7 +439,7 @@ class EmbeddingWriter:
         return stored
 
     def _write_header(self, file: BinaryIO, view: View) -> None:
-        """NumPy pads headers so that the first axis can grow without moving the data."""
+        """NumPy pads headers, so the first axis can grow without moving the data."""
         file.seek(0)
         descr = npy.dtype_to_descr(np.dtype(view.dtype))
         shape = (self._rows, view.dim)

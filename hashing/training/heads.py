@@ -1,4 +1,4 @@
-"""HashCoder heads on embeddings that were made once, and the objective that trains them."""
+"""HashCoder heads on precomputed embeddings, and the objective that trains them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from bittern.hashing.training.validation import SplitSet, evenly, measure, split
 WORDS = "text"
 _SHARED = "shared"
 _STATISTICS_ROWS = 4096
-"""Training rows that the statistics of the batch norms are computed on."""
+"""Training rows for the statistics of the batch norms."""
 _READ_ROWS = 8192
 
 Means = Mapping[str, NDArray[np.float64]]
 
 
 class CentredHeads(nn.Module):
-    """HashCoder heads for several modalities, each behind the mean of its own.
+    """HashCoder heads for several modalities, each centred by its mean.
 
     Attributes:
         coders: by modality, or one called ``shared``.
-        modalities: those that have a head.
+        modalities: those with a head.
     """
 
     def __init__(self, means: Means, config: TrainingConfig) -> None:
-        """Draw the heads from the seed, without touching torch's own generators.
+        """Draw the heads from the seed; torch's global generators do not change.
 
         Raises:
             InvalidInputError: modalities have embeddings of different lengths.
@@ -68,18 +68,18 @@ class CentredHeads(nn.Module):
         return logits
 
     def logits(self, embeddings: NDArray[np.floating], modality: str) -> NDArray[np.float32]:
-        """Logits float32 [n, bits] of float [n, dim], under the heads as they are."""
+        """Logits float32 [n, bits] of float [n, dim], with the current weights."""
         rows = torch.from_numpy(np.asarray(embeddings, dtype=np.float32))
         logits = self(rows.to(self.mean(modality).device), modality)
         out: NDArray[np.float32] = logits.float().cpu().numpy()
         return out
 
     def centred(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
-        """Embeddings as the head takes them: float32 [n, dim]."""
+        """Input of the head: float32 [n, dim]."""
         return embeddings - self.mean(modality)
 
     def head(self, modality: str) -> HashCoder:
-        """The head of a modality; the same object for all where it is shared."""
+        """The head of a modality; a shared one is the same object for all."""
         coder = self.coders[_SHARED if _SHARED in self.coders else modality]
         assert isinstance(coder, HashCoder)
         return coder
@@ -89,30 +89,26 @@ class CentredHeads(nn.Module):
         return self.get_buffer(f"mean_{modality}")
 
     def hasher(self, settings: Mapping[str, object] | None = None) -> LearnedHasher:
-        """Copies of the heads, ready for use.
-
-        Args:
-            settings: of the training, for the record.
-        """
+        """A hasher of copies of the heads; `settings` are for the record."""
         heads = {modality: self.head(modality) for modality in self.modalities}
         means = {m: self.mean(m).cpu().numpy().copy() for m in self.modalities}
         return LearnedHasher.from_modules(heads, means, settings)
 
 
 class AlignedHeads(CentredHeads):
-    """Heads behind the mean of their modality and an alignment, which is not trained."""
+    """Heads after centring and a fixed alignment."""
 
     def __init__(
         self, inner: CentredHeads, moments: Mapping[str, Moments], ridge: float, words: str = WORDS
     ) -> None:
-        """Take over heads that were not trained yet.
+        """Use untrained heads.
 
         Args:
             inner: the heads, on the CPU.
-            moments: of every medium that is moved, with the centres of media and of words.
+            moments: of every medium that is aligned.
             ridge: see `bittern.hashing.aligned.alignment_map`.
-            words: the modality that media are moved towards. It stays where it is, and so does
-                any modality without moments.
+            words: the modality that media are moved towards. It is not aligned, nor is any
+                modality without moments.
         """
         nn.Module.__init__(self)
         self.modalities, self.coders = inner.modalities, inner.coders
@@ -127,7 +123,7 @@ class AlignedHeads(CentredHeads):
             self.register_buffer(f"map_{modality}", torch.from_numpy(turn.astype(np.float32)))
 
     def centred(self, embeddings: torch.Tensor, modality: str) -> torch.Tensor:
-        """Embeddings as the head takes them: float32 [n, dim], centred and aligned."""
+        """Input of the head: float32 [n, dim], centred and aligned."""
         return super().centred(embeddings, modality) @ self.get_buffer(f"map_{modality}")
 
     def hasher(self, settings: Mapping[str, object] | None = None) -> LearnedHasher:
@@ -141,7 +137,7 @@ class AlignedHeads(CentredHeads):
 
 
 def _folded(head: HashCoder, turn: Matrix) -> HashCoder:
-    """A head that does with embeddings what `head` does with ``embeddings @ turn``."""
+    """A head whose logits equal those of `head` for ``embeddings @ turn``."""
     copy = HashCoder(head.dim, head.bits, head.size)
     copy.load_state_dict(head.state_dict())
     first = copy.layers[0]
@@ -154,16 +150,16 @@ def _folded(head: HashCoder, turn: Matrix) -> HashCoder:
 
 @torch.no_grad()
 def update_batch_norm(heads: CentredHeads, embeddings: Mapping[str, torch.Tensor]) -> None:
-    """Set each batch norm to the statistics of these embeddings under the weights as they are.
+    """Set each batch norm to the statistics of these embeddings with the current weights.
 
-    PyTorch's running averages remember the last few dozen batches. A short training has fewer
-    than that, so they still hold much of what they began with, and bits come out constant that
-    were balanced in every batch (precise batch norm; Wu & Johnson, arXiv 2105.07576).
+    PyTorch's running averages cover the last few dozen batches. A short training has fewer, so its
+    initial values remain, and bits that were balanced in every batch become constant (precise
+    batch norm; Wu & Johnson, arXiv 2105.07576).
 
     Args:
         heads: changed in place.
-        embeddings: per modality float32 [n, dim], two rows or more; a head that several share is
-            given them all, each modality with the same weight.
+        embeddings: per modality float32 [n, dim], two rows or more; a shared head gets them all,
+            with equal weights of the modalities.
     """
     of_head: dict[int, list[torch.Tensor]] = {}
     coders: dict[int, HashCoder] = {}
@@ -193,20 +189,19 @@ class HeadBatch:
 
 
 class HeadsObjective:
-    """Heads on one set of embeddings or several, as an `Objective`.
+    """Heads on one or several sets of embeddings, as an `Objective`.
 
     CroVCA without labels: the views of an item predict each other's code. Views are modalities
     (compact hypercube embeddings, arXiv 2601.22783), captions or crops (CroVCA, arXiv 2510.27584).
-    With labels, every view predicts its classes' prototype; items without a label are left out.
+    With labels, every view predicts its classes' prototype; items without a label are not used.
 
-    Where an item has several captions, each a view of its own, it is shown by its medium and one
-    caption, drawn anew each epoch. Several sets, photographs and recordings say, are trained on by
-    turns, a batch being of one set.
+    If an item has several captions (views of text), each epoch draws one of them. A batch is from
+    one set; several sets, such as photographs and recordings, alternate.
 
     Attributes:
         module: the heads.
         steps_per_epoch: batches of all sets.
-        data_digest: over all sets, and over which rows are held out.
+        data_digest: over all sets and their held-out rows.
     """
 
     def __init__(
@@ -222,14 +217,14 @@ class HeadsObjective:
 
         Args:
             sets: one per modality of media.
-            config: the settings; what is held out is decided by `sets`.
+            config: the settings; `sets` decide the held-out rows.
             labels: whether the loss is the one with classes.
-            means: float64 [dim] of modalities that no set has and that get a head all the same;
-                only a head that is shared learns anything for them.
+            means: float64 [dim] of further modalities with a head, which no set has; only a shared
+                head is trained for them.
             buffer_rows: rows in memory at a time; see `bittern.hashing.training.sampling.stream`.
 
         Raises:
-            InvalidInputError: a set cannot be trained on so; says why.
+            InvalidInputError: an unusable set.
         """
         self.sets, self.config, self._labels = sets, config, labels
         check = _labelled_rows if labels else _paired_rows
@@ -252,14 +247,14 @@ class HeadsObjective:
         self._epoch = 1
 
     def align(self, moments: Mapping[str, Moments], ridge: float) -> AlignedHeads:
-        """Move media towards the words for them before they reach the heads.
+        """Align media with their words before the heads.
 
         Args:
             moments: per medium.
             ridge: see `bittern.hashing.aligned.alignment_map`.
 
         Returns:
-            The module that is trained from now on.
+            The new `module`.
         """
         self.module = aligned = AlignedHeads(self.module, moments, ridge)
         self.data_digest = digest_of(self.data_digest, f"aligned, ridge {ridge}")
@@ -379,17 +374,16 @@ def _membership(source: EmbeddingSet, rows: NDArray[np.int64]) -> NDArray[np.flo
 
 
 def mixed(steps: Sequence[int], seed: int, epoch: int, start: int) -> tuple[list[int], list[int]]:
-    """Whose turn each batch of an epoch is, where several sets are trained on.
+    """The set of each batch of an epoch, for training on several sets.
 
     Args:
         steps: batches per epoch of each set.
         seed: of the training.
         epoch: from 1.
-        start: batches that were done before.
+        start: batches done before.
 
     Returns:
-        The number of a set for each batch from `start` on, and how many batches of each set were
-        before that.
+        The number of the set for each batch from `start` on, and the batches of each set before.
     """
     turns = np.repeat(np.arange(len(steps)), steps)
     turns = np.random.default_rng([seed, epoch, 1]).permutation(turns)
@@ -398,7 +392,7 @@ def mixed(steps: Sequence[int], seed: int, epoch: int, start: int) -> tuple[list
 
 
 def draw(seed: int, epoch: int, rows: NDArray[np.int64], choices: int) -> NDArray[np.int64]:
-    """Per row a number below `choices` that follows from seed, epoch and row alone."""
+    """Per row a pseudo-random number below `choices`, from seed, epoch and row alone."""
     state = rows.astype(np.uint64) + np.uint64(1)
     for salt in (seed, epoch):
         state ^= np.uint64(salt * 0x9E3779B97F4A7C15 % 2**64)
@@ -410,10 +404,7 @@ def draw(seed: int, epoch: int, rows: NDArray[np.int64], choices: int) -> NDArra
 
 
 def joint_means(sets: Sequence[SplitSet]) -> dict[str, NDArray[np.float64]]:
-    """Per modality float64 [dim], the mean over all sets' views of it, each by its rows.
-
-    Only training rows count: what is held out must not influence the codes.
-    """
+    """Per modality float64 [dim], the mean over the training rows of all sets."""
     sums: dict[str, NDArray[np.float64]] = {}
     rows: dict[str, int] = {}
     for one in sets:

@@ -1,8 +1,7 @@
-"""Hybrid codes: aligned bits, learned ones beside them, and how many of each.
+"""Hybrid codes: aligned and learned bits, and the choice of their shares.
 
-The aligned bits (`bittern.hashing.aligned`) carry over to classes that were not trained on; the
-learned ones (HashCoder heads, CroVCA) are better at those that were. `choose_plan` finds out on
-held-out classes what share of the bits each should get.
+Aligned bits (`bittern.hashing.aligned`) generalise to new classes; learned ones (HashCoder heads,
+CroVCA) are better for training classes. `choose_plan` finds the best shares on held-out classes.
 """
 
 from __future__ import annotations
@@ -28,24 +27,24 @@ from bittern.hashing.training.records import EpochRecord, Progress, TrainingResu
 from bittern.hashing.training.validation import SplitSet, mean_average_precision
 
 NOVEL_SHARE = 0.2
-"""Of the classes: held out as if nobody had known them."""
+"""Share of the classes that are held out as novel."""
 STORED_SHARE = 0.5
-"""Of the items of the other classes: searched, not trained on."""
+"""Share of the other classes' items that are searched, not trained on."""
 MOST_ROWS = 20_000
-"""Items that a choice looks at."""
+"""Most items for a choice."""
 FEWEST_CLASSES = 10
 _READ_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class HybridPlan:
-    """How many bits are aligned and how many learned.
+    """The shares of aligned and learned bits, and how they are fitted.
 
     Attributes:
         ridge: of the aligned bits; see `bittern.hashing.aligned.alignment_map`.
         learned_share: of the bits, rounded to whole bytes; 0 for aligned bits alone, 1 for
             learned bits alone.
-        learned_ridge: of the alignment that lies before the heads.
+        learned_ridge: of the alignment before the heads.
         weights: of an aligned and of a learned bit, in a query.
     """
 
@@ -83,13 +82,13 @@ PLANS = tuple(
         (0.5, (1.0, 1.0)),
     )
 )
-"""What `choose_plan` tries."""
+"""Plans that `choose_plan` tries."""
 ALIGNED_PLANS = tuple(HybridPlan(ridge, 0.0) for ridge in (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
 """The same for aligned bits alone."""
 
 
 class TrainOptions(TypedDict, total=False):
-    """What `bittern.hashing.training.loop.train` takes besides data, settings and folder."""
+    """Further options of `bittern.hashing.training.loop.train`."""
 
     resume: bool
     plots: bool
@@ -108,7 +107,7 @@ def fit_hybrid(
     settings: Mapping[str, object] | None = None,
     **options: Unpack[TrainOptions],
 ) -> tuple[Hasher, TrainingResult | None]:
-    """Fit the aligned bits, train the learned ones, and put them side by side.
+    """Fit the aligned bits, train the learned ones, and concatenate them.
 
     Only training rows are used.
 
@@ -116,17 +115,17 @@ def fit_hybrid(
         sets: with views of words and of media, one set per medium.
         config: of the training; its bits are those of the whole code.
         plan: how many of them are learned.
-        run_folder: where the training keeps its log and checkpoint.
+        run_folder: for log and checkpoint.
         labels: see `HeadsObjective`.
         means: see `HeadsObjective`.
         settings: of the training, for the record.
-        options: handed on to `bittern.hashing.training.loop.train`.
+        options: of `bittern.hashing.training.loop.train`.
 
     Returns:
-        The hasher, and how the training went; None if no bit was learned.
+        The hasher, and the result of the training; None if no bit was learned.
 
     Raises:
-        InvalidInputError: the set cannot be used so.
+        InvalidInputError: an unusable set.
         TrainingError: see `bittern.hashing.training.loop.train`.
     """
     moments = {
@@ -156,7 +155,7 @@ def _aligned(
 
 
 def _joined(aligned: Hasher | None, learned: Hasher | None, plan: HybridPlan) -> Hasher:
-    """One hasher, or both side by side."""
+    """One hasher, or a hybrid of both."""
     if aligned is None or learned is None:
         only = aligned or learned
         assert only is not None
@@ -176,18 +175,17 @@ def class_of_row(source: EmbeddingSet) -> NDArray[np.int32] | None:
 def moments_of(
     source: EmbeddingSet, *, words: str = WORDS, rows: NDArray[np.integer] | None = None
 ) -> dict[str, Moments]:
-    """Moments of every medium of a set with the words for it, in one pass over the files.
+    """Moments of every medium of a set with its words, in one pass over the files.
 
-    Classes weigh the same, however many items they have: a large one would decide alone where
-    its media are moved to. Without classes, items weigh the same.
+    Classes have equal weights, so a large one does not dominate. Without classes, items have.
 
     Args:
         source: with one or more views of `words`, and one or more of other modalities.
         words: the modality that media are moved towards.
-        rows: those that may be looked at; all by default.
+        rows: those to use; all by default.
 
     Raises:
-        InvalidInputError: no view of words, or nothing else than words.
+        InvalidInputError: no view of words, or only such views.
     """
     text_views = [name for name, view in source.views.items() if view.modality == words]
     media = {name: view for name, view in source.views.items() if view.modality != words}
@@ -211,7 +209,7 @@ def moments_of(
 
 
 def _weights(classes: NDArray[np.int32] | None, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64 [len(rows)], with a mean of 1; items without a class count as one of their own."""
+    """float64 [len(rows)], with a mean of 1; an item without a class is its own class."""
     if classes is None:
         return np.ones(len(rows))
     mine = classes[rows]
@@ -223,12 +221,12 @@ def _weights(classes: NDArray[np.int32] | None, rows: NDArray[np.int64]) -> NDAr
 
 @dataclass(frozen=True)
 class Trial:
-    """What a plan came to on held-out classes: mAP, means over the splits.
+    """The quality of a plan on held-out items: mAP, means over the splits.
 
     Attributes:
         plan: the plan.
-        seen: of classes whose other items were trained on.
-        novel: of classes that were held out altogether.
+        seen: for classes that were trained on.
+        novel: for classes that were not.
     """
 
     plan: HybridPlan
@@ -237,7 +235,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """Geometric mean: a tenth more of one is worth a tenth of the other."""
+        """Geometric mean of both."""
         return float(np.sqrt(self.seen * self.novel))
 
 
@@ -257,10 +255,10 @@ def choose_plan(
         source: with labels or groups, one per item.
         config: of the training.
         folder: for temporary files; removed at the end.
-        plans: what to try. Plans that differ in `ridge` and `weights` only share a training.
-        splits: how often classes are held out, each time others.
-        rows: those that may be looked at; all by default.
-        on_split: called before each split and at the end, with how many are done, and of how many.
+        plans: to try. Plans that differ in `ridge` and `weights` only share a training.
+        splits: number of random splits.
+        rows: those to use; all by default.
+        on_split: called before each split and at the end, with the splits done, and in all.
 
     Returns:
         A trial per plan, the best score first.
@@ -292,14 +290,14 @@ def choose_plan(
 
 @dataclass(frozen=True)
 class _HeldOut:
-    """Part of a set to train on, and queries over the rest of it.
+    """A training subset, and queries over the remaining items.
 
     Attributes:
-        training: the part.
-        media: per medium, embeddings of what is searched, float32 [n, dim].
-        labels: int [n], the class of each.
+        training: the subset.
+        media: per medium, embeddings of the remaining items, float32 [n, dim].
+        labels: int [n], their classes.
         queries: float32 [classes, dim], the mean of the words for each class, seen ones first.
-        seen: how many classes are seen.
+        seen: number of classes in `training`.
     """
 
     training: EmbeddingSet
@@ -350,7 +348,7 @@ def _hold_out(
 
 
 def _subset(source: EmbeddingSet, rows: NDArray[np.int64], folder: Path) -> EmbeddingSet:
-    """A set of its own with these rows, ascending."""
+    """A new set with these rows, ascending."""
     classes = class_of_row(source)
     labelled = source.labels is not None
     assert classes is not None
@@ -366,7 +364,7 @@ def _subset(source: EmbeddingSet, rows: NDArray[np.int64], folder: Path) -> Embe
 def _tried(
     held: _HeldOut, config: TrainingConfig, plans: Sequence[HybridPlan], folder: Path
 ) -> list[tuple[HybridPlan, tuple[float, float]]]:
-    """Every plan's mAP of seen and novel classes; what plans share is fitted once."""
+    """The mAP of every plan for seen and novel classes; equal hashers are fitted once."""
     moments = moments_of(held.training)
     fitted: dict[tuple[object, ...], Hasher] = {}
     out = []

@@ -1,8 +1,8 @@
-"""The training loop: epochs over an objective, with checkpoints that lose nothing.
+"""The training loop: epochs over an objective, with checkpoints.
 
-A run folder holds ``config.json``, ``checkpoint.safetensors``, ``log.jsonl``, ``log.csv`` and
-``plot.png``. A run that was killed goes on from its checkpoint to the weights that it would have
-reached undisturbed: bit for bit on a CPU of the same kind.
+A run folder has ``config.json``, ``checkpoint.safetensors``, ``log.jsonl``, ``log.csv`` and
+``plot.png``. A killed run continues from its checkpoint, to the weights of an uninterrupted run:
+bit for bit on a CPU of the same kind.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PROBE_BATCHES = 8
 _STEPS_BETWEEN_CHECKS = 32
 _PLOT_EACH_EPOCH_FROM_S = 20.0
 _COLLAPSED_EPOCHS = 3
-"""After so many epochs in a row with all bits constant, the run is given up."""
+"""The run ends after this many epochs in a row with only constant bits."""
 
 _log = logging.getLogger(__name__)
 Batch = TypeVar("Batch")
@@ -55,21 +55,21 @@ def train(
     progress: Callable[[Progress], None] | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> TrainingResult:
-    """Train until the epochs are over or patience runs out; leave the best weights in place.
+    """Train until the last epoch or until patience runs out; `objective` gets the best weights.
 
     Args:
-        objective: what to train, on what.
+        objective: modules, data and loss.
         config: the settings.
-        run_folder: made where it is missing.
-        resume: go on from the folder's checkpoint; without one, begin.
+        run_folder: created if missing.
+        resume: continue from the folder's checkpoint, if it has one.
         plots: draw ``plot.png``.
         progress: called after each batch.
         on_epoch: called after each epoch, when its checkpoint is safe.
 
     Raises:
         TrainingError: the GPU's memory is too small, the loss is not finite, all bits stay
-            constant, there is patience but nothing to judge an epoch by, the folder holds another
-            run, or the checkpoint was made with other settings or data.
+            constant, there is patience but no validation, the folder has another run, or the
+            checkpoint has other settings or data.
         InvalidInputError: a device or precision that this machine lacks.
         ModelDamagedError: the checkpoint cannot be read.
     """
@@ -94,7 +94,7 @@ def train(
 
 
 class _Run:
-    """One process's share of a run."""
+    """A run in this process."""
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class _Run:
     def epochs(
         self, progress: Callable[[Progress], None], on_epoch: Callable[[EpochRecord], None]
     ) -> None:
-        """Everything that is left to do."""
+        """Run the remaining epochs."""
         state = self.state
         while not state.finished:
             self._begin()
@@ -138,14 +138,14 @@ class _Run:
             on_epoch(record)
 
     def _begin(self) -> None:
-        """Prepare an epoch; one that is being resumed finds its weights as they were."""
+        """Prepare an epoch; a resumed one gets back its weights."""
         state = self.state
         self.objective.begin_epoch(state.epoch)
         if state.step > 0:
             state.rewind()
 
     def _steps(self, progress: Callable[[Progress], None]) -> None:
-        """The batches of an epoch that are left."""
+        """Train on the remaining batches of an epoch."""
         state, config, steps = self.state, self.config, self.objective.steps_per_epoch
         self.objective.module.train()
         due, loss = False, float("nan")
@@ -214,8 +214,9 @@ class _Run:
             return self.objective.validate() or {}
 
     def _probe(self) -> list[BitStatistics]:
-        """Statistics per view of the codes of an epoch's last batches, in evaluation mode: a
-        batch norm in training mode would hide constant bits behind noise.
+        """Bit statistics per view of an epoch's last batches, in evaluation mode.
+
+        In training mode, the noise of batch norms would hide constant bits.
         """
         epoch = min(self.state.epoch, self.config.epochs)
         start = max(0, self.objective.steps_per_epoch - _PROBE_BATCHES)
@@ -229,9 +230,9 @@ class _Run:
         ]
 
     def _judge(self, bits: list[BitStatistics]) -> None:
-        """Warn of constant bits; give up when nothing else has come out for some epochs.
+        """Warn of constant bits; fail if all bits are constant for several epochs.
 
-        A small set has a few batches per epoch: its first epochs may well end so.
+        With few batches per epoch, the first epochs may end so.
         """
         recent = self.state.history[1 - _COLLAPSED_EPOCHS :]
         collapsed = [record for record in recent if bits and record.dead_bits == bits[0].bits]
@@ -256,7 +257,7 @@ class _Run:
             draw(self.state.history, bits, self.folder / PLOT_FILE, self.folder.name)
 
     def result(self) -> TrainingResult:
-        """Put the best weights in place and describe them."""
+        """Restore the best weights and describe them."""
         state = self.state
         state.restore_best()
         bits = self._probe()
@@ -286,7 +287,7 @@ def _warnings(bits: list[BitStatistics]) -> list[str]:
 
 @contextmanager
 def _threads_restored() -> Iterator[None]:
-    """A resumed run takes up the number of threads that it was begun with."""
+    """Restore the number of threads, which a resumed run changes."""
     threads = torch.get_num_threads()
     try:
         yield

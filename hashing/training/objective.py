@@ -1,4 +1,4 @@
-"""What the training loop knows of what it trains."""
+"""The interface between the training loop and a training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch comes to.
+    """The result of one batch.
 
     Attributes:
         total: the loss to minimise, a scalar with a gradient.
-        parts: what it is made of, by name, for the log; scalars, the same names every time.
-            Left on their device: the loop fetches many steps at once.
+        parts: its terms by name, for the log; scalars, the same names every time. They stay on
+            their device: the loop fetches many steps at once.
         logits: per view float [batch, bits].
     """
 
@@ -38,16 +38,14 @@ class Step:
 class Objective(Protocol[Batch]):
     """Modules, data and a loss, ready for the loop.
 
-    Everything that decides a batch must follow from the seed, the epoch and the step alone,
-    never from how the run got there: a run that was killed is resumed in the middle of an
-    epoch. Randomness inside `loss` (dropout) may use torch's generators, which checkpoints
-    hold.
+    A batch must depend on seed, epoch and step alone: a run may be resumed in the middle of an
+    epoch. Randomness inside `loss` (dropout) may use torch's generators, which checkpoints store.
     """
 
     @property
     def module(self) -> torch.nn.Module:
-        """All that is trained. The loop moves it to the device, and between `train()` and
-        `eval()`; a part that must stay in evaluation mode overrides its own `train`.
+        """All trained modules. The loop moves it to the device and calls `train()` and `eval()`; a
+        submodule that must stay in evaluation mode overrides `train`.
         """
         ...
 
@@ -58,21 +56,19 @@ class Objective(Protocol[Batch]):
 
     @property
     def data_digest(self) -> str:
-        """Hex digest of the data and of whatever frozen weights lie before it; a run is
-        resumed only on equal data.
-        """
+        """Hex digest of the data and of frozen weights; a run is resumed only if it is equal."""
         ...
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters that are ever trained, as groups for AdamW; a group may name its own
-        ``lr`` and ``weight_decay``. Parameters and buffers that are in no group and are no
-        buffer of `module` are not checkpointed.
+        """Trained parameters, as groups for AdamW with optional ``lr`` and ``weight_decay``.
+
+        Checkpoints store these parameters and all buffers of `module`.
         """
         ...
 
     def begin_epoch(self, epoch: int) -> None:
-        """Called before each epoch, counted from 1, and again when resuming inside one; must
-        not rely on having been called for earlier epochs.
+        """Called before each epoch, counted from 1, and when resuming inside one; perhaps without
+        calls for earlier epochs.
         """
         ...
 
@@ -85,7 +81,7 @@ class Objective(Protocol[Batch]):
         ...
 
     def validate(self) -> dict[str, float] | None:
-        """Values on held-out items, the first of which is watched, greater being better; None
-        when nothing is held out. Called in evaluation mode, without gradients.
+        """Values on held-out items; the first one is watched, greater is better. None if nothing
+        is held out. Called in evaluation mode, without gradients.
         """
         ...

@@ -1,4 +1,4 @@
-"""Where a training runs, and AdamW with a cosine from the first step to the last."""
+"""Device and precision of a training, and AdamW with a cosine schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 @dataclass(frozen=True)
 class Placement:
-    """A device and a precision that it can do.
+    """A device and a precision that it supports.
 
     Attributes:
         device: where modules and batches go.
@@ -38,10 +38,10 @@ class Placement:
 
 
 def placement(config: TrainingConfig) -> Placement:
-    """What the settings come to on this machine.
+    """Device and precision for these settings.
 
     Raises:
-        InvalidInputError: a GPU that is not there, or a precision that the device lacks.
+        InvalidInputError: a missing GPU, or a precision that the device lacks.
     """
     name = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -64,10 +64,10 @@ def placement(config: TrainingConfig) -> Placement:
 
 
 class Optimiser:
-    """Takes steps of a schedule whose length is known from the start.
+    """AdamW with a schedule of known length.
 
     Attributes:
-        taken: steps taken so far.
+        taken: steps so far.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Optimiser:
 
     @property
     def parameters(self) -> list[torch.Tensor]:
-        """All that is optimised, in the order of groups."""
+        """All parameters, in the order of groups."""
         return [p for group in self._adamw.param_groups for p in group["params"]]
 
     @property
     def learning_rate(self) -> float:
-        """Of the first group, at the step taken last."""
+        """Of the first group, at the last step."""
         return self._highest[0] * self._cosine(max(0, self.taken - 1))
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -125,11 +125,11 @@ class Optimiser:
         return {f"{i}.{name}": t for i, moments in state.items() for name, t in moments.items()}
 
     def state(self) -> dict[str, Any]:
-        """Everything else, as JSON values."""
+        """The remaining state, as JSON values."""
         return {"taken": self.taken, "scaler": self._scaler.state_dict()}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-        """Go back to what `tensors` and `state` returned."""
+        """Restore what `tensors` and `state` returned."""
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
             number, _, key = name.partition(".")
@@ -141,6 +141,6 @@ class Optimiser:
         self.taken = int(state["taken"])
 
     def _cosine(self, step: int) -> float:
-        """Share of the highest rate: 1 at the first step, the final share at the last."""
+        """Share of the highest rate: 1 at the first step, falling to the final share."""
         done = min(1.0, step / max(1, self._total - 1))
         return self._final + (1.0 - self._final) * 0.5 * (1.0 + math.cos(math.pi * done))

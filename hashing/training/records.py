@@ -1,7 +1,7 @@
-"""What a run reports: progress, a record per epoch, statistics of its bits, a log and a plot.
+"""Reports of a run: progress, a record per epoch, bit statistics, a log and a plot.
 
 ``log.jsonl`` has a line per epoch and per some steps, ``log.csv`` a line per epoch. A resumed run
-cuts ``log.jsonl`` back to its checkpoint, so no line comes twice.
+truncates ``log.jsonl`` to its checkpoint, so no line is repeated.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JSON_FILE = "log.jsonl"
 CSV_FILE = "log.csv"
 PLOT_FILE = "plot.png"
 CONSTANT_SHARE = 0.01
-"""A bit that is on for less than this share of the items, or off for less, tells nothing."""
+"""A bit that is on or off for less than this share of the items counts as constant."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BitStatistics:
     Attributes:
         items: how many items.
         share: float64 [bits], share of the items whose bit is 1; one half is ideal.
-        dead: bits that are as good as constant, in ascending order.
+        dead: constant bits, ascending.
         correlation: float64 [bits, bits], Pearson correlation; 0 where a bit is constant.
     """
 
@@ -54,17 +54,17 @@ class BitStatistics:
 
     @property
     def collapsed(self) -> bool:
-        """Whether no bit tells anything."""
+        """Whether all bits are constant."""
         return len(self.dead) == self.bits
 
     @property
     def balance(self) -> float:
-        """Mean over bits of ``1 - |2 share - 1|``: 1 when every bit is on for half."""
+        """Mean over bits of ``1 - |2 share - 1|``: 1 if every bit is on for half of the items."""
         return float(np.mean(1.0 - np.abs(2.0 * self.share - 1.0)))
 
     @property
     def mean_correlation(self) -> float:
-        """Mean absolute correlation of two different bits that both vary; 0 without such."""
+        """Mean absolute correlation of two different bits that vary; 0 without such."""
         varying = np.flatnonzero((self.share > 0) & (self.share < 1))
         if len(varying) < 2:
             return 0.0
@@ -103,14 +103,14 @@ def bit_statistics(logits: NDArray[np.floating]) -> BitStatistics:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is; given after each batch.
+    """Progress of a run after a batch.
 
     Attributes:
         epoch: from 1.
         epochs: of the whole run.
-        step: batches of this epoch that are done.
+        step: finished batches of this epoch.
         steps: batches of an epoch.
-        loss: of the latest batch whose loss was fetched (each one on a CPU).
+        loss: the last one fetched from the device.
     """
 
     epoch: int
@@ -127,11 +127,11 @@ class EpochRecord:
     Attributes:
         epoch: from 1.
         loss: mean over its batches.
-        parts: means of what the loss is made of.
+        parts: means of its terms.
         validation: values on held-out items; empty when nothing is held out.
         learning_rate: at its last step.
-        dead_bits: bits that are as good as constant in some view.
-        balance: 1 when every bit is on for half of the items; mean over views.
+        dead_bits: bits that are constant in some view.
+        balance: 1 if every bit is on for half of the items; mean over views.
         correlation: mean absolute correlation of two bits; mean over views.
         seconds: time it took, validation included.
     """
@@ -158,17 +158,17 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training came to. The objective's module holds the weights of `best_epoch`.
+    """The result of a training. The objective's module has the weights of `best_epoch`.
 
     Attributes:
         history: one record per epoch.
         best_epoch: the epoch with the best validation value, the last of equals; the last one
             without validation.
         bits: per view, statistics of the codes of the last batches under those weights.
-        warnings: what whoever trusts these weights should know.
+        warnings: for users of these weights.
         stopped_early: whether `patience` ended the run.
-        resumed: whether it went on from a checkpoint.
-        was_finished: whether that checkpoint left nothing to do.
+        resumed: whether it continued from a checkpoint.
+        was_finished: whether the run was finished before.
     """
 
     history: Sequence[EpochRecord]
@@ -198,7 +198,7 @@ class RunLog:
 
         Args:
             folder: of the run.
-            keep_bytes: how much of an existing log belongs to this run's past.
+            keep_bytes: length to which an existing log is truncated.
         """
         self._folder = folder
         path = folder / JSON_FILE
@@ -221,7 +221,7 @@ class RunLog:
         )
 
     def epoch(self, history: Sequence[EpochRecord]) -> None:
-        """Add a line for the latest epoch, and write ``log.csv`` anew."""
+        """Add a line for the latest epoch, and rewrite ``log.csv``."""
         self._line({"kind": "epoch", **history[-1].to_dict()})
         self._file.flush()
         replace_file(self._folder / CSV_FILE, as_csv(history).encode())
@@ -257,13 +257,13 @@ def draw(
     Args:
         history: one record per epoch, at least one.
         bits: per view.
-        path: of the PNG file, which is replaced as a whole.
-        title: above it all.
+        path: of the PNG file, replaced atomically.
+        title: of the figure.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    # A figure of its own: pyplot would keep global state, and may look for a display.
+    # Not pyplot, which has global state and may need a display.
     figure = Figure(figsize=(11, 8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     (losses, validation), (balance, correlation) = figure.subplots(2, 2)

@@ -1,12 +1,11 @@
-"""Batches of embeddings: shuffled, yet read from disk nearly in order, the next buffer prefetched.
+"""Shuffled batches of embeddings, read nearly sequentially; the next buffer is prefetched.
 
 An epoch shuffles blocks of neighbouring rows, cuts the sequence into buffers and shuffles the
-items of each buffer. A buffer is one nearly sequential read; two items can meet in a batch
-whenever their blocks fall into the same buffer. Everything follows from (seed, epoch).
+items of each buffer. A buffer is one nearly sequential read; two items can be in one batch
+if their blocks are in one buffer. Everything depends on (seed, epoch) alone.
 
-Where items have groups (species, say), no batch holds two items of a group: captions of one
-species are the same words, and a loss that keeps codes apart would push equals away from each
-other.
+If items have groups (such as species), no batch has two items of a group: their captions are equal,
+and a loss that separates codes would separate equal ones.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ GROUPED_BLOCK_ROWS = 16
 
 @dataclass(frozen=True)
 class BufferPlan:
-    """One read and the batches made of it.
+    """One read and its batches.
 
     Attributes:
-        rows: int64 [m], what to read, ascending.
+        rows: int64 [m], rows to read, ascending.
         batches: int64 [k, batch_size], positions in `rows`.
     """
 
@@ -44,12 +43,12 @@ class BufferPlan:
 
 @dataclass(frozen=True)
 class Sampler:
-    """Batches of equal size; the rows that are left over are dropped.
+    """Batches of equal size; remaining rows are dropped.
 
     Memory: 8 bytes per row for the order of an epoch.
 
     Attributes:
-        rows: int64, the rows that may be drawn, ascending.
+        rows: int64, rows to draw from, ascending.
         batch_size: items per batch.
         seed: of all orders.
         groups: int32 [len(rows)], or None.
@@ -79,7 +78,7 @@ class Sampler:
 
     @cached_property
     def steps(self) -> int:
-        """Batches of every epoch. With groups it is what the first pass yields."""
+        """Batches per epoch; with groups, those of the first pass."""
         if self.groups is None:
             return len(self.rows) // self.batch_size
         return sum(len(buffer.batches) for buffer in self._pass(0, 0))
@@ -94,7 +93,7 @@ class Sampler:
                 done += len(buffer.batches)
                 if skip < len(buffer.batches) and keep > 0:
                     yield _narrowed(buffer, slice(skip, keep))
-            # With groups, one pass may come short of the first one's batches: begin another.
+            # With groups, a pass may give fewer batches than the first one: begin another.
             passes += 1
             if done == before and passes > 100:
                 raise InvalidInputError(
@@ -125,7 +124,7 @@ class Sampler:
 
 
 def _shuffled_blocks(count: int, block: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """0 to count - 1, in blocks of neighbours whose order is random."""
+    """0 to count - 1, in blocks in random order."""
     starts = random.permutation(-(-count // block)) * block
     order = (starts[:, None] + np.arange(block)).ravel()
     inside: NDArray[np.int64] = order[order < count]
@@ -135,10 +134,10 @@ def _shuffled_blocks(count: int, block: int, random: np.random.Generator) -> NDA
 def _dealt_by_group(
     groups: NDArray[np.int32], batch_size: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """As many batches as can be made without two items of a group in any of them.
+    """The most batches without two items of a group in one of them.
 
-    Items are laid out group after group and dealt like cards, one to each batch in turn: the
-    items of a group, at most as many as there are batches, land in different ones.
+    Items are ordered by group and dealt to the batches in turn. A group has at most as many items
+    as there are batches, so they go to different ones.
     """
     shuffled = random.permutation(len(groups))
     _, inverse, sizes = np.unique(groups[shuffled], return_inverse=True, return_counts=True)
@@ -150,7 +149,7 @@ def _dealt_by_group(
     ordered = lot[by_group]
     first = np.searchsorted(ordered, ordered, side="left")
     fitting = by_group[np.arange(len(ordered)) - first < count]
-    # The surplus leaves at random; what stays is still in the order of groups.
+    # A random surplus is dropped; the rest stays in the order of groups.
     keep = np.sort(random.permutation(len(fitting))[: count * batch_size])
     dealt = shuffled[fitting[keep]].reshape(batch_size, count).T
     batches: NDArray[np.int64] = np.ascontiguousarray(dealt[random.permutation(count)])
@@ -170,7 +169,7 @@ def _most_batches(sizes: NDArray[np.int64], batch_size: int) -> int:
 
 
 def _narrowed(buffer: BufferPlan, part: slice) -> BufferPlan:
-    """Only some of the batches, and only the rows that these need."""
+    """Some of the batches, with their rows only."""
     batches = buffer.batches[part]
     if len(batches) == len(buffer.batches):
         return buffer
@@ -183,7 +182,7 @@ class EmbeddingBatch:
     """Items of one batch.
 
     Attributes:
-        rows: int64 [batch], which items of the set.
+        rows: int64 [batch], rows of the set.
         views: per view float32 [batch, dim], on the CPU.
     """
 
@@ -196,9 +195,9 @@ def stream(
 ) -> Iterator[EmbeddingBatch]:
     """The batches of an epoch, from number `start` on.
 
-    Memory: the buffer in use, the one being read, and the pages of the file behind it, each
+    Memory: the buffer in use, the one being read, and its file pages, each
     ``buffer_rows * dim * bytes per value * views``: 3 x 50 MB for one float16 view of 768
-    dimensions. It does not grow with the set.
+    dimensions, for sets of any size.
     """
     plans = sampler.epoch(epoch, start)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="embeddings") as reader:

@@ -1,4 +1,4 @@
-"""Mean average precision of codes and of floats, among items that are held out of a training."""
+"""Mean average precision of codes and floats on held-out items of a training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from bittern.hashing.training.embeddings import EmbeddingSet
 
 MOST_QUERIES = 512
 MOST_ITEMS = 4096
-"""Held-out rows that are searched; more would only take time."""
+"""Most held-out rows that are searched."""
 MOST_HELD_OUT = 8192
-"""Rows that `split_rows` holds out at most, whatever the share."""
+"""Most rows that `split_rows` holds out."""
 _BLOCK_CELLS = 1 << 22
 _DECIMALS = 9
-"""Matrix products round differently from column to column; equal codes must tie."""
+"""Matrix products round columns differently; equal codes must tie."""
 _PLURAL = {"image": "images", "audio": "sounds", "text": "words"}
 
 Floats = NDArray[np.floating]
@@ -61,7 +61,7 @@ def mean_average_precision(
         query_logits: float [q, bits].
         database: float [n, bits] logits, or uint8 [n, bits/8] codes.
         relevant: bool [q, n].
-        excluded: int [q], per query a database row that is not ranked (itself).
+        excluded: int [q], per query a database row that is not ranked (the query itself).
 
     Raises:
         CodeError: shapes that do not fit together, NaN, or no query with a relevant row.
@@ -82,7 +82,7 @@ def mean_average_precision(
     block = max(1, _BLOCK_CELLS // max(1, len(on)))
     for start in range(0, len(queries), block):
         some = slice(start, start + block)
-        # Less the part of the distance that is the same for every row of one query.
+        # Without the term of the distance that is the same for all rows of a query.
         distances = (1.0 - 2.0 * probabilities(queries[some])) @ on.T
         found.append(_ranked(distances, relevant[some], excluded, start))
     return _mean(np.concatenate(found) if found else np.empty(0))
@@ -121,7 +121,7 @@ class Task:
         queries: modality and float [q, dim].
         items: modality and float [n, dim].
         relevant: bool [q, n].
-        excluded: int [q], per query an item that is left out (itself); None for none.
+        excluded: int [q], per query an item that is not ranked (the query itself); None for none.
     """
 
     name: str
@@ -143,7 +143,7 @@ class Task:
 
 
 def _unit(rows: Floats) -> NDArray[np.float64]:
-    """Rows of norm 1; one of zeros stays as it is."""
+    """Rows of norm 1; rows of zeros do not change."""
     rows = rows.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     unit: NDArray[np.float64] = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
@@ -151,7 +151,7 @@ def _unit(rows: Floats) -> NDArray[np.float64]:
 
 
 def measure(tasks: Sequence[Task], logits: Logits) -> dict[str, float]:
-    """Mean average precision of codes: ``mAP`` over all tasks, and that of each of several."""
+    """Mean average precision of codes: ``mAP`` over all tasks, and of each if there are several."""
     if not tasks:
         return {}
     values = {task.name: task.of_codes(logits) for task in tasks}
@@ -167,11 +167,11 @@ class HeldOut:
         modality: of the items.
         media: float [n, dim].
         query_modality: ``text``, or the modality itself.
-        queries: float [n, dim], per item a query for it; None queries with the items themselves.
+        queries: float [n, dim], one per item; None to query with the items themselves.
         groups: int [n]; items of a group are equally relevant. None: each is its own group.
-        membership: bool [n, classes]; items that share a class are equally relevant. Counts
-            instead of `groups` where it is given.
-        query_class: int [n], class that an item's own query names; with `membership`, `queries`.
+        membership: bool [n, classes]; items that share a class are equally relevant. Replaces
+            `groups`.
+        query_class: int [n], class that the query of an item names; with `membership`, `queries`.
     """
 
     modality: str
@@ -183,7 +183,7 @@ class HeldOut:
     query_class: NDArray[np.integer] | None = None
 
     def tasks(self) -> list[Task]:
-        """The searches among these items that have an answer."""
+        """The searches among these items that have relevant results."""
         tasks = []
         if self.membership is not None:
             tasks.append(self._by_items(self.membership))
@@ -225,7 +225,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class SplitSet:
-    """A set of embeddings, with rows to train on and rows that are held out.
+    """A set of embeddings, split into training and held-out rows.
 
     Attributes:
         source: the set.
@@ -241,12 +241,12 @@ class SplitSet:
 
     @property
     def media_view(self) -> str:
-        """The view of the items themselves: the last of their modality."""
+        """The last view of the items' modality."""
         return [n for n, view in self.source.views.items() if view.modality == self.modality][-1]
 
     @property
     def query_view(self) -> str | None:
-        """The first text, or else the first view; None where there is one view only."""
+        """The first text, else the first view; None if there is only one view."""
         texts = [n for n, view in self.source.views.items() if view.modality == "text"]
         first = (texts or list(self.source.views))[0]
         return None if first == self.media_view else first
@@ -284,7 +284,7 @@ class SplitSet:
             return {}
         offsets, values = found
         classes = [values[offsets[r] : offsets[r + 1]] for r in rows]
-        # Labels may be keys of a taxonomy, in the millions: only those that occur get a column.
+        # Labels may be taxonomy keys, in the millions: only those that occur get a column.
         present, columns = np.unique(np.concatenate(classes), return_inverse=True)
         membership = np.zeros((len(rows), max(1, len(present))), dtype=bool)
         membership[np.repeat(np.arange(len(rows)), [len(c) for c in classes]), columns] = True
@@ -295,9 +295,9 @@ def split_rows(source: EmbeddingSet, share: float, seed: int) -> SplitSet:
     """A set with a share of its rows held out at random.
 
     Args:
-        source: whose last view that is no text shows the items.
+        source: its last view other than text is the items' own.
         share: of the rows, at most `MOST_HELD_OUT` of them.
-        seed: another one holds out others.
+        seed: of the random choice.
     """
     media = [view.modality for view in source.views.values() if view.modality != "text"]
     order = np.random.default_rng([seed, source.rows]).permutation(source.rows)
@@ -311,13 +311,13 @@ def split_rows(source: EmbeddingSet, share: float, seed: int) -> SplitSet:
 
 
 def tasks_of(sets: Sequence[SplitSet], most: int = MOST_ITEMS) -> list[Task]:
-    """All searches among what the sets hold out, `most` rows of each at most."""
+    """All searches among held-out rows, `most` of each set at most."""
     validations = [one.validation(most) for one in sets]
     return [task for held_out in validations if held_out is not None for task in held_out.tasks()]
 
 
 def evenly(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """At most so many of some rows, evenly spread."""
+    """At most `most` of the rows, evenly spread."""
     if len(rows) <= most:
         return rows
     return rows[np.linspace(0, len(rows) - 1, most).round().astype(np.int64)]

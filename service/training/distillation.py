@@ -1,12 +1,11 @@
-"""An audio tower taught the text space of an image-text model, so that sounds find pictures.
+"""Distillation: an audio tower learns the text space of an image-text model; sounds find pictures.
 
-After arXiv 2602.00681 (details ours: only the abstract was at hand): the teacher's text tower is
-frozen and says where a caption lies; the student's audio tower and a linear map behind it learn to
-put a recording there, by a symmetric contrastive loss. No pictures take part. The teacher's hasher
-codes the student's embeddings as it codes text, around a mean of their own. Photographs that the
-new model indexes, with the teacher's tower and codes, can be found by sound.
+After arXiv 2602.00681 (details ours: only the abstract was available). The teacher's text tower is
+frozen. The student's audio tower, with a linear map after it, learns by a symmetric contrastive
+loss to embed a recording close to its caption. No pictures are needed. The teacher's hasher codes
+the student's embeddings like text, centred by their own mean.
 
-Without adapters the student's embeddings are made once and only the map is trained.
+Without adapters the student's embeddings are computed once and only the map is trained.
 """
 
 from __future__ import annotations
@@ -53,35 +52,34 @@ from bittern.service.training.saving import Encoding, OutFolder, licence_of
 from bittern.service.training.sources import read_pairs
 from bittern.service.training.towers import MOST_RAW_ITEMS, Reader, lora_of, prefetched
 
-_AT_A_TIME = 32
 _MEAN_ROWS = 8192
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a distillation takes.
+    """The input of a distillation.
 
     Attributes:
-        teacher: with words and pictures.
-        words: the encoder with the teacher's text tower.
-        listener: the student's encoder.
+        teacher: model of words and pictures.
+        text_encoder: with the teacher's text tower.
+        audio_encoder: of the student.
         examples: recordings with captions.
         prepared: the same, split.
     """
 
     teacher: SavedModel
-    words: Encoder
-    listener: Encoder
+    text_encoder: Encoder
+    audio_encoder: Encoder
     examples: Examples
     prepared: Prepared
 
 
 def prepare_lesson(request: TrainingRequest, load: LoadEncoder) -> Lesson:
-    """Find teacher, student and recordings; writes nothing.
+    """Load teacher, student and recordings; writes nothing.
 
     Raises:
-        ModelNotFoundError: no such teacher or student.
-        InvalidInputError: a teacher without words and pictures, or a student without ears.
+        ModelNotFoundError: unknown teacher or student.
+        InvalidInputError: the teacher lacks a text or image tower, or the student an audio tower.
     """
     config = request.config
     assert request.model is not None
@@ -94,32 +92,32 @@ def prepare_lesson(request: TrainingRequest, load: LoadEncoder) -> Lesson:
     examples = only_media(_read(request), "audio")
     (prepared,) = prepare(examples, request)
     embedders = Embedders(lambda name: load(name, config.device))
-    listener = load(request.model, config.device)
-    words: Encoder = embedders.of(teacher).encoder()
-    return Lesson(teacher, words, listener, examples, prepared)
+    audio_encoder = load(request.model, config.device)
+    text_encoder: Encoder = embedders.of(teacher).encoder()
+    return Lesson(teacher, text_encoder, audio_encoder, examples, prepared)
 
 
 def distill(
     request: TrainingRequest, lesson: Lesson, out: OutFolder, progress: OnProgress
 ) -> tuple[Fitted, Encoding, TrainingData, Embeddings]:
-    """Train the student, and extend the teacher by it; `out` is held.
+    """Train the student, and add it to the teacher's model; `out` is locked.
 
     Raises:
         TrainingError: as `bittern.hashing.training.loop.train`.
     """
-    config, teacher, listener = request.config, lesson.teacher, lesson.listener
+    config, teacher, encoder = request.config, lesson.teacher, lesson.audio_encoder
     assert request.model is not None
-    name = "+".join(sorted({listener.name, *teacher.card.encoder.split("+")}))
+    name = "+".join(sorted({encoder.name, *teacher.card.encoder.split("+")}))
     embedded = embed_examples(
         lesson.prepared.examples,
-        Towers(listener, lesson.words, name),
+        Towers(encoder, lesson.text_encoder, name),
         out.embeddings,
         strict=request.strict,
         progress=progress,
     )
     plan = TowerPlan(request.model, lora_of(config), projection=True)
     student = begin(
-        name, {Modality.AUDIO: plan}, lambda _: listener, dim=teacher.card.dim, seed=config.seed
+        name, {Modality.AUDIO: plan}, lambda _: encoder, dim=teacher.card.dim, seed=config.seed
     ).towers[Modality.AUDIO]
     split = split_set(embedded, lesson.prepared)
     of = Distillation(teacher, student, plan, embedded, split, config)
@@ -131,11 +129,11 @@ def distill(
 
 
 def teacher_named(name: str | None) -> SavedModel:
-    """A saved model with words and pictures.
+    """A saved or shipped model with text and image towers.
 
     Raises:
-        ModelNotFoundError: neither a folder with a model nor a shipped one.
-        InvalidInputError: it lacks words or pictures.
+        ModelNotFoundError: unknown model.
+        InvalidInputError: it lacks a tower.
     """
     shipped = shipped_model(name) if name else None
     folder = model_folder(name) if name else None
@@ -158,9 +156,9 @@ def teacher_named(name: str | None) -> SavedModel:
 
 
 def _read(request: TrainingRequest) -> Examples:
-    """Recordings with captions such as the teacher knows: names, as for photographs.
+    """Recordings with image captions of their names, which the teacher knows.
 
-    Only a source without names, or with a named column, gives its own captions.
+    A source without names, or a named column, provides its own captions.
     """
     if request.caption_column is None:
         try:
@@ -194,7 +192,7 @@ def _comparison(task: Task | None, hasher: Hasher) -> Sequence[Comparison]:
 
 
 def _encoding(of: Distillation) -> Encoding:
-    """The teacher's towers, and the student's for sound."""
+    """The teacher's towers, with the student's audio tower."""
     card = of.teacher.card
     plans: dict[Modality, TowerPlan] = {}
     before: Plans = plans_of(card)
@@ -218,14 +216,15 @@ def _encoding(of: Distillation) -> Encoding:
 
 @dataclass(frozen=True)
 class Distillation:
-    """All that takes part.
+    """Models and data of a distillation.
 
     Attributes:
-        teacher: the model whose space is taught.
+        teacher: the model whose space is learned.
         student: the audio tower, with a map and perhaps adapters.
         plan: of that tower.
-        embedded: recordings by the bare student, captions by the teacher.
-            config: the settings.
+        embedded: recordings by the untrained student, captions by the teacher.
+        split: their training and held-out rows.
+        config: the settings.
     """
 
     teacher: SavedModel
@@ -236,7 +235,7 @@ class Distillation:
     config: TrainingConfig
 
     def texts(self, rows: NDArray[np.int64], epoch: int) -> torch.Tensor:
-        """The teacher's embedding of one caption of each row, drawn: float32 [n, dim]."""
+        """The teacher's embedding of a random caption of each row: float32 [n, dim]."""
         names = [n for n, v in self.split.source.views.items() if v.modality == "text"]
         chosen = draw(self.config.seed, epoch, rows, len(names))
         found = np.empty((len(rows), self.teacher.card.dim), dtype=np.float32)
@@ -252,33 +251,25 @@ class Distillation:
 
     @property
     def raw(self) -> bool:
-        """Whether recordings must be read again, since the tower changes."""
+        """Whether the tower changes, so recordings must be encoded again."""
         return self.student.adapters is not None
 
     def reader(self) -> Reader:
-        """Of the recordings."""
+        """Reads the recordings."""
         windowing = self.student.encoder.windowing
         return Reader(self.embedded, windowing, self.config.augmentation, self.config.seed)
 
     def embed(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Recordings as the student puts them now: float32 [n, dim] of unit norm."""
+        """Embeddings by the current student: float32 [n, dim] of unit norm."""
         if not self.raw:
             bare = torch.from_numpy(self.split.read("audio", rows))
             with torch.inference_mode():
                 mapped: NDArray[np.float32] = self.map(bare).cpu().numpy()
             return mapped
-        listed, reader, out = self.embedded.rows, self.reader(), []
-        for start in range(0, len(rows), _AT_A_TIME):
-            some = rows[start : start + _AT_A_TIME]
-            out.append(
-                self.student.encode(
-                    [reader.read(int(listed.item[r]), int(listed.window[r])) for r in some]
-                )
-            )
-        return np.concatenate(out)
+        return self.reader().encoded(rows, self.student.encode)
 
     def map(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Embeddings of the bare student into the teacher's space, on the map's device."""
+        """Embeddings of the untrained student, mapped into the teacher's space."""
         linear = self.student.projection
         assert linear is not None
         with torch.autocast(linear.weight.device.type, enabled=False):
@@ -286,13 +277,13 @@ class Distillation:
         return torch.nn.functional.normalize(mapped, dim=-1)
 
     def task(self) -> Task | None:
-        """Searches for the captions of held-out recordings, among those of all species."""
+        """Searches for the captions of held-out recordings among those of all species."""
         most = MOST_RAW_ITEMS if self.raw else MOST_ITEMS
         rows = evenly(self.split.held_out, most)
         if len(rows) < 2:
             return None
         queries = evenly(rows, MOST_QUERIES)
-        # Captions of the species that were trained on are the likely wrong answers.
+        # Captions of training species are likely wrong answers.
         candidates = np.concatenate([queries, self.split.training])
         _, first = np.unique(self.groups(candidates), return_index=True)
         captions = candidates[np.sort(first)[:MOST_ITEMS]]
@@ -316,7 +307,7 @@ class StudentBatch:
     """Recordings and captions.
 
     Attributes:
-        inputs: float32 [n, dim] of the bare student, or what its tower takes.
+        inputs: float32 [n, dim] of the untrained student, or inputs of its tower.
         texts: float32 [n, dim] of the teacher.
         groups: int32 [n].
     """
@@ -327,10 +318,10 @@ class StudentBatch:
 
 
 class DistillObjective:
-    """The student's map, and its adapters where it has some, as an `Objective`.
+    """The student's map, and its adapters if it has some, as an `Objective`.
 
-    Species stand in a batch once where there are enough of them to fill one; where they repeat,
-    their captions are equally right.
+    A batch has each species once if there are enough of them. Otherwise all captions of a
+    recording's species are right.
 
     Attributes:
         module: tower and scale.
@@ -345,7 +336,7 @@ class DistillObjective:
         self._epoch = 1
         self._reader = distillation.reader()
         rows = split.training
-        if distillation.raw:  # a recording once an epoch, one window of it
+        if distillation.raw:  # one window of each recording per epoch
             rows = rows[np.unique(distillation.embedded.rows.item[rows], return_index=True)[1]]
         groups = distillation.groups(rows)
         enough = len(np.unique(groups)) >= config.batch_size
@@ -356,7 +347,7 @@ class DistillObjective:
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Map and adapters; the scale, which no decay should draw to 1."""
+        """Map and adapters; the scale, without weight decay."""
         tower = list(self.of.student.named().values())
         return [
             {"params": tower},
@@ -364,7 +355,7 @@ class DistillObjective:
         ]
 
     def begin_epoch(self, epoch: int) -> None:
-        """Let gradients reach the adapters, or not yet."""
+        """Train the adapters from their first epoch on."""
         self._epoch = epoch
         if self.of.student.adapters is not None:
             self.of.student.adapters.set_gradients(epoch >= self.of.config.lora_from_epoch)

@@ -1,14 +1,14 @@
-"""Examples embedded once, as the set that heads are trained on.
+"""Embeds examples once, as a set that heads are trained on.
 
     OUT/training/embeddings/<key>/
-    ├── image.json     which example and window each row is, and what could not be used
+    ├── image.json     example and window of each row, and the skipped examples
     ├── image/         the set (`bittern.hashing.training.embeddings`)
     └── audio...
 
-The key is over the examples, their files' sizes and times, and the towers: a run that is begun
-again embeds nothing anew, a changed source everything. A photograph is a row, and so is each
-window of a recording, at most `MOST_WINDOWS` of them, evenly spread. Each variant of a caption is
-a view of its own, so that an epoch can draw one.
+The key covers the examples, their files' sizes and times, and the towers: a resumed run embeds
+nothing again, a changed source is embedded as a whole. A photograph is a row, and so is each window
+of a recording: at most `MOST_WINDOWS`, evenly spread. Each variant of a caption is a view, so an
+epoch can draw one.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from bittern.service.training.request import OnProgress
 from bittern.types import MediaItem
 
 MOST_WINDOWS = 32
-"""Windows of one recording that are trained on."""
+"""Most windows of one recording that are trained on."""
 MOST_CAPTIONS = 8
-"""Variants of a caption that are kept, of those that an item has."""
+"""Most variants of a caption that are used."""
 _TEXT_BATCH = 64
 _ROWS_AT_A_TIME = 256
 _REMEMBERED_CAPTIONS = 100_000
@@ -45,11 +45,11 @@ _REMEMBERED_CAPTIONS = 100_000
 
 @dataclass(frozen=True)
 class Rows:
-    """What the rows of a set are.
+    """The examples behind the rows of a set.
 
     Attributes:
-        item: int64 [rows], which example.
-        window: int64 [rows], which window of its recording; 0 for a photograph.
+        item: int64 [rows], number of the example.
+        window: int64 [rows], window of its recording; 0 for a photograph.
         skipped: examples that could not be embedded.
     """
 
@@ -63,9 +63,9 @@ class Embeddings:
     """The examples of one modality, embedded.
 
     Attributes:
-        examples: them.
+        examples: in order.
         source: their embeddings: views ``text-1``, ``text-2``... and one named as the modality.
-        rows: which row is what.
+        rows: the examples behind the rows.
     """
 
     examples: Examples
@@ -93,7 +93,7 @@ class Towers:
     name: str
 
     def digests(self, modality: str) -> dict[str, str]:
-        """Of the towers at work."""
+        """Tower digests by modality."""
         digests = {modality: self.media.digests[Modality(modality)]}
         if self.text is not None:
             digests["text"] = self.text.digests[Modality.TEXT]
@@ -108,29 +108,29 @@ def embed_examples(
     strict: bool = False,
     progress: OnProgress = lambda *_: None,
 ) -> Embeddings:
-    """Embed examples of one modality, or find that it was done before.
+    """Embed examples of one modality, or open the set that an earlier run has made.
 
     Args:
         examples: with captions, if there is a text tower; with labels, or else with groups that
             must not share a batch.
-        towers: what embeds them.
-        folder: where sets are kept.
+        towers: the encoders.
+        folder: contains the sets.
         strict: refuse the examples if one of them cannot be embedded.
         progress: called now and then, with ``encoding``.
 
     Raises:
         InvalidInputError: nothing can be embedded, or with `strict` not everything.
-        QueryError: a caption that the text tower cannot take; names it.
+        QueryError: the text tower refuses a caption; names it.
     """
     modality = examples[0].modality
-    kept = folder / _key(examples, towers, modality)
-    listing = kept / f"{modality}.json"
-    if (kept / modality).is_dir():
+    home = folder / _key(examples, towers, modality)
+    listing = home / f"{modality}.json"
+    if (home / modality).is_dir():
         rows = _read_rows(listing)
         _refuse(examples, rows.skipped, strict)
-        return Embeddings(examples, EmbeddingSet.open(kept / modality), rows)
-    kept.mkdir(parents=True, exist_ok=True)
-    writing = _Writing(examples, towers, kept / modality)
+        return Embeddings(examples, EmbeddingSet.open(home / modality), rows)
+    home.mkdir(parents=True, exist_ok=True)
+    writing = _Writing(examples, towers, home / modality)
     source, rows = writing.run(listing, strict, progress)
     return Embeddings(examples, source, rows)
 
@@ -174,7 +174,7 @@ class _Writing:
             _refuse(self._examples, tuple(skipped), strict)
             self._append(writer, waiting)
             rows = Rows(np.array(items), np.array(windows), tuple(skipped))
-            _write_rows(listing, rows)  # before the set: a set without its rows would be useless
+            _write_rows(listing, rows)  # before the set, which is useless without it
             return writer.finish(), rows
         except BaseException:
             writer.abandon()
@@ -237,13 +237,13 @@ class _Writing:
 
 
 def variant(captions: Sequence[str], number: int) -> str:
-    """Variant `number` of an item's caption; one that has fewer begins again."""
-    kept = captions[:MOST_CAPTIONS]
-    return kept[number % len(kept)]
+    """Variant `number` of a caption, counted modulo the number of variants."""
+    usable = captions[:MOST_CAPTIONS]
+    return usable[number % len(usable)]
 
 
 def _spread(windows: int) -> list[int]:
-    """Numbers of the windows that are kept."""
+    """Numbers of the windows to use."""
     if windows <= MOST_WINDOWS:
         return list(range(windows))
     return [int(w) for w in np.linspace(0, windows - 1, MOST_WINDOWS).round()]

@@ -1,10 +1,10 @@
-"""Training examples: media with captions or labels, and what could not become one."""
+"""Training examples: media with captions or labels, and skipped entries."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +16,13 @@ class Example:
 
     Attributes:
         id: identifier, unique among the examples.
-        path: the file; nothing has decoded it yet.
+        path: the file, not decoded yet.
         modality: ``image`` or ``audio``.
-        captions: all variants of its caption, templates filled; empty without captions.
+        captions: all variants of its caption; empty without captions.
         labels: its classes; empty without labels.
-        group: what items share that say the same (the species, else the name, the caption or
-            the labels). A batch should hold a group once only: a caption that stands in it
-            twice makes one of its two pictures a wrong answer.
+        group: equal for items with the same species, else name, caption or labels. A batch
+            should have each group once: if two of its items share a caption, each becomes a
+            wrong answer for the other.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A row or file that cannot be trained on, and why."""
+    """A row or file that cannot be trained on, with the reason."""
 
     where: str
     reason: str
@@ -48,7 +48,7 @@ class Examples:
     Attributes:
         source: the manifest or folder.
         items: the examples.
-        skipped: what is not among them.
+        skipped: unusable entries.
     """
 
     source: Path
@@ -80,18 +80,16 @@ class Examples:
         return Counter(item.modality for item in self.items)
 
     def of(self, modality: str) -> Examples:
-        """The examples of one modality; what was skipped stays with the whole."""
-        return replace(self, items=_only(self.items, modality), skipped=())
+        """The examples of one modality, without `skipped`."""
+        return replace(
+            self, items=tuple(i for i in self.items if i.modality == modality), skipped=()
+        )
 
     def digest(self) -> str:
-        """Hex SHA-256 of what the examples say, in order; not of the files' contents."""
+        """Hex SHA-256 of the examples in order, without the files' contents."""
         digest = hashlib.sha256()
         for item in self.items:
             for text in (item.id, item.modality, item.group, *item.captions, "", *item.labels):
                 digest.update(text.encode("utf-8", "surrogatepass") + b"\0")
             digest.update(b"\n")
         return digest.hexdigest()
-
-
-def _only(items: Iterable[Example], modality: str) -> tuple[Example, ...]:
-    return tuple(item for item in items if item.modality == modality)

@@ -1,4 +1,4 @@
-"""From embeddings to a hasher: heads, aligned codes or both, and how they compare."""
+"""Fits hashers to embeddings (heads, aligned codes or both), and compares them."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from bittern.hashing.training_free import fit
 from bittern.service.training.request import Comparison, OnProgress
 
 FIT_ROWS = 8192
-"""Training rows that the training-free codes are fitted on."""
+"""Most training rows for the training-free codes."""
 PLAN_FILE = "plan.json"
 CHOICES = {"aligned": ALIGNED_PLANS, "hybrid": PLANS}
-"""Kinds of hashers, and the plans that are tried for them."""
+"""Plans to try, by kind of hasher."""
 _LARGEST_PLAN = 1 << 16
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """What a hasher is fitted to.
+    """Training data of a hasher.
 
     Attributes:
         sets: a set of embeddings per modality of media.
         labels: whether items have classes; else captions, or other views.
-        means: float64 [dim] of modalities that no set has and that are to be coded all the same.
+        means: float64 [dim] of further modalities to code, which no set has.
     """
 
     sets: Sequence[SplitSet]
@@ -64,23 +64,23 @@ class TrainingData:
         return {modality: np.concatenate(some) for modality, some in rows.items()}
 
     def settings(self, config: TrainingConfig) -> dict[str, Any]:
-        """What a hasher records of its training."""
+        """Training facts that the hasher records."""
         trained_on = "labels" if self.labels else "pairs"
         return {"trained_on": trained_on, "epochs": config.epochs, "seed": config.seed}
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A hasher, and the facts about its training.
+    """A hasher, and facts about its training.
 
     Attributes:
         hasher: ready for use.
         metrics: for the card, as JSON values.
         comparison: with floats and training-free codes, on held-out items.
-        warnings: what whoever trusts it should know.
+        warnings: for its users.
         seconds: time in epochs.
-        resumed: whether it went on from a checkpoint.
-        was_finished: whether there was nothing left to do.
+        resumed: whether it continued from a checkpoint.
+        was_finished: whether it was finished before.
     """
 
     hasher: Hasher
@@ -99,13 +99,13 @@ class Fitted:
         comparison: Sequence[Comparison],
         bits: Mapping[str, float] | None = None,
     ) -> Fitted:
-        """What a training came to.
+        """The result of a training.
 
         Args:
             hasher: with the best weights.
             result: of the loop.
             comparison: on held-out items.
-            bits: statistics for the card, where those of the best epoch are not the hasher's.
+            bits: statistics of the whole hasher, if it has more bits than were trained.
         """
         best = result.best
         metrics = {
@@ -144,11 +144,11 @@ def fit_hasher(
         kind: one of `bittern.service.training.request.HASHERS`.
         data: the embeddings.
         config: the settings.
-        run_folder: for checkpoints and logs; a run that it holds is resumed.
+        run_folder: for checkpoints and logs; an existing run is resumed.
         progress: called with ``training``.
 
     Raises:
-        InvalidInputError: data that cannot be trained on.
+        InvalidInputError: unusable data.
         TrainingError: as `bittern.hashing.training.loop.train`.
     """
     if kind in CHOICES:
@@ -163,7 +163,7 @@ def fit_hasher(
 def run_training(
     objective: Objective[Any], config: TrainingConfig, run_folder: Path, progress: OnProgress
 ) -> TrainingResult:
-    """Train, or resume the run that `run_folder` holds."""
+    """Train, or resume the run in `run_folder`."""
     return train(objective, config, run_folder, resume=True, progress=_steps(progress))
 
 
@@ -220,12 +220,7 @@ def _dead_bits(dead: float, config: TrainingConfig) -> list[str]:
 
 
 def bits_of(hasher: Hasher, sample: Mapping[str, NDArray[np.float32]]) -> dict[str, float]:
-    """Statistics of the bits over training rows, for the card: means over the modalities.
-
-    Args:
-        hasher: the whole of it.
-        sample: per modality float32 [n, dim].
-    """
+    """Statistics of the bits of training rows, for the card: means over the modalities."""
     found = [bit_statistics(hasher.logits(rows, modality)) for modality, rows in sample.items()]
     return {
         "bit_balance": float(np.mean([one.balance for one in found])),
@@ -236,13 +231,13 @@ def bits_of(hasher: Hasher, sample: Mapping[str, NDArray[np.float32]]) -> dict[s
 
 @dataclass(frozen=True)
 class Choice:
-    """A plan, and where it comes from; as ``plan.json`` keeps it.
+    """The plan of a run, as in ``plan.json``.
 
     Attributes:
-        key: digest of the training that it was chosen for.
+        key: digest of the training.
         plan: the plan.
-        found: for the model's card: what it came to on held-out classes, or why none was chosen.
-        reused: whether the run had chosen it before.
+        found: for the model's card: its quality on held-out classes, or why it is a default.
+        reused: whether it was read from ``plan.json``.
     """
 
     key: str
@@ -258,13 +253,13 @@ def plan_for(
     run_folder: Path,
     progress: OnProgress,
 ) -> Choice:
-    """The plan that the run began with, or else one that is chosen on training classes.
+    """The recorded plan of the run, or one that is chosen on training classes.
 
-    Where items have no classes or species to hold out, or too few, a default plan is taken, and
-    the card says so.
+    If there are too few classes or species to hold out, a default plan is used, and the card
+    records that.
 
     Raises:
-        TrainingError: what the run noted is damaged.
+        TrainingError: ``plan.json`` is damaged.
     """
     path = run_folder / PLAN_FILE
     settings = {n: value for n, value in config.to_dict().items() if n not in FREE_ON_RESUME}
@@ -280,7 +275,7 @@ def plan_for(
             run_folder / "choice",
             plans=distinct(CHOICES[kind], config.bits),
             rows=largest.training,
-            on_split=lambda done, of: progress("choosing", done, of, "how to share out the bits"),
+            on_split=lambda done, of: progress("choosing", done, of, "the shares of the bits"),
         )
         found = {
             "held_out_seen": best.seen,
@@ -306,12 +301,12 @@ def _read_choice(path: Path) -> Choice:
 
 
 def distinct(plans: Sequence[HybridPlan], bits: int) -> list[HybridPlan]:
-    """Plans that differ at this length: bits come in bytes, so small shares round to nothing.
+    """Plans that give different codes at this length; the first of equal ones.
 
-    Without learned bits (or aligned ones), weights and their ridge change nothing. Of equal plans
-    the first is kept.
+    Shares are rounded to bytes. Without learned or aligned bits, weights and the ridge of the
+    missing bits have no effect.
     """
-    kept: dict[HybridPlan, HybridPlan] = {}
+    first: dict[HybridPlan, HybridPlan] = {}
     for plan in plans:
         learned = plan.learned_bits(bits)
         effective = replace(plan, learned_share=learned / bits)
@@ -319,8 +314,8 @@ def distinct(plans: Sequence[HybridPlan], bits: int) -> list[HybridPlan]:
             effective = replace(effective, learned_ridge=1.0, weights=(1.0, 1.0))
         elif learned == bits:
             effective = replace(effective, ridge=1.0, weights=(1.0, 1.0))
-        kept.setdefault(effective, plan)
-    return list(kept.values())
+        first.setdefault(effective, plan)
+    return list(first.values())
 
 
 @torch.inference_mode()
@@ -334,8 +329,8 @@ def compare(
     """Learned codes beside floats and training-free codes, on the same held-out items.
 
     Args:
-        before: tasks with the embeddings of the towers as they are in the catalogue.
-        after: the same tasks with those of the towers as trained.
+        before: tasks with embeddings of the untrained towers.
+        after: the same tasks with embeddings of the trained towers.
         learned: the hasher of embeddings `after`.
         sample: per modality training embeddings, for the training-free codes.
         config: of the training; its bits and seed are those of the training-free codes.

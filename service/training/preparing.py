@@ -1,7 +1,7 @@
-"""Examples made ready: those that an encoder can take, and which of them are held out.
+"""Selects the examples that an encoder can take, and holds some of them out.
 
-Examples are held out by hash, so the same ones whatever their order. It depends on the seed and on
-an item's own group only: a manifest that gets more species keeps its split for the old ones.
+Examples are held out by a hash of the seed and their group. So their order has no effect, and new
+species do not change the split of the others.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from bittern.service.training.sources import (
 )
 
 _ENOUGH = 0.5
-"""The better way of holding out is taken if it holds out this part of the share."""
+"""The preferred way of holding out is used if it reaches this fraction of the share."""
 BATCHLESS = frozenset({"aligned"})
 """Hashers that are fitted in closed form."""
 _WORD = re.compile(r"[^\W\d_]{3}")
 
 
 SplitBy = Literal["items", "groups"]
-"""What is held out: ``items`` of groups that are trained on as well (seen classes), or whole
-``groups`` (novel classes)."""
+"""Hold out ``items`` of training groups (seen classes), or whole ``groups`` (novel classes)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Prepared:
     Attributes:
         examples: all of them.
         training: ids of those that are trained on.
-        way: whether ``items`` of seen groups or whole ``groups`` are held out; ``nothing``.
+        way: what is held out: ``items``, ``groups`` or ``nothing``.
     """
 
     examples: Examples
@@ -58,11 +57,11 @@ class Prepared:
 def read_examples(request: TrainingRequest, encoder: Encoder) -> Examples:
     """The source's examples that the encoder has a tower for.
 
-    Labels that are words become captions too, where there is a tower for them.
+    Labels that are words become captions too, if there is a text tower.
 
     Raises:
         ManifestError, SourceNotFoundError, InvalidInputError: as `read_pairs`, `read_labels`.
-        UnsupportedModalityError: the encoder has no tower for any of them, or none for words.
+        UnsupportedModalityError: the encoder has no tower for any of them, or for captions.
     """
     if request.what == "labels":
         examples = read_labels(
@@ -88,11 +87,11 @@ def are_words(classes: Sequence[str]) -> bool:
 
 
 def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
-    """Split each modality's examples, and see that batches can be made of them.
+    """Split each modality's examples, and check that they fill a batch.
 
     Raises:
-        InvalidInputError: fewer items (or, of pairs, groups) than a batch; nothing can be held out
-            though the request insists.
+        InvalidInputError: fewer items (for pairs, groups) than a batch; or nothing can be held out,
+            but the request requires it.
     """
     config = request.config
     prepared = []
@@ -117,7 +116,7 @@ def prepare(examples: Examples, request: TrainingRequest) -> list[Prepared]:
 
 
 def split_set(embedded: Embeddings, prepared: Prepared) -> SplitSet:
-    """The rows of the embedded examples that are trained on, and those that are held out."""
+    """The embedded examples, with their training and held-out rows."""
     ids = [example.id for example in embedded.examples]
     trained = np.array([i in prepared.training for i in ids])[embedded.rows.item]
     return SplitSet(
@@ -129,7 +128,7 @@ def split_set(embedded: Embeddings, prepared: Prepared) -> SplitSet:
 
 
 def only_media(examples: Examples, modality: str) -> Examples:
-    """The examples of one modality; what was skipped stays.
+    """The examples of one modality, with `skipped`.
 
     Raises:
         InvalidInputError: there are none.
@@ -137,12 +136,11 @@ def only_media(examples: Examples, modality: str) -> Examples:
     if not examples.modalities[modality]:
         found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
         raise InvalidInputError(f"{examples.source} has {found}, and no {modality}", field="source")
-    kept = tuple(e for e in examples if e.modality == modality)
-    return replace(examples, items=kept)
+    return replace(examples.of(modality), skipped=examples.skipped)
 
 
 def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, str]:
-    """What is left to train on, and the way in which the rest is held out."""
+    """The training examples, and the way in which the rest is held out."""
     share = request.config.validation_share
     if not share:
         return examples, "nothing"
@@ -163,7 +161,7 @@ def _held_out(examples: Examples, request: TrainingRequest) -> tuple[Examples, s
         if len(held_out) > most:
             best, most = (training, way), len(held_out)
         if len(held_out) >= _ENOUGH * share * len(examples):
-            break  # few items to a species: whole species must be held out instead
+            break  # else, as with few items per species, the next way
     return best or (examples, "nothing")
 
 
@@ -176,23 +174,23 @@ def _with_names(example: Example) -> Example:
 
 
 def _suitable(examples: Examples, wanted: str | None, encoder: Encoder) -> Examples:
-    here = {str(m) for m in encoder.modalities}
-    kept = tuple(e for e in examples if e.modality in here and wanted in (None, e.modality))
-    if not kept:
+    towers = {str(m) for m in encoder.modalities}
+    suitable = tuple(e for e in examples if e.modality in towers and wanted in (None, e.modality))
+    if not suitable:
         found = ", ".join(f"{n} {m}" for m, n in sorted(examples.modalities.items()))
         raise UnsupportedModalityError(
-            f"{examples.source} has {found}; {encoder.name} takes {', '.join(sorted(here))}"
+            f"{examples.source} has {found}; {encoder.name} takes {', '.join(sorted(towers))}"
             + (f", and --modality is {wanted}" if wanted else "")
         )
-    foreign = [e for e in examples if e.modality not in here]
+    foreign = [e for e in examples if e.modality not in towers]
     reasons = tuple(
         Skipped(str(e.path), f"{encoder.name} has no {e.modality} tower") for e in foreign
     )
-    return replace(examples, items=kept, skipped=(*examples.skipped, *reasons))
+    return replace(examples, items=suitable, skipped=(*examples.skipped, *reasons))
 
 
 def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = False) -> None:
-    """Refuse examples that do not fill one batch: incomplete batches are left out.
+    """Refuse examples that do not fill one batch.
 
     Args:
         examples: those to train on.
@@ -200,8 +198,7 @@ def check_enough(examples: Examples, batch_size: int, *, one_per_group: bool = F
         one_per_group: whether no two items of a batch may share a group.
 
     Raises:
-        InvalidInputError: fewer items than a batch, or fewer groups where each may stand in it
-            once; the message names both numbers.
+        InvalidInputError: too few items or groups; the message names both numbers.
     """
     count, what = len(examples), "examples"
     if count >= batch_size and one_per_group:
@@ -221,18 +218,17 @@ def split(
 ) -> tuple[Examples, Examples]:
     """Hold out a share of the examples.
 
-    With ``items``, a group's share is rounded up or down by chance, but every group keeps at
-    least one item to train on, and so a group of one is never held out. With ``groups``, all
-    items of a group go to the same side, each group by chance.
+    With ``items``, each group's share is rounded up or down at random, but at least one item of a
+    group is trained on. With ``groups``, whole groups are held out at random.
 
     Args:
         examples: to be split.
         share: of the items to hold out, 0 <= share < 1.
-        seed: another one holds out others.
+        seed: of the random choice.
         held_out: ``items`` or ``groups``.
 
     Returns:
-        what to train on and what to validate on, in the order of the source.
+        training and validation examples, in the order of the source.
 
     Raises:
         InvalidInputError: a share above 0 that would hold out nothing or everything.
@@ -261,13 +257,13 @@ def split(
 
 
 def _some(group: str, items: list[Example], share: float, seed: int) -> list[Example]:
-    """The items of one group that are held out: its share, rounded up or down by chance."""
+    """The held-out items of one group."""
     count = math.floor(share * len(items) + _uniform(seed, "round", group))
     ordered = sorted(items, key=lambda item: (_uniform(seed, "item", group, item.id), item.id))
     return ordered[: min(count, len(items) - 1)]
 
 
 def _uniform(seed: int, *names: str) -> float:
-    """A number in [0, 1) that these names always get."""
+    """A deterministic number in [0, 1) for these names."""
     text = "\0".join((str(seed), *names)).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.sha256(text).digest()[:6], "big") / float(1 << 48)

@@ -1,4 +1,4 @@
-"""The request for a training, where its settings come from, and the report of a training."""
+"""The request for a training, the sources of its settings, and its report."""
 
 from __future__ import annotations
 
@@ -26,38 +26,37 @@ What = Literal["pairs", "labels", "distill"]
 LoadEncoder = Callable[[str, str | None], Encoder]
 """Catalogue name and device to a fresh encoder."""
 OnProgress = Callable[[str, int, int, str], None]
-"""Called with the stage (``encoding``, ``training``), how much is done, of how much, and a note."""
+"""Called with the stage (``encoding``, ``training``), steps done, steps in all, and a note."""
 HASHERS = ("hashcoder", "aligned", "hybrid")
-"""Learned bits; aligned ones; both. See docs/background/learned-codes.md."""
+"""Learned, aligned, or both kinds of bits. See docs/background/learned-codes.md."""
 LORA_RANK = 16
 """Of CroVCA (arXiv 2510.27584)."""
 AUGMENTATIONS = ("published", "plants", "sound", "none")
-"""What ``--augment`` may be: views of photographs as CroVCA made them or as suits plants, with
-views of sounds alike; views of sounds only; none."""
+"""Values of ``--augment``: the image views of CroVCA, or views for plants, both with views of
+sounds; views of sounds only; none."""
 
 
 class TrainingRequest(BaseModel):
     """One training.
 
     Attributes:
-        what: from captions (``pairs``), from classes (``labels``), or an audio tower taught an
+        what: learn from captions (``pairs``), from classes (``labels``), or an audio tower for an
             image-text model's space (``distill``).
         source: manifest, folder of media, or folder with a set of embeddings.
-        out: folder of the model; ``training/`` in it holds the run.
-        model: encoder; of ``distill`` the student. None where the set of embeddings says it.
-        config: the settings; adapters are trained where `lora_rank` is not 0.
-        teacher: saved model whose space is taught; ``distill`` only.
-        hasher: what is fitted, one of `HASHERS`.
+        out: folder of the model, with the run in ``training/``.
+        model: encoder; for ``distill``, the student. None if the set of embeddings names it.
+        config: the settings; a `lora_rank` above 0 trains adapters.
+        teacher: saved model whose space is learned; ``distill`` only.
+        hasher: one of `HASHERS`.
         modality: ``image`` or ``audio`` to train on these media only; None for all.
         caption_column: a manifest's column of captions.
         label_column: a manifest's column of labels.
-        strict: refuse a source with unusable entries instead of leaving these out.
-        must_validate: refuse a source of which nothing can be held out, rather than train
-            without validation.
+        strict: refuse a source with unusable entries instead of skipping them.
+        must_validate: refuse a source if nothing can be held out.
 
     Raises:
-        InvalidInputError: settings that do not go together, no such hasher or modality, or a
-            trained model as the encoder.
+        InvalidInputError: contradicting settings, an unknown hasher or modality, or a trained
+            model as the encoder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -117,7 +116,7 @@ class TrainingRequest(BaseModel):
         if config.augmentation not in ("", "none") and not config.lora_rank:
             raise InvalidInputError(
                 f"augmentation {config.augmentation!r} needs --lora: without adapters every item "
-                "is embedded once, as it is",
+                "is embedded only once",
                 field="augmentation",
             )
         whole = config.lora_alpha == int(config.lora_alpha)
@@ -128,7 +127,7 @@ class TrainingRequest(BaseModel):
             )
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to be resumed, next to the data."""
+        """Values that must be equal to resume a run, besides the data."""
         fields = {"what", "model", "teacher", "hasher", "modality", "caption_column"}
         settings = self.config.to_dict().items()
         return {
@@ -150,16 +149,16 @@ def gather(
     """One configuration from defaults, then a file, then assignments, then options.
 
     Args:
-        what: the kind of training; one on labels shares its head by default where the encoder
-            has words, so that words can search for what was learned from classes.
-        model: encoder, if it was named.
+        what: the kind of training. Labels with an encoder that has a text tower default to a
+            shared head, so that words can search for the classes.
+        model: encoder, if named.
         file: YAML or JSON file with some of the settings.
         assignments: ``name=value``; the value is read as YAML.
-        options: settings that have an option of their own; None where it was not given.
+        options: settings with their own command-line option; None if not given.
         lora: whether to train adapters.
 
     Returns:
-        the settings, and whether a share for validation was given.
+        The settings, and whether a share for validation was given.
 
     Raises:
         InvalidInputError: an unknown setting, a value out of range, or an unreadable file.
@@ -185,19 +184,18 @@ def gather(
 
 @dataclass(frozen=True)
 class Comparison:
-    """One kind of search among the held-out items, by floats and by two kinds of codes.
+    """One kind of search among held-out items, with floats and with two kinds of codes.
 
     Attributes:
         task: ``words to images``.
         modality: of the items.
-        queries: how many.
-        items: how many held-out items are searched.
-        floats: mean average precision of the cosine of the encoder's embeddings; of ``distill``,
-            of those of the student as it was taught, for its own have nothing to do with the
-            teacher's.
-        training_free: of PCA codes with as many bits, fitted on the same training items; None
-            where there is no such thing.
-        learned: of what was trained.
+        queries: number of queries.
+        items: number of held-out items.
+        floats: mean average precision by cosine of the encoder's embeddings; for ``distill``, of
+            the trained student's.
+        training_free: mean average precision of PCA codes with as many bits, fitted on the same
+            training items; None for ``distill``.
+        learned: mean average precision of the trained codes.
     """
 
     task: str
@@ -211,24 +209,24 @@ class Comparison:
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
         name: of the model.
-        folder: where it is.
+        folder: of the model.
         digest: of the model.
         encoder: its encoder.
         bits: code length.
-        modalities: what it can code.
+        modalities: that it can code.
         items: training rows by modality; a recording has a row per window.
-        held_out: held-out rows by modality, and of what kind they are.
-        skipped: what was left out, with reasons.
-        comparison: held-out items, before and after.
+        held_out: held-out rows by modality, and the way they were chosen.
+        skipped: unusable entries, with reasons.
+        comparison: on held-out items, before and after.
         metrics: losses and statistics of the bits, as on the model's card.
-        warnings: what whoever trusts the model should know.
+        warnings: for users of the model.
         seconds: time in epochs.
-        resumed: whether it went on from a checkpoint.
-        was_finished: whether there was nothing left to do.
+        resumed: whether it continued from a checkpoint.
+        was_finished: whether it was finished before.
     """
 
     name: str

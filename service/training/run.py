@@ -39,17 +39,17 @@ def train_model(
     *,
     load: LoadEncoder = _load,
 ) -> TrainingReport:
-    """Train a model and save it in `request.out`; or go on with a training that is there.
+    """Train a model and save it in `request.out`; a training that was interrupted there is resumed.
 
     Args:
-        request: what to train, on what.
+        request: the training.
         progress: called now and then.
-        load: where encoders come from.
+        load: loads encoders.
 
     Raises:
-        InvalidInputError: the request cannot be met as it is.
-        TrainingError: it diverged or collapsed, or `out` holds another training.
-        NotFoundError, PreconditionError: no such source or encoder, or no weights for it.
+        InvalidInputError: the request does not fit the source or the encoder.
+        TrainingError: it diverged or collapsed, or `out` contains another training.
+        NotFoundError, PreconditionError: unknown source or encoder, or missing weights.
     """
     out = OutFolder(request)
     if request.what == "distill":
@@ -69,11 +69,11 @@ def train_model(
 
 
 def check_trainable(encoder: str, config: TrainingConfig) -> None:
-    """Refuse adapters on towers that cannot take any, before anything is done.
+    """Refuse adapters for towers that cannot take any.
 
     Raises:
-        ModelNotFoundError: no such encoder.
-        InvalidInputError: the settings have adapters, and its towers cannot take any.
+        ModelNotFoundError: unknown encoder.
+        InvalidInputError: adapters for such towers.
     """
     if find_entry(encoder).layout == "embedded" and config.lora_rank:
         others = ", ".join(n for n, e in CATALOGUE.items() if e.layout != "embedded")
@@ -115,7 +115,7 @@ def _train_on_media(
 def _train_on_set(
     request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
 ) -> TrainingReport:
-    """Heads on embeddings that the user made."""
+    """Train heads on the user's embeddings."""
     source = EmbeddingSet.open(request.source)
     description = source.description
     if request.config.lora_rank:
@@ -160,7 +160,7 @@ def _train_on_set(
 def _distill(
     request: TrainingRequest, out: OutFolder, progress: OnProgress, load: LoadEncoder
 ) -> TrainingReport:
-    """A model of the teacher's towers, and the student's."""
+    """Train a student, and add it to the teacher's towers."""
     from bittern.service.training.distillation import distill, prepare_lesson
 
     if request.model is None:
@@ -193,7 +193,7 @@ def finish(
     skipped: Sequence[Skipped],
     story: Mapping[str, Any],
 ) -> TrainingReport:
-    """Save the model, and say what it came to."""
+    """Save the model, and report."""
     name = request.out.resolve().name
     modalities = fitted.hasher.modalities
     rows = {one.modality: len(one.training) for one in data.sets}
@@ -244,7 +244,7 @@ def finish(
 def _words(
     request: TrainingRequest, encoder: Encoder, text: Encoder | None
 ) -> dict[str, NDArray[np.float64]]:
-    """Where labels are no words and all modalities share a head, words go through it as well."""
+    """Means of text for a shared head, if labels are not words."""
     if text is not None or Modality.TEXT not in encoder.modalities:
         return {}
     if request.config.heads != "shared":

@@ -1,13 +1,13 @@
-"""The folder that a training leaves: the model, and beside it ``training/`` with the run.
+"""The folder of a training: the model, and the run in ``training/``.
 
     OUT/
     ├── model.json, hasher.safetensors[, adapters.safetensors]    when the training is done
     └── training/
         ├── request.json                           source, encoder and settings
         ├── config.json, log.jsonl, log.csv, plot.png, checkpoint.safetensors
-        └── embeddings/                            what the towers made of the source
+        └── embeddings/                            of the source
 
-``model.json`` is written last: a folder without it is no model, one with it is whole.
+``model.json`` is written last: only a complete model has it.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _LOCK = "out.lock"
 
 @dataclass(frozen=True)
 class Encoding:
-    """What a model is made with, as its card says it.
+    """The encoder of a model, for its card.
 
     Attributes:
         name: of the encoder, or encoders.
-        towers: per modality the digest of the tower as it is used.
+        towers: per modality the digest of the tower, adapters included.
         licence: of the weights.
-        assembly: how the towers were put together; None for an encoder as it is.
-        adapters: what was trained of the towers.
+        assembly: how the towers are combined; None for an unchanged encoder.
+        adapters: trained tensors of the towers.
     """
 
     name: str
@@ -55,26 +55,26 @@ class Encoding:
 
 
 def licence_of(encoder: str) -> str:
-    """What the catalogue says of an encoder's licence; empty for a stranger."""
+    """The licence of an encoder; empty for an unknown one."""
     entry = CATALOGUE.get(encoder)
     return entry.licence if entry else ""
 
 
 class OutFolder:
-    """OUT, checked.
+    """The output folder OUT, checked.
 
     Attributes:
         path: OUT.
-        run: the run in it.
-        embeddings: what the towers made of the source.
+        run: the folder of the run.
+        embeddings: the folder of embedded sets.
     """
 
     def __init__(self, request: TrainingRequest) -> None:
-        """Look whether the request may train there; writes nothing.
+        """Check that the request may train there; writes nothing.
 
         Raises:
-            InvalidInputError: a file, a folder with other things in it, or another model's.
-            TrainingError: a training that was begun otherwise; names what differs.
+            InvalidInputError: a file, a folder with other content, or another model.
+            TrainingError: a training with other settings; names the differences.
         """
         self.path = request.out
         self.run = request.out / RUN
@@ -96,11 +96,11 @@ class OutFolder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Make the folder, and keep other processes out of it.
+        """Create and lock the folder.
 
         Raises:
-            TrainingError: another process trains there, or has trained otherwise since the
-                folder was looked at.
+            TrainingError: another process trains there, or the folder now has a training with
+                other settings.
         """
         self.run.mkdir(parents=True, exist_ok=True)
         request = self.run / REQUEST_FILE
@@ -122,7 +122,7 @@ class OutFolder:
             lock.release()
 
     def write(self, model: SavedModel) -> None:
-        """Put the model's files into OUT, so that it is there as a whole or not at all."""
+        """Write the model's files; the card comes last."""
         card = self.path / CARD_FILE
         if card.exists():
             if SavedModel.load(self.path).card == model.card:
@@ -134,11 +134,11 @@ class OutFolder:
 
     def _refuse_other(self) -> None:
         if not ((self.run / CHECKPOINT_FILE).exists() or (self.path / CARD_FILE).exists()):
-            return  # nothing was trained yet
+            return  # nothing has been trained yet
         path = self.run / REQUEST_FILE
         try:
             read = dict(json.loads(path.read_bytes()))
-            # Without settings it is an early one, whose checkpoint alone has them.
+            # Early versions wrote no settings here, only in the checkpoint.
             before = _flat({"settings": self._identity["settings"], **read})
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise TrainingError(
@@ -149,13 +149,13 @@ class OutFolder:
         if differ:
             changes = "; ".join(f"{n} was {before.get(n)}, is {now[n]}" for n in differ)
             raise TrainingError(
-                f"{self.path} holds a training that was begun otherwise: {changes}. Give the same "
+                f"{self.path} holds a training with other settings: {changes}. Give the same "
                 "options, or name another folder.",
                 field=differ[0],
             )
 
 
 def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """All that identifies a training, the settings among the rest."""
+    """The identity of a training, with its settings, as one mapping."""
     others = {name: value for name, value in identity.items() if name != "settings"}
     return others | dict(identity["settings"])

@@ -1,7 +1,7 @@
-"""Training sources: a manifest or a folder read as examples.
+"""Reads a manifest or a folder as training examples.
 
-Unusable entries are listed with where they stand and why, and the rest is kept; `strict` refuses
-the source as a whole instead. Names come from Darwin Core columns, or from a folder's name.
+Unusable entries are skipped, with position and reason; `strict` refuses the source instead. Names
+come from Darwin Core columns or from folder names.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _LATIN_AND_COMMON = re.compile(r"([A-Z][a-z-]+(?: [a-z-]+)+)_([^_]+)")
 """``Strix aluco_Tawny Owl``, as BirdNET's training folders."""
 _SHOWN = 3
 Reading = Callable[[MediaItem], Example]
-"""One item read; a `ManifestError` says why it cannot be an example."""
+"""Turns an item into an example; a `ManifestError` says why it cannot be one."""
 
 
 def read_pairs(
@@ -50,25 +50,24 @@ def read_pairs(
 ) -> Examples:
     """Media with their captions.
 
-    The captions of a manifest's rows are, in this order of preference: the named
-    column, a column ``caption`` (unless templates are given), or the templates filled with
-    the names in `vernacularName`, `scientificName` and the ranks from `kingdom` to `family`. In
-    a folder, the names are those of its subfolders (``Strix aluco/1.jpg``, ``tawny owl/1.jpg``).
+    The captions of a manifest come from the named column, else from a column ``caption`` (unless
+    templates are given), else from the templates, filled with `vernacularName`, `scientificName`
+    and the ranks from `kingdom` to `family`. In a folder, the names are those of its subfolders
+    (``Strix aluco/1.jpg``, ``tawny owl/1.jpg``).
 
     Args:
         source: manifest or folder, as `bittern.service.sources.read_source` takes it.
         caption_column: a manifest's column with one caption per row.
-        templates: with `{common}`, `{scientific}`, `{taxonomy}`; None means the published ones
-            of pictures or sounds.
+        templates: with `{common}`, `{scientific}`, `{taxonomy}`; None for the published ones.
         strict: whether one unusable row refuses the source.
 
     Returns:
-        examples of one modality or both (`Examples.of`), with captions and groups.
+        Examples of one modality or both, with captions and groups.
 
     Raises:
-        SourceNotFoundError: nothing there, or no media in it.
-        ManifestError: unreadable, without captions or names (the message names the columns that
-            are there), nothing usable in it, or with `strict` anything unusable.
+        SourceNotFoundError: no such source, or no media in it.
+        ManifestError: unreadable, without captions or names (the message names the existing
+            columns), nothing usable, or with `strict` anything unusable.
     """
     listing = list_media(source)
     read: Reading
@@ -101,16 +100,16 @@ def read_labels(
 
     Args:
         source: manifest, or folder with a subfolder per class.
-        label_column: a manifest's column of labels, ``|`` between several; None means ``label``.
+        label_column: a manifest's column of labels, separated by ``|``; None for ``label``.
         strict: whether one unusable row refuses the source.
 
     Returns:
-        examples with labels, of two classes or more; the labels together are the group.
+        Examples with labels, of two classes or more; the group is all labels together.
 
     Raises:
-        SourceNotFoundError: nothing there, or no media in it.
-        ManifestError: unreadable, no such column (the message names those that are there), one
-            class only, nothing usable, or with `strict` anything unusable.
+        SourceNotFoundError: no such source, or no media in it.
+        ManifestError: unreadable, no such column (the message names the existing ones), one class
+            only, nothing usable, or with `strict` anything unusable.
     """
     listing = list_media(source)
     read: Reading
@@ -186,7 +185,7 @@ def _folder_of(item: MediaItem) -> str:
     """The first folder below the source."""
     parts = PurePosixPath(item.media).parts
     if len(parts) < 2:
-        raise ManifestError("it lies in no subfolder whose name would say what it is")
+        raise ManifestError("it is in no subfolder, whose name would be its class")
     return parts[0]
 
 
@@ -211,16 +210,16 @@ def _labelled(item: MediaItem, given: Sequence[str], where: str) -> Example:
 
 def _path(item: MediaItem) -> Path:
     if item.path is None:
-        raise ManifestError("it is no file")
+        raise ManifestError("it is not a file")
     return item.path
 
 
 def list_media(source: Path) -> Listing:
-    """What `bittern.service.sources.read_source` lists; nothing is decoded.
+    """List a source; nothing is decoded.
 
     Raises:
-        SourceNotFoundError: nothing there, or no media in it.
-        ManifestError: unreadable, or not one row has media that are there.
+        SourceNotFoundError: no such source, or no media in it.
+        ManifestError: unreadable, or no row has existing media.
     """
     try:
         listed = read_source(source)
@@ -232,11 +231,11 @@ def list_media(source: Path) -> Listing:
 
 
 class Listing:
-    """The media of a source, and the columns that say something about them.
+    """The media of a source, and its metadata columns.
 
     Attributes:
         is_folder: whether the source is a folder, not a manifest.
-        columns: kept names of the columns that are not empty, in order.
+        columns: names of the metadata columns that are not empty, in order.
     """
 
     def __init__(self, source: Source) -> None:
@@ -253,13 +252,13 @@ class Listing:
         return ", ".join(named[:20]) + (", ..." if len(named) > 20 else "") if named else "none"
 
     def find(self, name: str) -> str | None:
-        """The name under which a manifest's column is kept, if it has something in it."""
-        kept = column_names([name], {})[0]
+        """The metadata name of a manifest's column; None if it is missing or empty."""
+        standard = column_names([name], {})[0]
         by_lower = {column.lower(): column for column in self.columns}
-        return by_lower.get(name.strip().lower()) or by_lower.get(kept.lower())
+        return by_lower.get(name.strip().lower()) or by_lower.get(standard.lower())
 
     def column(self, name: str, holds: str, option: str) -> str:
-        """The name under which a manifest's column is kept; refused if it is not there."""
+        """The metadata name of a manifest's column; refused if it is missing or empty."""
         found = self.find(name)
         if found is None:
             raise ManifestError(
@@ -270,7 +269,7 @@ class Listing:
         return found
 
     def refuse_column(self, column: str | None) -> None:
-        """Refuse a column that was named: a folder has none."""
+        """Refuse a named column for a folder, which has none."""
         if column is not None:
             raise InvalidInputError(
                 f"{self._source.path} is a folder and has no column '{column}'; its subfolders' "
@@ -279,13 +278,13 @@ class Listing:
             )
 
     def refuse_if_empty(self) -> None:
-        """Refuse a source whose every entry failed already."""
+        """Refuse a source if all its entries have failed."""
         failed = [_failed(w, e) for w, e in self._entries() if isinstance(e, AddResult)]
         if len(failed) == len(self._source.listed):
             self._refuse(0, failed)
 
     def examples(self, read: Reading, strict: bool) -> Examples:
-        """Every entry read, or skipped with its reason."""
+        """All entries as examples, or skipped with their reason."""
         items: list[Example] = []
         skipped: list[Skipped] = []
         first: dict[str, str] = {}
@@ -297,7 +296,7 @@ class Listing:
                 example = read(entry)
                 before = first.setdefault(str(example.path.resolve()), where)
                 if before != where:
-                    raise ManifestError(f"the same file stands in {before} already")
+                    raise ManifestError(f"the same file is in {before} already")
                 items.append(example)
             except ManifestError as error:
                 skipped.append(Skipped(where, f"'{entry.media[:200]}': {error.message}"))
@@ -306,7 +305,7 @@ class Listing:
         return Examples(self._source.path, tuple(items), tuple(skipped))
 
     def _entries(self) -> Iterator[tuple[str, MediaItem | AddResult]]:
-        """Where each entry stands, and the entry."""
+        """Position of each entry, and the entry."""
         for entry, where in self._source.listed:
             yield where or entry.occurrence_id, entry
 
@@ -328,8 +327,8 @@ def _failed(where: str, entry: AddResult) -> Skipped:
 def names_of_row(metadata: Mapping[str, object]) -> Names:
     """The names in a row's Darwin Core columns; empty where it has none.
 
-    The scientific name is `scientificName` without its author, or else `species`; the taxonomy
-    is the ranks from the kingdom down and then that name, if one of those ranks is there.
+    The scientific name is `scientificName` without its author, or else `species`. The taxonomy is
+    the ranks from the kingdom down, followed by that name; empty without any rank.
     """
     cells = {column: _tidy(str(value)) for column, value in metadata.items() if value is not None}
     scientific = cells.get("scientificName", "")
@@ -349,8 +348,7 @@ def names_of_folder(folder: str) -> Names:
     """The names in a folder's name.
 
     iNaturalist's ranks joined by underscores and BirdNET's ``Scientific name_Common name`` are
-    taken apart. Any other name could be of either kind and counts as the common name; its
-    underscores are spaces.
+    split. Any other name counts as the common name; its underscores are spaces.
     """
     ranked = _RANKED.fullmatch(folder)
     if ranked:
@@ -365,16 +363,15 @@ def names_of_folder(folder: str) -> Names:
 def captions_of(names: Names, modality: str, templates: Sequence[str] | None) -> tuple[str, ...]:
     """All captions that the names fill.
 
-    Without a common name the scientific one stands for it in the templates that have
-    nothing else to say: ``a photo of Strix aluco``.
+    Without a common name, the scientific one also replaces it: ``a photo of Strix aluco``.
 
     Args:
         names: of one item.
         modality: ``image`` or ``audio``.
-        templates: None means the published ones of the modality.
+        templates: None for the published ones of the modality.
 
     Returns:
-        one caption or more; none if there are no names for any template.
+        One caption or more; empty if there are no names for any template.
 
     Raises:
         InvalidInputError: a template is malformed.
@@ -387,7 +384,7 @@ def captions_of(names: Names, modality: str, templates: Sequence[str] | None) ->
 
 
 def group_of(names: Names, caption: str) -> str:
-    """What items that say the same share: the scientific name, else the common, else `caption`."""
+    """The group of an item: its scientific name, else the common one, else `caption`."""
     return _tidy(names.scientific or names.common or caption).casefold()
 
 

@@ -1,12 +1,12 @@
 """Adapters on towers trained together with the heads, from the media themselves.
 
-The published recipe (CroVCA, arXiv 2510.27584): the heads alone in the first epoch, then the
-adapters with them. Everything was embedded once before (`service.training.embedding`), which
-finds the files that cannot be used and gives the means and what to compare with.
+The published recipe (CroVCA, arXiv 2510.27584) trains the heads alone in the first epoch, then the
+adapters too. Before, everything is embedded once (`service.training.embedding`), which finds
+unusable files and gives the means and the baseline of the comparison.
 
-Of a pair, the views are the medium (one window of a recording) and one of its captions; of a
-labelled item, two augmented views of the medium, or one without augmentation, and the name of its
-class where names are words.
+The views of a pair are the medium (one window of a recording) and one of its captions. The views of
+a labelled item are two augmented views of the medium, or one without augmentation, and its class
+name if that is words.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -57,7 +58,7 @@ from bittern.service.training.request import OnProgress, TrainingRequest
 from bittern.service.training.saving import Encoding, OutFolder, licence_of
 
 MOST_RAW_ITEMS = 1024
-"""Held-out rows that are decoded and embedded again after each epoch."""
+"""Most held-out rows that are decoded and embedded again after each epoch."""
 PREFETCHED_BATCHES = 2
 _STATISTICS_ROWS = 1024
 """Items of a set that the statistics of the batch norms are computed on, after each epoch."""
@@ -71,12 +72,10 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Reader:
-    """Views of the media of one modality, read again and again while towers are trained.
-
-    What it returns follows from seed, epoch, item and view alone, whichever thread calls it.
+    """Reads views of the media of one modality; depends on seed, epoch, item and view alone.
 
     Attributes:
-        embedded: the examples, and which windows of them can be used.
+        embedded: the examples, and their usable windows.
         windowing: of the audio tower; None for photographs.
         augmentation: ``published``, ``plants``, ``sound`` or ``none``.
         seed: of the training.
@@ -88,7 +87,7 @@ class Reader:
     seed: int
 
     def view(self, item: int, epoch: int, number: int) -> Media:
-        """A view of an item: of a recording, one window, drawn from those it has.
+        """A random view of an item; for a recording, of a random window.
 
         Raises:
             TrainingError: the file can no longer be read.
@@ -105,7 +104,7 @@ class Reader:
         return sound_augmentation(name, self.windowing.sample_rate)(media, generator)
 
     def read(self, item: int, window: int) -> Media:
-        """A photograph, or one window of a recording, as it is.
+        """A photograph, or one window of a recording.
 
         Raises:
             TrainingError: the file can no longer be read.
@@ -122,19 +121,31 @@ class Reader:
         except BitternError as error:
             raise TrainingError(
                 f"{name} could be read when this training began, and cannot be now: "
-                f"{error.message}. Bring it back and give the same command, or train anew "
-                "into another folder.",
+                f"{error.message}. Restore it and run the same command again, or train into "
+                "another folder.",
                 field="source",
                 details={"path": name},
             ) from error
 
+    def encoded(
+        self, rows: NDArray[np.int64], encode: Callable[[Sequence[Media]], NDArray[np.float32]]
+    ) -> NDArray[np.float32]:
+        """Rows of the embedded set, read again and encoded: float32 [n, dim]."""
+        listed, out = self.embedded.rows, []
+        for start in range(0, len(rows), _ENCODE_AT_A_TIME):
+            some = rows[start : start + _ENCODE_AT_A_TIME]
+            out.append(
+                encode([self.read(int(listed.item[r]), int(listed.window[r])) for r in some])
+            )
+        return np.concatenate(out)
+
 
 def prefetched(plans: Iterable[Plan], make: Callable[[Plan, Executor], Made]) -> Iterator[Made]:
-    """What `make` makes of each plan, in order, some batches before they are needed.
+    """The batches that `make` makes of plans, in order, prefetched.
 
     Args:
-        plans: what is to be made.
-        make: called in a thread of its own, with threads that decode media.
+        plans: one per batch.
+        make: called in a background thread, with threads that decode media.
     """
     count = max(2, min(os.cpu_count() or 2, _MOST_DECODERS))
     with (
@@ -155,7 +166,7 @@ def prefetched(plans: Iterable[Plan], make: Callable[[Plan, Executor], Made]) ->
 
 
 class MediaSet:
-    """The examples of one modality: their batches, how they look, and those held out."""
+    """The examples of one modality: batches and held-out items."""
 
     def __init__(
         self,
@@ -180,7 +191,7 @@ class MediaSet:
         self._has_text = any(e.captions for e in self.examples)
 
     def batch(self, items: NDArray[np.int64], epoch: int, decoders: Executor) -> MediaBatch:
-        """Views of some items, ready for the towers."""
+        """Views of some items, as inputs of the towers."""
         views: list[tuple[str, Any]] = []
         if self._has_text:
             numbers = draw(self._seed, epoch, items, _MANY)
@@ -196,27 +207,19 @@ class MediaSet:
         return MediaBatch(views, self._membership(items) if self.classes else None)
 
     def validation(self) -> HeldOut | None:
-        """The held-out items as the towers embed them now."""
-        kept = self.split.validation(MOST_RAW_ITEMS)
-        if kept is None:
+        """The held-out items, embedded by the current towers."""
+        held_out = self.split.validation(MOST_RAW_ITEMS)
+        if held_out is None:
             return None
         rows = evenly(self.split.held_out, MOST_RAW_ITEMS)
-        items, numbers = self.embedded.rows.item[rows], self.embedded.rows.window[rows]
-        media: list[NDArray[np.float32]] = []
-        for start in range(0, len(rows), _ENCODE_AT_A_TIME):
-            some = slice(start, start + _ENCODE_AT_A_TIME)
-            batch = [
-                self.reader.read(int(i), int(w))
-                for i, w in zip(items[some], numbers[some], strict=True)
-            ]
-            media.append(self.encoder.encode(Modality(self.modality), batch))
-        queries = kept.queries
+        media = self.reader.encoded(rows, partial(self.encoder.encode, Modality(self.modality)))
+        queries = held_out.queries
         if self._has_text:
-            captions = [self._caption(i, 0) for i in items]
+            captions = [self._caption(i, 0) for i in self.embedded.rows.item[rows]]
             distinct = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
             embedded = self.encoder.encode(Modality.TEXT, list(distinct))
             queries = embedded[[distinct[caption] for caption in captions]]
-        return replace(kept, media=np.concatenate(media), queries=queries)
+        return replace(held_out, media=media, queries=queries)
 
     def _caption(self, item: np.int64, number: np.int64 | int) -> str:
         return variant(self.examples[int(item)].captions, int(number))
@@ -235,7 +238,7 @@ class MediaBatch:
     """Items on the device.
 
     Attributes:
-        views: per view its modality and what its tower takes.
+        views: per view its modality and the inputs of its tower.
         membership: float32 [items, classes]; None for pairs.
     """
 
@@ -244,7 +247,7 @@ class MediaBatch:
 
 
 class _Trained(torch.nn.Module):
-    """All that is trained: heads, and the towers' adapters."""
+    """Heads and the towers' adapters."""
 
     def __init__(self, heads: CentredHeads, towers: AssembledEncoder) -> None:
         super().__init__()
@@ -258,7 +261,7 @@ class TowersObjective:
     Attributes:
         module: heads and towers.
         steps_per_epoch: batches of all sets.
-        data_digest: over media, captions, towers and which items are held out.
+        data_digest: over media, captions, towers and held-out items.
     """
 
     def __init__(
@@ -284,12 +287,12 @@ class TowersObjective:
         )
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """The heads, and the adapters."""
+        """Heads and adapters."""
         adapters = [p for tower in self._towers() for p in tower.named().values()]
         return [{"params": list(self.module.heads.parameters())}, {"params": adapters}]
 
     def begin_epoch(self, epoch: int) -> None:
-        """Let gradients reach the adapters, or not yet."""
+        """Train the adapters from their first epoch on."""
         self._epoch = epoch
         for tower in self._towers():
             if tower.adapters is not None:
@@ -317,21 +320,20 @@ class TowersObjective:
         return Step.of(supervised_loss(logits, membership, weight), logits)
 
     def validate(self) -> dict[str, float] | None:
-        """Update the batch norms, then mAP among held-out items, embedded as the towers are now.
+        """Update the batch norms, then mAP among held-out items with the current towers.
 
-        While an epoch trains, weights move too much for statistics of its batches to fit those at
-        its end.
+        Weights change too much during an epoch for its running statistics to fit at its end.
         """
         update_batch_norm(self.module.heads, self._sample())
         return measure(self.tasks(), self.module.heads.logits) or None
 
     def tasks(self) -> list[Task]:
-        """All searches among what is held out, under the towers as they are now."""
+        """All searches among held-out items with the current towers."""
         validations = [one.validation() for one in self.sets]
         return [task for held_out in validations if held_out for task in held_out.tasks()]
 
     def _sample(self) -> dict[str, torch.Tensor]:
-        """Per modality float32 [n, dim] of some batches of every set, as the towers are now."""
+        """Per modality float32 [n, dim] of some batches of every set with the current towers."""
         count = math.ceil(_STATISTICS_ROWS / self.config.batch_size)
         plans = (
             (one, items)
@@ -373,11 +375,10 @@ def fit_towers(
     out: OutFolder,
     progress: OnProgress,
 ) -> tuple[Fitted, Encoding]:
-    """Train adapters on the encoder's towers, in place, and heads behind them.
+    """Train adapters on the encoder's towers, in place, and heads after them.
 
     Raises:
-        InvalidInputError: a hasher that is not trained by gradients, or towers that cannot take
-            adapters.
+        InvalidInputError: another hasher than ``hashcoder``, or towers that cannot take adapters.
         TrainingError: as `bittern.hashing.training.loop.train`, or a file can no longer be read.
     """
     config = request.config

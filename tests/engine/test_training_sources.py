@@ -149,7 +149,7 @@ def test_rows_that_cannot_be_used_are_listed_with_line_and_reason(tmp_path: Path
         3: "gone.jpg",
         4: "'b.jpg': the column 'caption' holds no caption",
         6: f"limit is {MAX_CAPTION_CHARS}",
-        7: "same file stands in birds.csv, line 2",
+        7: "same file is in birds.csv, line 2",
         8: "3 cells",
     }.items():
         assert words in told[f"birds.csv, line {line}"]
