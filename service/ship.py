@@ -1,13 +1,12 @@
 """Builds the models that ship with the package: ``python -m bittern.service.ship``.
 
-`field` has hybrid codes at 64, 128 and 256 bits: training-free bits, and learned ones that were
-trained on no media. They are made once, so that codes mean the same in every archive and on every
-machine (docs/decisions/0003). It takes some minutes.
+`field` has hybrid codes of 64, 128 and 256 bits: training-free bits, and learned ones that were
+trained without media. They are built once, so codes are the same in every archive and on every
+machine (docs/decisions/0003). This takes some minutes.
 
-A word, a simulated picture and a simulated sound of the same concept predict each other's
-code (CroVCA, arXiv 2510.27584, across modalities as in arXiv 2601.22783). The learned bits stand
-beside training-free ones, which serve queries that have no name here. Numbers, and why
-these settings: docs/background/learned-codes.md.
+A word, a simulated picture and a simulated sound of a concept predict each other's code (CroVCA,
+arXiv 2510.27584, across modalities as in arXiv 2601.22783). The training-free bits serve queries
+for other concepts. Numbers and settings: docs/background/learned-codes.md.
 """
 
 from __future__ import annotations
@@ -51,23 +50,23 @@ from bittern.service.models.fitting import SHIPPED
 Embed = Callable[[Sequence[str]], NDArray[np.float32]]
 
 GROUPS = {"image": 64, "audio": 64, "relative": 32, "kin": 96}
-"""Concepts of a batch by group; each of them once."""
+"""Concepts of a batch by group."""
 BARE = 0.7
-"""Share of the captions that are the word alone."""
+"""Share of captions that are only the word."""
 STEPS_PER_EPOCH = 160
 LEARNED_BITS = {64: 32, 128: 64, 256: 96}
-"""How many of the bits are learned."""
+"""Number of learned bits."""
 _IMAGES, _RELATIVES, _SOUNDS = 16, 3, 3
 """Simulated items per class."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Concepts and what shows them.
+    """Embeddings of some concepts.
 
     Attributes:
         texts: float32 [B, dim], a caption of each concept.
-        images: float32 [i, dim], pictures of those that can be seen.
+        images: float32 [i, dim], pictures of visible concepts.
         sounds: float32 [s, dim].
         seen: int64 [i], the concept of each picture, ascending.
         heard: int64 [s], the concept of each sound, ascending.
@@ -156,7 +155,7 @@ class SimulatedSet:
 
 @dataclass(frozen=True)
 class Rows:
-    """Where a concept's captions, pictures and sounds are; int64."""
+    """Rows of a concept's captions, pictures and sounds; int64."""
 
     captions: NDArray[np.int64]
     images: NDArray[np.int64]
@@ -183,7 +182,7 @@ def _rows(
 
 
 class ConceptObjective:
-    """One head for all modalities, trained to give everything that shows a concept one code.
+    """One head for all modalities, trained to give all views of a concept one code.
 
     See `bittern.hashing.training.objective.Objective`.
     """
@@ -205,12 +204,12 @@ class ConceptObjective:
         """Nothing changes between epochs."""
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch, each from a generator of its own."""
+        """The batches of an epoch, each with its own generator."""
         for step in range(start, self.steps_per_epoch):
             yield self.source.batch(np.random.default_rng([self.config.seed, epoch, step]))
 
     def loss(self, batch: Batch) -> Step:
-        """Alignment of each pair of modalities where both show a concept, and coding rates."""
+        """Alignment of each pair of modalities of a concept, and coding rates."""
         device = next(self.module.parameters()).device
         shown = (batch.texts, batch.images, batch.sounds)
         texts, images, sounds = (self.module(x.to(device)) for x in shown)
@@ -228,11 +227,11 @@ class ConceptObjective:
         return Step(aligned + self.config.rate_weight * rate, parts, logits)
 
     def validate(self) -> dict[str, float] | None:
-        """Nothing is held out: the settings were chosen beforehand."""
+        """Nothing is held out: the settings are fixed."""
         return None
 
     def hasher(self) -> LearnedHasher:
-        """The head as it is, for all modalities."""
+        """The current head, for all modalities."""
         return LearnedHasher.from_modules(
             {str(modality): self.module for modality in Modality},
             settings={"trained_on": "simulated media", "data": self.data_digest},
@@ -240,7 +239,7 @@ class ConceptObjective:
 
 
 def simulated_set(seed: int = 0) -> SimulatedSet:
-    """The training set of the heads, from what comes with the encoder's packages.
+    """The training set of the heads, from the encoder's packages.
 
     Raises:
         WeightsMissingError: a package is not installed.
@@ -252,7 +251,7 @@ def simulated_set(seed: int = 0) -> SimulatedSet:
 
 
 def train_hybrid(source: SimulatedSet, bits: int, seed: int, run_folder: Path) -> HybridHasher:
-    """Train the learned bits and put the training-free ones before them.
+    """Train the learned bits, after the training-free ones.
 
     Args:
         source: see `simulated_set`.

@@ -1,4 +1,4 @@
-"""Files that are written chunk by chunk, here or by a server."""
+"""Writes exported files chunk by chunk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bittern.service.export.writers import Writer
 MAX_CHUNK_BYTES = 1 << 20
 """Most bytes of one chunk."""
 OnProgress = Callable[[int, int], None]
-"""Called with the number of observations written so far, and of all."""
+"""Called with the number of observations so far, and in all."""
 
 
 class FileChunk(NamedTuple):
@@ -22,9 +22,9 @@ class FileChunk(NamedTuple):
 
     Attributes:
         data: at most 1 MiB; may be empty.
-        done: observations taken so far.
+        done: observations so far.
         total: observations in all.
-        left_out: of those taken, how many this kind of file cannot hold.
+        left_out: observations so far that this format cannot contain.
     """
 
     data: bytes
@@ -40,10 +40,10 @@ class Exported:
     Attributes:
         path: the file or folder.
         format: its kind.
-        observations: how many it holds.
-        left_out: how many its kind cannot hold.
-        missing: media that could not be copied; of folders only.
-        copied_from: the folders that media were copied from; of folders only.
+        observations: their number.
+        left_out: observations that the format cannot contain.
+        missing: media that could not be copied; for folders only.
+        copied_from: the folders that media were copied from; for folders only.
     """
 
     path: Path
@@ -69,7 +69,7 @@ def write_file(
     format_: str,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
-    """Write a file; it appears, or is replaced, when it is complete.
+    """Write a file atomically.
 
     Raises:
         InvalidInputError: its folder does not exist, or `to` is a folder.
@@ -83,5 +83,5 @@ def write_file(
                 on_progress(last.done, last.total)
     finally:
         if isinstance(stream, Generator):
-            stream.close()  # a server learns that nobody waits for the rest
+            stream.close()  # cancels the call to a server
     return Exported(to, format_, last.done - last.left_out, last.left_out)

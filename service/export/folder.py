@@ -30,11 +30,11 @@ _TYPES = {"image": "StillImage", "audio": "Sound"}
 _FIRST = ("media", "occurrenceID", "type")
 _OF_HITS = ("rank", "distance", "windows")
 _UNSAFE = re.compile(r"[^\w.-]+")
-"""Replaced in names: all but letters, digits, ``_``, ``.`` and ``-``."""
+"""Characters that are replaced in names."""
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])", re.IGNORECASE)
 _LONGEST_NAME = 100
 _MOST_BYTES = 200
-"""Of a name without its suffix, in UTF-8: file systems count bytes, and give a name 255."""
+"""Most bytes of a name without its suffix, in UTF-8; file systems allow 255 with it."""
 
 
 @dataclass
@@ -42,10 +42,10 @@ class Medium:
     """One photograph or recording of the manifest.
 
     Attributes:
-        observation: of a recording, the first of its windows.
-        rank: of its best hit; None where there was no search.
+        observation: its first window, for a recording.
+        rank: of its best hit; None without a search.
         distance: likewise.
-        windows: seconds of the windows that were hit.
+        windows: seconds of the windows that are hits.
     """
 
     observation: Observation
@@ -55,7 +55,7 @@ class Medium:
 
 
 def media_of_hits(hits: Sequence[Hit]) -> list[Medium]:
-    """The media behind hits, best first, each once with all windows that were hit."""
+    """The media of hits, best first, each once with all its windows."""
     found: dict[tuple[str, str], Medium] = {}
     for hit in hits:
         seen = hit.observation
@@ -67,7 +67,7 @@ def media_of_hits(hits: Sequence[Hit]) -> list[Medium]:
 
 
 def media_of_observations(observations: Iterable[Observation]) -> Iterator[Medium]:
-    """The media behind observations, each once."""
+    """The media of observations, each once."""
     seen: set[tuple[str, str]] = set()
     for observation in observations:
         key = (observation.occurrence_id, observation.media)
@@ -86,24 +86,24 @@ def write_folder(
     total: int = 0,
     on_progress: OnProgress = lambda done, total: None,
 ) -> Exported:
-    """Copy media and write their manifest; the folder appears when it is complete.
+    """Copy media and write their manifest; the folder is created atomically.
 
-    The archive says where its media are. An archive from others may name any picture or recording
-    that this user can read: `below` limits which may be copied.
+    An archive from other people may name any picture or recording that this user can read; `below`
+    limits which are copied.
 
     Args:
         media: to be copied.
-        to: a folder that does not exist yet.
+        to: a new folder.
         columns: metadata columns of the manifest.
         hits: also write rank, distance and windows.
-        below: folders; media outside them, links followed, are missing. None: any folder.
-        total: how many media there are, for `on_progress`.
+        below: media outside these folders, with links resolved, are missing; empty for any.
+        total: number of media, for `on_progress`.
         on_progress: called after each of them.
 
     Raises:
         InvalidInputError: `to` exists already, its parent folder does not, or one of `below`
             is no folder.
-        SourceNotFoundError: none of the media can be copied; nothing is left behind.
+        SourceNotFoundError: none of the media can be copied; no folder is made.
     """
     _check_new(to)
     allowed = [_folder(one) for one in below]
@@ -142,17 +142,17 @@ def _fill(
     total: int,
     on_progress: OnProgress,
 ) -> tuple[int, int, str]:
-    """The number of media, how many of them are missing, and why the last one is."""
+    """The number of media, of missing ones, and the reason of the last one."""
     (folder / "media").mkdir()
     own = (*_FIRST, *(_OF_HITS if hits else ()))
-    kept = [name for name in columns if name.lower() not in {each.lower() for each in own}]
+    others = [name for name in columns if name.lower() not in {each.lower() for each in own}]
     names, done, missing, reason = _Names(), 0, 0, ""
     with (
         (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as manifest,
         (folder / "missing.csv").open("w", encoding="utf-8", newline="") as lost,
     ):
         rows, losses = csv.writer(manifest), csv.writer(lost)
-        rows.writerow([*own, *kept])
+        rows.writerow([*own, *others])
         losses.writerow(["media", "occurrenceID", "reason"])
         for medium in media:
             seen = medium.observation
@@ -166,7 +166,7 @@ def _fill(
                 first = [f"media/{name}", seen.occurrence_id, _TYPES.get(seen.modality)]
                 if hits:
                     first += [medium.rank, medium.distance, "; ".join(medium.windows)]  # type: ignore[list-item]
-                rows.writerow(map(_cell, [*first, *(seen.metadata.get(c) for c in kept)]))
+                rows.writerow(map(_cell, [*first, *(seen.metadata.get(c) for c in others)]))
             on_progress(done, total)
     if not missing:
         (folder / "missing.csv").unlink()
@@ -175,16 +175,16 @@ def _fill(
 
 def _folder(path: Path) -> Path:
     if not path.is_dir():
-        raise InvalidInputError(f"there is no folder {path} that media may lie in", field="media")
+        raise InvalidInputError(f"there is no folder {path} with media", field="media")
     return path.resolve()
 
 
 @dataclass
 class _Copying:
-    """Copies media, and remembers their folders.
+    """Copies media, and records their folders.
 
     Attributes:
-        allowed: folders, with all links followed; none for any.
+        allowed: resolved folders; empty for any.
         roots: the folders that media were copied from.
     """
 
@@ -215,7 +215,7 @@ def _copy(seen: Observation, to: Path, allowed: Sequence[Path]) -> str:
         return "the name is not that of a photograph or a recording"
     try:
         if allowed and not any(source.resolve().is_relative_to(folder) for folder in allowed):
-            return f"{source} lies outside the folders that media may be copied from (--media)"
+            return f"{source} is outside the folders that media may be copied from (--media)"
         if not source.is_file():
             return f"there is no file {source}"
         shutil.copyfile(source, to)

@@ -1,4 +1,4 @@
-"""Where exported rows come from: an archive, the hits of a search, observations in memory."""
+"""Rows to export: of an archive, of a search, or observations in memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1_000
 HIT_COLUMNS: Mapping[str, ColumnType] = {"rank": "int64", "distance": "double"}
-"""Columns that hits have before all others."""
+"""Leading columns of hits."""
 _ARROW: Mapping[ColumnType, pa.DataType] = {
     "string": pa.string(),
     "double": pa.float64(),
@@ -27,15 +27,15 @@ _ARROW: Mapping[ColumnType, pa.DataType] = {
 
 @dataclass
 class Rows:
-    """Observations on their way into a file; can be iterated once.
+    """Observations to export; can be iterated once.
 
     Attributes:
-        schema: their columns: of `index.columns.IDENTITY`, ``rank`` and ``distance`` of hits,
-            metadata, and ``code`` where codes are wanted.
-        total: how many there are.
-        stream: them, in order.
-        done: how many the writer has taken.
-        left_out: how many of these the kind of file cannot hold.
+        schema: ``rank`` and ``distance`` for hits, `index.columns.IDENTITY`, metadata, and
+            ``code`` if codes are wanted.
+        total: number of observations.
+        stream: the observations, in order.
+        done: observations that the writer has read.
+        left_out: observations so far that the format cannot contain.
     """
 
     schema: pa.Schema
@@ -45,13 +45,13 @@ class Rows:
     left_out: int = 0
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows; counts them."""
+        """The rows; updates `done`."""
         for batch in self.stream:
             self.done += batch.num_rows
             yield batch
 
     def records(self) -> Iterator[list[dict[str, Value]]]:
-        """The rows batch by batch, each by column name, without unknown values."""
+        """The rows batch by batch, as dictionaries without null values."""
         for batch in self.batches():
             yield [
                 {name: as_given(value) for name, value in row.items() if value is not None}
@@ -60,7 +60,7 @@ class Rows:
 
 
 def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool = False) -> Rows:
-    """An archive's observations in row order, as one commit left them.
+    """An archive's observations of one generation, in row order.
 
     Args:
         archive: open.
@@ -88,7 +88,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
 
 def _as(schema: pa.Schema, stream: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in stream:
-        # A commit may have brought a column in between.
+        # A commit may have added a column in between.
         known = [
             batch.column(name).cast(type_)
             if name in batch.schema.names
@@ -138,7 +138,7 @@ def _rows(
 
 
 def identity(observation: Observation) -> dict[str, Value | None]:
-    """The columns that say what an observation is."""
+    """The identity columns of an observation."""
     return {
         "id": observation.id,
         "occurrenceID": observation.occurrence_id,

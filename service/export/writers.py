@@ -1,6 +1,6 @@
-"""The kinds of file: CSV, Parquet, JSON Lines, GeoJSON, Raven selection tables, iNaturalist ids.
+"""Export formats: CSV, Parquet, JSON Lines, GeoJSON, Raven selection tables, iNaturalist ids.
 
-A writer turns rows into the bytes of one kind of file, chunk by chunk, for a disk or for the wire.
+A writer turns rows into the bytes of a file, chunk by chunk, for a disk or for the wire.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from bittern.service.export.rows import Rows
 
 
 class Writer(Protocol):
-    """One kind of file.
+    """One file format.
 
     Attributes:
-        name: what follows ``--format``.
+        name: for ``--format``.
         suffix: of its files.
-        title: for people.
+        title: for users.
         codes: whether it needs codes.
     """
 
@@ -39,11 +39,11 @@ class Writer(Protocol):
         ...
 
 
-# Spreadsheets take a cell that begins with =, +, - or @ for a formula, which may open programs and
-# addresses, and metadata are other people's words. Some spreadsheets first trim spaces, control
-# characters and invisible characters. A text that is a formula with or without these gets an
-# apostrophe in front, which spreadsheets understand as "text". Numbers stay as they are, negative
-# coordinates among them; so do texts of digits only, such as -5 and +44 20 7946.
+# Spreadsheets read a cell that begins with =, +, - or @ as a formula, which may open programs and
+# addresses, and metadata may be hostile. Some spreadsheets first trim spaces, control characters
+# and invisible characters. A text that is a formula with or without these gets an apostrophe in
+# front, which spreadsheets read as "text". Numbers do not change, nor do texts such as -5 and
+# +44 20 7946.
 _TRIMMED = (
     (0x00, 0x20), (0x7F, 0xA0), (0xAD, 0xAD), (0x600, 0x605), (0x61C, 0x61C), (0x6DD, 0x6DD),
     (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2), (0x1680, 0x1680), (0x180E, 0x180E),
@@ -60,12 +60,12 @@ _FORMULA = re.compile(FORMULA)
 
 
 def harmless(text: str) -> str:
-    """The text as a cell that no spreadsheet takes for a formula."""
+    """The text as a cell that no spreadsheet reads as a formula."""
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 _DARWIN_CORE_NAMES = {"media": "associatedMedia"}
-"""Columns of ours for which Darwin Core has another name."""
+"""Our columns with another name in Darwin Core."""
 
 
 class CsvWriter:
@@ -78,7 +78,7 @@ class CsvWriter:
 
     def chunks(self, rows: Rows) -> Iterator[bytes]:
         """As `Writer.chunks`."""
-        from pyarrow import csv  # half of what importing Bittern would take
+        from pyarrow import csv  # slow to import
 
         names = headings(rows.schema.names)
         yield (",".join(names) + "\n").encode()
@@ -91,7 +91,7 @@ class CsvWriter:
 
 
 def headings(names: Sequence[str]) -> list[str]:
-    """Column names as Darwin Core has them, where metadata do not have that name already."""
+    """Darwin Core names of columns, unless metadata have that name already."""
     taken = {name.lower() for name in names}
     wanted = [_DARWIN_CORE_NAMES.get(name, name) for name in names]
     return [
@@ -111,7 +111,7 @@ def _harmless_column(column: pa.Array) -> pa.Array:
 class ParquetWriter:
     """Apache Parquet: all columns with their types, and codes as fixed-size binary.
 
-    The schema's metadata say which model made the codes, and the order of their bits.
+    The schema's metadata name the model of the codes, and the order of their bits.
     """
 
     name = "parquet"
@@ -132,7 +132,7 @@ class ParquetWriter:
 
 
 class _Drained(io.RawIOBase):
-    """A file that hands on what was written to it and keeps nothing."""
+    """A file whose content is drained in chunks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class _Drained(io.RawIOBase):
         return self._written
 
     def close(self) -> None:
-        """Stay open: what was written last has yet to be drained."""
+        """Stay open: the last content is drained later."""
 
     def drain(self) -> bytes:
         data = b"".join(self._parts)
@@ -180,9 +180,8 @@ class JsonLinesWriter:
 class GeoJsonWriter:
     """One feature per observation: a point with all known values.
 
-    Coordinates are as fine as the source gave them. How uncertain they are, where it said so, is
-    among the properties as ``coordinateUncertaintyInMeters``. Without both coordinates the
-    geometry is null.
+    Coordinates are as precise as in the source; ``coordinateUncertaintyInMeters`` is a property.
+    Without both coordinates the geometry is null.
     """
 
     name = "geojson"
@@ -218,8 +217,7 @@ def _json(value: object) -> str:
 
 
 LOWEST_HZ, HIGHEST_HZ = 0, 24_000
-"""The frequencies of a selection. Windows have no bounds in frequency: this is all that a recording
-of 48,000 samples per second holds."""
+"""The frequencies of a selection: all of a recording with 48,000 samples per second."""
 _RAVEN_COLUMNS = (
     "Selection",
     "View",
@@ -241,9 +239,9 @@ _RAVEN_HITS = {"rank": "Rank", "distance": "Distance"}
 class RavenWriter:
     """A selection table of Raven (https://www.ravensoundsoftware.com): windows of recordings.
 
-    Tab-separated text with a header. Raven reads the columns that it knows by their names and
-    keeps the others as annotations. One table may name many files: `Begin File` and `Begin Path`
-    say which, and times count from the beginning of that file. Photographs are skipped.
+    Tab-separated text with a header. Raven shows columns that it does not know as annotations.
+    One table may have several files, in `Begin File` and `Begin Path`; times count from the
+    beginning of the file. Photographs are skipped.
     """
 
     name = "raven"
@@ -289,7 +287,7 @@ def _raven_cells(number: int, record: Mapping[str, Value]) -> list[Value]:
 
 
 def _raven_line(cells: list[Value] | list[str]) -> bytes:
-    """One line; what would end a cell or a line becomes a space."""
+    """One line; tabs and line breaks in cells become spaces."""
     return ("\t".join(map(_raven_cell, cells)) + "\n").encode()
 
 
@@ -307,8 +305,8 @@ _ADDRESS_COLUMNS = ("references", "occurrenceID")
 class InaturalistIdsWriter:
     """One number per line, each once, in the order of the observations.
 
-    It is part of the address that `references` or `occurrenceID` holds. Observations without
-    one are skipped.
+    It is read from the address in `references` or `occurrenceID`. Observations without one are
+    skipped.
     """
 
     name = "ids"
@@ -332,7 +330,7 @@ class InaturalistIdsWriter:
 
 
 def inaturalist_id(record: Mapping[str, Value]) -> int | None:
-    """The number of a record on iNaturalist; None where it has none."""
+    """The number of a record on iNaturalist; None without one."""
     for column in _ADDRESS_COLUMNS:
         if found := _ADDRESS.search(str(record.get(column, ""))):
             return int(found[1])
@@ -340,7 +338,7 @@ def inaturalist_id(record: Mapping[str, Value]) -> int | None:
 
 
 FOLDER = "folder"
-"""Media with a manifest: the one kind that is not a file."""
+"""Media with a manifest, in a folder."""
 WRITERS: Mapping[str, Writer] = {
     writer.name: writer
     for writer in (
@@ -357,10 +355,10 @@ FORMATS = (*WRITERS, FOLDER)
 
 
 def format_of(to: str | Path, format_: str | None = None) -> str:
-    """The kind of file: the given one, else by the ending of the name.
+    """The format: the given one, else by the suffix of the name.
 
     Raises:
-        QueryError: no such kind, or an unknown ending.
+        QueryError: unknown format or suffix.
     """
     if format_ is not None:
         if format_ not in FORMATS:
@@ -377,7 +375,7 @@ def format_of(to: str | Path, format_: str | None = None) -> str:
     name = Path(to).name
     if of_suffix:
         raise QueryError(
-            f"'{name}' may be one of several formats; say which: {', '.join(of_suffix)}",
+            f"'{name}' may be one of several formats; name one: {', '.join(of_suffix)}",
             field="format",
         )
     endings = list(dict.fromkeys(writer.suffix for writer in WRITERS.values()))
@@ -389,11 +387,11 @@ def format_of(to: str | Path, format_: str | None = None) -> str:
 
 
 def writer_of(format_: str) -> Writer:
-    """The writer of a kind of file.
+    """The writer of a format.
 
     Raises:
-        PreconditionError: media with a manifest, which are no file.
-        QueryError: no such kind.
+        PreconditionError: media with a manifest, which are not a file.
+        QueryError: unknown format.
     """
     if format_ == FOLDER:
         raise PreconditionError(

@@ -1,1 +1,1 @@
-"""The gRPC server: servicers, and conversions between messages and our own values."""
+"""The gRPC server: servicers, and conversions between messages and Bittern's types."""

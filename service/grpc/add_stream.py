@@ -1,7 +1,6 @@
-"""One Add call: items arrive one by one, are committed in batches, and each commit is answered.
+"""One Add call: items are committed in batches, with a response per commit.
 
-Memory stays bounded however fast a client sends: while a batch is being committed nothing more
-is read, so HTTP/2 flow control holds the client back.
+Memory is bounded: nothing is read during a commit, so HTTP/2 flow control stops the client.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _STORED = "what has been answered is stored; send the rest again with on_duplica
 
 @dataclass
 class _Batch:
-    """What has been read and not yet committed."""
+    """Items that have been read but not committed."""
 
     engine: Engine
     on_duplicate: OnDuplicate
@@ -47,7 +46,7 @@ class _Batch:
     held_bytes: int = 0
 
     def take(self, message: pb.MediaItem, config: ServiceConfig) -> None:
-        """Hold an item, or only its failure when it passes a limit."""
+        """Add an item; only its failure if it exceeds a limit."""
         try:
             check_media(message.data, "data", config)
             item = item_from_wire(message)
@@ -70,7 +69,7 @@ class _Batch:
         return len(self.items) + len(self.refused) >= self.size or self.held_bytes >= self.max_bytes
 
     def commit(self) -> Iterator[pb.AddResponse]:
-        """Code and store what is held; one answer per commit."""
+        """Code and store the batch; one response per commit."""
         items, self.items, self.held_bytes = self.items, [], 0
         if items:
             for results in self.engine.add(
@@ -100,14 +99,14 @@ def answer_add(
         engine_of: finds an archive by its name.
         config: limits.
         deadline: checked before each commit.
-        stopping: set when the server stops; what is held is then committed and answered.
+        stopping: set when the server stops; items read before are then committed and answered.
 
     Yields:
-        One answer per commit, and one for each flush marker after the commit that it asks for.
+        One response per commit, and one per flush marker after its commit.
 
     Raises:
         InvalidInputError: messages in the wrong order, or unusable options.
-        DeadlineExceededError: the client was silent for too long, or has hung up.
+        DeadlineExceededError: the client was silent for too long, or has cancelled.
         ServiceUnavailableError: the server is stopping.
     """
     incoming = Incoming(requests, stopping=stopping, idle_s=config.add_idle_s)
@@ -164,14 +163,13 @@ def _open_batch(
 
 
 class Incoming(Iterator[pb.AddRequest]):
-    """Messages of one Add call, until the client ends, falls silent, or the server stops.
+    """Messages of one Add call, until the client ends or is silent, or the server stops.
 
-    gRPC's own iterator blocks for as long as a client says nothing. A thread waits for it, so
-    that the call can end in good order: the caller commits and answers what it holds, and then
-    raises `cut_off`. A message is read only when the caller wants it.
+    gRPC's own iterator blocks while a client is silent. A thread waits for it, so the caller can
+    commit and answer its items, and then raise `cut_off`. A message is read only on demand.
 
     Attributes:
-        cut_off: why no more is read, when it was not the client who ended the stream.
+        cut_off: why reading has ended, if the client has not ended the stream.
     """
 
     def __init__(
@@ -196,7 +194,7 @@ class Incoming(Iterator[pb.AddRequest]):
         return arrived
 
     def close(self) -> None:
-        """Read no more. A message that is being waited for is dropped."""
+        """Stop reading; a message that arrives later is dropped."""
         self._closed = True
         self._asked.release()
 
@@ -226,6 +224,6 @@ class Incoming(Iterator[pb.AddRequest]):
                 return
             try:
                 self._arrived.put(next(self._requests))
-            except Exception as error:  # StopIteration too: it is raised where it is waited for
+            except Exception as error:  # StopIteration too: the reader raises it
                 self._arrived.put(error)
                 return

@@ -1,4 +1,4 @@
-"""Conversions between the messages of JobService and our own values."""
+"""Conversions between the messages of JobService and Bittern's types."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class Job:
 
     Attributes:
         id: made by the server.
-        archive: name of the archive that it fills.
-        source: what it codes, as submitted.
-        state: how far it is.
+        archive: name of the archive.
+        source: as submitted.
+        state: of the job.
         submitted: time of submission.
-        started: when it began for the first time; None before.
-        ended: when it ended; None before.
-        progress: results so far; it names the first 100 failed items.
-        left_s: estimated seconds for the rest; None where unknown.
-        error: why it failed; empty unless it did.
-        reason: machine-readable reason of that.
-        runs: how often it was begun: more than once if the server ended meanwhile.
+        started: time of the first start; None before.
+        ended: time of the end; None before.
+        progress: results so far, with the first 100 failed items.
+        left_s: estimated seconds for the rest; None if unknown.
+        error: why it failed; else empty.
+        reason: machine-readable reason of the error.
+        runs: number of starts: more than one after restarts of the server.
     """
 
     id: str
@@ -119,7 +119,7 @@ def job_to_wire(record: JobRecord, shown: Callable[[str], str]) -> pb.Job:
 
     Args:
         record: the job.
-        shown: turns a text into what callers may see.
+        shown: removes from a text what callers must not see.
     """
     message = pb.Job(
         id=record.id,

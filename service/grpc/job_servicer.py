@@ -1,4 +1,4 @@
-"""What each rpc of `bittern.v1.JobService` does."""
+"""The rpcs of `bittern.v1.JobService`."""
 
 # ruff: noqa: N802 - the methods are named as the rpcs are
 from __future__ import annotations
@@ -33,8 +33,8 @@ class JobServicer(pb_grpc.JobServiceServicer):
 
     Args:
         queue: runs them.
-        allowed: the folders that sources may lie below.
-        engine_of: finds an archive by the name that a call gives.
+        allowed: folders of possible sources.
+        engine_of: finds an archive by name.
         config: limits.
     """
 
@@ -55,7 +55,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     def SubmitJob(
         self, request: pb.SubmitJobRequest, context: grpc.ServicerContext
     ) -> pb.SubmitJobResponse:
-        """Queue a job; whatever can be checked now is checked now."""
+        """Check and queue a job."""
         with rpc_context("SubmitJob", context):
             engine = self._engine_of(request.spec.archive)
             if len(request.request_id) > _MAX_REQUEST_ID_CHARS:

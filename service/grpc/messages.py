@@ -1,7 +1,7 @@
-"""Conversions between the wire's messages of ArchiveService and Bittern's own values.
+"""Conversions between the messages of ArchiveService and Bittern's types.
 
 `*_to_wire` makes a message, `*_from_wire` reads one. Fields have the same names on both sides.
-What stays on one machine, such as `Observation.media_root`, has no field in a message.
+Values of one machine, such as `Observation.media_root`, have no field in a message.
 """
 
 from __future__ import annotations
@@ -113,13 +113,13 @@ def observation_from_wire(message: opb.Observation) -> Observation:
 
 
 def write_metadata(metadata: Metadata, wire: MutableMapping[str, opb.MetadataValue]) -> None:
-    """Put metadata into a message's map.
+    """Copy metadata into a message's map.
 
     Raises:
         MetadataError: a value that no column can hold; the message names the column.
     """
     for column, value in metadata.items():
-        target = wire[column]  # looking it up makes it, empty for None
+        target = wire[column]  # access creates it, empty for None
         if value is None:
             continue
         if isinstance(value, bool):
@@ -189,7 +189,7 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
 
     Raises:
         QueryError: nothing to search with, a number that this version does not know, or a
-            relevance that is no share; names of shares do not travel.
+            relevance that is not a share.
         QueryError, CodeError, FilterError: see `Query`.
     """
     kind = message.WhichOneof("query")
@@ -299,12 +299,12 @@ def on_duplicate_from_wire(number: pb.OnDuplicate.ValueType) -> OnDuplicate:
 
 
 def add_result_to_wire(result: AddResult) -> pb.AddResult:
-    """Message of what became of one item."""
+    """Message of the result of one item."""
     return pb.AddResult(status=ADD_STATUS[result.status], **_values(result, "status"))
 
 
 def add_result_from_wire(message: pb.AddResult) -> AddResult:
-    """What became of one item."""
+    """The result of one item."""
     return _read(AddResult, message, status=name_of(ADD_STATUS, message.status, "status"))
 
 
@@ -334,7 +334,7 @@ def model_from_wire(message: pb.Model) -> ModelInfo:
 
 
 def stats_to_wire(stats: ArchiveStats, name: str) -> pb.StatsResponse:
-    """Message of what an archive holds, under the name that it is served by."""
+    """Message of an archive's statistics, with the name on this server."""
     models = [
         pb.ModelStats(
             **_values(model, "engines"),
@@ -346,7 +346,7 @@ def stats_to_wire(stats: ArchiveStats, name: str) -> pb.StatsResponse:
 
 
 def stats_from_wire(message: pb.StatsResponse) -> ArchiveStats:
-    """What an archive holds."""
+    """Statistics of an archive."""
     models = []
     for model in message.models:
         engines = {m: _read(EngineStats, engine) for m, engine in model.engines.items()}

@@ -39,11 +39,11 @@ log = logging.getLogger("bittern.service")
 
 
 class Server:
-    """A server that is answering; made by `serve`.
+    """A running server; made by `serve`.
 
     Attributes:
         host: name or address that it listens on.
-        port: that it listens on.
+        port: likewise.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Server:
         return f"{self.host}:{self.port}"
 
     def stop(self, grace: float | None = None) -> None:
-        """Stop, and return when nothing runs anymore.
+        """Stop, and return when nothing runs any more.
 
-        Health turns to NOT_SERVING and new calls are refused at once. Calls in flight may
-        finish; open Add calls commit and answer what they hold at their next message. A job that
-        is running commits what it has coded, and goes on when the archive is served again.
+        Health becomes NOT_SERVING and new calls are refused at once. Running calls may finish; open
+        Add calls commit and answer their items. A running job makes a last commit, and continues
+        when the archive is served again.
 
         Args:
-            grace: seconds that calls in flight get before they are cut off; None means the
-                configuration's `grace_s`.
+            grace: seconds after which running calls are cancelled; None for the configuration's
+                `grace_s`.
         """
         self._servicer.stopping.set()
         self._jobs.queue.stop_soon()
@@ -96,11 +96,11 @@ class Server:
     def wait(self, ready: Callable[[], object] = lambda: None) -> None:
         """Block until the server has stopped.
 
-        Called in the main thread, it also stops the server on SIGTERM and SIGINT, and returns
-        when the calls in flight have finished; a second signal cuts them off.
+        In the main thread, SIGTERM and SIGINT also stop the server: running calls finish; a
+        second signal cancels them.
 
         Args:
-            ready: called once signals are handled.
+            ready: called when signals are handled.
         """
         with self._stopping_on_signals():
             ready()
@@ -128,11 +128,7 @@ class Server:
 
 
 def _await(event: threading.Event) -> None:
-    """Wait for an event, and let Python handle signals meanwhile.
-
-    The system may deliver a signal to any thread. Python runs its handler in the main thread once
-    that runs again, which a wait without a timeout would prevent.
-    """
+    """Wait for an event, with a timeout in a loop, so Python can handle signals in between."""
     while not event.wait(_POLL_S):
         pass
 
@@ -144,21 +140,20 @@ def serve(
     config: ServiceConfig | None = None,
     jobs: Jobs | None = None,
 ) -> Server:
-    """Start to answer for archives; return at once.
+    """Start a server of some archives; return at once.
 
-    The server does not own the engines: close them after it has stopped.
+    The caller closes the engines after the server has stopped.
 
     Args:
-        engines: by the name that clients ask for.
-        listen: ``HOST:PORT``. Without a host, only this machine is answered (127.0.0.1).
-            Port 0 takes a free one; `Server.port` tells which.
+        engines: by the name that clients use.
+        listen: ``HOST:PORT``. Without a host, only this machine can connect (127.0.0.1). Port 0
+            chooses a free port, see `Server.port`.
         config: limits.
-        jobs: what codes media from this machine's own disks; None allows none. Closed with the
-            server.
+        jobs: codes media of this machine; None for no jobs. Closed with the server.
 
     Raises:
         InvalidInputError: no engines, or `listen` is not an address.
-        PreconditionError: the port is in use, or the host is none of this machine's.
+        PreconditionError: the port is in use, or the host is not this machine's.
     """
     config = config or ServiceConfig()
     if not engines:
@@ -170,7 +165,7 @@ def serve(
         options=[
             ("grpc.max_receive_message_length", config.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            ("grpc.so_reuseport", 0),  # else a second server would silently share the port
+            ("grpc.so_reuseport", 0),  # otherwise a second server would share the port
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ],
     )
@@ -216,7 +211,7 @@ def _bind(server: grpc.Server, host: str, port: int) -> int:
 
 
 def _bind_error(host: str, port: int) -> str:
-    """What the operating system says to the same request."""
+    """The operating system's error for this address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host.strip("[]"), port, type=socket.SOCK_STREAM

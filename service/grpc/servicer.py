@@ -1,4 +1,4 @@
-"""What each rpc of `bittern.v1.ArchiveService` does."""
+"""The rpcs of `bittern.v1.ArchiveService`."""
 
 # ruff: noqa: N802 - the methods are named as the rpcs are
 from __future__ import annotations
@@ -37,18 +37,17 @@ _NAMES_SHOWN = 20
 class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     """Answers calls from the engines.
 
-    Files on this machine are never opened because a call names them: media arrive as bytes,
-    and their names are labels.
+    A call cannot open files of this machine: media arrive as bytes, and their names are labels.
 
     Attributes:
-        stopping: set when the server stops; open Add and Export calls then come to an end.
+        stopping: set when the server stops; open Add and Export calls then end.
     """
 
     def __init__(self, engines: Mapping[str, Engine], config: ServiceConfig) -> None:
         self._engines = dict(engines)
         self._config = config
         self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
-        # Exports share the workers with searches: a quarter of them, at most.
+        # Exports use at most a quarter of the workers; searches need the others.
         self._exports = threading.BoundedSemaphore(
             min(config.max_exports, max(1, config.workers // 4))
         )
@@ -152,16 +151,16 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                     where = request.where or None
                     check_where(where, self._config.max_where_chars)
                     rows = engine.rows(where, codes=writer.codes)
-                for piece in file_chunks(writer, rows):
+                for chunk in file_chunks(writer, rows):
                     deadline.check("the next chunk of the file was sent")
                     if self.stopping.is_set():
                         raise ServiceUnavailableError("the server is stopping; export again later")
-                    yield pb.ExportResponse(**piece._asdict())
+                    yield pb.ExportResponse(**chunk._asdict())
             finally:
                 self._exports.release()
 
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
-        """Tell what an archive holds."""
+        """Return statistics of an archive."""
         with rpc_context("Stats", context):
             stats = self.engine(request.archive).stats()
             name = request.archive or next(iter(self._engines))
@@ -211,7 +210,7 @@ def _format_of(request: pb.ExportRequest) -> str:
 
 
 def _check_export(request: pb.ExportRequest) -> None:
-    """Refuse a condition beside a search, and a search of another archive: `QueryError`."""
+    """Refuse a filter beside a search, and a search of another archive: `QueryError`."""
     if not request.HasField("search"):
         return
     if request.where:

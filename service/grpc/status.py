@@ -36,12 +36,12 @@ DOMAIN = "bittern"
 _MAX_MESSAGE_BYTES = 900
 _MAX_FIELD_BYTES = 100
 _MAX_DETAILS_BYTES = 1_500
-# HTTP/2 peers refuse trailers of more than 8 KiB by default. The message travels three times
-# (percent-encoded, and twice in base64), the details once: together they stay below that.
+# HTTP/2 peers refuse trailers of more than 8 KiB by default. Trailers contain the message three
+# times (percent-encoded, and twice in base64) and the details once; the sum must be smaller.
 
 
 def to_status(error: BitternError) -> status_pb2.Status:
-    """The `google.rpc.Status` of an error, shortened to what trailers can hold."""
+    """The `google.rpc.Status` of an error, shortened to fit trailers."""
     message = shorten(error.message, _MAX_MESSAGE_BYTES)
     status = status_pb2.Status(
         code=_code_of(type(error)),
@@ -59,7 +59,7 @@ def to_status(error: BitternError) -> status_pb2.Status:
 
 
 def shorten(text: str, max_bytes: int) -> str:
-    """Text of at most `max_bytes` bytes of UTF-8 that ends in ``…`` when it was cut."""
+    """Text of at most `max_bytes` bytes of UTF-8, with ``…`` if it was shortened."""
     data = text.encode("utf-8", "replace")
     if len(data) <= max_bytes:
         return data.decode()
@@ -67,25 +67,25 @@ def shorten(text: str, max_bytes: int) -> str:
 
 
 def _shorten_details(details: dict[str, str]) -> dict[str, str]:
-    kept: dict[str, str] = {}
+    fitting: dict[str, str] = {}
     room = _MAX_DETAILS_BYTES
     for key, value in details.items():
         key, value = shorten(str(key), _MAX_FIELD_BYTES), shorten(str(value), 400)
         room -= len(key.encode()) + len(value.encode()) + 8
         if room < 0:
             break
-        kept[key] = value
-    return kept
+        fitting[key] = value
+    return fitting
 
 
 def from_rpc_error(error: grpc.RpcError, address: str) -> BitternError:
-    """The error that a failed call stands for, as the same class that the server raised.
+    """The error of a failed call, with the class that the server raised.
 
     Args:
-        error: what a stub raised.
+        error: of a stub.
         address: of the server, for messages about the connection.
     """
-    call = cast(grpc.Call, error)  # every error that a stub raises is one
+    call = cast(grpc.Call, error)  # every error of a stub is one
     status = _status_of(call)
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
@@ -95,7 +95,7 @@ def from_rpc_error(error: grpc.RpcError, address: str) -> BitternError:
 
 
 def _status_of(call: grpc.Call) -> status_pb2.Status:
-    """The rich status of a failed call; an empty one if there is none, or if it is garbled."""
+    """The rich status of a failed call; empty if it is missing or invalid."""
     try:
         found = rpc_status.from_call(call)
     except (ValueError, DecodeError):
@@ -114,7 +114,7 @@ def _error_of_info(info: error_details_pb2.ErrorInfo, status: status_pb2.Status)
 
 
 def _error_of_code(call: grpc.Call, address: str) -> BitternError:
-    """What failed without an answer from Bittern: the connection, or gRPC itself."""
+    """The error of a call without a Bittern status: of the connection, or of gRPC."""
     code, said = call.code(), call.details() or ""
     if code is grpc.StatusCode.UNAVAILABLE:
         return ServiceUnavailableError(
@@ -168,15 +168,15 @@ _CLASS_OF_REASON = {
 def rpc_context(method: str, context: grpc.ServicerContext) -> Iterator[Deadline]:
     """Answer one call inside this block.
 
-    A `BitternError` becomes its status. Anything else becomes INTERNAL with a random id, under
-    which the log has the traceback: the caller learns nothing of the server's insides.
+    A `BitternError` becomes its status. Other exceptions become INTERNAL with a random id; the log
+    has the traceback under that id, which callers do not get.
 
     Args:
         method: name of the rpc, for the log.
         context: of the call.
 
     Yields:
-        The caller's deadline, which also notices that the caller has hung up.
+        The caller's deadline; it also notices a cancelled call.
     """
     started = time.perf_counter()
     status = "OK"

@@ -1,8 +1,8 @@
-"""Making a model for an archive: shipped, saved earlier, or fitted on its first media.
+"""Shipped models, and models fitted for an archive.
 
-`field` has a calibration set of its own, so its hasher is fitted once and for all, and its
-256-bit model ships with the package. The hashers of the other encoders are fitted on the
-first media of the archive that they are made for, and stay with that archive.
+`field` comes with a calibration set, so its hashers are the same in every archive, and some of its
+models ship with the package. Hashers of the other encoders are fitted on the first media of an
+archive, for that archive.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import Kind, fit
 
 SHIPPED = Path(__file__).parents[1] / "shipped"
-"""Saved models that come with the package, one folder each, named like the model."""
+"""Shipped models, one folder each, named like the model."""
 FIT_ROWS = 4096
 """Most observations of one modality that a hasher is fitted on."""
 FEW_ROWS = 64
-"""With fewer rows, what a hasher is centred on says little of the archive to come."""
+"""Fewer rows give an unreliable mean."""
 
 
 def model_name(encoder: str, bits: int, kind: Kind | None = None) -> str:
-    """Name of a model: encoder, bits, and the hasher where it is not the default."""
+    """Name of a model: encoder, bits, and the hasher unless it is the default."""
     return f"{encoder}-{bits}" + (f"-{kind}" if kind else "")
 
 
@@ -61,11 +61,10 @@ def fitted_model(
 ) -> SavedModel:
     """A hasher fitted on embeddings of an archive's first media.
 
-    PCA needs more rows than bits to find directions that mean anything; with fewer, random
-    projections are the sounder choice and `kind` None takes them.
+    PCA needs more rows than bits. With fewer, `kind` None chooses random projections.
 
     Args:
-        encoder: the encoder, whose text tower is centred on captions.
+        encoder: its text tower is centred on captions.
         bits: code length.
         embeddings: per media modality, float32 [n, dim].
         kind: hasher, or None to choose by the number of rows.

@@ -1,4 +1,4 @@
-"""Models at work: an encoder loaded when first needed, and the hasher behind it."""
+"""Models in memory: an encoder, loaded when first needed, and a hasher."""
 
 from __future__ import annotations
 
@@ -31,10 +31,7 @@ def catalogue_encoder(name: str) -> Encoder:
 
 
 class Embedder:
-    """An encoder that is loaded at the first call that needs it.
-
-    Calls from several threads take turns: the network uses all the cores it is given.
-    """
+    """An encoder that is loaded when first needed; one thread at a time runs its network."""
 
     def __init__(
         self, name: str, load: EncoderLoader, *, encoders: Sequence[str] | None = None
@@ -42,9 +39,9 @@ class Embedder:
         """Load nothing yet.
 
         Args:
-            name: what `load` is called with.
+            name: argument of `load`.
             load: makes the encoder.
-            encoders: catalogue names of the encoders behind it, where `name` is not the one.
+            encoders: catalogue names of its encoders; None for `name` alone.
         """
         self.name = name
         self.encoders: tuple[str, ...] = (name,) if encoders is None else tuple(encoders)
@@ -53,12 +50,12 @@ class Embedder:
         self._lock = threading.RLock()
 
     def encoder(self) -> Encoder:
-        """The encoder, loaded now if it was not.
+        """The encoder, loaded if necessary.
 
         Raises:
             WeightsMissingError: the weights are not on this machine.
         """
-        if self._encoder is not None:  # threads that decode do not wait for the network
+        if self._encoder is not None:  # decoding threads do not wait for the network
             return self._encoder
         with self._lock:
             if self._encoder is None:
@@ -67,7 +64,7 @@ class Embedder:
 
     @property
     def windowing(self) -> AudioWindowing | None:
-        """How recordings are cut for it."""
+        """How recordings are cut for this encoder."""
         return self.encoder().windowing
 
     def digest(self, modality: Modality) -> str:
@@ -96,7 +93,7 @@ class Embedder:
 
 
 class Model:
-    """Media or words in, logits and codes out: an embedder and the hasher fitted to it."""
+    """An embedder and its hasher: media or words in, logits and codes out."""
 
     def __init__(self, saved: SavedModel, embedder: Embedder) -> None:
         self.saved = saved
@@ -105,7 +102,7 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """What the model says of itself."""
+        """The description of the model."""
         return self.saved.card
 
     @property
@@ -123,7 +120,7 @@ class Model:
 
         Raises:
             UnsupportedModalityError: no such tower.
-            DigestMismatchError: the weights here are not the ones that the codes were made with.
+            DigestMismatchError: this machine has other weights than the model was made with.
         """
         self.check_tower(modality)
         return self.embedder.embed(modality, batch)
@@ -150,7 +147,7 @@ class Model:
             )
 
     def check_tower(self, modality: Modality) -> None:
-        """Check that this machine's weights are those that the model was made with.
+        """Check that this machine has the weights that the model was made with.
 
         Raises:
             UnsupportedModalityError: the model has no such tower.
@@ -171,28 +168,28 @@ class Model:
         self._checked.add(modality)
 
     def _encoder_of(self, modality: Modality) -> str:
-        """Catalogue name of the encoder that the tower is of."""
+        """Catalogue name of the tower's encoder."""
         plan = self.card.assembly.get(modality)
         return str(plan["encoder"]) if plan else self.card.encoder
 
     def _is_trained(self) -> bool:
-        """Whether making it took more than the media of an archive."""
+        """Whether it was trained, not fitted on an archive's media."""
         return bool(self.card.assembly) or self.card.hasher.get("kind") not in LINEAR
 
 
 class Embedders:
     """Embedders, each loaded once: models with the same encoder share one.
 
-    The key of a catalogue encoder is its name. The key of an encoder that was assembled for a
-    model is a digest of its towers and adapters, so several hashers over it share it too.
+    A catalogue encoder is known by its name, an assembled one by the digest of its towers and
+    adapters, so that models with the same towers share it.
     """
 
     def __init__(self, load: EncoderLoader) -> None:
-        """Begin with nothing loaded.
+        """Load nothing yet.
 
         Args:
-            load: from a catalogue name to an encoder. For towers with adapters it is called
-                anew, and must then return a fresh instance.
+            load: from a catalogue name to an encoder; each call must return a new instance, to
+                which adapters may be added.
         """
         self._load = load
         self._known: dict[str, Embedder] = {}
@@ -226,7 +223,7 @@ class Embedders:
             return self._known[key]
 
     def _assembled(self, saved: SavedModel, plans: Plans) -> Encoder:
-        """Assemble a model's encoder; only encoders that get adapters are loaded anew."""
+        """Assemble a model's encoder; only encoders that get adapters are loaded again."""
         changed = {plan.encoder for plan in plans.values() if plan.lora}
 
         def load(name: str) -> Encoder:
@@ -249,7 +246,7 @@ class Embedders:
 
 
 class _SharedEncoder:
-    """The encoder of an embedder, used in turns with the embedder's other users."""
+    """The encoder of an embedder, with its lock."""
 
     def __init__(self, embedder: Embedder) -> None:
         encoder = embedder.encoder()

@@ -1,7 +1,7 @@
-"""Saved models in folders of this machine: read with all checks, found by name, listed.
+"""Saved models on this machine: reads, finds and lists them.
 
-`bittern models` lists those in `./models/*` and `$BITTERN_MODELS/*`, and a model there may be
-named by its folder's name alone. Names of the catalogue and of shipped models mean those.
+`bittern models` lists those in `./models/*` and `$BITTERN_MODELS/*`, whose folder's name is enough
+to find them. Names of the catalogue and of shipped models have priority.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from bittern.service.models.fitting import SHIPPED
 
 MODELS_FOLDER = "models"
 _BEGUN = Path("training", "request.json")
-"""What a training leaves in its model's folder as soon as it begins."""
+"""File that a training writes into its model's folder at the start."""
 MODELS_VARIABLE = "BITTERN_MODELS"
 """Environment variable: a folder with one folder per saved model."""
 _HEADLINES = ("map_learned", "map", "ndcg", "recall", "precision", "accuracy")
-"""What the best known figure of a model is called, the most telling first."""
+"""Names of the figure to show of a model, the preferred first."""
 _DEEPEST = 3
-"""Objects within objects in which figures are looked for."""
+"""Depth of nested objects to search for figures."""
 _INFINITE = 1e300
-"""Figures from here on, and what is no number, are not shown."""
+"""Larger figures are not shown."""
 
 
 @dataclass(frozen=True, slots=True)
 class SavedModelInfo:
-    """One saved model that can be named after ``--model``; the keys of an encoder, and more.
+    """One saved model for ``--model``; has all keys of `EncoderInfo`.
 
     Attributes:
-        name: what its card calls it; the folder's name where the card cannot be read.
+        name: on its card; the folder's name if the card cannot be read.
         kind: ``shipped`` with the package, or ``saved``.
-        folder: where it is.
-        modalities: the towers it codes.
+        folder: of the model.
+        modalities: that it codes.
         dim: length of an embedding.
         bits: length of a code.
         hasher: kind of its hasher.
-        encoders: catalogue names of the encoders behind it.
+        encoders: catalogue names of its encoders.
         digest: hex SHA-256 of everything that decides a code.
-        licence: of the weights behind it.
-        metric: name of the figure that says most of those on its card; empty without one.
+        licence: of the encoders' weights.
+        metric: name of the most important figure on its card; empty without one.
         value: that figure; None without one.
-        ready: it can be read, and the weights behind it are on this machine.
-        where: where the weights are, or empty.
-        message: ``ready``, which weights are missing, or what is wrong with it.
-        bring: always empty; an encoder has a command here.
-        damaged: it cannot be read, `message` says why, and the other facts are empty.
+        ready: whether it can be read, and its weights are on this machine.
+        where: location of the weights, or empty.
+        message: ``ready``, the missing weights, or why it is damaged.
+        bring: always empty; for an encoder, the command that fetches it.
+        damaged: whether it cannot be read; other values are empty then.
     """
 
     name: str
@@ -77,16 +77,16 @@ class SavedModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class EncoderInfo:
-    """One encoder that can be named after ``--model``.
+    """One encoder for ``--model``.
 
     Attributes:
-        name: what users call it.
+        name: in the catalogue.
         modalities: its towers.
         dim: length of an embedding.
         licence: of the weights.
         ready: whether the weights are on this machine.
-        where: where they are, or empty.
-        message: where they were sought and how to bring them; empty if they are here.
+        where: their location, or empty.
+        message: searched locations and how to fetch them; empty if ready.
         bring: the command that fetches them; empty for an embedded encoder.
     """
 
@@ -123,18 +123,14 @@ def encoders() -> list[EncoderInfo]:
 
 
 def encoder_names(encoder: str) -> tuple[str, ...]:
-    """Names of the encoders that a model's card gives: one, or several joined by ``+``."""
+    """The encoder names on a model's card: one, or several joined by ``+``."""
     return tuple(dict.fromkeys(encoder.split("+")))
 
 
 def weights_of(encoder: str) -> WeightsStatus:
-    """Whether the weights of all encoders that a model's card names are here; reads none.
+    """Whether the weights of all encoders on a card are on this machine; reads none.
 
-    Args:
-        encoder: as on a card, see `encoder_names`.
-
-    Returns:
-        ready only if all are; else the message says what is missing, of each that is.
+    The message names all missing ones.
     """
     found = [find_weights(name) for name in encoder_names(encoder)]
     missing = [status.message for status in found if not status.ready]
@@ -153,11 +149,11 @@ def licence_notice(encoder: str) -> str:
 
 
 def load_saved(folder: Path) -> SavedModel:
-    """Read a saved model and check that all its parts fit each other.
+    """Read a saved model and check that its files fit each other.
 
     Raises:
         ModelNotFoundError: there is no model in this folder.
-        ModelDamagedError: a part is missing, unreadable, or contradicts another.
+        ModelDamagedError: a file is missing, unreadable, or contradicts another.
     """
     try:
         saved = SavedModel.load(folder)
@@ -175,7 +171,7 @@ def load_saved(folder: Path) -> SavedModel:
 
 
 def model_folders() -> list[Path]:
-    """The folders in which saved models are found by name: `./models`, `$BITTERN_MODELS`."""
+    """Folders in which saved models are found by name: `./models`, `$BITTERN_MODELS`."""
     own = os.environ.get(MODELS_VARIABLE)
     return [Path(MODELS_FOLDER), *([Path(own).expanduser()] if own else [])]
 
@@ -186,7 +182,7 @@ def model_folder(name: str) -> Path | None:
         try:
             if (folder / CARD_FILE).is_file():
                 return folder
-        except (OSError, ValueError):  # not readable by us, or a name that no file can have
+        except (OSError, ValueError):  # not readable, or not a possible file name
             continue
     return None
 
@@ -197,7 +193,7 @@ def _candidates(name: str) -> list[Path]:
 
 
 def encoders_of_saved(name: str) -> tuple[str, ...]:
-    """Catalogue names of the encoders behind a shipped or saved model; none if it is not one."""
+    """Catalogue names of the encoders of a shipped or saved model; empty for another name."""
     shipped = SHIPPED / name
     folder = shipped if name in {f.name for f in SHIPPED.iterdir()} else model_folder(name)
     try:
@@ -207,7 +203,7 @@ def encoders_of_saved(name: str) -> tuple[str, ...]:
 
 
 def unfinished_training(name: str) -> Path | None:
-    """The folder that `model_folder` would find, were the training in it finished."""
+    """The folder of an unfinished training: at this path, or of this name in `model_folders`."""
     for folder in _candidates(name):
         try:
             if (folder / _BEGUN).is_file():
@@ -224,7 +220,7 @@ def saved_models(folders: Iterable[Path] = ()) -> list[SavedModelInfo]:
         folders: each a saved model, or a folder of saved models.
 
     Returns:
-        by folder and name; a damaged model is listed with the reason.
+        Sorted by folder and name; damaged models are listed with the reason.
 
     Raises:
         SourceNotFoundError: one of `folders` is not a folder.
@@ -251,7 +247,7 @@ def _models_in(parent: Path) -> Iterator[Path]:
 
 
 def _is_model(folder: Path) -> bool:
-    """Whether there is a model here, or what is left of one."""
+    """Whether a folder has a model, perhaps a damaged one."""
     try:
         return any((folder / name).is_file() for name in (CARD_FILE, TENSOR_FILE))
     except OSError:
@@ -286,7 +282,7 @@ def _info(folder: Path, kind: str) -> SavedModelInfo:
 
 
 def headline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
-    """The figure that says most of those on a card, with its name; None if there is none."""
+    """Name and value of the most important figure on a card; None without one."""
     figures = list(_figures(metrics))
     for wanted in _HEADLINES:
         for name, value in figures:
@@ -298,7 +294,7 @@ def headline(metrics: Mapping[str, Any]) -> tuple[str, float] | None:
 def _figures(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, float]]:
     """Finite numbers by their path, e.g. ``validation.mAP``, in the card's order.
 
-    Of a list of objects, each goes by its ``task``, or else by its number.
+    Objects in a list are named by their ``task``, or else by number.
     """
     for name, value in metrics.items():
         if isinstance(value, list):
@@ -311,7 +307,7 @@ def _figures(metrics: Mapping[str, Any], within: str = "") -> Iterator[tuple[str
 
 
 def plans_of(card: ModelCard) -> Plans:
-    """How a model's encoder is put together; empty for one of the catalogue as it is.
+    """How a model's encoder is assembled; empty for an unchanged one of the catalogue.
 
     Raises:
         ModelDamagedError: the card names other encoders or towers than its assembly.
@@ -327,14 +323,14 @@ def plans_of(card: ModelCard) -> Plans:
         if len(names) != 1:
             raise ModelDamagedError(
                 f"model '{card.name}' names the encoders {card.encoder!r}, but not how they are "
-                "put together"
+                "combined"
             )
         return {}
     plans = plans_from_json(card.assembly)
     used = {plan.encoder for plan in plans.values()}
     if used != set(names):
         raise ModelDamagedError(
-            f"model '{card.name}' names the encoders {card.encoder!r}, but is put together from "
+            f"model '{card.name}' names the encoders {card.encoder!r}, but is assembled from "
             f"{'+'.join(sorted(used))!r}"
         )
     if lacking := sorted(set(card.towers) - set(plans)):

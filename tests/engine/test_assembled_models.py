@@ -327,7 +327,7 @@ def test_several_encoders_without_an_assembly_are_refused(heron: Trained, tmp_pa
         towers={str(m): d for m, d in heron.whole.digests.items()},
         licence="none",
     )
-    with pytest.raises(ModelDamagedError, match="not how they are put together"):
+    with pytest.raises(ModelDamagedError, match="not how they are combined"):
         load_saved(folder_of(saved, tmp_path))
 
 

@@ -335,7 +335,7 @@ def test_the_ending_of_a_name_says_the_format(to: str, name: str) -> None:
     [
         ("a.docx", None, ".geojson"),
         ("a", None, "or in / for a folder"),
-        ("a.txt", None, "say which: raven, ids"),
+        ("a.txt", None, "name one: raven, ids"),
         ("a.csv", "xlsx", "formats: csv, parquet"),
     ],
 )
