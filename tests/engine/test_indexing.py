@@ -34,30 +34,6 @@ def write_manifest(folder: Path, text: str) -> Path:
     return folder / "manifest.csv"
 
 
-def test_a_folder_lists_its_media_in_order_and_nothing_else(media: Path) -> None:
-    names = [e.media for e in read_source(media) if isinstance(e, MediaItem)]
-    assert names == [
-        "blue.png",
-        "green.png",
-        "red.png",
-        "sounds/blue.wav",
-        "sounds/green.wav",
-        "sounds/red.wav",
-        "sounds/two.wav",
-    ]
-
-
-def test_a_manifest_keeps_every_column_as_metadata(tmp_path: Path) -> None:
-    path = write_manifest(
-        tmp_path / "m",
-        "\ufeffoccurrenceID,media,scientificName,my column\nr1,red.png,Ardea cinerea,5 birds\n",
-    )
-    [item] = read_source(path).entries
-    assert isinstance(item, MediaItem)
-    assert (item.occurrence_id, item.media, item.modality) == ("r1", "red.png", "image")
-    assert item.metadata == {"scientificName": "Ardea cinerea", "my_column": "5 birds"}
-
-
 @pytest.mark.parametrize(
     ("headings", "kept"),
     [
@@ -134,23 +110,6 @@ def test_rows_may_share_an_occurrence_if_their_media_differ(
     ]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "is empty"),
-        (b"file,name\na,b\n", "no column 'media'"),
-        (b"media\n\xff\xfe\n", "UTF-8"),
-    ],
-)
-def test_a_file_that_is_no_manifest_is_refused(
-    tmp_path: Path, content: bytes, message: str
-) -> None:
-    path = tmp_path / "m.csv"
-    path.write_bytes(content)
-    with pytest.raises(ManifestError, match=message):
-        read_source(path)
-
-
 def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceNotFoundError, match="nowhere"):
         read_source(tmp_path / "nowhere")
@@ -159,14 +118,6 @@ def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.txt.bak").write_text("media")
     with pytest.raises(ManifestError, match="is not a folder, not a table"):
         read_source(tmp_path / "a.txt.bak")
-
-
-def test_tab_and_semicolon_separated_manifests_are_read(tmp_path: Path) -> None:
-    for delimiter in "\t;":
-        path = write_manifest(tmp_path / "m", f"media{delimiter}name\nred.png{delimiter}a, b\n")
-        [item] = read_source(path).entries
-        assert isinstance(item, MediaItem)
-        assert item.metadata == {"name": "a, b"}
 
 
 def test_indexing_again_decodes_nothing_and_adds_what_is_new(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 
 from bittern.client import RemoteArchive, connect
 from bittern.errors import (
+    BitternError,
     InvalidInputError,
     JobNotFoundError,
     ModelNotFoundError,
@@ -103,24 +105,24 @@ def test_items_that_failed_are_named(archive: RemoteArchive, run: Runner) -> Non
     assert last.progress.failures[0] == AddResult("f0", AddStatus.FAILED)
 
 
-def test_mistakes_are_told_at_submission(archive: RemoteArchive) -> None:
-    submit = archive.jobs.submit
-    with pytest.raises(SourceNotFoundError, match="no folder called 'owls' is allowed here"):
-        submit("owls")
-    with pytest.raises(SourceNotFoundError, match="there is nothing at 'traps/owls'"):
-        submit("traps/owls")
-    with pytest.raises(InvalidInputError, match=r"without '\.\.'"):
-        submit("traps/../owls")
-    with pytest.raises(InvalidInputError):
-        submit("traps", media="/etc")
-    with pytest.raises(ModelNotFoundError, match="no model 'owl-vision'"):
-        submit("traps", model="owl-vision")
-    with pytest.raises(QueryError, match="not a path"):
-        submit("traps", model="../models/evil")
-    with pytest.raises(JobNotFoundError):
-        archive.jobs.get("x")
-    with pytest.raises(JobNotFoundError):
-        list(archive.jobs.watch("x"))
+@pytest.mark.parametrize(
+    ("call", "kind", "match"),
+    [
+        (lambda j: j.submit("owls"), SourceNotFoundError, "no folder called 'owls' is allowed"),
+        (lambda j: j.submit("traps/owls"), SourceNotFoundError, "nothing at 'traps/owls'"),
+        (lambda j: j.submit("traps/../owls"), InvalidInputError, r"without '\.\.'"),
+        (lambda j: j.submit("traps", media="/etc"), InvalidInputError, "media"),
+        (lambda j: j.submit("traps", model="eye"), ModelNotFoundError, "no model 'eye'"),
+        (lambda j: j.submit("traps", model="../models/evil"), QueryError, "not a path"),
+        (lambda j: j.get("x"), JobNotFoundError, "'x'"),
+        (lambda j: list(j.watch("x")), JobNotFoundError, "'x'"),
+    ],
+)
+def test_an_unusable_call_is_refused(
+    archive: RemoteArchive, call: Callable[[Any], object], kind: type[BitternError], match: str
+) -> None:
+    with pytest.raises(kind, match=match):
+        call(archive.jobs)
     assert archive.jobs.list() == []
 
 
