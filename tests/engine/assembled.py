@@ -97,12 +97,12 @@ def media(encoder: Encoder, modality: Modality) -> list[Media]:
     """One for each colour, as the encoder takes it."""
     if modality is Modality.TEXT:
         return [f"a {colour} bird" for colour in COLOURS]
-    pieces: list[Media] = []
+    decoded: list[Media] = []
     for colour in COLOURS:
         data = picture(colour) if modality is Modality.IMAGE else sound(colour)
         item = MediaItem(colour, colour, str(modality), data=data)
-        pieces += [piece.data for piece in decode(item, encoder.windowing)]
-    return pieces
+        decoded += [one.data for one in decode(item, encoder.windowing)]
+    return decoded
 
 
 def hasher_on(encoder: Encoder, kind: str) -> Hasher:

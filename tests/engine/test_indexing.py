@@ -286,8 +286,8 @@ def named_at_the_end(report: JobReport) -> bool:
 def test_what_a_model_does_not_take_fails_one_by_one_and_the_rest_goes_in(
     empty: Engine, encoder: ToyEncoder, eyes: Path, media: Path
 ) -> None:
-    entries, asked = read_source(media).entries, IndexOptions(model=str(eyes), commit_items=2)
-    assert named_at_the_end(index_source(empty, entries, asked))
+    entries, options = read_source(media).entries, IndexOptions(model=str(eyes), commit_items=2)
+    assert named_at_the_end(index_source(empty, entries, options))
     assert {modality for modality, _ in encoder.batches} == {Modality.IMAGE}
     again = index_source(empty, entries, IndexOptions(model="eyes"))
     assert (again.items[AddStatus.SKIPPED], again.items[AddStatus.FAILED]) == (3, 4)

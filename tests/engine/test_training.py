@@ -66,7 +66,7 @@ def _no_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 
 
 class Counting(ToyEncoder):
-    """The toy in place of ``bioclip-2``, telling captions apart by their length."""
+    """The toy encoder as ``bioclip-2``; captions of different length have different embeddings."""
 
     def __init__(self, salt: str = "") -> None:
         super().__init__(name="bioclip-2", salt=salt)
@@ -132,9 +132,9 @@ def test_the_same_command_again_embeds_and_trains_nothing(
     photographs: Path, tmp_path: Path
 ) -> None:
     first, second = Counting(), Counting()
-    asked = request(photographs, tmp_path / "out")
-    before = train_model(asked, load=lambda name, device: first)
-    after = train_model(asked, load=lambda name, device: second)
+    wanted = request(photographs, tmp_path / "out")
+    before = train_model(wanted, load=lambda name, device: first)
+    after = train_model(wanted, load=lambda name, device: second)
     assert first.batches
     assert not second.batches
     assert (before.was_finished, after.was_finished) == (False, True)
@@ -143,10 +143,10 @@ def test_the_same_command_again_embeds_and_trains_nothing(
 
 def test_other_towers_embed_the_source_again(photographs: Path, tmp_path: Path) -> None:
     other = Counting(salt="other")
-    asked = request(photographs, tmp_path / "out")
-    train_model(asked, load=lambda name, device: Counting())
+    wanted = request(photographs, tmp_path / "out")
+    train_model(wanted, load=lambda name, device: Counting())
     with pytest.raises(TrainingError, match="data was"):
-        train_model(asked, load=lambda name, device: other)
+        train_model(wanted, load=lambda name, device: other)
     assert other.batches
 
 
@@ -167,12 +167,12 @@ def test_a_run_that_was_interrupted_comes_to_the_same_model(
 ) -> None:
     settings = {"epochs": 3, "checkpoint_every": 2, "validation_share": 0.25}
     whole = trained(photographs, tmp_path / "a" / "owls", **settings)
-    asked = request(photographs, tmp_path / "b" / "owls", **settings)
+    wanted = request(photographs, tmp_path / "b" / "owls", **settings)
     for step in (3, 7):
         with pytest.raises(StoppedError):
-            train_model(asked, interrupt_at(step))
+            train_model(wanted, interrupt_at(step))
         assert not (tmp_path / "b" / "owls" / "model.json").exists()
-    resumed = train_model(asked)
+    resumed = train_model(wanted)
     assert resumed.resumed
     assert resumed.digest == whole.digest
 
@@ -192,10 +192,10 @@ def test_a_folder_that_another_process_trained_in_meanwhile_is_refused(
 ) -> None:
     late = OutFolder(request(photographs, tmp_path / "out", seed=5))
     trained(photographs, tmp_path / "out")
-    told = (tmp_path / "out" / "training" / "request.json").read_text()
+    content = (tmp_path / "out" / "training" / "request.json").read_text()
     with pytest.raises(TrainingError, match="seed was 0, is 5"), late.held():
         pytest.fail("the folder is another training's")
-    assert (tmp_path / "out" / "training" / "request.json").read_text() == told
+    assert (tmp_path / "out" / "training" / "request.json").read_text() == content
 
 
 def test_labels_share_a_head_with_the_words_for_them(photographs: Path, tmp_path: Path) -> None:
@@ -370,8 +370,8 @@ def never(name: str, device: str | None) -> Encoder:
 @pytest.mark.usefixtures("toy")
 def test_embeddings_made_elsewhere_are_trained_on_without_an_encoder(tmp_path: Path) -> None:
     source = write_set(tmp_path / "set", text=vectors(0), image=vectors(1))
-    asked = request(source, tmp_path / "out", model=None, validation_share=0.2)
-    report = train_model(asked, load=never)
+    wanted = request(source, tmp_path / "out", model=None, validation_share=0.2)
+    report = train_model(wanted, load=never)
     card = SavedModel.load(tmp_path / "out").card
     assert card.encoder == "toy"
     assert card.towers == {"image": "digest-of-image", "text": "digest-of-text"}

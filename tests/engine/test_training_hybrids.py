@@ -181,8 +181,8 @@ def test_a_plan_that_no_choice_comes_to_is_refused(
 ) -> None:
     trained(embeddings, tmp_path / "out", "aligned")
     path = tmp_path / "out" / "training" / PLAN_FILE
-    told = json.loads(path.read_text())
-    path.write_text(json.dumps({**told, "plan": {**told["plan"], **value}}))
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "plan": {**record["plan"], **value}}))
     with pytest.raises(TrainingError, match="damaged"):
         trained(embeddings, tmp_path / "out", "aligned")
 
@@ -212,8 +212,8 @@ def test_a_damaged_note_of_the_plan_is_refused(
 
 def test_the_note_of_the_plan_is_plain_json(embeddings: Path, tmp_path: Path) -> None:
     trained(embeddings, tmp_path / "out", "aligned")
-    told = json.loads((tmp_path / "out" / "training" / PLAN_FILE).read_text())
-    assert told["plan"]["learned_share"] == 0.0
+    record = json.loads((tmp_path / "out" / "training" / PLAN_FILE).read_text())
+    assert record["plan"]["learned_share"] == 0.0
 
 
 def test_photographs_without_words_cannot_be_aligned(tmp_path: Path) -> None:

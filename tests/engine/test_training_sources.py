@@ -111,10 +111,10 @@ def test_a_caption_column_is_used_if_there_is_one_and_preferred_to_names(tmp_pat
     assert named.captions == ("this is owl",)
 
 
-@pytest.mark.parametrize("asked", ["What It Shows", "what it shows", "What_It_Shows"])
-def test_a_caption_column_may_have_any_heading(tmp_path: Path, asked: str) -> None:
+@pytest.mark.parametrize("heading", ["What It Shows", "what it shows", "What_It_Shows"])
+def test_a_caption_column_may_have_any_heading(tmp_path: Path, heading: str) -> None:
     path = manifest(tmp_path, "media;What It Shows;caption\na.jpg;an owl;none\n")
-    [example] = read_pairs(path, caption_column=asked)
+    [example] = read_pairs(path, caption_column=heading)
     assert example.captions == ("an owl",)
     assert example.group == "an owl"
 
@@ -143,8 +143,8 @@ def test_rows_that_cannot_be_used_are_listed_with_line_and_reason(tmp_path: Path
     )
     examples = read_pairs(path)
     assert [example.captions for example in examples] == [("an owl",), ("a b",)]
-    told = {skipped.where: skipped.reason for skipped in examples.skipped}
-    assert list(told) == [f"birds.csv, line {line}" for line in (3, 4, 6, 7, 8)]
+    reasons = {skipped.where: skipped.reason for skipped in examples.skipped}
+    assert list(reasons) == [f"birds.csv, line {line}" for line in (3, 4, 6, 7, 8)]
     for line, words in {
         3: "gone.jpg",
         4: "'b.jpg': the column 'caption' holds no caption",
@@ -152,7 +152,7 @@ def test_rows_that_cannot_be_used_are_listed_with_line_and_reason(tmp_path: Path
         7: "same file is in birds.csv, line 2",
         8: "3 cells",
     }.items():
-        assert words in told[f"birds.csv, line {line}"]
+        assert words in reasons[f"birds.csv, line {line}"]
 
 
 def test_strict_refuses_a_source_for_one_bad_row(tmp_path: Path) -> None:

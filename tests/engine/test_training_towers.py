@@ -152,11 +152,11 @@ def test_a_killed_run_with_adapters_comes_to_the_same_model(
     adapted: Path, photographs: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "owls"
-    asked = request(photographs, out, lora=True, checkpoint_every=1, validation_share=0)
+    wanted = request(photographs, out, lora=True, checkpoint_every=1, validation_share=0)
     for step in (2, 3):  # the second epoch, the first to train adapters, begins at the third
         with pytest.raises(StoppedError):
-            train_model(asked, stop_at(step))
-    report = train_model(asked)
+            train_model(wanted, stop_at(step))
+    report = train_model(wanted)
     assert report.resumed
     assert report.digest == SavedModel.load(adapted).card.digest
 
@@ -167,7 +167,7 @@ def test_a_file_that_vanishes_while_towers_are_trained_is_named(
     shutil.copytree(media, tmp_path / "media")
     source = write_manifest(tmp_path / "some.csv", tmp_path / "media", ".png")
     gone = tmp_path / "media" / SPECIES[1] / "0.png"
-    asked = request(source, tmp_path / "out", lora=True, validation_share=0)
+    wanted = request(source, tmp_path / "out", lora=True, validation_share=0)
 
     def progress(stage: str, done: int, total: int, note: str) -> None:
         if (stage, done) == ("encoding", total):
@@ -175,7 +175,7 @@ def test_a_file_that_vanishes_while_towers_are_trained_is_named(
                 file.unlink()
 
     with pytest.raises(TrainingError, match=rf"{SPECIES[1]}.*could be read when this training"):
-        train_model(asked, progress)
+        train_model(wanted, progress)
     assert not gone.exists()
 
 
@@ -266,16 +266,16 @@ def test_others_are_kept_out_of_the_folder_until_the_student_is_saved(
     teacher: Path, recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"what": "distill", "model": "biolingual", "teacher": str(teacher)}
-    asked = request(recordings, tmp_path / "out", **settings)
+    wanted = request(recordings, tmp_path / "out", **settings)
     story = run._story
 
     def looked_at(*given: Any) -> dict[str, Any]:
-        with pytest.raises(TrainingError, match="another process"), OutFolder(asked).held():
+        with pytest.raises(TrainingError, match="another process"), OutFolder(wanted).held():
             pass
         return {**story(*given), "looked": True}
 
     monkeypatch.setattr(run, "_story", looked_at)
-    train_model(asked)
+    train_model(wanted)
     assert SavedModel.load(tmp_path / "out").card.data["looked"]
 
 

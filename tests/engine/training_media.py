@@ -1,4 +1,4 @@
-"""Small sources to train on, and tiny encoders in place of the catalogue's large ones."""
+"""Small sources to train on, and tiny encoders that replace large ones of the catalogue."""
 
 from __future__ import annotations
 

@@ -161,11 +161,11 @@ def test_file_names_are_safe_and_each_is_given_once(
     names: list[str], safe: list[str], tmp_path: Path
 ) -> None:
     seen = []
-    for place, name in enumerate(names):
-        path = tmp_path / "in" / str(place) / name
+    for number, name in enumerate(names):
+        path = tmp_path / "in" / str(number) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
-        seen.append(Medium(Observation(f"{place}", f"{place}", "image", str(path))))
+        seen.append(Medium(Observation(f"{number}", f"{number}", "image", str(path))))
     write_folder(seen, tmp_path / "out", [])
     rows = table(tmp_path / "out" / "manifest.csv")
     assert [row["media"] for row in rows] == [f"media/{name}" for name in safe]

@@ -82,10 +82,10 @@ def test_coordinates_are_as_fine_as_they_were_given(marsh: Archive) -> None:
 @given(st.floats(-180, 180), st.floats(-90, 90))
 @settings(max_examples=60, deadline=None)
 def test_no_number_changes_on_its_way(longitude: float, latitude: float) -> None:
-    place = {"decimalLongitude": longitude, "decimalLatitude": latitude}
-    [row] = cells(rows_of_observations([seen(**place)]))
-    assert {name: float(row[name]) for name in place} == place
-    [feature] = json.loads(text(rows_of_observations([seen(**place)]), "geojson"))["features"]
+    point = {"decimalLongitude": longitude, "decimalLatitude": latitude}
+    [row] = cells(rows_of_observations([seen(**point)]))
+    assert {name: float(row[name]) for name in point} == point
+    [feature] = json.loads(text(rows_of_observations([seen(**point)]), "geojson"))["features"]
     assert feature["geometry"]["coordinates"] == [longitude, latitude]
 
 
@@ -252,7 +252,7 @@ def test_an_export_of_nothing_is_a_whole_file(marsh: Archive, name: str) -> None
 def test_batches_make_no_difference(marsh: Archive, name: str) -> None:
     whole, parts = rows_of_archive(marsh), rows_of_archive(marsh)
     parts.stream = (
-        batch.slice(place, 1) for batch in rows_of_archive(marsh).stream for place in range(5)
+        batch.slice(row, 1) for batch in rows_of_archive(marsh).stream for row in range(5)
     )
     one, many = written(whole, name), written(parts, name)
     if name == "parquet":
@@ -262,11 +262,11 @@ def test_batches_make_no_difference(marsh: Archive, name: str) -> None:
     assert whole.left_out == parts.left_out
 
 
-def test_pieces_are_small_and_count(marsh: Archive) -> None:
+def test_chunks_are_small_and_count(marsh: Archive) -> None:
     long = [seen(remarks="x" * 60_000) for _ in range(40)]
     sent = list(file_chunks(WRITERS["jsonl"], rows_of_observations(long)))
-    assert max(len(piece.data) for piece in sent) == MAX_CHUNK_BYTES
-    assert b"".join(piece.data for piece in sent).count(b"\n") == 40
+    assert max(len(chunk.data) for chunk in sent) == MAX_CHUNK_BYTES
+    assert b"".join(chunk.data for chunk in sent).count(b"\n") == 40
     assert sent[-1] == (b"", 40, 40, 0)
 
 

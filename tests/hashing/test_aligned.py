@@ -104,8 +104,8 @@ def test_aligned_codes_find_media_by_their_words_where_training_free_codes_do_no
 
     def found(hasher: Hasher) -> float:
         codes = pack(hasher.logits(new_media, "image"))
-        asked = hasher.logits(new_words, "text")
-        best = [asymmetric_distance(z, codes).argmin() for z in asked]
+        queries = hasher.logits(new_words, "text")
+        best = [asymmetric_distance(z, codes).argmin() for z in queries]
         return float(np.mean(np.array(best) == np.arange(100)))
 
     assert found(aligned) > 0.7

@@ -1,4 +1,4 @@
-"""Calls name media below allowed folders, and nothing that they lead to lies elsewhere."""
+"""Calls name media below allowed folders, and cannot reach files outside."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_source_is_found_by_the_folders_name_and_a_path_below(traps: Path) -> 
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "source",
     [
         "",
         "/etc",
@@ -45,9 +45,9 @@ def test_a_source_is_found_by_the_folders_name_and_a_path_below(traps: Path) -> 
         "x" * 5_000,
     ],
 )
-def test_what_is_no_path_below_a_folder_is_refused(traps: Path, asked: str) -> None:
+def test_what_is_no_path_below_a_folder_is_refused(traps: Path, source: str) -> None:
     with pytest.raises((InvalidInputError, SourceNotFoundError), match="allowed are traps"):
-        AllowedFolders({"traps": traps}).find(asked)
+        AllowedFolders({"traps": traps}).find(source)
 
 
 def test_a_link_that_leads_out_is_refused(traps: Path) -> None:

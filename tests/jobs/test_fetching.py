@@ -1,4 +1,4 @@
-"""Jobs code media at addresses that the operator named, and ask no other address for anything."""
+"""Jobs code media at addresses that the operator named, and fetch no other address."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.jobs.toy_job import Counted, run, save_model, stored
 
 
 class Photographs(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder, lists it, and remembers which pictures it was asked for."""
+    """Serves a folder, lists it, and records the requested paths."""
 
-    asked: ClassVar[list[str]] = []
+    requests: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
         if self.path.endswith(".png"):
-            self.asked.append(self.path)
+            self.requests.append(self.path)
         super().do_GET()
 
     def log_message(self, *args: Any) -> None:
@@ -59,7 +59,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name, colour in (("a", "red"), ("b", "blue"), ("Strix aluco/c", "green")):
         (folder / f"{name}.png").write_bytes(picture(colour))
     (folder / "m.csv").write_text("media\na.png\nb.png\n")
-    Photographs.asked = []
+    Photographs.requests = []
     serve = functools.partial(Photographs, directory=str(tmp_path / "site"))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), serve)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -82,10 +82,10 @@ def test_a_folder_at_an_address_is_coded_and_skipped_the_next_time(
     assert (report.state, report.failed, report.items[AddStatus.ADDED]) == ("done", 0, 3)
     assert names_of(spec) == ["a.png", "b.png", "Strix aluco/c.png"]
     assert len({row["code"] for row in stored(spec)}) == 3
-    encoder, asked = Counted(), list(Photographs.asked)
+    encoder, before = Counted(), list(Photographs.requests)
     again = run(spec, encoder)
     assert (again.items[AddStatus.SKIPPED], encoder.coded) == (3, 0)
-    assert Photographs.asked == asked
+    assert Photographs.requests == before
 
 
 def test_a_manifest_at_an_address_is_coded(site: str, tmp_path: Path, model: Path) -> None:
@@ -108,19 +108,19 @@ def test_the_command_codes_addresses_that_may_be_fetched_and_names_the_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    asked = [tmp_path / "a", addresses(site, tmp_path), "--model", model, "--json"]
+    arguments = [tmp_path / "a", addresses(site, tmp_path), "--model", model, "--json"]
     fetch = ["--fetch", f"{site}/photos/"]
-    assert bittern(monkeypatch, "index", *asked, *fetch) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["items"]["added"], told["items"]["failed"]) == (2, 1)
-    assert sorted(Photographs.asked) == ["/photos/a.png", "/photos/b.png"]
+    assert bittern(monkeypatch, "index", *arguments, *fetch) == 0
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["items"]["added"], reported["items"]["failed"]) == (2, 1)
+    assert sorted(Photographs.requests) == ["/photos/a.png", "/photos/b.png"]
     with Archive.open(tmp_path / "a") as archive:
         assert len(archive.list().observations) == 2
-    assert bittern(monkeypatch, "index", *asked, *fetch) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["items"]["added"], told["items"]["skipped"]) == (0, 2)
+    assert bittern(monkeypatch, "index", *arguments, *fetch) == 0
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["items"]["added"], reported["items"]["skipped"]) == (0, 2)
     out = tmp_path / "c.parquet"
-    encode = [asked[1], "--output", out, "--model", model, *fetch]
+    encode = [arguments[1], "--output", out, "--model", model, *fetch]
     assert bittern(monkeypatch, "encode", *encode) == 0
     assert pq.read_table(out).num_rows == 2
 
@@ -129,14 +129,14 @@ def test_nothing_is_asked_for_where_nothing_may_be_fetched(
     site: str, tmp_path: Path, model: Path
 ) -> None:
     source = read_source(addresses(site, tmp_path), SourceOptions(fetch=(site,)))
-    for fetch in ((), ("https://elsewhere.org/",)):
+    for fetch in ((), ("https://other.org/",)):
         with Archive.create(tmp_path / f"a{len(fetch)}") as archive:
             engine = Engine(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
             options = IndexOptions(model=str(model))
             report = index_source(engine, source, options, fetch=fetch)
         assert report.failed == report.done == 3
         assert all("--fetch" in failure.message for failure in report.failures)
-    assert Photographs.asked == []
+    assert Photographs.requests == []
 
 
 def test_an_archive_is_coded_anew_from_allowed_addresses_only(
@@ -144,25 +144,25 @@ def test_an_archive_is_coded_anew_from_allowed_addresses_only(
 ) -> None:
     spec = JobSpec("index", str(tmp_path / "a"), f"{site}/photos/", model=str(model))
     run(spec)
-    Photographs.asked = []
-    anew = JobSpec("reencode", spec.target, model=str(save_model(tmp_path / "other", bits=32)))
-    refused = run(anew)
+    Photographs.requests = []
+    reencode = JobSpec("reencode", spec.target, model=str(save_model(tmp_path / "other", bits=32)))
+    refused = run(reencode)
     assert (refused.state, refused.failed) == ("failed", 3)
     assert all("lies at" in f.message and "--fetch" in f.message for f in refused.failures)
-    assert Photographs.asked == []
+    assert Photographs.requests == []
     allowed = SourceOptions(fetch=(f"{site}/photos",))
-    report = run(replace(anew, reading=allowed))
+    report = run(replace(reencode, reading=allowed))
     assert (report.state, report.items[AddStatus.ADDED]) == ("done", 3)
-    assert len(Photographs.asked) == 3
+    assert len(Photographs.requests) == 3
 
 
 def test_a_worker_fetches_what_it_was_allowed_to_and_nothing_else(site: str) -> None:
     item = MediaItem("a", "a.png", "image", url=f"{site}/photos/a.png")
     [unit] = units_of([item])
-    for fetch, fetched in (((), 0), (("https://elsewhere.org/",), 0), ((site,), 1)):
+    for fetch, fetched in (((), 0), (("https://other.org/",), 0), ((site,), 1)):
         worker = Worker("toy", None, fetch, lambda name: ToyEncoder(), 1)
         [done] = embedded_of(worker(unit), new_stages())
-        assert len(done.embeddings) == len(Photographs.asked) == fetched
+        assert len(done.embeddings) == len(Photographs.requests) == fetched
 
 
 def test_an_address_alone_is_refused_outside_of_jobs(
@@ -176,4 +176,4 @@ def test_an_address_alone_is_refused_outside_of_jobs(
         engine = Engine(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
         [[result]] = engine.add([item])
     assert (result.status, result.reason) == ("failed", "INVALID_INPUT")
-    assert Photographs.asked == []
+    assert Photographs.requests == []

@@ -36,7 +36,7 @@ def test_a_strict_job_does_everything_and_fails_at_its_end(
     strict: bool,
 ) -> None:
     media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    asked = [
+    arguments = [
         tmp_path / "archive",
         media,
         "--model",
@@ -45,13 +45,13 @@ def test_a_strict_job_does_everything_and_fails_at_its_end(
         "--report",
         tmp_path / "r.json",
     ]
-    status = bittern(monkeypatch, "index", *asked, *["--strict"] * strict)
-    told = json.loads(capsys.readouterr().out)
+    status = bittern(monkeypatch, "index", *arguments, *["--strict"] * strict)
+    reported = json.loads(capsys.readouterr().out)
     assert status == int(strict)
-    assert (told["items"]["added"], told["items"]["failed"]) == (4, 1)
-    assert json.loads((tmp_path / "r.json").read_text()) == told
-    assert told["state"] == ("failed" if strict else "done")
-    assert told["error"] == (
+    assert (reported["items"]["added"], reported["items"]["failed"]) == (4, 1)
+    assert json.loads((tmp_path / "r.json").read_text()) == reported
+    assert reported["state"] == ("failed" if strict else "done")
+    assert reported["error"] == (
         "1 item could not be used, and the job is strict; all others are in the archive"
         if strict
         else ""
@@ -64,10 +64,15 @@ def test_a_job_of_which_no_item_can_be_used_has_failed_and_says_so(
     (tmp_path / "media").mkdir()
     for name in ("a.png", "b.png"):
         (tmp_path / "media" / name).write_bytes(b"no picture")
-    asked = [tmp_path / "archive", tmp_path / "media", "--model", save_model(tmp_path / "model")]
-    assert bittern(monkeypatch, "index", *asked) == 1
-    told = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
-    assert (told["state"], told["error"]) == ("failed", "none of the 2 items could be used")
+    arguments = [
+        tmp_path / "archive",
+        tmp_path / "media",
+        "--model",
+        save_model(tmp_path / "model"),
+    ]
+    assert bittern(monkeypatch, "index", *arguments) == 1
+    reported = json.loads((tmp_path / "archive" / "reports" / "index.json").read_text())
+    assert (reported["state"], reported["error"]) == ("failed", "none of the 2 items could be used")
     assert "error: none of the 2 items could be used" in capsys.readouterr().err
 
 
@@ -75,21 +80,21 @@ def test_the_screen_says_why_items_were_skipped_and_where_the_report_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    asked = [tmp_path / "archive", media, "--model", model]
-    assert bittern(monkeypatch, "index", *asked) == 0
+    arguments = [tmp_path / "archive", media, "--model", model]
+    assert bittern(monkeypatch, "index", *arguments) == 0
     first = capsys.readouterr().err
     assert "skipped:" not in first
     assert "per second" not in first  # it took no time
     monkeypatch.setattr("bittern.cli.job_screen.LONG_S", 0.0)
-    assert bittern(monkeypatch, "index", *asked) == 0
-    told = capsys.readouterr().err
-    assert "skipped: 4 not changed since they were coded" in told
-    assert "per second of work: " in told
-    assert f"report: {tmp_path / 'archive' / 'reports' / 'index.json'}" in told
+    assert bittern(monkeypatch, "index", *arguments) == 0
+    reported = capsys.readouterr().err
+    assert "skipped: 4 not changed since they were coded" in reported
+    assert "per second of work: " in reported
+    assert f"report: {tmp_path / 'archive' / 'reports' / 'index.json'}" in reported
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "message"),
     [("--report", "nowhere/r.json", "there is no folder"), ("--workers", 4, "--engine ray")],
 )
 def test_options_that_would_come_to_nothing_are_a_misuse(
@@ -98,11 +103,11 @@ def test_options_that_would_come_to_nothing_are_a_misuse(
     capsys: pytest.CaptureFixture[str],
     option: str,
     value: object,
-    told: str,
+    message: str,
 ) -> None:
     media = fill(tmp_path / "media", 1)
     assert bittern(monkeypatch, "index", tmp_path / "archive", media, option, value) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "archive").exists()
 
 
@@ -124,32 +129,32 @@ def test_without_a_model_an_archive_is_filled_by_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    asked = [tmp_path / "archive", media, "--json"]
-    assert bittern(monkeypatch, "index", *asked, "--model", model) == 0
+    arguments = [tmp_path / "archive", media, "--json"]
+    assert bittern(monkeypatch, "index", *arguments, "--model", model) == 0
     first = json.loads(capsys.readouterr().out)
     (media / "new.png").write_bytes(picture("blue"))
-    assert bittern(monkeypatch, "index", *asked) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["model"], told["digest"]) == (first["model"], first["digest"])
-    assert told["items"]["added"] == 1
+    assert bittern(monkeypatch, "index", *arguments) == 0
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["model"], reported["digest"]) == (first["model"], first["digest"])
+    assert reported["items"]["added"] == 1
 
 
 def test_encode_tells_programs_what_became_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     media, model = fill(tmp_path / "media", 3), save_model(tmp_path / "model")
-    asked = [media, "--output", tmp_path / "c.parquet", "--model", model, "--json"]
-    assert bittern(monkeypatch, "encode", *asked) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["state"], told["observations"]) == ("done", 5)
-    assert told["failures"][0]["id"] == "0060-broken.png"
+    arguments = [media, "--output", tmp_path / "c.parquet", "--model", model, "--json"]
+    assert bittern(monkeypatch, "encode", *arguments) == 0
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["state"], reported["observations"]) == ("done", 5)
+    assert reported["failures"][0]["id"] == "0060-broken.png"
 
 
 def test_a_column_that_names_nothing_is_a_misuse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [tmp_path / "archive", fill(tmp_path / "media", 1), "--rename", "file"]
-    assert bittern(monkeypatch, "index", *asked) == 2
+    arguments = [tmp_path / "archive", fill(tmp_path / "media", 1), "--rename", "file"]
+    assert bittern(monkeypatch, "index", *arguments) == 2
     assert "HEADING=NAME" in capsys.readouterr().err
 
 

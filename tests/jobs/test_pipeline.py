@@ -137,10 +137,10 @@ def test_of_one_recording_only_so_many_windows_wait() -> None:
     ) as prefetch:
         taken = []
         for slot in prefetch:
-            for piece in prefetch.decoded(slot):
+            for window in prefetch.decoded(slot):
                 with lock:
                     waiting -= 1
-                taken.append(piece.start_s)
+                taken.append(window.start_s)
     assert taken == list(range(count))
     # Eight, and one that is out of the queue and not yet counted as taken.
     assert 1 < most <= 8 + 1
@@ -250,13 +250,13 @@ def test_a_file_that_is_what_it_was_is_told_by_its_time_and_else_by_its_content(
     item = MediaItem("a", "a.png", "image", path=path)
     same = fingerprint_of(picture("red"))
     lies = Fingerprint("0" * 32, stat.st_size, stat.st_mtime_ns)
-    asked: list[PipelineEntry] = [
-        Recheck(item, lies, moved=False, changed="renew"),  # time and size tell, unread
+    entries: list[PipelineEntry] = [
+        Recheck(item, lies, moved=False, changed="renew"),  # time and size are enough
         Recheck(item, lies, moved=True, changed="refuse"),  # in another folder they do not
         Recheck(item, same, moved=False, changed="renew"),
         Recheck(item, fingerprint_of(picture("blue")), moved=False, changed="renew"),
     ]
-    done = list(embed_items(embedder_of(ToyEncoder()), asked))
+    done = list(embed_items(embedder_of(ToyEncoder()), entries))
     reasons = [e.result.reason if e.result else "" for e in done]
     assert reasons == [UNCHANGED, "DUPLICATE_OBSERVATION", UNCHANGED, ""]
     assert [e.renews for e in done] == [False, False, False, True]

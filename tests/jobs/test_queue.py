@@ -180,11 +180,11 @@ def test_a_job_that_cannot_run_now_waits_and_those_behind_it_go_on(tmp_path: Pat
 
 
 def test_progress_does_not_undo_that_a_job_was_cancelled(tmp_path: Path) -> None:
-    told: list[OnProgress] = []
+    callbacks: list[OnProgress] = []
     go = threading.Event()
 
     def run(record: JobRecord, on_progress: OnProgress, cancelled: Callable[[], bool]) -> JobReport:
-        told.append(on_progress)
+        callbacks.append(on_progress)
         go.wait(WAIT_S)
         return JobReport()
 
@@ -192,10 +192,10 @@ def test_progress_does_not_undo_that_a_job_was_cancelled(tmp_path: Path) -> None
     jobs = JobQueue({"marsh": tmp_path / "jobs"}, run, clock=lambda: float(next(ticks)))
     name = jobs.submit("marsh", SPEC).id
     watched = jobs.watch(name, lambda: False)
-    while next(watched).state is not JobState.RUNNING or not told:
+    while next(watched).state is not JobState.RUNNING or not callbacks:
         pass
     jobs.cancel(name)
-    told[0](JobReport())
+    callbacks[0](JobReport())
     [written] = JobFolder(tmp_path / "jobs", "marsh").read()
     assert written.cancelling
     go.set()
@@ -240,7 +240,7 @@ def test_an_error_ends_a_job_and_not_those_after_it(jobs: JobQueue, run: Runner)
     failed = ended(jobs, jobs.submit("marsh", SPEC).id)
     assert (failed.state, failed.reason) == (JobState.FAILED, "SOURCE_NOT_FOUND")
     assert failed.error == "there is nothing at 'herons'"
-    run.error = RuntimeError("/secret/place is on fire")
+    run.error = RuntimeError("/secret/path is on fire")
     run.go.release()
     unforeseen = ended(jobs, jobs.submit("marsh", SPEC).id)
     assert unforeseen.reason == "INTERNAL"

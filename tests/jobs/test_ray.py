@@ -51,8 +51,8 @@ class Deadly(ToyEncoder):
         self.flag = flag
 
     def encode(self, modality: Modality, batch: Sequence[Media]) -> NDArray[np.float32]:
-        for piece in batch:
-            deadly = isinstance(piece, np.ndarray) and piece.ndim == 3 and piece[0, 0, 0] == 201
+        for image in batch:
+            deadly = isinstance(image, np.ndarray) and image.ndim == 3 and image[0, 0, 0] == 201
             if deadly and not self.flag.exists():
                 self.flag.touch()
                 os.kill(os.getpid(), signal.SIGKILL)

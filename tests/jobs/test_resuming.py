@@ -30,8 +30,8 @@ from tests.jobs.toy_job import Counted, fill, run, save_model, stored
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 157
-"""150 pictures, six recordings of two windows each, one file that is no use."""
-PIECES = 162
+"""150 pictures, six recordings of two windows each, one unusable file."""
+CODED = 162
 Kinds = pytest.mark.parametrize("kind", ["index", "encode"])
 
 
@@ -95,7 +95,7 @@ def test_a_job_that_was_ended_goes_on_to_the_rows_of_one_that_was_not(
     assert stored(spec) == undisturbed[kind]
     assert report.items[AddStatus.ADDED] + report.items[AddStatus.SKIPPED] == ITEMS - 1
     assert [failure.occurrence_id for failure in report.failures] == ["0060-broken.png"]
-    assert encoder.coded <= PIECES - 16 * (after - 6)
+    assert encoder.coded <= CODED - 16 * (after - 6)
 
 
 @Kinds
@@ -118,7 +118,7 @@ def test_a_job_that_was_killed_goes_on_and_repeats_little(
     assert stored(spec) == undisturbed[kind]
     # Of nine batches, those were lost that waited for the recordings among the last 64 entries,
     # that were being committed (16) and that waited for it (16).
-    assert encoder.coded <= PIECES - 9 * 16 + 64 + 2 * 16
+    assert encoder.coded <= CODED - 9 * 16 + 64 + 2 * 16
 
 
 @Kinds
@@ -139,7 +139,7 @@ def test_the_same_job_again_codes_nothing_that_is_there(
     again = run(spec, encoder)
     assert again.state == "done"
     assert again.items[AddStatus.SKIPPED] == report.items[AddStatus.ADDED]
-    assert stopping.coded + encoder.coded <= PIECES + 64
+    assert stopping.coded + encoder.coded <= CODED + 64
 
 
 def test_a_file_whose_content_has_changed_takes_the_place_of_what_was_coded(
@@ -254,14 +254,18 @@ def test_a_report_lies_beside_what_a_job_makes(
 ) -> None:
     spec = spec_of(kind)
     report = run(spec)
-    told = json.loads(report_file(spec).read_text())
-    assert told == report.to_json()
-    assert (told["state"], told["total"], told["commits"]) == ("done", ITEMS, report.commits)
-    assert told["items"] == {"added": ITEMS - 1, "overwritten": 0, "skipped": 0, "failed": 1}
+    reported = json.loads(report_file(spec).read_text())
+    assert reported == report.to_json()
+    assert (reported["state"], reported["total"], reported["commits"]) == (
+        "done",
+        ITEMS,
+        report.commits,
+    )
+    assert reported["items"] == {"added": ITEMS - 1, "overwritten": 0, "skipped": 0, "failed": 1}
     with pytest.raises(FallenError):
         run(replace(spec, on_duplicate="overwrite"), Counted(3, fall))
-    told = json.loads(report_file(spec).read_text())
-    assert (told["state"], "FallenError" in told["error"]) == ("failed", True)
+    reported = json.loads(report_file(spec).read_text())
+    assert (reported["state"], "FallenError" in reported["error"]) == ("failed", True)
 
 
 @Kinds
@@ -302,10 +306,10 @@ def test_a_job_whose_listing_breaks_off_fails_with_what_it_had_stored(
         for _ in range(1 + again):
             with pytest.raises(typed, match=str(raised)):
                 run(spec)
-    told = json.loads(report_file(spec).read_text())
-    assert (told["state"], told["total"]) == ("failed", None)
-    assert str(raised) in told["error"]
-    assert told["items"]["skipped" if again else "added"] == 50
+    reported = json.loads(report_file(spec).read_text())
+    assert (reported["state"], reported["total"]) == ("failed", None)
+    assert str(raised) in reported["error"]
+    assert reported["items"]["skipped" if again else "added"] == 50
     report = run(spec)
     assert (report.state, report.done) == ("done", ITEMS)
     assert report.items[AddStatus.SKIPPED] == 50
@@ -318,16 +322,16 @@ def test_a_command_that_is_refused_leaves_the_report_of_the_one_at_work(
 ) -> None:
     spec = spec_of("index" if kind == "reencode" else kind)
     refused = replace(spec, kind=kind, source="" if kind == "reencode" else spec.source)
-    told: list[bytes] = []
+    reported: list[bytes] = []
 
     def meanwhile() -> None:
         report_file(refused).parent.mkdir(exist_ok=True)
         if kind == "reencode":
             report_file(refused).write_text("of a job that is at work")
-        told.append(report_file(refused).read_bytes())
+        reported.append(report_file(refused).read_bytes())
         with pytest.raises(ArchiveLockedError if kind != "encode" else PreconditionError):
             run(refused)
-        told.append(report_file(refused).read_bytes())
+        reported.append(report_file(refused).read_bytes())
 
     if kind == "reencode":
         run(spec)
@@ -335,9 +339,9 @@ def test_a_command_that_is_refused_leaves_the_report_of_the_one_at_work(
             meanwhile()
     else:
         run(spec, Counted(3, meanwhile))
-        assert json.loads(told[0])["state"] == "running"
+        assert json.loads(reported[0])["state"] == "running"
         assert json.loads(report_file(spec).read_bytes())["state"] == "done"
-    assert told[0] == told[1]
+    assert reported[0] == reported[1]
 
 
 @pytest.mark.parametrize("address", ["", "https://example.org/m.csv"])

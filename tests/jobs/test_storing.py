@@ -23,7 +23,7 @@ def embedded(number: int, rows: int = 1) -> Embedded:
 
 
 class Clock:
-    """Time that passes when it is told to."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -102,16 +102,16 @@ def test_a_commit_that_fails_ends_the_job_and_its_threads() -> None:
 
 
 def test_progress_is_told_after_each_commit() -> None:
-    told: list[int] = []
+    reported: list[int] = []
     archive = Archive()
     store_all(
         map(embedded, range(6)),
         archive.commit,
         JobReport(),
         policy=CommitPolicy(2, 1e9),
-        on_progress=lambda report: told.append(report.done),
+        on_progress=lambda report: reported.append(report.done),
     )
-    assert told == [2, 4, 6]
+    assert reported == [2, 4, 6]
 
 
 def test_a_report_says_how_long_the_rest_will_take_and_is_replaced_at_once(
@@ -124,9 +124,11 @@ def test_a_report_says_how_long_the_rest_will_take_and_is_replaced_at_once(
     assert report.left_s == pytest.approx(39 * 8 / 21)
     report.write(tmp_path / "r.json")
     report.write(tmp_path / "r.json")
-    told = json.loads((tmp_path / "r.json").read_text())
-    assert told["items"] == {"added": 20, "overwritten": 0, "skipped": 40, "failed": 1}
-    assert told["skipped"] == {"UNCHANGED": 40}
-    assert told["failures"] == [{"id": "f", "reason": "UNREADABLE_MEDIA", "message": "f: empty"}]
-    assert told["stages"].keys() == report.stages.keys()
+    reported = json.loads((tmp_path / "r.json").read_text())
+    assert reported["items"] == {"added": 20, "overwritten": 0, "skipped": 40, "failed": 1}
+    assert reported["skipped"] == {"UNCHANGED": 40}
+    assert reported["failures"] == [
+        {"id": "f", "reason": "UNREADABLE_MEDIA", "message": "f: empty"}
+    ]
+    assert reported["stages"].keys() == report.stages.keys()
     assert [path.name for path in tmp_path.iterdir()] == ["r.json"]

@@ -43,7 +43,7 @@ class Counted(ToyEncoder):
 
     @property
     def coded(self) -> int:
-        """Pieces that it has embedded."""
+        """Number of embedded pictures and windows."""
         return sum(size for modality, size in self.batches if modality is not Modality.TEXT)
 
 
@@ -61,7 +61,7 @@ def save_model(folder: Path, bits: int = 64) -> Path:
 
 
 def fill(folder: Path, count: int = 150) -> Path:
-    """Pictures, some recordings, and a file that is no use."""
+    """Pictures, some recordings, and an unusable file."""
     folder.mkdir()
     colours = list(COLOURS)
     for number in range(count):
@@ -106,5 +106,5 @@ def stored(spec: JobSpec) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    told, after = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])
-    run(JobSpec.from_json(told), Counted(after, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    spec, after = json.loads(Path(sys.argv[1]).read_text()), int(sys.argv[2])
+    run(JobSpec.from_json(spec), Counted(after, lambda: os.kill(os.getpid(), signal.SIGKILL)))

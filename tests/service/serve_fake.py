@@ -1,4 +1,4 @@
-"""A server process for the tests that send signals: a fake engine that waits when told to."""
+"""A server process for the tests that send signals: a fake engine whose searches wait."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def test_a_cancelled_stream_ends_and_makes_room_for_another(
     log.addHandler(ear)
     log.setLevel(logging.INFO)
     try:
-        for _ in range(3):  # one more than there are places
+        for _ in range(3):  # one more than the limit
             ended.clear()
             sender = Sender(stub)
             sender.send(options(), photo("answered"), FLUSH, photo("not answered"))
@@ -353,7 +353,7 @@ def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeE
     engine.failure = ArchiveLockedError("another process writes to this archive")
     with pytest.raises(ArchiveLockedError):
         remote.add((item(f"p{i}") for i in range(100)), batch_size=50).wait()
-    remote.name = "elsewhere"
+    remote.name = "unknown"
     with pytest.raises(ArchiveNotFoundError):
         remote.add([]).wait()
 

@@ -1,4 +1,4 @@
-"""Export over the wire: pieces, formats, what is refused, and what one caller may hold."""
+"""Export over the wire: chunks, formats, refusals, and limits."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_exports_at_once_are_limited_and_a_caller_who_leaves_gives_up_the_place(
         if call.code() is grpc.StatusCode.OK:
             return
         assert call.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    pytest.fail("the place was never given up")
+    pytest.fail("the slot was never released")
 
 
 def test_a_server_that_stops_ends_an_export(

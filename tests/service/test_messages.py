@@ -124,7 +124,7 @@ def test_a_request_that_asks_for_nothing_new_holds_nothing_new() -> None:
 
 
 def test_statistics_come_back_equal_with_and_without_engines() -> None:
-    engine = EngineStats("graph", False, "asked for", 2**40, 2**45, 7, "graph over 5 rows")
+    engine = EngineStats("graph", False, "requested", 2**40, 2**45, 7, "graph over 5 rows")
     stats = ArchiveStats(
         name="a",
         observations={"image": 2},

@@ -21,7 +21,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _quick_plot(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A plot takes longer than these trainings; tests of plots ask for `real_plot`."""
+    """A plot takes longer than these trainings; tests of plots use `real_plot`."""
 
     def draw(history: Any, bits: Any, path: Path, title: str = "") -> None:
         path.write_bytes(b"")

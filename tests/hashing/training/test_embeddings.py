@@ -57,7 +57,7 @@ def test_the_digest_changes_with_any_value(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("array", "told"),
+    ("array", "message"),
     [
         (np.zeros((120, DIM + 1), dtype=np.float16), "shape"),
         (np.zeros((119, DIM), dtype=np.float16), "shape"),
@@ -67,13 +67,13 @@ def test_the_digest_changes_with_any_value(tmp_path: Path) -> None:
     ],
 )
 def test_an_array_that_is_not_as_described_is_refused(
-    tmp_path: Path, array: np.ndarray, told: str
+    tmp_path: Path, array: np.ndarray, message: str
 ) -> None:
     make_set(tmp_path / "set")
     np.save(tmp_path / "set" / "caption.npy", array)
     with pytest.raises(InvalidInputError, match=r"caption\.npy") as caught:
         EmbeddingSet.open(tmp_path / "set")
-    assert told in caught.value.message
+    assert message in caught.value.message
 
 
 def test_pickles_and_damaged_arrays_are_refused(tmp_path: Path) -> None:

@@ -219,10 +219,10 @@ def test_only_parameters_in_a_group_are_trained_each_at_its_own_rate(tmp_path: P
 
 
 def test_progress_is_told_after_each_batch(tmp_path: Path) -> None:
-    told: list[Progress] = []
-    train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=told.append)
-    assert [(p.epoch, p.step) for p in told] == [(e, s) for e in (1, 2, 3) for s in range(1, 8)]
-    assert all(math.isfinite(p.loss) and p.steps == 7 and p.epochs == 3 for p in told)
+    seen: list[Progress] = []
+    train(Toy(CONFIG), CONFIG, tmp_path / "run", progress=seen.append)
+    assert [(p.epoch, p.step) for p in seen] == [(e, s) for e in (1, 2, 3) for s in range(1, 8)]
+    assert all(math.isfinite(p.loss) and p.steps == 7 and p.epochs == 3 for p in seen)
 
 
 def test_the_folder_tells_the_run(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def log(folder: Path) -> list[dict[str, Any]]:
 
 
 def killing(epoch: int, step: int) -> Any:
-    def progress(told: Progress) -> None:
-        if (told.epoch, told.step) == (epoch, step):
+    def progress(at: Progress) -> None:
+        if (at.epoch, at.step) == (epoch, step):
             raise Killed
 
     return progress
