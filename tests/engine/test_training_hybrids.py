@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +91,9 @@ def test_too_few_species_to_choose_on_are_said_on_the_card(
     assert isinstance(saved.hasher, HybridHasher)
     assert [part.kind for part in saved.hasher.parts] == ["aligned", "hashcoder"]
     assert [part.bits for part in saved.hasher.parts] == [24, 8]
-    assert "6 classes are too few" in saved.card.metrics["plan"]["not_chosen"]
+    plan = saved.card.metrics["plan"]
+    assert "6 classes are too few" in plan["not_chosen"]
+    assert (plan["aligned_bits"], plan["learned_bits"]) == (24, 8)
 
 
 def test_a_plan_is_chosen_on_species_that_are_held_out(embeddings: Path, tmp_path: Path) -> None:
@@ -142,17 +145,9 @@ def test_a_run_that_is_repeated_is_the_same_model_and_chooses_nothing_anew(
         first = trained(embeddings, tmp_path / kind, kind)
         with monkeypatch.context() as patch:
             patch.setattr(fitting, "choose_plan", pytest.fail)
-            again = trained(embeddings, tmp_path / kind, kind)
+            again = trained(embeddings, tmp_path / kind, kind, log_every=7)
         assert again.digest == first.digest
         assert again.was_finished
-
-
-def test_how_often_to_log_is_no_reason_to_choose_a_plan_anew(
-    embeddings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trained(embeddings, tmp_path / "out", "aligned")
-    monkeypatch.setattr(fitting, "choose_plan", pytest.fail)
-    assert trained(embeddings, tmp_path / "out", "aligned", log_every=7).was_finished
 
 
 def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
@@ -165,9 +160,17 @@ def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
     assert fitting.distinct(learned_alone, 64) == [learned_alone[0], learned_alone[2]]
 
 
+@pytest.fixture(scope="module")
+def finished(embeddings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("finished") / "out"
+    trained(embeddings, out, "aligned")
+    return out
+
+
 @pytest.mark.parametrize(
-    "value",
+    "damage",
     [
+        *("", "{}", "[1]", '{"plan": {"weights": [1]}}', "[" * 10_000),
         {"ridge": float("nan")},
         {"ridge": float("inf")},
         {"learned_share": 9},
@@ -176,13 +179,16 @@ def test_plans_that_come_to_the_same_bits_are_tried_once() -> None:
         {"weights": [5, 5]},
     ],
 )
-def test_a_plan_that_no_choice_comes_to_is_refused(
-    embeddings: Path, tmp_path: Path, value: dict[str, Any]
+def test_a_damaged_plan_is_refused(
+    embeddings: Path, finished: Path, tmp_path: Path, damage: str | dict[str, Any]
 ) -> None:
-    trained(embeddings, tmp_path / "out", "aligned")
+    shutil.copytree(finished, tmp_path / "out")
     path = tmp_path / "out" / "training" / PLAN_FILE
     record = json.loads(path.read_text())
-    path.write_text(json.dumps({**record, "plan": {**record["plan"], **value}}))
+    assert record["plan"]["learned_share"] == 0.0
+    if isinstance(damage, dict):
+        damage = json.dumps({**record, "plan": {**record["plan"], **damage}})
+    path.write_text(damage)
     with pytest.raises(TrainingError, match="damaged"):
         trained(embeddings, tmp_path / "out", "aligned")
 
@@ -198,22 +204,6 @@ def test_a_finished_model_that_left_no_checkpoint_is_not_replaced_by_another(
         trained(embeddings, tmp_path / "out", "hashcoder")
     assert SavedModel.load(tmp_path / "out").card.digest == first.digest
     assert trained(embeddings, tmp_path / "out", "aligned").was_finished
-
-
-@pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"plan": {"weights": [1]}}', "[" * 10_000])
-def test_a_damaged_note_of_the_plan_is_refused(
-    embeddings: Path, tmp_path: Path, damage: str
-) -> None:
-    trained(embeddings, tmp_path / "out", "aligned")
-    (tmp_path / "out" / "training" / PLAN_FILE).write_text(damage)
-    with pytest.raises(TrainingError, match="damaged"):
-        trained(embeddings, tmp_path / "out", "aligned")
-
-
-def test_the_note_of_the_plan_is_plain_json(embeddings: Path, tmp_path: Path) -> None:
-    trained(embeddings, tmp_path / "out", "aligned")
-    record = json.loads((tmp_path / "out" / "training" / PLAN_FILE).read_text())
-    assert record["plan"]["learned_share"] == 0.0
 
 
 def test_photographs_without_words_cannot_be_aligned(tmp_path: Path) -> None:
@@ -235,11 +225,6 @@ def test_items_that_are_all_alike_leave_no_model(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="all alike"):
         trained(tmp_path / "set", tmp_path / "out", "aligned")
     assert not (tmp_path / "out" / "model.json").exists()
-
-
-def test_the_shares_of_the_bits_are_told(photographs: Path, tmp_path: Path) -> None:
-    plan = trained(photographs, tmp_path / "out", "hybrid").metrics["plan"]
-    assert (plan["aligned_bits"], plan["learned_bits"]) == (24, 8)
 
 
 def test_adapters_are_trained_with_heads_only(photographs: Path, tmp_path: Path) -> None:

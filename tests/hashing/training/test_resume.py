@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,17 +194,29 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
 def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         train(toy(), CONFIG, tmp_path / "run", progress=killing(2, 1))
-    with pytest.raises(TrainingError, match="other weights"):
+    with pytest.raises(TrainingError, match="of another model"):
         train(Toy(CONFIG, bits=16), CONFIG, tmp_path / "run", resume=True)
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    train(toy(), CONFIG, folder, plots=False)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(finished: Path, tmp_path: Path) -> Path:
+    """The checkpoint of a copy of a finished run."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run" / CHECKPOINT_FILE
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 64, None])
-def test_a_damaged_checkpoint_is_told_by_name(tmp_path: Path, content: bytes | None) -> None:
-    train(toy(), CONFIG, tmp_path / "run")
-    path = tmp_path / "run" / CHECKPOINT_FILE
-    path.write_bytes(path.read_bytes()[:-50] if content is None else content)
+def test_a_damaged_checkpoint_is_named(checkpoint: Path, content: bytes | None) -> None:
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-50] if content is None else content)
     with pytest.raises(ModelDamagedError, match=CHECKPOINT_FILE):
-        train(toy(), CONFIG, tmp_path / "run", resume=True)
+        train(toy(), CONFIG, checkpoint.parent, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -226,28 +239,24 @@ def test_a_damaged_checkpoint_is_told_by_name(tmp_path: Path, content: bytes | N
         {"optimiser": {}},
     ],
 )
-def test_a_checkpoint_that_makes_no_sense_is_refused_with_the_remedy(
-    tmp_path: Path, change: dict[str, Any]
+def test_an_inconsistent_checkpoint_is_refused_with_the_remedy(
+    checkpoint: Path, change: dict[str, Any]
 ) -> None:
-    train(toy(), CONFIG, tmp_path / "run")
-    path = tmp_path / "run" / CHECKPOINT_FILE
-    tensors, facts = load_checkpoint(path)
-    save_checkpoint(path, tensors, {**facts, **change})
-    with pytest.raises(ModelDamagedError, match=r"no sense.*Remove it.*another folder"):
-        train(toy(), CONFIG, tmp_path / "run", resume=True)
+    tensors, facts = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, tensors, {**facts, **change})
+    with pytest.raises(ModelDamagedError, match=r"inconsistent.*Remove it.*another folder"):
+        train(toy(), CONFIG, checkpoint.parent, resume=True)
 
 
 @pytest.mark.parametrize(
     "name", ["threads", "epoch", "history", "optimiser", "seconds", "config", "origin"]
 )
-def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, name: str) -> None:
-    train(toy(), CONFIG, tmp_path / "run")
-    path = tmp_path / "run" / CHECKPOINT_FILE
-    tensors, facts = load_checkpoint(path)
+def test_a_checkpoint_without_a_value_is_refused(checkpoint: Path, name: str) -> None:
+    tensors, facts = load_checkpoint(checkpoint)
     del facts[name]
-    save_checkpoint(path, tensors, facts)
-    with pytest.raises(ModelDamagedError, match=f"no sense.*{name}"):
-        train(toy(), CONFIG, tmp_path / "run", resume=True)
+    save_checkpoint(checkpoint, tensors, facts)
+    with pytest.raises(ModelDamagedError, match=f"inconsistent.*{name}"):
+        train(toy(), CONFIG, checkpoint.parent, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -264,15 +273,13 @@ def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path, name: str)
         ("optimiser.0.exp_avg", torch.zeros(3)),
     ],
 )
-def test_a_checkpoint_with_senseless_tensors_is_refused(
-    tmp_path: Path, name: str, tensor: torch.Tensor
+def test_a_checkpoint_with_inconsistent_tensors_is_refused(
+    checkpoint: Path, name: str, tensor: torch.Tensor
 ) -> None:
-    train(toy(), CONFIG, tmp_path / "run")
-    path = tmp_path / "run" / CHECKPOINT_FILE
-    tensors, facts = load_checkpoint(path)
-    save_checkpoint(path, {**tensors, name: tensor}, facts)
-    with pytest.raises(ModelDamagedError, match=r"no sense.*Remove it"):
-        train(toy(), CONFIG, tmp_path / "run", resume=True)
+    tensors, facts = load_checkpoint(checkpoint)
+    save_checkpoint(checkpoint, {**tensors, name: tensor}, facts)
+    with pytest.raises(ModelDamagedError, match=r"inconsistent.*Remove it"):
+        train(toy(), CONFIG, checkpoint.parent, resume=True)
 
 
 def test_a_checkpoint_nested_too_deeply_is_refused(tmp_path: Path) -> None:
