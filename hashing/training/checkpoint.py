@@ -236,11 +236,7 @@ class RunState:
         }
 
     def _check(self) -> None:
-        """Check the loaded state.
-
-        Raises:
-            ValueError: it is inconsistent.
-        """
+        """Raise a `ValueError` if the loaded state is inconsistent."""
         done = len(self.history)
         faults = {
             "its epochs": [r.epoch for r in self.history] != list(range(1, done + 1))

@@ -222,9 +222,13 @@ class Engine:
 
     def load_codes(self) -> None:
         """Load all codes into memory with their search engines, which `stats` describes."""
+
+        def no_rows(rows: int) -> NDArray[np.int64]:
+            return np.empty(0, dtype=np.int64)
+
         for record in self.archive.models():
             for modality in (Modality.IMAGE, Modality.AUDIO):
-                self.archive.sample_codes(record.digest, str(modality), _no_rows)
+                self.archive.sample_codes(record.digest, str(modality), no_rows)
 
     def warm(self) -> None:
         """Load codes and networks before the first search; skip networks without weights."""
@@ -430,10 +434,6 @@ class Engine:
             return self._models[record.digest]
 
 
-def _no_rows(rows: int) -> NDArray[np.int64]:
-    return np.empty(0, dtype=np.int64)
-
-
 def _named(record: ModelRecord, name: str) -> bool:
     is_digest = len(name) >= _SHORTEST_DIGEST and record.digest.startswith(name.lower())
     return record.name == name or is_digest
@@ -442,12 +442,7 @@ def _named(record: ModelRecord, name: str) -> bool:
 def _decoded_query(
     query: Query, windowing: AudioWindowing | None, name: str
 ) -> builtins.list[Decoded]:
-    """One text or picture, or the windows of a recording.
-
-    Raises:
-        MediaError: the media cannot be used.
-        QueryError: a recording longer than a query may be.
-    """
+    """One text or picture, or the windows of a recording."""
     if query.text is not None:
         return [Decoded(query.text.strip())]
     data = query.image if query.image is not None else query.audio

@@ -118,10 +118,7 @@ class Relevance:
             return background
 
     def _reference(self, model: Model, deadline: Deadline) -> NDArray[np.float32]:
-        """Logits of the reference texts, float32 [256, bits].
-
-        Texts that were coded before a deadline are reused by the next call.
-        """
+        """Logits of the reference texts, float32 [256, bits]; finished ones survive a deadline."""
         if Modality.TEXT not in model.modalities:
             raise UnsupportedModalityError(
                 f"model '{model.card.name}' takes no words, which judging relevance needs; "

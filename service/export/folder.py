@@ -181,12 +181,7 @@ def _folder(path: Path) -> Path:
 
 @dataclass
 class _Copying:
-    """Copies media, and records their folders.
-
-    Attributes:
-        allowed: resolved folders; empty for any.
-        roots: the folders that media were copied from.
-    """
+    """Copies media from `allowed` folders (empty for any), and records the folders in `roots`."""
 
     allowed: Sequence[Path]
     roots: dict[str, None]

@@ -117,11 +117,7 @@ class _CommitThread:
         self._thread.start()
 
     def put(self, embedded: Embedded) -> None:
-        """Add an item; waits while a commit is due that has not begun.
-
-        Raises:
-            BaseException: an error of a commit.
-        """
+        """Add an item; waits while a commit is due, and raises errors of commits."""
         with self._changed:
             while self._failure is None and self._is_full():
                 self._changed.wait()
@@ -341,10 +337,7 @@ def _skipped(item: MediaItem) -> AddResult:
 
 
 def _lookups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Batches of entries, bounded by number and by bytes in memory.
-
-    If the listing raises, the entries before are yielded first.
-    """
+    """Batches of entries, bounded by number and bytes; an error comes after all entries."""
     batch: list[Entry] = []
     size = 0
     error: Exception | None = None

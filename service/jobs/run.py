@@ -173,16 +173,9 @@ def report_file(spec: JobSpec) -> Path:
 def _writing_report(
     path: Path, report: JobReport, inside: Path | None
 ) -> Iterator[Callable[[], None]]:
-    """Keep the report at `path` up to date; a failed write is logged.
-
-    Nothing is written before the first progress, when the job holds the archive or the Parquet
-    parts: a second, refused job must not overwrite the report of the first.
-
-    Args:
-        path: of the file.
-        report: live.
-        inside: the archive that contains the file; it may not exist yet.
-    """
+    """Keep the report at `path`, perhaps in the archive `inside`, up to date; log failed writes."""
+    # Nothing is written before the first progress, when the job holds the archive or the Parquet
+    # parts: a second, refused job must not overwrite the report of the first.
     last, begun = -inf, False
 
     def write(every_s: float = REPORT_EVERY_S) -> None:

@@ -167,10 +167,7 @@ class AllowedFolders:
         )
 
     def _refuse_links_out(self, path: Path) -> None:
-        """Refuse a folder with a link to an outside file, which the listing might open.
-
-        Links to media are checked as they are listed.
-        """
+        """Refuse links to outside files, except media, which are checked as they are listed."""
         for directory, _, names in os.walk(path) if path.is_dir() else ():
             for name in names:
                 one = Path(directory, name)
