@@ -168,7 +168,7 @@ def _print_coded(coded: SampleCheck) -> None:
     if coded.missing:
         err.print(
             plain(
-                f"{coded.missing} of {coded.looked_for} media files are not where they were, such "
+                f"{coded.missing} of {coded.searched} media files are not where they were, such "
                 f"as that of {coded.some_missing[0]}; searching goes on without them"
             ),
             soft_wrap=not err.is_terminal,

@@ -47,7 +47,7 @@ class SampleCheck:
         changed: `occurrenceID`s whose media have changed since they were coded.
         unusable: media that could not be coded again, with the reason.
         unchecked: models that could not be loaded, with the reason.
-        looked_for: media files that were searched.
+        searched: media files that were searched.
         missing: how many of them were not found.
         some_missing: a few of the missing ones, by `occurrenceID`.
     """
@@ -60,7 +60,7 @@ class SampleCheck:
     changed: list[str] = field(default_factory=list)
     unusable: list[str] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
-    looked_for: int = 0
+    searched: int = 0
     missing: int = 0
     some_missing: list[str] = field(default_factory=list)
 
@@ -104,7 +104,7 @@ def _present_media(archive: Archive, found: SampleCheck) -> list[MediaItem]:
             if name in seen or not one.media_root:
                 continue
             seen.add(name)
-            found.looked_for += 1
+            found.searched += 1
             path = Path(one.media_root) / one.media
             if path.is_file():
                 root = one.media_root

@@ -31,7 +31,6 @@ from bittern.service.export.rows import Rows, rows_of_archive
 from bittern.service.ingest.commit import (
     COMMIT_ITEMS,
     ArchiveCommits,
-    batched,
     check_towers,
     reject_unsupported,
 )
@@ -401,7 +400,8 @@ class Engine:
                 "first, with `bittern index`"
             )
         stages = stages if stages is not None else new_stages()
-        for batch in batched(items, batch_size):
+        remaining = iter(items)
+        while batch := builtins.list(islice(remaining, batch_size)):
             for chosen, group in self._by_model(batch, model):
                 check_towers(chosen, group)
                 commits = ArchiveCommits(self.archive, chosen, on_duplicate, stages=stages)

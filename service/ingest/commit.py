@@ -10,9 +10,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from time import monotonic, perf_counter
-from typing import TypeVar
 
 from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
@@ -31,7 +29,6 @@ from bittern.types import (
     OnDuplicate,
 )
 
-T = TypeVar("T")
 COMMIT_ITEMS = 64
 """Items per atomic commit."""
 COMMIT_ROWS = 16_384
@@ -359,13 +356,6 @@ def _lookups(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
         yield batch
     if error is not None:
         raise error
-
-
-def batched(entries: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Lists of at most `size` entries; consumes no more than it yields."""
-    source = iter(entries)
-    while batch := list(islice(source, size)):
-        yield batch
 
 
 def reject_unsupported(model: Model, entries: Iterable[Entry]) -> Iterator[Entry]:

@@ -45,14 +45,6 @@ class JobControl:
     cancelled: Cancelled = never
     report: JobReport = field(default_factory=JobReport)
 
-    def following(self, stream: Iterable[Embedded]) -> Iterator[Embedded]:
-        """The stream; calls `on_progress` before anything can be committed."""
-        for number, embedded in enumerate(stream, 1):
-            yield embedded
-            if number % PROGRESS_ITEMS == 0:
-                self.report.listed = self.report.stages["list"].items
-                self.on_progress(self.report)
-
     def finish(self) -> JobReport:
         """The report of a job that has ended, or was stopped."""
         report = self.report
@@ -191,11 +183,14 @@ def fit_on_first(
     """
     first: list[Embedded] = []
     rows = 0
-    for embedded in control.following(stream):
+    for embedded in stream:
         first.append(embedded)
         rows += len(embedded.embeddings)
         if rows >= FIT_ROWS:
             break
+        if len(first) % PROGRESS_ITEMS == 0:
+            control.report.listed = control.report.stages["list"].items
+            control.on_progress(control.report)
     if control.cancelled():
         close_stream(stream)
         return None, iter(())
