@@ -31,10 +31,14 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-@pytest.mark.parametrize("listen", [":0", "127.0.0.1:0", "localhost:0"])
-def test_port_0_takes_a_free_port(listen: str) -> None:
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [(":0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1"), ("localhost:0", "localhost")],
+)
+def test_port_0_is_a_free_port_of_this_machine(listen: str, host: str) -> None:
     server = serve({"herons": FakeEngine()}, listen=listen)
     try:
+        assert server.address == f"{host}:{server.port}"
         assert server.port > 0
         with connect(server.address, timeout_s=PATIENCE_S) as remote:
             assert remote.name == "herons"
@@ -42,18 +46,9 @@ def test_port_0_takes_a_free_port(listen: str) -> None:
         server.stop(grace=0)
 
 
-def test_without_a_host_only_this_machine_is_answered() -> None:
-    server = serve({"herons": FakeEngine()}, listen=":0")
-    server.stop(grace=0)
-    assert server.address == f"127.0.0.1:{server.port}"
-
-
-def test_a_port_in_use_is_said_to_be_in_use(server: Server) -> None:
+def test_a_used_port_and_a_host_of_another_machine_are_refused(server: Server) -> None:
     with pytest.raises(PreconditionError, match=f"{server.port} .*in use.*choose another"):
         serve({"herons": FakeEngine()}, listen=server.address)
-
-
-def test_a_host_of_another_machine_is_refused() -> None:
     with pytest.raises(PreconditionError, match=r"cannot listen on 192\.0\.2\.1:0"):
         serve({"herons": FakeEngine()}, listen="192.0.2.1:0")
 
@@ -170,18 +165,14 @@ def test_calls_that_outlast_the_grace_are_cut_off(
     hold.release.set()
 
 
-def test_stopping_twice_does_no_harm_and_wait_returns(server: Server) -> None:
-    server.stop(grace=0)
-    server.stop(grace=0)
-    server.wait()
-
-
-def test_wait_in_another_thread_returns_when_the_server_stops(server: Server) -> None:
+def test_wait_returns_when_the_server_stops(server: Server) -> None:
     waiting = threading.Thread(target=server.wait)
     waiting.start()
     server.stop(grace=0)
     waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
+    server.stop(grace=0)
+    server.wait()
 
 
 @pytest.fixture
