@@ -148,7 +148,7 @@ def test_an_archive_is_coded_anew_from_allowed_addresses_only(
     reencode = JobSpec("reencode", spec.target, model=str(save_model(tmp_path / "other", bits=32)))
     refused = run(reencode)
     assert (refused.state, refused.failed) == ("failed", 3)
-    assert all("lies at" in f.message and "--fetch" in f.message for f in refused.failures)
+    assert all("is at" in f.message and "--fetch" in f.message for f in refused.failures)
     assert Photographs.requests == []
     allowed = SourceOptions(fetch=(f"{site}/photos",))
     report = run(replace(reencode, reading=allowed))
