@@ -1,9 +1,8 @@
-"""Encoders put together from towers of catalogue encoders, with what was trained on them.
+"""Encoders assembled from towers of catalogue encoders, with their trained parameters.
 
 A trained model may use the text tower of one encoder and the audio tower of another, adapters on
-either, and a linear map behind a tower that was taught another encoder's space. Which towers
-those are is a few lines of JSON; what was trained is a mapping from names to float32 arrays. Both
-come from files, and are checked.
+either, and a linear map from a tower into another encoder's space. The plan of the towers is
+JSON, the trained parameters are float32 arrays by name. Both are read from files and validated.
 
 {"text": {"encoder": "bioclip-2", "lora": null, "projection": false},
  "audio": {"encoder": "biolingual", "lora": {"rank": 16, "alpha": 16, "dropout": 0.1},
@@ -36,11 +35,11 @@ _MAX_NAME = 100
 
 @dataclass(frozen=True, slots=True)
 class TowerPlan:
-    """Where the tower of one modality comes from, and what is added to it.
+    """The origin of one modality's tower, and its additions.
 
     Attributes:
         encoder: name of the encoder that has it.
-        lora: adapters inside; None for a tower left as it is.
+        lora: adapters inside; None for none.
         projection: whether a linear map follows, into a space of other dimensions.
     """
 
@@ -132,7 +131,7 @@ class AssembledEncoder:
     Made by `assemble`, for use, or `begin`, for training.
 
     Attributes:
-        name: the caller's name for it.
+        name: chosen by the caller.
         dim: length of an embedding.
         modalities: the towers it has.
         windowing: of the encoder whose audio tower it has; None without one.
@@ -151,11 +150,10 @@ class AssembledEncoder:
         """Join towers.
 
         Args:
-            name: what to call the whole.
+            name: chosen by the caller.
             plans: where the towers come from.
             towers: one for each plan.
-            changing: whether the towers may be trained further, so that digests must be
-                taken anew every time.
+            changing: whether the towers are being trained, so that digests are not cached.
 
         Raises:
             ModelDamagedError: the towers' embeddings have different dimensions.
@@ -202,7 +200,7 @@ class AssembledEncoder:
         return self._tower(modality).encode(batch)
 
     def prepare(self, modality: Modality, batch: Sequence[Media]) -> Any:
-        """What `embed` takes, on the tower's device.
+        """Inputs of `embed`, on the tower's device.
 
         Raises:
             as `encode`.
@@ -210,7 +208,7 @@ class AssembledEncoder:
         return self._tower(modality).prepare(batch)
 
     def embed(self, modality: Modality, inputs: Any) -> torch.Tensor:
-        """Run a tower on what `prepare` returned; gradients flow to what is trained.
+        """Run a tower on the inputs that `prepare` returned; gradients flow to its parameters.
 
         Returns:
             float32 [n, dim] of unit L2 norm, on the tower's device.
@@ -219,11 +217,11 @@ class AssembledEncoder:
         return embeddings
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of what was trained: `<modality>.lora.<...>`, `<modality>.projection.<...>`."""
+        """Trained parameters: `<modality>.lora.<...>`, `<modality>.projection.<...>`; copies."""
         return parameter_arrays(self._named())
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over what `tensors` returned. If anything is wrong, nothing is changed.
+        """Set the trained parameters. Nothing changes if any of them does not fit.
 
         Raises:
             ModelDamagedError: tensors are missing, unknown, of another shape or dtype, or hold
@@ -254,32 +252,31 @@ def assemble(
     tensors: Mapping[str, NDArray[np.float32]],
     load: Callable[[str], Encoder],
 ) -> AssembledEncoder:
-    """Put a trained encoder together, for use.
+    """Assemble a trained encoder, for use.
 
     Args:
-        name: what to call it.
-        plans: where its towers come from.
-        tensors: what was trained, as `AssembledEncoder.tensors` names it.
+        name: of the new encoder.
+        plans: origin of its towers.
+        tensors: trained parameters, named as by `AssembledEncoder.tensors`.
         load: from a catalogue name to an encoder. Called once for each name; must return a
             fresh instance, since adapters are put into it.
 
     Raises:
         ModelDamagedError: plans, tensors and encoders do not fit each other.
-        UnsupportedModalityError: an encoder lacks the tower that is wanted of it.
+        UnsupportedModalityError: an encoder lacks a tower of the plan.
         InvalidInputError: an encoder cannot take adapters.
         and whatever `load` raises.
     """
     widths = {m: _width(name, m, tensors) for m, plan in plans.items() if plan.projection}
-    loaded = {encoder: load(encoder) for encoder in {plan.encoder for plan in plans.values()}}
-    for modality, width in widths.items():
-        # Before a map of that size is made.
+    loaded = _loaded(name, plans, load)
+    for modality, width in widths.items():  # checked before a map of that size is made
         found, own = tensors[_map_name(modality)].shape[1], loaded[plans[modality].encoder].dim
         if found != own:
             raise ModelDamagedError(
                 f"{name}: {_map_name(modality)} has the shape [{width}, {found}] for "
                 f"[{width}, {own}], the dimensions of {plans[modality].encoder}"
             )
-    towers = _build(name, plans, widths, loaded.__getitem__, seed=0)
+    towers = _build(plans, widths, loaded, seed=0)
     assembled = AssembledEncoder(name, plans, towers, changing=False)
     assembled.load(tensors)
     for tower in towers.values():
@@ -295,22 +292,22 @@ def begin(
     dim: int | None = None,
     seed: int,
 ) -> AssembledEncoder:
-    """Put an encoder together whose adapters and maps are yet to be trained.
+    """Assemble an encoder for training its adapters and maps.
 
     Args:
-        name: what to call it.
-        plans: where its towers come from.
+        name: of the new encoder.
+        plans: origin of its towers.
         load: as for `assemble`.
-        dim: of the shared space; may be left out if a tower without a map says it.
-        seed: of everything that is drawn.
+        dim: of the shared space; None takes it from a tower without a map.
+        seed: of all random numbers.
 
     Raises:
-        InvalidInputError: no tower says the dimensions, or an encoder cannot take adapters.
+        InvalidInputError: the dimensions are unknown, or an encoder cannot take adapters.
         ModelDamagedError: the towers' embeddings have different dimensions.
-        UnsupportedModalityError: an encoder lacks the tower that is wanted of it.
+        UnsupportedModalityError: an encoder lacks a tower of the plan.
         and whatever `load` raises.
     """
-    loaded = {encoder: load(encoder) for encoder in {plan.encoder for plan in plans.values()}}
+    loaded = _loaded(name, plans, load)
     if dim is None:
         dim = next((loaded[p.encoder].dim for p in plans.values() if not p.projection), None)
     if dim is None:
@@ -320,35 +317,31 @@ def begin(
             field="dim",
         )
     widths = {modality: dim for modality, plan in plans.items() if plan.projection}
-    towers = _build(name, plans, widths, loaded.__getitem__, seed=seed)
+    towers = _build(plans, widths, loaded, seed=seed)
     return AssembledEncoder(name, plans, towers, changing=True)
 
 
+def _loaded(name: str, plans: Plans, load: Callable[[str], Encoder]) -> dict[str, Encoder]:
+    if not plans:
+        raise InvalidInputError(f"{name}: an encoder needs at least one tower")
+    return {encoder: load(encoder) for encoder in {plan.encoder for plan in plans.values()}}
+
+
 def _build(
-    name: str,
-    plans: Plans,
-    widths: Mapping[Modality, int],
-    load: Callable[[str], Encoder],
-    *,
-    seed: int,
+    plans: Plans, widths: Mapping[Modality, int], loaded: Mapping[str, Encoder], *, seed: int
 ) -> dict[Modality, TrainableTower]:
     from bittern.encoders.towers import TrainableTower
 
-    if not plans:
-        raise InvalidInputError(f"{name}: an encoder needs at least one tower")
-    loaded: dict[str, Encoder] = {}
-    towers = {}
-    for position, (modality, plan) in enumerate(sorted(plans.items())):
-        if plan.encoder not in loaded:
-            loaded[plan.encoder] = load(plan.encoder)
-        towers[modality] = TrainableTower(
+    return {
+        modality: TrainableTower(
             loaded[plan.encoder],
             modality,
             lora=plan.lora,
             projection=widths.get(modality),
             seed=seed + position,
         )
-    return towers
+        for position, (modality, plan) in enumerate(sorted(plans.items()))
+    }
 
 
 def _map_name(modality: Modality) -> str:

@@ -1,12 +1,11 @@
 """Recordings: sound files in, equal windows of mono sound out, whatever their length.
 
-A recording is decoded block by block, mixed to mono, resampled (soxr, high quality) and cut as
-it comes: three hours cost no more memory than ten seconds. Nothing is random: window *i* begins
-at *i* hops, always.
+A recording is decoded block by block, mixed to mono, resampled (soxr, high quality) and cut: three
+hours need no more memory than ten seconds. Window *i* always begins at *i* hops.
 
-The last window ends where the recording ends. Where that leaves it short, it is filled as the
-encoder's windowing says, by repeating it or with silence, while `end_s` stays the true end. It
-is left out when the window before it already covers the end, as happens with overlapping windows.
+A short last window is filled as the encoder's windowing says, by repeating it or with silence;
+`end_s` stays the true end. It is left out if the window before it already covers the end, as with
+overlapping windows.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from bittern.errors import InvalidInputError, MediaTooLargeError, UnreadableMedi
 __all__ = ["AudioInfo", "AudioLimits", "AudioWindow", "probe", "windows"]
 
 _BLOCK_SAMPLES = 1 << 17
-"""Decoded at a time, over all channels. Part of what decides the resampled values."""
+"""Samples decoded at a time, over all channels. It affects the resampled values."""
 _UNKNOWN_FRAMES = 1 << 62
 
 
@@ -54,25 +53,24 @@ def windows(
 ) -> Iterator[AudioWindow]:
     """Cut a recording into windows, in order of time.
 
-    A generator: errors come when it is advanced, and one about damage in the middle of a file
-    comes after the windows before the damage. Collect all windows of a recording before storing
-    any of them.
+    A generator: errors are raised as it advances, those about damage in the middle of a file after
+    the windows before the damage. Collect all windows of a recording before storing any.
 
     Args:
-        source: the whole file, or where it is.
+        source: bytes of the file, or its path.
         windowing: sample rate, window and hop of the encoder.
-        name: what to call the recording in errors.
+        name: of the recording, in errors.
         limits: None means the defaults of `AudioLimits`.
 
     Yields:
         at least one window.
 
     Raises:
-        SourceNotFoundError: there is no such file.
+        SourceNotFoundError: no such file.
         UnsupportedMediaError: not WAV, FLAC, OGG or MP3, or channels or sample rate out of range.
         MediaTooLargeError: more bytes or seconds than the limit.
         UnreadableMediaError: empty, damaged, cut short, or with samples that are not numbers.
-        InvalidInputError: a windowing that cannot be.
+        InvalidInputError: an invalid windowing.
     """
     window, hop = _samples(windowing)
     limits = limits or AudioLimits()
@@ -177,7 +175,7 @@ def _resampled(
         given += len(chunk)
         yield np.clip(chunk, -1.0, 1.0)
     rest = stream.resample_chunk(rest, last=True)
-    # What lasts less than half a sample of the target rate would vanish: it becomes one sample.
+    # Less than half a sample of the target rate becomes one sample, not none.
     yield np.clip(rest, -1.0, 1.0) if given + len(rest) else block[:1]
 
 
@@ -193,7 +191,7 @@ class _Cutter:
         self._next = 0  # index of the next window
 
     def push(self, chunk: NDArray[np.float32]) -> Iterator[tuple[int, Audio]]:
-        """Add samples; give the windows that are now full, with their indices."""
+        """Add samples; yield the windows that are now full, with their indices."""
         self._held = np.concatenate([self._held, chunk])
         while (start := self._next * self._hop - self._origin) + self._window <= len(self._held):
             yield self._next, self._held[start : start + self._window].copy()
@@ -203,10 +201,10 @@ class _Cutter:
         self._origin += drop
 
     def finish(self, total: int) -> tuple[int, Audio] | None:
-        """The last window, filled up, if it holds sound that no other does.
+        """The last window, filled up, if it holds sound that no other window holds.
 
         Args:
-            total: samples of the whole recording; what a resampler gave beyond is dropped.
+            total: samples of the whole recording; further ones of the resampler are dropped.
         """
         start = self._next * self._hop
         covered = (self._next - 1) * self._hop + self._window if self._next else 0

@@ -1,4 +1,4 @@
-"""What every encoder is: towers that share one embedding space."""
+"""The interface of encoders: towers that share one embedding space."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Modality(StrEnum):
-    """What a tower takes in."""
+    """Input of a tower."""
 
     TEXT = "text"
     IMAGE = "image"
@@ -30,8 +30,8 @@ class AudioWindowing:
         sample_rate: Hz; recordings are resampled to it.
         window_s: length of one window in seconds.
         hop_s: distance between the starts of two windows in seconds.
-        padding: what fills a last window that is cut short: its own sound, repeated, or
-            silence; whichever the tower was trained with.
+        padding: how a short last window is filled, as in the tower's training: with its own
+            sound, repeated, or with silence.
     """
 
     sample_rate: int
@@ -49,8 +49,8 @@ Media = Text | Image | Audio
 
 SHORTER_SIDE = 512
 """Pictures are decoded to at least this many pixels on the shorter side."""
-# How media are decoded decides codes as much as weights do, so these sentences are part of the
-# digests of image and audio towers. Whoever changes a decoder changes its sentence.
+# Decoding decides codes as much as weights do, so these texts are part of the digests of image and
+# audio towers. Change them whenever a decoder changes.
 PICTURES = f"1: upright 8-bit RGB; reduced by a whole factor, side >= {SHORTER_SIDE}"
 SOUNDS = "1: mean of the channels, soxr HQ"
 

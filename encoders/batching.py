@@ -1,4 +1,4 @@
-"""What goes into a tower, checked; and large batches, in portions that fit."""
+"""Checks of a tower's inputs, and large batches in portions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 def check_texts(batch: Sequence[Media], *, empty: bool = False) -> list[str]:
-    """The batch, if every item is a text; an empty one only where `empty` allows it.
+    """Check that every item is a text, and not empty unless `empty` allows it.
 
     Raises:
         InvalidInputError: an item is no `str`.
-        QueryError: an item is empty, which is not allowed.
+        QueryError: an item is empty.
     """
     texts: list[str] = []
     for i, item in enumerate(batch):
@@ -33,7 +33,7 @@ def check_texts(batch: Sequence[Media], *, empty: bool = False) -> list[str]:
 
 
 def check_images(batch: Sequence[Media]) -> list[Image]:
-    """The batch, if every item is uint8 [h, w, 3].
+    """Check that every item is uint8 [h, w, 3].
 
     Raises:
         InvalidInputError: an item is not.
@@ -56,7 +56,7 @@ def check_images(batch: Sequence[Media]) -> list[Image]:
 
 
 def check_windows(batch: Sequence[Media], samples: int, *, up_to: bool = False) -> list[Audio]:
-    """The batch, if every item is one window: float32 [samples], finite.
+    """Check that every item is one window: float32 [samples], finite.
 
     Args:
         batch: the items.

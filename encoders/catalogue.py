@@ -1,16 +1,15 @@
-"""The encoders that Bittern knows, and where their weights are.
+"""The encoders that Bittern knows, and how their weights are found.
 
-Weights are looked for in this order, and the first folder that has them all is taken:
+The first of these folders that holds all files is used:
 
 1. the folder that the caller gives;
 2. `$BITTERN_WEIGHTS/<name>`;
 3. the Hugging Face cache (`HF_HUB_CACHE`, `HF_HOME`), at the pinned revision;
 4. the Hugging Face hub, unless `HF_HUB_OFFLINE` is set.
 
-Revisions: the commits and SHA-256 of the three BioCLIP checkpoints were read in public projects
-that pin them, several for each, and agree; the hub itself could not be reached when this table was
-written. No such record was found for BioLingual: its revision is the branch `main`, so what is
-loaded may change with it. The encoder's digests show that, since they hash the weights themselves.
+The commits and SHA-256 of the three BioCLIP checkpoints were taken from public projects that pin
+them, several for each. No record was found for BioLingual: its revision is the branch `main`, which
+may change. The encoder's digests show such a change, since they hash the weights.
 
 Importing this module imports neither torch nor a hub client.
 """
@@ -148,7 +147,7 @@ def find_weights(name: str | EncoderEntry, weights: Path | None = None) -> Weigh
         weights: a folder to look in first.
 
     Returns:
-        never raises for a missing or unknown encoder: the message says what is the matter.
+        the status; a missing or unknown encoder is reported in its message, not raised.
     """
     try:
         entry = name if isinstance(name, EncoderEntry) else find_entry(name)
@@ -166,19 +165,19 @@ def load_encoder(
     weights: Path | None = None,
     device: str | None = None,
 ) -> Encoder:
-    """Load an encoder, downloading its weights from the hub where that is allowed and needed.
+    """Load an encoder; missing weights are downloaded from the hub unless it is offline.
 
     Args:
         name_or_entry: catalogue name, or an entry of the caller's own.
-        weights: the folder with its files; nothing else is tried then.
+        weights: the folder with its files; no other folder is searched then.
         device: ``cpu``, ``cuda``, ``cuda:N``; None means the GPU if there is one.
 
     Raises:
         ModelNotFoundError: no encoder has this name.
         SourceNotFoundError: `weights` is not a folder.
-        WeightsMissingError: the weights are nowhere; the message says how to bring them.
+        WeightsMissingError: the weights were not found; the message says how to get them.
         ModelDamagedError: the files are damaged or contradict each other.
-        PreconditionError: there is no such device.
+        PreconditionError: no such device.
     """
     entry = find_entry(name_or_entry) if isinstance(name_or_entry, str) else name_or_entry
     if entry.layout == "embedded":

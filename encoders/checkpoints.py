@@ -1,8 +1,8 @@
-"""Checkpoint files: reading them without trusting them, and saying exactly which they are.
+"""Checkpoint files: safe reading, and digests of their content.
 
 Weights are read as safetensors, or as a PyTorch file with `weights_only=True`: nothing in a
-checkpoint is ever executed. What does not fit the configuration beside it is refused with the
-names at fault; nothing is filled in with random numbers, resized or left out in silence.
+checkpoint is ever executed. Tensors that do not fit the configuration are refused by name: none
+is filled in at random, resized or dropped silently.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 DIGEST_FORMAT = 1
-"""Raised whenever the same files would give other embeddings than before."""
+"""Raise it whenever the same files give other embeddings than before."""
 
 _MAX_JSON_BYTES = 16 * 2**20
 _HASH_BLOCK = 4 * 2**20
@@ -68,14 +68,14 @@ def sha256_of_weights(path: Path, model: str, expected: str = "") -> str:
     """Hex SHA-256 of a weights file.
 
     Raises:
-        ModelDamagedError: it is not `expected`, where that is given.
+        ModelDamagedError: it differs from `expected`.
     """
     found = sha256_of_file(path)
     if expected and found != expected:
         raise ModelDamagedError(
             f"{model}: {path} is damaged, or not the file of the recorded revision: its SHA-256 "
-            f"is {found}, not {expected}; remove it and download it again, or give the folder "
-            "yourself if other weights are meant"
+            f"is {found}, not {expected}; remove it and download it again, or name the folder "
+            "with the weights if you mean other weights"
         )
     return found
 
@@ -112,7 +112,7 @@ def weights_file(folder: Path, names: Iterable[str], model: str) -> Path:
 
 
 def check_tokenizer(folder: Path, model: str) -> None:
-    """Refuse a folder without a vocabulary: transformers would make up an empty one.
+    """Refuse a folder without a vocabulary: transformers would use an empty one.
 
     Raises:
         ModelDamagedError: there is none.
@@ -127,10 +127,10 @@ def check_tokenizer(folder: Path, model: str) -> None:
 
 
 def check_vocabulary(size: int, rows: int, model: str) -> None:
-    """Refuse a tokenizer that knows more tokens than the text tower has vectors for.
+    """Refuse a tokenizer with more tokens than the text tower has vectors.
 
     Raises:
-        ModelDamagedError: it does.
+        ModelDamagedError: it has more.
     """
     if size > rows:
         raise ModelDamagedError(
@@ -181,13 +181,13 @@ def check_fit(
     """Refuse weights that do not fit their configuration.
 
     Args:
-        model: what to call it in the error.
+        model: its name in the error.
         missing: tensors that the configuration needs and the file lacks.
         unexpected: tensors of the file that the configuration does not know.
         mismatched: tensors of another shape, described.
 
     Raises:
-        ModelDamagedError: there is any.
+        ModelDamagedError: any tensor does not fit.
     """
     faults = [
         f"{len(names)} {what} ({', '.join(names[:_SHOWN_NAMES])}"
@@ -213,12 +213,12 @@ def load_into(
     *,
     ignorable: tuple[str, ...] = (),
 ) -> None:
-    """Put tensors into a module, exactly.
+    """Load tensors into a module; names and shapes must match exactly.
 
     Args:
         module: built from the configuration.
         tensors: from the weights file.
-        model: what to call it in errors.
+        model: its name in errors.
         ignorable: name endings of constants that some versions store and others compute.
 
     Raises:
@@ -243,10 +243,10 @@ def load_into(
 
 
 def pick_device(device: str | None) -> torch.device:
-    """Where towers run: the given one, else the GPU if there is one, else the CPU.
+    """The given device; for None the GPU if there is one, else the CPU.
 
     Raises:
-        PreconditionError: there is no such device.
+        PreconditionError: no such device.
     """
     import torch
 
@@ -271,16 +271,16 @@ def load_parameters(
     own: Mapping[str, torch.nn.Parameter],
     given: Mapping[str, NDArray[np.float32]],
 ) -> None:
-    """Copy arrays into parameters, if every one of them fits.
+    """Copy arrays into parameters. Nothing changes if any of them does not fit.
 
     Args:
-        label: what to call the model in errors.
-        own: where they go, by name.
+        label: the model's name in errors.
+        own: the parameters, by name.
         given: float32 arrays, by the same names.
 
     Raises:
         ModelDamagedError: arrays are missing, unknown, of another shape or dtype, or hold NaN or
-            infinity. Nothing was copied then.
+            infinity.
     """
     import torch
 

@@ -1,10 +1,10 @@
 """Photographs: bytes of a picture file in, one upright RGB array out.
 
-The format is decided by the first bytes, never by the file name: JPEG, PNG, WebP, TIFF, GIF and
-BMP are read, nothing else ever reaches a decoder. The first frame stands for an animation, the
-first page for a document.
+The first bytes decide the format, never the file name: JPEG, PNG, WebP, TIFF, GIF and BMP are read,
+no other bytes reach a decoder. Of an animation the first frame is read, of a document the first
+page.
 
-What every picture becomes:
+Every picture is normalised:
 
 - EXIF orientation is applied, so that up is up;
 - transparency is laid on white;
@@ -44,7 +44,7 @@ from bittern.errors import (
 )
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP")
-"""The formats that are read."""
+"""Readable formats."""
 
 _ORIENTATION = 0x0112
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
@@ -59,7 +59,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile]] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What a picture may cost.
+    """Limits of a picture.
 
     Attributes:
         max_bytes: bytes of the file.
@@ -97,22 +97,21 @@ def decode_image(
     """Decode a picture file.
 
     Args:
-        data: the whole file, or where it is (its size is checked before it is read).
-        name: what to call it in errors.
+        data: bytes of the file, or its path (its size is checked before it is read).
+        name: of the picture, in errors.
         limits: bytes and pixels allowed; None means the defaults of `ImageLimits`.
         min_side: large pictures are reduced by a whole factor, as long as the shorter side
             keeps at least this many pixels (a JPEG while it is decoded, which is several times
-            faster). The result depends on nothing but the bytes and this number, but differs
-            from a full decode: use one value for a whole archive.
+            faster). The result differs from a full decode: use one value for a whole archive.
 
     Returns:
         uint8 [height, width, 3], upright.
 
     Raises:
-        UnsupportedMediaError: the content is none of `FORMATS`.
+        UnsupportedMediaError: the content is in none of `FORMATS`.
         MediaTooLargeError: more bytes or pixels than the limit.
         UnreadableMediaError: empty, damaged or truncated.
-        SourceNotFoundError: there is no such file.
+        SourceNotFoundError: no such file.
     """
     limits = limits or ImageLimits()
     if isinstance(data, Path):
@@ -130,14 +129,14 @@ def decode_image(
             if min_side is not None and kind == "JPEG":
                 picture.draft(None, (min_side, min_side))
             picture.load()
-            # Read after decoding: a decoder may turn the picture itself (TIFF).
+            # Read after decoding: the TIFF decoder turns the picture itself.
             orientation = _orientation(picture)
             pixels = _rgb(picture, min_side)
     except (MemoryError, MediaTooLargeError):
         raise
     except PillowImage.DecompressionBombError as error:
         raise MediaTooLargeError(f"{name}: refused before decoding: {error}") from error
-    except Exception as error:  # decoders raise whatever the damaged bytes lead them to
+    except Exception as error:  # any error, depending on the damage
         raise UnreadableMediaError(
             f"{name}: damaged or truncated {kind} ({len(data)} bytes): "
             f"{error or type(error).__name__}; export it again from its source"
@@ -182,7 +181,7 @@ def _check_pixels(size: tuple[int, int], name: str, limits: ImageLimits) -> None
 def _orientation(picture: ImageFile) -> int:
     try:
         value = picture.getexif().get(_ORIENTATION, 1)
-    except Exception:  # a photograph with garbled EXIF is still a photograph
+    except Exception:  # damaged EXIF data does not make the photograph unreadable
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -234,7 +233,7 @@ def _to_eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
 
 
 def _upright(pixels: NDArray[np.uint8], orientation: int) -> Image:
-    """Undo the eight EXIF orientations."""
+    """Undo the EXIF orientation."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (2, 3, 6, 7):

@@ -21,7 +21,7 @@ AUDIO_TEMPLATES = ("The sound of {common}",)
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a taxon is called; empty where not known.
+    """Names of a taxon; empty where unknown.
 
     Attributes:
         common: vernacular name, ``tawny owl``.
@@ -35,10 +35,10 @@ class Names:
 
 
 def captions(names: Names, templates: Sequence[str]) -> list[str]:
-    """The templates that can be filled, filled, without repeats, in order.
+    """Fill every template whose names are known; in order, without repeats.
 
     Args:
-        names: of one taxon; a template that needs a name which is empty is left out.
+        names: of one taxon; templates that need an empty name are left out.
         templates: with the fields `{common}`, `{scientific}` and `{taxonomy}`.
 
     Raises:

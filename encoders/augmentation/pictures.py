@@ -2,14 +2,14 @@
 
 ``published`` is the set of CroVCA (arXiv 2510.27584): random resized crop, flip, colour jitter,
 greyscale, blur, solarize, with that paper's probabilities. ``plants`` follows what the same group
-reports for plants: blur, greyscale and solarize hurt there (leaf texture and flower colour are
-what distinguishes species), affine maps and posterizing help. What the paper does not say is
-ours: the blur's width (that of BYOL, arXiv 2006.07733), the threshold of solarize, and how
-strong and how likely the plants' affine maps and posterizing are.
+reports for plants: blur, greyscale and solarize hurt there (leaf texture and flower colour
+distinguish species), affine maps and posterizing help. The paper does not give the blur's width
+(taken from BYOL, arXiv 2006.07733), the threshold of solarize, and the strength and probability of
+the plants' affine maps and posterizing: these values are ours.
 
 The crop is that of torchvision's `RandomResizedCrop` (aspect ratio 3:4 to 4:3, ten tries, then
-the centre), the pixel operations are torchvision's functional ones, which draw nothing. What is
-drawn is a `PicturePlan`, a plain value, and applied afterwards.
+the centre); the pixel operations are torchvision's functional ones, which use no random numbers.
+The random numbers of a view form a `PicturePlan`, which is applied afterwards.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class AffineMap:
 
 @dataclass(frozen=True, slots=True)
 class PicturePlan:
-    """What one view does to its picture, in this order.
+    """The operations of one view, in this order.
 
     Attributes:
         crop: top, left, height and width in pixels.
@@ -101,22 +101,22 @@ class PictureAugmentation:
 
         Args:
             image: uint8 [h, w, 3], never changed.
-            generator: where all randomness comes from.
+            generator: the only source of randomness.
 
         Returns:
             uint8 [size, size, 3].
 
         Raises:
-            InvalidInputError: no such picture.
+            InvalidInputError: not a picture.
         """
         check_images([image])
         return self.apply(image, self.draw(image.shape[0], image.shape[1], generator))
 
     def draw(self, height: int, width: int, generator: np.random.Generator) -> PicturePlan:
-        """What a view of a picture of this size will do.
+        """Draw the operations of a view of a picture of this size.
 
-        The same numbers are drawn whatever the probabilities, and those of the crop last, as
-        their count depends on the picture.
+        The probabilities do not change which numbers are drawn. Those of the crop come last,
+        since their count depends on the picture.
         """
         chances = generator.random(7)
         jitter = self._jitter(generator)
@@ -204,9 +204,9 @@ def _affine(generator: np.random.Generator) -> AffineMap:
 
 
 def _mapped(pixels: torch.Tensor, affine: AffineMap) -> torch.Tensor:
-    """The picture mapped, its empty corners in its mean colour: black ones would be a cue.
+    """Map the picture; empty corners get its mean colour, since black ones would be a cue.
 
-    The mean is taken off and put back, as torchvision's own `fill` leaves a dark seam.
+    The mean is subtracted and added again: torchvision's own `fill` leaves a dark seam.
     """
     from torchvision.transforms import InterpolationMode
     from torchvision.transforms.v2 import functional
@@ -237,7 +237,7 @@ def picture_augmentation(
     """A named set.
 
     Args:
-        name: ``published``, ``plants``, or ``none``, which returns pictures as they are.
+        name: ``published``, ``plants``, or ``none``, which returns pictures unchanged.
         size: pixels of a side of the views; the tower's input size.
 
     Returns:

@@ -1,12 +1,12 @@
 """Views of windows of sound: `Audio` in, `Audio` of the same length out.
 
 Masking stretches of time and bands of frequency is SpecAugment's idea (arXiv 1904.08779). There
-the log-mel spectrogram is masked; here the waveform is, because every tower makes its own
-spectrogram of it: a stretch is silenced, a band is taken out of the window's spectrum. That, the
-numbers, circular shifts and gain are ours, and nothing of it is published for wildlife.
+the log-mel spectrogram is masked; here the waveform is, because every tower computes its own
+spectrogram: a stretch is silenced, a band is removed from the window's spectrum. This, the values,
+circular shifts and gain are ours; no publication covers them for wildlife.
 
-A view that would pass full scale is made quieter, not clipped: clipping would put sound back into
-the bands that were taken out.
+A view that would exceed full scale is made quieter, not clipped: clipping would put sound back into
+the removed bands.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _EDGE_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class SoundPlan:
-    """What one view does to its window, in this order.
+    """The operations of one view, in this order.
 
     Attributes:
         shift: samples by which the window is turned, its end coming first.
         noise_db: level of white noise below the window's own, in dB; None for no noise.
         noise_seed: of that noise.
-        bands: lower and upper limit in Hz of each band that is taken out.
+        bands: lower and upper limit in Hz of each removed band.
         silences: first sample and number of samples of each silenced stretch.
-        gain_db: change of level; less where full scale leaves no room.
+        gain_db: change of level; limited by full scale.
     """
 
     shift: int = 0
@@ -56,7 +56,7 @@ class SoundAugmentation:
     Attributes:
         sample_rate: Hz, of the encoder's windows.
         gain_db: level changes by up to this much either way.
-        bands: how many bands are taken out.
+        bands: how many bands are removed.
         band_share: width of the widest band, as a share of the mel scale up to half the
             sample rate; widths are drawn from 0 to this.
         silences: how many stretches are silenced.
@@ -79,19 +79,19 @@ class SoundAugmentation:
 
         Args:
             audio: float32 [samples], within [-1, 1], never changed.
-            generator: where all randomness comes from.
+            generator: the only source of randomness.
 
         Returns:
             float32 [samples], finite, within [-1, 1]; silence stays silence.
 
         Raises:
-            InvalidInputError: no such window.
+            InvalidInputError: not a window.
         """
         _check(audio)
         return self.apply(audio, self.draw(len(audio), generator))
 
     def draw(self, samples: int, generator: np.random.Generator) -> SoundPlan:
-        """What a view of a window of this many samples will do."""
+        """Draw the operations of a view of a window of this many samples."""
         shift = int(generator.integers(samples))
         gain_db = float(generator.uniform(-self.gain_db, self.gain_db))
         noise_db = float(generator.uniform(*self.noise_db))
@@ -148,7 +148,7 @@ def _hertz(mel: float) -> float:
 
 
 def _noise(audio: Audio, below_db: float, seed: int) -> NDArray[np.float32]:
-    """White noise that lies `below_db` below the sound's own level: float32 [samples]."""
+    """White noise at `below_db` below the level of the sound: float32 [samples]."""
     level = math.sqrt(float(np.mean(np.square(audio, dtype=np.float64))))
     noise: NDArray[np.float32]
     noise = np.random.default_rng(seed).standard_normal(len(audio), dtype=np.float32)
@@ -171,7 +171,7 @@ def _without_bands(
 
 
 def _silence(samples: int, start: int, length: int, edge: int) -> NDArray[np.float32]:
-    """Factors that are 0 in a stretch, 1 elsewhere, with soft edges outside of it."""
+    """Factors: 0 in a stretch, 1 outside, with soft edges."""
     if length == 0:
         return np.ones(samples, dtype=np.float32)
     position = np.arange(samples)
@@ -203,7 +203,7 @@ def sound_augmentation(
     """A named set.
 
     Args:
-        name: ``masking`` (shift, gain, silenced stretches, bands taken out), ``masking-noise``
+        name: ``masking`` (shift, gain, silenced stretches, removed bands), ``masking-noise``
             (with quiet noise in half of the views), or ``none``.
         sample_rate: Hz, of the encoder's windows.
 

@@ -4,8 +4,8 @@
     encoder.encode(Modality.TEXT, ["a tawny owl calling at night"])
 
 Its weights come with pip packages: MiniLM-L6 reads words, EfficientNet-Lite2 and BirdNET 2.4
-turn pictures and sounds into class probabilities, and these weigh the text vectors of the
-class names. How well that works, and why: `docs/background/field.md`.
+turn pictures and sounds into class probabilities, which weight the text vectors of the class
+names. Method and results: `docs/background/field.md`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def load(device: str | None = None, threads: int | None = None) -> FieldEncoder:
     """Make the encoder; no weights are read before the first `encode`.
 
     Args:
-        device: torch device of the text and image towers; None means ``cpu``, whose codes do
-            not depend on which accelerator a machine has.
+        device: torch device of the text and image towers; None means ``cpu``, so that codes do
+            not depend on the machine's accelerator.
         threads: threads of the audio interpreter; None means 2, or 1 on a single core.
 
     Raises:
@@ -56,7 +56,7 @@ def calibration() -> dict[str, NDArray[np.float32]]:
 
 
 def licence_notice() -> str:
-    """What to show before the audio tower is used for the first time."""
+    """The notice to show before the audio tower is used for the first time."""
     return (
         "Sounds are heard by BirdNET 2.4 (K. Lisa Yang Center for Conservation Bioacoustics, "
         "Cornell Lab of Ornithology, and Chemnitz University of Technology), whose weights are "

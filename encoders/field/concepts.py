@@ -1,8 +1,8 @@
-"""From class probabilities to the shared text space: label vectors and how they are mixed.
+"""From class probabilities to the shared text space: label vectors and their mixture.
 
 Convex combination of semantic embeddings ("ConSE", Norouzi et al., arXiv 1312.5650): an
-item's embedding is the mean of the text vectors of its classes, weighed by probability. The
-vectors are made once, by `python -m bittern.encoders.field_build`, and lie beside this module.
+item's embedding is the mean of the text vectors of its classes, weighted by probability. The
+vectors beside this module were built by `python -m bittern.encoders.field_build`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ CARD = Path(__file__).with_name("labels.json")
 
 @dataclass(frozen=True)
 class Concepts:
-    """What the towers share.
+    """Label vectors and settings, shared by the towers.
 
     Attributes:
         tensors: `text.mean` [384], `image.labels` [1000, 384], `image.prior` [1000],
             `audio.labels` [6522, 384], `audio.prior` [6522], and `calibration.text`,
             `calibration.image`, `calibration.audio` [n, 384]; all float32. Label vectors are
             centred already.
-        settings: numbers that decide how they are mixed.
+        settings: parameters of the mixture.
     """
 
     tensors: Mapping[str, NDArray[np.float32]]
@@ -58,7 +58,7 @@ def load_concepts() -> Concepts:
     """Read the label vectors.
 
     Raises:
-        ModelDamagedError: a file is missing, or is not what its card says.
+        ModelDamagedError: a file is missing, or does not match its card.
     """
     from safetensors.numpy import load
 
@@ -121,10 +121,9 @@ _OWN_SHARE = np.float32(0.6)
 def typical_embeddings() -> dict[str, NDArray[np.float32]]:
     """Per modality float32 [n, 384], unit norm; the same on every machine.
 
-    All three hold the same animals of WordNet, worded as that modality's labels are. Image and
-    audio add their classes, each mixed with its neighbours the way an unsure classifier mixes
-    them; of the many birds that BirdNET knows every eighth, so that they do not outweigh the
-    rest. Classes that count little because they are no animals are left out.
+    All three hold the same animals of WordNet, worded like that modality's labels. Image and audio
+    add their animal classes, each mixed with its neighbours, as by an unsure classifier; of
+    BirdNET's many birds every eighth, so that they do not outweigh the rest.
     """
     tensors = load_concepts().tensors
     out = {"text": unit(tensors["calibration.text"])}

@@ -80,7 +80,7 @@ class FieldEncoder:
         Args:
             modality: ``text``, ``image`` or ``audio``.
             batch: `str`; or uint8 [height, width, 3]; or float32 [samples] at 48 kHz, up to
-                60 s, of which every 3 s are heard by themselves.
+                60 s, processed in frames of 3 s.
 
         Returns:
             float32 [n, 384], unit norm.

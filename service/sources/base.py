@@ -1,8 +1,8 @@
-"""What all sources of media have in common: options, entries, and the listing itself.
+"""The common base of all sources of media: options, entries, and the listing itself.
 
-A reader turns what people have (a folder, a manifest, an export of some site) into entries:
-photographs and recordings with their metadata under Darwin Core names, or the reason why a row
-cannot be one. It lists lazily and reads no media, so a source may be larger than memory.
+A reader turns a folder, a manifest or an export into entries: photographs and recordings with their
+metadata under Darwin Core names, or the reason why a row cannot be used. It lists lazily and reads
+no media, so a source may be larger than memory.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", "
 AUDIO_SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3"})
 
 Entry = MediaItem | AddResult
-"""A medium to be coded, or the result for a row that cannot be one (skipped or failed)."""
+"""A medium to encode, or the result for a row that was skipped or failed."""
 
 _KEPT_ENTRIES = 4_096
 _KEPT_BYTES = 32 << 20
-"""A listing that was left after more than this starts from the beginning the next time."""
+"""A listing that was abandoned after more than this restarts from its beginning."""
 _RESERVED = re.compile(r"[\x00-\x1f\x7f]|#(?=t=)")
 
 
@@ -41,18 +41,17 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceOptions:
-    """How a source is to be read.
+    """How to read a source.
 
     Attributes:
         format: name of a format (see `service.sources.formats`); None detects it.
-        media: folder, or address, below which the media lie; None means where the source says,
-            which is beside it.
-        rename: for tables, heading to the column that it becomes: ``{"file": "media"}``. Jobs
-            that version 0.1.0 wrote down call it `columns`.
+        media: folder or address of the media; None means the folder of the source.
+        rename: for tables, new column names by heading: ``{"file": "media"}``. Stored jobs of
+            version 0.1.0 call it `columns`.
         include: globs over paths below a folder; empty means all media.
         exclude: globs over paths that are left out.
-        fetch: beginnings of addresses that may be fetched, as the operator gave them. Media
-            that a source names by any other address are not fetched.
+        fetch: prefixes of addresses that the operator allows to be fetched. Media at any other
+            address are not fetched.
     """
 
     format: str | None = None
@@ -66,11 +65,10 @@ class SourceOptions:
 
 
 class _Resumable:
-    """A listing that somebody has looked into and left: the next one continues it.
+    """A listing whose first entries are kept, so that the next iteration continues it.
 
-    Some sources have to be read through, and joined, before their first entry is known. Looking
-    at the first entries must not cost that each time. A listing that raised starts from the
-    beginning: it would end silently where it raised.
+    Some sources must be read and joined before their first entry is known; a look at the first
+    entries must not repeat that. A listing that raised restarts from its beginning.
     """
 
     def __init__(self) -> None:
@@ -78,7 +76,7 @@ class _Resumable:
         self._left: tuple[list[Listed], Iterator[Listed]] | None = None
 
     def entries(self, listing: Callable[[], Iterator[Listed]]) -> Iterator[Listed]:
-        """The listing from its first entry on."""
+        """The listing from its first entry."""
         with self._lock:
             left, self._left = self._left, None
         seen, stream = left if left is not None else ([], listing())
@@ -113,7 +111,7 @@ def _bytes_of(listed: Listed) -> int:
 
 @dataclass(frozen=True)
 class Source:
-    """Media to be coded. Can be iterated again and again, each time in the same order.
+    """Media to encode. Every iteration has the same order.
 
     Attributes:
         path: folder or file.
@@ -137,15 +135,15 @@ class Source:
         """Its entries.
 
         Raises:
-            BitternError: the listing breaks off; the entries before are good.
-            SourceUnreachableError: for any other failure of the disk or the remote system.
+            BitternError: the listing failed; the entries before are complete.
+            SourceUnreachableError: any other failure of the disk or the remote system.
         """
         try:
             for listed in self._resumable.entries(self.listing):
                 yield listed.entry
         except BitternError:
             raise
-        except Exception as error:  # of the disk, or of whatever library reaches the address
+        except Exception as error:  # of the disk, or of the library behind the address
             if not (self.address or isinstance(error, OSError)):
                 raise
             raise SourceUnreachableError(
@@ -157,7 +155,7 @@ class Source:
 
     @cached_property
     def listed(self) -> list[Listed]:
-        """All of it, in memory."""
+        """All entries with their positions, in memory."""
         return list(self.listing())
 
     @property
@@ -167,7 +165,7 @@ class Source:
 
 
 class Reader(NamedTuple):
-    """A format that sources can have.
+    """A format of sources.
 
     Attributes:
         name: what follows ``--format``.
@@ -191,16 +189,16 @@ def failed(name: str, position: str, error: BitternError) -> Listed:
 
 
 def id_of_name(name: str) -> str:
-    """A path as an id that an archive can keep.
+    """A path as a valid id.
 
-    An archive keeps ``#t=`` for the windows of recordings: ``call#t=3.wav`` is
-    ``call%23t=3.wav``. Control characters are ``%0A`` and the like.
+    ``#t=`` is reserved for the windows of recordings: ``call#t=3.wav`` becomes ``call%23t=3.wav``.
+    Control characters are percent-encoded, too.
     """
     return _RESERVED.sub(lambda found: f"%{ord(found[0]):02X}", name)
 
 
 def another_medium(item: MediaItem) -> MediaItem:
-    """A further photograph or recording of an occurrence, under an id of its own.
+    """A further photograph or recording of an occurrence, under a distinct id.
 
     Darwin Core lets one occurrence have several media. The first keeps the `occurrenceID`
     as its id; the others add the file, ``cat-1#media=audio/cat-1.ogg``.
@@ -210,9 +208,9 @@ def another_medium(item: MediaItem) -> MediaItem:
 
 
 def other_id(item: MediaItem) -> str:
-    """The id that a medium would have, were it not the first of its occurrence; or were it.
+    """The id of a medium if it were (not) the first of its occurrence.
 
-    Which one is the first depends on the order of rows, and that may change.
+    The order of rows decides which medium is the first, and it may change.
     """
     name, suffix = item.occurrence_id, f"#media={id_of_name(item.media)}"
     return name.removesuffix(suffix) if name.endswith(suffix) else name + suffix

@@ -1,14 +1,13 @@
-"""Camtrap DP 1.0: what camera-trap platforms (Agouti, Trapper, Wildlife Insights) export.
+"""Camtrap DP 1.0, exported by camera-trap platforms (Agouti, Trapper, Wildlife Insights).
 
 A package has a ``datapackage.json`` that describes three tables: deployments (where and when a
 camera stood), media, and observations about single media or about events of several. Each medium
-becomes an entry with what is known of its deployment and its observations. The tables are
-streamed, from a folder or out of a zip; observations go to disk, and the description and the
-deployments are held in memory.
+becomes an entry with the metadata of its deployment and observations. The tables are streamed,
+from a folder or a zip; observations go to disk, the description and the deployments stay in memory.
 
-The format's libraries do not fit: `camtrapdp` 0.1 is bound to pandas 2 and reads tables whole;
-`frictionless` 5 brings twelve packages and fetches each table's schema from whatever address the
-package names. What a reader has to rely on (version, tables, columns, keys) is checked here.
+The format's libraries are not used: `camtrapdp` 0.1 requires pandas 2 and reads whole tables;
+`frictionless` 5 has twelve dependencies and fetches schemas from any address in the package.
+Version, tables, columns and keys are checked here.
 
 https://camtrap-dp.tdwg.org
 """
@@ -49,13 +48,13 @@ MAX_DESCRIPTOR_BYTES = 64 << 20
 MAX_DEPLOYMENTS = 1_000_000
 """Most deployments of a package; they are held in memory."""
 MAX_OF_A_MEDIUM = 1000
-"""Most observations of one medium or event that are looked at."""
+"""Most observations of one medium or event that are used."""
 REQUIRED = {
     "deployments": ("deploymentID", "latitude", "longitude"),
     "media": ("mediaID", "deploymentID", "timestamp", "filePath", "fileMediatype"),
     "observations": ("observationID", "deploymentID", "observationLevel", "observationType"),
 }
-"""Columns without which a table is of no use, by table."""
+"""Required columns, by table."""
 _VERSION = re.compile(r"camtrap-dp/v?([0-9]+\.[0-9]+[0-9A-Za-z.-]*)")
 _MISSING = frozenset({"", "NaN", "nan"})
 _OF_DEPLOYMENTS = (
@@ -70,19 +69,19 @@ _RENAMED = {
 _OF_MEDIA = ("captureMethod", "favorite", "mediaComments")
 _OF_TAXA = ("taxonID", "taxonRank", "kingdom", "phylum", "class", "order", "family", "genus")
 _SEVERAL = ("sex", "lifeStage", "behavior")
-"""Of the one species of a medium: values of all its observations."""
+"""Columns of a medium's only species: values of all its observations."""
 _SINGLE = ("individualID", "classificationMethod", "observationTags", "observationComments")
 _SINGLE_NUMBERS = {
     "count": "individualCount",  # as Darwin Core has it; `count` is a function in conditions
     "classificationProbability": "classificationProbability",
 }
-"""These and the former: of the one observation of a medium."""
+"""Like `_SINGLE`, columns of a medium's only observation."""
 
 
 def is_camtrap(path: Path) -> bool:
-    """Whether a folder, a datapackage.json or a zip is a Camtrap DP of whatever version."""
+    """Whether a folder, a datapackage.json or a zip is a Camtrap DP of any version."""
     inside = path.parent if path.name == DESCRIPTOR else path
-    # The profile may stand anywhere in the file; its name stands near the addresses of the tables.
+    # The profile may be anywhere in the file.
     return describes(inside, DESCRIPTOR, b"camtrap-dp", MAX_DESCRIPTOR_BYTES)
 
 
@@ -90,8 +89,8 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The media of a Camtrap DP package; see docs/reference/source-formats.md for the columns.
 
     Raises:
-        ManifestError: it is not of version 1.0, or a table lacks a column that is required.
-        SourceNotFoundError: a table is missing, or there is no such folder as `options.media`.
+        ManifestError: not of version 1.0, or a table lacks a required column.
+        SourceNotFoundError: a table or the folder `options.media` is missing.
     """
     inside = path.parent if path.name == DESCRIPTOR else path
     with PackedFiles(inside, DESCRIPTOR) as files, _Observations() as observations:
@@ -126,8 +125,8 @@ class _Row(NamedTuple):
 
     Attributes:
         position: ``media.csv, line 12``.
-        cells: column to value, without those that are empty.
-        wrong: what is wrong with the row; empty if nothing is.
+        cells: non-empty values by column.
+        wrong: the error of the row, or empty.
     """
 
     position: str
@@ -135,7 +134,7 @@ class _Row(NamedTuple):
     wrong: str = ""
 
     def needed(self, column: str) -> str:
-        """The value of a column; raises a `ManifestError` where there is none."""
+        """The value of a column; raises a `ManifestError` if it is empty."""
         if self.wrong:
             raise ManifestError(self.wrong)
         value = self.cells.get(column)
@@ -161,7 +160,7 @@ class _Package:
 
     Raises:
         ManifestError: it cannot be read, is not of version 1.0, or lacks a table.
-        SourceNotFoundError: there is no datapackage.json.
+        SourceNotFoundError: no datapackage.json.
     """
 
     def __init__(self, files: PackedFiles) -> None:
@@ -173,7 +172,7 @@ class _Package:
         """The rows of ``deployments``, ``media`` or ``observations``.
 
         Raises:
-            ManifestError: the table cannot be read, or lacks a column that is `REQUIRED`.
+            ManifestError: the table cannot be read, or lacks a required column.
         """
         described = self._tables[table]
         for name in described.names:
@@ -281,12 +280,12 @@ def _stays(name: str) -> bool:
     """Whether a name is a path that stays in the package."""
     path = PurePosixPath(name.replace("\\", "/"))
     if not path.parts or path.is_absolute() or ".." in path.parts or not name.isprintable():
-        return False  # isprintable: neither zero bytes nor halves of surrogate pairs
+        return False  # isprintable: no zero bytes, no lone surrogates
     return "://" not in name
 
 
 class _Observations(Spill):
-    """The observations of a package, by the medium or the event that they are about."""
+    """The observations of a package, by medium or event."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -315,11 +314,11 @@ class _Observations(Spill):
         return list(islice(self.find("of_event", f"{deployment}\0{event}"), MAX_OF_A_MEDIUM))
 
     def during(self, deployment: str, timestamp: str) -> list[dict[str, str]]:
-        """The observations about events of a deployment that a moment lies in."""
+        """The observations about a deployment's events at a moment."""
         moment = _seconds(timestamp)
         if moment is None:
             return []
-        # No event that began earlier than the longest one lasts can still go on.
+        # Events that began more than the longest duration ago are over.
         begun = self.between("by_time", deployment, moment - self._longest_s, moment)
         found = (cells for stop, cells in begun if stop >= moment)
         return list(islice(found, MAX_OF_A_MEDIUM))
@@ -342,7 +341,7 @@ def _take_deployment(row: _Row, deployments: dict[str, dict[str, Value]]) -> Non
         raise ManifestError(f"the package has more than {MAX_DEPLOYMENTS:,} deployments")
     columns = {column: row.cells.get(column) for column in _OF_DEPLOYMENTS}
     columns |= {term: row.cells.get(column) for column, term in _RENAMED.items()}
-    # Where a value is wrong, its media keep what else is known of them.
+    # If a value is invalid, media of the deployment still get its id.
     deployments[own] = {"deploymentID": own}
     deployments[own] = checked(columns)
 
@@ -361,7 +360,7 @@ def _deployment_of(
 
 
 def _about_all(description: dict[str, Any]) -> dict[str, Value | None]:
-    """What the package says of all its media: their licence, and who holds the rights."""
+    """Licence and rights holder of all media of the package."""
     licences = [
         licence(text(each.get("name"))) or licence(text(each.get("path")))
         for each in _objects(description.get("licenses"))
@@ -380,7 +379,7 @@ def _about_all(description: dict[str, Any]) -> dict[str, Value | None]:
 
 
 def _taxa(description: dict[str, Any]) -> dict[str, dict[str, Value]]:
-    """Scientific name to what the package says of the taxon."""
+    """Columns of the package's taxa, by scientific name."""
     taxa: dict[str, dict[str, Value]] = {}
     for each in _objects(description.get("taxonomic")):
         name = text(each.get("scientificName"))
@@ -414,7 +413,7 @@ def _is_true(cell: str) -> bool:
 def _seen(
     cells: dict[str, str], observations: _Observations, taxa: dict[str, dict[str, Value]]
 ) -> dict[str, Value]:
-    """The observations of a medium as columns; of its event where it has none of its own."""
+    """The observations of a medium as columns; if it has none, those of its event."""
     deployment = cells["deploymentID"]
     about_it = observations.of_medium(cells["mediaID"])
     found = [each for each in about_it if each.get("observationType") != "unclassified"]
@@ -464,7 +463,7 @@ def _item(cells: dict[str, str], metadata: dict[str, Value], locator: MediaLocat
 
 
 def _names_on_disk(cells: dict[str, str]) -> list[str]:
-    """Names that people download media by: of their deployment and file, or of their id."""
+    """Usual file names of downloaded media: by deployment and file, or by id."""
     name = cells.get("fileName", "")
     plain = [
         f"{cells['deploymentID']}/{name}",

@@ -3,8 +3,8 @@
 ``images`` (or ``audio``) lists the media, ``categories`` the species, and ``annotations`` says
 which medium shows which. Camera-trap files (LILA) have several annotations for a picture.
 
-The file is read in two passes, the first for what the media are annotated with. Annotations go to
-disk; categories and licences are held in memory.
+The file is read in two passes: annotations, then media. Annotations go to disk; categories and
+licences are held in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _RENAMED = {
 _DATES = ("date", "datetime", "date_captured")
 _ALWAYS_TEXT = ("location", "seq_id")
 _LISTED = 3
-"""Annotations of no medium or category that are listed one by one; the rest is counted."""
+"""Annotations without medium or category that are listed one by one; the rest is counted."""
 
 
 def is_coco(path: Path) -> bool:
@@ -57,12 +57,12 @@ def is_coco(path: Path) -> bool:
 def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The media of a COCO-style file.
 
-    `file_name` becomes the `occurrenceID`: the ids of images are numbers that every data set
-    counts anew. See docs/reference/source-formats.md for the other fields.
+    `file_name` becomes the `occurrenceID`: the numeric ids of images are unique only within a data
+    set. See docs/reference/source-formats.md for the other fields.
 
     Raises:
         ManifestError: it is not JSON, or not of this form.
-        SourceNotFoundError: there is no such folder as `options.media`.
+        SourceNotFoundError: the folder `options.media` does not exist.
     """
     locator = MediaLocator(path, options)
     with _Known() as known:
@@ -107,7 +107,7 @@ def _lost_annotations(file: str, known: _Known) -> Iterator[Listed]:
 
 
 class _Known(Spill):
-    """What a file says about its media, beside the list of them.
+    """Annotations, categories and licences of a file.
 
     Attributes:
         licences: name by id.
@@ -149,7 +149,7 @@ class _Known(Spill):
 
 
 def _category(row: dict[str, Any]) -> tuple[str, dict[str, Value]]:
-    """A category's name, and the columns of a medium that shows nothing else."""
+    """A category's name, and the columns of a medium with this category only."""
     name = text(row.get("name"))
     columns: dict[str, Value] = {"category_id": text(row.get("id"))}
     ranks = {rank: text(row.get(rank)) for rank in _RANKS}

@@ -1,16 +1,16 @@
-"""Darwin Core Archives, GBIF downloads among them: a zip, or the folder that it was unpacked to.
+"""Darwin Core Archives and GBIF downloads: a zip, or its unpacked folder.
 
 https://dwc.tdwg.org/text/ and https://techdocs.gbif.org/en/data-use/download-formats.
 
 Occurrences are the core, or extend a core of events. Their media are in a table of one of the
 extensions Simple Multimedia, Audiovisual (Audubon) Core or Image, or in the column
-`associatedMedia` of occurrences without rows there. The archive holds addresses, seldom media:
-`media_locator` says where those are looked for. Nothing says that the tables are sorted: the
-smaller ones, media and events, go to disk, and occurrences are streamed.
+`associatedMedia` of occurrences without rows there. The archive holds addresses, seldom media;
+`media_locator` finds them. The tables may be unsorted: the smaller ones, media and events, go to
+disk, and occurrences are streamed.
 
-python-dwca-reader, the format's own library, is what the tests compare with, and not what reads
-here: it unpacks the whole zip before it reads a row, keeps all ids of all extensions in memory,
-knows no line numbers, and stops at the first row that is too short.
+python-dwca-reader, the format's library, serves as a reference in the tests. It is not used here
+because it unpacks the whole zip first, keeps all ids in memory, has no line numbers, and stops at
+the first short row.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ _LONGEST_NAME = 64
 
 
 class _Row(NamedTuple):
-    """A row of a table: its position, its key, its values without empty ones, and what is wrong
-    with it (an empty text if nothing is).
-    """
+    """A row of a table: its position, key, non-empty values, and error (empty if none)."""
 
     position: str
     key: str
@@ -59,7 +57,7 @@ class _Row(NamedTuple):
 
 
 class _Medium(NamedTuple):
-    """A row of a table of media: its position, what it belongs to, its name and its values."""
+    """A row of a table of media: its position, the key of its occurrence, its name and values."""
 
     position: str
     key: str
@@ -68,7 +66,7 @@ class _Medium(NamedTuple):
 
 
 def is_darwin_core(path: Path) -> bool:
-    """Whether a path looks like an archive, or like the GBIF download that is none."""
+    """Whether a path is an archive, or a GBIF download in the simple format."""
     return describes(path, META) or _is_simple_download(path)
 
 
@@ -76,8 +74,8 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The media of an archive's occurrences, in the order of the occurrences.
 
     Raises:
-        ManifestError: the archive as a whole cannot be read, or is of no occurrences.
-        SourceNotFoundError: a file that meta.xml names is missing, or nothing has media.
+        ManifestError: the archive as a whole cannot be read, or has no occurrences.
+        SourceNotFoundError: a file of meta.xml is missing, or no occurrence has media.
     """
     if _is_simple_download(path):
         raise ManifestError(
@@ -139,7 +137,7 @@ class _Listing:
         yield from self._unused()
 
     def _spill_media(self, table: MetaTable) -> Iterator[Listed]:
-        """Keep the rows of a table of media; list what is wrong with it."""
+        """Store the rows of a table of media; list its errors."""
         for position, core, row, wrong in _table_rows(self.files, table):
             name = row.pop("accessURI", "") or row.pop("identifier", "")
             own = row.pop("occurrenceID", "")
@@ -185,7 +183,7 @@ class _Listing:
         yield from self._items(own or row.key or row.position, known, chain([first], media))
 
     def _unused(self) -> Iterator[Listed]:
-        """Media of events as a whole, and media that belong to nothing."""
+        """Media of events as a whole, and errors for media without an occurrence."""
         for key, (position, name, values) in self.spill.rows("media"):
             if self.spill.has("used", key):
                 continue
@@ -225,7 +223,7 @@ class _Listing:
         return found.item(name, modality, with_numbers(metadata, separator))
 
     def _of_medium(self, medium: _Medium) -> dict[str, str]:
-        """What a medium says of itself, under names that its occurrence has not taken."""
+        """Metadata of a medium, under names that its occurrence does not use."""
         values = medium.values
         said: dict[str, str] = {}
         for name, value in values.items():
@@ -245,7 +243,7 @@ class _Listing:
 
 
 def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
-    """The table of occurrences, and that of the events if these are the core."""
+    """The table of occurrences, and that of events if events are the core."""
     if meta.core.kind in OCCURRENCE:
         return meta.core, None
     if meta.core.kind in EVENT:
@@ -260,7 +258,7 @@ def _occurrences(path: Path, meta: Meta) -> tuple[MetaTable, MetaTable | None]:
 
 
 def _associated(row: _Row) -> Iterator[_Medium]:
-    """Media that an occurrence names itself, separated by upright strokes."""
+    """Media in the occurrence's own column, separated by vertical bars."""
     names = (name.strip() for name in row.values.get("associatedMedia", "").split("|"))
     return (_Medium(row.position, "", name, {}) for name in dict.fromkeys(names) if name)
 

@@ -1,7 +1,7 @@
-"""What a Darwin Core Archive's meta.xml says about its tables.
+"""The tables of a Darwin Core Archive, as its meta.xml describes them.
 
-Darwin Core text guide: https://dwc.tdwg.org/text/. The XML comes from strangers: it is small, has
-no document type (so no entities to expand), and names files inside the archive only.
+Darwin Core text guide: https://dwc.tdwg.org/text/. The XML is not trusted: it must be small, have
+no document type (so no entities to expand), and name only files inside the archive.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class MetaTable:
         kind: last segment of the row type in lower case: ``occurrence``, ``multimedia``.
         files: paths inside the archive.
         dialect: how its cells and rows are separated.
-        header_lines: how many rows at the beginning are none.
-        key: column that joins the tables; None where rows stand alone.
-        columns: name to column, or to the value that all rows have.
-        defaults: name to the value of rows whose cell is empty.
+        header_lines: rows before the data.
+        key: column that joins the tables; None if there is none.
+        columns: by name a column, or a constant value.
+        defaults: by name the value for empty cells.
     """
 
     kind: str
@@ -50,7 +50,7 @@ class MetaTable:
 
     @cached_property
     def width(self) -> int:
-        """Fewest cells that a row can have."""
+        """Fewest cells of a row."""
         last = max((index for _, index in self._indexed), default=-1)
         return max(last, -1 if self.key is None else self.key) + 1
 
@@ -60,7 +60,7 @@ class MetaTable:
 
     @cached_property
     def _usual(self) -> dict[str, str]:
-        """The values of every row that has none of its own."""
+        """The values of rows with empty cells."""
         constant = {name: text for name, text in self.columns.items() if isinstance(text, str)}
         return {name: text for name, text in {**constant, **self.defaults}.items() if text}
 
@@ -75,7 +75,7 @@ class MetaTable:
 
 @dataclass(frozen=True)
 class Meta:
-    """The tables of an archive: its core, and what extends the rows of the core."""
+    """The tables of an archive: its core and its extensions."""
 
     core: MetaTable
     extensions: tuple[MetaTable, ...]
@@ -85,7 +85,7 @@ def read_meta(content: bytes) -> Meta:
     """The tables that a meta.xml describes.
 
     Raises:
-        ManifestError: it is no meta.xml that can be read.
+        ManifestError: an unreadable meta.xml.
     """
     if len(content) > MAX_META_BYTES:
         raise ManifestError(

@@ -1,4 +1,4 @@
-"""Values of exports, in the form in which an archive keeps them: dates, licences, numbers."""
+"""Values of exports in the form that an archive stores: dates, licences, numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bittern.service.sources.headings import OWN, kept_names
 
 ALL_RIGHTS_RESERVED = "all rights reserved"
 BETWEEN = " | "
-"""Stands between several values that share a column."""
+"""Separator of several values in one column."""
 _DATE = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})")
 _DATE_AND_TIME = re.compile(
     r"(\d{4}-\d{2}-\d{2})[ T](\d{2}:\d{2}(?::\d{2}(?:\.\d+)?)?) ?(Z|[+-]\d{2}:?\d{2}|)"
@@ -36,16 +36,16 @@ _DECIMAL_COMMA = re.compile(r"([+-]?[0-9]*),([0-9]+)")
 
 
 def event_date(date: str, time: str = "") -> str:
-    """A date, and a time of day where there is one, as Darwin Core's `eventDate` wants them.
+    """A date, with its time of day if known, in the form of Darwin Core's `eventDate`.
 
-    What is unknown is left out: ``2010-05-00`` is ``2010-05``, and ``0000-00-00`` is nothing.
+    Unknown parts are left out: ``2010-05-00`` is ``2010-05``, and ``0000-00-00`` is empty.
 
     Args:
         date: ``2020-06-01``, or with its time: ``2020-06-01 05:30:00+00:00``.
         time: ``5:30``; ignored unless it is a time and the date is whole.
 
     Returns:
-        an ISO 8601 date or date and time; empty if `date` is no date.
+        an ISO 8601 date or date and time; empty if `date` is not a date.
     """
     date = date.strip()
     both = _DATE_AND_TIME.fullmatch(date)
@@ -68,14 +68,13 @@ def event_date(date: str, time: str = "") -> str:
 
 @lru_cache(maxsize=1024)
 def licence(text: str, version: str = "") -> str:
-    """The SPDX identifier of a Creative Commons licence, or the text as it is.
+    """The SPDX identifier of a Creative Commons licence; other texts unchanged.
 
-    Exports write the same licence as an address, as ``CC_BY_NC_4_0`` or as ``cc-by-nc``. A
-    condition on the column `license` should find them all.
+    Exports write the same licence as an address, as ``CC_BY_NC_4_0`` or as ``cc-by-nc``.
 
     Args:
         text: an address, also without ``https:``; a code; or a name.
-        version: what to add where the text has none and the site that wrote it means one.
+        version: the version that the site means if the text has none.
     """
     text = text.strip()
     if _CC_ZERO.fullmatch(text):
@@ -97,9 +96,9 @@ def _names(headings: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def kept_columns(row: Mapping[str, object]) -> dict[str, Value]:
-    """The texts and numbers of a row under the names that an archive can keep them by.
+    """The texts and numbers of a row under valid column names.
 
-    Lists, objects and empty values are left out, and so are the columns that identify the row.
+    Lists, objects, empty values and the columns that identify the row are left out.
     """
     plain = {
         heading: value
@@ -111,27 +110,27 @@ def kept_columns(row: Mapping[str, object]) -> dict[str, Value]:
 
 
 def checked(metadata: Mapping[str, object]) -> dict[str, Value]:
-    """Metadata without empty values, each as its Darwin Core term has it.
+    """Metadata without empty values, converted to the types of Darwin Core terms.
 
     Raises:
-        MetadataError: a value that its column cannot hold: a latitude of 200.
+        MetadataError: an invalid value: a latitude of 200.
     """
     filled = {column: value for column, value in metadata.items() if value not in ("", None)}
     return MetadataColumns(DARWIN_CORE).accept(filled)
 
 
 def with_numbers(row: Mapping[str, Value], separator: str) -> dict[str, Value]:
-    """The row, with decimal points in the columns of numbers; digits stay as they are.
+    """The row, with decimal points in the columns of numbers; digits are unchanged.
 
-    Much of Europe writes 46,5. Whether a comma marks decimals or thousands can only be known
-    where it does not separate the cells.
+    Much of Europe writes 46,5. A comma is read as a decimal mark only if it does not separate the
+    cells.
 
     Args:
         row: column to cell.
         separator: of the table's cells.
 
     Raises:
-        MetadataError: a cell in a column of numbers is no number, or out of its range.
+        MetadataError: a cell in a column of numbers is not a number, or out of range.
     """
     changed = dict(row)
     for name in _NUMBERS:
@@ -172,7 +171,7 @@ def text(value: object) -> str:
 
 
 def number(value: str) -> float | None:
-    """A finite number; None for a text that is none."""
+    """A finite number; None for any other text."""
     try:
         found = float(value)
     except ValueError:

@@ -1,18 +1,16 @@
-"""A folder of media, local or remote, and the names of species that folders give.
+"""A folder of media, local or remote, and the species' names in the names of folders.
 
-**Names.** Only what is unmistakable is taken, because a wrong name does more harm than none: it
-is searched for, exported, and published. A folder called ``Summer holidays``, ``Canon eos`` or
-``New folder`` has the shape of a species' name: a capitalised word and one in lower case. So
-folders are judged together with the folders beside them:
+**Names.** A wrong name does more harm than none, because it is searched, exported and published. A
+folder called ``Summer holidays``, ``Canon eos`` or ``New folder`` has the shape of a species' name:
+a capitalised word and one in lower case. So sibling folders are judged together. They give names if
 
 - all of them have the shape (``Strix aluco``, ``Strix_aluco``, a subspecies' third word, or
-  ``Corvus sp.``), but for bins such as ``unknown`` or ``blank``, which get no name;
-- none of them holds a word of `_NO_NAMES`, which people give to folders;
-- and the folder above is named like a family (``Strigidae``, ``Rosaceae``), or at least a third of
-  them are Latin by their second word: it repeats the first (``Bubo bubo``), ends as hardly a word
-  of a living language does (``-us``, ``-ensis``, ``-ii``, ...), or is one of `_EPITHETS`. ``Costa
-  rica`` beside ``Sierra nevada`` has the shape and nothing of that. ``Strix aluco`` alone has
-  nothing of it either, and goes without a name: that is the price.
+  ``Corvus sp.``), except bins such as ``unknown`` or ``blank``, which get no name;
+- none of them contains a word of `_NO_NAMES`, the usual words for folders;
+- and the parent folder is named like a family (``Strigidae``, ``Rosaceae``), or at least a third of
+  them are Latin by their second word: it repeats the first (``Bubo bubo``), has a typical ending
+  (``-us``, ``-ensis``, ``-ii``, ...), or is one of `_EPITHETS`. ``Costa rica`` beside ``Sierra
+  nevada`` fails this test; so does a single folder ``Strix aluco``.
 
 The long names of iNaturalist's data sets, ``00001_Animalia_Chordata_Aves_Strigiformes_Strigidae_
 Strix_aluco``, begin with a number and a kingdom, and are recognised one by one.
@@ -87,7 +85,7 @@ Names = Mapping[str, str]
 
 
 class _Directory(NamedTuple):
-    """What lies in one folder.
+    """The content of one folder.
 
     Attributes:
         folders: names.
@@ -101,7 +99,7 @@ class _Directory(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """One media file: its path below the source, and the species that folders' names give it."""
+    """One media file: its path below the source, and the species from folders' names."""
 
     media: str
     modality: str
@@ -109,11 +107,11 @@ class _Found(NamedTuple):
 
 
 def folder_entries(folder: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The media below a folder: of each folder first the files, then what its folders hold.
+    """The media below a folder: of each folder first the files, then its sub-folders.
 
-    Names are gone through in their order, and hidden ones left out. Memory is bounded by the names
-    in one folder, and those of the folders on the way to it. Links to files are media; links to
-    folders are not followed, and listed as skipped. Species in folders' names become metadata.
+    Names are sorted; hidden ones are left out. Memory is bounded by the names in one folder and its
+    parents. Links to files are media; links to folders are listed as skipped. Species in folders'
+    names become metadata.
     """
     root = str(folder.resolve())
 
@@ -157,11 +155,11 @@ def _entries(
 def _walk(
     look: Callable[[str], _Directory], name: str, options: SourceOptions
 ) -> Iterator[_Found | Listed]:
-    """The media below a folder, wherever that is.
+    """The media below a folder, local or remote.
 
     Args:
         look: lists the folder at a path below the source; "" is the source itself. Raises a
-            `BitternError` where that cannot be done.
+            `BitternError` on failure.
         name: the source's own name.
         options: `include` and `exclude` are globs over paths, see `globs`.
 
@@ -229,7 +227,7 @@ def _remote_directory(system: Any, root: str, address: str, below: str) -> _Dire
     path = f"{root}/{below}" if below else root
     prefix = f"{path}/"
     rows = retried(lambda: system.ls(prefix, detail=True), f"{address}/{below}".rstrip("/"))
-    with contextlib.suppress(Exception):  # a cache of listings would grow without end
+    with contextlib.suppress(Exception):  # a cache of listings would grow without limit
         system.invalidate_cache(path)
     here = _Directory([], [], [])
     for row in rows:
@@ -268,15 +266,15 @@ def _skipped(link: str) -> Listed:
 
 
 def names_of_siblings(folders: Sequence[str], above: str) -> dict[str, Names]:
-    """The species that folders' names give, judged together.
+    """The species in sibling folders' names, judged together.
 
     Args:
         folders: names of all the folders in one folder.
-        above: name of the folder that they lie in.
+        above: name of the parent folder.
 
     Returns:
         folder to terms: `scientificName`, `taxonRank`, `genus`, `species`, and the higher ranks
-        that the names give; folders without a name are left out.
+        in the names; folders without a species are left out.
     """
     named: dict[str, Names] = {f: names for f in folders if (names := _long_form(f)) is not None}
     rest = [f for f in folders if f not in named and f.lower() not in _BINS]

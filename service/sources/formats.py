@@ -1,4 +1,4 @@
-"""The formats of sources, and how the format of a path or address is detected."""
+"""The formats of sources, and their detection."""
 
 from __future__ import annotations
 
@@ -84,16 +84,15 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
     """Detect the format of a source; nothing is decoded, and little is read.
 
     Args:
-        path: a folder, a manifest, or a file of one of the other formats; a path with globs
-            (``photos/*.jpg``) for the files that fit; or, from an operator only, the address of
-            one (``s3://…``, ``https://…``).
-        options: how it is to be read.
+        path: a folder, a manifest, or a file of another format; a path with globs
+            (``photos/*.jpg``); or, from an operator only, an address (``s3://…``, ``https://…``).
+        options: how to read it.
 
     Raises:
         SourceNotFoundError: it does not exist, or has no media.
-        SourceUnreachableError: its address does not answer.
-        ManifestError: it is of no known format, or cannot be read as a whole.
-        InvalidInputError: options that are not valid.
+        SourceUnreachableError: its address does not respond.
+        ManifestError: an unknown format, or the source as a whole cannot be read.
+        InvalidInputError: invalid options.
     """
     options = options or SourceOptions()
     check_prefixes(options.fetch)
@@ -117,7 +116,7 @@ def read_source(path: Path | str, options: SourceOptions | None = None) -> Sourc
 
 
 def _named_folder(folder: str) -> list[str]:
-    """The folder of the media if it is an address, which may be fetched: the operator named it."""
+    """The address of the media's folder, which the operator named and so may be fetched."""
     if not is_address(folder):
         return []
     folder = folder.partition("?")[0].partition("#")[0]
@@ -147,7 +146,7 @@ def _local_source(path: Path, options: SourceOptions) -> Source:
 
 
 def _chosen(folder: Path, glob: str, options: SourceOptions) -> Source:
-    """The media of a folder that a glob in the source's path fits."""
+    """The media of a folder that match a glob in the source's path."""
     if options.include:
         raise InvalidInputError(
             f"the source {folder / glob} is a glob already; to use --include as well, give the "
@@ -185,11 +184,11 @@ def _refuse_if_empty(source: Source, options: SourceOptions) -> None:
 def _remote_source(address: str, options: SourceOptions) -> Source:
     """A folder, a manifest or tar shards at an address.
 
-    The end of the address says what it is: a table, tar shards, else a folder.
+    The end of the address decides: a table, tar shards, else a folder.
 
     Raises:
         ManifestError: a format that can only be read from this machine.
-        InvalidInputError: an address of a kind that cannot be read.
+        InvalidInputError: an unreadable kind of address.
     """
     path = Path(urlsplit(address).path)
     found = options.format
@@ -213,11 +212,11 @@ def _remote_source(address: str, options: SourceOptions) -> Source:
 
 
 def _check_form(path: Path, reader: Reader | None) -> None:
-    """Refuse what cannot be read in this format, or in any if there is no reader, and say why.
+    """Refuse a path that does not fit the format, or any format if there is no reader.
 
     Raises:
-        ManifestError: a folder where the format is a file or the other way round; an empty file;
-            something packed, or of no known format.
+        ManifestError: a folder instead of a file, or the reverse; an empty file; a packed file, or
+            an unknown format.
     """
     name = reader.name if reader else ""
     if path.is_dir() and name in _ONLY_FILES:
@@ -234,7 +233,7 @@ def _check_form(path: Path, reader: Reader | None) -> None:
 
 
 def _unknown(path: Path) -> ManifestError:
-    """The error for something that is of no known format."""
+    """The error for an unknown format."""
     if path.suffix.lower() == ".zip" and not zipfile.is_zipfile(path):
         return ManifestError(
             f"{path} is a damaged or incomplete zip; download or copy it again",

@@ -2,9 +2,9 @@
 
 ``*`` and ``?`` stand for characters other than a slash, ``[ab]`` and ``[!ab]`` for one character,
 ``**`` for any number of folders. A glob without a slash is compared with the names of files and
-folders at any depth; one with a slash with the whole path below the source: ``./*.jpg`` fits
-there only. A glob that fits a folder takes all that lies below it. Upper and lower case are the
-same: cameras write ``.JPG``.
+folders at any depth, one with a slash with the whole path below the source: ``./*.jpg`` matches
+files of the source folder itself. A glob that matches a folder includes everything below it. Case
+is ignored: cameras write ``.JPG``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _Levels = list[re.Pattern[str] | None]
 
 
 def matcher(globs: Sequence[str], field: str) -> Callable[[str], bool] | None:
-    """Whether one of the globs fits a path or a folder above it; None where there are no globs.
+    """Whether one of the globs matches a path or a folder above it; None without globs.
 
-    Time grows with the length of a path times that of a glob, whatever they are.
+    Time is proportional to the length of the path times that of the glob.
 
     Raises:
-        InvalidInputError: an empty glob, one that climbs, too long ones or too many.
+        InvalidInputError: a glob that is empty, too long or contains ``..``, or too many globs.
     """
     if not globs:
         return None
@@ -41,10 +41,10 @@ def matcher(globs: Sequence[str], field: str) -> Callable[[str], bool] | None:
 
 
 def folder_and_glob(path: Path) -> tuple[Path, str] | None:
-    """A path with globs, such as ``gbif/*.jpg``, as a folder and a glob over what lies below it.
+    """Split a path with globs, such as ``gbif/*.jpg``, into a folder and a glob below it.
 
     Returns:
-        None if there is something of just this name, or no glob in it.
+        None if the path exists, or has no glob.
     """
     if not _MAGIC.search(str(path)) or path.exists():
         return None
@@ -73,7 +73,7 @@ def _compiled(name: str) -> re.Pattern[str]:
 
 
 def _fits(levels: _Levels, names: list[str]) -> bool:
-    """Whether the levels fit the first names, however many are left."""
+    """Whether the levels match the first names."""
     ends = {0}
     for level in levels:
         if level is None:

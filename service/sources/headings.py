@@ -1,4 +1,4 @@
-"""Column names of a table, as an archive can keep them, and which of them say what they mean."""
+"""Headings of a table as column names of an archive, and the aliases of known columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bittern.errors import ManifestError
 from bittern.index.columns import DARWIN_CORE, IDENTITY, INTERNAL, is_code_or_embedding
 
 OWN = ("media", "occurrenceID", "type")
-"""Columns that say what a row is."""
+"""Columns that identify a row."""
 _LONGEST = 60
 _SHOWN = 20
 _KNOWN = {name.lower(): name for name in (*DARWIN_CORE, *OWN)}
@@ -21,27 +21,26 @@ _ALIASES = {
     **{name.lower(): name for name in (*DARWIN_CORE, "occurrenceID")},
     **dict.fromkeys(("latitude", "lat"), "decimalLatitude"),
     **dict.fromkeys(("longitude", "lon", "lng", "long"), "decimalLongitude"),
-    "associatedmedia": "media",  # as exports of our own call it
+    "associatedmedia": "media",  # the name in Bittern's exports
 }
 _ALIASES_OF_TERMS = {"associatedmedia": "media"}
-"""Known with a prefix as well (``dwc:associatedMedia``), which other aliases are not."""
+"""Unlike other aliases, known with a prefix as well (``dwc:associatedMedia``)."""
 _MEDIA_HEADINGS = (
     "associatedmedia", "file", "filename", "filepath", "path", "image", "imagepath", "photo",
     "picture", "audio", "recording", "sound", "relativepath", "sourcefile", "mediapath",
     "mediafile", "url", "imageurl", "photourl", "audiourl", "mediaurl", "accessuri", "identifier",
     "uri", "href", "link",
 )  # fmt: skip
-"""Headings that people give to the column with the files, likeliest first; without underscores."""
+"""Usual headings of the column with the files, most likely first; without underscores."""
 _MEDIA_WORDS = ("file", "path", "image", "photo", "picture", "audio", "sound", "record", "url")
 
 
 def kept_names(headings: Sequence[str]) -> list[str]:
-    """Names under which a manifest's columns are kept, one per heading, all different.
+    """Unique column names, one per heading.
 
-    Darwin Core terms keep their spelling, whatever the manifest's upper and lower case or
-    prefix (``dwc:``, a term's address). Other headings keep their letters and digits;
-    everything else becomes an underscore. Names that an archive keeps for itself, and names
-    that would come twice, get an underscore and a number at the end.
+    Darwin Core terms get their standard spelling, whatever their case or prefix (``dwc:``, a
+    term's address). Other headings keep their letters and digits; other characters become
+    underscores. Reserved and repeated names get an underscore and a number at the end.
     """
     names: list[str] = []
     taken: set[str] = set()
@@ -58,18 +57,18 @@ def kept_names(headings: Sequence[str]) -> list[str]:
 def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[str]:
     """Names of a manifest's columns, one per heading, all different; see `kept_names`.
 
-    What is mapped comes first, then Darwin Core terms as they stand, then aliases: Darwin Core
-    terms with spaces, underscores or hyphens (``scientific_name``, ``Event Date``), and
-    `latitude`, `lat`, `longitude`, `lon`, `lng` and `long`; `associatedMedia` is `media`. Nothing
-    else is guessed: a column `date` may be that of an upload, and `name` anybody's.
+    Renamed columns have priority, then exact Darwin Core terms, then aliases: Darwin Core terms
+    with spaces, underscores or hyphens (``scientific_name``, ``Event Date``), and `latitude`,
+    `lat`, `longitude`, `lon`, `lng` and `long`; `associatedMedia` is `media`. Nothing else is
+    guessed: a column `date` may be that of an upload.
 
     Args:
         headings: of the table.
-        columns: heading to the name that it is to have: ``{"File Path": "media"}``. A heading
-            mapped to its own name is not taken for an alias.
+        columns: new names by heading: ``{"File Path": "media"}``. A heading mapped to its own name
+            is not treated as an alias.
 
     Raises:
-        ManifestError: there is no such heading, or two are to have the same name.
+        ManifestError: no such heading, or two with the same new name.
     """
     renamed = _renamed(headings, columns)
     plain = kept_names(headings)
@@ -93,7 +92,7 @@ def column_names(headings: Sequence[str], columns: Mapping[str, str]) -> list[st
 
 
 def _renamed(headings: Sequence[str], columns: Mapping[str, str]) -> dict[int, str]:
-    """The names that the operator gives, by the index of their heading."""
+    """The operator's names, by the index of their heading."""
     renamed: dict[int, str] = {}
     for heading, column in columns.items():
         index = _index_of(heading, headings)
@@ -115,7 +114,7 @@ def shown(headings: Sequence[str]) -> str:
 
 
 def likely_media(headings: Sequence[str]) -> list[str]:
-    """The headings that may be those of the column with the files, likeliest first; 3 at most."""
+    """Headings that may name the column with the files, most likely first; 3 at most."""
     by_bare = {_bare(heading): heading for heading in reversed(headings)}
     likely = [by_bare[bare] for bare in _MEDIA_HEADINGS if bare in by_bare]
     likely += [h for h in headings if any(word in _bare(h) for word in _MEDIA_WORDS)]

@@ -1,12 +1,11 @@
 """The CSV that iNaturalist's page "Export observations" makes, alone or in its zip.
 
-What its columns mean: https://www.inaturalist.org/terminology. Observers choose the columns, so
-none but `id` and one of `image_url` and `sound_url` is needed. The export names the first
-photograph and the first sound of an observation, and no others.
+Terminology: https://www.inaturalist.org/terminology. Users choose the columns; only `id` and one of
+`image_url` and `sound_url` are required. The export names only the first photograph and the first
+sound of an observation.
 
-Columns that begin with `private_` are never read. They hold the true position of observations whose
-coordinates are obscured, and only who may see it finds them filled in; an archive may be shown to
-others.
+Columns that begin with `private_` are never stored: they hold the true position of observations
+whose coordinates are obscured, and an archive may be shown to others.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ from bittern.service.sources.tables import COMMA_SEPARATED, Dialect, named_rows
 
 SITE = "https://www.inaturalist.org"
 VERSION = "4.0"
-"""Version of the Creative Commons licences that the site means."""
+"""Version of the site's Creative Commons licences."""
 OBSCURED_M = 31_500.0
-"""Diagonal of the cells of 0.2 degrees that coordinates are moved within, at the equator, in m."""
+"""Diagonal in m, at the equator, of the cells of 0.2 degrees in which coordinates are obscured."""
 SIZES = ("original", "large", "medium", "small")
 """Longest sides of 2048, 1024, 500 and 240 pixels, best first."""
 _MAX_HEADINGS = 10_000
@@ -78,7 +77,7 @@ def is_inaturalist_export(path: Path) -> bool:
 
 
 def inaturalist_export_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The photographs and sounds of an export, in its order; the rest has none to be coded.
+    """The photographs and sounds of an export, in its order.
 
     Raises:
         ManifestError: it cannot be read as a whole, or names no media.
@@ -118,7 +117,7 @@ def _media(position: str, values: dict[str, str], locator: MediaLocator) -> Iter
 
 
 def _photo_names(photo_id: str, extension: str) -> list[str]:
-    """Paths that a photograph may have below the folder with the media, best first."""
+    """Possible paths of a photograph below the folder with the media, best first."""
     extensions = dict.fromkeys([extension, "jpg", "jpeg"])
     return [
         *(f"{photo_id}/{size}.{each}" for each in extensions for size in SIZES),
@@ -137,7 +136,7 @@ def header(path: Path, dialect: Dialect) -> list[str]:
 
 
 def table_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """The rows of a table of iNaturalist's: line and cells, empty ones too, or what is wrong.
+    """The rows of a table of iNaturalist's: line and cells, empty ones too, or an error.
 
     Raises:
         ManifestError: the table as a whole cannot be read.
@@ -153,10 +152,10 @@ def table_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, dict[str, st
 
 
 def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
-    """An observation's columns as Darwin Core has them.
+    """An observation's columns as Darwin Core terms.
 
     Raises:
-        MetadataError: a coordinate or an uncertainty that is none.
+        MetadataError: an invalid coordinate or uncertainty.
     """
     headings = [h for h in values if h not in _LEFT_OUT and not h.lower().startswith("private_")]
     names = kept_names([_TERMS.get(heading, heading) for heading in headings])
@@ -165,7 +164,7 @@ def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
     }
     kept = {name: value for name, value in kept.items() if value != ""}
     if "coordinates_obscured" in values:
-        # Where another column contradicts it, the coordinates are as likely not the true ones.
+        # If another column contradicts it, the coordinates count as obscured.
         kept["coordinates_obscured"] = _is_obscured(values)
     if _is_obscured(values):
         kept["dataGeneralizations"] = _OBSCURED
@@ -183,7 +182,7 @@ def _metadata(values: Mapping[str, str]) -> dict[str, Value]:
 
 
 def _is_obscured(values: Mapping[str, str]) -> bool:
-    """Whether the coordinates that the site shows are not the true ones."""
+    """Whether the published coordinates differ from the true ones."""
     hidden = ("obscured", "private")
     return (
         values.get("coordinates_obscured", "").lower() in ("true", "t", "1")
@@ -210,7 +209,7 @@ def _uncertainty(values: Mapping[str, str]) -> dict[str, Value]:
 
 
 def _rank(values: Mapping[str, str]) -> str:
-    """The rank whose name the scientific name is; empty if the export does not say."""
+    """The rank of the scientific name; empty if unknown."""
     name = values.get("scientific_name")
     ranks = (rank for rank in _LOW_RANKS if name and values.get(f"taxon_{rank}_name") == name)
     return next(ranks, "")

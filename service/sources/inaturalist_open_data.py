@@ -1,15 +1,13 @@
 """iNaturalist's open data: the tables photos, observations, observers and taxa.
 
 https://github.com/inaturalist/inaturalist-open-data: tab-separated, without quotes, each plain or
-with gzip. Only photos and observations are needed; without the others there are no names.
+with gzip. Only photos and observations are required; the others add names.
 
-Nobody has all the photographs. Where they are not fetched, the folder with the media is listed
-first, and only rows of photographs that are there become entries; the hundreds of millions of
-others are skipped silently. Where they may be fetched, every row becomes an entry: cut the
-tables to what is wanted before.
+If photographs are not fetched, the folder with the media is listed first, and only rows of local
+photographs become entries; the hundreds of millions of other rows are skipped silently. If they may
+be fetched, every row becomes an entry: reduce the tables before.
 
-No table is held in memory: what is looked up goes to disk, about 150 bytes for each observation
-and 60 for each taxon that are needed.
+No table is held in memory: lookups go to disk, about 150 bytes per observation and 60 per taxon.
 """
 
 from __future__ import annotations
@@ -69,11 +67,11 @@ def is_open_data(path: Path) -> bool:
 
 
 def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
-    """The photographs of the open data that are here or may be fetched, in the table's order.
+    """The photographs of the open data that are local or may be fetched, in the table's order.
 
     Raises:
-        ManifestError: a table that is needed cannot be read.
-        SourceNotFoundError: a table is missing, or no photograph is here.
+        ManifestError: a required table cannot be read.
+        SourceNotFoundError: a table is missing, or no photograph was found.
     """
     folder = path if path.is_dir() else path.parent
     with Spill() as spill:
@@ -121,7 +119,7 @@ class _Listing:
                 yield failed(file, "", SourceNotFoundError(message))
 
     def _take(self, name: str, take: Callable[[int, dict[str, str]], object]) -> Iterator[Listed]:
-        """Keep what is needed of a table; list its wrong rows."""
+        """Store the needed rows of a table; list its invalid rows."""
         path = self.tables.get(name)
         for line, row in table_rows(path, TAB_SEPARATED) if path else ():
             if isinstance(row, str):
@@ -148,7 +146,7 @@ class _Listing:
         self.spill.add_first("taxa", row["taxon_id"], values)
 
     def _local(self, photo: str) -> str | None:
-        """The file of a photograph that is here, which a row is about; None if it is not here."""
+        """The local file of a row's photograph; None if there is none."""
         if not _PHOTO.fullmatch(photo):
             return None
         key = _sortable(int(photo))
@@ -158,7 +156,7 @@ class _Listing:
         return file
 
     def _taxon(self, key: str) -> dict[str, str]:
-        """`scientificName`, `taxonRank` and the names of the main ranks; nothing if unknown."""
+        """`scientificName`, `taxonRank` and the names of the main ranks; empty if unknown."""
         own = self.spill.get("taxa", key)
         if own is None:
             return {}
@@ -166,7 +164,7 @@ class _Listing:
         names = {"scientificName": name, "taxonRank": rank}
         if rank in RANKS:
             names[rank] = name
-        # The description has backslashes between the ids, the files have slashes.
+        # Documented with backslashes between the ids; the files have slashes.
         for ancestor in re.split(r"[/\\]", ancestry)[:100]:
             above = self.spill.get("taxa", ancestor)
             if above is not None and above[1] in RANKS:

@@ -1,9 +1,8 @@
 """The elements of long lists in a JSON file, one by one: the file may be larger than memory.
 
-`ijson` reads the file event by event; here the events become elements, within limits: no element
-is deeper or larger than is plausible, and no single text fills the memory. (`ijson.items` has no
-such limits: it keeps a path for each level of nesting, and some kilobytes of ``[`` make these
-gigabytes.)
+`ijson` reads the file event by event; this module builds elements from the events, with limits on
+depth, size and length of texts. (`ijson.items` has no limits: it keeps a path for each level of
+nesting, so that some kilobytes of ``[`` need gigabytes.)
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from ijson.common import ObjectBuilder
 from bittern.errors import ManifestError
 
 MAX_DEPTH = 32
-"""Deepest nesting of an element; a deeper one cannot be used."""
+"""Deepest nesting of an element."""
 MAX_ELEMENT_VALUES = 10_000
 """Most values of an element."""
 MAX_ELEMENT_CHARS = 1 << 20
 """Most characters of all of an element's texts and keys."""
 MAX_TOKEN_BYTES = 8 << 20
-"""Longest text of a file: the file as a whole is refused where one is longer."""
+"""Longest text; a file with a longer one is refused as a whole."""
 _PEEKED_BYTES = 256 << 10
 _CHUNK_BYTES = 64 << 10
 
@@ -40,11 +39,11 @@ class Element(NamedTuple):
     """An element of one of the lists.
 
     Attributes:
-        member: name of the list; empty for an element of a list that is the whole file, with
-            what it holds beside the wanted lists.
+        member: name of the list; empty for an element of a list that is the whole file, without
+            the requested lists in it.
         number: its index in its list, from 0.
         value: the element, made of dicts, lists, str, int, float, bool and None.
-        unusable: what is wrong with it; empty if nothing is. `value` is None then.
+        unusable: its error, or empty. With an error, `value` is None.
     """
 
     member: str
@@ -53,14 +52,14 @@ class Element(NamedTuple):
     unusable: str = ""
 
     def position(self, file: str) -> str:
-        """Its position for people: ``train.json, images[12]``."""
+        """Its position: ``train.json, images[12]``."""
         return f"{file}, {self.member or 'element '}[{self.number}]"
 
     def fields(self) -> dict[str, Any]:
         """The element as an object with named values.
 
         Raises:
-            ManifestError: it cannot be used, or is something else.
+            ManifestError: it is unusable, or not an object.
         """
         if self.unusable:
             raise ManifestError(self.unusable)
@@ -74,7 +73,7 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
 
     Args:
         path: a file with one JSON value, UTF-8.
-        members: names of the lists; whatever else the object has is skipped.
+        members: names of the lists; other members are skipped.
         flat: leave out lists and objects within elements.
 
     Raises:
@@ -107,7 +106,7 @@ def elements(path: Path, members: frozenset[str], *, flat: bool = False) -> Iter
 def first_keys(path: Path) -> frozenset[str]:
     """Keys of a JSON file's object, or of the first object in its list, within the first 256 KiB.
 
-    Empty for whatever is not such a file; raises nothing.
+    Empty for any other file; never raises.
     """
     keys: set[str] = set()
     guarded = _Guarded()
@@ -127,16 +126,16 @@ def first_keys(path: Path) -> frozenset[str]:
             elif event == "map_key" and depth == level:
                 keys.add(value)
     except (ijson.JSONError, ValueError, RuntimeError, OSError):
-        pass  # cut off in the middle, most often
+        pass  # usually cut off by the limit
     return frozenset(keys)
 
 
 class _TooLongError(Exception):
-    """No event came for many bytes."""
+    """A text is longer than the limit."""
 
 
 class _Guarded:
-    """A file that refuses to be read further where many bytes make no event."""
+    """A file that limits the bytes between two events."""
 
     file: BinaryIO
 
@@ -156,7 +155,7 @@ class _Guarded:
         return found
 
     def events(self) -> Iterator[Event]:
-        """What the file's bytes mean."""
+        """Parse the file."""
         # Without `use_float`, ijson 3.6 brings the process down at an integer of 5,000 digits;
         # with it, numbers that do not fit into 64 bits are errors.
         for event in ijson.basic_parse(self, buf_size=_CHUNK_BYTES, use_float=True):
@@ -165,7 +164,7 @@ class _Guarded:
 
 
 class _Elements:
-    """Makes elements of the events of one file."""
+    """Builds elements from the events of one file."""
 
     def __init__(self, events: Iterator[Event], members: frozenset[str], flat: bool) -> None:
         self._events = events
@@ -189,11 +188,11 @@ class _Elements:
                 yield rest.element("", number)
         else:
             raise ValueError("it is neither an object nor a list")
-        if next(self._events, None) is not None:  # makes ijson look at what follows
+        if next(self._events, None) is not None:  # makes ijson read to the end of the file
             raise ValueError("there is text after its end")
 
     def _lists(self, rest: _Builder | None) -> Iterator[Element]:
-        """The wanted lists of an object that has begun; all its other members go to `rest`."""
+        """The requested lists of a started object; its other members go to `rest`."""
         for event, key in self._events:
             if event == "end_map":
                 if rest is not None:
@@ -221,7 +220,7 @@ class _Elements:
             self._counts[member] += 1
 
     def _rest_of_value(self, event: str, builder: _Builder | None) -> None:
-        """Take the events of a value, of which `event` was the first."""
+        """Consume the events of a value after its first one, `event`."""
         depth = int(event in _STARTS)
         while depth:
             event, value = next(self._events)
@@ -231,7 +230,7 @@ class _Elements:
 
 
 class _Builder:
-    """Puts an element together, and stops where it passes a limit."""
+    """Builds one element, within the limits."""
 
     def __init__(self, flat: bool) -> None:
         self._deepest = 1 if flat else MAX_DEPTH
@@ -241,7 +240,7 @@ class _Builder:
         self._unusable = ""
 
     def add(self, event: str, value: Any) -> None:
-        """Take the next event."""
+        """Add the next event."""
         self._depth += event in _STARTS
         if self._depth <= self._deepest:
             self._check(event, value)
@@ -263,13 +262,13 @@ class _Builder:
             self._unusable = f"it has more than {MAX_ELEMENT_CHARS:,} characters"
 
     def element(self, member: str, number: int) -> Element:
-        """What has come together."""
+        """The finished element."""
         value = None if self._unusable else self._builder.value
         return Element(member, number, value, self._unusable)
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether no half of a pair of surrogates stands alone; some parsers let these pass."""
+    """Whether a text has no lone surrogates, which some parsers accept."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -1,4 +1,4 @@
-"""A manifest: a table (CSV, tab-separated, Parquet) with a column `media` and whatever others."""
+"""A manifest: a table (CSV, tab-separated, Parquet) with a column `media` and any others."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from bittern.types import MediaItem
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
 _EXPORTED = frozenset({"id", "modality", "start_s", "end_s"})
-"""What our own exports say of an observation; beside `occurrenceID` and the media, nobody else's
-tables have all of these. Only their columns can have these names, see `headings`."""
+"""Columns of Bittern's own exports. A table with all of these and `occurrenceID` is such an export;
+no other table can have columns of these names, see `headings`."""
 _NOT_KEPT = _EXPORTED | {"media", "occurrenceID"}
 _TYPES = {"stillimage": "image", "image": "image", "sound": "audio", "audio": "audio"}
 
@@ -38,16 +38,16 @@ def manifest_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
 
 
 def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
-    """The rows of a manifest, here or at an address.
+    """The rows of a manifest, local or remote.
 
     `media` holds paths relative to the manifest (or to `options.media`), absolute paths, or
-    addresses below `options.fetch`. `occurrenceID` names the item (default: what `media` says),
-    `type` is ``StillImage`` or ``Sound`` (default: by the suffix). All other columns are kept as
-    metadata, under the names that `headings.column_names` gives them. Rows may share an
-    `occurrenceID` if their media differ.
+    addresses below `options.fetch`. `occurrenceID` is the item's id (default: the value of
+    `media`), `type` is ``StillImage`` or ``Sound`` (default: by the suffix). All other columns
+    become metadata, under the names of `headings.column_names`. Rows may share an `occurrenceID` if
+    their media differ.
 
-    A table that was exported from an archive has a row for each window of a recording; these are
-    one item, of the kind that `modality` says, and their times are not kept.
+    A table that was exported from an archive has a row for each window of a recording; these become
+    one item with the modality of the column `modality`, without their times.
 
     Raises:
         ManifestError: the manifest as a whole cannot be read.
@@ -73,7 +73,7 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
                         f"{before.removeprefix(f'{table.name}, ')} already"
                     )
             except BitternError as error:
-                # The first row of an occurrence keeps the bare id, whether its file exists or not.
+                # The first row of an occurrence has the bare id, even if its file is missing.
                 seen.add_first("ids", own)
                 yield failed(own or media, position, error)
                 continue
@@ -108,16 +108,14 @@ def _quoted(heading: str) -> str:
 
 @dataclass(frozen=True)
 class _MediaBase:
-    """Finds the media of a manifest.
-
-    The manifest is the operator's own: unlike an export's, its paths may be absolute.
+    """Finds the media of a manifest. Unlike those of an export, its paths may be absolute.
 
     Attributes:
-        folder: what paths are relative to; None if that is an address.
-        address: what paths are relative to; None if that is a folder.
+        folder: base of relative paths; None if that is an address.
+        address: base of relative paths; None if that is a folder.
         confined: whether paths may not leave the folder, as in a remote manifest.
         root: `folder` with links followed.
-        fetch: beginnings of addresses that may be fetched.
+        fetch: prefixes of addresses that may be fetched.
     """
 
     folder: Path | None
@@ -140,7 +138,7 @@ class _MediaBase:
         return cls(folder, None, remote, str(folder.resolve()), options.fetch)
 
     def find(self, media: str) -> FoundMedia:
-        """One medium, by what its row says."""
+        """The medium of a row."""
         if is_address(media):
             if may_fetch(media, self.fetch):
                 return FoundMedia(media, None, "", media)

@@ -1,13 +1,12 @@
 """Finds the media that a row of an export names.
 
-Exports hold addresses and ids, seldom media. The media lie in a folder that somebody downloaded
-them to, or can be fetched. Rows come from strangers, so a row may choose among the files of one
-folder and no others:
+Exports hold addresses and ids, seldom media. The media lie in a folder, or can be fetched. Rows are
+not trusted: a row may name the files of one folder and no others:
 
-- names with ``..`` are refused, and of an absolute path only the file name is looked for;
-- a link that leads out of the folder is refused beside the source, which may have been unpacked
-  from anything, and followed below a folder that the operator named with ``--media``;
-- an address is fetched only if the operator allowed its beginning with ``--fetch``.
+- names with ``..`` are refused, and of an absolute path only the file name is used;
+- a link that leads out of the folder is refused beside the source, and followed below a folder that
+  the operator named with ``--media``;
+- an address is fetched only if the operator allowed a prefix of it with ``--fetch``.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ _MODALITIES = {
 }
 _SHOWN = 200
 _NAMED = 3
-"""Names that a message gives of those that were looked for."""
+"""File names listed in an error message."""
 
 
 class FoundMedia(NamedTuple):
-    """Where one photograph or recording is; the fields are those of a `MediaItem`."""
+    """The location of one photograph or recording; the fields are those of a `MediaItem`."""
 
     media: str
     path: Path | None
@@ -53,7 +52,7 @@ class FoundMedia(NamedTuple):
     url: str | None
 
     def item(self, occurrence_id: str, modality: str, metadata: Mapping[str, Value]) -> MediaItem:
-        """It as an entry."""
+        """An entry at this location."""
         return MediaItem(
             occurrence_id=occurrence_id,
             media=self.media,
@@ -66,17 +65,17 @@ class FoundMedia(NamedTuple):
 
 
 class MediaLocator:
-    """Finds the media of one source; to be used by one listing at a time.
+    """Finds the media of one source; for one listing at a time.
 
-    Memory does not grow with the source: which address claimed which file name is kept on disk.
+    Memory does not grow with the source: file names claimed by addresses are kept on disk.
 
     Args:
-        source: the file or folder that is read.
-        options: `media` and `fetch` say where to look; by default in the source itself, if it is
-            a folder, or in the one that it lies in.
+        source: the source's file or folder.
+        options: `media` and `fetch` select where to search; the default is the source itself if it
+            is a folder, else its parent.
 
     Attributes:
-        folder: where files are looked for; None if only addresses are.
+        folder: folder to search for files; None if only addresses are used.
     """
 
     def __init__(self, source: Path, options: SourceOptions) -> None:
@@ -102,17 +101,16 @@ class MediaLocator:
         """The file or address of one photograph or recording.
 
         Args:
-            name: what the row says: an address, a relative path or a file name; may be empty.
-            also: paths below the folder that the reader knows the media by, such as
-                ``1234/original.jpg``. They are looked for first, in this order.
-            addresses: further addresses, in the order in which they are to be fetched; `name`
-                comes first if it is one.
+            name: from the row: an address, a relative path or a file name; may be empty.
+            also: paths below the folder by which the reader knows the media, such as
+                ``1234/original.jpg``. They are tried first, in this order.
+            addresses: further addresses, the preferred one first; `name` comes before them if it
+                is an address.
 
         Raises:
-            ManifestError: the row's path leads out of the folder, is none, or its file name
+            ManifestError: the row's path is invalid or leads out of the folder, or its file name
                 belongs to another address already.
-            SourceNotFoundError: the media are nowhere, with where they were looked for and both
-                remedies.
+            SourceNotFoundError: the media were not found; the message names both remedies.
         """
         also = list(also)
         own = [name, *addresses] if is_address(name) else list(addresses)
@@ -181,7 +179,7 @@ class MediaLocator:
 
 
 def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
-    """``image`` or ``audio``, by what the row says and by the suffix of the name.
+    """``image`` or ``audio``, by the row's type and the suffix of the name.
 
     Args:
         name: path or address.
@@ -190,7 +188,7 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
 
     Raises:
         UnsupportedMediaError: it is a video.
-        ManifestError: nothing says what it is.
+        ManifestError: the modality is unknown.
     """
     path = _split(name).path if is_address(name) else name
     modality = (
@@ -211,7 +209,7 @@ def modality_of_media(name: str, kind: str = "", mime: str = "") -> str:
 
 
 def _names(name: str) -> Iterator[tuple[str, bool]]:
-    """Paths to look for, best first, and whether a path is the whole of what the row says."""
+    """Paths to try, best first, and whether a path is the row's whole name."""
     if not name:
         return
     if "\0" in name:
@@ -239,7 +237,7 @@ def _names(name: str) -> Iterator[tuple[str, bool]]:
 
 
 def _safe(wanted: str) -> str:
-    """The path, if it cannot lead out of the folder."""
+    """Refuse a path that leads out of the folder."""
     path = PurePosixPath(wanted)
     backslashed = PurePosixPath(wanted.replace("\\", "/"))
     if "\0" in wanted or path.is_absolute() or ".." in backslashed.parts or not path.parts:

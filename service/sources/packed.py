@@ -1,7 +1,7 @@
-"""Tables as they are downloaded: plain, with gzip, or in a zip.
+"""Downloaded tables: plain, with gzip, or in a zip.
 
-Nothing is unpacked to disk. Members are read as streams, so that a zip which turns into petabytes
-costs no memory; one that turns into much more than tables do is refused.
+Members are read as streams and never unpacked to disk. A member with an implausible compression
+ratio is refused.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import IO, Self, cast
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 
 MAX_RATIO = 200
-"""How many times its size a member may grow to; tables grow to five or twenty times."""
+"""Highest ratio of unpacked to packed size; tables have 5 to 20."""
 MAX_UNJUDGED_BYTES = 64 << 20
-"""Members of up to this size may be compressed to whatever size."""
+"""Members up to this unpacked size may have any ratio."""
 _HEAD_BYTES = 64 << 10
-# The last two: encrypted, or a strange method of compression.
+# The last two: encryption, or an unknown method of compression.
 _UNREADABLE = (
     OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError
 )  # fmt: skip
 
 
 class PackedFiles:
-    """The files beside one that describes them, in a folder or a zip. To be closed.
+    """A description and the files that it names, in a folder or a zip. To be closed.
 
     Args:
         path: the folder or zip.
-        description: name of the file that describes the others, ``meta.xml``. In a zip, all of
-            them may lie in a folder.
+        description: name of the file that describes the others, ``meta.xml``. In a zip, they may
+            all lie in one folder.
 
     Raises:
         ManifestError: the zip cannot be read.
@@ -74,8 +74,8 @@ class PackedFiles:
         """A file as a stream.
 
         Raises:
-            SourceNotFoundError: there is none of this name.
-            ManifestError: it cannot be unpacked, or would grow to more than tables do.
+            SourceNotFoundError: no such file.
+            ManifestError: it cannot be unpacked, or has an implausible compression ratio.
         """
         if self._zip is None:
             with self._in_folder(name).open("rb") as file:
@@ -141,10 +141,10 @@ def describes(path: Path, description: str, words: bytes = b"", limit: int = 0) 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a table, unpacked as they are read: plain, with gzip, or alone in a zip.
+    """The unpacked bytes of a table: plain, with gzip, or alone in a zip.
 
     Raises:
-        ManifestError: it cannot be unpacked, or a zip holds other than one table.
+        ManifestError: it cannot be unpacked, or a zip does not hold exactly one table.
     """
     try:
         if path.suffix.lower() == ".gz":
@@ -163,7 +163,7 @@ def unpacked(path: Path) -> Iterator[IO[bytes]]:
 
 
 def head_of(path: Path) -> bytes:
-    """The first 64 KiB of such a table; nothing if it cannot be read."""
+    """The first 64 KiB of such a table; empty if it cannot be read."""
     try:
         with unpacked(path) as file:
             return file.read(_HEAD_BYTES)

@@ -1,10 +1,9 @@
 """Remote media and lists of media: https, S3, and whatever else fsspec reaches.
 
-Nothing is fetched but what an operator named on a command line: a source by its address, and the
-media that a source names by the beginnings of addresses (`service.sources.addresses`). That is
-checked again here, for the first address and for each that it redirects to. Media have limits of
-size and time, are tried three times, and end in a typed error if nothing helps. Large ones lie in
-a temporary file.
+Only addresses that an operator named are fetched: a source by its address, and the media that a
+source names below allowed prefixes (`service.sources.addresses`). This is checked for the first
+address and for each redirect. Media have limits of size and time, and are tried three times. Large
+ones are kept in a temporary file.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from bittern.types import MediaItem
 IN_MEMORY_BYTES = 64 << 20
 """Larger media go through a temporary file."""
 MAX_MEDIA_BYTES = 4 << 30
-"""Largest photograph or recording that is taken from a stream: 6 hours of 48 kHz stereo."""
+"""Largest photograph or recording read from a stream: 6 hours of 48 kHz stereo."""
 SILENCE_S = 60.0
-"""Seconds without a byte after which an address counts as silent."""
+"""Seconds without a byte after which a transfer is aborted."""
 MAX_TRANSFER_S = 1_800.0
-"""Longest time that one file may take."""
+"""Longest time of one transfer."""
 PAUSES_S = (0.5, 4.0)
 """Seconds between attempts, of which there is one more."""
 MAX_REDIRECTS = 5
@@ -61,18 +60,18 @@ _Result = TypeVar("_Result")
 
 
 def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
-    """The file of an item: its bytes, or where they lie on this machine.
+    """The file of an item: its bytes, or its path on this machine.
 
-    An address is fetched. Up to 64 MiB come back as bytes; more as the path of a temporary file,
-    which is deleted once that path object is no longer referred to: hold on to it.
+    An address is fetched: up to 64 MiB are returned as bytes, more as the path of a temporary file,
+    which is deleted with the path object: keep a reference to it.
 
     Args:
         item: with a path, data, or a url.
-        allowed: beginnings of addresses below which the url lies, and what it redirects to.
+        allowed: prefixes of addresses; the url and its redirects must lie below one.
 
     Raises:
-        SourceNotFoundError: nothing there.
-        SourceUnreachableError: it may not or cannot be fetched; says why.
+        SourceNotFoundError: the address does not exist.
+        SourceUnreachableError: it may not or cannot be fetched.
         MediaTooLargeError: more than 4 GiB.
         InvalidInputError: the item has neither path nor data nor url.
     """
@@ -90,7 +89,7 @@ def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
 
 
 def retried(work: Callable[[], _Result], url: str) -> _Result:
-    """Do something, again after each of `PAUSES_S` as long as the failure may be temporary.
+    """Call `work`, again after each of `PAUSES_S` while failures may be temporary.
 
     Raises:
         SourceNotFoundError, SourceUnreachableError: it failed for good.
@@ -100,7 +99,7 @@ def retried(work: Callable[[], _Result], url: str) -> _Result:
             return work()
         except BitternError:
             raise
-        except Exception as error:  # of whatever library reaches the address
+        except Exception as error:  # of the library behind the address
             if pause is None or not _is_temporary(error):
                 raise _typed(error, url) from error
             _wait(pause)
@@ -111,7 +110,7 @@ def system_of(address: str) -> tuple[Any, str]:
     """The fsspec file system behind an address that the operator gave, and the path on it.
 
     Raises:
-        InvalidInputError: no such kind of address, or the package for it is not installed.
+        InvalidInputError: an unknown kind of address, or its package is not installed.
     """
     import fsspec
 
@@ -155,8 +154,8 @@ def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
     """The bytes at an address that may be fetched, within a limit of time."""
     if not may_fetch(url, allowed):
         raise SourceUnreachableError(
-            f"'{url[:200]}' may not be fetched; allow the beginning of that address with --fetch "
-            "if you trust it",
+            f"'{url[:200]}' may not be fetched; allow a prefix of that address with --fetch if "
+            "you trust it",
             field="source",
             details={"url": url[:500]},
         )
@@ -178,7 +177,7 @@ def _chunks(url: str) -> Iterator[bytes]:
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects come back as errors, so that it can be checked where they lead."""
+    """Turns redirects into errors, so that their targets can be checked."""
 
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
@@ -214,8 +213,8 @@ def _answer(
         target = urljoin(at, target)
         if not may_fetch(target, allowed):
             raise SourceUnreachableError(
-                f"'{url[:200]}' redirects to '{target[:200]}', which may not be fetched; allow the "
-                "beginning of that address with --fetch if you trust it"
+                f"'{url[:200]}' redirects to '{target[:200]}', which may not be fetched; allow a "
+                "prefix of that address with --fetch if you trust it"
             )
         at = target
     raise SourceUnreachableError(f"'{url[:200]}' redirects more than {MAX_REDIRECTS} times")
@@ -233,7 +232,7 @@ def _is_temporary(error: Exception) -> bool:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status behind an error, if there is one; urllib and aiohttp name it differently."""
+    """The HTTP status of an error of urllib or aiohttp, if it has one."""
     status = getattr(error, "code", None) or getattr(error, "status", None)
     return status if isinstance(status, int) else None
 
@@ -241,7 +240,7 @@ def _status(error: Exception) -> int | None:
 def _typed(error: Exception, url: str) -> BitternError:
     status = _status(error)
     if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
-        error = error.__cause__  # a library that calls every file that it cannot reach missing
+        error = error.__cause__  # some libraries call every unreachable file missing
     if isinstance(error, FileNotFoundError) or status in _MISSING:
         return SourceNotFoundError(f"there is nothing at {url[:200]}", field="source")
     if status in (401, 403) or isinstance(error, PermissionError):
@@ -266,9 +265,9 @@ def _wait(seconds: float) -> None:
 
 
 class TemporaryMedia(type(Path())):  # type: ignore[misc]
-    """Path of a temporary file that is deleted once nothing refers to this path any more.
+    """Path of a temporary file that is deleted with this path object.
 
-    Copies of it (also in another process) are plain paths and keep nothing alive.
+    Copies of it (also in another process) are plain paths and do not keep the file.
     """
 
     _gone: weakref.finalize[..., object]
@@ -282,7 +281,7 @@ class TemporaryMedia(type(Path())):  # type: ignore[misc]
 
 
 def spool(chunks: Iterable[bytes], name: str) -> bytes | Path:
-    """All of a stream: its bytes, or where they lie if there are more than `IN_MEMORY_BYTES`.
+    """Read a whole stream: its bytes, or a file with them if more than `IN_MEMORY_BYTES`.
 
     Args:
         chunks: the stream, in chunks of any size.

@@ -1,6 +1,6 @@
-"""What a reader has to remember of more rows than fit into memory: tables on disk.
+"""Temporary tables on disk, for joins of more rows than fit into memory.
 
-Nothing says that the tables of an export are sorted, or that no row is repeated.
+The tables of an export may be unsorted and have repeated rows.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ class Spill:
     """Maps and lists of JSON values by key, in a temporary SQLite database on disk.
 
     A map has one value for a key (`add_first`, `get`), a list any number of them in order (`add`,
-    `find`). Memory is SQLite's page cache, at most 16 MiB, whatever the number of rows. The
-    operating system removes the database when it is closed or the process dies. Closed by a `with`
-    statement, or when nothing refers to it. Names of tables are constants of the caller, and go
-    into the SQL as they are.
+    `find`). Memory is SQLite's page cache, at most 16 MiB. The operating system removes the
+    database when it is closed or the process dies. Names of tables are constants of the caller and
+    go into the SQL unquoted.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ class Spill:
         return (value for _, value in self._select(table, condition, key, low, high))
 
     def rows(self, table: str) -> Iterator[tuple[str, Any]]:
-        """Key and value of all that was added to lists, in this order."""
+        """Key and value of all list entries, in the order of adding."""
         self._make_list(table)
         return self._select(table, "ORDER BY number")
 

@@ -1,9 +1,8 @@
-"""Tables of whatever size, row by row: delimited text and Parquet, local or remote.
+"""Tables of any size, row by row: delimited text and Parquet, local or remote.
 
-What exports call CSV differs in separators, quotes and ends of lines. It is read in blocks, so
-that memory is bounded by one block and one row (`MAX_LINE_BYTES`), also where a file of a terabyte
-is a single line. A row that cannot be read is reported with its line number, and the next one is
-read.
+CSV files of exports differ in separators, quotes and ends of lines. They are read in blocks:
+memory is bounded by one block and one row (`MAX_LINE_BYTES`), even if a file of a terabyte is one
+line. An unreadable row is reported with its line number, and reading continues.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ MAX_LINE_BYTES = 4 << 20
 MAX_CELL_BYTES = 1 << 20
 """Longest cell; of delimited text, in characters."""
 ENCODINGS = frozenset({"utf-8", "ascii", "iso8859-1", "cp1252"})
-"""Encodings that can be split into lines before they are decoded; names as `codecs` has them."""
+"""Encodings that can be split into lines before decoding; names of `codecs`."""
 PARQUET_SUFFIXES = frozenset({".parquet", ".pq"})
 TEXT_SUFFIXES = frozenset({".csv", ".tsv", ".txt"})
 _BLOCK = 1 << 20
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 8 << 20
-"""What is read of a Parquet file at once, and what of it is turned into text at once."""
+"""Most bytes of a Parquet file that are read, or turned into text, at once."""
 _GROUP_BYTES = 64 << 20
 _MEAN_ROW_BYTES = 64 << 10
-"""A row group of more than both of these is left out: it is unpacked a thousand rows at a time,
-however small the batches are."""
+"""A row group above both limits is left out: Parquet unpacks a thousand rows at a time, however
+small the batches are."""
 _TOO_LARGE = (
     "have {:,} bytes each on average, which is too much; remove the columns with long texts"
 )
@@ -91,7 +90,7 @@ def rows(stream: IO[bytes], dialect: Dialect) -> Iterator[tuple[int, list[str] |
         dialect: its rules.
 
     Yields:
-        Number of the row's first line, from 1, and its cells; or what is wrong with the row.
+        Number of the row's first line, from 1, and its cells; or the error of the row.
     """
     csv.field_size_limit(MAX_CELL_BYTES)
     lines = _Lines(stream, dialect)
@@ -116,12 +115,12 @@ def named_rows(
     Args:
         stream: bytes; closed by the caller.
         dialect: its rules.
-        table: what messages call it.
-        names: called once with the headings; with none where the stream is empty.
+        table: its name in messages.
+        names: called once with the headings; with none if the stream is empty.
         missing: values that count as an empty cell; these are left out.
 
     Yields:
-        Number of the row's first line, and its cells by column; or what is wrong with the row.
+        Number of the row's first line, and its cells by column; or the error of the row.
 
     Raises:
         ManifestError: the header cannot be read.
@@ -145,7 +144,7 @@ def named_rows(
 
 @dataclass
 class _Lines:
-    """Lines of a stream. `trouble` says what was wrong with those since it was last emptied."""
+    """Lines of a stream. `trouble` is the last error since it was cleared."""
 
     stream: IO[bytes]
     dialect: Dialect
@@ -177,7 +176,7 @@ class _Lines:
                 yield None if dropping or len(line) > MAX_LINE_BYTES else line.rstrip(b"\r")
                 dropping = False
             if len(rest) > MAX_LINE_BYTES:
-                # Keep as much as an end may need that is cut in two by the block.
+                # Keep the first bytes of a line end that the block may have cut.
                 rest, dropping = rest[len(rest) - len(end) + 1 :], True
         if rest or dropping:
             yield None if dropping else rest.rstrip(b"\r")
@@ -219,7 +218,7 @@ class Table:
 
     @property
     def separator(self) -> str:
-        """What separates its cells: a comma, a tab or a semicolon; a comma for Parquet."""
+        """Separator of its cells: a comma, a tab or a semicolon; a comma for Parquet."""
         return "," if self.is_parquet else self._form[1]
 
     @cached_property
@@ -238,11 +237,11 @@ class Table:
         return self.location.open("rb")
 
     def position(self, number: int) -> str:
-        """What to call a row: a line of text, or the number of a row."""
+        """Position of a row: its line in a text, or its number."""
         return f"{self.name}, {'row' if self.is_parquet else 'line'} {number}"
 
     def rows(self, names: Names) -> Iterator[tuple[int, Cells | str]]:
-        """Number and cells of every row, or what is wrong with the row; empty cells left out.
+        """Number and cells of every row, or the error of the row; empty cells left out.
 
         Raises:
             ManifestError: the table as a whole cannot be read.
@@ -264,7 +263,7 @@ class Table:
                 raise ManifestError(f"{self.location} is not {encoding} text: {error}") from error
 
     def _refuse_other_encodings(self, encoding: str) -> None:
-        """Read a file through: better to refuse it now than in the middle of a night."""
+        """Check the encoding of the whole file before the first row is used."""
         decoder = codecs.getincrementaldecoder(encoding)()
         line = 1
         with self.open() as file:
@@ -303,7 +302,7 @@ def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str
         columns = dict(zip(flat, names(flat), strict=True))
         number = 0
         try:
-            # A text that a file holds once and refers to a million times stays one text.
+            # Read as a dictionary, a repeated text is held once.
             texts = [name for name in flat if _is_text(parquet.schema_arrow.field(name).type)]
             parquet = _parquet(table, file, metadata=parquet.metadata, read_dictionary=texts)
             for group in range(parquet.num_row_groups):
@@ -318,12 +317,12 @@ def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str
                         number += 1
                         yield number, cells
         except (pa.ArrowException, OSError) as error:
-            # What was read is good; where the file is damaged, nothing behind can be found.
+            # Rows before the damage are complete; none can be found after it.
             yield number + 1, f"this row and the rows after it cannot be read: {error}"
 
 
 def _is_flat(kind: Any) -> bool:
-    """Whether a column holds texts, numbers, dates or truth, not lists or bytes."""
+    """Whether a column holds texts, numbers, dates or booleans, not lists or bytes."""
     import pyarrow.types as types
 
     if types.is_dictionary(kind):
@@ -338,7 +337,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _size_of(group: Any, flat: list[str]) -> tuple[int, int]:
-    """Rows of a row group, and bytes of one of them on average, by what its columns say."""
+    """Rows of a row group, and mean bytes of a row, from the metadata."""
     columns = (group.column(number) for number in range(group.num_columns))
     size = sum(each.total_uncompressed_size for each in columns if each.path_in_schema in flat)
     return int(group.num_rows), max(1, int(size // max(1, group.num_rows)))
@@ -359,7 +358,7 @@ def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells | str]
 
 
 def _sizes(column: Any) -> NDArray[np.int64]:
-    """Bytes of each text of a column, int64 [rows]; zeros for a column of something else."""
+    """Bytes of each text of a column, int64 [rows]; zeros for other columns."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,12 +1,12 @@
 """Tar shards in the layout of webdataset: members of one key follow one another.
 
 ``000123.jpg``, ``000123.json`` and ``000123.txt`` are a photograph, its metadata and its caption. A
-member's key is its path up to the first dot of its file name. Shards are read as streams; nothing
-of them is written to disk, but recordings that are too large for memory. Links are never followed.
+member's key is its path up to the first dot of its file name. Shards are read as streams; only
+recordings that are too large for memory are written to disk. Links are never followed.
 https://github.com/webdataset/webdataset describes the layout.
 
-`tarfile` reads the format. A shard may come from anywhere, so `_Bounded` limits what it reads
-for the headers of one member, and `_MemberInfo` raises where it would take damage for the end.
+`tarfile` reads the format. Shards are not trusted: `_Bounded` limits the headers of a member, and
+`_MemberInfo` raises where `tarfile` would mistake damage for the end of the file.
 """
 
 from __future__ import annotations
@@ -51,10 +51,9 @@ MAX_GROUP = 64
 MAX_SIDECAR_BYTES = 1 << 20
 MAX_NAME_CHARS = 1_024
 MAX_HEADER_BYTES = 16 << 10
-"""Longest header of a member, which holds a long name. Python before 3.11.10 takes time that grows
-with its square."""
+"""Longest header of a member, with a long name. Python before 3.11.10 needs quadratic time."""
 MAX_HEADERS_BYTES = 64 << 10
-"""Most that is read for all headers of a member."""
+"""Most bytes of all headers of a member."""
 _BUFFER_BYTES = 10_240
 _CHUNK_BYTES = 1 << 20
 _EXTENSIONS = frozenset(
@@ -79,11 +78,11 @@ def shard_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The photographs and recordings of tar shards, with their bytes.
 
     The id is the key, or the `occurrenceID` of the JSON member; further media of one key add their
-    names. Flat values of the JSON member become metadata, lists and objects in it are left out;
-    ``.txt`` becomes `caption` and ``.cls`` `label`. Other members are passed over.
+    names. Flat values of the JSON member become metadata, lists and objects are left out;
+    ``.txt`` becomes `caption` and ``.cls`` `label`. Other members are skipped.
 
     Raises:
-        SourceNotFoundError: there is no such shard.
+        SourceNotFoundError: no such shard.
     """
     return _entries(_shards(path), options)
 
@@ -103,7 +102,7 @@ def remote_shard_entries(address: str, options: SourceOptions) -> Iterator[Liste
 
 
 def _entries(shards: list[Path] | list[str], options: SourceOptions) -> Iterator[Listed]:
-    """The media of shards that are here or at addresses, in their order."""
+    """The media of local or remote shards, in their order."""
     include, exclude = matcher(options.include, "include"), matcher(options.exclude, "exclude")
     with Spill() as seen:
         for shard in shards:
@@ -193,7 +192,7 @@ def _groups(stream: IO[bytes], name: str, root: str) -> Iterator[Listed]:
                 group = _Group(key, name, root)
             group.take(tar, member, suffix)
     except BitternError as error:
-        # The group that was being read may lack members; the ones before are whole.
+        # The current group may lack members; the groups before are complete.
         yield failed(name, name, error)
         return
     if group is not None:
@@ -201,10 +200,10 @@ def _groups(stream: IO[bytes], name: str, root: str) -> Iterator[Listed]:
 
 
 class TarStream:
-    """The members of a tar file, also of one packed with gzip or bzip2, one after the other.
+    """The members of a tar file, plain or packed with gzip or bzip2, in their order.
 
-    Its methods raise a `ManifestError` where it is no tar file, is damaged or ends too early;
-    members before that are good.
+    Its methods raise a `ManifestError` if it is not a tar file, is damaged or ends too early;
+    members before that are complete.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -256,11 +255,11 @@ class TarStream:
 
 
 class _EndsTooEarlyError(Exception):
-    """A tar file ends with a block of zeros; nobody reads further."""
+    """The stream ended before the final block of zeros."""
 
 
 class _Bounded:
-    """A stream that ends a read of more bytes than a member and its headers can have."""
+    """A stream that refuses to read more bytes than a member and its headers can have."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -268,7 +267,7 @@ class _Bounded:
         self.allow(0)
 
     def allow(self, size: int) -> None:
-        """Allow to read the rest of a member of this size, and the headers of the next one."""
+        """Allow reading a member of this size, and the headers of the next one."""
         self._left = size + MAX_HEADERS_BYTES + 2 * _BUFFER_BYTES
 
     def read(self, size: int) -> bytes:
@@ -282,7 +281,7 @@ class _Bounded:
 
 
 class _MemberInfo(tarfile.TarInfo):
-    """A member; where there should be one and is none, an error instead of the file's end."""
+    """A member; an invalid header is an error, not the end of the file."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -332,7 +331,7 @@ class _Group:
     members: int = 0
 
     def take(self, tar: TarStream, member: tarfile.TarInfo, suffix: str) -> None:
-        """Read a member, if it is a medium or describes one."""
+        """Read a member that is a medium or describes one."""
         name = member.name.removeprefix("./")
         modality = modality_of_suffix(Path(name))
         kind = "." + suffix.rpartition(".")[2]
@@ -365,7 +364,7 @@ class _Group:
             self.problems.append((name, error))
 
     def entries(self) -> Iterator[Listed]:
-        """What the key gives: media with metadata, and what cannot be used."""
+        """Media of the key with their metadata, and its errors."""
         position = f"{self.shard}, {self.key[:MAX_NAME_CHARS]}"
         for name, error in self.problems:
             yield failed(name[:MAX_NAME_CHARS], position, error)

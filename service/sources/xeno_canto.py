@@ -1,7 +1,7 @@
-"""Answers of xeno-canto's interface (versions 2 and 3), kept as JSON, with the recordings beside.
+"""Responses of xeno-canto's API (versions 2 and 3), stored as JSON beside the recordings.
 
-An answer is a page: ``{"numRecordings": ..., "recordings": [...]}``. One file with a page, a list
-of pages or a list of recordings is read, and a folder with several such files.
+A response is a page: ``{"numRecordings": ..., "recordings": [...]}``. Readable are one file with a
+page, a list of pages or a list of recordings, and a folder with several such files.
 
 https://xeno-canto.org/explore/api
 """
@@ -41,10 +41,10 @@ _OF_A_RECORDING = frozenset({"id", "gen", "sp"})
 _LOOKED_AT = 20
 _ID = re.compile(r"(?:XC)?([0-9]{1,12})", re.IGNORECASE)
 _IN_A_NAME = re.compile(r"(?<![A-Za-z0-9])XC([0-9]{1,12})(?![0-9])", re.IGNORECASE)
-"""What the site calls a download: ``XC694038 - Tawny Owl - Strix aluco.mp3``."""
+"""The site's names of downloads: ``XC694038 - Tawny Owl - Strix aluco.mp3``."""
 _SUFFIXES = (".mp3", ".wav", *sorted(AUDIO_SUFFIXES - {".mp3", ".wav"}))
 _NO_SPECIES = frozenset({("mystery", "mystery"), ("sonus", "naturalis")})
-"""What xeno-canto calls recordings that nobody identified, and soundscapes."""
+"""xeno-canto's names for unidentified recordings and soundscapes."""
 _RENAMED = {
     "cnt": "country",
     "loc": "locality",
@@ -59,7 +59,7 @@ _TAKEN_APART = frozenset(
 
 
 def is_xeno_canto(path: Path) -> bool:
-    """Whether a file, or a file in a folder, looks like an answer of xeno-canto's."""
+    """Whether a file, or a file in a folder, looks like a response of xeno-canto."""
     if path.is_dir():
         try:
             files = _pages(path)[:_LOOKED_AT]
@@ -76,13 +76,12 @@ def is_xeno_canto(path: Path) -> bool:
 def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """The recordings of one or several pages.
 
-    A recording that is on two pages, as when some were uploaded between two requests, is
-    listed once. In a folder, a file that cannot be read costs its own recordings only; files
-    that hold something else are skipped.
+    A recording on two pages, as after an upload between two requests, is listed once. In a folder,
+    an unreadable file becomes one failed entry; files with other content are skipped.
 
     Raises:
-        ManifestError: the one file is not readable.
-        SourceNotFoundError: there is no such folder as `options.media`.
+        ManifestError: the only file is unreadable.
+        SourceNotFoundError: the folder `options.media` does not exist.
     """
     locator = MediaLocator(path, options)
     folder = _Folder(locator, _recordings_in(locator.folder))
@@ -98,14 +97,14 @@ def xeno_canto_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
 
 
 class _Folder(NamedTuple):
-    """Where recordings are looked for, and the files there that bear a catalogue number."""
+    """The folder of the recordings, and its files with a catalogue number."""
 
     locator: MediaLocator
     downloads: dict[int, str]
 
 
 def _recordings_in(folder: Path | None) -> dict[int, str]:
-    """Catalogue number to file name; where several files bear one, the first in their order."""
+    """File name by catalogue number; the first in order if several have the same."""
     names: dict[int, str] = {}
     if folder is None:
         return names
@@ -185,8 +184,8 @@ def _address(text_: str) -> str:
 
 
 def _metadata(row: dict[str, Any], number: int) -> dict[str, Value]:
-    # Everything that has no column of its own is kept as text: a column has one type, and the
-    # answers write 44100 as well as "44100".
+    # Other fields are stored as text: a column has one type, and responses have both 44100 and
+    # "44100".
     rest = {_RENAMED.get(k, k): text(v) for k, v in row.items() if k not in _TAKEN_APART}
     columns: dict[str, Value] = {
         "decimalLongitude": text(row.get("lon")) or text(row.get("lng")),

@@ -240,7 +240,7 @@ def with_data_size(data: bytes, size: int) -> bytes:
 
 def test_header_that_claims_more_samples_than_there_are_is_refused_with_both_numbers() -> None:
     data = with_data_size(file_of(noise(1)), 999_999)
-    with pytest.raises(UnreadableMediaError, match=r"claims 999999 bytes.*16000 are there"):
+    with pytest.raises(UnreadableMediaError, match=r"claims 999999 bytes.*has 16000"):
         list(windows(data, TEN_SECONDS, name="lie.wav"))
 
 
@@ -320,8 +320,8 @@ def test_windowing_that_cannot_be_is_refused(windowing: AudioWindowing) -> None:
         list(windows(file_of(noise(1)), windowing, name="recording"))
 
 
-def test_three_hours_are_never_whole_in_memory(tmp_path: Path) -> None:
-    rate, seconds = 8_000, 3 * 3_600
+def test_an_hour_is_never_whole_in_memory(tmp_path: Path) -> None:
+    rate, seconds = 8_000, 3_600
     path = tmp_path / "night.flac"
     minute = (noise(60, rate)[:, 0] * 1_000).astype(np.int16)
     with soundfile.SoundFile(path, "w", rate, 1, format="FLAC") as sound:
@@ -332,7 +332,7 @@ def test_three_hours_are_never_whole_in_memory(tmp_path: Path) -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert count == seconds // 10
-    assert peak < 20e6  # the whole recording is 346 MB as float32
+    assert peak < 20e6  # the whole recording is 115 MB as float32
 
 
 def test_first_windows_do_not_wait_for_the_last() -> None:

@@ -16,7 +16,6 @@ from bittern.errors import BitternError, ManifestError
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.camtrap import camtrap_entries
 from bittern.types import AddResult, AddStatus, MediaItem
-from tests.sources.damage import damaged, raises_only_ours
 
 SCHEMAS = "https://raw.githubusercontent.com/tdwg/camtrap-dp"
 DEPLOYMENT = {
@@ -321,28 +320,3 @@ def test_description_nested_beyond_reason_is_refused(tmp_path: Path) -> None:
     (path / "datapackage.json").write_text('{"camtrap-dp": ' + "[" * 100_000)
     with pytest.raises(ManifestError, match="not valid JSON"):
         entries(path)
-
-
-@pytest.mark.parametrize(
-    "name", ["datapackage.json", "deployments.csv", "media.csv", "observations.csv"]
-)
-def test_random_damage_raises_only_errors_of_ours(tmp_path: Path, name: str) -> None:
-    path = package(tmp_path, [medium("m1"), medium("m2")], [OBSERVED])
-    whole = (path / name).read_bytes()
-    listed = 0
-    for seed in range(100):
-        (path / name).write_bytes(damaged(whole, seed))
-        listed += raises_only_ours(camtrap_entries, path, seed)
-    assert listed > 10, "the damage left nothing to be read"
-
-
-def test_random_damage_of_a_zip_raises_only_errors_of_ours(tmp_path: Path) -> None:
-    folder = package(tmp_path, [medium("m1")], [OBSERVED])
-    path = tmp_path / "package.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name in ("datapackage.json", "deployments.csv", "media.csv", "observations.csv"):
-            archive.write(folder / name, name)
-    whole = path.read_bytes()
-    for seed in range(150):
-        path.write_bytes(damaged(whole, seed))
-        raises_only_ours(camtrap_entries, path, seed)

@@ -13,7 +13,6 @@ from bittern.errors import ManifestError
 from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.coco import coco_entries
 from bittern.types import AddResult, MediaItem
-from tests.sources.damage import damaged, raises_only_ours
 
 ALPACA: dict[str, Any] = {
     "id": 4821, "name": "Vicugna pacos", "common_name": "Alpaca", "supercategory": "Mammals",
@@ -237,16 +236,6 @@ def test_memory_does_not_hold_the_images(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert listed == count
     assert peak < 4 << 20, f"{peak:,} bytes"
-
-
-def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
-    path = written(tmp_path, inat(), "train/alpaca.jpg")
-    whole = path.read_bytes()
-    listed = 0
-    for seed in range(300):
-        path.write_bytes(damaged(whole, seed))
-        listed += raises_only_ours(coco_entries, path, seed)
-    assert listed > 20, "the damage left nothing to be read"
 
 
 def test_annotations_of_media_and_categories_that_are_not_there_are_listed(tmp_path: Path) -> None:

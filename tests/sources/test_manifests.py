@@ -3,6 +3,7 @@ from __future__ import annotations
 import codecs
 import datetime
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,14 @@ def items(path: Path, **options: Any) -> list[MediaItem]:
     return entries  # type: ignore[return-value]
 
 
-def test_columns_are_what_the_operator_says(tmp_path: Path) -> None:
+def test_columns_are_renamed_on_request(tmp_path: Path) -> None:
     path = manifest(tmp_path, "File Path,Species,media\na.jpg,Strix aluco,7\n", "a.jpg")
     [item] = items(path, rename={"file path": "media", "Species": "scientificName"})
     assert item.media == "a.jpg"
     assert item.metadata == {"scientificName": "Strix aluco", "media_2": "7"}
 
 
-def test_few_headings_are_understood_without_being_told() -> None:
+def test_some_headings_are_known_aliases() -> None:
     headings = ["Scientific name", "lat", "LONGITUDE", "date", "Event-Date", "name", "", "lng"]
     assert column_names(headings, {}) == [
         "scientificName",
@@ -81,7 +82,7 @@ def test_a_manifest_without_media_says_which_column_may_be_it(tmp_path: Path) ->
         read_source(path)
 
 
-def test_media_lie_where_the_operator_says(tmp_path: Path) -> None:
+def test_media_are_found_below_the_given_folder(tmp_path: Path) -> None:
     (tmp_path / "cards").mkdir()
     path = manifest(tmp_path, "media\nDCIM\\a.jpg\n", "cards/DCIM/a.jpg")
     [item] = items(path, media=str(tmp_path / "cards"))
@@ -101,7 +102,7 @@ def test_an_address_is_media_only_where_it_may_be_fetched(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_encodings_that_say_what_they_are_are_read(tmp_path: Path, encoding: str) -> None:
+def test_utf_8_and_marked_utf_16_are_read(tmp_path: Path, encoding: str) -> None:
     text = "media;name\né.jpg;Eisvögel\n"
     path = manifest(tmp_path, text.encode(encoding), "é.jpg")
     [item] = items(path)
@@ -160,14 +161,27 @@ def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
         read_source(tmp_path / "m.parquet")
 
 
-def test_a_format_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+def test_an_unknown_format_is_refused_with_the_list_of_formats(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="folder, manifest"):
         read_source(tmp_path, SourceOptions(format="zip"))
 
 
-def test_the_column_that_exports_call_associated_media_holds_the_files() -> None:
-    assert column_names(["id", "associatedMedia"], {})[1] == "media"
-    assert column_names(["media", "associatedMedia"], {}) == ["media", "associatedMedia"]
+@pytest.mark.parametrize(
+    ("headings", "names"),
+    [
+        (["id", "associatedMedia"], ["id_", "media"]),
+        (["media", "associatedMedia"], ["media", "associatedMedia"]),
+        (["dwc:associatedMedia"], ["media"]),
+        (
+            ["http://rs.tdwg.org/dwc/terms/associatedMedia", "media"],
+            ["associatedMedia", "media"],
+        ),
+    ],
+)
+def test_associated_media_hold_the_files_unless_another_column_does(
+    headings: list[str], names: list[str]
+) -> None:
+    assert column_names(headings, {}) == names
 
 
 @pytest.mark.parametrize("separator", [";", "\t"])
@@ -192,7 +206,7 @@ def test_a_decimal_comma_is_read_where_it_separates_nothing(tmp_path: Path, sepa
         ("media\tcoordinateUncertaintyInMeters\na.jpg\t1,000\n", "may mean 1000 or 1.000"),
     ],
 )
-def test_what_is_no_number_is_told_with_its_line_and_a_remedy(
+def test_an_invalid_number_is_reported_with_its_line_and_a_remedy(
     tmp_path: Path, text: str, words: str
 ) -> None:
     [entry] = read_source(manifest(tmp_path, text, "a.jpg"))
@@ -202,7 +216,7 @@ def test_what_is_no_number_is_told_with_its_line_and_a_remedy(
     assert "correct the cell" in entry.message or "without a comma" in entry.message
 
 
-def test_a_row_without_a_name_is_told_by_its_place_once(tmp_path: Path) -> None:
+def test_a_row_without_a_name_is_reported_by_its_number(tmp_path: Path) -> None:
     pq.write_table(pa.table({"media": ["", "a.jpg"]}), tmp_path / "man.parquet")
     manifest(tmp_path, "", "a.jpg")
     entry = next(iter(read_source(tmp_path / "man.parquet")))
@@ -325,3 +339,68 @@ def test_row_groups_of_a_parquet_file_follow_each_other(tmp_path: Path) -> None:
     found = items(tmp_path / "m.parquet")
     assert [item.media for item in found] == [f"{n}.png" for n in range(7)]
     assert [item.metadata["kind"] for item in found] == ["a", "b"] * 3 + ["c"]
+
+
+@pytest.mark.parametrize("name", ["empty.csv", "empty.parquet", "empty.json", "empty.zip", "empty"])
+def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(ManifestError, match=r"is empty, a file of 0 bytes"):
+        read_source(tmp_path / name)
+
+
+def test_a_table_of_blank_lines_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "blank.csv").write_text("\n\n")
+    with pytest.raises(ManifestError, match="is empty: it has no header"):
+        read_source(tmp_path / "blank.csv")
+
+
+def test_a_zip_of_photographs_and_a_damaged_zip_are_refused(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("1.jpg", bytes(5_000))
+    with pytest.raises(ManifestError, match="unpack it"):
+        read_source(path)
+    path.write_bytes(path.read_bytes()[:3_000])
+    with pytest.raises(ManifestError, match="damaged or incomplete"):
+        read_source(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_", "words"),
+    [
+        ("", "coco", "is a folder; the format coco needs a file"),
+        ("", "manifest", "is a folder; the format manifest needs a file"),
+        ("", "inaturalist", "is a folder; the format inaturalist needs a file"),
+        ("1.jpg", "folder", "is a file; the format folder needs a folder"),
+    ],
+)
+def test_a_folder_is_refused_for_a_format_of_files_and_the_other_way_round(
+    tmp_path: Path, name: str, format_: str, words: str
+) -> None:
+    (tmp_path / "1.jpg").write_bytes(b"x")
+    with pytest.raises(ManifestError, match=words):
+        read_source(tmp_path / name, SourceOptions(format=format_))
+
+
+def test_an_error_lists_twenty_columns_at_most(tmp_path: Path) -> None:
+    headings = [f"column {n}" for n in range(30)]
+    (tmp_path / "wide.csv").write_text(",".join(headings) + "\n")
+    with pytest.raises(ManifestError, match=r"column 19, \.\.\.: name"):
+        read_source(tmp_path / "wide.csv")
+    with pytest.raises(ManifestError, match=r"column 19, \.\.\.$"):
+        column_names(headings, {"file": "media"})
+
+
+def test_columns_are_renamed_as_the_documentation_says() -> None:
+    headings = ["Länge", "物種", "id", "Nest box (old)", "2nd", "Nest box", "nest-box"]
+    assert column_names(headings, {}) == [
+        "Lange",
+        "column_2",
+        "id_",
+        "Nest_box_old",
+        "column_2nd",
+        "Nest_box",
+        "nest_box_2",
+    ]

@@ -13,7 +13,6 @@ from bittern.service.sources import SourceOptions, read_source
 from bittern.service.sources.field_values import event_date
 from bittern.service.sources.xeno_canto import xeno_canto_entries
 from bittern.types import AddResult, AddStatus, MediaItem
-from tests.sources.damage import damaged, raises_only_ours
 
 
 def recording(number: int, **more: Any) -> dict[str, Any]:
@@ -180,16 +179,6 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ManifestError, match=r"page1\.json is not valid JSON"):
         entries(path)
-
-
-def test_random_damage_raises_only_errors_of_ours(tmp_path: Path) -> None:
-    path = written(tmp_path, page(recording(7), recording(8)), "XC7.mp3", "XC8.mp3")
-    whole = path.read_bytes()
-    listed = 0
-    for seed in range(300):
-        path.write_bytes(damaged(whole, seed))
-        listed += raises_only_ours(xeno_canto_entries, path, seed)
-    assert listed > 20, "the damage left nothing to be read"
 
 
 @pytest.mark.parametrize(
