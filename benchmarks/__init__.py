@@ -1,1 +1,1 @@
-"""How good and how fast: measured on this machine, printed, never passed or failed."""
+"""Quality and speed, measured on this machine; nothing passes or fails."""

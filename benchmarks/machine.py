@@ -32,10 +32,10 @@ _PACKAGES = (
 def describe(load_before: float | None = None) -> dict[str, Any]:
     """Processor, cores, memory, threads and versions, as JSON values.
 
-    Threads are those of the libraries that are loaded by now, so call this after measuring.
+    Threads are those of the loaded libraries, so call this after measuring.
 
     Args:
-        load_before: the load average before anything was measured.
+        load_before: the load average before measuring.
     """
     return {
         "cpu": cpu_model(),
@@ -50,7 +50,7 @@ def describe(load_before: float | None = None) -> dict[str, Any]:
 
 
 def lines(machine: dict[str, Any]) -> list[str]:
-    """The same for people."""
+    """The machine as lines of text."""
     used = ", ".join(f"{name} {count}" for name, count in machine["threads"].items())
     load = machine["load_before"]
     return [
@@ -64,7 +64,7 @@ def lines(machine: dict[str, Any]) -> list[str]:
 
 
 def revision() -> str:
-    """Commit of the checkout, ``+`` where files differ; empty where there is none."""
+    """Commit of the checkout, with ``+`` for changed files; empty without a checkout."""
     root, git = Path(__file__).parents[1], shutil.which("git")
     if git is None or not (root / ".git").exists():
         return ""
@@ -80,7 +80,7 @@ def revision() -> str:
 
 
 def cpu_model() -> str:
-    """Name of the processor as the system gives it."""
+    """Name of the processor."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.lower().startswith("model name"):
@@ -91,7 +91,7 @@ def cpu_model() -> str:
 
 
 def memory_gib() -> float:
-    """Memory of the machine in GiB; 0 where it is unknown."""
+    """Memory of the machine in GiB; 0 if unknown."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     except (ValueError, OSError, AttributeError):
@@ -99,7 +99,7 @@ def memory_gib() -> float:
 
 
 def load_average() -> float | None:
-    """Processes that wanted a core, over the last minute; None where it is unknown."""
+    """Load average of the last minute; None if unknown."""
     try:
         return os.getloadavg()[0]
     except (OSError, AttributeError):
@@ -107,7 +107,7 @@ def load_average() -> float | None:
 
 
 def threads() -> dict[str, int | str]:
-    """Threads that each loaded library may use."""
+    """Threads of each loaded library."""
     found: dict[str, int | str] = {}
     if "torch" in sys.modules:
         import torch
@@ -122,7 +122,7 @@ def threads() -> dict[str, int | str]:
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what the numbers depend on."""
+    """Installed versions of the packages that affect the numbers."""
     found = {}
     for name in _PACKAGES:
         try:

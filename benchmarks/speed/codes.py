@@ -1,12 +1,11 @@
-"""Codes to search, drawn or real, and archives of them.
+"""Codes to search, random or real, and archives of them.
 
-Drawn codes are clustered as those of species are. A genus is a random code; a species is its
-genus with a share of the bits flipped, an observation its species with another. Queries are
-species too, as logits of varying certainty, so that some of their bits are wrong.
+Random codes are clustered like those of species. A genus is a random code; a species is its genus
+with a share of the bits flipped, an observation its species with another share. Queries are logits
+of species with noise, so that some of their bits are wrong.
 
-Real codes are those that `field` gives to embeddings typical of pictures and sounds; queries are
-embeddings typical of words. There are few of them: more rows are the same codes again with some
-bits flipped, as photographs of one animal are.
+Real codes are those of `field` for typical embeddings of pictures and sounds; queries are typical
+embeddings of words. Beyond the first few thousand, rows repeat these codes with some bits flipped.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from bittern.types import Metric, Observation
 METRICS: tuple[Metric, ...] = ("asymmetric", "hamming")
 MOST_SPECIES = 10_000
 ROWS_PER_SPECIES = 100
-"""At least; beyond a million rows there are more of each."""
+"""At least; more beyond a million rows."""
 SPECIES_PER_GENUS = 5
 SPECIES_APART = 0.15
 """Share of a species' bits that differ from its genus."""
@@ -52,10 +51,10 @@ _COMMIT_ROWS = 1 << 20
 
 @dataclass(frozen=True, eq=False)
 class Collection:
-    """Codes, whose rows are numbered from 0, and queries.
+    """Codes with row numbers from 0, and queries.
 
     Attributes:
-        name: what they are.
+        name: kind of the codes.
         codes: uint8 [n, bits/8].
         logits: float32 [q, bits], the queries.
     """
@@ -82,12 +81,12 @@ class Collection:
         )
 
     def first(self, rows: int) -> Collection:
-        """The first rows of the codes, not copied; the same queries."""
+        """The first rows of the codes (a view), with the same queries."""
         return Collection(self.name, self.codes[:rows], self.logits)
 
 
 def clustered(rows: int, bits: int, queries: int = QUERIES, seed: int = SEED) -> Collection:
-    """Drawn codes: 100 or more of each species, and at most 10,000 species."""
+    """Random codes: 100 or more of each species, and at most 10,000 species."""
     count = max(SPECIES_PER_GENUS, min(MOST_SPECIES, rows // ROWS_PER_SPECIES))
     rng = np.random.default_rng([seed, bits])
     genera = rng.integers(0, 256, (count // SPECIES_PER_GENUS, bits // 8), dtype=np.uint8)
@@ -105,10 +104,10 @@ def clustered(rows: int, bits: int, queries: int = QUERIES, seed: int = SEED) ->
 
 
 def real(rows: int, bits: int = 256, queries: int = QUERIES, seed: int = SEED) -> Collection:
-    """Codes of the shipped model, used again with flipped bits beyond the first few thousand.
+    """Codes of the shipped model, repeated with flipped bits beyond the first few thousand.
 
     Raises:
-        CodeError: no model of so many bits ships.
+        CodeError: no shipped model of this length.
         ModelDamagedError: its files or those of `field` are damaged.
     """
     from bittern.encoders.field import calibration
@@ -127,7 +126,7 @@ def real(rows: int, bits: int = 256, queries: int = QUERIES, seed: int = SEED) -
 
 
 def repeated(codes: NDArray[np.uint8], rows: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Codes, then more like them, `rows` altogether."""
+    """The codes, followed by similar ones up to `rows`."""
     found = np.empty((rows, codes.shape[1]), dtype=np.uint8)
     found[: len(codes)] = codes[:rows]
     for start in range(len(codes), rows, _CHUNK):
@@ -146,8 +145,8 @@ def soft(rng: np.random.Generator, codes: NDArray[np.uint8]) -> NDArray[np.float
 def flips(rng: np.random.Generator, rows: int, bits: int, share: float) -> NDArray[np.uint8]:
     """Codes whose bits are 1 with probability `share` (to 1/256): uint8 [rows, bits/8].
 
-    Each binary digit of the share, from the last to the first, either lets in a random half
-    of the bits or keeps a random half.
+    Each binary digit of the share, from the last to the first, sets a random half of the bits or
+    clears one.
     """
     found = np.zeros((rows, bits // 8), dtype=np.uint8)
     digits = round(share * 2**_SHARE_BITS)
@@ -171,7 +170,7 @@ def record_of(bits: int) -> ModelRecord:
 def write_archive(folder: Path, collection: Collection) -> None:
     """An archive of photographs with a species each, in large commits, indexed for look-ups.
 
-    Like an archive that has been compacted; written past the checks of single observations.
+    Like a compacted archive; written without the checks of single observations.
     """
     import lancedb
 
@@ -216,7 +215,7 @@ def _binary(codes: NDArray[np.uint8]) -> pa.Array:
 
 
 def coded(codes: NDArray[np.uint8], name: str) -> list[list[CodedObservation]]:
-    """Items to add: one photograph per code, with identifiers that nothing else has."""
+    """Items to add: one photograph per code, with unique identifiers."""
     found = []
     for number, code in enumerate(codes):
         key = f"urn:benchmark:{name}:{number}"

@@ -1,8 +1,7 @@
-"""What an evaluation costs beside the search that it needs: time, and memory.
+"""Cost of an evaluation compared with its bare search: time and memory.
 
 An evaluation ranks all relevant items and computes measures under every rule for ties; the bare
-search only finds the nearest codes, and forgets them. Both take the same queries in turns, in one
-process.
+search only finds the nearest codes. Both take turns with the same queries in one process.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ MEASURES = ("AP_hits@{k}", "AP_minR@{k}", "P@10", "hit@10")
 METRICS: tuple[Metric, ...] = ("symmetric", "asymmetric")
 _ROWS_PER_SPECIES = 100
 _NOISE = 0.3
-"""Share of a code's bits that differ from its species: so many that species overlap, and the
-ties at the depth are of the right and the wrong.
+"""Share of a code's bits that differ from its species. Species overlap, so that ties at the depth
+include relevant and irrelevant rows.
 """
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the problem is.
+    """Size of the problem.
 
     Attributes:
-        queries: how many.
-        rows: codes that are searched.
+        queries: number of queries.
+        rows: number of codes.
         bits: their length.
         depth: ranks that are computed.
         rounds: turns of each.
@@ -62,7 +61,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Species:
-    """Codes around species, as `bittern.benchmarks.speed.codes` draws them, and which are relevant.
+    """Random codes of species, as in `bittern.benchmarks.speed.codes`, and their relevance.
 
     Attributes:
         codes: uint8 [n, bits/8].
@@ -85,7 +84,6 @@ class Species:
         of_rows = rng.integers(0, count, size.rows).astype(np.int32)
         codes = species[of_rows]
         codes ^= flips(rng, size.rows, size.bits, _NOISE)
-        # Only of species with codes.
         wanted = of_rows[rng.integers(0, size.rows, size.queries)]
         return cls(codes, soft(rng, species[wanted]), Relevance.by_class(wanted, of_rows))
 
@@ -105,7 +103,7 @@ class Logits:
         return embeddings
 
     def encode_queries(self, embeddings: NDArray[np.float32], metric: Metric) -> Queries:
-        """Queries by either distance."""
+        """Queries for either distance."""
         if metric == "symmetric":
             return Queries.of_codes(pack(embeddings))
         return Queries.of_logits(embeddings)
@@ -143,7 +141,7 @@ class CodeRows:
 
 
 def run(options: Options) -> Report:
-    """Measure on drawn codes, by both distances."""
+    """Measure on random codes, by both distances."""
     size = Size.quick() if options.quick else Size()
     rows, rounds = options.rows or size.rows, options.rounds or size.rounds
     return measure_evaluation(replace(size, rows=rows, rounds=rounds))
@@ -161,9 +159,9 @@ def measure_evaluation(size: Size) -> Report:
         [[metric, *_cells(*one, size)] for metric, one in measured.items()],
         [
             f"evaluation: {names}, each under {len(get_args(Tie))} rules for ties",
-            "search: the same engine and batches; what it finds is thrown away",
-            "MiB: growth of the process at most, codes, queries and relevance not included; "
-            "the evaluation's codes, which it keeps a copy of, are",
+            "search: the same engine and batches, without ranking and measures",
+            "MiB: largest growth of the process, without codes, queries and relevance, but with "
+            "the evaluation's copy of the codes",
         ],
     )
     values = {
@@ -185,7 +183,7 @@ def measure_evaluation(size: Size) -> Report:
 
 
 _Measured = tuple[Rounds, dict[str, int], dict[str, float]]
-"""Seconds of both, bytes by which the process grew at most, and the measures."""
+"""Seconds of both, largest growth of the process in bytes, and the measures."""
 
 
 def _measured(species: Species, size: Size, metric: Metric) -> _Measured:

@@ -1,8 +1,8 @@
-"""Search on a graphics card: time per batch, against Faiss's binary index on the same card.
+"""Search on a GPU: time per batch, compared with Faiss's binary index on the same GPU.
 
-Without a card nothing is measured. What the card does at best is measured, too: how fast it copies
-memory, and how fast it multiplies matrices in single precision. A search that did nothing but read
-the codes once, or nothing but multiply, would have a share of 1.
+The GPU's peak speed is measured, too: copies of memory, and matrix products in single precision. A
+search that only read the codes once, or only multiplied, would have a share of 1. Without a GPU
+nothing is measured.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ _HEADS = ("", "ms per batch", "queries/s", "codes/s", "of memory", "of matrices"
 
 @dataclass(frozen=True)
 class Card:
-    """What a device does at best.
+    """Peak speed of a device.
 
     Attributes:
-        name: as its maker calls it.
+        name: of the device.
         bytes_per_s: memory read and written by a copy.
         operations_per_s: multiplications and additions of a matrix product in float32.
     """
@@ -56,7 +56,7 @@ class Card:
 
 
 def run(options: Options) -> Report:
-    """Measure, or report that there is no card."""
+    """Measure, or report that there is no GPU."""
     device = available_device()
     if device is None:
         return Report("gpu", "no GPU here: nothing was measured")
@@ -96,7 +96,7 @@ def measure_gpu(
 
 
 def best_of(device: str) -> Card:
-    """Measure what a device does at best."""
+    """Measure the peak speed of a device."""
     import torch
 
     chosen = torch.device(device)
@@ -144,9 +144,9 @@ def _measured(
         _HEADS,
         [row + [""] * (len(_HEADS) - len(row)) if row else row for row in cells[:-1]],
         [
-            f"{right} of {2 * min(_CHECKED, len(codes.logits))} answers are the CPU's to the "
-            + ("last bit" if faiss_search else "last bit; Faiss sees no card"),
-            "of memory, of matrices: share of the best, as if codes were only read or multiplied",
+            f"{right} of {2 * min(_CHECKED, len(codes.logits))} results equal the CPU's bit "
+            + ("for bit" if faiss_search else "for bit; Faiss finds no GPU"),
+            "of memory, of matrices: share of the peak, as if codes were only read or multiplied",
         ],
     )
     return table, {"rows": len(codes.codes), "bits": codes.bits, "right": right, "seconds": raw}
@@ -187,7 +187,7 @@ def _cells(timed: Rounds, codes: Collection, batch: int, card: Card) -> list[lis
 
 
 def _is_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
-    """How many of the first answers are those of the CPU, order and distances included."""
+    """How many of the first results equal the CPU's in rows, order and distances."""
     right = 0
     for metric in METRICS:
         queries = codes.queries(metric, _CHECKED)
@@ -200,7 +200,7 @@ def _is_right(codes: Collection, engine: GpuEngine, flat: FlatEngine) -> int:
 
 
 def _faiss_search(collection: Collection, device: str) -> FaissSearch | None:
-    """Search by Faiss's exact binary index on the same card; None where Faiss sees none."""
+    """Search by Faiss's exact binary index on the same GPU; None if Faiss finds none."""
     import faiss
 
     if not device.startswith("cuda") or faiss.get_num_gpus() == 0:
@@ -210,7 +210,7 @@ def _faiss_search(collection: Collection, device: str) -> FaissSearch | None:
     index.add(collection.codes)
 
     def search(codes: NDArray[np.uint8]) -> object:
-        # The index does not keep its resources alive.
+        # Keep a reference to the resources: the index has none.
         return index.search(codes, K), resources
 
     return search

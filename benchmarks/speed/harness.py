@@ -1,7 +1,7 @@
-"""What all speed benchmarks share: options, timing in turns, ratios, tables and reports.
+"""The base of all speed benchmarks: options, timing in turns, ratios, tables and reports.
 
-Contestants take turns, A B A B, in one process. What slows the machine down for a while then slows
-down every contestant. A ratio is the median of the ratios of each round, with its quartiles; a
+Contestants take turns, A B A B, in one process, so that a temporary slowdown of the machine affects
+all of them. A ratio is the median of the ratios of each round, with its quartiles; a
 time is the median over the rounds.
 """
 
@@ -33,19 +33,19 @@ from bittern.errors import InvalidInputError
 SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 """The sample media that ship with Bittern."""
 NARROWEST = 100
-"""Characters that every table may count on; a narrower terminal wraps its lines."""
+"""Least width of tables in characters; a narrower terminal wraps the lines."""
 
 out = Console(highlight=False)
 out.width = max(out.width, NARROWEST)
 err = Console(stderr=True, highlight=False)
 
 Contestants = Mapping[str, Callable[[], object]]
-"""What is timed, by name."""
+"""Timed functions by name."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line sets; each part uses what it knows.
+    """Options of the command line; each part uses those that apply to it.
 
     Attributes:
         manifest: CSV with a media column, of ``encode`` and ``service``.
@@ -54,8 +54,8 @@ class Options:
         rounds: timed turns of each contestant; None for the part's own number.
         bits: code lengths of ``search`` and ``gpu``.
         tables: which tables of ``search`` and ``jobs``; empty for all of them.
-        quick: a small run that shows whether everything works.
-        full: ten million codes wherever they fit.
+        quick: a small run to check that everything works.
+        full: larger sizes of ``search``.
     """
 
     manifest: Path = SAMPLE
@@ -104,7 +104,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What `interleaved` measured.
+    """Times measured by `interleaved`.
 
     Attributes:
         seconds: per contestant, float64 [rounds].
@@ -117,11 +117,11 @@ class Rounds:
         return Spread.of(self.seconds[name] * scale)
 
     def ratio(self, name: str, to: str) -> Spread:
-        """How many times as long as `to` it took, round by round."""
+        """Its time divided by that of `to`, round by round."""
         return Spread.of(self.seconds[name] / self.seconds[to])
 
     def to_json(self) -> dict[str, Any]:
-        """Every single time, in seconds."""
+        """All times, in seconds."""
         return {name: [float(s) for s in times] for name, times in self.seconds.items()}
 
 
@@ -129,9 +129,9 @@ def interleaved(contestants: Contestants, *, rounds: int, warmup: int = 1) -> Ro
     """Time contestants in turns.
 
     Args:
-        contestants: what to time, by name.
+        contestants: functions to time, by name.
         rounds: timed turns of each.
-        warmup: turns before those, thrown away.
+        warmup: untimed turns before.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     with bar((warmup + rounds) * len(contestants)) as advance:
@@ -145,7 +145,7 @@ def interleaved(contestants: Contestants, *, rounds: int, warmup: int = 1) -> Ro
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long it takes once."""
+    """Seconds of one call."""
     begun = perf_counter()
     work()
     return perf_counter() - begun
@@ -156,11 +156,11 @@ class Ratio:
     """One row of a table of ratios.
 
     Attributes:
-        what: what was measured.
-        against: what its value is divided by.
-        value: the ratio, over the rounds; a number if it was measured once.
-        target: what it should reach; None where there is no target.
-        at_least: whether more is better.
+        what: the measured quantity.
+        against: the quantity that it is divided by.
+        value: the ratio, over the rounds.
+        target: None for no target.
+        at_least: whether the target is a lower limit.
     """
 
     what: str
@@ -175,7 +175,7 @@ class Ratio:
         return cls(what, against, Spread(value, value, value), target)
 
     def cells(self) -> list[str]:
-        """As they are printed."""
+        """Cells of the table."""
         target = ""
         if self.target is not None:
             target = f"{'>=' if self.at_least else '<='} {self.target:g}"
@@ -193,8 +193,8 @@ class Table:
     Attributes:
         title: what is measured.
         columns: their heads; the first is left-justified, the others right.
-        rows: cells as they are printed.
-        notes: what one must know to read the numbers.
+        rows: formatted cells.
+        notes: explanations below the table.
     """
 
     title: str
@@ -216,9 +216,9 @@ class Report:
     Attributes:
         part: its name on the command line.
         size: the size of the problem, in a sentence.
-        tables: for people.
-        values: for programs, as JSON values.
-        targets: ratios that have a target, with what they were measured on.
+        tables: to print.
+        values: JSON values.
+        targets: ratios with a target, each with its collection.
     """
 
     part: str
@@ -228,16 +228,16 @@ class Report:
     targets: list[tuple[str, Ratio]] = field(default_factory=list)
 
     def add(self, name: str, table: Table | Sequence[Table], value: Any) -> None:
-        """Keep a table, and its numbers in the list of that name."""
+        """Add a table, and its numbers to the list of that name."""
         self.tables += [table] if isinstance(table, Table) else table
         self.values.setdefault(name, []).append(value)
 
     def add_targets(self, where: str, ratios: Sequence[Ratio]) -> None:
-        """Keep those of the ratios that have a target."""
+        """Add the ratios that have a target."""
         self.targets += [(where, ratio) for ratio in ratios if ratio.target is not None]
 
     def attempt(self, name: str, measure: Callable[[], None]) -> None:
-        """Measure one table; if it fails, say so and go on with the others."""
+        """Measure one table; report a failure without raising it."""
         begun = perf_counter()
         failed = self.values.setdefault("failed", [])
         try:
@@ -248,7 +248,7 @@ class Report:
         self.values.setdefault("seconds", {})[name] = perf_counter() - begun
 
     def finish(self) -> Report:
-        """With a last table of all targets, and of what failed."""
+        """Add the last tables: all targets, and failures."""
         if self.targets:
             rows = []
             for where in dict.fromkeys(where for where, _ in self.targets):
@@ -280,8 +280,7 @@ def say(progress: str) -> None:
 
 @contextmanager
 def bar(total: int) -> Iterator[Callable[[], None]]:
-    """A progress bar on a terminal, redrawn only when it advances: it never runs beside
-    what is timed.
+    """A progress bar on a terminal, redrawn only between timed calls.
 
     Yields:
         A function that advances it by one.

@@ -1,7 +1,8 @@
-"""Media to measure with: of a manifest, or drawn, in the sizes that people have."""
+"""Media to measure with: of a manifest, or generated in realistic sizes."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def media_of(source: Path) -> list[MediaItem]:
 def write_photographs(folder: Path, count: int) -> list[Path]:
     """JPEG files of 12 megapixels: the sample's photographs, enlarged, with a sensor's grain.
 
-    Grain is what makes such files large, and slow to decode.
+    Grain makes such files large and slow to decode.
     """
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [item for item in media_of(SAMPLE) if item.modality == "image"]
@@ -51,7 +52,7 @@ def write_photographs(folder: Path, count: int) -> list[Path]:
 
 
 def write_recordings(folder: Path, count: int, seconds: float) -> list[Path]:
-    """WAV files, 48 kHz, 16 bits: the sample's recordings one after another, over and over."""
+    """WAV files, 48 kHz, 16 bits: the sample's recordings in a loop."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for number in range(count):
@@ -75,7 +76,5 @@ def _clips(first: int) -> Iterator[np.ndarray]:
     for item in sounds:
         samples, rate = soundfile.read(str(item.path), dtype="float32", always_2d=True)
         clips.append(soxr.resample(samples.mean(axis=1), rate, RATE))
-    number = first
-    while True:
+    for number in itertools.count(first):
         yield clips[number % len(clips)]
-        number += 1

@@ -1,6 +1,6 @@
 """Models to measure with: the product's own, and networks of full size with random weights.
 
-How fast a network runs or trains does not depend on what it knows, so nothing is downloaded.
+Speed does not depend on the weights, so nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -47,11 +47,10 @@ VIT_B_16: Mapping[str, Any] = {
 """The ``model_cfg`` of imageomics/bioclip (arXiv 2311.18803): CLIP's ViT-B/16."""
 
 HTSAT_ROBERTA: Mapping[str, Any] = {}
-"""What differs in davidrrobinson/BioLingual (arXiv 2308.04978) from transformers' defaults for
-CLAP, which are laion/clap-htsat-unfused: nothing that bears on size or speed."""
+"""davidrrobinson/BioLingual (arXiv 2308.04978) has the size of transformers' defaults for CLAP."""
 
 CLAP_FEATURES: Mapping[str, Any] = {"truncation": "rand_trunc", "padding": "repeatpad"}
-"""Likewise of its feature extractor: 10 s at 48 kHz, 64 mel bands, 1,001 frames."""
+"""Settings of its feature extractor: 10 s at 48 kHz, 64 mel bands, 1,001 frames."""
 
 _UNKNOWN = "<unk>"
 _SPECIAL = ["<s>", "<pad>", "</s>", _UNKNOWN, "<mask>"]
@@ -71,11 +70,11 @@ def load_embedder(encoder: str) -> Embedder:
 def product_model(
     embedder: Embedder, media: Callable[[], Mapping[str, NDArray[np.float32]]]
 ) -> Model:
-    """The model that `bittern index` takes: shipped, or with a hasher fitted on the media.
+    """The model that `bittern index` uses: shipped, or with a hasher fitted on the media.
 
     Args:
         embedder: with its encoder.
-        media: per media modality, float32 [n, dim]; called where a hasher is fitted on them.
+        media: per media modality, float32 [n, dim]; called if a hasher must be fitted.
     """
     say(f"making {embedder.name}-{DEFAULT_BITS}")
     options = IndexOptions(model=embedder.name, bits=DEFAULT_BITS)
@@ -88,7 +87,7 @@ def loaded_model(name: str, weights: Path) -> Model:
 
     Args:
         name: ``field`` or `RANDOM`.
-        weights: folder of the random weights, written where they are missing.
+        weights: folder of the random weights, written if missing.
     """
     if name != RANDOM:
         return product_model(load_embedder(name), dict)
@@ -112,7 +111,7 @@ def write_openclip(folder: Path, model: Mapping[str, Any] = VIT_B_16) -> Path:
     """A folder that `bittern.encoders.openclip.OpenClipEncoder` loads.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         model: the ``model_cfg``.
     """
     import open_clip
@@ -136,7 +135,7 @@ def write_clap(
     """A folder that `bittern.encoders.clap.ClapEncoder` loads; its vocabulary is small.
 
     Args:
-        folder: made where it is missing.
+        folder: created if missing.
         model: arguments of `transformers.ClapConfig`.
         features: arguments of `transformers.ClapFeatureExtractor`.
     """

@@ -1,8 +1,8 @@
-"""From an archive on disk to its first answer, in a process of its own.
+"""From an archive on disk to its first result, in a fresh process.
 
     python -m bittern.benchmarks.speed.opening ARCHIVE QUERIES.npy
 
-Loading Python and its libraries is not counted: it takes the same for an archive of any size.
+Loading Python and its libraries is not counted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Opened:
         second: seconds of the same search again.
         rows: observations of the archive.
         before: resident bytes with the libraries loaded.
-        after: resident bytes at the end, after a search by Hamming distance, too.
+        after: resident bytes at the end, after another search by Hamming distance.
     """
 
     opened: float
@@ -40,7 +40,7 @@ class Opened:
 
     @property
     def to_first_answer(self) -> float:
-        """Seconds from loaded libraries to an answer."""
+        """Seconds from loaded libraries to a result."""
         return self.opened + self.first
 
 
@@ -49,13 +49,13 @@ def opened_once(archive: Path, queries: Path) -> Opened:
 
     Args:
         archive: its folder.
-        queries: float32 [q, bits] in a file of numpy's; the first is searched.
+        queries: a numpy file, float32 [q, bits]; the first is searched.
     """
     return Opened(**in_fresh_process("bittern.benchmarks.speed.opening", archive, queries))
 
 
 def main(archive: str, queries: str) -> None:
-    """Open and search one archive; print what it took."""
+    """Open and search one archive; print times and memory."""
     import faiss  # noqa: F401
     import lancedb  # noqa: F401
     import numpy as np

@@ -1,4 +1,4 @@
-"""Memory of this process, files in and out of the system's cache, and work in a fresh process."""
+"""Memory of processes, the system's file cache, and work in a fresh process."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _TIMEOUT_S = 1_800
 
 @dataclass
 class Peak:
-    """Resident memory of this process, in bytes; mapped pages of files are part of it.
+    """Resident memory of this process in bytes, mapped files included.
 
     Attributes:
-        before: when the work began.
-        most: the most until it ended.
+        before: at the start of the work.
+        most: peak until its end.
     """
 
     before: int = 0
@@ -36,18 +36,15 @@ class Peak:
 
     @property
     def growth(self) -> int:
-        """Bytes by which the process grew at most. What it had freed before, but kept, counts as
-        memory that it had: compare with a process that has done little.
-        """
+        """Largest growth in bytes. Freed memory that the process kept does not count as growth."""
         return max(0, self.most - self.before)
 
 
 @contextmanager
 def peak_memory() -> Iterator[Peak]:
-    """Watch the work inside the block; the peak is known when the block has ended.
+    """Measure the work inside the block; the peak is set at its end.
 
-    Where a process cannot forget its earlier peak (other systems than Linux), that peak counts
-    as the memory before the work, and only what goes beyond it is seen.
+    On systems other than Linux the earlier peak cannot be reset: it counts as the memory before.
     """
     peak = Peak()
     try:
@@ -61,18 +58,18 @@ def peak_memory() -> Iterator[Peak]:
         peak.most = _status("VmHWM") if _STATUS.exists() else _largest_ever()
 
 
-def own_memory() -> int:
-    """Resident bytes without caches of files; 0 on other systems than Linux."""
-    return _status("RssAnon") if _STATUS.exists() else 0
+def own_memory(process: int | str = "self") -> int:
+    """Resident bytes of a process without mapped files; 0 on systems other than Linux."""
+    return _status("RssAnon", process) if _STATUS.exists() else 0
 
 
 def resident_memory() -> int:
-    """Resident bytes, mapped pages of files included; 0 on other systems than Linux."""
+    """Resident bytes, mapped files included; 0 on systems other than Linux."""
     return _status("VmRSS") if _STATUS.exists() else 0
 
 
 def in_fresh_process(module: str, *arguments: object) -> dict[str, Any]:
-    """Run a module in a process of its own; returns the JSON that it prints last.
+    """Run a module in a fresh process; returns the JSON that it prints last.
 
     Raises:
         RuntimeError: it failed.
@@ -111,7 +108,7 @@ def read_once(path: Path) -> None:
 
 
 def drop_cache(path: Path) -> None:
-    """Have the system drop what it has cached of a file or a folder, where it can."""
+    """Drop a file or a folder from the system's cache, if the system can."""
     if not hasattr(os, "posix_fadvise"):
         return
     for file in files_of(path):
@@ -120,13 +117,13 @@ def drop_cache(path: Path) -> None:
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def _status(name: str) -> int:
-    """A size in /proc/self/status, in bytes."""
-    for line in _STATUS.read_text().splitlines():
+def _status(name: str, process: int | str = "self") -> int:
+    """A size in /proc/PROCESS/status, in bytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return int(value.split()[0]) * 1024
-    raise OSError(f"{_STATUS} has no {name}")
+    raise OSError(f"/proc/{process}/status has no {name}")
 
 
 def _largest_ever() -> int:

@@ -1,7 +1,7 @@
-"""What gRPC adds to a search: latency over the same engine in process, and answers per second.
+"""Overhead of gRPC: latency compared with the same engine in process, and results per second.
 
-Server and clients run in this one process and share its interpreter lock, so the rates are
-what one process can do, not what a server can do for clients on other machines.
+Server and clients share one process and its interpreter lock, so the rates are lower than those of
+a server with clients on other machines.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LOAD_S = 1.0
 LOAD_ROUNDS = 3
 
 Search = Callable[[], object]
-"""One search, and its answer."""
+"""One search."""
 
 
 def run(options: Options) -> Report:
@@ -82,7 +82,7 @@ def _served(options: Options) -> Iterator[tuple[Engine, str]]:
 
 
 def _queries(engine: Engine) -> dict[str, Query]:
-    """The same question by words, and by a code, for which no network runs."""
+    """A query by words, and one by a code, which needs no network."""
     model = engine.models()[0]
     target = "image" if model.rows.get("image") else "audio"
     code = np.arange(model.bits // 8, dtype=np.uint8).tobytes()
@@ -103,7 +103,7 @@ def _remote(client: RemoteArchive, query: Query) -> Search:
 def _rates(
     engine: Engine, address: str, queries: Mapping[str, Query]
 ) -> dict[str, dict[int, float]]:
-    """Answers per second by query and way, and number of callers: medians over the rounds."""
+    """Results per second by query, access and number of callers: medians over the rounds."""
     measured: dict[str, dict[int, list[float]]] = {}
     for _ in range(LOAD_ROUNDS):
         for name, query in queries.items():
@@ -124,11 +124,11 @@ def _rates(
 
 
 def answers_per_second(callers: Sequence[Search], seconds: float) -> float:
-    """Let every caller search again and again, each in a thread of its own.
+    """Let every caller search repeatedly, each in its own thread.
 
     Args:
-        callers: one call each searches once and waits for the answer.
-        seconds: after so long no caller starts another; searches under way count, and their time.
+        callers: each call searches once and waits for the result.
+        seconds: no search starts later than this; started searches and their time count.
     """
     start = Barrier(len(callers))
 

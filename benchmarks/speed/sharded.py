@@ -1,7 +1,7 @@
-"""Search over shards against one process: what scattering costs, and what a loss costs.
+"""Search over shards compared with one process: cost of distribution, and of losing an actor.
 
-The actors read the codes in an archive's store. Everything runs on this one machine, so nothing
-here crosses a network: what a network would carry is counted in bytes instead.
+The actors read the codes from an archive's store. Everything runs on this machine, without a
+network: the messages are counted in bytes instead.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from bittern.benchmarks.speed.harness import (
     say,
     seconds_of,
 )
+from bittern.benchmarks.speed.process import own_memory
 from bittern.errors import BitternError, InternalError
 from bittern.index.archive import Archive
 from bittern.index.engines.blocks import CodeBlocks
@@ -62,7 +63,7 @@ def run(options: Options) -> Report:
 
     Raises:
         PreconditionError: Ray is not installed, or does not start.
-        InternalError: the shards do not find what one process finds.
+        InternalError: the shards and one process find different results.
     """
     rows, rounds = options.rows or ROWS, options.rounds or ROUNDS
     say(f"drawing {rows:,} codes of {BITS} bits, starting Ray, storing the codes")
@@ -70,7 +71,7 @@ def run(options: Options) -> Report:
     report = Report(
         "sharded", f"{rows:,} codes of {BITS} bits, top {K}, {SHARDS} actors, {rounds} rounds"
     )
-    # Ray first: it starts processes, which a store that is open would rather not have.
+    # Ray first: it starts processes, which must not inherit an open store.
     with local_cluster(cpus=2 * SHARDS), tempfile.TemporaryDirectory() as folder:
         archive = Path(folder) / "archive"
         write_archive(archive, collection)
@@ -87,7 +88,7 @@ def run(options: Options) -> Report:
 
 
 def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report: Report) -> None:
-    """Batches of queries, in one process and over the actors, whose answers are compared."""
+    """Batches of queries in one process and over the actors; results are compared."""
     blocks = CodeBlocks.of(collection.rows, collection.codes)
     one, cores = FlatEngine(blocks, threads=1), FlatEngine(blocks, threads=SHARDS)
     lines, values = [], []
@@ -136,7 +137,7 @@ def _batches(collection: Collection, engine: ShardedEngine, rounds: int, report:
 
 
 def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report: Report) -> None:
-    """Searches in which the codes do not matter, or only some of them may be found."""
+    """Searches among two rows, which cost no scan, and with a filter."""
     query, rows = collection.queries("asymmetric", 1), len(collection.codes)
     one = FlatEngine(CodeBlocks.of(collection.rows, collection.codes), threads=1)
     few = RowSet(np.array([0, rows - 1]))
@@ -166,10 +167,10 @@ def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report:
 
 
 def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, report: Report) -> None:
-    """What reading, following the archive, and losing an actor cost."""
+    """Cost of reading, of following the archive, and of losing an actor."""
     ray, query = ray_library(), collection.queries("asymmetric", 1)
     actors = engine._actors.handles()
-    resident = np.mean([_resident(ray.get(actor.process.remote())) for actor in actors])
+    resident = np.mean([own_memory(ray.get(actor.process.remote())) for actor in actors])
     store = Store(archive / "store")
     read_s = seconds_of(lambda: store.read(["row", _RECORD.code_column]))
     with Archive.open(archive, write=True) as opened:
@@ -207,14 +208,6 @@ def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, repo
     }
     report.tables.append(table)
     report.values["lifetime"] = values
-
-
-def _resident(process: int) -> int:
-    """Bytes of memory that a process shares with no other."""
-    for line in Path(f"/proc/{process}/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) << 10
-    return 0
 
 
 def _turn(engine: SearchEngine, queries: Queries) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""What training costs: heads on embeddings from disk, and adapters on towers of full size."""
+"""Cost of training: heads on embeddings from disk, and adapters on towers of full size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from bittern.benchmarks.speed.training_heads import Heads, measure_heads
 
 
 def run(options: Options) -> Report:
-    """Measure training; nothing is downloaded, and what is written is deleted.
+    """Measure training; nothing is downloaded, and all files are temporary.
 
     `rows` are items with two embeddings each; a quick run trains heads only.
     """

@@ -1,11 +1,11 @@
-"""A step of training adapters (LoRA) on towers of full size, against the towers' own passes.
+"""A step of training adapters (LoRA) on towers of full size, compared with the bare passes.
 
 Two contestants take turns on the same towers, the same adapters and the same inputs in memory:
 
 - ``passes``: both towers forward and backward, up to the adapters. No head, loss or optimiser.
 - ``step``: a whole training step: towers, heads, loss, backward, AdamW on heads and adapters.
 
-``inputs`` is what comes before a step and runs beside it in training: scaling of pictures,
+``inputs`` is the work before a step, in parallel with it in training: scaling of pictures,
 spectrograms, tokens. Decoding is not measured. The loss and the optimiser are those of
 `bittern train`.
 """
@@ -49,10 +49,10 @@ class Subject:
 
     Attributes:
         name: of the architecture.
-        media: what it takes, next to text.
-        write: makes a folder with random weights.
+        media: its modality beside text.
+        write: writes a folder with random weights.
         load: loads the folder.
-        unit: what a medium is called in a rate.
+        unit: word for its media in a rate.
     """
 
     name: str
@@ -82,17 +82,17 @@ SUBJECTS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured of one encoder.
+    """Measurements of one encoder.
 
     Attributes:
-        subject: which.
+        subject: the encoder.
         pairs: items in a batch.
-        towers: parameters of all towers, which are not trained.
+        towers: frozen parameters of all towers.
         adapters: parameters of the adapters.
         heads: parameters of the heads.
         times: seconds of ``passes``, ``step`` and ``inputs``.
-        peak_bytes: most memory that a step held: on the GPU, or resident on a CPU.
-        device: where it ran.
+        peak_bytes: peak memory of a step: on the GPU, or resident on a CPU.
+        device: the device.
     """
 
     subject: Subject
@@ -153,11 +153,11 @@ class TowerPairs:
         self._optimiser = Optimiser(groups, config, self.placed, SCHEDULE_STEPS)
 
     def adapter_parameters(self) -> list[torch.nn.Parameter]:
-        """All that is trained inside the towers."""
+        """The trained parameters of the towers."""
         return [p for tower in self.towers.towers.values() for p in tower.named().values()]
 
     def prepare(self, views: Mapping[Modality, Sequence[Media]]) -> dict[Modality, Any]:
-        """What the towers take."""
+        """Inputs of the towers."""
         return {m: self.towers.prepare(m, media) for m, media in views.items()}
 
     def passes(self, inputs: Mapping[Modality, Any]) -> None:
@@ -182,7 +182,7 @@ class TowerPairs:
 
 
 def random_pairs(encoder: Encoder, media: Modality, pairs: int) -> dict[Modality, list[Media]]:
-    """Captions, and noise instead of the media that they describe."""
+    """Captions, and noise as media."""
     rng = np.random.default_rng(0)
     shown: list[Media]
     if media is Modality.IMAGE:
@@ -251,7 +251,7 @@ def _measured(subject: Subject, pairs: int, rounds: int, config: TrainingConfig)
 
 
 def _peak_of(work: Callable[[], None], device: torch.device) -> int:
-    """Bytes held at most, the towers included; on a GPU those of its memory."""
+    """Peak memory in bytes, the towers included; on a GPU that of its memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         work()

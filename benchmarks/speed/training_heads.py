@@ -1,13 +1,13 @@
-"""An epoch of training heads on embeddings from disk, against the same work in memory.
+"""An epoch of training heads on embeddings from disk, compared with the same work in memory.
 
 Contestants do the same number of steps at the same shapes:
 
-- ``heads``: heads forward and backward, and AdamW, on batches in memory. A given gradient takes
-  the role of the loss.
+- ``heads``: heads forward and backward, and AdamW, on batches in memory, with a constant gradient
+  instead of the loss.
 - ``steps``: the same with the loss, the coding rate's log-determinant included.
-- ``epoch``: what `hashing.training.loop.train` does, read from disk, validation and statistics
-  of the bits included; before it, once per training, comes a scan of the whole set.
-- ``reading``: the batches of an epoch from disk, and nothing done with them.
+- ``epoch``: an epoch of `hashing.training.loop.train` from disk, with validation and statistics of
+  the bits. A scan of the whole set comes before it, once per training.
+- ``reading``: the batches of an epoch, only read from disk.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ ROUNDS = 3
 TARGET = 1.5
 CONFIG = TrainingConfig(epochs=1)
 SCHEDULE_STEPS = 1 << 20
-"""Of the optimiser of steps in memory: more than are ever taken."""
+"""Schedule length for steps in memory: longer than any run."""
 _BYTES = 2
 _BATCHES_IN_MEMORY = 8
 _MOST_BARE_STEPS = 400
-"""Steps in memory are all alike: of a longer epoch so many are timed, and multiplied."""
+"""Of a longer epoch only so many steps in memory are timed; the time is scaled up."""
 _DRAWN_ROWS = 2048
 _BUFFERS = 3
 """The buffer in use, the one being read, the file's pages behind it: see
@@ -53,12 +53,12 @@ _WARM_UP_BATCHES = 4
 _BARE = ("steps", "heads")
 
 Work = Callable[[int], None]
-"""Does so many steps."""
+"""Runs a number of steps."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """How large a set, and how it is trained on.
+    """Size of the set, and settings of the training.
 
     Attributes:
         rows: items, each with an embedding of its picture and one of its words.
@@ -80,7 +80,7 @@ class Heads:
 
 @dataclass
 class _Turns:
-    """What the turns of ``epoch`` and ``reading`` reported; growth of memory in bytes."""
+    """Measurements of the turns of ``epoch`` and ``reading``; growth of memory in bytes."""
 
     records: list[EpochRecord] = field(default_factory=list)
     scans: list[float] = field(default_factory=list)
@@ -141,7 +141,7 @@ def _timed(
     batches = list(itertools.islice(objective.batches(1), _BATCHES_IN_MEMORY))
     bare = {name: bare_work(objective, batches, loss=name == "steps") for name in _BARE}
     turns = _Turns()
-    _read(objective, turns)  # before anything else was allocated and freed: it would hide growth
+    _read(objective, turns)  # first: memory freed by other work would hide growth
     run_numbers = itertools.count()
 
     def epoch() -> None:
@@ -169,7 +169,7 @@ def _timed(
 
 
 def bare_work(objective: HeadsObjective, batches: Sequence[HeadBatch], *, loss: bool) -> Work:
-    """Training steps on batches in memory, with the loss or with a given gradient in its stead."""
+    """Training steps on batches in memory, with the loss or with a constant gradient."""
     placed = placement(objective.config)
     objective.module.to(placed.device).train()
     groups = objective.parameter_groups()
@@ -186,7 +186,7 @@ def bare_work(objective: HeadsObjective, batches: Sequence[HeadBatch], *, loss: 
         logits = [
             objective.module(x, m) for x, m in zip(batch.batch.views, modalities, strict=True)
         ]
-        # As a loss, so that half precision is scaled as in training.
+        # A scalar like a loss, so that half precision is scaled as in training.
         return torch.stack([(z * gradient).sum() for z in logits]).sum()
 
     def work(steps: int) -> None:
@@ -211,7 +211,7 @@ def _train(source: EmbeddingSet, config: TrainingConfig, run_folder: Path, turns
     drop_cache(source.folder)
     objectives: list[HeadsObjective] = []
     with peak_memory() as peak:
-        # Opened anew: a set remembers what its scan found.
+        # Opened again: a set caches the result of its scan.
         turns.scans.append(
             seconds_of(
                 lambda: objectives.append(objective_for(EmbeddingSet.open(source.folder), config))
@@ -224,7 +224,7 @@ def _train(source: EmbeddingSet, config: TrainingConfig, run_folder: Path, turns
 
 
 def _read(objective: HeadsObjective, turns: _Turns) -> None:
-    # From disk: of files that were just written, systems map far more than is read.
+    # Drop the cache: of new files, systems map far more than is read.
     drop_cache(objective.sets[0].source.folder)
     before = most = own_memory()
     with peak_memory() as peak:

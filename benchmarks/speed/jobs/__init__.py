@@ -1,1 +1,1 @@
-"""Batch jobs: the pipeline against its network, commits, restarts, workers of Ray."""
+"""Batch jobs: the pipeline compared with its network, commits, restarts, workers of Ray."""

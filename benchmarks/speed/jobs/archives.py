@@ -1,4 +1,4 @@
-"""What archives cost as they grow: a commit, opening, bytes on disk, many small commits."""
+"""Costs of growing archives: a commit, opening, bytes on disk, many small commits."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def measure_sizes(folder: Path, sizes: Sequence[int], rounds: int, report: Repor
     for turn in range(1 + _OPENINGS):
         for rows, path in paths.items():
             one = opened_once(path, queries)
-            if turn:  # the first may store what it has derived
+            if turn:  # the first may write derived files
                 openings[rows].append(one)
     commits = _commits(paths, rounds)
     smallest, *larger = sizes
@@ -125,7 +125,7 @@ def _ms(seconds: Sequence[float]) -> str:
 
 
 def measure_many_commits(folder: Path, commits: int, report: Report) -> None:
-    """Small commits, again and again: whether their time and their bytes stay bounded."""
+    """Many small commits: whether their time and their bytes stay bounded."""
     codes, path = clustered(_SMALL_COMMIT_ROWS, BITS).codes, folder / "many"
     seconds: list[float] = []
     files: list[int] = []

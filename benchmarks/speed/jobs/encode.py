@@ -1,7 +1,7 @@
-"""What coding a manifest's media costs, and how many bits of a code depend on its batch.
+"""Cost of encoding a manifest's media, and bits of codes that depend on the batch.
 
-Files to archive are compared with the bare network. Floats may differ between batch sizes in their
-last digits, and a logit that is close to zero may then change its sign.
+The whole pipeline is compared with the bare network. Floats may differ between batch sizes in their
+last digits, which may change the sign of a logit close to zero.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ ROUNDS = 3
 
 @dataclass(frozen=True)
 class Flips:
-    """How codes depend on the batch, of one modality.
+    """Dependence of one modality's codes on the batch.
 
     Attributes:
-        codes: codes that were made both ways.
-        bits: length of one.
-        flipped: bits that differ, over all codes.
-        codes_changed: codes with any bit that differs.
+        codes: number of codes.
+        bits: their length.
+        flipped: differing bits of all codes.
+        codes_changed: codes with a differing bit.
         largest_difference: of a coordinate of an embedding.
     """
 
@@ -75,7 +75,7 @@ def run(options: Options) -> Report:
         for course in courses:
             run_course(course, Path(folder), rounds)
     report_courses(courses, report)
-    say("coding one by one, and in batches")
+    say("encoding one by one, and in batches")
     if Modality.TEXT in model.modalities:
         names = {str(item.metadata.get("vernacularName") or "a bird") for item in items}
         media[Modality.TEXT] = sorted(names)
@@ -85,7 +85,7 @@ def run(options: Options) -> Report:
 
 
 def flipped_bits(model: Model, modality: Modality, media: Sequence[Media]) -> Flips:
-    """Code media one by one, and in batches of the pipeline's size, and compare."""
+    """Encode media one by one, and in batches of the pipeline's size, and compare."""
     single, batched = (
         np.concatenate(
             [

@@ -1,9 +1,8 @@
-"""Files to codes against the bare network, and one process against workers of Ray.
+"""The pipeline compared with the bare network, and one process with workers of Ray.
 
-The bare network embeds the same items, decoded beforehand, in batches of the same size, with
-nothing beside it. On a machine without a graphics card decoding and network share the cores, so
-the pipeline cannot reach the bare network's rate: the table also says what the best possible
-schedule of the same work would reach, from the processor time that each takes by itself.
+The bare network embeds the same items, decoded before, in batches of the same size. Without a GPU,
+decoding and network share the cores, so the pipeline cannot reach the bare network's rate: the
+table also gives the rate of an ideal schedule, from the processor time of each.
 """
 
 from __future__ import annotations
@@ -43,12 +42,12 @@ class Course:
         model: loaded.
         items: the files.
         bare: seconds of the bare network, per round.
-        bare_cores: cores that the bare network kept busy.
-        decoding: processor seconds that decoding takes by itself.
+        bare_cores: cores used by the bare network.
+        decoding: processor seconds of decoding alone.
         whole: seconds of the pipeline, per round.
         reports: of these rounds.
-        resident: greatest growth of resident memory while the pipeline ran, in bytes.
-        media: how many pictures, or windows, the network takes.
+        resident: largest growth of resident memory in the pipeline, in bytes.
+        media: number of pictures or windows.
     """
 
     name: str
@@ -67,19 +66,19 @@ class Course:
         return f"{self.name}-{suffix}".replace(" ", "-").replace("/", "-")
 
     def ratio(self) -> Ratio:
-        """Items per second end to end, against the bare network's."""
+        """Items per second of the pipeline, relative to the bare network."""
         rates = Spread.of(np.array(self.bare) / np.array(self.whole))
         what = f"{self.name}: items/s, files to archive"
         return Ratio(what, "bare network", rates, TARGET, at_least=True)
 
     def possible(self) -> float:
-        """The ratio that a schedule without any gap would reach on these cores."""
+        """The ratio of an ideal schedule on these cores."""
         bare = float(np.median(self.bare))
         network = bare * float(np.median(self.bare_cores))
         return bare / max(bare, (network + self.decoding) / len(os.sched_getaffinity(0)))
 
     def to_json(self) -> dict[str, Any]:
-        """Every single number."""
+        """All numbers."""
         return {
             "name": self.name,
             "model": self.model.card.name,
@@ -128,7 +127,7 @@ def decoded(items: Sequence[MediaItem], embedder: Embedder) -> list[Media]:
 
 
 def index_once(model: Model, items: Sequence[MediaItem], path: Path) -> JobReport:
-    """Files to a new archive, by a model that is loaded."""
+    """Index files into a new archive with a loaded model."""
     folder = path.with_suffix(".model")
     model.saved.save(folder)
     with Archive.create(path) as archive:

@@ -1,8 +1,8 @@
-"""A job in a process of its own: how far its memory grows, and what a kill costs.
+"""A job in a fresh process: growth of its memory, and cost of a kill.
 
     python -m bittern.benchmarks.speed.jobs.restart MODEL WEIGHTS SOURCE ARCHIVE
 
-Prints a line when everything is loaded, and one of JSON when the source is coded.
+Prints one line when everything is loaded, and one line of JSON at the end.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _COMMIT_ITEMS = 16
 
 
 def measure_restart(source: Path, items: int, folder: Path, weights: Path, report: Report) -> None:
-    """A job that is killed halfway and run again, against one left alone.
+    """A job that is killed halfway and run again, compared with an undisturbed one.
 
     Args:
-        source: a folder of photographs, coded by `field`.
-        items: how many there are.
+        source: a folder of photographs, encoded by `field`.
+        items: their number.
         folder: for the archives.
         weights: of random networks; not used for `field`.
-        report: where the results go.
+        report: collects the results.
     """
     alone, killed = folder / "left-alone", folder / "killed"
     say("a job that is left alone")
@@ -97,7 +97,7 @@ def _content(archive: Path) -> list[dict[str, Any]]:
 
 
 def main(name: str, weights: str, source: str, target: str) -> None:
-    """Code a source into an archive, with everything loaded before the first item."""
+    """Encode a source into an archive; everything is loaded before the first item."""
     from bittern.benchmarks.speed.models import loaded_model
     from bittern.index.archive import Archive
     from bittern.service.engine import Engine

@@ -1,4 +1,4 @@
-"""All measurements of jobs, table after table; if one fails, the rest goes on."""
+"""All measurements of jobs, table by table; a failed table does not stop the others."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Searching codes: Bittern's engines against the machine and against their peers."""
+"""Search: Bittern's engines compared with the machine's limits and with other libraries."""

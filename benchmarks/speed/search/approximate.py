@@ -1,4 +1,4 @@
-"""Latency against recall: every approximate search at every setting, beside exact search."""
+"""Latency and recall of every approximate search at every setting, beside exact search."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Point:
     Attributes:
         contestant: its name.
         metric: of its queries.
-        parameter: what trades time for recall, empty for exact search.
+        parameter: the parameter that trades time for recall; empty for exact search.
         setting: its value.
-        recall: share of the k nearest that it found, ties counted fairly.
+        recall: share of the k nearest that it found, ties included.
         milliseconds: per query.
-        ratio: of its time to that of exact search by the same metric.
+        ratio: its time divided by that of exact search with the same metric.
     """
 
     contestant: str
@@ -54,7 +54,7 @@ class Point:
 
     @property
     def label(self) -> str:
-        """As it is printed."""
+        """Parameter and value for tables."""
         return f"{self.parameter} {self.setting}" if self.parameter else ""
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ def _timed(times: Rounds, name: str, metric: Metric) -> tuple[Spread, Spread]:
 
 
 def best_ratios(points: Sequence[Point]) -> list[Ratio]:
-    """Each approximate search at its fastest setting with good recall, to exact search."""
+    """Each approximate search at its fastest setting with good recall, relative to exact search."""
     ratios = []
     for name in dict.fromkeys(point.contestant for point in points if point.parameter):
         good = [p for p in points if p.contestant == name and p.recall >= GOOD_RECALL]

@@ -1,7 +1,7 @@
-"""Archives on disk: how soon one answers after it is opened, what adding rows costs.
+"""Archives on disk: time from opening to the first result, and cost of adding rows.
 
-A turn of adding searches, adds rows, and searches again. The second search is the first that sees
-the new rows; what it takes longer than the one before belongs to the adding.
+A turn of adding searches, adds rows, and searches again. The extra time of the second search, the
+first one with the new rows, is part of the cost of adding.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Adding:
     """Turns at each size, in the same order.
 
     Attributes:
-        what: where rows were added.
+        what: target of the added rows.
         turns: by number of rows before, the smaller first.
     """
 
@@ -57,7 +57,7 @@ class Adding:
     turns: Mapping[int, list[Turn]]
 
     def ratios(self) -> list[Ratio]:
-        """At the larger size to the smaller."""
+        """Times at the larger size relative to the smaller."""
         small, large = self.turns
         what = f"add {short(ADDED_ROWS)} rows {self.what}, at {short(large)}"
         against = f"at {short(small)}"
@@ -68,12 +68,12 @@ class Adding:
         ]
 
     def cost(self, rows: int) -> float:
-        """Seconds of adding, and of what it costs the next search, if anything."""
+        """Seconds of adding, with the extra time of the next search."""
         added, first, before = (self._median(rows, name) for name in ("added", "first", "before"))
         return added + max(0.0, first - before)
 
     def lines(self) -> list[str]:
-        """Milliseconds behind them."""
+        """The times as text."""
         return [
             f"{self.what}, at {short(rows)}: adding {self._median(rows, 'added') * 1e3:.2f} ms, "
             f"first search {self._median(rows, 'first') * 1e3:.2f} ms, one before "
@@ -82,7 +82,7 @@ class Adding:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Every turn's seconds."""
+        """Seconds of every turn."""
         turns = {str(rows): [asdict(one) for one in turns] for rows, turns in self.turns.items()}
         return {"what": self.what, "turns": turns}
 
@@ -94,7 +94,7 @@ class Adding:
 
 
 def adding_in_memory(collection: Collection, rows: tuple[int, int], rounds: int) -> Adding:
-    """Append to the codes that engines have searched, and search the next generation."""
+    """Append to the codes of engines, and search the next generation."""
     say(f"adding {short(ADDED_ROWS)} rows to engines of {short(rows[0])} and {short(rows[1])}")
     query = collection.queries("asymmetric", 1)
     more = np.ascontiguousarray(collection.codes[:ADDED_ROWS])
@@ -120,7 +120,7 @@ def adding_in_memory(collection: Collection, rows: tuple[int, int], rounds: int)
 
 
 def adding_to_archives(paths: Mapping[int, Path], collection: Collection, rounds: int) -> Adding:
-    """Add rows to open archives, in turns: commit, see the new generation, search."""
+    """Add rows to open archives, in turns: commit, refresh, search."""
     rounds = min(rounds, _MOST_TURNS)
     say(f"adding {short(ADDED_ROWS)} rows to archives, {rounds} times")
     model = record_of(collection.bits).digest
@@ -155,7 +155,7 @@ def adding_to_archives(paths: Mapping[int, Path], collection: Collection, rounds
 
 @dataclass
 class _Cached:
-    """Turns with files that were cached, or not: openings, seconds to read codes and all files."""
+    """Turns with cached or uncached files: openings, seconds to read codes and all files."""
 
     openings: list[Opened]
     codes_read: list[float]

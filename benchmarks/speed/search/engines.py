@@ -1,7 +1,7 @@
-"""What searches codes: Bittern's engines, Faiss, usearch and LanceDB, behind one interface.
+"""Search engines behind one interface: Bittern's, Faiss, usearch and LanceDB.
 
-The other libraries are called directly, by Hamming distance, which is all that they know, with
-settings in which they do well.
+The other libraries are called directly, by Hamming distance, the only one they support, with
+favourable settings.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from bittern.types import Metric
 K = 100
 """Rows per query."""
 ENGINES = ("flat", "ivf")
-"""Bittern's own on the processor."""
+"""Bittern's engines for CPUs."""
 PROBES = (1, 2, 4, 8, 16, 32, 64, 128)
 EF = (100, 150, 200, 300, 500, 800)
-"""Candidates that a graph search keeps; no fewer than k."""
+"""Candidates of a graph search; at least k."""
 FAISS = "faiss IndexBinaryFlat"
 INSTALL = "pip install 'bittern-search[bench]'"
 _MOST_LISTS = 4096
@@ -41,26 +41,26 @@ _TRAINING_POINTS_PER_LIST = 40
 _LINKS = 32
 _EF_BUILDING = 200
 _WARMING_QUERIES, _WARMING_TURNS = 8, 4
-"""After these searches by each metric, nothing more is laid out."""
+"""Searches by each metric before timing."""
 
 E = TypeVar("E", bound=SearchEngine)
 Search = Callable[[Queries, int], Sequence[NDArray[np.int64]]]
-"""Of each query its k rows, int64 [k] or fewer."""
+"""Rows of each query, int64 [k] or fewer."""
 Tuned = Callable[[int], Search]
-"""The same search at one setting of what trades time for recall."""
+"""The search at one setting of its parameter."""
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Something that searches codes.
+    """A search engine to measure.
 
     Attributes:
-        name: as it is printed.
-        build: makes it from codes, with a number of threads and a folder for its files.
-        parameter: what trades time for recall; empty for exact search, whose setting is 0.
-        settings: its values.
+        name: for tables.
+        build: builds it from codes, with a number of threads and a folder for its files.
+        parameter: the parameter that trades time for recall; empty for exact search.
+        settings: its values; 0 for exact search.
         metric: of its queries.
-        module: what must be importable; empty if it always is.
+        module: an optional module that it needs; empty for none.
     """
 
     name: str
@@ -74,9 +74,9 @@ class Contestant:
 def built(
     contestant: Contestant, collection: Collection, threads: int, folder: Path
 ) -> tuple[Tuned | None, str]:
-    """A contestant over a collection; or none, and why not.
+    """A contestant over a collection; or None and the reason.
 
-    What goes wrong in another library ends its part, not the run.
+    An error in another library skips that library only.
     """
     tuned: list[Tuned] = []
 
@@ -102,12 +102,12 @@ def built(
 
 
 def blocks_of(collection: Collection) -> CodeBlocks:
-    """The codes as an archive holds them."""
+    """The codes as blocks of an archive."""
     return CodeBlocks.of(collection.rows, collection.codes)
 
 
 def warmed(engine: E, collection: Collection) -> E:
-    """The engine, once it has answered a few queries."""
+    """The engine, after a few searches."""
     for metric in METRICS:
         queries = collection.queries(metric, _WARMING_QUERIES)
         for _ in range(_WARMING_TURNS):
@@ -121,7 +121,7 @@ def flat_engine(collection: Collection, threads: int | None = None) -> FlatEngin
 
 
 def ivf_engine(lists: InvertedLists, probes: int, threads: int | None = None) -> SearchEngine:
-    """An engine that always scans so many lists."""
+    """An engine with a fixed number of probed lists."""
     return IvfEngine(lists, lists.base, threads=threads, probes=probes)
 
 
@@ -139,7 +139,6 @@ def search_of(engine: SearchEngine) -> Search:
 
 def ivf(collection: Collection, threads: int, folder: Path) -> Tuned:
     """Bittern's inverted lists."""
-    del folder
     lists = InvertedLists.build(blocks_of(collection))
     return lambda probes: search_of(ivf_engine(lists, probes, threads))
 
@@ -154,7 +153,6 @@ def lists_for(rows: int) -> int:
 
 def faiss_flat(collection: Collection, threads: int, folder: Path) -> Tuned:
     """`IndexBinaryFlat`."""
-    del folder
     import faiss
 
     index = faiss.IndexBinaryFlat(collection.bits)
@@ -164,7 +162,6 @@ def faiss_flat(collection: Collection, threads: int, folder: Path) -> Tuned:
 
 def faiss_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
     """`IndexBinaryIVF`."""
-    del folder
     import faiss
 
     quantizer = faiss.IndexBinaryFlat(collection.bits)
@@ -179,7 +176,7 @@ def faiss_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
     def tuned(setting: int) -> Search:
         def search(queries: Queries, k: int) -> Sequence[NDArray[np.int64]]:
             index.nprobe = setting
-            assert quantizer.ntotal == lists  # and keeps it from being freed
+            assert quantizer.ntotal == lists  # keeps a reference, so that it is not freed
             return _faiss_search(index, threads, queries, k)
 
         return search
@@ -189,7 +186,6 @@ def faiss_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
 
 def faiss_graph(collection: Collection, threads: int, folder: Path) -> Tuned:
     """`IndexBinaryHNSW`, built on all cores."""
-    del folder
     import faiss
 
     index = faiss.IndexBinaryHNSW(collection.bits, _LINKS)
@@ -221,7 +217,6 @@ def _faiss_search(
 
 def usearch_exact(collection: Collection, threads: int, folder: Path) -> Tuned:
     """Usearch's search of a matrix without an index."""
-    del folder
     usearch = importlib.import_module("usearch.index")
     metric = usearch.MetricKind.Hamming
 
@@ -235,15 +230,13 @@ def usearch_exact(collection: Collection, threads: int, folder: Path) -> Tuned:
 
 
 def lancedb_scan(collection: Collection, threads: int, folder: Path) -> Tuned:
-    """LanceDB without an index. It takes all cores, and reads files that the system has cached."""
-    del threads
+    """LanceDB without an index, on all cores, with cached files."""
     table = _lancedb_table(collection, folder)
     return lambda setting: partial(_lancedb_search, table, 0)
 
 
 def lancedb_lists(collection: Collection, threads: int, folder: Path) -> Tuned:
-    """LanceDB's IVF_FLAT. It takes as many threads as it likes."""
-    del threads
+    """LanceDB's IVF_FLAT, with its own choice of threads."""
     from lancedb.index import IvfFlat
 
     table = _lancedb_table(collection, folder)
@@ -287,4 +280,4 @@ APPROXIMATE = (
     Contestant("LanceDB IVF_FLAT", lancedb_lists, "nprobes", PROBES),
     Contestant("faiss IndexBinaryHNSW", faiss_graph, "ef", EF),
 )
-"""Searches that do not look at every code."""
+"""Searches that skip some codes."""

@@ -1,4 +1,4 @@
-"""Exact search against raw Faiss, against reading memory, and against other libraries."""
+"""Exact search compared with raw Faiss, with reading memory, and with other libraries."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _TARGETS = {"LanceDB scan": 0.1, "usearch exact": 0.1}
 _QUERIES = 4
 """Searched one by one in every turn."""
 _CHECKED = 3
-"""Queries whose answers are compared with brute force."""
+"""Queries whose results are compared with brute force."""
 _GRID_FAISS = "faiss"
 _MOST_SECONDS = 3.0
 """A turn of raw Faiss that would take longer than this is skipped."""
 _CODES_PER_SECOND = 3e8
-"""What raw Faiss scans at least, of 256 bits on one thread."""
+"""Lower estimate of Faiss's speed: 256 bits, one thread."""
 
 
 def measure_exact(collection: Collection, rounds: int, report: Report) -> None:
@@ -55,7 +55,7 @@ def measure_exact(collection: Collection, rounds: int, report: Report) -> None:
                 skipped.append(why)
                 continue
             turns[peer.name] = one_by_one(tuned(0), collection.queries("hamming", _QUERIES))
-            if peer.name == FAISS:  # so that ratios to it are those of neighbours in time
+            if peer.name == FAISS:  # timed next to each other, for their ratios
                 for threads, engine in engines.items():
                     for metric in METRICS:
                         queries = collection.queries(metric, _QUERIES)
@@ -125,7 +125,7 @@ def _ratios(times: Rounds, cores: int) -> list[Ratio]:
 
 
 def ours(metric: Metric, threads: int) -> str:
-    """How Bittern's exact search is called in the tables."""
+    """Name of Bittern's exact search in the tables."""
     return f"bittern {metric}, {threads} thread{'s' if threads > 1 else ''}"
 
 
@@ -136,7 +136,7 @@ def one_by_one(search: Search, queries: Queries) -> Callable[[], object]:
 
 
 def reading(collection: Collection) -> Callable[[], object]:
-    """A turn: reading all codes as often as there are queries, with numpy on one thread."""
+    """A turn: reading all codes once per query, with numpy on one thread."""
     flat = collection.codes.reshape(-1)
     words = flat[: len(flat) // 8 * 8].view(np.uint64)
     return lambda: [words.max() for _ in range(_QUERIES)]

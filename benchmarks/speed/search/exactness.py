@@ -1,4 +1,4 @@
-"""Whether what was timed is also right: answers against brute force, and recall."""
+"""Correctness of the timed searches: comparison with brute force, and recall."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from bittern.index.engines.queries import Queries
 
 _BLOCK_ROWS = 1 << 16
 _ROUNDING = 1e-9
-"""Distances that are closer to each other than this are the same."""
+"""Distances that differ by less are equal."""
 
 
 @dataclass(frozen=True)
 class Exactness:
-    """Shares of the answers, 0 to 1.
+    """Shares of the results, 0 to 1.
 
     Attributes:
         distances: queries whose k distances are those of the k nearest.
@@ -41,17 +41,13 @@ def all_distances(query: Queries, codes: NDArray[np.uint8]) -> NDArray[np.float6
     return np.concatenate(blocks)
 
 
-def brute_force(
-    query: Queries, codes: NDArray[np.uint8], k: int, rows: NDArray[np.int64] | None = None
-) -> Nearest:
-    """The k nearest in the order (distance, row), by looking at every row, or at `rows`."""
-    if rows is None:
-        rows = np.arange(len(codes))
-    return Nearest.of(all_distances(query, codes)[rows], rows, k)
+def brute_force(query: Queries, codes: NDArray[np.uint8], k: int) -> Nearest:
+    """The k nearest in the order (distance, row), by comparing every row."""
+    return Nearest.of(all_distances(query, codes), np.arange(len(codes)), k)
 
 
 def exactness(answers: Sequence[Nearest], truths: Sequence[Nearest]) -> Exactness:
-    """Compare answers to brute force, query by query."""
+    """Compare results to brute force, query by query."""
     pairs = list(zip(answers, truths, strict=True))
     return Exactness(
         distances=_share([_same(a.distances, t.distances) for a, t in pairs]),
@@ -66,8 +62,8 @@ def recall(
     codes: NDArray[np.uint8],
     truths: Sequence[Nearest],
 ) -> float:
-    """Share of the k that were found, ties counted fairly: a row is a hit if its distance is
-    no larger than that of the true k-th. Distances are computed here.
+    """Share of the k nearest that were found: a row counts if its distance is at most that of the
+    true k-th, so ties are equivalent.
 
     Args:
         found: of each query the rows; negative ones are ignored, repeated ones count once.

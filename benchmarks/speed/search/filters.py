@@ -1,4 +1,4 @@
-"""What a filter costs: any share of the rows, related to the query or not, new or known."""
+"""Cost of filters: any share of the rows, related to the query or not, new or repeated."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Filter:
     rows: NDArray[np.int64]
 
     def name(self, use: str) -> str:
-        """What its times are called."""
+        """Name of its times."""
         return f"{self.metric}, {self.kind}, {self.share * 100:g}%, {use}"
 
 

@@ -1,10 +1,9 @@
-"""How much memory codes take, in a process of its own: before they are loaded, and after.
+"""Memory of codes, in a fresh process: before and after loading them.
 
     python -m bittern.benchmarks.speed.search.memory FILE BITS ENGINE
 
-The libraries are loaded and have answered a search before the first look. FILE holds the codes
-and nothing else. The second look comes after searches by both metrics, so that everything that
-is laid out for them is counted. Resident pages are counted, mapped files included.
+FILE holds the codes only. The libraries are loaded and used before the first measurement; the
+second one comes after searches by both metrics. Resident pages are counted, mapped files included.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _FEW_ROWS = 5_000
 
 
 def measure_memory(collection: Collection, report: Report) -> None:
-    """Resident memory of every engine over a collection, each in a process of its own."""
+    """Resident memory of every engine over a collection, each in a fresh process."""
     rows, code = len(collection.codes), collection.bits / 8
     target = 2 * code + 16
     lines, ratios, values = [], [], []
@@ -75,7 +74,7 @@ def measure_memory(collection: Collection, report: Report) -> None:
 
 
 def main(file: str, bits: str, kind: str) -> None:
-    """Build one engine over the codes in a file, and print what it takes."""
+    """Build one engine over the codes in a file, and print its memory."""
     few = clustered(_FEW_ROWS, int(bits))
     engine_of(few, kind).search(few.queries("asymmetric"), K)
     gc.collect()

@@ -1,7 +1,7 @@
-"""The search benchmark, table after table; if one fails, the rest goes on.
+"""The search benchmark, table by table; a failed table does not stop the others.
 
-All times of one table are taken in one process, in turns, from the same codes. Memory and the
-opening of archives are measured in processes of their own, because they have to be.
+All times of one table are measured in one process, in turns, on the same codes; memory and the
+opening of archives in fresh processes.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Settings:
 
     @classmethod
     def of(cls, options: Options) -> Settings:
-        """What the command line asks for.
+        """Settings for the options of the command line.
 
         Raises:
             InvalidInputError: an unknown table.
