@@ -33,7 +33,7 @@ def test_the_same_codes_are_drawn_every_time() -> None:
 
 
 @pytest.mark.parametrize("share", [NOISE, SPECIES_APART, REPEATED_NOISE])
-def test_so_many_bits_are_flipped_as_was_asked_for(share: float) -> None:
+def test_the_requested_share_of_bits_is_flipped(share: float) -> None:
     found = flips(np.random.default_rng(1), 4_000, 64, share)
     assert np.bitwise_count(found).sum() / (4_000 * 64) == pytest.approx(share, abs=1 / 256)
 

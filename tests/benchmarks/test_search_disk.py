@@ -42,7 +42,7 @@ def test_opening_reports_seconds_bytes_and_rows(
 
 
 @pytest.mark.parametrize("kind", ENGINES)
-def test_memory_of_an_engine_is_looked_at_before_and_after(
+def test_memory_of_an_engine_is_measured_before_and_after(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
 ) -> None:
     clustered(9_000, 64).codes.tofile(tmp_path / "codes.bin")

@@ -24,7 +24,7 @@ def test_the_exact_engine_is_found_exact(metric: Metric) -> None:
     assert (found.distances, found.rows, found.order) == (1.0, 1.0, 1.0)
 
 
-def test_another_row_at_the_same_distance_is_told_apart() -> None:
+def test_another_row_at_the_same_distance_is_distinguished() -> None:
     found = exactness([answer([1.0, 2.0], [4, 9])], [answer([1.0, 2.0], [4, 7])])
     assert (found.distances, found.rows, found.order) == (1.0, 0.5, 0.0)
 

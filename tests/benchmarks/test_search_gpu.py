@@ -17,7 +17,7 @@ def test_search_on_a_card_is_timed_per_batch_and_checked_against_the_cpu() -> No
     assert report.values["k"] == K
 
 
-def test_without_a_card_nothing_is_measured_and_that_is_said(
+def test_without_a_gpu_nothing_is_measured_and_the_report_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(gpu, "available_device", lambda: None)

@@ -238,14 +238,14 @@ def with_data_size(data: bytes, size: int) -> bytes:
     return data[:at] + struct.pack("<I", size) + data[at + 4 :]
 
 
-def test_header_that_claims_more_samples_than_there_are_is_refused_with_both_numbers() -> None:
+def test_header_that_claims_too_many_samples_is_refused_with_both_numbers() -> None:
     data = with_data_size(file_of(noise(1)), 999_999)
     with pytest.raises(UnreadableMediaError, match=r"claims 999999 bytes.*has 16000"):
         list(windows(data, TEN_SECONDS, name="lie.wav"))
 
 
 @pytest.mark.parametrize("claimed", [0, 4_000])
-def test_header_that_claims_fewer_samples_than_there_are_is_refused(claimed: int) -> None:
+def test_header_that_claims_too_few_samples_is_refused(claimed: int) -> None:
     data = with_data_size(file_of(noise(1)), claimed)
     with pytest.raises(UnreadableMediaError, match=rf"claims {claimed} bytes.*belong to no chunk"):
         list(windows(data, TEN_SECONDS, name="lie.wav"))

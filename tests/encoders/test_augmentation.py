@@ -311,7 +311,7 @@ def test_a_stretch_is_silenced_with_soft_edges_and_the_rest_is_left() -> None:
     assert np.abs(view[3960:4000]).sum() > 0
 
 
-def test_noise_lies_as_far_below_the_sound_as_asked() -> None:
+def test_noise_has_the_requested_level_below_the_sound() -> None:
     audio = window(level=0.1)
     plan = SoundPlan(noise_db=20.0, noise_seed=9)
     added = SoundAugmentation(RATE).apply(audio, plan) - audio

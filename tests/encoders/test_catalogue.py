@@ -199,7 +199,7 @@ def test_reference_that_points_elsewhere_is_not_followed(
     assert "snapshots/main (no such folder)" in find_weights(entry).message
 
 
-def test_hub_is_asked_for_the_pinned_revision_when_it_may_be(
+def test_the_pinned_revision_is_downloaded_if_the_hub_is_allowed(
     tmp_path: Path, openclip_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def test_hub_is_asked_for_the_pinned_revision_when_it_may_be(
     assert not any(pattern.endswith(".bin") for pattern in asked["allow_patterns"])
 
 
-def test_hub_is_not_asked_when_the_caller_names_a_folder(
+def test_the_hub_is_not_used_for_a_given_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked(*_: Any, **__: Any) -> str:

@@ -204,7 +204,7 @@ def test_tokenizer_of_another_model_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_gradients_reach_the_towers_when_asked_for(clap_folder: Path) -> None:
+def test_gradients_reach_the_towers(clap_folder: Path) -> None:
     encoder = load(clap_folder)
     encoder.module.requires_grad_(True)
     inputs = encoder.prepare(Modality.AUDIO, clips(2))

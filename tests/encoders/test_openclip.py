@@ -210,7 +210,7 @@ def test_digest_of_a_tower_changes_with_its_tokenizer(tmp_path: Path) -> None:
     assert before[Modality.IMAGE] == after[Modality.IMAGE]
 
 
-def test_digests_are_of_the_content_not_of_the_place(tmp_path: Path) -> None:
+def test_digests_depend_on_the_content_not_on_the_folder(tmp_path: Path) -> None:
     one, same, other = (
         load(tiny.write_openclip(tmp_path / str(i), seed=seed)).digests
         for i, seed in enumerate((0, 0, 1))
@@ -326,7 +326,7 @@ def test_weights_with_nan_are_noticed(tmp_path: Path) -> None:
         load(tmp_path).encode(Modality.IMAGE, pictures(1))
 
 
-def test_device_that_is_not_there_is_refused(openclip_folder: Path) -> None:
+def test_an_unknown_device_is_refused(openclip_folder: Path) -> None:
     with pytest.raises(PreconditionError, match="cuda:97"):
         OpenClipEncoder(openclip_folder, name="tiny-clip", device="cuda:97")
     with pytest.raises(PreconditionError, match="abacus"):
@@ -341,7 +341,7 @@ def test_half_precision_stays_close_to_full(openclip_folder: Path) -> None:
     assert (full * half).sum(axis=1).min() > 0.99
 
 
-def test_gradients_reach_the_towers_when_asked_for(openclip_folder: Path) -> None:
+def test_gradients_reach_the_towers(openclip_folder: Path) -> None:
     encoder = load(openclip_folder)
     encoder.module.requires_grad_(True)
     inputs = encoder.prepare(Modality.IMAGE, pictures(2))

@@ -149,7 +149,7 @@ def test_what_cannot_be_fetched_says_why(
     assert _Pages.requested == [f"/p/{name}"] * times
 
 
-def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
+def test_an_address_that_is_not_allowed_is_not_fetched(host: str) -> None:
     for allowed in ([], [f"{host}/q/"], ["https://elsewhere.org/"]):
         with pytest.raises(SourceUnreachableError, match="may not be fetched"):
             remote.open_media(at(f"{host}/p/a.jpg"), allowed)
@@ -158,7 +158,7 @@ def test_an_address_that_nobody_allowed_is_not_asked(host: str) -> None:
     assert _Pages.requested == []
 
 
-def test_a_redirect_to_what_is_allowed_is_followed(host: str) -> None:
+def test_a_redirect_to_an_allowed_address_is_followed(host: str) -> None:
     assert remote.open_media(at(f"{host}/p/moved.jpg"), [f"{host}/"]) == b"jpeg" * 10
 
 

@@ -99,7 +99,7 @@ def test_a_listing_that_broke_off_breaks_off_again(looked: int) -> None:
         assert len(seen) == 5
 
 
-def test_whatever_goes_wrong_where_a_source_lies_is_told_as_such() -> None:
+def test_errors_of_the_disk_and_of_remote_systems_are_typed() -> None:
     broken = Broken(10)
     broken.error = OSError(5, "Input/output error")
     with pytest.raises(

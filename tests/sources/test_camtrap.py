@@ -181,7 +181,7 @@ def test_observations_of_the_medium_go_before_those_of_its_event(tmp_path: Path)
     assert seen(tmp_path, of_event, blank)["label"] == "blank"
 
 
-def test_recordings_are_told_by_their_media_type(tmp_path: Path) -> None:
+def test_recordings_are_recognised_by_their_media_type(tmp_path: Path) -> None:
     row = medium("m1", filePath="media/m1.dat", fileMediatype="audio/wav")
     (item,) = entries(package(tmp_path, [row], [OBSERVED]))
     assert item.modality == "audio"
@@ -235,7 +235,7 @@ def test_gzipped_tables_are_read(tmp_path: Path) -> None:
     assert item.metadata["scientificName"] == "Vulpes vulpes"
 
 
-def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_path: Path) -> None:
     off = {**DEPLOYMENT, "deploymentID": "d2", "latitude": "95"}
     media = [
         medium("m1"),

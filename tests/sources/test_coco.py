@@ -66,7 +66,7 @@ def failures(path: Path) -> list[str]:
     return [e.message for e in entries if isinstance(e, AddResult) and e.status == "failed"]
 
 
-def test_inat_image_gets_its_species_place_and_licence(tmp_path: Path) -> None:
+def test_inat_image_gets_its_species_position_and_licence(tmp_path: Path) -> None:
     source = read_source(written(tmp_path, inat(), "train/alpaca.jpg"))
     (item,) = source.entries
     assert source.format == "coco"
@@ -145,7 +145,7 @@ def test_several_species_in_one_picture_become_one_text_and_no_species(tmp_path:
     assert "genus" not in item.metadata
 
 
-def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_path: Path) -> None:
     content = inat(
         images=[
             5,
@@ -198,7 +198,7 @@ def test_media_are_looked_for_where_the_option_says(tmp_path: Path) -> None:
         (b"", "not valid JSON"),
     ],
 )
-def test_json_that_cannot_be_read_is_refused_with_the_place(
+def test_unreadable_json_is_refused_with_the_position(
     tmp_path: Path, content: bytes, said: str
 ) -> None:
     path = tmp_path / "train.json"
@@ -238,7 +238,7 @@ def test_memory_does_not_hold_the_images(tmp_path: Path) -> None:
     assert peak < 4 << 20, f"{peak:,} bytes"
 
 
-def test_annotations_of_media_and_categories_that_are_not_there_are_listed(tmp_path: Path) -> None:
+def test_annotations_of_unknown_media_and_categories_are_listed(tmp_path: Path) -> None:
     annotations = [
         {"id": 1, "image_id": 7, "category_id": 4821},
         {"id": 2, "image_id": 8, "category_id": 4821},

@@ -40,7 +40,7 @@ def read(path: Path, options: SourceOptions = HERE) -> Source:
 # What is read
 
 
-def test_media_come_with_their_occurrences_whatever_the_order_of_the_tables() -> None:
+def test_media_come_with_their_occurrences_in_any_order_of_the_tables() -> None:
     found = items(read(FIXTURE))
     assert list(found) == [
         "urn:fixture:occ:1",
@@ -135,7 +135,7 @@ def test_audubon_core_is_read_by_its_own_terms(tmp_path: Path) -> None:
     assert cow.metadata["identifier"] == "urn:medium:1"
 
 
-def test_occurrences_of_events_take_what_is_said_of_the_event(tmp_path: Path) -> None:
+def test_occurrences_of_events_get_the_metadata_of_the_event(tmp_path: Path) -> None:
     path = archive(
         tmp_path / "a",
         [
@@ -261,7 +261,7 @@ def test_a_link_that_leads_out_is_followed_only_below_a_folder_that_was_named(
 # Rows that are of no use
 
 
-def test_wrong_rows_are_listed_by_file_and_line_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_wrong_rows_are_listed_by_file_and_line_and_the_others_are_read(tmp_path: Path) -> None:
     path = archive(
         tmp_path / "a",
         [

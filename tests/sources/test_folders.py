@@ -76,7 +76,7 @@ def test_many_asterisks_take_no_time() -> None:
     assert not fitted("a" * 5_000)
 
 
-def test_a_link_in_a_circle_is_told_and_not_followed(tmp_path: Path) -> None:
+def test_a_circular_link_is_reported_and_not_followed(tmp_path: Path) -> None:
     folder(tmp_path, "a/1.jpg")
     (tmp_path / "a" / "again").symlink_to(tmp_path)
     item, link = list(read_source(tmp_path))
@@ -85,9 +85,7 @@ def test_a_link_in_a_circle_is_told_and_not_followed(tmp_path: Path) -> None:
     assert (link.status, link.reason) == ("skipped", "LINKED_FOLDER")
 
 
-def test_a_folder_that_cannot_be_read_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_folder_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     folder(tmp_path, "a/1.jpg", "b/2.jpg")
@@ -105,7 +103,7 @@ def test_a_folder_that_cannot_be_read_is_told(
     assert isinstance(item, MediaItem)
 
 
-def test_a_name_that_is_no_text_is_told(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8_is_reported(tmp_path: Path) -> None:
     (tmp_path / "\udcff.jpg").touch()
     [entry] = read_source(tmp_path)
     assert isinstance(entry, AddResult)

@@ -89,7 +89,7 @@ def test_photographs_and_sounds_of_an_export_are_listed_with_their_observations(
     assert found[f"{SITE}103"].metadata["taxonRank"] == "genus"
 
 
-def test_the_true_place_of_an_obscured_observation_is_never_taken_in(media: Path) -> None:
+def test_the_true_position_of_an_obscured_observation_is_never_stored(media: Path) -> None:
     crow = items(read(EXPORT, media))[f"{SITE}102"].metadata
     assert (crow["decimalLatitude"], crow["decimalLongitude"]) == ("52.4", "13.6")
     assert crow["coordinateUncertaintyInMeters"] == 27654.0
@@ -116,7 +116,7 @@ def test_any_sign_of_obscuring_counts(tmp_path: Path, media: Path, cells: dict[s
     assert "dataGeneralizations" in crow
 
 
-def test_an_obscured_place_without_its_public_accuracy_is_uncertain_by_a_whole_cell(
+def test_an_obscured_position_without_public_accuracy_is_uncertain_by_a_whole_cell(
     tmp_path: Path, media: Path
 ) -> None:
     path = edited(EXPORT, tmp_path / "e.csv", id102={"public_positional_accuracy": ""})
@@ -154,7 +154,7 @@ def test_a_photograph_is_not_taken_by_its_size_alone(tmp_path: Path) -> None:
     assert not items(read(path))
 
 
-def test_wrong_rows_of_an_export_are_listed_and_the_rest_goes_in(
+def test_wrong_rows_of_an_export_are_listed_and_the_others_are_read(
     tmp_path: Path, media: Path
 ) -> None:
     path = edited(EXPORT, tmp_path / "e.csv", id101={"latitude": "north"}, id102={"id": ""})
@@ -253,7 +253,7 @@ def test_names_are_left_out_where_their_tables_are_missing(tmp_path: Path, media
         assert not {"scientificName", "rightsHolder"} & set(item.metadata)
 
 
-def test_wrong_rows_of_the_open_data_are_listed_and_the_rest_goes_in(
+def test_wrong_rows_of_the_open_data_are_listed_and_the_others_are_read(
     tmp_path: Path, media: Path
 ) -> None:
     folder = copied("inaturalist_open_data", tmp_path / "tables")
@@ -313,7 +313,7 @@ def test_licences_have_one_spelling(said: str, code: str) -> None:
     assert licence(said, version="4.0") == code
 
 
-def test_an_observation_without_an_id_is_told_by_its_line(tmp_path: Path, media: Path) -> None:
+def test_an_observation_without_an_id_is_reported_by_its_line(tmp_path: Path, media: Path) -> None:
     path = tmp_path / "export.csv"
     path.write_text(
         "id,url,image_url,geoprivacy,taxon_id\n,,https://h.org/photos/5001/large.jpg,,7\n"

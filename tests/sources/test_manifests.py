@@ -118,7 +118,7 @@ def test_other_encodings_are_refused_with_line_and_remedy(tmp_path: Path) -> Non
         read_source(cut)
 
 
-def test_bad_rows_are_listed_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_bad_rows_are_listed_and_the_others_are_read(tmp_path: Path) -> None:
     path = manifest(
         tmp_path, "media,n\na.jpg,1\na.jpg,1\nb.jpg\nc.jpg,1\nd.png,2\n", "a.jpg", "d.png"
     )

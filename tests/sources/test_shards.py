@@ -93,7 +93,7 @@ def test_a_shard_that_breaks_off_gives_what_it_held_and_one_failure(
     assert "s.tar: it ends too early" in failed
 
 
-def test_what_is_no_tar_file_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_no_tar_file_is_reported(tmp_path: Path) -> None:
     for content in (b"", b"hello", b"\x1f\x8bhello", b"x" * 2_000):
         (tmp_path / "s.tar").write_bytes(content)
         [failed] = outcomes(list(read_source(tmp_path / "s.tar")))

@@ -51,7 +51,7 @@ def entries(path: Path, **options: Any) -> list[Any]:
     return [listed.entry for listed in xeno_canto_entries(path, SourceOptions(**options))]
 
 
-def test_recording_gets_its_species_place_date_and_licence(tmp_path: Path) -> None:
+def test_recording_gets_its_species_position_date_and_licence(tmp_path: Path) -> None:
     source = read_source(written(tmp_path, page(recording(7)), "XC7.mp3"))
     (item,) = source.entries
     assert source.format == "xeno-canto"
@@ -161,11 +161,11 @@ def test_what_nobody_identified_has_no_species(tmp_path: Path) -> None:
         ("2020-01-02 03:04:05+00:00", "", "2020-01-02T03:04:05+00:00"),
     ],
 )
-def test_dates_keep_what_is_known(date: str, time: str, expected: str) -> None:
+def test_dates_keep_their_known_parts(date: str, time: str, expected: str) -> None:
     assert event_date(date, time) == expected
 
 
-def test_wrong_rows_are_listed_with_their_place_and_the_rest_goes_in(tmp_path: Path) -> None:
+def test_wrong_rows_are_listed_with_their_position_and_the_others_are_read(tmp_path: Path) -> None:
     rows = [None, recording(1, id="?"), recording(2, id=[2]), recording(3, lat="95"), recording(7)]
     *wrong, item = entries(written(tmp_path, page(*rows), "XC3.mp3", "XC7.mp3"))
     assert [each.status for each in wrong] == [AddStatus.FAILED] * 4
@@ -192,7 +192,7 @@ def test_a_recording_is_found_by_the_number_in_the_name_of_its_download(
     assert (item.media, item.path) == (name, tmp_path / name)
 
 
-def test_only_a_few_names_are_told_of_those_that_were_looked_for(tmp_path: Path) -> None:
+def test_an_error_lists_a_few_of_the_searched_names(tmp_path: Path) -> None:
     [entry] = entries(written(tmp_path, page(recording(7))))
     assert "'XC7.mp3', '7.mp3', 'XC7.wav' and 10 other names" in entry.message
     assert len(entry.message) < 500
