@@ -2,7 +2,7 @@
 
 A figure is the mean over queries of the mean over draws (seeds, random splits). Its interval is
 a bootstrap over queries, which is what would differ in another collection of questions (over
-classes, where several queries ask for one); deviations over seeds and splits are told beside it.
+classes, where several queries ask for one); deviations over seeds and splits are given beside it.
 """
 
 from __future__ import annotations
@@ -205,7 +205,7 @@ def comparisons_of(lines: Sequence[Line], seed: int) -> list[Comparison]:
 
     Four questions, each a family of its own under Holm's correction: codes and Hashing-Baseline
     of the same length; codes and float vectors; the asymmetric and the symmetric distance of the
-    longest codes of a system; the same system over two models. Codes are asked by the asymmetric
+    longest codes of a system; the same system over two models. Codes are searched by the asymmetric
     distance, and re-ranked ones are left out.
     """
     found = []
@@ -315,7 +315,7 @@ def _bits(line: Line) -> int:
 
 
 def by_class(line: Line) -> Mapping[int, float]:
-    """Mean of the main measure over the queries of each class that is asked for."""
+    """Mean of the main measure over the queries of each class."""
     found: dict[int, list[float]] = {}
     for number, value in zip(line.clusters.tolist(), line.values.tolist(), strict=True):
         if number >= 0 and not np.isnan(value):

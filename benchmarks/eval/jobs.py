@@ -242,7 +242,7 @@ def _stored_jobs(suite: Suite, request: EvalRequest, screen: Screen) -> Iterator
     if request.systems or tuple(request.bits) != DEFAULT_BITS or request.embeddings:
         raise InvalidInputError(
             "over an archive the stored codes are ranked as they are: leave --systems, --bits and "
-            "--embeddings out, or give the media in place of the archive to compare systems",
+            "--embeddings out, or give the media instead of the archive to compare systems",
             field="systems",
         )
     embedders = Embedders(catalogue_encoder)

@@ -49,7 +49,7 @@ _CREDIT = ("rightsHolder", "license")
 
 
 def chosen(values: NDArray[np.float64], count: int = QUERIES) -> list[int]:
-    """Places of the queries to show, best first.
+    """Numbers of the queries to show, best first.
 
     Args:
         values: float64 [q], of the main measure; NaN where it is undefined.
@@ -179,7 +179,7 @@ class Begun:
     Attributes:
         command: as it was given.
         at: seconds since the epoch.
-        load: load average of the machine; None where it cannot be told.
+        load: load average of the machine; None where it is unknown.
     """
 
     command: str
@@ -231,7 +231,7 @@ def results_of(
 
     Args:
         suite: what was run.
-        request: what was asked for.
+        request: what was run.
         done: all that was measured; each task's random splits in order.
         begun: when and how it began.
     """
@@ -346,7 +346,7 @@ def _spaces(jobs: Sequence[Job]) -> Iterator[Space]:
 
 
 def _summaries(done: Sequence[Done], request: EvalRequest) -> list[TaskSummary]:
-    """One per task and model; of several random splits the first is told."""
+    """One per task and model; of several random splits, that of the first."""
     together: dict[tuple[str, str], list[Done]] = {}
     for one in done:
         together.setdefault((one.job.task.name, one.job.space.name), []).append(one)

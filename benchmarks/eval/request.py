@@ -44,7 +44,7 @@ class EvalRequest:
             for not at all.
         protocol: everything else that papers differ in.
         cache: folder of embeddings; None for the user's cache.
-        embeddings: folder with the items' embeddings, made elsewhere; see
+        embeddings: folder with the items' embeddings, made by another program; see
             `bittern.benchmarks.eval.embeddings.precomputed`.
         trec: whether runs and qrels are written.
     """
@@ -66,7 +66,7 @@ class EvalRequest:
         """The same, if it can be run.
 
         Raises:
-            CodeError, InvalidInputError: it cannot; the message says what may be asked for.
+            CodeError, InvalidInputError: it cannot; the message says what can.
         """
         from bittern.benchmarks.eval.systems.selection import NAMES
 
@@ -91,7 +91,7 @@ class EvalRequest:
                 f"there is no system {', '.join(map(repr, unknown))}; there are {', '.join(NAMES)}",
                 field="systems",
             )
-        self._check_place()
+        self._check_output()
         for what, number, least in (
             ("rerank", self.rerank, 0),
             ("repeats", self.protocol.repeats, 1),
@@ -113,7 +113,7 @@ class EvalRequest:
         """Refuse measures that there are not, or that look deeper than is ranked.
 
         Raises:
-            InvalidInputError: one of them; the message says what may be asked for.
+            InvalidInputError: one of them; the message says what can.
         """
         from bittern.benchmarks.eval.measures import measure
 
@@ -127,7 +127,7 @@ class EvalRequest:
                     field="depth",
                 )
 
-    def _check_place(self) -> None:
+    def _check_output(self) -> None:
         if self.data is None or not self.data.is_dir():
             return
         data, out = self.data.resolve(), self.out.resolve()

@@ -193,7 +193,7 @@ class GroupSummary:
 
 @dataclass(frozen=True)
 class TaskSummary:
-    """What was asked of what, with one model; of several random splits, the first.
+    """Queries and items of a task, with one model; of several random splits, the first.
 
     Attributes:
         name: of the task.

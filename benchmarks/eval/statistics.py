@@ -1,7 +1,7 @@
 """How sure a mean over queries is, and whether two systems differ.
 
 Queries are what is drawn at random in a benchmark, so they are what is drawn again. Queries that
-ask for the same class are hard or easy together: where they are told as a cluster, whole clusters
+ask for the same class are hard or easy together: where they are one cluster, whole clusters
 are drawn, or have their signs flipped, and the figure stays the mean over queries. Without that,
 a hundred queries for ten classes would look like a hundred witnesses.
 
@@ -46,23 +46,12 @@ class Paired:
         difference: mean of a minus b; NaN without a query.
         low, high: 95% bootstrap interval of it.
         p: two-sided, of the randomisation test.
-        queries: how many were compared.
-        clusters: how many clusters those were in; as many as queries where each is its own.
-        left_out: queries that are undefined (NaN) for one of the two.
     """
 
     difference: float
     low: float
     high: float
     p: float
-    queries: int
-    clusters: int
-    left_out: int
-
-
-def undefined(values: Values) -> int:
-    """How many values are NaN, and so are left out."""
-    return int(np.isnan(values).sum())
 
 
 def interval(values: Values, seed: int, *, clusters: Clusters | None = None) -> tuple[float, float]:
@@ -74,7 +63,7 @@ def interval(values: Values, seed: int, *, clusters: Clusters | None = None) -> 
     mean is that over all queries drawn, and the jackknife leaves out one cluster at a time.
 
     Args:
-        values: float64 [q]; NaN, which is undefined, is left out (`undefined` counts them).
+        values: float64 [q]; NaN, which is undefined, is left out.
         seed: of the resampling.
         clusters: int64 [q], the number of each query's cluster; None where each is its own.
 
@@ -174,7 +163,7 @@ def paired(a: Values, b: Values, seed: int, *, clusters: Clusters | None = None)
     clusters = _clusters(clusters, len(differences))
     low, high = interval(differences, seed, clusters=clusters)
     mine = clusters[~np.isnan(differences)]
-    sums, sizes = _summed(kept[None], mine)
+    sums, _ = _summed(kept[None], mine)
     magnitudes, _ = _summed(np.abs(kept)[None], mine)
     # Tenths that cancel out within a cluster leave a rounding error: that is no difference.
     differing = np.abs(sums[0]) > _NEARLY * magnitudes[0]
@@ -183,9 +172,6 @@ def paired(a: Values, b: Values, seed: int, *, clusters: Clusters | None = None)
         low=low,
         high=high,
         p=_randomised(sums[0, differing], seed),
-        queries=len(kept),
-        clusters=len(sizes),
-        left_out=undefined(differences),
     )
 
 

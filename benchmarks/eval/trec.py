@@ -121,7 +121,7 @@ def _folder(folder: Path, task: Task, model: str) -> Path:
 
 
 def _plain(text: str) -> str:
-    """A text within the name of a file; a long one is cut, and told apart by its digest."""
+    """A text within the name of a file; a long one is cut, and gets its digest."""
     plain = _UNFIT.sub("-", text.replace("→", "-to-")).strip("-.") or "unnamed"
     if len(plain) <= _LONGEST:
         return plain

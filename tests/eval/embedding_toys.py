@@ -43,8 +43,8 @@ def images(count: int, broken: Sequence[int] = ()) -> Items:
     """Pictures that all differ, some of them damaged."""
     colours = list(COLOURS)
     data = [picture(colours[n % 3], jitter=n) for n in range(count)]
-    for place in broken:
-        data[place] = data[place][: len(data[place]) // 2]
+    for position in broken:
+        data[position] = data[position][: len(data[position]) // 2]
     names = [f"p{n}" for n in range(count)]
     media = [MediaItem(n, f"{n}.png", "image", data=d) for n, d in zip(names, data, strict=True)]
     return Items(names, "image", media, np.zeros(count, np.int32), "image")

@@ -60,12 +60,12 @@ class Seen:
     Attributes:
         page: of Playwright.
         said: what came up on the console, and errors of the page.
-        asked: every address that was asked for, the page's own first.
+        requested: every address that was requested, the page's own first.
     """
 
     page: Page
     said: list[str] = field(default_factory=list)
-    asked: list[str] = field(default_factory=list)
+    requested: list[str] = field(default_factory=list)
 
     def run(self, script: str) -> Any:
         """What a script in the page gives; the page's own policy does not bind it."""
@@ -101,7 +101,7 @@ def opened(browser: Browser, path: Path, size: str, scheme: str = "light") -> It
     seen = Seen(page)
     page.on("console", lambda message: seen.said.append(message.text))
     page.on("pageerror", lambda error: seen.said.append(str(error)))
-    page.on("request", lambda request: seen.asked.append(request.url))
+    page.on("request", lambda request: seen.requested.append(request.url))
     page.goto(path.as_uri())
     yield seen
     context.close()

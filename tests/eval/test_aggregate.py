@@ -43,8 +43,8 @@ def a_cell(expected: list[list[float]], **about: object) -> Cell:
     ties = np.stack([values + 0.01, values, values + 0.1, values - 0.1])
     none = np.empty((values.shape[1], 0))
     ranked = Ranked({"AP": ties}, none.astype(np.int32), none, none.astype(np.int64), 0.002, 32.0)
-    told = {"task": "text→text", "model": "m", "system": "ITQ", "bits": 256, **about}
-    return Cell(told, {PLAIN: ranked})
+    known = {"task": "text→text", "model": "m", "system": "ITQ", "bits": 256, **about}
+    return Cell(known, {PLAIN: ranked})
 
 
 def test_a_figure_is_the_mean_over_queries_of_the_mean_over_draws() -> None:
@@ -94,9 +94,9 @@ def test_undefined_values_of_single_queries_do_not_count() -> None:
 
 def a_line(system: str, bits: int | None, metric: str, values: list[float], **row: object) -> Line:
     n = len(values)
-    told = Row("t", "all", "m", system, metric, bits, 1.0, 0, 1, n, n, 1.0, {})
+    base = Row("t", "all", "m", system, metric, bits, 1.0, 0, 1, n, n, 1.0, {})
     ids = tuple(f"q{n}" for n in range(len(values)))
-    row_of = replace(told, **row)  # type: ignore[arg-type]
+    row_of = replace(base, **row)  # type: ignore[arg-type]
     return Line(row_of, "AP", ids, np.arange(n), np.array(values))
 
 
@@ -135,16 +135,16 @@ def test_the_same_system_over_two_models_is_compared_once() -> None:
     )  # fmt: skip
 
 
-def test_queries_for_one_class_count_as_one_where_it_is_asked_how_sure() -> None:
+def test_queries_for_one_class_count_as_one_in_intervals() -> None:
     names = [f"a{n}" for n in range(8)]
     task = a_task(names, [True] * 8)
     classes = np.array([0, 0, 0, 0, 1, 1, 1, 1], dtype=np.int32)
-    asked = replace(task.queries, classes=classes)
+    queries = replace(task.queries, classes=classes)
     cell = a_cell([[0.9, 0.9, 0.9, 0.9, 0.1, 0.1, 0.1, 0.1]])
     [alone] = [x for x in lines_of([Measured(task, cell)], ["AP"], 0) if x.row.group == "all"]
     [together] = [
         x
-        for x in lines_of([Measured(replace(task, queries=asked), cell)], ["AP"], 0)
+        for x in lines_of([Measured(replace(task, queries=queries), cell)], ["AP"], 0)
         if x.row.group == "all"
     ]
     assert (alone.row.clusters, together.row.clusters) == (8, 2)

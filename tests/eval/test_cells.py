@@ -79,7 +79,7 @@ def test_keys_differ_with_everything_that_decides_and_with_nothing_else() -> Non
     assert len({key_of(each) for each in (decides, *others)}) == 4
 
 
-def lying(tmp_path: Path, **told: object) -> None:
+def lying(tmp_path: Path, **changes: object) -> None:
     """The cell with another description, or other arrays."""
     from safetensors import safe_open
     from safetensors.numpy import save_file
@@ -89,13 +89,13 @@ def lying(tmp_path: Path, **told: object) -> None:
     with safe_open(path, framework="numpy") as kept:
         about = json.loads(kept.metadata()["about"])
         arrays = {name: kept.get_tensor(name) for name in kept.keys()}  # noqa: SIM118
-    arrays |= {k: v for k, v in told.items() if isinstance(v, np.ndarray)}
-    about |= {k: v for k, v in told.items() if not isinstance(v, np.ndarray)}
+    arrays |= {k: v for k, v in changes.items() if isinstance(v, np.ndarray)}
+    about |= {k: v for k, v in changes.items() if not isinstance(v, np.ndarray)}
     save_file(arrays, path, metadata={"about": json.dumps(about)})
 
 
 @pytest.mark.parametrize(
-    "told",
+    "changes",
     [
         {"key": "another"},
         {"variants": []},
@@ -110,11 +110,11 @@ def lying(tmp_path: Path, **told: object) -> None:
     ],
 )
 def test_a_cell_that_lies_is_measured_again(
-    tmp_path: Path, told: dict[str, object], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, changes: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
     lying(tmp_path)
     assert read_cell(tmp_path, KEY, (3, 7)) is not None
-    lying(tmp_path, **told)
+    lying(tmp_path, **changes)
     assert read_cell(tmp_path, KEY, (3, 7)) is None
     assert "is measured again" in caplog.text
 

@@ -46,7 +46,7 @@ def test_a_program_gets_results_json_and_nothing_else(run: Run, tmp_path: Path) 
     assert json.loads(done.out) == json.loads((tmp_path / "run" / "results.json").read_text())
 
 
-def test_what_stopped_a_run_is_told_and_what_to_do(
+def test_an_error_says_what_stopped_a_run_and_what_to_do(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
@@ -58,7 +58,7 @@ def test_what_stopped_a_run_is_told_and_what_to_do(
     assert "The same command goes on from there" in done.err
 
 
-def test_embeddings_that_were_made_elsewhere_are_taken(run: Run, tmp_path: Path) -> None:
+def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     folder.mkdir()
     ids = [f"{colour}-{n}png" for colour in ("red", "green", "blue") for n in range(3)]
@@ -89,7 +89,7 @@ def test_embeddings_that_were_made_elsewhere_are_taken(run: Run, tmp_path: Path)
         (("--output", "run", "--missing", "guess"), "--missing must be error or skip, not 'guess'"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_with_what_can(
+def test_unknown_names_are_refused_with_those_that_exist(
     run: Run, options: tuple[str, ...], message: str
 ) -> None:
     done = run("eval", "field", "--data", "data/manifest.csv", *options)
@@ -113,7 +113,7 @@ def test_missing_files_are_listed_line_by_line(run: Run, tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
-def test_the_layout_of_a_suite_is_told_without_running_it(run: Run) -> None:
+def test_the_layout_of_a_suite_is_shown_without_running_it(run: Run) -> None:
     done = run("eval", "inquire", "--layout")
     assert done.status == 0
     assert "AP_minR@50" in done.out

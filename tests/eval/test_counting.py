@@ -3,7 +3,7 @@ from __future__ import annotations
 from bittern.text import agreeing, counted, some_of
 
 
-def test_one_of_a_kind_is_not_told_in_the_plural() -> None:
+def test_one_of_a_kind_is_not_in_the_plural() -> None:
     assert counted(1, "item") == "1 item"
     assert counted(2000, "item") == "2,000 items"
     assert counted(0, "query", "queries") == "0 queries"

@@ -68,9 +68,9 @@ def test_each_picture_is_one_row_as_the_tower_gives_it(tmp_path: Path) -> None:
     assert np.isnan(rows.spans).all()
 
 
-def _one(count: int, place: int) -> Items:
+def _one(count: int, position: int) -> Items:
     items = images(count)
-    return Items(["one"], "image", [items.contents[place]], np.zeros(1, np.int32), "image")
+    return Items(["one"], "image", [items.contents[position]], np.zeros(1, np.int32), "image")
 
 
 def test_windows_of_a_recording_stand_together_with_their_spans(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_run_that_breaks_off_after_any_item_ends_with_the_same_bits(
     assert np.array_equal(everything(rows), everything(whole))
     assert np.array_equal(rows.spans, whole.spans)
     windows = [1 + n % 3 for n in range(10)]
-    # A shard is kept once it is written, which is after its last item was told of.
+    # A shard is kept once it is written, which is after its last item was reported.
     kept = (after - 1) // 4 * 4
     assert goes_on.layout == sum(windows[kept:])
 
@@ -233,7 +233,7 @@ def test_items_that_cannot_be_read_end_the_run_by_name_once_the_rest_is_done(
     encoder = Counting()
     rows = embed_items(embedder(encoder), items, tmp_path, missing="skip")
     assert encoder.layout == 0
-    assert [place for place, _ in rows.failed] == [1, 2, 9]
+    assert [position for position, _ in rows.failed] == [1, 2, 9]
     assert all(sentence for _, sentence in rows.failed)
     assert rows.owners.tolist() == [0, 3, 4, 5, 6, 7, 8, 10, 11]
 
@@ -270,7 +270,7 @@ def test_a_file_that_is_not_there_fails_and_is_tried_again_once_it_is(tmp_path: 
     content = (tmp_path / "media" / "1.png").read_bytes()
     (tmp_path / "media" / "1.png").unlink()
     rows = embed_items(embedder(Counting()), items, tmp_path / "cache", missing="skip")
-    assert [place for place, _ in rows.failed] == [1]
+    assert [position for position, _ in rows.failed] == [1]
     (tmp_path / "media" / "1.png").write_bytes(content)
     assert len(embed_items(embedder(Counting()), items, tmp_path / "cache")) == 3
 
@@ -291,7 +291,7 @@ class Faulty(ToyEncoder):
 @pytest.mark.parametrize("value", [np.nan, np.inf, 0.0])
 def test_an_embedding_that_is_no_use_fails_its_item(tmp_path: Path, value: float) -> None:
     rows = embed_items(embedder(Faulty(value)), images(6), tmp_path, missing="skip")
-    assert [place for place, _ in rows.failed] == [1, 4]
+    assert [position for position, _ in rows.failed] == [1, 4]
     assert "image tower of 'toy'" in rows.failed[0][1]
     with pytest.raises(MediaError, match="'p1'"):
         embed_items(embedder(Faulty(value)), images(6), tmp_path)

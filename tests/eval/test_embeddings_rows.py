@@ -61,7 +61,7 @@ def sharded(folder: Path) -> EmbeddedRows:
     return ShardedRows(shards, DIM, "0" * 64)
 
 
-def elsewhere(folder: Path) -> EmbeddedRows:
+def made_outside(folder: Path) -> EmbeddedRows:
     """In another order, with rows that nobody wants; windows stand in theirs."""
     order = np.argsort(np.array([5, 2, 2, 2, 7, 0, 0, 1, 4, 4]), kind="stable")
     names = [IDS[OWNERS[n]] for n in order]
@@ -71,7 +71,7 @@ def elsewhere(folder: Path) -> EmbeddedRows:
     return PrecomputedRows.open(folder, IDS, missing="skip", dim=DIM)
 
 
-KINDS = [in_memory, sharded, elsewhere]
+KINDS = [in_memory, sharded, made_outside]
 
 
 @pytest.fixture(params=KINDS)
@@ -85,7 +85,7 @@ def test_rows_have_owners_spans_and_those_that_failed(rows: EmbeddedRows) -> Non
     assert [str(rows.owners.dtype), str(rows.spans.dtype)] == ["int64", "float32"]
     assert rows.owners.tolist() == OWNERS.tolist()
     assert np.array_equal(rows.spans, SPANS)
-    assert [place for place, why in rows.failed if why] == [3, 6]
+    assert [position for position, why in rows.failed if why] == [3, 6]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 9, 10, 11, 65_536])
@@ -101,7 +101,7 @@ def test_tiles_are_all_rows_in_order(rows: EmbeddedRows, size: int) -> None:
 
 
 @pytest.mark.parametrize("chosen", [[], [0], [9], [3, 3, 0], [9, 4, 5, 1, 0, 8], list(range(10))])
-def test_some_rows_come_in_the_order_asked_for(rows: EmbeddedRows, chosen: list[int]) -> None:
+def test_some_rows_come_in_the_order_given(rows: EmbeddedRows, chosen: list[int]) -> None:
     read = rows.read(np.array(chosen, np.int64))
     assert read.dtype == np.float32
     assert np.array_equal(read, WANTED[chosen])
@@ -142,7 +142,7 @@ def test_shards_of_any_size_join_without_a_seam(
     assert len(rows.failed) == len(sizes)
 
 
-@pytest.mark.parametrize("make", [sharded, elsewhere])
+@pytest.mark.parametrize("make", [sharded, made_outside])
 def test_no_more_than_the_tile_at_hand_is_kept(
     tmp_path: Path, make: Callable[[Path], EmbeddedRows]
 ) -> None:
@@ -198,7 +198,7 @@ def test_arrays_have_one_row_per_item_unless_it_is_said_otherwise() -> None:
     assert rows.digest != ArrayRows(unit(4)).digest
 
 
-# Embeddings that were made elsewhere
+# Embeddings that another program made
 
 
 def bring(folder: Path, values: NDArray[Any], ids: list[str]) -> Path:
@@ -258,16 +258,16 @@ def test_rows_without_an_embedding_are_counted_and_the_first_is_named(
 ) -> None:
     values = unit(4)
     values[[1, 3]] = [value, 0, 0, 0, 0]
-    told = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
-    with pytest.raises(InvalidInputError, match=told):
+    message = r"^2 of 4 rows of .* hold NaN.*first is row 1\b.*--missing skip$"
+    with pytest.raises(InvalidInputError, match=message):
         PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c", "d"]), ["a"], dim=DIM)
 
 
 def test_rows_of_another_norm_are_counted_and_to_be_divided_by_it(tmp_path: Path) -> None:
     values = unit(3)
     values[2] = [3, 0, 0, 0, 0]
-    told = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
-    with pytest.raises(InvalidInputError, match=told) as caught:
+    message = r"^1 of 3 rows of .* does not have the norm 1; .*row 2\b.* with 3\. Divide each by"
+    with pytest.raises(InvalidInputError, match=message) as caught:
         PrecomputedRows.open(bring(tmp_path, values, ["a", "b", "c"]), ["a"], dim=DIM)
     assert "--missing" not in caught.value.message
     values[0, 0] = np.nan

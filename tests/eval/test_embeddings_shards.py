@@ -64,7 +64,7 @@ def flip(tensors: Path) -> None:
 
 
 def swap(tensors: Path) -> None:
-    """Change places with another shard, arrays alone."""
+    """Change the files of two shards shard, arrays alone."""
     other = next(path for path in shard_files(tensors.parent) if path != tensors)
     mine = tensors.read_bytes()
     tensors.write_bytes(other.read_bytes())
@@ -72,17 +72,17 @@ def swap(tensors: Path) -> None:
 
 
 def stand_in(tensors: Path) -> None:
-    """Another shard in its place, record and all."""
+    """Another shard instead, record and all."""
     other = next(path for path in shard_files(tensors.parent) if path != tensors)
     shutil.copy(other, tensors)
     shutil.copy(other.with_suffix(".json"), tensors.with_suffix(".json"))
 
 
 def link(tensors: Path) -> None:
-    """The right bytes, in a file that is elsewhere and may change."""
-    elsewhere = tensors.parent.parent / "elsewhere"
-    tensors.rename(elsewhere)
-    tensors.symlink_to(elsewhere)
+    """The right bytes, in a file that is outside and may change."""
+    outside = tensors.parent.parent / "outside"
+    tensors.rename(outside)
+    tensors.symlink_to(outside)
 
 
 def more_rows(tensors: Path) -> None:
@@ -106,7 +106,7 @@ def path_as_digest(tensors: Path) -> None:
 
 
 def named_file(tensors: Path) -> None:
-    change_record(tensors, file="../../elsewhere.safetensors")
+    change_record(tensors, file="../../outside.safetensors")
 
 
 def failed_outside(tensors: Path) -> None:
@@ -232,8 +232,8 @@ def test_what_is_written_is_what_is_read(tmp_path: Path) -> None:
 
 
 def _file(header: object, data: bytes = b"") -> bytes:
-    told = json.dumps(header).encode()
-    return len(told).to_bytes(8, "little") + told + data
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
 
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}

@@ -27,27 +27,27 @@ from tests.eval.toy_runs import request
 NAMES = list(COLOURS)
 
 
-def asked(classes: list[int]) -> QuerySet:
+def queries_of(classes: list[int]) -> QuerySet:
     words = [(NAMES[number],) for number in classes]
     return QuerySet([w[0] for w in words], "text", words, np.array(classes, dtype=np.int32), "text")
 
 
 def items(classes: list[int]) -> Items:
-    ids = [f"{place}" for place in range(len(classes))]
+    ids = [f"{position}" for position in range(len(classes))]
     texts = [NAMES[number] if number >= 0 else "nothing" for number in classes]
     return Items(ids, "text", texts, np.array(classes, dtype=np.int32), "gloss")
 
 
 def vectors(tmp_path: Path, trained: list[int], queries: list[int]) -> Vectors:
     """A task of three texts, with a training part of its own."""
-    all_items, all_asked = items([0, 1, 2]), asked([0, 1, 2])
+    all_items, all_queries = items([0, 1, 2]), queries_of([0, 1, 2])
     task = Task(
         name="text→text",
-        queries=all_asked,
+        queries=all_queries,
         items=all_items,
-        relevance=Relevance.by_class(all_asked.classes, all_items.classes),
+        relevance=Relevance.by_class(all_queries.classes, all_items.classes),
         classes=Classes(NAMES),
-        training=TrainingSplit(items(trained), asked(queries)),
+        training=TrainingSplit(items(trained), queries_of(queries)),
     )
     space = Space("toy", Embedder("toy", lambda name: ToyEncoder()))
     return vectors_of(task, space, request(tmp_path), tmp_path / "cache", lambda done: None)
@@ -80,13 +80,13 @@ def test_another_seed_draws_other_rows_and_the_same_seed_the_same() -> None:
 
 
 def test_embeddings_of_another_dimension_are_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "elsewhere"
+    folder = tmp_path / "outside"
     folder.mkdir()
     given = items([0, 1, 2])
     (folder / "ids.txt").write_text("\n".join(given.ids))
     task = Task(
         name="text→text",
-        queries=asked([0, 1, 2]),
+        queries=queries_of([0, 1, 2]),
         items=given,
         relevance=Relevance.by_class(given.classes, given.classes),
         classes=Classes(NAMES),
@@ -107,7 +107,7 @@ def test_fewer_rows_are_fitted_on_where_the_protocol_says_so(tmp_path: Path) -> 
     given = items([0, 1, 2, 0, 1, 2])
     task = Task(
         name="text→text",
-        queries=asked([0, 1, 2]),
+        queries=queries_of([0, 1, 2]),
         items=given,
         relevance=Relevance.by_class(np.array([0, 1, 2], np.int32), given.classes),
         classes=Classes(NAMES),

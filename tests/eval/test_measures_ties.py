@@ -115,7 +115,7 @@ def test_queries_are_measured_each_on_its_own(
             assert measure(name).of(ranks, tie).tolist() == pytest.approx(alone), (name, tie)
 
 
-def test_places_tell_of_each_relevant_item_its_rank_and_its_group() -> None:
+def test_ranks_say_of_each_relevant_item_its_rank_and_its_group() -> None:
     distances = np.array([[4, 1, 4, 4, 0, 1], [2, 2, 2, 2, 2, 0]])
     grades = np.array([1, 2, 3, 1, 1], np.int32)
     ranks = ranks_of(
@@ -132,7 +132,7 @@ def test_places_tell_of_each_relevant_item_its_rank_and_its_group() -> None:
     assert ranks.within.tolist() == [[3, 1], [6, 2]]
 
 
-def test_places_beyond_the_depth_are_left_out_but_its_group_is_whole() -> None:
+def test_ranks_beyond_the_depth_are_left_out_but_its_group_is_whole() -> None:
     relevance = Relevance(np.array([0, 3]), np.array([1, 3, 4]), np.ones(3, np.int32))
     ranks = ranks_of(np.array([[0, 1, 1, 1, 2]]), relevance, depth=2)
     assert ranks.rank.tolist() == [2, 4]

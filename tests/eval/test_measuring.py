@@ -20,9 +20,9 @@ def depth(
 ) -> int | None:
     candidates = "given" if given else None
     task: Any = SimpleNamespace(queries=range(queries), candidates=candidates)
-    asked = EvalRequest("inquire", Path("run"), protocol=Protocol(depth=depth))
+    request = EvalRequest("inquire", Path("run"), protocol=Protocol(depth=depth))
     embedded: Any = range(rows)
-    return depth_of(task, embedded, asked, measures)
+    return depth_of(task, embedded, request, measures)
 
 
 def test_small_problems_are_ranked_whole() -> None:
@@ -45,10 +45,10 @@ def test_candidates_are_ranked_whole() -> None:
     assert depth(10_000, 5_000_000, *CUT, given=True) is None
 
 
-@pytest.mark.parametrize(("asked", "got"), [(0, None), (50, 50)])
-def test_a_depth_that_is_asked_for_is_kept(asked: int, got: int | None) -> None:
+@pytest.mark.parametrize(("given", "got"), [(0, None), (50, 50)])
+def test_a_depth_that_is_given_is_kept(given: int, got: int | None) -> None:
     for queries in (3, 10_000):
-        assert depth(queries, 5_000_000, "AP", depth=asked) == got
+        assert depth(queries, 5_000_000, "AP", depth=given) == got
 
 
 def test_draws_of_different_splits_share_no_seed() -> None:

@@ -111,9 +111,9 @@ def _hostile(results: Results, folder: Path) -> Results:
     )
 
 
-def test_nothing_is_asked_for_and_nothing_complained_of(seen: Seen) -> None:
+def test_nothing_is_requested_and_nothing_complained_of(seen: Seen) -> None:
     assert seen.said == []
-    assert [url for url in seen.asked if not url.startswith("data:")] == [seen.page.url]
+    assert [url for url in seen.requested if not url.startswith("data:")] == [seen.page.url]
 
 
 def test_the_page_is_as_wide_as_the_screen(seen: Seen) -> None:
@@ -127,9 +127,9 @@ def test_every_picture_is_there_with_words_for_it(seen: Seen, results: Results) 
         "Promise.all([...document.images].map(i => i.decode().then(() => [i.naturalWidth, i.alt])))"
     )
 
-    asked_with = [query for query in results.shown if query.media]
+    with_media = [query for query in results.shown if query.media]
     shown = [hit for query in results.shown for hit in query.hits if hit.media]
-    assert len(pictures) == len(asked_with) + len(shown) > 20
+    assert len(pictures) == len(with_media) + len(shown) > 20
     assert all(width > 0 and alt for width, alt in pictures)
 
 
@@ -266,7 +266,7 @@ def test_every_text_stands_out(browser: Browser, index: Path, size: str, scheme:
 
 def test_hostile_names_stay_words(hostile: Seen) -> None:
     assert hostile.said == []
-    assert [url for url in hostile.asked if not url.startswith("data:")] == [hostile.page.url]
+    assert [url for url in hostile.requested if not url.startswith("data:")] == [hostile.page.url]
     assert hostile.page.title().startswith("<script>")
     assert hostile.run("document.scripts.length") == 0
     assert hostile.run("document.querySelectorAll('[onerror], b').length") == 0

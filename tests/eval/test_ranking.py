@@ -67,8 +67,8 @@ def check(of: Case, settings: Settings) -> None:
         assert found.hits[query][shown].tolist() == plain.items[: found.hits.shape[1]]
         assert found.rows[query][shown].tolist() == plain.rows[: found.hits.shape[1]]
         if not settings.rerank:
-            told = [distance for _, distance in plain.distances][: found.hits.shape[1]]
-            assert found.distances[query][shown].tolist() == told
+            nearest = [distance for _, distance in plain.distances][: found.hits.shape[1]]
+            assert found.distances[query][shown].tolist() == nearest
 
 
 @running(max_examples=150, deadline=None)
@@ -135,14 +135,14 @@ def test_many_codes_are_ranked_as_by_a_full_sort(metric: Metric, depth: int | No
 
 
 @pytest.mark.parametrize("depth", [None, 3])
-def test_a_query_to_which_all_codes_are_equally_far_places_all(depth: int | None) -> None:
+def test_a_query_to_which_all_codes_are_equally_far_ranks_all(depth: int | None) -> None:
     of = case(2, "asymmetric", items=50)
     of.queries[:] = 0
     check(of, Settings(depth=depth, keep=3))
     assert set(ranked(of, Settings(depth=depth)).ranks.tied.tolist()) == {50}
 
 
-def test_ties_beyond_all_that_is_asked_for_are_counted_whole() -> None:
+def test_ties_beyond_the_depth_are_counted_whole() -> None:
     """Twenty thousand equal codes: no search to a depth ends with their group."""
     items, bits = 20_000, 8
     rows = Rows(np.ones((items, bits), np.float32), np.arange(items))

@@ -1,4 +1,4 @@
-"""`results.json` there and back, the CSV, the Markdown, and how they are put into their place."""
+"""`results.json` there and back, the CSV, the Markdown, and how they are written."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_markdown_begins_with_the_main_systems_and_says_how_figures_came_by(
     ("worst", "best", "shown"),
     [(0.5, 0.5, "–"), (0.5001, 0.5003, "–"), (0.5, 0.502, "0.500 to 0.502")],
 )
-def test_ties_that_do_not_show_in_three_digits_are_not_told(
+def test_ties_that_do_not_show_in_three_digits_are_not_shown(
     worst: float, best: float, shown: str
 ) -> None:
     assert ties(Score(0.5, 0.5, best, worst, 0.4, 0.6)) == shown

@@ -26,12 +26,12 @@ def plots(results: Results) -> list[Plot]:
 
 
 def _texts(svg: str) -> list[tuple[str, float, float]]:
-    """Texts with their places."""
+    """Texts with their positions."""
     found = []
     for element in Tree.fromstring(svg.encode()).iter("{http://www.w3.org/2000/svg}text"):
         words = "".join(element.itertext())
-        place = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", element.get("transform", ""))
-        x, y = place.groups() if place else (element.get("x", "nan"), element.get("y", "nan"))
+        position = re.search(r"translate\(([-\d.]+) ([-\d.]+)\)", element.get("transform", ""))
+        x, y = position.groups() if position else (element.get("x", "nan"), element.get("y", "nan"))
         found.append((words, float(x), float(y)))
     return found
 

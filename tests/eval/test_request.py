@@ -1,4 +1,4 @@
-"""What a run is asked for, its folder, and the command that repeats it."""
+"""The request of a run, its folder, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_folder_is_claimed_once_and_found_again(tmp_path: Path) -> None:
     assert json.loads((request.out / RUN_FILE).read_text())["models"] == ["field"]
 
 
-def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("")
     with pytest.raises(InvalidInputError, match="choose another --output"):
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused_before_anything_is_read(
 def test_a_run_inside_its_data_is_refused(tmp_path: Path) -> None:
     request = EvalRequest("ssw60", tmp_path / "ssw60" / "run", data=tmp_path / "ssw60")
     (tmp_path / "ssw60").mkdir()
-    with pytest.raises(InvalidInputError, match="lies in the data folder"):
+    with pytest.raises(InvalidInputError, match="is inside the data folder"):
         request.checked()
 
 

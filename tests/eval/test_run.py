@@ -215,13 +215,13 @@ def test_what_is_right_is_marked_among_the_hits_that_are_shown(
 
 def test_a_cell_of_other_data_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     towers(monkeypatch)
-    asked = request(tmp_path, systems=("float32",))
-    evaluate(asked, Quiet())
+    wanted = request(tmp_path, systems=("float32",))
+    evaluate(wanted, Quiet())
     manifest = tmp_path / "data" / "manifest.csv"
     lines = manifest.read_text().splitlines()
     lines[1] = lines[1].replace(",red,", ",blue,")
     manifest.write_text("\n".join(lines) + "\n")
-    results = evaluate(asked, Quiet())
+    results = evaluate(wanted, Quiet())
     assert row(results, "text→image", "float32").figures["AP"].expected < 1.0
     assert not np.isnan(results.tasks[0].groups[0].chance or np.nan)
 

@@ -33,14 +33,14 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_run(folder: Path, out: str = "run", **changed: object) -> Results:
-    asked: dict[str, object] = {
+    given: dict[str, object] = {
         "suite": "custom",
         "data": folder,
         "out": folder.parent / out,
         "cache": folder.parent / "cache",
         "rerank": 2,
     }
-    return evaluate(EvalRequest(**{**asked, **changed}), Quiet())  # type: ignore[arg-type]
+    return evaluate(EvalRequest(**{**given, **changed}), Quiet())  # type: ignore[arg-type]
 
 
 def test_every_model_that_coded_the_items_is_measured_at_its_own_length(
@@ -95,7 +95,7 @@ def test_windows_can_be_items_of_an_archive(with_archive: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "changed", [{"systems": ("itq",)}, {"bits": (16,)}, {"embeddings": Path("elsewhere")}]
+    "changed", [{"systems": ("itq",)}, {"bits": (16,)}, {"embeddings": Path("outside")}]
 )
 def test_what_stored_codes_cannot_do_is_refused(
     with_archive: Path, changed: dict[str, Any]
@@ -116,9 +116,9 @@ def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
     fitted = StoredModel(stored).fit(Training(none, "image", none, "text"), 8, 0)
     np.testing.assert_array_equal(fitted.encode_items(rows.read(np.arange(2))), codes)
     queries = rows.read(np.array([1, 0]))
-    asked = fitted.encode_queries(queries, "symmetric")
-    assert fitted.distances(asked, codes, 0, 2).tolist() == [[6, 0], [0, 6]]
-    assert fitted.distances(asked, codes, 1, 2).tolist() == [[0, 6]]
+    encoded = fitted.encode_queries(queries, "symmetric")
+    assert fitted.distances(encoded, codes, 0, 2).tolist() == [[6, 0], [0, 6]]
+    assert fitted.distances(encoded, codes, 1, 2).tolist() == [[0, 6]]
     soft = fitted.distances(fitted.encode_queries(queries, "asymmetric"), codes, 0, 2)
     assert soft.shape == (2, 2)
     assert soft[0, 1] < soft[0, 0]
@@ -131,10 +131,10 @@ def test_items_that_a_model_has_not_coded_are_counted(with_archive: Path) -> Non
         extra = MediaItem("extra", "extra.png", "image", data=picture("green", jitter=40))
         list(engine.add([extra], model="toy-64"))
     results = a_run(with_archive)
-    told = {
+    sentences = {
         task.model: [text for text in task.left_out if "never be found" in text]
         for task in results.tasks
         if task.name == "text→image"
     }
-    assert told["toy-64"] == []
-    assert told["toy-32"] == ["1 item has no code by toy-32, and can never be found"]
+    assert sentences["toy-64"] == []
+    assert sentences["toy-32"] == ["1 item has no code by toy-32, and can never be found"]

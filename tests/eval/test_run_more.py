@@ -1,4 +1,4 @@
-"""Whole runs and their parts: draws, windows, candidates, what a cell is told apart by."""
+"""Whole runs and their parts: draws, windows, candidates, what distinguishes cells."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def sparse(*of_query: Sequence[int], grade: int = 1) -> Relevance:
 
 
 def a_task(queries: int, items: int, relevance: Relevance, **changed: Any) -> Task:
-    asked = [f"q{number}" for number in range(queries)]
+    query_ids = [f"q{number}" for number in range(queries)]
     ids = [f"i{number}" for number in range(items)]
     none = np.full(max(queries, items), -1, dtype=np.int32)
     given: dict[str, Any] = {
         "name": "text→audio",
-        "queries": QuerySet(asked, "text", [(q,) for q in asked], none[:queries], "text"),
+        "queries": QuerySet(query_ids, "text", [(q,) for q in query_ids], none[:queries], "text"),
         "items": Items(ids, "audio", ids, none[:items], "audio"),
         "relevance": relevance,
         "classes": Classes([]),
@@ -69,13 +69,13 @@ def unit(*angles: float) -> NDArray[np.float32]:
 
 
 def vectors_at(
-    angles: Sequence[float], owners: Sequence[int], asked: Sequence[float], digest: str = "rows"
+    angles: Sequence[float], owners: Sequence[int], queries: Sequence[float], digest: str = "rows"
 ) -> Vectors:
     found = unit(*angles)
     spans = np.full((len(angles), 2), np.nan, dtype=np.float32)
     rows = ArrayRows(found, np.array(owners), spans)
     rows.digest = digest
-    return Vectors(rows, unit(*asked), Training(found, "audio", unit(*asked), "text"))
+    return Vectors(rows, unit(*queries), Training(found, "audio", unit(*queries), "text"))
 
 
 def cell_of(
@@ -198,7 +198,7 @@ def digest(task: Task | None = None, **changed: Any) -> str:
     )
 
 
-def test_whatever_is_ranked_asked_right_or_fitted_on_is_in_the_digest_of_a_job() -> None:
+def test_whatever_is_ranked_searched_for_right_or_fitted_on_is_in_the_digest_of_a_job() -> None:
     other = unit(5, 10, 21)
     rows = vectors_at([5, 10, 20], [0, 1, 2], [0], digest="others").rows
     task = a_task(1, 3, sparse([1]))
@@ -243,12 +243,12 @@ def test_systems_of_one_name_have_cells_of_their_own() -> None:
     assert one.identity != other.identity
 
 
-def test_saved_models_of_one_name_and_length_are_told_apart_in_a_run() -> None:
+def test_saved_models_of_one_name_and_length_get_names_of_their_own() -> None:
     models = (saved(16, 0), saved(16, 1), saved(32, 0))
     space = Space("toy", Embedder("toy", lambda name: ToyEncoder()), "", models)
     vectors = vectors_at([5, 10, 20], [0, 1, 2], [0])
-    asked: Any = SimpleNamespace(systems=("learned",))
-    names = [system.name for system in _systems(space, vectors, asked)]
+    wanted: Any = SimpleNamespace(systems=("learned",))
+    names = [system.name for system in _systems(space, vectors, wanted)]
     plain = SavedHasher(models[2]).name
     assert names == [*(f"{plain} {m.card.digest[:8]}" for m in models[:2]), plain]
 
@@ -267,12 +267,12 @@ def test_queries_that_no_window_answers_take_their_own_vectors_away() -> None:
 
 def with_classes(task: Task, seen: list[bool], repeat: int = 0) -> Task:
     """Each query asks for the class of its number, and so is each item."""
-    asked = replace(task.queries, classes=np.arange(len(task.queries), dtype=np.int32))
+    queries = replace(task.queries, classes=np.arange(len(task.queries), dtype=np.int32))
     items = replace(task.items, classes=np.arange(len(task.items), dtype=np.int32))
     members = np.array(seen)
     return replace(
         task,
-        queries=asked,
+        queries=queries,
         items=items,
         classes=Classes([f"class {number}" for number in range(len(task.items))]),
         groups={"seen": members, "novel": ~members},
@@ -300,8 +300,8 @@ def test_a_class_has_its_figure_over_the_splits_in_which_it_is_in_the_group(
         ("seen", "class 1"): [1.0],
         ("novel", "class 1"): [0.5],
     }
-    [told] = results.tasks
-    assert (told.splits, [(g.name, g.queries) for g in told.groups]) == (
+    [summary] = results.tasks
+    assert (summary.splits, [(g.name, g.queries) for g in summary.groups]) == (
         2,
         [("all", 2), ("seen", 2), ("novel", 1)],
     )
@@ -324,7 +324,7 @@ def test_each_group_has_its_own_chance_and_each_model_its_own_summary(tmp_path: 
     assert {row.model for row in results.rows} == {"one", "other"}
 
 
-def test_what_was_left_out_and_what_failed_is_told_with_counts(tmp_path: Path) -> None:
+def test_what_was_left_out_and_what_failed_is_counted(tmp_path: Path) -> None:
     task = a_task(2, 3, sparse([0, 2], [1, 2]))
     vectors = vectors_at([0, 40], [0, 1], [0, 40])
     vectors.rows.failed = ((2, "no such file"),)

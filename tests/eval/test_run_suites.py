@@ -30,7 +30,7 @@ def a_run(tmp_path: Path, suite: str, protocol: Protocol | None = None) -> Resul
     data = tmp_path / suite
     if not data.exists():
         SUITES[suite][0](data)
-    asked = request(
+    wanted = request(
         tmp_path,
         suite=suite,
         data=data,
@@ -40,7 +40,7 @@ def a_run(tmp_path: Path, suite: str, protocol: Protocol | None = None) -> Resul
         rerank=2,
         protocol=protocol or Protocol(),
     )
-    return evaluate(asked, Quiet())
+    return evaluate(wanted, Quiet())
 
 
 @pytest.mark.parametrize("suite", SUITES)

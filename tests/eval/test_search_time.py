@@ -57,8 +57,8 @@ def test_what_is_timed_finds_the_nearest(
     for metric in one.metrics:
         search = search_time._search(one, stored, training.queries, metric)
         assert search is not None
-        asked = one.encode_queries(training.queries, metric)
-        distances = one.distances(asked, stored, 0, len(training.queries))
+        encoded = one.encode_queries(training.queries, metric)
+        distances = one.distances(encoded, stored, 0, len(training.queries))
         for number, own in enumerate(distances):
             answer: Any = search(number)
             found = answer[0].rows if isinstance(answer, list) else answer[1][0]
@@ -83,9 +83,7 @@ def test_rows_beyond_a_gibibyte_are_not_timed(
     assert search_ms(fitted["float32"], stored, training.queries, "cosine") is None
 
 
-def test_nothing_to_search_or_to_ask_is_not_timed(
-    fitted: dict[str, Fitted], training: Training
-) -> None:
+def test_no_rows_or_no_queries_are_not_timed(fitted: dict[str, Fitted], training: Training) -> None:
     for name in ("hb", "float16", "pq"):
         one = fitted[name]
         stored, metric = one.encode_items(training.items), one.metrics[0]
@@ -127,13 +125,13 @@ def test_one_thread_searches_and_the_setting_is_put_back(
 def test_queries_are_searched_one_at_a_time_after_a_warm_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked: list[int] = []
-    assert search_time._median_ms(asked.append, 3) >= 0
-    assert asked == [0, 1, 2, 0, 1, 0, 1, 2]
-    asked.clear()
+    searched: list[int] = []
+    assert search_time._median_ms(searched.append, 3) >= 0
+    assert searched == [0, 1, 2, 0, 1, 0, 1, 2]
+    searched.clear()
     monkeypatch.setattr(search_time, "_MOST_SECONDS", -1.0)
-    search_time._median_ms(asked.append, 32)
-    assert asked == [0, 1, 2, 3, 4, 0, 1, 2]
+    search_time._median_ms(searched.append, 32)
+    assert searched == [0, 1, 2, 3, 4, 0, 1, 2]
 
 
 def test_at_most_so_many_queries_are_timed(

@@ -25,7 +25,7 @@ def test_few_queries_are_all_shown_best_first() -> None:
     assert chosen(np.array([0.1, 0.9, 0.5])) == [1, 2, 0]
 
 
-def test_equal_queries_are_taken_by_place() -> None:
+def test_equal_queries_are_taken_by_position() -> None:
     assert chosen(np.full(9, 0.5)) == [0, 1, 3, 4, 7, 8]
 
 

@@ -68,7 +68,7 @@ def test_a_model_with_towers_of_its_own_gives_its_space_its_own_name(
     assert found[1].towers is adapted
 
 
-def test_spaces_of_one_name_and_other_towers_are_told_apart(
+def test_spaces_of_one_name_and_other_towers_get_names_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     towers = [
@@ -86,10 +86,10 @@ def test_spaces_of_one_name_and_other_towers_are_told_apart(
 
 
 def test_only_words_has_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
+    opened: list[list[str]] = []
 
     def named(names: list[str], bits: object) -> list[Space]:
-        asked.append(names)
+        opened.append(names)
         return [Space(name, Embedder(name, lambda name: ToyEncoder())) for name in names]
 
     monkeypatch.setattr(spaces_module, "spaces", named)
@@ -98,4 +98,4 @@ def test_only_words_has_an_encoder_of_its_own(monkeypatch: pytest.MonkeyPatch) -
     assert [space.name for space in spaces_for(WORDS, ["bird"], [16])] == ["bird"]
     assert [space.name for space in spaces_for("field", [], [16])] == [DEFAULT_ENCODER]
     assert [space.name for space in spaces_for("field", [MINILM], [16])] == [MINILM]
-    assert asked == [[], ["bird"], ["bird"], [DEFAULT_ENCODER], [MINILM]]
+    assert opened == [[], ["bird"], ["bird"], [DEFAULT_ENCODER], [MINILM]]

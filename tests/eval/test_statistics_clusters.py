@@ -61,15 +61,13 @@ def test_how_clusters_are_numbered_and_where_their_queries_stand_changes_nothing
     assert scattered == pytest.approx(interval(PRECISIONS, 5, clusters=clusters), rel=1e-12)
 
 
-def test_queries_asked_twice_are_no_more_sure_than_asked_once() -> None:
+def test_repeated_queries_are_no_more_sure_than_single_ones() -> None:
     twice, clusters = np.repeat(PRECISIONS, 2), np.repeat(np.arange(60), 2)
     other = np.sqrt(PRECISIONS)[::-1]
     assert interval(twice, 3, clusters=clusters) == pytest.approx(interval(PRECISIONS, 3))
     doubled = paired(twice, np.repeat(other, 2), 3, clusters=clusters)
     once = paired(PRECISIONS, other, 3)
     assert (doubled.p, doubled.low) == pytest.approx((once.p, once.low))
-    assert (doubled.queries, doubled.clusters) == (120, 60)
-    assert (once.queries, once.clusters) == (60, 60)
 
 
 def test_many_figures_share_the_clusters_that_are_drawn() -> None:
@@ -93,17 +91,17 @@ def test_one_cluster_or_equal_ones_are_their_mean() -> None:
     assert interval(values, 0, clusters=np.zeros(4, np.int64)) == (0.5, 0.5)
     assert interval(values, 0, clusters=np.array([0, 0, 1, 1])) == (0.5, 0.5)
     thirds = np.array([0.1, 0.3, 0.2, 0.2, 0.1, 0.2, 0.3])
-    told = interval(thirds, 0, clusters=np.array([0, 0, 1, 1, 2, 2, 2]))
-    assert told == pytest.approx((0.2, 0.2))
+    result = interval(thirds, 0, clusters=np.array([0, 0, 1, 1, 2, 2, 2]))
+    assert result == pytest.approx((0.2, 0.2))
 
 
 def test_three_clusters_have_eight_assignments_of_signs() -> None:
     a = np.array([0.5, 0.1, 0.2, 0.4, 0.3])
     clusters = np.array([1, 1, 2, 3, 3])
     # Sums 0.6, 0.2 and 0.7: only all of one sign reach 1.5.
-    told = paired(a, np.zeros(5), 0, clusters=clusters)
-    assert (told.p, told.queries, told.clusters) == (2 / 8, 5, 3)
-    assert told.difference == pytest.approx(0.3)
+    result = paired(a, np.zeros(5), 0, clusters=clusters)
+    assert result.p == 2 / 8
+    assert result.difference == pytest.approx(0.3)
     # Sums 0.6, -0.2 and 0.7: 1.5 and 1.1, either way round.
     assert paired(a * [1, 1, -1, 1, 1], np.zeros(5), 0, clusters=clusters).p == 4 / 8
     assert paired(a, np.zeros(5), 0, clusters=np.zeros(5, np.int64)).p == 1.0
@@ -112,8 +110,7 @@ def test_three_clusters_have_eight_assignments_of_signs() -> None:
 def test_a_cluster_whose_differences_cancel_out_is_none_that_differs() -> None:
     a, zeros = np.array([0.1, 0.2, -0.3, 0.4]), np.zeros(4)
     assert a[:3].sum() != 0
-    told = paired(a, zeros, 0, clusters=np.array([0, 0, 0, 1]))
-    assert (told.p, told.clusters) == (1.0, 2)
+    assert paired(a, zeros, 0, clusters=np.array([0, 0, 0, 1])).p == 1.0
     same = paired(a, a.copy(), 0, clusters=np.array([0, 0, 0, 1]))
     assert (same.difference, same.low, same.high, same.p) == (0, 0, 0, 1)
 
@@ -136,9 +133,9 @@ def test_without_a_difference_classes_are_no_evidence_of_one() -> None:
     zeros = np.zeros(len(clusters))
     together, apart, held = [], [], []
     for seed in range(200):
-        told = paired(by_class(rng, sizes, 1.0), zeros, seed, clusters=clusters)
-        together.append(told.p)
-        held.append(told.low <= 0 <= told.high)
+        result = paired(by_class(rng, sizes, 1.0), zeros, seed, clusters=clusters)
+        together.append(result.p)
+        held.append(result.low <= 0 <= result.high)
     for seed in range(40):
         apart.append(paired(by_class(rng, sizes, 1.0), zeros, seed).p)
     assert 0.02 <= np.mean(np.array(together) < 0.05) <= 0.09
@@ -152,11 +149,12 @@ def test_undefined_queries_leave_the_rest_of_their_cluster() -> None:
     holed = np.where(holes, np.nan, PRECISIONS)
     kept = interval(PRECISIONS[~holes], 5, clusters=clusters[~holes])
     assert interval(holed, 5, clusters=clusters) == kept
-    told = paired(holed, PRECISIONS**2, 5, clusters=clusters)
-    assert (told.queries, told.clusters, told.left_out) == (54, 11, 6)
+    other = PRECISIONS**2
+    without = paired(PRECISIONS[~holes], other[~holes], 5, clusters=clusters[~holes])
+    assert paired(holed, other, 5, clusters=clusters) == without
     nothing = paired(np.full(3, np.nan), np.ones(3), 0, clusters=np.array([0, 0, 1]))
     assert math.isnan(nothing.difference)
-    assert (nothing.p, nothing.queries, nothing.clusters) == (1.0, 0, 0)
+    assert nothing.p == 1.0
 
 
 @pytest.mark.parametrize("wrong", [np.arange(59), np.arange(60.0), np.zeros((1, 60), np.int64)])

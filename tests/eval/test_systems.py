@@ -87,7 +87,7 @@ def test_what_is_stored_takes_exactly_the_bytes_that_are_said(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_distances_are_those_of_the_queries_asked_for(
+def test_distances_are_those_of_the_queries_given(
     name: str, fitted: dict[str, Fitted], items: Rows, queries: Rows
 ) -> None:
     one = fitted[name]
@@ -207,7 +207,7 @@ def test_wrong_dimensions_metrics_and_empty_parts_are_refused(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_lengths_that_do_not_fit_are_told_with_a_reason_and_refused(
+def test_lengths_that_do_not_fit_have_a_reason_and_are_refused(
     name: str, training: Training
 ) -> None:
     one = system(name)

@@ -15,7 +15,7 @@ from bittern.errors import CodeError, InvalidInputError
 from bittern.hashing.codes import asymmetric_distance, hamming_distance, pack
 from bittern.hashing.training_free import fit
 
-DIM, ROWS, ASKED = 48, 700, 20
+DIM, ROWS, QUERIES = 48, 700, 20
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def training() -> Training:
     rng = np.random.default_rng(1)
     spread = rng.standard_normal((DIM, DIM))
     items = unit(rng.standard_normal((ROWS, DIM)) @ spread + 1).astype(np.float32)
-    queries = unit(rng.standard_normal((ASKED, DIM)) @ spread - 1).astype(np.float32)
+    queries = unit(rng.standard_normal((QUERIES, DIM)) @ spread - 1).astype(np.float32)
     return Training(items, "audio", queries, "text")
 
 
@@ -38,7 +38,7 @@ def test_float32_is_the_cosine_of_the_embeddings(training: Training) -> None:
     stored = fitted.encode_items(training.items)
     assert np.array_equal(stored, training.items)
     distances = fitted.distances(
-        fitted.encode_queries(training.queries, "cosine"), stored, 0, ASKED
+        fitted.encode_queries(training.queries, "cosine"), stored, 0, QUERIES
     )
     assert np.abs(distances - (1 - cosines(training.queries, training.items))).max() < 3e-8
 
@@ -53,7 +53,7 @@ def test_centred_is_the_cosine_once_each_side_has_lost_its_mean(training: Traini
         training.queries - training.queries.mean(axis=0),
         training.items - training.items.mean(axis=0),
     )
-    assert np.abs(fitted.distances(queries, stored, 0, ASKED) - (1 - expected)).max() < 1e-6
+    assert np.abs(fitted.distances(queries, stored, 0, QUERIES) - (1 - expected)).max() < 1e-6
 
 
 def test_a_single_query_is_no_cloud_to_centre_on(training: Training) -> None:
@@ -72,7 +72,7 @@ def test_int8_is_what_faiss_scalar_quantizer_keeps(training: Training) -> None:
     steps = np.ptp(training.items, axis=0) / 255
     assert (np.abs(decoded - training.items) <= 0.51 * steps + 1e-6).all()
     distances = fitted.distances(
-        fitted.encode_queries(training.queries, "cosine"), stored, 0, ASKED
+        fitted.encode_queries(training.queries, "cosine"), stored, 0, QUERIES
     )
     assert np.abs(distances - (1 - cosines(training.queries, decoded))).max() < 3e-8
 
@@ -92,7 +92,7 @@ def test_fewer_bytes_are_further_from_the_truth(training: Training) -> None:
             fitted.encode_items(training.items),
         )
         truth = 1 - cosines(training.queries, training.items)
-        errors.append(np.abs(fitted.distances(queries, stored, 0, ASKED) - truth).max())
+        errors.append(np.abs(fitted.distances(queries, stored, 0, QUERIES) - truth).max())
     assert errors[0] < errors[1] < errors[2] < 0.01
 
 
@@ -121,11 +121,11 @@ def test_codes_are_those_of_the_hasher_with_the_components_of_the_items(
     assert np.array_equal(stored, pack(hasher.logits(training.items, "audio")))
     logits = hasher.logits(training.queries, "text")
     symmetric = fitted.distances(
-        fitted.encode_queries(training.queries, "symmetric"), stored, 0, ASKED
+        fitted.encode_queries(training.queries, "symmetric"), stored, 0, QUERIES
     )
     assert np.array_equal(symmetric, hamming_distance(pack(logits), stored))
     queries = fitted.encode_queries(training.queries, "asymmetric")
-    asymmetric = fitted.distances(queries, stored, 0, ASKED)
+    asymmetric = fitted.distances(queries, stored, 0, QUERIES)
     assert np.array_equal(asymmetric, np.stack([asymmetric_distance(z, stored) for z in logits]))
 
 
@@ -146,11 +146,11 @@ def test_codes_of_more_bits_than_components_say_what_was_appended(
     for name in ("hb", "itq"):
         system = UNLABELLED[name]
         assert isinstance(system, TrainingFree)
-        told = system.notes(rows, dim, bits)
-        assert bool(told) == (components > 0)
+        note = system.notes(rows, dim, bits)
+        assert bool(note) == (components > 0)
         if components:
-            assert told.startswith(f"{system.name} at {bits} bits")
-            assert f"the {components} components that {rows:,} training rows" in told
+            assert note.startswith(f"{system.name} at {bits} bits")
+            assert f"the {components} components that {rows:,} training rows" in note
     projection = UNLABELLED["lsh"]
     assert isinstance(projection, TrainingFree)
     assert projection.notes(rows, dim, bits) == ""
@@ -179,7 +179,8 @@ def test_quantized_distances_are_those_of_faiss(
         ("symmetric", quantizer.decode(quantizer.compute_codes(as_stored))),
     ):
         expected = ((encoded.astype(np.float64)[:, None] - decoded) ** 2).sum(axis=2)
-        found = fitted.distances(fitted.encode_queries(training.queries, metric), stored, 0, ASKED)  # type: ignore[arg-type]
+        sought = fitted.encode_queries(training.queries, metric)  # type: ignore[arg-type]
+        found = fitted.distances(sought, stored, 0, QUERIES)
         assert np.abs(found - expected).max() < 1e-5
 
 

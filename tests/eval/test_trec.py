@@ -100,12 +100,12 @@ def test_unknown_ids_are_named_with_their_lines_and_the_remedy(tmp_path: Path) -
     path = qrels(tmp_path, "\n".join(lines))
     with pytest.raises(QrelsError) as raised:
         read_qrels(path, QUERIES, ITEMS)
-    told = raised.value.message
-    assert "1 line names an unknown query: 'q9' (line 9)" in told
-    assert "7 lines name unknown items" in told
-    assert "'gone-0' (line 1)" in told
-    assert "and 2 more" in told
-    assert "--unknown skip" in told
+    message = raised.value.message
+    assert "1 line names an unknown query: 'q9' (line 9)" in message
+    assert "7 lines name unknown items" in message
+    assert "'gone-0' (line 1)" in message
+    assert "and 2 more" in message
+    assert "--unknown skip" in message
 
 
 def test_unknown_ids_can_be_left_out_and_are_counted(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_grades_of_zero_and_less_are_not_relevant(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("q1 0 tern 1\nq1 tern 1\n", "line 2: 3 cells"),
         ("q1 0 owl 1 1\n", "line 1: 5 cells"),
@@ -155,9 +155,9 @@ def test_grades_of_zero_and_less_are_not_relevant(tmp_path: Path) -> None:
     ],
 )
 def test_bad_judgements_are_refused_with_their_line(
-    tmp_path: Path, text: str | bytes, told: str
+    tmp_path: Path, text: str | bytes, message: str
 ) -> None:
-    with pytest.raises(QrelsError, match=told):
+    with pytest.raises(QrelsError, match=message):
         read_qrels(qrels(tmp_path, text), QUERIES, ITEMS)
 
 
@@ -264,7 +264,7 @@ def test_scores_fall_strictly_and_the_tag_is_one_word(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("hits", "told"),
+    ("hits", "message"),
     [
         (np.zeros((2, 3), np.int64), "whole numbers"),
         (np.zeros((1, 3)), "whole numbers"),
@@ -274,8 +274,8 @@ def test_scores_fall_strictly_and_the_tag_is_one_word(tmp_path: Path) -> None:
         (np.array([[1, 2, 1]]), "twice"),
     ],
 )
-def test_hits_that_are_none_are_not_written(tmp_path: Path, hits: np.ndarray, told: str) -> None:
-    with pytest.raises(InvalidInputError, match=told):
+def test_hits_that_are_none_are_not_written(tmp_path: Path, hits: np.ndarray, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
         write_run(tmp_path / "run", "t", ["q"], ITEMS, hits)
     assert list(tmp_path.iterdir()) == []
 
@@ -311,6 +311,6 @@ def test_our_measures_of_a_run_are_those_of_trec_eval(
     write_run(tmp_path / "run", "t", queries, items, hits)
     with (tmp_path / "qrels").open() as judged, (tmp_path / "run").open() as run:
         evaluator = pytrec_eval.RelevanceEvaluator(pytrec_eval.parse_qrel(judged), THEIRS)
-        told = evaluator.evaluate(pytrec_eval.parse_run(run))
+        message = evaluator.evaluate(pytrec_eval.parse_run(run))
     ours = measure(name).of(ranks_in_order(hits, relevance, len(items)), "ranked")
-    assert ours.tolist() == pytest.approx([told[escaped(q)][theirs] for q in queries], abs=1e-9)
+    assert ours.tolist() == pytest.approx([message[escaped(q)][theirs] for q in queries], abs=1e-9)

@@ -56,10 +56,10 @@ def test_judgements_that_changed_are_written_anew(tmp_path: Path) -> None:
     assert len(before.splitlines()) == 4
 
 
-def test_long_names_are_cut_and_told_apart(tmp_path: Path) -> None:
+def test_long_names_are_cut_and_stay_apart(tmp_path: Path) -> None:
     names = ["m" * 300, "m" * 299 + "n"]
-    places = [write_judgements(tmp_path, a_task(), name) for name in names]
-    folders = {path.parent.parent.name for path in places}
+    paths = [write_judgements(tmp_path, a_task(), name) for name in names]
+    folders = {path.parent.parent.name for path in paths}
     assert len(folders) == 2
     assert all(len(name) <= 100 for name in folders)
-    assert all(path.is_file() for path in places)
+    assert all(path.is_file() for path in paths)

@@ -18,12 +18,12 @@ OWNERS = np.array([0, 0, 2, 3, 3, 3])
 
 def a_task(modality: str = "audio") -> Task:
     classes = np.array([0, 1, 1, 0], dtype=np.int32)
-    asked = np.array([0, 1], dtype=np.int32)
+    wanted = np.array([0, 1], dtype=np.int32)
     return Task(
         name="text→audio",
-        queries=QuerySet(["heron", "owl"], "text", [("heron",), ("owl",)], asked, "text"),
+        queries=QuerySet(["heron", "owl"], "text", [("heron",), ("owl",)], wanted, "text"),
         items=Items(["a", "b", "c", "d"], modality, ["A", "B", "C", "D"], classes, modality),
-        relevance=Relevance.by_class(asked, classes),
+        relevance=Relevance.by_class(wanted, classes),
         classes=Classes(["heron", "owl"]),
     )
 
@@ -88,7 +88,7 @@ def test_a_task_that_knows_what_is_heard_when_says_itself_what_is_right() -> Non
     assert seen == [(OWNERS.tolist(), (6, 2))]
 
 
-def test_windows_of_unknown_times_are_told_apart_by_their_row() -> None:
+def test_windows_of_unknown_times_get_the_number_of_their_row() -> None:
     task, _ = with_windows(a_task(), rows_of(spans=False), SEPARATE)
     assert list(task.items.ids)[:3] == ["a#window=0", "a#window=1", "c#window=2"]
 

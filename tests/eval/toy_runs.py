@@ -47,7 +47,7 @@ def manifest(folder: Path, each: int = 3) -> Path:
 
 
 def towers(monkeypatch: pytest.MonkeyPatch, *modalities: Modality) -> ToyEncoder:
-    """The toy encoder in place of whatever model is named."""
+    """The toy encoder instead of whatever model is named."""
     encoder = ToyEncoder(modalities or tuple(Modality))
 
     def toy(suite: str, names: object, bits: object) -> list[Space]:

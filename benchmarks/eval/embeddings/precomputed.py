@@ -1,4 +1,4 @@
-"""Embeddings that were made elsewhere, on a cluster say, read where they lie.
+"""Embeddings that another program made, on a cluster say, read where they lie.
 
     FOLDER/
     ├── embeddings.npy           float16 or float32 [rows, dim], unit norm, as numpy.save writes it
@@ -10,7 +10,7 @@
     └── spans.npy                optional: float32 [rows, 2], start and end in seconds
 
 Rows may stand in any order; several rows of one id are windows of one recording, in the order in
-which they stand. Rows of items that are not asked for are passed over. Rows that stand in the
+which they stand. Rows of other items are skipped. Rows that stand in the
 order of the items are read fastest.
 """
 
@@ -69,7 +69,7 @@ class _Stored:
 
 
 class PrecomputedRows:
-    """`EmbeddedRows` over a folder of embeddings that were made elsewhere."""
+    """`EmbeddedRows` over a folder of embeddings that another program made."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class PrecomputedRows:
         owners, order = _matched(names, ids)
         without = np.setdiff1d(np.arange(len(ids)), owners)
         if len(order) < rows:
-            _log.info("%d rows of %s are of items not asked for", rows - len(order), folder)
+            _log.info("%d rows of %s are of other items", rows - len(order), folder)
         failed = [(int(position), f"{folder} has no embedding of it") for position in without]
         if failed and missing == "error":
             them = agreeing(len(failed), "it", "them")
@@ -159,7 +159,7 @@ class PrecomputedRows:
         return self._rows(self._order[checked_rows(rows, len(self))])
 
     def _rows(self, positions: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows of the file, in the order asked for; the file itself is read in its own."""
+        """Rows of the file, in the order given; the file itself is read in its own."""
         order = np.argsort(positions, kind="stable")
         out = np.empty((len(positions), self.dim), np.float32)
         for first in range(0, len(positions), _SCAN_ROWS):

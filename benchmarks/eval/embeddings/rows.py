@@ -42,7 +42,7 @@ class EmbeddedRows(Protocol):
         ...
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Some rows, float32 [len(rows), dim], in the order asked for."""
+        """Some rows, float32 [len(rows), dim], in the order given."""
         ...
 
 

@@ -187,7 +187,7 @@ class Record:
         rows: of its arrays.
         dim: length of an embedding.
         xxh3: hex XXH3 (128 bits) of the tensor file.
-        failed: items without a row, by their place in the shard, and why.
+        failed: items without a row, by their position in the shard, and why.
     """
 
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")
@@ -207,9 +207,9 @@ class Shard:
     Attributes:
         embeddings: where they lie, float32 [rows, dim].
         items: how many items it was made from.
-        owners: int64 [rows], place of the item in the shard, not falling.
+        owners: int64 [rows], position of the item in the shard, not falling.
         spans: float32 [rows, 2], seconds; NaN where there are none.
-        failed: items without a row, by their place in the shard, and why.
+        failed: items without a row, by their position in the shard, and why.
     """
 
     embeddings: Tensor
@@ -403,7 +403,7 @@ class ShardedRows:
 
     def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """See `EmbeddedRows`. Each tile is a new array, of which this keeps nothing: whoever lets
-        go of one before asking for the next has one in memory.
+        go of one before taking the next has one in memory.
 
         Raises:
             ArchiveDamagedError: a shard was removed or cut short meanwhile.
@@ -412,7 +412,7 @@ class ShardedRows:
             yield first, self._between(first, min(first + rows, len(self)))
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        """See `EmbeddedRows`; shard after shard, whatever the order asked for.
+        """See `EmbeddedRows`; shard after shard, whatever the order of `rows`.
 
         Raises:
             CodeError: there is no such row.

@@ -32,11 +32,11 @@ from bittern.benchmarks.eval.measures.closed_form import mean_over_hits, recipro
 def precisions(
     nearer: Ints, before: Ints, slots: Ints, hits: Ints | Floats, counted: Ints
 ) -> Floats:
-    """Expected sum of the precisions at hits, for `hits` in random order in `slots` places, of
+    """Expected sum of the precisions at hits, for `hits` in random order in `slots` positions, of
     which only the first `counted` count; elementwise, 0 where there are no slots.
 
-    A place holds a hit with probability h/s, and then each earlier place of the group holds one
-    with probability p = (h-1)/(s-1). With L items nearer, c of them relevant, that is
+    A position holds a hit with probability h/s, and then each earlier one of the group does with
+    probability p = (h-1)/(s-1). With L items nearer, c of them relevant, that is
 
         h/s * sum over j = 1..counted of (c + 1 + (j-1) p) / (L + j)
             = h/s * (counted p + (c + 1 - (L+1) p) * (sum of 1/i over L < i <= L + counted)).

@@ -87,7 +87,7 @@ class Groups:
     gain: Floats
 
     def slots(self, limit: Ints) -> Ints:
-        """int64 [m], places of each group at ranks up to `limit` (int64 [q]) of its query."""
+        """int64 [m], positions of each group at ranks up to `limit` (int64 [q]) of its query."""
         slots: Ints = np.clip(limit[self.query] - self.nearer, 0, self.tied)
         return slots
 

@@ -142,7 +142,7 @@ def mean_over_hits(
 
 
 def mean_reciprocal(nearer: Ints, tied: Ints, relevant: Ints) -> Floats:
-    """Mean of 1 / (nearer + J), where the first hit of the group is at its J-th place.
+    """Mean of 1 / (nearer + J), where the first hit of the group is at its J-th position.
 
     J = j has the probability C(tied - j, relevant - 1) / C(tied, relevant). With I(r) for the
     mean at r relevant items, splitting off one factor of that binomial gives

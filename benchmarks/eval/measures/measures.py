@@ -80,7 +80,7 @@ class ReciprocalRank(Measure):
 class CountOfHits(Measure):
     """Hits above the cutoff, divided by something that ties do not change.
 
-    A group of g items, h of them hits, has h s/g in its first s places on average.
+    A group of g items, h of them hits, has h s/g in its first s positions on average.
     """
 
     def _in_order(self, ranks: Ranks, order: Order, limit: Ints) -> Floats:
@@ -217,7 +217,7 @@ class Listed:
     """One line of the list of measures.
 
     Attributes:
-        form: how it is asked for, k standing for a number: ``AP_hits@k``, or ``AP, AP@k``.
+        form: how it is written, k standing for a number: ``AP_hits@k``, or ``AP, AP@k``.
         about: what it is.
         citation: where it is defined.
     """

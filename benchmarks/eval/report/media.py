@@ -58,7 +58,7 @@ class Shown:
 
 
 def kind_of(media: str) -> str:
-    """``audio`` or ``image`` by the first bytes of a file; ``image`` where it cannot be told."""
+    """``audio`` or ``image`` by the first bytes of a file; ``image`` where that is unknown."""
     try:
         path = Path(media)
         if not path.is_file():

@@ -169,7 +169,7 @@ FAMILIES = {
 _VALUES = (
     "Each value is a mean over queries. Codes are short, so many items are equally far from a "
     "query, and how such ties fall says nothing about a system: values are the expectation over "
-    "random orders of equal distances. What the worst and the best order would give is told where "
+    "random orders of equal distances. What the worst and the best order would give is shown where "
     "it differs."
 )
 _DRAWS = (

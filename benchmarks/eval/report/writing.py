@@ -73,7 +73,7 @@ def write_report(results: Results, folder: Path) -> list[Path]:
 
 
 def without_paths(results: Results) -> Results:
-    """The same results with the names of media in place of where they lie on this machine."""
+    """The same results with the names of media instead of their paths."""
     shown = [
         replace(
             query,

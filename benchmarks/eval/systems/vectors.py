@@ -42,7 +42,7 @@ from bittern.benchmarks.eval.systems.base import (
 Matrix = NDArray[np.float64]
 
 UNIT_BITS = 26
-"""Binary places that a component of a vector of unit length keeps."""
+"""Binary digits that a component of a vector of unit length keeps."""
 _MANTISSA = 53
 _SHORTEST = 2.0 ** (2 * UNIT_BITS - 2)
 """Half of unit length, squared, as whole numbers; shorter rows would lose digits."""
