@@ -82,7 +82,7 @@ def evaluate(
     rerank: Annotated[
         int,
         typer.Option(
-            help="Rank so many of the nearest anew by float cosine, as a row of its own; 0: no.",
+            help="Also re-rank this many of the nearest by float cosine, as a separate row; 0: no.",
             rich_help_panel=_COMPARED,
         ),
     ] = 100,
@@ -90,7 +90,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             help="Template of queries for classes, with {common}, {scientific}, {taxonomy} or "
-            "{name}; may be given again.",
+            "{name}. Repeatable.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = None,
@@ -98,14 +98,14 @@ def evaluate(
         bool,
         typer.Option(
             "--average-prompts",
-            help="One query per class: the templates' mean.",
+            help="One query per class: the mean of its templates.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = False,
     database: Annotated[
         str,
         typer.Option(
-            help="inquire, inatsounds, ssw60: published split that is asked or searched.",
+            help="inquire, inatsounds, ssw60: published split of the queries or items.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "",
@@ -120,19 +120,19 @@ def evaluate(
     level: Annotated[
         str,
         typer.Option(
-            help="What is the same kind: species, genus, family, order or class.",
+            help="Rank at which items count as the same: species, genus, family, order or class.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "species",
     novel: Annotated[
         str,
         typer.Option(
-            help="inat24, inatsounds: tell seen from novel classes: none, random or taxonomy.",
+            help="inat24, inatsounds: separate seen and novel classes: none, random or taxonomy.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "none",
     novel_share: Annotated[
-        float, typer.Option(help="Share of the classes that is novel.", rich_help_panel=_PROTOCOL)
+        float, typer.Option(help="Share of novel classes.", rich_help_panel=_PROTOCOL)
     ] = 0.2,
     soundscapes: Annotated[
         Path | None,
@@ -158,35 +158,35 @@ def evaluate(
     fit_rows: Annotated[
         int,
         typer.Option(
-            help="Fit on so many rows at most, drawn at random.", rich_help_panel=_PROTOCOL
+            help="Fit on at most this many rows, drawn at random.", rich_help_panel=_PROTOCOL
         ),
     ] = 100_000,
     depth: Annotated[
         int | None,
         typer.Option(
-            help="Rank all systems so deep and cut measures there; 0: everything. By default "
-            "everything, or 1000 where that would take hours.",
+            help="Rank all systems to this depth and cut measures there; 0: everything. By default "
+            "everything, or 1000 if that would take hours.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = None,
     missing: Annotated[
         str,
         typer.Option(
-            help="Items that cannot be used: error, or skip and say so.", rich_help_panel=_FILES
+            help="If items are unusable: error, or skip and report them.", rich_help_panel=_FILES
         ),
     ] = "error",
     unknown: Annotated[
         str,
         typer.Option(
-            help="Judgements of what there is not: error, or skip and say so.",
+            help="If judgements name unknown items: error, or skip and report them.",
             rich_help_panel=_FILES,
         ),
     ] = "error",
     repeats: Annotated[
-        int, typer.Option(help="words: random splits.", rich_help_panel=_PROTOCOL)
+        int, typer.Option(help="words: number of random splits.", rich_help_panel=_PROTOCOL)
     ] = 3,
     seed: Annotated[
-        int, typer.Option(help="Of everything that is drawn at random.", rich_help_panel=_PROTOCOL)
+        int, typer.Option(help="Seed of all random draws.", rich_help_panel=_PROTOCOL)
     ] = 0,
     cache: Annotated[
         Path | None,
@@ -211,7 +211,7 @@ def evaluate(
         ),
     ] = True,
     layout: Annotated[
-        bool, typer.Option("--layout", help="Only say what the suite is and what its data are.")
+        bool, typer.Option("--layout", help="Only describe the suite and its data.")
     ] = False,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print results.json on standard output.")
@@ -222,7 +222,7 @@ def evaluate(
     Float vectors, training-free codes and learned codes are compared side by side, at equal
     bytes, with expected, best and worst values over ties, intervals and paired tests. The
     folder gets results.json, results.csv, results.md, plots, and index.html to look at. The
-    same command goes on where it was interrupted, and embeds nothing twice.
+    same command continues an interrupted run, and embeds nothing twice.
 
     Example: bittern eval field --model field --bits 64,256 --output field-run
 
@@ -301,7 +301,9 @@ def _run(request: Any, as_program: bool) -> None:
             bar.stage("writing the report", None)
             write_report(results, request.out)
     except KeyboardInterrupt:
-        err.print("interrupted; what was measured is kept. The same command goes on from there.")
+        err.print(
+            "interrupted; finished measurements are kept. The same command continues the run."
+        )
         raise typer.Exit(INTERRUPTED) from None
     if as_program:
         print((request.out / "results.json").read_text(encoding="utf-8"), end="")

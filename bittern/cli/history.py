@@ -46,21 +46,20 @@ def attach(app: typer.Typer) -> None:
 def snapshots(
     archive: ArchiveArgument,
     take: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Keep the archive as it is now.")
+        str | None, typer.Option(metavar="NAME", help="Keep the current state under this name.")
     ] = None,
-    note: Annotated[str, typer.Option(help="What to remember of the snapshot taken.")] = "",
-    drop: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Keep that snapshot no longer.")
-    ] = None,
+    note: Annotated[str, typer.Option(help="Note to store with the snapshot.")] = "",
+    drop: Annotated[str | None, typer.Option(metavar="NAME", help="Drop this snapshot.")] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also versions without a name that can still be opened.")
+        bool,
+        typer.Option("--all", help="Also list versions without a name that can still be opened."),
     ] = False,
     as_program: Json = False,
 ) -> None:
     """List the snapshots of an archive, take one, or drop one.
 
-    Taking one takes no time and no room: it shares its files with the archive, and keeps them
-    when later changes replace them. Others may write meanwhile.
+    A snapshot takes almost no time and space: it shares its files with the archive, and keeps
+    them when later changes replace them. Others may write meanwhile.
 
     Example: bittern snapshots my-archive --take before-cleaning --note "as collected"
 
@@ -69,7 +68,7 @@ def snapshots(
     from bittern.errors import InvalidInputError
     from bittern.index.archive import Archive
 
-    refuse_address(archive, "snapshots are taken where the archive lies")
+    refuse_address(archive, "run this on the machine that has the archive")
     if take is not None and drop is not None:
         raise InvalidInputError("take or drop a snapshot, not both at once", field="drop")
     if note and take is None:
@@ -97,14 +96,14 @@ def restore(
 ) -> None:
     """Make an old state of an archive the newest one. Nothing is lost.
 
-    The state before is kept as a snapshot by itself, so a restore can be undone. Searches and
-    servers see the old state or the new one, never a mixture, and need no restart.
+    The state before is kept as a snapshot, so you can undo a restore. Searches and servers see
+    the old state or the new one, never a mixture, and need no restart.
 
     Example: bittern restore my-archive before-cleaning
     """
     from bittern.index.archive import Archive
 
-    refuse_address(archive, "an archive is restored where it lies")
+    refuse_address(archive, "run this on the machine that has the archive")
     with Archive.open(archive, write=True) as opened, working("restoring"):
         before = opened.restore(snapshot)
         rows = len(opened.rows())
@@ -137,7 +136,7 @@ def backup(
     link: Annotated[
         bool,
         typer.Option(
-            "--link", help="Second names instead of copies: against mistakes, not broken disks."
+            "--link", help="Hard links instead of copies: no protection against a broken disk."
         ),
     ] = False,
     snapshot: Annotated[
@@ -145,10 +144,10 @@ def backup(
     ] = None,
     as_program: Json = False,
 ) -> None:
-    """Copy an archive while others write to it; the copy is an archive by itself.
+    """Copy an archive, even while others write to it. The copy is an archive of its own.
 
-    It holds one state and nothing of a later commit. Into the same folder again, only new files
-    are copied. Every file is compared with its checksum. Media and snapshots are not copied.
+    The copy holds exactly one state. Into an earlier backup, only new files are copied. Every file
+    is compared with its checksum. Media and snapshots are not copied.
 
     Example: bittern backup my-archive /mnt/backup/my-archive
 
@@ -156,7 +155,7 @@ def backup(
     """
     from bittern.index.backup import backup as copied
 
-    refuse_address(archive, "a backup is made where the archive lies")
+    refuse_address(archive, "run this on the machine that has the archive")
     with working("copying"):
         done = copied(archive, to, link=link, snapshot=snapshot)
     if as_program:
@@ -182,21 +181,21 @@ def reencode(
     hasher: Hasher = None,
     give_up: Annotated[
         bool,
-        typer.Option("--give-up", help="Stop for good: remove the new model and its codes so far."),
+        typer.Option("--give-up", help="Give up: remove the new model and its codes so far."),
     ] = False,
     drop_old: Annotated[
         bool,
         typer.Option(
             "--drop-old",
-            help="Remove the model that this one replaces, and its codes; others stay.",
+            help="Remove the model that this one replaces, and its codes. Others stay.",
         ),
     ] = False,
     allow_missing: Annotated[
         bool,
-        typer.Option("--allow-missing", help="Switch although some media have no new codes."),
+        typer.Option("--allow-missing", help="Switch even if some media have no new codes."),
     ] = False,
     media: Annotated[
-        str | None, typer.Option(help="Folder that the media lie in now, where they have moved.")
+        str | None, typer.Option(help="Folder of the media, if they were moved.")
     ] = None,
     fetch: Fetch = None,
     keep_embeddings: Annotated[
@@ -208,7 +207,7 @@ def reencode(
     """Encode an archive again with another model or code length, then switch to it.
 
     Searches use the old codes until everything is encoded, and the new ones from then on, without
-    a restart. A job that was stopped goes on with the same command. Where embeddings of the same
+    a restart. The same command continues a job that was stopped. If embeddings of the same
     encoder are stored, no media are read. The old model stays for searches that name it, unless
     it is dropped.
 
@@ -220,7 +219,7 @@ def reencode(
     """
     from bittern.service.jobs.description import JobSpec
 
-    refuse_address(archive, "an archive is encoded again where it lies")
+    refuse_address(archive, "run this on the machine that has the archive")
     if give_up:
         _give_up(archive, model, bits, hasher, as_program=as_program)
         return

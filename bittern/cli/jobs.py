@@ -38,7 +38,7 @@ ENDED = ("done", "failed", "cancelled")
 
 jobs = typer.Typer(
     name="jobs",
-    help="Have a server code media that lie on its own disks.",
+    help="Let a server encode media on its own disks.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -67,7 +67,7 @@ def submit(
     format_: Format = None,
     media: Annotated[
         str | None,
-        typer.Option(help="Folder of the media there, if not beside the source."),
+        typer.Option(help="Folder of the media on the server, if not beside the source."),
     ] = None,
     rename: Rename = None,
     include: Include = None,
@@ -77,15 +77,15 @@ def submit(
     strict: Strict = False,
     request_id: Annotated[
         str,
-        typer.Option(help="A name for this submission: given again, no second job is made."),
+        typer.Option(help="Name of this submission; the same name again returns the existing job."),
     ] = "",
     watch_it: Annotated[
-        bool, typer.Option("--watch", help="Show its progress until it has ended.")
+        bool, typer.Option("--watch", help="Show the progress until the job ends.")
     ] = False,
     name: Archive = "",
     as_program: Json = False,
 ) -> None:
-    """Submit a job; it continues without this command, and after a restart of the server.
+    """Submit a job. It runs on the server, and continues after a restart of the server.
 
     Example: bittern jobs submit localhost:50051 camera-traps/2026 --watch
     """
@@ -151,7 +151,7 @@ def list_(address: Address, name: Archive = "", as_program: Json = False) -> Non
 
 @jobs.command()
 def show(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
-    """Show one job as it is now.
+    """Show the state of a job.
 
     Example: bittern jobs show localhost:50051 001795461234567-ab12cd34
     """
@@ -162,7 +162,7 @@ def show(address: Address, id_: Id, name: Archive = "", as_program: Json = False
 
 @jobs.command()
 def watch(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
-    """Show the progress of a job until it has ended; Ctrl-C ends the watching, not the job.
+    """Show the progress of a job until it ends. Ctrl-C stops watching; the job continues.
 
     With --json, one line of JSON after each change.
 
@@ -186,7 +186,7 @@ def cancel(address: Address, id_: Id, name: Archive = "", as_program: Json = Fal
     if as_program:
         print_json(as_object(job))
     elif ended:
-        out.print(plain(f"{job.id}: has ended already: {job.state}"), soft_wrap=True)
+        out.print(plain(f"{job.id}: already ended: {job.state}"), soft_wrap=True)
     elif job.state == "running":
         out.print(
             plain(
@@ -220,7 +220,7 @@ def _jobs_of(opened: Any) -> RemoteJobs:
 
     if not isinstance(opened, RemoteArchive):
         raise InvalidInputError(
-            "jobs belong to a server: give its HOST:PORT; into a folder, run `bittern index`"
+            "jobs run on a server: give its HOST:PORT. For a folder, use `bittern index`"
         )
     return opened.jobs
 

@@ -21,7 +21,7 @@ def attach(app: typer.Typer) -> None:
 def serve(
     archives: Annotated[list[Path], typer.Argument(help="Archive folders.")],
     listen: Annotated[
-        str, typer.Option(help="HOST:PORT to listen on; port 0 takes a free one.")
+        str, typer.Option(help="HOST:PORT to listen on; port 0 chooses a free port.")
     ] = "127.0.0.1:50051",
     read_only: Annotated[
         bool, typer.Option("--read-only", help="Answer searches only; take no write lock.")
@@ -37,8 +37,8 @@ def serve(
     recall: Annotated[
         float,
         typer.Option(
-            help="Share of the true nearest to find where a search does not say; less than 1 may "
-            "be faster."
+            help="Recall of searches that do not set one, above 0 to 1 (exact); less than 1 may be "
+            "faster."
         ),
     ] = 1.0,
     search_threads: Annotated[
@@ -48,7 +48,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="[NAME=]FOLDER",
-            help="Let clients submit jobs that code media below this folder; repeatable.",
+            help="Let clients submit jobs on media below this folder. Repeatable.",
         ),
     ] = None,
     gpu_memory: Annotated[

@@ -28,23 +28,26 @@ Model = Annotated[str | None, typer.Option(help="Encoder, e.g. field or bioclip-
 Bits = Annotated[int | None, typer.Option(help="Code length; 256 by default.")]
 Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, as name=value; may be repeated.")
+    list[str] | None, typer.Option("--set", help="A setting, as name=value. Repeatable.")
 ]
 Lora = Annotated[bool, typer.Option("--lora", help="Train adapters on the towers as well.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the data; 5 by default.")]
-Seed = Annotated[int | None, typer.Option(help="Of all that is drawn; 0 by default.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of all random draws; 0 by default.")]
 BatchSize = Annotated[int | None, typer.Option(help="Items per batch; 256 by default.")]
 Augment = Annotated[str | None, typer.Option(help="With --lora: published, plants, sound or none.")]
 Share = Annotated[
-    float | None, typer.Option("--validation-share", help="Held out; 0.05 by default.")
+    float | None,
+    typer.Option("--validation-share", help="Share of the items held out; 0.05 by default."),
 ]
-Size = Annotated[str | None, typer.Option(help="Of the heads: small or large.")]
-Heads = Annotated[str | None, typer.Option(help="per-modality or shared.")]
+Size = Annotated[str | None, typer.Option(help="Size of the heads: small or large.")]
+Heads = Annotated[str | None, typer.Option(help="Heads: per-modality or shared.")]
 HasherKind = Annotated[
-    str, typer.Option("--hasher", help="What is fitted: hashcoder, aligned or hybrid.")
+    str, typer.Option("--hasher", help="Kind of hasher to fit: hashcoder, aligned or hybrid.")
 ]
-Media = Annotated[str | None, typer.Option("--modality", help="Only image, or only audio.")]
-Strict = Annotated[bool, typer.Option(help="Refuse a source with unusable entries.")]
+Media = Annotated[
+    str | None, typer.Option("--modality", help="Use only image or only audio items.")
+]
+Strict = Annotated[bool, typer.Option(help="Fail if the source has unusable entries.")]
 AsProgram = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
 _SETTINGS = {
@@ -82,7 +85,8 @@ def pairs(
     config: Config = None,
     settings: Set = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="Column with captions; else made of the names.")
+        str | None,
+        typer.Option(help="Column with captions; by default they are made from the names."),
     ] = None,
     lora: Lora = False,
     epochs: Epochs = None,
@@ -102,7 +106,7 @@ def pairs(
     Captions come from a column, or from the names in `vernacularName`, `scientificName` and the
     ranks, or from the names of a folder's subfolders. The encoder embeds everything once, and
     heads are trained on that; with `--lora`, adapters on its towers as well. The same command
-    resumes a training that was stopped.
+    continues a training that was stopped.
 
     Example: bittern train pairs birds.csv --model bioclip-2 --hasher hybrid --output bird-codes
 
@@ -120,7 +124,8 @@ def labels(
     config: Config = None,
     settings: Set = None,
     label_column: Annotated[
-        str | None, typer.Option(help="Column with labels, | between several; label by default.")
+        str | None,
+        typer.Option(help="Column with labels, several separated by |; by default label."),
     ] = None,
     lora: Lora = False,
     epochs: Epochs = None,
@@ -157,7 +162,8 @@ def distill(
     config: Config = None,
     settings: Set = None,
     caption_column: Annotated[
-        str | None, typer.Option(help="Column with captions; else made of the names.")
+        str | None,
+        typer.Option(help="Column with captions; by default they are made from the names."),
     ] = None,
     lora: Lora = False,
     epochs: Epochs = None,
@@ -208,7 +214,7 @@ def _train(what: What, given: dict[str, Any]) -> None:
         with bars.shown:
             report = train_model(request, bars.update)
     except KeyboardInterrupt:
-        err.print(f"stopped; {request.out} keeps what is done. The same command resumes it.")
+        err.print(f"stopped; {request.out} keeps the work done. The same command resumes it.")
         raise typer.Exit(INTERRUPTED) from None
     if given["as_program"]:
         print_json(report_as_json(report))

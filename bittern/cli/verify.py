@@ -30,31 +30,29 @@ def verify(
     archive: Annotated[Path, typer.Argument(help="Archive folder.")],
     sample: Annotated[
         int,
-        typer.Option(
-            min=0, help="Media items per model to code again and compare; 0 to leave that out."
-        ),
+        typer.Option(min=0, help="Media items per model to encode again and compare; 0: none."),
     ] = 16,
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Put the archive right; nobody may write to it meanwhile."),
+        typer.Option("--repair", help="Repair the archive; nobody may write to it meanwhile."),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --repair: only say what would be done.")
+        bool, typer.Option("--dry-run", help="With --repair: only print the steps.")
     ] = False,
     as_program: Annotated[
         bool, typer.Option("--json", help="Print one JSON object for programs.")
     ] = False,
 ) -> None:
-    """Check that an archive is what was written, and say what to do where it is not.
+    """Check an archive for damage, and say how to repair it.
 
-    Compares every file with its checksum, checks that rows, models and index agree with each
-    other, and codes some of the media again that are still where they were. Changes nothing
-    without --repair. Damaged files in `derived/` are built again when they are needed; they are
-    no problem of the archive, and nor are media that were moved or changed.
+    Compares every file with its checksum, checks that rows, models and index agree, and encodes
+    some media again if they are still in place. Changes nothing without --repair. Damaged files in
+    `derived/` are no problem: they are built again when needed. Moved or changed media are listed,
+    but are no problem of the archive.
 
-    With --repair, goes back to the newest version that can be read, or leaves out the rows that
-    cannot be read and names them, so that they can be indexed again. Damaged files are moved to
-    `lost-found` in the archive's folder, never deleted.
+    With --repair, restores the newest readable version, or removes unreadable rows and lists them,
+    so that you can index them again. Damaged files are moved to `lost-found` in the archive's
+    folder, never deleted.
 
     Example: bittern verify my-archive
 
@@ -71,9 +69,9 @@ def verify(
     problems = found.problems
     if coded and coded.wrong:
         problems.append(
-            f"{len(coded.wrong)} of {coded.codes} codes that were made again differ: "
+            f"{len(coded.wrong)} of {coded.codes} codes differ when made again: "
             f"{', '.join(coded.wrong[:5])}{', ...' if len(coded.wrong) > 5 else ''}; "
-            "index their media again with --overwrite"
+            "index their media again with --on-duplicate overwrite"
         )
     if as_program:
         print_json(_as_json(archive, found, coded, problems))
@@ -100,7 +98,7 @@ def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None
             with Archive.open(path) as opened:
                 found = opened.verification(on_checked)
                 bar.stop()
-                with working("coding a sample again"):
+                with working("encoding a sample again"):
                     return found, check_sample(opened, sample)
         except ArchiveDamagedError as error:
             found = verified_files(ArchiveFolder(path), on_checked)
@@ -133,11 +131,9 @@ def _print(
 ) -> None:
     for problem in problems:
         err.print(plain(problem), style="red", soft_wrap=not err.is_terminal)
+    _print_lines("damaged derived files, built again when needed:", found.made_anew)
     _print_lines(
-        "derived files that are damaged, and built again when they are needed:", found.made_anew
-    )
-    _print_lines(
-        "files that nothing needs; --repair removes them, if nobody writes to the archive now:",
+        "unused files (unless somebody is writing to the archive now); --repair removes them:",
         found.orphans,
     )
     if found.without_checksums:
@@ -160,16 +156,16 @@ def _print_coded(coded: SampleCheck) -> None:
             markup=False,
         )
     for what, lines in (
-        ("models that could not be loaded to code again:", coded.unchecked),
-        ("media that have changed since they were coded; index them again:", coded.changed),
-        ("media that cannot be coded any more:", coded.unusable),
+        ("models that could not be loaded to encode again:", coded.unchecked),
+        ("media that have changed since they were encoded; index them again:", coded.changed),
+        ("media that can no longer be encoded:", coded.unusable),
     ):
         _print_lines(what, lines)
     if coded.missing:
         err.print(
             plain(
-                f"{coded.missing} of {coded.searched} media files are not where they were, such "
-                f"as that of {coded.some_missing[0]}; searching goes on without them"
+                f"{coded.missing} of {coded.searched} media files are missing, for example "
+                f"that of {coded.some_missing[0]}; searches work without them"
             ),
             soft_wrap=not err.is_terminal,
         )
@@ -219,7 +215,7 @@ def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
     if done.lost_rows > len(done.lost):
         err.print(
             f"{done.lost_rows - len(done.lost)} more observations are lost that cannot be named: "
-            "run bittern index on their sources again; what is unchanged is skipped",
+            "run bittern index on their sources again; unchanged items are skipped",
             soft_wrap=not err.is_terminal,
         )
     if done.given_up:

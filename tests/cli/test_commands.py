@@ -373,7 +373,7 @@ def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
     done = run("verify", copy)
     assert done.status == 0
     assert "sound; 4 image, 4 audio observations" in done.out
-    assert "derived files that are damaged, and built again" in done.err
+    assert "damaged derived files, built again" in done.err
     assert "rows: " in done.err
     told = json.loads(run("verify", copy, "--json").out)
     assert (told["ok"], told["problems"], len(told["derived_made_anew"])) == (True, [], 1)

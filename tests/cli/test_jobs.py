@@ -56,7 +56,7 @@ def test_cancelling_says_when_the_job_ends_and_that_it_has(
     assert "ends after a last commit" in running.out
     assert run("jobs", "watch", address, job).status == 0
     ended = run("jobs", "cancel", address, job)
-    assert (ended.status, ended.out) == (0, f"{job}: has ended already: cancelled\n")
+    assert (ended.status, ended.out) == (0, f"{job}: already ended: cancelled\n")
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel"])

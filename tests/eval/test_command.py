@@ -55,7 +55,7 @@ def test_an_error_says_what_stopped_a_run_and_what_to_do(
     monkeypatch.setattr("bittern.benchmarks.eval.run.measured_cell", stop)
     done = run(*ASKED, "--output", "run")
     assert done.status == 130
-    assert "The same command goes on from there" in done.err
+    assert "The same command continues the run" in done.err
 
 
 def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> None:
