@@ -129,11 +129,6 @@ def test_novel_species_are_in_no_training_part(data: Path) -> None:
     assert not np.isin(novel, task.training.items.classes).any()
 
 
-def test_searching_what_is_fitted_on_is_refused(data: Path) -> None:
-    with pytest.raises(InvalidInputError, match="both fitted on and searched"):
-        only_task(data, fit_on="training", database="train")
-
-
 def test_soundscapes_are_searched_as_well_and_know_what_was_fitted_on(
     data: Path, tmp_path: Path
 ) -> None:

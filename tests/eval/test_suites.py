@@ -109,6 +109,12 @@ def test_an_option_that_a_suite_does_not_have_is_refused_before_files_are_missed
     assert refused.value.field == option
 
 
+@pytest.mark.parametrize("suite", ["inatsounds", "ssw60"])
+def test_to_search_what_is_fitted_on_is_refused(suite: str) -> None:
+    with pytest.raises(InvalidInputError, match="both fitted on and searched"):
+        suite_named(suite).check(None, Protocol(fit_on="training", database="train"))
+
+
 @pytest.mark.parametrize("database", ["inat:nabirds", "train:test"])
 def test_a_database_of_ssw60_names_photographs_and_a_split(database: str) -> None:
     with pytest.raises(InvalidInputError, match="no choice of photographs and split"):
