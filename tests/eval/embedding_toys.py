@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,3 +79,34 @@ def small_shards(items: int) -> Iterator[None]:
 
 def shard_files(cache: Path) -> list[Path]:
     return sorted(cache.rglob("*.safetensors"))
+
+
+class ArrayRows:
+    """`EmbeddedRows` over an array."""
+
+    def __init__(
+        self,
+        embeddings: NDArray[np.floating],
+        owners: NDArray[np.integer] | None = None,
+        spans: NDArray[np.floating] | None = None,
+        failed: Sequence[tuple[int, str]] = (),
+    ) -> None:
+        self._embeddings = np.ascontiguousarray(embeddings, dtype=np.float32)
+        rows, self.dim = self._embeddings.shape
+        given = np.arange(rows) if owners is None else owners
+        times = np.full((rows, 2), np.nan) if spans is None else spans
+        self.owners: NDArray[np.int64] = given.astype(np.int64)
+        self.spans: NDArray[np.float32] = times.astype(np.float32)
+        self.failed: Sequence[tuple[int, str]] = tuple(failed)
+        self.digest = hashlib.sha256(self._embeddings.tobytes()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._embeddings)
+
+    def tiles(self, rows: int = 65_536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        for first in range(0, len(self), rows):
+            yield first, self._embeddings[first : first + rows]
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        taken: NDArray[np.float32] = self._embeddings[rows]
+        return taken

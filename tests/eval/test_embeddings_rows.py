@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from bittern.benchmarks.eval.embeddings.precomputed import PrecomputedRows
-from bittern.benchmarks.eval.embeddings.rows import ArrayRows, EmbeddedRows
+from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import Content, ShardedRows, read_shard, write_shard
 from bittern.benchmarks.speed.process import own_memory
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
@@ -40,10 +40,6 @@ def unit(rows: int, dim: int = DIM) -> NDArray[np.float32]:
 
 WANTED = unit(len(OWNERS))
 SPANS = np.array([[n, n + 1] for n in range(len(OWNERS))], np.float32)
-
-
-def in_memory(folder: Path) -> EmbeddedRows:
-    return ArrayRows(WANTED, OWNERS, SPANS, [(3, "broken"), (6, "broken")])
 
 
 def sharded(folder: Path) -> EmbeddedRows:
@@ -71,7 +67,7 @@ def made_outside(folder: Path) -> EmbeddedRows:
     return PrecomputedRows.open(folder, IDS, missing="skip", dim=DIM)
 
 
-KINDS = [in_memory, sharded, made_outside]
+KINDS = [sharded, made_outside]
 
 
 @pytest.fixture(params=KINDS)
@@ -168,34 +164,6 @@ def test_reading_everything_takes_memory_for_one_tile(tmp_path: Path) -> None:
         most = max(most, own_memory())
         del tile
     assert most - before < 24 << 20  # a tile has 2 MB, everything 64
-
-
-# Arrays in memory
-
-
-@pytest.mark.parametrize(
-    ("owners", "spans"),
-    [([0, 1], None), ([1, 0, 2], None), ([-1, 0, 1], None), (None, [[0, 1]]), ([[0, 1, 2]], None)],
-)
-def test_arrays_that_do_not_fit_one_another_are_refused(owners: Any, spans: Any) -> None:
-    with pytest.raises(CodeError):
-        ArrayRows(
-            unit(3),
-            None if owners is None else np.array(owners),
-            None if spans is None else np.array(spans),
-        )
-
-
-def test_arrays_with_nan_are_refused() -> None:
-    with pytest.raises(CodeError, match="NaN"):
-        ArrayRows(np.full((2, 3), np.nan))
-
-
-def test_arrays_have_one_row_per_item_unless_it_is_said_otherwise() -> None:
-    rows = ArrayRows(unit(3))
-    assert rows.owners.tolist() == [0, 1, 2]
-    assert np.isnan(rows.spans).all()
-    assert rows.digest != ArrayRows(unit(4)).digest
 
 
 # Embeddings that another program made

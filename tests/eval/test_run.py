@@ -269,7 +269,7 @@ def test_nothing_is_fitted_on_novel_classes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from bittern.benchmarks.eval import jobs as fitting
-    from bittern.benchmarks.eval.embeddings.rows import ArrayRows
+    from tests.eval.embedding_toys import ArrayRows
     from tests.eval.test_windows import a_task
 
     task = replace(a_task(), groups={"novel": np.array([False, True])})

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.eval import measuring
 from bittern.benchmarks.eval.cells import Cell, Variant
-from bittern.benchmarks.eval.embeddings.rows import ArrayRows
 from bittern.benchmarks.eval.jobs import (
     Job,
     StoredModel,
@@ -36,6 +35,7 @@ from bittern.hashing.saved import SavedModel
 from bittern.service.models.loaded import Embedder
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
+from tests.eval.embedding_toys import ArrayRows
 from tests.eval.toy_runs import request
 
 

@@ -2,7 +2,7 @@
 
     encoding.py      embed_items and embed_queries
     shards.py        one shard on disk, checked before it is trusted; `ShardedRows` over many
-    rows.py          the interface `EmbeddedRows`; `ArrayRows`, in memory
+    rows.py          the interface `EmbeddedRows`
     precomputed.py   `PrecomputedRows`: embeddings that another program made
 
 The cache has one folder per tower (its digest, its windowing, its modality):
