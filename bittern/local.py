@@ -49,6 +49,10 @@ class LocalArchive(ArchiveAPI):
         """See `ArchiveAPI.models`."""
         return self._engine.models()
 
+    def encoders(self) -> set[str]:
+        """Names of the encoders behind the archive's models."""
+        return self._engine.encoders()
+
     def close(self) -> None:
         """See `ArchiveAPI.close`."""
         self._engine.close()

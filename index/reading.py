@@ -247,6 +247,10 @@ class ArchiveReader:
     # Search
 
     @retried
+    def check_where(self, where: str | None) -> None:
+        """Raise a `FilterError` for a condition that is no filter over the archive's columns."""
+        self._compiled(self._current(), where)
+
     def search(
         self,
         query: NDArray[Any],
@@ -472,10 +476,13 @@ class ArchiveReader:
 
     def _matching(self, generation: Generation, where: str | None) -> RowSet | None:
         """Rows that meet a condition; None if it is missing or blank."""
+        compiled = self._compiled(generation, where)
+        return None if compiled is None else generation.matching(compiled)
+
+    def _compiled(self, generation: Generation, where: str | None) -> str | None:
         if where is None or (isinstance(where, str) and not where.strip()):
             return None
-        columns = {**IDENTITY, **generation.store.metadata_types}
-        return generation.matching(compile_where(where, columns))
+        return compile_where(where, {**IDENTITY, **generation.store.metadata_types})
 
     def _get(self, generation: Generation, id: str) -> Observation:  # noqa: A002
         found = generation.by_condition(one_of("id", [id]))

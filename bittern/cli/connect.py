@@ -33,8 +33,8 @@ def reach(
 
         once = bittern.SearchOptions(recall=1.0 if recall is None else recall, build=False)
         opened = bittern.open(archive, search=once, snapshot=snapshot)
-        for info in opened.models():
-            licence_notice(info.encoder)
+        for encoder in sorted(opened.encoders()):
+            licence_notice(encoder)
         return opened
     if snapshot is not None:
         raise InvalidInputError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -96,39 +97,33 @@ def search(
 
     Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
-    from bittern.errors import MediaError, QueryError
+    from bittern.api import read_media
+    from bittern.types import Query
 
     if output is not None or format_ is not None:
         _check_output(output, format_)
     local = Path(archive).exists()
+    with _named_as_options(image or audio):
+        given: dict[str, Any] = {
+            "text": words,
+            "image": None if image is None else read_media(image, "image"),
+            "audio": None if audio is None else read_media(audio, "audio"),
+            "id": like,
+            "target": target,
+            "k": k,
+            "where": where,
+            "metric": metric,
+            "model": model,
+            "within": max_distance,
+            "relevance": _number_or_name(relevance),
+            "recall": recall,
+        }
+        Query(**given)  # refuses wrong values before the archive is opened
     with reach(archive, name, recall, snapshot) as opened:
         # Judging relevance codes some reference texts first: seconds, in this process.
         wait = working("judging relevance") if local and relevance is not None else nullcontext()
-        try:
-            with wait:
-                result = opened.search(
-                    words,
-                    image=image,
-                    audio=audio,
-                    id=like,
-                    target=target,
-                    k=k,
-                    where=where,
-                    metric=metric,  # type: ignore[arg-type]  # checked by search
-                    model=model,
-                    within=max_distance,
-                    relevance=_number_or_name(relevance),
-                    recall=recall,
-                )
-        except MediaError as error:
-            file = str(image or audio)
-            reason = re.sub(r".*the query's (image|audio): ", "", error.message)
-            raise type(error)(reason if file in reason else f"{file}: {reason}") from error
-        except QueryError as error:
-            if error.field != "within":
-                raise
-            message = error.message.replace("within", "--max-distance", 1)
-            raise QueryError(message, field=error.field) from error
+        with wait, _named_as_options(image or audio):
+            result = opened.search(**given)
         if local and relevance is None and recall is not None and recall < 1:
             _hint_at_an_index(opened, archive, result)
         if output is not None:
@@ -154,6 +149,24 @@ def search(
         f"{result.took_ms:.0f} ms{loading}{beyond}{_approximate(result)}",
         style="dim",
     )
+
+
+@contextmanager
+def _named_as_options(file: Path | None) -> Iterator[None]:
+    """Errors about the query name its file, and options as the command line calls them."""
+    from bittern.errors import MediaError, QueryError
+
+    try:
+        yield
+    except MediaError as error:
+        reason = re.sub(r".*the query's (image|audio): ", "", error.message)
+        named = str(file) in reason
+        raise type(error)(reason if named else f"{file}: {reason}") from error
+    except QueryError as error:
+        if error.field != "within":
+            raise
+        message = error.message.replace("within", "--max-distance", 1)
+        raise QueryError(message, field=error.field) from error
 
 
 def _check_output(output: str | None, format_: str | None) -> None:

@@ -70,6 +70,7 @@ def serve(
 
     from bittern.errors import InvalidInputError, QueryError
     from bittern.service.engine import Engine
+    from bittern.service.grpc.server import parse_listen
     from bittern.service.grpc.server import serve as start
     from bittern.service.jobs.serving import AllowedFolders, Jobs
     from bittern.service.limits import ServiceConfig
@@ -87,6 +88,7 @@ def serve(
         option = {"threads": "--search-threads"}.get(error.field, f"--{error.field}")
         said = error.message.removeprefix(error.field)
         raise QueryError(f"{option.replace('_', '-')}{said}", field=error.field) from None
+    parse_listen(listen)
     allowed = AllowedFolders.parse(jobs_from or [])
     if read_only and jobs_from:
         raise InvalidInputError("--read-only and --jobs-from exclude each other: jobs write")

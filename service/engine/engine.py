@@ -256,6 +256,7 @@ class Engine:
         """
         begun = perf_counter()
         deadline = deadline or Deadline()
+        self.archive.check_where(query.where)  # before a network is loaded
         target = self._target_of(query)
         model = self._model_for(query, target)
         deadline.check("encoding the query")

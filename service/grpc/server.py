@@ -158,7 +158,7 @@ def serve(
     config = config or ServiceConfig()
     if not engines:
         raise InvalidInputError("name at least one archive to serve", field="engines")
-    host, port = _parse_listen(listen)
+    host, port = parse_listen(listen)
     server = grpc.server(
         ThreadPoolExecutor(config.workers, thread_name_prefix="bittern-rpc"),
         maximum_concurrent_rpcs=config.max_concurrent_rpcs,
@@ -187,7 +187,12 @@ def serve(
     return Server(server, servicer, checks, jobs, host=host, port=bound, grace_s=config.grace_s)
 
 
-def _parse_listen(listen: str) -> tuple[str, int]:
+def parse_listen(listen: str) -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``.
+
+    Raises:
+        InvalidInputError: it is something else.
+    """
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
         raise InvalidInputError(
