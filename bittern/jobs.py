@@ -84,7 +84,7 @@ class RemoteJobs:
         bits: int | None = None,
         format: str | None = None,  # noqa: A002 - as the command line calls it
         media: str | None = None,
-        columns: Mapping[str, str] | None = None,
+        rename: Mapping[str, str] | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         on_duplicate: OnDuplicate = "skip",
@@ -101,7 +101,7 @@ class RemoteJobs:
             bits: code length, if a hasher is fitted; None for 256.
             format: format of the source; None detects it.
             media: folder of the media, named like `source`, if they are not beside it.
-            columns: for tables, new names of columns, by heading.
+            rename: new names of a table's columns, by heading.
             include: globs over paths below a folder; none for all media.
             exclude: globs over paths to skip.
             on_duplicate: what to do with items that the archive has already.
@@ -123,7 +123,7 @@ class RemoteJobs:
             reading=SourceOptions(
                 format=format,
                 media=media,
-                rename=dict(columns or {}),
+                rename=dict(rename or {}),
                 include=tuple(include),
                 exclude=tuple(exclude),
             ),

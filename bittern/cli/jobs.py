@@ -98,7 +98,7 @@ def submit(
             bits=bits,
             format=reading.format,
             media=reading.media,
-            columns=reading.rename,
+            rename=reading.rename,
             include=reading.include,
             exclude=reading.exclude,
             on_duplicate=on_duplicate,  # type: ignore[arg-type]  # validated by JobSpec
