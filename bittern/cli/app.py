@@ -40,6 +40,7 @@ RENAMED = {
     "optimize": "serve --recall",
     "search --within": "--max-distance",
     "search --save": "--output",
+    "search --relevant": "--relevance",
     "--out": "--output",
     "--column": "--rename",
     "--commit-items": "the environment variable BITTERN_COMMIT_ITEMS",

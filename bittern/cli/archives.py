@@ -65,7 +65,7 @@ def models(
         for info in missing:
             err.print(f"  {info.bring}", markup=False, soft_wrap=True)
         err.print(
-            "Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the places searched."
+            "Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the folders searched."
         )
 
 

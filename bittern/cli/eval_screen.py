@@ -71,8 +71,8 @@ def print_results(results: Results) -> None:
             part = "" if group.name == "all" else f", {group.name}"
             known = "" if group.chance is None else f"; a random order gets {_figure(group.chance)}"
             out.print()
-            told = f"{task.name}{of}{part}: {task.measures[0]}, {_queries(group.queries)}"
-            out.print(plain(told), style="bold", soft_wrap=True)
+            heading = f"{task.name}{of}{part}: {task.measures[0]}, {_queries(group.queries)}"
+            out.print(plain(heading), style="bold", soft_wrap=True)
             deep = f"; ranked to depth {task.depth:,}" if task.depth else ""
             out.print(plain(f"{task.items:,} items{deep}{known}"), style="dim", soft_wrap=True)
             out.print(_table(rows, task.measures[0]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,14 +12,9 @@ from bittern.cli.job_screen import INTERRUPTED
 from bittern.cli.output import err, licence_notice, out, plain
 from bittern.errors import InvalidInputError
 
-_WINDOWS = ("max", "mean", "separate")
-_LEVELS = ("species", "genus", "family", "order", "class")
-_NOVEL = ("none", "random", "taxonomy")
-_CANDIDATES = ("full", "rerank", "both")
-_FIT_ON = ("items", "training")
-_POLICIES = ("error", "skip")
 _COMPARED, _PROTOCOL, _FILES = "What is compared", "Protocol: what papers differ in", "Files"
 
+Policy = Literal["error", "skip"]
 ModelNames = Annotated[
     list[str] | None,
     typer.Option(
@@ -110,7 +105,7 @@ def evaluate(
         ),
     ] = "",
     windows: Annotated[
-        str,
+        Literal["max", "mean", "separate"],
         typer.Option(
             help="A recording counts by its nearest window (max), by the mean of "
             "its windows (mean), or each window is an item (separate).",
@@ -118,14 +113,14 @@ def evaluate(
         ),
     ] = "max",
     level: Annotated[
-        str,
+        Literal["species", "genus", "family", "order", "class"],
         typer.Option(
             help="Rank at which items count as the same: species, genus, family, order or class.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "species",
     novel: Annotated[
-        str,
+        Literal["none", "random", "taxonomy"],
         typer.Option(
             help="inat24, inatsounds: separate seen and novel classes: none, random or taxonomy.",
             rich_help_panel=_PROTOCOL,
@@ -141,14 +136,14 @@ def evaluate(
         ),
     ] = None,
     candidates: Annotated[
-        str,
+        Literal["full", "rerank", "both"],
         typer.Option(
             help="inquire: full, rerank (the 100 given per query) or both.",
             rich_help_panel=_PROTOCOL,
         ),
     ] = "both",
     fit_on: Annotated[
-        str,
+        Literal["items", "training"],
         typer.Option(
             help="What training-free codes are fitted on: the items searched, or the "
             "published training split.",
@@ -170,13 +165,13 @@ def evaluate(
         ),
     ] = None,
     missing: Annotated[
-        str,
+        Policy,
         typer.Option(
             help="If items are unusable: error, or skip and report them.", rich_help_panel=_FILES
         ),
     ] = "error",
     unknown: Annotated[
-        str,
+        Policy,
         typer.Option(
             help="If judgements name unknown items: error, or skip and report them.",
             rich_help_panel=_FILES,
@@ -235,37 +230,23 @@ def evaluate(
         return
     if to is None:
         raise InvalidInputError("--output is missing: name a folder for the run", field="out")
-    for option, value, known in (
-        ("windows", windows, _WINDOWS),
-        ("level", level, _LEVELS),
-        ("novel", novel, _NOVEL),
-        ("candidates", candidates, _CANDIDATES),
-        ("fit-on", fit_on, _FIT_ON),
-        ("missing", missing, _POLICIES),
-        ("unknown", unknown, _POLICIES),
-    ):
-        if value not in known:
-            raise InvalidInputError(
-                f"--{option} must be {', '.join(known[:-1])} or {known[-1]}, not {value!r}",
-                field=option,
-            )
     from bittern.benchmarks.eval.tasks import Protocol
 
     protocol = Protocol(
         prompts=tuple(prompt or ()),
         average_prompts=average_prompts,
         database=database,
-        windows=windows,  # type: ignore[arg-type]  # checked above
-        level=level,  # type: ignore[arg-type]
-        novel=novel,  # type: ignore[arg-type]
+        windows=windows,
+        level=level,
+        novel=novel,
         novel_share=novel_share,
         soundscapes=str(soundscapes) if soundscapes else "",
-        candidates=candidates,  # type: ignore[arg-type]
-        fit_on=fit_on,  # type: ignore[arg-type]
+        candidates=candidates,
+        fit_on=fit_on,
         fit_rows=fit_rows,
         depth=depth,
-        missing=missing,  # type: ignore[arg-type]
-        unknown=unknown,  # type: ignore[arg-type]
+        missing=missing,
+        unknown=unknown,
         repeats=repeats,
         seed=seed,
     )
@@ -330,14 +311,14 @@ def _print_layout(suite: str) -> None:
     from bittern.benchmarks.eval.suites import suite_named
     from bittern.benchmarks.eval.systems.selection import NAMES
 
-    told = suite_named(suite)
-    out.print(plain(f"{told.name}: {told.about}"), soft_wrap=True)
-    out.print(plain(f"measures: {', '.join(told.measures)}"), soft_wrap=True)
+    found = suite_named(suite)
+    out.print(plain(f"{found.name}: {found.about}"), soft_wrap=True)
+    out.print(plain(f"measures: {', '.join(found.measures)}"), soft_wrap=True)
     out.print(plain(f"systems: {', '.join(NAMES)}"), soft_wrap=True)
-    needed = "the folder given with --data holds:" if told.needs_data else "needs no --data"
+    needed = "the folder given with --data holds:" if found.needs_data else "needs no --data"
     out.print(plain(needed))
-    for piece in told.layout:
-        optional = " (optional)" if piece.optional else ""
-        out.print(plain(f"  {' or '.join(piece.path.split('|'))}{optional}"), soft_wrap=True)
-        out.print(plain(f"      {piece.what}"), soft_wrap=True)
-        out.print(plain(f"      from {piece.origin}; {piece.size}"), soft_wrap=True)
+    for file in found.layout:
+        optional = " (optional)" if file.optional else ""
+        out.print(plain(f"  {' or '.join(file.path.split('|'))}{optional}"), soft_wrap=True)
+        out.print(plain(f"      {file.what}"), soft_wrap=True)
+        out.print(plain(f"      from {file.origin}; {file.size}"), soft_wrap=True)

@@ -235,7 +235,7 @@ def reencode(
         allow_missing=allow_missing,
         **commit_settings(),
     )
-    _check_there(archive)
+    _check_archive(archive)
     show_licences(model, archive)
     done = run_with_bar(spec, report, "encoding again")
     end(spec, done, as_program=as_program, written=report)
@@ -257,7 +257,7 @@ def _give_up(
     out.print(plain(f"{archive}: {what}"), soft_wrap=not out.is_terminal)
 
 
-def _check_there(archive: Path) -> None:
+def _check_archive(archive: Path) -> None:
     """Refuse a folder that is no archive before a report is written into it."""
     from bittern.index.folder import ArchiveFolder
 

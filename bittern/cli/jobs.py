@@ -91,8 +91,8 @@ def submit(
     """
     reading = reading_of(format_, media, rename, include, exclude)
     with reach(address, name) as opened:
-        there = _jobs_of(opened)
-        job = there.submit(
+        server_jobs = _jobs_of(opened)
+        job = server_jobs.submit(
             source,
             model=model,
             bits=bits,
@@ -107,7 +107,7 @@ def submit(
             request_id=request_id,
         )
         if watch_it:
-            _watch(there, job.id, as_program)
+            _watch(server_jobs, job.id, as_program)
             return
     if as_program:
         print_json(as_object(job))
@@ -179,10 +179,10 @@ def cancel(address: Address, id_: Id, name: Archive = "", as_program: Json = Fal
     Example: bittern jobs cancel localhost:50051 001795461234567-ab12cd34
     """
     with reach(address, name) as opened, _known(address, id_):
-        there = _jobs_of(opened)
-        before = there.get(id_)
+        server_jobs = _jobs_of(opened)
+        before = server_jobs.get(id_)
         ended = before.state in ENDED
-        job = before if ended else there.cancel(id_)
+        job = before if ended else server_jobs.cancel(id_)
     if as_program:
         print_json(as_object(job))
     elif ended:
@@ -225,11 +225,11 @@ def _jobs_of(opened: Any) -> RemoteJobs:
     return opened.jobs
 
 
-def _watch(there: RemoteJobs, id_: str, as_program: bool) -> None:
+def _watch(server_jobs: RemoteJobs, id_: str, as_program: bool) -> None:
     job = None
     bar, task = progress("coding", 0)
     with bar:
-        for job in there.watch(id_):
+        for job in server_jobs.watch(id_):
             if as_program:
                 print_json(as_object(job))
             bar.update(task, completed=job.progress.done, total=job.progress.total)

@@ -58,8 +58,6 @@ def search(
     relevance: Annotated[
         str | None,
         typer.Option(
-            "--relevance",
-            "--relevant",
             metavar="LEVEL",
             help="Show only relevant hits: strict, usual, loose, or a number from 0.001 to 0.5: "
             "the share of unrelated queries that may still get a hit.",

@@ -79,7 +79,7 @@ def serve(
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
     try:
         search = SearchOptions(
-            engine=engine,  # type: ignore[arg-type]  # checked there
+            engine=engine,  # type: ignore[arg-type]  # checked by SearchOptions
             recall=recall,
             threads=search_threads,
             gpu_memory=gpu_memory,

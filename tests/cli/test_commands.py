@@ -94,10 +94,10 @@ def test_nothing_near_enough_is_an_answer_that_says_how_to_see_the_nearest(
     assert answer["nearest"]["id"] == "giant-panda-1"
 
 
-def test_among_few_observations_relevance_cannot_be_told_and_that_is_said(
+def test_among_few_observations_relevance_is_not_judged_and_that_is_said(
     run: Run, archive: Path
 ) -> None:
-    done = run("search", archive, "a giant panda", "--relevant", "usual", "-k", 2)
+    done = run("search", archive, "a giant panda", "--relevance", "usual", "-k", 2)
     assert done.status == 0
     assert "giant-panda-1.webp" in done.out
     assert "too few observations to judge relevance" in done.err
@@ -105,7 +105,7 @@ def test_among_few_observations_relevance_cannot_be_told_and_that_is_said(
     assert (answer["cutoff"], len(answer["hits"])) == (None, 4)
 
 
-def test_where_relevance_cannot_be_told_the_distance_alone_decides_and_that_is_said(
+def test_where_relevance_is_not_judged_the_distance_alone_decides_and_that_is_said(
     run: Run, archive: Path
 ) -> None:
     done = run("search", archive, "a giant panda", "--relevance", "usual", "--max-distance", 1)
@@ -115,11 +115,9 @@ def test_where_relevance_cannot_be_told_the_distance_alone_decides_and_that_is_s
     assert "nothing is relevant" not in done.err
 
 
-def test_of_a_kind_that_is_not_there_nothing_matches_whatever_is_relevant(
-    run: Run, archive: Path
-) -> None:
-    asked = ["--relevance", "usual", "--where", "label = 'unicorn'", "--target", "audio"]
-    done = run("search", archive, "x", *asked)
+def test_of_an_absent_kind_nothing_matches_whatever_is_relevant(run: Run, archive: Path) -> None:
+    options = ["--relevance", "usual", "--where", "label = 'unicorn'", "--target", "audio"]
+    done = run("search", archive, "x", *options)
     assert done.err.strip() == "nothing matches where label = 'unicorn'"
 
 
@@ -134,9 +132,9 @@ def test_stats_tell_what_searches_and_why(run: Run, archive: Path) -> None:
     assert done.status == 0
     for words in ("4 image", "field-256", "flat, exact", "every code is compared", "generation"):
         assert words in done.out
-    told = json.loads(run("stats", archive, "--json").out)
-    assert told["observations"]["image"] == 4
-    [model] = told["models"]
+    shown = json.loads(run("stats", archive, "--json").out)
+    assert shown["observations"]["image"] == 4
+    [model] = shown["models"]
     assert model["engines"]["image"]["kind"] == "flat"
     assert model["engines"]["image"]["rows"] == 4
 
@@ -305,7 +303,7 @@ def test_a_mistake_leaves_no_archive_behind(
     assert not (tmp_path / "new").exists()
 
 
-def test_files_that_cannot_be_written_are_told_before_the_work(
+def test_files_that_cannot_be_written_are_refused_before_the_work(
     run: Run, archive: Path, manifest: Path, tmp_path: Path
 ) -> None:
     nowhere = tmp_path / "nowhere"
@@ -375,8 +373,8 @@ def test_verify_names_derived_files_that_are_damaged_and_changes_nothing(
     assert "sound; 4 image, 4 audio observations" in done.out
     assert "damaged derived files, built again" in done.err
     assert "rows: " in done.err
-    told = json.loads(run("verify", copy, "--json").out)
-    assert (told["ok"], told["problems"], len(told["derived_made_anew"])) == (True, [], 1)
+    shown = json.loads(run("verify", copy, "--json").out)
+    assert (shown["ok"], shown["problems"], len(shown["derived_made_anew"])) == (True, [], 1)
     assert (copy / "derived" / "rows.json").read_text() == "no set"
 
 
@@ -408,7 +406,7 @@ def test_models_tells_which_weights_are_here(run: Run) -> None:
     assert set(rows["field"]["modalities"]) == {"text", "image", "audio"}
 
 
-def test_weights_that_are_missing_are_told_before_anything_is_decoded(
+def test_weights_that_are_missing_are_reported_before_anything_is_decoded(
     run: Run, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))

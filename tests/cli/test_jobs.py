@@ -19,7 +19,7 @@ from tests.service.fake_engine import FakeEngine
 
 
 class Seeing(Runner):
-    """Remembers what it was asked for."""
+    """Remembers the jobs that were submitted."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def test_cancelling_says_when_the_job_ends_and_that_it_has(
 
 
 @pytest.mark.parametrize("command", ["show", "watch", "cancel"])
-def test_a_job_that_there_is_not_is_told_with_the_command_that_lists_them(
+def test_an_unknown_job_is_answered_with_the_command_that_lists_jobs(
     run: Run, address: str, command: str
 ) -> None:
     done = run("jobs", command, address, "x")
@@ -71,9 +71,18 @@ def test_a_job_that_there_is_not_is_told_with_the_command_that_lists_them(
 def test_what_the_contract_takes_the_command_line_takes(
     run: Run, address: str, runner: Seeing
 ) -> None:
-    asked = ["jobs", "submit", address, "traps", "--rename", "file name=media", "--include", "a/*"]
-    asked += ["--exclude", "b/*", "--keep-embeddings", "--request-id", "tonight", "--json"]
-    first, again = (json.loads(run(*asked).out) for _ in range(2))
+    command = [
+        "jobs",
+        "submit",
+        address,
+        "traps",
+        "--rename",
+        "file name=media",
+        "--include",
+        "a/*",
+    ]
+    command += ["--exclude", "b/*", "--keep-embeddings", "--request-id", "tonight", "--json"]
+    first, again = (json.loads(run(*command).out) for _ in range(2))
     assert first["id"] == again["id"]
     runner.begun.acquire(timeout=WAIT_S)
     [record] = runner.seen

@@ -114,8 +114,8 @@ def test_every_place_is_listed_once(
 ) -> None:
     heron.save(here / "runs" / "one")
     monkeypatch.setenv("BITTERN_MODELS", str(here / "models"))
-    single, places = here / "runs" / "one", here / "runs"
-    rows = listed(run, "--folder", places, "--folder", single)
+    single, folder = here / "runs" / "one", here / "runs"
+    rows = listed(run, "--folder", folder, "--folder", single)
     folders = [row["folder"] for row in rows.values() if row["kind"] == "saved"]
     assert folders == ["models/heron-64", str(single)]
     assert run("models", "--folder", here / "nowhere").status == 1

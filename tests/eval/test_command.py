@@ -78,7 +78,7 @@ def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> No
     ("options", "message"),
     [
         ((), "--output is missing"),
-        (("--output", "run", "--windows", "median"), "--windows must be max, mean or separate"),
+        (("--output", "run", "--windows", "median"), "'median' is not one of 'max'"),
         (("--output", "run", "--bits", "many"), "--bits must be whole numbers separated by commas"),
         (("--output", "run", "--bits", "12"), "12"),
         (("--output", "run", "--measures", "mAP@10"), "AP_minR@k"),
@@ -86,7 +86,7 @@ def test_embeddings_of_another_program_are_taken(run: Run, tmp_path: Path) -> No
             ("--output", "run", "--systems", "bloom"),
             "no system 'bloom'; there are float32",
         ),
-        (("--output", "run", "--missing", "guess"), "--missing must be error or skip, not 'guess'"),
+        (("--output", "run", "--missing", "guess"), "'guess' is not one of 'error', 'skip'"),
     ],
 )
 def test_unknown_names_are_refused_with_those_that_exist(

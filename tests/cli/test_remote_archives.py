@@ -35,7 +35,7 @@ def test_nothing_relevant_is_an_answer_that_says_how_to_see_the_nearest(
 
 
 def test_nothing_relevant_is_an_empty_list_for_programs(run: Run, address: str) -> None:
-    answer = json.loads(run("search", address, "a violin", "--relevant", "0.05", "--json").out)
+    answer = json.loads(run("search", address, "a violin", "--relevance", "0.05", "--json").out)
     assert (answer["hits"], answer["cutoff"]) == ([], 0.5)
     assert (answer["nearest"]["id"], answer["nearest"]["distance"]) == ("obs-1", 1)
 
@@ -61,8 +61,8 @@ def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
     assert "15 image, 5 audio observations (1 recording), generation 7" in done.out
     for words in ("fake-64", "ivf, approximate", "1.0 TiB", ENGINE.reason, "being built: ivf over"):
         assert words in done.out
-    told = json.loads(run("stats", address, "--json").out)
-    assert told["models"][0]["engines"]["image"]["building"] == "ivf over 15 rows"
+    shown = json.loads(run("stats", address, "--json").out)
+    assert shown["models"][0]["engines"]["image"]["building"] == "ivf over 15 rows"
 
 
 def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> None:
