@@ -217,6 +217,7 @@ def reencode(
 
     Example: bittern reencode my-archive --model runs/owls --give-up
     """
+    from bittern.index.folder import ArchiveFolder
     from bittern.service.jobs.description import JobSpec
 
     refuse_address(archive, "run this on the machine that has the archive")
@@ -235,7 +236,7 @@ def reencode(
         allow_missing=allow_missing,
         **commit_settings(),
     )
-    _check_archive(archive)
+    ArchiveFolder(archive).check_present()  # before a report is written into the folder
     show_licences(model, archive)
     done = run_with_bar(spec, report, "encoding again")
     end(spec, done, as_program=as_program, written=report)
@@ -255,13 +256,6 @@ def _give_up(
         return
     what = f"model {record.name} removed" if record else "what was left of a model removed"
     out.print(plain(f"{archive}: {what}"), soft_wrap=not out.is_terminal)
-
-
-def _check_archive(archive: Path) -> None:
-    """Refuse a folder that is no archive before a report is written into it."""
-    from bittern.index.folder import ArchiveFolder
-
-    ArchiveFolder(archive).check_present()
 
 
 def _as_json(info: SnapshotInfo) -> dict[str, Any]:

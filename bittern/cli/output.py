@@ -184,15 +184,26 @@ def credit_of(observation: Observation) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def print_failures(failures: Sequence[AddResult], most: int = 10) -> None:
+def print_lines(heading: str, lines: Sequence[str], most: int = 20, style: str = "") -> None:
+    """A heading and the first lines below it, on standard error; nothing where there are none."""
+    if not lines:
+        return
+    err.print(heading, style=style, soft_wrap=not err.is_terminal)
+    for line in lines[:most]:
+        err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
+    if len(lines) > most:
+        err.print(f"  … and {len(lines) - most} more; --json lists all")
+
+
+def print_failures(failures: Sequence[AddResult]) -> None:
     """The items that failed, each named, with their reasons."""
-    err.print(f"{counted(len(failures), 'item')} could not be used:", style="yellow")
-    for failure in failures[:most]:
-        named = failure.occurrence_id in failure.message
-        name = "" if named else f"{failure.occurrence_id}: "
-        err.print(plain(f"  {name}{failure.message}"), soft_wrap=not err.is_terminal)
-    if len(failures) > most:
-        err.print(f"  … and {len(failures) - most} more; --json lists all")
+    lines = [named_once(failure.occurrence_id, failure.message) for failure in failures]
+    print_lines(f"{counted(len(lines), 'item')} could not be used:", lines, style="yellow")
+
+
+def named_once(name: str, message: str) -> str:
+    """A message that begins with a name, unless it holds the name already."""
+    return message if name in message else f"{name}: {message}"
 
 
 def licence_notice(encoder: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from bittern.cli.output import command, err, out, plain
+from bittern.cli.output import command, err, named_once, out, plain, print_lines
 from bittern.text import counted
 
 if TYPE_CHECKING:
@@ -42,13 +42,8 @@ def report_as_json(report: TrainingReport) -> dict[str, Any]:
 
 def print_report(report: TrainingReport, request: TrainingRequest) -> None:
     """The report of a training for people."""
-    if report.skipped:
-        err.print(f"{counted(len(report.skipped), 'entry', 'entries')} skipped:", style="yellow")
-        for one in report.skipped[:10]:
-            text = one.reason if one.where in one.reason else f"{one.where}: {one.reason}"
-            err.print(plain(f"  {text}"), soft_wrap=not err.is_terminal)
-        if len(report.skipped) > 10:
-            err.print(f"  … and {len(report.skipped) - 10} more; --json lists all")
+    skipped = [named_once(one.where, one.reason) for one in report.skipped]
+    print_lines(f"{counted(len(skipped), 'entry', 'entries')} skipped:", skipped, style="yellow")
     for warning in report.warnings:
         err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
     if report.was_finished:

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.output import byte_size, err, out, plain, print_json, progress, working
+from bittern.cli.output import (
+    byte_size,
+    err,
+    out,
+    plain,
+    print_json,
+    print_lines,
+    progress,
+    working,
+)
 from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.index.verify import Verification
     from bittern.service.engine.checking import SampleCheck
-
-_SHOWN = 20
 
 
 def attach(app: typer.Typer) -> None:
@@ -131,8 +138,8 @@ def _print(
 ) -> None:
     for problem in problems:
         err.print(plain(problem), style="red", soft_wrap=not err.is_terminal)
-    _print_lines("damaged derived files, built again when needed:", found.made_anew)
-    _print_lines(
+    print_lines("damaged derived files, built again when needed:", found.made_anew)
+    print_lines(
         "unused files (unless somebody is writing to the archive now); --repair removes them:",
         found.orphans,
     )
@@ -160,7 +167,7 @@ def _print_coded(coded: SampleCheck) -> None:
         ("media that have changed since they were encoded; index them again:", coded.changed),
         ("media that can no longer be encoded:", coded.unusable),
     ):
-        _print_lines(what, lines)
+        print_lines(what, lines)
     if coded.missing:
         err.print(
             plain(
@@ -169,16 +176,6 @@ def _print_coded(coded: SampleCheck) -> None:
             ),
             soft_wrap=not err.is_terminal,
         )
-
-
-def _print_lines(what: str, lines: list[str]) -> None:
-    if not lines:
-        return
-    err.print(what, soft_wrap=not err.is_terminal)
-    for line in lines[:_SHOWN]:
-        err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
-    if len(lines) > _SHOWN:
-        err.print(f"  … and {len(lines) - _SHOWN} more; --json lists all")
 
 
 def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
@@ -207,7 +204,7 @@ def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
     if not done.steps:
         out.print(f"{archive}: nothing to repair", markup=False)
         return
-    _print_lines(
+    print_lines(
         f"{counted(len(done.lost), 'observation')} lost (some may have been deleted before); "
         "index their media again:",
         done.lost,
