@@ -244,7 +244,7 @@ def test_a_server_is_not_started_with_options_that_cannot_be(
         (["x", "--max-distance", "nan"], "--max-distance must be a distance in bits"),
         (["x", "--relevance", "very"], "not 'very'"),
         (["x", "--recall", "1.5"], "not 1.5"),
-        (["x", "--where", "DROP TABLE observations"], "no condition"),
+        (["x", "--where", "DROP TABLE observations"], "is not a condition"),
         (["x", "--where", "nosuch = 1"], "nosuch"),
         (["--image", "/nowhere.jpg"], "/nowhere.jpg"),
     ],
