@@ -41,7 +41,7 @@ types: $(INSTALLED)
 
 # Builds site/, and fails on a broken link. The plugin for the command line calls typer.
 docs: $(INSTALLED)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict --quiet
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/mkdocs build --strict
 
 unit: $(INSTALLED) browser
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto --dist loadfile
