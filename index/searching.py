@@ -150,7 +150,7 @@ def _decoded_token(token: str, where: str) -> int:
         match = None
     if match is None:
         raise QueryError(
-            f"{token[:60]!r} is no page token; start again without one", field="page_token"
+            f"{token[:60]!r} is not a valid page token; start again without one", field="page_token"
         )
     if match[2].decode() != _fingerprint(where):
         raise QueryError(

@@ -40,7 +40,7 @@ class Variant:
 
     Attributes:
         metric: ``cosine``, ``symmetric`` or ``asymmetric``.
-        rerank: so many of the nearest are ranked anew by float cosine; 0 for none.
+        rerank: so many of the nearest are re-ranked by float cosine; 0 for none.
     """
 
     metric: str

@@ -340,7 +340,7 @@ class _Logits:
 
 @dataclass
 class StoredModel(System):
-    """A model's codes as an archive has them; they cannot be ranked anew, for want of vectors."""
+    """A model's codes as an archive has them; they cannot be re-ranked, for want of vectors."""
 
     stored: StoredCodes
 

@@ -275,7 +275,7 @@ def _rankings(
 
 
 def rerank_of(job: Job, request: EvalRequest) -> int:
-    """How many items are ranked anew; 0 where there are no vectors, or no items behind them."""
+    """How many items are re-ranked; 0 where there are no vectors, or no items behind them."""
     if isinstance(job.vectors.rows, StoredBits):
         return 0
     candidates = job.task.candidates

@@ -40,7 +40,7 @@ class EvalRequest:
         bits: code lengths.
         systems: names of systems; empty for all that fit.
         measures: names, the main one first; empty for the suite's own.
-        rerank: the nearest so many are ranked anew by float cosine, beside the plain ranking; 0
+        rerank: the nearest so many are re-ranked by float cosine, beside the plain ranking; 0
             for not at all.
         protocol: everything else that papers differ in.
         cache: folder of embeddings; None for the user's cache.

@@ -50,7 +50,7 @@ class Row:
         metric: ``cosine``, ``symmetric`` or ``asymmetric``.
         bits: code length; None for float vectors.
         bytes_per_item: what is stored per item, all windows together, on average.
-        rerank: so many of the nearest were ranked anew by float cosine; 0 for none.
+        rerank: so many of the nearest were re-ranked by float cosine; 0 for none.
         draws: seeds times splits.
         queries: how many.
         clusters: how many of them are independent: queries for the same class are one.

@@ -50,7 +50,7 @@ def reach(
             message = error.message.replace("with archive=...", "with --archive")
             raise ArchiveNotFoundError(message, field=error.field, details=error.details) from None
     raise ArchiveNotFoundError(
-        f"there is no archive at '{archive}', and it is no HOST:PORT of a server either. "
+        f"there is no archive at '{archive}', and this is not HOST:PORT of a server. "
         "Make one with: bittern index ARCHIVE FOLDER"
     )
 

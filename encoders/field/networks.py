@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def each_in_one_thread(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+def map_single_threaded(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """Apply `work` to every item in single-threaded workers; results in order."""
     return list(_workers().map(work, items))
 
@@ -126,7 +126,7 @@ class MiniLM:
         batches = [order[i : i + self._batch] for i in range(0, len(order), self._batch)]
         chosen = [[texts[i] for i in rows] for rows in batches]
         if self._device == "cpu":
-            embedded = each_in_one_thread(self._embed, chosen)
+            embedded = map_single_threaded(self._embed, chosen)
         else:
             embedded = [self._embed(batch) for batch in chosen]
         for rows, embeddings in zip(batches, embedded, strict=True):
@@ -231,7 +231,7 @@ class EfficientNetLite2:
         """Class logits: pictures uint8 [height, width, 3] in, float32 [n, 1000] out."""
         self._load()
         if self._device == "cpu":
-            parts = each_in_one_thread(self._logits, [[picture] for picture in pictures])
+            parts = map_single_threaded(self._logits, [[picture] for picture in pictures])
         else:
             starts = range(0, len(pictures), BATCH_ON_ACCELERATOR)
             parts = [self._logits(pictures[i : i + BATCH_ON_ACCELERATOR]) for i in starts]

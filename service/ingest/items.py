@@ -16,9 +16,6 @@ from bittern.encoders.images import decode_image
 from bittern.index.observation import Fingerprint
 from bittern.types import AddResult, MediaItem, Observation
 
-Entry = MediaItem | AddResult
-"""An item to embed, or its final result (skipped, or a bad row of a table)."""
-
 
 @dataclass(frozen=True, slots=True)
 class Recheck:

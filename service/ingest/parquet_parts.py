@@ -33,10 +33,11 @@ from bittern.errors import BitternError, PreconditionError
 from bittern.files import replace_file, writing_file
 from bittern.hashing.saved import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest.items import Embedded, Entry, Recheck
+from bittern.service.ingest.items import Embedded, Recheck
 from bittern.service.ingest.reading import UNCHANGED, read
 from bittern.service.models.loaded import Model
 from bittern.service.models.saved import load_saved
+from bittern.service.sources.base import Entry
 from bittern.types import AddResult, AddStatus, MediaItem
 
 CODED_BEFORE = "CODED_BEFORE"

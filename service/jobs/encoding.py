@@ -11,13 +11,14 @@ from typing import Any
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.files import check_output_file
 from bittern.service.ingest.commit import CommitPolicy, reject_unsupported, store_all
-from bittern.service.ingest.items import Embedded, Entry
+from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.parquet_parts import ParquetParts, table_of
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, fit_on_first
 from bittern.service.jobs.model_choice import check_modalities, ready_model, with_encoder
 from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.sources.base import Entry
 from bittern.types import AddResult, AddStatus
 
 

@@ -19,13 +19,14 @@ from bittern.service.ingest.commit import (
     store_all,
 )
 from bittern.service.ingest.embedding import embed_items
-from bittern.service.ingest.items import Embedded, Entry, PipelineEntry
+from bittern.service.ingest.items import Embedded, PipelineEntry
 from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import chosen_model, with_encoder
 from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from bittern.service.models.loaded import Embedder, Model
+from bittern.service.sources.base import Entry
 
 PROGRESS_ITEMS = 16
 """Items between two calls of `on_progress` before a hasher is fitted."""

@@ -21,7 +21,6 @@ from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.engine import Engine
 from bittern.service.ingest.commit import check_towers
-from bittern.service.ingest.items import Entry
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.models.fitting import calibrated_model, model_name, shipped_model
 from bittern.service.models.loaded import Embedder, Embedders, Model, catalogue_encoder
@@ -32,6 +31,7 @@ from bittern.service.models.saved import (
     model_folders,
     unfinished_training,
 )
+from bittern.service.sources.base import Entry
 from bittern.types import MediaItem
 
 DEFAULT_ENCODER = "field"

@@ -166,7 +166,7 @@ def pairs(rng: np.random.Generator, queries: int, items: int, share: float = 0.3
 @dataclass(frozen=True)
 class Expected:
     """One query's ranking, unit by unit; a distance says before itself whether the unit is behind
-    all that was ranked anew.
+    all that was re-ranked.
     """
 
     order: list[int]
@@ -210,7 +210,7 @@ def sorted_plainly(given: Case, query: int, settings: Settings) -> Expected:
         for _, _, u in top:
             nearest[u] = min(groups[u], key=lambda row: (cosine[row], row))
         standing = top + behind
-        # What is behind is farther than all that was ranked anew.
+        # What is behind is farther than all that was re-ranked.
         parts = [0] * len(top) + [1] * len(behind)
     units = [unit for _, _, unit in standing]
     return Expected(

@@ -35,7 +35,7 @@ class Settings:
         depth: ranks beyond it need not be known; None or 0 for everything.
         candidates: the only items that are ranked for each query, where a benchmark gives them.
             Relevant items that are not among them count as relevant all the same.
-        rerank: so many of the nearest are ranked anew by float cosine; 0 for none.
+        rerank: so many of the nearest are re-ranked by float cosine; 0 for none.
         keep: so many of the nearest are returned; no more than the depth.
         limits: memory and threads.
     """
@@ -49,7 +49,7 @@ class Settings:
 
     @property
     def deep(self) -> int | None:
-        """How deep is ranked: no less than is ranked anew; None for everything."""
+        """How deep is ranked: no less than is re-ranked; None for everything."""
         return max(self.depth, self.rerank) if self.depth and self.candidates is None else None
 
 
@@ -75,7 +75,7 @@ class Ranking:
         ranks: where the relevant items stand.
         hits: int64 [q, h], the nearest items in order, -1 where there are no more.
         distances: float64 [q, h], theirs; infinite where there are no more. Of items that were
-            ranked anew it is 1 - cosine, of those behind them still the system's.
+            re-ranked it is 1 - cosine, of those behind them still the system's.
         rows: int64 [q, h], the row of each hit that was nearest; -1 where there is none.
     """
 

@@ -320,7 +320,7 @@ def reranked(
 
 
 def _joined(entries: Entries, anew: Nearest, wanted: Wanted, units: int) -> Entries:
-    """Entries of units that were ranked anew, and those behind them."""
+    """Entries of units that were re-ranked, and those behind them."""
     count = anew.units.shape[1]
     there = anew.units >= 0
     number = np.repeat(np.arange(len(there)), there.sum(axis=1))
