@@ -251,6 +251,7 @@ class ArchiveReader:
         """Raise a `FilterError` for a condition that is no filter over the archive's columns."""
         self._compiled(self._current(), where)
 
+    @retried
     def search(
         self,
         query: NDArray[Any],

@@ -108,7 +108,7 @@ def test_an_epoch_is_compared_with_as_many_steps_in_memory(
     for name, ratio in values["ratios"].items():
         bare = np.array(seconds[name.removeprefix("epoch / ")])
         assert ratio["median"] == pytest.approx(np.median(np.array(seconds["epoch"]) / bare))
-    assert values["training_growth_bytes"] > 0
+    assert values["training_growth_bytes"] >= 0
     assert values["reading_bound_bytes"] == 3 * ROWS * DIM * 2 * 2
     assert [len(table.rows) for table in tables] == [6, 4]
 
