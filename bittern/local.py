@@ -24,8 +24,8 @@ from bittern.types import (
 
 if TYPE_CHECKING:
     from bittern.index.snapshots import SnapshotInfo
-    from bittern.service.engine import Engine
     from bittern.service.export.files import Exported, FileChunk, OnProgress
+    from bittern.service.local.archive import Engine
     from bittern.types import SearchOptions
 
 FOLDER_PAGE = 1_000
@@ -161,6 +161,6 @@ def open_archive(
     snapshot: str | int | None = None,
 ) -> LocalArchive:
     """Open an archive folder in this process; see `bittern.open`."""
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
     return LocalArchive(Engine.open(Path(path), write=write, search=search, snapshot=snapshot))

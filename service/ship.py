@@ -274,7 +274,7 @@ def described(hasher: HybridHasher, source: SimulatedSet, seed: int) -> SavedMod
     """The saved model that ships."""
     from bittern.encoders.catalogue import CATALOGUE
     from bittern.service.models.fitting import model_name
-    from bittern.service.models.loaded import catalogue_encoder
+    from bittern.service.models.model import catalogue_encoder
 
     encoder = catalogue_encoder("field")
     return SavedModel.describe(

@@ -37,7 +37,7 @@ from bittern.benchmarks.eval.tasks import (
 from bittern.encoders.base import Modality
 from bittern.errors import InvalidInputError
 from bittern.hashing.codes import unpack
-from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.text import agreeing, counted
 

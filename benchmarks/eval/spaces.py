@@ -17,7 +17,7 @@ from bittern.errors import BitternError
 from bittern.hashing.saved import SavedModel
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import DEFAULT_ENCODER, ready_model
-from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import encoder_names, encoders
 
 WORDS, MINILM = "words", "minilm"
@@ -29,7 +29,7 @@ class Space:
 
     Attributes:
         name: as the results call it.
-        towers: what embeds: an `Embedder` of `bittern.service.models.loaded`, or a suite's own.
+        towers: what embeds: an `Embedder` of `bittern.service.models.model`, or a suite's own.
         licence: of the weights.
         saved: models whose codes are compared in it.
     """

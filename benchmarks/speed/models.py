@@ -19,7 +19,7 @@ from bittern.hashing.saved import SavedModel
 from bittern.service.jobs.description import DEFAULT_BITS, IndexOptions
 from bittern.service.jobs.model_choice import ready_model
 from bittern.service.models.fitting import fitted_model
-from bittern.service.models.loaded import Embedder, Model, catalogue_encoder
+from bittern.service.models.model import Embedder, Model, catalogue_encoder
 
 RANDOM = "bioclip"
 """The network of imageomics/bioclip (arXiv 2311.18803), CLIP's ViT-B/16; weights are random."""

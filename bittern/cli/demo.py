@@ -77,9 +77,9 @@ def demo(
 
 def _search_over_grpc(archive: Path) -> None:
     from bittern.client import connect
-    from bittern.service.engine import Engine
     from bittern.service.grpc.server import serve
     from bittern.service.limits import ServiceConfig
+    from bittern.service.local.archive import Engine
 
     engine = Engine.open(archive)
     try:

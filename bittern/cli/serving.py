@@ -69,11 +69,11 @@ def serve(
     import logging
 
     from bittern.errors import InvalidInputError, QueryError
-    from bittern.service.engine import Engine
     from bittern.service.grpc.server import parse_listen
     from bittern.service.grpc.server import serve as start
     from bittern.service.jobs.serving import AllowedFolders, Jobs
     from bittern.service.limits import ServiceConfig
+    from bittern.service.local.archive import Engine
     from bittern.types import SearchOptions
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)

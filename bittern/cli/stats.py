@@ -61,7 +61,7 @@ def stats(
 
 
 def _of_folder(path: Path, snapshot: str | None) -> ArchiveStats:
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
     engine = Engine.open(path, snapshot=snapshot)
     try:

@@ -25,7 +25,7 @@ from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.index.verify import Verification
-    from bittern.service.engine.checking import SampleCheck
+    from bittern.service.local.sample_check import SampleCheck
 
 
 def attach(app: typer.Typer) -> None:
@@ -93,7 +93,7 @@ def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None
     from bittern.index.archive import Archive
     from bittern.index.folder import ArchiveFolder
     from bittern.index.verify import Finding, verified_files
-    from bittern.service.engine.checking import check_sample
+    from bittern.service.local.sample_check import check_sample
 
     bar, task = progress("checking MiB", 0)
 

@@ -25,7 +25,7 @@ from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
 DEFAULT_BATCH_SIZE = 64
 _POLL_S = 0.2

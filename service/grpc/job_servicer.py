@@ -23,7 +23,7 @@ from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
 _MAX_REQUEST_ID_CHARS = 100
 

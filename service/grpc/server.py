@@ -27,7 +27,7 @@ from bittern.v1 import job_service_pb2 as job_pb
 from bittern.v1 import job_service_pb2_grpc as job_pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name

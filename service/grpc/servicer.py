@@ -29,7 +29,7 @@ from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.engine import Engine
+    from bittern.service.local.archive import Engine
 
 _NAMES_SHOWN = 20
 

@@ -20,7 +20,7 @@ from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.reading import another_file
 from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
-from bittern.service.models.loaded import Model
+from bittern.service.models.model import Model
 from bittern.service.sources.base import Entry, id_of_name, other_id
 from bittern.types import (
     AddResult,

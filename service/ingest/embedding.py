@@ -14,7 +14,7 @@ from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, decod
 from bittern.service.ingest.prefetch import Bounds, Prefetch, Slot
 from bittern.service.ingest.reading import Loaded, read
 from bittern.service.ingest.report import Cancelled, Stages, StageWork, never, new_stages
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus
 
 NETWORK_BATCH = 16

@@ -35,7 +35,7 @@ from bittern.hashing.saved import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
 from bittern.service.ingest.items import Embedded, Recheck
 from bittern.service.ingest.reading import UNCHANGED, read
-from bittern.service.models.loaded import Model
+from bittern.service.models.model import Model
 from bittern.service.models.saved import load_saved
 from bittern.service.sources.base import Entry
 from bittern.types import AddResult, AddStatus, MediaItem

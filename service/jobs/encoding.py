@@ -17,7 +17,7 @@ from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, fit_on_first
 from bittern.service.jobs.model_choice import check_modalities, ready_model, with_encoder
-from bittern.service.models.loaded import Embedders, Model, catalogue_encoder
+from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.sources.base import Entry
 from bittern.types import AddResult, AddStatus
 

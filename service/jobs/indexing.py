@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bittern.hashing.saved import SavedModel
 from bittern.index.models import ModelRecord
-from bittern.service.engine import Engine
 from bittern.service.ingest.commit import (
     ArchiveCommits,
     CommitPolicy,
@@ -24,8 +23,9 @@ from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import chosen_model, with_encoder
+from bittern.service.local.archive import Engine
 from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
-from bittern.service.models.loaded import Embedder, Model
+from bittern.service.models.model import Embedder, Model
 from bittern.service.sources.base import Entry
 
 PROGRESS_ITEMS = 16

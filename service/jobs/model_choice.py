@@ -19,11 +19,11 @@ from bittern.errors import (
 from bittern.hashing.codes import check_bits
 from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
 from bittern.index.models import ModelRecord
-from bittern.service.engine import Engine
 from bittern.service.ingest.commit import check_towers
 from bittern.service.jobs.description import IndexOptions
+from bittern.service.local.archive import Engine
 from bittern.service.models.fitting import calibrated_model, model_name, shipped_model
-from bittern.service.models.loaded import Embedder, Embedders, Model, catalogue_encoder
+from bittern.service.models.model import Embedder, Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import (
     encoder_names,
     load_saved,

@@ -33,7 +33,7 @@ from bittern.service.ingest.embedding import FLUSH_ITEMS, embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, item_of
 from bittern.service.ingest.prefetch import Bounds
 from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
-from bittern.service.models.loaded import Embedder, Embedders, catalogue_encoder
+from bittern.service.models.model import Embedder, Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources.remote import TemporaryMedia
 from bittern.types import AddResult, MediaItem

@@ -28,7 +28,6 @@ from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.reencode import has_embeddings, lacking, media_of, some_embeddings
-from bittern.service.engine import Engine
 from bittern.service.ingest.commit import ArchiveCommits, CommitPolicy, store_all
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
@@ -43,8 +42,9 @@ from bittern.service.jobs.model_choice import (
     ready_model,
     with_encoder,
 )
+from bittern.service.local.archive import Engine
 from bittern.service.models.fitting import FIT_ROWS, fitted_model
-from bittern.service.models.loaded import Embedder, Model
+from bittern.service.models.model import Embedder, Model
 from bittern.service.sources.archive import ArchiveMedia
 from bittern.text import counted
 from bittern.types import AddResult, AddStatus

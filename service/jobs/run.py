@@ -15,13 +15,13 @@ from bittern.errors import BitternError, PreconditionError
 from bittern.files import check_inside
 from bittern.index.archive import Archive
 from bittern.index.folder import ArchiveFolder
-from bittern.service.engine import Engine
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, index_source
 from bittern.service.jobs.model_choice import load_first
-from bittern.service.models.loaded import Embedders, catalogue_encoder
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedders, catalogue_encoder
 from bittern.service.sources import Entry, Source, read_source
 from bittern.text import counted
 

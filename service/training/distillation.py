@@ -41,7 +41,7 @@ from bittern.hashing.training.validation import (
     evenly,
 )
 from bittern.service.models.fitting import shipped_model
-from bittern.service.models.loaded import Embedders
+from bittern.service.models.model import Embedders
 from bittern.service.models.saved import load_saved, model_folder, plans_of
 from bittern.service.training.embedding import Embeddings, Towers, embed_examples
 from bittern.service.training.examples import Examples

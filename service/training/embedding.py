@@ -29,7 +29,7 @@ from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, V
 from bittern.hashing.training.heads import digest_of
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import OnProgress
 from bittern.types import MediaItem

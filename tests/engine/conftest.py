@@ -10,9 +10,9 @@ from bittern.encoders.base import Modality
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
+from bittern.service.local.archive import Engine
 from bittern.service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, fill_folder
 

@@ -24,12 +24,12 @@ from bittern.errors import (
 from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.model_choice import load_first
-from bittern.service.models.loaded import Embedders, catalogue_encoder
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query

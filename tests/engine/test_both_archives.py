@@ -25,9 +25,9 @@ from bittern.errors import (
     UnsupportedMediaError,
 )
 from bittern.local import LocalArchive
-from bittern.service.engine import Engine
 from bittern.service.grpc.server import serve
 from bittern.service.limits import ServiceConfig
+from bittern.service.local.archive import Engine
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import picture, sound
 

@@ -18,8 +18,8 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import pack
-from bittern.service.engine import Engine
 from bittern.service.limits import Deadline
+from bittern.service.local.archive import Engine
 from bittern.types import AddStatus, MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound

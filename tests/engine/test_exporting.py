@@ -20,12 +20,12 @@ from bittern.errors import (
     QueryError,
 )
 from bittern.local import LocalArchive
-from bittern.service.engine import Engine
 from bittern.service.export.writers import WRITERS
 from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
+from bittern.service.local.archive import Engine
 from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder
 

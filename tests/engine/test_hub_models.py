@@ -11,9 +11,9 @@ from bittern.encoders.base import Encoder
 from bittern.encoders.catalogue import load_encoder
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
+from bittern.service.local.archive import Engine
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip

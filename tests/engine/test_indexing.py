@@ -13,12 +13,12 @@ from bittern.hashing.codes import pack
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
-from bittern.service.models.loaded import Embedders
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
 from bittern.service.sources.headings import kept_names
 from bittern.types import AddStatus, MediaItem, Query

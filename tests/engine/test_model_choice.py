@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from bittern.errors import PreconditionError, UnsupportedModalityError
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.reencode import reencode
+from bittern.service.local.archive import Engine
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, MediaItem, Query
 from tests.engine.conftest import toy_model

@@ -18,10 +18,10 @@ from bittern.hashing.saved import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
-from bittern.service.engine import Engine
-from bittern.service.engine.relevance import REFERENCE_TEXTS
 from bittern.service.grpc.server import serve
 from bittern.service.limits import Deadline, ServiceConfig
+from bittern.service.local.archive import Engine
+from bittern.service.local.relevance import REFERENCE_TEXTS
 from bittern.types import MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import COLOURS, DIM, ToyEncoder, picture

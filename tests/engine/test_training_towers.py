@@ -19,10 +19,10 @@ from bittern.hashing.hashers import Hasher, HybridHasher, LinearHasher
 from bittern.hashing.saved import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.models.loaded import Embedders
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
 from bittern.service.training import run
 from bittern.service.training.embedding import MOST_WINDOWS

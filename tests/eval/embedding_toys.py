@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.embeddings import encoding as work
 from bittern.benchmarks.eval.tasks import Items
 from bittern.encoders.base import Media, Modality
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.types import MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 

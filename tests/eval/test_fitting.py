@@ -20,7 +20,7 @@ from bittern.benchmarks.eval.tasks import (
     TrainingSplit,
 )
 from bittern.errors import InvalidInputError
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from tests.engine.toy import COLOURS, DIM, ToyEncoder
 from tests.eval.toy_runs import request
 

@@ -18,7 +18,7 @@ from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
+from bittern.service.local.archive import Engine
 from bittern.types import MediaItem, Query
 from tests.engine.toy import ToyEncoder, picture
 from tests.eval.test_suite_custom import data, with_archive

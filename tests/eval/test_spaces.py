@@ -12,7 +12,7 @@ from bittern.benchmarks.eval import spaces as spaces_module
 from bittern.benchmarks.eval.spaces import MINILM, WORDS, Space, spaces, spaces_for
 from bittern.hashing.saved import SavedModel
 from bittern.service.jobs.model_choice import DEFAULT_ENCODER
-from bittern.service.models.loaded import Embedder, Embedders
+from bittern.service.models.model import Embedder, Embedders
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder
 

@@ -14,9 +14,9 @@ from bittern.benchmarks.eval.tasks import Protocol, Task
 from bittern.errors import LayoutError, LimitExceededError, QrelsError
 from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
+from bittern.service.local.archive import Engine
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import MediaItem

@@ -11,7 +11,7 @@ from bittern.benchmarks.eval.request import EvalRequest
 from bittern.benchmarks.eval.spaces import Space
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.encoders.base import Modality
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

@@ -16,11 +16,11 @@ from bittern.errors import ArchiveVersionError, ModelNotFoundError, Precondition
 from bittern.index import folder, writer
 from bittern.index.archive import Archive
 from bittern.index.store import Store
-from bittern.service.engine import Engine
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.reencode import give_up, reencode
+from bittern.service.local.archive import Engine
 from bittern.service.sources import read_source
 from bittern.types import AddStatus, Query
 from tests.engine.conftest import toy_model

@@ -16,13 +16,13 @@ import pytest
 
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import Worker, embedded_of, units_of
 from bittern.service.limits import check_item
-from bittern.service.models.loaded import Embedders
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedders
 from bittern.service.sources import SourceOptions, read_source
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import ToyEncoder, picture

@@ -12,7 +12,7 @@ from bittern.cli.job_screen import stopping
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.run import JobResources, report_file, run_job
-from bittern.service.models.loaded import Embedders
+from bittern.service.models.model import Embedders
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.toy_job import fill, save_model
 

@@ -17,7 +17,7 @@ from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, Reche
 from bittern.service.ingest.prefetch import Bounds, Prefetch
 from bittern.service.ingest.reading import UNCHANGED, Loaded, fingerprint_of
 from bittern.service.ingest.report import never, new_stages
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.toy import DIM, ToyEncoder, picture, sound
 

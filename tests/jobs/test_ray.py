@@ -16,7 +16,6 @@ from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.observation import Fingerprint
-from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import new_stages
@@ -31,7 +30,8 @@ from bittern.service.jobs.ray import (
     entries_of,
     units_of,
 )
-from bittern.service.models.loaded import Embedder
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from bittern.client import connect
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.grpc.server import Server, serve
 from bittern.service.jobs.serving import AllowedFolders, Jobs
+from bittern.service.local.archive import Engine
 from bittern.types import AddStatus
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder

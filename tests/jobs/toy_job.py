@@ -24,7 +24,7 @@ from bittern.index.archive import Archive
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.run import JobResources, run_job
-from bittern.service.models.loaded import Embedders
+from bittern.service.models.model import Embedders
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 

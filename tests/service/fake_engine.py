@@ -14,10 +14,10 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedModalityError,
 )
-from bittern.service.engine import Engine
 from bittern.service.export.rows import Rows, rows_of_observations
 from bittern.service.ingest.report import Stages
 from bittern.service.limits import Deadline
+from bittern.service.local.archive import Engine
 from bittern.types import (
     AddResult,
     AddStatus,

@@ -43,7 +43,7 @@ from bittern.errors import (
 )
 from bittern.service.ingest import embedding
 from bittern.service.ingest.prefetch import close_stream
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.text import agreeing, counted, some_of
 from bittern.types import MediaItem
 

@@ -43,7 +43,7 @@ from bittern.encoders.base import Modality
 from bittern.errors import ArchiveDamagedError, InvalidInputError, LimitExceededError
 from bittern.files import replace_file
 from bittern.service.ingest.embedding import FLUSH_ITEMS, NETWORK_BATCH
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 from bittern.text import counted
 from bittern.types import MediaItem
 

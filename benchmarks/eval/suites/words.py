@@ -44,7 +44,7 @@ from bittern.errors import (
     SourceNotFoundError,
     UnsupportedModalityError,
 )
-from bittern.service.models.loaded import Embedder
+from bittern.service.models.model import Embedder
 
 if TYPE_CHECKING:
     from bittern.encoders.field.networks import MiniLM

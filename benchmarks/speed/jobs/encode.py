@@ -20,7 +20,7 @@ from bittern.benchmarks.speed.models import load_embedder, product_model
 from bittern.encoders.base import Media, Modality
 from bittern.hashing.codes import hamming_distance
 from bittern.service.ingest.embedding import NETWORK_BATCH
-from bittern.service.models.loaded import Model
+from bittern.service.models.model import Model
 
 ROUNDS = 3
 

@@ -20,14 +20,14 @@ from bittern.benchmarks.speed.harness import Ratio, Report, Spread, Table, say, 
 from bittern.benchmarks.speed.process import MIB
 from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
-from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import NETWORK_BATCH, embed_items
 from bittern.service.ingest.items import Embedded, decode
 from bittern.service.ingest.report import STAGES, JobReport, new_stages
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import cluster, embed_on_ray
-from bittern.service.models.loaded import Embedder, Model
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Embedder, Model
 from bittern.types import MediaItem
 
 TARGET = 0.9

@@ -100,10 +100,10 @@ def main(name: str, weights: str, source: str, target: str) -> None:
     """Encode a source into an archive; everything is loaded before the first item."""
     from bittern.benchmarks.speed.models import loaded_model
     from bittern.index.archive import Archive
-    from bittern.service.engine import Engine
     from bittern.service.ingest.embedding import embed_items
     from bittern.service.jobs.description import IndexOptions
     from bittern.service.jobs.indexing import index_source
+    from bittern.service.local.archive import Engine
     from bittern.service.sources import read_source
 
     model = loaded_model(name, Path(weights))

@@ -26,7 +26,6 @@ from bittern.hashing.codes import check_codes, pack
 from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.service.engine.relevance import Relevance, Vector
 from bittern.service.export.rows import Rows, rows_of_archive
 from bittern.service.ingest.commit import (
     COMMIT_ITEMS,
@@ -38,7 +37,8 @@ from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Decoded, decode
 from bittern.service.ingest.report import Stages, new_stages
 from bittern.service.limits import Deadline
-from bittern.service.models.loaded import Embedders, EncoderLoader, Model, catalogue_encoder
+from bittern.service.local.relevance import Relevance, Vector
+from bittern.service.models.model import Embedders, EncoderLoader, Model, catalogue_encoder
 from bittern.service.models.saved import encoder_names, load_saved, weights_of
 from bittern.types import (
     AddResult,

@@ -17,10 +17,10 @@ from bittern.encoders.base import Modality
 from bittern.errors import BitternError, ObservationNotFoundError
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
-from bittern.service.engine import Engine
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
-from bittern.service.models.loaded import Model
+from bittern.service.local.archive import Engine
+from bittern.service.models.model import Model
 from bittern.types import MediaItem, Page
 
 SAMPLE = 16

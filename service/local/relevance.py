@@ -22,7 +22,7 @@ from bittern.index.engines.queries import Queries
 from bittern.index.observation import Answer
 from bittern.index.relevance import Background, sample_positions
 from bittern.service.limits import Deadline
-from bittern.service.models.loaded import Model
+from bittern.service.models.model import Model
 from bittern.types import Hit, Metric, Query
 
 _TEXTS_AT_ONCE = 32

@@ -1,0 +1,1 @@
+"""An archive that is opened in this process, with its models."""
