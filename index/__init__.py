@@ -4,8 +4,8 @@
       Writer       plan a change, then commit it        writer.py (adding.py, columns.py)
       Generation   one generation, never changed      generation.py (loading.py, row_map.py)
         CodeBlocks the codes of a model               engines/blocks.py
-          engines  flat, ivf, gpu, sharded            engines/engine.py (choosing.py)
-      derived      rows, codes, indexes in files      derived_index.py (derived_files.py)
+          engines  flat, ivf, gpu, sharded            engines/search_engine.py (choosing.py)
+      derived      rows, codes, indexes in files      generation_files.py (derived_files.py)
       filters      `where`, written as SQL            filters.py (filter_functions.py)
       Store        the table, source of truth          store.py
       folder       archive.json, models, the lock     folder.py (models.py)

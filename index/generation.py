@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from bittern.index.columns import IDENTITY, as_given
-from bittern.index.derived_index import IndexFiles
-from bittern.index.engines.engine import RowSet
+from bittern.index.engines.search_engine import RowSet
+from bittern.index.generation_files import IndexFiles
 from bittern.index.loading import (
     MODALITIES,
     Blocks,

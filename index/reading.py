@@ -23,13 +23,13 @@ from bittern.errors import (
 )
 from bittern.index.columns import FINGERPRINT, IDENTITY
 from bittern.index.derived_files import DerivedFiles
-from bittern.index.derived_index import IndexFiles
 from bittern.index.engines.choosing import Engines
-from bittern.index.engines.engine import RowSet
-from bittern.index.export import batches_of
+from bittern.index.engines.search_engine import RowSet
 from bittern.index.filters import compile_where
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import Generation
+from bittern.index.generation_files import IndexFiles
+from bittern.index.listing import batches_of
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer, CodedBefore, Fingerprint
 from bittern.index.searching import Search, answer, engine_name, page_of

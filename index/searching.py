@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from bittern.errors import CodeError, QueryError
 from bittern.hashing.codes import pack
 from bittern.index.engines.choosing import Engines
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet
 from bittern.index.generation import MODALITIES, Generation
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer

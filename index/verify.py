@@ -19,9 +19,9 @@ from bittern.errors import ArchiveDamagedError, BitternError
 from bittern.index.checksums import NAME, Checksums, file_problem, read_checksums
 from bittern.index.columns import is_code_or_embedding
 from bittern.index.derived_files import DerivedFiles
-from bittern.index.derived_index import IndexFiles
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import MODALITIES, Generation
+from bittern.index.generation_files import IndexFiles
 from bittern.index.leftovers import leftover_files
 from bittern.index.snapshots import models_in_use
 from bittern.index.store import Store

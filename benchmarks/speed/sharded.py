@@ -36,9 +36,9 @@ from bittern.benchmarks.speed.process import own_memory
 from bittern.errors import BitternError, InternalError
 from bittern.index.archive import Archive
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.sharded import ShardedEngine, Sharding, local_cluster
 from bittern.index.engines.sharded.cluster import ray_library
 from bittern.index.loading import StoreSource

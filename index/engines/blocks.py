@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.hashing.codes import check_codes
-from bittern.index.engines.engine import RowSet
 from bittern.index.engines.scans import FastScan, gathered
+from bittern.index.engines.search_engine import RowSet
 
 BLOCK_ROWS = 1 << 20
 """Most rows of a block: large enough that starting a scan takes little time."""

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import Nearest
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest
 
 KS = (10, 100)
 """The lower recall of these numbers of hits counts."""

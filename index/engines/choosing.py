@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 from bittern.errors import ArchiveDamagedError, LimitExceededError, PreconditionError
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import Coverage, IvfEngine
+from bittern.index.engines.search_engine import SearchEngine
 from bittern.index.engines.threads import usable_cores
 from bittern.types import EngineStats, SearchOptions
 

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import BlockSelection, CodeBlocks, Selection
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates, gathered, scan_raw
+from bittern.index.engines.search_engine import Nearest, RowSet
 from bittern.index.engines.threads import for_each, usable_cores
 
 _SCORE_ALL = 256

@@ -27,10 +27,10 @@ from bittern.index.engines.device_memory import (
     DeviceMemory,
     shared_memory,
 )
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.flat import FlatEngine, scan, search_selection
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import Candidates
+from bittern.index.engines.search_engine import Nearest, RowSet
 
 if TYPE_CHECKING:
     import torch

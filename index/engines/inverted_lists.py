@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import Block, CodeBlocks, RowNumbers
 from bittern.index.engines.calibration import Calibration, K
-from bittern.index.engines.engine import Nearest
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import (
     FEWEST,
@@ -39,6 +38,7 @@ from bittern.index.engines.scans import (
     release_memory,
     rounded_candidates,
 )
+from bittern.index.engines.search_engine import Nearest
 from bittern.index.engines.threads import faiss_threads
 
 Check = Callable[[], None]

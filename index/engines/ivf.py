@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import Block, BlockSelection, CodeBlocks, Selection
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.flat import FlatEngine, scan, search_selection, shares_of
 from bittern.index.engines.inverted_lists import Allowed, InvertedLists
 from bittern.index.engines.queries import Queries
 from bittern.index.engines.scans import gathered
+from bittern.index.engines.search_engine import Nearest, RowSet
 from bittern.index.engines.threads import for_each
 
 LEAST_ROWS = 8_000

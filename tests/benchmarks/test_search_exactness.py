@@ -6,8 +6,8 @@ import pytest
 from bittern.benchmarks.speed.codes import METRICS, clustered
 from bittern.benchmarks.speed.search.engines import flat_engine
 from bittern.benchmarks.speed.search.exactness import brute_force, exactness, recall
-from bittern.index.engines.engine import Nearest
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest
 from bittern.types import Metric
 
 

@@ -14,8 +14,8 @@ from bittern.benchmarks.speed.search.filters import (
     is_right,
     measure_filters,
 )
-from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 
 
 class ForgetsTheNearest:

@@ -12,7 +12,7 @@ import pytest
 
 from bittern.errors import ArchiveDamagedError, PreconditionError
 from bittern.index import backup as backup_module
-from bittern.index import export as export_module
+from bittern.index import listing as export_module
 from bittern.index.archive import Archive
 from bittern.index.backup import backup
 from bittern.index.pins import pin, unpin

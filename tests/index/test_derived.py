@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.index import derived_index
+from bittern.index import generation_files
 from bittern.index.archive import Archive
 from bittern.index.derived_files import DerivedFiles
-from bittern.index.derived_index import IndexFiles
 from bittern.index.generation import Generation
+from bittern.index.generation_files import IndexFiles
 from bittern.index.loading import MODALITIES
 from bittern.index.store import Store
 from tests.index.samples import BAT, OWL, photo, recording
@@ -27,7 +27,7 @@ from tests.index.samples import BAT, OWL, photo, recording
 
 @pytest.fixture(autouse=True)
 def stored_from_the_first_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(derived_index, "STORED_FROM", 1)
+    monkeypatch.setattr(generation_files, "STORED_FROM", 1)
 
 
 @pytest.fixture
@@ -410,7 +410,7 @@ def test_an_archive_stores_what_it_has_loaded_and_opens_from_it(
 def test_a_small_archive_has_no_derived_files(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(derived_index, "STORED_FROM", 200_000)
+    monkeypatch.setattr(generation_files, "STORED_FROM", 200_000)
     archive.add([photo("a")], model=OWL.digest)
     archive.search(np.ones(64), model=OWL.digest, k=1, metric="hamming")
     archive.close()

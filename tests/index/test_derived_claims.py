@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bittern.index import derived_index
+from bittern.index import generation_files
 from bittern.index.archive import Archive
 from bittern.index.derived_files import DerivedFiles, _digest, read_array, write_array
-from bittern.index.derived_index import IndexFiles
 from bittern.index.generation import Generation
+from bittern.index.generation_files import IndexFiles
 from bittern.index.store import Store
 from tests.index.samples import OWL, photo
 
@@ -25,7 +25,7 @@ CODES = f"codes-{OWL.code_column}"
 
 @pytest.fixture
 def path(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(derived_index, "STORED_FROM", 1)
+    monkeypatch.setattr(generation_files, "STORED_FROM", 1)
     archive.add([photo(f"p{i}", seed=i) for i in range(ROWS)], model=OWL.digest)
     answer(archive)
     archive.close()

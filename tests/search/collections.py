@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 
 Make = Callable[[CodeBlocks], SearchEngine]
 Pairs = list[tuple[float, int]]

@@ -9,11 +9,11 @@ import pytest
 
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.device_memory import DeviceMemory
-from bittern.index.engines.engine import SearchEngine
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.gpu import GpuEngine
 from bittern.index.engines.inverted_lists import InvertedLists
 from bittern.index.engines.ivf import IvfEngine
+from bittern.index.engines.search_engine import SearchEngine
 
 DEVICE = os.environ.get("BITTERN_TEST_DEVICE", "cpu")
 """PyTorch's device in these tests; set it to ``cuda`` where there is a card."""

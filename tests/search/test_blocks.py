@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bittern.index.engines import blocks as blocks_module
 from bittern.index.engines.blocks import CodeBlocks, RowNumbers
-from bittern.index.engines.engine import RowSet
+from bittern.index.engines.search_engine import RowSet
 
 
 def some_codes(rows: NDArray[np.int64]) -> NDArray[np.uint8]:

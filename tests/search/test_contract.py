@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 
 from bittern.errors import CodeError
-from bittern.index.engines.engine import RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import RowSet, SearchEngine
 from tests.search.collections import Collection, Make, cases, collection, pairs, questions
 from tests.search.engines import ALL, EXACT
 

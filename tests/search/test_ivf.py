@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
 from bittern.index.engines.calibration import Calibration
-from bittern.index.engines.engine import RowSet
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.inverted_lists import (
     InvertedLists,
@@ -23,6 +22,7 @@ from bittern.index.engines.inverted_lists import (
 )
 from bittern.index.engines.ivf import IvfEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import RowSet
 
 
 def clustered(n: int, bits: int = 64, *, seed: int = 0, centres: int = 60) -> NDArray[np.uint8]:

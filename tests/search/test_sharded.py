@@ -24,8 +24,8 @@ from bittern.errors import (
 )
 from bittern.index.archive import Archive
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.engine import RowSet, SearchEngine
 from bittern.index.engines.flat import FlatEngine
+from bittern.index.engines.search_engine import RowSet, SearchEngine
 from bittern.index.engines.sharded import (
     ShardedEngine,
     Sharding,

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bittern.index import derived_index, versions, writer
+from bittern.index import generation_files, versions, writer
 from bittern.index.archive import Archive
 from bittern.index.store import Store
 from tests.survival.content import Content, Operation, next_operation, observations, record_of
@@ -127,7 +127,7 @@ class Steps:
 def work(order: dict[str, Any]) -> None:
     """Carry out one order, in a process of its own."""
     writer.LOOKUPS_FROM = 60
-    derived_index.STORED_FROM = 20
+    generation_files.STORED_FROM = 20
     writer._COMPACT_AFTER_COMMITS = 9
     journal = Journal(Path(order["journal"]), to=sys.stdout.fileno())
     worker = Worker(

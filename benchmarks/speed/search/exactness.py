@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bittern.index.engines.engine import Nearest
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest
 
 _BLOCK_ROWS = 1 << 16
 _ROUNDING = 1e-9

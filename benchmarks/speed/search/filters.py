@@ -13,8 +13,8 @@ from bittern.benchmarks.speed.harness import Ratio, Report, Rounds, Table, inter
 from bittern.benchmarks.speed.search.engines import K, flat_engine
 from bittern.benchmarks.speed.search.exact import described
 from bittern.benchmarks.speed.search.exactness import all_distances
-from bittern.index.engines.engine import RowSet, SearchEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import RowSet, SearchEngine
 from bittern.types import Metric
 
 SHARES = (0.0001, 0.001, 0.01, 0.03, 0.1, 0.2, 0.5, 0.9, 1.0)

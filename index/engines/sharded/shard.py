@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks, RowNumbers
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet
 
 _CACHED_ROW_SETS = 16
 

@@ -31,8 +31,8 @@ from bittern.errors import (
     ShardUnavailableError,
 )
 from bittern.index.engines.blocks import BLOCK_ROWS
-from bittern.index.engines.engine import Nearest, RowSet
 from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest, RowSet
 from bittern.index.engines.sharded.cluster import ray_library
 from bittern.index.engines.sharded.shard import (
     GenerationGoneError,
