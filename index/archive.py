@@ -13,18 +13,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pyarrow as pa
-
-from bittern.errors import ArchiveDamagedError, PreconditionError
+from bittern.errors import PreconditionError
 from bittern.index.checksums import NAME
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.leftovers import unnamed_models
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
+from bittern.index.opening import check_at_open, check_model_columns, newest_state
 from bittern.index.reading import ArchiveReader
-from bittern.index.snapshots import SnapshotInfo, Snapshots, header_and_version
+from bittern.index.snapshots import SnapshotInfo, Snapshots
 from bittern.index.store import Store
-from bittern.index.verify import check_at_open
 from bittern.index.writer import Writer
 from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
 
@@ -116,11 +114,11 @@ class Archive(ArchiveReader):
         try:
             check_at_open(folder)
             store = Store(folder.store)
-            header, version = header_and_version(folder, store)
+            header, version = newest_state(folder, store)
             if lock:
                 header = folder.complete_switch(version)
                 folder.renew_header_copy(header)
-            _check_model_columns(folder, header, store)
+            check_model_columns(folder, header, store)
             writer = Writer(folder, store, lock) if lock else None
             return cls(folder, store, writer, options)
         except BaseException:
@@ -141,7 +139,7 @@ class Archive(ArchiveReader):
         info = Snapshots(folder, store).find(snapshot)
         then = store.at(info.version)
         header = replace(folder.read_header(), models=info.models, switch=None)
-        _check_model_columns(folder, header, then)
+        check_model_columns(folder, header, then)
         return cls(folder, then, None, options, header)
 
     def close(self) -> None:
@@ -343,13 +341,3 @@ class Archive(ArchiveReader):
                 "open it with bittern.open(path, write=True), or serve it without --read-only"
             )
         return self._writer
-
-
-def _check_model_columns(folder: ArchiveFolder, header: Header, store: Store) -> None:
-    for record in header.models:
-        if store.field_type(record.code_column) != pa.binary(record.bits // 8):
-            raise ArchiveDamagedError(
-                f"the archive at {folder.path} names model {record.name} "
-                f"({record.digest[:16]}, {record.bits} bits), but the store has no such codes; "
-                "archive.json and store do not match: restore both from one backup"
-            )

@@ -34,8 +34,9 @@ from bittern.files import check_inside, sync_folder
 from bittern.index.checksums import Checksum, checksum_of, read_checksums, replace_checksums
 from bittern.index.folder import ArchiveFolder, Header, Switch, write_json
 from bittern.index.leftovers import remove, unnamed_models
+from bittern.index.opening import newest_state
 from bittern.index.pins import pin, unpin
-from bittern.index.snapshots import Snapshots, header_and_version
+from bittern.index.snapshots import Snapshots
 from bittern.index.store import Store
 from bittern.index.table_files import (
     TableVersion,
@@ -307,7 +308,7 @@ def partial_folder(to: Path) -> Path:
 def _pinned(source: ArchiveFolder, snapshot: str | int | None) -> Iterator[tuple[Header, int]]:
     """Pin a state of the archive; on a read-only disk that is neither possible nor needed."""
     store = Store(source.store)
-    header, version = header_and_version(source, store)
+    header, version = newest_state(source, store)
     if snapshot is not None:
         info = Snapshots(source, store).find(snapshot)
         version = info.version

@@ -120,11 +120,16 @@ class Header:
         return replace(self, models=self.switch.models if switched else self.models, switch=None)
 
 
-@dataclass(frozen=True, slots=True)
 class ArchiveFolder:
-    """The paths of one archive, its header file and its lock."""
+    """The paths of one archive, its header file and its lock.
 
-    path: Path
+    Args:
+        path: the archive's folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._last_header: tuple[tuple[int, ...], Header] | None = None
 
     @property
     def header_file(self) -> Path:
@@ -205,17 +210,30 @@ class ArchiveFolder:
                 "choose a new or empty folder"
             )
 
-    def read_header(self, file: Path | None = None) -> Header:
-        """Read `archive.json`.
-
-        Args:
-            file: another file to read, such as its copy.
+    def read_header(self) -> Header:
+        """The content of `archive.json`; the same object until the file is replaced.
 
         Raises:
-            ArchiveDamagedError: it cannot be read or is invalid.
+            ArchiveDamagedError: it is missing, cannot be read or is invalid.
             ArchiveVersionError: a newer version of Bittern wrote it.
         """
-        file = file or self.header_file
+        try:
+            stat = self.header_file.stat()
+        except OSError as error:
+            raise ArchiveDamagedError(
+                f"the archive at {self.path} has lost its archive.json; {_HEADER_REMEDY}"
+            ) from error
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        last = self._last_header
+        if last is None or last[0] != stamp:
+            last = self._last_header = stamp, self._parsed(self.header_file)
+        return last[1]
+
+    def read_header_copy(self) -> Header:
+        """The copy of `archive.json`; raises as `read_header` does."""
+        return self._parsed(self.header_copy)
+
+    def _parsed(self, file: Path) -> Header:
         try:
             if file.stat().st_size > _HEADER_LIMIT_BYTES:
                 raise ValueError(f"larger than {_HEADER_LIMIT_BYTES} bytes")
@@ -262,7 +280,7 @@ class ArchiveFolder:
         a backup. A failure is logged.
         """
         try:
-            if same_header(self.read_header(self.header_copy), header):
+            if same_header(self.read_header_copy(), header):
                 return
         except BitternError as error:
             _log.info("%s is updated: %s", self.header_copy, error)
@@ -284,16 +302,6 @@ class ArchiveFolder:
         """The header of a new archive."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         return Header(name=name or self.path.resolve().name, created=created)
-
-    def header_stamp(self) -> tuple[int, int, int]:
-        """Changes whenever `archive.json` is replaced."""
-        try:
-            stat = self.header_file.stat()
-        except OSError as error:
-            raise ArchiveDamagedError(
-                f"the archive at {self.path} has lost its archive.json; {_HEADER_REMEDY}"
-            ) from error
-        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def lock(self) -> FileLock:
         """Become the one writer.

@@ -32,9 +32,9 @@ from bittern.index.generation_files import IndexFiles
 from bittern.index.listing import batches_of
 from bittern.index.models import ModelRecord
 from bittern.index.observation import Answer, CodedBefore, Fingerprint
+from bittern.index.opening import newest_state, repeat_on_newest
 from bittern.index.searching import Search, answer, engine_name, page_of
 from bittern.index.store import Store, one_of, quoted
-from bittern.index.versions import StoreIdentity, retried
 from bittern.types import (
     ArchiveStats,
     Metric,
@@ -72,11 +72,8 @@ class ArchiveReader:
         self._store = store
         self._writes = writes
         self._past = past is not None
-        self._header_stamp = folder.header_stamp()
-        self._stored_header = past or folder.read_header()
-        self._header = self._stored_header.at(store.version)
+        self._header = past or folder.read_header().at(store.version)
         self._options = options
-        self._resets = 0
         self._reset()
         self._lock = threading.RLock()
         self._closed = False
@@ -140,7 +137,7 @@ class ArchiveReader:
         """Load the newest commit, as every search does; returns its generation."""
         return self._current().version
 
-    @retried
+    @repeat_on_newest
     def get(self, id: str) -> Observation:  # noqa: A002 - the field's own word
         """The observation with this id.
 
@@ -149,7 +146,7 @@ class ArchiveReader:
         """
         return self._get(self._current(), id)
 
-    @retried
+    @repeat_on_newest
     def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
         """Those of the given `occurrenceID`s that a model has coded.
 
@@ -177,7 +174,7 @@ class ArchiveReader:
             found[row["occurrenceID"]] = CodedBefore(row["mediaRoot"] or "", fingerprint)
         return found
 
-    @retried
+    @repeat_on_newest
     def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
         """Media names of these `occurrenceID`s, coded by any model.
 
@@ -190,7 +187,7 @@ class ArchiveReader:
         rows = self._current().store.read(["occurrenceID", "media"], where).to_pylist()
         return {row["occurrenceID"]: row["media"] or "" for row in rows}
 
-    @retried
+    @repeat_on_newest
     def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
         """Observations in row order, page by page.
 
@@ -207,12 +204,12 @@ class ArchiveReader:
         rows = self._rows(generation, where)
         return page_of(generation, rows, page_size, page_token, (where or "").strip())
 
-    @retried
+    @repeat_on_newest
     def rows(self, where: str | None = None) -> NDArray[np.int64]:
         """Row numbers, ascending, of the observations that match."""
         return self._rows(self._current(), where)
 
-    @retried
+    @repeat_on_newest
     def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
         """A model's code of an observation: uint8 [bits/8].
 
@@ -230,7 +227,7 @@ class ArchiveReader:
             field="id",
         )
 
-    @retried
+    @repeat_on_newest
     def sample_codes(
         self, model: str, modality: str, choose: Callable[[int], NDArray[np.int64]]
     ) -> NDArray[np.uint8]:
@@ -246,12 +243,12 @@ class ArchiveReader:
 
     # Search
 
-    @retried
+    @repeat_on_newest
     def check_where(self, where: str | None) -> None:
         """Raise a `FilterError` for a condition that is no filter over the archive's columns."""
         self._compiled(self._current(), where)
 
-    @retried
+    @repeat_on_newest
     def search(
         self,
         query: NDArray[Any],
@@ -303,17 +300,17 @@ class ArchiveReader:
 
     # Counts
 
-    @retried
+    @repeat_on_newest
     def observation_counts(self) -> Mapping[str, int]:
         """Observations by modality; counted once per generation."""
         return self._current().observation_counts
 
-    @retried
+    @repeat_on_newest
     def code_counts(self, model: str) -> Mapping[str, int]:
         """A model's codes by modality; counted once per generation."""
         return self._current().code_counts(self._model(model))
 
-    @retried
+    @repeat_on_newest
     def stats(self) -> ArchiveStats:
         """Counts, models, generation and columns."""
         generation = self._current()
@@ -362,11 +359,9 @@ class ArchiveReader:
             if self._past or self._generation is not None:
                 current = self._current()
                 return verified(self._folder, self._header, current, on_checked)
-            if not self._writes:
-                self._follow()
+            self._newest_version()
             generation = generation_to_verify(self._folder, self._store)
-            header = self._folder.read_header().at(generation.version)
-            return verified(self._folder, header, generation, on_checked)
+            return verified(self._folder, self._header, generation, on_checked)
 
     def iter_batches(
         self,
@@ -396,8 +391,7 @@ class ArchiveReader:
 
     def _reset(self) -> None:
         """Reset everything that depends on the store's content."""
-        self._resets += 1
-        self._identity = StoreIdentity(self._store)
+        self._resets = self._store.replacements
         self._derived = DerivedFiles(self._folder.derived, self._store)
         self._index_files = IndexFiles(self._derived)
         # Derived files belong to the newest state: readers of an old one do not use them.
@@ -412,7 +406,7 @@ class ArchiveReader:
                 return self._generation
             version = self._newest_version()
             if not self._writes:
-                self._derived.expect(version, self._identity.identity)
+                self._derived.expect(version, self._store.followed)
             if self._generation is None or self._generation.version != version:
                 since = {one.code_column: one.since for one in self._header.models if one.since}
                 self._generation = Generation(
@@ -422,32 +416,13 @@ class ArchiveReader:
             return self._generation
 
     def _newest_version(self) -> int:
-        """Read the newest header and the newest version at one point in time.
-
-        A model's column is committed before the header names it, and removed after the header
-        drops it. So a header that does not change while the version is read matches it.
-        """
-        stamp = self._folder.header_stamp()
-        while True:
-            if stamp != self._header_stamp:
-                self._stored_header = self._folder.read_header()
-                self._header_stamp = stamp
-            # The writer's handle is always at the newest version: nobody else commits.
-            version = self._store.version if self._writes else self._follow()
-            after = self._folder.header_stamp()
-            if after == stamp:
-                self._header = self._stored_header.at(version)
-                return version
-            stamp = after
-
-    def _follow(self) -> int:
-        """Move to the newest version; reset everything if the store was replaced."""
-        if self._identity.is_lost():
-            # LanceDB caches versions by number, so its caches must be dropped too.
-            self._store = Store(self._folder.store)
+        """Read the newest header and version; reset everything if the store was replaced."""
+        header, version = newest_state(self._folder, self._store, follow=not self._writes)
+        if self._store.replacements != self._resets:
             self._engines.close()
             self._reset()
-        return self._identity.follow()
+        self._header = header
+        return version
 
     def _check_open(self) -> None:
         if self._closed:

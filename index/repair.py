@@ -183,7 +183,7 @@ class _Repairing:
         try:
             header = folder.read_header()
         except ArchiveDamagedError:
-            header = _fitting(folder, folder.read_header(folder.header_copy))
+            header = _fitting(folder, folder.read_header_copy())
             written = datetime.fromtimestamp(folder.header_copy.stat().st_mtime, UTC)
             self._step(
                 f"restore {folder.header_file.name} from {folder.header_copy.name}, which was "
@@ -193,7 +193,7 @@ class _Repairing:
             )
             return header, True
         with suppress(ArchiveDamagedError):
-            if same_header(folder.read_header(folder.header_copy), header):
+            if same_header(folder.read_header_copy(), header):
                 return header, False
         what = f"write {folder.header_copy.name} again from {folder.header_file.name}"
         self._step(what, lambda: folder.write_header_copy(header))

@@ -34,13 +34,13 @@ from bittern.errors import (
 from bittern.files import check_inside, sync_folder
 from bittern.index.folder import ArchiveFolder, Header, write_json
 from bittern.index.models import CODE_PREFIX, ModelRecord
+from bittern.index.opening import newest_state
 from bittern.index.pins import pin, unpin, unpin_abandoned
 from bittern.index.store import Store, StoredVersion
 
 _NAME = re.compile(r"(?![0-9]+$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NOTE_CHARS = 1_000
 _LOCK_WAIT_S = 10.0
-_READS = 100
 _MOST_BYTES = 16 << 20
 
 
@@ -203,7 +203,7 @@ class Snapshots:
                     f"bittern snapshots {self._archive.path} --drop {name}",
                     field="name",
                 )
-            header, version = header_and_version(self._archive, self._store)
+            header, version = newest_state(self._archive, self._store)
             pin_name = pin(self._store, version)
             try:
                 rows = _rows(self._store.at(version))
@@ -294,7 +294,7 @@ class Snapshots:
         for info in self.list():
             if info.version == version:
                 return info
-        header, _ = header_and_version(self._archive, self._store)
+        header, _ = newest_state(self._archive, self._store)
         then = self._store.at(version)
         known = {**self.models(), **{record.digest: record for record in header.models}}
         models = tuple(
@@ -323,24 +323,6 @@ def models_in_use(folder: ArchiveFolder, header: Header) -> list[str]:
     for path in sorted((folder.path / "snapshots").glob("*.json")):
         records += _read(path).models
     return list(dict.fromkeys(record.digest for record in records))
-
-
-def header_and_version(folder: ArchiveFolder, store: Store) -> tuple[Header, int]:
-    """The header and the newest version at one point in time; moves `store` to that version.
-
-    Raises:
-        ArchiveDamagedError: the header changes at every attempt.
-    """
-    for _ in range(_READS):
-        stamp = folder.header_stamp()
-        header = folder.read_header()
-        store.renew()
-        if folder.header_stamp() == stamp:
-            return header.at(store.version), store.version
-    raise ArchiveDamagedError(
-        f"{folder.header_file} changed during each of {_READS} attempts to read it; stop the "
-        "program that writes it and try again"
-    )
 
 
 def _read(path: Path) -> SnapshotInfo:

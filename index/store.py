@@ -101,21 +101,36 @@ class Store:
         path: folder of the LanceDB database.
         version: stay at this version; None follows the newest.
         session: LanceDB's caches, of a store of the same path; None for new ones.
+
+    Attributes:
+        path: folder of the LanceDB database.
+        version: number of the current version.
+        followed: identity of the version that `follow` has found.
+        replacements: how often `follow` has found another table in the place of this one.
     """
 
     def __init__(self, path: Path, version: int | None = None, session: Any = None) -> None:
         self.path = path
         self._versions = path / f"{TABLE}.lance" / "_versions"
         self._old = OldVersions(self._versions)
-        self._checked: tuple[int, float] = (-1, 0.0)
+        self.replacements = 0
         with self._reading():
-            library = lancedb()
-            self._session = session or library.Session()
-            self._table = library.connect(str(path), session=self._session).open_table(TABLE)
+            self._open(session)
             if version is not None:
                 self._go_to(version)
-            self.version: int = self._table.version
-            self._schema: pa.Schema = self._table.schema
+            self._read_version()
+            self.followed = None if version is not None else self.identity(self.version)
+
+    def _open(self, session: Any = None) -> None:
+        stamp, now = self._folder_stamp(), time.time()
+        library = lancedb()
+        self._session = session or library.Session()
+        self._table = library.connect(str(self.path), session=self._session).open_table(TABLE)
+        self._stamp, self._checked_at = stamp, now
+
+    def _read_version(self) -> None:
+        self.version: int = self._table.version
+        self._schema: pa.Schema = self._table.schema
 
     @classmethod
     def create(cls, path: Path) -> Store:
@@ -152,7 +167,7 @@ class Store:
         def change_and_update() -> None:
             before = self.version
             change()
-            self.version, self._schema = self._table.version, self._table.schema
+            self._read_version()
             self._old.replaced(before)
 
         try:
@@ -167,37 +182,48 @@ class Store:
 
     # Versions
 
-    def follow(self) -> int:
-        """Move to the newest version and return its number.
+    def follow(self) -> None:
+        """Move to the newest version, also if another table has taken the place of this one.
+
+        A restored backup is another table with the same version numbers. It is noticed when the
+        current version has another identity, or is gone and cannot be compared.
 
         The folder's time stamp usually shows that nothing has changed. It does not count if it is
         so recent that another commit may share it, or if the next version exists already (after
         the clock was set back, a later commit can have the stamp of an earlier one).
         """
         with self._reading():
-            stamp = self._versions.stat().st_mtime_ns
-            now = time.time()
-            last_stamp, last_time = self._checked
-            fresh = stamp != last_stamp or last_time - stamp / 1e9 < _TRUSTED_S
-            if fresh or manifest(self._versions, self.version + 1).exists():
-                self.renew()
-                self._checked = (stamp, now)
-        return self.version
+            stamp, now = self._folder_stamp(), time.time()
+            is_new = stamp != self._stamp
+            is_recent = self._checked_at - stamp[0] / 1e9 < _TRUSTED_S
+            before = self.version
+            if is_new and not self._is_same_table():
+                self._open()  # LanceDB caches versions by number
+                self.replacements += 1
+                before = -1
+            elif is_new or is_recent or manifest(self._versions, before + 1).exists():
+                self._table.checkout_latest()
+                self._stamp, self._checked_at = stamp, now
+            else:
+                return
+            self._read_version()
+            if self.version != before:
+                self.followed = self.identity(self.version)
+
+    def _is_same_table(self) -> bool:
+        found = self.identity(self.version)
+        return found is not None and found == self.followed
 
     def renew(self) -> None:
-        """Move to the newest version, whatever the folder's time stamp says."""
+        """Move to the newest version after a change that has failed."""
         with self._reading():
             self._table.checkout_latest()
-            self.version, self._schema = self._table.version, self._table.schema
+            self._read_version()
 
-    def folder_stamp(self) -> tuple[int, ...]:
-        """Changes with every commit, and when another folder replaces this one.
-
-        Raises:
-            OSError: the folder is missing.
-        """
+    def _folder_stamp(self) -> tuple[int, ...]:
+        """Changes with every commit, and when another folder replaces this one."""
         stat = self._versions.stat()
-        return stat.st_dev, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns
+        return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_dev, stat.st_ino
 
     def pinned(self) -> Store:
         """The table at its current version, for good; it shares the caches."""

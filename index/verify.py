@@ -1,9 +1,4 @@
-"""Verifying an archive, and the quick check at opening.
-
-At opening, the sizes of the store's files, and the contents of its newest manifest and deletion
-files, are compared with the recorded checksums; in small archives the contents of all files are.
-`verify` compares all contents, then checks that rows, models and the index agree.
-"""
+"""Verifying an archive: the contents of all files, then whether rows, models and index agree."""
 
 from __future__ import annotations
 
@@ -35,8 +30,6 @@ from bittern.index.table_files import (
     versions_in,
 )
 
-CONTENTS_UP_TO_BYTES = 64 << 20
-"""Up to this size of the store, all contents are compared at opening: hundredths of a second."""
 _SHOWN = 5
 _REPAIR = "run bittern verify --repair, or restore the archive from a backup"
 _OLD_FILE = "run bittern verify --repair: only earlier versions or snapshots need it"
@@ -134,50 +127,6 @@ class ComparedFiles:
     def newest_recorded(self) -> int:
         """The newest version in the log; 0 for none."""
         return newest_version(self.log.files)
-
-
-def check_at_open(folder: ArchiveFolder) -> None:
-    """Check the files that the newest version of an archive's store needs.
-
-    Raises:
-        ArchiveDamagedError: a file is missing or damaged.
-        ArchiveVersionError: a newer version of the store's library wrote it.
-    """
-    try:
-        # First the log, then the folder: another process may commit in between.
-        log = read_checksums(folder.path)
-        keys = stored_keys(folder.store)
-    except OSError as error:
-        raise _damaged(folder, str(error)) from error
-    recorded, newest = newest_version(log.files), newest_version(keys)
-    if recorded > newest:
-        raise _damaged(
-            folder, f"version {recorded} is missing; the newest that exists is {newest or 'none'}"
-        )
-    ours = {key: known for key, known in log.files.items() if key.startswith(PREFIX)}
-    small = sum(known.size for known in ours.values()) <= CONTENTS_UP_TO_BYTES
-    problems = {}
-    for key, known in ours.items():
-        always = "/_deletions/" in key or newest in versions_in([key])
-        if problem := file_problem(folder.path / key, known, small or always):
-            problems[key] = problem
-    if not problems:
-        return
-    needed = {key for key in problems if newest in versions_in([key])}
-    if not needed:
-        needed = TableVersion.open(folder.store, newest).needed(problems)
-    if needed:
-        shown = [f"{key.removeprefix(PREFIX)} {problems[key]}" for key in sorted(needed)[:_SHOWN]]
-        more = f", and {len(needed) - _SHOWN} more" if len(needed) > _SHOWN else ""
-        raise _damaged(folder, "; ".join(shown) + more)
-
-
-def _damaged(folder: ArchiveFolder, problems: str) -> ArchiveDamagedError:
-    return ArchiveDamagedError(
-        f"the archive's store at {folder.store} cannot be read: {problems}; run bittern verify "
-        f"{folder.path} for details, add --repair to save what is sound, "
-        "or restore the archive from a backup"
-    )
 
 
 def compare_files(

@@ -9,20 +9,13 @@ Bittern never parses a manifest. It uses its file name, which Lance documents, a
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
 import xxhash
-
-from bittern.errors import ArchiveDamagedError
-
-if TYPE_CHECKING:
-    from bittern.index.store import Store
 
 KEPT_S = 30 * 60.0
 """How long readers can use a version that is not the newest, in seconds."""
@@ -34,9 +27,6 @@ _MARGIN_S = 1.0
 """The system's clock and the time stamps of files differ in resolution."""
 _LAST = 2**64 - 1
 _NAME = re.compile(r"(?:.*/)?([0-9]{1,20})\.manifest")
-_TRIES = 3
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def manifest(folder: Path, version: int) -> Path:
@@ -71,89 +61,6 @@ def identity(folder: Path, version: int) -> str | None:
         except OSError:
             continue
     return None
-
-
-class StoreIdentity:
-    """Detects that the store was replaced by another one, such as a restored backup.
-
-    Args:
-        store: the reader's table, before anything is read from it.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._stamp = self._now()
-        self._identity = store.identity(store.version)
-
-    @property
-    def identity(self) -> str | None:
-        """The identity of the store's current version."""
-        return self._identity
-
-    def is_lost(self) -> bool:
-        """Whether the store's current version is no longer the one that was read.
-
-        A version that was cleaned up counts as lost too: its identity cannot be checked. While
-        nothing changes, the check reads one time stamp.
-        """
-        stamp = self._now()
-        if stamp == self._stamp:
-            return False
-        found = self._store.identity(self._store.version)
-        if found is None or found != self._identity:
-            return True
-        self._stamp = stamp
-        return False
-
-    def follow(self) -> int:
-        """Move the store to the newest version and return its number."""
-        before = self._store.version
-        version = self._store.follow()
-        if version != before:
-            self._identity = self._store.identity(version)
-        return version
-
-    def _now(self) -> tuple[int, ...]:
-        try:
-            return self._store.folder_stamp()
-        except OSError as error:
-            raise ArchiveDamagedError(
-                f"the archive's store at {self._store.path} is missing ({error}); restore the "
-                "archive from a backup"
-            ) from error
-
-
-class HasState(Protocol):
-    """An object whose `state` changes with every commit."""
-
-    @property
-    def state(self) -> object:
-        """The newest state."""
-
-
-A = TypeVar("A", bound=HasState)
-
-
-def retried(method: Callable[Concatenate[A, P], T]) -> Callable[Concatenate[A, P], T]:
-    """Call a method again if its version was cleaned up meanwhile.
-
-    A call that takes longer than old versions are kept, for example on a machine that was
-    suspended, finds files missing though nothing is damaged. It is repeated on the newest version.
-    """
-
-    @functools.wraps(method)
-    def trying(archive: A, /, *args: P.args, **options: P.kwargs) -> T:
-        for _ in range(_TRIES - 1):
-            began = None
-            try:
-                began = archive.state
-                return method(archive, *args, **options)
-            except ArchiveDamagedError:
-                if archive.state == began:
-                    raise
-        return method(archive, *args, **options)
-
-    return trying
 
 
 class OldVersions:

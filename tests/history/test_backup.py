@@ -87,7 +87,7 @@ def test_nothing_but_a_backup_is_written_over(archive: Archive, tmp_path: Path) 
         backup(archive.path, tmp_path / "photos")
     with Archive.create(tmp_path / "another"):
         pass
-    with pytest.raises(PreconditionError, match=r"is no backup|no backup of"):
+    with pytest.raises(PreconditionError, match=r"is no backup|is not a backup of"):
         backup(archive.path, tmp_path / "another")
     with pytest.raises(InvalidInputError, match="one folder contains the other"):
         backup(archive.path, archive.path / "copy")
