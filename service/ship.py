@@ -40,7 +40,7 @@ from bittern.encoders.field_build.vocabulary import (
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.hashers import HybridHasher
 from bittern.hashing.losses import alignment, coding_rate
-from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.saved_model import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.objective import Step

@@ -14,7 +14,7 @@ from typing import Any
 
 from bittern.encoders.base import Modality
 from bittern.errors import BitternError
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import DEFAULT_ENCODER, ready_model
 from bittern.service.models.model import Embedders, Model, catalogue_encoder

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bittern.benchmarks.speed.harness import say
 from bittern.encoders.base import Encoder, Modality
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.service.jobs.description import DEFAULT_BITS, IndexOptions
 from bittern.service.jobs.model_choice import ready_model
 from bittern.service.models.fitting import fitted_model

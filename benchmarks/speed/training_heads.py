@@ -26,7 +26,7 @@ import torch
 from bittern.benchmarks.speed.harness import Rounds, Table, interleaved, say, seconds_of
 from bittern.benchmarks.speed.process import MIB, drop_cache, own_memory, peak_memory
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import HeadBatch, HeadsObjective, objective_for
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.optimiser import Optimiser, placement

@@ -188,7 +188,7 @@ def distill(
 def _train(what: What, given: dict[str, Any]) -> None:
     """Train with the options of a command, as its context has them."""
     from bittern.service.training.request import TrainingRequest, gather
-    from bittern.service.training.run import train_model
+    from bittern.service.training.train import train_model
 
     model = given["student" if what == "distill" else "model"]
     file = None if given["config"] is None else Path(given["config"])

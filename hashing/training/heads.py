@@ -17,7 +17,7 @@ from bittern.hashing.aligned import Matrix, Moments, alignment_map
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.losses import cross_view_loss, supervised_loss
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.embedding_sets import EmbeddingSet
 from bittern.hashing.training.objective import Step
 from bittern.hashing.training.sampling import BUFFER_ROWS, EmbeddingBatch, Sampler, stream
 from bittern.hashing.training.validation import SplitSet, evenly, measure, split_rows, tasks_of

@@ -20,7 +20,7 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import AlignedHasher, Moments, fit_aligned
 from bittern.hashing.hashers import LEAST_WEIGHT, Hasher, HybridHasher
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter
 from bittern.hashing.training.heads import WORDS, HeadsObjective, Means, objective_for
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.records import EpochRecord, Progress, TrainingResult

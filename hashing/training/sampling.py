@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from bittern.errors import InvalidInputError
-from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.embedding_sets import EmbeddingSet
 
 BUFFER_ROWS = 1 << 15
 BLOCK_ROWS = 64

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bittern.errors import CodeError
 from bittern.hashing.codes import probabilities, unpack
-from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.embedding_sets import EmbeddingSet
 
 MOST_QUERIES = 512
 MOST_ITEMS = 4096

@@ -77,7 +77,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     fields = [(name, _ARROW[kind]) for name, kind in columns.items()]
     schema = pa.schema(fields)
     if digest:
-        from bittern.hashing.saved import SavedModel
+        from bittern.hashing.saved_model import SavedModel
         from bittern.service.ingest.parquet_parts import about_codes
 
         card = SavedModel.load(archive.model_folder(digest)).card

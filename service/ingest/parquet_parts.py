@@ -31,7 +31,7 @@ from xxhash import xxh3_128
 from bittern.encoders.base import Modality
 from bittern.errors import BitternError, PreconditionError
 from bittern.files import replace_file, writing_file
-from bittern.hashing.saved import ModelCard, SavedModel
+from bittern.hashing.saved_model import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
 from bittern.service.ingest.items import Embedded, Recheck
 from bittern.service.ingest.reading import UNCHANGED, read

@@ -17,7 +17,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import check_bits
-from bittern.hashing.saved import CARD_FILE, ModelCard, SavedModel
+from bittern.hashing.saved_model import CARD_FILE, ModelCard, SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.ingest.commit import check_towers
 from bittern.service.jobs.description import IndexOptions

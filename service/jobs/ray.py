@@ -26,7 +26,7 @@ import pyarrow as pa
 from pydantic import TypeAdapter
 
 from bittern.errors import PreconditionError
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.index.engines.sharded.cluster import local_cluster, ray_library
 from bittern.index.observation import Fingerprint
 from bittern.service.ingest.embedding import FLUSH_ITEMS, embed_items

@@ -22,7 +22,7 @@ import numpy as np
 from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import BitternError, ModelNotFoundError, PreconditionError
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord

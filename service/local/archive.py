@@ -23,7 +23,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import check_codes, pack
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.export.rows import Rows, rows_of_archive

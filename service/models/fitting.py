@@ -17,7 +17,7 @@ from bittern.encoders.base import Encoder, Modality
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.encoders.prompts import AUDIO_TEMPLATES, IMAGE_TEMPLATES, Names, captions
 from bittern.hashing.hashers import LinearHasher
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import Kind, fit
 
 SHIPPED = Path(__file__).parents[1] / "shipped"

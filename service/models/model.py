@@ -17,7 +17,7 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.hashing.codes import pack
-from bittern.hashing.saved import LINEAR, ModelCard, SavedModel, model_digest
+from bittern.hashing.saved_model import LINEAR, ModelCard, SavedModel, model_digest
 from bittern.service.models.saved import encoder_names, plans_of
 
 EncoderLoader = Callable[[str], Encoder]

@@ -16,7 +16,7 @@ from bittern.encoders.assembly import Plans, plans_from_json
 from bittern.encoders.base import Modality
 from bittern.encoders.catalogue import CATALOGUE, WeightsStatus, find_weights
 from bittern.errors import BitternError, ModelDamagedError, SourceNotFoundError
-from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, ModelCard, SavedModel
+from bittern.hashing.saved_model import CARD_FILE, TENSOR_FILE, ModelCard, SavedModel
 from bittern.service.models.fitting import SHIPPED
 
 MODELS_FOLDER = "models"

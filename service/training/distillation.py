@@ -27,7 +27,7 @@ from bittern.encoders.towers import TrainableTower
 from bittern.errors import InvalidInputError, ManifestError, ModelNotFoundError
 from bittern.hashing.hashers import Hasher
 from bittern.hashing.losses import Scale, contrastive_loss
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training.config import TrainingConfig
 from bittern.hashing.training.heads import digest_of, draw
 from bittern.hashing.training.objective import Step
@@ -43,14 +43,14 @@ from bittern.hashing.training.validation import (
 from bittern.service.models.fitting import shipped_model
 from bittern.service.models.model import Embedders
 from bittern.service.models.saved import load_saved, model_folder, plans_of
-from bittern.service.training.embedding import Embeddings, Towers, embed_examples
+from bittern.service.training.adapter_training import MOST_RAW_ITEMS, Reader, lora_of, prefetched
+from bittern.service.training.embedded_examples import Embeddings, Towers, embed_examples
 from bittern.service.training.examples import Examples
-from bittern.service.training.fitting import Fitted, TrainingData, bits_of, run_training
-from bittern.service.training.preparing import Prepared, only_media, prepare, split_set
+from bittern.service.training.fit import Fitted, TrainingData, bits_of, run_training
+from bittern.service.training.output_folder import Encoding, OutFolder, licence_of
 from bittern.service.training.request import Comparison, LoadEncoder, OnProgress, TrainingRequest
-from bittern.service.training.saving import Encoding, OutFolder, licence_of
 from bittern.service.training.sources import read_pairs
-from bittern.service.training.towers import MOST_RAW_ITEMS, Reader, lora_of, prefetched
+from bittern.service.training.split import Prepared, only_media, prepare, split_set
 
 _MEAN_ROWS = 8192
 

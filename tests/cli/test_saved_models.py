@@ -13,9 +13,9 @@ from rich.console import Console
 
 from bittern.cli.archives import _model_table
 from bittern.encoders.catalogue import CATALOGUE
-from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
+from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
 from bittern.service.models.saved import SavedModelInfo, headline
-from bittern.service.training.saving import REQUEST_FILE, RUN
+from bittern.service.training.output_folder import REQUEST_FILE, RUN
 from tests.cli.conftest import Run
 from tests.encoders.tiny import clap_entry, openclip_entry
 from tests.engine.assembled import CLAP, CLIP, distilled, write_weights

@@ -149,7 +149,7 @@ def test_misuse_ends_with_a_message_and_leaves_nothing(
 def test_ctrl_c_says_how_to_go_on(
     run: Run, photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bittern.service.training import run as running
+    from bittern.service.training import train as running
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -16,7 +16,7 @@ from bittern.encoders.base import Encoder, Media, Modality
 from bittern.encoders.catalogue import load_encoder
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.hashers import Hasher, HybridHasher
-from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.saved_model import SavedModel, Story
 from bittern.hashing.training_free import fit
 from bittern.service.ingest.items import decode
 from bittern.types import MediaItem

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bittern.encoders.base import Modality
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions

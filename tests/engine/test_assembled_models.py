@@ -21,7 +21,7 @@ from bittern.errors import (
     UnsupportedModalityError,
     WeightsMissingError,
 )
-from bittern.hashing.saved import ADAPTER_FILE, CARD_FILE, SavedModel
+from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive
 from bittern.service.jobs.description import IndexOptions

@@ -10,7 +10,7 @@ import pytest
 from bittern.encoders.base import Modality
 from bittern.errors import ManifestError, ModelNotFoundError, SourceNotFoundError
 from bittern.hashing.codes import pack
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.ingest.report import JobReport

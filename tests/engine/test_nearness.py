@@ -14,7 +14,7 @@ from bittern.api import ArchiveAPI
 from bittern.client import connect
 from bittern.encoders.base import Media, Modality
 from bittern.errors import DeadlineExceededError, UnsupportedModalityError
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.local import LocalArchive

@@ -21,14 +21,14 @@ from bittern.errors import (
     SourceNotFoundError,
     TrainingError,
 )
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import draw
 from bittern.hashing.training.validation import HeldOut, SplitSet
+from bittern.service.training.output_folder import OutFolder
 from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.run import train_model
-from bittern.service.training.saving import OutFolder
+from bittern.service.training.train import train_model
 from tests.encoders.tiny import openclip_entry
 from tests.engine.toy import DIM, ToyEncoder
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media

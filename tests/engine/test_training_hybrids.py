@@ -13,14 +13,14 @@ import pytest
 
 from bittern.errors import InvalidInputError, TrainingError
 from bittern.hashing.hashers import HybridHasher
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.hybrid import HybridPlan
-from bittern.service.training import fitting
-from bittern.service.training.fitting import PLAN_FILE
+from bittern.service.training import fit as fitting
+from bittern.service.training.fit import PLAN_FILE
 from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.run import train_model
+from bittern.service.training.train import train_model
 from tests.encoders.tiny import OPENCLIP_DIM
 from tests.engine.training_media import tiny_catalogue, write_manifest, write_media
 

@@ -8,7 +8,6 @@ import pytest
 import bittern
 from bittern.errors import InvalidInputError, ManifestError, SourceNotFoundError
 from bittern.service.training.examples import Example, Examples
-from bittern.service.training.preparing import check_enough, split
 from bittern.service.training.sources import (
     MAX_CAPTION_CHARS,
     MAX_LABEL_CHARS,
@@ -18,6 +17,7 @@ from bittern.service.training.sources import (
     read_labels,
     read_pairs,
 )
+from bittern.service.training.split import check_enough, split
 
 SAMPLE = Path(bittern.__file__).parent / "sample" / "manifest.csv"
 

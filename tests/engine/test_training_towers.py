@@ -16,7 +16,7 @@ from bittern.errors import InvalidInputError, ModelNotFoundError, TrainingError
 from bittern.hashing.aligned import AlignedHasher
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher
 from bittern.hashing.hashers import Hasher, HybridHasher, LinearHasher
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training import loop
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions
@@ -24,11 +24,11 @@ from bittern.service.jobs.indexing import index_source
 from bittern.service.local.archive import Engine
 from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
-from bittern.service.training import run
-from bittern.service.training.embedding import MOST_WINDOWS
+from bittern.service.training import train
+from bittern.service.training.embedded_examples import MOST_WINDOWS
+from bittern.service.training.output_folder import OutFolder
 from bittern.service.training.request import TrainingReport, TrainingRequest, gather
-from bittern.service.training.run import train_model
-from bittern.service.training.saving import OutFolder
+from bittern.service.training.train import train_model
 from bittern.types import AddStatus, Query
 from tests.engine.training_media import SPECIES, tiny_catalogue, write_manifest, write_media
 
@@ -267,14 +267,14 @@ def test_others_are_kept_out_of_the_folder_until_the_student_is_saved(
 ) -> None:
     settings = {"what": "distill", "model": "biolingual", "teacher": str(teacher)}
     wanted = request(recordings, tmp_path / "out", **settings)
-    story = run._story
+    story = train._story
 
     def looked_at(*given: Any) -> dict[str, Any]:
         with pytest.raises(TrainingError, match="another process"), OutFolder(wanted).held():
             pass
         return {**story(*given), "looked": True}
 
-    monkeypatch.setattr(run, "_story", looked_at)
+    monkeypatch.setattr(train, "_story", looked_at)
     train_model(wanted)
     assert SavedModel.load(tmp_path / "out").card.data["looked"]
 

@@ -23,7 +23,7 @@ from bittern.benchmarks.eval.embeddings.rows import EmbeddedRows
 from bittern.benchmarks.eval.embeddings.shards import Content, ShardedRows, read_shard, write_shard
 from bittern.benchmarks.speed.process import own_memory
 from bittern.errors import BitternError, CodeError, InvalidInputError, MediaError
-from bittern.hashing.training.embeddings import EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingWriter, View
 
 DIM = 5
 OWNERS = np.array([0, 1, 1, 1, 2, 4, 4, 5, 7, 7])

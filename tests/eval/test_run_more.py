@@ -31,7 +31,7 @@ from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.systems.learned import SavedHasher
 from bittern.benchmarks.eval.systems.selection import UNLABELLED
 from bittern.benchmarks.eval.tasks import Classes, Items, Protocol, QuerySet, Relevance, Task
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.service.models.model import Embedder
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder

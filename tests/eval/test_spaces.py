@@ -10,7 +10,7 @@ import pytest
 
 from bittern.benchmarks.eval import spaces as spaces_module
 from bittern.benchmarks.eval.spaces import MINILM, WORDS, Space, spaces, spaces_for
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.service.jobs.model_choice import DEFAULT_ENCODER
 from bittern.service.models.model import Embedder, Embedders
 from tests.engine.conftest import toy_model

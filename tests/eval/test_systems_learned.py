@@ -16,7 +16,7 @@ from bittern.benchmarks.eval.systems.selection import (
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from bittern.hashing.codes import pack
 from bittern.hashing.hashers import HybridHasher
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training.hybrid import HybridPlan
 from bittern.hashing.training_free import fit
 

@@ -10,7 +10,7 @@ from bittern.errors import CodeError, UnsupportedModalityError
 from bittern.hashing.aligned import Moments, alignment_map, fit_aligned
 from bittern.hashing.codes import asymmetric_distance, pack
 from bittern.hashing.hashers import Hasher
-from bittern.hashing.saved import restore
+from bittern.hashing.saved_model import restore
 from bittern.hashing.training_free import fit
 
 DIM = 16

@@ -12,7 +12,7 @@ from bittern.errors import CodeError, InvalidInputError, ModelDamagedError, Unsu
 from bittern.hashing.codes import pack
 from bittern.hashing.hashcoder import HashCoder, LearnedHasher, Size
 from bittern.hashing.hashers import Hasher, HybridHasher, weigh
-from bittern.hashing.saved import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story, restore
+from bittern.hashing.saved_model import ADAPTER_FILE, TENSOR_FILE, SavedModel, Story, restore
 from bittern.hashing.training_free import fit
 
 DIM, BITS = 12, 16

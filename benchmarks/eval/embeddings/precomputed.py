@@ -3,7 +3,7 @@
     FOLDER/
     ├── embeddings.npy           float16 or float32 [rows, dim], unit norm, as numpy.save writes it
     │   or embeddings.safetensors    one tensor, `embeddings`
-    │   or set.json and <view>.npy   as `bittern.hashing.training.embeddings` has them
+    │   or set.json and <view>.npy   as `bittern.hashing.training.embedding_sets` has them
     ├── ids.txt                  the item of each row, one a line (UTF-8)
     │   or ids.json                  a list of strings
     │   or ids.parquet               a column `id`, or the only column
@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from bittern.benchmarks.eval.embeddings.rows import checked_rows
 from bittern.benchmarks.eval.embeddings.shards import tensors_of
 from bittern.errors import InvalidInputError, MediaError, SourceNotFoundError
-from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet
 from bittern.text import agreeing, counted, some_of
 
 MOST_OFF = 0.01

@@ -34,11 +34,11 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import AlignedHasher
 from bittern.hashing.codes import MAX_BITS, MIN_BITS
 from bittern.hashing.hashers import Hasher
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 
 if TYPE_CHECKING:
     from bittern.hashing.training.config import TrainingConfig
-    from bittern.hashing.training.embeddings import EmbeddingSet
+    from bittern.hashing.training.embedding_sets import EmbeddingSet
     from bittern.hashing.training.hybrid import HybridPlan
 
 WORDS, GLOSS = "text", "gloss"
@@ -189,7 +189,7 @@ def _within(labels: NDArray[np.int64], count: int) -> bool:
 @contextmanager
 def _embedding_set(training: Training) -> Iterator[tuple[EmbeddingSet, Path]]:
     """The training items as an embedding set on disk, and its folder."""
-    from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+    from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 
     dim = training.items.shape[1]
     views = {WORDS: View(WORDS, dim, "float32"), GLOSS: View(GLOSS, dim, "float32")}
@@ -237,7 +237,7 @@ def _planned(
     """Aligned and learned bits; of several plans, the one that is best on held-out classes."""
     from bittern.hashing.training.hybrid import choose_plan, fit_hybrid
     from bittern.hashing.training.validation import split_rows
-    from bittern.service.training.fitting import distinct
+    from bittern.service.training.fit import distinct
 
     possible = distinct(plans, config.bits)
     plan = possible[0]

@@ -10,7 +10,7 @@ from bittern.benchmarks.eval.systems.learned import AlignedVectors, SavedHasher,
 from bittern.benchmarks.eval.systems.quantized import ProductQuantizer
 from bittern.benchmarks.eval.systems.vectors import FloatVectors
 from bittern.errors import InvalidInputError
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 
 UNLABELLED: dict[str, System] = {
     "float32": FloatVectors("float32"),

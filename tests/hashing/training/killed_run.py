@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bittern.hashing.training.config import TrainingConfig, read_settings
-from bittern.hashing.training.embeddings import EmbeddingSet
+from bittern.hashing.training.embedding_sets import EmbeddingSet
 from bittern.hashing.training.heads import objective_for
 from bittern.hashing.training.loop import train
 from bittern.hashing.training.records import Progress

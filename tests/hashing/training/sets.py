@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from bittern.hashing.hashcoder import HashCoder
 from bittern.hashing.losses import cross_view_loss
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.objective import Step
 
 DIM = 12

@@ -8,7 +8,7 @@ import torch
 
 from bittern.errors import InvalidInputError
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import (
     CentredHeads,
     HeadsObjective,

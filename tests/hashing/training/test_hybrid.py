@@ -15,9 +15,9 @@ from bittern.errors import InvalidInputError
 from bittern.hashing.aligned import alignment_map, fit_aligned
 from bittern.hashing.hashcoder import LearnedHasher
 from bittern.hashing.hashers import Hasher, HybridHasher
-from bittern.hashing.saved import restore
+from bittern.hashing.saved_model import restore
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import objective_for, update_batch_norm
 from bittern.hashing.training.hybrid import HybridPlan, choose_plan, fit_hybrid, moments_of
 from bittern.hashing.training.records import TrainingResult

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.errors import InvalidInputError, TrainingError
 from bittern.files import replace_file
-from bittern.hashing.saved import CARD_FILE, SavedModel
+from bittern.hashing.saved_model import CARD_FILE, SavedModel
 from bittern.hashing.training.checkpoint import CHECKPOINT_FILE
 from bittern.service.training.request import TrainingRequest
 

@@ -8,7 +8,7 @@ import pytest
 
 from bittern.errors import ModelDamagedError, ModelNotFoundError
 from bittern.hashing.hashers import Hasher
-from bittern.hashing.saved import CARD_FILE, TENSOR_FILE, SavedModel
+from bittern.hashing.saved_model import CARD_FILE, TENSOR_FILE, SavedModel
 from bittern.hashing.training_free import fit
 
 

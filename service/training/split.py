@@ -18,7 +18,7 @@ import numpy as np
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, UnsupportedModalityError
 from bittern.hashing.training.validation import SplitSet
-from bittern.service.training.embedding import Embeddings
+from bittern.service.training.embedded_examples import Embeddings
 from bittern.service.training.examples import Example, Examples, Skipped
 from bittern.service.training.request import TrainingRequest
 from bittern.service.training.sources import (

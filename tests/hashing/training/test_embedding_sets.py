@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bittern.errors import CodeError, InvalidInputError, SourceNotFoundError
-from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet, EmbeddingWriter, View
 from tests.hashing.training.sets import DIM, embeddings, make_set
 
 

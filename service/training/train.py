@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from bittern.encoders.base import Encoder, Modality
 from bittern.encoders.catalogue import CATALOGUE, find_entry, load_encoder
 from bittern.errors import InvalidInputError
-from bittern.hashing.saved import SavedModel, Story
+from bittern.hashing.saved_model import SavedModel, Story
 from bittern.hashing.training.config import TrainingConfig
-from bittern.hashing.training.embeddings import SET_FILE, EmbeddingSet
+from bittern.hashing.training.embedding_sets import SET_FILE, EmbeddingSet
 from bittern.hashing.training.validation import split_rows
 from bittern.service.models.fitting import animal_captions
-from bittern.service.training.embedding import Towers, embed_examples
+from bittern.service.training.embedded_examples import Towers, embed_examples
 from bittern.service.training.examples import Examples, Skipped
-from bittern.service.training.fitting import Fitted, TrainingData, fit_hasher
-from bittern.service.training.preparing import Prepared, prepare, read_examples, split_set
+from bittern.service.training.fit import Fitted, TrainingData, fit_hasher
+from bittern.service.training.output_folder import Encoding, OutFolder, licence_of
 from bittern.service.training.request import (
     LoadEncoder,
     OnProgress,
     TrainingReport,
     TrainingRequest,
 )
-from bittern.service.training.saving import Encoding, OutFolder, licence_of
+from bittern.service.training.split import Prepared, prepare, read_examples, split_set
 
 
 def _load(name: str, device: str | None) -> Encoder:
@@ -102,7 +102,7 @@ def _train_on_media(
     data = TrainingData(sets, request.what == "labels", _words(request, encoder, text))
     skipped = [*examples.skipped, *(s for e in embedded for s in e.rows.skipped)]
     if request.config.lora_rank:
-        from bittern.service.training.towers import fit_towers
+        from bittern.service.training.adapter_training import fit_towers
 
         fitted, encoding = fit_towers(request, data, embedded, encoder, out, progress)
     else:

@@ -2,7 +2,7 @@
 
     OUT/training/embeddings/<key>/
     ├── image.json     example and window of each row, and the skipped examples
-    ├── image/         the set (`bittern.hashing.training.embeddings`)
+    ├── image/         the set (`bittern.hashing.training.embedding_sets`)
     └── audio...
 
 The key covers the examples, their files' sizes and times, and the towers: a resumed run embeds
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from bittern.encoders.base import Encoder, Modality
 from bittern.errors import InvalidInputError, ManifestError
 from bittern.files import replace_file
-from bittern.hashing.training.embeddings import EmbeddingSet, EmbeddingWriter, View
+from bittern.hashing.training.embedding_sets import EmbeddingSet, EmbeddingWriter, View
 from bittern.hashing.training.heads import digest_of
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded

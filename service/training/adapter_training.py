@@ -52,10 +52,10 @@ from bittern.hashing.training.validation import (
     measure,
     tasks_of,
 )
-from bittern.service.training.embedding import Embeddings, variant
-from bittern.service.training.fitting import Fitted, TrainingData, compare, run_training
+from bittern.service.training.embedded_examples import Embeddings, variant
+from bittern.service.training.fit import Fitted, TrainingData, compare, run_training
+from bittern.service.training.output_folder import Encoding, OutFolder, licence_of
 from bittern.service.training.request import OnProgress, TrainingRequest
-from bittern.service.training.saving import Encoding, OutFolder, licence_of
 
 MOST_RAW_ITEMS = 1024
 """Most held-out rows that are decoded and embedded again after each epoch."""
