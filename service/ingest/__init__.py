@@ -2,8 +2,7 @@
 
     list → read → decode → network (batched) → hash → commit
 
-items.py          entries, decoded media, embedded items
-reading.py        files, bytes and addresses; whether a file has changed
+items.py          one item: read, compared with what is stored, decoded, embedded
 prefetch.py       list, read and decode in threads, within bounds of memory
 embedding.py      list to network, as one iterator
 commit.py         hash and commit, in a thread beside the network; into an archive

@@ -16,9 +16,8 @@ from bittern.encoders.base import Modality
 from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
 from bittern.index.observation import CodedBefore, CodedObservation, Fingerprint
-from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
+from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, another_file
 from bittern.service.ingest.prefetch import close_stream
-from bittern.service.ingest.reading import another_file
 from bittern.service.ingest.report import JobReport, OnProgress, Stages, new_stages
 from bittern.service.models.model import Model
 from bittern.service.sources.base import Entry, id_of_name, other_id

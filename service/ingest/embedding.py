@@ -8,11 +8,18 @@ from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
-from bittern.encoders.base import Media, Modality
+from bittern.encoders.base import Modality
 from bittern.errors import BitternError, InvalidInputError
-from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, decode, item_of
+from bittern.service.ingest.items import (
+    Decoded,
+    Embedded,
+    Loaded,
+    PipelineEntry,
+    decode,
+    item_of,
+    read,
+)
 from bittern.service.ingest.prefetch import Bounds, Prefetch, Slot
-from bittern.service.ingest.reading import Loaded, read
 from bittern.service.ingest.report import Cancelled, Stages, StageWork, never, new_stages
 from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus
@@ -54,48 +61,28 @@ def embed_items(
     """
     stages = stages if stages is not None else new_stages()
     batches = NetworkBatches(embedder, stages["network"])
-    reading = partial(_read, embedder, fetch)
-    with Prefetch(
-        entries, reading, partial(_begin, embedder), stages, cancelled, bounds
-    ) as prefetch:
-        for slot in prefetch:
-            _embed_slot(slot, prefetch, batches)
-            if (slot.number + 1) % FLUSH_ITEMS == 0 and not cancelled():
-                batches.flush()
+    read_one, decode_one = partial(_read, embedder, fetch), partial(_decode, embedder)
+    waiting: deque[Embedded] = deque()  # in order, until they are embedded or have failed
+    with Prefetch(entries, read_one, decode_one, stages, cancelled, bounds) as prefetch:
+        for count, slot in enumerate(prefetch, 1):
+            embedded = _not_yet_embedded(slot)
+            waiting.append(embedded)
+            try:
+                for one in prefetch.decoded(slot):
+                    batches.add(embedded, one)
+            except BitternError as error:
+                _fail(embedded, error)
             if cancelled():
+                waiting.pop()  # it may lack windows
                 break
-            yield from batches.done()
+            if count % FLUSH_ITEMS == 0:
+                batches.flush()
+            yield from _leading(waiting)
     if not cancelled():
         batches.flush()
-    yield from batches.done()
+    yield from _leading(waiting)
     if not cancelled():
         prefetch.check_listing()
-
-
-def _embed_slot(slot: Slot, prefetch: Prefetch, batches: NetworkBatches) -> None:
-    embedded = _embedded(slot)
-    batches.begin(embedded)
-    if embedded.result is not None:
-        batches.end()
-        return
-    try:
-        for one in prefetch.decoded(slot):
-            batches.add(one)
-    except BitternError as error:
-        batches.end(error)
-        return
-    if slot.finished and not slot.decoded:  # else the job was cancelled
-        batches.end()
-
-
-def _embedded(slot: Slot) -> Embedded:
-    if slot.loaded is not None:
-        loaded = slot.loaded
-        return Embedded(
-            loaded.item, result=slot.result, fingerprint=loaded.fingerprint, renews=loaded.renews
-        )
-    item = None if slot.entry is None else item_of(slot.entry)
-    return Embedded(item and replace(item, data=None), result=slot.result)
 
 
 def _read(embedder: Embedder, fetch: tuple[str, ...], entry: PipelineEntry) -> Loaded:
@@ -106,46 +93,45 @@ def _read(embedder: Embedder, fetch: tuple[str, ...], entry: PipelineEntry) -> L
     return read(entry, fetch)
 
 
-def _begin(embedder: Embedder, loaded: Loaded) -> Iterator[Decoded]:
+def _decode(embedder: Embedder, loaded: Loaded) -> Iterator[Decoded]:
     windowing = embedder.windowing if loaded.item.modality == Modality.AUDIO else None
     return decode(loaded.item, windowing, loaded.source)
 
 
+def _not_yet_embedded(slot: Slot) -> Embedded:
+    if slot.loaded is not None:
+        loaded = slot.loaded
+        return Embedded(
+            loaded.item, result=slot.result, fingerprint=loaded.fingerprint, renews=loaded.renews
+        )
+    item = None if slot.entry is None else item_of(slot.entry)
+    return Embedded(item and replace(item, data=None), result=slot.result)
+
+
+def _leading(waiting: deque[Embedded]) -> Iterator[Embedded]:
+    """Remove and return the first items, up to one that still waits for the network."""
+    while waiting and (waiting[0].result or len(waiting[0].embeddings) == len(waiting[0].spans)):
+        yield waiting.popleft()
+
+
 class NetworkBatches:
-    """Collects pictures and windows into batches, one per modality, and preserves the item order.
+    """Collects pictures and windows into batches, one per modality.
 
     Batches depend on the items alone, never on timing.
     """
 
     def __init__(self, embedder: Embedder, work: StageWork) -> None:
         self._embedder, self._work = embedder, work
-        self._items: deque[Embedded] = deque()
-        self._waiting: dict[Modality, list[tuple[Embedded, Media]]] = {}
-        self._bytes: dict[Modality, int] = {}
-        self._open: Embedded | None = None
+        self._waiting: dict[Modality, list[tuple[Embedded, Decoded]]] = {}
 
-    def begin(self, embedded: Embedded) -> None:
-        """Begin the next item; `add` follows for each picture or window, then `end`."""
-        self._items.append(embedded)
-        self._open = embedded
-
-    def end(self, error: BitternError | None = None) -> None:
-        """End the item; with an error the whole item fails."""
-        if error is not None and self._open is not None:
-            _fail(self._open, error)
-        self._open = None
-
-    def add(self, one: Decoded) -> None:
-        """Add to the current item; runs the batch if that fills it."""
-        embedded = self._open
-        assert embedded is not None
+    def add(self, embedded: Embedded, one: Decoded) -> None:
+        """Add a picture or window of an item; runs the batch if that fills it."""
         assert embedded.item is not None
         modality = Modality(embedded.item.modality)
         batch = self._waiting.setdefault(modality, [])
-        batch.append((embedded, one.data))
+        batch.append((embedded, one))
         embedded.spans.append((one.start_s, one.end_s))
-        self._bytes[modality] = self._bytes.get(modality, 0) + one.nbytes
-        if len(batch) >= NETWORK_BATCH or self._bytes[modality] >= BATCH_BYTES:
+        if len(batch) >= NETWORK_BATCH or sum(each.nbytes for _, each in batch) >= BATCH_BYTES:
             self._run(modality)
 
     def flush(self) -> None:
@@ -153,20 +139,11 @@ class NetworkBatches:
         for modality in list(self._waiting):
             self._run(modality)
 
-    def done(self) -> Iterator[Embedded]:
-        """The leading items that are embedded or have failed."""
-        while self._items and self._items[0] is not self._open:
-            first = self._items[0]
-            if first.result is None and len(first.embeddings) < len(first.spans):
-                return
-            yield self._items.popleft()
-
     def _run(self, modality: Modality) -> None:
         batch = self._waiting.pop(modality)
-        self._bytes[modality] = 0
         begun = perf_counter()
         try:
-            embeddings = self._embedder.embed(modality, [data for _, data in batch])
+            embeddings = self._embedder.embed(modality, [one.data for _, one in batch])
         except InvalidInputError as error:
             if len(batch) == 1:
                 _fail(batch[0][0], error)

@@ -33,8 +33,7 @@ from bittern.errors import BitternError, PreconditionError
 from bittern.files import replace_file, writing_file
 from bittern.hashing.saved_model import ModelCard, SavedModel
 from bittern.index.observation import Fingerprint
-from bittern.service.ingest.items import Embedded, Recheck
-from bittern.service.ingest.reading import UNCHANGED, read
+from bittern.service.ingest.items import UNCHANGED, Embedded, Recheck, read
 from bittern.service.models.model import Model
 from bittern.service.models.saved import load_saved
 from bittern.service.sources.base import Entry

@@ -1,56 +1,51 @@
 """Lists, reads and decodes items before the network needs them.
 
-    list (1 thread) → read (`READ_THREADS`) → decode (`DECODE_THREADS`) → the caller's thread
+    list (1 thread) → read and decode (`THREADS`) → the caller's thread
 
-Items come in the order of the listing. Memory is bounded: at most `ITEMS_AHEAD` items are in
-progress. Once read and decoded data reach `HELD_BYTES`, only the first item in order is read or
-decoded further. So memory is at most that, plus one file and one decoded picture per thread. At
-most `WINDOWS_AHEAD` windows of one recording wait; it is decoded further as they are taken.
+Items come in the order of the listing. Memory is bounded: at most `MAX_ITEMS` items are in
+progress, and at most `MAX_WINDOWS` windows of one recording wait. Once read and decoded data reach
+`HELD_BYTES`, only the first item in order goes on. So memory is at most that, plus one file and one
+decoded picture per thread.
 
-No thread waits in the middle of an item. A recording with enough waiting windows is paused, and any
-thread may resume it. The first item in order has priority, so the network never waits for an
-item that no thread works on.
+Threads take items in order and finish each before the next. So the first item always has a thread,
+and because that thread is never held up by the bounds, the others cannot block the job.
 """
 
 from __future__ import annotations
 
-import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 from bittern.errors import BitternError, UnreadableMediaError
-from bittern.service.ingest.items import Decoded, PipelineEntry, item_of
-from bittern.service.ingest.reading import Loaded
-from bittern.service.ingest.report import Cancelled, Stages, StageWork
+from bittern.service.ingest.items import Decoded, Loaded, PipelineEntry, item_of
+from bittern.service.ingest.report import Cancelled, Stages
 from bittern.types import AddResult
 
-READ_THREADS = 4
-DECODE_THREADS = 2
-ITEMS_AHEAD = 32
+THREADS = 6
+MAX_ITEMS = 32
 """Items between the listing and the network."""
 HELD_BYTES = 256 << 20
 """Bytes that are read and decoded before the network needs them."""
-WINDOWS_AHEAD = 32
+MAX_WINDOWS = 32
 """Windows of one recording that wait for the network."""
 _POLL_S = 0.25
 """Seconds between checks for cancellation."""
 
 Read = Callable[[PipelineEntry], Loaded]
-Begin = Callable[[Loaded], Iterator[Decoded]]
+Decode = Callable[[Loaded], Iterator[Decoded]]
 
 
 @dataclass(frozen=True)
 class Bounds:
     """Threads and memory; see the module's constants."""
 
-    read_threads: int = READ_THREADS
-    decode_threads: int = DECODE_THREADS
-    items: int = ITEMS_AHEAD
+    threads: int = THREADS
+    items: int = MAX_ITEMS
     held_bytes: int = HELD_BYTES
-    windows: int = WINDOWS_AHEAD
+    windows: int = MAX_WINDOWS
 
 
 @dataclass(eq=False)
@@ -58,36 +53,22 @@ class Slot:
     """One entry in progress.
 
     Attributes:
-        number: its position in the listing.
         entry: as listed, until it has been read.
-        loaded: its content, once it has been read.
+        loaded: its content, once it has been read; without its bytes once it is decoded.
         result: its result, if there is nothing to embed.
         error: why it cannot be used.
         decoded: pictures or windows that wait for the network.
-        stream: decodes the remaining windows.
         finished: whether everything is decoded.
-        paused: whether decoding waits until windows are taken.
         held: bytes that it holds.
     """
 
-    number: int
     entry: PipelineEntry | None
     loaded: Loaded | None = None
     result: AddResult | None = None
     error: BitternError | None = None
     decoded: deque[Decoded] = field(default_factory=deque)
-    stream: Iterator[Decoded] | None = None
     finished: bool = False
-    paused: bool = False
     held: int = 0
-
-    def __lt__(self, other: Slot) -> bool:
-        return self.number < other.number
-
-    @property
-    def ready(self) -> bool:
-        """Whether it has been read, or has a result."""
-        return self.finished or self.loaded is not None
 
 
 class Prefetch:
@@ -96,7 +77,7 @@ class Prefetch:
     Args:
         entries: what to embed; iterated once, in a thread.
         read: reads one of them.
-        begin: begins to decode what was read.
+        decode: decodes what was read, lazily.
         stages: counts the work.
         cancelled: whether to stop; entries in progress are dropped then.
         bounds: threads and memory.
@@ -106,18 +87,17 @@ class Prefetch:
         self,
         entries: Iterable[PipelineEntry],
         read: Read,
-        begin: Begin,
+        decode: Decode,
         stages: Stages,
         cancelled: Cancelled,
         bounds: Bounds | None = None,
     ) -> None:
-        self._entries, self._read, self._begin = entries, read, begin
+        self._entries, self._read, self._decode = entries, read, decode
         self._stages, self._cancelled = stages, cancelled
         self._bounds = bounds or Bounds()
         self._changed = threading.Condition()
         self._slots: deque[Slot] = deque()
-        self._to_read: list[Slot] = []
-        self._to_decode: list[Slot] = []
+        self._unread: deque[Slot] = deque()
         self._held = 0
         self._all_listed = False
         self._stopped = False
@@ -126,9 +106,7 @@ class Prefetch:
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> Prefetch:
-        loops = [("list", self._list)]
-        loops += [("read", self._read_all)] * self._bounds.read_threads
-        loops += [("decode", self._decode_all)] * self._bounds.decode_threads
+        loops = [("list", self._list)] + [("read", self._read_all)] * self._bounds.threads
         try:
             for name, loop in loops:
                 thread = threading.Thread(target=self._guard, args=(loop,), name=f"bittern-{name}")
@@ -149,8 +127,6 @@ class Prefetch:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        for slot in self._slots:
-            close_stream(slot.stream)
         self._slots.clear()
 
     # The caller's side
@@ -167,8 +143,7 @@ class Prefetch:
             yield slot
             with self._changed:
                 self._slots.popleft()
-                self._release(slot, slot.held)
-                self._changed.notify_all()
+                self._hold(slot, -slot.held)
 
     def check_listing(self) -> None:
         """Raise the error of the listing, if there is one."""
@@ -188,22 +163,19 @@ class Prefetch:
 
     def _next_slot(self) -> Slot | None:
         def available() -> bool:
-            return self._slots[0].ready if self._slots else self._all_listed
+            if not self._slots:
+                return self._all_listed
+            return self._slots[0].finished or self._slots[0].loaded is not None
 
         with self._changed:
-            if not self._wait_for(available) or not self._slots:
-                return None
-            return self._slots[0]
+            return self._slots[0] if self._wait_for(available) and self._slots else None
 
     def _next_decoded(self, slot: Slot) -> Decoded | None:
         with self._changed:
-            self._resume(slot)
             if not self._wait_for(lambda: bool(slot.decoded or slot.finished)) or not slot.decoded:
                 return None
             one = slot.decoded.popleft()
-            self._release(slot, one.nbytes)
-            self._resume(slot)
-            self._changed.notify_all()
+            self._hold(slot, -one.nbytes)
             return one
 
     def _wait_for(self, available: Callable[[], bool]) -> bool:
@@ -215,13 +187,6 @@ class Prefetch:
         if self._failure is not None:
             raise self._failure
         return available() and not self._cancelled()
-
-    def _resume(self, slot: Slot) -> None:
-        """Resume a paused recording, once half of its windows are taken."""
-        if slot.paused and len(slot.decoded) <= self._bounds.windows // 2:
-            slot.paused = False
-            heapq.heappush(self._to_decode, slot)
-            self._changed.notify_all()
 
     # Threads
 
@@ -237,9 +202,9 @@ class Prefetch:
         work, entries = self._stages["list"], iter(self._entries)
         begun = perf_counter()
         try:
-            for number, entry in enumerate(entries):
+            for entry in entries:
                 listed = perf_counter()
-                if not self._admit(Slot(number, entry)):
+                if not self._admit(Slot(entry)):
                     return
                 work.add(1, busy_s=listed - begun, waited_s=perf_counter() - listed)
                 begun = perf_counter()
@@ -253,109 +218,105 @@ class Prefetch:
 
     def _admit(self, slot: Slot) -> bool:
         with self._changed:
-            while not self._stopped and len(self._slots) >= self._bounds.items:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._stopped or len(self._slots) < self._bounds.items)
             if self._stopped:
                 return False
             self._slots.append(slot)
             if isinstance(slot.entry, AddResult):
                 slot.result, slot.finished = slot.entry, True
             else:
-                self._hold(slot, _own_bytes(slot.entry))
-                heapq.heappush(self._to_read, slot)
-            self._changed.notify_all()
+                self._unread.append(slot)
+            self._hold(slot, _own_bytes(slot.entry))
         return True
 
-    def _take(self, waiting: list[Slot], work: StageWork) -> Slot | None:
-        """The first waiting slot that may continue; None once the context is closed."""
+    def _read_all(self) -> None:
+        while (slot := self._next_unread()) is not None:
+            if not self._has_room(slot, "read"):
+                return
+            loaded = self._loaded(slot)
+            if loaded is not None and not self._decode_all(slot, loaded):
+                return
+
+    def _next_unread(self) -> Slot | None:
+        """The next slot in order; None once there are no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._unread or self._stopped or self._all_listed)
+            return self._unread.popleft() if self._unread and not self._stopped else None
+
+    def _has_room(self, slot: Slot, stage: str) -> bool:
+        """Wait until a slot may hold more; False if the job has stopped."""
+
+        def room() -> bool:
+            if self._stopped:
+                return True
+            within = self._held < self._bounds.held_bytes or self._slots[0] is slot
+            return within and len(slot.decoded) < self._bounds.windows
+
         begun = perf_counter()
         with self._changed:
-            while not self._stopped:
-                if waiting and (self._held < self._bounds.held_bytes or self._is_first(waiting[0])):
-                    work.add(waited_s=perf_counter() - begun)
-                    return heapq.heappop(waiting)
-                self._changed.wait()
-        return None
+            self._changed.wait_for(room)
+        self._stages[stage].add(waited_s=perf_counter() - begun)
+        return not self._stopped
 
-    def _read_all(self) -> None:
-        work = self._stages["read"]
-        while (slot := self._take(self._to_read, work)) is not None:
-            assert slot.entry is not None
-            begun = perf_counter()
-            loaded: Loaded | None = None
-            error: BitternError | None = None
-            try:
-                loaded = self._read(slot.entry)
-            except Exception as raised:
-                error = _item_error(slot.entry, raised)
-            size = loaded.held_bytes if loaded else 0
-            read = loaded.fingerprint.size if loaded and loaded.fingerprint else size
-            decided = loaded is not None and loaded.result is not None
-            work.add(1, busy_s=perf_counter() - begun, size=0 if decided else read)
-            with self._changed:
-                slot.loaded, slot.error = loaded, error
-                self._release(slot, _own_bytes(slot.entry))
-                slot.entry = None if error is None else slot.entry
-                self._hold(slot, size)
-                if loaded is None or decided:
-                    slot.result = loaded.result if loaded else None
-                    slot.finished = True
-                else:
-                    heapq.heappush(self._to_decode, slot)
-                self._changed.notify_all()
-
-    def _decode_all(self) -> None:
-        work = self._stages["decode"]
-        while (slot := self._take(self._to_decode, work)) is not None:
-            assert slot.loaded is not None
-            begun = perf_counter()
-            error: BitternError | None = None
-            paused = False
-            try:
-                slot.stream = slot.stream or self._begin(slot.loaded)
-                for one in slot.stream:
-                    work.add(1, size=one.nbytes)
-                    if paused := self._put(slot, one):
-                        break
-            except Exception as raised:
-                error = _item_error(slot.loaded.item, raised)
-            work.add(busy_s=perf_counter() - begun)
-            if not paused:
-                self._finish(slot, error)
-
-    def _put(self, slot: Slot, one: Decoded) -> bool:
-        """Add a picture or window; True if the slot is paused now."""
+    def _loaded(self, slot: Slot) -> Loaded | None:
+        """Read a slot's entry; None if there is nothing to decode."""
+        entry = slot.entry
+        assert entry is not None
+        begun = perf_counter()
+        try:
+            loaded = self._read(entry)
+        except Exception as error:
+            self._stages["read"].add(1, busy_s=perf_counter() - begun)
+            self._finish(slot, _item_error(entry, error))
+            return None
+        size = loaded.fingerprint.size if loaded.fingerprint else loaded.held_bytes
+        size = 0 if loaded.result else size
+        self._stages["read"].add(1, busy_s=perf_counter() - begun, size=size)
         with self._changed:
-            slot.decoded.append(one)
-            self._hold(slot, one.nbytes)
-            full = len(slot.decoded) >= self._bounds.windows
-            crowded = self._held >= self._bounds.held_bytes and not self._is_first(slot)
-            slot.paused = full or crowded or self._stopped
-            self._changed.notify_all()
-            return slot.paused
+            slot.entry, slot.loaded, slot.result = None, loaded, loaded.result
+            slot.finished = loaded.result is not None
+            self._hold(slot, loaded.held_bytes - _own_bytes(entry))
+        return None if slot.finished else loaded
+
+    def _decode_all(self, slot: Slot, loaded: Loaded) -> bool:
+        """Decode what was read; False if the job has stopped."""
+        work = self._stages["decode"]
+        stream = self._decode(loaded)
+        try:
+            while self._has_room(slot, "decode"):
+                begun = perf_counter()
+                try:
+                    one = next(stream, None)
+                except Exception as error:
+                    self._finish(slot, _item_error(loaded.item, error))
+                    return True
+                finally:
+                    work.add(busy_s=perf_counter() - begun)
+                if one is None:
+                    self._finish(slot, None)
+                    return True
+                work.add(1, size=one.nbytes)
+                with self._changed:
+                    slot.decoded.append(one)
+                    self._hold(slot, one.nbytes)
+            return False
+        finally:
+            close_stream(stream)
 
     def _finish(self, slot: Slot, error: BitternError | None) -> None:
         with self._changed:
-            slot.stream = None
-            slot.error = error
-            slot.finished = True
-            assert slot.loaded is not None
-            self._release(slot, slot.loaded.held_bytes)
-            slot.loaded = Loaded(slot.loaded.item, b"", slot.loaded.fingerprint, slot.loaded.renews)
+            slot.error, slot.finished = error, True
+            if slot.loaded is not None:
+                size = slot.loaded.held_bytes
+                slot.loaded = replace(slot.loaded, source=b"")
+                self._hold(slot, -size)
             self._changed.notify_all()
 
-    # With the lock held
-
-    def _is_first(self, slot: Slot) -> bool:
-        return bool(self._slots) and self._slots[0] is slot
-
     def _hold(self, slot: Slot, size: int) -> None:
+        """Count bytes that a slot holds more, or less; the lock is held."""
         slot.held += size
         self._held += size
-
-    def _release(self, slot: Slot, size: int) -> None:
-        slot.held -= size
-        self._held -= size
+        self._changed.notify_all()
 
 
 def _own_bytes(entry: PipelineEntry | None) -> int:

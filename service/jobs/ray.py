@@ -87,7 +87,7 @@ class Worker:
 
         torch.set_num_threads(threads)
         self._fetch = fetch
-        self._bounds = Bounds(decode_threads=max(1, threads))
+        self._bounds = Bounds(threads=threads + 2)  # two may wait for files
         embedders = Embedders(load)
         if files is None:
             self._embedder = embedders.named(encoder)

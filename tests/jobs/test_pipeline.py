@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from bittern.encoders.base import AudioWindowing, Media, Modality
 from bittern.index.observation import Fingerprint
 from bittern.service.ingest.embedding import embed_items
-from bittern.service.ingest.items import Decoded, Embedded, PipelineEntry, Recheck
+from bittern.service.ingest.items import (
+    UNCHANGED,
+    Decoded,
+    Embedded,
+    Loaded,
+    PipelineEntry,
+    Recheck,
+    fingerprint_of,
+)
 from bittern.service.ingest.prefetch import Bounds, Prefetch
-from bittern.service.ingest.reading import UNCHANGED, Loaded, fingerprint_of
 from bittern.service.ingest.report import never, new_stages
 from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus, MediaItem
@@ -31,7 +38,7 @@ def pictures(count: int) -> list[MediaItem]:
     return [MediaItem(f"p{n}", f"p{n}.png", "image", data=data) for n in range(count)]
 
 
-STAGE_THREADS = {"bittern-list", "bittern-read", "bittern-decode", "bittern-store"}
+STAGE_THREADS = {"bittern-list", "bittern-read", "bittern-store"}
 
 
 def threads_of_the_pipeline() -> list[str]:
@@ -99,7 +106,7 @@ class Counting:
     ("bounds", "most"),
     [
         # Ten items' bytes, one item more for each thread, and the first, which may always go on.
-        (Bounds(held_bytes=10_000, items=64), 10 + 2 + 1),
+        (Bounds(threads=2, held_bytes=10_000, items=64), 10 + 2 + 1),
         (Bounds(held_bytes=1 << 30, items=8), 8),
     ],
 )
