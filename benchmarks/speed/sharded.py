@@ -169,7 +169,7 @@ def _filters(collection: Collection, engine: ShardedEngine, rounds: int, report:
 def _lifetime(collection: Collection, archive: Path, engine: ShardedEngine, report: Report) -> None:
     """Cost of reading, of following the archive, and of losing an actor."""
     ray, query = ray_library(), collection.queries("asymmetric", 1)
-    actors = engine._actors.handles()
+    actors = engine._handles()
     resident = np.mean([own_memory(ray.get(actor.process.remote())) for actor in actors])
     store = Store(archive / "store")
     read_s = seconds_of(lambda: store.read(["row", _RECORD.code_column]))

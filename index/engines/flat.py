@@ -63,11 +63,6 @@ class FlatEngine:
         self.blocks = blocks
         self._threads = threads
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds besides the codes."""
-        return self.blocks.nbytes_besides
-
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`."""
         queries.check_fits(self.blocks.bits)

@@ -90,12 +90,6 @@ class GpuEngine:
         self._flat = FlatEngine(blocks, threads)
         self._scan = DeviceScan(self.memory, least_rows)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes besides the codes, including those on the device."""
-        on_device = (block.codes.nbytes for block in self.blocks.blocks if block in self.memory)
-        return self._flat.nbytes + sum(on_device)
-
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`.
 

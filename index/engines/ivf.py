@@ -62,11 +62,6 @@ class IvfEngine:
         self._always = always
         self._probes = probes
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds besides the codes."""
-        return self.lists.nbytes + self._flat.nbytes
-
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`."""
         queries.check_fits(self.blocks.bits)

@@ -34,11 +34,6 @@ class SearchEngine(Protocol):
     kind: str
     exact: bool
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes that it holds besides the codes."""
-        ...
-
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """The k nearest of each query, in the total order (distance, row).
 

@@ -48,7 +48,7 @@ def test_memory_of_an_engine_is_measured_before_and_after(
     clustered(9_000, 64).codes.tofile(tmp_path / "codes.bin")
     memory.main(str(tmp_path / "codes.bin"), "64", kind)
     found = json.loads(capsys.readouterr().out)
-    assert found["after"] > 0 <= found["counted"]
+    assert found["after"] > 0
 
 
 def test_all_files_of_a_folder_are_counted_and_read(tmp_path: Path) -> None:

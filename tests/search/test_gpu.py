@@ -219,7 +219,7 @@ def test_codes_larger_than_the_budget_are_refused_with_both_sizes() -> None:
     with pytest.raises(LimitExceededError, match=r"8,000 bytes .* 7,999 bytes") as refused:
         engine_of(collection(1_000).blocks, memory_of(7_999))
     assert refused.value.field == "device_memory"
-    assert engine_of(collection(1_000).blocks, memory_of(8_000)).nbytes >= 0
+    assert engine_of(collection(1_000).blocks, memory_of(8_000)).exact
 
 
 def test_a_search_that_a_card_has_no_memory_for_is_answered_by_the_cpu(

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,27 +131,18 @@ def on_one_machine(archive: Archive, version: int) -> FlatEngine:
 
 
 def process(engine: ShardedEngine, number: int) -> int:
-    return int(ray_library().get(engine._actors.handles()[number].process.remote()))
+    return int(ray_library().get(engine._handles()[number].process.remote()))
 
 
-@contextmanager
-def killed(engine: ShardedEngine, number: int) -> Iterator[None]:
-    """One shard's process has ended, and is not replaced before the end of the block."""
-    go_on = threading.Event()
-
-    def hold_the_supervisor() -> None:
-        go_on.wait(WAIT_S)
-
-    engine._actors._post(hold_the_supervisor)
+def kill(engine: ShardedEngine, number: int) -> None:
+    """End one shard's process."""
     killed_process = process(engine, number)
     handle = os.pidfd_open(killed_process)
     try:
         os.kill(killed_process, signal.SIGKILL)
         assert select.select([handle], [], [], WAIT_S)[0], "the process did not end"
-        yield
     finally:
         os.close(handle)
-        go_on.set()
 
 
 def check_same(engine: ShardedEngine, wanted: SearchEngine) -> None:
@@ -191,13 +181,11 @@ def test_a_shard_that_was_killed_is_an_error_until_it_is_back(
     blocks = collection(300).blocks
     engine = make(blocks)
     restarts = engine.shards[1].restarts
-    with killed(engine, 1):
-        with pytest.raises(
-            ShardUnavailableError, match=r"1 of 2 shards .*shard 1.* try again"
-        ) as it:
-            engine.search(questions("hamming", 1), 5)
-        assert isinstance(it.value, ServiceUnavailableError)
-        assert it.value.details == {"shards": "1", "of": "2"}
+    kill(engine, 1)
+    with pytest.raises(ShardUnavailableError, match=r"1 of 2 shards .*shard 1.* try again") as it:
+        engine.search(questions("hamming", 1), 5)
+    assert isinstance(it.value, ServiceUnavailableError)
+    assert it.value.details == {"shards": "1", "of": "2"}
     assert engine.wait(WAIT_S)
     check_same(engine, FlatEngine(blocks))
     assert engine.shards[1].restarts == restarts + 1
@@ -245,14 +233,14 @@ def test_a_partial_answer_says_which_rows_were_not_searched(
     blocks = CodeBlocks.of(rows, collection(110).codes)
     engine, queries = make(blocks), questions("asymmetric", 2)
     there = RowSet(np.flatnonzero(rows // 20 % 2 == 0))
-    with killed(engine, 1):
-        partial = engine.search_available(queries, 500)
-        assert not partial.complete
-        assert partial.missing.tolist() == [[20, 40], [60, 80], [100, 110]]
-        wanted = FlatEngine(blocks).search(queries, 500, there)
-        assert list(map(pairs, partial.nearest)) == list(map(pairs, wanted))
-        # What the lost shard could not hold is answered in full.
-        assert len(engine.search(queries, 500, there)[0]) == len(there)
+    kill(engine, 1)
+    partial = engine.search_available(queries, 500)
+    assert not partial.complete
+    assert partial.missing.tolist() == [[20, 40], [60, 80], [100, 110]]
+    wanted = FlatEngine(blocks).search(queries, 500, there)
+    assert list(map(pairs, partial.nearest)) == list(map(pairs, wanted))
+    # What the lost shard could not hold is answered in full.
+    assert len(engine.search(queries, 500, there)[0]) == len(there)
     assert engine.wait(WAIT_S)
     whole = engine.search_available(queries, 500)
     assert whole.complete
@@ -287,7 +275,8 @@ def test_a_shard_whose_store_is_gone_says_so_and_comes_back_with_it(
     wanted = on_one_machine(marsh, reading.version)
     store = marsh.path / "store"
     store.rename(marsh.path / "away")
-    with killed(reading, 0), pytest.raises(ShardUnavailableError):
+    kill(reading, 0)
+    with pytest.raises(ShardUnavailableError):
         reading.search(questions("hamming", 1), 5)
     assert not reading.wait(WAIT_S)
     assert "cannot be read" in reading.shards[0].problem

@@ -86,7 +86,7 @@ def main(file: str, bits: str, kind: str) -> None:
         engine.search(collection.queries(metric), K)
     del collection, codes
     gc.collect()
-    found = {"before": before, "after": resident_memory(), "counted": int(engine.nbytes)}
+    found = {"before": before, "after": resident_memory()}
     print(json.dumps(found))
 
 

@@ -202,17 +202,9 @@ class Shard:
         """
         return self._engine(version).search(queries, k, self._row_set(rows))
 
-    def nbytes(self, version: int) -> int:
-        """Bytes besides the codes."""
-        return self._engine(version).nbytes
-
     def process(self) -> int:
         """The number of its process."""
         return os.getpid()
-
-    def watch(self) -> None:
-        """Never returns: a caller learns at once when the process ends."""
-        threading.Event().wait()
 
     def _engine(self, version: int) -> FlatEngine:
         engine = self._engines.get(version)

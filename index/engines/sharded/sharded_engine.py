@@ -3,9 +3,8 @@
 Shards compute the same distances from the same weights, bit for bit, and (distance, row) is a
 total order. So the hits do not depend on how rows are spread, nor on which shard is the fastest.
 
-One thread, the supervisor, replaces actors. It is notified when a process ends (each actor has a
-call that never returns, and fails at once then), when a shard has read its codes, and when a search
-got no result from a shard in time.
+A lost actor is replaced by the search that notices it. An actor that could not read its codes is
+replaced at the next search, so one without enough memory is not restarted forever.
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -50,7 +48,7 @@ _INLINE_BYTES = 64 << 10
 _CALLS_AT_ONCE = 16
 """Of one actor: searches, and a load."""
 _CONTROL = "control"
-"""Calls of this group are answered however many searches there are."""
+"""A call of this group is answered however many searches there are."""
 _PROBE_S = 5.0
 """A process that does not answer for this long counts as dead."""
 _tokens = itertools.count()
@@ -120,6 +118,21 @@ class Partial:
         return not len(self.missing)
 
 
+@dataclass(slots=True)
+class _Actor:
+    """One shard's actor; guarded by the engine's lock.
+
+    Attributes:
+        status: of the shard.
+        handle: Ray's handle.
+        loading: Ray's reference to its first load, while that runs.
+    """
+
+    status: ShardStatus
+    handle: Any = None
+    loading: Any = None
+
+
 class ShardedEngine:
     """Exact search over rows that are spread over Ray actors. Safe to use from several threads.
 
@@ -149,10 +162,16 @@ class ShardedEngine:
             )
         self._source = source
         self._sharding = sharding or Sharding()
+        self._check_cores()
         self._partitions = self._sharding.partitions
+        self._version = version
+        self._lock = threading.Lock()
         self._refreshing = threading.Lock()
-        self._actors = _Actors(source, self._sharding, version)
-        if not self._actors.wait(self._sharding.loading_s):
+        self._closed = False
+        self._actors = [_Actor(ShardStatus(number)) for number in range(self._sharding.shards)]
+        for actor in self._actors:
+            self._start(actor)
+        if not self.wait(self._sharding.loading_s):
             statuses = self.shards
             self.close()
             raise _unavailable([s.number for s in statuses if not s.ready], statuses)
@@ -160,7 +179,7 @@ class ShardedEngine:
     @property
     def version(self) -> int:
         """The generation that searches see."""
-        return self._actors.version
+        return self._version
 
     @property
     def bits(self) -> int:
@@ -170,18 +189,13 @@ class ShardedEngine:
     @property
     def shards(self) -> list[ShardStatus]:
         """The state of each shard."""
-        return self._actors.statuses
+        with self._lock:
+            return [replace(actor.status) for actor in self._actors]
 
     def __len__(self) -> int:
         return sum(s.loaded.codes for s in self.shards if s.loaded is not None)
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes besides the codes, of the shards that answer."""
-        handles = self._actors.handles()
-        calls = {n: h and h.nbytes.remote(self.version) for n, h in enumerate(handles)}
-        found, _ = self._gather(calls, handles, self._sharding.timeout_s)
-        return sum(found.values())
+    # Search
 
     def search(self, queries: Queries, k: int, rows: RowSet | None = None) -> list[Nearest]:
         """See `SearchEngine.search`.
@@ -203,48 +217,6 @@ class ShardedEngine:
         joined = np.concatenate(ranges)
         return Partial(nearest, joined[np.argsort(joined[:, 0])])
 
-    def refresh(self, version: int) -> None:
-        """Let searches see another generation, all shards at once.
-
-        Meanwhile searches use the previous generation; no search sees two.
-
-        Raises:
-            ArchiveDamagedError: a shard cannot read it. Nothing has changed, as with the others.
-            ShardUnavailableError: a shard is lost.
-            DeadlineExceededError: it takes longer than `Sharding.loading_s`.
-        """
-        with self._refreshing:
-            if version == self.version:
-                return
-            handles = self._actors.handles()
-            self._check_none_missing([n for n, handle in enumerate(handles) if handle is None])
-            calls = {
-                n: handle.load.remote(self._source, version, self.version)
-                for n, handle in enumerate(handles)
-            }
-            found, missing = self._gather(calls, handles, self._sharding.loading_s)
-            self._check_none_missing(missing)
-            self._check_none_missing(self._actors.switch(handles, [found[n] for n in calls]))
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until all shards can be searched; returns whether they can."""
-        return self._actors.wait(timeout_s)
-
-    def close(self) -> None:
-        """End the shards; the engine cannot be used afterwards."""
-        self._actors.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def _scatter(
         self, queries: Queries, k: int, rows: RowSet | None
     ) -> tuple[list[Nearest], list[int]]:
@@ -253,7 +225,7 @@ class ShardedEngine:
         limits = None if rows is None else self._shard_rows(rows)
         shared = self._shared(queries, queries.weights.nbytes)
         for _ in range(_ATTEMPTS):
-            version, handles, calls = self.version, self._actors.handles(), {}
+            version, handles, calls = self._version, self._handles(), {}
             for number, handle in enumerate(handles):
                 limit = None if limits is None else limits[number]
                 if limits is None or limit is not None:  # else it has none of the allowed rows
@@ -271,7 +243,7 @@ class ShardedEngine:
     def _gather(
         self, calls: dict[int, Any], handles: Sequence[Any], timeout_s: float
     ) -> tuple[dict[int, Any], list[int]]:
-        """Results by shard, and the shards without one; these are reported as lost."""
+        """Results by shard, and the shards without one; lost actors are replaced."""
         until = monotonic() + timeout_s
         missing: list[int] = []
         found: dict[int, Any] = {}
@@ -291,7 +263,7 @@ class ShardedEngine:
                     f"shard {number} failed: {type(cause).__name__}: {cause}; please report this"
                 ) from error
             except errors.GetTimeoutError:
-                if self._actors.is_alive(handles[number]):
+                if self._is_alive(handles[number]):
                     raise DeadlineExceededError(
                         f"shard {number} is still at work; search with fewer queries at once, or "
                         "raise Sharding.timeout_s or loading_s"
@@ -299,7 +271,9 @@ class ShardedEngine:
                 problem = "it did not answer in time"
             except errors.RayError as error:
                 problem = f"its process has ended ({type(error).__name__})"
-            self._actors.report(number, handles[number], problem)
+            with self._lock:
+                if self._actors[number].handle is handles[number]:
+                    self._replace(self._actors[number], problem)
             missing.append(number)
         return found, missing
 
@@ -323,6 +297,156 @@ class ShardedEngine:
         if missing:
             raise _unavailable(missing, self.shards)
 
+    # Generations
+
+    def refresh(self, version: int) -> None:
+        """Let searches see another generation, all shards at once.
+
+        Meanwhile searches use the previous generation; no search sees two.
+
+        Raises:
+            ArchiveDamagedError: a shard cannot read it. Nothing has changed, as with the others.
+            ShardUnavailableError: a shard is lost.
+            DeadlineExceededError: it takes longer than `Sharding.loading_s`.
+        """
+        with self._refreshing:
+            if version == self._version:
+                return
+            handles = self._handles()
+            self._check_none_missing([n for n, handle in enumerate(handles) if handle is None])
+            calls = {
+                n: handle.load.remote(self._source, version, self._version)
+                for n, handle in enumerate(handles)
+            }
+            found, missing = self._gather(calls, handles, self._sharding.loading_s)
+            self._check_none_missing(missing)
+            with self._lock:
+                actors = list(zip(self._actors, handles, strict=True))
+                replaced = [a.status.number for a, handle in actors if a.handle is not handle]
+                if not replaced:
+                    self._version = version
+                    for actor in self._actors:
+                        actor.status.loaded = found[actor.status.number]
+            self._check_none_missing(replaced)
+
+    # Actors
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until every shard can be searched, or one has failed to read its codes.
+
+        Returns:
+            whether every shard can be searched.
+        """
+        until = monotonic() + timeout_s
+        while True:
+            with self._lock:
+                self._settle()
+                loading = [a.loading for a in self._actors if a.loading is not None]
+                ready = [actor.status.ready for actor in self._actors]
+            if not loading or len(loading) + sum(ready) < len(ready):
+                return all(ready)
+            if not self._ray.wait(loading, timeout=max(0.0, until - monotonic()))[0]:
+                return False
+
+    def close(self) -> None:
+        """End the shards; the engine cannot be used afterwards."""
+        with self._lock:
+            self._closed = True
+            for actor in self._actors:
+                actor.status.ready, actor.status.problem = False, "the engine is closed"
+                if self._ray.is_initialized():
+                    self._ray.kill(actor.handle)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _check_cores(self) -> None:
+        """Refuse a cluster with too few cores: Ray would wait for them forever."""
+        shards, threads = self._sharding.shards, self._sharding.threads
+        cores = int(self._ray.cluster_resources().get("CPU", 0))
+        if cores < shards * threads:
+            raise PreconditionError(
+                f"{shards} shards of {threads} threads need {shards * threads} cores, the Ray "
+                f"cluster has {cores}; use fewer shards or threads, or add machines"
+            )
+
+    def _handles(self) -> list[Any]:
+        """Ray's handle of each actor; None where it cannot be searched now.
+
+        An actor that could not read its codes is replaced.
+        """
+        with self._lock:
+            self._settle()
+            handles = [actor.handle if actor.status.ready else None for actor in self._actors]
+            for actor in self._actors:
+                if not actor.status.ready and actor.loading is None:
+                    self._replace(actor, actor.status.problem)
+            return handles
+
+    def _is_alive(self, handle: Any) -> bool:
+        """Whether an actor responds, even while it is busy with a search."""
+        call = handle.process.options(concurrency_group=_CONTROL).remote()
+        try:
+            self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
+        except self._ray.exceptions.RayError:
+            return False
+        return True
+
+    # Called with the lock held
+
+    def _start(self, actor: _Actor) -> None:
+        """Give a shard a new actor, which begins to read its codes."""
+        sharding = self._sharding
+        as_actor = self._ray.remote(
+            num_cpus=sharding.threads,
+            max_concurrency=_CALLS_AT_ONCE,
+            concurrency_groups={_CONTROL: 1},
+            scheduling_strategy="SPREAD",
+        )
+        number = actor.status.number
+        actor.handle = as_actor(Shard).remote(number, sharding.partitions, sharding.threads)
+        actor.loading = actor.handle.load.remote(self._source, self._version, self._version)
+
+    def _replace(self, actor: _Actor, problem: str) -> None:
+        """Replace an actor; the shard keeps the problem until the new one is ready."""
+        if self._closed:
+            return
+        status = actor.status
+        status.ready, status.problem, status.restarts = False, problem, status.restarts + 1
+        _log.warning("shard %d is replaced: %s", status.number, problem)
+        self._ray.kill(actor.handle)
+        self._start(actor)
+
+    def _settle(self) -> None:
+        """Note which first loads have ended."""
+        for actor in self._actors:
+            if actor.loading is None or not self._ray.wait([actor.loading], timeout=0)[0]:
+                continue
+            status, loading, actor.loading = actor.status, actor.loading, None
+            try:
+                status.loaded, status.ready, status.problem = self._ray.get(loading), True, ""
+            except self._ray.exceptions.RayTaskError as error:
+                status.problem = f"its codes cannot be read: {_short(error.cause)}"
+                _log.error("shard %d: %s", status.number, status.problem)
+            except self._ray.exceptions.RayError:
+                status.problem = "its process has ended"
+
+
+def _short(error: BaseException) -> str:
+    """The message of an error; of an unexpected one, its type and first line."""
+    if isinstance(error, BitternError):
+        return error.message
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
 
 def _unavailable(missing: Sequence[int], statuses: Sequence[ShardStatus]) -> ShardUnavailableError:
     """The error for missing shards."""
@@ -336,206 +460,3 @@ def _unavailable(missing: Sequence[int], statuses: Sequence[ShardStatus]) -> Sha
         "they are replaced and read their codes again: try again in a while",
         details={"shards": ",".join(map(str, missing)), "of": str(len(statuses))},
     )
-
-
-# The actors: started, watched, replaced
-
-
-class _Actor:
-    """One shard's actor and its state, guarded by `_Actors`."""
-
-    def __init__(self, number: int) -> None:
-        self.status = ShardStatus(number)
-        self.handle: Any = None
-        self.loading = False
-        self.failed = False
-
-
-class _Actors:
-    """The actors of all shards.
-
-    Args:
-        source: reads their codes.
-        sharding: how many there are.
-        version: the generation that they load.
-
-    Raises:
-        PreconditionError: the cluster has too few cores; Ray would wait for them forever.
-    """
-
-    def __init__(self, source: Source, sharding: Sharding, version: int) -> None:
-        self._ray = ray_library()
-        cores = int(self._ray.cluster_resources().get("CPU", 0))
-        if cores < sharding.shards * sharding.threads:
-            raise PreconditionError(
-                f"{sharding.shards} shards of {sharding.threads} threads need "
-                f"{sharding.shards * sharding.threads} cores, the Ray cluster has {cores}; "
-                "use fewer shards or threads, or add machines"
-            )
-        self._source = source
-        self._sharding = sharding
-        self.version = version
-        self._actors = [_Actor(number) for number in range(sharding.shards)]
-        self._changed = threading.Condition()
-        self._events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._closed = False
-        self._supervisor = threading.Thread(
-            target=self._supervise, name="bittern-shards", daemon=True
-        )
-        self._supervisor.start()
-        for actor in self._actors:
-            self._start(actor)
-
-    @property
-    def statuses(self) -> list[ShardStatus]:
-        """The state of each shard."""
-        with self._changed:
-            return [replace(actor.status) for actor in self._actors]
-
-    def handles(self) -> list[Any]:
-        """Ray's handle of each actor; None where it cannot be searched now.
-
-        An actor that could not read its codes tries again.
-        """
-        with self._changed:
-            for actor in self._actors:
-                if actor.failed and not self._closed:
-                    actor.failed = False
-                    self._post(self._replace, actor, actor.handle, actor.status.problem)
-            return [actor.handle if actor.status.ready else None for actor in self._actors]
-
-    def report(self, number: int, handle: Any, problem: str) -> None:
-        """Replace an actor that does not answer, unless it was replaced already."""
-        with self._changed:
-            actor = self._actors[number]
-            if actor.handle is handle and not self._closed:
-                # From now on no search waits for it.
-                actor.status.ready, actor.status.problem = False, problem
-                self._post(self._replace, actor, handle, problem)
-
-    def is_alive(self, handle: Any) -> bool:
-        """Whether an actor responds, even while it is busy with a search."""
-        call = handle.process.options(concurrency_group=_CONTROL).remote()
-        try:
-            self._ray.get(call, timeout=min(_PROBE_S, self._sharding.timeout_s))
-        except self._ray.exceptions.RayError:
-            return False
-        return True
-
-    def switch(self, handles: Sequence[Any], loaded: Sequence[Loaded]) -> list[int]:
-        """Let searches name the generation that these actors have loaded.
-
-        Returns:
-            shards whose actor was replaced meanwhile; if there are any, nothing has changed.
-        """
-        with self._changed:
-            pairs = list(zip(self._actors, handles, strict=True))
-            replaced = [a.status.number for a, handle in pairs if a.handle is not handle]
-            if not replaced:
-                self.version = loaded[0].version
-                for actor, one in zip(self._actors, loaded, strict=True):
-                    actor.status.loaded = one
-            return replaced
-
-    def wait(self, timeout_s: float) -> bool:
-        """Wait until every shard can be searched, or one has failed to read its codes.
-
-        Returns:
-            whether every shard can be searched.
-        """
-
-        def all_ready() -> bool:
-            return all(actor.status.ready for actor in self._actors)
-
-        with self._changed:
-            self._changed.wait_for(
-                lambda: all_ready() or any(actor.failed for actor in self._actors),
-                max(0.0, timeout_s),
-            )
-            return all_ready()
-
-    def close(self) -> None:
-        """End all actors."""
-        with self._changed:
-            self._closed = True
-            handles = [actor.handle for actor in self._actors]
-            for actor in self._actors:
-                actor.status.ready, actor.status.problem = False, "the engine is closed"
-        self._events.put(None)
-        self._supervisor.join()
-        if self._ray.is_initialized():
-            for handle in handles:
-                self._ray.kill(handle)
-
-    # The supervisor's thread
-
-    def _post(self, act: Callable[..., None], *arguments: Any) -> None:
-        self._events.put(lambda: act(*arguments))
-
-    def _supervise(self) -> None:
-        while (act := self._events.get()) is not None:
-            try:
-                act()
-            except Exception:
-                # Perhaps Ray itself has ended; the next search reports it.
-                _log.exception("a shard could not be replaced")
-
-    def _start(self, actor: _Actor) -> None:
-        """Give a shard a fresh actor, which begins to read its codes."""
-        number, sharding = actor.status.number, self._sharding
-        as_actor = self._ray.remote(
-            num_cpus=sharding.threads,
-            max_concurrency=_CALLS_AT_ONCE,
-            concurrency_groups={_CONTROL: 2},
-            scheduling_strategy="SPREAD",
-        )
-        handle = as_actor(Shard).remote(number, sharding.partitions, sharding.threads)
-        with self._changed:
-            actor.handle, actor.status.ready, actor.failed = handle, False, False
-            actor.loading, version = True, self.version
-        # These run on Ray's own thread, which must not wait: they post an event and return.
-        handle.watch.options(concurrency_group=_CONTROL).remote().future().add_done_callback(
-            lambda ended: self._post(self._ended, actor, handle)
-        )
-        handle.load.remote(self._source, version, version).future().add_done_callback(
-            lambda done: self._post(self._loaded, actor, handle, done)
-        )
-
-    def _loaded(self, actor: _Actor, handle: Any, done: Any) -> None:
-        error = done.exception()
-        with self._changed:
-            if actor.handle is not handle or self._closed:
-                return
-            actor.loading, status = False, actor.status
-            if error is None:
-                status.loaded, status.ready, status.problem = done.result(), True, ""
-            else:
-                cause = getattr(error, "cause", None) or error
-                lines = str(cause).strip().splitlines() or [""]
-                short = f"{type(cause).__name__}: {lines[0][:300]}"
-                message = cause.message if isinstance(cause, BitternError) else short
-                actor.failed, status.problem = True, f"its codes cannot be read: {message}"
-                _log.error("shard %d: %s", status.number, status.problem)
-            self._changed.notify_all()
-
-    def _ended(self, actor: _Actor, handle: Any) -> None:
-        """Replace an ended process; if it was reading its codes, only at the next search."""
-        with self._changed:
-            if actor.handle is not handle or self._closed:
-                return
-            actor.status.ready, actor.status.problem = False, "its process has ended"
-            if actor.loading:
-                actor.loading, actor.failed = False, True
-                self._changed.notify_all()
-                return
-        self._replace(actor, handle, actor.status.problem)
-
-    def _replace(self, actor: _Actor, handle: Any, problem: str) -> None:
-        with self._changed:
-            if actor.handle is not handle or self._closed:
-                return
-            actor.status.ready, actor.status.problem = False, problem
-            actor.status.restarts += 1
-        _log.warning("shard %d is replaced: %s", actor.status.number, problem)
-        self._ray.kill(handle)
-        self._start(actor)
