@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bittern.api import ArchiveAPI as ArchiveAPI
     from bittern.client import RemoteArchive as RemoteArchive
     from bittern.client import connect as connect
-    from bittern.local import LocalArchive as LocalArchive
+    from bittern.service.local.archive import LocalArchive as LocalArchive
     from bittern.types import Adding as Adding
     from bittern.types import AddResult as AddResult
     from bittern.types import AddStatus as AddStatus
@@ -41,7 +41,7 @@ _HOMES = {
     "Adding": "bittern.types",
     "AddTotals": "bittern.types",
     "ArchiveAPI": "bittern.api",
-    "LocalArchive": "bittern.local",
+    "LocalArchive": "bittern.service.local.archive",
     "RemoteArchive": "bittern.client",
     "connect": "bittern.client",
     "AddResult": "bittern.types",
@@ -89,9 +89,9 @@ def open(  # noqa: A001
         ArchiveVersionError: it was made by a newer version of Bittern.
         ArchiveDamagedError: parts of it are missing.
     """
-    from bittern.local import open_archive
+    from bittern.service.local.archive import LocalArchive
 
-    return open_archive(path, write=write, search=search, snapshot=snapshot)
+    return LocalArchive.open(path, write=write, search=search, snapshot=snapshot)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,19 +2,24 @@
 
 `bittern.open(path)` and `bittern.connect("host:port")` both return an `ArchiveAPI`, so a
 notebook that works with one works with the other: same methods, same values, same errors.
+Arguments are checked here, once; an implementation gets a checked `Query`, ids or options.
 """
 
 from __future__ import annotations
 
 import builtins  # `list` is a method here
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, get_args
 
 from bittern.checks import (
+    MAX_MEDIA_BYTES,
+    check_choice,
+    check_ids,
     check_model,
+    check_page_size,
     check_string,
     check_where,
     check_whole,
@@ -27,15 +32,14 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from bittern.files import check_output_file
-from bittern.service.limits import DEFAULT_LIMITS, check_ids, check_page_size
 from bittern.types import (
     DEFAULT_K,
     Adding,
     AddResult,
     ArchiveStats,
     Encoded,
-    Hit,
+    Exported,
+    ExportOptions,
     MediaItem,
     Metric,
     ModelInfo,
@@ -44,15 +48,8 @@ from bittern.types import (
     Page,
     Query,
     SearchResult,
-    check_on_duplicate,
 )
 
-if TYPE_CHECKING:
-    from bittern.service.export.files import Exported, FileChunk, OnProgress
-
-MAX_MEDIA_BYTES = DEFAULT_LIMITS.max_item_bytes
-"""Largest picture or sound file that a query, or an item sent to a server, may be: what fits
-into the largest message that a server takes by default, with room for its metadata."""
 MAX_BATCH_SIZE = 1_000_000
 """Most items of one commit; all their codes are held in memory until then."""
 MediaSource = str | Path | bytes
@@ -136,7 +133,7 @@ class ArchiveAPI(ABC):
                 `relevance` is given and the model has no text tower.
             CodeError: `code` has the wrong length.
         """
-        return self._search(
+        return self.answer(
             Query(
                 text=text,
                 image=None if image is None else read_media(image, "image"),
@@ -200,7 +197,7 @@ class ArchiveAPI(ABC):
             ModelNotFoundError: no model has this name.
             ArchiveLockedError: another process writes to this archive.
         """
-        policy = check_on_duplicate(on_duplicate)
+        policy = check_choice(on_duplicate, get_args(OnDuplicate), "on_duplicate")
         size = check_whole(batch_size, "batch_size", 1, MAX_BATCH_SIZE)
         return Adding(self._add(_each_item(items), policy, check_model(model), size))
 
@@ -239,7 +236,7 @@ class ArchiveAPI(ABC):
     def _every_page(self, page_size: int, where: str | None) -> Iterator[Observation]:
         token = ""
         while True:
-            page = self._list_page(page_size, token, where)
+            page = self.page(page_size=page_size, page_token=token, where=where)
             yield from page.observations
             token = page.next_token
             if not token:
@@ -275,7 +272,7 @@ class ArchiveAPI(ABC):
         data = text if source is None else read_media(source, kind)
         name = Path(source).name if isinstance(source, str | Path) else ""
         given: dict[str, Any] = {kind: data}
-        return self._encode(Query(**given, model=model), name)
+        return self.encode_query(Query(**given, model=model), name)
 
     def export(
         self,
@@ -285,7 +282,7 @@ class ArchiveAPI(ABC):
         where: str | None = None,
         hits: SearchResult | None = None,
         media: Sequence[str | Path] = (),
-        on_progress: OnProgress = lambda done, total: None,
+        on_progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> Exported:
         """Write observations, or what a search found, to a file that other programs read.
 
@@ -317,31 +314,13 @@ class ArchiveAPI(ABC):
             PreconditionError: a folder of media that lie on a server's disks.
             SourceNotFoundError: not one of the media that a folder needs is there.
         """
-        from bittern.service.export.files import file_chunks, write_file
-        from bittern.service.export.rows import rows_of_hits
-        from bittern.service.export.writers import FOLDER, format_of, writer_of
-
-        chosen = format_of(to, format)
         check_where(where)
         if hits is not None and where is not None:
             raise QueryError(
                 "hits are already filtered; give `where` to the search instead", field="where"
             )
-        path = Path(to)
-        found = None if hits is None else hits.hits
-        if chosen == FOLDER:
-            return self._export_folder(path, where, found, list(map(Path, media)), on_progress)
-        if media:
-            raise QueryError(
-                "media belong to a folder: export to FOLDER/, or in the format folder",
-                field="media",
-            )
-        check_output_file(path)
-        if found is not None:
-            stream = file_chunks(writer_of(chosen), rows_of_hits(found))
-        else:
-            stream = self._export(chosen, where)
-        return write_file(stream, path, chosen, on_progress)
+        folders = tuple(map(Path, media))
+        return self._export(to, ExportOptions(format, where, hits, folders, on_progress))
 
     @abstractmethod
     def stats(self) -> ArchiveStats:
@@ -369,10 +348,19 @@ class ArchiveAPI(ABC):
     # What an implementation provides; arguments are already checked.
 
     @abstractmethod
-    def _get(self, id: str) -> Observation: ...  # noqa: A002
+    def answer(self, query: Query) -> SearchResult:
+        """Answer a query; `search` makes one of its arguments."""
 
     @abstractmethod
-    def _search(self, query: Query) -> SearchResult: ...
+    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
+        """Codes of a query's text or media; `name` of its file is for messages."""
+
+    @abstractmethod
+    def page(self, *, page_size: int, page_token: str = "", where: str | None = None) -> Page:
+        """One page of `list`: from its beginning, or from a page's `next_token`."""
+
+    @abstractmethod
+    def _get(self, id: str) -> Observation: ...  # noqa: A002
 
     @abstractmethod
     def _add(
@@ -387,23 +375,7 @@ class ArchiveAPI(ABC):
     def _delete(self, ids: builtins.list[str]) -> builtins.list[str]: ...
 
     @abstractmethod
-    def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page: ...
-
-    @abstractmethod
-    def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]: ...
-
-    @abstractmethod
-    def _export_folder(
-        self,
-        to: Path,
-        where: str | None,
-        hits: Sequence[Hit] | None,
-        below: Sequence[Path],
-        on_progress: OnProgress,
-    ) -> Exported: ...
-
-    @abstractmethod
-    def _encode(self, query: Query, name: str) -> builtins.list[Encoded]: ...
+    def _export(self, to: str | Path, options: ExportOptions) -> Exported: ...
 
 
 def read_media(source: MediaSource, field: str) -> bytes:
@@ -497,5 +469,4 @@ def _id_list(ids: str | Iterable[str]) -> list[str]:
         raise QueryError(
             f"ids must be text or a list of texts, not {type(ids).__name__}", field="ids"
         ) from None
-    check_ids(listed)
-    return listed
+    return check_ids(listed)

@@ -13,12 +13,19 @@ from typing import SupportsFloat, TypeVar
 
 import numpy as np
 
-from bittern.errors import FilterError, InvalidInputError, QueryError
+from bittern.errors import FilterError, InvalidInputError, LimitExceededError, QueryError
 
 MAX_NAME_CHARS = 1_000
 """Longest name of a model, in characters."""
 MAX_WHERE_CHARS = 10_000
 """Longest condition, in characters."""
+MAX_PAGE_SIZE = 1_000
+"""Most observations on one page of a listing."""
+MAX_IDS = 10_000
+"""Most ids of one deletion."""
+MAX_MEDIA_BYTES = 60 * 1024 * 1024
+"""Largest picture or sound file that a query, or an item sent to a server, may be: what fits
+into the largest message that a server takes, with room for its metadata."""
 RELEVANCE_LEVELS = {"strict": 0.01, "usual": 0.05, "loose": 0.2}
 """False-alarm rates with a name: the share of queries about something else that get any hit."""
 LOWEST_RATE, HIGHEST_RATE = 0.001, 0.5
@@ -135,6 +142,27 @@ def check_model(model: object) -> str | None:
             f"model has {len(name)} characters, the limit is {MAX_NAME_CHARS}", field="model"
         )
     return name or None
+
+
+def check_page_size(page_size: object) -> int:
+    """A whole number of observations from 1 to `MAX_PAGE_SIZE`; else a `QueryError`."""
+    return check_whole(page_size, "page_size", 1, MAX_PAGE_SIZE)
+
+
+def check_ids(ids: Sequence[object]) -> list[str]:
+    """The ids of one deletion.
+
+    Raises:
+        QueryError: something that is no text among them.
+        LimitExceededError: more than `MAX_IDS`.
+    """
+    checked = [check_string(each, "ids") for each in ids]
+    if len(checked) > MAX_IDS:
+        raise LimitExceededError(
+            f"{len(checked)} ids were given, the limit is {MAX_IDS}; delete them in several calls",
+            field="ids",
+        )
+    return checked
 
 
 def _number(value: object) -> float:

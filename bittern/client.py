@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -28,7 +28,8 @@ from bittern.types import (
     AddStatus,
     ArchiveStats,
     Encoded,
-    Hit,
+    Exported,
+    ExportOptions,
     MediaItem,
     ModelInfo,
     Observation,
@@ -42,7 +43,7 @@ from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
     from bittern.jobs import RemoteJobs
-    from bittern.service.export.files import Exported, FileChunk, OnProgress
+    from bittern.service.export.files import FileChunk
 
 DEFAULT_TIMEOUT_S = 30.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -173,7 +174,8 @@ class RemoteArchive(ArchiveAPI):
             answer = self._stub.Get(request, timeout=self._timeout_s)
             return messages.observation_from_wire(answer.observation)
 
-    def _search(self, query: Query) -> SearchResult:
+    def answer(self, query: Query) -> SearchResult:
+        """See `ArchiveAPI.answer`."""
         with self._typed_errors():
             request = messages.query_to_wire(query, self.name)
             answer = self._stub.Search(request, timeout=self._timeout_s)
@@ -191,7 +193,8 @@ class RemoteArchive(ArchiveAPI):
             request = pb.DeleteRequest(archive=self.name, ids=ids)
             return list(self._stub.Delete(request, timeout=self._timeout_s).ids)
 
-    def _list_page(self, page_size: int, page_token: str, where: str | None) -> Page:
+    def page(self, *, page_size: int, page_token: str = "", where: str | None = None) -> Page:
+        """See `ArchiveAPI.page`."""
         with self._typed_errors():
             request = pb.ListRequest(
                 archive=self.name,
@@ -205,8 +208,21 @@ class RemoteArchive(ArchiveAPI):
                 answer.next_page_token,
             )
 
-    def _export(self, format_: str, where: str | None) -> Iterator[FileChunk]:
-        """The file as it arrives; however long it takes."""
+    def _export(self, to: str | Path, options: ExportOptions) -> Exported:
+        from bittern.service.export.files import check_export, file_chunks, write_file
+        from bittern.service.export.rows import rows_of_hits
+        from bittern.service.export.writers import writer_of
+
+        chosen = check_export(to, options)
+        writer = writer_of(chosen)  # refuses a folder of media, which lie on the server
+        if options.hits is not None:
+            chunks = file_chunks(writer, rows_of_hits(options.hits.hits))
+        else:
+            chunks = self._download(chosen, options.where)
+        return write_file(chunks, Path(to), chosen, options.on_progress)
+
+    def _download(self, format_: str, where: str | None) -> Iterator[FileChunk]:
+        """An exported file as it arrives, however long it takes."""
         from bittern.service.export.files import FileChunk
 
         request = pb.ExportRequest(
@@ -222,23 +238,10 @@ class RemoteArchive(ArchiveAPI):
             finally:
                 call.cancel()
 
-    def _export_folder(
-        self,
-        to: Path,
-        where: str | None,
-        hits: Sequence[Hit] | None,
-        below: Sequence[Path],
-        on_progress: OnProgress,
-    ) -> Exported:
-        from bittern.service.export.writers import FOLDER, writer_of
-
-        writer_of(FOLDER)  # raises the error that says why not
-        raise AssertionError
-
-    def _encode(self, query: Query, name: str) -> builtins.list[Encoded]:
+    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
+        """See `ArchiveAPI.encode_query`."""
         with self._typed_errors():
-            request = pb.EncodeRequest(archive=self.name, model=query.model or "", name=name)
-            setattr(request, query.kind, getattr(query, query.kind))
+            request = messages.encode_to_wire(query, self.name, name)
             answer = self._stub.Encode(request, timeout=self._timeout_s)
             return [messages.encoded_from_wire(each) for each in answer.encoded]
 

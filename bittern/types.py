@@ -517,6 +517,38 @@ class Encoded:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportOptions:
+    """What an export writes; see `ArchiveAPI.export`."""
+
+    format: str | None = None
+    where: str | None = None
+    hits: SearchResult | None = None
+    media: tuple[Path, ...] = ()
+    on_progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export has written.
+
+    Attributes:
+        path: the file or folder.
+        format: its kind.
+        observations: their number.
+        left_out: observations that the format cannot contain.
+        missing: media that could not be copied; for folders only.
+        copied_from: the folders that media were copied from; for folders only.
+    """
+
+    path: Path
+    format: str
+    observations: int
+    left_out: int = 0
+    missing: int = 0
+    copied_from: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """A model of an archive.
 
@@ -584,11 +616,6 @@ class SearchOptions:
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
-
-
-def check_on_duplicate(policy: object) -> OnDuplicate:
-    """The policy, if it is ``error``, ``skip`` or ``overwrite``; else a `QueryError`."""
-    return check_choice(policy, get_args(OnDuplicate), "on_duplicate")
 
 
 def check_options(options: object) -> SearchOptions:

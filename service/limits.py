@@ -1,24 +1,18 @@
-"""Limits of a server, set by its operator, and the checks of requests against them.
+"""Limits of a server, deadlines of its calls, and the check of media items.
 
-`bittern.types.Query` itself checks what every query must satisfy. The Python API checks pages and
-ids against the default limits.
+Limits that are the same for every archive (text, conditions, pages, ids) are in `bittern.checks`
+and `bittern.types.Query`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from bittern.checks import MAX_WHERE_CHARS, check_string, check_where, check_whole
-from bittern.errors import (
-    DeadlineExceededError,
-    InvalidInputError,
-    LimitExceededError,
-    MediaTooLargeError,
-    QueryError,
-)
-from bittern.types import MAX_K, MAX_TEXT_CHARS, MediaItem, Query
+from bittern.checks import MAX_MEDIA_BYTES, check_string
+from bittern.errors import DeadlineExceededError, InvalidInputError, MediaTooLargeError
+from bittern.types import MediaItem, Query
 
 MIB = 1024 * 1024
 
@@ -33,11 +27,6 @@ class ServiceConfig:
     Attributes:
         max_message_bytes: largest request message; larger ones are refused unread.
         max_item_bytes: largest picture or sound file, in a query, in Encode or in Add.
-        max_text_chars: longest text query, in characters.
-        max_where_chars: longest filter, in characters.
-        max_k: most hits of one search.
-        max_page_size: most observations on one page of a listing.
-        max_delete_ids: most ids in one Delete.
         max_batch_items: most items in one commit of Add; larger requests are reduced to it.
         max_batch_bytes: a batch of Add is committed once it holds this many bytes of media.
         max_add_streams: Add calls open at once; each holds a worker while it is open.
@@ -52,12 +41,7 @@ class ServiceConfig:
     """
 
     max_message_bytes: int = 64 * MIB
-    max_item_bytes: int = 60 * MIB
-    max_text_chars: int = MAX_TEXT_CHARS
-    max_where_chars: int = MAX_WHERE_CHARS
-    max_k: int = MAX_K
-    max_page_size: int = 1_000
-    max_delete_ids: int = 10_000
+    max_item_bytes: int = MAX_MEDIA_BYTES
     max_batch_items: int = 256
     max_batch_bytes: int = 64 * MIB
     max_add_streams: int = 4
@@ -118,31 +102,6 @@ class Deadline:
             raise DeadlineExceededError(f"the caller hung up before {doing}")
 
 
-DEFAULT_LIMITS = ServiceConfig()
-DEFAULT_PAGE_SIZE = 100
-_MAX_TOKEN_CHARS = 1_000
-
-
-def check_query(query: Query, config: ServiceConfig) -> None:
-    """Refuse a query beyond a server's limits.
-
-    Raises:
-        QueryError: `k` or the text is too large.
-        MediaTooLargeError: a picture or sound of more than `max_item_bytes`.
-        FilterError: `where` of more than `max_where_chars`.
-    """
-    check_whole(query.k, "k", 1, config.max_k)
-    check_where(query.where, config.max_where_chars)
-    if query.text is not None and len(query.text) > config.max_text_chars:
-        raise QueryError(
-            f"the text has {len(query.text)} characters, the limit is {config.max_text_chars}; "
-            "shorten it",
-            field="text",
-        )
-    if query.kind in ("image", "audio"):
-        check_media(getattr(query, query.kind), query.kind, config)
-
-
 def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
     """Refuse a file of more than `max_item_bytes` with a `MediaTooLargeError`."""
     if len(data) > config.max_item_bytes:
@@ -154,32 +113,11 @@ def check_media(data: bytes, field: str, config: ServiceConfig) -> None:
         )
 
 
-def check_ids(ids: Sequence[object], config: ServiceConfig = DEFAULT_LIMITS) -> None:
-    """Refuse what is no text (`QueryError`), and too many ids (`LimitExceededError`)."""
-    for each in ids:
-        check_string(each, "ids")
-    if len(ids) > config.max_delete_ids:
-        raise LimitExceededError(
-            f"{len(ids)} ids were given, the limit is {config.max_delete_ids}; "
-            "delete them in several calls",
-            field="ids",
-        )
-
-
-def check_page_size(page_size: object, config: ServiceConfig = DEFAULT_LIMITS) -> int:
-    """The page size, if it is a whole number from 1 to `max_page_size`; else a `QueryError`."""
-    return check_whole(page_size, "page_size", 1, config.max_page_size)
-
-
-def check_page(page_size: int, page_token: str, config: ServiceConfig) -> int:
-    """The page size to use: `DEFAULT_PAGE_SIZE` for 0.
-
-    Raises:
-        QueryError: negative, more than `max_page_size`, or a token that is no token.
-    """
-    if len(page_token) > _MAX_TOKEN_CHARS:
-        raise QueryError("page_token is not one that this server gave out", field="page_token")
-    return check_page_size(page_size or min(DEFAULT_PAGE_SIZE, config.max_page_size), config)
+def check_query_media(query: Query, config: ServiceConfig) -> None:
+    """Refuse a query's file of more than `max_item_bytes` with a `MediaTooLargeError`."""
+    for field in ("image", "audio"):
+        if (data := getattr(query, field)) is not None:
+            check_media(data, field, config)
 
 
 def check_item(item: MediaItem, *, fetched: bool = False) -> None:

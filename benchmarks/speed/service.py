@@ -24,7 +24,7 @@ from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
 from bittern.types import Query
 
@@ -65,14 +65,14 @@ def run(options: Options) -> Report:
 
 
 @contextmanager
-def _served(options: Options) -> Iterator[tuple[Engine, str]]:
+def _served(options: Options) -> Iterator[tuple[LocalArchive, str]]:
     """An archive of the manifest in a temporary folder, and a server in front of it."""
     source = read_source(options.manifest)
     embedder = load_embedder(options.encoder)
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         archive = stack.enter_context(Archive.create(Path(folder) / "archive"))
-        engine = Engine(archive, load_encoder=lambda name: embedder.encoder())
+        engine = LocalArchive(archive, load_encoder=lambda name: embedder.encoder())
         say(f"indexing {options.manifest} with {options.encoder}")
         index_source(engine, source, IndexOptions(model=options.encoder))
         engine.warm()
@@ -81,7 +81,7 @@ def _served(options: Options) -> Iterator[tuple[Engine, str]]:
         yield engine, server.address
 
 
-def _queries(engine: Engine) -> dict[str, Query]:
+def _queries(engine: LocalArchive) -> dict[str, Query]:
     """A query by words, and one by a code, which needs no network."""
     model = engine.models()[0]
     target = "image" if model.rows.get("image") else "audio"
@@ -92,8 +92,8 @@ def _queries(engine: Engine) -> dict[str, Query]:
     return queries
 
 
-def _in_process(engine: Engine, query: Query) -> Search:
-    return lambda: engine.search(query)
+def _in_process(engine: LocalArchive, query: Query) -> Search:
+    return lambda: engine.answer(query)
 
 
 def _remote(client: RemoteArchive, query: Query) -> Search:
@@ -101,7 +101,7 @@ def _remote(client: RemoteArchive, query: Query) -> Search:
 
 
 def _rates(
-    engine: Engine, address: str, queries: Mapping[str, Query]
+    engine: LocalArchive, address: str, queries: Mapping[str, Query]
 ) -> dict[str, dict[int, float]]:
     """Results per second by query, access and number of callers: medians over the rounds."""
     measured: dict[str, dict[int, list[float]]] = {}

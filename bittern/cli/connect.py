@@ -33,7 +33,7 @@ def reach(
 
         once = bittern.SearchOptions(recall=1.0 if recall is None else recall, build=False)
         opened = bittern.open(archive, search=once, snapshot=snapshot)
-        for encoder in sorted(opened.encoders()):
+        for encoder in sorted(opened.registry.encoders()):
             licence_notice(encoder)
         return opened
     if snapshot is not None:

@@ -79,9 +79,9 @@ def _search_over_grpc(archive: Path) -> None:
     from bittern.client import connect
     from bittern.service.grpc.server import serve
     from bittern.service.limits import ServiceConfig
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
-    engine = Engine.open(archive)
+    engine = LocalArchive.open(archive)
     try:
         server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
         try:

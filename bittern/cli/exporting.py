@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bittern.api import ArchiveAPI
-    from bittern.service.export.files import Exported
-    from bittern.types import SearchResult
+    from bittern.types import Exported, SearchResult
 
 FORMAT_HELP = (
     "csv, parquet, jsonl, geojson, raven (selection table), ids (iNaturalist numbers) or folder "

@@ -73,7 +73,7 @@ def serve(
     from bittern.service.grpc.server import serve as start
     from bittern.service.jobs.serving import AllowedFolders, Jobs
     from bittern.service.limits import ServiceConfig
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
     from bittern.types import SearchOptions
 
     logging.getLogger("bittern.service").setLevel(logging.WARNING if quiet else logging.INFO)
@@ -92,16 +92,16 @@ def serve(
     allowed = AllowedFolders.parse(jobs_from or [])
     if read_only and jobs_from:
         raise InvalidInputError("--read-only and --jobs-from exclude each other: jobs write")
-    engines: dict[str, Engine] = {}
+    engines: dict[str, LocalArchive] = {}
     try:
         for path in archives:
-            opened = Engine.open(path, write=not read_only, search=search)
+            opened = LocalArchive.open(path, write=not read_only, search=search)
             if opened.name in engines:
                 opened.close()
                 raise InvalidInputError(f"two of the archives are named '{opened.name}'")
             engines[opened.name] = opened
         for opened in engines.values():
-            for encoder in sorted(opened.encoders()):
+            for encoder in sorted(opened.registry.encoders()):
                 licence_notice(encoder)
             if warm:
                 opened.warm()

@@ -61,9 +61,9 @@ def stats(
 
 
 def _of_folder(path: Path, snapshot: str | None) -> ArchiveStats:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
-    engine = Engine.open(path, snapshot=snapshot)
+    engine = LocalArchive.open(path, snapshot=snapshot)
     try:
         engine.load_codes()
         return engine.stats()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from bittern.errors import QueryError
 from bittern.files import check_output_file, writing_file
 from bittern.service.export.rows import Rows
-from bittern.service.export.writers import Writer
+from bittern.service.export.writers import FOLDER, Writer, format_of
+from bittern.types import Exported, ExportOptions
 
 MAX_CHUNK_BYTES = 1 << 20
 """Most bytes of one chunk."""
@@ -33,25 +34,23 @@ class FileChunk(NamedTuple):
     left_out: int
 
 
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """The result of an export.
+def check_export(to: str | Path, options: ExportOptions) -> str:
+    """The format of an export, before anything is read or written for it.
 
-    Attributes:
-        path: the file or folder.
-        format: its kind.
-        observations: their number.
-        left_out: observations that the format cannot contain.
-        missing: media that could not be copied; for folders only.
-        copied_from: the folders that media were copied from; for folders only.
+    Raises:
+        QueryError: an unknown format, or folders of media for a file.
+        InvalidInputError: no file can be written at `to`.
     """
-
-    path: Path
-    format: str
-    observations: int
-    left_out: int = 0
-    missing: int = 0
-    copied_from: tuple[str, ...] = ()
+    chosen = format_of(to, options.format)
+    if chosen == FOLDER:
+        return chosen
+    if options.media:
+        raise QueryError(
+            "media belong to a folder: export to FOLDER/, or in the format folder",
+            field="media",
+        )
+    check_output_file(Path(to))
+    return chosen
 
 
 def file_chunks(writer: Writer, rows: Rows) -> Iterator[FileChunk]:

@@ -22,9 +22,9 @@ from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.columns import as_given
-from bittern.service.export.files import Exported, OnProgress
+from bittern.service.export.files import OnProgress
 from bittern.service.export.writers import FOLDER, harmless
-from bittern.types import Hit, Observation
+from bittern.types import Exported, Hit, Observation
 
 _TYPES = {"image": "StillImage", "audio": "Sound"}
 _FIRST = ("media", "occurrenceID", "type")

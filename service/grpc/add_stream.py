@@ -25,7 +25,7 @@ from bittern.types import AddResult, AddStatus, MediaItem, OnDuplicate
 from bittern.v1 import archive_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
 DEFAULT_BATCH_SIZE = 64
 _POLL_S = 0.2
@@ -36,7 +36,7 @@ _STORED = "what has been answered is stored; send the rest again with on_duplica
 class _Batch:
     """Items that have been read but not committed."""
 
-    engine: Engine
+    archive: LocalArchive
     on_duplicate: OnDuplicate
     model: str | None
     size: int
@@ -72,7 +72,7 @@ class _Batch:
         """Code and store the batch; one response per commit."""
         items, self.items, self.held_bytes = self.items, [], 0
         if items:
-            for results in self.engine.add(
+            for results in self.archive.add(
                 items, on_duplicate=self.on_duplicate, model=self.model, batch_size=self.size
             ):
                 yield self._answer(results)
@@ -87,7 +87,7 @@ class _Batch:
 def answer_add(
     requests: Iterator[pb.AddRequest],
     *,
-    engine_of: Callable[[str], Engine],
+    archive_of: Callable[[str], LocalArchive],
     config: ServiceConfig,
     deadline: Deadline,
     stopping: threading.Event,
@@ -96,7 +96,7 @@ def answer_add(
 
     Args:
         requests: options first, then items and flush markers.
-        engine_of: finds an archive by its name.
+        archive_of: finds an archive by its name.
         config: limits.
         deadline: checked before each commit.
         stopping: set when the server stops; items read before are then committed and answered.
@@ -111,7 +111,7 @@ def answer_add(
     """
     incoming = Incoming(requests, stopping=stopping, idle_s=config.add_idle_s)
     try:
-        batch = _open_batch(incoming, engine_of, config)
+        batch = _open_batch(incoming, archive_of, config)
         for request in incoming:
             kind = request.WhichOneof("message")
             if kind == "item":
@@ -137,7 +137,7 @@ def answer_add(
 
 def _open_batch(
     incoming: Incoming,
-    engine_of: Callable[[str], Engine],
+    archive_of: Callable[[str], LocalArchive],
     config: ServiceConfig,
 ) -> _Batch:
     first = next(incoming, None)
@@ -154,7 +154,7 @@ def _open_batch(
             field="batch_size",
         )
     return _Batch(
-        engine=engine_of(options.archive),
+        archive=archive_of(options.archive),
         on_duplicate=on_duplicate_from_wire(options.on_duplicate),
         model=check_model(options.model),
         size=min(options.batch_size or DEFAULT_BATCH_SIZE, config.max_batch_items),

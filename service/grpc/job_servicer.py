@@ -12,8 +12,8 @@ import grpc
 
 from bittern.checks import check_model
 from bittern.errors import InvalidInputError, LimitExceededError
-from bittern.service import limits
 from bittern.service.grpc.job_messages import job_to_wire, spec_from_wire
+from bittern.service.grpc.messages import page_size_from_wire
 from bittern.service.grpc.status import rpc_context
 from bittern.service.jobs.queue import JobQueue
 from bittern.service.jobs.record import JobRecord
@@ -23,7 +23,7 @@ from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
 _MAX_REQUEST_ID_CHARS = 100
 
@@ -34,7 +34,7 @@ class JobServicer(pb_grpc.JobServiceServicer):
     Args:
         queue: runs them.
         allowed: folders of possible sources.
-        engine_of: finds an archive by name.
+        archive_of: finds an archive by name.
         config: limits.
     """
 
@@ -42,13 +42,12 @@ class JobServicer(pb_grpc.JobServiceServicer):
         self,
         queue: JobQueue,
         allowed: AllowedFolders,
-        engine_of: Callable[[str], Engine],
+        archive_of: Callable[[str], LocalArchive],
         config: ServiceConfig,
     ) -> None:
         self._queue = queue
         self._allowed = allowed
-        self._engine_of = engine_of
-        self._config = config
+        self._archive_of = archive_of
         self._most_watchers = min(config.max_job_watchers, max(1, config.workers // 4))
         self._watchers = threading.BoundedSemaphore(self._most_watchers)
 
@@ -57,19 +56,19 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> pb.SubmitJobResponse:
         """Check and queue a job."""
         with rpc_context("SubmitJob", context):
-            engine = self._engine_of(request.spec.archive)
+            archive = self._archive_of(request.spec.archive)
             if len(request.request_id) > _MAX_REQUEST_ID_CHARS:
                 raise InvalidInputError(
                     f"request_id has more than {_MAX_REQUEST_ID_CHARS} characters",
                     field="request_id",
                 )
-            spec = replace(spec_from_wire(request.spec), target=engine.name)
+            spec = replace(spec_from_wire(request.spec), target=archive.name)
             check_model(spec.model)
-            check_model_name(spec.model, {m.name for m in engine.models()})
+            check_model_name(spec.model, {m.name for m in archive.models()})
             self._allowed.find(spec.source)
             if spec.reading.media is not None:
                 self._allowed.find(spec.reading.media, "media")
-            record = self._queue.submit(engine.name, spec, request.request_id)
+            record = self._queue.submit(archive.name, spec, request.request_id)
             return pb.SubmitJobResponse(job=self._message(record))
 
     def GetJob(self, request: pb.GetJobRequest, context: grpc.ServicerContext) -> pb.GetJobResponse:
@@ -82,8 +81,8 @@ class JobServicer(pb_grpc.JobServiceServicer):
     ) -> pb.ListJobsResponse:
         """Return one page of jobs."""
         with rpc_context("ListJobs", context):
-            archive = self._engine_of(request.archive).name if request.archive else None
-            size = limits.check_page(request.page_size, request.page_token, self._config)
+            archive = self._archive_of(request.archive).name if request.archive else None
+            size = page_size_from_wire(request.page_size, request.page_token)
             found = self._queue.list(archive, request.page_token, size + 1)
             return pb.ListJobsResponse(
                 jobs=[self._message(record) for record in found[:size]],

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
-from bittern.checks import HIGHEST_RATE, LOWEST_RATE
+from bittern.checks import HIGHEST_RATE, LOWEST_RATE, check_page_size
 from bittern.errors import MetadataError, QueryError
 from bittern.types import (
     QUERY_KINDS,
@@ -64,6 +64,8 @@ EXPORT_FORMATS: dict[str, pb.ExportFormat.ValueType] = {
     "ids": pb.EXPORT_FORMAT_IDS,
     "folder": pb.EXPORT_FORMAT_FOLDER,
 }
+DEFAULT_PAGE_SIZE = 100
+_MAX_TOKEN_CHARS = 1_000
 _INT64 = range(-(2**63), 2**63)
 _K = TypeVar("_K", bound=str)
 _V = TypeVar("_V", bound=int)
@@ -211,6 +213,36 @@ def query_from_wire(message: pb.SearchRequest) -> Query:
         where=message.where or None,
         model=message.model or None,
     )
+
+
+def encode_to_wire(query: Query, archive: str, name: str) -> pb.EncodeRequest:
+    """Message of a text or a file to encode; `name` is the file's."""
+    given: dict[str, Any] = {query.kind: getattr(query, query.kind)}
+    return pb.EncodeRequest(archive=archive, model=query.model or "", name=name, **given)
+
+
+def encode_from_wire(message: pb.EncodeRequest) -> Query:
+    """What to encode, as a query.
+
+    Raises:
+        QueryError: nothing to encode; see also `Query`.
+    """
+    kind = message.WhichOneof("input")
+    if kind is None:
+        raise QueryError("nothing to encode; give one of text, image and audio", field="input")
+    given: dict[str, Any] = {kind: getattr(message, kind)}
+    return Query(**given, model=message.model or None)
+
+
+def page_size_from_wire(page_size: int, page_token: str) -> int:
+    """How many entries a page has: `DEFAULT_PAGE_SIZE` for 0.
+
+    Raises:
+        QueryError: negative, more than `MAX_PAGE_SIZE`, or a token that is no token.
+    """
+    if len(page_token) > _MAX_TOKEN_CHARS:
+        raise QueryError("page_token is not one that this server gave out", field="page_token")
+    return check_page_size(page_size or DEFAULT_PAGE_SIZE)
 
 
 def result_to_wire(result: SearchResult) -> pb.SearchResponse:

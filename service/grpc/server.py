@@ -27,7 +27,7 @@ from bittern.v1 import job_service_pb2 as job_pb
 from bittern.v1 import job_service_pb2_grpc as job_pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
 SERVICE_NAME = pb.DESCRIPTOR.services_by_name["ArchiveService"].full_name
 JOB_SERVICE_NAME = job_pb.DESCRIPTOR.services_by_name["JobService"].full_name
@@ -134,7 +134,7 @@ def _await(event: threading.Event) -> None:
 
 
 def serve(
-    engines: Mapping[str, Engine],
+    archives: Mapping[str, LocalArchive],
     *,
     listen: str = f"{LOOPBACK}:50051",
     config: ServiceConfig | None = None,
@@ -142,22 +142,22 @@ def serve(
 ) -> Server:
     """Start a server of some archives; return at once.
 
-    The caller closes the engines after the server has stopped.
+    The caller closes the archives after the server has stopped.
 
     Args:
-        engines: by the name that clients use.
+        archives: by the name that clients use.
         listen: ``HOST:PORT``. Without a host, only this machine can connect (127.0.0.1). Port 0
             chooses a free port, see `Server.port`.
         config: limits.
         jobs: codes media of this machine; None for no jobs. Closed with the server.
 
     Raises:
-        InvalidInputError: no engines, or `listen` is not an address.
+        InvalidInputError: no archives, or `listen` is not an address.
         PreconditionError: the port is in use, or the host is not this machine's.
     """
     config = config or ServiceConfig()
-    if not engines:
-        raise InvalidInputError("name at least one archive to serve", field="engines")
+    if not archives:
+        raise InvalidInputError("name at least one archive to serve", field="archives")
     host, port = parse_listen(listen)
     server = grpc.server(
         ThreadPoolExecutor(config.workers, thread_name_prefix="bittern-rpc"),
@@ -170,9 +170,9 @@ def serve(
         ],
     )
     jobs = jobs or Jobs.none()
-    servicer = ArchiveServicer(engines, config)
+    servicer = ArchiveServicer(archives, config)
     pb_grpc.add_ArchiveServiceServicer_to_server(servicer, server)
-    job_servicer = JobServicer(jobs.queue, jobs.allowed, servicer.engine, config)
+    job_servicer = JobServicer(jobs.queue, jobs.allowed, servicer.archive, config)
     job_pb_grpc.add_JobServiceServicer_to_server(job_servicer, server)
     checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -183,7 +183,7 @@ def serve(
     )
     bound = _bind(server, host, port)
     server.start()
-    log.info("listening on %s:%d for %s", host, bound, ", ".join(sorted(engines)))
+    log.info("listening on %s:%d for %s", host, bound, ", ".join(sorted(archives)))
     return Server(server, servicer, checks, jobs, host=host, port=bound, grace_s=config.grace_s)
 
 

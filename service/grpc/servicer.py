@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -16,26 +16,25 @@ from bittern.errors import (
     QueryError,
     ServiceUnavailableError,
 )
-from bittern.service import limits
 from bittern.service.export.files import file_chunks
 from bittern.service.export.rows import rows_of_hits
 from bittern.service.export.writers import writer_of
 from bittern.service.grpc import messages
 from bittern.service.grpc.add_stream import answer_add
 from bittern.service.grpc.status import rpc_context
-from bittern.service.limits import ServiceConfig
+from bittern.service.limits import ServiceConfig, check_query_media
 from bittern.types import Query
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 
 if TYPE_CHECKING:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
 _NAMES_SHOWN = 20
 
 
 class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
-    """Answers calls from the engines.
+    """Answers calls from open archives.
 
     A call cannot open files of this machine: media arrive as bytes, and their names are labels.
 
@@ -43,8 +42,8 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
         stopping: set when the server stops; open Add and Export calls then end.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], config: ServiceConfig) -> None:
-        self._engines = dict(engines)
+    def __init__(self, archives: Mapping[str, LocalArchive], config: ServiceConfig) -> None:
+        self._archives = dict(archives)
         self._config = config
         self._add_streams = threading.BoundedSemaphore(config.max_add_streams)
         # Exports use at most a quarter of the workers; searches need the others.
@@ -56,10 +55,8 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Search(self, request: pb.SearchRequest, context: grpc.ServicerContext) -> pb.SearchResponse:
         """Answer one search."""
         with rpc_context("Search", context) as deadline:
-            engine = self.engine(request.archive)
-            query = messages.query_from_wire(request)
-            limits.check_query(query, self._config)
-            result = engine.search(query, deadline=deadline)
+            archive = self.archive(request.archive)
+            result = archive.answer(self._query(request), deadline)
             deadline.check("the hits were sent")
             return messages.result_to_wire(result)
 
@@ -76,7 +73,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
             try:
                 yield from answer_add(
                     request_iterator,
-                    engine_of=self.engine,
+                    archive_of=self.archive,
                     config=self._config,
                     deadline=deadline,
                     stopping=self.stopping,
@@ -87,19 +84,16 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Get(self, request: pb.GetRequest, context: grpc.ServicerContext) -> pb.GetResponse:
         """Return one observation."""
         with rpc_context("Get", context):
-            observation = self.engine(request.archive).get(request.id)
+            observation = self.archive(request.archive).get(request.id)
             return pb.GetResponse(observation=messages.observation_to_wire(observation))
 
     def List(self, request: pb.ListRequest, context: grpc.ServicerContext) -> pb.ListResponse:
         """Return one page."""
         with rpc_context("List", context):
-            engine = self.engine(request.archive)
-            where = request.where or None
-            check_where(where, self._config.max_where_chars)
-            page = engine.list(
-                page_size=limits.check_page(request.page_size, request.page_token, self._config),
+            page = self.archive(request.archive).page(
+                page_size=messages.page_size_from_wire(request.page_size, request.page_token),
                 page_token=request.page_token,
-                where=where,
+                where=check_where(request.where or None),
             )
             return pb.ListResponse(
                 observations=[messages.observation_to_wire(each) for each in page.observations],
@@ -109,23 +103,16 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Delete(self, request: pb.DeleteRequest, context: grpc.ServicerContext) -> pb.DeleteResponse:
         """Remove observations."""
         with rpc_context("Delete", context):
-            engine = self.engine(request.archive)
-            limits.check_ids(request.ids, self._config)
-            return pb.DeleteResponse(ids=engine.delete(list(request.ids)))
+            removed = self.archive(request.archive).delete(list(request.ids))
+            return pb.DeleteResponse(ids=removed)
 
     def Encode(self, request: pb.EncodeRequest, context: grpc.ServicerContext) -> pb.EncodeResponse:
         """Code words or media."""
         with rpc_context("Encode", context) as deadline:
-            engine = self.engine(request.archive)
-            kind = request.WhichOneof("input")
-            if kind is None:
-                raise QueryError(
-                    "nothing to encode; give one of text, image and audio", field="input"
-                )
-            given: dict[str, Any] = {kind: getattr(request, kind)}
-            query = Query(**given, model=request.model or None)
-            limits.check_query(query, self._config)
-            encoded = engine.encode(query, name=request.name)
+            archive = self.archive(request.archive)
+            query = messages.encode_from_wire(request)
+            check_query_media(query, self._config)
+            encoded = archive.encode_query(query, request.name)
             deadline.check("the codes were sent")
             return pb.EncodeResponse(encoded=[messages.encoded_to_wire(each) for each in encoded])
 
@@ -134,7 +121,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     ) -> Iterator[pb.ExportResponse]:
         """Send a file of observations, or of the hits of a search, in chunks."""
         with rpc_context("Export", context) as deadline:
-            engine = self.engine(request.archive)
+            archive = self.archive(request.archive)
             writer = writer_of(_format_of(request))
             _check_export(request)
             if not self._exports.acquire(blocking=False):
@@ -144,13 +131,10 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
                 )
             try:
                 if request.HasField("search"):
-                    query = messages.query_from_wire(request.search)
-                    limits.check_query(query, self._config)
-                    rows = rows_of_hits(engine.search(query, deadline=deadline).hits)
+                    query = self._query(request.search)
+                    rows = rows_of_hits(archive.answer(query, deadline).hits)
                 else:
-                    where = request.where or None
-                    check_where(where, self._config.max_where_chars)
-                    rows = engine.rows(where, codes=writer.codes)
+                    rows = archive.rows(check_where(request.where or None), codes=writer.codes)
                 for chunk in file_chunks(writer, rows):
                     deadline.check("the next chunk of the file was sent")
                     if self.stopping.is_set():
@@ -162,8 +146,8 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     def Stats(self, request: pb.StatsRequest, context: grpc.ServicerContext) -> pb.StatsResponse:
         """Return statistics of an archive."""
         with rpc_context("Stats", context):
-            stats = self.engine(request.archive).stats()
-            name = request.archive or next(iter(self._engines))
+            stats = self.archive(request.archive).stats()
+            name = request.archive or next(iter(self._archives))
             return messages.stats_to_wire(stats, name)
 
     def ListModels(
@@ -171,7 +155,7 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
     ) -> pb.ListModelsResponse:
         """List the models of an archive."""
         with rpc_context("ListModels", context):
-            models = self.engine(request.archive).models()
+            models = self.archive(request.archive).models()
             return pb.ListModelsResponse(models=[messages.model_to_wire(each) for each in models])
 
     def ListArchives(
@@ -180,20 +164,25 @@ class ArchiveServicer(pb_grpc.ArchiveServiceServicer):
         """List the archives."""
         with rpc_context("ListArchives", context):
             return pb.ListArchivesResponse(
-                archives=[pb.ArchiveEntry(name=name) for name in sorted(self._engines)]
+                archives=[pb.ArchiveEntry(name=name) for name in sorted(self._archives)]
             )
 
-    def engine(self, name: str) -> Engine:
-        """The engine of this name; with an empty name, the only one.
+    def _query(self, request: pb.SearchRequest) -> Query:
+        query = messages.query_from_wire(request)
+        check_query_media(query, self._config)
+        return query
+
+    def archive(self, name: str) -> LocalArchive:
+        """The archive of this name; with an empty name, the only one.
 
         Raises:
             ArchiveNotFoundError: no such archive, or no name where there are several.
         """
-        if not name and len(self._engines) == 1:
-            return next(iter(self._engines.values()))
-        if name in self._engines:
-            return self._engines[name]
-        names = sorted(self._engines)
+        if not name and len(self._archives) == 1:
+            return next(iter(self._archives.values()))
+        if name in self._archives:
+            return self._archives[name]
+        names = sorted(self._archives)
         listed = ", ".join(names[:_NAMES_SHOWN]) + ("…" if len(names) > _NAMES_SHOWN else "")
         said = f"no archive is called {name!r} here" if name else "several archives are served here"
         raise ArchiveNotFoundError(

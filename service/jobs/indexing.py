@@ -23,7 +23,7 @@ from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import chosen_model, with_encoder
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.fitting import FEW_ROWS, FIT_ROWS, fitted_model
 from bittern.service.models.model import Embedder, Model
 from bittern.service.sources.base import Entry
@@ -89,7 +89,7 @@ def embed_here(
 
 
 def index_source(
-    engine: Engine,
+    engine: LocalArchive,
     entries: Iterable[Entry],
     options: IndexOptions,
     control: JobControl | None = None,
@@ -129,7 +129,7 @@ def index_source(
         )
     else:
         options = with_encoder(options)
-        embedder = engine.embedders.named(options.model)
+        embedder = engine.registry.embedders.named(options.model)
         embedder.encoder()  # missing weights are an error before anything is decoded
         stream = embed(
             embedder, entries, report.stages, saved=None, cancelled=cancelled, fetch=fetch
@@ -137,7 +137,7 @@ def index_source(
         saved, stream = fit_on_first(stream, embedder, options, control)
         if saved is None:
             return control.finish()
-        model = engine.register(saved)
+        model = engine.registry.register(saved)
         commits = _commits(engine, model, options, report)
     report.warnings += _second_model_warning(model, before)
     report.model, report.digest = model.card.name, model.digest
@@ -147,7 +147,7 @@ def index_source(
 
 
 def _commits(
-    engine: Engine, model: Model, options: IndexOptions, report: JobReport
+    engine: LocalArchive, model: Model, options: IndexOptions, report: JobReport
 ) -> ArchiveCommits:
     return ArchiveCommits(
         engine.archive,

@@ -21,7 +21,7 @@ from bittern.hashing.saved_model import CARD_FILE, ModelCard, SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.ingest.commit import check_towers
 from bittern.service.jobs.description import IndexOptions
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.fitting import calibrated_model, model_name, shipped_model
 from bittern.service.models.model import Embedder, Embedders, Model, catalogue_encoder
 from bittern.service.models.saved import (
@@ -66,7 +66,7 @@ def check_agrees(options: IndexOptions, card: ModelCard) -> None:
 
 
 def chosen_model(
-    engine: Engine, options: IndexOptions, entries: Iterable[Entry] = ()
+    engine: LocalArchive, options: IndexOptions, entries: Iterable[Entry] = ()
 ) -> Model | None:
     """The archive's model for a job; None if it must be fitted on the media first.
 
@@ -83,23 +83,23 @@ def chosen_model(
     records = engine.archive.models()
     unspecified = not options.model and options.bits is None and options.hasher is None
     if records and unspecified:
-        return engine.loaded(_own(records, entries))
+        return engine.registry.load(_own(records, entries))
     options = with_encoder(options)
     for name in (options.model, fitted_name(options)):
         for record in records:
             if name in (record.name, record.digest):
                 _check_searched(record, records)
-                model = engine.loaded(record)
+                model = engine.registry.load(record)
                 check_agrees(options, model.card)
                 return model
-    saved = ready_model(options, engine.embedders.named)
+    saved = ready_model(options, engine.registry.embedders.named)
     if saved is None:
         return None
     for record in records:
         if record.digest == saved.card.digest:
             _check_searched(record, records)
-    check_usable(Model(saved, engine.embedders.of(saved)), entries)
-    return engine.register(saved)
+    check_usable(Model(saved, engine.registry.embedders.of(saved)), entries)
+    return engine.registry.register(saved)
 
 
 def _own(records: Sequence[ModelRecord], entries: Iterable[Entry]) -> ModelRecord:

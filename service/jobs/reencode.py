@@ -42,7 +42,7 @@ from bittern.service.jobs.model_choice import (
     ready_model,
     with_encoder,
 )
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.fitting import FIT_ROWS, fitted_model
 from bittern.service.models.model import Embedder, Model
 from bittern.service.sources.archive import ArchiveMedia
@@ -54,7 +54,7 @@ EMBEDDINGS_PER_COMMIT = 2_048
 MEDIA = (Modality.IMAGE, Modality.AUDIO)
 
 
-def reencode(spec: JobSpec, engine: Engine, control: JobControl | None = None) -> JobReport:
+def reencode(spec: JobSpec, engine: LocalArchive, control: JobControl | None = None) -> JobReport:
     """Code all observations of an archive with another model, and switch to it.
 
     Args:
@@ -120,7 +120,7 @@ def _forgotten_names(archive: Archive) -> set[str]:
 
 
 class _Reencoding:
-    def __init__(self, engine: Engine, spec: JobSpec, control: JobControl) -> None:
+    def __init__(self, engine: LocalArchive, spec: JobSpec, control: JobControl) -> None:
         self._engine, self._archive = engine, engine.archive
         self._spec, self._control, self._report = with_encoder(spec), control, control.report
 
@@ -158,14 +158,14 @@ class _Reencoding:
         wanted = (self._spec.model, fitted_name(self._spec))
         for record in self._archive.registered():
             if record.name in wanted or record.digest in wanted:
-                model = self._engine.loaded(record)
+                model = self._engine.registry.load(record)
                 check_agrees(self._spec, model.card)
                 return model
         return None
 
     def _ready(self) -> Model | None:
-        saved = ready_model(self._spec, self._engine.embedders.named)
-        return None if saved is None else self._engine.register(saved, pending=True)
+        saved = ready_model(self._spec, self._engine.registry.embedders.named)
+        return None if saved is None else self._engine.registry.register(saved, pending=True)
 
     def _fitted_on_embeddings(self) -> Model | None:
         """A model with a hasher fitted on stored embeddings; None if there are none."""
@@ -178,19 +178,19 @@ class _Reencoding:
                 for modality in MEDIA
                 if len(rows := some_embeddings(self._archive, record, str(modality), FIT_ROWS))
             }
-            encoder = self._engine.embedders.named(name).encoder()
-            card = self._engine.loaded(record).card
+            encoder = self._engine.registry.embedders.named(name).encoder()
+            card = self._engine.registry.load(record).card
             if any(card.towers.get(m) != encoder.digests.get(Modality(m)) for m in sample):
                 continue
             saved = fitted_model(encoder, self._spec.wanted_bits, sample, self._spec.hasher)
-            return self._engine.register(saved, pending=True)
+            return self._engine.registry.register(saved, pending=True)
         return None
 
     def _fitted_on_media(self) -> Model | None:
         """Fit a model on the first media, and code all with it; None if cancelled."""
         if self._spec.model not in CATALOGUE:
             raise ModelNotFoundError(f"there is no model '{self._spec.model}'", field="model")
-        embedder = self._engine.embedders.named(self._spec.model)
+        embedder = self._engine.registry.embedders.named(self._spec.model)
         kinds = [str(m) for m in MEDIA if m in embedder.encoder().modalities]
         any_model = self._archive.models()[0].digest
         names = [
@@ -205,7 +205,7 @@ class _Reencoding:
             if self._control.cancelled():
                 return None
             raise nothing_usable("the archive's media", self._report)
-        model = self._engine.register(saved, pending=True)
+        model = self._engine.registry.register(saved, pending=True)
         self._announce(model)
         self._store(model, stream)
         return model
@@ -241,7 +241,7 @@ class _Reencoding:
         for record in self._archive.registered():
             if record.digest == model.digest or not has_embeddings(self._archive, record):
                 continue
-            shared = _shared_towers(self._engine.loaded(record), model)
+            shared = _shared_towers(self._engine.registry.load(record), model)
             names = lacking(self._archive, model.digest, shared) if shared else []
             for begin in range(0, len(names), EMBEDDINGS_PER_COMMIT):
                 if self._control.cancelled():

@@ -20,7 +20,7 @@ from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, index_source
 from bittern.service.jobs.model_choice import load_first
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders, catalogue_encoder
 from bittern.service.sources import Entry, Source, read_source
 from bittern.text import counted
@@ -44,7 +44,7 @@ class JobResources:
         report: file for the report; None for `report_file`.
     """
 
-    engine: Engine | None = None
+    engine: LocalArchive | None = None
     embedders: Embedders | None = None
     report: Path | None = None
 
@@ -132,7 +132,7 @@ def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobRepo
 @contextmanager
 def _opened_engine(
     spec: JobSpec, source: Iterable[Entry], resources: JobResources, control: JobControl
-) -> Iterator[Engine]:
+) -> Iterator[LocalArchive]:
     """The archive of a job, open for writing; created for ``index``."""
     if resources.engine is not None:
         control.on_progress(control.report)
@@ -146,7 +146,7 @@ def _opened_engine(
         load_first(spec, embedders, source)
     with Archive.create(archive) if make else Archive.open(archive, write=True) as opened:
         control.on_progress(control.report)
-        yield Engine(opened, embedders=embedders)
+        yield LocalArchive(opened, embedders=embedders)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from bittern.service.sources.base import modality_of_suffix
 from bittern.types import AddResult, AddStatus, MediaItem
 
 if TYPE_CHECKING:
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_SOURCE_CHARS = 4_096
@@ -241,7 +241,7 @@ class Jobs:
         return cls(JobQueue({}, refuse), AllowedFolders({}))
 
     @classmethod
-    def of(cls, engines: Mapping[str, Engine], allowed: AllowedFolders) -> Jobs:
+    def of(cls, engines: Mapping[str, LocalArchive], allowed: AllowedFolders) -> Jobs:
         """Jobs of these archives; queued ones start at once.
 
         Args:

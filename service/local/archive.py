@@ -1,12 +1,12 @@
-"""The engine: searches one archive with its models, and adds to it."""
+"""An archive folder that is opened in this process: searches it with its models, adds to it."""
 
 from __future__ import annotations
 
 import builtins
-import logging
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import groupby, islice
 from pathlib import Path
 from time import perf_counter
@@ -14,36 +14,30 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from bittern.api import ArchiveAPI
 from bittern.encoders.base import AudioWindowing, Modality
-from bittern.errors import (
-    ModelNotFoundError,
-    ObservationNotFoundError,
-    PreconditionError,
-    QueryError,
-    UnsupportedModalityError,
-)
+from bittern.errors import ObservationNotFoundError, PreconditionError, QueryError
 from bittern.hashing.codes import check_codes, pack
-from bittern.hashing.saved_model import SavedModel
 from bittern.index.archive import Archive
-from bittern.index.models import ModelRecord
-from bittern.service.export.rows import Rows, rows_of_archive
-from bittern.service.ingest.commit import (
-    COMMIT_ITEMS,
-    ArchiveCommits,
-    check_towers,
-    reject_unsupported,
-)
+from bittern.index.snapshots import SnapshotInfo
+from bittern.service.export.files import check_export, file_chunks, write_file
+from bittern.service.export.folder import media_of_hits, media_of_observations, write_folder
+from bittern.service.export.rows import Rows, metadata_types, rows_of_archive, rows_of_hits
+from bittern.service.export.writers import FOLDER, writer_of
+from bittern.service.ingest.commit import ArchiveCommits, check_towers, reject_unsupported
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Decoded, decode
-from bittern.service.ingest.report import Stages, new_stages
+from bittern.service.ingest.report import new_stages
 from bittern.service.limits import Deadline
-from bittern.service.local.relevance import Relevance, Vector
+from bittern.service.local.models import ModelRegistry
+from bittern.service.local.relevance import QueryVector, Relevance
 from bittern.service.models.model import Embedders, EncoderLoader, Model, catalogue_encoder
-from bittern.service.models.saved import encoder_names, load_saved, weights_of
 from bittern.types import (
     AddResult,
     ArchiveStats,
     Encoded,
+    Exported,
+    ExportOptions,
     MediaItem,
     ModelInfo,
     Observation,
@@ -54,20 +48,24 @@ from bittern.types import (
     SearchResult,
 )
 
-logger = logging.getLogger("bittern.engine")
-
 DECODED_AT_ONCE = 2
 """Queries whose media are in memory at the same time; others wait."""
 MAX_QUERY_WINDOWS = 120
 """Windows that a sound query may have; their embeddings are averaged."""
-_SHORTEST_DIGEST = 8
+FOLDER_PAGE = 1_000
+"""Observations that are looked up at a time while their media are copied."""
 _TOWERS = tuple(Modality)
 
 
-class Engine:
-    """Encodes queries and media with an archive's models, and searches its codes.
+class LocalArchive(ArchiveAPI):
+    """An archive folder, searched without a server. See `ArchiveAPI` for the methods.
 
     Thread-safe. Each search sees one generation of the archive.
+
+    Attributes:
+        archive: observations, metadata and codes.
+        registry: its models.
+        name: the archive's name.
     """
 
     def __init__(
@@ -77,147 +75,45 @@ class Engine:
         load_encoder: EncoderLoader = catalogue_encoder,
         embedders: Embedders | None = None,
     ) -> None:
-        """Load nothing yet.
+        """Load nothing yet; `bittern.open` is the usual way to make one.
 
         Args:
-            archive: open; its name becomes the engine's.
+            archive: open.
             load_encoder: from a catalogue name to an encoder.
             embedders: encoders that may be loaded already, instead of `load_encoder`.
         """
         self.archive = archive
+        self.registry = ModelRegistry(archive, embedders or Embedders(load_encoder))
         self.name = archive.name
-        self.embedders = embedders or Embedders(load_encoder)
-        self._models: dict[str, Model] = {}
         self._relevance = Relevance(archive)
-        self._lock = threading.RLock()
         self._decoding = threading.BoundedSemaphore(DECODED_AT_ONCE)
 
     @classmethod
     def open(
         cls,
-        path: Path,
+        path: str | Path,
         *,
         write: bool = False,
         search: SearchOptions | None = None,
         snapshot: str | int | None = None,
-    ) -> Engine:
-        """Open the archive at `path`; see `Archive.open` for the errors.
-
-        Args:
-            path: its folder.
-            write: also add and delete; one process at a time may.
-            search: which engine searches, with how many threads and how much of a card;
-                None for the defaults.
-            snapshot: open this older generation, for reading only; None for the newest.
-        """
+    ) -> LocalArchive:
+        """Open the archive at `path`; see `bittern.open`."""
         return cls(Archive.open(path, write=write, search=search, snapshot=snapshot))
 
+    def __repr__(self) -> str:
+        return f"<LocalArchive '{self.name}'>"
+
     def close(self) -> None:
-        """Release the archive (and its write lock)."""
+        """See `ArchiveAPI.close`; also releases the write lock."""
         self.archive.close()
 
-    # Models
-
-    def register(self, saved: SavedModel, *, pending: bool = False) -> Model:
-        """Add a model to the archive, unless it has it already.
-
-        Args:
-            saved: the model.
-            pending: its codes are not searched before `Archive.switch_model`.
-
-        Raises:
-            PreconditionError: it is pending already, and `pending` is False.
-        """
-        known = self._registered(saved.card.digest)
-        if known is None:
-            record = ModelRecord(
-                name=saved.card.name,
-                digest=saved.card.digest,
-                bits=saved.card.bits,
-                encoder=saved.card.encoder,
-                modalities=tuple(sorted(saved.card.towers)),
-                state="pending" if pending else "ready",
-            )
-            self.archive.register_model(record, saved.files())
-            return self.loaded(record)
-        if known.state == "pending" and not pending:
-            raise PreconditionError(
-                f"archive '{self.name}' is being coded again with model '{known.name}', which is "
-                f"not finished: run bittern reencode {self.archive.path} again with that model"
-            )
-        return self.loaded(known)
-
-    def _registered(self, digest: str) -> ModelRecord | None:
-        found = [record for record in self.archive.registered() if record.digest == digest]
-        return found[0] if found else None
-
-    def model(
-        self,
-        name: str | None = None,
-        *,
-        towers: Iterable[Modality] = (),
-        target: Modality | None = None,
-    ) -> Model:
-        """A model of the archive.
-
-        Args:
-            name: its name, digest, or the first 8 or more digits of its digest; None for one
-                that has the towers.
-            towers: modalities that it must have.
-            target: of several models, take the one that coded most observations of this
-                modality; the oldest of these, or of all where there is no target.
-
-        Raises:
-            ModelNotFoundError: no such model.
-            UnsupportedModalityError: none that has these towers.
-        """
-        records = self.archive.models()
-        have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in records) or "none"
-        if name is not None:
-            records = [r for r in records if _named(r, name)]
-            if not records:
-                raise ModelNotFoundError(
-                    f"archive '{self.name}' has no model '{name}'; its models are: {have}",
-                    field="model",
-                    details={"model": name},
-                )
-        wanted = set(towers)
-        fit = [record for record in records if wanted <= set(record.modalities)]
-        if fit:
-            if name is None:  # a retired model is used only if no other fits
-                fit = [record for record in fit if record.state == "ready"] or fit
-            if target and len(fit) > 1:
-                fit = [max(fit, key=lambda r: self.archive.code_counts(r.digest)[str(target)])]
-            return self.loaded(fit[0])
-        raise UnsupportedModalityError(
-            f"no model of archive '{self.name}'{f' named {name}' if name else ''} has the towers "
-            f"{' and '.join(sorted(wanted))}; its models are: {have}",
-            field="model",
-        )
+    def stats(self) -> ArchiveStats:
+        """See `ArchiveAPI.stats`."""
+        return self.archive.stats()
 
     def models(self) -> builtins.list[ModelInfo]:
-        """The archive's models, in the order in which they were added."""
-        infos = []
-        for record in self.archive.models():
-            card = self.loaded(record).card
-            status = weights_of(record.encoder)
-            infos.append(
-                ModelInfo(
-                    name=record.name,
-                    digest=record.digest,
-                    bits=record.bits,
-                    encoder=record.encoder,
-                    modalities=tuple(record.modalities),
-                    rows=self.archive.code_counts(record.digest),
-                    weights="ready" if status.ready else status.message,
-                    licence=card.licence,
-                )
-            )
-        return infos
-
-    def encoders(self) -> set[str]:
-        """Catalogue names of the encoders of the archive's models."""
-        return {name for r in self.archive.models() for name in encoder_names(r.encoder)}
+        """See `ArchiveAPI.models`."""
+        return self.registry.infos()
 
     def load_codes(self) -> None:
         """Load all codes into memory with their search engines, which `stats` describes."""
@@ -232,19 +128,11 @@ class Engine:
     def warm(self) -> None:
         """Load codes and networks before the first search; skip networks without weights."""
         self.load_codes()
-        for record in self.archive.models():
-            model = self.loaded(record)
-            for modality in sorted(model.modalities):
-                try:
-                    model.check_tower(modality)
-                    if modality == Modality.TEXT:
-                        model.embed(modality, ["a bird"])
-                except (PreconditionError, ModelNotFoundError) as error:
-                    logger.warning("%s cannot answer %s queries: %s", record.name, modality, error)
+        self.registry.warm()
 
     # Searching
 
-    def search(self, query: Query, *, deadline: Deadline | None = None) -> SearchResult:
+    def answer(self, query: Query, deadline: Deadline | None = None) -> SearchResult:
         """Answer one query.
 
         Raises:
@@ -262,7 +150,18 @@ class Engine:
         deadline.check("encoding the query")
         vector = self._query_vector(query, model, target)
         deadline.check("searching")
-        answer, nearest = self._relevance.search(query, vector, deadline)
+        search = partial(
+            self.archive.search,
+            vector.values,
+            model=model.digest,
+            metric=vector.metric,
+            where=query.where,
+            modality=str(target),
+        )
+        if query.within is None and query.relevance is None:
+            answer, nearest = search(k=query.k, recall=query.recall), None
+        else:
+            answer, nearest = self._relevance.search(search, query, vector, deadline)
         return SearchResult(
             model=model.card.name,
             target=str(target),
@@ -292,23 +191,23 @@ class Engine:
             for record in self.archive.models():
                 with suppress(ObservationNotFoundError):
                     self.archive.code(query.id, record.digest)
-                    return self.loaded(record)
+                    return self.registry.load(record)
         towers = {target, Modality(query.kind)} if query.kind in _TOWERS else {target}
-        return self.model(query.model, towers=towers, target=target)
+        return self.registry.find(query.model, towers=towers, target=target)
 
-    def _query_vector(self, query: Query, model: Model, target: Modality) -> Vector:
+    def _query_vector(self, query: Query, model: Model, target: Modality) -> QueryVector:
         if query.id is not None:
-            return Vector(model, target, "hamming", self.archive.code(query.id, model.digest))
+            return QueryVector(model, target, "hamming", self.archive.code(query.id, model.digest))
         if query.code is not None:
             code = np.frombuffer(query.code, dtype=np.uint8)[None]
-            return Vector(model, target, "hamming", check_codes(code, model.card.bits)[0])
+            return QueryVector(model, target, "hamming", check_codes(code, model.card.bits)[0])
         _, embeddings = self._embedded(query, model)
         mean = embeddings.mean(axis=0, keepdims=True)
         mean /= max(float(np.linalg.norm(mean)), 1e-12)
         logits = model.logits(Modality(query.kind), mean)
         if query.metric == "hamming":
-            return Vector(model, target, "hamming", pack(logits)[0])
-        return Vector(model, target, "asymmetric", logits[0])
+            return QueryVector(model, target, "hamming", pack(logits)[0])
+        return QueryVector(model, target, "asymmetric", logits[0])
 
     def _embedded(
         self, query: Query, model: Model, name: str = ""
@@ -320,7 +219,7 @@ class Engine:
             decoded = _decoded_query(query, windowing, name)
             return decoded, model.embed(modality, [each.data for each in decoded])
 
-    def encode(self, query: Query, *, name: str = "") -> builtins.list[Encoded]:
+    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
         """Codes and logits of one text, picture or recording (one per window).
 
         Args:
@@ -332,7 +231,7 @@ class Engine:
             ModelNotFoundError: no model has the tower.
         """
         modality = Modality(query.kind)
-        model = self.model(query.model, towers=[modality])
+        model = self.registry.find(query.model, towers=[modality])
         decoded, embeddings = self._embedded(query, model, name)
         logits = model.logits(modality, embeddings)
         return [
@@ -342,65 +241,29 @@ class Engine:
 
     # Observations
 
-    def get(self, id: str) -> Observation:  # noqa: A002 - the contract's name
-        """The observation with this id."""
+    def _get(self, id: str) -> Observation:  # noqa: A002
         return self.archive.get(id)
 
-    def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
-        """One page of observations, in row order."""
+    def page(self, *, page_size: int, page_token: str = "", where: str | None = None) -> Page:
+        """See `ArchiveAPI.page`."""
         return self.archive.list(page_size=page_size, page_token=page_token, where=where)
 
-    def delete(self, ids: Sequence[str]) -> builtins.list[str]:
-        """Delete observations, or all windows of recordings; all of them or none."""
+    def _delete(self, ids: Sequence[str]) -> builtins.list[str]:
         return self.archive.delete(ids)
 
-    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
-        """Observations of one generation in row order, for `bittern.service.export`.
-
-        Args:
-            where: SQL condition; None for all.
-            codes: also the codes of the archive's first model.
-
-        Raises:
-            FilterError: `where` is not a filter.
-        """
-        return rows_of_archive(self.archive, where, codes=codes)
-
-    def stats(self) -> ArchiveStats:
-        """What the archive holds."""
-        return self.archive.stats()
-
-    def add(
+    def _add(
         self,
         items: Iterable[MediaItem],
-        *,
-        on_duplicate: OnDuplicate = "error",
-        model: str | None = None,
-        batch_size: int = COMMIT_ITEMS,
-        stages: Stages | None = None,
+        on_duplicate: OnDuplicate,
+        model: str | None,
+        batch_size: int,
     ) -> Iterator[builtins.list[AddResult]]:
-        """Code items and commit them in batches.
-
-        Args:
-            items: photographs and recordings.
-            on_duplicate: what to do with an `occurrenceID` that the archive has already.
-            model: which of the archive's models; None for the first with the tower.
-            batch_size: items per atomic commit.
-            stages: filled in as work goes on.
-
-        Yields:
-            After each commit, the results of its items, in order.
-
-        Raises:
-            ModelNotFoundError: the archive has no such model.
-            DigestMismatchError: the weights here are not those that the model was made with.
-        """
         if not self.archive.models():
             raise PreconditionError(
                 f"archive '{self.name}' has no model yet: index a folder or manifest into it "
                 "first, with `bittern index`"
             )
-        stages = stages if stages is not None else new_stages()
+        stages = new_stages()
         remaining = iter(items)
         while batch := builtins.list(islice(remaining, batch_size)):
             for chosen, group in self._by_model(batch, model):
@@ -415,29 +278,92 @@ class Engine:
     ) -> Iterator[tuple[Model, builtins.list[MediaItem]]]:
         """Neighbouring items that the same model codes."""
         if name is not None:
-            yield self.model(name), builtins.list(batch)
+            yield self.registry.find(name), builtins.list(batch)
             return
 
         def chosen(item: MediaItem) -> str:
             # An item of an unknown modality fails later, with any model.
             known = {item.modality} & set(Modality)
-            return self.model(towers=map(Modality, known)).digest
+            return self.registry.find(towers=map(Modality, known)).digest
 
         for digest, group in groupby(batch, key=chosen):
-            yield self.model(digest), builtins.list(group)
+            yield self.registry.find(digest), builtins.list(group)
 
-    def loaded(self, record: ModelRecord) -> Model:
-        """A model of the archive in any state, loaded if necessary."""
-        with self._lock:
-            if record.digest not in self._models:
-                saved = load_saved(self.archive.model_folder(record.digest))
-                self._models[record.digest] = Model(saved, self.embedders.of(saved))
-            return self._models[record.digest]
+    # Export
 
+    def rows(self, where: str | None = None, *, codes: bool = False) -> Rows:
+        """Observations of one generation in row order, for `bittern.service.export`.
 
-def _named(record: ModelRecord, name: str) -> bool:
-    is_digest = len(name) >= _SHORTEST_DIGEST and record.digest.startswith(name.lower())
-    return record.name == name or is_digest
+        Args:
+            where: SQL condition; None for all.
+            codes: also the codes of the archive's first model.
+
+        Raises:
+            FilterError: `where` is not a filter.
+        """
+        return rows_of_archive(self.archive, where, codes=codes)
+
+    def _export(self, to: str | Path, options: ExportOptions) -> Exported:
+        chosen = check_export(to, options)
+        if chosen == FOLDER:
+            return self._export_folder(Path(to), options)
+        writer = writer_of(chosen)
+        if options.hits is not None:
+            rows = rows_of_hits(options.hits.hits)
+        else:
+            rows = self.rows(options.where, codes=writer.codes)
+        return write_file(file_chunks(writer, rows), Path(to), chosen, options.on_progress)
+
+    def _export_folder(self, to: Path, options: ExportOptions) -> Exported:
+        if options.hits is not None:
+            hits = options.hits.hits
+            media = media_of_hits(hits)
+            return write_folder(
+                media,
+                to,
+                builtins.list(metadata_types(hit.observation for hit in hits)),
+                hits=True,
+                below=options.media,
+                total=len(media),
+                on_progress=options.on_progress,
+            )
+        stats = self.archive.stats()
+        whole = stats.observations.get("image", 0) + stats.recordings
+        return write_folder(
+            media_of_observations(self.list(options.where, page_size=FOLDER_PAGE)),
+            to,
+            builtins.list(stats.columns),
+            below=options.media,
+            total=0 if options.where else whole,
+            on_progress=options.on_progress,
+        )
+
+    # Snapshots
+
+    def snapshots(self, *, unnamed: bool = False) -> builtins.list[SnapshotInfo]:
+        """The snapshots, oldest first; with `unnamed` also versions that are still there."""
+        return self.archive.snapshots(unnamed=unnamed)
+
+    def take_snapshot(self, name: str, *, note: str = "") -> SnapshotInfo:
+        """Keep the newest state under a name; see `bittern.open` for how to look at it."""
+        return self.archive.take_snapshot(name, note=note)
+
+    def drop_snapshot(self, name: str) -> SnapshotInfo:
+        """Forget a snapshot.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        return self.archive.drop_snapshot(name)
+
+    def restore(self, snapshot: str | int) -> SnapshotInfo:
+        """Make an old state the newest one; returns the snapshot of the state before.
+
+        Raises:
+            NotFoundError: there is no such snapshot.
+            PreconditionError: the archive is open for reading only.
+        """
+        return self.archive.restore(snapshot)
 
 
 def _decoded_query(

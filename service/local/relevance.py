@@ -1,4 +1,4 @@
-"""From a query's vector to its hits, within the largest distance of a hit (`within`, `relevance`).
+"""Searches with a largest distance of a hit: the query's `within`, its `relevance`, or both.
 
 The relevance cut-off is calibrated with unrelated texts (`index.relevance`). They are coded once
 per model, and searched in a sample of the archive's codes once per generation.
@@ -7,8 +7,8 @@ per model, and searched in a sample of the archive's codes once per generation.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ _Key = tuple[str, Modality, Metric]
 
 
 @dataclass(frozen=True, slots=True)
-class Vector:
+class QueryVector:
     """A query as one model sees it.
 
     Attributes:
@@ -47,7 +47,7 @@ class Vector:
 
 
 class Relevance:
-    """Searches one archive's codes within the distance limit of a query. Thread-safe."""
+    """Finds the hits of one archive that are near enough. Thread-safe."""
 
     def __init__(self, archive: Archive) -> None:
         """Calibrates at the first search that needs it; `archive` is open."""
@@ -56,36 +56,35 @@ class Relevance:
         self._backgrounds: dict[_Key, tuple[tuple[int, int], Background]] = {}
         self._calibrating = threading.Lock()
 
-    def search(self, query: Query, vector: Vector, deadline: Deadline) -> tuple[Answer, Hit | None]:
+    def search(
+        self, search: Callable[..., Answer], query: Query, vector: QueryVector, deadline: Deadline
+    ) -> tuple[Answer, Hit | None]:
         """The hits; without hits, the nearest observation beyond the limit.
 
         An approximate index would report what it misses as irrelevant or too far away. So a search
         with `relevance` is always exact, one with `within` unless the query has a `recall`, and the
         search for the nearest observation is always exact.
 
+        Args:
+            search: `Archive.search` for the query; takes `k`, `recall` and `within`.
+            query: has a `within` or a `relevance`.
+            vector: the query, as its model sees it.
+            deadline: of the query.
+
         Raises:
             UnsupportedModalityError: `relevance` with a model that has no text tower.
             DeadlineExceededError: the deadline passed during calibration.
         """
-        search = partial(
-            self._archive.search,
-            vector.values,
-            model=vector.model.digest,
-            metric=vector.metric,
-            where=query.where,
-            modality=str(vector.target),
-        )
         radius = self._radius(query, vector, deadline)
-        bounded_alone = query.within is not None and query.recall is None
-        recall = 1.0 if query.relevance is not None or bounded_alone else query.recall
-        answer = search(k=query.k, within=radius, recall=recall)
+        exact = query.relevance is not None or query.recall is None
+        answer = search(k=query.k, within=radius, recall=1.0 if exact else query.recall)
         if answer.hits or radius is None:
             return answer, None
         # A commit in between may have added a nearer one, which belongs to the next search.
         beyond = [hit for hit in search(k=1, recall=1.0).hits if hit.distance > radius]
         return answer, beyond[0] if beyond else None
 
-    def _radius(self, query: Query, vector: Vector, deadline: Deadline) -> float | None:
+    def _radius(self, query: Query, vector: QueryVector, deadline: Deadline) -> float | None:
         """Largest distance of a hit, in bits; None where there is no limit."""
         radii = [] if query.within is None else [query.within]
         if query.relevance is not None:
@@ -97,11 +96,11 @@ class Relevance:
             radii += [max(threshold, 0.0)] if threshold < np.inf else []
         return min(radii, default=None)
 
-    def _rows(self, vector: Vector) -> int:
+    def _rows(self, vector: QueryVector) -> int:
         """Number of codes of the model and the target, without the filter."""
         return self._archive.code_counts(vector.model.digest)[str(vector.target)]
 
-    def _background(self, vector: Vector, deadline: Deadline) -> Background:
+    def _background(self, vector: QueryVector, deadline: Deadline) -> Background:
         key = (vector.model.digest, vector.target, vector.metric)
         with self._calibrating:
             state = self._archive.state

@@ -19,8 +19,8 @@ from bittern.index.archive import Archive
 from bittern.index.models import ModelRecord
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded
-from bittern.service.local.archive import Engine
-from bittern.service.models.model import Model
+from bittern.service.local.models import ModelRegistry
+from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.types import MediaItem, Page
 
 SAMPLE = 16
@@ -76,7 +76,7 @@ def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
     present = _present_media(archive, found)
     if not sample or not present:
         return found
-    engine = Engine(archive)
+    registry = ModelRegistry(archive, Embedders(catalogue_encoder))
     for record in archive.models():
         coded = archive.coded([one.occurrence_id for one in present], record.digest)
         mine = [one for one in present if one.occurrence_id in coded]
@@ -84,7 +84,7 @@ def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
         if not chosen:
             continue
         try:
-            model = engine.loaded(record)
+            model = registry.load(record)
             found.media += len(chosen)
             _compare(archive, record, model, chosen, found)
         except BitternError as error:

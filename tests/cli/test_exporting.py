@@ -11,7 +11,7 @@ import bittern
 from bittern.service.grpc.server import serve
 from bittern.service.limits import ServiceConfig
 from tests.cli.conftest import Run
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 def test_an_archive_is_exported_in_the_format_that_the_name_says(
@@ -81,7 +81,7 @@ def test_media_of_a_strange_archive_are_copied_from_named_folders_only(
 
 
 def test_an_archive_behind_a_server_is_exported(run: Run, tmp_path: Path) -> None:
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", config=ServiceConfig())
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", config=ServiceConfig())
     to = tmp_path / "all.jsonl"
     done = run("export", server.address, "--output", to, "--archive", "herons")
     folder = run("export", server.address, "--output", f"{tmp_path}/all/")

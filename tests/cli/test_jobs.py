@@ -15,7 +15,7 @@ from bittern.service.jobs.record import JobRecord
 from bittern.service.jobs.serving import AllowedFolders, Jobs
 from tests.cli.conftest import Run
 from tests.jobs.test_queue import WAIT_S, Runner
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 class Seeing(Runner):
@@ -42,7 +42,7 @@ def address(tmp_path: Path, runner: Seeing) -> Iterator[str]:
     (tmp_path / "traps").mkdir()
     queue = JobQueue({"herons": tmp_path / "jobs"}, runner)
     jobs = Jobs(queue, AllowedFolders({"traps": tmp_path / "traps"}))
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", jobs=jobs)
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", jobs=jobs)
     yield server.address
     server.stop(grace=0)
 

@@ -12,13 +12,13 @@ from bittern.service.grpc.server import serve
 from bittern.service.limits import ServiceConfig
 from bittern.types import ArchiveStats
 from tests.cli.conftest import Run
-from tests.service.fake_engine import ENGINE, FakeEngine
+from tests.service.fake_archive import ENGINE, FakeArchive
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
     """Of a server whose hits lie at the distances 1, 2, 3, 5..."""
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", config=ServiceConfig())
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", config=ServiceConfig())
     yield server.address
     server.stop(grace=0)
 
@@ -66,7 +66,7 @@ def test_stats_of_a_server_tell_what_searches_why_and_what_is_being_built(
 
 
 def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> None:
-    engine = FakeEngine()
+    engine = FakeArchive()
     engine.names_itself = "ivf"
     server = serve({"herons": engine}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
@@ -78,7 +78,7 @@ def test_an_answer_that_the_server_chose_to_approximate_says_so(run: Run) -> Non
 
 
 def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
-    engines = {"herons": FakeEngine(), "owls": FakeEngine("owls")}
+    engines = {"herons": FakeArchive(), "owls": FakeArchive("owls")}
     server = serve(engines, listen="127.0.0.1:0", config=ServiceConfig())
     try:
         done = run("search", server.address, "a heron")
@@ -90,7 +90,7 @@ def test_of_several_archives_one_is_to_be_named_by_option(run: Run) -> None:
 
 
 def test_stats_of_an_earlier_server_say_that_it_does_not_tell(run: Run) -> None:
-    class Earlier(FakeEngine):
+    class Earlier(FakeArchive):
         def stats(self) -> ArchiveStats:
             now = super().stats()
             return replace(now, models=[replace(model, engines={}) for model in now.models])

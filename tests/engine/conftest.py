@@ -12,7 +12,7 @@ from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
 from tests.engine.toy import COLOURS, ToyEncoder, fill_folder
 
@@ -36,10 +36,10 @@ def encoder() -> ToyEncoder:
 
 
 @pytest.fixture
-def empty(tmp_path: Path, encoder: ToyEncoder) -> Iterator[Engine]:
+def empty(tmp_path: Path, encoder: ToyEncoder) -> Iterator[LocalArchive]:
     """An archive without a model."""
     with Archive.create(tmp_path / "archive") as archive:
-        yield Engine(archive, load_encoder=lambda name: encoder)
+        yield LocalArchive(archive, load_encoder=lambda name: encoder)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def options(model_folder: Path) -> IndexOptions:
 
 
 @pytest.fixture
-def engine(empty: Engine, media: Path, options: IndexOptions) -> Engine:
+def engine(empty: LocalArchive, media: Path, options: IndexOptions) -> LocalArchive:
     """An archive with three pictures and four recordings of red, green and blue."""
     index_source(empty, read_source(media).entries, options)
     return empty

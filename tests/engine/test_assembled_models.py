@@ -23,12 +23,11 @@ from bittern.errors import (
 )
 from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, SavedModel
 from bittern.index.archive import Archive
-from bittern.local import LocalArchive
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.model_choice import load_first
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
@@ -88,7 +87,7 @@ def refused(
         load_first(options, Embedders(catalogue_encoder), entries)
     with Archive.create(folder.parent / "refused") as archive:
         with pytest.raises(kind, match=match):
-            index_source(Engine(archive), entries, options)
+            index_source(LocalArchive(archive), entries, options)
         assert archive.models() == []
 
 
@@ -104,10 +103,10 @@ def test_an_archive_answers_the_same_when_it_is_opened_again(
     saved = heron.saved(kind)
     options = IndexOptions(model=str(folder_of(saved, tmp_path)))
     with Archive.create(tmp_path / "archive") as archive:
-        engine = Engine(archive)
+        engine = LocalArchive(archive)
         report = index_source(engine, read_source(media).entries, options)
         assert report.items[AddStatus.ADDED] == 7
-        before = [engine.search(query) for query in queries]
+        before = [engine.answer(query) for query in queries]
         kept = archive.model_folder(saved.card.digest)
         assert {file.name for file in kept.iterdir()} == set(saved.files())
         assert ADAPTER_FILE in saved.files()
@@ -115,7 +114,7 @@ def test_an_archive_answers_the_same_when_it_is_opened_again(
         file.unlink()  # the archive has its own copy
     with Archive.open(tmp_path / "archive") as archive:
         assert archive.verify() == []
-        again = [Engine(archive).search(query) for query in queries]
+        again = [LocalArchive(archive).answer(query) for query in queries]
     for first, second in zip(before, again, strict=True):
         assert first.model == "heron"
         assert [h.distance for h in first.hits] == [h.distance for h in second.hits]
@@ -126,71 +125,73 @@ def test_an_archive_answers_the_same_when_it_is_opened_again(
 @pytest.fixture(scope="module")
 def engine(
     heron: Trained, media: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
+) -> Iterator[LocalArchive]:
     """An archive of pictures and sounds by the distilled model."""
     folder = tmp_path_factory.mktemp("heron")
     options = IndexOptions(model=str(folder_of(heron.saved(), folder)))
     with Archive.create(folder / "archive") as archive:
-        engine = Engine(archive)
+        engine = LocalArchive(archive)
         index_source(engine, read_source(media).entries, options)
         yield engine
 
 
 @pytest.mark.parametrize("colour", COLOURS)
-def test_a_sound_finds_the_picture_that_its_tower_was_taught(engine: Engine, colour: str) -> None:
-    found = engine.search(Query(audio=sound(colour), target="image", metric="hamming"))
+def test_a_sound_finds_the_picture_that_its_tower_was_taught(
+    engine: LocalArchive, colour: str
+) -> None:
+    found = engine.search(audio=sound(colour), target="image", metric="hamming")
     assert found.hits[0].observation.id == f"{colour}.png"
-    seen = engine.search(Query(image=picture(colour), target="audio", metric="hamming"))
+    seen = engine.search(image=picture(colour), target="audio", metric="hamming")
     assert seen.hits[0].observation.media == f"sounds/{colour}.wav"
 
 
-def test_recordings_are_cut_as_the_audio_tower_wants_it(engine: Engine) -> None:
-    ends = {o.media: o.end_s for o in engine.list().observations if o.modality == "audio"}
+def test_recordings_are_cut_as_the_audio_tower_wants_it(engine: LocalArchive) -> None:
+    ends = {o.media: o.end_s for o in engine.list() if o.modality == "audio"}
     assert ends["sounds/two.wav"] == 2.0  # one window of the tiny CLAP, two of the toy encoder
-    encoded = engine.encode(Query(audio=sound("red", "green", "blue")))
+    encoded = engine.encode(audio=sound("red", "green", "blue"))
     assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 2.0), (2.0, 3.0)]
 
 
-def test_a_model_names_all_encoders_behind_it(engine: Engine) -> None:
+def test_a_model_names_all_encoders_behind_it(engine: LocalArchive) -> None:
     [info] = engine.models()
     assert (info.encoder, info.weights, info.modalities) == (
         BOTH,
         "ready",
         ("audio", "image", "text"),
     )
-    assert engine.encoders() == {CLIP, CLAP}
+    assert engine.registry.encoders() == {CLIP, CLAP}
 
 
 def test_weights_that_are_missing_are_named_and_the_others_are_not(
-    engine: Engine, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    engine: LocalArchive, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / CLIP).symlink_to(weights / CLIP)
     monkeypatch.setenv("BITTERN_WEIGHTS", str(tmp_path))
     [info] = engine.models()
     assert f"the weights of '{CLAP}'" in info.weights
     assert f"the weights of '{CLIP}'" not in info.weights
-    cold = Engine(engine.archive)
+    cold = LocalArchive(engine.archive)
     with pytest.raises(WeightsMissingError, match=CLAP):
-        cold.search(Query(audio=sound("red"), target="image"))
+        cold.search(audio=sound("red"), target="image")
 
 
 def test_a_server_starts_without_the_weights_and_says_what_it_cannot_answer(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    engine: LocalArchive, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.warm()
     assert caplog.messages == []
     monkeypatch.delitem(CATALOGUE, CLAP)
-    Engine(engine.archive).warm()
+    LocalArchive(engine.archive).warm()
     assert "heron cannot answer audio queries" in caplog.messages[0]
     assert f"no encoder '{CLAP}'" in caplog.messages[0]
 
 
 def test_codes_in_a_file_are_those_of_the_archive(
-    engine: Engine, heron: Trained, media: Path, tmp_path: Path
+    engine: LocalArchive, heron: Trained, media: Path, tmp_path: Path
 ) -> None:
     options = IndexOptions(model=str(folder_of(heron.saved(), tmp_path)))
     encode_source(read_source(media).entries, tmp_path / "codes.parquet", options)
-    LocalArchive(engine).export(tmp_path / "all.parquet")
+    engine.export(tmp_path / "all.parquet")
     tables = [pq.read_table(tmp_path / f"{name}.parquet") for name in ("codes", "all")]
     coded, stored = (dict(zip(*map(list, (t["id"], t["code"])), strict=True)) for t in tables)
     assert {str(k): v.as_py() for k, v in coded.items()} == {
@@ -218,16 +219,16 @@ def test_adapters_change_codes_and_leave_the_encoder_of_other_models_alone(
         licence="none",
     )
     with Archive.create(tmp_path / "archive") as archive:
-        engine = Engine(archive, load_encoder=load)
+        engine = LocalArchive(archive, load_encoder=load)
         for model in (bare, saved):
             model.save(tmp_path / model.card.name)
             index_source(engine, images, IndexOptions(model=str(tmp_path / model.card.name)))
         codes = {
-            name: [e.code for e in engine.encode(Query(image=picture("red"), model=name))]
+            name: [e.code for e in engine.encode(image=picture("red"), model=name)]
             for name in ("egret", "bare")
         }
         assert codes["egret"] != codes["bare"]
-        texts = [engine.encode(Query(text="a red bird", model=name))[0] for name in codes]
+        texts = [engine.encode(text="a red bird", model=name)[0] for name in codes]
         assert texts[0].code == texts[1].code  # no adapters there
     assert loads == {CLIP: 2}  # once as it is, once with adapters
 

@@ -24,16 +24,15 @@ from bittern.errors import (
     UnreadableMediaError,
     UnsupportedMediaError,
 )
-from bittern.local import LocalArchive
 from bittern.service.grpc.server import serve
 from bittern.service.limits import ServiceConfig
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import picture, sound
 
 
 @pytest.fixture
-def remote(engine: Engine) -> Iterator[ArchiveAPI]:
+def remote(engine: LocalArchive) -> Iterator[ArchiveAPI]:
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
         with connect(server.address) as client:
@@ -43,9 +42,9 @@ def remote(engine: Engine) -> Iterator[ArchiveAPI]:
 
 
 @pytest.fixture(params=["in process", "over gRPC"])
-def archive(request: pytest.FixtureRequest, engine: Engine) -> ArchiveAPI:
+def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> ArchiveAPI:
     if request.param == "in process":
-        return LocalArchive(engine)
+        return engine
     client: ArchiveAPI = request.getfixturevalue("remote")
     return client
 
@@ -63,8 +62,8 @@ def test_words_pictures_sounds_ids_and_codes_find(archive: ArchiveAPI) -> None:
     assert [result.metric for result in found] == ["asymmetric"] * 3 + ["hamming"] * 2
 
 
-def test_answers_are_the_same_both_ways(engine: Engine, archive: ArchiveAPI) -> None:
-    here = LocalArchive(engine).search("blue", target="audio", k=4)
+def test_answers_are_the_same_both_ways(engine: LocalArchive, archive: ArchiveAPI) -> None:
+    here = engine.search("blue", target="audio", k=4)
     there = archive.search("blue", target="audio", k=4)
     hidden = [replace(h, observation=replace(h.observation, media_root="")) for h in here.hits]
     seen = [replace(h, observation=replace(h.observation, media_root="")) for h in there.hits]
@@ -123,7 +122,9 @@ def test_adding_getting_listing_and_deleting(archive: ArchiveAPI) -> None:
         archive.get("new")
 
 
-def test_stats_and_models_agree_with_what_was_indexed(engine: Engine, archive: ArchiveAPI) -> None:
+def test_stats_and_models_agree_with_what_was_indexed(
+    engine: LocalArchive, archive: ArchiveAPI
+) -> None:
     engine.load_codes()
     stats = archive.stats()
     engines = stats.models[0].engines
@@ -206,11 +207,11 @@ MISTAKES: dict[str, tuple[Call, type[BitternError], str]] = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_is_the_same_error_in_the_same_words_both_ways(
-    engine: Engine, remote: ArchiveAPI, mistake: str
+    engine: LocalArchive, remote: ArchiveAPI, mistake: str
 ) -> None:
     call, error, part = MISTAKES[mistake]
     raised = []
-    for archive in (LocalArchive(engine), remote):
+    for archive in (engine, remote):
         with pytest.raises(BitternError) as caught:
             call(archive)
         raised.append((type(caught.value), caught.value.message, caught.value.field))
@@ -246,20 +247,20 @@ UNSTORABLE: dict[str, dict[Any, Any]] = {
 
 @pytest.mark.parametrize("kind", UNSTORABLE)
 def test_metadata_that_no_archive_holds_fail_in_the_same_words_both_ways(
-    engine: Engine, remote: ArchiveAPI, kind: str
+    engine: LocalArchive, remote: ArchiveAPI, kind: str
 ) -> None:
     item = MediaItem("x", "x.png", "image", data=picture("red"), metadata=UNSTORABLE[kind])
-    [[here]], [[there]] = LocalArchive(engine).add([item]), remote.add([item])
+    [[here]], [[there]] = engine.add([item]), remote.add([item])
     assert (here.status, here.reason) == (AddStatus.FAILED, "METADATA")
     assert here == there
 
 
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_an_unusable_item_fails_alone_in_the_same_words_both_ways(
-    engine: Engine, remote: ArchiveAPI, kind: str
+    engine: LocalArchive, remote: ArchiveAPI, kind: str
 ) -> None:
     said = []
-    for number, archive in enumerate((LocalArchive(engine), remote)):
+    for number, archive in enumerate((engine, remote)):
         good = MediaItem(f"good-{number}", "good.png", "image", data=picture("red"))
         [results] = archive.add([UNUSABLE[kind], good])
         by_id = {result.occurrence_id: result for result in results}

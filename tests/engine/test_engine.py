@@ -19,68 +19,72 @@ from bittern.errors import (
 )
 from bittern.hashing.codes import pack
 from bittern.service.limits import Deadline
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.types import AddStatus, MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture, sound
 
 
-def first(engine: Engine, query: Query) -> str:
-    return engine.search(query).hits[0].observation.media
+def first(engine: LocalArchive, query: Query) -> str:
+    return engine.answer(query).hits[0].observation.media
 
 
 @pytest.mark.parametrize("colour", ["red", "green", "blue"])
-def test_words_sounds_and_pictures_find_pictures_and_sounds(engine: Engine, colour: str) -> None:
+def test_words_sounds_and_pictures_find_pictures_and_sounds(
+    engine: LocalArchive, colour: str
+) -> None:
     for query in (
         Query(text=colour, target="image"),
         Query(audio=sound(colour), target="image"),
         Query(image=picture(colour), target="image"),
     ):
         assert first(engine, query) == f"{colour}.png"
-    hits = engine.search(Query(text=colour, target="audio", k=2)).hits
+    hits = engine.search(text=colour, target="audio", k=2).hits
     assert f"sounds/{colour}.wav" in {hit.observation.media for hit in hits}
 
 
-def test_images_are_the_target_where_none_is_named_and_sound_without_images(engine: Engine) -> None:
-    result = engine.search(Query(text="red"))
+def test_images_are_the_target_where_none_is_named_and_sound_without_images(
+    engine: LocalArchive,
+) -> None:
+    result = engine.search(text="red")
     assert result.target == "image"
     assert len(result.hits) == 3
     engine.delete(["red.png", "green.png", "blue.png"])
-    assert engine.search(Query(text="red")).target == "audio"
+    assert engine.search(text="red").target == "audio"
 
 
 def test_queries_with_logits_use_the_asymmetric_metric_and_can_be_told_not_to(
-    engine: Engine,
+    engine: LocalArchive,
 ) -> None:
-    assert engine.search(Query(text="red")).metric == "asymmetric"
-    hard = engine.search(Query(text="red", metric="hamming"))
+    assert engine.search(text="red").metric == "asymmetric"
+    hard = engine.search(text="red", metric="hamming")
     assert hard.metric == "hamming"
     assert all(hit.distance == int(hit.distance) for hit in hard.hits)
 
 
-def test_a_stored_observation_is_within_no_distance_of_itself(engine: Engine) -> None:
-    result = engine.search(Query(id="blue.png", within=0))
+def test_a_stored_observation_is_within_no_distance_of_itself(engine: LocalArchive) -> None:
+    result = engine.search(id="blue.png", within=0)
     assert [hit.observation.id for hit in result.hits] == ["blue.png"]
     assert (result.metric, result.cutoff, result.nearest) == ("hamming", 0, None)
 
 
-def test_the_nearest_that_is_left_out_meets_the_condition(engine: Engine) -> None:
+def test_the_nearest_that_is_left_out_meets_the_condition(engine: LocalArchive) -> None:
     others = "occurrenceID != 'blue.png'"
-    result = engine.search(Query(id="blue.png", within=0, where=others, k=5))
+    result = engine.search(id="blue.png", within=0, where=others, k=5)
     assert result.hits == []
     assert result.nearest is not None
     assert result.nearest.rank == 1
     assert result.nearest.distance > 0
-    everything = engine.search(Query(id="blue.png", where=others, k=5)).hits
+    everything = engine.search(id="blue.png", where=others, k=5).hits
     assert result.nearest == everything[0]
 
 
 def test_what_an_archive_is_opened_with_decides_what_searches(
-    engine: Engine,
+    engine: LocalArchive,
 ) -> None:
     engine.close()
     options = SearchOptions(engine="flat", threads=1)
-    opened = Engine.open(engine.archive.path, search=options)
+    opened = LocalArchive.open(engine.archive.path, search=options)
     try:
         opened.load_codes()
         [model] = opened.stats().models
@@ -92,40 +96,40 @@ def test_what_an_archive_is_opened_with_decides_what_searches(
         opened.close()
 
 
-def test_a_code_can_be_the_query(engine: Engine) -> None:
-    code = engine.encode(Query(image=picture("green", jitter=1)))[0].code
-    assert engine.search(Query(code=code)).hits[0].observation.id == "green.png"
+def test_a_code_can_be_the_query(engine: LocalArchive) -> None:
+    code = engine.encode(image=picture("green", jitter=1))[0].code
+    assert engine.search(code=code).hits[0].observation.id == "green.png"
 
 
 def test_windows_of_a_longer_recording_are_observations_with_their_own_seconds(
-    engine: Engine,
+    engine: LocalArchive,
 ) -> None:
-    windows = [o for o in engine.list().observations if o.media == "sounds/two.wav"]
+    windows = [o for o in engine.list() if o.media == "sounds/two.wav"]
     assert [(o.id, o.start_s, o.end_s) for o in windows] == [
         ("sounds/two.wav#t=0,1", 0.0, 1.0),
         ("sounds/two.wav#t=1,2", 1.0, 2.0),
     ]
     assert {o.occurrence_id for o in windows} == {"sounds/two.wav"}
-    hits = engine.search(Query(text="blue", target="audio", k=2)).hits
+    hits = engine.search(text="blue", target="audio", k=2).hits
     assert "sounds/two.wav#t=1,2" in {hit.observation.id for hit in hits}
 
 
-def test_encode_gives_one_code_per_window_and_logits_that_explain_it(engine: Engine) -> None:
-    encoded = engine.encode(Query(audio=sound("red", "blue", "red")))
+def test_encode_gives_one_code_per_window_and_logits_that_explain_it(engine: LocalArchive) -> None:
+    encoded = engine.encode(audio=sound("red", "blue", "red"))
     assert [(e.start_s, e.end_s) for e in encoded] == [(0.0, 1.0), (1.0, 2.0), (2.0, 3.0)]
     for one in encoded:
         assert pack(np.array(one.logits)[None]).tobytes() == one.code
     assert encoded[0].code == encoded[2].code
 
 
-def test_the_same_media_get_the_same_code_whatever_the_batch(engine: Engine) -> None:
-    stored = engine.archive.code("green.png", engine.model().digest)
-    assert engine.encode(Query(image=picture("green", jitter=1)))[0].code == stored.tobytes()
+def test_the_same_media_get_the_same_code_whatever_the_batch(engine: LocalArchive) -> None:
+    stored = engine.archive.code("green.png", engine.registry.find().digest)
+    assert engine.encode(image=picture("green", jitter=1))[0].code == stored.tobytes()
 
 
 @pytest.mark.parametrize("text", ["орёл", "梟", "بومة", "🦉", "a\u0000b", "Ŝ́"])
-def test_text_in_any_script_is_a_query(engine: Engine, text: str) -> None:
-    assert len(engine.search(Query(text=text)).hits) == 3
+def test_text_in_any_script_is_a_query(engine: LocalArchive, text: str) -> None:
+    assert len(engine.search(text=text).hits) == 3
 
 
 @pytest.mark.parametrize(
@@ -140,39 +144,39 @@ def test_text_in_any_script_is_a_query(engine: Engine, text: str) -> None:
     ],
 )
 def test_what_is_not_there_or_not_readable_is_a_typed_error(
-    engine: Engine, query: Query, error: type[BitternError]
+    engine: LocalArchive, query: Query, error: type[BitternError]
 ) -> None:
     with pytest.raises(error):
-        engine.search(query)
+        engine.answer(query)
 
 
-def test_a_sound_query_that_is_too_long_is_refused_with_the_limit(engine: Engine) -> None:
+def test_a_sound_query_that_is_too_long_is_refused_with_the_limit(engine: LocalArchive) -> None:
     with pytest.raises(QueryError, match="at most 120 s long"):
-        engine.search(Query(audio=sound(*["red"] * 121)))
+        engine.search(audio=sound(*["red"] * 121))
 
 
-def test_a_model_is_found_by_name_digest_or_its_first_digits(engine: Engine) -> None:
-    digest = engine.model().digest
-    assert {engine.model(n).digest for n in ("toy-64", digest, digest[:8])} == {digest}
+def test_a_model_is_found_by_name_digest_or_its_first_digits(engine: LocalArchive) -> None:
+    digest = engine.registry.find().digest
+    assert {engine.registry.find(n).digest for n in ("toy-64", digest, digest[:8])} == {digest}
     with pytest.raises(ModelNotFoundError):
-        engine.model(digest[:7])
+        engine.registry.find(digest[:7])
 
 
 def test_a_query_whose_tower_no_model_has_names_the_towers_that_there_are(
-    empty: Engine,
+    empty: LocalArchive,
 ) -> None:
     deaf = ToyEncoder([Modality.TEXT, Modality.IMAGE])
-    empty.register(toy_model(deaf))
+    empty.registry.register(toy_model(deaf))
     with pytest.raises(UnsupportedModalityError, match=r"audio.*image\+text"):
-        empty.search(Query(audio=sound("red"), target="image"))
+        empty.search(audio=sound("red"), target="image")
 
 
 def test_a_model_made_with_other_weights_neither_searches_nor_adds(
-    engine: Engine, tmp_path: Path
+    engine: LocalArchive, tmp_path: Path
 ) -> None:
-    other = Engine(engine.archive, load_encoder=lambda name: ToyEncoder(salt="-retrained"))
+    other = LocalArchive(engine.archive, load_encoder=lambda name: ToyEncoder(salt="-retrained"))
     with pytest.raises(DigestMismatchError, match="are not those"):
-        other.search(Query(text="red"))
+        other.search(text="red")
     item = MediaItem("new", "new.png", "image", data=picture("red"))
     with pytest.raises(DigestMismatchError, match="are not those"):
         list(other.add([item]))
@@ -180,9 +184,13 @@ def test_a_model_made_with_other_weights_neither_searches_nor_adds(
         engine.get("new")
 
 
-def test_of_several_models_the_one_that_coded_most_of_the_target_answers(empty: Engine) -> None:
-    sounds = empty.register(toy_model(ToyEncoder(), bits=64))
-    pictures = empty.register(toy_model(ToyEncoder([Modality.TEXT, Modality.IMAGE]), bits=128))
+def test_of_several_models_the_one_that_coded_most_of_the_target_answers(
+    empty: LocalArchive,
+) -> None:
+    sounds = empty.registry.register(toy_model(ToyEncoder(), bits=64))
+    pictures = empty.registry.register(
+        toy_model(ToyEncoder([Modality.TEXT, Modality.IMAGE]), bits=128)
+    )
     heard = MediaItem("heard", "heard.wav", "audio", data=sound("red"))
     seen = MediaItem("seen", "seen.png", "image", data=picture("red"))
     list(empty.add([heard], model=sounds.digest))
@@ -193,16 +201,18 @@ def test_of_several_models_the_one_that_coded_most_of_the_target_answers(empty: 
         (Query(text="red"), "toy-128"),
         (Query(id="seen"), "toy-128"),
     ):
-        result = empty.search(query)
+        result = empty.answer(query)
         assert (result.model, len(result.hits)) == (model, 1)
 
 
-def test_a_deadline_that_has_passed_stops_the_search(engine: Engine) -> None:
+def test_a_deadline_that_has_passed_stops_the_search(engine: LocalArchive) -> None:
     with pytest.raises(DeadlineExceededError):
-        engine.search(Query(text="red"), deadline=Deadline(lambda: -1.0))
+        engine.answer(Query(text="red"), Deadline(lambda: -1.0))
 
 
-def test_add_answers_per_batch_and_bad_items_fail_alone(engine: Engine, tmp_path: Path) -> None:
+def test_add_answers_per_batch_and_bad_items_fail_alone(
+    engine: LocalArchive, tmp_path: Path
+) -> None:
     items = [
         MediaItem("gone", "gone.png", "image", path=tmp_path / "gone.png"),
         MediaItem("text", "odd.png", "text", data=picture("red")),
@@ -230,7 +240,7 @@ def test_add_answers_per_batch_and_bad_items_fail_alone(engine: Engine, tmp_path
     assert engine.archive.verify() == []
 
 
-def test_add_takes_no_more_items_than_it_has_answered(engine: Engine) -> None:
+def test_add_takes_no_more_items_than_it_has_answered(engine: LocalArchive) -> None:
     taken: list[str] = []
 
     def items() -> object:
@@ -243,20 +253,22 @@ def test_add_takes_no_more_items_than_it_has_answered(engine: Engine) -> None:
     assert len(taken) == 2
 
 
-def test_overwriting_a_recording_with_a_shorter_one_leaves_no_old_window(engine: Engine) -> None:
+def test_overwriting_a_recording_with_a_shorter_one_leaves_no_old_window(
+    engine: LocalArchive,
+) -> None:
     item = MediaItem("sounds/two.wav", "sounds/two.wav", "audio", data=sound("red"))
     [[result]] = engine.add([item], on_duplicate="overwrite")
     assert result.status == AddStatus.OVERWRITTEN
-    windows = [o.id for o in engine.list().observations if o.media == "sounds/two.wav"]
+    windows = [o.id for o in engine.list() if o.media == "sounds/two.wav"]
     assert windows == ["sounds/two.wav"]
 
 
-def test_an_archive_without_a_model_says_how_to_get_one(empty: Engine) -> None:
+def test_an_archive_without_a_model_says_how_to_get_one(empty: LocalArchive) -> None:
     item = MediaItem("a", "a.png", "image", data=picture("red"))
     with pytest.raises(PreconditionError, match="bittern index"):
         next(empty.add([item]))
 
 
-def test_models_tell_how_many_rows_they_coded(engine: Engine) -> None:
+def test_models_tell_how_many_rows_they_coded(engine: LocalArchive) -> None:
     [info] = engine.models()
     assert (info.name, info.bits, dict(info.rows)) == ("toy-64", 64, {"image": 3, "audio": 5})

@@ -19,13 +19,12 @@ from bittern.errors import (
     PreconditionError,
     QueryError,
 )
-from bittern.local import LocalArchive
 from bittern.service.export.writers import WRITERS
 from bittern.service.grpc.server import serve
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.limits import ServiceConfig
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
 from tests.engine.toy import fill_folder
 
@@ -33,14 +32,14 @@ FORMATS = {"csv": "out.csv", "parquet": "out.parquet", "jsonl": "out.jsonl"}
 
 
 @pytest.fixture
-def local(engine: Engine) -> LocalArchive:
-    return LocalArchive(engine)
+def local(engine: LocalArchive) -> LocalArchive:
+    return engine
 
 
 @pytest.fixture(params=["in process", "over the wire"])
-def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveAPI]:
+def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> Iterator[ArchiveAPI]:
     if request.param == "in process":
-        yield LocalArchive(engine)
+        yield engine
         return
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
@@ -51,24 +50,24 @@ def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveA
 
 
 def test_an_export_holds_the_rows_that_match(
-    archive: ArchiveAPI, engine: Engine, tmp_path: Path
+    archive: ArchiveAPI, engine: LocalArchive, tmp_path: Path
 ) -> None:
     for name in FORMATS.values():
         done = archive.export(tmp_path / name, where="modality = 'audio'")
         assert (done.observations, done.left_out) == (5, 0)
         assert b"two.wav" in (tmp_path / name).read_bytes()
     table = pq.read_table(tmp_path / "out.parquet")
-    code = engine.archive.code("sounds/red.wav", engine.model().digest)
+    code = engine.archive.code("sounds/red.wav", engine.registry.find().digest)
     row = table["id"].to_pylist().index("sounds/red.wav")
     assert table["code"][row].as_py() == code.tobytes()
     assert table.schema.field("code").type == pa.binary(8)
-    assert table.schema.metadata[b"bittern.digest"].decode() == engine.model().digest
+    assert table.schema.metadata[b"bittern.digest"].decode() == engine.registry.find().digest
     assert b"little-endian" in table.schema.metadata[b"bittern.bit_order"]
 
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_both_kinds_of_archive_write_the_same_bytes(
-    local: LocalArchive, engine: Engine, name: str, tmp_path: Path
+    local: LocalArchive, engine: LocalArchive, name: str, tmp_path: Path
 ) -> None:
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     with connect(server.address) as remote:
@@ -93,14 +92,14 @@ def test_an_export_without_matches_is_an_empty_file_with_columns(
 
 
 def test_an_export_shows_coordinates_no_finer_than_the_manifest(
-    empty: Engine, tmp_path: Path, options: IndexOptions
+    empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     names = ["decimalLatitude", "decimalLongitude", "coordinateUncertaintyInMeters"]
     folder = fill_folder(tmp_path / "m")
     manifest = folder / "manifest.csv"
     manifest.write_text(f"media,{','.join(names)}\nred.png,7,4.0,52.10\n")
     assert index_source(empty, read_source(manifest).entries, options).failures == []
-    archive = LocalArchive(empty)
+    archive = empty
     for name in ("all.jsonl", "all.csv"):
         assert archive.export(tmp_path / name).observations == 1
     [row] = csv.DictReader((tmp_path / "all.csv").read_text().splitlines())
@@ -125,7 +124,7 @@ def test_a_folder_has_the_media_and_can_be_indexed_again(
     assert local.export(tmp_path / "all", format="folder").observations == 7
     done = local.export(f"{tmp_path}/hits/", hits=local.search("red", k=2))
     assert (done.format, done.observations) == ("folder", 2)
-    again = Engine.open(tmp_path / "archive")
+    again = LocalArchive.open(tmp_path / "archive")
     assert again.archive.path.exists()
     again.close()
     sources = [read_source(tmp_path / name / "manifest.csv").entries for name in ("all", "hits")]
@@ -149,7 +148,9 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_folder_of_a_server_is_refused_with_what_to_do(engine: Engine, tmp_path: Path) -> None:
+def test_a_folder_of_a_server_is_refused_with_what_to_do(
+    engine: LocalArchive, tmp_path: Path
+) -> None:
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     with connect(server.address) as remote:
         for hits in (None, remote.search("red")):

@@ -13,15 +13,15 @@ from bittern.errors import UnsupportedModalityError
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
-from bittern.types import AddStatus, Query
+from bittern.types import AddStatus
 from tests.encoders.tiny import clap_entry, openclip_entry, write_clap, write_openclip
 from tests.engine.toy import fill_folder, picture, sound
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalArchive]:
     folder = tmp_path_factory.mktemp("hub")
     tiny: dict[str, Encoder] = {
         "bioclip-2": load_encoder(
@@ -33,7 +33,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     }
     media = fill_folder(folder / "media")
     with Archive.create(folder / "archive") as archive:
-        engine = Engine(archive, load_encoder=tiny.__getitem__)
+        engine = LocalArchive(archive, load_encoder=tiny.__getitem__)
         for name, below in (("bioclip-2", media), ("biolingual", media / "sounds")):
             entries = [e for e in read_source(below) if (name == "biolingual") == ("wav" in str(e))]
             report = index_source(engine, entries, IndexOptions(model=name, bits=64))
@@ -41,35 +41,35 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         yield engine
 
 
-def test_each_query_is_answered_by_the_model_that_has_both_towers(engine: Engine) -> None:
-    images = engine.search(Query(text="an owl", target="image"))
-    sounds = engine.search(Query(text="an owl", target="audio"))
+def test_each_query_is_answered_by_the_model_that_has_both_towers(engine: LocalArchive) -> None:
+    images = engine.search(text="an owl", target="image")
+    sounds = engine.search(text="an owl", target="audio")
     assert (images.model, len(images.hits)) == ("bioclip-2-64", 3)
     assert (sounds.model, len(sounds.hits)) == ("biolingual-64", 4)
 
 
-def test_a_picture_and_a_sound_find_themselves(engine: Engine) -> None:
-    seen = engine.search(Query(image=picture("green", jitter=1), target="image", metric="hamming"))
-    heard = engine.search(Query(audio=sound("blue"), target="audio", metric="hamming"))
+def test_a_picture_and_a_sound_find_themselves(engine: LocalArchive) -> None:
+    seen = engine.search(image=picture("green", jitter=1), target="image", metric="hamming")
+    heard = engine.search(audio=sound("blue"), target="audio", metric="hamming")
     assert seen.hits[0].observation.id == "green.png"
     assert heard.hits[0].observation.id == "blue.wav"
     assert seen.hits[0].distance == heard.hits[0].distance == 0
 
 
-def test_a_query_between_models_says_that_no_model_has_both_towers(engine: Engine) -> None:
+def test_a_query_between_models_says_that_no_model_has_both_towers(engine: LocalArchive) -> None:
     with pytest.raises(UnsupportedModalityError, match="audio and image"):
-        engine.search(Query(audio=sound("red"), target="image"))
+        engine.search(audio=sound("red"), target="image")
 
 
 def test_a_recording_shorter_than_the_window_of_the_model_is_one_observation(
-    engine: Engine,
+    engine: LocalArchive,
 ) -> None:
-    windows = [o for o in engine.list().observations if o.media == "two.wav"]
+    windows = [o for o in engine.list() if o.media == "two.wav"]
     assert [(o.id, o.start_s, o.end_s) for o in windows] == [("two.wav", 0.0, 2.0)]
 
 
 def test_the_archive_keeps_its_models_when_it_is_opened_again(
-    engine: Engine, tmp_path: Path
+    engine: LocalArchive, tmp_path: Path
 ) -> None:
     with Archive.open(engine.archive.path) as again:
         assert [r.name for r in again.models()] == ["bioclip-2-64", "biolingual-64"]

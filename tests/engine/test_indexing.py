@@ -17,11 +17,11 @@ from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.encoding import encode_source
 from bittern.service.jobs.indexing import index_source
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
 from bittern.service.sources.headings import kept_names
-from bittern.types import AddStatus, MediaItem, Query
+from bittern.types import AddStatus, MediaItem
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
 
@@ -51,7 +51,7 @@ def test_headings_become_names_that_an_archive_can_keep(
 
 
 def test_whatever_a_manifest_calls_its_columns_it_can_be_indexed(
-    empty: Engine, tmp_path: Path, options: IndexOptions
+    empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     headings = 'media,id,"field, with comma",dwc:genus,code_1,Espèce,,order,2nd'
     path = write_manifest(tmp_path / "m", f"{headings}\nred.png,7,x,Ardea,c,é,e,o,s\n")
@@ -97,13 +97,13 @@ def test_bad_rows_of_a_manifest_are_named_with_their_line(tmp_path: Path) -> Non
 
 
 def test_rows_may_share_an_occurrence_if_their_media_differ(
-    empty: Engine, tmp_path: Path, options: IndexOptions
+    empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     path = write_manifest(tmp_path / "m", "occurrenceID,media\nfox,red.png\nfox,call.wav\n")
     (path.parent / "call.wav").write_bytes(sound("red", "blue"))
     report = index_source(empty, read_source(path).entries, options)
     assert report.failures == []
-    assert [o.id for o in empty.list().observations] == [
+    assert [o.id for o in empty.list()] == [
         "fox",
         "fox#media=call.wav#t=0,1",
         "fox#media=call.wav#t=1,2",
@@ -121,7 +121,7 @@ def test_a_source_that_is_not_there_or_empty_is_named(tmp_path: Path) -> None:
 
 
 def test_indexing_again_decodes_nothing_and_adds_what_is_new(
-    engine: Engine, encoder: ToyEncoder, media: Path, options: IndexOptions
+    engine: LocalArchive, encoder: ToyEncoder, media: Path, options: IndexOptions
 ) -> None:
     (media / "late.png").write_bytes(picture("blue"))
     encoder.batches.clear()
@@ -131,7 +131,7 @@ def test_indexing_again_decodes_nothing_and_adds_what_is_new(
 
 
 def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
-    engine: Engine, tmp_path: Path, options: IndexOptions
+    engine: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -146,11 +146,11 @@ def test_a_file_of_the_same_name_below_another_folder_is_not_lost_in_silence(
 
 
 def test_ids_do_not_depend_on_which_files_are_there(
-    empty: Engine, tmp_path: Path, options: IndexOptions
+    empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     path = write_manifest(tmp_path / "m", "occurrenceID,media\no1,late.png\no1,red.png\n")
     index_source(empty, read_source(path).entries, options)
-    assert [o.id for o in empty.list().observations] == ["o1#media=red.png"]
+    assert [o.id for o in empty.list()] == ["o1#media=red.png"]
     (path.parent / "late.png").write_bytes(picture("blue"))
     report = index_source(empty, read_source(path).entries, options)
     assert (report.items[AddStatus.SKIPPED], report.items[AddStatus.ADDED]) == (1, 1)
@@ -158,7 +158,7 @@ def test_ids_do_not_depend_on_which_files_are_there(
 
 
 def test_bad_files_are_reported_and_the_rest_is_indexed(
-    empty: Engine, media: Path, options: IndexOptions
+    empty: LocalArchive, media: Path, options: IndexOptions
 ) -> None:
     (media / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 broken")
     (media / "empty.wav").touch()
@@ -169,13 +169,13 @@ def test_bad_files_are_reported_and_the_rest_is_indexed(
 
 
 def test_a_file_is_indexed_whatever_its_name(
-    empty: Engine, tmp_path: Path, options: IndexOptions
+    empty: LocalArchive, tmp_path: Path, options: IndexOptions
 ) -> None:
     (tmp_path / "call#t=1,2.wav").write_bytes(sound("red"))
     (tmp_path / "two\nlines.png").write_bytes(picture("red"))
     report = index_source(empty, read_source(tmp_path).entries, options)
     assert not report.failures
-    assert [o.occurrence_id for o in empty.list().observations] == [
+    assert [o.occurrence_id for o in empty.list()] == [
         "call%23t=1,2.wav",
         "two%0Alines.png",
     ]
@@ -186,9 +186,9 @@ def test_a_source_indexes_to_the_same_rows_in_the_same_order(
 ) -> None:
     def rows(name: str) -> list[tuple[str, bytes]]:
         with Archive.create(tmp_path / name) as archive:
-            engine = Engine(archive, load_encoder=lambda _: ToyEncoder())
+            engine = LocalArchive(archive, load_encoder=lambda _: ToyEncoder())
             index_source(engine, read_source(media).entries, options)
-            digest = engine.model().digest
+            digest = engine.registry.find().digest
             return [
                 (o.id, archive.code(o.id, digest).tobytes()) for o in archive.list().observations
             ]
@@ -196,20 +196,20 @@ def test_a_source_indexes_to_the_same_rows_in_the_same_order(
     assert rows("one") == rows("two")
 
 
-def test_an_unknown_model_is_refused_with_the_known_ones(empty: Engine, media: Path) -> None:
+def test_an_unknown_model_is_refused_with_the_known_ones(empty: LocalArchive, media: Path) -> None:
     with pytest.raises(ModelNotFoundError, match="bioclip-2"):
         index_source(empty, read_source(media).entries, IndexOptions(model="nosuch"))
 
 
 def test_a_hasher_is_fitted_on_the_first_media_where_the_encoder_has_none(
-    empty: Engine, media: Path
+    empty: LocalArchive, media: Path
 ) -> None:
-    empty = Engine(empty.archive, load_encoder=lambda name: ToyEncoder(name=name))
+    empty = LocalArchive(empty.archive, load_encoder=lambda name: ToyEncoder(name=name))
     report = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
     assert report.items[AddStatus.ADDED] == 7
     assert report.model == "bioclip-256"
     assert "fitted on 8 observations" in report.warnings[0]
-    assert empty.search(Query(text="green", target="image")).hits[0].observation.id == "green.png"
+    assert empty.search(text="green", target="image").hits[0].observation.id == "green.png"
     again = index_source(empty, read_source(media).entries, IndexOptions(model="bioclip"))
     assert again.items[AddStatus.SKIPPED] == 7
     assert len(empty.models()) == 1
@@ -246,11 +246,11 @@ def test_no_file_of_codes_is_left_where_nothing_could_be_coded(
 
 
 def test_embeddings_are_kept_where_asked(
-    empty: Engine, media: Path, model_folder: Path, encoder: ToyEncoder
+    empty: LocalArchive, media: Path, model_folder: Path, encoder: ToyEncoder
 ) -> None:
     kept = IndexOptions(model=str(model_folder), keep_embeddings=True)
     index_source(empty, read_source(media).entries, kept)
-    model = empty.model()
+    model = empty.registry.find()
     assert model.modalities == frozenset(Modality)
     embedding = encoder.encode(Modality.IMAGE, [np.full((4, 4, 3), COLOURS["blue"], np.uint8)])
     code = pack(model.logits(Modality.IMAGE, embedding))
@@ -284,7 +284,7 @@ def named_at_the_end(report: JobReport) -> bool:
 
 
 def test_what_a_model_does_not_take_fails_one_by_one_and_the_rest_goes_in(
-    empty: Engine, encoder: ToyEncoder, eyes: Path, media: Path
+    empty: LocalArchive, encoder: ToyEncoder, eyes: Path, media: Path
 ) -> None:
     entries, options = read_source(media).entries, IndexOptions(model=str(eyes), commit_items=2)
     assert named_at_the_end(index_source(empty, entries, options))
@@ -295,7 +295,7 @@ def test_what_a_model_does_not_take_fails_one_by_one_and_the_rest_goes_in(
 
 
 def test_what_a_named_model_does_not_take_is_not_added(
-    empty: Engine, eyes: Path, media: Path
+    empty: LocalArchive, eyes: Path, media: Path
 ) -> None:
     pictures = [e for e in read_source(media).entries if "png" in str(e)]
     index_source(empty, pictures, IndexOptions(model=str(eyes)))

@@ -10,9 +10,9 @@ from bittern.errors import PreconditionError, UnsupportedModalityError
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.reencode import reencode
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
-from bittern.types import AddStatus, MediaItem, Query
+from bittern.types import AddStatus, MediaItem
 from tests.engine.conftest import toy_model
 from tests.engine.test_indexing import eyes  # noqa: F401 - a fixture
 from tests.engine.toy import ToyEncoder, picture
@@ -20,7 +20,7 @@ from tests.engine.toy import ToyEncoder, picture
 
 @pytest.mark.parametrize("drop_old", [False, True])
 def test_without_a_model_new_media_are_coded_by_the_one_that_is_searched(
-    engine: Engine, media: Path, tmp_path: Path, encoder: ToyEncoder, drop_old: bool
+    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, drop_old: bool
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     spec = JobSpec("reencode", "archive", model=str(tmp_path / "toy32"), drop_old=drop_old)
@@ -29,12 +29,12 @@ def test_without_a_model_new_media_are_coded_by_the_one_that_is_searched(
     report = index_source(engine, read_source(media).entries, IndexOptions())
     assert (report.model, report.items[AddStatus.ADDED]) == ("toy-32", 1)
     assert report.warnings == []
-    found = engine.search(Query(text="blue", target="image", k=2))
+    found = engine.search(text="blue", target="image", k=2)
     assert {hit.observation.id for hit in found.hits} == {"blue.png", "new.png"}
 
 
 def test_a_model_that_was_replaced_is_refused_with_the_one_that_is_searched(
-    engine: Engine, media: Path, tmp_path: Path, encoder: ToyEncoder, options: IndexOptions
+    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder, options: IndexOptions
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     reencode(JobSpec("reencode", "archive", model=str(tmp_path / "toy32")), engine=engine)
@@ -44,7 +44,7 @@ def test_a_model_that_was_replaced_is_refused_with_the_one_that_is_searched(
 
 
 def test_without_a_model_the_one_that_takes_the_media_is_chosen(
-    empty: Engine,
+    empty: LocalArchive,
     eyes: Path,  # noqa: F811
     media: Path,
     options: IndexOptions,
@@ -61,7 +61,7 @@ def test_without_a_model_the_one_that_takes_the_media_is_chosen(
 
 
 def test_a_second_model_for_the_same_media_is_warned_of(
-    engine: Engine, media: Path, tmp_path: Path, encoder: ToyEncoder
+    engine: LocalArchive, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     second = IndexOptions(model=str(tmp_path / "toy32"))

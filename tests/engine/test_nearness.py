@@ -17,10 +17,9 @@ from bittern.errors import DeadlineExceededError, UnsupportedModalityError
 from bittern.hashing.saved_model import SavedModel
 from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
-from bittern.local import LocalArchive
 from bittern.service.grpc.server import serve
 from bittern.service.limits import Deadline, ServiceConfig
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.local.relevance import REFERENCE_TEXTS
 from bittern.types import MediaItem, Query, SearchOptions
 from tests.engine.conftest import toy_model
@@ -54,20 +53,20 @@ def wordy() -> WordyEncoder:
 
 
 @pytest.fixture
-def engine(tmp_path: Path, wordy: WordyEncoder) -> Iterator[Engine]:
+def engine(tmp_path: Path, wordy: WordyEncoder) -> Iterator[LocalArchive]:
     """An archive of forty pictures, red ones and green ones."""
     with Archive.create(tmp_path / "pictures") as archive:
-        engine = Engine(archive, load_encoder=lambda name: wordy)
-        engine.register(toy_model(wordy))
+        engine = LocalArchive(archive, load_encoder=lambda name: wordy)
+        engine.registry.register(toy_model(wordy))
         for colour in ("red", "green"):
             assert all(engine.add(pictures(colour, PICTURES // 2)))
         yield engine
 
 
 @pytest.fixture(params=["in process", "over gRPC"])
-def archive(request: pytest.FixtureRequest, engine: Engine) -> Iterator[ArchiveAPI]:
+def archive(request: pytest.FixtureRequest, engine: LocalArchive) -> Iterator[ArchiveAPI]:
     if request.param == "in process":
-        yield LocalArchive(engine)
+        yield engine
         return
     server = serve({engine.name: engine}, listen="127.0.0.1:0", config=ServiceConfig())
     try:
@@ -130,40 +129,40 @@ def test_the_smaller_of_relevance_and_within_holds(archive: ArchiveAPI) -> None:
 
 
 @pytest.mark.parametrize("metric", ["asymmetric", "hamming"])
-def test_relevance_is_judged_by_the_metric_of_the_search(engine: Engine, metric: str) -> None:
+def test_relevance_is_judged_by_the_metric_of_the_search(engine: LocalArchive, metric: str) -> None:
     query = Query(text="green", k=PICTURES, metric=metric, relevance="usual")  # type: ignore[arg-type]
-    result = engine.search(query)
+    result = engine.answer(query)
     assert colours([hit.observation.media for hit in result.hits]) == {"green"}
 
 
-def test_a_stored_observation_is_relevant_to_itself(engine: Engine) -> None:
-    result = engine.search(Query(id="red-3", relevance="strict", k=PICTURES))
+def test_a_stored_observation_is_relevant_to_itself(engine: LocalArchive) -> None:
+    result = engine.search(id="red-3", relevance="strict", k=PICTURES)
     assert "red-3" in {hit.observation.id for hit in result.hits}
     assert result.cutoff is not None
 
 
 def test_among_few_observations_everything_is_shown_and_there_is_no_cutoff(
-    engine: Engine,
+    engine: LocalArchive,
 ) -> None:
     engine.delete([f"green-{i}" for i in range(PICTURES // 2)])
-    result = engine.search(Query(text="blue", k=5, relevance="strict"))
+    result = engine.search(text="blue", k=5, relevance="strict")
     assert (len(result.hits), result.cutoff, result.nearest) == (5, None, None)
 
 
-def test_the_reference_texts_are_coded_once(engine: Engine, wordy: WordyEncoder) -> None:
+def test_the_reference_texts_are_coded_once(engine: LocalArchive, wordy: WordyEncoder) -> None:
     wordy.batches.clear()
-    engine.search(Query(text="red", relevance="usual"))
+    engine.search(text="red", relevance="usual")
     list(engine.add(pictures("blue", 3)))
     for metric in ("asymmetric", "hamming"):
-        engine.search(Query(text="red", relevance="usual", metric=metric))
+        engine.search(text="red", relevance="usual", metric=metric)
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
     assert coded == len(REFERENCE_TEXTS) + 3
 
 
-def test_what_has_been_added_becomes_relevant(engine: Engine) -> None:
-    assert engine.search(Query(text="blue", relevance="usual")).hits == []
+def test_what_has_been_added_becomes_relevant(engine: LocalArchive) -> None:
+    assert engine.search(text="blue", relevance="usual").hits == []
     list(engine.add(pictures("blue", 3)))
-    found = engine.search(Query(text="blue", relevance="usual")).hits
+    found = engine.search(text="blue", relevance="usual").hits
     assert colours([hit.observation.media for hit in found]) == {"blue"}
 
 
@@ -178,38 +177,38 @@ def test_a_model_that_takes_no_words_cannot_judge_relevance(tmp_path: Path) -> N
         licence="CC0-1.0",
     )
     with Archive.create(tmp_path / "silent") as archive:
-        engine = Engine(archive, load_encoder=lambda name: encoder)
-        engine.register(silent)
+        engine = LocalArchive(archive, load_encoder=lambda name: encoder)
+        engine.registry.register(silent)
         list(engine.add(pictures("red", 3)))
         with pytest.raises(UnsupportedModalityError, match="takes no words") as caught:
-            engine.search(Query(image=picture("red"), relevance="usual"))
+            engine.search(image=picture("red"), relevance="usual")
     assert caught.value.field == "relevance"
 
 
 def test_a_deadline_stops_finding_out_what_is_relevant_and_asking_again_gets_further(
-    engine: Engine, wordy: WordyEncoder
+    engine: LocalArchive, wordy: WordyEncoder
 ) -> None:
     query = Query(text="red", relevance="usual")
     wordy.batches.clear()
     left = iter([9.0] * 4)
     with pytest.raises(DeadlineExceededError, match="calibrating relevance"):
-        engine.search(query, deadline=Deadline(lambda: next(left, 0.0)))
-    assert colours([hit.observation.media for hit in engine.search(query).hits]) == {"red"}
+        engine.answer(query, Deadline(lambda: next(left, 0.0)))
+    assert colours([hit.observation.media for hit in engine.answer(query).hits]) == {"red"}
     coded = sum(size for modality, size in wordy.batches if modality == Modality.TEXT)
     assert coded == len(REFERENCE_TEXTS) + 2
 
 
 @pytest.fixture(params=["in process", "over gRPC"])
 def approximate(
-    request: pytest.FixtureRequest, engine: Engine, wordy: WordyEncoder
+    request: pytest.FixtureRequest, engine: LocalArchive, wordy: WordyEncoder
 ) -> Iterator[ArchiveAPI]:
     """The same archive, opened by somebody who wants half of the nearest from an index."""
     options = SearchOptions(engine="ivf", recall=0.5)
     with Archive.open(engine.archive.path, search=options) as opened:
         opened.build_index(opened.models()[0].digest)
-        again = Engine(opened, load_encoder=lambda name: wordy)
+        again = LocalArchive(opened, load_encoder=lambda name: wordy)
         if request.param == "in process":
-            yield LocalArchive(again)
+            yield again
             return
         server = serve({again.name: again}, listen="127.0.0.1:0", config=ServiceConfig())
         try:
@@ -220,13 +219,13 @@ def approximate(
 
 
 def test_what_is_relevant_is_looked_for_exactly_whatever_recall_is_wanted(
-    approximate: ArchiveAPI, engine: Engine
+    approximate: ArchiveAPI, engine: LocalArchive
 ) -> None:
     assert approximate.search("red", k=3).engine == "ivf", "nothing is tested without an index"
     for recall in (None, 0.5):
         for words in ("red", "blue"):
             found = approximate.search(words, k=PICTURES, relevance="usual", recall=recall)
-            exactly = engine.search(Query(text=words, k=PICTURES, relevance="usual"))
+            exactly = engine.search(text=words, k=PICTURES, relevance="usual")
             assert (found.engine, found.exact) == ("flat", True)
             assert [h.observation.id for h in found.hits] == [
                 h.observation.id for h in exactly.hits

@@ -21,7 +21,7 @@ from bittern.hashing.training import loop
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders
 from bittern.service.sources import read_source
 from bittern.service.training import train
@@ -114,10 +114,10 @@ def stop_at(step: int) -> Any:
 def found(archive: Path, source: Path, model: Path, query: Query) -> list[str]:
     """Ids of what a query finds among what a model indexed."""
     with Archive.create(archive) as opened:
-        engine = Engine(opened)
+        engine = LocalArchive(opened)
         report = index_source(engine, read_source(source).entries, IndexOptions(model=str(model)))
         assert report.items[AddStatus.FAILED] == 0
-        return [hit.observation.id for hit in engine.search(query).hits]
+        return [hit.observation.id for hit in engine.answer(query).hits]
 
 
 def test_adapters_change_embeddings_and_leave_the_base_as_it_was(adapted: Path) -> None:

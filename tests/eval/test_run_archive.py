@@ -18,7 +18,7 @@ from bittern.benchmarks.eval.systems.base import Training
 from bittern.benchmarks.eval.tasks import Protocol
 from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.types import MediaItem, Query
 from tests.engine.toy import ToyEncoder, picture
 from tests.eval.test_suite_custom import data, with_archive
@@ -72,10 +72,10 @@ def test_codes_are_ranked_as_the_archive_itself_ranks_them(with_archive: Path) -
         if (cell := read_cell(path.parent, path.stem)) is not None
     ]
     with Archive.open(with_archive / "archive") as archive:
-        engine = Engine(archive, load_encoder=lambda name: ToyEncoder())
+        engine = LocalArchive(archive, load_encoder=lambda name: ToyEncoder())
         for metric, ours in (("asymmetric", "asymmetric"), ("hamming", "symmetric")):
             query = Query(text="something red", target="image", k=3, metric=metric, model="toy-64")  # type: ignore[arg-type]
-            hits = engine.search(query).hits
+            hits = engine.answer(query).hits
             [cell] = [c for c in cells if (c.about["task"], c.about["bits"]) == ("text→image", 64)]
             [ranked] = [r for v, r in cell.variants.items() if v.metric == ours]
             np.testing.assert_allclose(ranked.distances[0], [hit.distance for hit in hits])
@@ -127,7 +127,7 @@ def test_stored_bits_are_signs_and_each_query_has_its_own_distances() -> None:
 
 def test_items_that_a_model_has_not_coded_are_counted(with_archive: Path) -> None:
     with Archive.open(with_archive / "archive", write=True) as archive:
-        engine = Engine(archive, load_encoder=lambda name: ToyEncoder())
+        engine = LocalArchive(archive, load_encoder=lambda name: ToyEncoder())
         extra = MediaItem("extra", "extra.png", "image", data=picture("green", jitter=40))
         list(engine.add([extra], model="toy-64"))
     results = a_run(with_archive)

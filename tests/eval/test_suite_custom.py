@@ -16,7 +16,7 @@ from bittern.hashing.codes import pack
 from bittern.index.archive import Archive
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.saved import load_saved
 from bittern.service.sources import read_source
 from bittern.types import MediaItem
@@ -60,7 +60,7 @@ def with_archive(data: Path) -> Path:
     (data / "items").rename(data.parent / "media")
     encoder = ToyEncoder()
     with Archive.create(data / "archive") as archive:
-        engine = Engine(archive, load_encoder=lambda name: encoder)
+        engine = LocalArchive(archive, load_encoder=lambda name: encoder)
         for bits, part in ((64, ""), (32, "*.png")):
             folder = data.parent / f"model-{bits}"
             toy_model(encoder, bits).save(folder)
@@ -235,7 +235,7 @@ def test_windows_of_a_recording_stand_together_with_their_times(with_archive: Pa
 def test_what_a_model_has_not_coded_is_counted(with_archive: Path) -> None:
     encoder = ToyEncoder()
     with Archive.open(with_archive / "archive", write=True) as archive:
-        engine = Engine(archive, load_encoder=lambda name: encoder)
+        engine = LocalArchive(archive, load_encoder=lambda name: encoder)
         later = MediaItem("later", "later.png", "image", data=picture("red", jitter=40))
         list(engine.add([later], model="toy-64"))
     images = tasks(with_archive)["text→image"].items

@@ -11,7 +11,6 @@ import pytest
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.index.archive import Archive
-from bittern.service.export.files import Exported
 from bittern.service.export.folder import (
     Medium,
     media_of_hits,
@@ -19,7 +18,7 @@ from bittern.service.export.folder import (
     write_folder,
 )
 from bittern.service.sources import read_source
-from bittern.types import Hit, MediaItem, Observation
+from bittern.types import Exported, Hit, MediaItem, Observation
 
 COLUMNS = ["scientificName", "license", "rightsHolder", "type", "Rank", "captive"]
 Export = Callable[..., Exported]

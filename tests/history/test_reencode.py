@@ -20,9 +20,9 @@ from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.reencode import give_up, reencode
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.sources import read_source
-from bittern.types import AddStatus, Query
+from bittern.types import AddStatus
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, picture
 from tests.history.killing import KilledError, Killer
@@ -30,18 +30,18 @@ from tests.history.states import state
 
 
 @pytest.fixture
-def spec(engine: Engine, tmp_path: Path, encoder: ToyEncoder) -> JobSpec:
+def spec(engine: LocalArchive, tmp_path: Path, encoder: ToyEncoder) -> JobSpec:
     """From 64 bits to 32."""
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
     return JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "toy32"))
 
 
-def states(engine: Engine) -> list[tuple[str, str]]:
+def states(engine: LocalArchive) -> list[tuple[str, str]]:
     return [(record.name, record.state) for record in engine.archive.registered()]
 
 
-def best(engine: Engine, **options: object) -> tuple[str, str]:
-    found = engine.search(Query(text="blue", target="image", k=1, **options))  # type: ignore[arg-type]
+def best(engine: LocalArchive, **options: object) -> tuple[str, str]:
+    found = engine.search(text="blue", target="image", k=1, **options)  # type: ignore[arg-type]
     return found.model, found.hits[0].observation.id
 
 
@@ -55,31 +55,35 @@ def stopped_after(commits: int) -> Callable[[], bool]:
     return cancelled
 
 
-def test_everything_is_coded_anew_and_the_new_model_answers(engine: Engine, spec: JobSpec) -> None:
-    before = [(o.row, o.id, o.metadata) for o in engine.list().observations]
+def test_everything_is_coded_anew_and_the_new_model_answers(
+    engine: LocalArchive, spec: JobSpec
+) -> None:
+    before = [(o.row, o.id, o.metadata) for o in engine.list()]
     report = reencode(spec, engine=engine)
     assert report.state == "done"
     assert report.items[AddStatus.ADDED] == report.total == 7
     assert states(engine) == [("toy-32", "ready"), ("toy-64", "retired")]
     assert best(engine) == ("toy-32", "blue.png")
     assert best(engine, model="toy-64") == ("toy-64", "blue.png")
-    assert [(o.row, o.id, o.metadata) for o in engine.list().observations] == before
+    assert [(o.row, o.id, o.metadata) for o in engine.list()] == before
     assert engine.archive.verify() == []
 
 
 def test_codes_are_those_of_an_archive_made_with_the_new_model(
-    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     reencode(spec, engine=engine)
     with Archive.create(tmp_path / "fresh") as made:
-        fresh = Engine(made, load_encoder=lambda name: encoder)
+        fresh = LocalArchive(made, load_encoder=lambda name: encoder)
         index_source(fresh, read_source(media).entries, IndexOptions(model=spec.model))
-        digest = fresh.model().digest
-        for seen in fresh.list().observations:
+        digest = fresh.registry.find().digest
+        for seen in fresh.list():
             assert np.array_equal(made.code(seen.id, digest), engine.archive.code(seen.id, digest))
 
 
-def test_searches_go_on_with_the_old_model_until_the_switch(engine: Engine, spec: JobSpec) -> None:
+def test_searches_go_on_with_the_old_model_until_the_switch(
+    engine: LocalArchive, spec: JobSpec
+) -> None:
     seen = []
 
     def look(report: JobReport) -> None:
@@ -91,7 +95,7 @@ def test_searches_go_on_with_the_old_model_until_the_switch(engine: Engine, spec
 
 
 def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
-    engine: Engine, spec: JobSpec, encoder: ToyEncoder
+    engine: LocalArchive, spec: JobSpec, encoder: ToyEncoder
 ) -> None:
     small = replace(spec, commit_items=1)
     stopped = reencode(small, engine, JobControl(cancelled=stopped_after(4)))
@@ -107,7 +111,7 @@ def test_a_job_that_was_stopped_goes_on_with_what_is_missing(
 
 
 def test_media_that_are_gone_or_changed_keep_the_old_model(
-    engine: Engine, spec: JobSpec, media: Path
+    engine: LocalArchive, spec: JobSpec, media: Path
 ) -> None:
     (media / "red.png").unlink()
     (media / "green.png").write_bytes(picture("blue"))
@@ -123,7 +127,7 @@ def test_media_that_are_gone_or_changed_keep_the_old_model(
 
 
 def test_media_that_were_moved_are_found_where_they_are_now(
-    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path
+    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path
 ) -> None:
     media.rename(tmp_path / "moved")
     moved = replace(spec.reading, media=str(tmp_path / "moved"))
@@ -131,7 +135,7 @@ def test_media_that_were_moved_are_found_where_they_are_now(
 
 
 def test_stored_embeddings_spare_the_media(
-    empty: Engine, media: Path, options: IndexOptions, tmp_path: Path, encoder: ToyEncoder
+    empty: LocalArchive, media: Path, options: IndexOptions, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     index_source(empty, read_source(media).entries, replace(options, keep_embeddings=True))
     toy_model(encoder, bits=32).save(tmp_path / "toy32")
@@ -150,15 +154,17 @@ def test_stored_embeddings_spare_the_media(
     assert best(empty) == ("toy-64", "blue.png")
 
 
-def test_the_old_model_is_dropped_with_its_codes_and_files(engine: Engine, spec: JobSpec) -> None:
-    old = engine.model()
+def test_the_old_model_is_dropped_with_its_codes_and_files(
+    engine: LocalArchive, spec: JobSpec
+) -> None:
+    old = engine.registry.find()
     report = reencode(replace(spec, drop_old=True), engine=engine)
     assert report.state == "done"
     assert states(engine) == [("toy-32", "ready")]
     assert not (engine.archive.path / "models" / old.digest).exists()
     assert not [name for name in engine.archive._store.columns if old.digest[:16] in name]
     with pytest.raises(ModelNotFoundError):
-        engine.model("toy-64")
+        engine.registry.find("toy-64")
     assert engine.archive.verify() == []
 
 
@@ -168,7 +174,7 @@ def saved(tmp_path: Path, encoder: ToyEncoder, bits: int) -> str:
 
 
 def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
-    engine: Engine, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
+    engine: LocalArchive, spec: JobSpec, media: Path, tmp_path: Path, encoder: ToyEncoder
 ) -> None:
     second = IndexOptions(model=saved(tmp_path, encoder, 128))
     index_source(engine, read_source(media).entries, second)
@@ -188,14 +194,16 @@ def test_only_the_model_that_is_replaced_is_dropped_and_named_with_its_rows(
     assert states(engine) == left
 
 
-def test_what_a_model_has_replaced_can_be_dropped_later(engine: Engine, spec: JobSpec) -> None:
+def test_what_a_model_has_replaced_can_be_dropped_later(
+    engine: LocalArchive, spec: JobSpec
+) -> None:
     reencode(spec, engine=engine)
     reencode(replace(spec, drop_old=True), engine=engine)
     assert states(engine) == [("toy-32", "ready")]
 
 
 def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
-    engine: Engine, spec: JobSpec
+    engine: LocalArchive, spec: JobSpec
 ) -> None:
     engine.archive.take_snapshot("before")
     reencode(replace(spec, drop_old=True), engine=engine)
@@ -212,7 +220,9 @@ class OtherWindows(ToyEncoder):
     windowing = replace(ToyEncoder.windowing, window_s=0.5, hop_s=0.5)  # type: ignore[type-var]
 
 
-def test_windows_that_only_the_old_model_had_go_with_it(engine: Engine, tmp_path: Path) -> None:
+def test_windows_that_only_the_old_model_had_go_with_it(
+    engine: LocalArchive, tmp_path: Path
+) -> None:
     halves = OtherWindows(name="halves", salt="h")
     saved = toy_model(halves, bits=32)
     saved.save(tmp_path / "halves")
@@ -221,7 +231,7 @@ def test_windows_that_only_the_old_model_had_go_with_it(engine: Engine, tmp_path
     engine.close()
     spec = JobSpec("reencode", str(engine.archive.path), model=str(tmp_path / "halves"))
     with Archive.open(engine.archive.path, write=True) as archive:
-        other = Engine(archive, load_encoder=lambda name: halves)
+        other = LocalArchive(archive, load_encoder=lambda name: halves)
         assert reencode(spec, engine=other).state == "done"
         both = len(archive.rows("modality = 'audio'"))
         assert reencode(replace(spec, drop_old=True), engine=other).state == "done"
@@ -232,17 +242,17 @@ def test_windows_that_only_the_old_model_had_go_with_it(engine: Engine, tmp_path
 
 
 def test_readers_notice_the_switch_without_being_opened_again(
-    engine: Engine, spec: JobSpec, encoder: ToyEncoder
+    engine: LocalArchive, spec: JobSpec, encoder: ToyEncoder
 ) -> None:
     with Archive.open(engine.archive.path) as opened:
-        served = Engine(opened, load_encoder=lambda name: encoder)
+        served = LocalArchive(opened, load_encoder=lambda name: encoder)
         assert best(served)[0] == "toy-64"
         reencode(replace(spec, drop_old=True), engine=engine)
         assert best(served) == ("toy-32", "blue.png")
 
 
 def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
-    engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
+    engine: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     with monkeypatch.context() as earlier:
@@ -255,14 +265,16 @@ def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
         assert len(opened.models()) == 2
 
 
-def test_a_pending_model_is_not_indexed_with(engine: Engine, spec: JobSpec, media: Path) -> None:
+def test_a_pending_model_is_not_indexed_with(
+    engine: LocalArchive, spec: JobSpec, media: Path
+) -> None:
     reencode(replace(spec, commit_items=1), engine, JobControl(cancelled=stopped_after(3)))
     with pytest.raises(PreconditionError, match="bittern reencode"):
         index_source(engine, read_source(media).entries, IndexOptions(model=spec.model))
 
 
 def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_command(
-    engine: Engine, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
+    engine: LocalArchive, spec: JobSpec, monkeypatch: pytest.MonkeyPatch, encoder: ToyEncoder
 ) -> None:
     path = engine.archive.path
     engine.close()
@@ -275,12 +287,12 @@ def test_a_kill_at_any_write_of_the_header_or_column_is_made_good_by_the_same_co
             killer.watch(Store, "append", "merge", "delete", "add_columns", "drop_columns")
             try:
                 with Archive.open(path, write=True) as archive:
-                    reencode(spec, engine=Engine(archive, load_encoder=lambda name: encoder))
+                    reencode(spec, engine=LocalArchive(archive, load_encoder=lambda name: encoder))
                 break
             except KilledError:
                 pass
         with Archive.open(path) as reader:
-            assert best(Engine(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
+            assert best(LocalArchive(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
     assert last >= 4
     with Archive.open(path) as reader:
         assert [record.name for record in reader.registered()] == ["toy-32"]
@@ -304,7 +316,7 @@ def left_of(path: Path, digest: str) -> list[str]:
 
 
 def test_giving_up_removes_the_model_and_what_it_has_coded(
-    engine: Engine,
+    engine: LocalArchive,
     spec: JobSpec,
 ) -> None:
     before, path = state(engine.archive), engine.archive.path
@@ -324,16 +336,16 @@ def test_giving_up_removes_the_model_and_what_it_has_coded(
     assert isinstance(again.exception, ModelNotFoundError)
 
 
-def test_a_model_that_is_in_use_is_not_given_up(engine: Engine) -> None:
+def test_a_model_that_is_in_use_is_not_given_up(engine: LocalArchive) -> None:
     with pytest.raises(ModelNotFoundError, match="pending models: none"):
         give_up(engine.archive, "toy-64")
     with pytest.raises(PreconditionError, match="ready, not pending"):
-        engine.archive.give_up(engine.model().digest)
+        engine.archive.give_up(engine.registry.find().digest)
     assert states(engine) == [("toy-64", "ready")]
 
 
 def test_windows_that_only_the_given_up_model_had_go_with_it(
-    engine: Engine, tmp_path: Path, media: Path
+    engine: LocalArchive, tmp_path: Path, media: Path
 ) -> None:
     halves = OtherWindows(name="halves", salt="h")
     toy_model(halves, bits=32).save(tmp_path / "halves")
@@ -341,7 +353,7 @@ def test_windows_that_only_the_given_up_model_had_go_with_it(
     engine.close()
     job = JobSpec("reencode", str(path), model=str(tmp_path / "halves"), commit_items=1)
     with Archive.open(path, write=True) as archive:
-        other = Engine(archive, load_encoder=lambda name: halves)
+        other = LocalArchive(archive, load_encoder=lambda name: halves)
         for path_of in (media / "red.png", media / "green.png"):
             path_of.unlink()  # so that there is no switch
         assert reencode(job, engine=other).state == "failed"
@@ -352,7 +364,7 @@ def test_windows_that_only_the_given_up_model_had_go_with_it(
 
 
 def test_a_kill_during_giving_up_is_repaired_by_the_same_command(
-    engine: Engine,
+    engine: LocalArchive,
     spec: JobSpec,
     monkeypatch: pytest.MonkeyPatch,
     encoder: ToyEncoder,
@@ -375,6 +387,6 @@ def test_a_kill_during_giving_up_is_repaired_by_the_same_command(
                 pass
         with Archive.open(path) as reader:
             assert state(reader) == before
-            assert best(Engine(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
+            assert best(LocalArchive(reader, load_encoder=lambda name: encoder))[1] == "blue.png"
     assert last >= 3
     assert left_of(path, digest) == []

@@ -21,7 +21,7 @@ from bittern.service.jobs.description import IndexOptions, JobSpec
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import Worker, embedded_of, units_of
 from bittern.service.limits import check_item
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders
 from bittern.service.sources import SourceOptions, read_source
 from bittern.types import AddStatus, MediaItem
@@ -131,7 +131,7 @@ def test_nothing_is_asked_for_where_nothing_may_be_fetched(
     source = read_source(addresses(site, tmp_path), SourceOptions(fetch=(site,)))
     for fetch in ((), ("https://other.org/",)):
         with Archive.create(tmp_path / f"a{len(fetch)}") as archive:
-            engine = Engine(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
+            engine = LocalArchive(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
             options = IndexOptions(model=str(model))
             report = index_source(engine, source, options, fetch=fetch)
         assert report.failed == report.done == 3
@@ -173,7 +173,7 @@ def test_an_address_alone_is_refused_outside_of_jobs(
     with pytest.raises(InvalidInputError, match="neither a path nor data"):
         check_item(item)
     with Archive.open(tmp_path / "a", write=True) as archive:
-        engine = Engine(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
+        engine = LocalArchive(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
         [[result]] = engine.add([item])
     assert (result.status, result.reason) == ("failed", "INVALID_INPUT")
     assert Photographs.requests == []

@@ -30,7 +30,7 @@ from bittern.service.jobs.ray import (
     entries_of,
     units_of,
 )
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedder
 from bittern.types import AddResult, AddStatus, MediaItem
 from tests.engine.conftest import toy_model
@@ -174,8 +174,12 @@ def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
         options = IndexOptions(model=str(tmp_path / "model"))
         listed = [entry for entry in entries if not isinstance(entry, Recheck)]
         with Archive.create(tmp_path / engine) as archive:
-            report = index_source(Engine(archive, load_encoder=toy), listed, options, embed=embed)
-            again = index_source(Engine(archive, load_encoder=toy), listed, options, embed=embed)
+            report = index_source(
+                LocalArchive(archive, load_encoder=toy), listed, options, embed=embed
+            )
+            again = index_source(
+                LocalArchive(archive, load_encoder=toy), listed, options, embed=embed
+            )
             rows = archive.iter_batches(model=archive.models()[0].digest)
             found[engine] = [row for batch in rows for row in batch.to_pylist()]
         assert report.items == {"added": 293, "overwritten": 0, "skipped": 1, "failed": 1}

@@ -15,7 +15,7 @@ from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.grpc.server import Server, serve
 from bittern.service.jobs.serving import AllowedFolders, Jobs
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.types import AddStatus
 from tests.engine.conftest import toy_model
 from tests.engine.toy import ToyEncoder, fill_folder
@@ -45,13 +45,15 @@ def media(tmp_path: Path) -> Path:
 @pytest.fixture
 def archive(tmp_path: Path, media: Path) -> Path:
     with Archive.create(tmp_path / "marsh") as archive:
-        Engine(archive, load_encoder=lambda name: ToyEncoder()).register(toy_model(ToyEncoder()))
+        LocalArchive(archive, load_encoder=lambda name: ToyEncoder()).registry.register(
+            toy_model(ToyEncoder())
+        )
     return tmp_path / "marsh"
 
 
 def served(archive: Path, media: Path, encoder: ToyEncoder) -> tuple[Server, Archive]:
     opened = Archive.open(archive, write=True)
-    engines = {"marsh": Engine(opened, load_encoder=lambda name: encoder)}
+    engines = {"marsh": LocalArchive(opened, load_encoder=lambda name: encoder)}
     jobs = Jobs.of(engines, AllowedFolders({"media": media}))
     return serve(engines, listen="127.0.0.1:0", jobs=jobs), opened
 

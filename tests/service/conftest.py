@@ -11,12 +11,12 @@ from bittern.client import RemoteArchive, connect
 from bittern.service.grpc.server import Server, serve
 from bittern.service.limits import ServiceConfig
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 @pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine()
+def engine() -> FakeArchive:
+    return FakeArchive()
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def config() -> ServiceConfig:
 
 
 @pytest.fixture
-def server(engine: FakeEngine, config: ServiceConfig) -> Iterator[Server]:
+def server(engine: FakeArchive, config: ServiceConfig) -> Iterator[Server]:
     server = serve({"herons": engine}, listen="127.0.0.1:0", config=config)
     yield server
     server.stop(grace=0)

@@ -7,7 +7,7 @@ import threading
 
 from bittern.service.grpc.server import serve
 from bittern.service.limits import Deadline
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
         print("searching", flush=True)
         release.wait(30)
 
-    engine = FakeEngine()
+    engine = FakeArchive()
     engine.on_search = hold
     server = serve({"herons": engine}, listen=":0")
 

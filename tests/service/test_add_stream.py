@@ -29,7 +29,7 @@ from bittern.types import AddStatus, MediaItem
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
 from bittern.v1 import observation_pb2 as opb
-from tests.service.fake_engine import PATIENCE_S, FakeEngine
+from tests.service.fake_archive import PATIENCE_S, FakeArchive
 
 FLUSH = pb.AddRequest(flush=pb.AddFlush())
 
@@ -73,7 +73,7 @@ def sender(stub: pb_grpc.ArchiveServiceStub) -> Iterator[Sender]:
 
 
 def answers(
-    engine: FakeEngine,
+    engine: FakeArchive,
     messages: Iterator[pb.AddRequest],
     *,
     config: ServiceConfig | None = None,
@@ -82,14 +82,14 @@ def answers(
 ) -> Iterator[pb.AddResponse]:
     return answer_add(
         messages,
-        engine_of=lambda name: engine,
+        archive_of=lambda name: engine,
         config=config or ServiceConfig(),
         deadline=Deadline(lambda: None, lambda: gone),
         stopping=stopping or threading.Event(),
     )
 
 
-def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeEngine) -> None:
+def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeArchive) -> None:
     sender.send(options(batch_size=2), photo("a"), photo("b"))
     assert sender.answer() == (["a", "b"], False)
     assert engine.commits == [2]
@@ -103,7 +103,7 @@ def test_a_batch_is_answered_before_more_is_sent(sender: Sender, engine: FakeEng
 
 
 def test_a_flush_marker_commits_what_is_there_and_is_answered(
-    sender: Sender, engine: FakeEngine
+    sender: Sender, engine: FakeArchive
 ) -> None:
     sender.send(options(), photo("a"), FLUSH)
     assert sender.answer() == (["a"], False)
@@ -122,7 +122,7 @@ def test_no_more_is_read_than_one_batch_before_it_is_answered() -> None:
             read.append(len(read))
             yield photo(f"p{len(read)}")
 
-    stream = answers(FakeEngine(), endless())
+    stream = answers(FakeArchive(), endless())
     for commits in (1, 2, 3):
         next(stream)
         assert len(read) == 3 * commits
@@ -130,14 +130,14 @@ def test_no_more_is_read_than_one_batch_before_it_is_answered() -> None:
 
 @pytest.mark.parametrize("limit", [{"max_batch_bytes": 100}, {"max_batch_items": 2}])
 def test_a_batch_is_committed_once_it_holds_enough(limit: dict[str, int]) -> None:
-    engine = FakeEngine()
+    engine = FakeArchive()
     messages = [options(batch_size=10**6), *(photo(f"p{i}", bytes(60)) for i in range(5))]
     list(answers(engine, iter(messages), config=ServiceConfig(**limit)))
     assert engine.commits == [2, 2, 1]
 
 
 def test_an_item_over_the_limit_fails_alone() -> None:
-    engine = FakeEngine()
+    engine = FakeArchive()
     messages = [options(), photo("a"), photo("big", bytes(101)), photo("b")]
     [answer] = answers(engine, iter(messages), config=ServiceConfig(max_item_bytes=100))
     by_id = {each.occurrence_id: each for each in answer.results}
@@ -155,12 +155,12 @@ def test_an_item_over_the_limit_fails_alone() -> None:
 def test_an_item_that_is_neither_picture_nor_sound_fails_alone(number: int) -> None:
     strange = photo("a")
     strange.item.modality = number  # type: ignore[assignment]
-    [answer] = answers(FakeEngine(), iter([options(), strange, photo("b")]))
+    [answer] = answers(FakeArchive(), iter([options(), strange, photo("b")]))
     assert [each.status for each in answer.results] == [pb.ADD_STATUS_FAILED, pb.ADD_STATUS_ADDED]
 
 
 def test_a_path_in_the_media_name_is_a_label_only(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     label = "../../etc/passwd"
     [[result]] = remote.add([MediaItem("a", label, "image", data=b"picture", media_root="/etc")])
@@ -181,21 +181,21 @@ def test_a_path_in_the_media_name_is_a_label_only(
     ],
 )
 def test_messages_out_of_order_are_refused(messages: list[pb.AddRequest]) -> None:
-    engine = FakeEngine()
+    engine = FakeArchive()
     with pytest.raises(InvalidInputError):
         list(answers(engine, iter(messages)))
     assert engine.commits == []
 
 
 def test_a_caller_that_hung_up_has_nothing_more_committed() -> None:
-    engine = FakeEngine()
+    engine = FakeArchive()
     with pytest.raises(Exception, match="hung up before the next batch was committed"):
         list(answers(engine, iter([options(batch_size=1), photo("a")]), gone=True))
     assert engine.commits == []
 
 
 def test_a_stopping_server_commits_and_answers_what_it_holds() -> None:
-    engine, stopping = FakeEngine(), threading.Event()
+    engine, stopping = FakeArchive(), threading.Event()
 
     def messages() -> Iterator[pb.AddRequest]:
         yield options()
@@ -217,7 +217,7 @@ def silent_after(*messages: pb.AddRequest) -> Iterator[pb.AddRequest]:
 
 def test_a_silent_client_has_its_items_committed_and_its_call_ended() -> None:
     config = ServiceConfig(add_idle_s=0.05)
-    stream = answers(FakeEngine(), silent_after(options(), photo("a")), config=config)
+    stream = answers(FakeArchive(), silent_after(options(), photo("a")), config=config)
     assert [each.occurrence_id for each in next(stream).results] == ["a"]
     with pytest.raises(DeadlineExceededError, match=r"no item came for 0\.05 s"):
         next(stream)
@@ -225,7 +225,7 @@ def test_a_silent_client_has_its_items_committed_and_its_call_ended() -> None:
 
 def test_a_client_that_never_says_anything_has_its_call_ended() -> None:
     with pytest.raises(DeadlineExceededError, match="no item came"):
-        list(answers(FakeEngine(), silent_after(), config=ServiceConfig(add_idle_s=0)))
+        list(answers(FakeArchive(), silent_after(), config=ServiceConfig(add_idle_s=0)))
 
 
 def test_stopping_does_not_wait_for_a_silent_client(sender: Sender, server: Server) -> None:
@@ -241,7 +241,7 @@ def test_stopping_does_not_wait_for_a_silent_client(sender: Sender, server: Serv
 
 
 def test_a_cancelled_stream_ends_and_makes_room_for_another(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
 ) -> None:
     ended = threading.Event()
 
@@ -292,7 +292,7 @@ def item(name: str, data: bytes | None = b"x", path: Path | None = None) -> Medi
 
 
 def test_the_client_reads_items_a_batch_at_a_time(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     read = []
 
@@ -312,7 +312,7 @@ def test_the_client_reads_items_a_batch_at_a_time(
 
 
 def test_the_client_sends_files_and_answers_for_those_it_cannot_read(
-    remote: RemoteArchive, engine: FakeEngine, tmp_path: Path
+    remote: RemoteArchive, engine: FakeArchive, tmp_path: Path
 ) -> None:
     there = tmp_path / "there.jpg"
     there.write_bytes(b"picture")
@@ -347,7 +347,7 @@ def test_an_error_in_the_callers_own_iterator_is_the_callers(remote: RemoteArchi
     assert remote.stats()
 
 
-def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeEngine) -> None:
+def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeArchive) -> None:
     with pytest.raises(ModelNotFoundError):
         remote.add([item("a")], model="clip").wait()
     engine.failure = ArchiveLockedError("another process writes to this archive")
@@ -359,7 +359,7 @@ def test_errors_of_the_whole_call_are_typed(remote: RemoteArchive, engine: FakeE
 
 
 def test_a_server_that_stops_during_an_add_is_unavailable_and_keeps_what_it_answered(
-    remote: RemoteArchive, server: Server, engine: FakeEngine
+    remote: RemoteArchive, server: Server, engine: FakeArchive
 ) -> None:
     adding = remote.add((item(f"p{i}") for i in range(10)), batch_size=2)
     next(adding)

@@ -15,11 +15,11 @@ from bittern.errors import (
     SourceNotFoundError,
     UnreadableMediaError,
 )
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 def test_a_path_and_its_bytes_ask_the_same(
-    remote: RemoteArchive, engine: FakeEngine, tmp_path: Path
+    remote: RemoteArchive, engine: FakeArchive, tmp_path: Path
 ) -> None:
     file = tmp_path / "heron.jpg"
     file.write_bytes(b"picture")

@@ -32,7 +32,7 @@ from bittern.service.grpc.server import serve
 from bittern.service.grpc.status import from_rpc_error, shorten, to_status
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 
 def every_class(root: type[BitternError] = BitternError) -> Iterator[type[BitternError]]:
@@ -59,7 +59,7 @@ class FailedCall(grpc.RpcError):
 
 @pytest.mark.parametrize("kind", every_class(), ids=lambda kind: kind.__name__)
 def test_every_error_arrives_as_itself(
-    remote: RemoteArchive, engine: FakeEngine, kind: type[BitternError]
+    remote: RemoteArchive, engine: FakeArchive, kind: type[BitternError]
 ) -> None:
     engine.failure = kind(
         "bad \N{BIRD} 5%\nnext line", field="where", details={"limit": "5", "ö": "\t"}
@@ -73,7 +73,7 @@ def test_every_error_arrives_as_itself(
 
 
 def test_a_field_at_fault_is_a_bad_request_violation(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(text="a heron", k=0))
@@ -88,7 +88,7 @@ def test_a_field_at_fault_is_a_bad_request_violation(
 
 
 def test_a_very_long_message_is_shortened_and_still_typed(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     details = {f"key {i}": "\N{BIRD}" * 1000 for i in range(100)}
     engine.failure = QueryError("\N{BIRD}" * 50_000, field="f" * 9_000, details=details)
@@ -104,7 +104,7 @@ def test_shortening_never_cuts_a_character_in_two() -> None:
 
 
 def test_half_a_surrogate_in_a_message_does_not_break_the_answer(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     engine.failure = QueryError("bad \ud800 file name")
     with pytest.raises(QueryError, match=r"bad \? file name"):
@@ -112,7 +112,7 @@ def test_half_a_surrogate_in_a_message_does_not_break_the_answer(
 
 
 def test_an_unforeseen_failure_leaks_nothing_and_is_logged_under_its_number(
-    remote: RemoteArchive, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+    remote: RemoteArchive, engine: FakeArchive, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine.failure = RuntimeError("password=hunter2 in /secret/place")
     with pytest.raises(InternalError) as caught:
@@ -158,7 +158,7 @@ def test_unknown_ids_models_and_codes_are_typed(remote: RemoteArchive) -> None:
 
 
 def test_a_server_that_is_not_there_is_named_with_the_remedy() -> None:
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0")
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0")
     server.stop(grace=0)
     with pytest.raises(ServiceUnavailableError) as caught:
         connect(server.address, timeout_s=20)

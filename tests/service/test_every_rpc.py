@@ -10,7 +10,7 @@ import pytest
 from bittern.client import RemoteArchive
 from bittern.errors import ObservationNotFoundError, PreconditionError
 from bittern.types import AddStatus, MediaItem, Query
-from tests.service.fake_engine import MODEL, FakeEngine, heron
+from tests.service.fake_archive import MODEL, FakeArchive, heron
 
 
 def item(name: str, data: bytes = b"x") -> MediaItem:
@@ -18,12 +18,12 @@ def item(name: str, data: bytes = b"x") -> MediaItem:
 
 
 def test_search_by_words_gives_what_the_engine_found(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     result = remote.search("a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
     query = Query(text="a heron", k=3, where="captive = false", metric="hamming", model=MODEL)
     assert engine.seen == [query]
-    expected = engine.search(query)
+    expected = engine.answer(query)
     assert [hit.rank for hit in result.hits] == [1, 2, 3]
     assert [hit.distance for hit in result.hits] == [hit.distance for hit in expected.hits]
     assert (result.model, result.target, result.metric) == (MODEL, "image", "hamming")
@@ -40,7 +40,7 @@ def test_search_by_words_gives_what_the_engine_found(
 )
 def test_limits_and_recall_reach_the_engine_and_say_how_hits_were_found(
     remote: RemoteArchive,
-    engine: FakeEngine,
+    engine: FakeArchive,
     limits: dict[str, Any],
     shown: int,
     engine_name: str,
@@ -73,7 +73,7 @@ def test_where_nothing_is_near_enough_the_nearest_comes_along(remote: RemoteArch
     ],
 )
 def test_every_kind_of_query_reaches_the_engine_as_it_was(
-    remote: RemoteArchive, engine: FakeEngine, query: dict[str, str | bytes]
+    remote: RemoteArchive, engine: FakeArchive, query: dict[str, str | bytes]
 ) -> None:
     remote.search(**query, target="audio")  # type: ignore[arg-type]
     assert engine.seen == [Query(**query, target="audio")]  # type: ignore[arg-type]
@@ -99,11 +99,11 @@ def test_media_root_stays_on_the_server(remote: RemoteArchive) -> None:
     assert "/secret/place" not in repr(remote.search("a heron"))
 
 
-def test_list_goes_through_all_pages(remote: RemoteArchive, engine: FakeEngine) -> None:
+def test_list_goes_through_all_pages(remote: RemoteArchive, engine: FakeArchive) -> None:
     assert [o.id for o in remote.list(page_size=7)] == [o.id for o in engine.observations]
 
 
-def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeEngine) -> None:
+def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeArchive) -> None:
     assert remote.delete(["obs-2", "obs-1"]) == ["obs-1", "obs-2"]
     assert remote.delete("owl")[:2] == ["owl#t=0,3", "owl#t=4,7"]
     assert remote.delete([]) == []
@@ -112,17 +112,17 @@ def test_delete_says_what_was_removed(remote: RemoteArchive, engine: FakeEngine)
     assert "obs-3" in {o.id for o in engine.observations}
 
 
-def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeEngine) -> None:
-    assert remote.encode("a heron") == engine.encode(Query(text="a heron"))
-    assert remote.encode(audio=b"RIFF") == engine.encode(Query(audio=b"RIFF"))
+def test_encode_gives_codes_and_exact_logits(remote: RemoteArchive, engine: FakeArchive) -> None:
+    assert remote.encode("a heron") == engine.encode(text="a heron")
+    assert remote.encode(audio=b"RIFF") == engine.encode(audio=b"RIFF")
 
 
-def test_stats_and_models_come_back_equal(remote: RemoteArchive, engine: FakeEngine) -> None:
+def test_stats_and_models_come_back_equal(remote: RemoteArchive, engine: FakeArchive) -> None:
     assert remote.stats() == engine.stats()
     assert remote.models() == engine.models()
 
 
-def test_add_stores_in_batches_and_counts(remote: RemoteArchive, engine: FakeEngine) -> None:
+def test_add_stores_in_batches_and_counts(remote: RemoteArchive, engine: FakeArchive) -> None:
     items = [item(f"n{i}") for i in range(5)] + [item("bad", b"")]
     adding = remote.add(items, batch_size=4)
     assert [len(batch) for batch in adding] == [4, 2]
@@ -150,7 +150,7 @@ def test_add_follows_the_policy_for_duplicates(
 
 @pytest.mark.parametrize("limit", [{"within": 3.0}, {"relevance": "usual"}])
 def test_a_server_of_an_earlier_version_that_ignores_a_limit_is_noticed(
-    remote: RemoteArchive, engine: FakeEngine, limit: dict[str, Any]
+    remote: RemoteArchive, engine: FakeArchive, limit: dict[str, Any]
 ) -> None:
     engine.names_itself = ""
     [name] = limit

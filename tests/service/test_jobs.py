@@ -27,7 +27,7 @@ from bittern.types import AddResult, AddStatus
 from bittern.v1 import job_service_pb2 as pb
 from bittern.v1 import job_service_pb2_grpc as pb_grpc
 from tests.jobs.test_queue import WAIT_S, Runner
-from tests.service.fake_engine import MODEL, FakeEngine
+from tests.service.fake_archive import MODEL, FakeArchive
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def traps(tmp_path: Path) -> Path:
 @pytest.fixture
 def busy(tmp_path: Path, run: Runner, traps: Path) -> Iterator[Server]:
     jobs = Jobs(JobQueue({"herons": tmp_path / "jobs"}, run), AllowedFolders({"traps": traps}))
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0", jobs=jobs)
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0", jobs=jobs)
     yield server
     server.stop(grace=0)
 

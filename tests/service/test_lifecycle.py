@@ -24,7 +24,7 @@ from bittern.service.grpc.server import JOB_SERVICE_NAME, SERVICE_NAME, Server, 
 from bittern.service.grpc.status import from_rpc_error
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold
+from tests.service.fake_archive import PATIENCE_S, FakeArchive, Hold
 
 REPOSITORY = Path(__file__).parents[2]
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -36,7 +36,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
     [(":0", "127.0.0.1"), ("127.0.0.1:0", "127.0.0.1"), ("localhost:0", "localhost")],
 )
 def test_port_0_is_a_free_port_of_this_machine(listen: str, host: str) -> None:
-    server = serve({"herons": FakeEngine()}, listen=listen)
+    server = serve({"herons": FakeArchive()}, listen=listen)
     try:
         assert server.address == f"{host}:{server.port}"
         assert server.port > 0
@@ -48,15 +48,15 @@ def test_port_0_is_a_free_port_of_this_machine(listen: str, host: str) -> None:
 
 def test_a_used_port_and_a_host_of_another_machine_are_refused(server: Server) -> None:
     with pytest.raises(PreconditionError, match=f"{server.port} .*in use.*choose another"):
-        serve({"herons": FakeEngine()}, listen=server.address)
+        serve({"herons": FakeArchive()}, listen=server.address)
     with pytest.raises(PreconditionError, match=r"cannot listen on 192\.0\.2\.1:0"):
-        serve({"herons": FakeEngine()}, listen="192.0.2.1:0")
+        serve({"herons": FakeArchive()}, listen="192.0.2.1:0")
 
 
 @pytest.mark.parametrize("listen", ["", "localhost", "localhost:", "localhost:http", ":65536"])
 def test_what_is_no_address_is_refused(listen: str) -> None:
     with pytest.raises(InvalidInputError, match="HOST:PORT"):
-        serve({"herons": FakeEngine()}, listen=listen)
+        serve({"herons": FakeArchive()}, listen=listen)
 
 
 def test_a_server_without_archives_is_refused() -> None:
@@ -95,7 +95,7 @@ def test_reflection_lists_the_services_and_describes_search(channel: grpc.Channe
 
 @pytest.fixture
 def two() -> Iterator[Server]:
-    engines = {"owls": FakeEngine("owls", rows=4), "herons": FakeEngine("herons", rows=8)}
+    engines = {"owls": FakeArchive("owls", rows=4), "herons": FakeArchive("herons", rows=8)}
     server = serve(engines, listen=":0")
     yield server
     server.stop(grace=0)
@@ -137,7 +137,7 @@ def test_an_unknown_archive_is_answered_with_the_names(two: Server, archive: str
 
 
 def test_stopping_says_so_and_lets_calls_in_flight_finish(
-    server: Server, engine: FakeEngine, channel: grpc.Channel
+    server: Server, engine: FakeArchive, channel: grpc.Channel
 ) -> None:
     hold = engine.on_search = Hold()
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -155,7 +155,7 @@ def test_stopping_says_so_and_lets_calls_in_flight_finish(
 
 
 def test_calls_that_outlast_the_grace_are_cut_off(
-    server: Server, engine: FakeEngine, stub: pb_grpc.ArchiveServiceStub
+    server: Server, engine: FakeArchive, stub: pb_grpc.ArchiveServiceStub
 ) -> None:
     hold = engine.on_search = Hold()
     call = stub.Search.future(pb.SearchRequest(text="a heron"))
@@ -244,7 +244,7 @@ def test_a_second_signal_cuts_calls_off(searching: Searching) -> None:
 
 
 def test_a_signal_that_another_thread_is_given_is_heard() -> None:
-    server = serve({"herons": FakeEngine()}, listen="127.0.0.1:0")
+    server = serve({"herons": FakeArchive()}, listen="127.0.0.1:0")
     given_up = threading.Event()
 
     def give_up() -> None:

@@ -13,7 +13,7 @@ from bittern.service.grpc.status import from_rpc_error
 from bittern.types import MAX_K, MAX_TEXT_CHARS, Query
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from tests.service.fake_engine import FakeEngine
+from tests.service.fake_archive import FakeArchive
 
 ON_THE_WIRE: list[tuple[dict[str, Any], str]] = [
     ({"text": ""}, "the text is empty"),
@@ -76,7 +76,7 @@ def test_a_query_that_cannot_be_answered_says_why(given: dict[str, Any], message
 
 @pytest.mark.parametrize(("given", "message"), ON_THE_WIRE)
 def test_the_server_refuses_what_a_client_has_not_checked_in_the_same_words(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, given: dict[str, Any], message: str
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive, given: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(**given), timeout=20)
@@ -88,7 +88,7 @@ def test_the_server_refuses_what_a_client_has_not_checked_in_the_same_words(
 
 @pytest.mark.parametrize("relevance", [0.0, -0.5, 0.0009, 0.51, float("nan"), float("inf")])
 def test_levels_of_relevance_have_no_names_on_the_wire(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine, relevance: float
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive, relevance: float
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Search(pb.SearchRequest(text="a heron", relevance=relevance), timeout=20)

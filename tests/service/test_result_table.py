@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from bittern.types import Hit, SearchResult
-from tests.service.fake_engine import heron, owl
+from tests.service.fake_archive import heron, owl
 
 
 def result(*hits: Hit) -> SearchResult:

@@ -16,7 +16,7 @@ from bittern.service.grpc.status import from_rpc_error
 from bittern.service.limits import Deadline, ServiceConfig
 from bittern.v1 import archive_service_pb2 as pb
 from bittern.v1 import archive_service_pb2_grpc as pb_grpc
-from tests.service.fake_engine import PATIENCE_S, FakeEngine, Hold
+from tests.service.fake_archive import PATIENCE_S, FakeArchive, Hold
 
 
 class EndlessSearch:
@@ -52,7 +52,7 @@ def test_a_passed_deadline_names_the_step(left: float) -> None:
         Deadline(lambda: left).check("encoding the query")
 
 
-def test_a_search_stops_when_its_deadline_passes(server: Server, engine: FakeEngine) -> None:
+def test_a_search_stops_when_its_deadline_passes(server: Server, engine: FakeArchive) -> None:
     search = engine.on_search = EndlessSearch()
     with connect(server.address, timeout_s=PATIENCE_S) as remote:
         remote._timeout_s = 0.2
@@ -62,7 +62,7 @@ def test_a_search_stops_when_its_deadline_passes(server: Server, engine: FakeEng
 
 
 def test_a_search_stops_when_its_caller_hangs_up(
-    stub: pb_grpc.ArchiveServiceStub, engine: FakeEngine
+    stub: pb_grpc.ArchiveServiceStub, engine: FakeArchive
 ) -> None:
     search = engine.on_search = EndlessSearch()
     call = stub.Search.future(pb.SearchRequest(text="a heron"))
@@ -79,7 +79,7 @@ def test_a_timeout_that_is_none_is_refused(server: Server, timeout_s: float) -> 
 
 
 def test_concurrent_searches_each_get_their_own_answer(
-    remote: RemoteArchive, engine: FakeEngine
+    remote: RemoteArchive, engine: FakeArchive
 ) -> None:
     together = threading.Barrier(4)
 
@@ -93,7 +93,7 @@ def test_concurrent_searches_each_get_their_own_answer(
 
 
 @pytest.fixture
-def narrow(engine: FakeEngine) -> Iterator[Server]:
+def narrow(engine: FakeArchive) -> Iterator[Server]:
     config = ServiceConfig(workers=2, max_add_streams=1, max_concurrent_rpcs=2)
     server = serve({"herons": engine}, listen="127.0.0.1:0", config=config)
     yield server
@@ -101,7 +101,7 @@ def narrow(engine: FakeEngine) -> Iterator[Server]:
 
 
 def test_calls_over_the_limit_are_refused_at_once_and_served_again_later(
-    narrow: Server, engine: FakeEngine
+    narrow: Server, engine: FakeArchive
 ) -> None:
     hold = engine.on_search = Hold()
     with grpc.insecure_channel(narrow.address) as channel:

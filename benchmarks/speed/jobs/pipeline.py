@@ -26,7 +26,7 @@ from bittern.service.ingest.report import STAGES, JobReport, new_stages
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.indexing import index_source
 from bittern.service.jobs.ray import cluster, embed_on_ray
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedder, Model
 from bittern.types import MediaItem
 
@@ -131,7 +131,7 @@ def index_once(model: Model, items: Sequence[MediaItem], path: Path) -> JobRepor
     folder = path.with_suffix(".model")
     model.saved.save(folder)
     with Archive.create(path) as archive:
-        engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
+        engine = LocalArchive(archive, load_encoder=lambda name: model.embedder.encoder())
         return index_source(engine, list(items), IndexOptions(model=str(folder)))
 
 

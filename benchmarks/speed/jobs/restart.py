@@ -103,7 +103,7 @@ def main(name: str, weights: str, source: str, target: str) -> None:
     from bittern.service.ingest.embedding import embed_items
     from bittern.service.jobs.description import IndexOptions
     from bittern.service.jobs.indexing import index_source
-    from bittern.service.local.archive import Engine
+    from bittern.service.local.archive import LocalArchive
     from bittern.service.sources import read_source
 
     model = loaded_model(name, Path(weights))
@@ -115,7 +115,7 @@ def main(name: str, weights: str, source: str, target: str) -> None:
     print("loaded", flush=True)
     begun = perf_counter()
     with peak_memory() as peak, Archive.create(target) as archive:
-        engine = Engine(archive, load_encoder=lambda name: model.embedder.encoder())
+        engine = LocalArchive(archive, load_encoder=lambda name: model.embedder.encoder())
         options = IndexOptions(model=str(folder), commit_items=_COMMIT_ITEMS)
         done = index_source(engine, listed, options)
     found = {

@@ -1,4 +1,4 @@
-"""An engine without models or files: enough behaviour to see how the service uses one."""
+"""An archive without models or files: enough behaviour to see how the service uses one."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from bittern.errors import (
     UnsupportedModalityError,
 )
 from bittern.service.export.rows import Rows, rows_of_observations
-from bittern.service.ingest.report import Stages
 from bittern.service.limits import Deadline
-from bittern.service.local.archive import Engine
+from bittern.service.local.archive import LocalArchive
 from bittern.types import (
     AddResult,
     AddStatus,
@@ -99,7 +98,7 @@ class Hold:
         self.release.wait(PATIENCE_S)
 
 
-class FakeEngine(Engine):
+class FakeArchive(LocalArchive):
     """Hits are the rows of the target modality in row order; the distance is the row.
 
     Where less than everything has to be found, it claims to have searched approximately; as
@@ -119,14 +118,14 @@ class FakeEngine(Engine):
         self.exported: builtins.list[tuple[str | None, bool]] = []
         self.lock = threading.Lock()
 
-    def search(self, query: Query, *, deadline: Deadline | None = None) -> SearchResult:
+    def answer(self, query: Query, deadline: Deadline | None = None) -> SearchResult:
         self.seen.append(query)
         if self.failure is not None:
             raise self.failure
         self.on_search(deadline)
         self._check_model(query.model)
         if query.id is not None:
-            self.get(query.id)
+            self._get(query.id)
         if query.code is not None and len(query.code) * 8 != BITS:
             raise CodeError(
                 f"a code of {len(query.code) * 8} bits was given, {BITS} bits are needed",
@@ -151,14 +150,12 @@ class FakeEngine(Engine):
             nearest=hits[0] if hits and not near else None,
         )
 
-    def add(
+    def _add(
         self,
         items: Iterable[MediaItem],
-        *,
-        on_duplicate: OnDuplicate = "error",
-        model: str | None = None,
-        batch_size: int = 64,
-        stages: Stages | None = None,
+        on_duplicate: OnDuplicate,
+        model: str | None,
+        batch_size: int,
     ) -> Iterator[builtins.list[AddResult]]:
         self._check_model(model)
         batch = list(items)
@@ -198,19 +195,19 @@ class FakeEngine(Engine):
         status = AddStatus.OVERWRITTEN if item.occurrence_id in known else AddStatus.ADDED
         return AddResult(item.occurrence_id, status, observations=1)
 
-    def get(self, id: str) -> Observation:  # noqa: A002
+    def _get(self, id: str) -> Observation:  # noqa: A002
         for observation in self.observations:
             if observation.id == id:
                 return observation
         raise ObservationNotFoundError(f"no observation has the id {id!r}", field="id")
 
-    def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
+    def page(self, *, page_size: int, page_token: str = "", where: str | None = None) -> Page:
         start = int(page_token or 0)
         rows = self.observations[start : start + page_size]
         more = start + page_size < len(self.observations)
         return Page(rows, str(start + page_size) if more else "")
 
-    def delete(self, ids: Sequence[str]) -> builtins.list[str]:
+    def _delete(self, ids: Sequence[str]) -> builtins.list[str]:
         removed = [o.id for o in self.observations if {o.id, o.occurrence_id} & set(ids)]
         unknown = set(ids) - {i for o in self.observations for i in (o.id, o.occurrence_id)}
         if unknown:
@@ -218,7 +215,7 @@ class FakeEngine(Engine):
         self.observations = [o for o in self.observations if o.id not in set(removed)]
         return removed
 
-    def encode(self, query: Query, *, name: str = "") -> builtins.list[Encoded]:
+    def encode_query(self, query: Query, name: str = "") -> builtins.list[Encoded]:
         self._check_model(query.model)
         if query.kind == "image":
             raise UnsupportedModalityError(f"{name}: {MODEL} has no image tower", field="image")
