@@ -93,7 +93,7 @@ class ArchiveReader:
         """The store version that searches see now."""
         return self._current().version
 
-    def models(self) -> builtins.list[ModelRecord]:
+    def model_records(self) -> builtins.list[ModelRecord]:
         """The models that can be searched: the first choice first, retired ones last.
 
         Pending models (see `registered`) are not included.
@@ -432,7 +432,7 @@ class ArchiveReader:
         for record in self._header.models:
             if record.digest == digest:
                 return record
-        for record in self.models():
+        for record in self.model_records():
             if record.digest == digest:
                 return record
         known = ", ".join(f"{r.name} ({r.digest[:16]})" for r in self._header.models) or "no model"

@@ -68,7 +68,7 @@ def main(archive: str, queries: str) -> None:
     found: list[Archive] = []
     opened = seconds_of(lambda: found.append(Archive.open(archive)))
     with found[0] as it:
-        model = it.models()[0].digest
+        model = it.model_records()[0].digest
         asymmetric = partial(it.search, logits, model=model, k=_K, metric="asymmetric")
         first, second = seconds_of(asymmetric), seconds_of(asymmetric)
         it.search(logits, model=model, k=_K, metric="hamming")

@@ -70,7 +70,7 @@ def rows_of_archive(archive: Archive, where: str | None = None, *, codes: bool =
     Raises:
         FilterError: `where` is not a filter.
     """
-    models = archive.models() if codes else []
+    models = archive.model_records() if codes else []
     digest = models[0].digest if models else None
     stream = archive.iter_batches(model=digest, where=where, batch_rows=BATCH_ROWS)
     columns: dict[str, ColumnType] = {**IDENTITY, **archive.stats().columns}  # type: ignore[dict-item]

@@ -114,7 +114,7 @@ def index_source(
     """
     control = control or JobControl()
     report, cancelled = control.report, control.cancelled
-    before = engine.archive.models()
+    before = engine.archive.model_records()
     model = chosen_model(engine, options, entries)
     stream: Iterator[Embedded]
     if model is not None:

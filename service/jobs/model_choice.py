@@ -80,7 +80,7 @@ def chosen_model(
         PreconditionError: the model has been replaced.
         as `check_usable`.
     """
-    records = engine.archive.models()
+    records = engine.archive.model_records()
     unspecified = not options.model and options.bits is None and options.hasher is None
     if records and unspecified:
         return engine.registry.load(_own(records, entries))

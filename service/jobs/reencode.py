@@ -126,7 +126,7 @@ class _Reencoding:
 
     def run(self) -> JobReport:
         begun = perf_counter()
-        if not self._archive.models():
+        if not self._archive.model_records():
             raise PreconditionError(
                 f"the archive at {self._archive.path} has no model yet, so there is nothing to "
                 f"code again: run bittern index {self._archive.path} SOURCE --model "
@@ -192,7 +192,7 @@ class _Reencoding:
             raise ModelNotFoundError(f"there is no model '{self._spec.model}'", field="model")
         embedder = self._engine.registry.embedders.named(self._spec.model)
         kinds = [str(m) for m in MEDIA if m in embedder.encoder().modalities]
-        any_model = self._archive.models()[0].digest
+        any_model = self._archive.model_records()[0].digest
         names = [
             *lacking(self._archive, any_model, kinds),
             *_coded_media(self._archive, any_model, kinds),
@@ -320,7 +320,7 @@ class _Reencoding:
             return
         if missing:
             self._report.warnings.append(f"{missing} media have no codes of {model.card.name}")
-        first = self._archive.models()[0]
+        first = self._archive.model_records()[0]
         if first.digest == model.digest and not self._report.done:
             self._report.warnings.append(f"the archive was coded by {first.name} already")
         self._archive.switch_model(model.digest)

@@ -121,7 +121,7 @@ class LocalArchive(ArchiveAPI):
         def no_rows(rows: int) -> NDArray[np.int64]:
             return np.empty(0, dtype=np.int64)
 
-        for record in self.archive.models():
+        for record in self.archive.model_records():
             for modality in (Modality.IMAGE, Modality.AUDIO):
                 self.archive.sample_codes(record.digest, str(modality), no_rows)
 
@@ -188,7 +188,7 @@ class LocalArchive(ArchiveAPI):
         A query by id uses a model that coded that observation, if there is one.
         """
         if query.id is not None and query.model is None:
-            for record in self.archive.models():
+            for record in self.archive.model_records():
                 with suppress(ObservationNotFoundError):
                     self.archive.code(query.id, record.digest)
                     return self.registry.load(record)
@@ -258,7 +258,7 @@ class LocalArchive(ArchiveAPI):
         model: str | None,
         batch_size: int,
     ) -> Iterator[builtins.list[AddResult]]:
-        if not self.archive.models():
+        if not self.archive.model_records():
             raise PreconditionError(
                 f"archive '{self.name}' has no model yet: index a folder or manifest into it "
                 "first, with `bittern index`"

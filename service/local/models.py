@@ -93,7 +93,7 @@ class ModelRegistry:
             ModelNotFoundError: no such model.
             UnsupportedModalityError: none that has these towers.
         """
-        records = self._archive.models()
+        records = self._archive.model_records()
         have = ", ".join(f"{r.name} ({'+'.join(r.modalities)})" for r in records) or "none"
         if name is not None:
             records = [record for record in records if _is_called(record, name)]
@@ -120,7 +120,7 @@ class ModelRegistry:
     def infos(self) -> list[ModelInfo]:
         """What `ArchiveAPI.models` returns."""
         infos = []
-        for record in self._archive.models():
+        for record in self._archive.model_records():
             status = weights_of(record.encoder)
             infos.append(
                 ModelInfo(
@@ -138,11 +138,11 @@ class ModelRegistry:
 
     def encoders(self) -> set[str]:
         """Catalogue names of the encoders behind the models."""
-        return {name for r in self._archive.models() for name in encoder_names(r.encoder)}
+        return {name for r in self._archive.model_records() for name in encoder_names(r.encoder)}
 
     def warm(self) -> None:
         """Check all weights and load the text networks; warn of missing weights."""
-        for record in self._archive.models():
+        for record in self._archive.model_records():
             model = self.load(record)
             for modality in sorted(model.modalities):
                 try:

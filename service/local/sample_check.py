@@ -77,7 +77,7 @@ def check_sample(archive: Archive, sample: int = SAMPLE) -> SampleCheck:
     if not sample or not present:
         return found
     registry = ModelRegistry(archive, Embedders(catalogue_encoder))
-    for record in archive.models():
+    for record in archive.model_records():
         coded = archive.coded([one.occurrence_id for one in present], record.digest)
         mine = [one for one in present if one.occurrence_id in coded]
         chosen = [mine[n] for n in _evenly(len(mine), sample)]

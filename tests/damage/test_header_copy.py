@@ -79,7 +79,7 @@ def test_a_copy_that_names_a_model_which_was_dropped_since_is_brought_back_witho
     folder.header_file.unlink()
     repair(path)
     with Archive.open(path) as archive:
-        assert [record.digest for record in archive.models()] == [BAT.digest]
+        assert [record.digest for record in archive.model_records()] == [BAT.digest]
         assert archive.verify() == []
 
 

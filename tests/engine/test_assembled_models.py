@@ -88,7 +88,7 @@ def refused(
     with Archive.create(folder.parent / "refused") as archive:
         with pytest.raises(kind, match=match):
             index_source(LocalArchive(archive), entries, options)
-        assert archive.models() == []
+        assert archive.model_records() == []
 
 
 @pytest.mark.parametrize("kind", ["lsh", "hashcoder", "hybrid"])

@@ -72,5 +72,5 @@ def test_the_archive_keeps_its_models_when_it_is_opened_again(
     engine: LocalArchive, tmp_path: Path
 ) -> None:
     with Archive.open(engine.archive.path) as again:
-        assert [r.name for r in again.models()] == ["bioclip-2-64", "biolingual-64"]
+        assert [r.name for r in again.model_records()] == ["bioclip-2-64", "biolingual-64"]
         assert again.verify() == []

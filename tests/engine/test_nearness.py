@@ -205,7 +205,7 @@ def approximate(
     """The same archive, opened by somebody who wants half of the nearest from an index."""
     options = SearchOptions(engine="ivf", recall=0.5)
     with Archive.open(engine.archive.path, search=options) as opened:
-        opened.build_index(opened.models()[0].digest)
+        opened.build_index(opened.model_records()[0].digest)
         again = LocalArchive(opened, load_encoder=lambda name: wordy)
         if request.param == "in process":
             yield again

@@ -159,9 +159,9 @@ def answers(archive: Archive) -> dict[str, Any]:
     ]
     return {
         "name": archive.name,
-        "models": [record.to_json() for record in archive.models()],
+        "models": [record.to_json() for record in archive.model_records()],
         "rows": rows,
-        "codes": {record.name: _codes(archive, record) for record in archive.models()},
+        "codes": {record.name: _codes(archive, record) for record in archive.model_records()},
         "wheres": {where: archive.rows(where).tolist() for where in WHERES},
         "searches": [
             {
@@ -174,7 +174,7 @@ def answers(archive: Archive) -> dict[str, Any]:
                     ).hits
                 ],
             }
-            for record in archive.models()
+            for record in archive.model_records()
             for metric in ("asymmetric", "hamming")
             for n in range(2)
         ],

@@ -208,7 +208,7 @@ def test_a_snapshot_keeps_the_model_that_was_dropped_and_brings_it_back(
     engine.archive.take_snapshot("before")
     reencode(replace(spec, drop_old=True), engine=engine)
     with Archive.open(engine.archive.path, snapshot="before") as then:
-        assert [record.name for record in then.models()] == ["toy-64"]
+        assert [record.name for record in then.model_records()] == ["toy-64"]
     engine.archive.restore("before")
     assert states(engine) == [("toy-64", "ready")]
     assert best(engine) == ("toy-64", "blue.png")
@@ -262,7 +262,7 @@ def test_earlier_versions_refuse_an_archive_only_while_a_model_is_pending(
     reencode(spec, engine=engine)
     monkeypatch.setattr(folder, "FORMAT_VERSION", 1)
     with Archive.open(engine.archive.path) as opened:
-        assert len(opened.models()) == 2
+        assert len(opened.model_records()) == 2
 
 
 def test_a_pending_model_is_not_indexed_with(

@@ -192,7 +192,7 @@ def test_models_that_cannot_be_told_apart_are_refused(archive: Archive) -> None:
 def test_a_models_file_cannot_leave_its_folder(archive: Archive, name: str) -> None:
     with pytest.raises(InvalidInputError, match="relative path"):
         archive.register_model(BAT, {name: b""})
-    assert [m.digest for m in archive.models()] == [OWL.digest]
+    assert [m.digest for m in archive.model_records()] == [OWL.digest]
 
 
 @pytest.mark.parametrize("digest", ["", "../../x", "ABCDEF0123456789", "abc"])

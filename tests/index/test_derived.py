@@ -48,7 +48,7 @@ def files_of(archive: Archive) -> DerivedFiles:
 
 def save(archive: Archive) -> None:
     """Store everything of the newest generation."""
-    records = archive.models()
+    records = archive.model_records()
     archive._index_files.close(None)  # waits for its own writing
     files = IndexFiles(files_of(archive))
     generation = Generation(archive._store)
@@ -56,7 +56,7 @@ def save(archive: Archive) -> None:
         generation.codes(record)
     files.close(generation)
     assert sorted(files.files.names()) == sorted(
-        ["rows", *(f"codes-{record.code_column}" for record in archive.models())]
+        ["rows", *(f"codes-{record.code_column}" for record in archive.model_records())]
     )
 
 

@@ -33,10 +33,10 @@ def test_a_reader_sees_each_commit_of_the_writer(archive: Archive, reader: Archi
 
 
 def test_a_reader_sees_a_model_that_is_registered_later(archive: Archive, reader: Archive) -> None:
-    assert reader.models() == [OWL]
+    assert reader.model_records() == [OWL]
     archive.register_model(BAT, {"x": b"1"})
     archive.add([photo("a", record=BAT)], model=BAT.digest)
-    assert reader.models() == [OWL, BAT]
+    assert reader.model_records() == [OWL, BAT]
     assert len(reader.search(np.ones(32), model=BAT.digest, k=1, metric="hamming").hits) == 1
     assert reader.model_folder(BAT.digest).joinpath("x").read_bytes() == b"1"
 

@@ -36,7 +36,7 @@ def path(archive: Archive) -> Path:
 def test_an_archive_is_there_again_after_closing(path: Path) -> None:
     with Archive.open(path) as again:
         assert ids(again) == ["a", "b"]
-        assert again.models() == [OWL]
+        assert again.model_records() == [OWL]
         assert again.name == "marsh"
         assert again.model_folder(OWL.digest).joinpath("card.json").read_bytes() == b"{}"
 

@@ -180,7 +180,7 @@ def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
             again = index_source(
                 LocalArchive(archive, load_encoder=toy), listed, options, embed=embed
             )
-            rows = archive.iter_batches(model=archive.models()[0].digest)
+            rows = archive.iter_batches(model=archive.model_records()[0].digest)
             found[engine] = [row for batch in rows for row in batch.to_pylist()]
         assert report.items == {"added": 293, "overwritten": 0, "skipped": 1, "failed": 1}
         assert again.items == {"added": 0, "overwritten": 0, "skipped": 294, "failed": 1}

@@ -91,7 +91,7 @@ def stored(spec: JobSpec) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = pq.read_table(spec.target).to_pylist()
         return rows
     with Archive.open(spec.target) as archive:
-        [record] = archive.models()
+        [record] = archive.model_records()
         seen = archive.list(page_size=10_000).observations
         names = [one.occurrence_id for one in seen]
         before = archive.coded(names, record.digest)

@@ -55,7 +55,7 @@ def differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
 def is_held(archive: Archive, content: Content) -> list[str]:
     """How the rows, models and kept versions differ from what should be held; empty if not."""
     lines = differences(stored(archive), expected(content))
-    models = [record.name for record in archive.models()]
+    models = [record.name for record in archive.model_records()]
     if models != [record_of(name).name for name in content.models]:
         lines.append(f"models {models}, not {content.models}")
     kept = archive._store.pins()

@@ -114,7 +114,7 @@ def read_archive(folder: Path) -> dict[str, ArchiveItems]:
     """
     try:
         with Archive.open(folder) as archive:
-            records = [each for each in archive.models() if each.state != "pending"]
+            records = [each for each in archive.model_records() if each.state != "pending"]
             before = archive.generation
             found = {m: _items(archive, m, records) for m in (IMAGE, AUDIO)}
             if archive.generation != before:

@@ -91,7 +91,7 @@ def _content(archive: Path) -> list[dict[str, Any]]:
     from bittern.index.archive import Archive
 
     with Archive.open(archive) as opened:
-        digest = opened.models()[0].digest
+        digest = opened.model_records()[0].digest
         batches = list(opened.iter_batches(model=digest))
     return [row for batch in batches for row in batch.to_pylist()]
 
