@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 
 from bittern import __version__
 from bittern.cli import (
-    archives,
     demo,
     evaluating,
     exporting,
@@ -29,6 +28,7 @@ from bittern.cli import (
     training,
     verify,
 )
+from bittern.cli import listing as archives
 from bittern.cli.output import print_error
 from bittern.errors import BitternError, InvalidInputError, LayoutError
 

@@ -116,7 +116,7 @@ _WHY = {"raven": " (no windows of recordings)", "ids": " (not iNaturalist record
 def _opened(archive: str, name: str, snapshot: str | None) -> ArchiveAPI:
     """The archive; a local one without loading what only searches need."""
     import bittern
-    from bittern.cli.connect import reach
+    from bittern.cli.options import reach
 
     if Path(archive).exists():
         return bittern.open(archive, snapshot=snapshot)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from bittern.cli.connect import refuse_address
 from bittern.cli.indexing import show_licences
 from bittern.cli.job_screen import (
     Bits,
@@ -22,6 +21,7 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
+from bittern.cli.options import refuse_address
 from bittern.cli.output import byte_size, err, out, plain, print_json, working
 from bittern.text import counted
 

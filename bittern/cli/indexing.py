@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 
-from bittern.cli.connect import refuse_address
 from bittern.cli.job_screen import (
     Bits,
     EngineOption,
@@ -31,6 +30,7 @@ from bittern.cli.job_screen import (
     reading_of,
     run_with_bar,
 )
+from bittern.cli.options import refuse_address
 from bittern.cli.output import licence_notice
 
 

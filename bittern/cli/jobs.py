@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from bittern.cli.connect import reach
 from bittern.cli.job_screen import (
     Bits,
     Exclude,
@@ -22,6 +21,7 @@ from bittern.cli.job_screen import (
     Strict,
     reading_of,
 )
+from bittern.cli.options import reach
 from bittern.cli.output import err, out, plain, print_failures, print_json, progress
 from bittern.text import counted
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.connect import reach
 from bittern.cli.exporting import FORMAT_HELP, written
+from bittern.cli.options import reach
 from bittern.cli.output import (
     as_json,
     command,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from bittern.cli.connect import reach
+from bittern.cli.options import reach
 from bittern.cli.output import byte_size, out, plain, print_json
 from bittern.text import counted
 
