@@ -9,31 +9,21 @@ import errno
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from bittern import __version__
-from bittern.cli import (
-    demo,
-    evaluating,
-    exporting,
-    history,
-    indexing,
-    jobs,
-    searching,
-    serving,
-    stats,
-    training,
-    verify,
-)
-from bittern.cli import listing as archives
-from bittern.cli.output import print_error
+from bittern.cli import history, indexing, jobs, listing, searching, training
+from bittern.cli.demo import demo
+from bittern.cli.evaluating import evaluate
+from bittern.cli.options import flag, grouped
+from bittern.cli.output import FAILED, MISUSED, print_error
+from bittern.cli.serving import serve
+from bittern.cli.verify import verify
 from bittern.errors import BitternError, InvalidInputError, LayoutError
-
-FAILED = 1
-MISUSED = 2
 
 RENAMED = {
     "repair": "verify --repair",
@@ -83,18 +73,26 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-demo.attach(app)
-archives.attach_models(app)
-indexing.attach(app)
-searching.attach(app)
-serving.attach(app)
-stats.attach(app)
-training.attach(app)
-evaluating.attach(app)
-jobs.attach(app)
-verify.attach(app)
-exporting.attach(app)
-history.attach(app)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "index": indexing.index,
+    "search": searching.search,
+    "serve": serve,
+    "models": listing.models,
+    "stats": listing.stats,
+    "export": searching.export,
+    "snapshots": history.snapshots,
+    "restore": history.restore,
+    "backup": history.backup,
+    "verify": verify,
+    "reencode": indexing.reencode,
+    "encode": indexing.encode,
+    "eval": evaluate,
+}
+for _name, _function in _COMMANDS.items():
+    app.command(_name)(grouped(_function))
+app.add_typer(training.command_group(), name="train")
+app.add_typer(jobs.jobs, name="jobs")
 
 
 def _print_version(wanted: bool) -> None:
@@ -106,10 +104,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _bittern(
     version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version."
-        ),
+        bool, flag("--version", "Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     """Find wildlife photographs and sound recordings by words, by sound or by picture."""

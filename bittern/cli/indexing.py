@@ -1,71 +1,63 @@
-"""`bittern index` and `bittern encode`."""
+"""`bittern index`, `bittern encode` and `bittern reencode`: media become codes."""
 
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from bittern.cli.job_screen import (
+from bittern.cli.job_screen import run_to_end
+from bittern.cli.options import (
+    ArchivePath,
     Bits,
-    EngineOption,
-    Exclude,
     Fetch,
-    Format,
-    Hasher,
-    Include,
+    HasherKind,
     Json,
     KeepEmbeddings,
-    Media,
+    Model,
+    NewArchivePath,
     OnDuplicate,
-    Rename,
-    ReportTo,
-    SourceArgument,
+    Reading,
+    Report,
+    Source,
     Strict,
-    Workers,
     commit_settings,
-    end,
-    reading_of,
-    run_with_bar,
+    flag,
 )
-from bittern.cli.options import refuse_address
-from bittern.cli.output import licence_notice
+from bittern.cli.output import licence_notice, print_json, show, working
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.command()(index)
-    app.command()(encode)
+@dataclass
+class Coding:
+    """Fields of a `JobSpec` that say how media are coded."""
+
+    bits: Bits = None
+    hasher: HasherKind = None
+    strict: Strict = False
+    engine: Annotated[
+        Literal["local", "ray"],
+        typer.Option(metavar="local|ray", help="Encode in this process, or on Ray workers."),
+    ] = "local"
+    workers: Annotated[
+        int, typer.Option(help="Number of encoding processes, with --engine ray.")
+    ] = 1
 
 
 def index(
-    archive: Annotated[Path, typer.Argument(help="Archive folder; made if it does not exist.")],
-    source: SourceArgument,
-    model: Annotated[
-        str,
-        typer.Option(
-            help="Encoder, model of the archive, or saved model: its folder, or its name in "
-            "./models or $BITTERN_MODELS. By default the archive's model; `field` if it is new.",
-            show_default=False,
-        ),
-    ] = "",
-    bits: Bits = None,
-    hasher: Hasher = None,
+    archive: NewArchivePath,
+    source: Source,
+    *,
+    model: Model = "",
+    coding: Coding,
     on_duplicate: OnDuplicate = "skip",
     keep_embeddings: KeepEmbeddings = False,
-    format_: Format = None,
-    media: Media = None,
-    rename: Rename = None,
-    include: Include = None,
-    exclude: Exclude = None,
+    report: Report = None,
+    as_json: Json = False,
+    reading: Reading,
     fetch: Fetch = None,
-    strict: Strict = False,
-    engine: EngineOption = "local",
-    workers: Workers = 1,
-    report: ReportTo = None,
-    as_program: Json = False,
 ) -> None:
     """Put photographs and recordings into an archive.
 
@@ -79,28 +71,24 @@ def index(
     """
     from bittern.service.jobs.description import JobSpec
 
-    refuse_address(archive, "index on the machine that has the archive")
     spec = JobSpec(
         kind="index",
         target=str(archive),
         source=source,
-        reading=reading_of(format_, media, rename, include, exclude, fetch),
+        reading=reading.options(fetch),
         model=model,
-        bits=bits,
-        hasher=hasher,  # type: ignore[arg-type]  # validated by JobSpec
-        on_duplicate=on_duplicate,  # type: ignore[arg-type]
+        on_duplicate=on_duplicate,
         keep_embeddings=keep_embeddings,
-        strict=strict,
-        engine=engine,  # type: ignore[arg-type]
-        workers=workers,
+        **vars(coding),
         **commit_settings(),
     )
-    show_licences(model, archive)
-    end(spec, run_with_bar(spec, report, "indexing"), as_program=as_program, written=report)
+    _show_licences(model, archive)
+    run_to_end(spec, "indexing", report, as_json=as_json)
 
 
 def encode(
-    source: SourceArgument,
+    source: Source,
+    *,
     output: Annotated[Path, typer.Option(help="Parquet file to write.")],
     model: Annotated[
         str,
@@ -108,19 +96,11 @@ def encode(
             help="Encoder, or saved model: its folder, or its name in ./models or $BITTERN_MODELS."
         ),
     ] = "field",
-    bits: Bits = None,
-    hasher: Hasher = None,
-    format_: Format = None,
-    media: Media = None,
-    rename: Rename = None,
-    include: Include = None,
-    exclude: Exclude = None,
+    coding: Coding,
+    report: Report = None,
+    as_json: Json = False,
+    reading: Reading,
     fetch: Fetch = None,
-    strict: Strict = False,
-    engine: EngineOption = "local",
-    workers: Workers = 1,
-    report: ReportTo = None,
-    as_program: Json = False,
 ) -> None:
     """Turn media into binary codes, in a Parquet file, without an archive.
 
@@ -137,20 +117,99 @@ def encode(
         kind="encode",
         target=str(output),
         source=source,
-        reading=reading_of(format_, media, rename, include, exclude, fetch),
+        reading=reading.options(fetch),
         model=model,
-        bits=bits,
-        hasher=hasher,  # type: ignore[arg-type]  # validated by JobSpec
-        strict=strict,
-        engine=engine,  # type: ignore[arg-type]
-        workers=workers,
+        **vars(coding),
         **commit_settings(),
     )
-    show_licences(model)
-    end(spec, run_with_bar(spec, report, "encoding"), as_program=as_program, written=report)
+    _show_licences(model)
+    run_to_end(spec, "encoding", report, as_json=as_json)
 
 
-def show_licences(model: str, archive: Path | None = None) -> None:
+@dataclass
+class Replacing:
+    """Fields of a `JobSpec` that say how a new model replaces an old one."""
+
+    bits: Bits = None
+    hasher: HasherKind = None
+    keep_embeddings: KeepEmbeddings = False
+    drop_old: Annotated[
+        bool,
+        flag("--drop-old", "Remove the model that this one replaces, and its codes. Others stay."),
+    ] = False
+    allow_missing: Annotated[
+        bool, flag("--allow-missing", "Switch even if some media have no new codes.")
+    ] = False
+
+
+def reencode(
+    archive: ArchivePath,
+    *,
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Encoder, model of the archive, or saved model: its folder, or its name in "
+            "./models or $BITTERN_MODELS."
+        ),
+    ],
+    replacing: Replacing,
+    give_up: Annotated[
+        bool, flag("--give-up", "Give up: remove the new model and its codes so far.")
+    ] = False,
+    media: Annotated[
+        str | None, typer.Option(help="Folder of the media, if they were moved.")
+    ] = None,
+    fetch: Fetch = None,
+    report: Report = None,
+    as_json: Json = False,
+) -> None:
+    """Encode an archive again with another model or code length, then switch to it.
+
+    Searches use the old codes until everything is encoded, and the new ones from then on, without
+    a restart. The same command continues a job that was stopped. If embeddings of the same
+    encoder are stored, no media are read. The old model stays for searches that name it, unless
+    it is dropped.
+
+    Example: bittern reencode my-archive --model field --bits 64
+
+    Example: bittern reencode my-archive --model runs/owls --drop-old
+
+    Example: bittern reencode my-archive --model runs/owls --give-up
+    """
+    from bittern.index.folder import ArchiveFolder
+    from bittern.service.jobs.description import JobSpec
+
+    if give_up:
+        _give_up(archive, model, replacing, as_json=as_json)
+        return
+    spec = JobSpec(
+        kind="reencode",
+        target=str(archive),
+        reading=Reading(media=media).options(fetch),
+        model=model,
+        **vars(replacing),
+        **commit_settings(),
+    )
+    ArchiveFolder(archive).check_present()  # before a report is written into the folder
+    _show_licences(model, archive)
+    run_to_end(spec, "encoding again", report, as_json=as_json)
+
+
+def _give_up(archive: Path, model: str, replacing: Replacing, *, as_json: bool) -> None:
+    from bittern.index.archive import Archive
+    from bittern.service.jobs.reencode import give_up
+
+    with Archive.open(archive, write=True) as opened, working("removing"):
+        record = give_up(opened, model, replacing.bits, replacing.hasher)
+    if as_json:
+        given_up = record and {"name": record.name, "digest": record.digest}
+        print_json({"archive": str(archive), "given_up": given_up})
+        return
+    what = f"model {record.name}" if record else "the remains of a model"
+    show(f"{archive}: {what} removed")
+
+
+def _show_licences(model: str, archive: Path | None = None) -> None:
     """Print the licence notices of the encoders that a job may use."""
     from bittern.errors import BitternError
     from bittern.index.folder import ArchiveFolder
@@ -163,5 +222,4 @@ def show_licences(model: str, archive: Path | None = None) -> None:
             encoders |= {record.encoder for record in folder.read_header().models}
     if model or not encoders:
         encoders |= set(encoders_behind(IndexOptions(model=model)))
-    for encoder in sorted(encoders):
-        licence_notice(encoder)
+    licence_notice(*encoders)

@@ -1,15 +1,14 @@
-"""What commands that run jobs share: options, a progress bar, the report, stopping."""
+"""Run a job from the command line: progress bar, Ctrl-C, report, exit status."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING
 
 import typer
 from rich.progress import (
@@ -21,17 +20,21 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from bittern.cli.output import err, plain, print_error, print_failures, print_json
+from bittern.cli.output import (
+    FAILED,
+    INTERRUPTED,
+    err,
+    note,
+    print_error,
+    print_failures,
+    print_json,
+)
 from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.service.ingest.report import JobReport
     from bittern.service.jobs.description import JobSpec
-    from bittern.service.sources import SourceOptions
 
-FAILED = 1
-INTERRUPTED = 130
-"""Exit status of a command that Ctrl-C ended, as shells have it."""
 LONG_S = 3.0
 """The report of a longer job says more."""
 _SKIPPED = {
@@ -42,141 +45,15 @@ _SKIPPED = {
 }
 """Reasons of skipped items, in words."""
 
-FORMATS = (
-    "camtrap-dp",
-    "coco",
-    "xeno-canto",
-    "darwin-core",
-    "inaturalist-open-data",
-    "inaturalist",
-    "tar",
-    "folder",
-    "manifest",
-)
-"""Names of `bittern.service.sources.formats.READERS`, which takes longer to load."""
-Bits = Annotated[
-    int | None,
-    typer.Option(help="Code length, if a new hasher is fitted. [default: 256]", show_default=False),
-]
-Hasher = Annotated[
-    str | None,
-    typer.Option(
-        metavar="pca|itq|lsh",
-        help="Kind of hasher, if a new one is fitted. By default the encoder's own.",
-        show_default=False,
-    ),
-]
-OnDuplicate = Annotated[
-    str,
-    typer.Option(
-        metavar="skip|overwrite|error", help="What to do with items already in the archive."
-    ),
-]
-SourceArgument = Annotated[
-    str,
-    typer.Argument(help="Folder of media, table, export of a website, or address (URL)."),
-]
-Format = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help=f"Format of the source: {', '.join(FORMATS)}. By default detected.",
-        show_default=False,
-    ),
-]
-Media = Annotated[
-    str | None, typer.Option(help="Folder or address of the media, if not beside the source.")
-]
-Rename = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="HEADING=NAME", help="Read the column HEADING of a table as NAME. Repeatable."
-    ),
-]
-Include = Annotated[
-    list[str] | None, typer.Option(help="Glob of files to include, such as '*.jpg'. Repeatable.")
-]
-Exclude = Annotated[
-    list[str] | None, typer.Option(help="Glob of files or folders to exclude. Repeatable.")
-]
-Fetch = Annotated[
-    list[str] | None,
-    typer.Option(help="Allow downloads from addresses that begin with this. Repeatable."),
-]
-KeepEmbeddings = Annotated[
-    bool, typer.Option("--keep-embeddings", help="Store float16 embeddings beside the codes.")
-]
-Strict = Annotated[bool, typer.Option(help="Fail at the end if any item failed.")]
-EngineOption = Annotated[
-    str,
-    typer.Option(
-        "--engine", metavar="local|ray", help="Encode in this process, or on Ray workers."
-    ),
-]
-Workers = Annotated[int, typer.Option(help="Number of encoding processes, with --engine ray.")]
-ReportTo = Annotated[
-    Path | None,
-    typer.Option("--report", help="Write a JSON report to this file while the job runs."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
 
-
-COMMIT_VARIABLES = {
-    "commit_items": "BITTERN_COMMIT_ITEMS",
-    "commit_s": "BITTERN_COMMIT_SECONDS",
-}
-"""Environment variables for when a job commits."""
-
-
-def commit_settings() -> dict[str, Any]:
-    """Fields of a job from `COMMIT_VARIABLES`."""
-    return {field: os.environ[v] for field, v in COMMIT_VARIABLES.items() if os.environ.get(v)}
-
-
-def reading_of(
-    format_: str | None = None,
-    media: str | None = None,
-    rename: Sequence[str] | None = None,
-    include: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    fetch: Sequence[str] | None = None,
-) -> SourceOptions:
-    """How to read a source, from the options of a command.
-
-    Raises:
-        InvalidInputError: a renaming that is not HEADING=NAME.
-    """
-    from bittern.errors import InvalidInputError
-    from bittern.service.sources import SourceOptions
-
-    names: dict[str, str] = {}
-    for one in rename or ():
-        heading, equals, name = one.rpartition("=")
-        if not (heading and equals and name):
-            raise InvalidInputError(
-                f"--rename takes HEADING=NAME, as in --rename 'file name=media', not {one!r}",
-                field="rename",
-            )
-        names[heading] = name
-    return SourceOptions(
-        format=format_,
-        media=media,
-        rename=names,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        fetch=tuple(fetch or ()),
-    )
-
-
-def run_with_bar(spec: JobSpec, report_to: Path | None = None, what: str = "") -> JobReport:
+def run_with_bar(spec: JobSpec, what: str, report_to: Path | None = None) -> JobReport:
     """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
     from bittern.files import check_output_file
     from bittern.service.jobs.run import JobResources, run_job
 
     if report_to is not None:
         check_output_file(report_to, "report")
-    with stopping() as cancelled, job_bar(what or f"{spec.kind}ing") as show:
+    with stopping() as cancelled, job_bar(what) as show:
         return run_job(spec, show, cancelled, resources=JobResources(report=report_to))
 
 
@@ -220,8 +97,8 @@ def job_bar(what: str) -> Iterator[Callable[[JobReport], None]]:
 
     def show(report: JobReport) -> None:
         nonlocal noted
-        for note in report.notes[noted:]:
-            err.print(plain(note), soft_wrap=not err.is_terminal)
+        for line in report.notes[noted:]:
+            note(line)
             noted += 1
         bar.update(task, completed=report.done, total=report.total, status=_status(report))
 
@@ -259,30 +136,24 @@ def print_report(target: object, report: JobReport, written: Path | None = None)
     """
     counts = ", ".join(f"{count} {status}" for status, count in report.items.items() if count)
     by = f" by {report.model}" if report.model else ""
-    err.print(
+    note(
         f"{target}: {counts or 'no items'}; {counted(report.observations, 'observation')} coded"
-        f"{by} in {report.seconds:.1f} s",
-        markup=False,
+        f"{by} in {report.seconds:.1f} s"
     )
     if report.skipped:
-        err.print(plain(f"skipped: {_reasons(report.skipped)}"), soft_wrap=not err.is_terminal)
+        reasons = (f"{n:,} {_SKIPPED.get(why, why)}" for why, n in report.skipped.items())
+        note(f"skipped: {', '.join(reasons)}")
     long = report.seconds >= LONG_S
     if long and (rates := report.rates()):
         shown = ", ".join(f"{name} {_rate(rate)}" for name, rate in rates.items())
-        err.print(plain(f"per second of work: {shown}"), soft_wrap=not err.is_terminal)
+        note(f"per second of work: {shown}")
     for warning in report.warnings:
-        err.print(plain(f"warning: {warning}"), style="yellow", soft_wrap=not err.is_terminal)
-    if report.failures:
-        print_failures(report.failures)
+        note(f"warning: {warning}", style="yellow")
+    print_failures(report.failures)
     if written is not None and (long or report.failures) and written.is_file():
-        err.print(plain(f"report: {written}"), soft_wrap=True)
+        note(f"report: {written}")
     if report.state == "stopped":
-        err.print("stopped; everything committed is kept. The same command continues.")
-
-
-def _reasons(skipped: Mapping[str, int]) -> str:
-    """``12 in the archive already, 3 not changed since they were coded``."""
-    return ", ".join(f"{n:,} {_SKIPPED.get(why, why)}" for why, n in skipped.items())
+        note("stopped; everything committed is kept. The same command continues.")
 
 
 def _rate(per_second: float) -> str:
@@ -290,24 +161,25 @@ def _rate(per_second: float) -> str:
     return f"{float(f'{per_second:.2g}'):,.10g}"
 
 
-def end(spec: JobSpec, report: JobReport, *, as_program: bool, written: Path | None = None) -> None:
-    """Print the report and end the command as the job ended.
+def run_to_end(spec: JobSpec, what: str, report_to: Path | None, *, as_json: bool) -> None:
+    """Run a job, print its report, and end the command as the job ended.
 
     Args:
         spec: the job.
-        report: of the job.
-        as_program: print it as JSON.
-        written: the report's file, if it is not the usual one.
+        what: the progress bar's text.
+        report_to: file for the report, instead of the usual one.
+        as_json: print the report as JSON.
 
     Raises:
         typer.Exit: with 130 if it was stopped, 1 if it failed.
     """
     from bittern.service.jobs.run import report_file
 
-    if as_program:
+    report = run_with_bar(spec, what, report_to)
+    if as_json:
         print_json(report.to_json())
     else:
-        print_report(spec.target, report, written or report_file(spec))
+        print_report(spec.target, report, report_to or report_file(spec))
     if report.state == "stopped":
         raise typer.Exit(INTERRUPTED)
     if report.state == "failed":

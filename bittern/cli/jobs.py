@@ -7,22 +7,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
 
-from bittern.cli.job_screen import (
+from bittern.cli.options import (
+    ArchiveName,
     Bits,
-    Exclude,
-    Format,
-    Include,
     Json,
     KeepEmbeddings,
     OnDuplicate,
-    Rename,
+    Reading,
     Strict,
-    reading_of,
+    flag,
+    grouped,
+    opened_archive,
 )
-from bittern.cli.options import reach
-from bittern.cli.output import err, out, plain, print_failures, print_json, progress
+from bittern.cli.output import FAILED, note, print_failures, print_json, progress, show, table
 from bittern.text import counted
 
 if TYPE_CHECKING:
@@ -31,47 +29,48 @@ if TYPE_CHECKING:
 
 Address = Annotated[str, typer.Argument(help="HOST:PORT of the server.")]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The job's id; see `bittern jobs list`.")]
-Archive = Annotated[
-    str, typer.Option("--archive", help="Which archive of a server that has several.")
-]
 ENDED = ("done", "failed", "cancelled")
 
-jobs = typer.Typer(
-    name="jobs",
-    help="Let a server encode media on its own disks.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+jobs = typer.Typer(help="Let a server encode media on its own disks.", no_args_is_help=True)
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the commands to the app."""
-    app.add_typer(jobs)
+@contextmanager
+def _jobs_of(address: str, archive: str, id_: str = "") -> Iterator[RemoteJobs]:
+    """The jobs of a server; for an unknown job, the error names the command that lists them."""
+    from bittern.client import RemoteArchive
+    from bittern.errors import InvalidInputError, JobNotFoundError
+
+    with opened_archive(address, archive) as opened:
+        if not isinstance(opened, RemoteArchive):
+            raise InvalidInputError(
+                "jobs run on a server: give its HOST:PORT. For a folder, use `bittern index`"
+            )
+        try:
+            yield opened.jobs
+        except JobNotFoundError:
+            raise JobNotFoundError(
+                f"unknown job {id_[:80]!r} at {address}; list its jobs with: "
+                f"bittern jobs list {address}",
+                field="id",
+            ) from None
 
 
 @jobs.command()
+@grouped
 def submit(
     address: Address,
     source: Annotated[
         str, typer.Argument(help="Name of a folder that the server allows, and a path below it.")
     ],
+    *,
     model: Annotated[
         str | None,
         typer.Option(
             help="Model of the archive, encoder, or model on the server. By default the archive's "
             "own, and `field` if it has none.",
-            show_default=False,
         ),
     ] = None,
     bits: Bits = None,
-    format_: Format = None,
-    media: Annotated[
-        str | None,
-        typer.Option(help="Folder of the media on the server, if not beside the source."),
-    ] = None,
-    rename: Rename = None,
-    include: Include = None,
-    exclude: Exclude = None,
     on_duplicate: OnDuplicate = "skip",
     keep_embeddings: KeepEmbeddings = False,
     strict: Strict = False,
@@ -79,181 +78,144 @@ def submit(
         str,
         typer.Option(help="Name of this submission; the same name again returns the existing job."),
     ] = "",
-    watch_it: Annotated[
-        bool, typer.Option("--watch", help="Show the progress until the job ends.")
-    ] = False,
-    name: Archive = "",
-    as_program: Json = False,
+    watched: Annotated[bool, flag("--watch", "Show the progress until the job ends.")] = False,
+    archive: ArchiveName = "",
+    as_json: Json = False,
+    reading: Reading,
 ) -> None:
     """Submit a job. It runs on the server, and continues after a restart of the server.
 
     Example: bittern jobs submit localhost:50051 camera-traps/2026 --watch
     """
-    reading = reading_of(format_, media, rename, include, exclude)
-    with reach(address, name) as opened:
-        server_jobs = _jobs_of(opened)
+    options = reading.options()
+    with _jobs_of(address, archive) as server_jobs:
         job = server_jobs.submit(
             source,
             model=model,
             bits=bits,
-            format=reading.format,
-            media=reading.media,
-            rename=reading.rename,
-            include=reading.include,
-            exclude=reading.exclude,
-            on_duplicate=on_duplicate,  # type: ignore[arg-type]  # validated by JobSpec
+            format=options.format,
+            media=options.media,
+            rename=options.rename,
+            include=options.include,
+            exclude=options.exclude,
+            on_duplicate=on_duplicate,
             keep_embeddings=keep_embeddings,
             strict=strict,
             request_id=request_id,
         )
-        if watch_it:
-            _watch(server_jobs, job.id, as_program)
+        if watched:
+            _watch(server_jobs, job.id, as_json)
             return
-    if as_program:
+    if as_json:
         print_json(as_object(job))
     else:
-        out.print(job.id)
-        err.print(
-            f"{job.state}; watch it with: bittern jobs watch {address} {job.id}", markup=False
-        )
+        show(job.id)
+        note(f"{job.state}; watch it with: bittern jobs watch {address} {job.id}")
 
 
 @jobs.command("list")
-def list_(address: Address, name: Archive = "", as_program: Json = False) -> None:
+def list_(address: Address, archive: ArchiveName = "", as_json: Json = False) -> None:
     """List the jobs of an archive, the newest first.
 
     Example: bittern jobs list localhost:50051
     """
-    with reach(address, name) as opened:
-        found = _jobs_of(opened).list()
-    if as_program:
+    with _jobs_of(address, archive) as server_jobs:
+        found = server_jobs.list()
+    if as_json:
         print_json([as_object(job) for job in found])
         return
     if not found:
-        err.print("no jobs")
+        note("no jobs")
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("job", "state", "source", "done", "failed", "submitted"):
-        table.add_column(heading, overflow="fold")
+    rows = []
     for job in found:
-        done = job.progress.done
-        cells = (
-            job.id,
-            job.state,
-            job.source,
-            f"{done}/{job.progress.total}" if job.progress.total else done,
-            job.progress.items["failed"],
-            f"{job.submitted:%Y-%m-%d %H:%M}",
-        )
-        table.add_row(*map(plain, cells))
-    out.print(table)
+        done, total, failed = job.progress.done, job.progress.total, job.progress.items["failed"]
+        of = f"{done}/{total}" if total else done
+        rows.append((job.id, job.state, job.source, of, failed, f"{job.submitted:%Y-%m-%d %H:%M}"))
+    show(table(("job", "state", "source", "done", "failed", "submitted"), rows))
 
 
-@jobs.command()
-def show(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
+@jobs.command("show")
+def show_job(address: Address, id_: Id, archive: ArchiveName = "", as_json: Json = False) -> None:
     """Show the state of a job.
 
     Example: bittern jobs show localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened, _known(address, id_):
-        job = _jobs_of(opened).get(id_)
-    _print(job, as_program)
+    with _jobs_of(address, archive, id_) as server_jobs:
+        job = server_jobs.get(id_)
+    if as_json:
+        print_json(as_object(job))
+    else:
+        _print(job)
+    _exit_as(job)
 
 
 @jobs.command()
-def watch(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
+def watch(address: Address, id_: Id, archive: ArchiveName = "", as_json: Json = False) -> None:
     """Show the progress of a job until it ends. Ctrl-C stops watching; the job continues.
 
     With --json, one line of JSON after each change.
 
     Example: bittern jobs watch localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened, _known(address, id_):
-        _watch(_jobs_of(opened), id_, as_program)
+    with _jobs_of(address, archive, id_) as server_jobs:
+        _watch(server_jobs, id_, as_json)
 
 
 @jobs.command()
-def cancel(address: Address, id_: Id, name: Archive = "", as_program: Json = False) -> None:
+def cancel(address: Address, id_: Id, archive: ArchiveName = "", as_json: Json = False) -> None:
     """Cancel a job; what it has committed stays.
 
     Example: bittern jobs cancel localhost:50051 001795461234567-ab12cd34
     """
-    with reach(address, name) as opened, _known(address, id_):
-        server_jobs = _jobs_of(opened)
+    with _jobs_of(address, archive, id_) as server_jobs:
         before = server_jobs.get(id_)
         ended = before.state in ENDED
         job = before if ended else server_jobs.cancel(id_)
-    if as_program:
+    if as_json:
         print_json(as_object(job))
     elif ended:
-        out.print(plain(f"{job.id}: already ended: {job.state}"), soft_wrap=True)
+        show(f"{job.id}: already ended: {job.state}")
     elif job.state == "running":
-        out.print(
-            plain(
-                f"{job.id}: ends after a last commit; watch it with: "
-                f"bittern jobs watch {address} {job.id}"
-            ),
-            soft_wrap=True,
+        show(
+            f"{job.id}: ends after a last commit; watch it with: "
+            f"bittern jobs watch {address} {job.id}"
         )
     else:
-        out.print(plain(f"{job.id}: {job.state}"), soft_wrap=True)
+        show(f"{job.id}: {job.state}")
 
 
-@contextmanager
-def _known(address: str, id_: str) -> Iterator[None]:
-    """For an unknown job, name the command that lists jobs."""
-    from bittern.errors import JobNotFoundError
-
-    try:
-        yield
-    except JobNotFoundError:
-        raise JobNotFoundError(
-            f"unknown job {id_[:80]!r} at {address}; list its jobs with: "
-            f"bittern jobs list {address}",
-            field="id",
-        ) from None
-
-
-def _jobs_of(opened: Any) -> RemoteJobs:
-    from bittern.client import RemoteArchive
-    from bittern.errors import InvalidInputError
-
-    if not isinstance(opened, RemoteArchive):
-        raise InvalidInputError(
-            "jobs run on a server: give its HOST:PORT. For a folder, use `bittern index`"
-        )
-    return opened.jobs
-
-
-def _watch(server_jobs: RemoteJobs, id_: str, as_program: bool) -> None:
+def _watch(server_jobs: RemoteJobs, id_: str, as_json: bool) -> None:
     job = None
     bar, task = progress("coding", 0)
     with bar:
         for job in server_jobs.watch(id_):
-            if as_program:
+            if as_json:
                 print_json(as_object(job))
             bar.update(task, completed=job.progress.done, total=job.progress.total)
-    if job is not None:
-        _print(job, False, quiet=as_program)
+    if job is None:
+        return
+    if not as_json:
+        _print(job)
+    _exit_as(job)
 
 
-def _print(job: Job, as_program: bool, quiet: bool = False) -> None:
-    if as_program:
-        print_json(as_object(job))
-    elif not quiet:
-        counts = ", ".join(f"{n} {status}" for status, n in job.progress.items.items() if n)
-        by = f" by {job.progress.model}" if job.progress.model else ""
-        stored = counted(job.progress.observations, "observation")
-        line = f"{job.id} {job.state}: {job.source} into {job.archive}: {counts or 'nothing yet'}"
-        out.print(plain(f"{line}; {stored} coded{by}"), soft_wrap=True)
-        for warning in job.progress.warnings:
-            err.print(plain(f"warning: {warning}"), style="yellow")
-        if job.progress.failures:
-            print_failures(job.progress.failures)
-        if job.error:
-            err.print(plain(f"error: {job.error}"), style="red")
+def _exit_as(job: Job) -> None:
     if job.state == "failed":
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
+
+
+def _print(job: Job) -> None:
+    counts = ", ".join(f"{n} {status}" for status, n in job.progress.items.items() if n)
+    by = f" by {job.progress.model}" if job.progress.model else ""
+    stored = counted(job.progress.observations, "observation")
+    line = f"{job.id} {job.state}: {job.source} into {job.archive}: {counts or 'nothing yet'}"
+    show(f"{line}; {stored} coded{by}")
+    for warning in job.progress.warnings:
+        note(f"warning: {warning}", style="yellow")
+    print_failures(job.progress.failures)
+    if job.error:
+        note(f"error: {job.error}", style="red")
 
 
 def as_object(job: Job) -> dict[str, Any]:

@@ -1,25 +1,22 @@
-"""`bittern models`."""
+"""`bittern models` and `bittern stats`: which models are usable here, what an archive contains."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
-from rich.text import Text
 
-from bittern.cli.output import err, out, plain, print_json
+from bittern.cli.options import ArchiveName, FolderOrServer, Json, Snapshot, opened_archive
+from bittern.cli.output import byte_size, note, print_json, show, table
+from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.service.models.saved import EncoderInfo, SavedModelInfo
-
-
-def attach_models(app: typer.Typer) -> None:
-    """Add `models` to the app."""
-    app.command()(models)
+    from bittern.types import ArchiveStats, EngineStats
 
 
 def models(
@@ -29,9 +26,7 @@ def models(
             help="Also list saved models in this folder, or this saved model. Repeatable."
         ),
     ] = None,
-    as_program: Annotated[
-        bool, typer.Option("--json", help="Print one JSON array for programs.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """List encoders and models, what they encode, and whether their weights are on this machine.
 
@@ -48,52 +43,57 @@ def models(
 
     saved = saved_models(folder or [])
     infos = encoders()
-    if as_program:
+    if as_json:
         as_objects = [{"kind": "encoder", **asdict(info)} for info in infos]
         print_json(as_objects + [asdict(info) for info in saved])
         return
-    out.print(_encoder_table(infos))
-    out.print()
-    out.print(_model_table([model for model in saved if not model.damaged]))
+    show(_encoder_table(infos))
+    show()
+    show(model_table([model for model in saved if not model.damaged]))
     for model in saved:
         if model.damaged:
-            line = Text.assemble(plain(model.folder), ": ", plain(model.message), style="red")
-            out.print(line, soft_wrap=not out.is_terminal)
+            show(f"{model.folder}: {model.message}", style="red")
     missing = [info for info in infos if not info.ready]
     if missing:
-        err.print("\nTo get weights, on a machine with internet access:")
+        note()
+        note("To get weights, on a machine with internet access:")
         for info in missing:
-            err.print(f"  {info.bring}", markup=False, soft_wrap=True)
-        err.print(
-            "Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the folders searched."
-        )
+            note(f"  {info.bring}")
+        note("Then set BITTERN_WEIGHTS=DIR. `bittern models --json` lists the folders searched.")
 
 
 def _encoder_table(infos: Sequence[EncoderInfo]) -> Table:
-    table = _table("encoder", "takes", "dims", "weights", "licence")
-    for info in infos:
-        here = "here" if info.ready else "not here"
-        takes = ", ".join(info.modalities)
-        table.add_row(*map(plain, (info.name, takes, info.dim, here, info.licence)))
-    return table
+    return table(
+        ("encoder", "takes", "dims", "weights", "licence"),
+        [
+            (info.name, ", ".join(info.modalities), info.dim, _here(info.ready), info.licence)
+            for info in infos
+        ],
+    )
 
 
-def _model_table(infos: Sequence[SavedModelInfo]) -> Table:
-    table = _table("model", "takes", "bits", "hasher", "encoder", "weights", "measured")
-    for column in table.columns:
-        column.no_wrap = column.header in ("takes", "bits", "hasher", "weights")
-    for info in infos:
-        cells = (
-            _after_model(info),
-            ", ".join(info.modalities),
-            info.bits,
-            info.hasher,
-            " + ".join(info.encoders),
-            "here" if info.ready else "not here",
-            "" if info.value is None else f"{_short(info.metric)} {_figure(info.value)}",
-        )
-        table.add_row(*map(plain, cells))
-    return table
+def model_table(infos: Sequence[SavedModelInfo]) -> Table:
+    """Shipped and saved models, with the main figure of each."""
+    return table(
+        ("model", "takes", "bits", "hasher", "encoder", "weights", "measured"),
+        [
+            (
+                _after_model(info),
+                ", ".join(info.modalities),
+                info.bits,
+                info.hasher,
+                " + ".join(info.encoders),
+                _here(info.ready),
+                "" if info.value is None else f"{_short(info.metric)} {_figure(info.value)}",
+            )
+            for info in infos
+        ],
+        whole=("takes", "bits", "hasher", "weights"),
+    )
+
+
+def _here(ready: bool) -> str:
+    return "here" if ready else "not here"
 
 
 def _after_model(info: SavedModelInfo) -> str:
@@ -116,8 +116,64 @@ def _figure(value: float) -> str:
     return f"{value:.2f}".removeprefix("0") if 0 <= value < 0.995 else f"{value:.3g}"
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+def stats(
+    archive: FolderOrServer,
+    name: ArchiveName = "",
+    snapshot: Snapshot = None,
+    as_json: Json = False,
+) -> None:
+    """Show what an archive contains, which engines search it, and why these were chosen.
+
+    Example: bittern stats my-archive
+
+    Example: bittern stats localhost:50051 --json
+    """
+    from bittern import LocalArchive
+
+    with opened_archive(archive, name, snapshot) as opened:
+        if isinstance(opened, LocalArchive):
+            opened.load_codes()
+        found = opened.stats()
+    if as_json:
+        print_json(asdict(found))
+        return
+    held = ", ".join(f"{rows:,} {modality}" for modality, rows in _in_order(found.observations))
+    recordings = f" ({counted(found.recordings, 'recording')})" if found.recordings else ""
+    besides = sum(e.other_bytes for model in found.models for e in model.engines.values())
+    memory = f"{byte_size(found.code_bytes)} of codes and {byte_size(besides)} of other data"
+    show(
+        f"{found.name}: {held or 'no'} observations{recordings}, generation "
+        f"{found.generation}; in memory {memory}"
+    )
+    if found.models:
+        show(_engine_table(found))
+
+
+def _engine_table(found: ArchiveStats) -> Table:
+    """Which engine searches the codes of each model and modality, and why."""
+    silent = found.code_bytes > 0 and not any(model.engines for model in found.models)
+    unknown = "unknown: the server has an earlier version" if silent else "not in memory yet"
+    rows = []
+    for model in found.models:
+        for modality, count in _in_order(model.rows):
+            engine = model.engines.get(modality)
+            cells = _engine_cells(engine) if engine else ("", "", "", unknown if count else "")
+            rows.append((model.name, modality, f"{count:,}", *cells))
+    return table(
+        ("model", "target", "rows", "engine", "codes", "other data", "why"),
+        rows,
+        right=("rows", "codes", "other data"),
+        whole=("target", "rows", "engine", "codes", "other data"),
+    )
+
+
+def _in_order(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Images before audio, also where they came over the wire, which keeps no order."""
+    return sorted(counts.items(), reverse=True)
+
+
+def _engine_cells(engine: EngineStats) -> tuple[str, str, str, str]:
+    kind = f"{engine.kind}, {'exact' if engine.exact else 'approximate'}"
+    building = f"; being built: {engine.building}" if engine.building else ""
+    codes, besides = byte_size(engine.code_bytes), byte_size(engine.other_bytes)
+    return kind, codes, besides, f"{engine.reason}{building}"

@@ -1,4 +1,4 @@
-"""What commands print: tables of hits, progress bars, errors, notices."""
+"""What commands print: lines, tables, JSON, progress bars, errors, notices; their exit status."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,11 @@ from bittern.text import counted
 if TYPE_CHECKING:
     from bittern.types import AddResult, Hit, Observation, SearchResult
 
+FAILED = 1
+MISUSED = 2
+INTERRUPTED = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
+
 _WIDE = 120
 """On a terminal of this many columns, a hit fits on one line."""
 
@@ -43,16 +48,60 @@ err = Console(stderr=True, highlight=False)
 
 
 def print_error(message: str, *, several: bool = False) -> None:
-    """One line on standard error, wrapped only where a person looks at it.
+    """An error on standard error, wrapped only where a person looks at it.
 
     Args:
         message: what went wrong; may quote what came from outside.
         several: its line breaks are Bittern's own, and are kept.
     """
     first, *more = message.split("\n") if several else [message]
-    line = Text.assemble(("error: ", "bold red"), plain(first))
-    for each in (line, *map(plain, more)):
-        err.print(each, soft_wrap=not err.is_terminal)
+    note(Text.assemble(("error: ", "bold red"), plain(first)))
+    for line in more:
+        note(line)
+
+
+def show(value: str | Text | Table = "", style: str = "") -> None:
+    """A line or a table of the result, on standard output."""
+    _print_to(out, value, style)
+
+
+def note(value: str | Text = "", style: str = "") -> None:
+    """A line beside the result, on standard error."""
+    _print_to(err, value, style)
+
+
+def _print_to(console: Console, value: str | Text | Table, style: str) -> None:
+    shown = plain(value) if isinstance(value, str) else value
+    unwrapped = isinstance(shown, Text) and not console.is_terminal
+    console.print(shown, style=style, soft_wrap=unwrapped)
+
+
+def table(
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> Table:
+    """A table of text from outside.
+
+    Args:
+        headings: one per column.
+        rows: cells of each row.
+        right: columns of numbers, aligned on the right.
+        whole: columns whose cells are never broken.
+    """
+    made = Table(box=None, pad_edge=False)
+    for heading in headings:
+        made.add_column(
+            heading,
+            justify="right" if heading in right else "left",
+            overflow="fold",
+            no_wrap=heading in whole,
+        )
+    for row in rows:
+        made.add_row(*map(plain, row))
+    return made
 
 
 def command() -> str:
@@ -76,7 +125,7 @@ def plain(text: object) -> Text:
     return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(text)))
 
 
-def progress(what: str, total: int) -> tuple[Progress, Any]:
+def progress(what: str, total: int | None) -> tuple[Progress, Any]:
     """A progress bar; shown on a terminal only."""
     bar = Progress(
         TextColumn("{task.description}"),
@@ -105,7 +154,7 @@ def byte_size(count: int) -> str:
     return f"{count / 1024**power:,.1f} {_UNITS[power]}" if power else f"{count} bytes"
 
 
-def as_json(result: SearchResult) -> dict[str, Any]:
+def result_as_json(result: SearchResult) -> dict[str, Any]:
     """What `bittern search --json` prints: the same keys whatever the options."""
     return {
         "model": result.model,
@@ -140,27 +189,27 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
     narrow = out.width < _WIDE
     sound = result.target == "audio"
     heading = Text(title, style="bold") if title else None
-    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
-    table.add_column("", justify="right", style="dim")
+    hits = Table(title=heading, title_justify="left", box=None, pad_edge=False)
+    hits.add_column("", justify="right", style="dim")
     longest = max((len(hit.observation.media) for hit in result.hits), default=0)
     whole = longest if longest <= out.width // 2 else None
     # Columns for names: the width without file name, rank, distance, seconds and gaps.
     left = out.width - (whole or 0) - 16 - 10 * sound - (0 if narrow else _CREDIT)
     named = any(name_of(h.observation) != h.observation.id for h in result.hits)
     if named:
-        table.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
-    table.add_column("distance", justify="right")
+        hits.add_column("name", style="bold", overflow="fold", max_width=max(left, 12))
+    hits.add_column("distance", justify="right")
     if sound:
-        table.add_column("seconds", justify="right", no_wrap=True)
+        hits.add_column("seconds", justify="right", no_wrap=True)
     alone = not narrow and whole is not None
     heading_of_file = "file and licence" if narrow else "file"
-    table.add_column(heading_of_file, overflow="fold", no_wrap=alone)
+    hits.add_column(heading_of_file, overflow="fold", no_wrap=alone)
     if not narrow:
-        table.add_column("licence", style="dim", overflow="fold")
+        hits.add_column("licence", style="dim", overflow="fold")
     roots = {hit.observation.media_root for hit in result.hits} - {""}
     if len(roots) == 1:
-        table.caption = plain(f"files below {roots.pop()}")
-        table.caption_justify = "left"
+        hits.caption = plain(f"files below {roots.pop()}")
+        hits.caption_justify = "left"
     for hit in result.hits:
         seen = hit.observation
         file, credit = plain(seen.media), plain(credit_of(seen))
@@ -174,25 +223,25 @@ def hits_table(result: SearchResult, title: str = "") -> Table:
             cells += [file, credit]
         else:
             cells.append(Text("\n").join([file, credit]) if credit else file)
-        table.add_row(*cells)
-    return table
+        hits.add_row(*cells)
+    return hits
 
 
 def credit_of(observation: Observation) -> str:
     """Licence and rights holder, as far as they are known."""
-    parts = [str(observation.metadata.get(c) or "") for c in ("license", "rightsHolder")]
-    return ", ".join(part for part in parts if part)
+    known = [observation.metadata.get(column) for column in ("license", "rightsHolder")]
+    return ", ".join(str(value) for value in known if value)
 
 
 def print_lines(heading: str, lines: Sequence[str], most: int = 20, style: str = "") -> None:
     """A heading and the first lines below it, on standard error; nothing where there are none."""
     if not lines:
         return
-    err.print(heading, style=style, soft_wrap=not err.is_terminal)
+    note(heading, style)
     for line in lines[:most]:
-        err.print(plain(f"  {line}"), soft_wrap=not err.is_terminal)
+        note(f"  {line}")
     if len(lines) > most:
-        err.print(f"  … and {len(lines) - most} more; --json lists all")
+        note(f"  … and {len(lines) - most} more; --json lists all")
 
 
 def print_failures(failures: Sequence[AddResult]) -> None:
@@ -206,24 +255,22 @@ def named_once(name: str, message: str) -> str:
     return message if name in message else f"{name}: {message}"
 
 
-def licence_notice(encoder: str) -> None:
-    """Show the licence notice of an encoder before this user's first use of it.
+def licence_notice(*encoders: str) -> None:
+    """Show the licence notices of encoders before this user's first use of them.
 
     Args:
-        encoder: its name, or those of several as on a model's card, joined by ``+``.
+        encoders: names; or the names of several as on a model's card, joined by ``+``.
     """
     from platformdirs import user_state_path
 
     from bittern.service.models.saved import encoder_names
     from bittern.service.models.saved import licence_notice as notice_of
 
-    for name in encoder_names(encoder):
+    for name in (name for each in sorted(encoders) for name in encoder_names(each)):
         marker = user_state_path("bittern") / f"licence-shown-{Path(name).name}"
         if marker.exists() or not (notice := notice_of(name)):
             continue
         err.print(Text(notice, style="yellow"))
-        try:
+        with suppress(OSError):  # it will be shown again next time
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
-        except OSError:
-            continue  # it will be shown again next time

@@ -1,26 +1,34 @@
-"""`bittern search`."""
+"""`bittern search` and `bittern export`: observations of an archive, on the screen or in a file."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.exporting import FORMAT_HELP, written
-from bittern.cli.options import reach
+from bittern.cli.options import (
+    ArchiveName,
+    FolderOrServer,
+    Json,
+    Snapshot,
+    Where,
+    opened_archive,
+)
 from bittern.cli.output import (
-    as_json,
     command,
-    err,
     hits_table,
-    out,
-    plain,
+    licence_notice,
+    note,
     print_json,
+    progress,
+    result_as_json,
+    show,
     working,
 )
 from bittern.result_table import distance, left_out
@@ -28,33 +36,41 @@ from bittern.text import counted
 
 if TYPE_CHECKING:
     from bittern.api import ArchiveAPI
-    from bittern.types import SearchResult
+    from bittern.types import Exported, SearchResult
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        help="csv, parquet, jsonl, geojson, raven (selection table), ids (iNaturalist numbers) or "
+        "folder (media with a manifest). By default the ending of the name decides.",
+    ),
+]
+_ROOTS_SHOWN = 5
+_WHY_SKIPPED = {"raven": " (no windows of recordings)", "ids": " (not iNaturalist records)"}
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command()(search)
+@dataclass
+class QueryOptions:
+    """What to look for, and how."""
 
-
-def search(
-    archive: Annotated[str, typer.Argument(help="Archive folder, or HOST:PORT of a server.")],
-    words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="Find what this picture shows.")] = None,
-    audio: Annotated[Path | None, typer.Option(help="Find what this recording contains.")] = None,
-    like: Annotated[
-        str | None, typer.Option("--id", help="Find observations like the one with this id.")
-    ] = None,
+    image: Annotated[Path | None, typer.Option(help="Find what this picture shows.")] = None
+    audio: Annotated[Path | None, typer.Option(help="Find what this recording contains.")] = None
+    id: Annotated[str | None, typer.Option(help="Find observations like the one with this id.")] = (
+        None
+    )
     target: Annotated[
         str | None, typer.Option(help="image or audio. By default images, if there are any.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10,
-    where: Annotated[str | None, typer.Option(help="SQL condition over metadata columns.")] = None,
-    metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model of the archive to use.")] = None,
+    ] = None
+    k: Annotated[int, typer.Option("-k", help="How many hits.")] = 10
+    where: Where = None
+    metric: Annotated[str | None, typer.Option(help="asymmetric (default) or hamming.")] = None
+    model: Annotated[str | None, typer.Option(help="Model of the archive to use.")] = None
     max_distance: Annotated[
         float | None,
         typer.Option(metavar="BITS", help="Only hits at most this far from the query, in bits."),
-    ] = None,
+    ] = None
     relevance: Annotated[
         str | None,
         typer.Option(
@@ -62,26 +78,41 @@ def search(
             help="Show only relevant hits: strict, usual, loose, or a number from 0.001 to 0.5: "
             "the share of unrelated queries that may still get a hit.",
         ),
-    ] = None,
+    ] = None
     recall: Annotated[
         float | None,
         typer.Option(
             help="Share of the true nearest hits to find, up to 1 (exact). A lower share may be "
             "faster in an archive of 200,000 rows or more with an index from `bittern serve`."
         ),
-    ] = None,
-    name: Annotated[
-        str, typer.Option("--archive", help="Name of the archive, if a server has several.")
-    ] = "",
-    snapshot: Annotated[str | None, typer.Option(help="Name of a snapshot to search.")] = None,
+    ] = None
+
+    def arguments(self, words: str | None) -> dict[str, Any]:
+        """The arguments of `ArchiveAPI.search`."""
+        from bittern.api import read_media
+
+        given = dict(vars(self))
+        given["text"] = words
+        given["image"] = None if self.image is None else read_media(self.image, "image")
+        given["audio"] = None if self.audio is None else read_media(self.audio, "audio")
+        given["within"] = given.pop("max_distance")
+        given["relevance"] = _number_or_name(self.relevance)
+        return given
+
+
+def search(
+    archive: FolderOrServer,
+    words: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    *,
+    query: QueryOptions,
+    name: ArchiveName = "",
+    snapshot: Snapshot = None,
     output: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="Also write the hits to a file, like `bittern export`."),
     ] = None,
-    format_: Annotated[str | None, typer.Option("--format", help=FORMAT_HELP)] = None,
-    as_program: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for programs.")
-    ] = False,
+    format_: Format = None,
+    as_json: Json = False,
 ) -> None:
     """Search an archive by words, by a picture, or by a sound.
 
@@ -95,71 +126,125 @@ def search(
 
     Example: bittern search my-archive "an owl" -k 200 --output owls.geojson
     """
-    from bittern.api import read_media
-    from bittern.types import Query
+    from bittern import LocalArchive
+    from bittern.types import Query, SearchOptions
 
     if output is not None or format_ is not None:
         _check_output(output, format_)
-    local = Path(archive).exists()
-    with _named_as_options(image or audio):
-        given: dict[str, Any] = {
-            "text": words,
-            "image": None if image is None else read_media(image, "image"),
-            "audio": None if audio is None else read_media(audio, "audio"),
-            "id": like,
-            "target": target,
-            "k": k,
-            "where": where,
-            "metric": metric,
-            "model": model,
-            "within": max_distance,
-            "relevance": _number_or_name(relevance),
-            "recall": recall,
-        }
+    with _errors_as_typed(query):
+        given = query.arguments(words)
         Query(**given)  # refuses wrong values before the archive is opened
-    with reach(archive, name, recall, snapshot) as opened:
+    # A folder is opened for this one search: it uses an index that is stored, and builds none.
+    once = SearchOptions(recall=1.0 if query.recall is None else query.recall, build=False)
+    with opened_archive(archive, name, snapshot, once) as opened:
+        local = isinstance(opened, LocalArchive)
+        if isinstance(opened, LocalArchive):
+            licence_notice(*opened.registry.encoders())
         # Judging relevance codes some reference texts first: seconds, in this process.
-        wait = working("judging relevance") if local and relevance is not None else nullcontext()
-        with wait, _named_as_options(image or audio):
+        judging = local and query.relevance is not None
+        with working("judging relevance") if judging else nullcontext(), _errors_as_typed(query):
             result = opened.search(**given)
-        if local and relevance is None and recall is not None and recall < 1:
+        if local and query.relevance is None and query.recall is not None and query.recall < 1:
             _hint_at_an_index(opened, archive, result)
         if output is not None:
-            written(opened, output, format_, hits=result)
-        judged = relevance is None or _is_judged(opened, result, max_distance)
-    if as_program:
-        print_json(as_json(result))
-        return
-    if not judged and (result.hits or result.nearest):
-        instead = "the nearest are shown" if result.cutoff is None else "only the distance counts"
-        err.print(f"too few observations to judge relevance: {instead}")
-    if not result.hits:
-        by_relevance = relevance is not None and judged and result.cutoff != max_distance
-        line = _no_hits(result, where, by_relevance=by_relevance)
-        err.print(plain(line), soft_wrap=not err.is_terminal)
-        return
-    out.print(hits_table(result))
-    # In this process the networks were loaded for this one query; a server keeps them.
-    loading = ", loading included" if local else ""
-    beyond = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
-    err.print(
-        f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
-        f"{result.took_ms:.0f} ms{loading}{beyond}{_approximate(result)}",
-        style="dim",
+            _export(opened, output, format_, hits=result)
+        judged = query.relevance is None or _is_judged(opened, result, query.max_distance)
+    if as_json:
+        print_json(result_as_json(result))
+    else:
+        _print_result(result, query, local=local, judged=judged)
+
+
+def export(
+    archive: FolderOrServer,
+    output: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="File to write: .csv, .parquet, .jsonl, .geojson or .txt; or a new folder, with "
+            "a / at the end.",
+        ),
+    ],
+    where: Where = None,
+    format_: Format = None,
+    name: ArchiveName = "",
+    snapshot: Snapshot = None,
+    media: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="For a folder: copy only media below FOLDER. Repeatable.",
+        ),
+    ] = None,
+) -> None:
+    """Write the observations of an archive, with their metadata, to a file.
+
+    Parquet holds the codes as well. A selection table of Raven holds windows of recordings only.
+    A folder holds copies of the media and a manifest, which `bittern index` reads again.
+
+    An archive says where its media are. If you did not make it yourself, limit with --media the
+    folders that may be copied from.
+
+    Example: bittern export my-archive --output observations.csv --where "license = 'CC0-1.0'"
+
+    Example: bittern export my-archive --output owls/ --where "taxon('Strigidae')"
+
+    Example: bittern export localhost:50051 --output calls.txt --format raven
+    """
+    with opened_archive(archive, name, snapshot) as opened:
+        _export(opened, output, format_, where=where, media=media or ())
+
+
+def _export(
+    opened: ArchiveAPI,
+    to: str,
+    format_: str | None,
+    *,
+    where: str | None = None,
+    hits: SearchResult | None = None,
+    media: Sequence[Path] = (),
+) -> None:
+    """Export with a progress bar, and print a summary."""
+    bar, task = progress("exporting", 0)
+    with bar:
+        done = opened.export(
+            to,
+            format=format_,
+            where=where,
+            hits=hits,
+            media=media,
+            on_progress=lambda done, total: bar.update(task, completed=done, total=total or None),
+        )
+    note(_summary(done, to))
+
+
+def _summary(done: Exported, to: str) -> str:
+    """``owls.txt: 12 observations; 3 skipped (not iNaturalist records)``."""
+    line = (
+        f"{to}: {counted(done.observations, 'file' if done.format == 'folder' else 'observation')}"
     )
+    if done.left_out:
+        line += f"; {done.left_out} skipped{_WHY_SKIPPED.get(done.format, '')}"
+    if done.missing:
+        line += f"; {done.missing} missing, listed in {Path(to) / 'missing.csv'}"
+    if done.copied_from:
+        shown = ", ".join(done.copied_from[:_ROOTS_SHOWN])
+        more = len(done.copied_from) - _ROOTS_SHOWN
+        line += f"; copied from {shown}{f' and {more} other folders' if more > 0 else ''}"
+    return line
 
 
 @contextmanager
-def _named_as_options(file: Path | None) -> Iterator[None]:
+def _errors_as_typed(query: QueryOptions) -> Iterator[None]:
     """Errors about the query name its file, and options as the command line calls them."""
     from bittern.errors import MediaError, QueryError
 
     try:
         yield
     except MediaError as error:
+        file = str(query.image or query.audio)
         reason = re.sub(r".*the query's (image|audio): ", "", error.message)
-        named = str(file) in reason
-        raise type(error)(reason if named else f"{file}: {reason}") from error
+        raise type(error)(reason if file in reason else f"{file}: {reason}") from error
     except QueryError as error:
         if error.field != "within":
             raise
@@ -208,23 +293,43 @@ def _hint_at_an_index(opened: ArchiveAPI, archive: str, result: SearchResult) ->
         if model.name != result.model or engine is None or not engine.exact:
             continue
         if engine.rows >= APPROXIMATE_FROM:
-            line = f"searched exactly: these {engine.rows:,} rows have no index. "
-            line += f"A server builds it: {command()} serve {archive} --recall 0.95"
-            err.print(plain(line), soft_wrap=not err.is_terminal)
+            note(
+                f"searched exactly: these {engine.rows:,} rows have no index. "
+                f"A server builds it: {command()} serve {archive} --recall 0.95"
+            )
 
 
-def _no_hits(result: SearchResult, where: str | None, *, by_relevance: bool) -> str:
-    """Why there is no hit, what the nearest observation is, and how to see it."""
-    rows = f" where {where}" if where else ""
-    if result.cutoff is None or result.nearest is None:
-        return f"nothing matches{rows}{_approximate(result)}"
-    far_enough = math.ceil(result.nearest.distance * 100) / 100
-    judged, instead = ("relevant", " instead") if by_relevance else ("near enough", "")
-    return (
-        f"nothing{rows} is {judged}{_approximate(result)}: "
-        f"{left_out(result)}. To see it{instead}: --max-distance {distance(far_enough)}"
+def _print_result(result: SearchResult, query: QueryOptions, *, local: bool, judged: bool) -> None:
+    """Hits as a table, or why there are none."""
+    if not judged and (result.hits or result.nearest):
+        instead = "the nearest are shown" if result.cutoff is None else "only the distance counts"
+        note(f"too few observations to judge relevance: {instead}")
+    approximate = "" if result.exact else f", approximate ({result.engine})"
+    if not result.hits:
+        bounded = query.relevance is not None and judged and result.cutoff != query.max_distance
+        note(_no_hits(result, query.where, approximate, by_relevance=bounded))
+        return
+    show(hits_table(result))
+    # In this process the networks were loaded for this one query; a server keeps them.
+    loading = ", loading included" if local else ""
+    beyond = "" if result.cutoff is None else f", none beyond {distance(result.cutoff)}"
+    note(
+        f"{counted(len(result.hits), 'hit')} by {result.model}, {result.metric} distance, "
+        f"{result.took_ms:.0f} ms{loading}{beyond}{approximate}",
+        style="dim",
     )
 
 
-def _approximate(result: SearchResult) -> str:
-    return "" if result.exact else f", approximate ({result.engine})"
+def _no_hits(
+    result: SearchResult, where: str | None, approximate: str, *, by_relevance: bool
+) -> str:
+    """Why there is no hit, what the nearest observation is, and how to see it."""
+    rows = f" where {where}" if where else ""
+    if result.cutoff is None or result.nearest is None:
+        return f"nothing matches{rows}{approximate}"
+    far_enough = math.ceil(result.nearest.distance * 100) / 100
+    judged, instead = ("relevant", " instead") if by_relevance else ("near enough", "")
+    return (
+        f"nothing{rows} is {judged}{approximate}: "
+        f"{left_out(result)}. To see it{instead}: --max-distance {distance(far_enough)}"
+    )

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bittern.cli.output import err, licence_notice
-
-_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(?:([KMGT])(i?))?B?", re.IGNORECASE)
-
-
-def attach(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command()(serve)
+from bittern.cli.options import flag
+from bittern.cli.output import licence_notice, note
 
 
 def serve(
@@ -24,12 +17,13 @@ def serve(
         str, typer.Option(help="HOST:PORT to listen on; port 0 chooses a free port.")
     ] = "127.0.0.1:50051",
     read_only: Annotated[
-        bool, typer.Option("--read-only", help="Answer searches only; take no write lock.")
+        bool, flag("--read-only", "Answer searches only; take no write lock.")
     ] = False,
     warm: Annotated[
-        bool, typer.Option(help="Check the weights and load the text networks before starting.")
+        bool,
+        flag("--warm/--no-warm", "Check the weights and load the text networks before starting."),
     ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Do not log every call.")] = False,
+    quiet: Annotated[bool, flag("--quiet", "Do not log every call.")] = False,
     engine: Annotated[
         str,
         typer.Option(help="Search engine: auto, flat, ivf or gpu; see `bittern stats`."),
@@ -101,8 +95,7 @@ def serve(
                 raise InvalidInputError(f"two of the archives are named '{opened.name}'")
             engines[opened.name] = opened
         for opened in engines.values():
-            for encoder in sorted(opened.registry.encoders()):
-                licence_notice(encoder)
+            licence_notice(*opened.registry.encoders())
             if warm:
                 opened.warm()
         if search.engine == "gpu":
@@ -110,7 +103,7 @@ def serve(
         jobs = None if read_only else Jobs.of(engines, allowed)
         server = start(engines, listen=listen, config=ServiceConfig(), jobs=jobs)
         line = f"serving {', '.join(sorted(engines))} on {server.address}"
-        server.wait(lambda: err.print(line, markup=False))
+        server.wait(lambda: note(line))
     finally:
         for opened in engines.values():
             opened.close()
@@ -130,9 +123,11 @@ def warn_without_gpu() -> None:
 
 def byte_count(text: str) -> int:
     """Bytes that a size such as ``4GiB``, ``500MB`` or ``1073741824`` means."""
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise typer.BadParameter(f"{text!r} is not a size; write it like 4GiB, 500MB or 1073741824")
-    number, prefix, binary = found.groups()
-    power = " KMGT".index(prefix.upper()) if prefix else 0
-    return int(float(number) * (1024 if binary else 1000) ** power)
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(ByteSize).validate_python(text.strip())
+    except ValidationError:
+        raise typer.BadParameter(
+            f"{text!r} is not a size; write it like 4GiB, 500MB or 1073741824"
+        ) from None

@@ -1,105 +1,108 @@
-"""`bittern train pairs`, `bittern train labels` and `bittern train distill`."""
+"""`bittern train`: its three commands, their progress, and the report at the end."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bittern.cli.job_screen import INTERRUPTED
+from bittern.cli.options import Json, flag, grouped
 from bittern.cli.output import (
-    err,
+    INTERRUPTED,
+    command,
     licence_notice,
+    named_once,
+    note,
     print_json,
+    print_lines,
     progress,
+    show,
+    table,
 )
-from bittern.cli.training_report import print_report, report_as_json
+from bittern.text import counted
 
 if TYPE_CHECKING:
-    from bittern.service.training.request import What
+    from bittern.service.training.request import TrainingReport, TrainingRequest, What
+
+FEW_QUERIES = 30
+_ITEMS = {"image": "photograph", "audio": "sound window", "text": "text"}
 
 Source = Annotated[
     Path, typer.Argument(help="CSV manifest, folder of media, or folder with embeddings.")
 ]
-Out = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
-Model = Annotated[str | None, typer.Option(help="Encoder, e.g. field or bioclip-2.")]
-Bits = Annotated[int | None, typer.Option(help="Code length; 256 by default.")]
-Config = Annotated[Path | None, typer.Option(help="YAML file with settings.")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", help="A setting, as name=value. Repeatable.")
+ModelFolder = Annotated[Path, typer.Option("--output", help="Folder for the model and the run.")]
+Encoder = Annotated[str | None, typer.Option("--model", help="Encoder, e.g. field or bioclip-2.")]
+CaptionColumn = Annotated[
+    str | None, typer.Option(help="Column with captions; by default they are made from the names.")
 ]
-Lora = Annotated[bool, typer.Option("--lora", help="Train adapters on the towers as well.")]
-Epochs = Annotated[int | None, typer.Option(help="Passes over the data; 5 by default.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of all random draws; 0 by default.")]
-BatchSize = Annotated[int | None, typer.Option(help="Items per batch; 256 by default.")]
-Augment = Annotated[str | None, typer.Option(help="With --lora: published, plants, sound or none.")]
-Share = Annotated[
-    float | None,
-    typer.Option("--validation-share", help="Share of the items held out; 0.05 by default."),
-]
-Size = Annotated[str | None, typer.Option(help="Size of the heads: small or large.")]
-Heads = Annotated[str | None, typer.Option(help="Heads: per-modality or shared.")]
-HasherKind = Annotated[
-    str, typer.Option("--hasher", help="Kind of hasher to fit: hashcoder, aligned or hybrid.")
-]
-Media = Annotated[
-    str | None, typer.Option("--modality", help="Use only image or only audio items.")
-]
-Strict = Annotated[bool, typer.Option(help="Fail if the source has unusable entries.")]
-AsProgram = Annotated[bool, typer.Option("--json", help="Print one JSON object for programs.")]
-
-_SETTINGS = {
-    name: "augmentation" if name == "augment" else name
-    for name in (
-        "bits", "epochs", "seed", "batch_size", "augment", "validation_share", "size", "heads"
-    )
-}  # fmt: skip
-"""Options, and the settings (`TrainingConfig`) that they give."""
-_REQUEST_OPTIONS = (
-    "teacher", "hasher", "modality", "caption_column", "label_column", "strict"
-)  # fmt: skip
 
 
-def attach(app: typer.Typer) -> None:
-    """Add `train` with its three kinds to the app."""
-    train = typer.Typer(
+@dataclass
+class Settings:
+    """Settings of every training (`TrainingConfig`)."""
+
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings.")] = None
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One setting. Repeatable."),
+    ] = None
+    lora: Annotated[bool, flag("--lora", "Train adapters on the towers as well.")] = False
+    epochs: Annotated[int | None, typer.Option(help="Passes over the data; 5 by default.")] = None
+    seed: Annotated[int | None, typer.Option(help="Seed of all random draws; 0 by default.")] = None
+    batch_size: Annotated[int | None, typer.Option(help="Items per batch; 256 by default.")] = None
+    augment: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="With --lora: published, plants, sound or none."),
+    ] = None
+    validation_share: Annotated[
+        float | None, typer.Option(help="Share of the items held out; 0.05 by default.")
+    ] = None
+    strict: Annotated[bool, flag("--strict", "Fail if the source has unusable entries.")] = False
+    as_json: Json = False
+
+
+@dataclass
+class HeadSettings:
+    """What is learned from captions or labels."""
+
+    bits: Annotated[int | None, typer.Option(help="Code length; 256 by default.")] = None
+    size: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Size of the heads: small or large.")
+    ] = None
+    heads: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Heads: per-modality or shared.")
+    ] = None
+    hasher: Annotated[
+        str,
+        typer.Option(metavar="KIND", help="Hasher to fit: hashcoder, aligned or hybrid."),
+    ] = "hashcoder"
+    modality: Annotated[str | None, typer.Option(help="Use only image or only audio items.")] = None
+
+
+def command_group() -> typer.Typer:
+    """`bittern train` with its three kinds."""
+    group = typer.Typer(
         no_args_is_help=True,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
         help="Learn codes from captions or classes, or teach an audio tower a space of pictures.",
     )
-    train.command()(pairs)
-    train.command()(labels)
-    train.command()(distill)
-    app.add_typer(train, name="train")
+    for kind in (pairs, labels, distill):
+        group.command()(grouped(kind))
+    return group
 
 
 def pairs(
-    ctx: typer.Context,
     source: Source,
-    to: Out,
-    model: Model = None,
-    bits: Bits = None,
-    config: Config = None,
-    settings: Set = None,
-    caption_column: Annotated[
-        str | None,
-        typer.Option(help="Column with captions; by default they are made from the names."),
-    ] = None,
-    lora: Lora = False,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    batch_size: BatchSize = None,
-    augment: Augment = None,
-    validation_share: Share = None,
-    size: Size = None,
-    heads: Heads = None,
-    hasher: HasherKind = "hashcoder",
-    modality: Media = None,
-    strict: Strict = False,
-    as_program: AsProgram = False,
+    *,
+    output: ModelFolder,
+    model: Encoder = None,
+    caption_column: CaptionColumn = None,
+    heads: HeadSettings,
+    settings: Settings,
 ) -> None:
     """Learn codes in which a photograph or recording is close to its caption.
 
@@ -112,33 +115,21 @@ def pairs(
 
     Example: bittern train pairs birds.csv --model bioclip-2 --lora --output bird-codes-lora
     """
-    _train("pairs", ctx.params)
+    options = {"source": source, "out": output, "model": model, "caption_column": caption_column}
+    _train("pairs", options, settings, heads)
 
 
 def labels(
-    ctx: typer.Context,
     source: Source,
-    to: Out,
-    model: Model = None,
-    bits: Bits = None,
-    config: Config = None,
-    settings: Set = None,
+    *,
+    output: ModelFolder,
+    model: Encoder = None,
     label_column: Annotated[
         str | None,
         typer.Option(help="Column with labels, several separated by |; by default label."),
     ] = None,
-    lora: Lora = False,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    batch_size: BatchSize = None,
-    augment: Augment = None,
-    validation_share: Share = None,
-    size: Size = None,
-    heads: Heads = None,
-    hasher: HasherKind = "hashcoder",
-    modality: Media = None,
-    strict: Strict = False,
-    as_program: AsProgram = False,
+    heads: HeadSettings,
+    settings: Settings,
 ) -> None:
     """Learn codes in which photographs or recordings of one class are close.
 
@@ -148,31 +139,20 @@ def labels(
 
     Example: bittern train labels leaves/ --model bioclip-2 --lora --augment plants --output leaves
     """
-    _train("labels", ctx.params)
+    options = {"source": source, "out": output, "model": model, "label_column": label_column}
+    _train("labels", options, settings, heads)
 
 
 def distill(
-    ctx: typer.Context,
     source: Source,
+    *,
+    output: ModelFolder,
     teacher: Annotated[
         str, typer.Option(help="Saved model with words and pictures: a folder, or a name.")
     ],
-    to: Out,
     student: Annotated[str, typer.Option(help="Encoder with an audio tower.")] = "biolingual",
-    config: Config = None,
-    settings: Set = None,
-    caption_column: Annotated[
-        str | None,
-        typer.Option(help="Column with captions; by default they are made from the names."),
-    ] = None,
-    lora: Lora = False,
-    epochs: Epochs = None,
-    seed: Seed = None,
-    batch_size: BatchSize = None,
-    augment: Augment = None,
-    validation_share: Share = None,
-    strict: Strict = False,
-    as_program: AsProgram = False,
+    caption_column: CaptionColumn = None,
+    settings: Settings,
 ) -> None:
     """Teach an audio tower the space of an image-text model, so that sounds find pictures.
 
@@ -182,31 +162,44 @@ def distill(
 
     Example: bittern train distill songs.csv --teacher bird-codes --output bird-calls
     """
-    _train("distill", ctx.params)
+    options = {"source": source, "out": output, "model": student, "teacher": teacher}
+    _train("distill", {**options, "caption_column": caption_column}, settings)
 
 
-def _train(what: What, given: dict[str, Any]) -> None:
-    """Train with the options of a command, as its context has them."""
+def _train(
+    what: What, options: dict[str, Any], settings: Settings, heads: HeadSettings | None = None
+) -> None:
+    """Train; `options` are fields of the `TrainingRequest`."""
     from bittern.service.training.request import TrainingRequest, gather
     from bittern.service.training.train import train_model
 
-    model = given["student" if what == "distill" else "model"]
-    file = None if given["config"] is None else Path(given["config"])
-    options = {field: given.get(option) for option, field in _SETTINGS.items()}
+    given = {
+        "epochs": settings.epochs,
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "augmentation": settings.augment,
+        "validation_share": settings.validation_share,
+    }
+    if heads is not None:
+        given |= {"bits": heads.bits, "size": heads.size, "heads": heads.heads}
+        options |= {"hasher": heads.hasher, "modality": heads.modality}
     config, must_validate = gather(
-        what, model, file, given["settings"] or [], options, lora=given["lora"]
+        what,
+        options["model"],
+        settings.config,
+        settings.assignments or [],
+        given,
+        lora=settings.lora,
     )
     request = TrainingRequest(
         what=what,
-        source=given["source"],
-        out=given["to"],
-        model=model,
         config=config,
         must_validate=must_validate,
-        **{name: given[name] for name in _REQUEST_OPTIONS if name in given},
+        strict=settings.strict,
+        **options,
     )
-    if model:
-        licence_notice(model)
+    if request.model:
+        licence_notice(request.model)
     # The report repeats the warnings of the loop.
     logging.getLogger("bittern.hashing.training").setLevel(logging.ERROR)
     bars = _Bars()
@@ -214,12 +207,12 @@ def _train(what: What, given: dict[str, Any]) -> None:
         with bars.shown:
             report = train_model(request, bars.update)
     except KeyboardInterrupt:
-        err.print(f"stopped; {request.out} keeps the work done. The same command resumes it.")
+        note(f"stopped; {request.out} keeps the work done. The same command resumes it.")
         raise typer.Exit(INTERRUPTED) from None
-    if given["as_program"]:
-        print_json(report_as_json(report))
+    if settings.as_json:
+        print_json(_report_as_json(report))
     else:
-        print_report(report, request)
+        _print_report(report, request)
 
 
 class _Bars:
@@ -235,3 +228,112 @@ class _Bars:
         if stage not in self._tasks:
             self._tasks[stage] = self.shown.add_task(text, total=total)
         self.shown.update(self._tasks[stage], completed=done, total=total, description=text)
+
+
+def _report_as_json(report: TrainingReport) -> dict[str, Any]:
+    """The report of a training for programs."""
+    return {
+        "model": report.name,
+        "folder": str(report.folder),
+        "digest": report.digest,
+        "encoder": report.encoder,
+        "bits": report.bits,
+        "modalities": list(report.modalities),
+        "items": dict(report.items),
+        "held_out": dict(report.held_out),
+        "comparison": [asdict(c) for c in report.comparison],
+        "metrics": dict(report.metrics),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in report.skipped],
+        "warnings": list(report.warnings),
+        "seconds": round(report.seconds, 3),
+        "resumed": report.resumed,
+        "was_finished": report.was_finished,
+    }
+
+
+def _print_report(report: TrainingReport, request: TrainingRequest) -> None:
+    """The report of a training for people."""
+    skipped = [named_once(one.where, one.reason) for one in report.skipped]
+    print_lines(f"{counted(len(skipped), 'entry', 'entries')} skipped:", skipped, style="yellow")
+    for warning in report.warnings:
+        note(f"warning: {warning}", style="yellow")
+    if report.was_finished:
+        note("this training was finished before; nothing was left to do")
+    items = ", ".join(counted(n, _ITEMS[modality]) for modality, n in report.items.items())
+    resumed = ", resumed" if report.resumed and not report.was_finished else ""
+    note(f"trained on {items} in {report.seconds:.1f} s{resumed}")
+    if report.comparison:
+        _print_comparison(report, distilled=request.what == "distill")
+    else:
+        note("nothing was held out, so there is nothing to compare: raise --validation-share")
+    metrics = report.metrics
+    if "bit_balance" in metrics:
+        show(
+            f"bits: {report.bits}, {metrics['dead_bits']} dead, balance "
+            f"{metrics['bit_balance']:.2f}, mean correlation {metrics['bit_correlation']:.3f}"
+        )
+    if plan := metrics.get("plan"):
+        show(_plan(plan))
+    takes = ", ".join(report.modalities)
+    show(f"model: {report.folder} ({takes}; digest {report.digest[:12]})")
+    show(
+        f"next:  {command()} index my-archive {_next_source(request)} --model "
+        f"{quote(str(report.folder))}"
+    )
+
+
+def _next_source(request: TrainingRequest) -> str:
+    """What to index with the model: the source, if it holds media that the model is for."""
+    if request.what == "distill":
+        return "PHOTOGRAPHS"
+    embedded = (request.source / "set.json").exists()
+    return "SOURCE" if embedded or not request.source.exists() else quote(str(request.source))
+
+
+def _print_comparison(report: TrainingReport, *, distilled: bool) -> None:
+    ways = report.held_out.get("ways", {})
+    species = {"groups": "new", "items": "trained on"}
+    rows = [
+        (
+            row.task,
+            species.get(ways.get(row.modality, ""), ""),
+            row.queries,
+            row.items,
+            f"{row.floats:.3f}",
+            "-" if row.training_free is None else f"{row.training_free:.3f}",
+            f"{row.learned:.3f}",
+        )
+        for row in report.comparison
+    ]
+    floats = "floats, taught" if distilled else "floats"
+    numbers = ("names", "queries", "items", floats, "training-free", "learned")
+    show("mean average precision on held-out items:")
+    show(table(("search", *numbers), rows, right=numbers))
+    if report.metrics.get("epoch_chosen_on_held_out"):
+        show("the epoch was chosen on these items, which flatters 'learned' a little")
+    if min(row.queries for row in report.comparison) < FEW_QUERIES:
+        show(f"with fewer than {FEW_QUERIES} queries, differences may well be chance")
+    for modality, way in ways.items():
+        if way == "nothing":
+            note(f"{_ITEMS[modality]}s: none held out, so none are compared")
+    if advice := _advice(report):
+        note(advice, style="yellow")
+
+
+def _plan(plan: Mapping[str, Any]) -> str:
+    """How the bits of aligned and hybrid codes are shared out, and why so."""
+    shares = f"{plan['aligned_bits']} aligned, {plan['learned_bits']} learned bits"
+    if why := plan.get("not_chosen"):
+        return f"plan: {shares}, by default; none was chosen: {why}"
+    return f"plan: {shares}, the best of {plan['plans']} on classes held out of the training"
+
+
+def _advice(report: TrainingReport) -> str:
+    """What to do where training did not help."""
+    worse = [c for c in report.comparison if c.learned < (c.training_free or 0)]
+    if not worse:
+        return ""
+    return (
+        f"on held-out items ({', '.join(c.task for c in worse)}) codes without training are "
+        "better: bring more items, or index with the encoder alone"
+    )

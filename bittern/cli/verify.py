@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bittern.cli.options import ArchivePath, Json, flag
 from bittern.cli.output import (
+    FAILED,
     byte_size,
-    err,
-    out,
-    plain,
+    note,
     print_json,
     print_lines,
     progress,
+    show,
     working,
 )
 from bittern.text import counted
@@ -28,27 +29,21 @@ if TYPE_CHECKING:
     from bittern.service.local.sample_check import SampleCheck
 
 
-def attach(app: typer.Typer) -> None:
-    """Add the command to the app."""
-    app.command()(verify)
-
-
 def verify(
-    archive: Annotated[Path, typer.Argument(help="Archive folder.")],
+    archive: ArchivePath,
     sample: Annotated[
         int,
-        typer.Option(min=0, help="Media items per model to encode again and compare; 0: none."),
+        typer.Option(
+            min=0,
+            metavar="NUMBER",
+            help="Media items per model to encode again and compare; 0: none.",
+        ),
     ] = 16,
     repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Repair the archive; nobody may write to it meanwhile."),
+        bool, flag("--repair", "Repair the archive; nobody may write to it meanwhile.")
     ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --repair: only print the steps.")
-    ] = False,
-    as_program: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object for programs.")
-    ] = False,
+    dry_run: Annotated[bool, flag("--dry-run", "With --repair: only print the steps.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Check an archive for damage, and say how to repair it.
 
@@ -68,7 +63,7 @@ def verify(
     from bittern.errors import InvalidInputError
 
     if repair:
-        _repair(archive, dry_run=dry_run, as_program=as_program)
+        _repair(archive, dry_run=dry_run, as_json=as_json)
         return
     if dry_run:
         raise InvalidInputError("--dry-run goes with --repair", field="dry_run")
@@ -80,12 +75,12 @@ def verify(
             f"{', '.join(coded.wrong[:5])}{', ...' if len(coded.wrong) > 5 else ''}; "
             "index their media again with --on-duplicate overwrite"
         )
-    if as_program:
+    if as_json:
         print_json(_as_json(archive, found, coded, problems))
     else:
         _print(archive, found, coded, problems)
     if problems:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _verified(path: Path, sample: int) -> tuple[Verification, SampleCheck | None]:
@@ -137,7 +132,7 @@ def _print(
     archive: Path, found: Verification, coded: SampleCheck | None, problems: list[str]
 ) -> None:
     for problem in problems:
-        err.print(plain(problem), style="red", soft_wrap=not err.is_terminal)
+        note(problem, style="red")
     print_lines("damaged derived files, built again when needed:", found.made_anew)
     print_lines(
         "unused files (unless somebody is writing to the archive now); --repair removes them:",
@@ -145,22 +140,21 @@ def _print(
     )
     if found.without_checksums:
         files = counted(found.without_checksums, "file")
-        err.print(f"{files} without a checksum yet; opening the archive for writing adds them")
+        note(f"{files} without a checksum yet; opening the archive for writing adds them")
     if coded:
         _print_coded(coded)
     rows = ", ".join(f"{n} {modality}" for modality, n in found.observations.items())
     verdict = counted(len(problems), "problem") if problems else "sound"
     size = f"{counted(found.files, 'file')}, {byte_size(found.size)}"
-    out.print(f"{archive}: {verdict}; {rows or 'no'} observations; {size}", markup=False)
+    show(f"{archive}: {verdict}; {rows or 'no'} observations; {size}")
 
 
 def _print_coded(coded: SampleCheck) -> None:
     if coded.codes:
         share = coded.flipped / coded.bits
-        out.print(
+        show(
             f"{counted(coded.media, 'media item')} coded again: {coded.flipped} of {coded.bits} "
-            f"bits differ ({share:.2%})",
-            markup=False,
+            f"bits differ ({share:.2%})"
         )
     for what, lines in (
         ("models that could not be loaded to encode again:", coded.unchecked),
@@ -169,26 +163,22 @@ def _print_coded(coded: SampleCheck) -> None:
     ):
         print_lines(what, lines)
     if coded.missing:
-        err.print(
-            plain(
-                f"{coded.missing} of {coded.searched} media files are missing, for example "
-                f"that of {coded.some_missing[0]}; searches work without them"
-            ),
-            soft_wrap=not err.is_terminal,
+        note(
+            f"{coded.missing} of {coded.searched} media files are missing, for example that of "
+            f"{coded.some_missing[0]}; searches work without them"
         )
 
 
-def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
+def _repair(archive: Path, *, dry_run: bool, as_json: bool) -> None:
     from bittern.index.repair import repair
 
     def on_step(what: str) -> None:
-        if not as_program:
-            line = f"would {what}" if dry_run else what
-            out.print(plain(line), soft_wrap=not out.is_terminal)
+        if not as_json:
+            show(f"would {what}" if dry_run else what)
 
     with _without_log("bittern.index.derived_files"):
         done = repair(archive, dry_run=dry_run, on_step=on_step)
-    if as_program:
+    if as_json:
         print_json(
             {
                 "archive": str(archive),
@@ -202,7 +192,7 @@ def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
         )
         return
     if not done.steps:
-        out.print(f"{archive}: nothing to repair", markup=False)
+        show(f"{archive}: nothing to repair")
         return
     print_lines(
         f"{counted(len(done.lost), 'observation')} lost (some may have been deleted before); "
@@ -210,19 +200,18 @@ def _repair(archive: Path, *, dry_run: bool, as_program: bool) -> None:
         done.lost,
     )
     if done.lost_rows > len(done.lost):
-        err.print(
+        note(
             f"{done.lost_rows - len(done.lost)} more observations are lost that cannot be named: "
-            "run bittern index on their sources again; unchanged items are skipped",
-            soft_wrap=not err.is_terminal,
+            "run bittern index on their sources again; unchanged items are skipped"
         )
     if done.given_up:
         versions = ", ".join(map(str, done.given_up))
-        err.print(
+        note(
             f"the changes of version {versions} are lost: run the last bittern index again, and "
             "delete again what was deleted last"
         )
     if not dry_run:
-        out.print(f"now run: bittern verify {archive}", markup=False)
+        show(f"now run: bittern verify {archive}")
 
 
 @contextmanager

@@ -98,7 +98,7 @@ def test_help_calls_things_by_names_that_are_typed(run: Run) -> None:
 
 
 def test_help_names_every_format_of_sources(run: Run) -> None:
-    from bittern.cli.job_screen import FORMATS
+    from bittern.cli.options import FORMATS
     from bittern.service.sources.formats import READERS
 
     assert tuple(reader.name for reader in READERS) == FORMATS

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from bittern.cli.listing import _model_table
+from bittern.cli.listing import model_table
 from bittern.encoders.catalogue import CATALOGUE
 from bittern.hashing.saved_model import ADAPTER_FILE, CARD_FILE, TENSOR_FILE, SavedModel
 from bittern.service.models.saved import SavedModelInfo, headline
@@ -83,7 +83,7 @@ def test_the_table_is_readable_on_a_narrow_terminal(
     measured = {"held_out": [{"task": "words to sounds", "mAP": 0.5, "mAP_learned": 0.397}]}
     card = replace(heron.card, name="hoots", metrics=measured)
     replace(heron, card=card).save(here / "models" / "hoots")
-    monkeypatch.setattr("bittern.cli.listing.out", Console(width=columns, highlight=False))
+    monkeypatch.setattr("bittern.cli.output.out", Console(width=columns, highlight=False))
     lines = [line.split() for line in run("models").out.splitlines()]
     for bits in ("64", "128", "256"):
         whole = [f"field-{bits}", "text,", "image,", "audio", bits, "hybrid", "field", "here"]
@@ -105,7 +105,7 @@ def test_the_table_is_readable_on_a_narrow_terminal(
 )
 def test_a_figure_is_shown_in_short(metric: str, value: float, shown: str) -> None:
     info = SavedModelInfo("hoots", "saved", "models/hoots", metric=metric, value=value)
-    measured = _model_table([info]).columns[-1]
+    measured = model_table([info]).columns[-1]
     assert [str(cell) for cell in measured.cells] == [shown]
 
 
