@@ -1,6 +1,6 @@
 """Nearest neighbours over codes, the observation store, and the archive that joins them.
 
-    Archive        open, create, add, delete          archive.py (reading.py, searching.py)
+    Archive        open, create, search, add          archive.py (state.py, listing.py)
       Writer       plan a change, then commit it        writer.py (adding.py, columns.py)
       Generation   one generation, never changed      generation.py (loading.py, row_map.py)
         CodeBlocks the codes of a model               engines/blocks.py

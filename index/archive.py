@@ -1,33 +1,59 @@
 """The archive: a folder of observations, their metadata and their codes.
 
-Joins the store with the index that is derived from it. One process can write; any number can read
-at the same time, and see whole commits only.
+One process can write; any number can read at the same time, and see whole commits only. Every call
+works on one generation, so its result belongs to one commit.
 """
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
-from bittern.errors import PreconditionError
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from bittern.errors import ArchiveDamagedError, ObservationNotFoundError, PreconditionError
 from bittern.index.checksums import NAME
+from bittern.index.engines.queries import Queries
+from bittern.index.engines.search_engine import Nearest
 from bittern.index.folder import ArchiveFolder, Header
-from bittern.index.leftovers import unnamed_models
+from bittern.index.generation import MODALITIES, Generation
+from bittern.index.listing import batches_of, page_of
 from bittern.index.models import ModelRecord
-from bittern.index.observation import CodedObservation
-from bittern.index.opening import check_at_open, check_model_columns, newest_state
-from bittern.index.reading import ArchiveReader
+from bittern.index.observation import Answer, CodedBefore, CodedObservation
+from bittern.index.opening import (
+    check_at_open,
+    check_model_columns,
+    newest_state,
+    repeat_on_newest,
+)
 from bittern.index.snapshots import SnapshotInfo, Snapshots
+from bittern.index.state import ArchiveState
 from bittern.index.store import Store
 from bittern.index.writer import Writer
-from bittern.types import AddResult, OnDuplicate, SearchOptions, check_options
+from bittern.types import (
+    AddResult,
+    ArchiveStats,
+    Hit,
+    Metric,
+    ModelStats,
+    Observation,
+    OnDuplicate,
+    Page,
+    SearchOptions,
+    check_options,
+)
+
+if TYPE_CHECKING:
+    from bittern.index.verify import OnChecked, Verification
 
 
-class Archive(ArchiveReader):
+class Archive:
     """An open archive. Made by `Archive.create` and `Archive.open`.
 
     Safe to use from several threads.
@@ -41,8 +67,12 @@ class Archive(ArchiveReader):
         options: SearchOptions | None = None,
         past: Header | None = None,
     ) -> None:
-        super().__init__(folder, store, writes=writer is not None, options=options, past=past)
+        self._folder = folder
+        self._store = store
         self._writer = writer
+        self._state = ArchiveState(
+            folder, store, writes=writer is not None, options=options, past=past
+        )
 
     @classmethod
     def create(cls, path: str | Path, *, name: str | None = None) -> Archive:
@@ -144,16 +174,11 @@ class Archive(ArchiveReader):
 
     def close(self) -> None:
         """Release the lock; the archive cannot be used afterwards."""
-        with self._lock:
-            if self._closed:
-                return
-            self._closed = True
-            self._engines.close()
-            self._index_files.close(None if self._past else self._generation)
-            self._generation = None
-            if self._writer:
-                self._writer.close()
-            self._derived.renew()
+        if not self._state.close():
+            return
+        if self._writer:
+            self._writer.close()
+        self._state.derived.renew()
 
     def __enter__(self) -> Self:
         return self
@@ -167,8 +192,313 @@ class Archive(ArchiveReader):
         self.close()
 
     def __repr__(self) -> str:
-        mode = "closed" if self._closed else "write" if self._writer else "read"
+        mode = "closed" if self._state.closed else "write" if self._writer else "read"
         return f"Archive({str(self.path)!r}, {mode})"
+
+    @property
+    def path(self) -> Path:
+        """The archive's folder."""
+        return self._folder.path
+
+    @property
+    def name(self) -> str:
+        """The archive's name."""
+        return self._state.header.name
+
+    @property
+    def generation(self) -> int:
+        """The newest store version, which searches see from now on."""
+        return self._current().version
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """Identifies the state that searches see, among all that this archive object has seen.
+
+        The generation is not enough: the archive may be replaced by a backup.
+        """
+        version = self._current().version
+        return self._state.replacements, version
+
+    # Models
+
+    def model_records(self) -> builtins.list[ModelRecord]:
+        """The models that can be searched: the first choice first, retired ones last.
+
+        Pending models (see `registered`) are not included.
+        """
+        self._current()
+        order = ("ready", "retired")
+        found = [record for record in self._state.header.models if record.state in order]
+        return sorted(found, key=lambda record: order.index(record.state))
+
+    def registered(self) -> builtins.list[ModelRecord]:
+        """All registered models, including pending ones."""
+        self._current()
+        return list(self._state.header.models)
+
+    def model_folder(self, digest: str) -> Path:
+        """Folder with the files of a registered model.
+
+        Raises:
+            DigestMismatchError: the archive has no such model.
+            ArchiveDamagedError: the folder is missing.
+        """
+        folder = self._folder.models / self._model(digest).digest
+        if not folder.is_dir():
+            raise ArchiveDamagedError(
+                f"the archive at {self.path} has lost the files of model {digest[:16]} "
+                f"({folder}); restore them from a backup, or register the model again"
+            )
+        return folder
+
+    # Observations
+
+    @repeat_on_newest
+    def get(self, id: str) -> Observation:  # noqa: A002 - the field's own word
+        """The observation with this id.
+
+        Raises:
+            ObservationNotFoundError: it does not exist.
+        """
+        return self._current().observation(id)
+
+    @repeat_on_newest
+    def coded(self, occurrence_ids: Sequence[str], model: str) -> dict[str, CodedBefore]:
+        """Those of the given `occurrenceID`s that a model has coded.
+
+        Args:
+            occurrence_ids: identifiers of media.
+            model: digest of the model.
+
+        Returns:
+            for each coded one, its media root and fingerprint.
+
+        Raises:
+            DigestMismatchError: the model is not registered here.
+        """
+        return self._current().coded(occurrence_ids, self._model(model).code_column)
+
+    @repeat_on_newest
+    def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
+        """Media names of these `occurrenceID`s, coded by any model.
+
+        Args:
+            occurrence_ids: identifiers of media; unknown ones are skipped.
+        """
+        return self._current().media_names(occurrence_ids)
+
+    @repeat_on_newest
+    def list(self, *, page_size: int = 100, page_token: str = "", where: str | None = None) -> Page:
+        """Observations in row order, page by page.
+
+        Args:
+            page_size: most observations of the page.
+            page_token: `next_token` of the previous page; empty for the first.
+            where: SQL condition, the same for all pages; None or blank for no condition.
+
+        Raises:
+            QueryError: the token is invalid.
+            FilterError: `where` is no condition over the archive's columns.
+        """
+        generation = self._current()
+        rows = generation.rows_matching(where)
+        return page_of(generation, rows, page_size, page_token, (where or "").strip())
+
+    @repeat_on_newest
+    def rows(self, where: str | None = None) -> NDArray[np.int64]:
+        """Row numbers, ascending, of the observations that match."""
+        return self._current().rows_matching(where)
+
+    @repeat_on_newest
+    def code(self, id: str, model: str) -> NDArray[np.uint8]:  # noqa: A002
+        """A model's code of an observation: uint8 [bits/8].
+
+        Raises:
+            ObservationNotFoundError: it does not exist, or the model has not coded it.
+            DigestMismatchError: the archive has no such model.
+        """
+        record, generation = self._model(model), self._current()
+        observation = generation.observation(id)
+        for blocks in generation.codes(record).values():
+            if (code := blocks.code(observation.row)) is not None:
+                return code
+        raise ObservationNotFoundError(
+            f"observation {id!r} has no code of model {record.name} ({record.digest[:16]})",
+            field="id",
+        )
+
+    @repeat_on_newest
+    def sample_codes(
+        self, model: str, modality: str, choose: Callable[[int], NDArray[np.int64]]
+    ) -> NDArray[np.uint8]:
+        """A sample of a model's codes of one modality: uint8 [m, bits/8].
+
+        Args:
+            model: digest of the model.
+            modality: ``image`` or ``audio``.
+            choose: takes the number of codes, returns the positions of the sample.
+        """
+        blocks = self._current().codes(self._model(model))[modality]
+        return blocks.live_codes(choose(len(blocks)))
+
+    # Search
+
+    @repeat_on_newest
+    def check_where(self, where: str | None) -> None:
+        """Raise a `FilterError` for a condition that is no filter over the archive's columns."""
+        self._current().compiled(where)
+
+    @repeat_on_newest
+    def search(
+        self,
+        query: NDArray[Any],
+        *,
+        model: str,
+        k: int,
+        metric: Metric,
+        where: str | None = None,
+        modality: str | None = None,
+        within: float | None = None,
+        recall: float | None = None,
+    ) -> Answer:
+        """The nearest observations, in the total order (distance, row).
+
+        The caller validates the arguments, except for the shape of the query.
+
+        Args:
+            query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
+            model: digest of the model that made the query.
+            k: number of hits; exactly min(k, matching rows) are returned, minus those beyond
+                `within`.
+            metric: ``asymmetric`` or ``hamming``.
+            where: SQL condition over metadata columns; None or blank for no condition.
+            modality: ``image`` or ``audio``; None for both.
+            within: largest distance of a hit, in bits; None for any.
+            recall: wanted share of the true nearest, above 0 to 1; less than 1 allows an
+                approximate index where it is faster. None for the archive's option, which is 1
+                (exact) by default.
+
+        Raises:
+            CodeError: the query has the wrong length or dtype.
+            DigestMismatchError: the archive has no codes of this model.
+            FilterError: `where` is no condition over the archive's columns.
+        """
+        record, generation = self._model(model), self._current()
+        queries = Queries.of(query, metric).check_fits(record.bits)
+        matching = generation.matching(where)
+        codes = generation.codes(record)
+        engines = [
+            self._state.engines.engine(_codes_name(record, one), codes[one], recall)
+            for one in ((modality,) if modality else MODALITIES)
+            if len(codes[one])
+        ]
+        found = Nearest.merged([one.search(queries, k, matching)[0] for one in engines], k)
+        if within is not None:
+            found = found.within(within)
+        observations = generation.observations(found.rows)
+        ranked = enumerate(zip(found.distances.tolist(), observations, strict=True), start=1)
+        return Answer(
+            hits=[Hit(rank, distance, observation) for rank, (distance, observation) in ranked],
+            engine="+".join(sorted({one.kind for one in engines})) or "flat",
+            exact=all(one.exact for one in engines),
+            cutoff=within,
+        )
+
+    def build_index(self, model: str) -> None:
+        """Build the approximate index of a model's codes, if the options allow one.
+
+        Raises:
+            DigestMismatchError: the archive has no such model.
+            ArchiveDamagedError: it cannot be built.
+        """
+        record, generation = self._model(model), self._current()
+        for modality, blocks in generation.codes(record).items():
+            self._state.engines.prepare(_codes_name(record, modality), blocks)
+
+    # Counts
+
+    @repeat_on_newest
+    def observation_counts(self) -> Mapping[str, int]:
+        """Observations by modality; counted once per generation."""
+        return self._current().observation_counts
+
+    @repeat_on_newest
+    def code_counts(self, model: str) -> Mapping[str, int]:
+        """A model's codes by modality; counted once per generation."""
+        return self._current().code_counts(self._model(model))
+
+    @repeat_on_newest
+    def stats(self) -> ArchiveStats:
+        """Counts, models, generation and columns."""
+        generation = self._current()
+        header = self._state.header
+        return ArchiveStats(
+            name=header.name,
+            observations=generation.observation_counts,
+            recordings=generation.recordings,
+            models=[
+                self._model_stats(generation, record)
+                for record in header.models
+                if record.state != "pending"
+            ],
+            generation=generation.version,
+            code_bytes=generation.code_bytes,
+            columns=dict(generation.store.metadata_types),
+        )
+
+    def _model_stats(self, generation: Generation, record: ModelRecord) -> ModelStats:
+        engines = {
+            modality: self._state.engines.stats(_codes_name(record, modality), blocks)
+            for modality, blocks in (generation.loaded(record) or {}).items()
+            if len(blocks)
+        }
+        counts = generation.code_counts(record)
+        return ModelStats(record.name, record.digest, record.bits, counts, engines)
+
+    # Checks and export
+
+    def verify(self) -> builtins.list[str]:
+        """Verify the archive; returns the problems, one line each."""
+        return self.verification().problems
+
+    def verification(self, on_checked: OnChecked | None = None) -> Verification:
+        """Verify the archive's checksums and invariants, and its derived files.
+
+        Right after opening, this writes nothing, not even derived files.
+
+        Args:
+            on_checked: called with the number of bytes checked so far, and the total.
+        """
+        from bittern.index.verify import verified
+
+        header, generation = self._state.to_verify()
+        return verified(self._folder, header, generation, on_checked)
+
+    def iter_batches(
+        self,
+        columns: Sequence[str] | None = None,
+        *,
+        model: str | None = None,
+        where: str | None = None,
+        batch_rows: int = 10_000,
+    ) -> Iterator[pa.RecordBatch]:
+        """All observations as Arrow batches in row order, for export.
+
+        Args:
+            columns: identity and metadata columns; None for all of them.
+            model: digest; adds the column ``code`` (binary, null where not coded).
+            where: SQL condition over the columns; None or blank for no condition.
+            batch_rows: most rows of one batch.
+
+        Raises:
+            QueryError: a column does not exist.
+        """
+        generation = self._current()
+        record = self._model(model) if model else None
+        rows = generation.rows_matching(where)
+        return batches_of(generation, rows, columns, record, batch_rows)
+
+    # Changes
 
     def register_model(self, record: ModelRecord, files: Mapping[str, bytes]) -> None:
         """Register a model, with the files that are needed to load it.
@@ -183,8 +513,22 @@ class Archive(ArchiveReader):
             InvalidInputError: the digest or a file name is unusable.
             DigestMismatchError: another model's digest starts with the same 16 digits.
         """
-        self._writing().register_model(record, files)
-        self.refresh()
+        self.writer.register_model(record, files)
+
+    @property
+    def writer(self) -> Writer:
+        """Makes the changes.
+
+        Raises:
+            PreconditionError: the archive is open for reading only, or closed.
+        """
+        self._state.check_open()
+        if self._writer is None:
+            raise PreconditionError(
+                f"the archive at {self.path} is open for reading only; "
+                "open it with bittern.open(path, write=True), or serve it without --read-only"
+            )
+        return self._writer
 
     def add(
         self,
@@ -210,7 +554,7 @@ class Archive(ArchiveReader):
             DigestMismatchError: the model is not registered here.
             PreconditionError: open for reading only, or the disk refuses; nothing is stored.
         """
-        return self._writing().add(items, self._model(model), on_duplicate)
+        return self.writer.add(items, self._model(model), on_duplicate)
 
     def delete(self, ids: Sequence[str]) -> builtins.list[str]:
         """Delete observations in one atomic commit.
@@ -224,7 +568,7 @@ class Archive(ArchiveReader):
         Raises:
             ObservationNotFoundError: some are unknown (all are named); nothing is deleted.
         """
-        return self._writing().delete(ids)
+        return self.writer.delete(ids)
 
     # Snapshots
 
@@ -266,7 +610,7 @@ class Archive(ArchiveReader):
             PreconditionError: open for reading only, a model of the old state was dropped, or the
                 disk refuses; nothing is changed.
         """
-        writer, snapshots = self._writing(), self._snapshots()
+        writer, snapshots = self.writer, self._snapshots()
         wanted = snapshots.find(snapshot)
         snapshots.check_complete(wanted)
         before = snapshots.take(
@@ -275,69 +619,19 @@ class Archive(ArchiveReader):
             automatic=True,
         )
         writer.restore(wanted)
-        self.refresh()
         return before
 
-    # Models
-
-    def switch_model(self, digest: str) -> None:
-        """Make a model the first choice, and retire the models that it replaces.
-
-        Raises:
-            DigestMismatchError: it is not registered here.
-        """
-        self._writing().switch_model(digest)
-        self.refresh()
-
-    def drop_retired(self, successor: str | None = None) -> builtins.list[ModelRecord]:
-        """Remove retired models, their codes, and rows that only they have coded.
-
-        Snapshots keep what they need. Also completes an interrupted removal.
-
-        Args:
-            successor: digest; drop only models that this model has replaced. None for all
-                retired models.
-
-        Returns:
-            the dropped models.
-        """
-        dropped = self._writing().drop_retired(set(self._snapshots().models()), successor)
-        self.refresh()
-        return dropped
-
-    def forgotten_models(self) -> builtins.list[Path]:
-        """Folders that dropped models have left; their codes may be left too."""
-        header = self._folder.read_header()
-        return unnamed_models(self._folder, {record.digest for record in header.models})
-
-    def give_up(self, model: str | None = None) -> ModelRecord | None:
-        """Remove a pending model, its codes, and rows that only it has coded.
-
-        Also completes an interrupted removal.
-
-        Args:
-            model: its digest; None for the only pending one, if there is one.
-
-        Returns:
-            the model; None if none was pending.
-
-        Raises:
-            DigestMismatchError: there is no such model, or several are pending and none is named.
-            PreconditionError: it is not pending, or the archive is open for reading only.
-        """
-        given_up = self._writing().give_up(model, set(self._snapshots().models()))
-        self.refresh()
-        return given_up
-
     def _snapshots(self) -> Snapshots:
-        self._check_open()
+        self._state.check_open()
         return Snapshots(self._folder, Store(self._folder.store))
 
-    def _writing(self) -> Writer:
-        self._check_open()
-        if self._writer is None:
-            raise PreconditionError(
-                f"the archive at {self.path} is open for reading only; "
-                "open it with bittern.open(path, write=True), or serve it without --read-only"
-            )
-        return self._writer
+    def _current(self) -> Generation:
+        return self._state.generation()
+
+    def _model(self, digest: str) -> ModelRecord:
+        return self._state.model(digest)
+
+
+def _codes_name(record: ModelRecord, modality: str) -> str:
+    """The name of one model's codes of one modality, for the engines and their stored indexes."""
+    return f"{record.code_column}-{modality}"

@@ -15,15 +15,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from bittern.errors import ArchiveDamagedError
-from bittern.index.columns import IDENTITY, as_given
+from bittern.errors import ArchiveDamagedError, ObservationNotFoundError
+from bittern.index.columns import FINGERPRINT, IDENTITY, as_given
 from bittern.index.engines.search_engine import RowSet
+from bittern.index.filters import compile_where
 from bittern.index.generation_files import IndexFiles
 from bittern.index.loading import (
     MODALITIES,
-    Blocks,
     Change,
-    Rows,
+    ModelCodes,
+    RowTable,
     blocks_since,
     int64s,
     read_blocks,
@@ -32,11 +33,12 @@ from bittern.index.loading import (
     rows_since,
 )
 from bittern.index.models import ModelRecord
+from bittern.index.observation import CodedBefore, Fingerprint
 from bittern.index.row_map import RowMap
-from bittern.index.store import ROW_ID, Store
+from bittern.index.store import ROW_ID, Store, one_of, quoted
 from bittern.types import Observation
 
-__all__ = ["MODALITIES", "Blocks", "Generation"]
+__all__ = ["MODALITIES", "Generation"]
 _CACHED_CONDITIONS = 16
 _HISTORY = 1_000
 """Number of generations whose changes are counted."""
@@ -65,7 +67,7 @@ class Generation:
         self.version = self.store.version
         self._index_files = index_files
         self._metadata_columns = list(self.store.metadata_types)
-        self._blocks: dict[str, Blocks] = {}
+        self._blocks: dict[str, ModelCodes] = {}
         self._code_counts: dict[str, Mapping[str, int]] = {}
         self._matching: dict[str, RowSet] = {}
         self._lock = threading.Lock()
@@ -78,9 +80,9 @@ class Generation:
     def __len__(self) -> int:
         return len(self._rows.map)
 
-    def _derived(self, before: Generation | None) -> Rows | None:
+    def _derived(self, before: Generation | None) -> RowTable | None:
         """The rows from an earlier generation, and its loaded codes; None if there is none."""
-        loaded: dict[str, Blocks] = {}
+        loaded: dict[str, ModelCodes] = {}
         history: tuple[tuple[int, int], ...] = ()
         earlier = None
         if before is not None:
@@ -107,7 +109,7 @@ class Generation:
 
     # Codes
 
-    def codes(self, record: ModelRecord) -> Blocks:
+    def codes(self, record: ModelRecord) -> ModelCodes:
         """A model's codes by modality, loaded if necessary."""
         column = record.code_column
         with self._lock:
@@ -119,7 +121,7 @@ class Generation:
                     self._index_files.save_if_worth_it(self)
             return self._blocks[column]
 
-    def _stored_codes(self, column: str) -> Blocks | None:
+    def _stored_codes(self, column: str) -> ModelCodes | None:
         """Codes from derived files, updated; None if there are none."""
         width = self.store.code_bytes(column)
         files = self._index_files
@@ -132,17 +134,17 @@ class Generation:
         change = Change(stored.rows.missing_from(self._rows.map), written)
         return blocks_since(stored.blocks, self._rows, change, column)
 
-    def loaded(self, record: ModelRecord) -> Blocks | None:
+    def loaded(self, record: ModelRecord) -> ModelCodes | None:
         """A model's codes by modality, if they are in memory."""
         return self._blocks.get(record.code_column)
 
     @property
-    def loaded_columns(self) -> Mapping[str, Blocks]:
+    def loaded_columns(self) -> Mapping[str, ModelCodes]:
         """Codes in memory, by column of the store."""
         return dict(self._blocks)
 
     @property
-    def row_table(self) -> Rows:
+    def row_table(self) -> RowTable:
         """The rows, their ids in the store, and their modalities."""
         return self._rows
 
@@ -197,16 +199,36 @@ class Generation:
         """Rows of one modality, ascending."""
         return self._rows.of_modality(modality)
 
-    def matching(self, where: str) -> RowSet:
-        """Rows that meet a checked condition; the latest conditions are cached."""
-        cached = self._matching.get(where)
+    def matching(self, where: str | None) -> RowSet | None:
+        """Rows that meet a condition; None if it is missing or blank.
+
+        The latest conditions are cached.
+
+        Raises:
+            FilterError: `where` is no condition over the archive's columns.
+        """
+        compiled = self.compiled(where)
+        if compiled is None:
+            return None
+        cached = self._matching.get(compiled)
         if cached is None:
-            cached = RowSet(self._rows_that_meet(where))
+            cached = RowSet(self._rows_that_meet(compiled))
             with self._lock:
                 while len(self._matching) >= _CACHED_CONDITIONS:
                     self._matching.pop(next(iter(self._matching)))
-                self._matching[where] = cached
+                self._matching[compiled] = cached
         return cached
+
+    def rows_matching(self, where: str | None) -> NDArray[np.int64]:
+        """Row numbers, ascending, that meet a condition; all of them without one: int64 [n]."""
+        matching = self.matching(where)
+        return self.rows if matching is None else matching.rows
+
+    def compiled(self, where: str | None) -> str | None:
+        """A condition in the store's SQL; None if it is missing or blank. Raises as `matching`."""
+        if where is None or (isinstance(where, str) and not where.strip()):
+            return None
+        return compile_where(where, {**IDENTITY, **self.store.metadata_types})
 
     def _rows_that_meet(self, where: str) -> NDArray[np.int64]:
         # Only ids: if the condition's columns are indexed, no column is read.
@@ -221,7 +243,7 @@ class Generation:
 
     def _relocated(self) -> RowMap:
         """The map of rows, after a compaction has moved them."""
-        self._rows = Rows(self.version, read_map(self.store), self._rows.kinds)
+        self._rows = RowTable(self.version, read_map(self.store), self._rows.kinds)
         return self._rows.map
 
     # Observations
@@ -234,11 +256,52 @@ class Generation:
         return [by_row[int(row)] for row in rows]
 
     def by_condition(self, where: str) -> list[Observation]:
-        """The observations that meet a checked condition, in row order."""
+        """The observations that meet a condition in the store's SQL, in row order."""
         columns = [*_IDENTITY_COLUMNS, *self._metadata_columns]
         values = self.store.read(columns, where).to_pylist()
         values.sort(key=lambda value: value["row"])
         return [_observation(value, self._metadata_columns) for value in values]
+
+    def observation(self, id: str) -> Observation:  # noqa: A002 - the field's own word
+        """The observation with this id.
+
+        Raises:
+            ObservationNotFoundError: it does not exist.
+        """
+        found = self.by_condition(one_of("id", [id]))
+        if found:
+            return found[0]
+        windows = self.store.count(one_of("occurrenceID", [id]))
+        hint = (
+            f'; it has {windows} windows: list them with where="occurrenceID = {quoted(id)}"'
+            if windows
+            else ""
+        )
+        raise ObservationNotFoundError(
+            f"there is no observation {id!r} in the archive{hint}", field="id"
+        )
+
+    def coded(self, occurrence_ids: Sequence[str], column: str) -> dict[str, CodedBefore]:
+        """Those of some `occurrenceID`s with a code in a column: media root and fingerprint."""
+        if not occurrence_ids:
+            return {}
+        where = f"{one_of('occurrenceID', occurrence_ids)} AND `{column}` IS NOT NULL"
+        stored = [name for name in FINGERPRINT if self.store.field_type(name) is not None]
+        found: dict[str, CodedBefore] = {}
+        for row in self.store.read(["occurrenceID", "mediaRoot", *stored], where).to_pylist():
+            content, size = row.get("mediaHash"), row.get("mediaBytes")
+            known = content is not None and size is not None
+            fingerprint = Fingerprint(content, size, row.get("mediaModified")) if known else None
+            found[row["occurrenceID"]] = CodedBefore(row["mediaRoot"] or "", fingerprint)
+        return found
+
+    def media_names(self, occurrence_ids: Sequence[str]) -> dict[str, str]:
+        """Media names of those of some `occurrenceID`s that exist."""
+        if not occurrence_ids:
+            return {}
+        where = one_of("occurrenceID", occurrence_ids)
+        rows = self.store.read(["occurrenceID", "media"], where).to_pylist()
+        return {row["occurrenceID"]: row["media"] or "" for row in rows}
 
     def table(self, rows: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Columns of rows that exist (ascending), in row order."""

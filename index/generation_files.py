@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bittern.index.derived_files import Arrays, DerivedFiles, DerivedSet
 from bittern.index.engines.blocks import BLOCK_ROWS, Block, CodeBlocks, RowNumbers
-from bittern.index.loading import MODALITIES, Blocks, Rows
+from bittern.index.loading import MODALITIES, ModelCodes, RowTable
 from bittern.index.row_map import RowMap
 from bittern.index.store import Store
 
@@ -45,7 +45,7 @@ class StoredBlocks:
 
     version: int
     rows: RowMap
-    blocks: Blocks
+    blocks: ModelCodes
 
 
 class IndexFiles:
@@ -64,7 +64,7 @@ class IndexFiles:
         self._saving: threading.Thread | None = None
         self._newest: Generation | None = None
 
-    def rows(self, store: Store) -> Rows | None:
+    def rows(self, store: Store) -> RowTable | None:
         """The stored rows of this or an earlier version of the store, if they are usable."""
         found = self.files.read_set("rows")
         if found is None or found.version > store.version:
@@ -77,7 +77,7 @@ class IndexFiles:
             self._stored["rows"] = rows.version
         return rows
 
-    def blocks(self, column: str, width: int, rows: Rows) -> StoredBlocks | None:
+    def blocks(self, column: str, width: int, rows: RowTable) -> StoredBlocks | None:
         """The stored codes of this or an earlier generation, if they are usable.
 
         Args:
@@ -154,7 +154,7 @@ class IndexFiles:
                     self.files.write_set(f"codes-{name}", arrays, generation.version)
 
 
-def _rows_of(found: DerivedSet) -> Rows | None:
+def _rows_of(found: DerivedSet) -> RowTable | None:
     arrays = found.arrays
     runs = [arrays.get(name) for name in ("first", "ids", "lengths")]
     kinds = arrays.get("kinds")
@@ -168,10 +168,10 @@ def _rows_of(found: DerivedSet) -> Rows | None:
     count = int(lengths.sum())
     if kinds.dtype != np.int8 or kinds.ndim != 1 or len(kinds) not in (min(1, count), count):
         return None
-    return Rows(found.version, RowMap(first, ids, lengths), kinds)
+    return RowTable(found.version, RowMap(first, ids, lengths), kinds)
 
 
-def _why_unusable(rows: Rows | None, store: Store) -> str:
+def _why_unusable(rows: RowTable | None, store: Store) -> str:
     """Why stored rows cannot be used; empty if they can."""
     if rows is None:
         return "its arrays do not make rows"
@@ -184,7 +184,7 @@ def _why_unusable(rows: Rows | None, store: Store) -> str:
     return ""
 
 
-def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:
+def _arrays_of_blocks(blocks: ModelCodes) -> dict[str, Any]:
     arrays: dict[str, Any] = {}
     for modality, one in blocks.items():
         numbers = (
@@ -204,7 +204,7 @@ def _arrays_of_blocks(blocks: Blocks) -> dict[str, Any]:
 
 
 def _blocks_of(found: DerivedSet, width: int) -> StoredBlocks | None:
-    blocks: Blocks = {}
+    blocks: ModelCodes = {}
     maps = []
     for modality in MODALITIES:
         names = ("first", "lengths", "codes")

@@ -1,12 +1,13 @@
-"""Observations as Arrow batches, for files and other tools.
-
-All batches are of one version of the store, which is pinned until the last one is read.
-"""
+"""The observations of one generation as pages, and as Arrow batches for files and other tools."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import suppress
 
@@ -20,12 +21,74 @@ from bittern.index.generation import Generation
 from bittern.index.models import ModelRecord
 from bittern.index.pins import pin, unpin
 from bittern.index.store import Store
+from bittern.types import Page
 
+_TOKEN = re.compile(rb"([0-9]{1,19})\.([0-9a-f]{8})")
 _log = logging.getLogger(__name__)
 
 
+# Pages of a listing: stable while others add and delete, since a token names a row
+
+
+def page_of(
+    generation: Generation, rows: NDArray[np.int64], page_size: int, token: str, where: str
+) -> Page:
+    """One page of a listing.
+
+    Args:
+        generation: the generation to read from.
+        rows: int64, ascending: the whole listing.
+        page_size: most observations of the page.
+        token: `next_token` of the previous page; empty for the first.
+        where: the listing's condition, which the token must share.
+
+    Raises:
+        QueryError: the token is invalid, or belongs to another condition.
+    """
+    last = min(_decoded_token(token, where), np.iinfo(np.int64).max)
+    start = int(np.searchsorted(rows, last, side="right"))
+    page = rows[start : start + page_size]
+    more = start + page_size < len(rows)
+    return Page(
+        observations=generation.observations(page),
+        next_token=_encoded_token(int(page[-1]), where) if more else "",
+    )
+
+
+def _encoded_token(last_row: int, where: str) -> str:
+    """The token of the page that follows a row, in a listing with this condition."""
+    return base64.urlsafe_b64encode(f"{last_row}.{_fingerprint(where)}".encode()).decode()
+
+
+def _decoded_token(token: str, where: str) -> int:
+    """The last row of the previous page; -1 for an empty token."""
+    if not token:
+        return -1
+    try:
+        match = _TOKEN.fullmatch(base64.b64decode(token.encode(), altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        match = None
+    if match is None:
+        raise QueryError(
+            f"{token[:60]!r} is not a valid page token; start again without one", field="page_token"
+        )
+    if match[2].decode() != _fingerprint(where):
+        raise QueryError(
+            "this page token belongs to a listing with another condition; start again without one",
+            field="page_token",
+        )
+    return int(match[1])
+
+
+def _fingerprint(where: str) -> str:
+    return hashlib.sha256(where.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+
+
+# Batches: all of one version of the store, which is pinned until the last one is read
+
+
 def batches_of(
-    snapshot: Generation,
+    generation: Generation,
     rows: NDArray[np.int64],
     columns: Sequence[str] | None,
     record: ModelRecord | None,
@@ -34,7 +97,7 @@ def batches_of(
     """Columns of rows, in row order.
 
     Args:
-        snapshot: the generation to read from.
+        generation: the generation to read from.
         rows: int64, ascending.
         columns: identity and metadata columns; None for all of them.
         record: a model whose codes are added in the column ``code``.
@@ -43,7 +106,7 @@ def batches_of(
     Raises:
         QueryError: a column does not exist, or `batch_rows` is not positive.
     """
-    known = {**IDENTITY, **snapshot.store.metadata_types}
+    known = {**IDENTITY, **generation.store.metadata_types}
     wanted = list(known if columns is None else columns)
     for column in wanted:
         if column not in known:
@@ -59,10 +122,10 @@ def batches_of(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for start in range(0, len(rows), batch_rows):
-            table = snapshot.table(rows[start : start + batch_rows], stored)
+            table = generation.table(rows[start : start + batch_rows], stored)
             yield from table.rename_columns(names).combine_chunks().to_batches()
 
-    found = _pinned_batches(snapshot.store, batches(), pinned=len(rows) > batch_rows)
+    found = _pinned_batches(generation.store, batches(), pinned=len(rows) > batch_rows)
     next(found)
     return found
 

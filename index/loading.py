@@ -8,21 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from bittern.errors import ArchiveDamagedError
 from bittern.index.engines.blocks import CodeBlocks
-from bittern.index.engines.sharded.shard import Partitions
 from bittern.index.row_map import RowMap
-from bittern.index.store import ROW_ID, Store, quoted
+from bittern.index.store import ROW_ID, Store
 
 MODALITIES = ("image", "audio")
-Blocks = dict[str, CodeBlocks]
+ModelCodes = dict[str, CodeBlocks]
 """Codes of one model by modality."""
 Coded = tuple[NDArray[np.int64], NDArray[np.uint8]]
 """Rows and their codes: int64 [n], uint8 [n, bits/8]."""
@@ -31,7 +28,7 @@ _CHUNK_ROWS = 1 << 16
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowTable:
     """The rows of one generation.
 
     Attributes:
@@ -82,7 +79,7 @@ class Change:
     written: pa.Table
 
 
-def read_rows(store: Store) -> Rows:
+def read_rows(store: Store) -> RowTable:
     """The rows of the store's version."""
     chunks, numbers, kinds = [], [], []
     for batch in store.batches(["row", "modality", ROW_ID]):
@@ -92,11 +89,11 @@ def read_rows(store: Store) -> Rows:
         kinds.append(_kinds(batch["modality"]))
     found = np.concatenate(kinds) if kinds else np.empty(0, np.int8)
     if len(found) and (found == found[0]).all():
-        return Rows(store.version, RowMap.of(chunks), found[:1])
+        return RowTable(store.version, RowMap.of(chunks), found[:1])
     rows = np.concatenate(numbers) if numbers else np.empty(0, np.int64)
     if (rows[:-1] >= rows[1:]).any():
         found = found[np.unique(rows, return_index=True)[1]]
-    return Rows(store.version, RowMap.of(chunks), found)
+    return RowTable(store.version, RowMap.of(chunks), found)
 
 
 def read_map(store: Store) -> RowMap:
@@ -105,7 +102,7 @@ def read_map(store: Store) -> RowMap:
     return RowMap.of((int64s(batch["row"]), int64s(batch[ROW_ID])) for batch in batches)
 
 
-def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
+def read_blocks(store: Store, rows: RowTable, column: str) -> ModelCodes:
     """The codes of one model; large batches from the store are not copied."""
     width = store.code_bytes(column)
     chunks = [coded(batch["row"], batch[column], width) for batch in store.batches(["row", column])]
@@ -122,7 +119,7 @@ def read_blocks(store: Store, rows: Rows, column: str) -> Blocks:
     }
 
 
-def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows, Change]:
+def rows_since(store: Store, before: RowTable, columns: Sequence[str]) -> tuple[RowTable, Change]:
     """The rows of the store's version from those of an earlier one.
 
     Args:
@@ -142,16 +139,16 @@ def rows_since(store: Store, before: Rows, columns: Sequence[str]) -> tuple[Rows
             # A row number occurs twice: read everything again.
             return read_rows(store), Change(gone, written)
     kinds = _kinds_since(before, new_map, gone, numbers[~known], numbers, written["modality"])
-    return Rows(store.version, new_map, kinds), Change(gone, written)
+    return RowTable(store.version, new_map, kinds), Change(gone, written)
 
 
-def blocks_since(before: Blocks, rows: Rows, change: Change, column: str) -> Blocks:
+def blocks_since(before: ModelCodes, rows: RowTable, change: Change, column: str) -> ModelCodes:
     """The codes of a generation from those of an earlier one and the changes."""
     width = next(iter(before.values())).width
     new_rows, new_codes = ascending(*coded(change.written["row"], change.written[column], width))
     new = _by_modality(rows, new_rows, new_codes)
     written = np.sort(int64s(change.written["row"]))
-    after: Blocks = {}
+    after: ModelCodes = {}
     for modality, old in before.items():
         fresh_rows, fresh_codes = new[modality].rows, new[modality].codes
         kept = unchanged(old, fresh_rows, fresh_codes)
@@ -170,7 +167,7 @@ def _kinds(column: pa.Array | pa.ChunkedArray) -> NDArray[np.int8]:
 
 
 def _kinds_since(
-    before: Rows,
+    before: RowTable,
     new_map: RowMap,
     gone: NDArray[np.int64],
     added: NDArray[np.int64],
@@ -198,9 +195,11 @@ def _kinds_since(
     return kinds
 
 
-def _by_modality(rows: Rows, numbers: NDArray[np.int64], codes: NDArray[np.uint8]) -> Blocks:
+def _by_modality(
+    rows: RowTable, numbers: NDArray[np.int64], codes: NDArray[np.uint8]
+) -> ModelCodes:
     kinds = rows.kinds_of(numbers)
-    blocks: Blocks = {}
+    blocks: ModelCodes = {}
     for number, modality in enumerate(MODALITIES):
         chosen = kinds == number
         if chosen.all():
@@ -301,54 +300,3 @@ def unchanged(
         given = codes[np.searchsorted(rows, known)]
         same.append(known[(block.codes[positions] == given).all(axis=1)])
     return np.concatenate(same) if same else np.empty(0, np.int64)
-
-
-# Codes for shards
-
-
-@dataclass(frozen=True)
-class StoreSource:
-    """Reads a shard's codes from an archive's store, at the same path on every machine.
-
-    Attributes:
-        store: the store's folder.
-        column: the column of a model's codes.
-        modality: ``image`` or ``audio``; None for both.
-    """
-
-    store: Path
-    column: str
-    modality: str | None = None
-
-    def read(
-        self,
-        version: int,
-        partitions: Partitions,
-        shard: int,
-        before: tuple[int, CodeBlocks] | None,
-    ) -> CodeBlocks:
-        """See `engines.sharded.Source`; of a later generation only the changes are read."""
-        store = Store(self.store, version)
-        if store.field_type(self.column) is None:
-            raise ArchiveDamagedError(
-                f"version {version} of the store at {self.store} has no column {self.column}; "
-                "open a version after the model was registered"
-            )
-        condition = f"{partitions.condition(shard)} AND `{self.column}` IS NOT NULL"
-        if self.modality is not None:
-            condition += f" AND `modality` = {quoted(self.modality)}"
-        if before is None:
-            return partitions.blocks(*self._codes(store, condition))
-        known_version, blocks = before
-        live = np.sort(int64s(store.read(["row"], condition)["row"]))
-        rows, codes = self._codes(store, f"{condition} AND `committed` > {known_version}")
-        known = blocks.rows
-        gone = np.union1d(
-            np.setdiff1d(known, live, assume_unique=True),
-            np.intersect1d(known, rows, assume_unique=True),
-        )
-        return (blocks.without(gone) if len(gone) else blocks).merged(rows, codes)
-
-    def _codes(self, store: Store, condition: str) -> Coded:
-        table = store.read(["row", self.column], condition)
-        return ascending(*coded(table["row"], table[self.column], store.code_bytes(self.column)))

@@ -16,7 +16,6 @@ from bittern.index.columns import is_code_or_embedding
 from bittern.index.derived_files import DerivedFiles
 from bittern.index.folder import ArchiveFolder, Header
 from bittern.index.generation import MODALITIES, Generation
-from bittern.index.generation_files import IndexFiles
 from bittern.index.leftovers import leftover_files
 from bittern.index.snapshots import models_in_use
 from bittern.index.store import Store
@@ -277,11 +276,6 @@ def _row_findings(
         yield Finding("model", what, _COLUMN if what.startswith("column ") else _MODEL)
     for what in _index_problems(header, generation):
         yield Finding("index", what, _INDEX)
-
-
-def generation_to_verify(folder: ArchiveFolder, store: Store) -> Generation:
-    """The generation that opening the archive would load; nothing is written."""
-    return Generation(store, None, IndexFiles(DerivedFiles(folder.derived, store), write=False))
 
 
 def _some(values: pa.ChunkedArray | list[object]) -> str:

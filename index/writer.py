@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from bittern.index.adding import PlannedItem, Planner, StoredItem, rows_of
 from bittern.index.columns import FINGERPRINT, INTERNAL, MetadataColumns
 from bittern.index.commit_log import CommitLog
 from bittern.index.folder import ArchiveFolder, Header, with_model
-from bittern.index.leftovers import clear_leftovers
+from bittern.index.leftovers import clear_leftovers, unnamed_models
 from bittern.index.model_switch import (
     drop_files,
     drop_unnamed,
@@ -35,7 +36,7 @@ from bittern.index.model_switch import (
 from bittern.index.models import ModelRecord, write_model_files
 from bittern.index.observation import CodedObservation
 from bittern.index.restore import restore
-from bittern.index.snapshots import SnapshotInfo
+from bittern.index.snapshots import SnapshotInfo, Snapshots
 from bittern.index.store import LookupKind, Store, arrow_type, one_of
 from bittern.types import AddResult, OnDuplicate
 
@@ -217,40 +218,62 @@ class Writer:
             drop_unnamed(self._folder, self._store, self._folder.read_header())
             self._committed(changed)
 
+    # Models
+
     def switch_model(self, digest: str) -> None:
-        """See `Archive.switch_model`."""
+        """Make a model the first choice, and retire the models that it replaces.
+
+        Raises:
+            DigestMismatchError: it is not registered here.
+        """
         with self._changing():
             self._folder.write_header(switched(self._folder.read_header(), digest))
 
-    def drop_retired(
-        self, kept: Collection[str], successor: str | None = None
-    ) -> list[ModelRecord]:
-        """See `Archive.drop_retired`.
+    def drop_retired(self, successor: str | None = None) -> list[ModelRecord]:
+        """Remove retired models, their codes, and rows that only they have coded.
+
+        Snapshots keep what they need. Also completes an interrupted removal.
 
         Args:
-            kept: digests of models that snapshots name.
-            successor: drop only models that this model has replaced.
+            successor: digest; drop only models that this model has replaced. None for all
+                retired models.
+
+        Returns:
+            the dropped models.
         """
         with self._changing():
             before = self._folder.read_header()
-            return self._dropped(before, without_retired(before, successor), kept)
+            return self._dropped(before, without_retired(before, successor))
 
-    def give_up(self, digest: str | None, kept: Collection[str]) -> ModelRecord | None:
-        """See `Archive.give_up`.
+    def give_up(self, digest: str | None = None) -> ModelRecord | None:
+        """Remove a pending model, its codes, and rows that only it has coded.
+
+        Also completes an interrupted removal.
 
         Args:
-            digest: of the model; None for the pending one.
-            kept: digests of models that snapshots name.
+            digest: of the model; None for the only pending one, if there is one.
+
+        Returns:
+            the model; None if none was pending.
+
+        Raises:
+            DigestMismatchError: there is no such model, or several are pending and none is named.
+            PreconditionError: it is not pending.
         """
         with self._changing():
             before = self._folder.read_header()
-            header = without_pending(before, digest)
-            return next(iter(self._dropped(before, header, kept)), None)
+            return next(iter(self._dropped(before, without_pending(before, digest))), None)
+
+    def forgotten_models(self) -> list[Path]:
+        """Folders that dropped models have left; their codes may be left too."""
+        header = self._folder.read_header()
+        return unnamed_models(self._folder, {record.digest for record in header.models})
 
     # Helpers, called with the lock held
 
-    def _dropped(self, before: Header, header: Header, kept: Collection[str]) -> list[ModelRecord]:
+    def _dropped(self, before: Header, header: Header) -> list[ModelRecord]:
         """Write a header with fewer models; returns the dropped ones. See `model_switch`."""
+        kept = Snapshots(self._folder, Store(self._folder.store)).models()
         if header.models != before.models:
             self._folder.write_header(header)
         if drop_unnamed(self._folder, self._store, header):

@@ -41,7 +41,7 @@ from bittern.index.engines.queries import Queries
 from bittern.index.engines.search_engine import Nearest, RowSet, SearchEngine
 from bittern.index.engines.sharded import ShardedEngine, Sharding, local_cluster
 from bittern.index.engines.sharded.cluster import ray_library
-from bittern.index.loading import StoreSource
+from bittern.index.shard_source import StoreSource
 from bittern.index.store import Store
 
 ROWS = 2_000_000

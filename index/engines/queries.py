@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bittern.errors import CodeError
-from bittern.hashing.codes import DistanceTables, check_bits, check_codes, probabilities, unpack
+from bittern.hashing.codes import (
+    DistanceTables,
+    check_bits,
+    check_codes,
+    pack,
+    probabilities,
+    unpack,
+)
 from bittern.types import Metric
 
 _LARGEST = 1e100
@@ -41,6 +48,28 @@ class Queries:
         self.weights = weights
         self.codes = codes
         self._tables: dict[int, DistanceTables] = {}
+
+    @classmethod
+    def of(cls, query: NDArray[Any], metric: Metric) -> Queries:
+        """One query of a metric.
+
+        Args:
+            query: logits, float [bits]; for ``hamming`` also a code, uint8 [bits/8].
+            metric: ``asymmetric`` or ``hamming``.
+
+        Raises:
+            CodeError: wrong shape or dtype, a logit is not finite, or a code for ``asymmetric``.
+        """
+        batch = np.asarray(query)[None]
+        if batch.dtype == np.uint8:
+            if metric == "asymmetric":
+                raise CodeError(
+                    "the asymmetric metric needs logits; use 'hamming' to search with a code",
+                    field="metric",
+                )
+            return cls.of_codes(batch)
+        soft = cls.of_logits(batch)
+        return soft if metric == "asymmetric" else cls.of_codes(pack(batch))
 
     @classmethod
     def of_logits(cls, logits: NDArray[np.floating]) -> Queries:

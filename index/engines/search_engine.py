@@ -81,6 +81,11 @@ class Nearest:
         order = np.lexsort((rows, distances))[:k]
         return cls(distances[order].astype(np.float64), rows[order])
 
+    def within(self, distance: float) -> Nearest:
+        """Those at most this far."""
+        near = self.distances <= distance
+        return Nearest(self.distances[near], self.rows[near])
+
     @classmethod
     def merged(cls, found: Sequence[Nearest], k: int) -> Nearest:
         """The k best of several searches over disjoint rows."""

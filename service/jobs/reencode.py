@@ -98,7 +98,7 @@ def give_up(
         names.add(SavedModel.load(Path(model)).card.digest)
     found = [one for one in pending if names & {one.name, one.digest, one.digest[:16]}]
     if not pending and names & _forgotten_names(archive):
-        return archive.give_up()
+        return archive.writer.give_up()
     if not found:
         known = ", ".join(f"{one.name} ({one.digest[:16]})" for one in pending) or "none"
         raise ModelNotFoundError(
@@ -106,13 +106,13 @@ def give_up(
             f"models: {known}",
             field="model",
         )
-    return archive.give_up(found[0].digest)
+    return archive.writer.give_up(found[0].digest)
 
 
 def _forgotten_names(archive: Archive) -> set[str]:
     """Names and digests of removed models whose files remain."""
     found: set[str] = set()
-    for folder in archive.forgotten_models():
+    for folder in archive.writer.forgotten_models():
         with suppress(BitternError):
             card = SavedModel.load(folder).card
             found |= {card.name, card.digest, card.digest[:16]}
@@ -323,10 +323,10 @@ class _Reencoding:
         first = self._archive.model_records()[0]
         if first.digest == model.digest and not self._report.done:
             self._report.warnings.append(f"the archive was coded by {first.name} already")
-        self._archive.switch_model(model.digest)
+        self._archive.writer.switch_model(model.digest)
         if self._spec.drop_old:
             dropped = self._named(self._to_drop(model.digest))
-            self._archive.drop_retired(model.digest)
+            self._archive.writer.drop_retired(model.digest)
             if dropped:
                 self._report.notes.append(f"dropped with its codes: {dropped}")
         self._report.state = "done"

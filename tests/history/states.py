@@ -13,7 +13,6 @@ from bittern.index.table_files import TableVersion, newest_version, stored_keys
 
 def state(archive: Archive) -> dict[str, Any]:
     """The content of an archive and its search results, without its generation."""
-    archive.refresh()
     models = archive.model_records()
     observations = archive.list(page_size=10_000).observations
     codes: dict[str, dict[str, bytes]] = {}

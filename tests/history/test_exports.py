@@ -149,8 +149,8 @@ def test_models_that_only_snapshots_need_are_kept(archive: Archive) -> None:
     archive.register_model(BAT, {"card.json": b"{}"})
     archive.take_snapshot("both")
     archive.add([photo(name, record=BAT) for name in NAMES], model=BAT.digest)
-    archive.switch_model(BAT.digest)
-    assert [record.digest for record in archive.drop_retired()] == [OWL.digest]
+    archive.writer.switch_model(BAT.digest)
+    assert [record.digest for record in archive.writer.drop_retired()] == [OWL.digest]
     header = archive._folder.read_header()
     assert models_in_use(archive._folder, header) == [BAT.digest, OWL.digest]
     assert (archive.path / "models" / OWL.digest).is_dir()

@@ -340,7 +340,7 @@ def test_a_model_that_is_in_use_is_not_given_up(engine: LocalArchive) -> None:
     with pytest.raises(ModelNotFoundError, match="pending models: none"):
         give_up(engine.archive, "toy-64")
     with pytest.raises(PreconditionError, match="ready, not pending"):
-        engine.archive.give_up(engine.registry.find().digest)
+        engine.archive.writer.give_up(engine.registry.find().digest)
     assert states(engine) == [("toy-64", "ready")]
 
 

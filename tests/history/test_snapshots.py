@@ -142,8 +142,8 @@ def test_a_version_whose_model_was_dropped_is_not_restored_without_its_codes(
     archive.register_model(BAT, {"card.json": b"{}"})
     every = [photo("a", record=BAT), photo("b", record=BAT), recording("r", 3, record=BAT)]
     archive.add(every, model=BAT.digest, on_duplicate="skip")
-    archive.switch_model(BAT.digest)
-    archive.drop_retired()
+    archive.writer.switch_model(BAT.digest)
+    archive.writer.drop_retired()
     before = state(archive)
     with pytest.raises(PreconditionError, match=f"5 codes of model {OWL.digest[:16]}"):
         archive.restore(version)
@@ -218,8 +218,8 @@ def test_a_restore_that_is_killed_anywhere_leaves_the_state_before_or_the_old_on
         old = state(archive)
         archive.register_model(BAT, {"card.json": b"{}"})
         archive.add([photo("b", record=BAT), photo("c", record=BAT)], model=BAT.digest)
-        archive.switch_model(BAT.digest)
-        archive.drop_retired()
+        archive.writer.switch_model(BAT.digest)
+        archive.writer.drop_retired()
         archive.delete(["c"])
         new = state(archive)
     seen = []

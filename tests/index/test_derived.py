@@ -49,7 +49,7 @@ def files_of(archive: Archive) -> DerivedFiles:
 def save(archive: Archive) -> None:
     """Store everything of the newest generation."""
     records = archive.model_records()
-    archive._index_files.close(None)  # waits for its own writing
+    archive._state._index_files.close(None)  # waits for its own writing
     files = IndexFiles(files_of(archive))
     generation = Generation(archive._store)
     for record in records:
@@ -65,7 +65,7 @@ def content(generation: Generation) -> dict[str, Any]:
         "rows": generation.rows.tolist(),
         "modalities": {m: generation.of_modality(m).tolist() for m in MODALITIES},
         "ids": [o.id for o in generation.observations(generation.rows[::2])],
-        "matching": generation.matching("`modality` = 'audio'").rows.tolist(),
+        "matching": generation.rows_matching("modality = 'audio'").tolist(),
     }
     for record in (OWL, BAT):
         for modality, blocks in generation.codes(record).items():

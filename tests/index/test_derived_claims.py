@@ -70,8 +70,7 @@ def check_built_again(path: Path, caplog: pytest.LogCaptureFixture, *names: str)
     """Search finds everything; each of these sets is refused in one line, then sound."""
     with caplog.at_level(logging.WARNING), Archive.open(path) as archive:
         assert len(set(answer(archive))) == ROWS
-        assert archive._generation is not None
-        assert len(archive._generation) == ROWS
+        assert len(archive._current()) == ROWS
     lines = [record.getMessage() for record in caplog.records if "derived" in record.getMessage()]
     assert len(lines) == len(names)
     assert all(any(f"{name}.json is not used" in line for line in lines) for name in names)
@@ -170,8 +169,7 @@ def test_rows_that_the_store_does_not_have_are_not_used(
         claim(path, "rows", as_of(Store(path / "store").version - 1))
         with Archive.open(path) as archive:
             assert len(set(answer(archive))) == ROWS
-            assert archive._generation is not None
-            assert len(archive._generation) == ROWS
+            assert len(archive._current()) == ROWS
     else:
         check_built_again(path, caplog, "rows")
 

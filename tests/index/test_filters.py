@@ -223,12 +223,8 @@ _TOKENS = st.sampled_from([*_WORDS.split(","), ","])
 @given(st.lists(_TOKENS, max_size=14).map(" ".join))
 @settings(max_examples=300, deadline=None)
 def test_whatever_compiles_the_store_can_evaluate(marsh: Archive, where: str) -> None:
-    columns: Any = {**IDENTITY, **marsh.stats().columns}
-    try:
-        compiled = compile_where(where, columns)
-    except FilterError:
-        return
-    marsh._current().matching(compiled)
+    with contextlib.suppress(FilterError):
+        marsh._current().matching(where)
 
 
 @given(st.text(max_size=40))

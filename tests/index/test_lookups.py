@@ -132,7 +132,7 @@ def test_rows_found_by_id_are_those_that_the_store_would_name(
     for archive in both:
         snapshot = Generation(archive._store)
         named = np.sort(snapshot.store.read(["row"], compiled)["row"].to_numpy())
-        assert snapshot.matching(compiled).rows.tolist() == named.tolist()
+        assert snapshot.rows_matching(where).tolist() == named.tolist()
 
 
 def test_look_ups_by_name_find_rows_on_both_sides_of_the_index(

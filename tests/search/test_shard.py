@@ -15,7 +15,7 @@ from bittern.index.archive import Archive
 from bittern.index.engines.blocks import BLOCK_ROWS, CodeBlocks
 from bittern.index.engines.flat import FlatEngine
 from bittern.index.engines.sharded.shard import GenerationGoneError, Partitions, Shard, ShardRows
-from bittern.index.loading import StoreSource
+from bittern.index.shard_source import StoreSource
 from tests.index.samples import BAT, OWL, photo, recording
 from tests.search.collections import collection, pairs, questions
 

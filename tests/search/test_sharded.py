@@ -32,7 +32,7 @@ from bittern.index.engines.sharded import (
 )
 from bittern.index.engines.sharded.cluster import ray_library
 from bittern.index.engines.sharded.shard import Partitions
-from bittern.index.loading import StoreSource
+from bittern.index.shard_source import StoreSource
 from tests.index.samples import OWL, photo
 from tests.search import test_contract as contract
 from tests.search.collections import collection, pairs, questions

@@ -134,7 +134,7 @@ def adding_to_archives(paths: Mapping[int, Path], collection: Collection, rounds
 
         def add() -> None:
             archive.add(items, model=model)
-            archive.refresh()
+            assert archive.generation  # loads the commit, as the next search would
 
         before = seconds_of(lambda: search(archive))
         return Turn(before, seconds_of(add), seconds_of(lambda: search(archive)))
