@@ -49,12 +49,12 @@ _SKIPPED = {
 def run_with_bar(spec: JobSpec, what: str, report_to: Path | None = None) -> JobReport:
     """Run a job with a progress bar; Ctrl-C and SIGTERM end it after a last commit."""
     from bittern.files import check_output_file
-    from bittern.service.jobs.run import JobResources, run_job
+    from bittern.service.jobs.run import run_job
 
     if report_to is not None:
         check_output_file(report_to, "report")
     with stopping() as cancelled, job_bar(what) as show:
-        return run_job(spec, show, cancelled, resources=JobResources(report=report_to))
+        return run_job(spec, show, cancelled, report_to=report_to)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -10,12 +10,12 @@ from typing import Any
 
 from bittern.errors import InvalidInputError, SourceNotFoundError
 from bittern.files import check_output_file
-from bittern.service.ingest.commit import CommitPolicy, reject_unsupported, store_all
+from bittern.service.ingest.commit import reject_unsupported
 from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.parquet_parts import ParquetParts, table_of
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import IndexOptions
-from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, fit_on_first
+from bittern.service.jobs.indexing import JobControl, fit_on_first
 from bittern.service.jobs.model_choice import check_modalities, ready_model, with_encoder
 from bittern.service.models.model import Embedders, Model, catalogue_encoder
 from bittern.service.sources.base import Entry
@@ -29,9 +29,7 @@ def encode_source(
     control: JobControl | None = None,
     *,
     job: Mapping[str, Any] | None = None,
-    fetch: tuple[str, ...] = (),
     embedders: Embedders | None = None,
-    embed: Embedding = embed_here,
 ) -> JobReport:
     """Code every entry into the Parquet file `to`; it appears when it is complete.
 
@@ -43,9 +41,7 @@ def encode_source(
         options: model and commits; the rest is ignored.
         control: progress and cancellation.
         job: the source, as JSON values; with the model they identify the job that may be resumed.
-        fetch: address prefixes that may be fetched.
         embedders: encoders, perhaps loaded.
-        embed: where the network runs.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
@@ -67,52 +63,36 @@ def encode_source(
     try:
         control.on_progress(control.report)
         saved = saved or parts.fitted_model()
-        stream: Iterator[Embedded]
-        begin = partial(
-            embed,
-            embedder,
-            stages=control.report.stages,
-            cancelled=control.cancelled,
-            fetch=fetch,
-        )
         if saved is not None:
             model = Model(saved, embedder)
             supported = reject_unsupported(model, entries)
-            stream = begin(parts.without_coded(supported, model.digest), saved=saved)
+            stream = control.embed(embedder, parts.without_coded(supported, model.digest), saved)
         else:
-            stream = begin(entries, saved=None)
-            saved, stream = fit_on_first(stream, embedder, options, control)
+            saved, stream = fit_on_first(
+                control.embed(embedder, entries), embedder, options, control
+            )
             if saved is None:
-                if control.cancelled():
-                    return control.finish()
-                parts.remove()
-                raise nothing_usable("the media", control.report)
+                return _nothing(parts, control)
             parts.keep_model(saved)
             model = Model(saved, embedder)
-        return _store(stream, parts, model, options, control)
+        report = control.report
+        report.model, report.digest = model.card.name, model.digest
+        control.store(stream, partial(_commit, parts, model, report), options)
+        if not parts.rows:
+            return _nothing(parts, control)
+        if not control.cancelled():
+            parts.join()
+        return control.finish()
     finally:
         parts.close()
 
 
-def _store(
-    stream: Iterator[Embedded],
-    parts: ParquetParts,
-    model: Model,
-    options: IndexOptions,
-    control: JobControl,
-) -> JobReport:
-    report = control.report
-    report.model, report.digest = model.card.name, model.digest
-    policy = CommitPolicy(options.commit_items, options.commit_s)
-    commit = partial(_commit, parts, model, report)
-    store_all(stream, commit, report, policy=policy, on_progress=control.on_progress)
+def _nothing(parts: ParquetParts, control: JobControl) -> JobReport:
+    """End a job without a row: an error, unless it was cancelled."""
     if control.cancelled():
         return control.finish()
-    if not parts.rows:
-        parts.remove()
-        raise nothing_usable("the media", report)
-    parts.join()
-    return control.finish()
+    parts.remove()
+    raise nothing_usable("the media", control.report)
 
 
 def _commit(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from bittern.hashing.saved_model import SavedModel
 from bittern.index.models import ModelRecord
 from bittern.service.ingest.commit import (
     ArchiveCommits,
+    Commit,
     CommitPolicy,
     reject_unsupported,
     store_all,
@@ -20,7 +20,7 @@ from bittern.service.ingest.commit import (
 from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry
 from bittern.service.ingest.prefetch import close_stream
-from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, Stages, never
+from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import IndexOptions
 from bittern.service.jobs.model_choice import chosen_model, with_encoder
 from bittern.service.local.archive import LocalArchive
@@ -34,17 +34,46 @@ PROGRESS_ITEMS = 16
 
 @dataclass(frozen=True)
 class JobControl:
-    """How a caller monitors and stops a job.
+    """How a job runs, and how its caller monitors and stops it.
 
     Attributes:
         on_progress: called after every commit, and about once a second.
         cancelled: whether to stop after a last commit.
         report: updated; a new one by default.
+        fetch: address prefixes that may be fetched.
+        workers: processes of the running Ray cluster that embed; 0 embeds in this process.
     """
 
     on_progress: OnProgress = lambda report: None
     cancelled: Cancelled = never
     report: JobReport = field(default_factory=JobReport)
+    fetch: tuple[str, ...] = ()
+    workers: int = 0
+
+    def embed(
+        self,
+        embedder: Embedder,
+        entries: Iterable[PipelineEntry],
+        saved: SavedModel | None = None,
+    ) -> Iterator[Embedded]:
+        """Embed every entry, in order, as `embed_items`.
+
+        Args:
+            embedder: the network.
+            entries: what to embed; iterated lazily.
+            saved: the embedder's model; None if a hasher is still to be fitted.
+        """
+        if self.workers:
+            from bittern.service.jobs.ray import embed_on_ray
+
+            return embed_on_ray(embedder, entries, self, saved)
+        stages = self.report.stages
+        return embed_items(embedder, entries, stages, cancelled=self.cancelled, fetch=self.fetch)
+
+    def store(self, stream: Iterator[Embedded], commit: Commit, options: IndexOptions) -> None:
+        """Commit all embedded items, as `store_all`."""
+        policy = CommitPolicy(options.commit_items, options.commit_s)
+        store_all(stream, commit, self.report, policy=policy, on_progress=self.on_progress)
 
     def finish(self) -> JobReport:
         """The report of a job that has ended, or was stopped."""
@@ -58,44 +87,11 @@ class JobControl:
         return report
 
 
-class Embedding(Protocol):
-    """Embeds entries, in this process or in workers."""
-
-    def __call__(
-        self,
-        embedder: Embedder,
-        entries: Iterable[PipelineEntry],
-        stages: Stages,
-        *,
-        saved: SavedModel | None,
-        cancelled: Cancelled,
-        fetch: tuple[str, ...],
-    ) -> Iterator[Embedded]:
-        """As `embed_items`; `saved` is None where a hasher is to be fitted."""
-        ...
-
-
-def embed_here(
-    embedder: Embedder,
-    entries: Iterable[PipelineEntry],
-    stages: Stages,
-    *,
-    saved: SavedModel | None,
-    cancelled: Cancelled,
-    fetch: tuple[str, ...],
-) -> Iterator[Embedded]:
-    """Embed in this process."""
-    return embed_items(embedder, entries, stages, cancelled=cancelled, fetch=fetch)
-
-
 def index_source(
     engine: LocalArchive,
     entries: Iterable[Entry],
     options: IndexOptions,
     control: JobControl | None = None,
-    *,
-    fetch: tuple[str, ...] = (),
-    embed: Embedding = embed_here,
 ) -> JobReport:
     """Code every entry into the archive; failed items are reported.
 
@@ -104,8 +100,6 @@ def index_source(
         entries: from `bittern.service.sources.read_source`; iterated more than once, lazily.
         options: model and commits.
         control: progress and cancellation.
-        fetch: address prefixes that may be fetched.
-        embed: where the network runs.
 
     Raises:
         ModelNotFoundError: no encoder or model of this name.
@@ -113,36 +107,24 @@ def index_source(
         DigestMismatchError: they are not those that the model was made with.
     """
     control = control or JobControl()
-    report, cancelled = control.report, control.cancelled
-    before = engine.archive.model_records()
+    report, before = control.report, engine.archive.model_records()
     model = chosen_model(engine, options, entries)
-    stream: Iterator[Embedded]
     if model is not None:
         commits = _commits(engine, model, options, report)
-        stream = embed(
-            model.embedder,
-            commits.without_stored(reject_unsupported(model, entries)),
-            report.stages,
-            saved=model.saved,
-            cancelled=cancelled,
-            fetch=fetch,
-        )
+        wanted = commits.without_stored(reject_unsupported(model, entries))
+        stream = control.embed(model.embedder, wanted, model.saved)
     else:
         options = with_encoder(options)
         embedder = engine.registry.embedders.named(options.model)
         embedder.encoder()  # missing weights are an error before anything is decoded
-        stream = embed(
-            embedder, entries, report.stages, saved=None, cancelled=cancelled, fetch=fetch
-        )
-        saved, stream = fit_on_first(stream, embedder, options, control)
+        saved, stream = fit_on_first(control.embed(embedder, entries), embedder, options, control)
         if saved is None:
             return control.finish()
         model = engine.registry.register(saved)
         commits = _commits(engine, model, options, report)
     report.warnings += _second_model_warning(model, before)
     report.model, report.digest = model.card.name, model.digest
-    policy = CommitPolicy(options.commit_items, options.commit_s)
-    store_all(stream, commits.commit, report, policy=policy, on_progress=control.on_progress)
+    control.store(stream, commits.commit, options)
     return control.finish()
 
 

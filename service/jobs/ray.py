@@ -16,7 +16,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,8 @@ from bittern.index.observation import Fingerprint
 from bittern.service.ingest.embedding import FLUSH_ITEMS, embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck, item_of
 from bittern.service.ingest.prefetch import Bounds
-from bittern.service.ingest.report import Cancelled, Stages, never, new_stages
+from bittern.service.ingest.report import Stages, new_stages
+from bittern.service.jobs.indexing import JobControl
 from bittern.service.models.model import Embedder, Embedders, catalogue_encoder
 from bittern.service.models.saved import load_saved
 from bittern.service.sources.remote import TemporaryMedia
@@ -116,12 +116,8 @@ def _model_of(files: Mapping[str, bytes]) -> SavedModel:
 def embed_on_ray(
     embedder: Embedder,
     entries: Iterable[PipelineEntry],
-    stages: Stages,
-    *,
+    control: JobControl,
     saved: SavedModel | None,
-    workers: int,
-    cancelled: Cancelled = never,
-    fetch: tuple[str, ...] = (),
     load: EncoderLoader = catalogue_encoder,
 ) -> Iterator[Embedded]:
     """Embed every entry, in order, on workers of the running Ray cluster.
@@ -130,11 +126,9 @@ def embed_on_ray(
         embedder: names the encoder.
         entries: photographs, recordings, and results that pass through. All are listed first, into
             Ray's object store, which spills to disk.
-        stages: counts the work of finished units.
+        control: number of workers, each with a network; its report counts the work of finished
+            units. Once the job is cancelled, the iterator ends; remaining items are dropped.
         saved: the model; None if a hasher must be fitted on the embeddings first.
-        workers: number of processes, each with a network.
-        cancelled: once it is true, the iterator ends; remaining items are dropped.
-        fetch: address prefixes that may be fetched.
         load: from a catalogue name to an encoder, on the worker.
     """
     ray = ray_library()
@@ -146,31 +140,31 @@ def embed_on_ray(
     context.print_on_execution_start = False
     references = []
     for unit in units_of(entries):
-        if cancelled():
+        if control.cancelled():
             return
         references.append(ray.put(unit))
     if not references:
         return
-    processors, cards = _share(ray, workers)
+    processors, cards = _share(ray, control.workers)
     embedded = ray.data.from_arrow_refs(references).map_batches(
         Worker,
         batch_size=None,
         batch_format="pyarrow",
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(references))),
+        compute=ray.data.ActorPoolStrategy(size=min(control.workers, len(references))),
         num_cpus=processors,
         num_gpus=cards,
         fn_constructor_args=(
             embedder.name,
             None if saved is None else dict(saved.files()),
-            fetch,
+            control.fetch,
             load,
             processors,
         ),
     )
     del references
     for table in embedded.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for one in embedded_of(table, stages):
-            if cancelled():
+        for one in embedded_of(table, control.report.stages):
+            if control.cancelled():
                 return
             yield one
 
@@ -220,11 +214,6 @@ def cluster(workers: int) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
-
-
-def embedding_on_ray(workers: int, load: EncoderLoader = catalogue_encoder) -> Any:
-    """`embed_on_ray` with its workers, as an `Embedding`."""
-    return partial(embed_on_ray, workers=workers, load=load)
 
 
 # Units of work as Arrow tables

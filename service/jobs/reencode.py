@@ -28,8 +28,7 @@ from bittern.index.model_switch import replaced
 from bittern.index.models import ModelRecord
 from bittern.index.observation import CodedObservation
 from bittern.index.reencode import has_embeddings, lacking, media_of, some_embeddings
-from bittern.service.ingest.commit import ArchiveCommits, CommitPolicy, store_all
-from bittern.service.ingest.embedding import embed_items
+from bittern.service.ingest.commit import ArchiveCommits
 from bittern.service.ingest.items import Embedded
 from bittern.service.ingest.prefetch import close_stream
 from bittern.service.ingest.report import JobReport
@@ -288,22 +287,14 @@ class _Reencoding:
     def _stream(self, embedder: Embedder, names: Sequence[str]) -> Iterator[Embedded]:
         reading = self._spec.reading
         source = ArchiveMedia(self._archive, names, reading.media, reading.fetch)
-        stream = embed_items(
-            embedder,
-            source,
-            self._report.stages,
-            cancelled=self._control.cancelled,
-            fetch=source.fetch,
-        )
-        return _without_changed(source, stream)
+        control = replace(self._control, fetch=source.fetch)
+        return _without_changed(source, control.embed(embedder, source))
 
     def _store(self, model: Model, stream: Iterator[Embedded]) -> None:
         commits = ArchiveCommits(
             self._archive, model, "skip", self._spec.keep_embeddings, self._report.stages
         )
-        policy = CommitPolicy(self._spec.commit_items, self._spec.commit_s)
-        on_progress = self._control.on_progress
-        store_all(stream, commits.commit, self._report, policy=policy, on_progress=on_progress)
+        self._control.store(stream, commits.commit, self._spec)
 
     # The switch
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from time import monotonic
@@ -18,7 +18,7 @@ from bittern.index.folder import ArchiveFolder
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
 from bittern.service.jobs.encoding import encode_source
-from bittern.service.jobs.indexing import Embedding, JobControl, embed_here, index_source
+from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.model_choice import load_first
 from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedders, catalogue_encoder
@@ -34,27 +34,13 @@ COUNTED = ("folder", "manifest")
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class JobResources:
-    """Resources that the caller shares with a job.
-
-    Attributes:
-        engine: an archive open for writing; the job does not close it.
-        embedders: encoders, perhaps loaded.
-        report: file for the report; None for `report_file`.
-    """
-
-    engine: LocalArchive | None = None
-    embedders: Embedders | None = None
-    report: Path | None = None
-
-
 def run_job(
     spec: JobSpec,
     on_progress: OnProgress = lambda report: None,
     cancelled: Cancelled = never,
     *,
-    resources: JobResources | None = None,
+    embedders: Embedders | None = None,
+    report_to: Path | None = None,
 ) -> JobReport:
     """Run a job.
 
@@ -67,22 +53,23 @@ def run_job(
             from one thread at a time, not always the caller's.
         cancelled: called often, from any thread; once it is true, the job makes a last commit
             and returns with the state ``stopped``.
-        resources: shared by the caller.
+        embedders: encoders, perhaps loaded; new ones by default.
+        report_to: file for the report; by default `report_file`.
 
     Raises:
         BitternError: the job cannot begin or continue, such as for a missing source or a full
             disk. Commits before that are durable.
     """
-    resources, report = resources or JobResources(), JobReport()
-    path = resources.report or report_file(spec)
-    inside = Path(spec.target) if resources.report is None and spec.kind != "encode" else None
+    report, embedders = JobReport(), embedders or Embedders(catalogue_encoder)
+    path = report_to or report_file(spec)
+    inside = Path(spec.target) if report_to is None and spec.kind != "encode" else None
     with _writing_report(path, report, inside) as write:
 
         def progress(report: JobReport) -> None:
             write()
             on_progress(report)
 
-        return judged(spec, _run(spec, JobControl(progress, cancelled, report), resources))
+        return judged(spec, _run(spec, JobControl(progress, cancelled, report), embedders))
 
 
 def judged(spec: JobSpec, report: JobReport) -> JobReport:
@@ -104,14 +91,15 @@ def judged(spec: JobSpec, report: JobReport) -> JobReport:
     return report
 
 
-def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobReport:
+def _run(spec: JobSpec, control: JobControl, embedders: Embedders) -> JobReport:
     if spec.kind == "reencode":
         from bittern.service.jobs.reencode import reencode
 
-        with _opened_engine(spec, (), resources, control) as engine:
+        with _opened_engine(spec, (), embedders, control) as engine:
             return reencode(spec, engine, control)
     source = read_source(spec.source, spec.reading)
-    with counting(source, control.report), _embedding(spec) as embed:
+    with counting(source, control.report), _workers(spec) as workers:
+        control = replace(control, fetch=source.fetch, workers=workers)
         if spec.kind == "encode":
             reading = spec.to_json()["reading"]
             reading["columns"] = reading.pop("rename")  # as in Parquet parts of 0.1.0
@@ -121,24 +109,17 @@ def _run(spec: JobSpec, control: JobControl, resources: JobResources) -> JobRepo
                 spec,
                 control,
                 job={"source": spec.source, "reading": reading},
-                fetch=source.fetch,
-                embedders=resources.embedders or Embedders(catalogue_encoder),
-                embed=embed,
+                embedders=embedders,
             )
-        with _opened_engine(spec, source, resources, control) as engine:
-            return index_source(engine, source, spec, control, fetch=source.fetch, embed=embed)
+        with _opened_engine(spec, source, embedders, control) as engine:
+            return index_source(engine, source, spec, control)
 
 
 @contextmanager
 def _opened_engine(
-    spec: JobSpec, source: Iterable[Entry], resources: JobResources, control: JobControl
+    spec: JobSpec, source: Iterable[Entry], embedders: Embedders, control: JobControl
 ) -> Iterator[LocalArchive]:
     """The archive of a job, open for writing; created for ``index``."""
-    if resources.engine is not None:
-        control.on_progress(control.report)
-        yield resources.engine
-        return
-    embedders = resources.embedders or Embedders(catalogue_encoder)
     archive = Path(spec.target)
     exists = archive.is_dir() and any(archive.iterdir())
     make = not exists and spec.kind == "index"
@@ -150,15 +131,15 @@ def _opened_engine(
 
 
 @contextmanager
-def _embedding(spec: JobSpec) -> Iterator[Embedding]:
-    """Embeds in this process, or in workers of Ray."""
+def _workers(spec: JobSpec) -> Iterator[int]:
+    """The number of workers of Ray that embed, while they can be used; 0 for this process."""
     if spec.engine == "local":
-        yield embed_here
+        yield 0
         return
-    from bittern.service.jobs.ray import cluster, embedding_on_ray
+    from bittern.service.jobs.ray import cluster
 
     with cluster(spec.workers):
-        yield embedding_on_ray(spec.workers)
+        yield spec.workers
 
 
 def report_file(spec: JobSpec) -> Path:

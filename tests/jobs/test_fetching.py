@@ -18,7 +18,7 @@ from bittern.errors import InvalidInputError
 from bittern.index.archive import Archive
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.description import IndexOptions, JobSpec
-from bittern.service.jobs.indexing import index_source
+from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.ray import Worker, embedded_of, units_of
 from bittern.service.limits import check_item
 from bittern.service.local.archive import LocalArchive
@@ -133,7 +133,7 @@ def test_nothing_is_asked_for_where_nothing_may_be_fetched(
         with Archive.create(tmp_path / f"a{len(fetch)}") as archive:
             engine = LocalArchive(archive, embedders=Embedders(lambda name: ToyEncoder(name=name)))
             options = IndexOptions(model=str(model))
-            report = index_source(engine, source, options, fetch=fetch)
+            report = index_source(engine, source, options, JobControl(fetch=fetch))
         assert report.failed == report.done == 3
         assert all("--fetch" in failure.message for failure in report.failures)
     assert Photographs.requests == []

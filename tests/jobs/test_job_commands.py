@@ -11,7 +11,7 @@ from bittern.cli import main
 from bittern.cli.job_screen import stopping
 from bittern.service.ingest.report import JobReport
 from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.run import JobResources, report_file, run_job
+from bittern.service.jobs.run import report_file, run_job
 from bittern.service.models.model import Embedders
 from tests.engine.toy import ToyEncoder, picture
 from tests.jobs.toy_job import fill, save_model
@@ -121,7 +121,7 @@ def test_the_report_says_running_from_the_start(tmp_path: Path) -> None:
             seen.append(json.loads(report_file(spec).read_text())["state"])
 
     embedders = Embedders(lambda name: ToyEncoder(name=name))
-    assert run_job(spec, look, resources=JobResources(embedders=embedders)).state == "done"
+    assert run_job(spec, look, embedders=embedders).state == "done"
     assert seen[0] == "running"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bittern.encoders.base import Media, Modality
+from bittern.hashing.saved import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.observation import Fingerprint
@@ -20,13 +21,12 @@ from bittern.service.ingest.embedding import embed_items
 from bittern.service.ingest.items import Embedded, PipelineEntry, Recheck
 from bittern.service.ingest.report import new_stages
 from bittern.service.jobs.description import IndexOptions
-from bittern.service.jobs.indexing import embed_here, index_source
+from bittern.service.jobs.indexing import JobControl, index_source
 from bittern.service.jobs.ray import (
     UNIT_ITEMS,
     embed_on_ray,
     embedded_of,
     embedded_to_table,
-    embedding_on_ray,
     entries_of,
     units_of,
 )
@@ -128,11 +128,10 @@ def test_what_was_embedded_comes_back_as_it_was(entries: list[PipelineEntry]) ->
 def test_workers_embed_what_one_process_embeds_in_the_same_order(
     cluster: None, entries: list[PipelineEntry]
 ) -> None:
-    embedder = Embedder("toy", toy)
-    stages = new_stages()
-    found = list(embed_on_ray(embedder, entries, stages, saved=None, workers=2, load=toy))
+    embedder, control = Embedder("toy", toy), JobControl(workers=2)
+    found = list(embed_on_ray(embedder, entries, control, None, toy))
     same(found, list(embed_items(embedder, entries)))
-    assert stages["network"].items == len(entries) - 2
+    assert control.report.stages["network"].items == len(entries) - 2
 
 
 def test_a_worker_that_is_killed_loses_nothing(
@@ -140,29 +139,30 @@ def test_a_worker_that_is_killed_loses_nothing(
 ) -> None:
     flag = tmp_path / "killed"
     embedder = Embedder("toy", toy)
-    found = list(
-        embed_on_ray(
-            embedder, entries, new_stages(), saved=None, workers=2, load=DeadlyLoader(flag)
-        )
-    )
+    control = JobControl(workers=2)
+    found = list(embed_on_ray(embedder, entries, control, None, DeadlyLoader(flag)))
     assert flag.exists()
     same(found, list(embed_items(embedder, entries)))
 
 
 def test_a_job_that_is_cancelled_ends(cluster: None, entries: list[PipelineEntry]) -> None:
     taken: list[Embedded] = []
-    stream = embed_on_ray(
-        Embedder("toy", toy),
-        entries,
-        new_stages(),
-        saved=None,
-        workers=1,
-        cancelled=lambda: len(taken) >= 3,
-        load=toy,
-    )
-    for embedded in stream:
+    control = JobControl(cancelled=lambda: len(taken) >= 3, workers=1)
+    for embedded in embed_on_ray(Embedder("toy", toy), entries, control, None, toy):
         taken.append(embedded)
     assert len(taken) == 3
+
+
+class OnToyWorkers(JobControl):
+    """Workers load the toy encoder, which is in no catalogue."""
+
+    def embed(
+        self,
+        embedder: Embedder,
+        entries: Iterable[PipelineEntry],
+        saved: SavedModel | None = None,
+    ) -> Iterator[Embedded]:
+        return embed_on_ray(embedder, entries, self, saved, toy)
 
 
 def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
@@ -170,16 +170,12 @@ def test_an_archive_made_on_ray_is_the_one_made_in_one_process(
 ) -> None:
     toy_model(ToyEncoder()).save(tmp_path / "model")
     found = {}
-    for engine, embed in (("here", embed_here), ("ray", embedding_on_ray(2, toy))):
+    for engine, make in (("here", JobControl), ("ray", lambda: OnToyWorkers(workers=2))):
         options = IndexOptions(model=str(tmp_path / "model"))
         listed = [entry for entry in entries if not isinstance(entry, Recheck)]
         with Archive.create(tmp_path / engine) as archive:
-            report = index_source(
-                LocalArchive(archive, load_encoder=toy), listed, options, embed=embed
-            )
-            again = index_source(
-                LocalArchive(archive, load_encoder=toy), listed, options, embed=embed
-            )
+            report = index_source(LocalArchive(archive, load_encoder=toy), listed, options, make())
+            again = index_source(LocalArchive(archive, load_encoder=toy), listed, options, make())
             rows = archive.iter_batches(model=archive.model_records()[0].digest)
             found[engine] = [row for batch in rows for row in batch.to_pylist()]
         assert report.items == {"added": 293, "overwritten": 0, "skipped": 1, "failed": 1}

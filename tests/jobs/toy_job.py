@@ -23,7 +23,7 @@ from bittern.hashing.training_free import fit
 from bittern.index.archive import Archive
 from bittern.service.ingest.report import Cancelled, JobReport, OnProgress, never
 from bittern.service.jobs.description import JobSpec
-from bittern.service.jobs.run import JobResources, run_job
+from bittern.service.jobs.run import run_job
 from bittern.service.models.model import Embedders
 from tests.engine.toy import COLOURS, ToyEncoder, picture, sound
 
@@ -82,7 +82,7 @@ def run(
 ) -> JobReport:
     """Run a job with the toy encoder."""
     embedders = Embedders(lambda name: encoder or ToyEncoder(name=name))
-    return run_job(spec, on_progress, cancelled, resources=JobResources(embedders=embedders))
+    return run_job(spec, on_progress, cancelled, embedders=embedders)
 
 
 def stored(spec: JobSpec) -> list[dict[str, Any]]:

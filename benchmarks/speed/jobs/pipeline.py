@@ -22,10 +22,10 @@ from bittern.encoders.base import Media, Modality
 from bittern.index.archive import Archive
 from bittern.service.ingest.embedding import NETWORK_BATCH, embed_items
 from bittern.service.ingest.items import Embedded, decode
-from bittern.service.ingest.report import STAGES, JobReport, new_stages
+from bittern.service.ingest.report import STAGES, JobReport
 from bittern.service.jobs.description import IndexOptions
-from bittern.service.jobs.indexing import index_source
-from bittern.service.jobs.ray import cluster, embed_on_ray
+from bittern.service.jobs.indexing import JobControl, index_source
+from bittern.service.jobs.ray import cluster
 from bittern.service.local.archive import LocalArchive
 from bittern.service.models.model import Embedder, Model
 from bittern.types import MediaItem
@@ -193,9 +193,8 @@ def measure_ray(model: Model, items: Sequence[MediaItem], workers: int, report: 
     first_s = 0.0
     with cluster(workers):
         begun = perf_counter()
-        for one in embed_on_ray(
-            model.embedder, items, new_stages(), saved=model.saved, workers=workers
-        ):
+        control = JobControl(workers=workers)
+        for one in control.embed(model.embedder, items, model.saved):
             first_s = first_s or perf_counter() - begun
             found.append(one)
         ray_s = perf_counter() - begun
