@@ -122,9 +122,9 @@ def _load(item: MediaItem, fetch: tuple[str, ...]) -> Loaded:
         data = bytes(item.data)
         return Loaded(replace(item, data=None), data, fingerprint_of(data))
     if item.path is None and item.url is not None:
-        from bittern.service.sources.remote import open_media
+        from bittern.service.sources.remote import fetch_media
 
-        source = open_media(item, fetch)
+        source = fetch_media(item.url, fetch)
         if isinstance(source, bytes):
             return Loaded(item, source, fingerprint_of(source))
         loaded = _load_file(item, source)  # a temporary file: its time means nothing

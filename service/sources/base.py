@@ -17,7 +17,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import AliasChoices, Field
 
-from bittern.errors import BitternError, SourceUnreachableError
+from bittern.errors import BitternError, SourceNotFoundError, SourceUnreachableError
 from bittern.types import AddResult, AddStatus, MediaItem
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"})
@@ -186,6 +186,23 @@ def failed(name: str, position: str, error: BitternError) -> Listed:
     message = f"{position}: {error.message}" if position else error.message
     result = AddResult(name or position, AddStatus.FAILED, 0, error.reason, message)
     return Listed(result, position)
+
+
+def not_empty(entries: Iterator[Listed], message: str) -> Iterator[Listed]:
+    """The entries; a `SourceNotFoundError` with this message if there are none."""
+    first = next(entries, None)
+    if first is None:
+        raise SourceNotFoundError(message, field="source")
+    yield first
+    yield from entries
+
+
+def listed(name: str, position: str, make: Callable[[], MediaItem]) -> Listed:
+    """The medium that `make` returns, or the reason why it cannot be used."""
+    try:
+        return Listed(make(), position)
+    except BitternError as error:
+        return failed(name, position, error)
 
 
 def id_of_name(name: str) -> str:

@@ -18,17 +18,18 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, cast
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
 from bittern.index.columns import Value
 from bittern.service.sources.addresses import is_address
-from bittern.service.sources.base import Listed, SourceOptions, failed
+from bittern.service.sources.base import Listed, SourceOptions, failed, listed
 from bittern.service.sources.field_values import (
     BETWEEN,
     checked,
@@ -40,7 +41,7 @@ from bittern.service.sources.field_values import (
 from bittern.service.sources.media_locator import FoundMedia, MediaLocator, modality_of_media
 from bittern.service.sources.packed import PackedFiles, describes
 from bittern.service.sources.spill import Spill
-from bittern.service.sources.tables import ENCODINGS, Dialect, named_rows
+from bittern.service.sources.tables import ENCODINGS, Dialect, Row, named_rows
 from bittern.types import MediaItem
 
 DESCRIPTOR = "datapackage.json"
@@ -105,42 +106,20 @@ def camtrap_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
                 yield failed(row.cells.get("deploymentID", ""), row.position, error)
         for row in package.rows("observations"):
             try:
-                row.needed("observationID")
+                row.required("observationID")
                 observations.take(row.cells)
             except BitternError as error:
                 yield failed(row.cells.get("observationID", ""), row.position, error)
         locator = MediaLocator(path, options)
+
+        def item(row: Row[str]) -> MediaItem:
+            deployment = _deployment_of(row, deployments, observations)
+            seen = _seen(row.cells, observations, taxa)
+            metadata = {**_of_medium(row.cells), **about_all, **deployment, **seen}
+            return _item(row.cells, checked(metadata), locator)
+
         for row in package.rows("media"):
-            try:
-                deployment = _deployment_of(row, deployments, observations)
-                seen = _seen(row.cells, observations, taxa)
-                metadata = {**_of_medium(row.cells), **about_all, **deployment, **seen}
-                yield Listed(_item(row.cells, checked(metadata), locator), row.position)
-            except BitternError as error:
-                yield failed(row.cells.get("mediaID", ""), row.position, error)
-
-
-class _Row(NamedTuple):
-    """A row of a table.
-
-    Attributes:
-        position: ``media.csv, line 12``.
-        cells: non-empty values by column.
-        wrong: the error of the row, or empty.
-    """
-
-    position: str
-    cells: dict[str, str]
-    wrong: str = ""
-
-    def needed(self, column: str) -> str:
-        """The value of a column; raises a `ManifestError` if it is empty."""
-        if self.wrong:
-            raise ManifestError(self.wrong)
-        value = self.cells.get(column)
-        if value is None:
-            raise ManifestError(f"the row has no {column}")
-        return value
+            yield listed(row.cells.get("mediaID", ""), row.position, partial(item, row))
 
 
 @dataclass(frozen=True)
@@ -168,7 +147,7 @@ class _Package:
         self.description = self._described()
         self._tables = {name: self._resource(name) for name in REQUIRED}
 
-    def rows(self, table: str) -> Iterator[_Row]:
+    def rows(self, table: str) -> Iterator[Row[str]]:
         """The rows of ``deployments``, ``media`` or ``observations``.
 
         Raises:
@@ -183,7 +162,7 @@ class _Package:
             except (OSError, EOFError, zlib.error) as error:
                 raise ManifestError(f"{name} cannot be read: {error}", field="source") from error
 
-    def _rows_of(self, name: str, stream: IO[bytes], table: str) -> Iterator[_Row]:
+    def _rows_of(self, name: str, stream: IO[bytes], table: str) -> Iterator[Row[str]]:
         def columns(headings: list[str]) -> list[str]:
             missing = [column for column in REQUIRED[table] if column not in headings]
             if missing:
@@ -195,9 +174,7 @@ class _Package:
             return headings
 
         dialect = self._tables[table].dialect
-        for line, cells in named_rows(stream, dialect, name, columns, _MISSING):
-            position = f"{name}, line {line}"
-            yield _Row(position, {}, cells) if isinstance(cells, str) else _Row(position, cells)
+        return named_rows(stream, dialect, name, columns, _MISSING)
 
     def _described(self) -> dict[str, Any]:
         try:
@@ -291,7 +268,7 @@ class _Observations(Spill):
         super().__init__()
         self._longest_s = 0.0
 
-    def take(self, cells: dict[str, str]) -> None:
+    def take(self, cells: Mapping[str, str]) -> None:
         """Add one: about a medium if it has a `mediaID`, else about an event."""
         if "mediaID" in cells:
             self.add("of_medium", cells["mediaID"], cells)
@@ -333,8 +310,8 @@ def _seconds(timestamp: str) -> float | None:
         return None
 
 
-def _take_deployment(row: _Row, deployments: dict[str, dict[str, Value]]) -> None:
-    own = row.needed("deploymentID")
+def _take_deployment(row: Row[str], deployments: dict[str, dict[str, Value]]) -> None:
+    own = row.required("deploymentID")
     if own in deployments:
         raise ManifestError(f"an earlier row has the deployment '{own[:80]}'")
     if len(deployments) >= MAX_DEPLOYMENTS:
@@ -347,10 +324,10 @@ def _take_deployment(row: _Row, deployments: dict[str, dict[str, Value]]) -> Non
 
 
 def _deployment_of(
-    row: _Row, deployments: dict[str, dict[str, Value]], observations: _Observations
+    row: Row[str], deployments: dict[str, dict[str, Value]], observations: _Observations
 ) -> dict[str, Value]:
-    own = row.needed("mediaID")
-    deployment = row.needed("deploymentID")
+    own = row.required("mediaID")
+    deployment = row.required("deploymentID")
     if not observations.add_first("media", own):
         raise ManifestError(f"an earlier row has the medium '{own[:80]}'")
     found = deployments.get(deployment)
@@ -398,7 +375,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
-def _of_medium(cells: dict[str, str]) -> dict[str, Value]:
+def _of_medium(cells: Mapping[str, str]) -> dict[str, Value]:
     columns: dict[str, Value] = {c: cells[c] for c in _OF_MEDIA if c in cells}
     columns["eventDate"] = event_date(cells.get("timestamp", ""))
     if "filePublic" in cells:
@@ -411,7 +388,7 @@ def _is_true(cell: str) -> bool:
 
 
 def _seen(
-    cells: dict[str, str], observations: _Observations, taxa: dict[str, dict[str, Value]]
+    cells: Mapping[str, str], observations: _Observations, taxa: dict[str, dict[str, Value]]
 ) -> dict[str, Value]:
     """The observations of a medium as columns; if it has none, those of its event."""
     deployment = cells["deploymentID"]
@@ -452,7 +429,7 @@ def _distinct(found: list[dict[str, str]], column: str) -> list[str]:
     return list(dict.fromkeys(each[column] for each in found if column in each))
 
 
-def _item(cells: dict[str, str], metadata: dict[str, Value], locator: MediaLocator) -> MediaItem:
+def _item(cells: Mapping[str, str], metadata: dict[str, Value], locator: MediaLocator) -> MediaItem:
     name = cells.get("filePath", "")
     if not name:
         raise ManifestError("the row has no filePath")
@@ -462,7 +439,7 @@ def _item(cells: dict[str, str], metadata: dict[str, Value], locator: MediaLocat
     return found.item(cells["mediaID"], modality, metadata)
 
 
-def _names_on_disk(cells: dict[str, str]) -> list[str]:
+def _names_on_disk(cells: Mapping[str, str]) -> list[str]:
     """Usual file names of downloaded media: by deployment and file, or by id."""
     name = cells.get("fileName", "")
     plain = [
@@ -474,7 +451,7 @@ def _names_on_disk(cells: dict[str, str]) -> list[str]:
     return plain if safe and folders == [cells["deploymentID"]] and ".." not in folders else []
 
 
-def _refuse_private_address(cells: dict[str, str], found: FoundMedia) -> None:
+def _refuse_private_address(cells: Mapping[str, str], found: FoundMedia) -> None:
     if found.url is not None and not _is_true(cells.get("filePublic", "true")):
         raise SourceNotFoundError(
             f"'{found.media[:200]}' is not public (filePublic is false) and is not fetched; put "

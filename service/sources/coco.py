@@ -10,12 +10,13 @@ licences are held in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bittern.errors import BitternError, ManifestError
+from bittern.errors import ManifestError
 from bittern.index.columns import Value
-from bittern.service.sources.base import Listed, SourceOptions, failed
+from bittern.service.sources.base import Listed, SourceOptions, failed, listed
 from bittern.service.sources.field_values import (
     BETWEEN,
     checked,
@@ -73,15 +74,9 @@ def coco_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
                 position = element.position(path.name)
                 yield failed(position, position, error)
         for element in elements(path, _MEDIA, flat=True):
-            position = element.position(path.name)
-            name = position
-            try:
-                row = element.fields()
-                known.add_first("media", text(row.get("id")))
-                name = text(row.get("file_name")) or position
-                yield Listed(_item(row, element.member, known, locator), position)
-            except BitternError as error:
-                yield failed(name, position, error)
+            position, row = element.position(path.name), element.value
+            name = text(row.get("file_name")) if isinstance(row, dict) else ""
+            yield listed(name, position, partial(_item, element, known, locator))
         yield from _lost_annotations(path.name, known)
 
 
@@ -163,7 +158,9 @@ def _category(row: dict[str, Any]) -> tuple[str, dict[str, Value]]:
     return name, {column: value for column, value in columns.items() if value != ""}
 
 
-def _item(row: dict[str, Any], member: str, known: _Known, locator: MediaLocator) -> MediaItem:
+def _item(element: Element, known: _Known, locator: MediaLocator) -> MediaItem:
+    row, member = element.fields(), element.member
+    known.add_first("media", text(row.get("id")))
     name = text(row.get("file_name"))
     if not name:
         raise ManifestError("it has no file_name")

@@ -16,13 +16,21 @@ the first short row.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.service.sources.addresses import is_address
-from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
+from bittern.service.sources.base import (
+    Listed,
+    SourceOptions,
+    another_medium,
+    failed,
+    listed,
+    not_empty,
+)
 from bittern.service.sources.darwin_core_meta import (
     EVENT,
     MAX_META_BYTES,
@@ -84,15 +92,10 @@ def darwin_core_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
             field="source",
         )
     with PackedFiles(path, META) as files, Spill() as spill:
-        listed = False
-        for each in _Listing(path, options, files, spill).entries():
-            listed = True
-            yield each
-    if not listed:
-        raise SourceNotFoundError(
+        yield from not_empty(
+            _Listing(path, options, files, spill).entries(),
             f"none of the occurrences in {path} has media; request those with media "
             "(at GBIF: filter by 'media type')",
-            field="source",
         )
 
 
@@ -202,15 +205,11 @@ class _Listing:
         """An entry for each medium; the first of an occurrence has its bare id."""
         bare = self.spill.add_first("ids", name)
         for medium in media:
-            try:
-                item = self._item(name, known, medium)
-            except BitternError as error:
-                yield failed(name, medium.position, error)
-            else:
-                yield Listed(item if bare else another_medium(item), medium.position)
+            item = partial(self._item, name, known, medium, first=bare)
+            yield listed(name, medium.position, item)
             bare = False
 
-    def _item(self, name: str, known: dict[str, str], medium: _Medium) -> MediaItem:
+    def _item(self, name: str, known: dict[str, str], medium: _Medium, *, first: bool) -> MediaItem:
         values = medium.values
         kind = next((values[each] for each in _TYPES if each in values), "")
         modality = modality_of_media(medium.name, kind, values.get("format", ""))
@@ -220,7 +219,8 @@ class _Listing:
         if "license" in metadata:
             metadata["license"] = licence(metadata["license"])
         separator = self.occurrences.dialect.separator
-        return found.item(name, modality, with_numbers(metadata, separator))
+        item = found.item(name, modality, with_numbers(metadata, separator))
+        return item if first else another_medium(item)
 
     def _of_medium(self, medium: _Medium) -> dict[str, str]:
         """Metadata of a medium, under names that its occurrence does not use."""

@@ -36,7 +36,7 @@ from bittern.service.sources.base import (
     modality_of_suffix,
 )
 from bittern.service.sources.globs import matcher
-from bittern.service.sources.remote import retried, system_of
+from bittern.service.sources.remote import system_of, with_retries
 from bittern.types import AddResult, AddStatus, MediaItem
 
 MAX_DEPTH = 100
@@ -226,7 +226,7 @@ def _remote_directory(system: Any, root: str, address: str, below: str) -> _Dire
     """The content of a folder; links on a web page that leave the folder are skipped."""
     path = f"{root}/{below}" if below else root
     prefix = f"{path}/"
-    rows = retried(lambda: system.ls(prefix, detail=True), f"{address}/{below}".rstrip("/"))
+    rows = with_retries(lambda: system.ls(prefix, detail=True), f"{address}/{below}".rstrip("/"))
     with contextlib.suppress(Exception):  # a cache of listings would grow without limit
         system.invalidate_cache(path)
     here = _Directory([], [], [])

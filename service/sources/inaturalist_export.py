@@ -12,16 +12,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
-from bittern.errors import BitternError, ManifestError
+from bittern.errors import ManifestError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
-from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed
+from bittern.service.sources.base import Listed, SourceOptions, another_medium, failed, listed
 from bittern.service.sources.field_values import ALL_RIGHTS_RESERVED, licence
 from bittern.service.sources.headings import kept_names
 from bittern.service.sources.media_locator import MediaLocator
 from bittern.service.sources.packed import head_of, unpacked
-from bittern.service.sources.tables import COMMA_SEPARATED, Dialect, named_rows
+from bittern.service.sources.tables import COMMA_SEPARATED, Dialect, Row, named_rows
+from bittern.types import MediaItem
 
 SITE = "https://www.inaturalist.org"
 VERSION = "4.0"
@@ -90,30 +92,29 @@ def inaturalist_export_entries(path: Path, options: SourceOptions) -> Iterator[L
             field="source",
         )
     locator = MediaLocator(path, options)
-    for line, values in table_rows(path, COMMA_SEPARATED):
-        position = f"{path.name}, line {line}"
-        if isinstance(values, str):
-            yield failed("", position, ManifestError(values))
+    for row in table_rows(path, COMMA_SEPARATED):
+        if row.error:
+            yield failed("", row.position, ManifestError(row.error))
         else:
-            yield from _media(position, values, locator)
+            yield from _media(row.position, row.cells, locator)
 
 
-def _media(position: str, values: dict[str, str], locator: MediaLocator) -> Iterator[Listed]:
+def _media(position: str, values: Mapping[str, str], locator: MediaLocator) -> Iterator[Listed]:
     """The entries of one observation; the first has its bare id."""
     named = [(values[column], kind) for column, kind in _MEDIA if values.get(column)]
     occurrence = values.get("url") or f"{SITE}/observations/{values['id']}"
-    for count, (address, modality) in enumerate(named):
-        try:
-            if not values["id"]:
-                raise ManifestError("the row has no id")
-            photo = _PHOTO.search(address)
-            also = _photo_names(photo["id"], photo["extension"]) if photo else []
-            found = locator.find(address, also=also)
-            item = found.item(occurrence, modality, {**_metadata(values), "accessURI": address})
-        except BitternError as error:
-            yield failed(occurrence if values["id"] else "", position, error)
-        else:
-            yield Listed(another_medium(item) if count else item, position)
+
+    def item(address: str, modality: str) -> MediaItem:
+        if not values["id"]:
+            raise ManifestError("the row has no id")
+        photo = _PHOTO.search(address)
+        also = _photo_names(photo["id"], photo["extension"]) if photo else []
+        found = locator.find(address, also=also)
+        made = found.item(occurrence, modality, {**_metadata(values), "accessURI": address})
+        return made if (address, modality) == named[0] else another_medium(made)
+
+    for medium in named:
+        yield listed(occurrence if values["id"] else "", position, partial(item, *medium))
 
 
 def _photo_names(photo_id: str, extension: str) -> list[str]:
@@ -135,8 +136,8 @@ def header(path: Path, dialect: Dialect) -> list[str]:
     return [each.strip().strip('"') for each in headings.split(dialect.separator)]
 
 
-def table_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """The rows of a table of iNaturalist's: line and cells, empty ones too, or an error.
+def table_rows(path: Path, dialect: Dialect) -> Iterator[Row[str]]:
+    """The rows of a table of iNaturalist's, with their empty cells.
 
     Raises:
         ManifestError: the table as a whole cannot be read.
@@ -148,7 +149,7 @@ def table_rows(path: Path, dialect: Dialect) -> Iterator[tuple[int, dict[str, st
         return headings
 
     with unpacked(path) as file:
-        yield from named_rows(file, dialect, str(path), columns, frozenset())
+        yield from named_rows(file, dialect, path.name, columns, frozenset())
 
 
 def _metadata(values: Mapping[str, str]) -> dict[str, Value]:

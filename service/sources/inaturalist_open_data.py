@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.errors import ManifestError, SourceNotFoundError
 from bittern.index.columns import DARWIN_CORE, MetadataColumns, Value
 from bittern.service.sources.base import (
     IMAGE_SUFFIXES,
@@ -26,12 +26,14 @@ from bittern.service.sources.base import (
     SourceOptions,
     another_medium,
     failed,
+    listed,
+    not_empty,
 )
 from bittern.service.sources.field_values import licence
 from bittern.service.sources.inaturalist_export import SITE, SIZES, VERSION, header, table_rows
 from bittern.service.sources.media_locator import MediaLocator
 from bittern.service.sources.spill import Spill
-from bittern.service.sources.tables import TAB_SEPARATED
+from bittern.service.sources.tables import TAB_SEPARATED, Row
 from bittern.types import MediaItem
 
 OPEN_DATA = "https://inaturalist-open-data.s3.amazonaws.com/"
@@ -75,16 +77,11 @@ def open_data_entries(path: Path, options: SourceOptions) -> Iterator[Listed]:
     """
     folder = path if path.is_dir() else path.parent
     with Spill() as spill:
-        listed = False
-        for each in _Listing(folder, options, spill).entries():
-            listed = True
-            yield each
-    if not listed:
-        raise SourceNotFoundError(
+        yield from not_empty(
+            _Listing(folder, options, spill).entries(),
             f"none of the photographs in the tables in {folder} was found; file names are "
-            "PHOTO_ID/original.jpg (or large, medium, small) and as PHOTO_ID.jpg. Give their "
+            "PHOTO_ID/original.jpg (or large, medium, small) or PHOTO_ID.jpg. Give their "
             f"folder with --media FOLDER, or allow fetching with --fetch {OPEN_DATA}",
-            field="source",
         )
 
 
@@ -108,42 +105,43 @@ class _Listing:
         yield from self._take("observers", self._take_observer)
         yield from self._take("taxa", self._take_taxon)
         if self.fetches:
-            for line, row in table_rows(photos, TAB_SEPARATED):
-                yield self._photo(line, row)
+            for row in table_rows(photos, TAB_SEPARATED):
+                yield self._photo(row)
         else:
-            for _, (line, row) in self.spill.rows("wanted"):
-                yield self._photo(line, row)
+            for _, values in self.spill.rows("wanted"):
+                yield self._photo(Row(*values))
         for key, file in self.spill.items("local"):
             if not self.spill.has("met", key):
                 message = f"no row of {photos.name} has the id of the file '{file}'"
                 yield failed(file, "", SourceNotFoundError(message))
 
-    def _take(self, name: str, take: Callable[[int, dict[str, str]], object]) -> Iterator[Listed]:
+    def _take(self, name: str, take: Callable[[Row[str]], object]) -> Iterator[Listed]:
         """Store the needed rows of a table; list its invalid rows."""
         path = self.tables.get(name)
-        for line, row in table_rows(path, TAB_SEPARATED) if path else ():
-            if isinstance(row, str):
-                yield failed("", f"{path and path.name}, line {line}", ManifestError(row))
+        for row in table_rows(path, TAB_SEPARATED) if path else ():
+            if row.error:
+                yield failed("", row.position, ManifestError(row.error))
             else:
-                take(line, row)
+                take(row)
 
-    def _take_photo(self, line: int, row: dict[str, str]) -> None:
-        if self._local(row["photo_id"]) is not None:
-            self.spill.add_first("needed", row["observation_uuid"])
-            self.spill.add("wanted", "", [line, row])
+    def _take_photo(self, row: Row[str]) -> None:
+        if self._local(row.cells["photo_id"]) is not None:
+            self.spill.add_first("needed", row.cells["observation_uuid"])
+            self.spill.add("wanted", "", row)
 
-    def _take_observation(self, line: int, row: dict[str, str]) -> None:
-        key = row["observation_uuid"]
+    def _take_observation(self, row: Row[str]) -> None:
+        key = row.cells["observation_uuid"]
         if self.fetches or self.spill.has("needed", key):
-            self.spill.add_first("observations", key, row)
+            self.spill.add_first("observations", key, row.cells)
 
-    def _take_observer(self, line: int, row: dict[str, str]) -> None:
-        name = row.get("name") or row.get("login", "")
-        self.spill.add_first("observers", row["observer_id"], name)
+    def _take_observer(self, row: Row[str]) -> None:
+        name = row.cells.get("name") or row.cells.get("login", "")
+        self.spill.add_first("observers", row.cells["observer_id"], name)
 
-    def _take_taxon(self, line: int, row: dict[str, str]) -> None:
-        values = [row["ancestry"], row.get("rank", "").lower(), row.get("name", "")]
-        self.spill.add_first("taxa", row["taxon_id"], values)
+    def _take_taxon(self, row: Row[str]) -> None:
+        cells = row.cells
+        values = [cells["ancestry"], cells.get("rank", "").lower(), cells.get("name", "")]
+        self.spill.add_first("taxa", cells["taxon_id"], values)
 
     def _local(self, photo: str) -> str | None:
         """The local file of a row's photograph; None if there is none."""
@@ -171,19 +169,14 @@ class _Listing:
                 names.setdefault(above[1], above[2])
         return {column: value for column, value in names.items() if value}
 
-    def _photo(self, line: int, row: dict[str, str] | str) -> Listed:
-        position = f"{self.tables['photos'].name}, line {line}"
-        if isinstance(row, str):
-            return failed("", position, ManifestError(row))
-        photo, key = row["photo_id"], row["observation_uuid"]
-        try:
-            item = self._item(row)
-        except BitternError as error:
-            return failed(f"photo {photo}" if photo else "", position, error)
-        bare = self.spill.add_first("occurrences", key)
-        return Listed(item if bare else another_medium(item), position)
+    def _photo(self, row: Row[str]) -> Listed:
+        if row.error:
+            return failed("", row.position, ManifestError(row.error))
+        photo = row.cells["photo_id"]
+        name = f"photo {photo}" if photo else ""
+        return listed(name, row.position, lambda: self._item(row.cells))
 
-    def _item(self, row: dict[str, str]) -> MediaItem:
+    def _item(self, row: Mapping[str, str]) -> MediaItem:
         photo, extension = row["photo_id"], row["extension"].lower()
         if not _PHOTO.fullmatch(photo) or not _EXTENSION.fullmatch(extension):
             raise ManifestError(f"'{photo[:40]}.{extension[:40]}' is not the name of a photograph")
@@ -195,9 +188,12 @@ class _Listing:
         address = f"{OPEN_DATA}photos/{photo}/{FETCHED_SIZE}.{extension}"
         found = self.locator.find("" if local else address, also=[local] if local else ())
         metadata = self._metadata(row, observation)
-        return found.item(f"{SITE}/observations/{key}", "image", metadata)
+        item = found.item(f"{SITE}/observations/{key}", "image", metadata)
+        return item if self.spill.add_first("occurrences", key) else another_medium(item)
 
-    def _metadata(self, photo: dict[str, str], observation: dict[str, str]) -> dict[str, Value]:
+    def _metadata(
+        self, photo: Mapping[str, str], observation: Mapping[str, str]
+    ) -> dict[str, Value]:
         kept: dict[str, Value] = {c: photo[c] for c in _PHOTO_COLUMNS if photo.get(c)}
         for heading, name in _OBSERVATION_COLUMNS.items():
             if observation.get(heading):

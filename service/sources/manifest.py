@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from bittern.errors import BitternError, ManifestError, SourceNotFoundError
+from bittern.index.columns import Value
 from bittern.service.sources.addresses import below, is_address, may_fetch, parsed
 from bittern.service.sources.base import (
     Listed,
@@ -21,7 +22,7 @@ from bittern.service.sources.field_values import with_numbers
 from bittern.service.sources.headings import column_names, likely_media, shown
 from bittern.service.sources.media_locator import FoundMedia
 from bittern.service.sources.spill import Spill
-from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Cells, Table
+from bittern.service.sources.tables import PARQUET_SUFFIXES, TEXT_SUFFIXES, Table
 from bittern.types import MediaItem
 
 MANIFEST_SUFFIXES = TEXT_SUFFIXES | PARQUET_SUFFIXES
@@ -55,30 +56,27 @@ def table_entries(table: Table, options: SourceOptions) -> Iterator[Listed]:
     base = _MediaBase.of(table, options)
     separator = table.separator
     with Spill() as seen:
-        for line, row in table.rows(lambda headings: _columns(table, headings, options)):
-            position = table.position(line)
-            cells = {} if isinstance(row, str) else row
-            own, media = str(cells.get("occurrenceID", "")), str(cells.get("media", ""))
-            if _EXPORTED & cells.keys() and not seen.add_first("windows", f"{own}\0{media}"):
+        for row in table.rows(lambda headings: _columns(table, headings, options)):
+            own, media = (str(row.cells.get(column, "")) for column in ("occurrenceID", "media"))
+            if _EXPORTED & row.cells.keys() and not seen.add_first("windows", f"{own}\0{media}"):
                 continue
             try:
-                if isinstance(row, str):
-                    raise ManifestError(row)
-                item = _item(base, with_numbers(row, separator))
+                if row.error:
+                    raise ManifestError(row.error)
+                item = _item(base, with_numbers(row.cells, separator))
                 key = f"{item.occurrence_id}\0{item.media}"
-                if not seen.add_first("rows", key, line):
-                    before = table.position(seen.get("rows", key))
+                if not seen.add_first("rows", key, row.position):
+                    before = str(seen.get("rows", key)).removeprefix(f"{table.name}, ")
                     raise ManifestError(
-                        f"'{item.occurrence_id}' with '{item.media}' is in "
-                        f"{before.removeprefix(f'{table.name}, ')} already"
+                        f"'{item.occurrence_id}' with '{item.media}' is in {before} already"
                     )
             except BitternError as error:
                 # The first row of an occurrence has the bare id, even if its file is missing.
                 seen.add_first("ids", own)
-                yield failed(own or media, position, error)
+                yield failed(own or media, row.position, error)
                 continue
             first = seen.add_first("ids", item.occurrence_id)
-            yield Listed(item if first else another_medium(item), position)
+            yield Listed(item if first else another_medium(item), row.position)
 
 
 def _columns(table: Table, headings: list[str], options: SourceOptions) -> list[str]:
@@ -161,7 +159,7 @@ class _MediaBase:
         raise SourceNotFoundError(f"there is no file '{media[:200]}' below {self.folder}")
 
 
-def _item(base: _MediaBase, row: Cells) -> MediaItem:
+def _item(base: _MediaBase, row: Mapping[str, Value]) -> MediaItem:
     media = str(row.get("media", ""))
     if not media or "\0" in media:
         raise ManifestError("the column 'media' is empty or not a path")

@@ -28,7 +28,6 @@ from bittern.errors import (
     SourceUnreachableError,
 )
 from bittern.service.sources.addresses import may_fetch, parsed
-from bittern.types import MediaItem
 
 IN_MEMORY_BYTES = 64 << 20
 """Larger media go through a temporary file."""
@@ -59,36 +58,24 @@ _PACKAGES = {
 _Result = TypeVar("_Result")
 
 
-def open_media(item: MediaItem, allowed: Iterable[str] = ()) -> bytes | Path:
-    """The file of an item: its bytes, or its path on this machine.
+def fetch_media(url: str, allowed: tuple[str, ...] = ()) -> bytes | Path:
+    """The file at an address: up to 64 MiB as bytes, more as the path of a temporary file.
 
-    An address is fetched: up to 64 MiB are returned as bytes, more as the path of a temporary file,
-    which is deleted with the path object: keep a reference to it.
+    The temporary file is deleted with the path object: keep a reference to it.
 
     Args:
-        item: with a path, data, or a url.
+        url: the address.
         allowed: prefixes of addresses; the url and its redirects must lie below one.
 
     Raises:
         SourceNotFoundError: the address does not exist.
         SourceUnreachableError: it may not or cannot be fetched.
         MediaTooLargeError: more than 4 GiB.
-        InvalidInputError: the item has neither path nor data nor url.
     """
-    if item.data is not None:
-        return bytes(item.data)
-    if item.path is not None:
-        return item.path if isinstance(item.path, Path) else Path(item.path)
-    if item.url is None:
-        raise InvalidInputError(
-            f"{item.media!r} has neither a path nor data nor an address; give one of them",
-            field="data",
-        )
-    url, beginnings = item.url, tuple(allowed)
-    return retried(lambda: spool(_fetched(url, beginnings), url), url)
+    return with_retries(lambda: spool(_chunks(url, allowed), url), url)
 
 
-def retried(work: Callable[[], _Result], url: str) -> _Result:
+def with_retries(work: Callable[[], _Result], url: str) -> _Result:
     """Call `work`, again after each of `PAUSES_S` while failures may be temporary.
 
     Raises:
@@ -146,11 +133,11 @@ def open_address(address: str) -> IO[bytes]:
         SourceNotFoundError, SourceUnreachableError, InvalidInputError: as `system_of`.
     """
     system, path = system_of(address)
-    opened: IO[bytes] = retried(lambda: system.open(path, "rb"), address)
+    opened: IO[bytes] = with_retries(lambda: system.open(path, "rb"), address)
     return opened
 
 
-def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
+def _chunks(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
     """The bytes at an address that may be fetched, within a limit of time."""
     if not may_fetch(url, allowed):
         raise SourceUnreachableError(
@@ -161,7 +148,7 @@ def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
         )
     is_http = parsed(url).scheme in ("http", "https")
     begun = time.monotonic()
-    for chunk in _http_chunks(url, allowed) if is_http else _chunks(url):
+    for chunk in _http_chunks(url, allowed) if is_http else _system_chunks(url):
         if time.monotonic() - begun > MAX_TRANSFER_S:
             raise SourceUnreachableError(
                 f"'{url[:200]}' took more than {MAX_TRANSFER_S:g} s; download it another way"
@@ -169,7 +156,7 @@ def _fetched(url: str, allowed: tuple[str, ...]) -> Iterator[bytes]:
         yield chunk
 
 
-def _chunks(url: str) -> Iterator[bytes]:
+def _system_chunks(url: str) -> Iterator[bytes]:
     system, path = system_of(url)
     with system.open(path, "rb") as file:
         while chunk := file.read(_CHUNK_BYTES):

@@ -16,7 +16,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,6 @@ _TOO_LARGE = (
 )
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
-Cells = dict[str, Value]
 Names = Callable[[list[str]], list[str]]
 """From the headings of a table to the names of its columns."""
 
@@ -82,6 +81,37 @@ COMMA_SEPARATED = Dialect()
 TAB_SEPARATED = Dialect(separator="\t", quote="")
 
 
+Cell = TypeVar("Cell", str, Value, covariant=True)
+
+
+class Row(NamedTuple, Generic[Cell]):
+    """A row of a table with a header.
+
+    Attributes:
+        position: ``media.csv, line 12``.
+        number: of its line in a text, or of the row, from 1.
+        cells: values by column; empty ones are left out.
+        error: why the row cannot be read; empty if it can.
+    """
+
+    position: str
+    number: int
+    cells: Mapping[str, Cell]
+    error: str = ""
+
+    def required(self, column: str) -> str:
+        """The text of a cell.
+
+        Raises:
+            ManifestError: it is empty, or the row cannot be read.
+        """
+        if self.error:
+            raise ManifestError(self.error)
+        if column not in self.cells:
+            raise ManifestError(f"the row has no {column}")
+        return str(self.cells[column])
+
+
 def rows(stream: IO[bytes], dialect: Dialect) -> Iterator[tuple[int, list[str] | str]]:
     """The rows of a stream, blank lines left out.
 
@@ -109,7 +139,7 @@ def named_rows(
     table: str,
     names: Names,
     missing: frozenset[str] = frozenset({""}),
-) -> Iterator[tuple[int, dict[str, str] | str]]:
+) -> Iterator[Row[str]]:
     """The rows of a stream below its header.
 
     Args:
@@ -118,9 +148,6 @@ def named_rows(
         table: its name in messages.
         names: called once with the headings; with none if the stream is empty.
         missing: values that count as an empty cell; these are left out.
-
-    Yields:
-        Number of the row's first line, and its cells by column; or the error of the row.
 
     Raises:
         ManifestError: the header cannot be read.
@@ -131,13 +158,14 @@ def named_rows(
             if isinstance(cells, str):
                 raise ManifestError(f"the header of {table}: {cells}", field="source")
             columns = names([cell.strip() for cell in cells])
-        elif isinstance(cells, str):
-            yield line, cells
-        elif len(cells) != len(columns):
-            yield line, f"the row has {len(cells)} cells, the header {len(columns)}"
+        elif isinstance(cells, str) or len(cells) != len(columns):
+            error = f"the row has {len(cells)} cells, the header {len(columns)}"
+            error = cells if isinstance(cells, str) else error
+            yield Row(f"{table}, line {line}", line, {}, error)
         else:
             stripped = zip(columns, map(str.strip, cells), strict=True)
-            yield line, {column: cell for column, cell in stripped if cell not in missing}
+            known = {column: cell for column, cell in stripped if cell not in missing}
+            yield Row(f"{table}, line {line}", line, known)
     if columns is None:
         names([])
 
@@ -236,19 +264,15 @@ class Table:
             return open_address(self.location)
         return self.location.open("rb")
 
-    def position(self, number: int) -> str:
-        """Position of a row: its line in a text, or its number."""
-        return f"{self.name}, {'row' if self.is_parquet else 'line'} {number}"
-
-    def rows(self, names: Names) -> Iterator[tuple[int, Cells | str]]:
-        """Number and cells of every row, or the error of the row; empty cells left out.
+    def rows(self, names: Names) -> Iterator[Row[str] | Row[Value]]:
+        """Every row.
 
         Raises:
             ManifestError: the table as a whole cannot be read.
         """
         return _parquet_rows(self, names) if self.is_parquet else self._text_rows(names)
 
-    def _text_rows(self, names: Names) -> Iterator[tuple[int, Cells | str]]:
+    def _text_rows(self, names: Names) -> Iterator[Row[str]]:
         encoding, separator = self._form
         if isinstance(self.location, Path):
             self._refuse_other_encodings(encoding)
@@ -258,7 +282,7 @@ class Table:
                 stream = cast(IO[bytes], codecs.EncodedFile(file, "utf-8", "utf-16"))
             dialect = Dialect(separator=separator)
             try:
-                yield from named_rows(stream, dialect, str(self.location), names)  # type: ignore[misc]
+                yield from named_rows(stream, dialect, self.name, names)
             except UnicodeDecodeError as error:
                 raise ManifestError(f"{self.location} is not {encoding} text: {error}") from error
 
@@ -293,8 +317,11 @@ def _parquet(table: Table, file: IO[bytes], **options: Any) -> Any:
         ) from error
 
 
-def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str]]:
+def _parquet_rows(table: Table, names: Names) -> Iterator[Row[Value]]:
     import pyarrow as pa
+
+    def row(number: int, cells: Mapping[str, Value], error: str = "") -> Row[Value]:
+        return Row(f"{table.name}, row {number}", number, cells, error)
 
     with table.open() as file:
         parquet = _parquet(table, file)
@@ -308,17 +335,19 @@ def _parquet_rows(table: Table, names: Names) -> Iterator[tuple[int, Cells | str
             for group in range(parquet.num_row_groups):
                 count, mean = _size_of(parquet.metadata.row_group(group), flat)
                 if mean > _MEAN_ROW_BYTES and count * mean > _GROUP_BYTES:
-                    yield number + 1, f"{count:,} rows from here on {_TOO_LARGE.format(mean)}"
+                    error = f"{count:,} rows from here on {_TOO_LARGE.format(mean)}"
+                    yield row(number + 1, {}, error)
                     number += count
                     continue
                 fitting = min(_BATCH_ROWS, max(1, _BATCH_BYTES // mean))
                 for batch in parquet.iter_batches(fitting, row_groups=[group], columns=flat):
-                    for cells in _batch_rows(batch, columns):
+                    for cells, error in _batch_cells(batch, columns):
                         number += 1
-                        yield number, cells
+                        yield row(number, cells, error)
         except (pa.ArrowException, OSError) as error:
             # Rows before the damage are complete; none can be found after it.
-            yield number + 1, f"this row and the rows after it cannot be read: {error}"
+            message = f"this row and the rows after it cannot be read: {error}"
+            yield row(number + 1, {}, message)
 
 
 def _is_flat(kind: Any) -> bool:
@@ -343,8 +372,11 @@ def _size_of(group: Any, flat: list[str]) -> tuple[int, int]:
     return int(group.num_rows), max(1, int(size // max(1, group.num_rows)))
 
 
-def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells | str]:
-    """Cells of each row of a batch; little more than `_BATCH_BYTES` of text in memory at once."""
+def _batch_cells(batch: Any, columns: Mapping[str, str]) -> Iterator[tuple[dict[str, Value], str]]:
+    """Cells of each row of a batch, or its error.
+
+    Little more than `_BATCH_BYTES` of text is in memory at once.
+    """
     texts = {n: _sizes(c) for n, c in zip(batch.schema.names, batch.columns, strict=True)}
     sizes = np.stack([np.zeros(batch.num_rows, np.int64), *texts.values()])
     total = sizes.sum(axis=0)
@@ -352,9 +384,9 @@ def _batch_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells | str]
     count = batch.num_rows if not bad.any() and total.sum() <= _BATCH_BYTES else 1
     for begin in range(0, batch.num_rows, count):
         if bad[begin]:
-            yield _too_long(begin, texts)
+            yield {}, _too_long(begin, texts)
         else:
-            yield from _slice_rows(batch.slice(begin, count), columns)
+            yield from ((cells, "") for cells in _slice_cells(batch.slice(begin, count), columns))
 
 
 def _sizes(column: Any) -> NDArray[np.int64]:
@@ -383,7 +415,7 @@ def _too_long(row: int, texts: Mapping[str, NDArray[np.int64]]) -> str:
     return f"the row has more than {MAX_LINE_BYTES >> 20} MiB; remove some columns"
 
 
-def _slice_rows(batch: Any, columns: Mapping[str, str]) -> Iterator[Cells]:
+def _slice_cells(batch: Any, columns: Mapping[str, str]) -> Iterator[dict[str, Value]]:
     import pyarrow as pa
 
     values: dict[str, list[Any]] = {}

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from bittern.service.sources.spill import Spill
+import pytest
+
+from bittern.service.sources import spill as spill_module
+from bittern.service.sources.spill import IN_MEMORY_BYTES, Spill
+
+
+@pytest.fixture(autouse=True, params=[0, 500, IN_MEMORY_BYTES], ids=["disk", "both", "memory"])
+def bound(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tests run with maps on disk, with maps that move there, and with maps in memory."""
+    monkeypatch.setattr(spill_module, "IN_MEMORY_BYTES", request.param)
 
 
 def test_a_map_keeps_the_first_value_of_a_key_and_is_sorted_by_key() -> None:

@@ -81,16 +81,16 @@ def table_rows(
         return bare
 
     try:
-        for row, (number, cells) in enumerate(Table(path.name, path).rows(names)):
-            where = f"{path}, line {number}"
-            if isinstance(cells, str):
-                raise LayoutError(f"{where}: {cells}; {remedy}", field="data")
-            empty = [c for c in (columns if filled is None else filled) if c not in cells]
+        for count, row in enumerate(Table(path.name, path).rows(names)):
+            where = f"{path}, line {row.number}"
+            if row.error:
+                raise LayoutError(f"{where}: {row.error}; {remedy}", field="data")
+            empty = [c for c in (columns if filled is None else filled) if c not in row.cells]
             if empty:
                 raise LayoutError(f"{where} has no {', '.join(empty)}; {remedy}", field="data")
-            if row >= MAX_ROWS:
+            if count >= MAX_ROWS:
                 raise LayoutError(f"{path} has more than {MAX_ROWS:,} rows", field="data")
-            yield number, {column: str(value) for column, value in cells.items()}
+            yield row.number, {column: str(value) for column, value in row.cells.items()}
     except ManifestError as error:
         raise LayoutError(f"{error.message}; {remedy}", field="data") from error
     except OSError as error:
