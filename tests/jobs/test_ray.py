@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from bittern.encoders.base import Media, Modality
-from bittern.hashing.saved import SavedModel
+from bittern.hashing.saved_model import SavedModel
 from bittern.index.archive import Archive
 from bittern.index.engines.sharded.cluster import local_cluster
 from bittern.index.observation import Fingerprint
