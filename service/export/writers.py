@@ -8,9 +8,10 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 
@@ -19,24 +20,23 @@ from bittern.index.columns import Value
 from bittern.service.export.rows import Rows
 
 
-class Writer(Protocol):
+@dataclass(frozen=True)
+class Writer:
     """One file format.
 
     Attributes:
         name: for ``--format``.
         suffix: of its files.
         title: for users.
+        chunks: the bytes of the file, in chunks of about a batch.
         codes: whether it needs codes.
     """
 
     name: str
     suffix: str
     title: str
-    codes: bool
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """The bytes of the file, in chunks of about a batch."""
-        ...
+    chunks: Callable[[Rows], Iterator[bytes]]
+    codes: bool = False
 
 
 # Spreadsheets read a cell that begins with =, +, - or @ as a formula, which may open programs and
@@ -68,26 +68,18 @@ _DARWIN_CORE_NAMES = {"media": "associatedMedia"}
 """Our columns with another name in Darwin Core."""
 
 
-class CsvWriter:
+def csv_chunks(rows: Rows) -> Iterator[bytes]:
     """Comma-separated values in UTF-8, one observation a row, all columns."""
+    from pyarrow import csv  # slow to import
 
-    name = "csv"
-    suffix = ".csv"
-    title = "CSV under Darwin Core names"
-    codes = False
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """As `Writer.chunks`."""
-        from pyarrow import csv  # slow to import
-
-        names = headings(rows.schema.names)
-        yield (",".join(names) + "\n").encode()
-        options = csv.WriteOptions(include_header=False)
-        for batch in rows.batches():
-            columns = [_harmless_column(column) for column in batch.columns]
-            out = io.BytesIO()
-            csv.write_csv(pa.RecordBatch.from_arrays(columns, names), out, options)
-            yield out.getvalue()
+    names = headings(rows.schema.names)
+    yield (",".join(names) + "\n").encode()
+    options = csv.WriteOptions(include_header=False)
+    for batch in rows.batches():
+        columns = [_harmless_column(column) for column in batch.columns]
+        out = io.BytesIO()
+        csv.write_csv(pa.RecordBatch.from_arrays(columns, names), out, options)
+        yield out.getvalue()
 
 
 def headings(names: Sequence[str]) -> list[str]:
@@ -108,27 +100,19 @@ def _harmless_column(column: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(column, FORMULA, r"'\1")
 
 
-class ParquetWriter:
+def parquet_chunks(rows: Rows) -> Iterator[bytes]:
     """Apache Parquet: all columns with their types, and codes as fixed-size binary.
 
     The schema's metadata name the model of the codes, and the order of their bits.
     """
+    import pyarrow.parquet as pq
 
-    name = "parquet"
-    suffix = ".parquet"
-    title = "Parquet, with the codes of the archive's first model"
-    codes = True
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """As `Writer.chunks`."""
-        import pyarrow.parquet as pq
-
-        sink = _Drained()
-        with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), rows.schema) as writer:
-            for batch in rows.batches():
-                writer.write_batch(batch)
-                yield sink.drain()
-        yield sink.drain()
+    sink = _Drained()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), rows.schema) as writer:
+        for batch in rows.batches():
+            writer.write_batch(batch)
+            yield sink.drain()
+    yield sink.drain()
 
 
 class _Drained(io.RawIOBase):
@@ -136,17 +120,17 @@ class _Drained(io.RawIOBase):
 
     def __init__(self) -> None:
         super().__init__()
-        self._parts: list[bytes] = []
+        self._waiting = bytearray()
         self._written = 0
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: object) -> int:
-        part = bytes(data)  # type: ignore[call-overload]
-        self._parts.append(part)
-        self._written += len(part)
-        return len(part)
+        chunk = bytes(data)  # type: ignore[call-overload]
+        self._waiting += chunk
+        self._written += len(chunk)
+        return len(chunk)
 
     def tell(self) -> int:
         return self._written
@@ -155,60 +139,45 @@ class _Drained(io.RawIOBase):
         """Stay open: the last content is drained later."""
 
     def drain(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
+        data = bytes(self._waiting)
+        self._waiting.clear()
         return data
 
 
-_PLACE = ("decimalLongitude", "decimalLatitude")
+_COORDINATES = ("decimalLongitude", "decimalLatitude")
 
 
-class JsonLinesWriter:
+def json_lines_chunks(rows: Rows) -> Iterator[bytes]:
     """One JSON object per observation and line, without unknown values."""
-
-    name = "jsonl"
-    suffix = ".jsonl"
-    title = "JSON Lines"
-    codes = False
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """See `Writer.chunks`."""
-        for records in rows.records():
-            yield "".join(_json(record) + "\n" for record in records).encode()
+    for records in rows.records():
+        yield "".join(_json(record) + "\n" for record in records).encode()
 
 
-class GeoJsonWriter:
+def geojson_chunks(rows: Rows) -> Iterator[bytes]:
     """One feature per observation: a point with all known values.
 
     Coordinates are as precise as in the source; ``coordinateUncertaintyInMeters`` is a property.
     Without both coordinates the geometry is null.
     """
-
-    name = "geojson"
-    suffix = ".geojson"
-    title = "GeoJSON"
-    codes = False
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """See `Writer.chunks`."""
-        yield b'{"type": "FeatureCollection", "features": [\n'
-        between = ""
-        for records in rows.records():
-            if records:
-                yield (between + ",\n".join(_json(_feature(r)) for r in records)).encode()
-                between = ",\n"
-        yield b"\n]}\n"
+    yield b'{"type": "FeatureCollection", "features": [\n'
+    between = ""
+    for records in rows.records():
+        if records:
+            yield (between + ",\n".join(_json(_feature(r)) for r in records)).encode()
+            between = ",\n"
+    yield b"\n]}\n"
 
 
 def _feature(record: Mapping[str, Value]) -> dict[str, Any]:
-    known = all(name in record for name in _PLACE)
-    placed = {"type": "Point", "coordinates": [record[name] for name in _PLACE]} if known else None
-    shown_by_geometry = _PLACE if known else ()
+    properties, geometry = dict(record), None
+    if all(name in record for name in _COORDINATES):
+        point = [properties.pop(name) for name in _COORDINATES]
+        geometry = {"type": "Point", "coordinates": point}
     return {
         "type": "Feature",
         "id": record["id"],
-        "geometry": placed,
-        "properties": {n: v for n, v in record.items() if n not in shown_by_geometry},
+        "geometry": geometry,
+        "properties": properties,
     }
 
 
@@ -236,35 +205,27 @@ _RAVEN_COLUMNS = (
 _RAVEN_HITS = {"rank": "Rank", "distance": "Distance"}
 
 
-class RavenWriter:
+def raven_chunks(rows: Rows) -> Iterator[bytes]:
     """A selection table of Raven (https://www.ravensoundsoftware.com): windows of recordings.
 
     Tab-separated text with a header. Raven shows columns that it does not know as annotations.
     One table may have several files, in `Begin File` and `Begin Path`; times count from the
     beginning of the file. Photographs are skipped.
     """
-
-    name = "raven"
-    suffix = ".txt"
-    title = "Raven selection table (windows of recordings)"
-    codes = False
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """See `Writer.chunks`."""
-        hits = [name for name in _RAVEN_HITS if rows.schema.names[:2] == list(_RAVEN_HITS)]
-        yield _raven_line([*_RAVEN_COLUMNS, *(_RAVEN_HITS[name] for name in hits)])
-        number = 0
-        for records in rows.records():
-            lines = []
-            for record in records:
-                if record["modality"] != "audio" or not {"start_s", "end_s"} <= record.keys():
-                    rows.left_out += 1
-                    continue
-                number += 1
-                lines.append(
-                    _raven_line([*_raven_cells(number, record), *(record[name] for name in hits)])
-                )
-            yield b"".join(lines)
+    hits = [name for name in _RAVEN_HITS if rows.schema.names[:2] == list(_RAVEN_HITS)]
+    yield _raven_line([*_RAVEN_COLUMNS, *(_RAVEN_HITS[name] for name in hits)])
+    number = 0
+    for records in rows.records():
+        lines = []
+        for record in records:
+            if record["modality"] != "audio" or not {"start_s", "end_s"} <= record.keys():
+                rows.left_out += 1
+                continue
+            number += 1
+            lines.append(
+                _raven_line([*_raven_cells(number, record), *(record[name] for name in hits)])
+            )
+        yield b"".join(lines)
 
 
 def _raven_cells(number: int, record: Mapping[str, Value]) -> list[Value]:
@@ -302,31 +263,23 @@ _ADDRESS = re.compile(
 _ADDRESS_COLUMNS = ("references", "occurrenceID")
 
 
-class InaturalistIdsWriter:
+def inaturalist_id_chunks(rows: Rows) -> Iterator[bytes]:
     """One number per line, each once, in the order of the observations.
 
     It is read from the address in `references` or `occurrenceID`. Observations without one are
     skipped.
     """
-
-    name = "ids"
-    suffix = ".txt"
-    title = "iNaturalist observation numbers, one per line"
-    codes = False
-
-    def chunks(self, rows: Rows) -> Iterator[bytes]:
-        """See `Writer.chunks`."""
-        seen: set[int] = set()
-        for records in rows.records():
-            lines = []
-            for record in records:
-                number = inaturalist_id(record)
-                if number is None:
-                    rows.left_out += 1
-                elif number not in seen:
-                    seen.add(number)
-                    lines.append(f"{number}\n")
-            yield "".join(lines).encode()
+    seen: set[int] = set()
+    for records in rows.records():
+        lines = []
+        for record in records:
+            number = inaturalist_id(record)
+            if number is None:
+                rows.left_out += 1
+            elif number not in seen:
+                seen.add(number)
+                lines.append(f"{number}\n")
+        yield "".join(lines).encode()
 
 
 def inaturalist_id(record: Mapping[str, Value]) -> int | None:
@@ -342,12 +295,23 @@ FOLDER = "folder"
 WRITERS: Mapping[str, Writer] = {
     writer.name: writer
     for writer in (
-        CsvWriter(),
-        ParquetWriter(),
-        JsonLinesWriter(),
-        GeoJsonWriter(),
-        RavenWriter(),
-        InaturalistIdsWriter(),
+        Writer("csv", ".csv", "CSV under Darwin Core names", csv_chunks),
+        Writer(
+            "parquet",
+            ".parquet",
+            "Parquet, with the codes of the archive's first model",
+            parquet_chunks,
+            codes=True,
+        ),
+        Writer("jsonl", ".jsonl", "JSON Lines", json_lines_chunks),
+        Writer("geojson", ".geojson", "GeoJSON", geojson_chunks),
+        Writer("raven", ".txt", "Raven selection table (windows of recordings)", raven_chunks),
+        Writer(
+            "ids",
+            ".txt",
+            "iNaturalist observation numbers, one per line",
+            inaturalist_id_chunks,
+        ),
     )
 }
 """By name."""
